@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.measure.environment import processor_name
+from alue_bench.training.device.hardware import Hardware
 
 
 def hardware(device: str) -> dict[str, Any]:
@@ -16,8 +17,8 @@ def hardware(device: str) -> dict[str, Any]:
     import torch
 
     properties: dict[str, Any] = {"processor": processor_name(), "threads": torch.get_num_threads(), "device": device}
-    if device == "cuda":
-        properties["accelerator"] = torch.cuda.get_device_name()
+    if Hardware(device).accelerated:
+        properties["accelerator"] = Hardware(device).make
     return properties
 
 
@@ -28,12 +29,8 @@ def described(hardware: Mapping[str, Any]) -> str:
 
 def peaks(device: str) -> dict[str, float | None]:
     """Return two peaks in MiB: memory of this process since its start, and GPU memory since the last reset or None."""
-    memory: dict[str, float | None] = {"peak_rss_mib": _peak_rss_kib() / 1024, "peak_device_mib": None}
-    if device == "cuda":
-        import torch
-
-        memory["peak_device_mib"] = torch.cuda.max_memory_allocated() / 2**20
-    return memory
+    peak = Hardware(device).peak_bytes()
+    return {"peak_rss_mib": _peak_rss_kib() / 1024, "peak_device_mib": None if peak is None else peak / 2**20}
 
 
 def _peak_rss_kib() -> float:

@@ -1,7 +1,8 @@
 """Fixtures for all tests: tiny models on disk, one MLflow store, and the command line called in this process.
 
-Nothing is imitated. The models are real ones with random weights, saved as any checkpoint is; the store is sqlite; the
-data are the embedded samples. A test that needs a process of its own starts one.
+Nothing is imitated but a GPU, in the tests that ask for `simulated_cuda`. The models are real ones with random weights,
+saved as any checkpoint is; the store is sqlite; the data are the embedded samples. A test that needs
+a process of its own starts one.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from tiny_models import ARCHITECTURES, save_tiny_model
 
 # Models this small gain nothing from a second thread, and lose much where another process wants the core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Read when a process starts, so by the workers of pytest-xdist and by every command that a test starts. A virtual machine
-# may need tens of microseconds for the first touch of a page; huge pages make a hundred times fewer of those. Other C
-# libraries ignore the variable.
+# Read when a process starts: by the workers of pytest-xdist and by every command that a test starts. A virtual machine
+# may need tens of microseconds for the first touch of a page, and `import torch` alone touches 40,000 pages; with huge
+# pages it is 6,000. Other C libraries ignore the variable.
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 os.environ.setdefault("PYTHONMALLOC", "malloc")
 # Read by the hub's client when it is imported: no test sees what this machine's user has downloaded.
@@ -188,6 +189,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def tiny_bert(tiny: Callable[[str], Path]) -> Path:
     return tiny("bert")
+
+
+@pytest.fixture
+def simulated_cuda(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A simulated CUDA device for the test's duration, an H200 unless the parameter is another GPU."""
+    from simulated_cuda import H200, simulated
+
+    with simulated(getattr(request, "param", H200)) as machine:
+        yield machine
 
 
 @pytest.fixture(scope="session")

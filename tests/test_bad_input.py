@@ -121,9 +121,12 @@ MISTAKES = {
     "--eval-every 2": Mistake((*RUN, "--eval-every", "2"), ("eval_every is 2.0; it must be above 0 and at most 1",)),
     "--patience -1": Mistake((*RUN, "--patience", "-1"), ("patience is -1; it must be at least 0",)),
     # Device
-    "--device": Mistake((*RUN, "--device", "tpu"), ("--device is 'tpu'; it must be auto, cpu or cuda",)),
+    "--device": Mistake(
+        (*RUN, "--device", "tpu"), ("--device is 'tpu'; it must be auto, cpu, gpu, cuda, cuda:N, mps or xpu",)
+    ),
+    "--device mps elsewhere": Mistake((*RUN, "--device", "mps"), ("torch finds no Apple GPU", "use --device cpu")),
     "--precision": Mistake(
-        (*RUN, "--precision", "fp8"), ("--precision is 'fp8'; it must be auto, fp32, bf16 or fp16",)
+        (*RUN, "--precision", "fp8"), ("--precision is 'fp8'; it must be auto, fp32, tf32, bf16 or fp16",)
     ),
     "fp16 on the CPU": Mistake(
         (*RUN, "--device", "cpu", "--precision", "fp16"), ("--precision fp16 needs a CUDA device", "use bf16 or fp32")

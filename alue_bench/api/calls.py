@@ -1,7 +1,7 @@
-"""The keyword arguments of the functions, derived from the options of the commands.
+"""The keyword arguments of the Python API's functions, derived from the options of the commands of the same names.
 
-A function takes the options that a study file may set, under the same names, and `config` for a study. The plural
-forms `tasks`, `models` and `strategies` are accepted too.
+A study file is a TOML file with options. A function takes the options that a study file may set, under the same names,
+and the argument `config` for a study file. The plural forms `tasks`, `models` and `strategies` are accepted too.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def options_of_function(name: str) -> Mapping[str, Option]:
-    """Return the options that a function of the Python API takes, by name.
+    """Return the options that a function of the Python API takes, by their names.
 
     Args:
-        name: `run`, `sweep` or `search`; or `select` for the options of `compare` and `report`.
+        name: The function's name: `run`, `sweep` or `search`; or `select` for the options of `compare` and `report`.
     """
     if name == "select":
         return options_of(RunSelection)
@@ -34,15 +34,16 @@ def options_of_function(name: str) -> Mapping[str, Option]:
 
 
 def checked(function: str, options: Mapping[str, Option], given: Mapping[str, object]) -> dict[str, Any]:
-    """Check keyword arguments, and return their values by option name.
+    """Check the keyword arguments of a function of the Python API, and return their values by option name.
 
     Args:
         function: The function's name, for messages.
-        options: The options that it takes.
-        given: The keyword arguments. None stands for "not given".
+        options: The options that the function takes.
+        given: The keyword arguments. A value of None counts as not given.
 
     Raises:
-        UsageError: There is no such option, one is given twice, or a value has a wrong type or is out of its bounds.
+        UsageError: An argument is no option of the function, an option is given twice (in singular and plural), or a
+            value has a wrong type or is out of its bounds.
     """
     values: dict[str, Any] = {}
     by_name = {**_plurals(options), **{name: name for name in options}}
@@ -70,7 +71,7 @@ def with_options(name: str) -> Callable[[Function], Function]:
     The decorated function receives the options as `**options`.
 
     Args:
-        name: The name that `options_of_function` takes.
+        name: The name of the function, as for `options_of_function`.
     """
 
     def decorated(function: Function) -> Function:
@@ -91,7 +92,10 @@ def with_options(name: str) -> Callable[[Function], Function]:
 
 
 def _plurals(options: Mapping[str, Option]) -> dict[str, str]:
-    """Map each plural to its option, such as `tasks` to `task`, unless the plural is itself the name of an option."""
+    """Return the option for each accepted plural, such as `task` for `tasks`.
+
+    A plural that is itself the name of an option is left out.
+    """
     return {option.field: name for name, option in options.items() if option.field not in options}
 
 
@@ -100,7 +104,7 @@ def _type(option: Option) -> Any:
 
 
 def _plain(value: object, option: Option) -> Any:
-    """Convert a value to the form that a study file holds.
+    """Convert the value of a keyword argument to the type that it would have in a study file (TOML).
 
     A path becomes a string if the option is a string, a NumPy value becomes a Python value, and a data frame is written
     to a file, whose path is returned.

@@ -1,4 +1,4 @@
-"""The storage of data frames as Parquet files, from which the rows of a task are read."""
+"""The storage of data frames as Parquet files, from which a task's examples are then read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from alue_bench.data.cache_folder import cache_folder
 
 
 def is_frame(value: object) -> bool:
-    """Return whether a value is a pandas data frame, or a table of `datasets`, polars or Arrow."""
+    """Return whether a value is a pandas data frame, or a table of the packages `datasets`, polars or pyarrow."""
     return hasattr(value, "to_pandas") or (hasattr(value, "to_parquet") and hasattr(value, "columns"))
 
 
 def stored(frame: Any) -> Path:
-    """Write a data frame into the cache folder and return the file.
+    """Write a data frame to a file in the cache folder, and return the file's path.
 
-    The file's name is a digest of the content, so that equal frames give the same task, whose finished runs are reused.
+    The file's name is a digest of the content. Equal frames therefore give the same task, and finished runs are reused.
 
     Args:
         frame: The frame; its index is not stored.
@@ -43,7 +43,7 @@ def stored(frame: Any) -> Path:
 
 
 def _parquet(frame: Any) -> bytes:
-    """Return a frame as the content of a Parquet file; a data set of `datasets` keeps the names of its classes."""
+    """Return a frame as the content of a Parquet file; if it is a data set of `datasets`, class names are kept."""
     if type(frame).__module__.partition(".")[0] == "datasets":
         import datasets
 

@@ -4,8 +4,8 @@
     results.frame()                                          one row for each run
     results.best().score                                     chosen by dev, reported on test
 
-The functions do what the commands of the same names do. Their runs have the same fingerprints, so that functions and
-commands reuse each other's finished runs. Wrong usage raises `AlueBenchError`; a failed run is part of the results.
+The functions do what the commands of the same names do. Functions and commands reuse each other's finished runs. Wrong
+usage raises `AlueBenchError`; a failed run is part of the results.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from alue_bench.tracking.reading import Results
 
 ORIGIN = "this call"
-"""The origin of hyper-parameters that are given as keyword arguments, as the plan shows it."""
+"""The text by which the list of planned runs says that a hyper-parameter was given as a keyword argument."""
 
 R = TypeVar("R", bound=Runs)
 
@@ -45,14 +45,15 @@ R = TypeVar("R", bound=Runs)
 def run(*, quiet: bool = False, **options: Any) -> Runs:
     """Fine-tune every combination of tasks, models, strategies and seeds, and record the runs in MLflow.
 
-    Finished runs are not repeated. Ctrl-C, or the interruption of a notebook's cell, closes the current run and raises
-    KeyboardInterrupt; the same call continues from there.
+    Finished runs are not repeated. Ctrl-C, or the interruption of a notebook's cell, ends the current run and raises
+    KeyboardInterrupt. If the same call is repeated, it executes the remaining runs.
 
     Args:
-        quiet: Whether to show neither the plan nor the progress.
+        quiet: Whether to print neither the list of planned runs nor the progress.
         **options: The options of `alue-bench run`, by their names in a study file: `task`, `model`, `strategy`, `seed`,
-            `epochs`, `lr`, `sample`, `experiment`, `jobs` and so on; `config` is a study. `tasks`, `models` and
-            `strategies` are accepted too. A task is a name, an `alue_bench.Task`, a path or a data frame.
+            `epochs`, `lr`, `sample`, `experiment`, `jobs` and so on; `config` is the path or name of a study file
+            (TOML). The plural names `tasks`, `models` and `strategies` are accepted too. A task is a name, an
+            `alue_bench.Task`, a path or a data frame.
 
     Returns:
         The results, which a notebook shows as a table.
@@ -60,7 +61,7 @@ def run(*, quiet: bool = False, **options: Any) -> Runs:
     Raises:
         UsageError: An option is unknown or has a wrong value, or there is nothing to run.
         DataError: A file of a named task is missing or malformed.
-        UnavailableError: A named model or the tracking store is not available.
+        UnavailableError: A named model or the MLflow store is not available.
     """
     from alue_bench.studies.run import do_run
 
@@ -70,15 +71,16 @@ def run(*, quiet: bool = False, **options: Any) -> Runs:
 
 @with_options("sweep")
 def sweep(*, quiet: bool = False, **options: Any) -> Sweep:
-    """Fine-tune every setting of a grid of frozen layers, and recommend one setting.
+    """Fine-tune with every setting of a grid (numbers of frozen bottom and top layers), and recommend one setting.
 
     Args:
-        quiet: Whether to show neither the plan nor the progress.
-        **options: The options of `alue-bench sweep`, by their names in a study file; see `run`. Hyper-parameters that
-            can be axes of the grid accept lists, such as `lr=[2e-5, 5e-5]`.
+        quiet: Whether to print neither the list of planned runs nor the progress.
+        **options: The options of `alue-bench sweep`, by their names in a study file; see `run`. Some hyper-parameters
+            also accept a list, such as `lr=[2e-5, 5e-5]`, and are varied in the grid.
 
     Returns:
-        The results with the recommendation for each grid; `best()` is the run of the recommended setting.
+        The results, with a recommendation for each grid; the method `best()` returns the run of the recommended
+        setting.
 
     Raises:
         UsageError: An option is unknown or has a wrong value, or there is nothing to run.
@@ -91,14 +93,15 @@ def sweep(*, quiet: bool = False, **options: Any) -> Sweep:
 
 @with_options("search")
 def search(*, quiet: bool = False, **options: Any) -> Search:
-    """Find the cheapest layers to freeze that keep the score, without running the whole grid.
+    """Find which layers to freeze for the cheapest training that keeps the score, without trying all settings.
 
     Args:
-        quiet: Whether to show neither the question nor the progress.
+        quiet: Whether to print neither a description of the search nor the progress.
         **options: The options of `alue-bench search`, by their names in a study file; see `run`.
 
     Returns:
-        The results with the answer for each task and model; `best()` is the run of the setting that was found.
+        The results, with the setting found for each task and model; the method `best()` returns the run of this
+        setting.
 
     Raises:
         UsageError: An option is unknown or has a wrong value, or there is nothing to search.
@@ -118,13 +121,13 @@ def fit(
     Args:
         task: The name of a declared task, an `alue_bench.Task`, the path of a task file or of a data file, or a data
             frame whose columns the options `text` and `label` name.
-        model: The name of a declared model, a local folder, or `hub/id@revision`.
+        model: The name of a declared model, a local folder, or the hub id and revision of a model, as `ID@REVISION`.
         strategy: The name of a strategy.
-        quiet: Whether to show neither the plan nor the progress.
+        quiet: Whether to print neither the list of planned runs nor the progress.
         **options: Further options of `run`.
 
     Returns:
-        The run with its metrics, `predict`, `save` and the trained `model`.
+        The run, with its metrics, the trained model, and methods to predict and to save the model.
 
     Raises:
         UsageError: An option is unknown or has a wrong value, or the options ask for several runs.
@@ -146,18 +149,18 @@ def fit(
 
 @with_options("select")
 def compare(*, baseline: str = "full", metric: str | None = None, resamples: int = 0, **selection: Any) -> Compared:
-    """Compare the strategies of recorded runs with a baseline: score, cost and significance.
+    """Compare the freezing strategies of recorded runs with a baseline: score, cost and significance.
 
     Args:
         baseline: The strategy that the others are compared with.
-        metric: The metric, such as "f1_micro"; None for the primary metric of each task.
-        resamples: The number of resamples for tests in which only the test examples vary, not the seeds; 0 for no such
-            tests.
+        metric: The metric of the scores, such as "f1_micro"; None for the primary metric of each task.
+        resamples: The number of resamples for additional tests that resample the test examples but not the seeds; 0 for
+            no such tests.
         **selection: The options of `alue-bench compare` that select runs: `task`, `model`, `strategy`,
             `experiment`, `parent`, `data_source`, `tracking_uri`.
 
     Raises:
-        UsageError: An option is unknown, or there is no such store, experiment or parent.
+        UsageError: An option is unknown, or the MLflow store, experiment or parent run does not exist.
         UnavailableError: No finished run is selected.
     """
     from alue_bench.reporting.comparison import compare as compare_runs
@@ -177,15 +180,15 @@ def compare(*, baseline: str = "full", metric: str | None = None, resamples: int
 
 @with_options("select")
 def report(output: str | Path = "report.html", *, metric: str | None = None, **selection: Any) -> Path:
-    """Write a report on recorded runs as one page.
+    """Write a report on recorded runs into one HTML or Markdown file.
 
     Args:
-        output: The file to write: .html, or .md with a folder of figures next to the file.
-        metric: The metric, such as "f1_micro"; None for the primary metric of each task.
+        output: The file to write, with the ending .html or .md. A Markdown file gets a folder of figures next to it.
+        metric: The metric of the scores, such as "f1_micro"; None for the primary metric of each task.
         **selection: The options that select runs; see `compare`.
 
     Returns:
-        The file.
+        The path of the written file.
 
     Raises:
         UsageError: The file has another ending, or an option is unknown.
@@ -203,12 +206,16 @@ def report(output: str | Path = "report.html", *, metric: str | None = None, **s
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Compared(Shown):
-    """A comparison of strategies, which a notebook shows as tables."""
+    """A comparison of freezing strategies, which a notebook shows as tables."""
 
     comparison: Comparison
 
     def frame(self) -> pd.DataFrame:
-        """Return a table of scores, costs and significance: one row for each task, model, condition and strategy."""
+        """Return a table of scores, costs and significance.
+
+        It has one row for each strategy of each group of comparable runs. Such a group has one task and model, and one
+        set of conditions, such as hyper-parameters and hardware.
+        """
         import pandas as pd
 
         from alue_bench.reporting.comparison_table import records
@@ -236,7 +243,7 @@ def _installed() -> Registry:
 
 
 def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study:
-    """Return the study of a call, that is, its checked settings and the plugins.
+    """Return the checked settings of a call together with the plugins, as a `Study`.
 
     Args:
         function: The name of the called function, for messages.
@@ -265,7 +272,7 @@ def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study
 
 
 def _ended(results: R, streams: Streams) -> R:
-    """Print the closing messages of a call, and return its results.
+    """Print the messages that belong at the end of a call, and return the call's results.
 
     Raises:
         KeyboardInterrupt: The user stopped the call.
@@ -281,7 +288,14 @@ def _ended(results: R, streams: Streams) -> R:
 
 
 def _selected(function: str, given: Mapping[str, Any], baseline: str, *, may_be_none: bool = False) -> Results:
-    """Return the recorded runs that keyword arguments select."""
+    """Return the recorded runs that the keyword arguments of a call select.
+
+    Args:
+        function: The name of the called function, for messages.
+        given: The keyword arguments.
+        baseline: The strategy with which others are compared, and whose runs are therefore selected too.
+        may_be_none: Whether the selection may be empty; otherwise an error is raised.
+    """
     selection = filled(RunSelection, checked(function, options_of_function("select"), given))
     results, remarks = select_runs(selection, baseline=baseline)
     if results.frame.empty and not may_be_none:

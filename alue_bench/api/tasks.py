@@ -17,21 +17,21 @@ from alue_bench.contract.task_file import HUB
 from alue_bench.contract.version import __version__
 
 IN_PYTHON = "task-in-python"
-"""The distribution name in the origin of a task that is given as a `Task` value, not by a plugin."""
+"""The name that stands in the place of the plugin's package if a task is given as a `Task` value, not by a plugin."""
 
 
 @dataclass(frozen=True)
 class GivenTasks:
-    """The tasks of a call, converted to options and declarations."""
+    """The tasks that were passed to a function, converted to values of options and declarations."""
 
     options: Mapping[str, Any]
-    """The values of the options `task` (names and task files) and `file` (data), as far as they are given."""
+    """The values of the options `task` (names and task files) and `file` (data files), if there are any."""
     registry: Registry
     """The plugins' declarations, together with the tasks that were given as `Task` values."""
 
 
 def given_tasks(given: Any, registry: Registry) -> GivenTasks:
-    """Convert the tasks of a call to options and declarations.
+    """Convert the tasks that were passed to a function to values of options and declarations.
 
     Args:
         given: One of these, or a list of them: the name of a declared task, an `alue_bench.Task`, the path of a task
@@ -39,7 +39,7 @@ def given_tasks(given: Any, registry: Registry) -> GivenTasks:
         registry: The plugins' declarations.
 
     Raises:
-        UsageError: A value is none of these, there are several data files, or the name of a `Task` is that of another
+        UsageError: A value is none of these, there are several data files, or a `Task` has the same name as a different
             declared task.
     """
     names: list[str] = []
@@ -85,15 +85,19 @@ def _declare(task: Task, declared: dict[str, Declared[Task]]) -> None:
 
 
 def _origin(task: Task) -> Origin:
-    """Return the origin of a `Task` value. Its version changes with the task, so that outdated runs are not reused."""
+    """Return the origin (package and version) that is recorded for a `Task` value.
+
+    The version is computed from the content of the task, so that runs of an earlier content are not reused.
+    """
     version = digest_of([__version__, _content(task)])[:12]
     return Origin(IN_PYTHON, version, task.name, "a value given in Python")
 
 
 def _content(value: Any) -> Any:
-    """Return a declaration as JSON-like data.
+    """Convert a task declaration, or a part of one, to data that JSON can represent.
 
-    A function is represented by its name. If its code changes which rows are read, the digest of the rows changes.
+    A function is represented by its name only. A change of its code is noticed elsewhere: if other examples are read,
+    the recorded digest of the data changes.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: _content(getattr(value, one.name)) for one in fields(value) if one.name != "sample"}

@@ -1,1 +1,1 @@
-"""The command line: one thin module per command."""
+"""The command line of alue-bench, with one small module for each command."""

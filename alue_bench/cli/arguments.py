@@ -1,6 +1,6 @@
-"""The command line of `run`, `sweep` and `search`, derived from declared options.
+"""The command-line options of `run`, `sweep` and `search`, derived from the project's declarations of options.
 
-Typer reads the options of a command from the signature of a function, so `takes` builds such a signature.
+Typer reads the options of a command from the signature of a function. The decorator `takes` builds this signature.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ def takes(command: str) -> Callable[[Callable[[typer.Context, Given], None]], Ca
 def describes_file(without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds to a command the options that describe a data file.
 
-    The function is called with its own parameters, and with the given added options, by name, as `described`.
+    The decorated function gets those added options that the user has given as one argument, `described`, a dictionary
+    from option names to values. Its other parameters remain ordinary options.
 
     Args:
-        without: The names of options that are not added.
+        without: The names of options that are not added to the command.
     """
 
     def decorated(function: Callable[..., None]) -> Callable[..., None]:
@@ -81,13 +82,13 @@ def declared(name: str) -> Any:
 
 
 def _annotation(option: Option) -> Any:
-    """Return the annotation of a parameter from which Typer reads the option; the default None means "not given"."""
+    """Return the parameter annotation from which Typer reads an option, whose default None means "not given"."""
     one: Any = option.kind
     return Annotated[(list[one] if option.many else one) | None, typer_option(option)]
 
 
 def typer_option(option: Option) -> Any:
-    """Return Typer's declaration of an option. Explicit names prevent a --no- form of every flag."""
+    """Return Typer's declaration of an option. It names the option explicitly, so that Typer adds no `--no-` form."""
     long = f"{option.flag}/--no-{option.flag.removeprefix('--')}" if option.can_be_denied else option.flag
     names = [long, option.short] if option.short else [long]
     return typer.Option(*names, help=option.help, rich_help_panel=option.group.value)
@@ -107,6 +108,6 @@ def options_given(context: typer.Context) -> dict[str, Any]:
 
 
 def _stands_on_the_command_line(context: typer.Context, name: str) -> bool:
-    """Return whether a parameter was given, rather than left at its default."""
+    """Return whether the user gave a parameter on the command line, and did not leave it at its default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

@@ -18,15 +18,15 @@ def show_plan(invocation: Invocation, plan: Plan, more: Mapping[str, Any] | None
     """Show a plan's estimated cost on stderr; with --json, also print the plan and the estimate on stdout.
 
     Args:
-        invocation: the invocation that would execute the plan.
+        invocation: the invocation, that is, the execution of a command, that would execute the plan.
         plan: the plan.
-        more: further keys of the document.
+        more: further keys of the JSON output, with their values.
 
     Returns:
         The exit code.
 
     Raises:
-        UsageError: there is nothing to run, even if missing files were added.
+        UsageError: the plan has no run, and would have none even if the missing files were on this machine.
     """
     if not plan.absent:
         invocation.check(plan)
@@ -38,7 +38,7 @@ def show_plan(invocation: Invocation, plan: Plan, more: Mapping[str, Any] | None
 
 
 def show_question(planned: PlannedSearch, streams: Streams) -> int:
-    """Show the largest possible cost of searches, that is, the time of the runs that their budgets allow.
+    """Show the largest possible cost of one or more searches: the time of all runs that their budgets allow.
 
     Args:
         planned: the searches and their first runs.
@@ -78,7 +78,11 @@ def _tell(lines: Sequence[str], streams: Streams) -> None:
 
 
 def describe(estimate: Estimate) -> list[str]:
-    """Describe an estimate in lines of text: the cost here and with missing files, and its basis."""
+    """Describe an estimate in lines of text.
+
+    The lines state the cost of the runs that this machine can execute, the cost of the runs whose files are missing,
+    and the basis of the estimate.
+    """
     here, absent = (sum(run.here == side for run in estimate.runs) for side in (True, False))
     lines = [
         f"estimate: {here} {_runs(here)} can be done here: {_cost(estimate, here=True)} ({estimate.hardware})"

@@ -18,7 +18,7 @@ CONFIRM_ABOVE = 50
 
 
 def asking(streams: Streams, *, yes: bool) -> Confirm:
-    """Return a function that, on a terminal, asks the user whether to start a long plan.
+    """Return a function that, on a terminal, asks the user whether to start a plan of many runs.
 
     Args:
         streams: The command's streams.

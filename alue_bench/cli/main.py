@@ -1,6 +1,6 @@
 """The application: it collects all commands, and converts errors to one sentence and an exit code.
 
-Exit codes: 0 success, 1 failed runs or a found problem, 2 wrong usage, 130 interrupted, 143 terminated.
+Exit codes: 0 success, 1 failed runs or a problem that a check found, 2 wrong usage, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _complain(sentence: str) -> None:
 
 
 def _show_misuse(error: Any) -> None:
-    """Print the usage error of a command line, and the command that shows the help page."""
+    """Print the message of a usage error, and the command that shows the help page."""
     from alue_bench.views.console import remarks
 
     if type(error).__name__ == "NoArgsIsHelpError":

@@ -1,4 +1,4 @@
-"""A child process that runs MLflow's server: it is started, awaited, and ended with all its child processes."""
+"""A child process that runs MLflow's server: starting it, waiting for it, and ending it with all its descendants."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class MlflowServer:
-    """A context manager that runs `mlflow server` on a store.
+    """A context manager that runs `mlflow server` on an MLflow store.
 
     MLflow's job runners, which serve language-model evaluation, stay off unless an environment variable enables them.
     """
 
     def __init__(self, uri: str, host: str, port: int) -> None:
-        """Prepare a server of the store at `uri`; entering the context starts it."""
+        """Prepare a server for the MLflow store at `uri`; entering the context starts the server."""
         self._uri, self._host, self._port = uri, host, port
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -82,7 +82,7 @@ class MlflowServer:
         return self._guard
 
     def wait_until_it_answers(self) -> None:
-        """Wait until the server answers. Raise UnavailableError if it ends before, or takes too long."""
+        """Wait until the server answers. Raise UnavailableError if it ends before it answers, or takes too long."""
         deadline = time.monotonic() + STARTS_S
         while time.monotonic() < deadline:
             code = self._started.poll()
@@ -114,7 +114,7 @@ class MlflowServer:
 
 
 def check_place(host: str, port: int, options: Mapping[str, object]) -> None:
-    """Check that a server may listen at an address of this machine.
+    """Check that a server can listen at an address of this machine.
 
     Args:
         host: the host name or address.
@@ -122,8 +122,8 @@ def check_place(host: str, port: int, options: Mapping[str, object]) -> None:
         options: the options that the user gave to `alue-bench ui`, for suggesting the command with another port.
 
     Raises:
-        UsageError: another process uses the port, or the port is reserved for the system; the message has a command
-            with a free port. Or the host is not an address of this machine.
+        UsageError: the host is not an address of this machine, another process uses the port, or the port is reserved
+            for the system. For an unusable port, the message has the command with a free port.
     """
     problem = _binding_problem(host, port)
     if problem is None:
@@ -150,7 +150,7 @@ def _binding_problem(host: str, port: int) -> OSError | None:
 
 
 def _free_port(host: str) -> int:
-    """Return a free port, chosen by the system."""
+    """Return the number of a free port, chosen by the operating system."""
     family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind) as probe:
         probe.bind(address)

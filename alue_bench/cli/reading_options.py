@@ -1,4 +1,4 @@
-"""The options of the commands that read results, and the results that the options select."""
+"""The options of the commands that read recorded results, and the results that these options select."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ TrackingUri = Annotated[str | None, typer_option(_OPTIONS["tracking_uri"])]
 
 
 def open_results(selection: Mapping[str, Any], *, baseline: str | None = None) -> Results:
-    """Return the runs that the options select. A name that no run has is reported on stderr.
+    """Return the recorded runs that the options select. If a given name occurs in no run, a message says so on stderr.
 
     Args:
         selection: the values of the options of `RunSelection`, by name.
         baseline: a strategy to select in addition to the named ones.
 
     Raises:
-        UsageError: an option has a wrong value, or there is no such store, experiment or parent.
+        UsageError: an option has a wrong value, or the MLflow store, experiment or parent run does not exist.
     """
     from alue_bench.views.console import remarks
 

@@ -1,10 +1,10 @@
-"""A process that runs a server, and ends it with all its child processes as soon as the guard's parent has died.
+"""A guard process, which runs a server and ends it with all its child processes as soon as the guard's parent dies.
 
     python -m alue_bench.cli.server_guard COMMAND ARGUMENT ...
 
 The parent starts the guard as the leader of a session, with a pipe as standard input. When the parent dies, even by
 SIGKILL, the system closes the pipe, and the guard ends its process group. The guard imports no large package, because
-it runs as long as the server.
+it stays in memory as long as the server runs.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM end the work inside the block as cleanly as Ctrl-C.
+    """Let SIGTERM end the work inside the context as cleanly as Ctrl-C.
 
-    If the code inside does not catch the interruption, as while a plan is made, the command ends with a message and the
-    exit code of the signal. Typer alone would exit with 130 for both signals.
+    Some code, such as the building of a plan, does not handle an interruption. The command then ends with a message and
+    the exit code of the signal: 130 for Ctrl-C, 143 for SIGTERM. Typer would exit with 130 for both.
     """
     try:
         with stop_on_sigterm():

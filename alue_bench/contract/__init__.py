@@ -1,1 +1,1 @@
-"""The plugin contract: the values and hooks that plugins and the harness exchange, and the registry of plugins."""
+"""The contract between alue-bench and its plugins: the values and hooks they exchange, and the plugin registry."""

@@ -1,4 +1,4 @@
-"""The parsing of sizes in bytes that users write, and the formatting of sizes for messages."""
+"""The parsing of sizes in bytes, such as "20GB", that users write, and the formatting of sizes for messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def parse_size(text: str) -> int:
 
 
 def readable(size: int) -> str:
-    """Format a number of bytes for people, in decimal units."""
+    """Format a number of bytes for people, in decimal units such as kB and GB."""
     from rich.filesize import decimal
 
     return decimal(size)

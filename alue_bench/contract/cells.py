@@ -1,7 +1,8 @@
 """The names of strategies that freeze a fixed number of bottom layers and of top layers during the whole training.
 
-The pair of these two numbers is called a cell. Grids, searches and reports are about cells, so that the names of the
-strategies are part of the contract: the harness asks the plugins for `bottom3top4` like for any other strategy.
+The pair of these two numbers is called a cell, because it is one cell of a grid over both numbers. The names of these
+strategies are part of the contract, because the search and the reports use them too: alue-bench asks the plugins for
+`bottom3top4` in the same way as for any other strategy.
 """
 
 from __future__ import annotations
@@ -9,20 +10,26 @@ from __future__ import annotations
 import re
 
 Cell = tuple[int, int]
-"""The number of frozen layers at the bottom and the number at the top. If layers at the bottom are frozen, the
-embeddings are frozen too."""
+"""The pair (number of frozen bottom layers, number of frozen top layers): one cell of a grid over both numbers. If
+bottom layers are frozen, the embeddings are frozen too."""
 
 _NAME = re.compile(r"(?:bottom(\d{1,4}))?(?:top(\d{1,4}))?")
 
 
 def cell_name(cell: Cell) -> str:
-    """Return the name of the strategy that freezes a cell's layers, such as "bottom3top4"; "full" if none is frozen."""
+    """Return the name of the strategy that freezes these numbers of bottom and top layers.
+
+    Examples are "bottom3top4" for (3, 4), "top4" for (0, 4), and "full" (full fine-tuning) for (0, 0).
+    """
     bottom, top = cell
     return (f"bottom{bottom}" if bottom else "") + (f"top{top}" if top else "") or "full"
 
 
 def read_cell(name: str) -> Cell | None:
-    """Return the cell of a strategy's name, which may have leading zeros ("bottom03"); None if the name has no cell."""
+    """Return the numbers of frozen bottom and top layers that a strategy's name states.
+
+    The result is (3, 4) for "bottom3top4" or "bottom03top04", and None for a name that does not have this form.
+    """
     if name == "full":
         return 0, 0
     match = _NAME.fullmatch(name)
@@ -32,6 +39,9 @@ def read_cell(name: str) -> Cell | None:
 
 
 def cell_of(name: str) -> Cell | None:
-    """Return the cell whose `cell_name` is exactly this name; None if there is no such cell."""
+    """Return the numbers of frozen bottom and top layers in a strategy's canonical name.
+
+    The result is None for a name that `cell_name` never gives, such as "last-quarter", or "bottom03" with its zero.
+    """
     cell = read_cell(name)
     return cell if cell is not None and cell_name(cell) == name else None

@@ -22,27 +22,30 @@ class PluginError(AlueBenchError):
 
 
 class UnavailableError(AlueBenchError):
-    """A resource outside the program is missing, does not answer or cannot be written.
+    """An error about a resource outside the program that is missing, does not answer or cannot be written.
 
-    Examples are the hub, a tracking server, a folder and an optional package.
+    Such resources are the hub, an MLflow tracking server, a folder and an optional package.
     """
 
 
 class StoreUnavailableError(UnavailableError):
-    """The tracking store stopped answering in the middle of a plan; the same command continues where it stopped."""
+    """The error that the MLflow tracking store stopped answering while runs were executed.
+
+    If the user gives the same command again, it continues with the runs that are left.
+    """
 
 
 class DeviceLostError(UnavailableError):
-    """This process can no longer use its GPU, but a new process can; recorded results stay valid."""
+    """The error that this process can no longer use its GPU, whereas a new process can; recorded results stay valid."""
 
 
 class DoesNotFit(AlueBenchError):
-    """A strategy cannot be applied to a model; the plan skips the run and shows the message as the reason."""
+    """The error that a strategy cannot be applied to a model. The run is skipped, with the message as the reason."""
 
 
 class TrainingError(AlueBenchError):
-    """A run cannot continue, for example because its loss is not finite; the run fails and the plan continues."""
+    """The error that a run cannot continue, for example because its loss is not finite; the other runs continue."""
 
 
 class NonFiniteLossError(TrainingError):
-    """The loss became infinite or NaN; if the run used fp16 or bf16, a wider number format may help."""
+    """The error that the loss became infinite or NaN. If the run used fp16 or bf16, a wider number format may help."""

@@ -1,16 +1,16 @@
-"""The contract of executors, which execute the runs of a plan in other processes, on this or on other machines.
+"""The contract of executors, which execute runs in other processes, on this or on other machines.
 
-The harness divides a plan into assignments, each of which is a group of runs for one worker. It submits the longest
-assignment first, or, for a sweep, follows the order of the sweep. The executor brings each assignment to a worker
-process and returns the worker's events. A worker only has to call
+alue-bench divides a list of runs into assignments, each of which is a group of runs for one worker process. It submits
+the longest assignment first; for a sweep, it keeps the order of the sweep instead. The executor brings each assignment
+to a worker and returns the events that the worker reports. A worker only has to call
 
     from alue_bench.executors.worker import carry_out
     carry_out(assignment, tell)      # tell: called in the worker with a Started, Advanced, RunEnded or Warned
 
 The worker process needs the same plugins, data and models, and access to the tracking store. The worker writes results
-to the store; results never pass through the executor. The harness does the rest: it submits the assignment of a dead
-worker again, waits for runs that other invocations execute, stops at the first failure with --fail-fast, and closes
-runs that an interruption left open in the store.
+to the store; results never pass through the executor. alue-bench does the rest: it submits the assignment of a dead
+worker again, waits for runs that other alue-bench commands execute, stops at the first failure with --fail-fast, and
+closes runs that an interruption left open in the store.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 Keep = Literal["best", "all"]
-"""The runs whose trained models are kept: the best one on dev for each task and model, or all."""
+"""The choice of the runs whose trained models are saved: for each task and model the run with the best dev score
+("best"), or all runs ("all")."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,56 +33,64 @@ class Resources:
     """The resources that the user allows an executor to use."""
 
     device: str = "cpu"
-    """The device of the plan's runs, "cpu" or "cuda"."""
+    """The kind of device of the runs: "cpu", "cuda", "mps" or "xpu"."""
+    gpu: int | None = None
+    """The number of the only GPU of this machine that runs may use, as in --device cuda:1; None for all. An executor
+    whose workers cannot be given this GPU raises UsageError."""
     jobs: int | None = None
-    """The largest number of concurrent runs; None if the user does not set it."""
+    """The largest number of runs that execute at the same time; None if the user does not set it."""
     gpus_per_run: float | None = None
     """The number of GPUs per run: a fraction of one GPU, or a whole number; None if the user does not set it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The names, paths and settings with which a worker loads the inputs of a run.
+    """The names, paths and settings with which a worker loads the data and the model of a run.
 
-    Data rows and model weights are not part of an assignment; the worker loads them itself.
+    Data rows and model weights are not sent to the worker; it reads them itself.
     """
 
     model: str
     """The model as `--model` takes it: a name, a folder, or a hub id with an optional revision."""
     options: Mapping[str, Any]
-    """The user's settings that `RunSpec` does not contain, by field name: the data folder, the cache's size, ..."""
+    """The user's settings that are not part of `RunSpec`, such as the data folder and the size of the cache, by the
+    name of the field that holds them."""
     depths: tuple[int, ...]
-    """The numbers of layers in the frozen prefixes of all runs of the plan with the same inputs. One forward pass
-    computes the outputs of all these prefixes."""
+    """The numbers of frozen lowest layers (above frozen embeddings) that occur among all planned runs on the same data
+    and model. One forward pass computes the outputs for all these numbers of layers."""
     tags: Mapping[str, str]
-    """The tags that are recorded with the run."""
+    """The MLflow tags that are recorded with the run."""
     notes: tuple[str, ...] = ()
-    """The plan's observations about the model, which become notes of the run."""
+    """Remarks on the model that were made before any run began; they are recorded as notes of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """A group of runs that share one training, so that one worker executes them in order. It can be pickled."""
+    """A group of runs for one worker, which executes them in order. It can be pickled.
+
+    The runs of a group use the same trained weights, for example to test one model on several tasks, so that the worker
+    trains only once.
+    """
 
     number: int
     """The identifier of the assignment; `Returned` and `Lost` refer to it."""
     runs: tuple[tuple[RunSpec, Source], ...]
     tracking_uri: str
-    """The address of the tracking store."""
+    """The address of the MLflow tracking store."""
     experiment: str
     """The name of the MLflow experiment."""
     parent_id: str | None
-    """The id of the MLflow run that groups the plan's runs; None if there is none."""
+    """The id of the parent run in MLflow that groups the runs; None if there is none."""
     invocation: str
-    """The identifier of the invocation that made the plan."""
+    """The identifier of the `alue-bench` command that planned the runs."""
     disabled_plugins: tuple[str, ...]
-    """The plugins that the worker must not load."""
+    """The names of the plugins that the worker must not load."""
     rerun: bool
     """True if runs with a recorded result are executed again."""
     device: str
-    """The device of the runs, "cpu" or "cuda"."""
+    """The kind of device of the runs: "cpu", "cuda", "mps" or "xpu"."""
     keep: Keep | None = None
-    """The runs whose trained models are kept; None for none."""
+    """The choice of the runs whose trained models are saved; None to save no model."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +112,8 @@ class Advanced:
 
 
 Status = Literal["finished", "reused", "failed", "held"]
-"""The outcome of a run. "reused" means that its recorded result was reused instead of executing it; "held" means that
-another invocation is executing the run at this moment."""
+"""The outcome of a run. "reused" means that an earlier result was in the tracking store, so that the run was not
+executed; "held" means that another alue-bench command is executing the same run at this moment."""
 
 
 @dataclass(frozen=True)
@@ -145,31 +154,31 @@ class Lost:
     cause: str
     """The cause in words, such as "killed by SIGKILL"."""
     infrastructure_failure: bool = False
-    """True if the runs of the assignment cannot have caused the loss, for example because a machine failed."""
+    """True if the worker died for a reason outside its runs, for example because its machine failed."""
 
 
 Event = Report | Returned | Lost
 
 
 class WorkerPool(Protocol):
-    """The workers of one invocation of alue-bench, which executes one plan or several plans in succession.
+    """The workers of one alue-bench command. They execute one list of runs, or several lists one after the other.
 
-    The harness calls the methods from one thread.
+    alue-bench calls the methods from one thread.
     """
 
     def has_room(self) -> bool:
-        """Return whether one more assignment would start soon. The first call must return True."""
+        """Return whether the pool would start one more assignment soon. The first call must return True."""
         ...
 
     def submit(self, assignment: Assignment) -> None:
         """Bring an assignment to a worker and return at once.
 
-        The harness calls this only when `has_room` returned True.
+        alue-bench calls this only when `has_room` returned True.
         """
         ...
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """Return the events since the last call, in order.
+        """Return the events that workers have reported since the last call, in order.
 
         Each assignment must end with exactly one `Returned` or one `Lost`.
 
@@ -181,8 +190,8 @@ class WorkerPool(Protocol):
     def stop(self) -> None:
         """End every worker, and return when none of them is working any more.
 
-        A busy worker first gets SIGTERM or a KeyboardInterrupt and has some seconds to close its run. The harness calls
-        this once, whether the plan succeeded or failed.
+        A busy worker first gets SIGTERM or a KeyboardInterrupt and has some seconds to close its run. alue-bench calls
+        this once, whether the runs succeeded or failed.
         """
         ...
 
@@ -195,5 +204,5 @@ class Executor:
     title: str
     """A phrase that describes the executor to people."""
     start: Callable[[Resources], WorkerPool]
-    """The function that starts the workers. The harness calls it once per invocation, when there is a run to execute.
-    It raises UsageError or UnavailableError, with one sentence for the user, if the workers cannot be started."""
+    """The function that starts the workers. alue-bench calls it once per command, when there is a run to execute. It
+    raises UsageError or UnavailableError, with one sentence for the user, if the workers cannot be started."""

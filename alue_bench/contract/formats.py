@@ -19,7 +19,8 @@ from alue_bench.contract.errors import DataError
 from alue_bench.contract.validation import Kind, check_mapping, check_texts, check_types
 
 Target = str | tuple[str, ...] | float | None
-"""The gold target: one label, a tuple of labels (multi-label, possibly empty), a number (regression), or None."""
+"""The gold target of an example: one label, a tuple of labels (multi-label, possibly empty), a number (regression), or
+None if the example has no gold target."""
 
 Column = str | int
 """A column, by its name in the header, or by its position from 0."""
@@ -52,9 +53,9 @@ class Reader(Protocol):
     """The interface of readers. Any function with this signature can be the `read` of a `DataFile`."""
 
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
-        """Yield each row of `path` as an example or as a bad row.
+        """Yield each row of the file `path` as an example, or as a bad row if it cannot be used.
 
-        A reader leaves out rows that do not belong to the task. If a reader yields None, it is counted as a bad row.
+        A reader leaves out rows that do not belong to the task. A yielded None counts as a bad row.
 
         Raises:
             DataError: The file as a whole is unusable: it is empty, is not UTF-8 text, or lacks a column.
@@ -64,7 +65,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Delimited:
-    r"""A reader of TSV and CSV files, with or without a header.
+    r"""A reader of TSV and CSV files, with or without a header row.
 
     >>> Delimited(columns=2, text=0, target=1)                        # text<TAB>label, no header
     >>> Delimited(header=True, delimiter=",", quoted=True, text="question1", text_pair="question2",
@@ -79,38 +80,39 @@ class Delimited:
     text_pair: Column | None = None
     """The column of the second text; None if the examples are single texts."""
     target: Column | tuple[str, ...] | None = None
-    """The column of the label or number; for a multi-label task the columns of 0 and 1, one for each label; None for a
-    file without gold labels."""
+    """The column of the label or number. A multi-label task can name a tuple of columns instead, one for each label,
+    which hold 0 or 1. None is for a file without gold labels."""
     id: Column | None = None
     """The column of the example's identifier; None to use the number of the row, counted from 0."""
     delimiter: str = "\t"
     """The text between two columns."""
     quoted: bool = False
-    """True if cells may be enclosed in quotation marks, as in CSV files."""
+    """True if a cell of the table may be enclosed in quotation marks, as in CSV files."""
     header: bool = False
     """True if the first row of the file names the columns."""
     columns: int | None = None
-    """The number of columns that each row must have; by default the number of columns of the header."""
+    """The number of columns that each row must have; None for the number of columns of the header."""
     decode: Mapping[str, str] = field(default_factory=dict)
-    """The label name for each code in the file, if the file does not contain the names themselves."""
+    """The label name for each code in the label column; empty if the file contains the label names themselves."""
     labels: tuple[str, ...] | None = None
-    """The permitted labels. A row with any other label (after `decode`) is a bad row. A task sets this field from its
-    label space; None permits every label."""
+    """The permitted labels, after `decode` was applied; None permits every label. A row with any other label is a bad
+    row. A plugin need not set this field, because a task sets it from its own labels."""
     ignore: frozenset[str] = frozenset()
-    """Codes of labels in the file that do not belong to the task. Their rows are left out and are not an error."""
+    """Codes in the label column that do not belong to the task. Rows with these codes are left out without an error."""
     number: tuple[float, float] | None = None
-    """The smallest and largest permitted target of a regression; None for all other tasks. A task sets this field."""
+    """The smallest and largest permitted target of a regression; None for all other tasks. A plugin need not set this
+    field, because a task sets it from its own range."""
     separator: str | None = None
-    """The text between the labels of a cell, for a multi-label task with one target column; None for all others. An
-    empty cell means none of the labels."""
+    """The text between two labels in one cell of the target column, for a multi-label task; None for all other tasks.
+    An empty cell means none of the labels."""
 
     def __post_init__(self) -> None:
-        """Check the fields, and the columns against each other."""
+        """Check the type and value of each field, and that the named columns can exist and have different purposes."""
         _check_fields(self)
         _check_columns(self)
 
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
-        """Yield each row of `path` as an example or as a bad row; see `Reader`."""
+        """Yield each row of the file `path` as an example, or as a bad row if it cannot be used; see `Reader`."""
         lines, undecodable = _lines(path)
         rows: _Rows = (_QuotedRows if self.quoted else _PlainRows)(lines, self.delimiter)
         width = self.columns
@@ -223,7 +225,7 @@ class Delimited:
 def unknown_label(
     written: str, decoded: str | None, decode: Mapping[str, str], permitted: tuple[str, ...] | None
 ) -> str:
-    """Return the reason for a bad row with an unknown label, with the permitted codes and their meanings.
+    """Return a sentence that says that a label is unknown, with the permitted codes and the label that each code means.
 
     Args:
         written: The label as it stands in the file.
@@ -286,7 +288,7 @@ def _check_fields(read: Delimited) -> None:
 
 
 def _check_columns(read: Delimited) -> None:
-    """Raise ValueError if a column cannot exist, or if one column is named for two different purposes."""
+    """Raise ValueError if a named column cannot exist, or if one column is named both as a text and as the target."""
     wanted = [read.text, read.text_pair, read.id, *_as_tuple(read.target)]
     if negative := [column for column in wanted if isinstance(column, int) and column < 0]:
         raise ValueError(f"Delimited: column {negative[0]} is negative; columns are counted from 0")
@@ -330,12 +332,12 @@ def printable(text: str) -> str:
 
 
 def text_of(value: object) -> str:
-    """Return the text that a CSV file would hold for a value: "1" for 1, "1.0" for 1.0, "true" for True."""
+    """Return the text that a CSV file would contain for a value: "1" for 1, "1.0" for 1.0, "true" for True."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """Return the first `most` names, separated by commas, and the number of the other names."""
+    """Return the first `most` names, separated by commas, followed by how many more there are."""
     return ", ".join(names[:most]) + (f" or {len(names) - most} more" if len(names) > most else "")
 
 
@@ -437,14 +439,14 @@ _Row = tuple[int, list[str], int]
 
 
 class _Rows(Protocol):
-    """An iterator over the rows of a file, which can be reset to an earlier line."""
+    """An iterator over the rows of a file, which can be set back to an earlier line."""
 
     def __next__(self) -> _Row | BadRow: ...
 
     def __iter__(self) -> Iterator[_Row | BadRow]: ...
 
     def resume_after(self, line: int) -> None:
-        """Continue with the line after `line`."""
+        """Continue the iteration with the line after the line number `line`."""
         ...
 
 
@@ -472,10 +474,10 @@ class _PlainRows:
 class _QuotedRows:
     """The rows of a file whose cells may be quoted; quoted cells may contain delimiters and line feeds.
 
-    A quotation mark that is not closed extends its cell to the next quotation mark, perhaps a thousand rows later. The
-    line of the unclosed mark is reported as a bad row, and reading continues with the line after it. From there to the
-    end of the extended cell, a row is accepted only if it has no doubtful quotation mark, because it cannot be known
-    whether such a mark opens or closes a text.
+    A quotation mark that is not closed makes its cell reach to the next quotation mark, perhaps a thousand rows later.
+    The line of the unclosed mark is reported as a bad row, and reading continues with the line after it. The lines up
+    to the end of the overlong cell are accepted only if they have no doubtful quotation mark (`_is_doubtful`), because
+    nobody can know whether such a mark opens or closes a text.
     """
 
     def __init__(self, lines: list[str], delimiter: str) -> None:

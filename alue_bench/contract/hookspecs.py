@@ -1,7 +1,7 @@
 """The hooks that a plugin can implement. A plugin is a module named by an entry point of the group `alue_bench`.
 
 Every hook is optional. Mark an implementation with `alue_bench.hookimpl`. The hooks that return declarations are called
-once per invocation, in no particular order; a plugin registers nothing by side effect.
+once per command, in no particular order; a plugin registers nothing by side effect.
 """
 
 from __future__ import annotations
@@ -43,15 +43,18 @@ def alue_bench_models() -> Iterable[Model]:
 
 @hookspec
 def alue_bench_strategies() -> Iterable[StrategyFamily]:
-    """Return the families of strategies that this plugin adds."""
+    """Return the families of strategies that this plugin adds.
+
+    A family is a set of strategies whose names have a common form, such as `bottom<N>top<M>`.
+    """
     raise NotImplementedError
 
 
 @hookspec
 def alue_bench_studies() -> Iterable[Path]:
-    """Return the study files that this plugin ships.
+    """Return the paths of the study files that this plugin ships.
 
-    Users refer to a study by its file name without `.toml`.
+    A study file is a TOML file with the options of an experiment. Users refer to it by its file name without `.toml`.
     """
     raise NotImplementedError
 
@@ -63,7 +66,7 @@ def alue_bench_studies() -> Iterable[Path]:
 def alue_bench_executors() -> Iterable[Executor]:
     """Return the executors that this plugin adds.
 
-    An executor runs a plan in other processes. Users choose it by its name with `--executor`.
+    An executor executes runs in other processes. Users choose it by its name with `--executor`.
     """
     raise NotImplementedError
 
@@ -86,7 +89,7 @@ def alue_bench_run_started(spec: RunSpec) -> None:
 
 @hookspec
 def alue_bench_run_finished(spec: RunSpec, result: RunResult) -> None:
-    """Observe the end of a run, after it was measured and recorded.
+    """Observe the end of a run, after its result was measured and recorded.
 
     This hook is not called for a run that fails or whose recorded result is reused.
     """

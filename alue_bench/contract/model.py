@@ -54,13 +54,13 @@ class Model:
     normalisation: str = "none beyond the tokenizer's own"
     """One sentence that says what `normalise` does and who prescribes it; each run records it."""
     architecture: Mapping[str, object] = field(default_factory=dict)
-    """The published `model_type` and the fields of config.json that determine the cost of a layer. With them, the cost
-    of a plan (a set of runs) can be estimated before the checkpoint is downloaded. A run never reads this field."""
+    """The `model_type` and the fields of the published config.json that determine the computing cost of a layer. From
+    them, the cost of runs can be estimated before the checkpoint is downloaded. Training never reads this field."""
     requires: tuple[str, ...] = ()
-    """The importable packages that `normalise` needs. If one is missing, the model is unavailable and lists say why."""
+    """The Python packages that `normalise` imports. If one is missing, the model is unavailable, and lists say why."""
     defaults: Mapping[str, object] = field(default_factory=dict)
-    """The hyper-parameters of this model, by their names in `HyperParameters`. They take precedence over the task's
-    and the general defaults."""
+    """The hyper-parameters that this model prefers, by their names in `HyperParameters`. They take precedence over the
+    general defaults and those of the task."""
 
     def __post_init__(self) -> None:
         """Check the type and form of each field."""

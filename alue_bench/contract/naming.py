@@ -1,4 +1,4 @@
-"""The names of models that are given as a folder or as a hub id.
+"""The derivation of names for models that users give as a folder or as a hub id.
 
 Such a name is readable in any script, and it is the same on every machine.
 """

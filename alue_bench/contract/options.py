@@ -11,6 +11,7 @@ check of every value wherever it comes from, and what is sent to a worker.
 from __future__ import annotations
 
 import math
+import re
 import sys
 import types
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from alue_bench.contract.formats import shown
 T = TypeVar("T")
 
 _KEY = "option"
-"""The key of a field's metadata that holds the declaration."""
+"""The key under which the metadata of a dataclass field hold its `Option`."""
 
 
 class Group(StrEnum):
@@ -43,7 +44,7 @@ class Group(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """The declaration of an option."""
+    """The declaration of a command-line option, which can also be a key of study files."""
 
     help: str
     group: Group
@@ -57,6 +58,9 @@ class Option:
     many: bool = False
     """A flag: the option is repeatable, and takes a list in a study file."""
     choices: tuple[str, ...] = ()
+    """The permitted values of a text; all texts are permitted if it is empty."""
+    pattern: str = ""
+    """A regular expression; a text that matches it is permitted in addition to `choices`."""
     short: str = ""
     """The short form on the command line, such as "-t"."""
     can_be_denied: bool = False
@@ -64,20 +68,21 @@ class Option:
     in_studies: bool = True
     """A flag: a study file may set the option."""
     is_axis: bool = False
-    """A flag: the option may be an axis of a sweep's grid, and is recorded under its own name."""
+    """A flag: a sweep may vary the option (`--grid`), and MLflow records its value under the option's own name."""
     default_is_implied: bool = False
-    """A flag: every run that was recorded before the option existed was executed as with its default. Fingerprints then
-    leave the default out, so that the fingerprints of those runs stay valid."""
+    """A flag: every run that was recorded before the option existed was executed as if the option had its default. The
+    fingerprint of a run (a digest of its settings) then leaves the default out, so that the fingerprints of those older
+    runs stay valid."""
     at_least: float = -math.inf
     above: float = -math.inf
     at_most: float = math.inf
     below: float = math.inf
     remark: str = ""
-    """A text that a message about a value out of bounds adds in brackets."""
+    """A remark that the error message for a value out of bounds adds in brackets."""
 
     @property
     def flag(self) -> str:
-        """The long form on the command line."""
+        """The long form of the option on the command line, such as "--batch-size"."""
         return f"--{self.name.replace('_', '-')}"
 
     def problem(self, value: object) -> str | None:
@@ -108,19 +113,22 @@ class Option:
         wanted = ""
         if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
             wanted = f"of type {self.kind.__name__}"
-        elif self.choices and value not in self.choices:
+        elif self.choices and value not in self.choices and not self._matches(value):
             wanted = _either(self.choices)
         elif isinstance(value, int | float) and not self._is_within(value):
             wanted = self._bounds() + (f" ({self.remark})" if self.remark else "")
             value = self.kind(value) if abs(value) < sys.float_info.max else value
         return f"is {shown(repr(value), quote=False)}; it must be {wanted}" if wanted else None
 
+    def _matches(self, value: object) -> bool:
+        return bool(self.pattern) and re.fullmatch(self.pattern, str(value)) is not None
+
     def _is_within(self, value: float) -> bool:
-        """Return whether a number is finite and within the bounds."""
+        """Return whether a number is finite and within the bounds of the option."""
         return self.at_least <= value <= self.at_most and self.above < value < self.below
 
     def _bounds(self) -> str:
-        """Return the bounds in words, such as "above 0 and finite"."""
+        """Return the bounds of the option in words, such as "above 0 and finite"."""
         words = [
             f"{word} {bound}"
             for word, bound in (
@@ -136,7 +144,7 @@ class Option:
 
 
 def option(default: T, *, help: str, group: Group, **more: Any) -> T:
-    """Return the dataclass field of an option.
+    """Return the dataclass field that declares an option.
 
     Args:
         default: The value of the option if it is not given.
@@ -181,7 +189,7 @@ def _completed(declared: Field[Any], hint: Any) -> Option:
         field=declared.name,
         kind=str if choices else hint,
         many=many,
-        choices=choices,
+        choices=choices or option.choices,
     )
 
 

@@ -42,24 +42,24 @@ T = TypeVar("T", Task, Model, StrategyFamily, Path, Executor)
 
 @dataclass(frozen=True)
 class Origin:
-    """The entry point that a declaration comes from."""
+    """The plugin that declares a task, a model or another object, identified by its entry point."""
 
     distribution: str
     version: str
-    """The version of the distribution."""
+    """The version of the Python distribution that contains the plugin."""
     entry_point: str
     """The name of the entry point."""
     module: str
     """The module that the entry point names."""
 
     def __str__(self) -> str:
-        """Return the origin as messages show it."""
+        """Return the origin as text for messages."""
         return f"{self.distribution} {self.version} ({self.entry_point})"
 
 
 @dataclass
 class PluginReport:
-    """A report of what one entry point provides, or of why it failed."""
+    """A report on one plugin: the hooks that it implements, the objects that it declares, or why it failed."""
 
     origin: Origin
     status: str = "loaded"  # loaded | failed | disabled
@@ -70,7 +70,7 @@ class PluginReport:
     studies: list[str] = field(default_factory=list)
     executors: list[str] = field(default_factory=list)
     hooks: list[str] = field(default_factory=list)
-    """The names of all hooks that the plugin implements, observers and commands included."""
+    """The names of all hooks that the plugin implements, including the hooks that observe runs or add commands."""
 
     def fail(self, problem: str) -> None:
         """Mark the plugin as failed and add a problem to the report."""
@@ -88,7 +88,7 @@ class Declared(Generic[T]):
 
 @dataclass(frozen=True)
 class Registry:
-    """All declarations of the loaded plugins."""
+    """The tasks, models, strategies, studies and other objects that the loaded plugins declare."""
 
     manager: pluggy.PluginManager
     reports: tuple[PluginReport, ...]
@@ -110,7 +110,7 @@ class Registry:
         return self._find("model", name, self.models).value
 
     def strategy(self, name: str) -> tuple[Strategy, Origin]:
-        """Return the strategy of this name and the origin of its family.
+        """Return the strategy of this name, and the plugin that declares it.
 
         Raises:
             UsageError: No family accepts the name.
@@ -130,7 +130,7 @@ class Registry:
         return claims[0]
 
     def families_of(self, names: Sequence[str]) -> list[StrategyFamily]:
-        """Return each family that accepts at least one of these strategies' names. Raise the errors of `strategy`."""
+        """Return the families of the strategies with these names. Raise the same errors as the method `strategy`."""
         for name in names:
             self.strategy(name)
         return [d.value for d in self.families if any(_parse(d, name) is not None for name in names)]
@@ -217,7 +217,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def entry_points() -> list[tuple[EntryPoint, Distribution]]:
-    """Return the entry points of the group `alue_bench` with their distributions, each once, sorted by name."""
+    """Return the entry points of the group `alue_bench`, sorted and without duplicates, with their distributions."""
     by_name: dict[tuple[str, str], tuple[EntryPoint, Distribution]] = {}
     for distribution in distributions():
         for entry_point in distribution.entry_points:
@@ -228,7 +228,7 @@ def entry_points() -> list[tuple[EntryPoint, Distribution]]:
 
 
 def _metadata(distribution: Distribution, field: str, otherwise: str) -> str:
-    """Return a field of a distribution's metadata, or `otherwise` if a broken installation does not state it."""
+    """Return a field of a distribution's metadata; `otherwise` if a broken installation lacks the field."""
     try:
         value: str | None = distribution.metadata[field]
     except Exception:  # missing or unreadable metadata raise various errors, none of which says more
@@ -324,7 +324,7 @@ def _refuse_failures(registry: Registry) -> None:
 
 
 def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) -> list[T]:
-    """Return the declarations of type `kind` that a plugin's hook returns.
+    """Return the objects of type `kind` that a plugin's hook returns.
 
     A hook that fails, or a returned value of another type, adds a problem to the plugin's report.
     """
@@ -369,7 +369,7 @@ def _claim(kind: str, name: str, declared: Declared[T], taken: dict[str, Declare
 
 
 def _said_twice(subject: str, verb: str, one: Origin, other: Origin) -> str:
-    """Return the error message, with a remedy, for a name that two plugins declare or that one plugin declares twice.
+    """Return the error message, with a remedy, for a name that is declared twice, by one plugin or by two.
 
     Args:
         subject: The kind and the name, such as "task 'mdd'".
@@ -403,7 +403,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _told(value: object) -> str:
-    """Return the repr of a plugin's value for a message; the repr itself may fail."""
+    """Return the repr of a value from a plugin, or a text that says that the repr raises an error."""
     try:
         return f"{value!r:.80}"
     except Exception as error:
@@ -455,7 +455,7 @@ def _command_name(info: Any) -> str:
 
 
 def notify(registry: Registry, hook: str, warn: Callable[[str], None], **arguments: object) -> None:
-    """Call an observer hook of every plugin.
+    """Call a hook that observes runs, in every plugin that implements it.
 
     A plugin that raises an error does not stop the others.
 

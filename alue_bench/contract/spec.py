@@ -27,7 +27,8 @@ class HyperParameters:
     """The hyper-parameters of a training. The defaults are those of ALUE's own baselines (Seelawi et al. 2021).
 
     To add a hyper-parameter, declare a field here and use it. If every earlier run was trained with the default of the
-    new field, pass `default_is_implied=True`; the fingerprints of runs with this default then stay the same.
+    new field, pass `default_is_implied=True`; the fingerprints of runs with this default then stay the same
+    (a fingerprint is a digest of everything that determines the result).
     """
 
     epochs: int = option(
@@ -81,8 +82,8 @@ class HyperParameters:
         help="Norm to clip: global (all gradients together) or component (each parameter separately).",
         group=Group.TRAINING,
     )
-    """The gradients whose norm is clipped: all gradients together ("global"), or the gradient of each parameter
-    separately ("component", Yang & Ma 2022)."""
+    """The gradients whose norm is clipped: the gradients of all parameters together ("global"), or the gradient of each
+    parameter separately ("component", Yang & Ma 2022)."""
     max_length: int = option(
         256,
         help="Maximum number of tokens per example; longer ones are truncated.",
@@ -95,8 +96,9 @@ class HyperParameters:
     select: Literal["best", "last"] = option(
         "best", help="Evaluation to test: best (by dev score) or last.", group=Group.TRAINING
     )
-    """The dev evaluation whose weights are tested: the evaluation with the best dev score, or the last one. An
-    evaluation follows each epoch; there are more if `eval_every` is below 1."""
+    """The choice of the weights that are tested: the weights at the dev evaluation with the best score ("best"), or
+    at the last dev evaluation ("last"). There is a dev evaluation after each epoch, and more if `eval_every` is
+    below 1."""
     class_weights: str = option(
         "none",
         help="Weights of the classes in the loss: balanced, or LABEL=WEIGHT,LABEL=WEIGHT (others 1); none: all alike.",
@@ -123,7 +125,8 @@ class HyperParameters:
         default_is_implied=True,
         remark="a part of an epoch",
     )
-    """The part of an epoch between two dev evaluations. There is always an evaluation at the end of each epoch."""
+    """The distance between two dev evaluations as a part of an epoch, such as 0.5. There is always an evaluation at the
+    end of each epoch."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for the first value that is out of its bounds."""
@@ -132,7 +135,7 @@ class HyperParameters:
             raise ValueError(f"{declared.name} {problem}")
 
     def identity(self) -> dict[str, Any]:
-        """Return the values that distinguish one training from another, by name.
+        """Return the values that distinguish one training from another, by hyper-parameter name.
 
         A hyper-parameter with `default_is_implied` is left out if it has its default, because all runs that were
         recorded before it existed were trained with that value. Such a run and the same run today therefore have the
@@ -148,11 +151,11 @@ class HyperParameters:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The hyper-parameters of a training, with the origin of each value."""
+    """The hyper-parameters of a training, and for each the origin of its value, such as a recipe or an option."""
 
     values: HyperParameters
     origins: Mapping[str, str]
-    """The origin of each value in words, by the hyper-parameter's name, such as "default"."""
+    """The origin of each value in words, such as "default", by the hyper-parameter's name."""
 
 
 def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]]) -> Resolved:
@@ -187,14 +190,15 @@ def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]])
 
 @dataclass(frozen=True, kw_only=True)
 class DataDigests:
-    """Digests of the data that determine a result, with the data's source and the protocol of the splits."""
+    """The digests of the data that determine a result, with the kind of the data and a sentence about the splits."""
 
     source: Literal["real", "sample"]
     protocol: str
     train: str
-    """A digest of the train and dev splits as used: files, reader, limits, dropped rows."""
+    """A digest of the train and dev rows that are used (after limits, and without dropped rows), and of how dev is
+    scored."""
     test: str
-    """A digest of the test split as used."""
+    """A digest of the test rows that are used (after limits, and without dropped rows), and of how they are scored."""
 
 
 @dataclass(frozen=True, order=True)
@@ -204,9 +208,9 @@ class Fold:
     folds: int
     """The number of folds that the rows are divided into."""
     repeat: int
-    """The number of the division, from 1; each repeat divides the rows anew."""
+    """The number, from 1, of the repetition of the cross-validation; each repetition divides the rows anew."""
     number: int
-    """The number of the fold within its repeat, from 1."""
+    """The number of the fold within its repetition, from 1."""
 
     @property
     def label(self) -> str:
@@ -216,9 +220,9 @@ class Fold:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """The specification of a run: task, model, strategy, seed, hyper-parameters and all else that decides its result.
+    """The specification of a run: task, model, strategy, seed, hyper-parameters and all else that affects the result.
 
-    Equal fingerprints mean equal results.
+    Runs with equal fingerprints (digests of all this) have equal results.
     """
 
     task: str
@@ -238,35 +242,36 @@ class RunSpec:
     hyper: HyperParameters
     data: DataDigests
     device: str
-    """"cpu" or "cuda"; the model of the device is recorded with the result."""
-    precision: Literal["fp32", "bf16", "fp16"]
+    """The kind of device: "cpu", "cuda", "mps" or "xpu". The exact device is recorded with the result."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
     cuda_graphs: bool = False
     """A flag: training steps are recorded as CUDA graphs and replayed."""
     limit_train: int | None = None
     limit_eval: int | None = None
     drop_bad: bool = False
     kept_layers: tuple[int, ...] | None = None
-    """The layers of the pre-trained model that are kept; None for all. The layer indices in `freeze_plan` refer to the
-    model that consists of the kept layers."""
+    """The indices of the layers of the pre-trained model that are kept; None for all. The layer indices in
+    `freeze_plan` refer to the model that consists of the kept layers."""
     adapter: Adapter | None = None
-    """The adapter that is put into the model and trained instead of its weights; None for none."""
+    """The adapter that is inserted into the model and trained instead of its weights; None for none."""
     fold: Fold | None = None
     """The fold of a cross-validation; None for the task's own splits."""
     keep_head: bool = False
     """A flag: training starts from the checkpoint's fine-tuned head instead of a new head."""
     unusual: Mapping[str, str] = field(default_factory=dict)
-    """The unusual properties that also determine the training, by name: parts of the model whose order of registration
-    differs from their order of use, padding on the left, a fine-tuned head of the checkpoint that is not used."""
+    """The unusual properties of the model that also determine the training, by a short name: "parts" (its modules are
+    registered in another order than they are used), "padding" (it is on the left), "head" (the checkpoint has a
+    fine-tuned head that is not used). Empty for an ordinary model."""
     providers: Mapping[str, str] = field(default_factory=dict)
-    """The versions of the distributions that provide alue-bench itself, the training task, the model and the strategy,
-    by the distribution's name."""
+    """The versions of the Python distributions (by name) that provide alue-bench itself, the task that trains the
+    model, the model and the strategy."""
     test_providers: Mapping[str, str] = field(default_factory=dict)
-    """The version of the distribution that provides `task`, by its name; empty if `providers` contains it. It affects
-    only the test."""
+    """The name and version of the Python distribution that provides `task`; empty if `providers` contains it. It
+    affects only the test, not the training."""
 
     @property
     def training_key(self) -> str:
-        """A digest of everything that determines the trained weights."""
+        """A digest of everything that determines the trained weights; runs with equal digests share one training."""
         return digest_of(
             {
                 "result_version": RESULT_VERSION,
@@ -296,18 +301,21 @@ class RunSpec:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of everything that determines the result; the key for resume and for comparison."""
+        """A digest of everything that determines the result.
+
+        By default, a run is not executed if a result with the same fingerprint is recorded.
+        """
         test = [self.task, self.data.test, *([dict(self.test_providers)] if self.test_providers else [])]
         return digest_of([self.training_key, *test])
 
     @property
     def label(self) -> str:
-        """The run's name in MLflow and in messages."""
+        """The run's name in MLflow and in messages, such as "mdd/marbert/bottom3/seed42"."""
         fold = f"/{self.fold.label}" if self.fold else ""
         return f"{self.task}/{self.model}/{self.strategy}/seed{self.seed}{fold}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the specification as JSON-like data, for the run's config artifact."""
+        """Return the specification as JSON-like data, for the configuration file that MLflow stores with the run."""
         content = asdict(self)
         content["freeze_plan"] = {
             "layers": self.freeze_plan.shape.layers,
@@ -331,20 +339,21 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class FreezeEvent:
-    """The decision of an adaptive strategy about one block, at the start of training or at an evaluation point.
+    """The decision of a strategy that changes the frozen layers during training, about one block of the model.
 
-    A block is the embeddings or one encoder layer.
+    A block is the embeddings or one encoder layer. Decisions are made at the start of training and at each evaluation
+    point.
     """
 
     step: int
-    """The number of parameter updates done."""
+    """The number of parameter updates before the decision."""
     epoch: int
     """The number of the epoch, from 1."""
     block: str
-    """"embeddings", or "layer 0" and so on."""
+    """The name of the block: "embeddings", "layer 0", "layer 1" and so on."""
     norm: float | None
-    """The norm of the block's gradient, which is summed over the steps since the last evaluation point before the norm
-    is taken; None if it was not measured."""
+    """The norm of the block's gradient: the gradients of all steps since the last evaluation point are summed before
+    the norm is taken; None if it was not measured."""
     frozen: bool
     """A flag: the block is frozen from this step on."""
 
@@ -373,13 +382,15 @@ class RunResult:
     curves: tuple[CurvePoint, ...]
     predictions: Predictions
     dev_predictions: Predictions
-    """The predictions of the selected epoch on the dev split of the task that trained the model."""
+    """The predictions on the dev split of the task that trained the model, made with the same weights as
+    `predictions`."""
     submission_predictions: Predictions | None = None
-    """The predictions for a leaderboard's rows without gold labels, if these rows were available."""
+    """The predictions for the official test rows without gold labels, for a leaderboard; None if there are no such
+    rows."""
     environment: Mapping[str, Any]
     freezing: tuple[FreezeEvent, ...] = ()
-    """The decisions of an adaptive strategy; empty for all others."""
+    """The decisions of a strategy that changes the frozen layers during training; empty for all other strategies."""
     notes: tuple[str, ...] = ()
-    """The remarks for a reader, such as how many texts were truncated."""
+    """Remarks for people who read the result, such as how many texts were truncated."""
     problems: tuple[str, ...] = ()
     """Notes on values that could not be measured; they are also shown at the end of the run."""

@@ -1,7 +1,8 @@
-"""The contract of strategies, which decide which parameters of a model train.
+"""The contract of strategies, which decide which parameters of a model are trained and which are frozen.
 
-A strategy plugin returns `StrategyFamily` values from the hook `alue_bench_strategies`. A family turns a name into a
-`Strategy` by its own grammar: `bottom3top4` is one name of the family `bottom<N>top<M>`.
+A strategy plugin returns `StrategyFamily` values from the hook `alue_bench_strategies`. A family is a set of strategies
+whose names have a common form. It turns each name into a `Strategy`: the family `bottom<N>top<M>`, for example, accepts
+the name `bottom3top4`.
 
 A strategy acts at four points of a run; all but the second are optional:
 
@@ -27,10 +28,10 @@ from alue_bench.contract.validation import check_callable, check_mapping, check_
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """The size of an encoder, which a strategy may use before the model's weights are loaded."""
+    """The size of an encoder, from which a strategy can choose layers before the model's weights are loaded."""
 
     layers: int
-    """The number L of encoder layers, counted 0 (next to the embeddings) to L-1 (next to the head)."""
+    """The number L of encoder layers. Their indices run from 0 (next to the embeddings) to L-1 (next to the head)."""
     hidden_size: int = 0
     """The width of the hidden states; 0 if the model's configuration does not state it."""
 
@@ -39,12 +40,12 @@ STRATEGY_NAME = re.compile(r"[a-z0-9][a-z0-9._%+-]*")
 """The pattern of the names of strategies. A name contains no comma, because commas separate names in a list."""
 
 TRAINED = ("weights", "biases", "adapters")
-"""The permitted values of `FreezePlan.trained`."""
+"""The permitted values of `FreezePlan.trained`, which says what trains in the parts that are not frozen."""
 
 
 @dataclass(frozen=True)
 class FreezePlan:
-    """The frozen parts of an encoder. The head of the task always trains."""
+    """The parts of an encoder that are frozen. The head of the task always trains."""
 
     shape: EncoderShape
     frozen_layers: frozenset[int] = frozenset()
@@ -75,7 +76,7 @@ class FreezePlan:
 
     @property
     def top(self) -> int:
-        """The number of consecutive frozen layers from the last layer downwards, except those counted in `bottom`."""
+        """The number of consecutive frozen layers from the last layer downwards, without those counted in `bottom`."""
         above = range(self.shape.layers - 1, self.bottom - 1, -1)
         return next((n for n, layer in enumerate(above) if layer not in self.frozen_layers), len(above))
 
@@ -90,7 +91,7 @@ class FreezePlan:
         return self.bottom if self.embeddings else None
 
     def describe(self) -> str:
-        """Return a description for people, such as "embeddings, layers 0-2, 8-11"."""
+        """Return a description of the frozen parts for people, such as "embeddings, layers 0-2, 8-11"."""
         parts = ["embeddings"] if self.embeddings else []
         parts += [_named(self.frozen_layers)] if self.frozen_layers else []
         parts += ["pooler"] if self.pooler else []
@@ -101,7 +102,7 @@ class FreezePlan:
 
 @dataclass(frozen=True)
 class Adapter:
-    """Small trainable modules that the package `peft` inserts into the layers."""
+    """Small trainable modules that the Python package `peft` inserts into the layers, such as LoRA."""
 
     kind: str
     """The adapter's `peft_type`, such as "LORA" or "IA3"."""
@@ -126,18 +127,18 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Revisions:
-    """The evaluation points of an adaptive strategy, at which `Strategy.revise` is called."""
+    """The points of a training at which an adaptive strategy changes what is frozen (`Strategy.revise`)."""
 
     per_epoch: int = 1
-    """The number of evaluation points in an epoch. They divide its steps into equal parts; the last evaluation point
-    is the end of the epoch."""
+    """The number of these points in an epoch. They divide the epoch's steps into equal parts; the last one is the end
+    of the epoch."""
     gradient_norms: bool = False
-    """True if the strategy uses `TrainingProgress.norms`. Measuring them costs one addition per training weight and
-    step."""
+    """True if `Strategy.revise` uses the gradient norms in `TrainingProgress.norms`. Measuring them costs one addition
+    per training weight and step."""
     prefix_only_grows: bool = False
-    """True if the frozen prefix (`FreezePlan.prefix_layers`) never shrinks. Its outputs are then cached: each time the
-    prefix grows, its outputs are computed once from those of the shallower prefix. If False, the prefix is computed at
-    every step."""
+    """True if the frozen prefix (`FreezePlan.prefix_layers`) never shrinks during training. The outputs of the prefix
+    are then cached; each time the prefix grows, its new outputs are computed once from the cached ones. If False, the
+    prefix is computed at every step."""
 
     def __post_init__(self) -> None:
         """Check each field."""
@@ -149,9 +150,10 @@ class Revisions:
 
 @dataclass(frozen=True)
 class BlockNorms:
-    """The L2 norms of accumulated gradients, one for each block (the embeddings or one encoder layer).
+    """The L2 norms of accumulated gradients, one for the embeddings and one for each encoder layer.
 
-    The gradients of all steps since the last evaluation point are summed before the norm is taken.
+    The gradients of all steps since the last evaluation point (call of `Strategy.revise`) are summed, and then the norm
+    is taken.
     """
 
     embeddings: float | None
@@ -162,20 +164,20 @@ class BlockNorms:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """The state of a training at an evaluation point, which an adaptive strategy may use."""
+    """The state of a training when `Strategy.revise` is called, so that the strategy can decide what to freeze."""
 
     epoch: int
-    """The number, from 1, of the epoch that ends at this evaluation point or is in progress."""
+    """The number, from 1, of the epoch that is in progress or has just ended."""
     epochs: int
     """The number of epochs of the whole training."""
     step: int
-    """The number of parameter updates done."""
+    """The number of parameter updates so far."""
     steps: int
     """The number of parameter updates of the whole training."""
     dev_scores: tuple[float, ...] = ()
     """The dev score after each epoch that has ended."""
     norms: tuple[BlockNorms, ...] = ()
-    """The gradient norms at each evaluation point so far, the latest last; empty unless `Revisions.gradient_norms`."""
+    """The gradient norms at each evaluation point so far, in order; empty unless `Revisions.gradient_norms` is True."""
 
     @property
     def ends_epoch(self) -> bool:
@@ -197,12 +199,12 @@ def _named(layers: Iterable[int]) -> str:
 
 
 class Strategy(ABC):
-    """A decision about which parameters of a model train. Strategies with equal names must behave equally."""
+    """A rule that decides which parameters of a model are trained. Strategies with equal names must behave equally."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The canonical name; `StrategyFamily.parse(name)` gives an equal strategy back."""
+        """The canonical name of the strategy, from which `StrategyFamily.parse` must make an equal strategy."""
 
     @abstractmethod
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
@@ -212,19 +214,19 @@ class Strategy(ABC):
             shape: The size of the encoder after `kept_layers` was applied.
 
         Raises:
-            DoesNotFit: The encoder has too few layers. The message states the two numbers.
+            DoesNotFit: The encoder has too few layers. The message says how many it has and how many are needed.
         """
 
     def kept_layers(self, shape: EncoderShape) -> tuple[int, ...]:
         """Return the layers of the pre-trained model that stay in it, in ascending order; by default all of them.
 
         Raises:
-            DoesNotFit: No layer would be left. The message states the numbers.
+            DoesNotFit: No layer would be left. The message says how many layers there are.
         """
         return tuple(range(shape.layers))
 
     def meaning(self, shape: EncoderShape) -> str:
-        """Return a sentence that says what the strategy's name means for an encoder of this size, for people.
+        """Return a sentence for people that says what the strategy's name means for an encoder of this size.
 
         An example is "last-quarter freezes bottom 9 of 12 layers". The default, an empty text, is for names that need
         no explanation.
@@ -242,14 +244,15 @@ class Strategy(ABC):
         return None
 
     def revisions(self) -> Revisions | None:
-        """Return when `revise` is called, or None (the default) if the strategy is not adaptive."""
+        """Return the points of the training at which `revise` is called; None (the default) if it never is."""
         return None
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
-        """Return the freeze plan from this evaluation point on.
+        """Return the freeze plan that applies from this evaluation point on.
 
-        The result must depend only on the arguments and the strategy. A block (the embeddings or one layer) that was
-        frozen and trains again starts with a fresh optimiser state; all other blocks keep their optimiser state.
+        The method is called only if `revisions` does not return None. The result must depend only on the arguments and
+        the strategy. A block (the embeddings or one layer) that was frozen and trains again starts with a fresh
+        optimiser state; all other blocks keep their optimiser state.
 
         Args:
             plan: The freeze plan in force until now.
@@ -259,7 +262,11 @@ class Strategy(ABC):
 
     @property
     def keeps_prefix(self) -> bool:
-        """True if the outputs of the frozen prefix are worth caching, that is, if the prefix never shrinks."""
+        """True if the outputs of the frozen prefix are worth caching.
+
+        The frozen prefix consists of the frozen embeddings and the frozen layers directly above them. Caching is
+        worthwhile if the prefix never shrinks during training.
+        """
         revisions = self.revisions()
         return revisions is None or revisions.prefix_only_grows
 
@@ -270,13 +277,13 @@ class Outline:
 
     freeze_plan: FreezePlan
     kept_layers: tuple[int, ...] | None
-    """The layers that stay in the model; None if all do."""
+    """The indices of the layers that stay in the model; None if all do."""
     adapter: Adapter | None
     meaning: str = ""
     """The meaning of the strategy's name for this model, from `Strategy.meaning`; empty if it needs no explanation."""
 
     def describe(self) -> str:
-        """Return a description for people of what is frozen, kept and added: "nothing; only layers 0-7 left"."""
+        """Return a description for people of what is frozen, removed and inserted: "nothing; only layers 0-7 left"."""
         parts = [self.freeze_plan.describe()]
         if self.kept_layers is not None:
             parts.append(f"only {_named(self.kept_layers)} left")
@@ -313,10 +320,10 @@ def outline(strategy: Strategy, shape: EncoderShape) -> Outline:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyFamily:
-    """A family of strategies that share a grammar for their names, a description and a source."""
+    """A family of strategies: a set of strategies whose names have a common form, with a description and a source."""
 
     grammar: str
-    """The form of the family's names, such as "bottom<N>top<M>"; shown in lists and error messages."""
+    """The form of the names in this family, such as "bottom<N>top<M>"; shown in lists and error messages."""
     title: str
     """The description that lists show to people."""
     source: str

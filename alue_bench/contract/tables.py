@@ -1,11 +1,11 @@
-"""A reader of tables whose cells have types: JSON lines, JSON, Parquet, XLSX, and folders of `datasets`.
+"""A reader of tables whose cells have types: JSON lines, JSON, Parquet, XLSX, and folders saved by `datasets`.
 
-CSV and TSV files are read by `Delimited` (see `alue_bench.contract.formats`). This module imports the libraries that
-parse the files only when a file is read, because plugins import it at start-up.
+CSV and TSV files are read by `Delimited` (see `alue_bench.contract.formats`). Plugins import this module at start-up;
+it therefore imports the libraries that parse the files only when a file is read.
 
-The `datasets` library reads the folders that it has saved, and data sets of the hub. JSON is read by Python's own
-module, because Arrow's parser, which `datasets` uses, names no line when it refuses a file. Parquet is read by Arrow
-itself, which needs no second copy of the file in a cache.
+The Hugging Face library `datasets` reads the folders that it has saved, and data sets of the hub. JSON files are read
+by Python's own module, because the parser of `datasets` (Arrow) does not name the line of an error. Parquet files are
+read by Arrow directly, because `datasets` would copy them into its cache first.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from alue_bench.contract.validation import Kind, check_mapping, check_texts, che
 
 JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*JSON_LINES, ".json", ".parquet", ".xlsx")
-"""The endings of the files that `Table` reads; a folder of `datasets.save_to_disk` has none."""
+"""The endings of the files that `Table` reads. A folder of `datasets.save_to_disk` has no ending."""
 
 Cells = Mapping[str, object]
-"""The cells of one row, by column. A column that is missing from the row counts as null."""
+"""The table cells of one row, by column name. A column that is missing from the row counts as null."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class OpenTable:
     """A function that takes the names of columns and yields, for each row, its number and its cells in these columns.
     If a row cannot be read, it yields the reason (a string) instead of the cells."""
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The names of the classes in their order, for each column that `datasets` declares as a class label."""
+    """For each column that `datasets` declares as a class label, the names of the classes in their order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A reader of JSON lines, JSON, Parquet and XLSX files and of folders of `datasets.save_to_disk`.
+    """A reader of JSON lines, JSON, Parquet and XLSX files and of folders saved by `datasets.save_to_disk`.
 
     >>> Table(text="complaint", target="category")
     >>> Table(text="premise", text_pair="hypothesis", target="label", split="validation")
@@ -59,24 +59,26 @@ class Table:
     text_pair: str | None = None
     """The column of the second text; None if the examples are single texts."""
     target: str | tuple[str, ...] | None = None
-    """The column of the label, the number or the list of labels; in a multi-label task alternatively a tuple of
-    columns of 0 and 1, one for each label; None for a file without gold labels."""
+    """The column of the label, the number or the list of labels. A multi-label task can name a tuple of columns
+    instead, one for each label, which hold 0 or 1. None is for a file without gold labels."""
     id: str | None = None
     """The column of the example's identifier; None to use the number of the row, counted from 0."""
     separator: str | None = None
     """The text between two labels in one cell; None if no cell holds several labels as one text."""
     decode: Mapping[str, str] = field(default_factory=dict)
-    """The label name for each code in the file, if the file does not contain the names themselves."""
+    """The label name for each code in the label column; empty if the file contains the label names themselves."""
     labels: tuple[str, ...] | None = None
-    """The permitted labels. A task sets this field from its label space; None permits every label."""
+    """The permitted labels; None permits every label. A plugin need not set this field, because a task sets it from its
+    own labels."""
     ignore: frozenset[str] = frozenset()
-    """Codes of labels in the file that do not belong to the task. Their rows are left out and are not an error."""
+    """Codes in the label column that do not belong to the task. Rows with these codes are left out without an error."""
     number: tuple[float, float] | None = None
-    """The smallest and largest permitted target of a regression; None for all other tasks. A task sets this field."""
+    """The smallest and largest permitted target of a regression; None for all other tasks. A plugin need not set this
+    field, because a task sets it from its own range."""
     sheet: str | None = None
-    """The sheet of an XLSX file; None if only one sheet holds rows."""
+    """The name of the sheet to read from an XLSX file; None if only one sheet has rows."""
     split: str | None = None
-    """The split to read from a folder or hub data set with several splits; None if there is only one."""
+    """The split to read from a folder or hub data set, such as "validation"; None if there is only one split."""
 
     def __post_init__(self) -> None:
         """Check the type of each field, and that no column is named for two purposes."""
@@ -101,7 +103,7 @@ class Table:
         return (self.target,) if isinstance(self.target, str) else self.target or ()
 
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
-        """Yield each row of `path` as an example or as a bad row; see `Reader`."""
+        """Yield each row of the file `path` as an example, or as a bad row if it cannot be used; see `Reader`."""
         table = open_table(path, sheet=self.sheet, split=self.split)
         wanted = [column for column in (self.text, self.text_pair, self.id, *self._targets) if column is not None]
         for column in wanted:
@@ -130,7 +132,7 @@ class Table:
         return Example(identifier, text, pair, target, line)
 
     def _target(self, cells: Cells) -> Target:
-        """Return the target of a row. Raise _Unusable if the target is invalid, or _NotOurs if its label is ignored."""
+        """Return the target of a row; raise _Unusable if it is invalid, or _NotOurs if `ignore` contains its label."""
         if self.target is None:
             return None
         if isinstance(self.target, tuple):
@@ -173,15 +175,15 @@ class Table:
 
 
 class _Unusable(Exception):
-    """The error for a row that cannot be used; its message is the reason."""
+    """An exception for a row that cannot be used; its message is the reason."""
 
 
 class _NotOurs(Exception):
-    """The signal that a row is left out, because its label is in `Table.ignore`."""
+    """An exception that leaves a row out, because its label is in `Table.ignore`."""
 
 
 def _is_null(value: object) -> bool:
-    """Return whether a cell is empty: None, or NaN, which pandas writes for an empty cell."""
+    """Return whether the value of a table cell is missing: None, or NaN, which pandas writes for an empty cell."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -198,7 +200,7 @@ def _text(cells: Cells, column: str) -> str:
 
 
 def _code(cells: Cells, column: str) -> str:
-    """Return the label in a cell as a text. Raise _Unusable if the cell is empty or holds a nested value."""
+    """Return the label in a table cell as text; raise _Unusable if the cell is empty or holds a nested value."""
     value = cells.get(column)
     if _is_null(value) or value == "":
         raise _Unusable(f"no label in column {column!r} (null)")
@@ -209,13 +211,13 @@ def _code(cells: Cells, column: str) -> str:
 
 
 def _mark(cells: Cells, column: str) -> str:
-    """Return the text of a cell in a column of 0 and 1; a truth value becomes "0" or "1"."""
+    """Return the text in a cell of a column that holds 0 or 1 in each row; true and false become "1" and "0"."""
     value = cells.get(column)
     return str(int(value)) if isinstance(value, bool) else _code(cells, column)
 
 
 def _codes(value: object, column: str, separator: str | None) -> list[str]:
-    """Return the labels in a cell of a multi-label task; an empty list or text holds no labels.
+    """Return the labels in one table cell of a multi-label task; none if the cell holds an empty list or text.
 
     Args:
         value: The content of the cell: a list, or a text that is divided at `separator`.
@@ -243,7 +245,7 @@ def _kind(value: object) -> str:
 
 
 def open_table(path: Path, *, sheet: str | None = None, split: str | None = None) -> OpenTable:
-    """Open a table file by its ending, or a folder of `datasets.save_to_disk`.
+    """Open a table file (its ending determines the format), or a folder saved by `datasets.save_to_disk`.
 
     Args:
         path: The file or folder.
@@ -277,7 +279,7 @@ Numbered = tuple[int, Cells | str]
 
 
 def _of_rows(rows: list[Numbered]) -> OpenTable:
-    """Return a table of rows that are all in memory; it has every column that occurs in any row."""
+    """Return a table whose rows are all in memory; its columns are all columns that occur in any row."""
     columns = dict.fromkeys(name for _, cells in rows if not isinstance(cells, str) for name in cells)
     return OpenTable(tuple(columns), lambda wanted: iter(rows))
 
@@ -312,7 +314,7 @@ def _json_lines(path: Path) -> Iterator[Numbered]:
 
 
 def _json_array(path: Path) -> Iterator[Numbered]:
-    """Yield the objects of a JSON list, each with the line that it begins on."""
+    """Yield the objects of a JSON list, each with the number of the line on which it begins."""
     content = _decoded(path)
     decoder = json.JSONDecoder(object_pairs_hook=_pairs)
     place, line, counted = _after_space(content, 0), 1, 0
@@ -353,7 +355,7 @@ def _after_space(content: str, place: int) -> int:
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object as a dict. Raise ValueError if a name occurs twice in it, which JSON does not forbid.
+    """Return a JSON object as a dict; raise ValueError if a name occurs twice in it, which JSON permits.
 
     Args:
         pairs: The names and values of the object, as the JSON decoder found them.
@@ -394,7 +396,7 @@ def _open_parquet(path: Path) -> OpenTable:
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """Return the class names of each column that `datasets` declares as a class label.
+    """Return the names of the classes for each column that `datasets` declares as a class label.
 
     Args:
         metadata: The metadata of an Arrow schema, in which `datasets` stores its declarations.
@@ -411,7 +413,9 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
 
 
 def _with_names(cells: dict[str, object], names: Mapping[str, Sequence[str]]) -> Cells:
-    """Return the cells with class numbers replaced by class names; -1, which means "no label" in `datasets`, by None.
+    """Return a row's cells with class numbers replaced by class names.
+
+    The class number -1, which means "no label" in `datasets`, is replaced by None.
 
     Args:
         cells: The cells of a row, which are changed in place.
@@ -447,7 +451,7 @@ def _open_folder(path: Path, split: str | None) -> OpenTable:
 
 
 def load_folder(path: Path) -> Any:
-    """Load a folder of `datasets.save_to_disk`, and return its data set or a mapping from splits to data sets.
+    """Load a folder saved by `datasets.save_to_disk`: one data set, or a mapping from splits to data sets.
 
     Raises:
         DataError: The folder was not written by `save_to_disk`, or is damaged.
@@ -501,7 +505,7 @@ def _open_xlsx(path: Path, sheet: str | None) -> OpenTable:
 
 
 def _of_lines(path: Path, lines: list[list[object]]) -> OpenTable:
-    """Return the table of a sheet.
+    """Return an XLSX sheet as an opened table.
 
     Args:
         path: The XLSX file, for error messages.

@@ -30,7 +30,7 @@ from alue_bench.contract.validation import (
 )
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-"""The form of names of tasks and models; such a name needs no quoting in file names, MLflow tags and shell commands."""
+"""The pattern of the names of tasks and models. Such a name needs no quoting in file names, MLflow tags and shells."""
 
 
 class TargetKind(StrEnum):
@@ -50,13 +50,16 @@ METRICS: Mapping[TargetKind, tuple[str, ...]] = MappingProxyType(
         TargetKind.REGRESSION: ("pearson", "spearman"),
     }
 )
-"""The metrics that every run logs in addition to the F1 of each class, by kind of target. A task's primary metric is
-one of these metrics."""
+"""For each kind of target, the metrics that every run logs in addition to the F1 of each class. The primary metric of a
+task is one of them."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """A label space. Build it with `binary`, `multiclass`, `multilabel` or `regression`."""
+    """The label space of a task: its label names, or the range of a regression.
+
+    Create it with `Labels.binary`, `Labels.multiclass`, `Labels.multilabel` or `Labels.regression`.
+    """
 
     kind: TargetKind
     names: tuple[str, ...] = ()
@@ -121,7 +124,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class DataFile:
-    """An official data file: its path below the data folder, and the reader for its format."""
+    """A data file as its publisher provides it: its path below the data folder, and the reader for its format."""
 
     path: str
     """The path relative to the data folder, such as "reviews/train.tsv"."""
@@ -140,10 +143,11 @@ class DataFile:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A split that the publishers do not provide, and that is therefore held out from the train file.
+    """A split that the publishers do not provide, so that it is held out from the train file.
 
-    The draw is stratified by label. Examples with the same first text stay together, so that neither a repeated text
-    nor a premise shared by several pairs occurs in both splits. The draw depends on `seed` and on no seed of a run.
+    The rows are drawn at random, stratified by label. Examples with the same first text stay together, so that neither
+    a repeated text nor a premise shared by several pairs occurs in both splits. The draw depends on the field `seed`
+    and not on the seed of a run; therefore, all runs have the same splits.
     """
 
     fraction: float
@@ -161,25 +165,25 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """The splits of a task: rows for training (train), for selecting the epoch (dev) and for the reported score (test).
+    """The splits of a task: train for training, dev for choosing the best epoch, and test for the reported score.
 
-    A split is an official file or a part that is held out from the train file.
+    Each split is an official file or a part that is held out from the train file.
     """
 
     train: DataFile | None = None
-    """The training file; None only for a task that is scored with a model trained on another task
-    (`Task.trained_on`)."""
+    """The file with the training rows. It is None only for a task that has no training rows, so that models trained on
+    another task are tested on it (`Task.trained_on`)."""
     dev: DataFile | HeldOut | None = None
-    """The split whose score selects the epoch; None exactly if `train` is None."""
+    """The split whose score decides which epoch's weights are tested; None if and only if `train` is None."""
     test: DataFile | HeldOut
-    """The split that is scored once, with the selected epoch's weights."""
+    """The split on which the reported score is computed, once, with the weights that the dev split selected."""
     submission: DataFile | None = None
     """An official test file without gold labels, for a leaderboard; None if there is none."""
     protocol: str = "official train, dev and test files"
-    """One sentence about the origin of the splits, for readers of a result; every run records it."""
+    """One sentence that tells readers of a result where the splits come from; it is recorded with every run."""
 
     def __post_init__(self) -> None:
-        """Check the type of each field, and that no two files differ by case alone."""
+        """Check the type of each field, and that no two file names differ only in upper and lower case."""
         nothing = type(None)
         kinds: dict[str, Kind] = {
             "train": (DataFile, nothing), "dev": (DataFile, HeldOut, nothing), "test": (DataFile, HeldOut),
@@ -210,11 +214,11 @@ class Submission:
     header: tuple[str, ...] = ()
     """The column names in the first line; empty if the file has no header."""
     id: Literal["given", "row"] | None = None
-    """The content of the first column: "given" for the identifier in the official file, "row" for the row's number
-    from 0, None for no identifier column."""
+    """The content of the first column: "given" for the identifier in the official test file, "row" for the number of
+    the row from 0, None if there is no column of identifiers."""
     encode: Mapping[str, str] = field(default_factory=dict)
-    """The mapping from labels to the texts that represent them in the file; a label that is missing from the mapping is
-    written as its name."""
+    """The text that stands for each label in the file; a label that is missing from the mapping is written as its
+    name."""
     leaderboard: str = "ALUE"
     """The name of the leaderboard."""
 
@@ -237,7 +241,7 @@ class Submission:
             )
 
     def columns(self, labels: Labels) -> int:
-        """Return the number of columns of each line for a task with these labels."""
+        """Return the number of columns of the submission file for a task with these labels."""
         predicted = len(labels.names) if labels.kind is TargetKind.MULTILABEL else 1
         return predicted + (self.id is not None)
 
@@ -251,7 +255,7 @@ class Task:
     """
 
     name: str
-    """The name for `--task`; it matches `NAME`."""
+    """The name for the option `--task`; it matches the pattern `NAME`."""
     title: str
     """The name that lists and reports show to people."""
     languages: tuple[str, ...]
@@ -265,24 +269,26 @@ class Task:
     citation: str
     """The reference to the publication that introduced the data set."""
     primary: str = ""
-    """The metric that is logged as test/score; by default the first entry of `METRICS` for the kind of target."""
+    """The primary metric, which is logged as test/score; by default the first entry of `METRICS` for the task's kind of
+    target."""
     official_metric: str = ""
     """The metric of the shared task or leaderboard, as its organisers describe it."""
     trained_on: str | None = None
-    """The name of the task whose train and dev splits train the model; None for this task's own splits. Both tasks must
-    have the same labels in the same order, and the same threshold or range; `label_map` permits other labels."""
+    """The name of another task whose train and dev splits train the model; None if this task has train and dev splits.
+    Both tasks must have the same threshold or range, and (unless `label_map` is given) the same labels in the same
+    order."""
     label_map: Mapping[str, str | None] = field(default_factory=dict)
-    """The mapping from each label of the training task (`trained_on`) to the label of this task that it counts as. If
-    several labels count as one, their probabilities are summed (multi-label tasks take the largest). A label that maps
-    to None is never predicted: the model decides among the other labels. This task can therefore have fewer labels than
-    the training task. The mapping is empty if both tasks have the same labels in the same order."""
+    """The mapping from each label of the training task (`trained_on`) to a label of this task. If several labels are
+    mapped to the same label, their probabilities are summed (in a multi-label task, the largest is taken). A label that
+    is mapped to None is never predicted: the model chooses among the other labels. The mapping is empty if both tasks
+    have the same labels in the same order."""
     defaults: Mapping[str, object] = field(default_factory=dict)
-    """The hyper-parameters of this task, by their names in `HyperParameters`. They take precedence over the general
-    defaults."""
+    """The hyper-parameters that this task prefers, by their names in `HyperParameters`. They take precedence over the
+    general defaults."""
     submission: Submission | None = None
     """The file in which a leaderboard expects predictions on this task; None if there is no leaderboard."""
     sample: Path | None = None
-    """A folder of small files written for demonstration, with the layout of the data folder; None for no sample."""
+    """A folder of small demonstration files, with the same layout as the data folder; None if there are none."""
 
     def __post_init__(self) -> None:
         """Check each field and the fields against each other, and set the default primary metric."""
@@ -418,7 +424,10 @@ def _check_submission(task: Task, submission: Submission) -> None:
 
 
 def _check_label_map(task: Task) -> None:
-    """Check `label_map` as far as possible without the training task; `alue_bench.contract.transfer` does the rest."""
+    """Check `label_map` as far as this is possible without the training task.
+
+    `alue_bench.contract.transfer` makes the other checks.
+    """
     if task.trained_on is None:
         raise ValueError(f"task {task.name!r} has a label_map, but no other task in trained_on to map the labels of")
     if task.labels.kind is TargetKind.REGRESSION:
@@ -436,7 +445,7 @@ def _check_label_map(task: Task) -> None:
 
 
 def _with_label_space(splits: Splits, labels: Labels) -> Splits:
-    """Return the splits with the task's labels or range set in each `Delimited` or `Table` reader.
+    """Return the splits, with the task's labels or range set in each reader (`Delimited` or `Table`).
 
     A plugin therefore states the labels only once, in the task.
     """

@@ -45,7 +45,7 @@ NOT_STATED = "not stated"
 """The text that replaces a licence, source or citation that a task file leaves out."""
 
 KeyPath = tuple[str, ...]
-"""The keys that lead to a value, outermost first, such as ("files", "dev", "holdout")."""
+"""The keys of nested tables that lead to a value, outermost first, such as ("files", "dev", "holdout")."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,13 @@ COLUMNS: Mapping[str, _Key] = {
     "decode": TABLE_OF_TEXTS,
     "ignore": TEXTS,
 }
-"""The keys that name the columns of texts, labels and identifiers."""
+"""The keys of a task file that name the columns of texts, labels and identifiers."""
 FORMAT: Mapping[str, _Key] = {
     "delimiter": TEXT, "quoted": TRUTH, "header": TRUTH, "width": WHOLE, "sheet": TEXT, "split": TEXT,
 }  # fmt: skip
-"""The keys that say how a file is read."""
+"""The keys of a task file that describe the format of the data files."""
 FILE: Mapping[str, _Key] = {"path": TEXT, "holdout": SHARE, "seed": WHOLE, **COLUMNS, **FORMAT}
-"""The keys of a split under `[files]` that is given as a table instead of a path."""
+"""The permitted keys of a split under `[files]`, if the split is given as a table and not as a path."""
 SUBMISSION: Mapping[str, _Key] = {
     "file": TEXT, "header": TEXTS, "id": TEXT, "encode": TABLE_OF_TEXTS, "leaderboard": TEXT,
 }  # fmt: skip
@@ -132,7 +132,7 @@ TOP: Mapping[str, _Key] = {
     "defaults": TABLE,
     "submission": TABLE,
 }
-"""The keys at the top level of a task file."""
+"""The permitted keys at the top level of a task file."""
 TABLES: Mapping[str, Mapping[str, _Key]] = {"columns": COLUMNS, "format": FORMAT, "submission": SUBMISSION}
 
 
@@ -143,7 +143,7 @@ class TaskFile:
     path: Path
     content: Mapping[str, Any]
     text: str
-    """The text of the file, in which the lines of keys are looked up."""
+    """The text of the file, in which the line number of a key is looked up for error messages."""
 
     def refuse(self, problem: str, *keys: str) -> UsageError:
         """Return an error about a value, whose message names the file and the line of the value.
@@ -231,7 +231,7 @@ def _check(file: TaskFile, content: Mapping[str, object], keys: Mapping[str, _Ke
 def line_of(text: str, keys: KeyPath) -> int:
     """Return the line number, from 1, of the last key of a key path in the text of a task file.
 
-    Keys that are not in the text are skipped.
+    If the text does not contain the last key, the line of the last key that it contains is returned.
     """
     start = 0
     for key in keys:
@@ -243,10 +243,10 @@ def line_of(text: str, keys: KeyPath) -> int:
 
 
 def name_of(file_name: str) -> str:
-    """Return the name of a task that is given as a file: the file's stem in lower case.
+    """Return the name of a task that is given as a file: the file name without its ending, in lower case.
 
-    Each run of characters other than ASCII letters, digits, ".", "_" and "-" becomes a hyphen. If no valid name is
-    left, the name is "task-" and a digest of the stem.
+    Consecutive characters other than ASCII letters, digits, ".", "_" and "-" become one hyphen. If no valid name is
+    left, the name consists of "task-" and a digest.
     """
     stem = file_name.removesuffix(ENDING) if file_name.endswith(ENDING) else PurePosixPath(file_name).stem
     name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-")
@@ -258,7 +258,10 @@ def name_of(file_name: str) -> str:
 
 
 def share_problem(given: object) -> str | None:
-    """Return the problem with a held-out share, as a text that follows its name in a message; None if it is valid."""
+    """Return the problem with the size of a held-out part, such as "20%" or 0.2; None if it is valid.
+
+    The problem is a text that follows the key's name in a message.
+    """
     try:
         share = share_of(given)
     except ValueError:
@@ -269,7 +272,10 @@ def share_problem(given: object) -> str | None:
 
 
 def share_of(given: object) -> float:
-    """Return a share as a fraction: 0.2 for "20%" and for 0.2. Raise ValueError for anything else."""
+    """Return the size of a held-out part as a fraction.
+
+    The result is 0.2 for "20%", "0.2" and 0.2. Raise ValueError if the value has none of these forms.
+    """
     if isinstance(given, str):
         match = re.fullmatch(r"\s*(\d{1,3}(?:\.\d{1,9})?)\s*(%?)\s*", given, re.ASCII)
         if match is None:
@@ -281,7 +287,7 @@ def share_of(given: object) -> float:
 
 
 def percent_of(given: object) -> str:
-    """Return a share as a percentage, such as "20%" for 0.2."""
+    """Return a fraction as a percentage, such as "20%" for 0.2."""
     return f"{100 * share_of(given):.4g}%"
 
 
@@ -289,7 +295,7 @@ def task_of(content: Mapping[str, Any], *, name: str, folder: Path) -> Task:
     """Return the task that the content of a task file declares.
 
     Args:
-        content: The keys and values; their types are right.
+        content: The keys and values, whose types were checked before.
         name: The task's name, unless the content gives one.
         folder: The folder that `sample` is relative to.
 
@@ -343,7 +349,7 @@ def _submission(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any]) -> DataFile | HeldOut:
-    """Return the declaration of a split: a data file or a held-out part.
+    """Return the declaration of a split: a data file, or a part that is held out from the train file.
 
     Args:
         split: The name of the split.
@@ -400,7 +406,7 @@ def reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
 
 
 def unknown_ending(path: str) -> str:
-    """Return the message for a file whose suffix is not supported."""
+    """Return the error message for a file whose ending is not supported."""
     suffix = PurePosixPath(path).suffix.lower()
     known = f"use {', '.join([*DELIMITERS, *TABLE_SUFFIXES])}, a folder of save_to_disk, or hub:owner/name"
     if suffix in (".gz", ".zip", ".bz2", ".xz", ".zst"):
@@ -416,18 +422,18 @@ def _suffix(path: str) -> str:
 
 
 def _is_delimited(path: str, reading: Mapping[str, Any]) -> bool:
-    """Return whether a file is read as CSV or TSV: its ending says so, or is unknown and a delimiter is given."""
+    """Return whether a file is read as CSV or TSV, because of its ending or because a delimiter is given."""
     suffix = _suffix(path)
     return suffix in DELIMITERS or (suffix not in ("", *TABLE_SUFFIXES) and "delimiter" in reading)
 
 
 def _foreign(path: str, reading: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the keys of `[format]` that do not apply to the format of a file."""
+    """Return the keys of `[format]` that do not apply to the format of this file."""
     return ("sheet", "split") if _is_delimited(path, reading) else ("delimiter", "quoted", "header", "width")
 
 
 def protocol_of(content: Mapping[str, Any]) -> str:
-    """Return the sentence about the origin of the splits that is recorded with a result.
+    """Return the sentence about the origin of the splits that is recorded with every run.
 
     The sentence names files without their folders. If test and dev are both held out of the train file, it gives the
     share for dev as a share of the "other rows", because the test rows are drawn first.

@@ -1,7 +1,7 @@
-"""The conversion between label spaces that is needed to score a task with another task's model (`Task.trained_on`).
+"""The conversion of labels for scoring a task with a model that was trained on another task (`Task.trained_on`).
 
-The labels of both tasks must have the same names in the same order, or the scored task must map each label of the
-training task to a label of the scored task or to None (`Task.label_map`). A model distinguishes labels only by their
+The labels of both tasks must have the same names in the same order, or the scored task must state for each label of the
+training task to which of its own labels it corresponds (`Task.label_map`). A model distinguishes labels only by their
 position: if the orders differed, scores would be computed for the wrong labels.
 """
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 CLASSES = (TargetKind.BINARY, TargetKind.MULTICLASS)
-"""The kinds of target with exactly one label for each example; models of both kinds have the same head."""
+"""The kinds of target with exactly one label for each example. Models for these kinds have the same head."""
 
 
 def misfit(task: Task, train_task: Task) -> str | None:
-    """Return the reason why a model of `train_task` cannot be scored on `task`, with a remedy; None if it can be."""
+    """Return why a model trained on `train_task` cannot be tested on `task`, and a remedy; None if it can be tested."""
     said = f"task {task.name!r} is scored with the model of task {train_task.name!r}"
     own, theirs = task.labels, train_task.labels
     if train_task.splits.train is None:
@@ -83,7 +83,7 @@ def _listed(labels: Labels) -> str:
 
 
 def told(task: Task, train_task: Task) -> str | None:
-    """Return a sentence that describes the label map, for a run's notes; None if there is no label map."""
+    """Return a sentence that describes the task's label map, for the notes of a run; None if it has no label map."""
     if not task.label_map:
         return None
     pairs = (f"{name} → {task.label_map[name] or 'never predicted'}" for name in train_task.labels.names)
@@ -93,8 +93,9 @@ def told(task: Task, train_task: Task) -> str | None:
 def transferred_logits(logits: Array, task: Task, train_task: Task) -> Array:
     """Return logits for the scored task's labels, computed from logits for the training task's labels.
 
-    If several labels count as one, their probabilities are summed; a multi-label task takes the largest. Labels that
-    map to None are left out, and the remaining labels share the probability.
+    If several labels are mapped to the same label, their probabilities are summed (in a multi-label task, the largest
+    is taken). Labels that are mapped to None are left out; a softmax over the result divides the whole probability
+    among the other labels.
 
     Args:
         logits: The logits for the training task's labels, [examples, train_labels].
@@ -146,6 +147,6 @@ def transferred_targets(targets: Array, task: Task, train_task: Task) -> Array:
 
 
 def _sources(task: Task, train_task: Task) -> list[list[int]]:
-    """Return, for each label of `task`, the positions of the training task's labels that count as it."""
+    """Return, for each label of `task`, the positions of the training task's labels that are mapped to it."""
     names = train_task.labels.names
     return [[i for i, name in enumerate(names) if task.label_map[name] == own] for own in task.labels.names]

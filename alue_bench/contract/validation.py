@@ -1,7 +1,7 @@
-"""Type checks of the declarations of plugins, made when a declaration is created.
+"""Type checks of the objects that plugins declare (tasks, models, ...), made when such an object is created.
 
-Python does not check the types of dataclass fields. Without these checks, a declaration with a field of a wrong type
-would be accepted, and would fail later, in the middle of a plan.
+Python does not check the types of dataclass fields. Without these checks, an object with a field of a wrong type would
+be accepted, and would cause an error later, after other runs have been executed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def check_mapping(owner: str, fields: Mapping[str, object], name: str, values: t
 
 
 def check_stated(owner: str, fields: Mapping[str, object], names: tuple[str, ...]) -> None:
-    """Raise ValueError for the first of the named fields that is empty or blank."""
+    """Raise ValueError for the first of the named fields whose text is empty or blank."""
     for name in names:
         value = fields[name]
         if not value or (isinstance(value, str) and not value.strip()):

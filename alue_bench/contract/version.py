@@ -1,3 +1,7 @@
-"""The version of alue-bench, which is part of every run's fingerprint because its code runs in every training."""
+"""The version of alue-bench.
+
+It is part of every run's fingerprint (the digest of everything that determines a result), because alue-bench's own code
+affects every training.
+"""
 
 __version__ = "0.1.0"

@@ -1,1 +1,1 @@
-"""Estimates of the FLOPs and the time of a plan, computed before anything runs."""
+"""Estimates of the FLOPs and the time that the runs of a plan will need, made before any run starts."""

@@ -16,7 +16,7 @@ from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.measure.flops import training_flops
 from alue_bench.training.architecture.encoder_stack import view_as_stack
 from alue_bench.training.config import TrainingConfig
-from alue_bench.training.device.precision import Device
+from alue_bench.training.device.precision import Device, number_format
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.prefix.frozen_prefix import Examples
 from alue_bench.training.prefix.growing import FixedData
@@ -58,7 +58,8 @@ def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters,
     """
     key = (*shape_key(config), device)
     if key not in _measured:
-        _measured[key] = measure_speed(config, lengths, hyper, device)
+        with number_format(device):
+            _measured[key] = measure_speed(config, lengths, hyper, device)
     return _measured[key]
 
 

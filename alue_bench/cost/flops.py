@@ -1,8 +1,8 @@
 """The FLOPs of planned trainings, computed from model shapes and example lengths without loading weights.
 
 The computation assumes that the outputs of a frozen prefix (the embeddings and lowest layers, if they are frozen) can
-be cached; a model that cannot start from cached outputs costs more. An adaptive strategy changes the frozen parts
-during training; its cost is computed as if it did not.
+be cached; a model whose forward pass cannot start from cached outputs costs more. An adaptive strategy changes the
+frozen parts during training, but its cost is computed as if they stayed the same.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class EmptyModel:
     stack: EncoderStack
     plan: FreezePlan
     kept_layers: int
-    """The number of frozen layers that are computed once for each example and whose outputs are cached."""
+    """The number of frozen lowest layers that are computed once for each example and whose outputs are cached."""
     head_reads_first: bool
-    """True if the last layer is computed for the first token of each example alone."""
+    """True if the last layer is computed only for the first token of each example, because the head reads no other."""
 
     def training(self, lengths: np.ndarray[Any, Any], epochs: int, batch_size: int) -> float:
         """Return the FLOPs of a training, as the run will record them under `flops/train`.
@@ -62,7 +62,10 @@ class EmptyModel:
 
 
 class EmptyModels:
-    """A factory of models without weights for a plan; models that several runs share are created once."""
+    """A factory of models without weights (on the meta device) for the runs of a plan.
+
+    Runs with equal models share one.
+    """
 
     def __init__(self, *, keeps_prefixes: bool) -> None:
         """Create the factory.
@@ -74,7 +77,7 @@ class EmptyModels:
         self._stacks: dict[tuple[object, ...], EncoderStack] = {}
 
     def of(self, config: Any, labels: Labels, strategy: Strategy, outline: Outline) -> EmptyModel:
-        """Return the model of a run without weights.
+        """Return the model that a run trains, without weights (on the meta device).
 
         Args:
             config: The configuration of the pre-trained model, a transformers `PretrainedConfig`.

@@ -54,8 +54,8 @@ class RunEstimate:
     flops: float | None
     """The FLOPs of the training, as `flops/train` will record them; None if unknown."""
     seconds: float | None
-    """The seconds for training and scoring; None if unknown. The frozen prefix is not included; see
-    `Estimate.shared_s`."""
+    """The seconds for training and scoring; None if unknown. The computation of frozen lowest layers, which runs share,
+    is not included: see `Estimate.shared_s`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +64,10 @@ class Estimate:
 
     runs: tuple[RunEstimate, ...]
     shared_s: Mapping[bool, float]
-    """The seconds for frozen prefixes, each of which is computed once for all runs. The key True stands for the runs
-    that can be executed on this machine, False for the others."""
+    """The seconds for computing the outputs of frozen prefixes (embeddings and lowest layers), once for all runs. The
+    key True stands for the runs that can be executed on this machine, False for the others."""
     without_data: int
-    """The number of runs left out because their task has no data on this machine; their cost is unknown."""
+    """The number of runs that the estimate omits, because their task has no data on this machine."""
     hardware: str
     """The description of this machine's hardware."""
     speeds: tuple[float, ...]
@@ -89,7 +89,7 @@ class Estimate:
         return _sum(run.flops for run in self.runs if run.here == here)
 
     def seconds(self, *, here: bool, part: Callable[[RunEstimate], float] = lambda run: 1.0) -> float | None:
-        """Return the seconds of the runs and of frozen prefixes; None if the seconds of a run are unknown.
+        """Return the seconds of the runs, and of the frozen prefixes in `shared_s`; None if those of a run are unknown.
 
         Args:
             here: Whether to sum over the runs that can be executed on this machine, or over the others.
@@ -122,13 +122,13 @@ class Estimate:
 
 @dataclass
 class _Work:
-    """A run, and the values that its estimate is computed from."""
+    """A run, and the values from which its cost is estimated."""
 
     run: AbsentRun
     key: str
     """A key that is equal for runs that share one training."""
     start: tuple[object, ...]
-    """A key that is equal for runs with the same initial model and data, which share frozen prefixes."""
+    """A key that is equal for runs with the same initial model and data, which share the outputs of frozen layers."""
     here: bool
     config: Any
     lengths: dict[str, np.ndarray[Any, Any]]
@@ -137,7 +137,7 @@ class _Work:
 
 @dataclass
 class _Estimator:
-    """The state of an estimate: models without weights, measured speeds and problems."""
+    """The data shared by the estimates of a plan's runs: models without weights, measured speeds, and problems."""
 
     models: EmptyModels
     device: Device
@@ -148,7 +148,8 @@ class _Estimator:
         """Return the training speed for the shape of a run's model, measured once for each shape.
 
         Args:
-            work: All runs. The timed examples have the lengths of all train examples of runs with this shape.
+            work: All runs. The examples for the measurement get the lengths of the train examples of those runs that
+                have a model of this shape.
             one: The run.
 
         Returns:
@@ -174,7 +175,8 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
 
     Args:
         plan: The plan, with at least one run in `runs` or `absent`.
-        registry: The plugins. If a run's model is not on this machine, they are searched for a model with a tokenizer.
+        registry: The declarations of the plugins. For a run whose model is not on this machine, they are searched for
+            another model with a tokenizer.
     """
     first = plan.runs[0].spec if plan.runs else plan.absent[0]
     device = Device(first.device, first.precision)
@@ -216,7 +218,7 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
 
 @dataclass(frozen=True)
 class _Counted:
-    """The estimated cost of one run; `seconds` excludes the time of the frozen prefix, `prefix_s`."""
+    """The estimated cost of one run. The seconds for frozen lowest layers are in `prefix_s`, not in `seconds`."""
 
     flops: float
     seconds: float | None

@@ -1,1 +1,1 @@
-"""The processing of data, from official files to batches: location, reading, verification, splits, tokenization."""
+"""The processing of data from official files to batches: finding, reading and checking files, splits, tokenization."""

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WINDOW = 50
-"""The number of batches in a window: large enough for similar lengths, small enough to keep the order random."""
+"""The number of batches in a window, within which examples are sorted by length. It is large enough for batches of
+similar lengths, and small enough to keep the order random."""
 JITTER, LEAST_JITTER = 1 / 25, 1.0
-"""The range of the noise that is added to lengths before a window is sorted: a share of each length, and a lower limit
-in tokens.
+"""The largest noise that is added to the length of an example before a window is sorted: a share of the length
+(`JITTER`), but at least a number of tokens (`LEAST_JITTER`).
 
-Without noise, a window that contains a whole small data set would have the same batches in every epoch. The noise adds
-at most as much padding to an example. One token is enough for short texts, many of which have the same length; long
-texts may all have different lengths.
-"""
+Without noise, a data set that fits into one window would have the same batches in every epoch. The padding of an
+example grows at most by the noise. One token is enough for short texts, many of which have the same length; long texts
+may all have different lengths."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class Padding:
     token: int
     """The id of the padding token."""
     side: Literal["right", "left"] = "right"
-    """The end of a text at which padding is added; `training.architecture.trial` chooses it."""
+    """The side of a text on which padding is added; `training.architecture.trial` finds the side that the model
+    needs."""
     type_id: int = 0
-    """The token type id of padding."""
+    """The token type id (segment) of padding tokens."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,12 @@ class Batch:
     targets: Tensor
     indices: Tensor  # int64 [b]: the positions of the examples in the split
     tokens: int
-    """The number of tokens without padding."""
+    """The number of tokens in the batch, without padding."""
     side: Literal["right", "left"] = "right"
-    """The end of a text at which padding was added."""
+    """The side of a text on which padding was added."""
 
     def to(self, device: Any) -> Batch:
-        """Return the batch with its inputs and targets on a device."""
+        """Return a copy of the batch whose tensors are on the given device."""
 
         def moved(tensor: Tensor) -> Tensor:
             if device == "cuda" and not tensor.is_cuda:
@@ -67,7 +68,7 @@ class Batch:
         return self.with_each(moved)
 
     def with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Return the batch with a function applied to each input tensor of the model and to the targets."""
+        """Return a copy of the batch with a function applied to each input tensor of the model and to the targets."""
         return replace(
             self,
             input_ids=change(self.input_ids),
@@ -77,7 +78,7 @@ class Batch:
         )
 
     def rows(self, chosen: slice) -> Batch:
-        """Return a batch of the chosen examples, with padding beyond the longest of these examples removed."""
+        """Return a batch of the chosen examples only, padded to the longest of these examples."""
         mask = self.attention_mask[chosen]
         width = mask.shape[1]
         longest = int(mask.sum(1).max())
@@ -94,14 +95,14 @@ class Batch:
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Return the number of batches in an epoch; one batch may be smaller than the others."""
+    """Return the number of batches in an epoch; one of the batches may be smaller than the others."""
     return math.ceil(examples / batch_size)
 
 
 def training_order(
     lengths: np.ndarray[Any, Any], batch_size: int, rng: np.random.Generator
 ) -> list[np.ndarray[Any, Any]]:
-    """Draw the batches of one epoch of training.
+    """Draw the batches of one training epoch at random.
 
     Args:
         lengths: The lengths of the examples in tokens, int64 [n].
@@ -133,7 +134,7 @@ def training_order(
 
 
 def evaluation_order(lengths: np.ndarray[Any, Any], tokens_per_batch: int) -> list[np.ndarray[Any, Any]]:
-    """Divide all examples, from short to long, into batches for an evaluation.
+    """Divide all examples into batches for an evaluation, from the shortest to the longest example.
 
     Args:
         lengths: The lengths of the examples in tokens, int64 [n].
@@ -156,9 +157,10 @@ def evaluation_order(lengths: np.ndarray[Any, Any], tokens_per_batch: int) -> li
 
 
 def rounded_up(length: int) -> int:
-    """Return a length rounded up to a multiple of 4; of 8 from length 64 on, of 16 from length 128 on, and so on.
+    """Return a length rounded up to a multiple of a step, so that batches have few different lengths.
 
-    There are therefore only eight different rounded lengths from one power of two to the next.
+    The step is 4 below length 64, 8 from length 64 on, 16 from length 128 on, and so on. There are therefore only eight
+    different rounded lengths from one power of two to the next.
     """
     step = max(4, 1 << max(0, length.bit_length() - 4))
     return -(-length // step) * step

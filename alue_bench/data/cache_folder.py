@@ -1,4 +1,4 @@
-"""The folder for data that can be computed again, such as token ids and outputs of frozen layers."""
+"""The cache folder, which holds data that can be computed again, such as token ids and outputs of frozen layers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ CACHE_VARIABLE = "ALUE_BENCH_CACHE"
 
 
 def cache_folder() -> Path:
-    """Return the folder for data that can be computed again, such as token ids and outputs of frozen layers."""
+    """Return the cache folder, for token ids, outputs of frozen layers and other data that can be recomputed."""
     given = os.environ.get(CACHE_VARIABLE)
     return Path(given) if given else platformdirs.user_cache_path("alue-bench")
 
 
 def check_cache_folder() -> None:
-    """Raise UnavailableError if the cache folder cannot be created or written, because runs need it."""
+    """Raise UnavailableError if the cache folder cannot be created or written."""
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)

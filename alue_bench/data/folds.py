@@ -2,16 +2,17 @@
 
 The divided rows are those of the train file and, if there is one, of the dev file. They include the rows that a task
 otherwise holds out from its train file as the test split. They exclude an official test file, so that no model is
-trained on its rows. A part of the rows outside a fold is held out as the dev split, which selects the weights, and the
-rest is the train split.
+trained on its rows. For each fold, a part of all other rows is held out as the dev split, which selects the weights,
+and the rest is the train split.
 
-The draws of the folds and of the dev splits are stratified: the rows are put in a random order, sorted by label, and
-dealt out in turn, so that the numbers of rows with a label differ by at most one between folds (Kohavi 1995). Rows with
-several labels are sorted by their rarest label (after Sechidis et al. 2011), numbers by size. Rows with the same first
-text are dealt out together, so that neither a repeated text nor a premise shared by several pairs is in two splits.
+The random draws of the folds and of the dev splits are stratified: the rows are put in a random order, sorted by label,
+and dealt out in turn, so that the numbers of rows with a label differ by at most one between folds (Kohavi 1995). Rows
+with several labels are sorted by their rarest label (after Sechidis et al. 2011), and rows of a regression by their
+target. Rows with the same first text are dealt out together, so that neither a repeated text nor a premise shared by
+several pairs is in two splits.
 
-The draws depend on the rows, the number of folds and the number of the repeat, and on no seed of a run: all strategies
-and seeds are compared on the same folds.
+The draws depend on the rows, the number of folds and the number of the repetition, but not on the seed of a run: all
+strategies and seeds are compared on the same folds.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import SplitRows, TaskRows, checked_split, limit_rows, read_files
 
 FOLD_SEED = 20_260_301
-"""The first part of the seed of each draw. The other parts are the number of folds, the number of the repeat and, for
-a dev split, the number of the fold."""
+"""The first number in the random seed of each draw. The other numbers are the number of folds, the number of the
+repetition and, for a dev split, the number of the fold."""
 DEV_PART = 0.1
-"""The part of the rows outside a fold that becomes the dev split, if the task does not declare a held-out part."""
+"""The part of the rows outside a fold that becomes the dev split, unless the task declares a held-out part for dev."""
 
 
 def load_folds(
@@ -115,7 +116,7 @@ def _splits_of(
 
 
 def _check_rows(task: Task, examples: Sequence[Example], folds: int) -> None:
-    """Raise DataError if there are fewer different texts than folds; classes are checked one by one."""
+    """Raise DataError if the task, or one of its classes, has fewer different texts than there are folds."""
     texts: defaultdict[str, set[str]] = defaultdict(set)
     for example in examples:
         if task.labels.kind in (TargetKind.BINARY, TargetKind.MULTICLASS):
@@ -133,18 +134,19 @@ def _check_rows(task: Task, examples: Sequence[Example], folds: int) -> None:
 
 
 def _dealt(examples: Sequence[Example], labels: Labels, parts: int, seed: list[int]) -> list[int]:
-    """Return, for each example, the number from 0 of the part that it is dealt to.
+    """Return, for each example, the number (from 0) of the part to which it belongs.
 
-    The different texts, in stratified order, are dealt to the parts in turn.
+    The different texts are sorted by label, in a random order within each label, and dealt to the parts in turn.
     """
     part_of = {text: place % parts for place, text in enumerate(_stratified(examples, labels, parts, seed))}
     return [part_of[example.text] for example in examples]
 
 
 def _held_out(examples: Sequence[Example], labels: Labels, fraction: float, seed: list[int]) -> list[bool]:
-    """Return a flag for each example that tells whether it is held out.
+    """Return a list of flags that tell which examples are held out.
 
-    Texts at equal distances in the stratified order are held out, at least one.
+    The different texts are sorted by label, in a random order within each label. Texts at equal distances in this order
+    are held out, at least one.
     """
     order = _stratified(examples, labels, round(1 / fraction), seed)
     number = max(1, round(fraction * len(order)))
@@ -153,7 +155,7 @@ def _held_out(examples: Sequence[Example], labels: Labels, fraction: float, seed
 
 
 def _stratified(examples: Sequence[Example], labels: Labels, size: int, seed: list[int]) -> list[str]:
-    """Return the different texts sorted by stratum (label), in a random order within each stratum.
+    """Return the different texts, sorted by label (or range of targets) and in a random order within each label.
 
     Args:
         examples: The examples. The target of the first example with a text counts as the target of the text.

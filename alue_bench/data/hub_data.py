@@ -27,7 +27,7 @@ class HubData:
 
     @classmethod
     def read(cls, reference: str) -> HubData:
-        """Return the data set that a reference names. Raise UsageError if the reference has another form."""
+        """Return the data set that a reference such as "hub:owner/name" names; raise UsageError if it is malformed."""
         match = REFERENCE.fullmatch(reference)
         if match is None:
             raise UsageError(
@@ -37,12 +37,12 @@ class HubData:
 
     @property
     def folder(self) -> Path:
-        """The folder below the cache folder for the copy of the data set."""
+        """The folder, inside the cache folder, for the copy of the data set."""
         stem = "--".join([self.name.replace("/", "--"), self.revision or "newest", self.config or "default"])
         return cache_folder() / "hub-data" / file_name(stem)
 
     def fetch(self) -> Path:
-        """Download the data set unless there is a copy, and return the folder of the copy.
+        """Download the data set unless a copy exists, and return the folder of the copy.
 
         Raises:
             UnavailableError: The hub does not answer, or has no such data set.

@@ -1,4 +1,7 @@
-"""The folder of a task's files: a folder that the user names, the user's own data folder, or the embedded sample."""
+"""The choice of the folder that a task's files are read from.
+
+It is a folder that the user names, the user's own data folder, or the sample that the task's plugin contains.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,17 @@ VARIABLE = "ALUE_BENCH_DATA"
 
 @dataclass(frozen=True)
 class DataFolder:
-    """A folder with the layout that tasks expect, which holds official files or an embedded sample."""
+    """A folder with the layout that tasks expect, which holds official files or a sample that a plugin contains."""
 
     path: Path
     kind: Literal["real", "sample"]
-    """The kind of files: "real" for official files, "sample" for an embedded sample."""
+    """The kind of files: "real" for official files, "sample" for the small sample that a plugin contains."""
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """The options with which `alue-bench run` gets a task that the user gives as a file; empty for any other task."""
+    """The options with which `alue-bench run` builds the task again, if the user gives it as a file; empty for any
+    other task."""
 
     def file(self, data_file: DataFile) -> Path:
-        """Return the path of a declared file in this folder; a data set of the hub lies in the cache folder."""
+        """Return the path of a data file in this folder; for a data set of the hub, the path of its copy."""
         return file_in(self.path, data_file)
 
 
@@ -58,12 +62,12 @@ def given_data_folder(option: Path | None) -> Path | None:
 
 
 def has_files(task: Task, folder: Path) -> bool:
-    """Return whether the folder contains at least one file that a run on the task needs."""
+    """Return whether the folder contains at least one of the files that a run on the task needs."""
     return any(file_in(folder, file).exists() for split, file in task.splits.files().items() if split != "submission")
 
 
 def file_in(folder: Path, file: DataFile) -> Path:
-    """Return the path of a declared file below a folder; a data set of the hub lies in the cache folder."""
+    """Return the path of a data file below a folder; for a data set of the hub, the path of its copy."""
     if not file.path.startswith(HUB):
         return folder / file.path
     return HubData.read(file.path).folder
@@ -84,12 +88,12 @@ def locate(task: Task, *, given: Path | None, sample: bool) -> DataFolder:
     """Return the folder from which to read a task's files.
 
     A folder that the user names is never silently replaced: if it lacks the task's files, that is an error. Otherwise
-    the user's own data folder takes precedence over the embedded sample.
+    the user's own data folder takes precedence over the small sample that the task's plugin contains.
 
     Args:
         task: The task.
         given: The folder that the user names; None if there is none.
-        sample: Whether to use the embedded sample in any case.
+        sample: Whether to use the plugin's sample in any case.
 
     Raises:
         DataError: The task's files are in none of the folders.

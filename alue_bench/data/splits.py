@@ -1,4 +1,4 @@
-"""The train, dev and test rows of a task, made from its files, with held-out parts and limits applied."""
+"""The division of a task's rows into train, dev and test, with held-out parts and `--limit-…` options applied."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ LIMIT_SEED = 20_201_124
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The rows of one split, in file order, and their digest."""
+    """The rows of one split, in the order of the file, and their digest."""
 
     examples: tuple[Example, ...]
     digest: str
     whole: SplitRows | None = None
-    """The rows that are divided into folds, if the split belongs to a fold; None otherwise. Values that depend on a
-    single row, such as its token ids, are computed once for `whole` instead of once for each fold."""
+    """All rows that are divided into folds, if this split is part of a cross-validation; None otherwise. Values that
+    depend on a single row, such as its token ids, are computed once for these rows instead of once for each fold."""
     places: tuple[int, ...] = ()
-    """The positions of the examples in `whole`."""
+    """The positions of this split's examples in `whole`."""
 
 
 @dataclass(frozen=True)
 class TaskRows:
-    """The rows of a task by split."""
+    """The rows of a task, by the name of the split."""
 
     splits: dict[str, SplitRows]
     folder: DataFolder
@@ -44,11 +44,11 @@ class TaskRows:
     notes: tuple[str, ...] = ()
     """Remarks that are recorded with each run on these rows."""
     fold: Fold | None = None
-    """The fold of a cross-validation; None for the task's own splits."""
+    """The fold whose rows are the test split; None if the task's own splits are used."""
     protocol: str = ""
-    """The origin of the splits in words; empty if the protocol that the task declares applies."""
+    """A sentence about the origin of the splits; empty if the sentence in the task's declaration applies."""
     folds_digest: str = ""
-    """A digest of everything that determines the rows of all folds; empty without folds."""
+    """A digest of everything that determines the rows of all folds; empty without cross-validation."""
 
 
 def load_rows(
@@ -96,7 +96,8 @@ def read_files(
 ) -> tuple[dict[str, Sequence[Example]], int]:
     """Read the splits of a task that have files of their own.
 
-    Splits that are drawn from the train file (`HeldOut`) are skipped; their rows are still among the train rows.
+    A split that is held out from the train file (`HeldOut`) is not in the result; its rows are still among the train
+    rows.
 
     Returns:
         The examples by split, and the number of bad rows that were dropped.
@@ -115,7 +116,7 @@ def read_files(
 
 
 def checked_split(task: Task, split: str, examples: Sequence[Example]) -> SplitRows:
-    """Return the rows of a split with their digest. Raise DataError if there are none, or one has no gold label."""
+    """Return the rows of a split with their digest. Raise DataError if there are none or if one has no gold label."""
     if not examples:
         raise DataError(f"task {task.name!r}: the {split} split has no rows left")
     unlabelled_row = next((example for example in examples if example.target is None), None)
@@ -161,7 +162,7 @@ def limit_rows(examples: Sequence[T], limit: int | None) -> Sequence[T]:
 
 
 def hold_out(examples: Sequence[Example], part: HeldOut, task: str) -> tuple[list[Example], list[Example]]:
-    """Divide examples into those that remain and those that are held out, as `HeldOut` describes.
+    """Divide examples into a remaining and a held-out part, as the class `HeldOut` describes.
 
     Args:
         examples: The examples of the train file.

@@ -1,4 +1,4 @@
-"""The tokenization of rows, done once for each set of texts, tokenizer and maximal length, and cached as Arrow files.
+"""The tokenization of rows. Token ids are cached as Arrow files for each set of texts, tokenizer and maximal length.
 
 Notation: n is the number of examples, t the number of tokens of all examples together.
 """
@@ -29,13 +29,13 @@ FORMAT = 2
 MANY_UNKNOWN = 0.05
 """The share of unknown tokens above which a note warns that the tokenizer may not know the texts' language."""
 FIRST_TEXTS, FIRST_TOKENS = 64, 128
-"""The number of texts, and the number of tokens of each text, that are examined for unknown tokens before a plan's runs
-begin."""
+"""The largest number of texts, and of tokens in each text, that are examined for unknown tokens before any run
+begins."""
 
 
 @dataclass(frozen=True)
 class TokenizedSplit:
-    """The token ids of a split, without padding, one example after the other."""
+    """The token ids of a split, without padding, as one sequence in which the examples follow each other."""
 
     input_ids: Tensor  # int64 [t]
     token_type_ids: Tensor | None  # int64 [t]; None if the tokenizer gives none
@@ -47,11 +47,11 @@ class TokenizedSplit:
     unknown_share: float = 0.0
     """The share of unknown tokens among all tokens except the special tokens that the tokenizer adds to every text."""
     empty: int = 0
-    """The number of examples with a text that is empty after normalisation and tokenization."""
+    """The number of examples with a text of which normalisation and tokenization leave no token."""
     whole: TokenizedSplit | None = None
-    """The token ids of all rows that are divided into folds (`SplitRows.whole`); None if there are no folds."""
+    """The token ids of all rows that are divided into folds (see `SplitRows.whole`); None without cross-validation."""
     places: Tensor | None = None  # int64 [n]
-    """The positions of the examples in `whole`."""
+    """The positions of this split's examples in `whole`."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -64,7 +64,7 @@ class TokenizedSplit:
 
 
 class TokenCache:
-    """A cache of the token ids of splits, in memory for the runs of a plan and on disk for later invocations.
+    """A cache of the token ids of splits, in memory for the runs of one command and on disk for later commands.
 
     On disk, the key of an entry is a digest of the normalised texts, the tokenizer and the maximal length, so that an
     entry cannot be out of date.
@@ -75,12 +75,12 @@ class TokenCache:
         self.folder = folder
         self._kept: dict[tuple[str, ...], TokenizedSplit] = {}
         self._tables: dict[tuple[str, ...], Any] = {}
-        """The token ids of all rows that are divided into folds, as Arrow tables."""
+        """The token ids of all rows that are divided into folds, as Arrow tables; empty without cross-validation."""
 
     def tokenized(
         self, rows: SplitRows, *, labels: Labels, model: Model, model_digest: str, tokenizer: Any, max_length: int
     ) -> TokenizedSplit:
-        """Return the split as token ids, with encoded targets.
+        """Return a split as token ids, with the targets as numbers.
 
         Args:
             rows: The rows of the split.
@@ -108,7 +108,7 @@ class TokenCache:
         return self._kept[key]
 
     def _columns(self, rows: SplitRows, model: Model, model_digest: str, tokenizer: Any, max_length: int) -> Any:
-        """Return the token ids of rows as an Arrow table, read from the disk if they are cached there."""
+        """Return the token ids of the rows as an Arrow table, from the disk cache if they are there."""
         texts = _normalised(rows, model)
         folder = self.folder / "tokens" / digest_of([FORMAT, texts, model_digest, max_length])
         tokens = _load(folder)
@@ -119,7 +119,7 @@ class TokenCache:
 
 
 def unread_notes(split: TokenizedSplit, name: str) -> list[str]:
-    """Return notes on texts that the model cannot read: texts with many unknown tokens, or without any token.
+    """Return notes for the user if many tokens of a split are unknown to the tokenizer, or if texts have no token.
 
     Args:
         split: The split.
@@ -129,7 +129,7 @@ def unread_notes(split: TokenizedSplit, name: str) -> list[str]:
 
 
 def first_texts_notes(rows: SplitRows, model: Model, tokenizer: Any, name: str) -> list[str]:
-    """Return the notes of `unread_notes` for the first texts of a split only, so that a plan can show them quickly."""
+    """Return the same notes as `unread_notes`, but only for the first texts of a split, because this is fast."""
     first = SplitRows(rows.examples[:FIRST_TEXTS], "")
     texts = _normalised(first, model)
     encoded = _encoded(texts, tokenizer, FIRST_TOKENS)
@@ -166,7 +166,7 @@ def _as_tensor(places: Sequence[int]) -> Tensor:
 
 
 def _as_split(columns: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> TokenizedSplit:
-    """Return the tokenized split.
+    """Return the tokenized split for token ids in an Arrow table.
 
     Args:
         columns: The token ids of the rows, as an Arrow table.
@@ -238,7 +238,7 @@ def _tokenized(columns: dict[str, list[str]], tokenizer: Any, max_length: int) -
 
 
 def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> dict[str, list[Any]]:
-    """Return the tokenizer's output for a batch as columns.
+    """Return the tokenizer's output for a batch of texts, as columns of a table.
 
     The columns are "input_ids", "token_type_ids" if the tokenizer gives any, and two flags for each example:
     "truncated", and "empty" if one of its texts gives no token.

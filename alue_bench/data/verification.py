@@ -16,20 +16,20 @@ from alue_bench.data.location import DataFolder, user_data_folder
 from alue_bench.messages.suggestion import command_line
 
 Texts = tuple[str, str | None]
-"""The text of an example, and the second text of a pair; None for a single text."""
+"""The text of an example and its second text, which is None if examples are single texts."""
 NAMED = 5
-"""The largest number of labels that a sentence names."""
+"""The largest number of labels that a message lists by name."""
 
 SNIFFED = 8192
-"""The number of bytes at the beginning of a file that decide whether it is a text."""
+"""The number of bytes at the beginning of a file that are examined to decide whether it is a text file."""
 
 MAGIC = (b"PK\x03\x04", b"PAR1", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"ARROW1")
-"""The first bytes of ZIP (XLSX too), Parquet, gzip, bzip2, xz, zstd and Arrow files."""
+"""The first bytes of ZIP files (XLSX files included) and of Parquet, gzip, bzip2, xz, zstd and Arrow files."""
 
 
 @dataclass(frozen=True)
 class ReadFile:
-    """The content of an official file."""
+    """The content of a data file that was read."""
 
     path: Path
     examples: tuple[Example, ...]
@@ -37,10 +37,10 @@ class ReadFile:
     sha256: str
     """The SHA-256 digest of the file; for a folder, the digest of an empty file."""
     has_lines: bool
-    """True if the file is a text file. In other files, rows are counted instead of lines."""
+    """True if the file is a text file, so that positions are line numbers; otherwise they are row numbers."""
 
     def place(self, row: Example | BadRow) -> str:
-        """Return the position of a row, for a message."""
+        """Return the position of a row, such as "train.tsv:7", for a message."""
         return place(self.path, row.line, has_lines=self.has_lines)
 
 
@@ -60,10 +60,10 @@ class FileReport:
     has_lines: bool
     """True if the file is a text file; see `ReadFile`."""
     gaps: tuple[str, ...] = ()
-    """Sentences about labels that no row has or that every row has."""
+    """Sentences about labels that occur in no row or in every row."""
 
     def place(self, row: BadRow) -> str:
-        """Return the position of a row, for a message."""
+        """Return the position of a row, such as "train.tsv:7", for a message."""
         return place(self.path, row.line, has_lines=self.has_lines)
 
 
@@ -74,11 +74,11 @@ class VerificationReport:
     task: str
     files: list[FileReport] = field(default_factory=list)
     overlaps: dict[str, int] = field(default_factory=dict)
-    """The number of rows of one split whose texts occur in another split, by a key such as "test in train"."""
+    """The number of rows of one split whose texts also occur in another split, by a key such as "test in train"."""
     missing: list[str] = field(default_factory=list)
     """The files that do not exist, as paths below the data folder."""
     unusable: dict[str, str] = field(default_factory=dict)
-    """The reason why a file cannot be read at all, by its path below the data folder."""
+    """For each file that cannot be read at all, the reason, by its path below the data folder."""
 
     @property
     def bad_rows(self) -> int:
@@ -87,10 +87,10 @@ class VerificationReport:
 
 
 def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
-    """Read a whole official file.
+    """Read a whole data file.
 
-    A row whose text or target cannot be used becomes a bad row, even if the reader yields it as an example. A None from
-    the reader also becomes a bad row.
+    A row whose text or target cannot be used becomes a bad row, even if the reader yields it as an example. If the
+    reader yields None for a row, this also becomes a bad row.
 
     Args:
         file: The declaration of the file, with its reader.
@@ -152,7 +152,7 @@ def _unit(has_lines: bool) -> str:
 
 
 def _checked(row: Example | BadRow | None, labels: Labels, last: Example | BadRow | None) -> Example | BadRow:
-    """Return a row as its reader yielded it, or a bad row if it is unusable.
+    """Return a row unchanged if it is usable or already a bad row; otherwise return a bad row with the reason.
 
     Args:
         row: The value that the reader yielded.
@@ -167,7 +167,7 @@ def _checked(row: Example | BadRow | None, labels: Labels, last: Example | BadRo
 
 
 def unfit(example: Example, labels: Labels) -> BadRow | None:
-    """Return a bad row with the reason why an example is unusable; None if it is usable.
+    """Return a bad row that says why an example is unusable; None if the example is usable.
 
     Raises:
         TypeError: The value is not an Example.
@@ -216,7 +216,7 @@ def label_counts(targets: Sequence[Target]) -> dict[str, int]:
 
 
 def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
-    """Return sentences about labels that cannot be learnt from a split, or whose scores on it mean nothing.
+    """Return sentences about labels that a model cannot learn from this split, or whose scores on it are meaningless.
 
     Such labels occur in no row or in every row. For a regression, there is a sentence if all rows have the same value.
     There is none if no row has a gold label.
@@ -250,7 +250,7 @@ def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
 
 
 def verify(task: Task, folder: DataFolder) -> VerificationReport:
-    """Read all files of a task, the leaderboard's test file included, and report on them.
+    """Read all files of a task, including the unlabelled test file of a leaderboard, and report on them.
 
     Files that are missing or unusable as a whole are part of the report; they raise no error.
     """
@@ -315,7 +315,7 @@ def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: boo
 
 
 def _verifying(task: Task, folder: DataFolder) -> str:
-    """Return the command that shows every bad row of a task."""
+    """Return the `alue-bench` command that lists every bad row of a task."""
     if not folder.options:
         return command_line("data", "verify", task.name, options=_options_for(folder))
     named = [folder.options["task"]] if "task" in folder.options else []
@@ -323,7 +323,7 @@ def _verifying(task: Task, folder: DataFolder) -> str:
 
 
 def _options_for(folder: DataFolder) -> dict[str, object]:
-    """Return the options that make `alue-bench data verify` read exactly this folder."""
+    """Return the command-line options that make `alue-bench data verify` read the files of this folder."""
     if folder.kind == "sample":
         return {"sample": True}
     return {"data_dir": None if folder.path == user_data_folder() else folder.path}

@@ -1,6 +1,7 @@
-"""Adapters of a saved model: merged into the weights, or written next to them if merging is not exact.
+"""The adapters (such as LoRA) of a model that is saved: merged into its weights, or written next to them.
 
-After merging, the model is an ordinary one: it needs no `peft` and can use the faster forward pass.
+They are written next to the weights only if merging is impossible or would change the predictions. A merged model can
+be used without `peft`, and with the faster forward pass.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def write_adapter(model: Any, adapter: Adapter, folder: Path) -> None:
 
     Args:
         model: The model with the adapter.
-        adapter: The declaration of the adapter.
+        adapter: The declaration of the adapter, such as its kind and rank.
         folder: A new folder.
     """
     import peft

@@ -25,14 +25,14 @@ class KeptNormalisation:
     """A description of a saved model's text normalisation, whose code is in a plugin, not in the folder."""
 
     model: str
-    """The model whose plugin declares the normalisation."""
+    """The name of the pre-trained model; the plugin that declares this model also declares its normalisation."""
     description: str
     requires: tuple[str, ...] = ()
     """The importable packages that the normalisation needs."""
     providers: Mapping[str, str] = field(default_factory=dict)
-    """The installed distributions that took part in the run, with their versions."""
+    """The versions of the installed packages whose declarations the run used (alue-bench or plugins), by name."""
     probe: str = ""
-    """A digest of the normalised texts of `normalisation.PROBE`; a different one shows that the code has changed."""
+    """A digest of the texts `normalisation.PROBE` after normalisation. If it changes, the normalisation has changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +45,15 @@ class Description:
     languages: tuple[str, ...]
     labels: Labels
     primary: str
-    """The dev metric by which the epoch was selected."""
+    """The name of the task's primary metric, by which the best epoch is selected on the dev split."""
     is_pair: bool
     """A flag: the model reads pairs of texts."""
     max_length: int
-    """The largest number of tokens of an example."""
+    """The largest number of tokens of an example; longer texts are truncated."""
     padding: Padding
     device: str
     """The device that the run was computed on."""
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
     """The number format that the run was computed in. The weights are stored in fp32."""
     normalisation: KeptNormalisation | None = None
     """The text normalisation before tokenization; None if there is none."""
@@ -70,7 +70,7 @@ class Description:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the scores of an example: the labels, or "value" for a regression."""
+        """The names of the columns of scores: the labels, or "value" for a regression."""
         return self.labels.names or ("value",)
 
 
@@ -84,7 +84,7 @@ def write_description(folder: Path, description: Description) -> None:
 
 
 def _or_none(value: Any) -> Any:
-    """Return None for a number that is not finite, because JSON has none, and any other value as it is."""
+    """Return None for a nan or infinite number, which JSON cannot express; return any other value unchanged."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -92,7 +92,7 @@ def read_description(folder: Path) -> Description:
     """Read the description from a model's folder.
 
     Raises:
-        UsageError: The folder is no kept model.
+        UsageError: The folder holds no model that alue-bench saved.
         UnavailableError: The file is damaged, or was written by a later version of alue-bench.
     """
     path = folder / FILE

@@ -1,9 +1,11 @@
-"""The models that `--keep best|all` keeps: written after each run, and registered at the end of the command.
+"""The saving of trained models for `--keep best|all`.
+
+A model is saved right after its run. The end of the command registers the saved models in MLflow's model registry.
 
 With `best`, a run's model is written if its dev score exceeds those of the models that the command has kept for the
 same task and pre-trained model; these models are then removed. The scores are read from the MLflow store, so that
-worker processes on several machines need no other connection. If the store does not accept a model, its folder is kept
-on this machine.
+worker processes on several machines need no other connection. If the MLflow store does not accept a model, its folder
+is kept on this machine.
 
 A run's result is recorded before its model is written, and the run's time does not include the time for writing.
 If writing fails, the recorded result does not change, and a message is shown.
@@ -44,7 +46,7 @@ from alue_bench.tracking.scratch import state_folder, written_aside
 from alue_bench.tracking.spool import SPOOLED
 
 SELECTED_BY = "selection/dev_score"
-"""The metric by which the best run is chosen."""
+"""The name of the MLflow metric by which the best run is chosen."""
 
 
 def group_of(spec: RunSpec) -> str:
@@ -53,17 +55,18 @@ def group_of(spec: RunSpec) -> str:
 
 
 def keep_model(recorder: Recorder, run: FinishedRun, tags: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Keep the model of a run that has just been recorded, if `--keep` asks for it.
+    """Save the model of a run that has just been recorded, if the option `--keep` requires it.
 
-    A search's short runs, with fewer epochs, keep no model. Neither does a run that reuses the model of another run.
+    No model is saved for the runs of a search that have fewer epochs than usual, or for a run that only tests the model
+    of another run.
 
     Args:
         recorder: The recorder, which holds the value of `--keep`.
         run: The run.
-        tags: The tags that the plan gave the run.
+        tags: The MLflow tags that the plan gives the run.
 
     Returns:
-        A sentence for each problem. None of them changes the run's result.
+        A sentence for each problem that occurred. No problem changes the recorded result of the run.
     """
     if LOW_FIDELITY in (tags or {}) or run.result.metrics.get("runtime/train_reused"):
         return ()
@@ -108,14 +111,14 @@ def keep_again(
     """Write the model of a recorded run that was trained again, and log it with the run.
 
     Args:
-        connection: The open store.
+        connection: The open MLflow store.
         run: The run, with the model of its second training.
         folder: A new folder for a copy of the model; None for none.
         on_problem: A function that is called with a sentence if the folder for temporary files has no room.
 
     Raises:
-        UnavailableError: The store does not accept the model, which then stays on this machine, or the folder cannot
-            be written.
+        UnavailableError: The MLflow store does not accept the model, whose folder then stays on this machine; or
+            `folder` cannot be written.
     """
     recorder = Recorder(connection)
     with ExitStack() as stack:
@@ -134,9 +137,9 @@ def keep_again(
 
 
 def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedModel:
-    """Log a model folder with its run.
+    """Log the folder of a trained model in MLflow, as a model of its run.
 
-    With `--keep best`, then remove all but the best model of the runs that it competes with (see `group_of`).
+    With `--keep best`, then remove all models of the same task and pre-trained model except the best one.
     """
     spec = run.spec
     tags = {
@@ -169,7 +172,12 @@ def _rivals(recorder: Recorder, group: str) -> list[LoggedModel]:
 
 
 def _remove_beaten(recorder: Recorder, group: str) -> None:
-    """Remove all models of a group (see `group_of`) but the best. If several are equally good, the first stays."""
+    """Remove all kept models of a task and pre-trained model except the best (of equally good models, the first).
+
+    Args:
+        recorder: The recorder of the runs.
+        group: The digest of task and pre-trained model that `group_of` returns.
+    """
     rivals = _rivals(recorder, group)
     best = max(rivals, key=lambda model: model.dev_score, default=None)
     for rival in rivals:
@@ -200,7 +208,7 @@ def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run of a command, executed now or reused from the store."""
+    """A finished run of a command, which the command has executed or found in the MLflow store."""
 
     run_id: str
     spec: RunSpec
@@ -221,18 +229,18 @@ class KeptRun:
     candidate: Candidate
     model: LoggedModel
     among: int
-    """The number of runs from which this one was chosen, or which were kept with it."""
+    """The number of runs of which `--keep best` chose the best one; 1 with `--keep all`."""
     registered: str = ""
     """The model's address in the model registry; empty if it was not registered."""
 
 
 @dataclass(frozen=True)
 class Settled:
-    """The kept models at the end of a command, and the runs whose models are lacking."""
+    """The models that are kept at the end of a command, and the runs whose models should be kept but do not exist."""
 
     kept: list[KeptRun] = field(default_factory=list)
     lacking: list[Candidate] = field(default_factory=list)
-    """The runs whose models should be kept but do not exist, because the runs were finished by an earlier command."""
+    """The runs that an earlier command finished without keeping their models, which this command should keep."""
 
     def as_documents(self) -> list[dict[str, object]]:
         """Return the kept models as JSON-like data."""
@@ -252,12 +260,14 @@ class Settled:
 
 
 def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None = None) -> Settled:
-    """List the kept models with their runs, remove incomplete models of dead worker processes, and register the rest.
+    """Complete the keeping of models at the end of a command: list the kept models, and register them in MLflow.
+
+    Incomplete models, which worker processes left when they died, are removed.
 
     Args:
         recorder: The recorder of the command.
         candidates: The finished and reused runs of the command, in the plan's order.
-        name: The name in the model registry; None to register nothing.
+        name: The name under which the models are registered; None to register nothing.
 
     Raises:
         UsageError: MLflow does not accept the name.
@@ -287,7 +297,10 @@ def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None
 
 
 def _groups(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
-    """Return the runs by group (see `group_of`). If several runs share one training, only the first is included."""
+    """Return the runs by their task, training data and pre-trained model, of which `group_of` gives a digest.
+
+    Of several runs that share one training, only the first is included.
+    """
     groups: dict[str, dict[str, Candidate]] = {}
     for run in candidates:
         groups.setdefault(group_of(run.spec), {}).setdefault(run.spec.training_key, run)
@@ -295,11 +308,13 @@ def _groups(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
 
 
 def sentences_of(settled: Settled, where: Mapping[str, object]) -> list[str]:
-    """Return a message for each kept or lacking model, with the command that predicts with it or keeps it.
+    """Return a message for each kept model, with a command that predicts with it.
+
+    For each run whose model should be kept but does not exist, also return a message with the command that keeps it.
 
     Args:
-        settled: The models.
-        where: The options that name the store and the experiment.
+        settled: The kept models, and the runs without a model.
+        where: The options that name the MLflow store and the experiment.
     """
     said = []
     for one in settled.kept:

@@ -1,10 +1,10 @@
-"""A kept model, that is, the saved model of a run: it is loaded and predicts for lists of texts.
+"""Loading of a kept model (the saved model of a run), and its predictions for lists of texts.
 
 model = load("complaints-model")            # a folder, a run's id, or models:/NAME/VERSION
 model.predict(["The parcel never came."])   # ["delivery"]
 model.scores(["The parcel never came."])    # array([[0.02, 0.97, 0.01]], dtype=float32)
 
-Batches and forward pass are those of the evaluation of a run, so that the model gives the run's recorded predictions.
+Batches and forward pass are the same as in the evaluation of a run, so the model gives the run's recorded predictions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from alue_bench.deployment.description import ADAPTER, BASE, Description, read_d
 from alue_bench.deployment.normalisation import normalise_of
 from alue_bench.evaluation.predictions import decide, probabilities
 from alue_bench.training.architecture.encoder_stack import EncoderStack, check_ids, view_as_stack
-from alue_bench.training.device.precision import Device, Precision, has_fast_bf16, resolve_device, resolve_precision
+from alue_bench.training.device.hardware import Hardware, Precision
+from alue_bench.training.device.precision import Device, number_format
+from alue_bench.training.device.selection import resolve_device, resolve_precision
 from alue_bench.training.forward import Forward, choose_forward
 from alue_bench.training.inference import predict_logits
 from alue_bench.training.prefix.frozen_prefix import Examples
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHUNK = 8192
-"""The number of texts that are tokenized and sorted by length together. A larger one saves less than 1 % of padding."""
+"""The number of texts that are tokenized and sorted by length together. A larger number would save less
+than 1 % of padding."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,13 @@ class KeptModel:
 
         Args:
             folder: The folder that `write_model_folder` wrote.
-            device: "auto", "cpu" or "cuda".
-            precision: "fp32", "bf16", "fp16" or "auto"; None takes the number format of the run if `device` is the
-                run's and computes in this format fast, and fp32 otherwise.
+            device: "auto", "cpu", "gpu", "cuda", "cuda:1", "mps" or "xpu".
+            precision: "fp32", "tf32", "bf16", "fp16" or "auto". None means the number format of the run if `device` is
+                of the same type as in the run and fast in this format, and fp32 otherwise.
             normalise: The text normalisation; None finds the model's normalisation in the installed plugins.
 
         Raises:
-            UsageError: The folder is no kept model.
+            UsageError: The folder holds no model that alue-bench saved.
             UnavailableError: A file is damaged, or a package that the model needs is missing.
         """
         self.description = read_description(folder)
@@ -190,9 +193,10 @@ class KeptModel:
     def logits_of(self, texts: TokenizedTexts) -> np.ndarray[Any, Any]:
         """Return the logits of tokenized texts, fp32 [texts, outputs]."""
         examples = Examples(texts.split)
-        return predict_logits(
-            self._stack, self._forward, examples, device=self.device, padding=self.description.padding
-        )
+        with number_format(self.device):
+            return predict_logits(
+                self._stack, self._forward, examples, device=self.device, padding=self.description.padding
+            )
 
 
 def load(
@@ -202,9 +206,10 @@ def load(
 
     Args:
         model: The model's folder; the id of the run that kept it; or `models:/NAME/VERSION` of the model registry.
-        device: "auto", "cpu" or "cuda".
-        precision: "fp32", "bf16", "fp16" or "auto"; None takes the run's number format if this device
-            computes in it fast, and fp32 otherwise.
+        device: "auto", "cpu", "gpu", "cuda", "cuda:1", "mps" or "xpu". A process computes on one GPU: "cuda:1" makes
+            that GPU torch's current device, also for models that are loaded already.
+        precision: "fp32", "tf32", "bf16", "fp16" or "auto". None means the number format of the run if the device is of
+            the same type as in the run and fast in this format, and fp32 otherwise.
         tracking_uri: The MLflow store that holds the run or the registry; None for the default store.
 
     Raises:
@@ -217,7 +222,7 @@ def load(
 
 
 def _flat(lists: Sequence[Sequence[int]], length: int) -> Any:
-    """Concatenate lists of integers into one tensor: int64 [length]."""
+    """Concatenate lists of integers, `length` in total, into one tensor: int64 [length]."""
     from itertools import chain
 
     import numpy as np
@@ -230,9 +235,7 @@ def _precision(description: Description, device: str, wanted: str | None) -> Pre
     if wanted is not None:
         return resolve_precision(wanted, device)
     own = description.precision
-    if own == "fp32" or device != description.device or (device == "cpu" and not has_fast_bf16(device)):
-        return "fp32"
-    return own
+    return own if device == description.device and Hardware(device).is_fast_in(own) else "fp32"
 
 
 def _loaded(folder: Path, description: Description) -> tuple[EncoderStack, Any]:

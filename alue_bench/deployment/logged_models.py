@@ -1,7 +1,8 @@
 """Kept models (the saved models of runs) in MLflow: logging, finding, removing, registering and fetching them.
 
 A kept model is a logged model of MLflow 3 with the name `model` and the run as its source: `runs:/RUN_ID/model` and
-`models:/MODEL_ID` both load it. Every MLflow client gets its store's address; MLflow's global settings are not used.
+`models:/MODEL_ID` both load it. Each MLflow client is given the address of its store, because MLflow's global
+settings are not used.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _LOGGED = re.compile(r"models:/+(?P<id>m-[0-9a-f]+)")
 
 @dataclass(frozen=True)
 class LoggedModel:
-    """A kept model in the MLflow store."""
+    """A kept model (the saved model of a run) in the MLflow store."""
 
     model_id: str
     run_id: str
@@ -59,12 +60,12 @@ class LoggedModel:
 
 
 def log_model(connection: Connection, folder: Path, run_id: str, tags: Mapping[str, str]) -> LoggedModel:
-    """Log the folder of a kept model in the store, as a model of its run.
+    """Log the folder of a kept model in the MLflow store, as a model of its run.
 
     Args:
-        connection: The open store.
+        connection: The open MLflow store.
         folder: The folder of the kept model. The ids of its run and of the model are written into its file MLmodel.
-        run_id: The run, which must be in the store.
+        run_id: The id of the run, which must be in the same store.
         tags: The tags of the model.
     """
     from mlflow.models import Model
@@ -125,7 +126,7 @@ def remove(connection: Connection, model: LoggedModel) -> None:
 
 
 def check_registered_name(name: str) -> None:
-    """Raise UsageError if no model can be registered under a name, or found by it. Call this before any training.
+    """Raise UsageError if MLflow could not register a model under a name, or find it again. Call this before training.
 
     Args:
         name: The value of `--register`.
@@ -154,13 +155,13 @@ def register(connection: Connection, model: LoggedModel, name: str) -> str:
 
 
 def check_new(folder: Path) -> None:
-    """Raise UsageError if the folder that a model is to be copied to exists."""
+    """Raise UsageError if a folder already exists, because a model is copied only to a new folder."""
     if folder.exists():
         raise UsageError(f"{folder} exists; name a new folder, so that nothing is overwritten")
 
 
 def copy_model(source: Path, folder: Path) -> None:
-    """Copy the folder of a kept model to a new folder; see `check_new`.
+    """Copy the folder of a kept model to a folder that does not exist yet.
 
     Raises:
         UnavailableError: The new folder cannot be written.
@@ -198,7 +199,7 @@ def folder_of(model: str | Path, store: str | None = None) -> Path:
 
 
 def connection_of_run(run_id: str, store: str | None) -> Connection:
-    """Return a connection to the experiment of a run.
+    """Return a connection to the MLflow experiment that contains a run.
 
     Raises:
         UsageError: There is no such store or run.
@@ -242,7 +243,12 @@ def _location_of(address: str, store: str | None) -> str:
 
 
 def _fetched(location: str, store: str | None) -> Path:
-    """Return the folder at an address; if it is not on this machine, download it to a temporary folder."""
+    """Return the folder of a model on this machine; a model that is elsewhere is downloaded to a temporary folder.
+
+    Args:
+        location: The address of the model's folder in the MLflow store.
+        store: The MLflow store; None for the default one.
+    """
     if urlparse(location).scheme in ("file", ""):
         return Path(unquote(urlparse(location).path))
     import tempfile
@@ -257,7 +263,13 @@ def _fetched(location: str, store: str | None) -> Path:
 
 @contextmanager
 def _told(uri: str, absent: str) -> Iterator[None]:
-    """Convert MLflow's errors: UsageError(`absent`) if the object does not exist, UnavailableError otherwise."""
+    """Convert errors that MLflow raises inside the context.
+
+    Args:
+        uri: The address of the MLflow store.
+        absent: The message of a UsageError, which is raised if the requested object does not exist. Any other error
+            becomes an UnavailableError.
+    """
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError

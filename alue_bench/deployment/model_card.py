@@ -28,7 +28,7 @@ def write_model_card(folder: Path, description: Description, inputs: RunInputs) 
     Args:
         folder: The model's folder.
         description: The model's description.
-        inputs: The task, pre-trained model and rows of its run.
+        inputs: The inputs of the run that trained the model: task, pre-trained model and data.
     """
     parts = [
         _front_matter(description, inputs),

@@ -1,4 +1,4 @@
-"""The text normalisation of a saved model: it is found in the installed plugins and must be unchanged since the run."""
+"""The text normalisation of a saved model, whose code is in a plugin and must not have changed since the training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ PROBE = (
     "رااااائع جدًا،،، ٢٠٢٦ 2026 ﷺ <br> هههههه ى ة أ إ آ",
     "An ordinary sentence, with Punctuation… and 3.5 numbers.",
 )
-"""Texts with everything that normalisations of Arabic and of tweets change."""
+"""Example texts with everything that normalisations of Arabic and of tweets change. If a normalisation's code changes,
+its results for these texts usually change too."""
 
 
 def kept_normalisation(model: Model, providers: dict[str, str]) -> KeptNormalisation | None:
@@ -25,7 +26,8 @@ def kept_normalisation(model: Model, providers: dict[str, str]) -> KeptNormalisa
 
     Args:
         model: The pre-trained model.
-        providers: The distributions, with versions, that take part in the run.
+        providers: The versions of the installed packages whose declarations the run uses (alue-bench or plugins), by
+            name.
     """
     if model.normalise is None:
         return None

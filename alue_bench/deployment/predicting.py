@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 NAMED = 5
-"""The largest number of bad rows that a message names."""
+"""The largest number of bad rows that an error message lists."""
 TEXT_COLUMNS, PAIR_COLUMNS = ("text",), ("pair", "text_pair")
 """The columns of texts and of second texts that are read if the user names none."""
 OnRows = Callable[[int, int], None]
-"""A function that is called with the number of rows done and the number of all rows."""
+"""A function that is called with the number of rows done so far and the total number of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ def predict_file(
         stdout: The stream that takes the output "-".
 
     Raises:
-        UsageError: A file, a column or an option makes no sense.
+        UsageError: A file or a column does not exist, or an option does not fit the model.
         DataError: The file is damaged, or rows have no text or an unknown gold label. Nothing is written then.
         UnavailableError: The output cannot be written.
     """
@@ -159,7 +159,14 @@ def predict_file(
 
 
 def _columns(path: Path, present: Sequence[str], request: PredictionRequest, description: Description) -> _Columns:
-    """Return the columns to read, of those that are present. Raise UsageError if the file lacks one."""
+    """Return the names of the columns to read. Raise UsageError if the file lacks one of them.
+
+    Args:
+        path: The file, for error messages.
+        present: The columns of the file.
+        request: The request, in which the user may name columns.
+        description: The description of the model.
+    """
     listed = ", ".join(shown(name, quote=False) for name in present[:30])
 
     def chosen(given: str | None, option: str, usual: Sequence[str]) -> str:
@@ -181,7 +188,7 @@ def _columns(path: Path, present: Sequence[str], request: PredictionRequest, des
 
 
 def _output_format(request: PredictionRequest) -> Format:
-    """Return the format of the output. Raise UsageError if the output may not be written."""
+    """Return the format of the output file. Raise UsageError if the file exists and must not be overwritten."""
     if request.output == STDOUT:
         kind = format_of(request.source)
         return "csv" if kind == "parquet" else kind
@@ -279,7 +286,7 @@ def _gold_of(value: Any, description: Description) -> Any:
 
 
 def _name_of(value: Any, description: Description) -> str:
-    """Return the name of the label in a cell; a whole number such as 1.0 stands for the label "1"."""
+    """Return the label name that a value from the file stands for; a whole number such as 1.0 stands for "1"."""
     name, names = text_of(value), description.labels.names
     try:
         number = float("nan" if name in names else name)

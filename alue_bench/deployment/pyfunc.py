@@ -66,7 +66,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> KeptM
 
 
 def columns_of(model: KeptModel, logits: Any, *, scores: bool) -> dict[str, list[Any]]:
-    """Return the columns of predictions, in the form in which runs record them.
+    """Return the columns with predictions and scores by name, in the same form as runs record them.
 
     Args:
         model: The model.

@@ -1,4 +1,4 @@
-"""The repetition of a recorded run, to obtain its trained model. Its predictions must agree with the recorded ones."""
+"""The repetition of a recorded run to obtain its trained model, with a check that it predicts the same as before."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ WORDS = {
     "hyper": "hyper-parameters",
     "unusual": "pre-trained model",
 }
-"""The names of the fields of a run's specification in messages."""
+"""The words that messages use for the fields of a run's specification."""
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A finished run in the store, with everything that is needed to repeat it."""
+    """A finished run in the MLflow store, with everything that is needed to repeat it."""
 
     run_id: str
     config: Mapping[str, Any]
@@ -67,7 +67,7 @@ class RecordedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """The conditions that are not recorded with a run, because they depend on the machine."""
+    """The settings for repeating a run that are not recorded with it, because they depend on the machine."""
 
     data_dir: Path | None = None
     """The folder with the official data files of the tasks; None for the usual places."""
@@ -76,7 +76,7 @@ class Conditions:
 
 
 def recorded_run(connection: Connection, run_id: str) -> RecordedRun:
-    """Read a finished run from the store.
+    """Read a finished run from the MLflow store.
 
     Raises:
         UsageError: The run was not recorded by alue-bench, or is not finished.
@@ -96,11 +96,13 @@ def recorded_run(connection: Connection, run_id: str) -> RecordedRun:
 
 
 def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry) -> PlannedRun:
-    """Plan a recorded run again, with the same settings, and check that its fingerprint is the same.
+    """Plan a recorded run again, with the same settings, and check that it would give the same result.
+
+    The check compares fingerprints, digests of everything that determines a run's result.
 
     Args:
         recorded: The run.
-        conditions: The conditions that are not recorded with the run.
+        conditions: The settings that are not recorded with the run.
         registry: The declarations of the installed plugins.
 
     Raises:
@@ -145,13 +147,16 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
 
 
 def _named(planned: PlannedRun, name: str) -> PlannedRun:
-    """Rename the model of a planned run to its recorded name, which can have a suffix if two folders shared a name."""
+    """Give the model of a planned run its recorded name.
+
+    Models from two folders of the same name get suffixes if a plan contains both, so a name depends on the whole plan.
+    """
     spec = replace(planned.spec, model=name)
     return replace(planned, spec=spec, inputs=replace(planned.inputs, model=replace(planned.inputs.model, name=name)))
 
 
 def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
-    """Return, as a phrase, how the planned run differs from the recorded one."""
+    """Return a phrase for a message that says how the planned run differs from the recorded one."""
     here = json.loads(json.dumps(planned.spec.as_dict(), default=str))
     names = [name for name, value in here.items() if name not in ("fingerprint", "training_key")]
     names = [name for name in names if name in recorded.config and recorded.config[name] != here[name]]
@@ -171,7 +176,10 @@ def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
 
 
 def _anew(recorded: RecordedRun, registry: Registry) -> str:
-    """Return the command that starts a new run with the settings of a recorded one. For one fold, it runs all folds."""
+    """Return the command that starts a new run with the settings of a recorded one.
+
+    If the recorded run is one fold of a cross-validation, the command runs all folds.
+    """
     config = recorded.config
     options = options_of_run(recorded.row, registry) | {"sample": config["data"]["source"] == "sample"}
     if fold := config.get("fold"):
@@ -205,7 +213,7 @@ def train_again(recorded: RecordedRun, planned: PlannedRun, on_step: OnStep = la
 
 
 def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> str | None:
-    """Return how the new predictions differ from the recorded ones, as a phrase; None if they agree."""
+    """Return a phrase that says how the new predictions differ from the recorded ones; None if they agree."""
     import numpy as np
 
     then, now = recorded.predictions, result.predictions

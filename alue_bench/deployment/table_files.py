@@ -1,6 +1,7 @@
-"""Tables of texts that are read and written in chunks of rows: CSV, TSV, JSON lines and Parquet, by file suffix.
+"""Reading and writing of tables in chunks of rows: CSV, TSV, JSON lines and Parquet, recognised by the file suffix.
 
-For a file of any size, only one chunk of rows is in memory. Messages name a row by its line (Parquet: its number).
+Only one chunk of rows is in memory, however large the file is. Messages name a row by its line in the file or, for
+Parquet, by its number.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Chunk:
         return len(self.lines)
 
     def column(self, name: str) -> list[Any]:
-        """Return the values of a column; None for a row without a value."""
+        """Return the values of a column for all rows of the chunk; None for a row without a value."""
         if self.batch is not None:
             values: list[Any] = self.batch.column(name).to_pylist()
             return values
@@ -63,7 +64,7 @@ def format_of(path: Path) -> Format:
 
 
 class Table(ABC):
-    """A table in a file."""
+    """A table in a file, which is read in chunks of rows."""
 
     def __init__(self, path: Path) -> None:
         """Store the path. Nothing is read yet."""
@@ -86,12 +87,12 @@ class Table(ABC):
         """
 
     def place(self, line: int) -> str:
-        """Return the name of a row in messages, such as `file.csv:12`."""
+        """Return the name that messages use for the row at a line, such as `file.csv:12`."""
         return f"{self.path}:{line}"
 
 
 def open_table(path: Path) -> Table:
-    """Return the table in a file.
+    """Return a reader of the table in a file.
 
     Raises:
         UsageError: There is no such file, or its suffix is unknown.
@@ -152,7 +153,7 @@ class _Delimited(Table):
             yield Chunk(kept, lines)
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield the cells of each row, after the number of its first line."""
+        """Yield for each row the number of its first line in the file, and its cells."""
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a text may be longer than 128 kB
         with _text(self.path) as file:
             reader = csv.reader(file, delimiter=self._delimiter, strict=True)
@@ -270,7 +271,7 @@ class Stream(Protocol):
 
 
 class Output(ABC):
-    """An output table, written chunk by chunk. Its columns are those of the input, then the new ones."""
+    """An output table, written chunk by chunk. It has the columns of the input table, followed by new columns."""
 
     @abstractmethod
     def write(self, chunk: Chunk, new: Mapping[str, Sequence[Any]]) -> None:

@@ -1,11 +1,11 @@
-"""Metrics as functions of sums over examples, so that resampling needs a matrix product and no pass over the data.
+"""Metrics as functions of sums over examples, so that a resampled metric needs only a matrix product.
 
 Accuracy, every F1 and the Matthews correlation coefficient depend on the confusion counts alone; Pearson's correlation
-depends on five sums. Each example is therefore represented by a short row of numbers. Leaving an example out, drawing
-it twice, or exchanging its predictions between two systems means adding and subtracting rows. `value` computes the
-metric from sums of rows, for any number of resamples at once.
+depends on five sums. Each example is therefore represented by a short row of numbers. To leave an example out, draw it
+twice, or exchange its predictions between two systems, rows are added or subtracted. The function `Additive.value`
+computes the metric from sums of rows, for any number of resamples at once.
 
-Notation: n is the number of examples, p the number of numbers in a row, k the number of labels.
+In the shapes of arrays, n is the number of examples, p the length of a row, k the number of labels.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Additive:
-    """The results of one system on a test set: a row of numbers for each example. Sums of rows determine one metric."""
+    """The results of one system on a test set, as a row of numbers for each example.
+
+    One metric can be computed from the sum of the rows.
+    """
 
     parts: Array
-    """The rows of numbers, one for each example, [n, p]."""
+    """The rows of numbers, an array of shape [examples, numbers]."""
     value: Callable[[Array], Array]
-    """The function that computes the metric [...] from sums of rows [..., p]."""
+    """The function that computes the metric from the sum of the rows. It takes an array [..., numbers] of one or more
+    sums, and returns an array [...]."""
 
     @property
     def score(self) -> float:
@@ -37,7 +41,7 @@ class Additive:
         return float(self.value(self.parts.sum(axis=0)))
 
     def pseudo_values(self) -> Array:
-        """Return the jackknife pseudo-value of each example [n], its contribution to the metric.
+        """Return the jackknife pseudo-value of each example, [examples]: the example's contribution to the metric.
 
         For a metric that is a mean, such as accuracy, it is exactly the example's own score (Tukey 1958; Efron &
         Tibshirani 1993, chapter 11).
@@ -95,7 +99,10 @@ def _jaccard(gold: Array, predicted: Array) -> Array:
 
 
 def _confusion(gold: Array, predicted: Array, k: int) -> Array:
-    """Return rows of 0 and 1 [n, 3 k]: for each label, whether it is correctly predicted, predicted, and gold."""
+    """Return a row of 3 k values, 0 or 1, for each of n examples, [n, 3 k].
+
+    For each of the k labels, three values tell whether it is correctly predicted, predicted, and gold.
+    """
     import numpy as np
 
     if gold.ndim == 1:
@@ -105,14 +112,17 @@ def _confusion(gold: Array, predicted: Array, k: int) -> Array:
 
 
 def _f1(sums: Array, k: int) -> Array:
-    """Return F1 of each label [..., k], from sums of `_confusion`; nan if a label is neither gold nor predicted."""
+    """Return the F1 of each label, [..., k], from sums of the rows that `_confusion` returns.
+
+    The F1 of a label that is neither gold nor predicted in any example is nan.
+    """
     import numpy as np
 
     return _ratio(2 * sums[..., :k], sums[..., k : 2 * k] + sums[..., 2 * k :], undefined=np.nan)
 
 
 def _mean_of_defined(values: Array) -> Array:
-    """Return the mean of the values that are not nan, over the last axis [...]; nan if all are nan."""
+    """Return the mean over the last axis of the values that are not nan; nan if all are nan."""
     import numpy as np
 
     defined = ~np.isnan(values)
@@ -120,7 +130,10 @@ def _mean_of_defined(values: Array) -> Array:
 
 
 def _weighted(sums: Array, k: int) -> Array:
-    """Return F1 weighted by support. Without any gold label, F1 is 0 if a label is predicted, and nan otherwise."""
+    """Return the mean F1 over labels, weighted by the number of examples that have the label in gold.
+
+    If no example has a gold label, the result is 0 if a label is predicted, and nan otherwise.
+    """
     import numpy as np
 
     support, f1 = sums[..., 2 * k :], _f1(sums, k)
@@ -135,7 +148,7 @@ def _micro(sums: Array, k: int) -> Array:
 
 
 def _mcc(sums: Array, k: int) -> Array:
-    """Return the k-class generalisation of the Matthews correlation coefficient (Gorodkin 2004), as in scikit-learn."""
+    """Return Matthews correlation coefficient, generalised to k classes (Gorodkin 2004) as in scikit-learn."""
     import numpy as np
 
     right, predicted, gold = sums[..., :k].sum(axis=-1), sums[..., k : 2 * k], sums[..., 2 * k :]
@@ -146,7 +159,10 @@ def _mcc(sums: Array, k: int) -> Array:
 
 
 def _products(gold: Array, predicted: Array) -> Array:
-    """Return the row (1, x, y, x², y², xy) of each example [n, 6]; x and y are centred to reduce rounding errors."""
+    """Return the row (1, x, y, x², y², xy) for each example, [n, 6].
+
+    x and y are the gold and the predicted value, both centred to reduce rounding errors.
+    """
     import numpy as np
 
     x, y = gold - gold.mean(), predicted - predicted.mean()
@@ -165,7 +181,7 @@ def _pearson(sums: Array) -> Array:
 
 
 def _ratio(above: Array, below: Array, undefined: float = 0.0) -> Array:
-    """Return above / below elementwise; `undefined` if the denominator is 0, like scikit-learn's zero_division."""
+    """Return above / below elementwise; where `below` is 0, the value is `undefined`."""
     import numpy as np
 
     out = np.full(np.broadcast_shapes(np.shape(above), np.shape(below)), undefined)

@@ -1,8 +1,8 @@
 """Statistics over seeds: means with t-intervals, effect sizes, and p-values corrected for multiple testing.
 
-A run's seed determines the head's initial weights, the order of the data and dropout. Scores vary between seeds by as
-much as published improvements (Dodge et al. 2020, arXiv 2002.06305). The interval of a mean over few seeds therefore
-needs a quantile of Student's t distribution, not 1.96.
+The seed of a fine-tuning run determines the classification head's initial weights, the order of the data and dropout.
+Scores vary between seeds by as much as published improvements (Dodge et al. 2020, arXiv 2002.06305). The interval of a
+mean over few seeds therefore needs a quantile of Student's t distribution, not 1.96.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """Return the mean of the finite values with its t-interval at LEVEL; None if no value is finite."""
+    """Return the mean of the finite values with its t-interval at the level LEVEL; None if no value is finite."""
     import numpy as np
     from scipy.special import stdtrit
 
@@ -48,7 +48,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 
 def cohens_d(differences: Sequence[float]) -> float | None:
-    """Return the paired effect size d_z (Cohen 1988): the mean of differences divided by their standard deviation.
+    """Return the paired effect size d_z (Cohen 1988): the mean of the differences divided by their standard deviation.
 
     Args:
         differences: The difference of two scores for each seed.
@@ -80,9 +80,9 @@ def probability_of_improvement(values: Sequence[float], base: Sequence[float]) -
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for multiple testing (Holm 1979), in the given order.
 
-    The correction controls the family-wise error rate: the probability that any true null hypothesis is rejected stays
-    below the level, whatever the dependence between the tests. It is written out here because scipy corrects for the
-    false discovery rate only.
+    The correction controls the family-wise error rate, that is, the probability that any true null hypothesis is
+    rejected. It holds for dependent tests too. It is implemented here because scipy corrects for the false discovery
+    rate only.
     """
     import numpy as np
 

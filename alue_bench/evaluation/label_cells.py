@@ -1,4 +1,4 @@
-"""The notation of several label names in one cell of a table.
+"""The notation of several label names in one cell of a table, for multi-label tasks.
 
 Names are separated by blanks, so that tables are easy to read. If a name contains a blank or begins with "[", the cell
 is a JSON list instead:
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 
 def join_labels(names: Iterable[str]) -> str:
-    """Return the text of a cell with these label names; empty if there are no names."""
+    """Return the text of a table cell that holds these label names; empty if there are no names."""
     listed = list(names)
     if all(name.split() == [name] and not name.startswith("[") for name in listed):
         return " ".join(listed)
@@ -22,7 +22,7 @@ def join_labels(names: Iterable[str]) -> str:
 
 
 def split_labels(cell: str) -> tuple[str, ...]:
-    """Return the names in a cell that `join_labels` made.
+    """Return the label names in the text of a table cell that `join_labels` made.
 
     Raises:
         ValueError: The cell begins with "[" but is not a JSON list of texts.

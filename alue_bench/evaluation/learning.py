@@ -1,17 +1,21 @@
-"""The test of a model's score against a baseline that ignores the text: has the model learnt anything?
+"""A test of whether a model has learnt anything: the comparison of its score with that of a baseline.
 
-Matching the score of a model that has learnt nothing is no achievement. Reports therefore recommend a setting, or say
-that it matches the score of others, only if the models in the comparison have learnt something.
+The baseline ignores the text and always predicts the same, such as the majority class. The baseline's score is called
+the trivial score.
 
-A model has learnt something if its score exceeds the trivial score (the baseline's) by more than the choice of examples
-explains. The bound is the one-sided 95 % bound of the difference between the two predictors, computed from the
-jackknife standard error on the same examples (Efron & Tibshirani 1993, chapter 11); each run records this standard
-error. Runs with several seeds share their examples, so that a mean over seeds has no smaller standard error. At least
-half of the seeds must exceed the bound. A confidence interval of the mean over seeds would answer another question: if
-one seed of three fails completely, the interval reaches down to the trivial score, although two models have learnt.
+A freezing setting is usually recommended because its score is as high as that of full fine-tuning. This means nothing
+if full fine-tuning has learnt nothing. Reports therefore make such statements only if the compared models have learnt
+something.
 
-The baseline predicts a constant. If classes are rare, random guesses may have a higher macro-F1. Exceeding the trivial
-score is therefore necessary for having learnt, but not sufficient.
+A model has learnt something if its score is significantly above the trivial score, in a one-sided test over examples at
+the 5 % level. The test uses the jackknife standard error of the difference between the two scores on the same examples
+(Efron & Tibshirani 1993, chapter 11); each run records this standard error. Runs with several seeds share their
+examples, so that a mean over seeds has no smaller standard error. With several seeds, at least half of the models must
+have learnt something. A confidence interval of the mean over seeds would answer another question: if one seed of three
+fails completely, the interval reaches down to the trivial score, although two models have learnt.
+
+If classes are rare, random guesses may have a higher macro-F1 than the constant baseline. A model that has learnt
+something must exceed the trivial score, but a model that exceeds it has not always learnt something.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trivial:
-    """The score on a split of a baseline that ignores the text."""
+    """The score of a baseline that ignores the text, on one split (the trivial score)."""
 
     score: float
     error: float
@@ -43,7 +47,9 @@ class Trivial:
 
 
 def trivial(train: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> Trivial:
-    """Return the baseline's score on a split, and the standard error of a model's difference from this score.
+    """Return the score on a split of a baseline that ignores the text.
+
+    The standard error of the difference between a model's score and the baseline's is returned with it.
 
     Args:
         train: The targets of the train split, in the form that `evaluation.metrics.metrics` takes.
@@ -75,31 +81,34 @@ def _error(train: Array, gold: Array, predicted: Array, labels: Labels, metric: 
 
 @dataclass(frozen=True)
 class Learning:
-    """The comparison of one setting's scores over seeds with the trivial score, that of the baseline."""
+    """The comparison of the scores of one freezing setting, over seeds, with the trivial score.
+
+    The trivial score is the score of a baseline that ignores the text.
+    """
 
     score: float
     """The mean score over seeds."""
     trivial: float
-    """The mean trivial score over seeds."""
+    """The mean score, over seeds, of the baseline that ignores the text."""
     bound: float
-    """The mean over seeds of the largest difference from the trivial score that chance explains."""
+    """The smallest difference from the baseline's score that is significant, as a mean over seeds."""
     above: int
-    """The number of seeds whose score exceeds the trivial score by more than chance explains."""
+    """The number of seeds whose score is significantly above the score of the baseline that ignores the text."""
     seeds: int
     """The number of seeds."""
 
     @property
     def shown(self) -> bool:
-        """True if at least half of the seeds learnt something."""
+        """True if the models of at least half of the seeds have learnt something."""
         return 2 * self.above >= self.seeds
 
     def sentence(self, strategy: str, split: str, over: str = "seed") -> str:
-        """Return a sentence about a setting that did not learn anything.
+        """Return a sentence that says that a freezing setting did not learn anything.
 
         Args:
-            strategy: The name of the setting.
-            split: The name of the split that is scored.
-            over: The word for a repetition of the setting, "seed" or "fold".
+            strategy: The name of the freezing setting.
+            split: The name of the split on which the scores were computed.
+            over: "seed" or "fold", the word for what the scores are averaged over.
         """
         said = f"{strategy} did not learn: its {split} score {self.score:.3f} is"
         trivial = f"above the trivial score {self.trivial:.3f}"
@@ -109,7 +118,7 @@ class Learning:
         return f"{said} not {trivial}{chance}"
 
     def as_dict(self) -> dict[str, float]:
-        """Return the comparison as JSON-like data."""
+        """Return the values of the comparison as a dict for JSON."""
         return {
             "score": self.score,
             "trivial_score": self.trivial,
@@ -120,17 +129,18 @@ class Learning:
 
 
 REMEDY = "try more data, more epochs or another --lr"
-"""The advice for a setting that did not learn anything."""
+"""The advice to users if a model did not learn anything."""
 
 
 def learning(scores: Sequence[float], trivials: Sequence[float], errors: Sequence[float]) -> Learning | None:
-    """Compare the scores of a setting with the trivial score.
+    """Compare the scores of a freezing setting with the trivial score, that of a baseline that ignores the text.
 
     Args:
         scores: The score for each seed. An undefined score, such as the correlation of constant predictions, counts as
             the trivial score.
         trivials: The trivial score for each seed; nan if it was not recorded.
-        errors: The standard error for each seed. A standard error that is undefined or was not recorded counts as 0.
+        errors: The standard error, over examples, of the difference between the two scores, for each seed. A standard
+            error that is undefined or was not recorded counts as 0.
 
     Returns:
         The comparison; None if no trivial score was recorded.

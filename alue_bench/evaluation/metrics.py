@@ -1,14 +1,14 @@
-"""The metrics, computed by scikit-learn and scipy.
+"""The metrics of predictions, computed by scikit-learn and scipy.
 
 All variants of F1 are logged, because published tables often do not say which one they report. Quotients of the form
 0/0 are treated as follows:
 
-- F1 of a class that occurs neither in the gold labels nor in the predictions is undefined. It is not among the metrics,
-  and the macro average is the mean over the other classes. This is scikit-learn's convention for `f1_score` without
-  `labels`, by which shared tasks and leaderboards score. In multi-label tasks scikit-learn counts such a label as 0;
-  here it is left out too.
-- F1 over no class at all (a multi-label split without any gold or predicted label) is nan, and so is the correlation of
-  a constant.
+- F1 of a class that occurs neither in the gold labels nor in the predictions is undefined. It is left out of the
+  metrics, and macro-F1 is the mean over the other classes. scikit-learn's `f1_score` does the same if `labels` is not
+  given, and so do shared tasks and leaderboards. In multi-label tasks scikit-learn counts such a label as 0; here it is
+  left out too.
+- The mean F1 of a multi-label split without any gold or predicted label is nan. The correlation is nan if all gold
+  values, or all predictions, are equal.
 - Matthews correlation coefficient is 0 if all gold labels, or all predictions, are of one class, as in scikit-learn.
 - The Jaccard index of an example without gold and predicted labels is 1.
 """
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels: Labels) -> dict[str, float]:
-    """Compute all metrics for the kind of task, such as multi-label; return them by name.
+    """Return all metrics that suit the kind of task (such as multi-label classification), by name.
 
     Args:
-        gold: The gold targets: class indices [n], 0 and 1 for each label of a multi-label task [n, labels], or numbers
-            of a regression [n].
+        gold: The gold targets: class indices [n]; for a multi-label task 0 or 1 for each label, [n, labels]; for a
+            regression numbers, [n].
         predicted: The predicted targets, in the same form.
         labels: The label space.
 
     Returns:
-        The metrics of `METRICS` in `alue_bench.contract.task`, and f1_class_* for each label that occurs in the gold
-        labels or the predictions. Undefined metrics are nan; see the module's docstring.
+        The metrics that are listed in `alue_bench.contract.task.METRICS`, and f1_class_NAME for each label that occurs
+        in the gold labels or the predictions. Undefined metrics are nan.
     """
     if labels.kind is TargetKind.REGRESSION:
         return _correlations(gold, predicted)
@@ -63,9 +63,9 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
 
 
 def trivial_metrics(train: np.ndarray[Any, Any], gold: np.ndarray[Any, Any], labels: Labels) -> dict[str, float]:
-    """Return the metrics of a baseline that ignores the text; see `trivial_predictions`.
+    """Return the metrics of a baseline that ignores the text, such as the majority class; see `trivial_predictions`.
 
-    The baseline of a regression is a constant, which explains nothing; its correlations count as 0.
+    In a regression the baseline predicts a constant. Its correlations are undefined and are returned as 0.
 
     Args:
         train: The targets of the train split, in the form that `metrics` takes.
@@ -81,9 +81,8 @@ def trivial_metrics(train: np.ndarray[Any, Any], gold: np.ndarray[Any, Any], lab
 def trivial_predictions(train: np.ndarray[Any, Any], count: int, labels: Labels) -> np.ndarray[Any, Any]:
     """Return the predictions of a baseline that ignores the text (majority class or mean).
 
-    It predicts the most frequent label of the train split; for a regression the mean; for a multi-label task each label
-    whose share of the train examples is above the task's threshold, as a model decides that has learnt only the
-    frequencies of labels.
+    The prediction is the most frequent label of the train split, or in a regression the mean. In a multi-label task it
+    is every label whose relative frequency in the train split is above the task's decision threshold for probabilities.
 
     Args:
         train: The targets of the train split, in the form that `metrics` takes.

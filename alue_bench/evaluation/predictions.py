@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 
 def decide(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[Any, Any]:
-    """Convert logits into predicted targets.
+    """Convert logits into predictions: class indices, 0 and 1 for each label, or numbers.
 
     Args:
         logits: The logits of n examples, [n, outputs].
         labels: The label space.
 
     Returns:
-        Class indices [n]; for a multi-label task 0 and 1 for each label [n, labels]; for a regression numbers [n].
+        The class indices, [n]; for a multi-label task 0 or 1 for each label, [n, labels]; for a regression numbers,
+        [n].
     """
     import numpy as np
     from scipy.special import expit
@@ -37,7 +38,7 @@ def decide(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[Any, Any]
 
 
 def probabilities(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[Any, Any]:
-    """Return the probability of each label, [n, labels]; for a regression the predicted number, [n, 1]."""
+    """Return each label's probability for n examples, [n, labels]; for a regression the predicted number, [n, 1]."""
     from scipy.special import expit, softmax
 
     if labels.kind is TargetKind.REGRESSION:
@@ -50,7 +51,7 @@ def probabilities(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[An
 def predictions_table(
     ids: list[str], gold: np.ndarray[Any, Any] | None, logits: np.ndarray[Any, Any], labels: Labels
 ) -> Predictions:
-    """Return a table of predictions with the names of gold and predicted labels, and a score for each label.
+    """Return a table of predictions, with the names of gold and predicted labels and a score for each label.
 
     Args:
         ids: The identifiers of the n examples.
@@ -69,7 +70,7 @@ def predictions_table(
 
 @dataclass(frozen=True)
 class Targets:
-    """The content of a table of predictions as arrays, in the form that `evaluation.metrics.metrics` takes."""
+    """The gold and predicted labels in a table of predictions, as arrays that `evaluation.metrics.metrics` takes."""
 
     ids: np.ndarray[Any, Any]
     gold: np.ndarray[Any, Any]
@@ -78,14 +79,14 @@ class Targets:
 
 
 def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
-    """Convert a table of predictions, as `predictions_table` makes it and runs record it, into arrays.
+    """Convert a recorded table of predictions into arrays of gold and predicted labels.
 
     Args:
         table: A table with the columns id, gold, prediction, and score_LABEL for each label.
         multilabel: Whether a cell holds several label names, joined as in `label_cells`.
 
     Raises:
-        DataError: A cell names a label that has no score column, or cannot be divided into labels.
+        DataError: A gold or predicted label has no column score_LABEL, or a cell cannot be divided into label names.
     """
     import numpy as np
 

@@ -1,16 +1,17 @@
 """The corrected resampled t-test, for differences over the folds of a cross-validation.
 
-The scores of J folds are not independent: the train rows of any two folds overlap, and with repeats the test rows do
-too. The plain t-test treats them as independent, underestimates the variance of their mean, and finds differences where
-there are none. Nadeau and Bengio (2003, Inference for the Generalization Error, Machine Learning 52, section 4) replace
-the factor 1/J of the variance by 1/J + n_test/n_train:
+The scores of J folds are not independent: any two folds share train examples and, if the cross-validation is repeated,
+test examples too. The plain t-test assumes independent scores. It therefore underestimates the variance of the mean,
+and finds differences where there are none. Nadeau and Bengio (2003, Inference for the Generalization Error, Machine
+Learning 52, section 4) replace the factor 1/J of the variance by 1/J + n_test/n_train:
 
     t = mean(d) / sqrt((1/J + n_test/n_train) * s²),   J - 1 degrees of freedom
 
-for the differences d of J folds with variance s². Bouckaert and Frank (2004) recommend the same for repeated
-cross-validation. The correction assumes a correlation between folds of n_test / (n_test + n_train), which is a rule of
-thumb: the true correlation is unknown and cannot be estimated without bias. The test asks whether the difference would
-remain after training on other rows of the same kind. It needs the scores only, no predictions.
+Here d are the differences of the J folds, s² is their variance, and n_test and n_train are the numbers of test and
+train examples. Bouckaert and Frank (2004) recommend the same for repeated cross-validation. The correction assumes a
+correlation between folds of n_test / (n_test + n_train). This is a rule of thumb: the true correlation is unknown and
+cannot be estimated without bias. The test asks whether the difference would remain after training on other examples of
+the same kind. It only needs the scores, no predictions.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from alue_bench.evaluation.significance import POWER
 
 @dataclass(frozen=True, kw_only=True)
 class CorrectedResampled:
-    """The result of a test whether the mean difference of scores over folds is zero."""
+    """The result of the corrected resampled t-test of whether the mean difference of scores over folds is zero."""
 
     difference: float
     half_width: float
-    """Half the width of the difference's confidence interval at LEVEL."""
+    """Half the width of the difference's confidence interval at the confidence level LEVEL."""
     p_value: float
     """The two-sided p-value; nan if all differences are the same and not zero."""
     degrees: int
     """The degrees of freedom."""
     folds: int
-    """The number of folds, over all repeats."""
+    """The number of folds, summed over all repeats of the cross-validation."""
     error: float
     """The corrected standard error of the mean difference."""
 
     def detectable(self, *, tests: int = 1) -> float:
-        """Return the smallest difference that the test finds with POWER, with these folds.
+        """Return the smallest true difference that the test, with these folds, would find with the probability POWER.
 
         Args:
             tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
@@ -54,11 +55,11 @@ class CorrectedResampled:
 
 
 def corrected_resampled_test(differences: Sequence[float], test_share: float) -> CorrectedResampled:
-    """Test whether the mean of differences over folds is zero.
+    """Test whether the mean difference over folds is zero, by the corrected resampled t-test.
 
     Args:
         differences: The difference of two scores in each fold, [folds].
-        test_share: The number of test rows of a fold, divided by the number of its train rows.
+        test_share: The number of test examples of a fold divided by the number of its train examples.
 
     Raises:
         ValueError: There are fewer than two folds.
@@ -78,11 +79,11 @@ def corrected_resampled_test(differences: Sequence[float], test_share: float) ->
 
 
 def estimate_over_folds(values: Sequence[float], test_share: float) -> Estimate | None:
-    """Return the mean of the finite values of folds with its corrected interval at LEVEL; None if none is finite.
+    """Return the mean of the finite values over folds with its corrected confidence interval; None if none is finite.
 
     Args:
         values: The score of each fold, [folds].
-        test_share: The number of test rows of a fold, divided by the number of its train rows.
+        test_share: The number of test examples of a fold divided by the number of its train examples.
     """
     from scipy.special import stdtrit
 
@@ -94,7 +95,12 @@ def estimate_over_folds(values: Sequence[float], test_share: float) -> Estimate 
 
 
 def _mean_and_error(values: Sequence[float], test_share: float) -> tuple[float, float]:
-    """Return the mean of values over folds, and its corrected standard error."""
+    """Return the mean of the values over folds, and the mean's corrected standard error.
+
+    Args:
+        values: The value of each fold, [folds].
+        test_share: The number of test examples of a fold divided by the number of its train examples.
+    """
     import numpy as np
 
     if len(values) < 2:

@@ -2,21 +2,21 @@
 
 A difference between two mean scores is uncertain for two reasons: other seeds would have given other models, and other
 test examples would have given other scores. The scores form a table of seeds × examples with two crossed random
-factors, because the models of all seeds predict the same examples. `crossed_test` is the test for this table. Reports
-show its verdict:
+factors, because the models of all seeds predict the same examples. `crossed_test` is the test for this table, and
+reports state its result. It is based on the model
 
     difference of seed s on example i  =  difference + seed effect + example effect + rest
 
-Its variance components come from the two-way analysis of variance without replication (Searle, Casella & McCulloch
-1992), and its degrees of freedom from Satterthwaite (1946). The jackknife gives per-example values of metrics that are
-not means, such as macro-F1. A test that treats seeds × examples as independent observations finds differences where
-there are none.
+The variance components come from the two-way analysis of variance without replication (Searle, Casella & McCulloch
+1992), and the degrees of freedom from Satterthwaite (1946). For metrics that are not means, such as macro-F1, the
+jackknife gives a value for each example. A test that treats all seeds × examples scores as independent observations
+finds differences where there are none.
 
 Tests over examples alone, or over seeds alone, answer other questions. `approximate_randomisation` (Noreen 1989; Dror
 et al. 2018) tests whether *these trained models* differ on other examples. `paired_bootstrap` (Efron & Tibshirani 1993;
-Koehn 2004; with resampled seeds: Sellam et al. 2022) gives intervals without a normal approximation. If it resamples
-seeds it needs many of them: with three seeds it underestimates their variance by a third and does not correct for this
-as a t quantile would.
+Koehn 2004; with resampled seeds: Sellam et al. 2022) gives intervals without a normal approximation. A bootstrap that
+resamples seeds needs many seeds: with three seeds it underestimates the variance over seeds by a third, and does not
+correct for this as a t quantile would.
 """
 
 from __future__ import annotations
@@ -35,24 +35,25 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 POWER = 0.8
-"""The power (probability of finding a true difference) that proposed numbers of seeds must have (Card et al. 2020)."""
+"""The power (probability of finding a true difference) that a test must have with the number of seeds that is proposed
+to the user (Card et al. 2020)."""
 FEWEST_SEEDS = 3
-"""The smallest number of seeds for a verdict. With two seeds the variance between seeds is known so imprecisely that
-the test's false-positive rate is about twice the nominal one; with three or more it is not
-(tests/test_significance.py)."""
+"""The smallest number of seeds with which a difference is called significant or not. With two seeds the variance
+between seeds is known so imprecisely that the test's false-positive rate is about twice the nominal one; with three or
+more it is not (tests/test_significance.py)."""
 MOST_SEEDS = 200
-"""The largest number of seeds that is proposed."""
+"""The largest number of seeds that is proposed to the user."""
 CHUNK = 2**21
-"""The largest number of elements in an array of resamples."""
+"""The largest number of elements in an array of resampled values; resamples are computed in portions of this size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crossed:
-    """The result of a test whether two systems, with the same seeds and examples, differ in their mean scores."""
+    """The result of a test of whether two systems, with the same seeds and examples, differ in their mean scores."""
 
     difference: float
     half_width: float
-    """Half the width of the difference's confidence interval at LEVEL."""
+    """Half the width of the difference's confidence interval at the confidence level LEVEL."""
     p_value: float
     """The two-sided p-value; nan if nothing varies and the difference is not zero."""
     degrees: float
@@ -62,15 +63,15 @@ class Crossed:
     examples: int
     """The number of examples."""
     seed_variance: float
-    """The variance component of seeds: the variance of effects that a seed has on all examples alike."""
+    """The variance component of seeds: the variance of the effect that a seed has on all examples alike."""
     example_variance: float
-    """The variance component of examples: the variance of effects that an example has for all seeds alike."""
+    """The variance component of examples: the variance of the effect that an example has for all seeds alike."""
     rest_variance: float
     """The remaining variance component: the variance that is specific to one seed on one example."""
 
     @property
     def seed_share(self) -> float | None:
-        """The fraction of the mean difference's variance that more seeds would reduce; None if there is no variance."""
+        """The fraction of the mean difference's variance that more seeds would reduce; None if the variance is 0."""
         by_seed = self.seed_variance / self.seeds + self.rest_variance / (self.seeds * self.examples)
         whole = by_seed + self.example_variance / self.examples
         return by_seed / whole if whole > 0 else None
@@ -80,7 +81,7 @@ def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> Crosse
     """Test the difference between the mean scores of two systems over seeds and examples.
 
     Args:
-        values: The results of one system, one for each seed; at least two seeds.
+        values: The results of one system for each seed; at least two seeds.
         base: The results of the other system, for the same seeds in the same order. All results are on the same
             examples in the same order.
 
@@ -95,11 +96,14 @@ def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> Crosse
 
 
 def crossed_test_of(scores: Array, table: Array) -> Crossed:
-    """Test the difference between the mean scores of two systems like `crossed_test`, but from computed differences.
+    """Test the difference between the mean scores of two systems, given the differences for seeds and examples.
+
+    The test is the one of `crossed_test`.
 
     Args:
         scores: The difference of the scores for each seed, [seeds].
-        table: The differences of the pseudo-values for each seed and example, [seeds, examples].
+        table: The difference of the two systems' jackknife pseudo-values (see `Additive.pseudo_values`) for each seed
+            and example, [seeds, examples].
 
     Raises:
         ValueError: There are fewer than two seeds or fewer than two examples.
@@ -139,13 +143,13 @@ def crossed_test_of(scores: Array, table: Array) -> Crossed:
 def _satterthwaite(
     of_seeds: float, of_examples: float, of_rest: float, squares: float, seeds: int, examples: int
 ) -> float:
-    """Return the degrees of freedom of a sum of mean squares (Satterthwaite 1946), at least `seeds` - 1.
+    """Return the degrees of freedom of a sum of mean squares by Satterthwaite (1946); at least `seeds` - 1.
 
     Args:
         of_seeds: The mean square of seeds.
         of_examples: The mean square of examples.
-        of_rest: The mean square of the rest.
-        squares: The sum of mean squares, of_seeds + of_examples - of_rest, but at least either of the first two.
+        of_rest: The mean square of the residuals.
+        squares: The sum of_seeds + of_examples - of_rest, but at least the larger one of of_seeds and of_examples.
         seeds: The number of seeds.
         examples: The number of examples.
     """
@@ -158,13 +162,13 @@ def _satterthwaite(
 
 
 def power(observed: Crossed, difference: float, seeds: int, *, tests: int = 1) -> float:
-    """Return the probability that the crossed test finds a true difference of a given size.
+    """Return the probability that `crossed_test` finds a true difference of the given size.
 
     The result is rough if the variance components were estimated from few seeds.
 
     Args:
-        observed: A test whose variance components are used.
-        difference: The true difference.
+        observed: The result of a test, whose variance components are used.
+        difference: The true difference between the mean scores.
         seeds: The number of seeds.
         tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
     """
@@ -174,11 +178,13 @@ def power(observed: Crossed, difference: float, seeds: int, *, tests: int = 1) -
 
 
 def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int | None:
-    """Return the smallest number of seeds, above the present one, with which a difference is found with POWER.
+    """Return the smallest number of seeds with which `crossed_test` finds a true difference with probability POWER.
+
+    Only numbers above the number of seeds of `observed` are considered.
 
     Args:
-        observed: A test whose variance components are used.
-        difference: The true difference.
+        observed: The result of a test, whose variance components are used.
+        difference: The true difference between the mean scores.
         tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
 
     Returns:
@@ -195,10 +201,10 @@ def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int
 
 
 def detectable(observed: Crossed, *, tests: int = 1) -> float:
-    """Return the smallest difference that the test finds with POWER, with the present number of seeds.
+    """Return the smallest true difference that `crossed_test` would find with probability POWER, with these seeds.
 
     Args:
-        observed: A test whose variance components and number of seeds are used.
+        observed: The result of a test, whose variance components and number of seeds are used.
         tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
     """
     import numpy as np
@@ -209,7 +215,7 @@ def detectable(observed: Crossed, *, tests: int = 1) -> float:
 
 
 def _powers(observed: Crossed, difference: float, seeds: Array, tests: int) -> Array:
-    """Return the power of the test for each number of seeds in `seeds`, from the noncentral t distribution."""
+    """Return the power of `crossed_test` for each number in `seeds`, by the noncentral t distribution."""
     import numpy as np
     from scipy.special import nctdtr
 
@@ -219,7 +225,10 @@ def _powers(observed: Crossed, difference: float, seeds: Array, tests: int) -> A
 
 
 def _expected(observed: Crossed, seeds: Array, tests: int) -> tuple[Array, Array, Array]:
-    """Return the standard error, degrees of freedom and critical value of t for each number of seeds in `seeds`."""
+    """Return the expected standard error, degrees of freedom and critical t of `crossed_test`.
+
+    Each of the three arrays has a value for each number of seeds in `seeds`.
+    """
     import numpy as np
     from scipy.special import stdtrit
 
@@ -241,7 +250,7 @@ class Bootstrapped:
 
     difference: float
     interval: tuple[float, float]
-    """The percentile interval at LEVEL."""
+    """The percentile interval of the difference, at the confidence level LEVEL."""
     p_value: float
     """The two-sided p-value, from the bootstrap distribution shifted to zero."""
 
@@ -259,11 +268,11 @@ def paired_bootstrap(
     Examples are drawn with replacement, the same ones for all runs.
 
     Args:
-        values: The results of one system, one for each seed.
+        values: The results of one system for each seed.
         base: The results of the other system, for the same seeds in the same order, on the same examples.
         resamples: The number of resamples.
-        seed: The seed of the draws.
-        resample_seeds: Whether the systems' seeds are drawn with replacement too.
+        seed: The seed of the random generator.
+        resample_seeds: Whether seeds are drawn with replacement too, not only examples.
     """
     import numpy as np
 
@@ -297,16 +306,16 @@ def paired_bootstrap(
 def approximate_randomisation(
     values: Sequence[Additive], base: Sequence[Additive], *, resamples: int = 10_000, seed: int = 0
 ) -> float:
-    """Return the two-sided p-value, over examples, of a difference between these trained models.
+    """Return the two-sided p-value, over examples, of the difference between the scores of two sets of trained models.
 
-    If the two systems were alike, it would not matter which of them made which prediction. The predictions for each
-    example are therefore exchanged with probability 1/2, for all seeds together.
+    The null hypothesis is that the two systems are exchangeable. To simulate it, the two systems' predictions for an
+    example are exchanged with probability 1/2, for all seeds together.
 
     Args:
-        values: The results of one system, one for each seed.
+        values: The results of one system for each seed.
         base: The results of the other system, for the same seeds in the same order, on the same examples.
         resamples: The number of random exchanges.
-        seed: The seed of the draws.
+        seed: The seed of the random generator.
     """
     import numpy as np
 
@@ -337,10 +346,10 @@ def _mean_difference(values: Sequence[Additive], base: Sequence[Additive]) -> fl
 
 
 def _distinct(systems: Sequence[Additive]) -> tuple[list[Array], Array]:
-    """Group the examples whose rows are the same in all systems.
+    """Group the examples so that, in each system, all examples of a group have the same row of numbers.
 
-    Drawing from u groups according to their sizes is equivalent to drawing n examples, and u is small: with two labels
-    and one seed there are at most eight groups.
+    Drawing n examples is equivalent to drawing from the u groups in proportion to their sizes, and u is small: with two
+    labels and one seed there are at most eight groups. p is the length of a row.
 
     Returns:
         Each system's rows for the u groups, [u, p], and the sizes of the groups, [u].

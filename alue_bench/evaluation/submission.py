@@ -12,17 +12,17 @@ from alue_bench.evaluation.label_cells import split_labels
 
 
 def submission_text(task: Task, ids: Sequence[str], predicted: Sequence[str], rows: Sequence[Example]) -> str:
-    """Return the content of a task's submission file, whose lines end with line feeds.
+    """Return the content of a leaderboard's submission file; its lines end with line feeds.
 
     Args:
-        task: The task.
+        task: The task, which declares the format of the file.
         ids: The identifiers of the examples that were predicted.
         predicted: The predicted label (or number, for a regression) of each example, as text. Several labels of an
             example are joined as in `label_cells`.
-        rows: All rows of the official file.
+        rows: All examples of the official test file.
 
     Raises:
-        DataError: The identifiers are not those of the rows in the same order, a prediction is not a label of the task,
+        DataError: `ids` are not the identifiers of `rows` in the same order, a prediction is not a label of the task,
             or the task declares no submission file.
     """
     submission = _declared(task)
@@ -63,7 +63,7 @@ def _check_rows(task: str, ids: Sequence[str], rows: Sequence[Example]) -> None:
 
 
 def _cells(value: str, labels: Labels, submission: Submission) -> list[str]:
-    """Return the cells of the submission file for one prediction, `value`.
+    """Return the fields of the submission file that one prediction, `value`, fills.
 
     Raises:
         ValueError: The prediction does not belong to the label space.

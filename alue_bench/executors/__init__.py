@@ -1,1 +1,1 @@
-"""The execution of a plan: its runs one after the other in this process, or distributed to worker processes."""
+"""The execution of the runs of a plan: one after the other in this process, or distributed to worker processes."""

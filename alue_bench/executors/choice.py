@@ -1,4 +1,4 @@
-"""The choice of the executor of a plan's runs, which is built in or comes from a plugin."""
+"""The choice of an executor, which executes the runs of a plan. Executors are built in or come from plugins."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The progress of runs, read from their heartbeats in the store.
+"""The progress of runs, read from their heartbeats in the MLflow store.
 
-It serves executors whose workers cannot send their progress directly. A heartbeat is a tag that a running process
-rewrites regularly. An invocation is one execution of a command, including its worker processes.
+Executors whose workers cannot send their progress directly use this module. A heartbeat is a tag of an MLflow run that
+the process executing the run rewrites regularly. An invocation is one execution of a command, including its workers.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from alue_bench.tracking.liveness import HEARTBEAT, steps_of
 
 
 class HeartbeatPoller:
-    """A reader of the store that reports the start and the progress of an invocation's runs."""
+    """A reader of the MLflow store that reports which runs of an invocation have started, and their progress.
+
+    An invocation is one execution of a command, including its worker processes.
+    """
 
     def __init__(self, assignment: Assignment) -> None:
-        """Store the address of the tracking store and the id of the invocation.
+        """Take the address of the MLflow store and the id of the invocation from an assignment.
 
         Args:
-            assignment: An assignment of the invocation, any one, since all have the same address and id.
+            assignment: Any group of runs that the invocation sends to a worker; all have the same address and id.
         """
         self._store = assignment.tracking_uri, assignment.experiment
         self._connection: Connection | None = None
@@ -29,7 +32,7 @@ class HeartbeatPoller:
     def reports(self) -> list[Report]:
         """Return reports on the runs that have started since the last call, and on the progress of all running runs.
 
-        If the store does not answer, the list is empty, and a later call reports on the runs.
+        If the MLflow store does not answer, the list is empty, and a later call reports on these runs.
         """
         try:
             self._connection = self._connection or connect(*self._store)

@@ -13,8 +13,8 @@ from alue_bench.tracking.claims import Held
 from alue_bench.tracking.recording import Recorder
 
 RETURN_S = 2.0
-"""The seconds between two checks of the runs that other invocations (executions of a command) are executing. They are
-checked when no other runs of the plan are left."""
+"""The seconds between two checks whether other invocations (executions of a command) have finished the runs of this
+plan that they are executing. The checks begin when no other runs of the plan are left."""
 
 
 def execute_plan(
@@ -28,12 +28,13 @@ def execute_plan(
 ) -> list[Outcome]:
     """Execute the runs of a plan that are not finished yet.
 
-    If another invocation is executing a run, this plan continues with other runs. At the end it waits for that
-    invocation, and executes the run itself if the other invocation stops without finishing it.
+    Another invocation (execution of a command) may be executing one of the runs. Then the other runs of the plan are
+    executed first. At the end, this function waits for the other invocation, and executes the run if the other
+    invocation stops without finishing it.
 
     Args:
         plan: The plan.
-        recorder: The recorder, with the parent run open.
+        recorder: The recorder of the runs in MLflow; the plan's parent run must be open.
         registry: The declarations of the installed plugins.
         observer: The receiver of progress, outcomes and warnings.
         rerun: Whether to execute finished runs again.
@@ -80,7 +81,7 @@ def execute_plan(
 def units(plan: Plan) -> list[list[PlannedRun]]:
     """Group the runs that test the same trained model, and return the groups in the plan's order.
 
-    For example, the test on a diagnostic set shares the training of another task.
+    For example, a diagnostic task has no train split; its run tests the model that was trained for another task.
     """
     by_training: dict[str, list[PlannedRun]] = {}
     for planned in plan.runs:
@@ -89,7 +90,7 @@ def units(plan: Plan) -> list[list[PlannedRun]]:
 
 
 def waiting_for(later: list[list[PlannedRun]]) -> str:
-    """Return a message for the user that the plan waits for another invocation.
+    """Return a message for the user that the plan waits for another invocation (execution of a command).
 
     Args:
         later: The groups of runs that the other invocation is executing.

@@ -1,4 +1,4 @@
-"""The outcomes of planned runs, the observers that receive them, and their aggregates."""
+"""The outcomes of planned runs, the observers that receive these outcomes, and the outcomes' aggregated metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Status = Literal["finished", "reused", "failed"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a planned run."""
+    """The outcome of a planned run: status, MLflow run and metrics."""
 
     planned: PlannedRun
     status: Status
@@ -48,7 +48,7 @@ class Observer(Protocol):
 
 
 class Interrupted(BaseException):
-    """The exception that the user interrupted a plan; it holds the outcomes so far."""
+    """The exception that is raised if the user interrupts a plan; it holds the outcomes so far."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:
         """Store the outcomes so far."""
@@ -95,14 +95,14 @@ def in_reading_order(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tracking_uri: str) -> dict[str, Any]:
     """Return the content of the JSON output (`--json`), which is also an artifact of the plan's MLflow parent run.
 
-    Undefined scores are null, since JSON has no nan. The runs are listed in the plan's order. If that order was chosen
-    for the execution, they are sorted as by `in_reading_order` instead.
+    Undefined scores are null, since JSON has no nan. The runs are listed in the plan's order. But if the plan orders
+    its runs for the workers (`Plan.order_matters`), they are listed in the order of `in_reading_order`.
 
     Args:
         outcomes: The outcomes in the plan's order.
         plan: The plan.
         experiment: The MLflow experiment.
-        tracking_uri: The store's address.
+        tracking_uri: The address of the MLflow store.
     """
     listed = in_reading_order(outcomes) if plan.order_matters else outcomes
     specs = [planned.spec for planned in plan.runs]

@@ -16,15 +16,19 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from multiprocessing.connection import Connection, wait
 
 from alue_bench.contract.errors import AlueBenchError, DeviceLostError
 from alue_bench.contract.executor import Assignment, Event, Lost, Resources, Returned
 from alue_bench.measure.environment import RUNS_PER_GPU
 from alue_bench.messages.redaction import redact
+from alue_bench.training.device.hardware import Hardware
 
 GRACE_S = 15.0
 """The seconds between SIGTERM and SIGKILL for a worker, in which it can record the end of its run."""
+SLICE = "MIG-"
+"""The beginning of the identifier of a slice of an NVIDIA GPU that is divided by MIG."""
 DEVICE_LOST = 75
 """The exit code of a worker that can no longer use its GPU; a new process may be able to use it."""
 
@@ -32,39 +36,70 @@ DEVICE_LOST = 75
 def start(resources: Resources) -> ProcessPool:
     """Return a pool with one worker for each concurrent run; the GPUs are distributed evenly among the workers."""
     jobs = resources.jobs or 1
-    if resources.device != "cuda":
-        return ProcessPool([environment_of(None, jobs)] * jobs)
-    gpus = visible_gpus()
+    hardware = Hardware(resources.device)
+    if not hardware.accelerated:
+        return ProcessPool([environment_of({}, jobs)] * jobs)
+    gpus = gpu_environments(hardware, resources.gpu)
     shares = {RUNS_PER_GPU: str(-(-jobs // len(gpus)))} if jobs > len(gpus) else {}
     return ProcessPool([environment_of(gpus[place % len(gpus)], jobs) | shares for place in range(jobs)])
 
 
-def visible_gpus() -> list[str]:
-    """Return the identifiers of the usable GPUs in the form that CUDA_VISIBLE_DEVICES needs."""
-    import torch
+def gpu_environments(hardware: Hardware, only: int | None = None) -> list[dict[str, str]]:
+    """Return, for each GPU that workers may use, the environment variables that show a worker this GPU alone.
 
-    there = torch.cuda.device_count()
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    Args:
+        hardware: The kind of accelerator.
+        only: The number of the only GPU to use; None for all that this process sees.
+    """
+    variables = visibility_variables(hardware)
+    if not variables:  # a machine has only one Apple GPU, which all workers share
+        return [{}]
+    gpus = visible_gpus(hardware)
+    chosen = gpus if only is None else gpus[only : only + 1]
+    return [dict.fromkeys(variables, gpu) for gpu in chosen]
+
+
+def visibility_variables(hardware: Hardware) -> tuple[str, ...]:
+    """Return the environment variables with the list of GPUs that a process sees, the decisive one first.
+
+    On AMD GPUs, HIP_VISIBLE_DEVICES selects from the GPUs that ROCR_VISIBLE_DEVICES leaves, and goes before
+    CUDA_VISIBLE_DEVICES, which means the same. If the user has set the latter, both are set, so that programs that
+    compare them find no contradiction.
+    """
+    if hardware.is_rocm:
+        return ("HIP_VISIBLE_DEVICES", *(["CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in os.environ else []))
+    return {"cuda": ("CUDA_VISIBLE_DEVICES",), "xpu": ("ZE_AFFINITY_MASK",)}.get(hardware.name, ())
+
+
+def visible_gpus(hardware: Hardware) -> list[str]:
+    """Return the identifiers of the usable GPUs: numbers, UUIDs, or the UUIDs of MIG slices of NVIDIA GPUs.
+
+    The identifiers are those of `visibility_variables`, or numbers if the user has set none of these.
+    """
+    given = next((os.environ[name] for name in visibility_variables(hardware) if name in os.environ), None)
     if given is None:
-        return [str(number) for number in range(there)]
+        return [str(number) for number in range(hardware.count)]
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    if names and names[0].startswith(SLICE):
+        # A process sees only the first slice of the list. A worker that is given another one alone sees that one.
+        return list(takewhile(lambda name: name.startswith(SLICE), names))
     # CUDA ignores the list from the first missing GPU on, for example in a container whose image names more GPUs than
     # its machine has.
-    return [name.strip() for name in given.split(",") if name.strip()][:there]
+    return names[: hardware.count]
 
 
-def environment_of(device: str | None, jobs: int) -> dict[str, str]:
+def environment_of(gpu: Mapping[str, str], jobs: int) -> dict[str, str]:
     """Return the environment variables that give a worker its device and its number of threads.
 
     The workers share the cores evenly, unless the user has set OMP_NUM_THREADS, which then applies to each worker.
 
     Args:
-        device: The identifier of the worker's GPU, as in CUDA_VISIBLE_DEVICES; None for the CPU.
+        gpu: The environment variables that show the worker its GPU alone; empty for the CPU.
         jobs: The number of workers on this machine.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // jobs))
-    variables = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
-    return variables | ({"CUDA_VISIBLE_DEVICES": device} if device is not None else {})
+    return {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads, **gpu}
 
 
 @dataclass
@@ -90,7 +125,7 @@ class ProcessPool:
         return self._idle_place() is not None
 
     def submit(self, assignment: Assignment) -> None:
-        """Send an assignment to an idle worker, and start the worker's process if it is not running."""
+        """Send an assignment (a group of runs) to an idle worker, whose process is started if it is not running."""
         place = self._idle_place()
         assert place is not None
         worker = self._workers.get(place)

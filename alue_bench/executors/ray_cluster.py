@@ -35,11 +35,12 @@ from alue_bench.measure.environment import RUNS_PER_GPU
 from alue_bench.messages.display import first_line
 from alue_bench.messages.extras import install_command
 from alue_bench.messages.redaction import redact
+from alue_bench.training.device.hardware import Hardware
 
 GRACE_S = 15.0
 """The seconds between the cancelling and the killing of a task, in which it can record the end of its run."""
 LOOK_S = 5.0
-"""The seconds between two queries of the store for the progress of runs."""
+"""The seconds between two queries of the MLflow store for the progress of runs."""
 
 TRAVELS = ("ALUE_BENCH_", "MLFLOW_", "HF_", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")
 """The prefixes of the names of the environment variables that are passed to workers. Some may hold passwords. They are
@@ -51,9 +52,11 @@ def start(resources: Resources) -> RayPool:
 
     Raises:
         UnavailableError: Ray is not installed, or its cluster does not answer.
-        UsageError: The cluster has fewer GPUs than a run needs, or --gpus-per-run was given although the runs compute
-            on the CPU.
+        UsageError: The cluster has fewer GPUs than a run needs, a GPU is named, or --gpus-per-run was given although
+            the runs compute on the CPU.
     """
+    if resources.gpu is not None:
+        raise UsageError(f"--device cuda:{resources.gpu} names a GPU, but Ray chooses the GPUs; use --device cuda")
     try:
         import ray
     except ImportError as error:
@@ -78,7 +81,7 @@ def start(resources: Resources) -> RayPool:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end the process at once
     gpus = 0.0
-    if resources.device == "cuda":
+    if Hardware(resources.device).accelerated:
         gpus = 1.0 if resources.gpus_per_run is None else resources.gpus_per_run
         if ray.cluster_resources().get("GPU", 0) < gpus:
             raise UsageError(f"the Ray cluster has no node with {gpus:g} GPUs for a run; add one, or use --device cpu")
@@ -88,7 +91,10 @@ def start(resources: Resources) -> RayPool:
 
 
 class RayPool:
-    """A pool of one plan's tasks on a Ray cluster. It implements `alue_bench.contract.executor.WorkerPool`."""
+    """A pool that executes the runs of one plan as tasks on a Ray cluster.
+
+    It implements `alue_bench.contract.executor.WorkerPool`.
+    """
 
     def __init__(self, ray: Any, *, gpus: float, jobs: int | None, ours: bool) -> None:
         """Define the Ray task that executes an assignment.
@@ -96,7 +102,7 @@ class RayPool:
         Args:
             ray: The module `ray`, connected to a cluster.
             gpus: The number of GPUs of a run, or a fraction of one GPU; 0 for the CPU.
-            jobs: The most runs at the same time; None for as many as the cluster has room for.
+            jobs: The largest number of concurrent runs; None for as many as the cluster has room for.
             ours: Whether `start` connected this process to the cluster, so that `stop` must disconnect it.
         """
         self._ray, self._gpus, self._jobs, self._ours = ray, gpus, jobs, ours
@@ -114,11 +120,11 @@ class RayPool:
         self._alive = set(self._nodes())
 
     def has_room(self) -> bool:
-        """Return whether one more task is within the limit of --jobs or, without that limit, fits on the cluster."""
+        """Return whether one more task may be submitted. The limit is --jobs or, without it, the cluster's size."""
         return len(self._tasks) < (self._jobs or self._capacity())
 
     def submit(self, assignment: Assignment) -> None:
-        """Submit an assignment to the cluster as a task."""
+        """Submit an assignment (a group of runs) to the cluster as a task."""
         environment = {name: value for name, value in os.environ.items() if name.startswith(TRAVELS)} | self._shares
         self._tasks[self._task.remote(assignment, environment, str(Path.cwd()))] = assignment.number
         if self._heartbeats is None:
@@ -190,7 +196,8 @@ class RayPool:
 def cores_per_run(nodes: Mapping[str, int], jobs: int) -> int:
     """Return the number of CPU cores to reserve for each run, so that `jobs` runs fit on the cluster at the same time.
 
-    The runs are distributed evenly over the nodes, and the smallest node sets the number of cores. At least 1.
+    The runs are distributed evenly over the nodes. The node with the fewest cores determines the result, which is at
+    least 1.
 
     Args:
         nodes: The number of cores of each node.
@@ -201,10 +208,10 @@ def cores_per_run(nodes: Mapping[str, int], jobs: int) -> int:
 
 
 def _carry_out(assignment: Assignment, environment: Mapping[str, str], folder: str) -> list[Report]:
-    """Execute an assignment in the worker, and return its reports.
+    """Execute an assignment in the worker, and return the reports on its runs.
 
-    The reports are sent together at the end. Until then, the main process reads the progress from the heartbeats in
-    the store.
+    The reports are returned together at the end. Until then, the main process reads the progress of the runs from tags
+    in the MLflow store (see `heartbeats`).
 
     Args:
         assignment: The runs to execute.

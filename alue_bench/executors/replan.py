@@ -1,7 +1,7 @@
-"""The planning of a single run in a worker process, from its specification and the names and paths of its inputs.
+"""The planning of a single run in a worker process, from the run's specification and the names and paths of its inputs.
 
-Data and weights are not sent to workers; a worker loads them itself. It executes the run only if its own planning gives
-the same fingerprint, a digest of everything that determines a run's result.
+Data and weights are not sent to a worker, which loads them itself. The worker executes the run only if its own planning
+gives the same fingerprint (a digest of everything that determines a run's result) as the main process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from alue_bench.planning.request import PlanRequest
 
 
 class DiffersHere(AlueBenchError):
-    """The error that the data, model or plugins in the worker process differ from those in the main process."""
+    """The error that is raised if the worker process has other data, models or plugins than the main process."""
 
 
 NARROWED = ("tasks", "models", "strategies", "seeds", "skip_missing")
@@ -29,7 +29,10 @@ NARROWED = ("tasks", "models", "strategies", "seeds", "skip_missing")
 
 
 def source_of(planned: PlannedRun, registry: Registry) -> Source:
-    """Return the names, paths and settings of a planned run that `rebuilt` needs in addition to the specification."""
+    """Return the names, paths and settings from which a worker can plan a run again, together with its specification.
+
+    The worker calls `rebuilt` for this.
+    """
     inputs = planned.inputs
     given = tuple(one for one in planned.request.given if one.task in (inputs.task, inputs.train_task))
     own = {one.task.name for one in given}
@@ -58,7 +61,7 @@ def _fields_of_request() -> list[str]:
 
 
 def _reference(model: Model, registry: Registry) -> str:
-    """Return the model in the form of a --model value: its name, its folder, or its hub id with the revision."""
+    """Return a value of the option `--model` for a model: its name, its folder, or its hub id with the revision."""
     declared = registry.models.get(model.name)
     if declared is not None and declared.value.checkpoint == model.checkpoint:
         return model.name
@@ -68,13 +71,13 @@ def _reference(model: Model, registry: Registry) -> str:
 
 
 def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache) -> PlannedRun:
-    """Plan a run again from its specification, load its inputs, and return both.
+    """Plan a run again from its specification, and load its inputs.
 
     Args:
         spec: The run's specification, as the main process planned it.
         source: The names, paths and settings from `source_of`.
         registry: The declarations of the plugins in this process.
-        shelf: The cache that keeps loaded data and checkpoints for the next run.
+        shelf: The cache in which loaded data and checkpoints are kept for later runs.
 
     Raises:
         DiffersHere: The data, model or plugins of this process give another fingerprint.

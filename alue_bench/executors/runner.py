@@ -1,7 +1,7 @@
 """The execution of runs in this process, one at a time.
 
-A run is executed only if no finished result is recorded. It is first claimed, so that no other process executes it at
-the same time, and finally recorded.
+A run is executed only if no finished result is recorded. The process first claims the run in the MLflow store,
+so that no other process executes it at the same time, and records the result at the end.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from alue_bench.training.device.errors import device_is_lost, give_back
 
 
 class Runner:
-    """An executor of single runs in this process. It keeps the last trained model in case the next run tests it too."""
+    """An executor of single runs in this process. It keeps the last trained model, which the next run may test too."""
 
     def __init__(self, recorder: Recorder, registry: Registry, observer: Observer, *, rerun: bool) -> None:
-        """Create a runner without a trained model.
+        """Create a runner, which has no trained model yet.
 
         Args:
-            recorder: The recorder of the runs.
+            recorder: The recorder of the runs in MLflow.
             registry: The declarations of the installed plugins.
             observer: The receiver of progress, outcomes and warnings.
             rerun: Whether to execute finished runs again.
@@ -42,10 +42,11 @@ class Runner:
         self._held: dict[str, Held] = {}
 
     def do(self, planned: PlannedRun) -> Outcome | Held:
-        """Execute a run, or reuse its finished result.
+        """Execute a run, or reuse its recorded result.
 
         Returns:
-            The run's outcome; or, as Held, the MLflow run in which another process is executing it.
+            The run's outcome. If another process is executing the run, a `Held` with the id of the MLflow run in which
+            that process will record the result.
 
         Raises:
             DeviceLostError: An earlier run has made the GPU unusable for this process.
@@ -80,11 +81,11 @@ class Runner:
         give_back(device)
 
     def _elsewhere(self, planned: PlannedRun) -> Outcome | Held | None:
-        """Look for an execution of the run by another process or an earlier invocation.
+        """Check whether another process or an earlier command has executed the run or is executing it.
 
         Returns:
-            The outcome if the run has finished there, or has failed while this process waited for it; as Held, the
-            MLflow run in which another process is executing it; or None if the run is to be executed here.
+            The outcome, if the run has finished there or has failed there while this process waited; a `Held` with the
+            id of the MLflow run, if another process is executing the run; None if this process must execute the run.
         """
         if self._rerun:
             return None

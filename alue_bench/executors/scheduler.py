@@ -40,12 +40,12 @@ from alue_bench.tracking.recording import Recorder
 T = TypeVar("T")
 
 TRIES = 2
-"""The most attempts for a run whose workers die, not counting failures of machines or devices. If two workers die
-during a run, the run is probably the cause."""
+"""The largest number of attempts for a run whose workers die, not counting failures of machines or devices. If two
+workers die during a run, the run is probably the cause."""
 TRIES_AFTER_INFRASTRUCTURE_FAILURES = 4
-"""The most attempts for a unit whose workers are lost to failures of machines or devices."""
+"""The largest number of attempts for a unit (a group of runs) whose workers fail because a machine or device fails."""
 LOOK_S = 0.5
-"""The seconds to wait for the pool's next events."""
+"""The longest wait, in seconds, for the next events from the worker pool."""
 
 
 class Workers:
@@ -66,20 +66,20 @@ class Workers:
             self._pool = self._ask(self._executor.start, self.resources)
 
     def has_room(self) -> bool:
-        """Return whether a worker would begin one more assignment soon."""
+        """Return whether a worker is free, or will soon be free, for one more assignment (a group of runs)."""
         return self._ask(self._started.has_room)
 
     def next_number(self) -> int:
-        """Return a new number, to identify an assignment."""
+        """Return a number that identifies the next assignment (a group of runs that is sent to a worker)."""
         self._count += 1
         return self._count
 
     def submit(self, assignment: Assignment) -> None:
-        """Send an assignment to a worker."""
+        """Send an assignment (a group of runs) to a worker."""
         self._ask(self._started.submit, assignment)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """Return the events since the last call; wait up to `timeout_s` seconds for the first."""
+        """Return the events since the last call, such as ended runs; wait up to `timeout_s` seconds for the first."""
         return self._ask(lambda: list(self._started.events(timeout_s)))
 
     def dismiss(self) -> None:
@@ -102,7 +102,7 @@ class Workers:
             raise self.at_fault(f"failed: {type(error).__name__}: {error}") from error
 
     def at_fault(self, what: str) -> PluginError:
-        """Return the error to raise if the executor does something wrong.
+        """Return the error to raise if the executor, which may come from a plugin, does something wrong.
 
         Args:
             what: The fault, as the predicate of a sentence whose subject is the executor.
@@ -124,16 +124,16 @@ def execute_with(
     fail_fast: bool = False,
     keep_workers: bool = False,
 ) -> list[Outcome]:
-    """Execute on workers the runs of a plan that are not finished yet; otherwise the same as `local.execute_plan`.
+    """Execute the unfinished runs of a plan, distributed to workers. The results are those of `local.execute_plan`.
 
     Args:
         workers: The workers, which are started if there is work for them.
         plan: The plan.
-        recorder: The recorder, with the parent run open.
+        recorder: The recorder of the runs in MLflow; the plan's parent run must be open.
         registry: The declarations of the installed plugins.
         observer: The receiver of progress, outcomes and warnings.
         rerun: Whether to execute finished runs again.
-        fail_fast: Whether to send out no further unit after a run has failed; units that workers have are completed.
+        fail_fast: Whether to start no further runs after a run has failed. Workers complete the runs that they have.
         keep_workers: Whether to keep the workers for a further plan if this plan ends normally.
 
     Returns:
@@ -170,18 +170,19 @@ class _Unit:
 
     runs: list[PlannedRun]
     lost: dict[str, int] = field(default_factory=dict)
-    """The number of workers that died during each run, by the run's fingerprint, except by infrastructure failures."""
+    """For each run, by its fingerprint: the number of workers that died while they executed the run. Failures of
+    machines or devices are not counted."""
     infrastructure_failure: int = 0
     """The number of workers that were lost to failures of machines or devices while they executed the unit."""
 
     @property
     def cost(self) -> float:
-        """The sum of the expected costs of the runs; units of higher cost are begun first."""
+        """The sum of the expected costs of the runs; the unit with the highest cost is started first."""
         return sum(planned.cost for planned in self.runs)
 
 
 class _Scheduler:
-    """The state of a plan's execution: the units that workers execute, the runs put aside, and the outcomes so far."""
+    """The state of a plan's execution: the runs that workers execute, the runs that wait, and the outcomes so far."""
 
     def __init__(
         self,
@@ -201,16 +202,17 @@ class _Scheduler:
         self._started: set[str] = set()
         """The fingerprints of the runs that workers have started."""
         self._held: list[tuple[_Unit, Held]] = []
-        """The runs put aside because another invocation executes them or trains their model, one per unit."""
+        """The runs that wait because another invocation executes them or trains their model, one run in each unit."""
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes so far, in the plan's order."""
         return in_order(self._plan, list(self._outcomes.values()))
 
     def reuse(self) -> list[_Unit]:
-        """Reuse the results of finished runs, and return units of all other runs.
+        """Reuse the results of finished runs, and return all other runs in units.
 
-        The units of highest cost come first, unless the plan prescribes an order.
+        A unit is a group of runs that test the same trained model. Units of higher cost come first, unless the plan
+        prescribes an order.
         """
         waiting = []
         for unit in units(self._plan):
@@ -268,7 +270,7 @@ class _Scheduler:
         )
 
     def _objection(self, event: object) -> str | None:
-        """Return a text that says why an event from the executor is invalid in this plan; None if it is valid."""
+        """Return why an event that the executor reported is impossible in this plan; None if the event is possible."""
         match event:
             case RunEnded(_, status) if status not in get_args(Status):
                 known, what = False, f"status {status!r}, which is none of {', '.join(get_args(Status))}"
@@ -294,7 +296,10 @@ class _Scheduler:
         return [planned for planned in unit.runs if planned.spec.fingerprint not in self._outcomes]
 
     def _handle(self, event: Event) -> list[_Unit]:
-        """Handle an event, and return the units that must be sent to a worker again, before all other units."""
+        """Handle an event from the workers, and return the units (groups of runs) that must be sent to a worker again.
+
+        The caller sends these units before all others.
+        """
         match event:
             case Started(fingerprint):
                 self._started.add(fingerprint)
@@ -320,7 +325,7 @@ class _Scheduler:
         return []
 
     def _lost(self, event: Lost) -> list[_Unit]:
-        """Handle the loss of a worker, and return a unit of the runs that it left without outcome, if there are any.
+        """Handle the loss of a worker, and return a unit with those of its runs that have no outcome, if there are any.
 
         The run that the worker was executing is repeated, or counts as failed after the last permitted attempt.
         """
@@ -350,7 +355,10 @@ class _Scheduler:
         return [replace(unit, runs=left)] if left else []
 
     def _released(self) -> list[_Unit]:
-        """Check the runs put aside: store the outcomes of ended runs, and return the units that nobody executes now."""
+        """Check the runs that wait for another invocation (execution of a command), which was executing them.
+
+        Store the outcomes of the runs that have ended there, and return units of the runs that nobody executes now.
+        """
         free: list[_Unit] = []
         kept: list[tuple[_Unit, Held]] = []
         self._recorder.close_interrupted()
@@ -380,9 +388,9 @@ class _Scheduler:
         return not self._rerun and self._recorded(planned)
 
     def _recorded(self, planned: PlannedRun) -> bool:
-        """Look for a finished result of a run in the store; store its outcome and return True if there is one.
+        """Look for a finished result of a run in the MLflow store. If there is one, keep its outcome and return True.
 
-        With --rerun, only results of this invocation are accepted.
+        With --rerun, only results of this execution of the command count.
         """
         done = self._recorder.finished(planned.spec.fingerprint, by_us=self._rerun)
         if done is None:
@@ -408,7 +416,7 @@ def _fingerprints(runs: Iterable[PlannedRun]) -> set[str]:
 
 
 def _together(free: list[_Unit]) -> list[_Unit]:
-    """Return the units, with the units whose runs test the same trained model joined into one."""
+    """Join the units (groups of runs) that test the same trained model, and return the resulting units."""
     joined: dict[str, _Unit] = {}
     for unit in free:
         key = unit.runs[0].spec.training_key

@@ -1,6 +1,7 @@
 """The handling of SIGTERM in the same way as Ctrl-C.
 
-It imports the standard library only, since the benchmarks use it on machines without the project's requirements.
+The module imports only the standard library, since the benchmarks of alue-bench use it on machines without the
+project's requirements.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ from alue_bench.tracking.recording import Recorder
 Tell = Callable[[Report], None]
 
 TELL_S = 0.2
-"""The least seconds between two reports of a run's progress."""
+"""The shortest time, in seconds, between two reports of a run's progress."""
 PATIENCE_S, AGAIN_S = 120.0, 2.0
-"""The seconds for which a worker tries to reach the store when it begins, and the seconds between two attempts."""
+"""The seconds for which a starting worker tries to reach the MLflow store, and the seconds between two attempts."""
 
 
 def carry_out(assignment: Assignment, tell: Tell) -> None:
@@ -34,12 +34,12 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
     and the exception is raised again.
 
     Args:
-        assignment: The runs, and the address of the store in which to record them.
+        assignment: The runs, and the address of the MLflow store in which to record them.
         tell: A function that sends a report to the main process.
 
     Raises:
-        AlueBenchError: The store did not answer for PATIENCE_S seconds. The time is long because the store answered
-            when the plan began, and so will probably answer again.
+        AlueBenchError: The MLflow store did not answer for PATIENCE_S seconds. The time is long because the store
+            answered when the plan began, and so will probably answer again.
     """
     registry = _registry(assignment.disabled_plugins)
     recorder = Recorder(

@@ -17,9 +17,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.measure.environment import RUNS_PER_GPU
+from alue_bench.training.device.hardware import Hardware
 
 POWERCAP = Path("/sys/class/powercap")
 MILLI, MICRO = 1e-3, 1e-6
@@ -35,14 +37,14 @@ class Energy:
         """Look for readable counters.
 
         Args:
-            device: "cpu" or "cuda"; the GPU's counter is used with "cuda" only.
+            device: The name of the device. A GPU's counter is read only if the run computes on the GPU.
             powercap: The folder of Linux's RAPL counters.
         """
         self.joules: dict[str, float] = {}
         self.problems: list[str] = []
         """Sentences about counters that failed."""
         self._counters: dict[str, Counter] = {}
-        if device == "cuda":
+        if Hardware(device).counts_energy:
             gpu = best_effort("no energy of the GPU", _nvml_counter, self.problems.append)
             if gpu is not None:
                 self._counters["gpu"] = _advance_of(gpu)
@@ -109,8 +111,8 @@ def _nvml_counter() -> Callable[[], float] | None:
     """Return a function that reads the joules of the GPU that torch uses.
 
     Returns:
-        The function; None if the package, the driver or the device's counter is missing, or if several runs share the
-        GPU, since the counter cannot tell them apart.
+        The function; None if the package, the driver or the device's counter is missing, or if others share the GPU,
+        since the counter cannot tell them apart: other runs, or the other slices of a GPU that is divided by MIG.
     """
     if os.environ.get(RUNS_PER_GPU):
         return None
@@ -125,9 +127,22 @@ def _nvml_counter() -> Callable[[], float] | None:
         # The device is found by UUID, not by number: CUDA_VISIBLE_DEVICES renumbers the devices that torch sees.
         identity = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
         handle = pynvml.nvmlDeviceGetHandleByUUID(identity)
+        if _is_divided(handle):
+            return None
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
         return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) * MILLI
     return None
+
+
+def _is_divided(handle: Any) -> bool:
+    """Return whether MIG divides a GPU into slices; the GPU's counter counts all of them."""
+    import pynvml
+
+    try:
+        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
+    except pynvml.NVMLError:  # GPUs without MIG
+        return False
+    return bool(current == pynvml.NVML_DEVICE_MIG_ENABLE)
 
 
 def _readable_packages(powercap: Path) -> list[Path]:

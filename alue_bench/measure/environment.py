@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.contract.spec import digest_of
+from alue_bench.training.device.hardware import Hardware
+from alue_bench.training.device.precision import computes_tf32
 
 LIBRARIES = (
     "torch",
@@ -27,7 +29,7 @@ RUNS_PER_GPU = "ALUE_BENCH_RUNS_PER_GPU"
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """Return the processor, threads, memory in GiB and accelerator of a run on this device, "cpu" or "cuda"."""
+    """Return the processor, threads, memory in GiB and accelerator of a run on this device, such as "cuda"."""
     import psutil
     import torch
 
@@ -37,12 +39,12 @@ def hardware(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
     }
-    if device == "cuda":
-        properties = torch.cuda.get_device_properties(0)
+    accelerator = Hardware(device)
+    if accelerator.accelerated:
         description |= {
-            "accelerator": properties.name,
-            "accelerator_memory_gib": round(properties.total_memory / 2**30),
-            "cuda": torch.version.cuda,
+            "accelerator": accelerator.make,
+            "accelerator_memory_gib": round(accelerator.total_bytes() / 2**30),
+            **accelerator.driver_versions,
         }
         if runs := os.environ.get(RUNS_PER_GPU):
             description["runs_per_gpu"] = runs
@@ -50,11 +52,18 @@ def hardware(device: str) -> dict[str, Any]:
 
 
 def hardware_fingerprint(device: str) -> str:
-    """Return a short readable name of the hardware. It is equal on machines whose runtimes are comparable."""
+    """Return a short readable name of the hardware. It is equal on machines whose runtimes are comparable.
+
+    The number of CPU threads is a part of it only if the run computes on the CPU: on an accelerator, the threads hardly
+    matter, and they change with --jobs.
+    """
     description = hardware(device)
     name = str(description.get("accelerator") or description["processor"])
     if runs := description.get("runs_per_gpu"):
         name += f" shared by {runs} runs"
+    if Hardware(device).accelerated:
+        del description["threads"]
+        return f"{name} · {digest_of(description)[:8]}"
     return f"{name} · {description['threads']} threads · {digest_of(description)[:8]}"
 
 
@@ -66,8 +75,10 @@ def environment(device: str) -> dict[str, Any]:
             libraries[name] = version(name)
         except PackageNotFoundError:
             libraries[name] = "not installed"
+    products = {"tf32_matrix_products": computes_tf32()} if Hardware(device).has_tf32 else {}
     return {
         "hardware": hardware(device),
+        **products,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "libraries": libraries,

@@ -1,4 +1,4 @@
-"""The peak memory of a `with` block, on the host (this process) and on the GPU."""
+"""The peak memory of a `with` block, on the host (this process) and on the accelerator."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from alue_bench.measure.best_effort import best_effort
+from alue_bench.training.device.hardware import Hardware
 
 MIB = 2**20
 
@@ -14,8 +15,8 @@ MIB = 2**20
 class PeakMemory:
     """A context manager that measures the peak memory inside the `with` block.
 
-    Afterwards `process_mib` and, on CUDA, `device_mib` hold the peaks in MiB. They are None if a peak could not be
-    measured, and `problems` says why.
+    Afterwards `process_mib` and, on an accelerator that counts it, `device_mib` hold the peaks in MiB. A peak that
+    could not be measured is None, and `problems` says why.
 
     The operating system's own peak of a process never decreases, so the peak of a run is found by sampling the resident
     memory about fifty times a second, with one system call each. Shorter spikes can be missed.
@@ -27,10 +28,10 @@ class PeakMemory:
         """Prepare a measurement.
 
         Args:
-            device: "cpu" or "cuda".
+            device: The name of the device, such as "cuda".
             beside_bytes: The bytes of host memory that the process holds for other purposes; they are subtracted.
         """
-        self.device = device
+        self._hardware = Hardware(device)
         self._beside_mib = beside_bytes / MIB
         self.process_mib: float | None = None
         self.device_mib: float | None = None
@@ -40,9 +41,9 @@ class PeakMemory:
         self._stop = threading.Event()
 
     def __enter__(self) -> PeakMemory:
-        """Start sampling and reset the GPU's peak."""
+        """Start sampling and reset the accelerator's peak."""
         best_effort("no memory/process_peak_mib", self._start_sampling, self.problems.append)
-        self._device_counted = self.device == "cuda" and self._reset_device()
+        self._device_counted = self._hardware.counts_peak and self._reset_device()
         return self
 
     def __exit__(
@@ -55,7 +56,8 @@ class PeakMemory:
             if self._complete:
                 self.process_mib = self._highest_bytes / MIB - self._beside_mib
         if self._device_counted:
-            self.device_mib = best_effort("no memory/device_peak_mib", _device_peak_mib, self.problems.append)
+            peak = best_effort("no memory/device_peak_mib", self._hardware.peak_bytes, self.problems.append)
+            self.device_mib = None if peak is None else peak / MIB
 
     def _start_sampling(self) -> None:
         import psutil
@@ -78,16 +80,8 @@ class PeakMemory:
             self._stop.wait(self.INTERVAL_S)
 
     def _reset_device(self) -> bool:
-        import torch
-
         def reset() -> bool:
-            torch.cuda.reset_peak_memory_stats()
+            self._hardware.forget_peak()
             return True
 
         return best_effort("no memory/device_peak_mib", reset, self.problems.append) is not None
-
-
-def _device_peak_mib() -> float:
-    import torch
-
-    return torch.cuda.max_memory_allocated() / MIB

@@ -6,6 +6,8 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from alue_bench.training.device.hardware import Hardware
+
 if TYPE_CHECKING:
     import torch
 
@@ -15,7 +17,7 @@ REPETITIONS = 5
 
 
 @lru_cache
-def attainable_flops_per_s(device: str, dtype: torch.dtype) -> float:
+def attainable_flops_per_s(device: str, dtype: torch.dtype, *, tf32: bool = False) -> float:
     """Measure the FLOPs per second of a large product of square random matrices.
 
     The best of a few measurements is taken, once per process. The manufacturer's figure is not used, because no real
@@ -24,19 +26,18 @@ def attainable_flops_per_s(device: str, dtype: torch.dtype) -> float:
     Args:
         device: "cpu" or "cuda".
         dtype: The number format of the matrices.
+        tf32: Whether the caller has set torch to compute fp32 products in TF32. The speeds of both are kept apart.
     """
     import torch
 
-    size = SIZE[device]
+    size, hardware = SIZE.get(device, SIZE["cuda"]), Hardware(device)
     generator = torch.Generator().manual_seed(0)
     left = torch.randn(size, size, generator=generator).to(device, dtype)
     best = float("inf")
     for _ in range(REPETITIONS):
-        if device == "cuda":
-            torch.cuda.synchronize()
+        hardware.synchronise()
         started = time.perf_counter()
         left @ left
-        if device == "cuda":
-            torch.cuda.synchronize()
+        hardware.synchronise()
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best

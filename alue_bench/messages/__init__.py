@@ -1,1 +1,1 @@
-"""Helpers for texts that people read: escaping for each output format, redaction of passwords, suggested commands."""
+"""The preparation of texts that people read: escaping for each output format, removal of passwords, shell commands."""

@@ -1,7 +1,8 @@
-"""The escaping of texts from outside (titles, labels, folders, causes of errors) for each format that shows them.
+"""The escaping of texts from outside the program (titles, labels, folders, error messages) for each output format.
 
-Each function escapes the characters that have a meaning in its format, so that readers see the text as it is written.
-For terminals see `views/console.py`, for figures `figure_text.py`; the template escapes HTML.
+Each function escapes the characters that have a special meaning in its format, so that readers see the text as it is
+written. Terminal output is escaped in `views/console.py`, figures in `figure_text.py`, and HTML by the report's
+template.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ _STEERING = re.compile(
     "]"
 )
 LONGEST_FILE_NAME = 200
-"""The largest length of a file name in bytes. File systems permit 255; the difference leaves room for endings that are
-added later, such as those of temporary files."""
+"""The largest length of a file name in bytes. File systems permit 255; the difference leaves room for suffixes that are
+appended later, such as those of temporary files."""
 DIGEST = 10
-"""The number of hexadecimal digits of the digest that distinguishes shortened names."""
+"""The number of hexadecimal digits of the digest that keeps shortened names different."""
 
 
 def visible(text: str) -> str:
-    """Return the text with every character escaped that controls a terminal or that XML forbids, except line feeds."""
+    """Return the text with all characters escaped that control a terminal or that XML forbids; line feeds are kept."""
     return _STEERING.sub(lambda match: match[0] if match[0] == "\n" else _escaped(match[0]), text)
 
 
 def one_line(text: str) -> str:
-    """Return the text as `visible` does, with line feeds escaped too."""
+    """Return the text on one line: line feeds are escaped, and all characters that `visible` escapes."""
     return _STEERING.sub(lambda match: _escaped(match[0]), text)
 
 
 def file_name(stem: str, ending: str = "") -> str:
-    """Return a file name made of a stem and an ending; the stem is escaped and shortened if necessary.
+    """Return a safe file name made of a stem and an ending; the stem is escaped and shortened if necessary.
 
     Different stems never give the same name: a changed stem gets a digest of the original stem.
     """
@@ -56,11 +57,11 @@ _MARKDOWN = re.compile(
     r"|:(?=[\w+-]+:)"  # the name of an emoji
 )
 _MARKDOWN_BLOCK = re.compile(r"^(\d{1,9}(?=[.)])|(?=[-+=:]))")
-"""The beginnings of a line that Markdown would read as the mark of a list item or as the underline of a heading."""
+"""A pattern for the beginning of a line that Markdown would read as a list item or as the underline of a heading."""
 
 
 def markdown(text: str) -> str:
-    """Return Markdown that shows the text as it is written, on one line."""
+    """Return Markdown code, on one line, that displays the text as it is written."""
     line = re.sub(r"[ \t\n\r\f\v]+", " ", visible(text)).strip()
     escaped = _MARKDOWN.sub(lambda sign: html.escape(sign[0]) if sign[0] in "<>&" else f"\\{sign[0]}", line)
     return _MARKDOWN_BLOCK.sub(r"\1\\", escaped)
@@ -97,11 +98,12 @@ LATEX = {
     "\n": " ",
 }
 _LATEX = re.compile(f"[{re.escape(''.join(LATEX))}]|-(?=-)|,(?=,)")
-"""The characters with a meaning in LaTeX, and pairs that would be set as a dash or a quotation mark."""
+"""A pattern for the characters that LaTeX interprets, and for pairs that it would typeset as a dash or quotation
+mark."""
 
 
 def latex(text: str) -> str:
-    """Return LaTeX code that sets the text as it is written; it needs UTF-8 and a LaTeX of 2020 or later."""
+    """Return LaTeX code that typesets the text as it is written; it needs UTF-8 and LaTeX of 2020 or later."""
     return _LATEX.sub(lambda sign: LATEX.get(sign[0], sign[0] + "{}"), visible(text))
 
 

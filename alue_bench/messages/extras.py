@@ -19,7 +19,7 @@ _OPTIONAL = re.compile(r"""(?P<package>[^;]+?)\s*;.*\bextra\s*==\s*["'](?P<extra
 
 
 def install_command(extra: str) -> str:
-    """Return the command that installs the packages of one of alue-bench's extras.
+    """Return the command that installs the packages of one of alue-bench's extras (optional dependencies).
 
     Args:
         extra: A key of `[project.optional-dependencies]`.
@@ -34,10 +34,10 @@ def install_command(extra: str) -> str:
 
 
 def command_for_module(module: str) -> str:
-    """Return the command that most likely installs a Python module, for the packages that a plugin's model needs.
+    """Return the command that most likely installs a Python module, such as one that a model plugin needs.
 
-    A module of one of alue-bench's extras is installed in the version that the extra requires. For any other module,
-    the distribution is assumed to have the module's name, as most have.
+    If the module belongs to one of alue-bench's extras, the command names the version that the extra requires. Any
+    other module is assumed to belong to a distribution with the same name, as is mostly the case.
     """
     wanted = _canonical(module.partition(".")[0])
     for packages in _packages().values():
@@ -49,7 +49,7 @@ def command_for_module(module: str) -> str:
 
 @cache
 def _packages() -> dict[str, list[str]]:
-    """Return the requirements of each extra, from the metadata of the installed distribution."""
+    """Return the required packages of each extra, from the metadata of the installed alue-bench."""
     by_extra: dict[str, list[str]] = {}
     for requirement in requires(DISTRIBUTION) or ():
         match = _OPTIONAL.fullmatch(requirement.strip())
@@ -59,5 +59,5 @@ def _packages() -> dict[str, list[str]]:
 
 
 def _canonical(name: str) -> str:
-    """Return a distribution's normalised name, by which package indexes compare names (PEP 503)."""
+    """Return a distribution's name in the normalised form in which package indexes compare names (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,4 +1,4 @@
-"""The display of texts in matplotlib figures exactly as they are written, without interpretation as formulas or TeX.
+"""The display of texts in matplotlib figures as they are written, without interpretation as formulas or TeX.
 
 Every figure must be drawn and saved inside `literal_text`. matplotlib creates some texts, such as tick labels, only
 while it saves a figure. Outside `literal_text` it would interpret them as mathematics: `$` begins a formula, in which
@@ -24,7 +24,7 @@ LONGEST_TITLE = 2 * LONGEST_NAME
 
 @contextmanager
 def literal_text(settings: dict[str, Any] | None = None) -> Iterator[None]:
-    """Make matplotlib draw and save texts as they are written, for the length of a `with` block.
+    """Make matplotlib draw and save texts as they are written, inside a `with` block.
 
     Args:
         settings: Further settings (rcParams) of matplotlib for the block.
@@ -44,12 +44,12 @@ def short(name: str, most: int = LONGEST_NAME) -> str:
 
 
 def short_title(text: str) -> str:
-    """Return a title for a figure; it may take the figure's whole width."""
+    """Return a title for a figure, on one line and cut to at most `LONGEST_TITLE` characters."""
     return short(text, LONGEST_TITLE)
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return each name shortened by `short`; names that would be equal get their position as a number at the end."""
+    """Return each name shortened by `short`; shortened names that are equal get a number at the end."""
     cut = [short(name) for name in names]
     alike = Counter(cut)
     return [

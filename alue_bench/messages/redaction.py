@@ -1,8 +1,8 @@
 """The removal of passwords and tokens from everything that is printed or stored.
 
-Every text that leaves the process for a terminal, a log or the tracking store is searched for secrets. Secrets are the
-user and password before the `@` of an address, passwords and tokens in the query of an address, tokens of the Hugging
-Face hub, and the value of every environment variable whose name says that it is a secret.
+Every text that goes to a terminal, a log or the MLflow tracking store is searched for secrets. Secrets are the user and
+password before the `@` of a URL, passwords and tokens in the query of a URL, tokens of the Hugging Face hub, and the
+value of every environment variable whose name says that it is a secret.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SECRET_NAME = re.compile(
 SHORTEST = 4
 """The smallest length of a secret. Shorter values are not secrets, and removing them would damage ordinary words."""
 SWITCHES = ("true", "false", "none", "null")
-"""Values of environment variables that are switches and not secrets, as in HF_HUB_DISABLE_IMPLICIT_TOKEN=true."""
+"""Values that mean a switch and not a secret, as in the environment variable HF_HUB_DISABLE_IMPLICIT_TOKEN=true."""
 
 # The user part ends at the last @ before the path: passwords may contain any character, an @ included.
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/?#\"'<>]*)@")
@@ -64,7 +64,10 @@ def _redacted(value: Any, secrets: Sequence[str]) -> Any:
 
 
 def _secrets() -> list[str]:
-    """Return the values of environment variables that hold secrets, longest first, as one may contain another."""
+    """Return the values of environment variables that hold secrets, longest first.
+
+    The order matters, because one secret may contain another.
+    """
     secrets = {
         value
         for name, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""The commands that messages offer for copying, quoted for a shell, with the user's options and without passwords."""
+"""The commands that messages suggest, quoted for a shell, with the user's options and without passwords."""
 
 from __future__ import annotations
 

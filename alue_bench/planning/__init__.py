@@ -1,1 +1,1 @@
-"""The planning of runs: from a request to an ordered list of runs, with grids, recipes and the order of a sweep."""
+"""The planning of runs: from the user's request to an ordered list of runs, with grids, recipes and sweep orders."""

@@ -1,4 +1,4 @@
-"""The tasks and models of a plan: they are looked up by name, checked, and loaded at most once."""
+"""The tasks and models of a plan (a list of runs): they are looked up by name, checked, and loaded at most once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from alue_bench.messages.display import one_line
 from alue_bench.planning.request import PlanRequest
 from alue_bench.training.architecture.encoder_stack import check_layers_can_be_told_apart
 from alue_bench.training.architecture.trial import Trial, try_model
-from alue_bench.training.device.precision import Precision
+from alue_bench.training.device.hardware import Precision
 from alue_bench.training.prefix.frozen_prefix import PlannedDepths
 from alue_bench.training.pretrained.loading import (
     Checkpoint,
@@ -44,14 +44,15 @@ from alue_bench.training.surgery import model_in_outline
 R = TypeVar("R")
 
 LeftOut = tuple[str, str]
-"""The name of a task or model that is left out, and the reason."""
+"""The name of a task or model that is left out of the plan, and the reason."""
 
 
 @dataclass(frozen=True)
 class ReadyTask:
-    """A task whose data is on this machine, and the task that its models are trained on.
+    """A task whose data is on this machine, and the task on whose train rows its models are trained.
 
-    The two differ only for tasks without train rows, such as diagnostic sets; `trained_on` names the training task.
+    The two tasks differ only if the first has no train rows, for example because it is a diagnostic test set.
+    `Task.trained_on` then names the second.
     """
 
     task: Task
@@ -69,12 +70,15 @@ class ReadyModel:
     config: Any
     """The model's configuration, a transformers `PretrainedConfig`."""
     trial: Trial
-    """The result of a test of the model with its tokenizer: padding, number format and other properties."""
+    """The result of trying the model with its tokenizer: padding, number format and other properties."""
     outlines: dict[str, Outline] = field(default_factory=dict)
-    """The changes that strategies make to the model, by the name of the strategy; filled by `outline`."""
+    """The changes that strategies make to the model, by the name of the strategy. The method `outline` adds to them."""
 
     def unusual(self) -> dict[str, str]:
-        """Return the unusual properties of the model for `RunSpec.unusual`, such as padding on the left."""
+        """Return the properties of the model that differ from most models and affect training, for `RunSpec.unusual`.
+
+        An example is padding on the left.
+        """
         values = {"parts": self.trial.parts, "head": "fresh" if self.checkpoint.head_left_aside else ""}
         values["padding"] = "" if self.trial.padding.side == "right" else self.trial.padding.side
         return {name: value for name, value in values.items() if value}
@@ -104,15 +108,17 @@ class PlanCache:
 
     rows: dict[tuple[object, ...], TaskRows] = field(default_factory=dict)
     folds: dict[tuple[object, ...], list[TaskRows]] = field(default_factory=dict)
-    """The rows of each fold of a cross-validated task, by task and options."""
+    """The rows of each fold of a cross-validated task, by the task and the options that affect its rows."""
     checkpoints: dict[tuple[object, ...], Checkpoint] = field(default_factory=dict)
     models: ModelCache = field(default_factory=ModelCache)
     text_notes: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
-    """Notes on text that a model's tokenizer cannot represent in the first texts of a task, by texts and model."""
+    """Notes on texts that a model's tokenizer cannot represent, by texts and model. Only the first texts of a task are
+    examined."""
     more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
-    """Checkpoints, with the labels of their heads, that a later plan is likely to load from `models` again."""
+    """Checkpoints, with the labels of their heads, that a later plan is likely to need again and that `models`
+    therefore keeps loaded."""
     depths: defaultdict[tuple[object, ...], PlannedDepths] = field(default_factory=lambda: defaultdict(PlannedDepths))
-    """The numbers of frozen lowest layers in the planned runs, for each pair of an initial model and training data. The
+    """The numbers of frozen lowest layers that occur in the planned runs, by initial model and training data. The
     outputs of these layers are cached."""
 
 
@@ -122,7 +128,7 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
     A cross-validated task occurs once for each fold.
 
     Raises:
-        AlueBenchError: A task that the user named is unknown, or has no data here and may not be left out.
+        AlueBenchError: A task that the user named is unknown, or may not be left out although its data is missing.
     """
     if request.tasks and not registry.tasks:
         registry.task(request.tasks[0])
@@ -178,9 +184,9 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
 
 
 def given_notes(task: ReadyTask, request: PlanRequest) -> list[str]:
-    """Return notes for the user on a task that is given as a file; none for other tasks.
+    """Return notes for the user on a task that is given as a file; no notes for a task of a plugin.
 
-    The notes state the properties that were inferred from the file, the splits, and the labels that no row has.
+    The notes say what was inferred from the file, where the splits come from, and which labels no row has.
     """
     own = next((one for one in request.given if one.task.name == task.task.name), None)
     if own is None:
@@ -224,7 +230,7 @@ def ready_models(
         registry: The plugins that declare models.
         cache: The cache of checkpoints and tokenizers.
         precision: The requested number format.
-        device: "cpu" or "cuda".
+        device: The device on which models are tested, such as "cuda".
 
     Raises:
         AlueBenchError: A model that the user named is not available or cannot be used, and may not be left out.
@@ -258,7 +264,7 @@ def ready_models(
 
 
 def _told_apart(models: list[ReadyModel], registry: Registry) -> list[ReadyModel]:
-    """Make the names of models unique: append a digest of its files to the name of each ambiguous model.
+    """Make the names of models unique, by appending a digest of a model's files to each ambiguous name.
 
     A model that a plugin declares keeps its name. A local folder or hub model with the same name gets the digest.
     The result does not depend on the order of the models.
@@ -279,9 +285,9 @@ def _told_apart(models: list[ReadyModel], registry: Registry) -> list[ReadyModel
 
 
 def _forgiven(request: PlanRequest, *, named: bool) -> type[AlueBenchError] | tuple[type[AlueBenchError], ...]:
-    """Return the types of errors for which a task or model is left out of the plan instead of ending the command.
+    """Return the types of errors for which a task or model is left out of the runs, instead of ending the command.
 
-    A model to which no strategy can be applied (DoesNotFit) is always left out.
+    DoesNotFit (no strategy can be applied to the model) is always among them.
 
     Args:
         request: The request; its `skip_missing` allows named tasks and models to be left out.
@@ -297,7 +303,7 @@ def _available(
     ready: Callable[[str], R],
     forgiven: type[AlueBenchError] | tuple[type[AlueBenchError], ...],
 ) -> tuple[list[R], list[LeftOut]]:
-    """Call `ready` for each name; return the results, and each name for which it raised a `forgiven` error."""
+    """Call `ready` for each name; return its results, and the names for which it raised a `forgiven` error."""
     available, left_out = [], []
     for name in names:
         try:
@@ -333,7 +339,7 @@ def _is_here(model: Model) -> bool:
 
 
 def resolve_model(name: str, registry: Registry) -> Model:
-    """Return the model for a name: that of a declared model, the path of a local folder, or `hub/id@revision`.
+    """Return the model of a name: a name that a plugin declares, the path of a local folder, or `hub/id@revision`.
 
     Raises:
         UsageError: The name is none of these.
@@ -363,7 +369,7 @@ def resolve_model(name: str, registry: Registry) -> Model:
 
 
 def text_notes(ready: ReadyTask, ready_model: ReadyModel, cache: PlanCache) -> list[str]:
-    """Return notes on how the model's tokenizer represents the first texts that the model would be trained on.
+    """Return notes on training texts that the model's tokenizer cannot represent; only the first texts are examined.
 
     A model with a normalisation function gets no notes here, because planning does not run a plugin's code on texts.
     The notes are then recorded with the runs.

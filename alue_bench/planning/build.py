@@ -1,4 +1,7 @@
-"""The plan for a request: an ordered list of runs, and the combinations that are left out, with reasons."""
+"""The plan for a request: an ordered list of runs, and the combinations that are left out, with reasons.
+
+A combination is a task, a model and a strategy.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +48,16 @@ from alue_bench.running.inputs import RunInputs
 from alue_bench.training.architecture.trial import positions_of
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
 from alue_bench.training.class_weights import check_class_weights
-from alue_bench.training.device.precision import Precision, resolve_device, resolve_graphs, resolve_precision
+from alue_bench.training.device.hardware import Precision
+from alue_bench.training.device.precision import resolve_graphs
+from alue_bench.training.device.selection import device_remarks, resolve_device, resolve_precision
 from alue_bench.training.prefix.store import PrefixStore, prefix_folder
 from alue_bench.training.pretrained.loading import check_keeps_head, encoder_shape, load_config
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A planned run: its specification, and the loaded task, rows and model that the specification names."""
+    """A run that is planned but not yet executed: its specification, with the loaded rows and the model."""
 
     spec: RunSpec
     inputs: RunInputs
@@ -64,7 +69,11 @@ class PlannedRun:
 
     @property
     def cost(self) -> float:
-        """A rough estimate of the run's effort, in characters of text times layers passed, for progress bars only."""
+        """A rough estimate of the run's computing effort, in arbitrary units, for progress bars only.
+
+        The estimate is the number of characters of training text, multiplied by the forward and backward passes through
+        single layers.
+        """
         plan = self.spec.freeze_plan
         trains_below, passes = not plan.embeddings, 0
         for layer in range(plan.shape.layers):
@@ -78,7 +87,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A combination of task, model and strategy that the plan leaves out, and the reason. "*" stands for all."""
+    """A combination of task, model and strategy that the plan leaves out, and the reason. "*" means every one."""
 
     task: str
     model: str
@@ -89,7 +98,7 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class AbsentRun:
-    """A run that the plan would contain if the model's files were on this machine."""
+    """A run that cannot be planned because the model's files are not on this machine."""
 
     task: Task
     rows: TaskRows
@@ -106,28 +115,29 @@ class AbsentRun:
 
 @dataclass
 class Plan:
-    """An ordered list of runs, and the combinations that are left out, with reasons."""
+    """A plan: an ordered list of runs, and the combinations of task, model and strategy that are left out."""
 
     runs: list[PlannedRun] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Remarks on models and texts that the user should read before the runs begin."""
+    """Remarks on models and texts, for the user to read before the runs begin."""
     absent: list[AbsentRun] = field(default_factory=list)
-    """The runs of models that the user named and that are not on this machine but whose architecture is declared."""
+    """The runs of models that are not on this machine, if the user named the model and its architecture is known."""
     without_data: int = 0
     """The number of runs that are left out because tasks that the user named have no data on this machine."""
     keeps_prefixes: bool = True
-    """True if the outputs of frozen lowest layers are computed once and cached."""
+    """True if the outputs of frozen lowest layers are computed once and cached, instead of at every step."""
     order_matters: bool = False
-    """True if workers must start the runs in the order of `runs`; otherwise they start the longest run first."""
+    """True if worker processes must start the runs in the order of `runs`; otherwise they start the longest run
+    first."""
 
 
 def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None = None) -> Plan:
     """Build the plan for a request: resolve names, check data and checkpoints, and list the runs.
 
-    Runs are sorted by task, model, fold, hyper-parameters, seed and strategy, except that runs which share a training
-    are adjacent. If the user names no tasks (or models), all are requested, and unusable ones are skipped with a
-    reason. A strategy that cannot be applied to a model is skipped too.
+    Runs are sorted by task, model, fold, hyper-parameters, seed and strategy, except that runs which need the same
+    training are neighbours. If the user names no tasks (or models), all are requested, and unusable ones are skipped
+    with a reason. A strategy that cannot be applied to a model is skipped too.
 
     Args:
         request: The request.
@@ -154,6 +164,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
         for task in folds:
             _add_runs(plan, shared, seen, task, model)
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
+    plan.notes += device_remarks(request.device, shared.device)
     plan.notes += [note for folds in by_name.values() for note in given_notes(folds[0], request)]
     for model in models:
         notes = [*shared.cache.models.notes(model.checkpoint), *model.trial.notes]
@@ -170,14 +181,17 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
 
 
 def _meanings(runs: list[PlannedRun], model: ReadyModel) -> list[str]:
-    """Return what strategy names that depend on the number of layers (last-quarter) mean for a model; each once."""
+    """Return sentences that explain strategy names whose meaning depends on the number of layers; each once.
+
+    An example is "last-quarter freezes bottom 9 of 12 layers".
+    """
     strategies = dict.fromkeys(run.spec.strategy for run in runs if run.spec.model == model.model.name)
     return [meaning for name in strategies if (meaning := model.outlines[name].meaning)]
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """The conditions that all runs of a plan share."""
+    """The conditions that all runs of a plan share, such as the device and the number format."""
 
     request: PlanRequest
     registry: Registry
@@ -191,7 +205,7 @@ class _Shared:
 
     @classmethod
     def of(cls, request: PlanRequest, registry: Registry, cache: PlanCache) -> _Shared:
-        """Resolve the conditions that a request leaves open, such as the device "auto", for this machine.
+        """Return the shared conditions for a request, with choices such as the device "auto" resolved for this machine.
 
         Raises:
             UsageError: This machine does not provide a requested device or number format.
@@ -256,7 +270,7 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], task: ReadyTask, mode
 
 
 def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination) -> RunSpec:
-    """Return the specification of a run."""
+    """Return the specification of the run of one task, one model and one combination of strategy, seed and settings."""
     request, outline, seed = shared.request, combination.outline, combination.seed
     providers = _providers(shared.registry, task.train_task, model.model, combination.origin)
     return RunSpec(
@@ -288,7 +302,7 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
 
 
 def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination, spec: RunSpec) -> RunInputs:
-    """Return the inputs of a run. Register its model and its number of frozen lowest layers with the shared caches."""
+    """Return the inputs of a run; register its model and its number of frozen lowest layers with the shared caches."""
     start = (
         task.train_rows.folds_digest or spec.data.train,
         *(spec.model_digest, spec.kept_layers, spec.adapter and spec.strategy),
@@ -370,9 +384,10 @@ def _digests(ready: ReadyTask, request: PlanRequest) -> DataDigests:
 
 
 def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
-    """Return the labels that no row has, as a list in a list, for a digest; an empty list if every label occurs.
+    """Return the labels that no row has, as a part of the digest of a split.
 
-    Macro averages leave these labels out, so that they affect the scores.
+    Macro averages leave these labels out, so that they affect the scores. The result is a list with one list of labels,
+    or an empty list if every label occurs.
     """
     counts = label_counts([example.target for example in rows.examples if example.target is not None])
     absent = [] if labels.kind is TargetKind.REGRESSION else [name for name in labels.names if name not in counts]
@@ -380,10 +395,10 @@ def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
 
 
 def _unusual_scoring(task: Task, request: PlanRequest) -> list[dict[str, object]]:
-    """Return the properties of scoring that differ from the defaults, as a dict in a list, for a digest; else [].
+    """Return the settings of the scoring that differ from the defaults, as a part of the digest of a split.
 
     Only tasks that the user gives as files are considered. For other tasks the plugin's version, which is recorded too,
-    determines the scoring.
+    determines the scoring. The result is a list with one dict, or an empty list if no setting differs.
     """
     if all(one.task != task for one in request.given):
         return []
@@ -399,9 +414,9 @@ def _unusual_scoring(task: Task, request: PlanRequest) -> list[dict[str, object]
 
 
 def _providers(registry: Registry, train_task: Task, model: Model, strategy: Origin) -> dict[str, str]:
-    """Return the versions of the Python distributions whose code determines a training, by name.
+    """Return the versions of the Python distributions whose code determines the result of a training, by name.
 
-    They are part of the training's identity: a training with another version is another training.
+    They are part of the digest that identifies a training: another version counts as another training.
     """
     origins = [strategy, registry.tasks[train_task.name].origin]
     if model.name in registry.models:
@@ -410,13 +425,16 @@ def _providers(registry: Registry, train_task: Task, model: Model, strategy: Ori
 
 
 def _test_providers(registry: Registry, task: Task, of_training: Mapping[str, str]) -> dict[str, str]:
-    """Return the name and version of the distribution that declares the tested task; empty if `of_training` has it."""
+    """Return the name and version of the tested task's distribution; empty if `of_training` contains it.
+
+    The argument `of_training` is the result of `_providers`.
+    """
     origin = registry.tasks[task.name].origin
     return {} if of_training.get(origin.distribution) == origin.version else {origin.distribution: origin.version}
 
 
 def _shared_trainings_together(runs: list[PlannedRun]) -> Callable[[PlannedRun], int]:
-    """Return a sort key that keeps the order of runs, except that runs with the same training become adjacent."""
+    """Return a sort key that keeps the order of runs, except that runs with the same training become neighbours."""
     first: dict[str, int] = {}
     for index, run in enumerate(runs):
         first.setdefault(run.spec.training_key, index)

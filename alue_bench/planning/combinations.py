@@ -1,4 +1,4 @@
-"""The combinations of a plan for one task and one model: every strategy with every seed and all hyper-parameters."""
+"""The combinations for one task and one model: every strategy with every seed and all hyper-parameters of the grid."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from alue_bench.planning.grid import Grid
 from alue_bench.planning.request import DEFAULT_STRATEGIES, PlanRequest
 
 Strategies = Mapping[str, tuple[Strategy, Origin]]
-"""Pairs of a strategy and the plugin that declares it, by the name of the strategy."""
+"""For each name of a strategy, the strategy and the plugin that declares it."""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """A strategy, a seed and hyper-parameters, which together distinguish the runs of one task and model."""
+    """A strategy, a seed and hyper-parameters: all that distinguishes one run of a task and model from another."""
 
     strategy: Strategy
     origin: Origin
@@ -34,7 +34,10 @@ class Combination:
 
 @dataclass(frozen=True)
 class Unfit:
-    """A strategy that cannot be applied to the model, with the reason and the first of the requested seeds."""
+    """A strategy that cannot be applied to the model, with the reason.
+
+    The seed is the first of the requested seeds; the list of skipped runs shows it.
+    """
 
     strategy: str
     seed: int
@@ -42,7 +45,7 @@ class Unfit:
 
 
 def named_strategies(request: PlanRequest, registry: Registry) -> Strategies:
-    """Return the strategies that the request names; the default strategies if it has neither names nor a grid.
+    """Return the strategies that the request names, or the default ones if it has neither strategies nor a grid.
 
     Raises:
         UsageError: A name is unknown.
@@ -57,7 +60,7 @@ def strategies_for(request: PlanRequest, registry: Registry, layers: int) -> Str
 
 
 def _strategies(names: Iterable[str], registry: Registry) -> Strategies:
-    """Look up strategies; two spellings of the same strategy give one entry, under its canonical name."""
+    """Return the strategies of these names; two spellings of a name give one entry, under the canonical name."""
     strategies: dict[str, tuple[Strategy, Origin]] = {}
     for name in names:
         strategy, origin = registry.strategy(name)
@@ -66,10 +69,10 @@ def _strategies(names: Iterable[str], registry: Registry) -> Strategies:
 
 
 def check_hyper_parameters(request: PlanRequest) -> None:
-    """Raise UsageError for a hyper-parameter that is invalid for every task and model.
+    """Raise UsageError if a requested hyper-parameter is invalid for every task and model.
 
-    This is checked before tasks and models are looked up. Otherwise the error would be reported as a reason to skip
-    each of them.
+    This function is called before tasks and models are looked up. Otherwise the error would be reported for each task
+    and model, as the reason to skip it.
     """
     for variant in (request.grid or Grid()).variants():
         resolve_hyper_parameters(_asked_for(request, variant))
@@ -94,7 +97,7 @@ def settings_of(request: PlanRequest, task: Task, model: Model, limit: int | Non
 def _resolved(
     request: PlanRequest, task: Task, model: Model, limit: int | None, variant: Mapping[str, object]
 ) -> Resolved:
-    """Return the hyper-parameters for `variant`, one combination of the grid's values; see `settings_of`."""
+    """Return the hyper-parameters for one combination of the grid's values (`variant`); see `settings_of`."""
     defaults = [(f"task {task.name}", task.defaults), (f"model {model.name}", model.defaults)]
     overrides = _asked_for(request, variant)
     resolved = resolve_hyper_parameters([*defaults, *overrides])
@@ -111,7 +114,7 @@ def _resolved(
 
 
 def _asked_for(request: PlanRequest, variant: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
-    """Return the user's hyper-parameters as pairs of origin and values; later pairs override earlier ones."""
+    """Return the hyper-parameters that the user set, as pairs of origin and values; a later pair takes precedence."""
     return [*request.overrides, *([("grid", variant)] if variant else [])]
 
 

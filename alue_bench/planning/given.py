@@ -1,4 +1,4 @@
-"""The tasks of plugins together with those that the user gives as files."""
+"""The registry of plugins, extended by the tasks that the user gives as files."""
 
 from __future__ import annotations
 

@@ -28,25 +28,26 @@ WHOLE = "bottom-top"
 LAYERS = ("bottom", "top")
 _DECLARED_AXES = {name: declared.kind for name, declared in options_of(HyperParameters).items() if declared.is_axis}
 SETTINGS: Mapping[str, type[int] | type[float]] = {"lr": float} | _DECLARED_AXES
-"""The hyper-parameters that may be an axis, with their types. The first, the learning rate, varies slowest."""
+"""The hyper-parameters that may be an axis of a grid, with their types. The first, the learning rate, varies
+slowest."""
 AXES = (*LAYERS, "strategy", *SETTINGS, "seed")
 MOST = 1_000_000
-"""The largest number of values of an axis; a larger number is a typing error."""
+"""The largest number of values of an axis; a larger number is rejected, because it must be a typing error."""
 DEFAULT_TOLERANCE = 0.01
-"""The largest loss of score that still counts as no loss, as a fraction of the score of full fine-tuning."""
+"""The decrease of the score, as a fraction of the score of full fine-tuning, up to which scores count as equal."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """A range of whole numbers from `first` to `last`, both included."""
+    """A range of whole numbers on an axis, from `first` to `last`, both included."""
 
     first: int
     last: int | None = None
-    """The last number; None stands for the number of the model's layers."""
+    """The last number; None for the number of the model's layers."""
     step: int = 1
 
     def values(self, limit: int) -> range:
-        """Return the numbers of the range that are not above `limit`."""
+        """Return the numbers of the range, without those above `limit`."""
         return range(self.first, min(limit, self.last if self.last is not None else limit) + 1, self.step)
 
 
@@ -78,11 +79,14 @@ class Grid:
         return [(bottom, top) for bottom, top in product(bottoms, tops) if bottom + top <= layers]
 
     def strategy_names(self, layers: int) -> list[str]:
-        """Return the names of the cells for a model with this number of layers, then those on the strategy axis."""
+        """Return the names of the strategies in the grid, for a model with this number of layers.
+
+        Strategies that freeze a number of bottom and top layers come first, then those on the strategy axis.
+        """
         return list(dict.fromkeys([*(cell_name(cell) for cell in self.cells(layers)), *self.strategies]))
 
     def variants(self) -> list[dict[str, object]]:
-        """Return each combination of values of the hyper-parameter axes; one empty combination if there are no axes."""
+        """Return each combination of values of the hyper-parameter axes; one empty dict if there are no such axes."""
         names = list(self.settings)
         return [dict(zip(names, values, strict=True)) for values in product(*self.settings.values())]
 
@@ -113,7 +117,7 @@ def parse_grid(texts: Iterable[str]) -> Grid:
 
 
 def _collect(text: str, values: dict[str, list[str]]) -> None:
-    """Split one `--grid` text, and add the unparsed values of each axis to `values`."""
+    """Split the text of one `--grid` option, and add the unparsed values of each axis to `values`."""
     axis: str | None = None
     pieces = [piece for piece in re.split(r"[,\s]+", text.strip()) if piece]
     if not pieces:

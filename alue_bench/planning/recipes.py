@@ -1,10 +1,11 @@
 """Recipes: named sets of hyper-parameters that a publication recommends.
 
-A recipe can be combined with any strategy. Its values override the defaults of task and model, and are overridden by a
-study file and by options: `--recipe mosbach --epochs 5` is that recipe with five epochs. A recipe sets every
-hyper-parameter except `max_length`, which depends on the task, and `select`, which does not affect the training.
+A recipe can be combined with any strategy. Its values take precedence over the defaults of task and model, and a study
+file and options take precedence over the recipe: `--recipe mosbach --epochs 5` means the recipe "mosbach" with five
+epochs. A recipe sets every hyper-parameter except `max_length`, which depends on the task, and `select`, which does not
+affect the training.
 
-The betas of AdamW are 0.9 and 0.999 in all recipes, and the bias of its moments is always corrected.
+All recipes use AdamW with the betas 0.9 and 0.999 and with bias correction.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Recipe:
     source: str
     """The publication, with the sections or tables that give the values."""
     values: Mapping[str, object]
-    """The values by their names in `HyperParameters`."""
+    """The values of the hyper-parameters, by their names in `HyperParameters`."""
 
 
 RECIPES: Mapping[str, Recipe] = {

@@ -1,4 +1,4 @@
-"""The request for a plan: the tasks, models, strategies and seeds of the runs, and the conditions of training."""
+"""The user's request for runs: the tasks, models, strategies and seeds, and the conditions of training."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from alue_bench.contract.options import CheckedOptions, Group, option
 from alue_bench.contract.spec import Fold
 from alue_bench.data.file_task.given import GivenTask
 from alue_bench.planning.grid import Grid
+from alue_bench.training.device.selection import DEVICES, NUMBERED
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
 DEFAULT_SEED = 42
 DEFAULT_CACHE_SIZE = "20GB"
 LARGEST_SEED = 2**32 - 1
-"""The largest seed that all random number generators in use accept."""
+"""The largest random seed that all the random number generators in use accept."""
 
 Overrides = tuple[tuple[str, Mapping[str, object]], ...]
 """Pairs of an origin, such as a recipe, and the hyper-parameters that it sets. Later pairs override earlier ones."""
@@ -25,7 +26,7 @@ Overrides = tuple[tuple[str, Mapping[str, object]], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest(CheckedOptions):
-    """The user's request. An empty list of tasks or models stands for all available ones."""
+    """The user's request for runs. An empty list of tasks or models stands for all that are available."""
 
     tasks: tuple[str, ...] = option(
         (),
@@ -50,9 +51,10 @@ class PlanRequest(CheckedOptions):
         group=Group.QUESTION,
     )
     given: tuple[GivenTask, ...] = ()
-    """The tasks that the user gives as files; `tasks` has their names."""
+    """The tasks that the user gives as files; the field `tasks` contains their names too."""
     grid: Grid | None = None
-    """The grid of a sweep: additional strategies, and hyper-parameters to combine with all strategies."""
+    """The grid of a sweep: strategies in addition to `strategies`, and values of hyper-parameters for every
+    strategy."""
     seeds: tuple[int, ...] = option(
         (DEFAULT_SEED,),
         name="seed",
@@ -76,11 +78,22 @@ class PlanRequest(CheckedOptions):
         at_most=LARGEST_SEED,
     )
     overrides: Overrides = ()
-    """Hyper-parameters by origin: recipe, study file, command line. Later origins override earlier ones."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
-        "auto", help="Number format: auto, fp32, bf16 or fp16.", group=Group.TRAINING
+    """Pairs of an origin (recipe, study file or command line) and the hyper-parameters that it sets. Later pairs
+    override earlier ones."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = option(
+        "auto",
+        help="Number format of matrix products: auto, fp32, tf32, bf16 or fp16. Auto takes bf16 where the hardware "
+        "computes it fast, else fp16 on GPUs like V100 and T4, else fp32.",
+        group=Group.TRAINING,
     )
-    device: Literal["auto", "cpu", "cuda"] = option("auto", help="Device: auto, cpu or cuda.", group=Group.TRAINING)
+    device: str = option(
+        "auto",
+        help="Device: auto (a CUDA device if there is one, else the CPU), cpu, gpu (whatever accelerator there is), "
+        "cuda, cuda:N (the GPU of this number), or the experimental mps (Apple) and xpu (Intel).",
+        group=Group.TRAINING,
+        choices=DEVICES,
+        pattern=NUMBERED,
+    )
     cuda_graphs: bool = option(
         False,
         help="On a GPU, record training steps as CUDA graphs and replay them (BERT family).",
@@ -128,7 +141,7 @@ class PlanRequest(CheckedOptions):
         at_most=1000,
     )
     fold: Fold | None = None
-    """The only fold to plan; None for all folds of all repeats."""
+    """The only fold of a cross-validation to plan; None to plan all folds of all repetitions."""
     drop_bad: bool = option(False, help="Leave out malformed rows, and record how many.", group=Group.DATA)
     skip_missing: bool = option(
         False,
@@ -160,7 +173,7 @@ class PlanRequest(CheckedOptions):
 
     @property
     def asked_folds(self) -> tuple[Fold, ...]:
-        """The folds to plan, ordered by repeat; empty without cross-validation."""
+        """The folds of the cross-validation to plan, ordered by repetition; empty without cross-validation."""
         if self.fold is not None:
             return (self.fold,)
         if self.folds is None:

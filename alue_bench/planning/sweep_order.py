@@ -1,9 +1,9 @@
 """The order in which a sweep executes its runs.
 
-Machines drift during a sweep: they warm up, their disks fill, other users start programs. If a sweep executed a grid
-row by row, this drift would look like an effect of the rows. The order therefore balances the settings over time. It
-still places runs near each other that share a frozen prefix (the embeddings and lowest layers, if they are frozen),
-because the outputs of the prefix are cached:
+The speed of a machine drifts during a sweep: it warms up, its disk fills, other users start programs. If a sweep
+executed a grid row by row, this drift would look like an effect of the rows. The order therefore balances the settings
+over time. It nevertheless keeps runs with the same frozen prefix (the embeddings and lowest layers, if they are frozen)
+close to each other, because the outputs of the prefix are cached:
 
 - The runs of each prefix depth (the number of layers in the prefix) are distributed over several rounds.
   Within a round, the depths come in random order.
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 ROUNDS = 4
 DRAWS = 1000
-"""The number of random orders that are drawn; the least biased one is used."""
+"""The number of random orders that are drawn, of which the least biased one is used (see `Order.bias`)."""
 DRIFTS = 3
-"""The number of drift shapes that are considered: polynomials over time of degree 1, 2 and 3."""
+"""The number of curves that stand for a drift of the machine: polynomials of time of degree 1, 2 and 3."""
 TAG = "sweep.position"
-"""The tag that records a run's position in its sweep, such as 17/91."""
+"""The name of the MLflow tag that holds a run's position in its sweep, such as 17/91."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Order:
 
     runs: list[PlannedRun]
     seed: int
-    """The seed of the random draws."""
+    """The random seed of the order."""
     bias: float
-    """The largest absolute correlation between a smooth drift over time and a setting: the number of frozen bottom or
-    top layers, the expected cost, the learning rate or the seed."""
+    """The largest absolute correlation between any setting and any drift (a smooth curve over time). The settings are
+    the numbers of frozen bottom and top layers, the expected cost, the learning rate and the seed."""
 
     def describe(self) -> str:
-        """Return a sentence that describes the order, for the terminal and the parent run in MLflow."""
+        """Return a sentence that describes the order, for the terminal and for the parent run in MLflow."""
         return (
             f"{ROUNDS} rounds over the depths of frozen prefixes, shuffled (seed {self.seed}); largest correlation of "
             f"a drift with a setting {self.bias:.2f}"
@@ -56,10 +56,10 @@ class Order:
 
 
 def spread_out(runs: Sequence[PlannedRun], seed: int = 0) -> Order:
-    """Return a sweep's runs in the order of execution.
+    """Return the runs of a sweep in the order in which they are to be executed.
 
     Runs with the same training task and model are compared with each other, and therefore form one contiguous group.
-    Runs that share a training are adjacent.
+    Runs that share one training are neighbours.
 
     Args:
         runs: The runs in any order.
@@ -105,7 +105,7 @@ def _least_biased(runs: Sequence[PlannedRun], seed: int) -> tuple[list[int], flo
 
 
 def _drifts(runs: int) -> np.ndarray[Any, Any]:
-    """Return smooth drifts of a machine over the runs of a sweep, [drifts, runs].
+    """Return curves for how a machine may drift over the runs of a sweep, [drifts, runs].
 
     The rows are orthonormal polynomials of degree 1 to DRIFTS over the positions, scaled so that their products with
     standardised settings are correlations.
@@ -120,18 +120,19 @@ def _drifts(runs: int) -> np.ndarray[Any, Any]:
 
 
 def _settings(run: PlannedRun) -> tuple[float, ...]:
-    """Return the numbers of a run that must not correlate with its position; see `Order.bias`."""
+    """Return the settings of a run that must not correlate with its position; `Order.bias` lists them."""
     spec = run.spec
     bottom, top = cell_of(spec.strategy) or (spec.freeze_plan.bottom, spec.freeze_plan.top)
     return float(bottom), float(top), run.cost, float(spec.seed), spec.hyper.lr
 
 
 def _dealt(blocks: Sequence[Sequence[int]], draw: random.Random) -> list[int]:
-    """Return a random order of the runs in which each block (one prefix depth) is spread evenly over the rounds.
+    """Return a random order of the runs in which the runs of each prefix depth are spread evenly over several rounds.
 
-    Within a round, the blocks come in random order, with two exceptions. The first round starts with its shallowest
-    block; otherwise workers that share the sweep would start by computing the same prefixes. The last round ends with
-    its deepest block, whose runs are the shortest, so that the workers finish at about the same time.
+    The runs of one prefix depth (number of layers in the frozen prefix) form a block. Within a round, the blocks come
+    in random order, with two exceptions. The first round starts with its shallowest block; otherwise worker processes
+    that share the sweep would start by computing the same prefixes. The last round ends with its deepest block, whose
+    runs are the shortest, so that the workers finish at about the same time.
 
     Args:
         blocks: For each prefix depth, from the shallowest to the deepest, the indices of its runs.

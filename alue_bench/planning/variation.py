@@ -1,7 +1,7 @@
-"""The hyper-parameters that a list of runs varies, and the order in which runs are listed for people.
+"""The hyper-parameters that differ within a list of runs, and the order in which runs are listed for people.
 
-Runs of one task and model usually differ in strategy and seed alone. A grid over learning rates, for example, varies a
-hyper-parameter too. Then each value counts as a separate setting, and scores are not averaged over the values.
+Runs of one task and model usually differ only in strategy and seed. A grid over learning rates, for example, varies a
+hyper-parameter too. Scores are then averaged over the seeds for each value separately, never over the values.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from alue_bench.contract.cells import cell_of
 from alue_bench.contract.spec import HyperParameters, RunSpec
 
 Settings = tuple[tuple[str, object], ...]
-"""Pairs of name and value, one for each hyper-parameter that varies."""
+"""Pairs of a hyper-parameter's name and its value, one for each hyper-parameter that differs between runs."""
 
 
 def varied(runs: Iterable[tuple[str, str, HyperParameters]]) -> tuple[str, ...]:
-    """Return the names of the hyper-parameters that have several values among the runs of one task and model.
+    """Return the names of the hyper-parameters that differ between runs of the same task and model.
 
     Args:
         runs: The name of the task, the name of the model and the hyper-parameters of each run.
@@ -34,32 +34,32 @@ def varied(runs: Iterable[tuple[str, str, HyperParameters]]) -> tuple[str, ...]:
 
 
 def varied_by_specs(specs: Iterable[RunSpec]) -> tuple[str, ...]:
-    """Return the names of the hyper-parameters that vary among these runs; see `varied`."""
+    """Return the names of the hyper-parameters that differ between these runs; see `varied`."""
     return varied((spec.task, spec.model, spec.hyper) for spec in specs)
 
 
 def settings_of(hyper: HyperParameters, names: Sequence[str]) -> Settings:
-    """Return a run's values of the named hyper-parameters."""
+    """Return pairs of name and value for a run's hyper-parameters of these names."""
     return tuple((name, getattr(hyper, name)) for name in names)
 
 
 def describe(settings: Settings, *, between: str = ", ") -> str:
-    """Return settings as text, such as "lr 2e-05, epochs 3"; empty if there are none."""
+    """Return hyper-parameters as text, such as "lr 2e-05, epochs 3"; empty if there are none."""
     return between.join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings
     )
 
 
 def labelled(spec: RunSpec, names: Sequence[str]) -> str:
-    """Return a readable name of a run, with its values of the named hyper-parameters."""
+    """Return a readable name of a run that includes its values of the named hyper-parameters."""
     return ", ".join(filter(None, (spec.label, describe(settings_of(spec.hyper, names)))))
 
 
 def reading_order(specs: Sequence[RunSpec]) -> Mapping[str, int]:
-    """Return the position of each run in printed lists, by the run's fingerprint.
+    """Return the position of each run in lists for people, by the run's fingerprint (`RunSpec.fingerprint`).
 
-    Runs are sorted by task, model, strategy, hyper-parameters that vary, seed and fold. Strategies
-    that freeze a number of bottom and top layers come first, sorted by these numbers; the others follow by name.
+    Runs are sorted by task, model, strategy, hyper-parameters that differ, seed and fold. Strategies that freeze a
+    number of bottom and top layers come first, sorted by these numbers; the others follow by name.
     """
     names = varied_by_specs(specs)
 

@@ -1,1 +1,1 @@
-"""Reports on the results in the tracking store: comparisons of strategies, pages, exports and submissions."""
+"""Reports on the results in the MLflow store: comparisons of strategies, report pages, exports, leaderboard files."""

@@ -9,8 +9,8 @@ from alue_bench.messages.figure_text import short, short_names, short_title
 from alue_bench.reporting.drawing import MUTED, SERIES, Picture, looks, new_figure, style, to_svg
 
 WIDTH = 4.3
-"""The width in inches of a figure of which two stand side by side: about 310 SVG units, so that text stays readable on
-a phone."""
+"""The width in inches of a figure that stands next to another one. It is about 310 SVG units, so that the text is
+readable on a phone."""
 LABELLED = 12
 """The largest number of points in a plot for which every point is labelled. In a plot with more points, only `NAMED`
 points of the Pareto front are labelled."""
@@ -20,7 +20,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Point:
-    """A strategy's mean score and training time in seconds.
+    """A point in a plot: a freezing strategy's mean score and training time in seconds.
 
     `score_half` and `time_half` are half the widths of their confidence intervals; None if there is only one seed.
     """
@@ -33,14 +33,14 @@ class Point:
 
 
 def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: str, of: str) -> Picture:
-    """Draw score against training time.
+    """Draw a scatter plot of the strategies' scores against their training times.
 
     Args:
         points: One point for each strategy.
         front: The names of the strategies on the Pareto front, which no other strategy beats in both score and time.
-        name: The picture's name, unique on the page.
-        metric: The metric of the scores, for the axis.
-        of: The title, which names what is shown, such as the task and the model.
+        name: The picture's name for files and ids, unique on the report page.
+        metric: The name of the scores' metric, for the label of the axis.
+        of: The title of the figure, such as the names of task and model.
     """
     order = {point.name: point for point in points}
     best = sorted((order[one] for one in front if one in order), key=lambda point: point.time)
@@ -102,12 +102,12 @@ def _some(points: Sequence[Point]) -> list[Point]:
 
 
 def averages(values: Sequence[tuple[str, float]], *, name: str, of: str, unit: str, digits: int) -> Picture:
-    """Draw a bar for each strategy's mean over tasks, like one half of figure 2 of the paper (see `published`).
+    """Draw a bar chart of each strategy's mean over tasks, as in one half of figure 2 of Betka et al.
 
     Args:
         values: The pairs of (strategy, mean).
-        name: The picture's name, unique on the page.
-        of: The title, which names what is shown, such as the task and the model.
+        name: The picture's name for files and ids, unique on the report page.
+        of: The title of the figure, such as the names of task and model.
         unit: The label of the axis.
         digits: The number of decimal places in the bars' labels.
     """
@@ -131,13 +131,13 @@ def averages(values: Sequence[tuple[str, float]], *, name: str, of: str, unit: s
 def learning_curves(
     curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], *, name: str, metric: str, of: str
 ) -> Picture:
-    """Draw the dev score by epoch, with a thin line for each seed and a thick line for the mean over seeds.
+    """Draw dev scores by epoch: for each strategy, a thin line for each seed and a thick line for the mean.
 
     Args:
         curves: The curves by strategy: for each seed, a sequence of (epoch, dev score).
-        name: The picture's name, unique on the page.
-        metric: The metric of the scores, for the axis.
-        of: The title, which names what is shown, such as the task and the model.
+        name: The picture's name for files and ids, unique on the report page.
+        metric: The name of the scores' metric, for the label of the axis.
+        of: The title of the figure, such as the names of task and model.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -166,7 +166,10 @@ def learning_curves(
 
 
 def _mean_curve(seeds: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
-    """Return the mean curve. The mean at each epoch is over the seeds that have a value at this epoch."""
+    """Return the mean of several seeds' curves, as pairs of (epoch, mean).
+
+    The mean at each epoch is taken over the seeds that have a value at this epoch.
+    """
     by_step: dict[float, list[float]] = {}
     for points in seeds:
         for step, value in points:
@@ -179,8 +182,8 @@ def predicted_against_gold(values: Sequence[tuple[float, float]], *, name: str, 
 
     Args:
         values: The pairs of (gold, predicted).
-        name: The picture's name, unique on the page.
-        of: The title, which names what is shown, such as the task and the model.
+        name: The picture's name for files and ids, unique on the report page.
+        of: The title of the figure, such as the names of task and model.
     """
     with style():
         figure = new_figure(WIDTH, 3.3)

@@ -1,4 +1,4 @@
-"""A reproducibility checklist that is filled in from the recorded runs and marks missing records.
+"""A reproducibility checklist. It is filled in from the recorded runs, and marks what they did not record.
 
 The questions are those that Pineau et al. (2021, "Improving Reproducibility in Machine Learning Research") and Dodge et
 al. (2019, "Show Your Work") ask of experiments: data, models, settings, seeds, selection, variation, cost, environment.
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Entry = tuple[bool, str]
-"""An entry of the checklist: True if its box is ticked, and its text as Markdown, in which names and values from runs
+"""An entry of the checklist: True if its box is ticked; and its text as Markdown, in which names and values from runs
 are escaped."""
 
 
 def checklist(
     frame: pd.DataFrame, environments: Sequence[Mapping[str, Any]], counts: Counts, *, experiment: str
 ) -> str:
-    """Return the checklist as Markdown.
+    """Return the reproducibility checklist as Markdown.
 
     Args:
-        frame: The finished runs: `tracking.reading.Results.frame`.
-        environments: The different contents of the runs' environment.json, each with the number of runs that have it
-            under the key "runs".
+        frame: The finished runs, as in `tracking.reading.Results.frame`.
+        environments: The different descriptions of hardware and software among the runs (contents of environment.json).
+            Each also has the number of its runs under the key "runs".
         counts: The numbers of runs that are not in the frame, such as failed ones.
         experiment: The name of the MLflow experiment.
     """
@@ -233,7 +233,7 @@ def _or_missing(values: Sequence[Any], what: str, between: str = ", ") -> str:
 
 
 def _name(value: Any) -> str:
-    """Return a value of the frame as escaped Markdown, or "not recorded" for a missing value."""
+    """Return a value of a data frame as escaped Markdown; "not recorded" for a missing value."""
     return markdown("not recorded" if str(value) == "<NA>" else str(value))
 
 

@@ -1,13 +1,13 @@
 """The comparison of freezing strategies with a baseline strategy, computed from a frame of finished runs.
 
-The terminal's table, the HTML page and the export show the values from this module and compute none themselves.
+The table in the terminal, the HTML page and the export only show the values that this module computes.
 
-Runs are compared only where everything except strategy and seed is the same: task, model, rows, data source, protocol,
-hyper-parameters, hardware, number format, version of alue-bench. Each set of runs that can be compared is a *block*
-(`ComparisonBlock`).
+Runs are compared only if everything except strategy and seed is the same: task, model, examples, data source, protocol
+(the division into splits), hyper-parameters, hardware, number format, version of alue-bench. A set of runs that can be
+compared is called a *block* (`ComparisonBlock`).
 
-The runs of a cross-validation form one block if they divide the same rows into the same number of folds. Their scores
-are averaged over the seeds of each fold, and differences over folds are tested by `evaluation.resampled`.
+The runs of a cross-validation form one block if the same examples were divided into the same number of folds. Their
+scores are averaged over the seeds of each fold, and differences over folds are tested by `evaluation.resampled`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 BASELINE = "full"
 LEVELS = (0.001, 0.01, 0.05)
-"""The significance levels that three, two and one star stand for."""
+"""The significance levels that are shown as three stars, two stars and one star."""
 
 CONDITIONS = (
     "data_source",
@@ -62,10 +62,11 @@ CONDITIONS = (
     "other_hyper",
     "version",
 )
-"""The columns in which all runs of a block agree, besides task and model."""
+"""The columns of the frame of runs that must have equal values, besides task and model, in runs that are compared."""
 
 Load = Callable[[str], "pd.DataFrame"]
-"""A function that returns a run's test predictions, given the run's id, like `tracking.reading.read_predictions`."""
+"""A function that takes a run's id, and returns a table of the run's test predictions as described in
+`tracking.reading.read_predictions`."""
 
 
 Run = dict[Any, Any]
@@ -78,43 +79,46 @@ class Verdict(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     UNDECIDED = "undecided"
-    """The test found no significant difference, which does not show that the scores are the same: see the interval."""
+    """The test found no significant difference. This does not show that the scores are the same; the confidence
+    interval tells how different they may be."""
     TOO_FEW_SEEDS = "too few seeds"
     NOT_TESTED = "not tested"
     NOTHING_LEARNT = "nothing learnt"
-    """The baseline learnt nothing, so that a score that is not worse means nothing. A significant difference is still
-    called better or worse."""
+    """The baseline learnt nothing, so that a similar score of another strategy means nothing. Significant differences
+    are nevertheless called better or worse."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The difference between a strategy's score and the baseline's, over the seeds or folds that both have."""
+    """The difference between a strategy's score and the baseline's, over the seeds or folds with which both ran."""
 
     mean: float
     seeds: int
-    """The number of seeds that both have; in a cross-validation, the number of folds, counted over all repeats."""
+    """The number of seeds with which both ran; in a cross-validation the number of common folds over all repeats."""
     verdict: Verdict
     reason: str = ""
-    """The reason why there is no verdict."""
+    """The reason why there is no verdict on the difference; empty if there is a verdict."""
     test: Crossed | CorrectedResampled | None = None
-    """The test's result: the interval, the p-value before correction and, if the test is over seeds, the variance
-    components. None with only one seed or fold, or if a test over seeds lacks usable predictions."""
+    """The result of the significance test: the confidence interval, the p-value before correction and, if the test is
+    over seeds, the variance components. None if there is only one seed or fold, or if a test over seeds has no usable
+    predictions."""
     p_corrected: float | None = None
-    """The p-value after Holm's correction over all tested differences of the comparison."""
+    """The p-value after Holm's correction for all tested differences of the comparison."""
     cohens_d: float | None = None
     improvement: float | None = None
-    """The probability that a run of the strategy beats a run of the baseline."""
+    """The probability that a run of the strategy has a higher score than a run of the baseline."""
     seeds_needed: int | None = None
-    """The number of seeds needed to detect a difference as large as the observed one, if the test did not detect it;
-    None for folds."""
+    """The number of seeds with which the test would probably detect a difference as large as the observed one. None if
+    the difference is significant, if no reasonable number suffices, and in a cross-validation."""
     detectable: float | None = None
-    """The smallest difference that the existing seeds or folds would detect with a power of 80 %."""
+    """The smallest true difference that the test would find with a probability of 80 %, with the existing seeds or
+    folds."""
     p_examples: float | None = None
-    """The p-value of approximate randomisation over examples; None unless `compare` was given `resamples`. It holds
-    only for these trained models, since it ignores the variation over seeds."""
+    """The p-value of an approximate randomisation test over examples; None if `compare` was called without `resamples`.
+    It holds only for these trained models, since it ignores the variation over seeds."""
     bootstrap: tuple[float, float] | None = None
-    """The interval of the paired bootstrap over examples; None unless `compare` was given `resamples`. It holds only
-    for these trained models, since it ignores the variation over seeds."""
+    """The confidence interval from a paired bootstrap over examples; None if `compare` was called without `resamples`.
+    It holds only for these trained models, since it ignores the variation over seeds."""
     over_folds: bool = False
     """True if the difference is a mean over the folds of a cross-validation."""
 
@@ -128,75 +132,78 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyResult:
-    """A strategy's score and costs: a row of the tables."""
+    """A strategy's mean score and costs, which a row of a table shows."""
 
     strategy: str
     seeds: tuple[int, ...]
-    """The seed of each run; in a cross-validation, each different seed once."""
+    """The seeds of the runs; in a cross-validation, where several folds have the same seed, each seed once."""
     run_ids: tuple[str, ...]
     score: Estimate | None
-    """The mean score over seeds, or over folds; None if every score is undefined."""
+    """The mean score over seeds or folds, with its confidence interval; None if every score is undefined."""
     difference: Difference | None
-    """The difference from the baseline; None for the baseline itself, and if either strategy has no defined score."""
+    """The difference from the baseline's score; None for the baseline itself, and if either score is undefined."""
     train_s: Estimate | None
     time_change: Estimate | None
-    """The mean over seeds of the change of the training time relative to the baseline; -0.3 is 30 % less."""
+    """The relative change of the training time against the baseline, as a mean over seeds; -0.3 is 30 % less."""
     speed_up: float | None
     """The baseline's mean training time divided by the strategy's."""
     trainable_share: float | None
     """The share of all parameters that are trainable."""
     flops_share: float | None
-    """The training FLOPs as a share of full fine-tuning's."""
+    """The training FLOPs, as a share of the training FLOPs of full fine-tuning."""
     memory_mib: float | None
-    """The peak memory of the GPU if there is one, otherwise of the process."""
+    """The peak memory in MiB: of the GPU if there is one, otherwise of the process."""
     energy_j: float | None
-    """The energy used by the GPU if it was recorded, otherwise by the processor; None if no counter could be read."""
+    """The energy in joules: of the GPU or, if that was not recorded, of the processor; None if neither was."""
     freeze: tuple[int, int, int] | None
     """The numbers of frozen bottom layers and of frozen top layers, and 1 if the embeddings are frozen, else 0."""
     folds: int = 0
-    """The number of folds that were run, counted over all repeats; 0 without cross-validation."""
+    """The number of folds that were run, over all repeats of the cross-validation; 0 without cross-validation."""
 
     @property
     def replicates(self) -> int:
-        """The number of values that the mean score averages: folds, or seeds without cross-validation."""
+        """The number of values over which the mean score is taken: folds or, without cross-validation, seeds."""
         return self.folds or len(self.seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonBlock:
-    """The strategies of one task and model whose runs agree in all conditions, so that they can be compared."""
+    """The comparison of strategies for one task and model under one set of conditions, such as hyper-parameters."""
 
     task: str
     model: str
     metric: str
-    """The metric's name in MLflow, such as test/f1_macro."""
+    """The name in MLflow of the metric that is compared, such as test/f1_macro."""
     baseline: str
     conditions: Mapping[str, Any]
-    """The runs' common value of each column in `CONDITIONS`; None for a value that was not recorded."""
+    """The value that all runs have for each column in `CONDITIONS`; None for a value that was not recorded."""
     differing: tuple[str, ...]
-    """The conditions in which the blocks of this task and model differ, so that a heading must name them."""
+    """The conditions that differ between the comparisons for this task and model, so that a heading must name them."""
     trivial_score: float | None
-    """The score of a predictor that ignores the text; None if not recorded, or if `metric` is not the primary one."""
+    """The score of a predictor that ignores the text; None if it was not recorded, or if `metric` is not the task's
+    primary metric."""
     unlearnt: Learning | None
-    """The comparison of the baseline strategy with the trivial score, if the baseline has learnt nothing; otherwise
-    None."""
+    """The comparison of the baseline strategy with a predictor that ignores the text, if the baseline strategy has
+    learnt nothing; otherwise None."""
     rows: tuple[StrategyResult, ...]
-    """The results of the strategies: the baseline first, then by name, with numbers in names ordered by size."""
+    """The results of the strategies: first the baseline, then the others by name (bottom3 before bottom10)."""
     notes: tuple[str, ...]
     first_look: bool = False
-    """True if all runs are low-fidelity runs (with fewer epochs) of a search, so that nothing may be recommended."""
+    """True if all runs are low-fidelity runs of a hyper-parameter search, which have fewer epochs, so that no strategy
+    may be recommended because of them."""
     rows_told: Mapping[str, str] = field(default_factory=dict)
-    """A phrase for each split's rows, keyed by the condition that holds the split's digest, such as "train_digest". It
-    is the number of rows, with the digest's first digits if the number alone does not distinguish blocks."""
+    """A phrase that describes the examples of each split, such as their number. The key is the condition that holds the
+    digest of the split's examples, such as "train_digest". The digest's first digits are added if the number alone does
+    not distinguish two sets of examples."""
 
     @property
     def folds(self) -> int:
-        """The number of folds that the rows are divided into; 0 without cross-validation."""
+        """The number of folds into which the examples are divided; 0 without cross-validation."""
         return int(self.conditions["folds"] or 0)
 
     @property
     def replicate(self) -> str:
-        """The word for what means and tests are computed over: "fold" or "seed"."""
+        """The word for the units over which means and tests are computed: "fold" or "seed"."""
         return "fold" if self.folds else "seed"
 
     @property
@@ -207,20 +214,20 @@ class ComparisonBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The result of comparing runs: all blocks, sorted by task, model and conditions."""
+    """The result of comparing runs: a block for each set of comparable runs, sorted by task, model and conditions."""
 
     blocks: tuple[ComparisonBlock, ...]
     tested: int
-    """The number of differences over which Holm's correction is applied."""
+    """The number of tested differences, for which Holm's correction is applied."""
 
 
 def compare(
     frame: pd.DataFrame, load: Load, *, baseline: str = BASELINE, metric: str | None = None, resamples: int = 0
 ) -> Comparison:
-    """Compare strategies with a baseline.
+    """Compare freezing strategies with a baseline strategy.
 
     Args:
-        frame: The finished runs: `tracking.reading.Results.frame`, or a part of it.
+        frame: The finished runs, as in `tracking.reading.Results.frame`, or a part of them.
         load: The function that reads a run's test predictions.
         baseline: The strategy with which the others are compared.
         metric: The metric, such as "f1_micro"; tasks without it are left out. None for each task's primary metric.
@@ -269,22 +276,23 @@ def compare(
 
 
 def mean_change(pairs: Iterable[tuple[float | None, float | None]]) -> Estimate | None:
-    """Return the mean of a value's relative changes against the baseline; −0.3 is 30 % less.
+    """Return the mean relative change of a value, such as a time, against the baseline; −0.3 is 30 % less.
 
     Args:
         pairs: The pairs of a strategy's and the baseline's value for the same seed.
 
     Returns:
-        None if no pair has two finite values.
+        The mean with its confidence interval; None if no pair has two finite values.
     """
     changes = [_change(value, base) for value, base in pairs]
     return estimate([change for change in changes if change is not None])
 
 
 def describe_conditions(block: ComparisonBlock) -> str:
-    """Return the conditions that distinguish a block from others of the same task and model, in words.
+    """Return a text with the conditions that distinguish a block from others of the same task and model.
 
-    The text is empty for the only block of a task and model, unless it consists of a search's low-fidelity runs.
+    A block is a set of comparable runs. If it is the only one of its task and model, the text is empty; but
+    low-fidelity runs of a search, which have fewer epochs, are always mentioned.
     """
     import json
 
@@ -313,17 +321,17 @@ WORDS: Mapping[str, str] = {
     "other_hyper": "settings",
     "version": "alue-bench",
 }
-"""The words for conditions in headings; a condition that is not listed is named by its column."""
+"""The words in headings for the columns in `CONDITIONS`; a column that is not listed is named by its own name."""
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts names by the size of the numbers in them, such as bottom3 before bottom10."""
+    """Return a sort key that orders names by the size of the numbers in them: bottom3 comes before bottom10."""
     parts = re.findall(r"\d+|\D+", name)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def all_rows(comparison: Comparison) -> Iterator[tuple[ComparisonBlock, StrategyResult]]:
-    """Yield the result of every strategy in every block, as pairs of (block, result)."""
+    """Yield the result of every strategy in every set of comparable runs, as pairs of (block, result)."""
     return ((block, row) for block in comparison.blocks for row in block.rows)
 
 
@@ -331,16 +339,17 @@ def all_rows(comparison: Comparison) -> Iterator[tuple[ComparisonBlock, Strategy
 
 
 def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Replace missing values by None, since pandas' NA equals nothing, not even itself."""
+    """Return the values with missing ones replaced by None, since pandas' NA does not even equal itself."""
     import pandas as pd
 
     return tuple(None if pd.isna(value) else value for value in values)
 
 
 def _with_rows_of_all_folds(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with the digests of cross-validated runs replaced by one digest of the rows of all folds.
+    """Return the frame with one digest for the examples of all folds of a cross-validation.
 
-    Otherwise each fold would be a block, since its splits have different rows.
+    This digest replaces the digests of the splits. Otherwise the runs of different folds could not be compared, since
+    the splits of each fold have different examples.
     """
     pooled = frame["folds_digest"].fillna("unknown").where(frame["folds"].notna())
     if pooled.isna().all():
@@ -351,14 +360,14 @@ def _with_rows_of_all_folds(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _told_rows(of_both: pd.DataFrame, digest_name: str) -> dict[str, str]:
-    """Return a phrase for each different set of rows of a split, keyed by the set's digest.
+    """Return a phrase that describes each different set of examples of a split, keyed by the set's digest.
 
-    The phrase is the number of rows. The digest's first digits are added if another set has the same number, or if the
-    number was not recorded.
+    The phrase is the number of examples. The digest's first digits are added if another set has the same number of
+    examples, or if the number was not recorded.
 
     Args:
         of_both: The runs of one task and model.
-        digest_name: The column of the split's digests, such as train_digest.
+        digest_name: The column with the digests of the split's examples, such as train_digest.
     """
     column = f"data/{digest_name.removesuffix('_digest')}_rows"
     if column not in of_both.columns:
@@ -380,17 +389,17 @@ class _Influence:
 
     system: Additive
     pseudo_values: Any
-    """The contributions `[examples]`."""
+    """The contribution of each example, as jackknife pseudo-values `[examples]`."""
     ids: Any
     """The ids of the examples `[examples]`."""
 
 
 class _Influences:
-    """A reader of runs' predictions, which computes how much each example contributes to a run's score (`_Influence`).
+    """A reader of runs' test predictions, which computes each example's contribution to a run's score.
 
-    One object serves the runs of one block. It caches the values of the baseline's runs, since every strategy
-    is compared with them. The values of other runs are computed at each call and not cached, since together they may
-    not fit into memory.
+    One object serves the runs of one task and model that can be compared. It caches the contributions for the
+    baseline's runs, since every strategy is compared with them. The contributions for other runs are not cached, since
+    together they might not fit into memory.
     """
 
     def __init__(self, load: Load, metric: str, *, multilabel: bool) -> None:
@@ -405,7 +414,7 @@ class _Influences:
         self._kept: dict[str, _Influence | str] = {}
 
     def of(self, run_id: str) -> _Influence | str:
-        """Return a run's contributions, or the reason why there are none."""
+        """Return the contribution of each example to a run's score, or the reason why it cannot be computed."""
         try:
             targets: Targets = targets_of(self._load(run_id), multilabel=self._multilabel)
         except AlueBenchError as error:
@@ -486,19 +495,21 @@ def _block(
 
 
 def _learning(runs: Sequence[Run], metric: str) -> Learning | None:
-    """Test whether runs have learnt anything, by comparing their scores with the trivial score.
+    """Test whether runs have learnt anything: compare their scores with a predictor that ignores the text.
 
-    The standard error is nan for runs of older versions, which did not record it.
+    Return None if the predictor's score was not recorded.
+
+    Runs of older versions of alue-bench did not record the standard error of the difference, which is then nan.
     """
     columns = (metric, "test/trivial_score", "test/above_trivial_error")
     return learning(*([float(run.get(name, math.nan)) for run in runs] for name in columns))
 
 
 def _varying(versions: Sequence[str]) -> str:
-    """Return the packages that have several versions, each with all its versions, as text.
+    """Return a text that lists the packages that had different versions in different runs, with these versions.
 
     Args:
-        versions: The recorded versions of runs, such as "torch 2.13.0, mlflow 3.1".
+        versions: The recorded package versions of each run, such as "torch 2.13.0, mlflow 3.1".
     """
     by_package: dict[str, set[str]] = {}
     for text in versions:
@@ -542,7 +553,7 @@ def _row(
 
 
 def _by_fold(runs: Sequence[Run], metric: str) -> dict[tuple[int, int], float]:
-    """Return the mean of a metric over the seeds of each fold, keyed by (repeat, fold).
+    """Return the mean of a metric over the seeds of each fold, keyed by (repeat, fold) of the cross-validation.
 
     A mean is nan if no seed has a finite value. The result is empty without cross-validation.
     """
@@ -561,16 +572,16 @@ def _fold_of(run: Run) -> tuple[int, int] | None:
 
 
 def _test_share(runs: Sequence[Run]) -> float:
-    """Return the number of test rows divided by the number of train rows, over all folds.
+    """Return the total number of test examples in all folds, divided by the total number of train examples.
 
-    If the runs did not record these numbers, folds without a dev split are assumed: 1 / (folds - 1).
+    If the runs did not record these numbers, the result is 1 / (folds - 1), as if there were no dev split.
     """
     test, train = (sum(_column(runs, f"data/{split}_rows")) for split in ("test", "train"))
     return test / train if test and train else 1 / (int(runs[0]["folds"]) - 1)
 
 
 def _column(runs: Sequence[Run], name: str) -> list[float]:
-    """Return the finite values of a column over the runs."""
+    """Return the runs' values in a column, without missing and infinite ones."""
     return [float(run[name]) for run in runs if name in run and math.isfinite(run[name])]
 
 
@@ -585,9 +596,9 @@ def _change(value: float | None, base: float | None) -> float | None:
 
 
 def _pairs(runs: Sequence[Run], base: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Pair each of a strategy's runs with the baseline's run (in `base`) that has the same seeds and fold.
+    """Return pairs of a strategy's run and the baseline's run (from `base`) with the same seeds and fold.
 
-    Runs without such a partner are left out. The order is that of `runs`.
+    Runs of the strategy without a corresponding run of the baseline are left out. The order is that of `runs`.
     """
     keyed = {(run["init_seed"], run["data_seed"], _fold_of(run)): run for run in base}
     keys = [(run["init_seed"], run["data_seed"], _fold_of(run)) for run in runs]
@@ -654,9 +665,9 @@ def _difference(
 
 
 def _difference_over_folds(pairs: Sequence[tuple[Run, Run]], metric: str) -> Difference:
-    """Return the difference between a strategy and the baseline over folds.
+    """Return the difference between a strategy's score and the baseline's, over the folds of a cross-validation.
 
-    The score of a fold is the mean over the seeds that both have for this fold.
+    The score of a fold is the mean over the seeds with which both strategies ran on this fold.
 
     Args:
         pairs: The pairs of a strategy's and the baseline's run with the same fold and seeds, whose scores are finite.
@@ -684,7 +695,11 @@ def _few(number: int, what: str = "seed") -> str:
 
 
 def _problem(loaded: Sequence[_Influence | str]) -> str:
-    """Return the reason why the runs' predictions cannot be compared; empty if they can."""
+    """Return the reason why the predictions of runs cannot be compared; empty if they can.
+
+    Args:
+        loaded: For each run, the contributions of the examples to its score, or the reason why there are none.
+    """
     import numpy as np
 
     for one in loaded:
@@ -698,7 +713,7 @@ def _problem(loaded: Sequence[_Influence | str]) -> str:
 
 
 def _corrected(blocks: Sequence[ComparisonBlock]) -> Comparison:
-    """Apply Holm's correction over the tests of all blocks, and return the comparison with the verdicts filled in."""
+    """Return the comparison with Holm's correction applied to all tests, and with the verdicts on all differences."""
     tests = [
         (place, row.strategy, row.difference.test.p_value)
         for place, block in enumerate(blocks)
@@ -725,12 +740,12 @@ def _corrected(blocks: Sequence[ComparisonBlock]) -> Comparison:
 
 
 def _judged(row: StrategyResult, p_corrected: float | None, tests: int, *, learnt: bool) -> StrategyResult:
-    """Return a strategy's result with its verdict filled in.
+    """Return a strategy's result with the verdict on its difference from the baseline filled in.
 
     Args:
         row: The result, with the test of its difference.
         p_corrected: The p-value after correction; None if there is none.
-        tests: The number of tests over which the p-value was corrected.
+        tests: The number of tests for which the p-value was corrected.
         learnt: False if the baseline has learnt nothing.
     """
     judged = _tested(row, p_corrected, tests)

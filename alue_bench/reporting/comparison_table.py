@@ -23,9 +23,9 @@ from alue_bench.reporting.comparison import (
 from alue_bench.reporting.numbers import percent, plain, seconds, several, signed, signed_percent
 
 FEW, UNTESTED = "†", "‡"
-"""The marks for a difference with too few seeds or folds, and for a difference without a verdict for another reason."""
+"""The marks in tables for a difference without a verdict: because of too few seeds or folds, or for another reason."""
 Key = Callable[[StrategyResult], float | None]
-"""A function that returns the value by which a strategy's row is sorted; None if the row has no such value."""
+"""A function that returns the value by which the row of a strategy is sorted; None if there is no such value."""
 
 SORT_KEYS: dict[str, tuple[Key, bool]] = {
     # the function that returns the value, and whether the largest value comes first
@@ -39,33 +39,39 @@ SORT_KEYS: dict[str, tuple[Key, bool]] = {
     "energy": (lambda row: row.energy_j, False),
 }
 DEFAULT_SORT = "strategy"
-"""The name of the default order: the baseline first, then by name, with numbers in names ordered by size."""
+"""The name of the default order of rows: first the baseline, then the others by name (bottom3 before bottom10)."""
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of texts for one block: the strategies of one task and model under the same conditions."""
+    """A table whose entries are texts, with the strategies of one task and model under the same conditions."""
 
     title: str
     subtitle: str
-    """The conditions that distinguish the block from others of its task and model, and facts shared by all its rows."""
+    """The conditions that distinguish this table from others of the same task and model, and facts that hold for all
+    rows."""
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
 
 
 def text_tables(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> list[TextTable]:
-    """Return a table of texts for each block of the comparison.
+    """Return a table, whose entries are texts, for each set of comparable runs.
 
     Args:
         comparison: The comparison.
-        sort: The order of the rows: `DEFAULT_SORT` or a key of `SORT_KEYS`.
+        sort: The order of the rows: `DEFAULT_SORT` or one of the keys of the dictionary `SORT_KEYS`.
     """
     return [_text_table(block, sorted_rows(block, sort)) for block in comparison.blocks]
 
 
 def sorted_rows(block: ComparisonBlock, sort: str = DEFAULT_SORT) -> list[StrategyResult]:
-    """Return a block's rows in the default order, or sorted by a key of `SORT_KEYS` with missing values last."""
+    """Return the results of strategies in the order `sort`, with missing values last.
+
+    Args:
+        block: The comparison of strategies for one set of comparable runs.
+        sort: The order: `DEFAULT_SORT` or one of the keys of the dictionary `SORT_KEYS`.
+    """
     if sort == DEFAULT_SORT:
         return list(block.rows)
     read, largest_first = SORT_KEYS[sort]
@@ -78,7 +84,7 @@ def sorted_rows(block: ComparisonBlock, sort: str = DEFAULT_SORT) -> list[Strate
 
 
 def explain(comparison: Comparison) -> list[str]:
-    """Return lines that explain the numbers, and the marks that occur, in the tables of the comparison."""
+    """Return the legend of the comparison's tables: lines that explain the numbers and the marks that occur."""
     if not comparison.blocks:
         return []
     rows = [row for _, row in all_rows(comparison)]
@@ -116,12 +122,12 @@ def explain(comparison: Comparison) -> list[str]:
 
 
 def records(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return a flat record for each strategy of each block, with values by column name and None for missing values."""
+    """Return a flat dict for each strategy of each set of comparable runs, with None for missing values."""
     return [_record(block, row) for block, row in all_rows(comparison)]
 
 
 def as_json(comparison: Comparison) -> str:
-    """Return a JSON document of the blocks with their conditions and the records of their rows."""
+    """Return the comparison as JSON: each set of comparable runs with its conditions and a record for each strategy."""
     own = ("task", "model", "metric", "baseline", "trivial_score")
     blocks = [
         {name: getattr(block, name) for name in own}
@@ -136,14 +142,14 @@ def as_json(comparison: Comparison) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """Return the records of the comparison (see `records`) as CSV."""
+    """Return the comparison as CSV, with the rows that `records` returns."""
     import pandas as pd
 
     return str(pd.DataFrame(records(comparison)).to_csv(index=False))
 
 
 def as_markdown(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
-    """Return the tables of the comparison as Markdown, with rows in the order `sort` (see `text_tables`)."""
+    """Return the tables of the comparison as Markdown; for `sort` see `text_tables`."""
     parts = []
     for table in text_tables(comparison, sort=sort):
         parts.append(f"### {markdown(table.title)}\n\n{markdown(table.subtitle)}\n")
@@ -159,7 +165,10 @@ def as_markdown(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
 
 
 def as_latex(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
-    """Return LaTeX code with a table for each block. It needs the package booktabs; all texts in it are escaped."""
+    """Return LaTeX code with a table for each set of comparable runs; for `sort` see `text_tables`.
+
+    The code needs the LaTeX package booktabs. All texts in it are escaped.
+    """
     parts = ["% Needs \\usepackage{booktabs}, UTF-8, and a LaTeX of 2020 or later."]
     for table in text_tables(comparison, sort=sort):
         width = len(table.columns)
@@ -228,14 +237,17 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
 
 
 def score_text(score: Estimate | None) -> str:
-    """Return a mean score ± the half-width of its interval, or "undefined" for None."""
+    """Return a text such as "0.745 ± 0.012", a mean score and half the width of its interval; "undefined" for None."""
     if score is None:
         return "undefined"
     return plain(score.mean) + (f" ± {plain(score.half_width)}" if score.half_width is not None else "")
 
 
 def difference_text(difference: Difference | None) -> str:
-    """Return a difference ± the half-width of its interval, with stars or a mark; empty for None (the baseline)."""
+    """Return a text with a difference of scores, half the width of its interval, and stars or a mark.
+
+    The text is empty for None, that is, for the baseline itself.
+    """
     if difference is None:
         return ""
     interval = f" ± {plain(difference.test.half_width)}" if difference.test else ""
@@ -244,7 +256,10 @@ def difference_text(difference: Difference | None) -> str:
 
 
 def change_text(change: Estimate | None) -> str:
-    """Return a relative change in per cent ± the half-width of its interval; empty for None (the baseline)."""
+    """Return a text with a relative change in per cent, and half the width of its interval.
+
+    The text is empty for None, that is, for the baseline itself.
+    """
     if change is None:
         return ""
     interval = f" ± {plain(100 * change.half_width, 0)}" if change.half_width is not None else ""
@@ -334,7 +349,7 @@ def _simple(value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """Replace nan and infinity, which JSON does not support, by None in a nested JSON-like value."""
+    """Return a nested JSON-like value in which nan and infinity, which JSON does not support, are replaced by None."""
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The page's section on the conditions of the runs, such as data, hardware and hyper-parameters."""
+"""The section of a report on the conditions of the runs, such as data, hardware and hyper-parameters."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LISTED = 200
-"""The most runs that the page lists one by one."""
+"""The largest number of runs that the report lists one by one."""
 NOTED = 60
-"""The most runs whose notes (remarks that a run recorded) are read."""
+"""The largest number of runs whose notes are read. Notes are remarks that a run recorded, for example that texts were
+truncated."""
 HYPER = ("epochs", "batch_size", "lr", "max_length", "other_hyper")
-"""The columns of the frame of runs that hold hyper-parameters."""
+"""The columns with hyper-parameters in the frame of runs."""
 
 SOURCES = {
     "real": "the official files",
@@ -29,8 +30,8 @@ def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
     """Return a list of facts about the conditions of comparable runs, and a table of the runs.
 
     Args:
-        results: The results that hold the runs.
-        runs: The rows of the results' frame for these runs.
+        results: The results that were read from the MLflow store, with these and other runs.
+        runs: The rows of the results' data frame for the comparable runs.
     """
     environment = read_environment(results, str(runs["run_id"].iloc[-1])) if len(runs) else None
     facts = [
@@ -53,7 +54,7 @@ def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
 
 
 def _by_task(runs: pd.DataFrame, column: str) -> Iterable[str]:
-    """Return each value of a column once. If there are several values, each is preceded by the tasks that have it."""
+    """Return each different value of a column. If there are several, each is preceded by the names of its tasks."""
     by_value: dict[str, list[str]] = {}
     for (task, value), _ in runs.groupby(["task", column], sort=False):
         by_value.setdefault(str(value), []).append(str(task))
@@ -76,7 +77,7 @@ def _models(runs: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _settings(runs: pd.DataFrame) -> list[str]:
-    """Return the combinations of hyper-parameters of the runs: the first six, and the number of others."""
+    """Return the combinations of hyper-parameters among the runs: the first six, and the number of further ones."""
     import pandas as pd
 
     combinations = []
@@ -122,7 +123,7 @@ def _when(runs: pd.DataFrame) -> str:
 
 
 def _notes(results: Results, runs: pd.DataFrame) -> list[str]:
-    """Return the different notes of the first `NOTED` runs, each with the number of runs that have it."""
+    """Return the different notes that the first `NOTED` runs recorded, each with the number of its runs."""
     counted: dict[str, int] = {}
     for run_id in runs["run_id"].head(NOTED):
         for note in read_notes(results, str(run_id)):
@@ -135,7 +136,7 @@ def _some(said: list[str], most: int) -> list[str]:
 
 
 def _listed(runs: pd.DataFrame) -> Folded:
-    """Return a table of the first `LISTED` runs with their ids in MLflow."""
+    """Return a table of the first `LISTED` runs with their MLflow ids; it is hidden until the reader unfolds it."""
     shown = runs.head(LISTED)
 
     def value(row: dict[str, Any], name: str) -> float | None:

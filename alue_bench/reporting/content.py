@@ -1,7 +1,7 @@
-"""The content of a page before it becomes HTML or Markdown: sections of sentences, tables, pictures and matrices.
+"""The content of a report page before it becomes HTML or Markdown: sections of sentences, tables, pictures and so on.
 
-The classes only hold values. The code that creates them from runs writes no markup, and the templates that write the
-markup see no runs. All strings are plain text, which the templates escape.
+These classes only hold values. Other modules create the values from runs, and templates convert them to HTML or
+Markdown. All strings are plain text, which the templates escape.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Cell:
     text: str
     tone: Tone = ""
     detail: str = ""
-    """A second, smaller line, such as an interval below a mean."""
+    """A second line in smaller print, such as the confidence interval below a mean."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Column:
 
     label: str
     number: bool = True
-    """True if the entries are numbers; they are then aligned to the right."""
+    """True if the entries are numbers, which are aligned to the right."""
     explained: str = ""
-    """An explanation of the column's entries for the reader."""
+    """An explanation of the column for the reader."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its header (the text at its left end) and its entries."""
+    """A row of a table: its header, that is, the text at the left end, and its entries."""
 
     header: str
     cells: Sequence[Cell]
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class RowGroup:
-    """A group of rows below a heading that spans the table."""
+    """A group of table rows below a heading that has the whole width of the table."""
 
     heading: str
     rows: Sequence[Row]
@@ -56,7 +56,7 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: groups of rows below one line of column headings."""
+    """A table: one line of column headings, and below it groups of rows."""
 
     caption: str
     corner: str
@@ -72,7 +72,7 @@ class Matrix:
     caption: str
     labels: Sequence[str]
     counts: Sequence[Sequence[int]]
-    """The numbers of examples, indexed by `[gold label, predicted label]`."""
+    """The number of examples for each pair of labels, as `counts[gold][predicted]`."""
 
     def share(self, row: int, column: int) -> float:
         """Return the share of a gold label's examples that have a predicted label; 0 if the gold label has no examples.
@@ -87,14 +87,14 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Matrices:
-    """A group of confusion matrices, side by side where there is room."""
+    """A group of confusion matrices, which stand side by side if the page is wide enough."""
 
     matrices: Sequence[Matrix]
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence that states a finding about a subject, such as a task with a model."""
+    """A sentence that states a result about a subject, such as a task with a model."""
 
     subject: str
     text: str
@@ -103,7 +103,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph of text, which may be a warning."""
+    """A paragraph of text, either ordinary or a warning."""
 
     text: str
     warning: bool = False
@@ -111,14 +111,14 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Gallery:
-    """A group of pictures, side by side where there is room."""
+    """A group of pictures, which stand side by side if the page is wide enough."""
 
     pictures: Sequence[Picture]
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A notice that no runs exist for a part of the page, with the command that produces such runs."""
+    """A notice that there are no runs for a part of the page, with a command that produces such runs."""
 
     text: str
     command: str = ""
@@ -126,14 +126,14 @@ class Missing:
 
 @dataclass(frozen=True)
 class Facts:
-    """A list of named facts, one per line."""
+    """A list of facts, each with a name, one per line."""
 
     entries: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Folded:
-    """A long part of the page that is hidden until the reader unfolds it; print and Markdown always show it."""
+    """A long part of the page that is hidden until the reader unfolds it. Printed pages and Markdown always show it."""
 
     summary: str
     items: Sequence[Item]
@@ -141,7 +141,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class Findings:
-    """A list of sentences, each stating a finding."""
+    """A list of sentences, each of which states a result."""
 
     sentences: Sequence[Sentence]
 
@@ -151,16 +151,16 @@ Item = Findings | Paragraph | Table | Matrices | Gallery | Missing | Facts | Fol
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a section: the results of one data source, one kind of hardware and one number of folds."""
+    """A part of a section: the results with one data source, one kind of hardware and one number of folds."""
 
     heading: str
-    """The data source, hardware and number of folds; empty if the page has only one block."""
+    """The data source, hardware and number of folds; empty if they are the same for all runs of the page."""
     items: Sequence[Item]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page, with one `Block` for each set of comparable results."""
+    """A section of the page, with a `Block` for each data source, kind of hardware and number of folds."""
 
     anchor: str
     title: str
@@ -170,11 +170,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole page."""
+    """A whole report page."""
 
     title: str
     lead: str
-    """The line below the title, which says how many runs the page is about."""
+    """The line below the title, which tells the number of runs that the page is about."""
     sections: Sequence[Section]
     notices: Sequence[str] = field(default_factory=tuple)
     """The warnings at the top of the page, for example that the runs used the embedded sample data."""

@@ -1,8 +1,9 @@
 """The style of the report's figures, and their conversion to SVG that takes its colours from the page.
 
-Matplotlib draws the figures. Each colour stands for one role (ink, lines, a series), and `Picture.inline` replaces it
-by a CSS variable of the page, so that one drawing serves light mode, dark mode and print. Text in figures is kept as
-text: the browser shapes Arabic letters, and screen readers and text searches find the words.
+Matplotlib draws the figures. Each colour has one role, such as text, grid lines or a data series. `Picture.inline`
+replaces each colour by a CSS variable of the page, so that the same drawing is used in light mode, dark mode and print.
+Text in figures is not converted to shapes, so that the browser joins Arabic letters, and screen readers and text
+searches find the words.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ LINE = "#d5dae1"
 PAPER = "#ffffff"
 SERIES = ("#0072b2", "#c8500a", "#00805c", "#a4457f", "#8f6400", "#4a5fc1", "#5f6a76")
 """The colours of data series: the palette of Okabe & Ito, darkened until each colour has a contrast of 3 to 1 with
-white. Markers and dashes also distinguish series."""
+white. Series also differ in their markers and dashes."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)), (0, (3, 1)), "-")
 
 VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", PAPER: "--paper"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)
 }
-"""The page's CSS variable for each colour that a drawing may use."""
+"""The CSS variable of the page for each colour that a drawing may use."""
 TAG = re.compile(r"<[^>]*>")
-"""A pattern that matches a tag of an SVG by matplotlib, which escapes `<` and `>` in texts and attributes."""
+"""A pattern that matches a tag in an SVG text from matplotlib, which escapes `<` and `>` in texts and attributes."""
 
 SETTINGS = {
     "svg.fonttype": "none",
@@ -67,18 +68,19 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure with its texts, ready to be placed on a page."""
+    """A drawn figure with its texts, ready to be placed on a report page."""
 
     name: str
-    """A file name without its ending, unique on the page."""
+    """The name for files and ids, without a file ending; it is unique on the page."""
     svg: str
     alt: str
     """The alternative text, which describes the figure to readers who do not see it."""
     caption: str = ""
     wide: bool = False
-    """True if the figure takes the page's whole width where there is room."""
+    """True if the figure has the page's whole width; otherwise it may stand next to another figure."""
     themed: bool = True
-    """True if the figure takes the page's colours; otherwise it keeps its own colours on white, even in dark mode."""
+    """True if the figure uses the colours of the page, such as those of dark mode; otherwise it keeps its own colours
+    on a white background."""
 
     @property
     def standalone(self) -> str:
@@ -87,7 +89,7 @@ class Picture:
 
     @property
     def inline(self) -> str:
-        """The figure as an SVG element of an HTML page, with the page's colours if it is themed."""
+        """The figure as an SVG element for an HTML page, with the colours of the page if `themed` is True."""
         return _in_tags(self.svg, _with_variables) if self.themed else self.svg
 
 
@@ -113,12 +115,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """Return a figure as the text of one SVG element; equal drawings give equal texts.
+    """Return the SVG code of a figure; equal drawings give equal code.
 
     Args:
         figure: The figure.
-        name: The picture's name, from which the ids inside the SVG are derived, so that ids of different figures on one
-            page do not collide.
+        name: The picture's name. The ids inside the SVG begin with it, so that two figures on one page do not have the
+            same ids.
     """
     with literal_text({**SETTINGS, "svg.hashsalt": name}):
         written = io.StringIO()
@@ -149,7 +151,7 @@ def _with_variables(tag: str) -> str:
 
 
 def _in_tags(svg: str, change: Callable[[str], str]) -> str:
-    """Apply a function to each tag of an SVG, and return the changed SVG.
+    """Apply a function to each tag of an SVG text, and return the changed SVG text.
 
     The texts between tags stay unchanged, since a label may look like a colour or an attribute.
     """
@@ -157,7 +159,10 @@ def _in_tags(svg: str, change: Callable[[str], str]) -> str:
 
 
 def looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return matplotlib's keywords for each series (colour, marker, line style), chosen by its position in `names`."""
+    """Return matplotlib's keyword arguments for colour, marker and line style, for each series in `names`.
+
+    They depend on the position of the series in `names`.
+    """
     return {
         name: {
             "color": SERIES[index % len(SERIES)],

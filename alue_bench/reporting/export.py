@@ -1,4 +1,4 @@
-"""The export of all results to files, for a paper's appendix: tables, environments, a comparison and a checklist."""
+"""The export of results to files, such as for a paper's appendix: tables, environments, a comparison, a checklist."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = ("run_id", "task", "model", "strategy", "seed")
-"""The columns that identify a run, and that each row of the long table of metrics repeats."""
+"""The columns that identify a run. The table of metrics in long format repeats them in every row."""
 ABOUT_THE_STORE = ("artifact_uri",)
-"""The columns that name folders of this machine. They are not exported, since they are of no use elsewhere."""
+"""The columns with folders of this machine, which are not exported because they are of no use elsewhere."""
 
 
 def export(results: Results, folder: Path, *, table_format: str) -> list[Path]:
-    """Write all results as files.
+    """Write results as files into a folder.
 
     - runs: one row per run, with a column for each param and metric (wide)
     - metrics: one row per run and metric (long, tidy)
@@ -79,7 +79,7 @@ def export(results: Results, folder: Path, *, table_format: str) -> list[Path]:
 
 
 def long_metrics(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the metrics in long format: one row for each run and each metric with a value.
+    """Return the metrics in long format, with one row for each run and metric; missing metrics have no row.
 
     The columns are run_id, task, model, strategy, seed, metric and value.
     """
@@ -89,9 +89,10 @@ def long_metrics(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _environments(results: Results) -> list[tuple[dict[str, Any], list[str]]]:
-    """Return each different environment once, as a pair: its contents, and the ids of the runs that have it.
+    """Return each different environment (hardware and software) in which runs were executed, with the runs' ids.
 
-    The contents also hold the number of these runs under the key "runs".
+    An environment is the content of a run's environment.json. The number of its runs is added to it under the key
+    "runs".
     """
     distinct: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for run_id in results.frame["run_id"]:
@@ -117,5 +118,5 @@ def _json(runs: pd.DataFrame, environments: list[tuple[dict[str, Any], list[str]
 
 
 def _plain(value: Any) -> Any:
-    """Convert a value that JSON does not support: a time to ISO 8601 text, a numpy number to a Python number."""
+    """Convert a time to an ISO 8601 text, and a numpy number to a Python number, since JSON does not support them."""
     return value.isoformat() if hasattr(value, "isoformat") else value.item()

@@ -1,4 +1,4 @@
-"""Sentences and tables that state the results of a comparison. This module computes no numbers of the comparison."""
+"""Sentences and tables that state the results of a comparison, which was computed by the module `comparison`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from alue_bench.reporting.numbers import (
 from alue_bench.reporting.subjects import Subject
 
 SAID = 3
-"""The largest number of strategies that a sentence names. If there are more, it names only the strategy that the dev
-scores recommend."""
+"""The largest number of strategies that a sentence names. If there are more, the sentence names only the strategy that
+is recommended by its dev score."""
 MOST_ROWS = 100
-"""The largest number of strategies that a table lists for one task and model. If there are more, it lists the
+"""The largest number of strategies that a table lists for one task and model. If there are more, the table lists the
 strategies with the best scores."""
 UNITS: Mapping[str, str] = {
     "accuracy": "accuracy points",
@@ -35,18 +35,22 @@ UNITS: Mapping[str, str] = {
     "mcc": "points of Matthews' coefficient",
     "jaccard_samples": "Jaccard points",
 }
-"""The words for hundredths of a metric, such as "0.8 accuracy points"; `_points` names metrics that are not listed."""
+"""The words for hundredths of a metric, as in "0.8 accuracy points". For metrics that are not listed, the function
+`_points` makes the words."""
 
 
 CORRECTED = "; over folds that of the corrected resampled t-test (Nadeau & Bengio 2003)"
-"""A text that is added to the explanation of intervals if runs are cross-validated."""
+"""The text that is added to the explanation of confidence intervals if there are runs of a cross-validation."""
 
 
 # Sentences ---------------------------------------------------------------------------------------------------------
 
 
 def sentences(subjects: Sequence[Subject]) -> list[Item]:
-    """Return a list of findings, with one sentence for each subject (a task and model under one set of conditions)."""
+    """Return a list of sentences with the results, one for each subject.
+
+    A subject is the comparison of strategies for one task and model under one set of conditions.
+    """
     return [Findings([_sentence(subject) for subject in subjects])] if subjects else []
 
 
@@ -86,7 +90,10 @@ def _sentence(subject: Subject) -> Sentence:
 
 
 def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.StrategyResult]) -> Sentence:
-    """Return a sentence: the baseline learnt nothing, and these strategies differ significantly from it."""
+    """Return a sentence that says that the baseline learnt nothing.
+
+    The sentence also names strategies in `others` that differ significantly from the baseline.
+    """
     block = subject.compared
     assert block.unlearnt is not None
     unlearnt = block.unlearnt.sentence(block.baseline, "test", block.replicate)
@@ -97,10 +104,11 @@ def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.StrategyRes
 
 
 def _recommended(subject: Subject) -> str | None:
-    """Return the fastest strategy whose dev score is close to that of `full`; test scores are not used.
+    """Return the fastest strategy whose dev score is close to that of full fine-tuning. Test scores are not used.
 
     Returns:
-        The strategy's name; None if no run has a dev score, a test score and a time, or if `full` learnt nothing.
+        The strategy's name; None if no run has a dev score, a test score and a time, or if full fine-tuning learnt
+        nothing.
     """
     recommendation = grid.recommend(grid.cells(subject.runs))
     return recommendation.strategy if recommendation else None
@@ -113,8 +121,8 @@ def _clause(row: comparison.StrategyResult, subject: Subject, *, against: bool) 
 
     Args:
         row: The strategy's result.
-        subject: The subject of the sentence.
-        against: Whether the clause names the baseline, as in "against full".
+        subject: The comparison of strategies that the sentence is about.
+        against: Whether to add the name of the baseline, as in "against full".
     """
     baseline = f" against {subject.compared.baseline}" if against else ""
     difference = row.difference
@@ -138,7 +146,7 @@ def _time(change: Estimate | None) -> str:
 
 
 def _points(mean: float, half: float | None, metric: str) -> str:
-    """Return a phrase for a difference of scores, in hundredths, such as "costs 0.8 ± 0.3 F1 points".
+    """Return a phrase for a difference of scores in hundredths, such as "costs 0.8 ± 0.3 F1 points".
 
     Args:
         mean: The mean difference; negative if the score is lower than the baseline's.
@@ -153,12 +161,12 @@ def _points(mean: float, half: float | None, metric: str) -> str:
 
 
 def _is_nothing(mean: float) -> bool:
-    """Return whether a difference of scores is printed as zero hundredths after rounding."""
+    """Return whether a difference of scores is so small that it is rounded to zero when it is printed."""
     return abs(100 * mean) < 0.05
 
 
 def _few_digits(value: float) -> str:
-    """Return a half-width with as few digits as make sense, such as 12, 2 or 0.3."""
+    """Return half the width of an interval as text, with as few digits as are meaningful, such as 12, 2 or 0.3."""
     return f"{value:.0f}" if value >= 1 else f"{value:.1f}"
 
 
@@ -179,7 +187,7 @@ def _verdict(difference: comparison.Difference) -> str:
 
 
 def _counted(difference: comparison.Difference) -> str:
-    """Return the number of seeds or folds that a difference rests on, such as "one seed" or "5 folds"."""
+    """Return a text with the number of seeds or folds behind a difference, such as "one seed" or "5 folds"."""
     what = "fold" if difference.over_folds else "seed"
     return f"one {what}" if difference.seeds == 1 else f"{difference.seeds} {what}s"
 
@@ -205,7 +213,7 @@ def _listed(rows: Sequence[comparison.StrategyResult]) -> str:
 
 
 def score_table(subjects: Sequence[Subject]) -> list[Item]:
-    """Return a table with each strategy's score, training time, differences from the baseline, and verdict."""
+    """Return a table with each strategy's score, training time, differences from the baseline, and verdict on them."""
     if not subjects:
         return []
     folds = {bool(subject.compared.folds) for subject in subjects}
@@ -267,9 +275,10 @@ def _short_verdict(difference: comparison.Difference) -> str:
 
 
 def _explained(difference: comparison.Difference) -> str:
-    """Return the small print of a verdict: the reason if there is no verdict, otherwise the p-value.
+    """Return the text below a verdict in a table: the p-value or, if there is no verdict, the reason.
 
-    If the difference is not significant, the detectable difference and the needed number of seeds are added.
+    If the difference is not significant, the text also has the smallest difference that the test would probably find,
+    and the number of seeds needed to find a difference as large as the observed one.
     """
     if difference.verdict in (Verdict.NOT_TESTED, Verdict.NOTHING_LEARNT):
         return difference.reason
@@ -293,7 +302,10 @@ def _cut(subject: Subject) -> str:
 
 
 def _shown(subject: Subject) -> Sequence[comparison.StrategyResult]:
-    """Return the baseline and the strategies with the best scores, at most `MOST_ROWS`, in the comparison's order."""
+    """Return the strategies to list in a table: the baseline and those with the best scores, at most `MOST_ROWS`.
+
+    Their order is that of the comparison.
+    """
     rows = subject.compared.rows
     if len(rows) <= MOST_ROWS:
         return rows

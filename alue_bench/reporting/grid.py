@@ -1,7 +1,7 @@
-"""The evaluation of a grid of freezing settings: heat maps of score and time, the Pareto front, a recommendation.
+"""The evaluation of a grid of freezing settings: heat maps of score and time, Pareto front and recommended setting.
 
-A grid has one cell for each pair of frozen bottom and top layers. Everything in this module is computed from a table of
-finished runs, one row per run, with the columns
+A grid varies the number of frozen bottom layers and the number of frozen top layers; each pair of numbers is called a
+cell. Everything in this module is computed from a table of finished runs, one row per run, with the columns
 
     repeat, fold                       optional: numbers in a cross-validation; folds are averaged like seeds
     task, model, strategy, seed        as recorded; a strategy such as bottom3top4 names its cell in the grid
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 REFERENCE = "full"
 CLEARLY = 0.1
-"""The share of FLOPs that another setting must save against the fastest setting before measured times are doubted."""
+"""The share of FLOPs by which another setting must be below the fastest setting before the report says that measured
+times and counted FLOPs disagree."""
 TRIVIAL, TRIVIAL_ERROR = "selection/trivial_score", "selection/above_trivial_error"
 DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_s", "flops/train_vs_full"
 
@@ -50,80 +51,88 @@ DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_
 MARK, FRONT, OTHERS, REFERENCE_COLOUR = "#D55E00", "#0072B2", "#9A9A9A", "#000000"
 COLOUR_MAP = "cividis"
 CHARACTER = 0.1
-"""The width of a character of a title, in inches."""
+"""The approximate width of a character of a title, in inches."""
 LONGEST_TITLE = 200
-"""The most characters of a title, which may take several lines."""
+"""The largest number of characters of a title, which may have several lines."""
 PARETO_WIDTH = 11.5
 """The width of the figure of the Pareto front, in inches."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A grid: the results of one task and model, all with the same values of the hyper-parameters."""
+    """The results of freezing settings (numbers of frozen bottom and top layers) for one task and model.
+
+    All runs have the same hyper-parameters.
+    """
 
     task: str
     model: str
     settings: dict[str, float]
-    """This grid's values of the hyper-parameters that vary in the table of runs."""
+    """The values of the hyper-parameters that distinguish this group from others of the same table of runs."""
     cells: pd.DataFrame
-    """The table from the function `cells`, with one row for each strategy of the grid."""
+    """The table from the function `cells`, with one row for each freezing strategy."""
     metric: str = "score"
     sample: bool = False
     """True if runs used the embedded sample data."""
     conditions: str = ""
-    """Further conditions that distinguish the grid from others of the same task and model, in words."""
+    """A text with further conditions that distinguish this group from others of the same task and model."""
 
     @property
     def title(self) -> str:
-        """The title of the grid, for figures and tables."""
+        """The title of figures and tables that show this group."""
         settings = "".join(f", {name} {value:g}" for name, value in self.settings.items())
         said = f", {self.conditions}" if self.conditions else ""
         return f"{self.task}, {self.model}{settings}{said}{' [sample data]' if self.sample else ''}"
 
     @property
     def name(self) -> str:
-        """The grid's name, for the names of its files."""
+        """The name of this group, for use in file names."""
         return "-".join([self.task, self.model, *(f"{name}{value:g}" for name, value in self.settings.items())])
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A recommendation: the setting with the least measured training time whose dev score is within the tolerance."""
+    """A recommended freezing setting: the fastest one whose dev score is at most a tolerance below the reference's.
+
+    The reference is `full` (full fine-tuning) if it was run, otherwise the setting with the best dev score.
+    """
 
     strategy: str
     reference: str
-    """The setting with which others are compared: `full` if it was run, otherwise the one with the best dev score."""
+    """The setting with which others are compared: `full` (full fine-tuning) if it was run, otherwise the setting with
+    the best dev score."""
     tolerance: float
-    """The loss that counts as the same score, as a share of the reference's dev score."""
+    """The largest accepted loss of dev score, as a share of the reference's dev score."""
     dev_score: float
     dev_change: float
-    """The change of the dev score relative to the reference's. The choice depends on it."""
+    """The relative change of the dev score against the reference. The choice depends on it."""
     test_score: float
     test_change: float
-    """The change of the test score relative to the reference's: the expected loss (negative) or gain. The choice does
-    not depend on it."""
+    """The relative change of the test score against the reference: the expected loss (negative) or gain. The choice
+    does not depend on it."""
     train_s: float
     saving: float
-    """The share of the reference's training time that is saved."""
+    """The saved training time, as a share of the reference's training time."""
     candidates: int
-    """The number of settings within the tolerance."""
+    """The number of settings whose loss of dev score is at most the tolerance."""
     settings: int
-    """The number of settings to choose from."""
+    """The number of settings from which one was chosen."""
     seeds: int
     left_out: int = 0
     """The number of settings that were not considered, because some of their runs failed or have no score."""
     flops_share: float = math.nan
-    """The training FLOPs as a share of full fine-tuning's; nan if not recorded."""
+    """The training FLOPs of the recommended setting, as a share of those of full fine-tuning; nan if not recorded."""
     fewest_flops: str = ""
     """Another setting within the tolerance that needs clearly fewer FLOPs than `strategy`, so that measured times and
     counted FLOPs disagree; empty if there is none."""
     fewest_flops_share: float = math.nan
-    """The FLOPs of `fewest_flops` as a share of full fine-tuning's; nan if there is no such setting."""
+    """The FLOPs of the setting `fewest_flops`, as a share of those of full fine-tuning; nan if there is no such
+    setting."""
     folds: int = 0
     """The number of folds that scores and times are averaged over; 0 without cross-validation."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the values for JSON, with None for nan."""
+        """Return the values as a dict for JSON, with None for nan."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
@@ -157,13 +166,14 @@ class Recommendation:
 
 
 def groups(runs: pd.DataFrame) -> Iterator[Group]:
-    """Yield the grids of a table of runs.
+    """Divide a table of runs into groups with the same task, model and hyper-parameters, and yield them.
 
-    Tasks and models keep the table's order; the grids of each are sorted by the hyper-parameters that vary. Runs
-    without a score are left out of means, for example if the correlation of constant predictions is undefined.
+    Tasks and models are in the order of the table. For each, the groups are sorted by the hyper-parameters that vary.
+    Runs without a score are left out of means. A score is missing, for example, if the correlation of constant
+    predictions is undefined.
 
     Args:
-        runs: The table that the module's docstring describes.
+        runs: The table of finished runs that the module's docstring describes.
     """
     if runs.empty:
         return
@@ -186,24 +196,25 @@ def groups(runs: pd.DataFrame) -> Iterator[Group]:
 def measured(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that have a dev score, a test score and a training time.
 
-    The result is empty if one of these columns is missing, which happens if all its values are nan.
+    The result is empty if one of these columns is missing. A column is missing if no run has a value.
     """
     columns = [DEV, TEST, SECONDS]
     return runs[runs[columns].notna().all(axis="columns")] if set(columns) <= set(runs) else runs.iloc[:0]
 
 
 def cells(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each strategy of a grid, with means over seeds.
+    """Return a table with one row for each freezing strategy, with means over seeds and folds.
 
     Args:
-        runs: The runs of one grid.
+        runs: Runs with the same task, model and hyper-parameters, in the form that the module's docstring describes.
 
     Returns:
-        The columns strategy, bottom and top (numbers of frozen layers; missing if the strategy's name is no cell of a
-        grid), dev_score, test_score, test_spread (standard deviation over runs; nan for one run), train_s, flops_share
-        (nan if not recorded), seeds, folds (their numbers; folds is 0 without cross-validation), learning (the test of
-        the dev scores against the trivial score; None if the trivial score was not recorded), and scoreless (the number
-        of the strategy's runs that are left out of the means, since they have no score or no time).
+        The columns strategy, bottom and top (numbers of frozen layers; missing if the strategy is not defined by these
+        two numbers), dev_score, test_score, test_spread (standard deviation over runs; nan for one run), train_s,
+        flops_share (nan if not recorded), seeds, folds (their numbers; folds is 0 without cross-validation), learning
+        (the comparison of the dev scores with the trivial score, that of a predictor that ignores the text; None if it
+        was not recorded), and scoreless (the number of the strategy's runs that are left out of the means, since they
+        have no score or no time).
     """
     import pandas as pd
 
@@ -236,16 +247,18 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _folds(runs: pd.DataFrame) -> int:
-    """Return the number of different folds, counted over all repeats; 0 without cross-validation."""
+    """Return the number of different folds among runs, over all repeats of the cross-validation; 0 if there is none."""
     if not {"repeat", "fold"} <= set(runs):
         return 0
     return len(runs[["repeat", "fold"]].dropna().drop_duplicates())
 
 
 def _learning(runs: pd.DataFrame) -> Learning | None:
-    """Test whether a strategy's finished runs have learnt anything, by comparing dev scores with the trivial score.
+    """Test whether a strategy's runs have learnt anything: compare dev scores with those of a baseline.
 
-    Runs with an undefined score take part, too. Return None if no trivial score was recorded.
+    The baseline ignores the text.
+
+    Runs with an undefined score are included. Return None if the baseline's score was not recorded.
     """
     if not {DEV, TRIVIAL} <= set(runs):
         return None
@@ -257,28 +270,32 @@ def _learning(runs: pd.DataFrame) -> Learning | None:
 
 @dataclass(frozen=True)
 class NothingLearnt:
-    """The finding that a grid's reference has learnt nothing, so that no setting can be recommended."""
+    """The result that the reference setting has learnt nothing, so that no freezing setting can be recommended.
+
+    The reference is `full` (full fine-tuning) if it was run, otherwise the setting with the best dev score.
+    """
 
     reference: str
     learning: Learning
 
     def sentence(self) -> str:
-        """Return the finding as a sentence."""
+        """Return a sentence that states this result."""
         return f"{self.learning.sentence(self.reference, 'dev')}; no setting can be recommended; {REMEDY}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the finding as a dict for JSON."""
+        """Return this result as a dict for JSON."""
         return {"reference": self.reference, **self.learning.as_dict()}
 
 
 def nothing_learnt(cells: pd.DataFrame) -> NothingLearnt | None:
-    """Test whether the reference of a grid (usually `full`) has learnt nothing.
+    """Test whether the reference setting, usually `full` (full fine-tuning), has learnt nothing.
 
     Args:
         cells: The table from the function `cells`.
 
     Returns:
-        The finding; None if the reference has learnt something, or if the trivial score was not recorded.
+        The result of the test; None if the reference has learnt something, or if the score of a predictor that ignores
+        the text was not recorded.
     """
     reference = _reference(cells)
     if reference is None or reference["learning"] is None or reference["learning"].shown:
@@ -287,7 +304,7 @@ def nothing_learnt(cells: pd.DataFrame) -> NothingLearnt | None:
 
 
 def _reference(cells: pd.DataFrame) -> pd.Series[Any] | None:
-    """Return the row of the reference: `full` if it was run, otherwise the setting with the best dev score."""
+    """Return the row of the reference setting: `full` if it was run, otherwise the one with the best dev score."""
     full = cells[cells["strategy"] == REFERENCE]
     if len(full):
         return full.iloc[0]
@@ -296,9 +313,9 @@ def _reference(cells: pd.DataFrame) -> pd.Series[Any] | None:
 
 
 def pareto_front(cells: pd.DataFrame, score: str = "dev_score") -> pd.DataFrame:
-    """Return the cells that no other cell beats in both score and time, from the fastest to the slowest.
+    """Return the settings that no other setting beats in both score and time, from the fastest to the slowest.
 
-    Among cells with the same score and time, the first is kept.
+    Among settings with the same score and time, the first is kept.
 
     Args:
         cells: The table from the function `cells`.
@@ -314,23 +331,25 @@ def pareto_front(cells: pd.DataFrame, score: str = "dev_score") -> pd.DataFrame:
 
 
 def within_tolerance(score: float, reference: float, tolerance: float) -> bool:
-    """Return whether a score is at least `reference`, or below it by at most the share `tolerance` of it."""
+    """Return whether a score is at least (1 - `tolerance`) times the score `reference`."""
     return score >= reference - tolerance * abs(reference) - 1e-12
 
 
 def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Recommendation | None:
-    """Recommend the fastest setting whose dev score is within a tolerance of the reference's dev score.
+    """Recommend the fastest setting whose dev score is at most a tolerance below the dev score of full fine-tuning.
 
-    Of equally fast settings, the one with the better dev score is recommended. A setting is not considered if any of
-    its runs has no score; only `full` is then still used as the reference. With one seed and many settings, some
-    settings are within the tolerance by chance; `test_change` shows whether the score holds on the test split.
+    If full fine-tuning was not run, the setting with the best dev score is the reference in its place.
+
+    Among equally fast settings, the one with the best dev score is recommended. A setting is not considered if one of
+    its runs has no score, unless it is `full` (full fine-tuning). With one seed and many settings, some settings are
+    within the tolerance by chance; `test_change` shows whether the score holds on the test split.
 
     Args:
         cells: The table from the function `cells`.
-        tolerance: The loss that counts as the same score, as a share of the reference's dev score.
+        tolerance: The largest accepted loss of dev score, as a share of the reference's dev score.
 
     Returns:
-        The recommendation; None if no setting has a score, or if the reference has learnt nothing.
+        The recommendation; None if no setting has a score, or if the reference setting has learnt nothing.
     """
     known = cells[cells["dev_score"].notna()]
     scored = known[(known["scoreless"] == 0) | (known["strategy"] == REFERENCE)]
@@ -363,17 +382,17 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
 
 
 def score_map(group: Group, recommended: Recommendation | None = None) -> Figure:
-    """Draw a heat map of the test score of each cell, like the paper's figure 1 (see `published`)."""
+    """Draw a heat map of each setting's test score, as in figure 1 of the paper by Betka et al."""
     return _heat_map(group, "test_score", f"{short(group.metric)} on test", recommended, best_is_high=True)
 
 
 def runtime_map(group: Group, recommended: Recommendation | None = None) -> Figure:
-    """Draw a heat map of the training time of each cell, which the paper does not show."""
+    """Draw a heat map of each setting's training time."""
     return _heat_map(group, "train_s", "training time in seconds", recommended, best_is_high=False)
 
 
 def pareto_figure(group: Group, recommended: Recommendation | None = None) -> Figure:
-    """Draw two plots against training time: dev scores with the Pareto front, and the same settings' test scores."""
+    """Draw two scatter plots against training time: dev scores with their Pareto front, and test scores."""
     figure = _figure(PARETO_WIDTH, 5.2)
     front = pareto_front(group.cells)
     left, right = figure.subplots(1, 2, sharex=True)
@@ -429,16 +448,17 @@ def _label_points(axes: Axes, points: pd.DataFrame, score: str, *, above: bool) 
 def _heat_map(
     group: Group, column: str, label: str, recommended: Recommendation | None, *, best_is_high: bool
 ) -> Figure:
-    """Draw a heat map over the numbers of frozen bottom layers (upwards) and frozen top layers (to the right).
+    """Draw a heat map, with more frozen bottom layers upwards and more frozen top layers to the right.
 
-    The best cell, the recommended cell and `full` are marked.
+    The best setting, the recommended setting and `full` (full fine-tuning) are marked.
 
     Args:
-        group: The grid.
-        column: The column of `group.cells` that gives the colours.
-        label: The name of the values, for the title and the colour bar.
+        group: The results to draw.
+        column: The column of `group.cells` whose values are shown as colours.
+        label: The name of the values for the title and the colour bar.
         recommended: The recommended setting; None if there is none.
-        best_is_high: Whether the best cell is the one with the highest value; otherwise the lowest.
+        best_is_high: True if high values are good, so that the best setting has the highest value; False if low values
+            are good.
     """
     import numpy as np
 
@@ -483,11 +503,13 @@ def _outline(
     bottoms: Sequence[int],
     tops: Sequence[int],
 ) -> None:
-    """Draw a frame inside each marked cell, on top of a wider white frame, so that it is visible on any colour.
+    """Draw a frame inside the marked cells of a heat map.
+
+    Each frame lies on a wider white frame, so that it is visible on any colour.
 
     Args:
         axes: The axes of the heat map.
-        placed: The rows of the table of cells that are shown.
+        placed: The rows of the table of settings that the heat map shows.
         marks: The frames: (strategy, colour, line style, label in the legend).
         bottoms: The numbers of frozen bottom layers, in the order of the map's rows.
         tops: The numbers of frozen top layers, in the order of the map's columns.
@@ -515,7 +537,7 @@ def _outline(
 
 
 def _write_numbers(axes: Axes, values: Any, image: Any) -> None:
-    """Write the value of each cell into a heat map, in black on bright cells and in white on dark cells."""
+    """Write its value into each cell of a heat map, in black on bright colours and in white on dark colours."""
     import numpy as np
 
     largest = np.nanmax(np.abs(values), initial=0.0)
@@ -531,12 +553,15 @@ def _write_numbers(axes: Axes, values: Any, image: Any) -> None:
 
 
 def _title(text: str, width: float) -> str:
-    """Break a title into lines that fit a figure whose width is given in inches."""
+    """Break a title into lines that fit into a figure of the given width, in inches."""
     return textwrap.fill(short(text, LONGEST_TITLE), int(width / CHARACTER))
 
 
 def _figure(width: float, height: float) -> Figure:
-    """Return a new figure, sized in inches, without using pyplot, which would keep it for the life of the process."""
+    """Return a new figure of the given size in inches.
+
+    It is created without pyplot, which would keep it in memory until the process ends.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,7 @@
-"""Heat maps of score (the paper's figure 1) and training time, for runs that form a grid of frozen layers."""
+"""Heat maps of score and training time, by the numbers of frozen bottom and top layers.
+
+The map of scores corresponds to figure 1 of the paper by Betka et al.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,25 @@ from alue_bench.reporting.drawing import Picture, style, to_svg
 from alue_bench.reporting.subjects import Subject
 
 LEAST_CELLS = 6
-"""The smallest number of cells (pairs of frozen bottom and top layers) for which a map is drawn. Fewer cells, or cells
-in only one row or column, are better shown as a table."""
+"""The smallest number of freezing settings (pairs of numbers of frozen bottom and top layers) for which a map is drawn.
+Fewer settings, or settings in only one row or column of the map, are better shown as a table."""
 MOST_MAPS = 8
-"""The largest number of grids that are drawn; if there are more, the page says so."""
+"""The largest number of grids (sets of freezing settings for one task and model) that are drawn. If there are more, the
+page says so."""
 COMMAND = "alue-bench sweep -t mdd --grid bottom-top"
-"""A command that produces a grid of runs."""
+"""A command that fine-tunes with many numbers of frozen bottom and top layers, as heat maps need."""
 
 
 def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
-    """Return maps of score and training time for each subject whose runs form a grid; empty if no subject has a grid.
+    """Return heat maps of score and training time for each subject with runs of enough freezing settings.
+
+    A freezing setting is a number of frozen bottom layers and a number of frozen top layers. The result is empty if no
+    subject has enough settings.
 
     Args:
-        subjects: The results to show, one `Subject` for each task, model and set of conditions.
-        prefix: The beginning of the pictures' names, which must be unique on the page.
+        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
+            conditions.
+        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
     """
     groups = [group for subject in subjects for group in _groups(subject) if _is_map(group)]
     items: list[Item] = []
@@ -61,9 +69,10 @@ def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
 
 
 def _groups(subject: Subject) -> list[grid.Group]:
-    """Return the subject's grid as a list of one group, or an empty list if no strategy is a cell of a grid.
+    """Return the subject's grid as a list of one group; empty if no strategy is defined by numbers of frozen layers.
 
-    There is only one group, since all runs of a subject have the same hyper-parameters.
+    A grid is the set of freezing settings for one task, model and combination of hyper-parameters. All runs of a
+    subject have the same hyper-parameters, so that there is only one grid.
     """
     # Other strategies have no place on a map, and looking them all up below would take long where there are many.
     placed = subject.runs[subject.runs["strategy"].map(lambda name: cell_of(str(name)) is not None)]

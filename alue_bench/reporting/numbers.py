@@ -9,7 +9,7 @@ NONE = "–"
 
 
 def there(value: float | None) -> bool:
-    """Return whether a value is a finite number."""
+    """Return whether a value is a finite number, and neither None nor nan."""
     return value is not None and math.isfinite(value)
 
 
@@ -56,7 +56,7 @@ def seconds(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """Format a count with three significant digits and an SI prefix, such as 8.11 M or 706 G."""
+    """Format a large count with three significant digits and an SI prefix, such as 8.11 M or 706 G."""
     if value is None or not math.isfinite(value):
         return NONE
     for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -1,4 +1,7 @@
-"""Figures of scores and training times: a scatter plot for each task, and means over tasks (the paper's figure 2)."""
+"""Figures of scores and training times: a scatter plot for each task, and bar charts of means over tasks.
+
+The bar charts correspond to figure 2 of the paper by Betka et al.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,13 @@ MOST_BARS = 16
 
 
 def trades(subjects: Sequence[Subject], most: int, prefix: str) -> list[Item]:
-    """Return a plot of score against training time for each subject with more than one strategy, up to `most` plots.
+    """Return scatter plots of score against training time, for each task and model with more than one strategy.
 
     Args:
-        subjects: The results to show, one `Subject` for each task, model and set of conditions.
-        most: The largest number of plots.
-        prefix: The beginning of the pictures' names, which must be unique on the page.
+        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
+            conditions.
+        most: The largest number of plots to return.
+        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
     """
     several_strategies = [subject for subject in subjects if len(_measured(subject)) > 1]
     drawn = []
@@ -64,11 +68,12 @@ def _as_cells(points: Sequence[Point]) -> pd.DataFrame:
 def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
     """Return bar charts of each strategy's mean score and mean training time over tasks, separately for each model.
 
-    A model is included if it has the baseline and another common strategy on at least two tasks.
+    A model is included if at least two of its tasks have runs of the baseline and of one other common strategy.
 
     Args:
-        subjects: The results to show, one `Subject` for each task, model and set of conditions.
-        prefix: The beginning of the pictures' names, which must be unique on the page.
+        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
+            conditions.
+        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
     """
     items: list[Item] = []
     for number, model in enumerate(dict.fromkeys(subject.model for subject in subjects), start=1):
@@ -110,7 +115,7 @@ def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
 
 
 def _said_of_unlearnt(subjects: Sequence[Subject], tasks: Collection[str]) -> str:
-    """Return a sentence that names the tasks on which the baseline has learnt nothing; empty if there is no such task.
+    """Return a sentence that names the tasks on which the baseline strategy learnt nothing; empty without such tasks.
 
     Args:
         subjects: The results of one model.
@@ -143,7 +148,11 @@ def _averaged(model: str, by_task: dict[str, list[comparison.StrategyResult]], n
 
 
 def _one_each(subjects: Sequence[Subject]) -> list[Subject]:
-    """Choose one subject for each task, the one with the most strategies, so that no task counts twice."""
+    """Return one subject for each task, so that no task counts twice in a mean.
+
+    If a task has several subjects, because runs differ in conditions such as hyper-parameters, the one with the most
+    strategies is chosen.
+    """
     best: dict[str, Subject] = {}
     for subject in subjects:
         if subject.task not in best or len(subject.strategies) > len(best[subject.task].strategies):

@@ -1,9 +1,9 @@
-"""The conversion of results from the tracking store to a report page (`Page`) with its sections.
+"""The conversion of results from the MLflow store to a report page (`Page`) with its sections.
 
-Runs are comparable only if they have the same data source, hardware and number of folds. Each such set of runs is a
-separate block in every section, and no figure or average mixes two blocks. Within a block, strategies are compared only
-under the same splits and hyper-parameters (`comparison`). A section without suitable runs shows a command that produces
-such runs.
+Runs with different data sources, hardware or numbers of folds are not comparable. Every section is therefore divided
+into blocks, one for each data source, kind of hardware and number of folds, and no figure or average mixes two blocks.
+Within a block, strategies are compared only if their runs have the same splits and hyper-parameters. A section without
+suitable runs shows a command that produces such runs.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 TITLE = "Which layers should I train?"
 MORE_SEEDS = "alue-bench run --strategy full --strategy bottom3top4 --strategy head-only --seeds 3"
-"""A command that produces the runs that most sections of a page need."""
+"""A command that produces the runs that most sections of a report page need."""
 MOST_TESTED = 1000
-"""The largest number of runs whose predictions are read for the significance tests. Reading ten thousand files takes a
-minute."""
+"""The largest number of runs whose predictions are read for the significance tests. (It takes a minute to read ten
+thousand files.)"""
 SAMPLE_NOTICE = (
     "Some of these results come from the embedded sample data, which was written for demonstration. Such scores say "
     "nothing about the real tasks."
@@ -45,24 +45,25 @@ SAMPLE_NOTICE = (
 
 @dataclass(frozen=True, kw_only=True)
 class PageRequest:
-    """The options of a page."""
+    """The options of a report page."""
 
     metric: str | None = None
-    """The metric by which strategies are compared, such as f1_micro; None for each task's primary metric."""
+    """The metric by which strategies are compared, such as "f1_micro"; None for each task's primary metric."""
     shown: Shown = field(default_factory=Shown)
-    """The limits of what is shown in sections that need much room or time, such as learning curves."""
+    """The largest numbers of tasks, strategies and seeds in sections that need much room or time, such as learning
+    curves."""
 
 
 def build_page(results: Results, request: PageRequest | None = None, *, now: datetime | None = None) -> Page:
-    """Build the report page on the results of runs.
+    """Build a report page on the results of runs.
 
     Args:
         results: The finished runs.
         request: The options; None for the defaults.
-        now: The time that the footer states; None for the current time.
+        now: The time that is stated at the bottom of the page; None for the current time.
 
     Raises:
-        UsageError: No run has `request.metric`.
+        UsageError: No run has the metric `request.metric`.
     """
     request = request or PageRequest()
     runs = results.frame
@@ -78,9 +79,11 @@ def build_page(results: Results, request: PageRequest | None = None, *, now: dat
 
 
 def _reader(results: Results) -> Load:
-    """Return a function that reads a run's predictions, and that raises UnavailableError after `MOST_TESTED` runs.
+    """Return a function that reads a run's test predictions, given the run's id.
 
-    The limit keeps the time short if the store is large.
+    The function raises UnavailableError if it is called more than `MOST_TESTED` times.
+
+    This limit keeps the time short if the MLflow store has many runs.
     """
     read = 0
 
@@ -113,7 +116,7 @@ def _lead(results: Results) -> str:
 
 
 def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
-    """Return the warnings for the top of the page, for example that sample data were used."""
+    """Return the warnings for the top of the page, for example that runs used the embedded sample data."""
     said = []
     if (results.frame["data_source"] == "sample").any():
         said.append(SAMPLE_NOTICE)
@@ -139,7 +142,7 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
 
 
 def _what_differs(blocks: Sequence[Comparable]) -> str:
-    """Return the names of the conditions in which the blocks may differ, in words."""
+    """Return a phrase with the conditions, such as hardware, in which the sets of comparable runs may differ."""
     folds = {subject.compared.folds for block in blocks for subject in block.subjects}
     return "data source, hardware or folds" if len(folds) > 1 else "data source or hardware"
 
@@ -148,7 +151,10 @@ def _what_differs(blocks: Sequence[Comparable]) -> str:
 
 
 def _leading_here(section: Section, results: Results) -> Section:
-    """Add options to the section's commands, so that their runs are recorded in the page's own store and experiment."""
+    """Return the section with options added to the commands that it shows.
+
+    With these options, the commands record runs in the MLflow store and experiment that the page is about.
+    """
     where = where_options(results.connection.uri, results.connection.experiment)
     options = command_line(options=where).removeprefix(PROGRAM)
 
@@ -162,13 +168,13 @@ def _leading_here(section: Section, results: Results) -> Section:
 def _each_block(
     blocks: Sequence[Comparable], make: Callable[[Comparable, str], Sequence[Item]], missing: Missing
 ) -> list[Block]:
-    """Return a section's content, separately for each set of comparable runs that has content.
+    """Return the content of a section as blocks, one for each set of comparable runs that has content.
 
     Args:
         blocks: The sets of comparable runs.
-        make: A function that returns the content for one set, given the set and a text that identifies it, which is
-            used in the names of pictures.
-        missing: The notice that is shown if no set has content.
+        make: A function that returns the content for one set. It takes the set and a text that identifies the set, for
+            the names of pictures.
+        missing: The notice to show if no set has content.
     """
     made = [(block, make(block, str(number))) for number, block in enumerate(blocks, start=1)]
     return [Block(block.heading, items) for block, items in made if items] or [Block("", [missing])]

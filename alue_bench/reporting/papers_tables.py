@@ -1,4 +1,4 @@
-"""The tables 1 to 7 of the paper by Betka et al. (see `published`), with the published numbers beside our results."""
+"""Tables 1 to 7 of the paper by Betka et al. (see the module `published`), with our results next to the paper's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_METRIC = "f1_macro"
 COMMAND = "alue-bench run --config paper-tables --data-dir DIR"
-"""A command that produces the runs for our side of the tables."""
+"""A command that produces our results for the tables."""
 
 COLUMNS = [
     Column("F1 full: paper"),
@@ -31,10 +31,11 @@ COLUMNS = [
 
 
 def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]:
-    """Return the tables, with our columns filled in from comparable runs; the columns stay empty if nothing was run.
+    """Return the paper's tables with additional columns for our results. The columns are empty if there are no runs.
 
     Args:
-        subjects: The results to show, one `Subject` for each task, model and set of conditions.
+        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
+            conditions.
         metric: The variant of F1 that is shown for our runs; macro-F1 if it is None or not a variant of F1.
     """
     chosen = metric if metric and metric.startswith("f1_") else DEFAULT_METRIC
@@ -68,14 +69,14 @@ def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]
 
 
 def _published_alone() -> pd.DataFrame:
-    """Return the table of `beside_published` with the columns for our results empty."""
+    """Return the table that `published.beside_published` would return without any runs, with our columns empty."""
     import pandas as pd
 
     return beside_published(pd.DataFrame(columns=["task", "model", "strategy", "runtime/train_s"]))
 
 
 def _one_recipe_each(subjects: Sequence[Subject]) -> tuple[pd.DataFrame | None, str]:
-    """Choose one recipe (set of hyper-parameters and splits) for each task and model.
+    """Choose one recipe, that is, a set of hyper-parameters and splits, for each task and model.
 
     The chosen recipe is the one with the most training rows and, among equals, the most runs. Only one is shown, since
     the paper gives one number for each task and model, and a mean over runs of two recipes has no meaning.
@@ -110,7 +111,7 @@ def _row(row: dict[str, Any]) -> Row:
 
 
 def _others(runs: pd.DataFrame, published: set[str], metric: str) -> list[Row]:
-    """Return a row for each model of our runs that the paper did not use.
+    """Return a table row for each of our models that the paper did not use.
 
     Args:
         runs: Our runs of one task.
@@ -151,7 +152,7 @@ def _ours(text: str) -> Cell:
 
 
 def _every_variant(runs: pd.DataFrame) -> list[Item]:
-    """Return a table of our results with every recorded variant of F1, since the paper does not state its variant."""
+    """Return a table of our results with all variants of F1, since the paper does not state which variant it used."""
     known = published_results().set_index(["task", "model"])
     groups = []
     for (task, model), part in runs.groupby(["task", "model"], sort=False):

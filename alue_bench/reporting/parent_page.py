@@ -1,4 +1,7 @@
-"""The report on the runs of one command, which is stored with their parent run in MLflow."""
+"""The report on the runs of one command, which is stored in MLflow with their parent run.
+
+The parent run holds the command's list of runs and the aggregated results.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,22 @@ from alue_bench.tracking.reading import read_runs
 PAGE_FILE = "report.html"
 FIGURES = "figures"
 MOST_RUNS = 400
-"""The largest number of runs for which a report is written at the end of a command, so that the user need not wait."""
+"""The largest number of runs for which a report is written at the end of a command, so that the user does not wait."""
 SHOWN = Shown(subjects=4, strategies=3, seeds=3)
-"""The limits of what this report shows, lower than the limits of `alue-bench report`, to save a second or two."""
+"""The largest numbers of tasks, strategies and seeds in figures of single runs. They are lower than in `alue-bench
+report`, to save a second or two."""
 
 
 def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[str]) -> bool:
-    """Write the report on the runs of a plan, and log it with its figures as artifacts of their parent run in MLflow.
+    """Write a report on the runs of one command, and log it with its figures as artifacts of their MLflow parent run.
 
-    The parent run's description links to the report. Only these runs are read from the store.
+    A link to the report is written into the parent run's description. Only the runs in `run_ids` are read from the
+    MLflow store.
 
     Args:
-        connection: The open tracking store.
-        parent_id: The id of the parent run, which holds the plan.
-        run_ids: The ids of the plan's runs.
+        connection: The open MLflow store.
+        parent_id: The MLflow id of the parent run.
+        run_ids: The MLflow ids of the command's runs.
 
     Returns:
         True if a report was written; False for a single run, for more than `MOST_RUNS` runs, or if no run has finished.
@@ -55,7 +60,7 @@ def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[st
 
 
 def _description(connection: Connection, parent_id: str, lead: str) -> str:
-    """Return the parent run's description for MLflow as Markdown: the sentence `lead`, then links to the report."""
+    """Return the MLflow description of the parent run, as Markdown: the sentence `lead`, then links to the report."""
     where = where_options(connection.uri, connection.experiment)
     again = command_line("report", options={"parent": parent_id, **where})
     run = f"#/experiments/{connection.experiment_id}/runs/{parent_id}"

@@ -1,4 +1,4 @@
-"""The numbers that Betka et al. published, with our results beside them.
+"""The results that Betka et al. published, next to our results.
 
 The numbers come from the appendix tables 1 to 7 of "On Enhancing Fine-Tuning for Pre-trained Language Models": F1
 and runtime of full fine-tuning, and of freezing the bottom 3 and top 4 of 12 layers, for 7 tasks and 4 models. They
@@ -30,7 +30,8 @@ SOURCE = (
 )
 FULL = "full"
 FROZEN = "bottom3top4"
-"""The names of the paper's two settings in alue-bench are `FULL` (full fine-tuning) and `FROZEN`."""
+"""The name in alue-bench of the paper's second setting, which freezes the bottom 3 and top 4 layers. `FULL` is the
+first, full fine-tuning."""
 
 TITLES = {
     1: "Anger detection",
@@ -41,15 +42,15 @@ TITLES = {
     6: "Hate speech",
     7: "Sentence inference",
 }
-"""The task of each table in the paper, by the table's number."""
+"""The name of the task of each table in the paper, by the number of the table."""
 
 F1 = re.compile(r"test/(f1_.+)", re.DOTALL)
 ALIKE = ("data_source", "protocol", "hardware")
-"""The columns in which runs must agree to be averaged, as far as the frame has these columns."""
+"""The columns that must have equal values in runs that are averaged; a column that the frame lacks is ignored."""
 
 
 def published_results() -> pd.DataFrame:
-    """Return the published numbers as a table, with one row for each table of the paper and each model.
+    """Return the numbers that Betka et al. published, with a row for each table of the paper and each model.
 
     Returns:
         The columns table (int), published_task and published_model (the paper's names), task and model (ours), f1_full
@@ -67,7 +68,7 @@ def published_results() -> pd.DataFrame:
 
 
 def beside_published(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
-    """Return the published numbers beside our results, one row for each table of the paper, model and F1 variant.
+    """Return the published results next to ours, with a row for each table of the paper, model and F1 variant.
 
     Our results are means over seeds. If a task and model have no runs, the columns for our results are empty.
 
@@ -114,11 +115,11 @@ def beside_published(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFr
 
 
 def measured(runs: pd.DataFrame, metric: str | None) -> dict[str, Any]:
-    """Return our results for one row of `beside_published`: the means for `FULL` and `FROZEN`, and the changes.
+    """Return our results for one row of the table `beside_published`: means for `FULL` and `FROZEN`, and changes.
 
     Args:
         runs: The runs of one task and model.
-        metric: The variant of F1; None if there is none.
+        metric: The variant of F1; None if no run has a metric of this kind.
 
     Returns:
         The values by column name; a mean or change is nan if there is no run.

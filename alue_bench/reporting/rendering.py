@@ -68,7 +68,10 @@ def _environment(*, autoescape: bool) -> Environment:
 
 
 def _fence(text: str) -> str:
-    """Return the fence for a Markdown code block with this text: more backticks than occur in a row in the text."""
+    """Return a row of backticks that can enclose this text as a Markdown code block.
+
+    It is longer than every row of backticks in the text.
+    """
     return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
@@ -76,7 +79,7 @@ ENDINGS = (".html", ".htm", ".md", ".markdown")
 
 
 def check_ending(output: Path, name: str) -> None:
-    """Raise UsageError if a file's ending is not one of `ENDINGS`, which determine the format of a page.
+    """Raise UsageError if the ending of a report file's name, such as .html, is not one of `ENDINGS`.
 
     Args:
         output: The file to write.
@@ -89,7 +92,7 @@ def check_ending(output: Path, name: str) -> None:
 def write_page(page: Page, output: Path) -> None:
     """Write a page in the format that its file name implies: Markdown for .md and .markdown, otherwise HTML.
 
-    The figures of the Markdown page NAME.md are written to the folder NAME-figures beside it.
+    The figures of a Markdown page NAME.md are written to the folder NAME-figures next to it.
 
     Args:
         page: The page.
@@ -114,7 +117,7 @@ def write_page(page: Page, output: Path) -> None:
 
 
 def _replace(path: Path, content: str) -> None:
-    """Write a file atomically: if writing fails, an existing file is left unchanged."""
+    """Write a text to a file. If this fails, an existing file is left unchanged."""
     # A short name, since the file's own name may already have the longest length that is allowed.
     scratch = path.with_name(f".alue-bench-{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""Figures from the files of single runs: learning curves, and predictions pooled over seeds.
+"""Figures made from the recorded files of single runs: learning curves, and predictions pooled over seeds.
 
 The files take time to read and room to show. A page therefore shows figures for only a few subjects (tasks with models)
 and strategies, and says how many it leaves out.
@@ -40,31 +40,33 @@ if TYPE_CHECKING:
 SCATTERED = 300
 """The largest number of points in a scatter plot. If there are more, every n-th point is drawn."""
 JACCARD = "test/jaccard_samples"
-"""The metric that only runs of multi-label tasks have."""
+"""A metric that only runs of multi-label tasks have, and by which they are recognised."""
 LARGE = 12
-"""The largest number of labels for which a confusion matrix is always shown; larger ones are hidden until unfolded."""
+"""The largest number of labels for which a confusion matrix is always visible. A larger matrix is hidden until the
+reader unfolds it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """The limits of what a page shows from the files of single runs."""
+    """The largest numbers of subjects (tasks with models), strategies and seeds for which a page shows figures."""
 
     subjects: int = 12
     """The largest number of subjects (tasks with models)."""
     strategies: int = 4
-    """The largest number of strategies for each subject, beginning with the baseline `full`."""
+    """The largest number of strategies for each task and model, beginning with the baseline `full`."""
     seeds: int = 10
     """The largest number of seeds (runs) for each strategy."""
 
 
 def learning(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
-    """Return a plot of the dev score by epoch for each subject that has runs with several evaluations on dev.
+    """Return plots of the dev score by epoch, one for each subject whose runs were evaluated on dev several times.
 
     Args:
         results: The results that hold the runs.
-        subjects: The results to show, one `Subject` for each task, model and set of conditions.
+        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
+            conditions.
         shown: The largest numbers of subjects, strategies and seeds to show.
-        prefix: The beginning of the pictures' names, which must be unique on the page.
+        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
     """
     drawn = []
     for number, subject in enumerate(subjects[: shown.subjects], start=1):
@@ -82,11 +84,11 @@ def learning(results: Results, subjects: Sequence[Subject], shown: Shown, prefix
 
 
 def _dev_scores(curve: pd.DataFrame, steps_per_epoch: int | None) -> list[tuple[float, float]]:
-    """Return pairs of (epoch, dev score) for the finite dev scores; an epoch may be fractional.
+    """Return the finite dev scores of a run, as pairs of (epoch, dev score); an epoch may be fractional.
 
     Args:
         curve: A curve of dev scores by step, from `read_curves`.
-        steps_per_epoch: The number of steps in an epoch; None if the run evaluated once, at the end of each epoch.
+        steps_per_epoch: The number of steps in an epoch; None if the run was evaluated only at the end of each epoch.
     """
     points = enumerate(curve[["step", "value"]].itertuples(index=False, name=None), 1)
     return [
@@ -97,7 +99,7 @@ def _dev_scores(curve: pd.DataFrame, steps_per_epoch: int | None) -> list[tuple[
 
 
 def _steps_per_epoch(runs: pd.DataFrame, run_id: str) -> int | None:
-    """Return the number of steps in an epoch, for a run that also evaluated within epochs; None for other runs."""
+    """Return the number of steps in an epoch if the run was also evaluated within epochs; otherwise None."""
     run = runs[runs["run_id"] == run_id].iloc[0]
     settings = run["other_hyper"] if isinstance(run["other_hyper"], str) else "{}"
     if "eval_every" not in json.loads(settings) or not run.get("data/train_rows", math.nan) > 0:
@@ -106,16 +108,17 @@ def _steps_per_epoch(runs: pd.DataFrame, run_id: str) -> int | None:
 
 
 def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
-    """Return figures of each strategy's test predictions, pooled over seeds; empty if no predictions are available.
+    """Return figures of each strategy's test predictions, pooled over seeds; empty if there are no predictions.
 
     Single-label tasks have confusion matrices, multi-label tasks have counts for each label, and regressions have
     scatter plots.
 
     Args:
         results: The results that hold the runs.
-        subjects: The results to show, one `Subject` for each task, model and set of conditions.
+        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
+            conditions.
         shown: The largest numbers of subjects, strategies and seeds to show.
-        prefix: The beginning of the pictures' names, which must be unique on the page.
+        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
     """
     items: list[Item] = []
     for number, subject in enumerate(subjects[: shown.subjects], start=1):
@@ -130,7 +133,10 @@ def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefi
 
 
 def _arranged(figures: Sequence[Matrix | Table | Picture], label: str) -> list[Item]:
-    """Group a subject's figures by kind, and hide tables and large matrices until the reader unfolds them."""
+    """Group the figures for one task and model by kind, for a report page.
+
+    Tables and large matrices are hidden until the reader unfolds them.
+    """
     small = [one for one in figures if isinstance(one, Matrix) and len(one.labels) <= LARGE]
     large = [one for one in figures if isinstance(one, Matrix) and len(one.labels) > LARGE]
     drawn = [one for one in figures if isinstance(one, Picture)]
@@ -185,7 +191,7 @@ def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str
 
 
 def _are_multilabel(results: Results, run_ids: Sequence[str]) -> bool:
-    """Return whether the runs belong to a task whose examples may have several labels."""
+    """Return whether the runs belong to a multi-label task."""
     of_runs = results.frame[results.frame["run_id"].isin(list(run_ids))]
     return JACCARD in of_runs.columns and bool(of_runs[JACCARD].notna().any())
 

@@ -1,4 +1,7 @@
-"""The subjects of a page (a task with a model under one set of conditions), grouped into blocks of comparable runs."""
+"""The subjects of a report page, grouped into blocks of comparable runs.
+
+A subject is the comparison of strategies for one task and model under one set of conditions, such as hyper-parameters.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 APART = ("data_source", "hardware", "folds")
-"""The conditions that divide the page into blocks: no figure and no average mixes runs with different values."""
+"""The columns whose values divide the runs of a report page into blocks. No figure and no average mixes runs with
+different values in these columns."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A subject of the page: the comparable strategies of one task and model under the same conditions."""
+    """A subject of a report page: the strategies for one task and model under the same conditions, with their runs."""
 
     compared: comparison.ComparisonBlock
     """The comparison of the strategies."""
@@ -41,18 +45,18 @@ class Subject:
 
     @property
     def conditions(self) -> str:
-        """The conditions that distinguish the subject from others of its task and model within a block of the page."""
+        """The conditions that distinguish this subject from others of the same task and model; empty if none do."""
         within = tuple(name for name in self.compared.differing if name not in APART)
         return comparison.describe_conditions(replace(self.compared, differing=within))
 
     @property
     def label(self) -> str:
-        """The task, the model, and the conditions that distinguish the subject from others of this task and model."""
+        """A text with the task, the model, and the conditions that distinguish subjects of this task and model."""
         return " · ".join(said for said in (self.task, self.model, self.conditions) if said)
 
     @property
     def strategies(self) -> list[str]:
-        """The strategies' names, the baseline first."""
+        """The names of the strategies, the baseline first."""
         return [row.strategy for row in self.compared.rows]
 
     def run_ids(self, strategy: str) -> Sequence[str]:
@@ -62,7 +66,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Comparable:
-    """A block of the page: all subjects of one data source, one kind of hardware and one number of folds."""
+    """A set of comparable runs: those with the same data source, kind of hardware and number of folds.
+
+    Within the set, each subject is the comparison of strategies for one task and model.
+    """
 
     heading: str
     """The data source, hardware and number of folds; empty if these are the same for all runs of the page."""
@@ -70,14 +77,16 @@ class Comparable:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """The runs of all subjects."""
+        """The runs of this set, one row per run."""
         import pandas as pd
 
         return pd.concat([subject.runs for subject in self.subjects], ignore_index=True)
 
 
 def arrange(compared: comparison.Comparison, runs: pd.DataFrame) -> list[Comparable]:
-    """Turn a comparison into subjects, grouped into blocks of comparable runs, the block with the most runs first.
+    """Convert a comparison to the blocks of a report page; the block with the most runs comes first.
+
+    Each block has subjects, that is, comparisons of strategies for one task and model under one set of conditions.
 
     Args:
         compared: The comparison of strategies.

@@ -22,7 +22,7 @@ DEV_SCORE = "selection/dev_score"
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A file for a leaderboard, with the run that was chosen for it and whose predictions it holds."""
+    """A file for a leaderboard, with the run that was chosen for it; the file holds this run's predictions."""
 
     task: Task
     submission: Submission
@@ -32,7 +32,7 @@ class Chosen:
     content: str
     rows: int
     passed_over: tuple[str, ...] = ()
-    """The runs with a better dev score that could not be used, each with the reason."""
+    """A text for each run that has a better dev score but could not be used, with the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +43,15 @@ class MissingSubmission:
     submission: Submission
     reason: str
     can_be_run: bool
-    """True if another run would provide the predictions for the file."""
+    """True if a new run would provide the predictions that are missing for the file."""
     run: Mapping[Hashable, Any] | None = None
-    """The row of the run with the best dev score, which cannot be used; None if the task has no run."""
+    """The run with the best dev score, which cannot be used (a row of `Results.frame`); None if the task has no run."""
 
 
 def collect(
     results: Results, tasks: list[Task], locate: Callable[[Task], DataFolder], *, rehearsal: bool = False
 ) -> tuple[list[Chosen], list[MissingSubmission]]:
-    """Return the leaderboard file of each task, or the reason why a file cannot be written.
+    """Return the leaderboard file of each task, or the reason why the file cannot be written.
 
     The file holds the predictions of the run with the best dev score. If that run cannot be used (it was limited to
     some rows, or ran before the official file was available), the run with the next best dev score is used.
@@ -97,7 +97,8 @@ def collect(
 def _no_files(task: Task) -> str:
     """Return the reason why a task without official files has no leaderboard file.
 
-    The text offers no command, since a command would only start another run on the sample, which is never submitted.
+    The text suggests no command, since a new run could only use the embedded sample data, and such predictions are
+    never submitted.
     """
     return (
         "the official files are not available, and runs on the embedded sample are not submitted; get them from "
@@ -136,7 +137,7 @@ def _best(
 
 
 def _predictions(results: Results, task: Task, run: dict[Hashable, Any]) -> tuple[list[str], list[str]]:
-    """Return the ids of the examples that a leaderboard expects, and a run's predictions for these examples, as texts.
+    """Return the ids of the examples for which a leaderboard expects predictions, and a run's predictions as texts.
 
     Raises:
         DataError: The run has no predictions for the official file.

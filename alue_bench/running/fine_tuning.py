@@ -79,7 +79,7 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, to
     try:
         return _train(spec, inputs, Device(spec.device, spec.precision, spec.cuda_graphs), on_step)
     except NonFiniteLossError as error:
-        if spec.precision == "fp32":
+        if spec.precision in ("fp32", "tf32"):  # of equal range
             raise
         failure = str(error)
     release(spec.device)  # outside the handler, whose traceback holds the first model

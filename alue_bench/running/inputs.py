@@ -46,7 +46,8 @@ def tokenized(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, toke
     """Tokenize a split for the run's model; the token ids are cached on disk.
 
     Args:
-        rows: `inputs.rows` or `inputs.train_rows`.
+        rows: The rows of the tested task (`inputs.rows`), or those of the task whose train split trains the model
+            (`inputs.train_rows`).
         split: The name of the split in these rows.
         spec: The run, which determines the largest number of tokens of a text.
         inputs: The run's inputs.

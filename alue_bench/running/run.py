@@ -22,6 +22,7 @@ from alue_bench.running.metrics import (
 )
 from alue_bench.running.notes import scoring_notes, transfer_notes
 from alue_bench.running.scoring import score_test_split, submission_predictions
+from alue_bench.training.device.precision import Device, number_format
 from alue_bench.training.session import OnStep
 
 
@@ -44,6 +45,12 @@ def execute(
     Raises:
         TrainingError: The run cannot be executed, or parameters changed that the strategy freezes.
     """
+    with number_format(Device(spec.device, spec.precision)):
+        return _execute(spec, inputs, before=before, on_step=on_step)
+
+
+def _execute(spec: RunSpec, inputs: RunInputs, *, before: Trained | None, on_step: OnStep) -> tuple[RunResult, Trained]:
+    """Execute one run as `execute` does, after the number format of matrix products has been set."""
     started = time.perf_counter()
     reused = before is not None and before.key == spec.training_key
     trained = before if before is not None and reused else train(spec, inputs, on_step=on_step)
@@ -55,7 +62,7 @@ def execute(
     baselines = trivial_metrics(inputs, trained, test, problems.append)
     attainable = best_effort(
         "no throughput/flops_utilisation, because the hardware's speed could not be measured",
-        lambda: attainable_flops_per_s(spec.device, trained.device.compute),
+        lambda: attainable_flops_per_s(spec.device, trained.device.compute, tf32=spec.precision == "tf32"),
         problems.append,
     )
     total_s = time.perf_counter() - started + (0.0 if reused else trained.training.earlier_s)

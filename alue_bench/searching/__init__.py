@@ -1,4 +1,4 @@
-"""The search for the cheapest freezing setting that keeps the score of full fine-tuning, with few runs.
+"""The search for the cheapest freezing setting that keeps the score of full fine-tuning, by means of few runs.
 
     candidates     the freezing settings to choose from, and their training costs
     observations   scores of runs; a candidate's loss against full fine-tuning, and its uncertainty
@@ -7,6 +7,6 @@
     runs           the conversion of planned runs to candidates, and of predictions to scores
     state          the progress of one search, and its conclusion
 
-This package executes no runs. Its decisions are pure functions of the finished runs: the same finished runs always lead
-to the same next run. An interrupted search therefore continues as if it had not been interrupted.
+This package executes no runs; it only chooses them. The choice depends on nothing but the finished runs. An interrupted
+search therefore continues as if it had not been interrupted.
 """

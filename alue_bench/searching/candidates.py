@@ -1,4 +1,4 @@
-"""The candidates of a search with their training costs, and the parsing of the tolerance, margin and budget options."""
+"""The candidates of a search: freezing settings with their training costs. Also the parsing of the search's options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from alue_bench.contract.errors import UsageError
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate: a freezing setting with its training costs (FLOPs), in units of one full fine-tuning."""
+    """A candidate of a search: a freezing setting with its training costs.
+
+    Costs are FLOPs divided by the FLOPs of one full fine-tuning.
+    """
 
     name: str
     """The name of the strategy."""
@@ -20,21 +23,21 @@ class Candidate:
     top: int
     """The number of frozen layers next to the head."""
     cost: float
-    """The cost of one run with all epochs."""
+    """The cost of one run with the full number of epochs."""
     short_cost: float
     """The cost of a low-fidelity run, which has fewer epochs."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """A difference of scores, given either as a share of full fine-tuning's score or in absolute terms."""
+    """A difference of scores, given either as a share of full fine-tuning's score or as an absolute number."""
 
     value: float
     relative: bool
     """True if the value is a share of full fine-tuning's score."""
 
     def of(self, score: float) -> float:
-        """Return the absolute difference.
+        """Return the amount as an absolute difference of scores.
 
         Args:
             score: The score of full fine-tuning.
@@ -47,14 +50,14 @@ class Amount:
 
 
 def parse_amount(option: str, text: str) -> Amount:
-    """Parse a difference of scores.
+    """Parse the value of an option that is a difference of scores, such as 1% or 0.01.
 
     Args:
         option: The option's name, for the error message.
         text: `1%` for a share of full fine-tuning's score, or `0.01` for an absolute difference (one point of F1).
 
     Raises:
-        UsageError: The text is neither, or the amount is negative or at least 100 %.
+        UsageError: The text has neither form, or the amount is negative or at least 100 %.
     """
     value, in_per_cent = _number(text)
     if not value < 1:
@@ -66,14 +69,14 @@ def parse_amount(option: str, text: str) -> Amount:
 
 
 def parse_share(option: str, text: str) -> float:
-    """Parse a share, such as that of a budget.
+    """Parse the value of an option that is a share, such as 25% or 0.25.
 
     Args:
         option: The option's name, for the error message.
         text: `25%` or `0.25`.
 
     Raises:
-        UsageError: The text is neither, or the share is not above 0.
+        UsageError: The text has neither form, or the share is not above 0.
     """
     value, _ = _number(text)
     if not value > 0:
@@ -82,7 +85,11 @@ def parse_share(option: str, text: str) -> float:
 
 
 def _number(text: str) -> tuple[float, bool]:
-    """Parse `25%` or `0.25`; return the value (nan if the text is neither), and whether it was written in per cent."""
+    """Parse a text such as `25%` or `0.25`.
+
+    Returns:
+        The value, such as 0.25 (nan if the text has neither form), and whether it was written in per cent.
+    """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
     if match is None:
         return math.nan, False

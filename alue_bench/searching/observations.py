@@ -1,13 +1,13 @@
-"""The dev scores of runs, and the estimated loss of score of a candidate against full fine-tuning.
+"""The dev scores of runs, and the estimated loss of score of a freezing setting against full fine-tuning.
 
 A measured difference of scores is uncertain for two reasons: other seeds give other scores, and so would other
 examples. Differences are taken between runs with the same seed, which have the same initial head and the same order of
-the data. The variance of these differences over seeds is pooled over all candidates that ran with several seeds, and
-shrunk towards a prior, since the variance of three seeds alone is a poor estimate (Smyth 2004, Linear models and
+the data. The variance of these differences over seeds is pooled over all settings that were run with several seeds, and
+shrunk towards a prior value, since the variance of three seeds alone is a poor estimate (Smyth 2004, Linear models and
 empirical Bayes methods). The variance over examples comes from the delete-a-group jackknife (Efron & Tibshirani 1993,
 chapter 11; Kott 2001). It needs no random numbers, works for every metric that is a smooth function of its examples,
-and takes into account that both settings are evaluated on the same examples. The interaction of seeds and examples is
-counted in both variances, so that the standard error is slightly too large rather than too small.
+and takes into account that both settings are evaluated on the same examples. The interaction of seeds and examples
+contributes to both variances, so that the standard error is slightly too large rather than too small.
 """
 
 from __future__ import annotations
@@ -29,46 +29,46 @@ PRIOR_SD = 0.02
 PRIOR_WEIGHT = 4.0
 """The weight of the prior on the variance over seeds, in degrees of freedom."""
 SMALLEST_SCORE = 1e-6
-"""The smallest score that variances are scaled by, so that a score of 0 does not make them 0."""
+"""The smallest score by which variances are scaled, so that a score of 0 does not make variances 0."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The score of one run on a split, and what is needed to judge its uncertainty."""
+    """The score of one run on a split, and the values from which the score's uncertainty is computed."""
 
     candidate: str
-    """The name of the candidate."""
+    """The name of the run's freezing setting."""
     replicate: int
-    """The index of the seed: 0 for the first seed of the search, 1 for the next one, and so on."""
+    """The index of the run's seed: 0 for the first seed of the search, 1 for the second, and so on."""
     score: float
     left_out: tuple[float, ...] = ()
-    """The scores computed without the first, second, … group of examples, for the jackknife. The groups are the same in
-    every run."""
+    """The scores for the jackknife: the first is computed without the first group of examples, the second without the
+    second group, and so on. The groups are the same in every run."""
     short: bool = False
     """True if the run was a low-fidelity run, which has fewer epochs."""
     trivial: float = math.nan
     """The score of a baseline that ignores the text, on the same examples; nan if it was not recorded."""
     trivial_error: float = math.nan
-    """The standard error, over examples, of the difference between the score and the trivial score."""
+    """The standard error, over examples, of the difference between `score` and `trivial`."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """The amount by which a candidate's mean score is below full fine-tuning's, in units of the score."""
+    """The amount by which a freezing setting's mean score is below full fine-tuning's, with its uncertainty."""
 
     mean: float
     standard_error: float
     degrees: float
     """The degrees of freedom of the t distribution."""
     pairs: int
-    """The number of seeds with which both the candidate and full fine-tuning were run."""
+    """The number of seeds with which both the freezing setting and full fine-tuning were run."""
 
     def upper(self, level: float) -> float:
-        """Return the upper confidence bound of the loss, with the probability of error `level`."""
+        """Return the one-sided upper confidence bound of the loss; `level` is the probability that it is wrong."""
         return self.mean + self._reach(level)
 
     def lower(self, level: float) -> float:
-        """Return the lower confidence bound of the loss, with the probability of error `level`."""
+        """Return the one-sided lower confidence bound of the loss; `level` is the probability that it is wrong."""
         return self.mean - self._reach(level)
 
     def _reach(self, level: float) -> float:
@@ -79,7 +79,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """The estimated variance over seeds of the score difference between two settings, with its degrees of freedom."""
+    """The estimated variance, over seeds, of the difference of scores between two freezing settings."""
 
     variance: float
     degrees: float
@@ -95,11 +95,11 @@ def left_out_scores(
 ) -> tuple[float, ...]:
     """Return the jackknife scores: for each group of examples, the score computed without this group.
 
-    Example i belongs to group i mod `groups`, so that runs on the same split have the same groups.
+    Example number i belongs to the group i mod `groups`, so that runs on the same split have the same groups.
 
     Args:
         count: The number of examples.
-        score: A function that returns the score on the examples with the given indices `[m]`.
+        score: A function that takes an array of example indices, and returns the score on these examples.
         groups: The number of groups; fewer if there are fewer examples.
     """
     import numpy as np
@@ -111,11 +111,13 @@ def left_out_scores(
 def left_out_by_sums(
     parts: np.ndarray[Any, Any], value: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], groups: int = GROUPS
 ) -> tuple[float, ...]:
-    """Return the jackknife scores (see `left_out_scores`) for a metric that is a function of sums over examples.
+    """Return the jackknife scores for a metric that can be computed from sums over examples.
+
+    The result is that of `left_out_scores`.
 
     Args:
-        parts: The summands `[n, p]` of the n examples.
-        value: A function that computes scores `[...]` from sums of summands `[..., p]`.
+        parts: The summands: a row of p numbers for each of the n examples, `[n, p]`.
+        value: A function that computes scores, `[...]`, from sums of rows, `[..., p]`.
         groups: The number of groups; fewer if there are fewer examples.
     """
     import numpy as np
@@ -131,32 +133,37 @@ def defined(score: float) -> float:
 
 
 def by_replicate(evaluations: Iterable[Evaluation], candidate: str) -> dict[int, Evaluation]:
-    """Return a candidate's evaluations keyed by the index of the seed (`replicate`), without low-fidelity runs."""
+    """Return a freezing setting's evaluations by the index of the seed (`replicate`).
+
+    Low-fidelity runs, which have fewer epochs, are left out.
+    """
     return {e.replicate: e for e in evaluations if e.candidate == candidate and not e.short}
 
 
 def learning_of(evaluations: Mapping[int, Evaluation]) -> Learning | None:
-    """Test whether runs have learnt anything, by comparing their scores with the trivial score.
+    """Test whether runs have learnt anything: compare their scores with those of a baseline that ignores the text.
 
-    Return None if the trivial score was not recorded.
+    Return None if the baseline's score was not recorded.
     """
     runs = list(evaluations.values())
     return learning([e.score for e in runs], [e.trivial for e in runs], [e.trivial_error for e in runs])
 
 
 def mean_score(evaluations: Mapping[int, Evaluation]) -> float:
-    """Return the mean score of evaluations that are keyed by the index of the seed."""
+    """Return the mean score over seeds, given evaluations by the index of the seed."""
     return sum(e.score for e in evaluations.values()) / len(evaluations)
 
 
 def seed_noise(evaluations: Sequence[Evaluation], reference: str) -> SeedNoise:
-    """Estimate the variance over seeds of score differences, pooled over candidates and shrunk towards the prior.
+    """Estimate the variance, over seeds, of the difference of scores between a freezing setting and full fine-tuning.
 
-    A candidate contributes if it and full fine-tuning share at least two seeds.
+    The variance is pooled over all settings, and shrunk towards a prior value.
+
+    A setting contributes if it and full fine-tuning were run with at least two common seeds.
 
     Args:
         evaluations: The scores of runs.
-        reference: The name of the candidate that is full fine-tuning.
+        reference: The name of the freezing setting that is full fine-tuning.
     """
     base = by_replicate(evaluations, reference)
     scale = max(abs(mean_score(base)), SMALLEST_SCORE) if base else 1.0
@@ -174,11 +181,11 @@ def seed_noise(evaluations: Sequence[Evaluation], reference: str) -> SeedNoise:
 
 
 def paired_loss(base: Mapping[int, Evaluation], own: Mapping[int, Evaluation], noise: SeedNoise) -> Loss | None:
-    """Estimate the loss of a candidate against full fine-tuning, over the seeds with which both were run.
+    """Estimate a freezing setting's loss of score against full fine-tuning, over the seeds with which both were run.
 
     Args:
         base: Full fine-tuning's evaluations, keyed by the index of the seed.
-        own: The candidate's evaluations, keyed by the index of the seed.
+        own: The freezing setting's evaluations, keyed by the index of the seed.
         noise: The variance of score differences over seeds.
 
     Returns:

@@ -1,7 +1,8 @@
 """The policy of a search: the next run, or the end of the search with its reason.
 
-The search looks for the cheapest candidate whose score is at most the tolerance below full fine-tuning's. Costs are
-known beforehand. Losses are not, and they vary over seeds by more than the tolerance. There are three stages of runs:
+The search looks for the cheapest candidate, that is, freezing setting, that loses little score against full
+fine-tuning. The greatest acceptable loss is called the tolerance. Training costs are known beforehand. Losses are not,
+and they vary over seeds by more than the tolerance. There are three stages of runs:
 
 1. *opening*: full fine-tuning, and then low-fidelity runs, which have fewer epochs, of full fine-tuning and a few other
    candidates;
@@ -13,15 +14,16 @@ known beforehand. Losses are not, and they vary over seeds by more than the tole
    same seeds, until the candidate is supported or given up, or another candidate has a larger expected saving.
 
 A candidate is **supported** when, over at least `min_pairs` seeds, its mean loss is within the tolerance and the upper
-bound of its loss is at most tolerance + margin. The error to avoid is returning a setting that loses more than
-tolerance + margin; `level` bounds its probability. A margin of zero cannot work, since dozens of seeds would be needed
-to show that the loss is not above 1 %. A candidate is **given up** when the lower bound of its loss is above the
-tolerance, or when its mean loss over at least `min_pairs` seeds is above the tolerance. Giving up a good candidate by
-mistake costs savings but no score. Only the runs of a candidate and of full fine-tuning decide if it is supported; the
-model in `surface` only chooses the next candidate to run.
+bound of its loss is at most tolerance + margin. The search must not return a setting that loses more than tolerance +
+margin; the probability of this error is at most `level`. The margin must be above zero, since dozens of seeds would be
+needed to show that the loss is not above a tolerance of 1 %. A candidate is **given up** when the lower bound of its
+loss is above the tolerance, or when its mean loss over at least `min_pairs` seeds is above the tolerance. Giving up a
+good candidate by mistake costs savings but no score. Only the runs of a candidate and of full fine-tuning decide if it
+is supported; the model in `surface` only chooses the next candidate to run.
 
-Before all this, a test checks that full fine-tuning has learnt anything (`alue_bench.evaluation.learning`). If its
-score is not significantly above that of a baseline that ignores the text, the search ends without an answer.
+The search first tests whether full fine-tuning has learnt anything (`alue_bench.evaluation.learning`). If full
+fine-tuning's score is not significantly above that of a baseline that ignores the text, the search ends without an
+answer.
 
 The search also ends when no candidate that is cheaper than the supported one has an expected saving worth a run, when
 the budget does not pay for the runs that a promising candidate needs, or when scores differ so much between seeds that
@@ -51,115 +53,122 @@ from alue_bench.searching.observations import (
 from alue_bench.searching.surface import fit
 
 State = Literal["open", "supported", "given up", "undecided", "failed"]
-"""The state of a candidate. "undecided": after runs with `max_pairs` seeds, it is neither supported nor given up."""
+"""The state of a candidate (freezing setting): "open" if nothing is decided yet; "supported" if its runs show that it
+keeps the score; "given up" if its runs show that it does not; "undecided" if neither is shown after runs with
+`max_pairs` seeds; "failed" if a run failed."""
 
 SHORT_CELLS = ((1 / 4, 0), (1 / 2, 0), (3 / 4, 0), (1, 0), (1 / 4, 1 / 3), (1 / 2, 1 / 3))
-"""The settings of the low-fidelity runs: pairs of the share of layers frozen at the bottom and the share at the top."""
+"""The freezing settings of the low-fidelity runs, which have fewer epochs. Each is a pair: the share of the layers that
+is frozen at the bottom, and the share that is frozen at the top."""
 
 
 HOPELESS_AFTER = 4
-"""The degrees of freedom that repeated seeds must contribute to the variance estimate before the search may end because
-scores differ too much between seeds."""
+"""The degrees of freedom that the estimated variance between seeds must have, not counting the prior, before the search
+may end because scores differ too much between seeds."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """The specification of a search: the candidates, the acceptable loss and the budget."""
+    """The specification of a search: the candidates (freezing settings), the acceptable score loss and the budget."""
 
     candidates: tuple[Candidate, ...]
-    """The candidates; the first one is full fine-tuning, the reference for the others."""
+    """The freezing settings to choose from. The first is full fine-tuning, with which the others are compared."""
     layers: int
     """The model's number of layers."""
     tolerance: Amount
-    """The acceptable mean loss of score against full fine-tuning."""
+    """The greatest acceptable mean loss of score against full fine-tuning."""
     margin: Amount
-    """The amount by which the upper bound of the loss may exceed the tolerance."""
+    """The amount by which the upper confidence bound of the loss may exceed the tolerance."""
     budget: float
-    """The total cost that runs may have, in units of one full fine-tuning."""
+    """The greatest total cost of the runs, in units of the cost of one full fine-tuning."""
     level: float = 0.1
     """The probability of error of the confidence bounds of a loss."""
     min_pairs: int = 3
-    """The fewest seeds with which a candidate can be supported."""
+    """The fewest seeds after which a freezing setting can be accepted as keeping the score."""
     max_pairs: int = 6
-    """The most seeds with which a candidate is run."""
+    """The most seeds with which a freezing setting is run."""
     short_runs: bool = True
-    """True if the search opens with low-fidelity runs."""
+    """True if the search begins with low-fidelity runs, which have fewer epochs."""
     smallest_saving: float = 0.02
-    """The smallest expected saving for which another run is worthwhile, as a share of full fine-tuning's cost. While no
-    candidate is supported, half as much suffices, since probabilities then rest mostly on low-fidelity runs."""
+    """The smallest expected saving for which another run is worthwhile, as a share of full fine-tuning's cost. Half as
+    much suffices until a first freezing setting is known to keep the score, since expected savings are then mostly
+    based on low-fidelity runs, which have fewer epochs."""
 
     @property
     def full(self) -> Candidate:
-        """The candidate that is full fine-tuning."""
+        """Full fine-tuning, as one of the settings to choose from."""
         return self.candidates[0]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A run that the search asks for."""
+    """A run that the search asks for: a candidate (freezing setting), a seed and the kind of run."""
 
     candidate: Candidate
     replicate: int
-    """The index of the seed: 0 for the first seed of the search, 1 for the next one, and so on."""
+    """The index of the run's seed: 0 for the first seed of the search, 1 for the second, and so on."""
     short: bool = False
     """True if the run is a low-fidelity run, which has fewer epochs."""
 
     @property
     def cost(self) -> float:
-        """The cost of the run, in units of one full fine-tuning."""
+        """The cost of the run, in units of the cost of one full fine-tuning."""
         return self.candidate.short_cost if self.short else self.candidate.cost
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A candidate's state and loss so far."""
+    """The state of a candidate (freezing setting) in the search, and its loss of score so far."""
 
     candidate: Candidate
     state: State
     loss: Loss | None = None
-    """The loss measured with the candidate's runs with all epochs; None if none has a seed in common with full
-    fine-tuning."""
+    """The loss against full fine-tuning, measured with the same seeds and the full number of epochs; None if there are
+    no such runs."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The next run or the end of the search, with the state of all candidates."""
+    """A decision of a search: the next run, or the end of the search, with the state of all freezing settings."""
 
     step: Step | None
     """The next run; None if the search is over."""
     why: str
     """The reason for the next run, or for the end of the search."""
     spent: float
-    """The cost so far, in units of one full fine-tuning."""
+    """The cost of the search so far, in units of the cost of one full fine-tuning."""
     best: Standing
-    """The cheapest supported candidate; full fine-tuning as long as no candidate is supported."""
+    """The cheapest freezing setting that is known to keep the score; full fine-tuning as long as there is no other."""
     standings: tuple[Standing, ...]
-    """The standing of every candidate that was run, except full fine-tuning, in the order of the candidates."""
+    """The state and score loss of every freezing setting that was run, except full fine-tuning, in the order of
+    `Question.candidates`."""
     hoped_for: Candidate | None = None
-    """The candidate with the largest expected saving that the budget could not pay for; None if the budget sufficed."""
+    """The freezing setting with the largest expected saving among those whose runs would exceed the budget; None if the
+    budget sufficed."""
     unlearnt: Learning | None = None
-    """The test of full fine-tuning against the trivial score if it learnt nothing, so that there is no answer; else
-    None."""
+    """The comparison of full fine-tuning with a baseline that ignores the text, if full fine-tuning has learnt nothing,
+    so that the search has no answer; otherwise None."""
 
     @property
     def exhausted(self) -> bool:
-        """True if the budget ended before the search did."""
+        """True if the search ended because the budget did not pay for the runs of a promising freezing setting."""
         return self.hoped_for is not None
 
 
 @dataclass(frozen=True)
 class _Prospect:
-    """A candidate that may become the answer of the search, with the runs that this takes."""
+    """A freezing setting that may become the result of the search, with the runs that are needed to decide this."""
 
     candidate: Candidate
     saving: float
-    """The expected saving against the cheapest supported candidate, in units of one full fine-tuning."""
+    """The expected saving against the cheapest setting that is known to keep the score, in units of the cost of one
+    full fine-tuning."""
     steps: tuple[Step, ...]
-    """The runs that the candidate needs before it has enough seeds to be supported; the first is the next run."""
+    """The runs after which the setting has enough seeds to be accepted as keeping the score, in order of execution."""
 
     @property
     def cost(self) -> float:
-        """The cost of the runs in `steps`, in units of one full fine-tuning."""
+        """The cost of the runs in `steps`, in units of the cost of one full fine-tuning."""
         return sum(step.cost for step in self.steps)
 
 
@@ -169,7 +178,7 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
     Args:
         question: The specification of the search.
         evaluations: The dev scores of the finished runs.
-        broken: The runs that failed. Their cost counts as spent, and their candidates are excluded.
+        broken: The runs that failed. Their cost counts as spent, and their freezing settings are excluded.
     """
     spent = sum(_step_of(question, e).cost for e in evaluations) + sum(step.cost for step in broken)
     failed = frozenset(step.candidate.name for step in broken)
@@ -211,11 +220,11 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
 
 
 def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> tuple[Decision, ...]:
-    """Return the next decision and the following decisions that do not depend on its outcome.
+    """Return the search's next decisions, as far as they are certain before any further run has ended.
 
-    The result is empty at the end of the search. It has several decisions only during the opening, whose runs follow
-    from costs alone; every later run depends on the scores before it. The search can end during the opening only if
-    full fine-tuning fails or has learnt nothing.
+    The result is empty at the end of the search. It has several decisions only during the opening, that is, the first
+    runs, which are chosen by their costs alone; every later run depends on the scores before it. The search can end
+    during the opening only if full fine-tuning fails or has learnt nothing.
 
     Args:
         question: The specification of the search.
@@ -233,15 +242,16 @@ def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequenc
 def _opening(
     question: Question, evaluations: Sequence[Evaluation], failed: frozenset[str], left: float
 ) -> tuple[Step, ...]:
-    """Return the remaining runs of the opening that the budget pays for.
+    """Return the remaining runs of the search's opening (the first runs), as far as the budget pays for them.
 
-    The opening consists of full fine-tuning and then the low-fidelity runs. None of them depends on a score.
+    The opening consists of full fine-tuning and then the low-fidelity runs, which have fewer epochs. None of these runs
+    depends on a score.
 
     Args:
         question: The specification of the search.
         evaluations: The dev scores of the finished runs.
-        failed: The names of candidates with failed runs.
-        left: The part of the budget that is left, in units of one full fine-tuning.
+        failed: The names of freezing settings with failed runs.
+        left: The part of the budget that is left, in units of the cost of one full fine-tuning.
     """
     steps = []
     if not by_replicate(evaluations, question.full.name):
@@ -291,7 +301,10 @@ def _prospects(
 
 
 def _is_hopeless(question: Question, evaluations: Sequence[Evaluation]) -> bool:
-    """Return True if even a setting without any loss would not be supported after `max_pairs` seeds."""
+    """Return whether scores differ so much between seeds that no setting can be shown to keep the score.
+
+    This is the case if even a setting without any loss would have too high a confidence bound after `max_pairs` seeds.
+    """
     noise = seed_noise(evaluations, question.full.name)
     if noise.degrees < PRIOR_WEIGHT + HOPELESS_AFTER:
         return False
@@ -303,15 +316,16 @@ def _is_hopeless(question: Question, evaluations: Sequence[Evaluation]) -> bool:
 def _steps_to_support(
     question: Question, candidate: Candidate, base: Mapping[int, Evaluation], own: Mapping[int, Evaluation]
 ) -> Iterator[Step]:
-    """Yield the runs that a candidate needs to be supported, for each seed first full fine-tuning's run.
+    """Yield the runs that are needed before a freezing setting can be accepted as keeping the score.
 
-    At least one further seed that both have is always included.
+    For each seed, a missing run of full fine-tuning comes before the setting's run. At least one new seed is always
+    included.
 
     Args:
         question: The specification of the search.
-        candidate: The candidate.
+        candidate: The freezing setting.
         base: Full fine-tuning's evaluations, keyed by the index of the seed.
-        own: The candidate's evaluations, keyed by the index of the seed.
+        own: The setting's evaluations, keyed by the index of the seed.
     """
     pairs = len(base.keys() & own.keys())
     for replicate in range(max(question.min_pairs, pairs + 1)):
@@ -348,7 +362,10 @@ def _state(question: Question, loss: Loss, full_score: float) -> State:
 
 
 def _short_steps(question: Question, evaluations: Sequence[Evaluation]) -> list[Step]:
-    """Return the pending low-fidelity runs, of full fine-tuning and the candidate nearest to each of `SHORT_CELLS`."""
+    """Return the low-fidelity runs (with fewer epochs) that are not finished.
+
+    They are runs of full fine-tuning and, for each setting in `SHORT_CELLS`, of the available setting nearest to it.
+    """
     if not question.short_runs:
         return []
     wanted = [question.full]

@@ -1,4 +1,8 @@
-"""The connection between a search and its runs: planned runs become candidates, predictions become scores."""
+"""The conversions between a search and its runs.
+
+Planned runs are converted to the candidates (freezing settings) of the search, and the predictions of finished runs to
+scores.
+"""
 
 from __future__ import annotations
 
@@ -26,31 +30,35 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHORT_PART = 3
-"""The number by which epochs are divided for a low-fidelity run, which has a third of the epochs, but at least one."""
+"""The number by which the epochs are divided for a low-fidelity run. Such a run has a third of the usual epochs, but at
+least one epoch."""
 
 
 @dataclass(frozen=True)
 class SearchGrid:
-    """The candidates of one task and model, with their planned runs."""
+    """The candidates (freezing settings) of the search for one task and model, with their planned runs."""
 
     candidates: tuple[Candidate, ...]
-    """The candidates, full fine-tuning first."""
+    """The freezing settings to choose from, full fine-tuning first."""
     runs: dict[str, PlannedRun]
-    """The planned run of each candidate with the first seed, keyed by the candidate's name."""
+    """The planned run of each freezing setting with the first seed, keyed by the setting's name."""
     layers: int
     """The model's number of layers."""
     full_flops: float
     """The FLOPs of one full fine-tuning."""
     short_epochs: int | None
-    """The number of epochs of a low-fidelity run; None if normal runs have one epoch, so that no run can be shorter."""
+    """The reduced number of epochs of a low-fidelity run; None if normal runs have one epoch, so that no run can be
+    shorter."""
 
     @property
     def cost(self) -> float:
-        """The cost of running every candidate once, in units of one full fine-tuning."""
+        """The cost of running every freezing setting once, in units of the cost of one full fine-tuning."""
         return sum(candidate.cost for candidate in self.candidates)
 
     def run_of(self, step: Step) -> PlannedRun:
-        """Return the planned run for a step of the search, with the step's seed and number of epochs.
+        """Return the planned run for a step of the search, that is, a run that the search asks for.
+
+        The planned run has the step's seed and number of epochs.
 
         Raises:
             UsageError: The step's seed would be above `LARGEST_SEED`.
@@ -66,13 +74,13 @@ class SearchGrid:
 
 
 def grid_of(runs: Sequence[PlannedRun]) -> SearchGrid:
-    """Return the candidates of a grid of freezing settings, with their costs and planned runs.
+    """Return the candidates of a search with their costs, given the planned runs of a grid of freezing settings.
 
-    Cells (pairs of frozen bottom and top layers) that freeze the same parameters become one candidate. For example, all
-    cells that freeze every layer train only the head.
+    The grid has a setting for each number of frozen bottom layers and number of frozen top layers. Settings that freeze
+    the same parameters become one candidate. For example, all settings that freeze every layer train only the head.
 
     Args:
-        runs: The planned runs of the grid's cells for one task, model and seed.
+        runs: The planned runs of the grid's settings, for one task, model and seed.
 
     Raises:
         UsageError: There is nothing to search, since no run is full fine-tuning, or no other run is planned.
@@ -122,17 +130,18 @@ def _with_epochs(run: PlannedRun, epochs: int | None) -> PlannedRun:
 
 
 def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str, recorded: float) -> Evaluation:
-    """Compute a run's score and its jackknife scores (`Evaluation.left_out`) from its predictions.
+    """Compute a run's score from its predictions, and the scores for the jackknife (`Evaluation.left_out`).
 
     Args:
         step: The step of the search for which the run was made.
-        table: The run's predictions on the split, as read by `tracking.reading`.
+        table: The run's predictions on the split, as returned by `tracking.reading.read_predictions`.
         labels: The label space of the task.
         primary: The name of the primary metric.
         recorded: The score that the run recorded.
 
     Raises:
-        UnavailableError: The predictions do not give the recorded score, so that they come from another run.
+        UnavailableError: The score of the predictions is not the recorded one, so that the predictions are of another
+            run.
     """
     targets = targets_of(table, multilabel=labels.kind is TargetKind.MULTILABEL)
     gold, predicted = targets.gold, targets.predicted

@@ -14,7 +14,7 @@ from alue_bench.searching.policy import Decision, Question, Standing, Step, ahea
 from alue_bench.searching.runs import SearchGrid
 
 TEST_LEVEL = 0.025
-"""The probability of error at each end of the 95 % interval on the test split."""
+"""The probability of error at each end of a 95 % confidence interval, which is used for losses on the test split."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Done:
     why: str
     """The reason why the search asked for the run."""
     dev: Evaluation
-    """The evaluation on the dev split."""
+    """The score on the dev split, with its uncertainty."""
     on_test: Callable[[], Evaluation]
-    """A function that computes the evaluation on the test split. It is called for the few runs that are reported."""
+    """A function that computes the score on the test split, with its uncertainty. It is called for the few runs that
+    are reported."""
     flops: float
     """The recorded training FLOPs."""
     train_s: float
@@ -48,14 +49,14 @@ class SearchState:
     question: Question
     done: list[Done] = field(default_factory=list)
     failed: dict[Step, str] = field(default_factory=dict)
-    """The cause of the failure of each failed run."""
+    """The cause of failure for each failed run."""
 
     def decision(self) -> Decision:
-        """Return the next run, or the end of the search, with the reason and the state of all candidates."""
+        """Return the next run, or the end of the search, with the reason and the state of all freezing settings."""
         return decide(self.question, [done.dev for done in self.done], tuple(self.failed))
 
     def asked(self, *, all_certain: bool) -> list[Asked]:
-        """Return the next runs; empty at the end of the search.
+        """Return the runs to execute next; empty at the end of the search.
 
         Args:
             all_certain: Whether to return also the later runs that do not depend on the outcome of the next run.
@@ -69,9 +70,9 @@ class SearchState:
 
     @property
     def broken(self) -> str | None:
-        """The cause of full fine-tuning's failure, if it failed before it had a score; otherwise None.
+        """The cause of failure if full fine-tuning failed before it had any score; otherwise None.
 
-        If full fine-tuning fails with a later seed, the search ends, but its results until then remain valid.
+        If full fine-tuning fails with a later seed only, the search ends, and its results until then remain valid.
         """
         if self.full_score is not None:
             return None
@@ -84,10 +85,12 @@ class SearchState:
         return mean_score(base) if base else None
 
     def on_test(self, candidate: Candidate) -> Loss | None:
-        """Return a candidate's loss against full fine-tuning on the test split, which is not used for choosing.
+        """Return a freezing setting's loss of score against full fine-tuning on the test split.
+
+        This loss is only reported. It is not used to choose a setting.
 
         Returns:
-            The loss; None if no seed was run with both the candidate and full fine-tuning.
+            The loss; None if no seed was run with both the setting and full fine-tuning.
         """
         full = self.question.full
         evaluations = [*self._test_evaluations(full), *self._test_evaluations(candidate)]
@@ -95,24 +98,27 @@ class SearchState:
         return paired_loss(base, own, seed_noise(evaluations, full.name))
 
     def test_score(self, candidate: Candidate) -> float | None:
-        """Return a candidate's mean test score over its runs with all epochs; None if there are none."""
+        """Return a freezing setting's mean test score over runs with all epochs; None if there are no such runs."""
         own = self._test_evaluations(candidate)
         return sum(e.score for e in own) / len(own) if own else None
 
     def _test_evaluations(self, candidate: Candidate) -> list[Evaluation]:
-        """Return a candidate's evaluations on the test split, without low-fidelity runs."""
+        """Return the test scores of a freezing setting's runs, without low-fidelity runs, which have fewer epochs."""
         return [d.on_test() for d in self.done if d.step.candidate == candidate and not d.step.short]
 
     def seconds(self, candidate: Candidate) -> float | None:
-        """Return a candidate's mean training time in seconds over its runs with all epochs; None if there are none."""
+        """Return a freezing setting's mean training time in seconds.
+
+        The mean is over runs with the full number of epochs; None if there are no such runs.
+        """
         times = [d.train_s for d in self.done if d.step.candidate == candidate and not d.step.short]
         return sum(times) / len(times) if times else None
 
     def share(self, spent: float) -> float:
-        """Return a cost as a share of the cost of running every candidate once.
+        """Return a cost as a share of the cost of running every freezing setting of the search once.
 
         Args:
-            spent: The cost in units of one full fine-tuning.
+            spent: The cost, in units of the cost of one full fine-tuning.
         """
         return spent / self.grid.cost
 
@@ -178,9 +184,13 @@ class SearchState:
         )
 
     def as_dict(self, decision: Decision) -> dict[str, Any]:
-        """Return the state and the result of the search as a JSON-like dict, for `--json` and the parent run.
+        """Return the state and the result of the search as a dict for JSON.
 
-        Losses and scores are in units of the metric. Before the first run, the answer is None.
+        It is part of the output of `--json`, and is stored in MLflow with the parent run, which holds the results of
+        the command.
+
+        Losses and scores are in units of the metric. The value of "answer" is None before the first run, and if full
+        fine-tuning has learnt nothing.
         """
         question, best, begun = self.question, decision.best, bool(self.done or self.failed)
         full_flops = self.grid.full_flops
@@ -247,7 +257,7 @@ class Asked:
 
     search: SearchState
     decision: Decision
-    """The decision that asks for the run."""
+    """The decision of the search that asks for the run, with the reason."""
     step: Step
     planned: PlannedRun
 

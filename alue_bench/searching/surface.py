@@ -1,15 +1,16 @@
-"""A Gaussian process over (bottom, top) that predicts the losses of all candidates from the scores of a few runs.
+"""A Gaussian process that predicts the score losses of all freezing settings from the scores of a few runs.
 
-The score of a setting is modelled as a smooth function of the numbers of frozen bottom and top layers, plus noise that
-depends on the seed. Low-fidelity runs, which have fewer epochs, observe the same function plus a constant and a smooth
-bias (Kennedy & O'Hagan 2000). Three hyper-parameters are unknown: the function's standard deviation, its length scale,
-and the size of the low-fidelity runs' bias. The model averages over a few values of each, weighted by the likelihood of
-the scores (Rasmussen & Williams 2006, chapters 2 and 5). With the most likely values alone, the model would trust
-low-fidelity runs before it has compared any with a run of all epochs, although a model with many frozen layers may not
-have begun to learn after few epochs.
+A freezing setting is a pair of numbers: of frozen bottom layers and of frozen top layers. Its score is modelled as a
+smooth function of these two numbers, plus noise that depends on the seed. The score of a low-fidelity run, which has
+fewer epochs, is modelled as the same function plus a constant and a smooth bias (Kennedy & O'Hagan 2000). Three
+hyper-parameters are unknown: the function's standard deviation, its length scale, and the size of the low-fidelity
+runs' bias. The model averages over a few values of each, weighted by the likelihood of the scores (Rasmussen & Williams
+2006, chapters 2 and 5). With the most likely values alone, low-fidelity runs would be trusted before any of them has
+been compared with a run with the full number of epochs; but an encoder with many frozen layers may not have begun to
+learn after few epochs.
 
-One assumption is added beyond smoothness: freezing more does not improve the score. The probability that a
-candidate is within the tolerance is therefore at most the probability for any candidate that freezes less.
+Besides smoothness, the model assumes that freezing more layers does not improve the score. The probability that a
+setting loses no more than a tolerance is therefore at most the probability for any setting that freezes fewer layers.
 """
 
 from __future__ import annotations
@@ -29,25 +30,27 @@ SPREADS = (0.02, 0.05, 0.1, 0.2, 0.4)
 REACHES = (0.2, 0.4, 0.8)
 """The possible length scales of the modelled function, as shares of the model's number of layers."""
 EMBEDDINGS = 0.5
-"""The distance, in layers, that freezing the embeddings adds. They are frozen together with the first bottom layer."""
+"""The number of layers that the embeddings count for in the distance between two settings. The embeddings are frozen
+together with the first bottom layer."""
 OF_SHORT = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""The possible standard deviations of the low-fidelity runs' bias, as multiples of the modelled function's."""
+"""The possible standard deviations of the low-fidelity runs' bias, as multiples of the modelled function's standard
+deviation."""
 CONSTANT = 2.0
-"""The prior standard deviation of the scores' mean, as a multiple of the score: so large that it hardly constrains the
-mean."""
+"""The prior standard deviation of the mean score, as a multiple of the score. It is so large that the prior has little
+influence."""
 
 
 @dataclass(frozen=True)
 class Surface:
-    """The predicted distribution of each candidate's loss against the first candidate, which is full fine-tuning.
+    """The predicted distribution of each freezing setting's loss of score against full fine-tuning, the first setting.
 
-    It is a mixture over k combinations of values of the hyper-parameters of the Gaussian process.
+    The distribution is a mixture over k combinations of values of the Gaussian process's hyper-parameters.
     """
 
     weights: np.ndarray[Any, Any]
     """The weights `[k]` of the combinations of hyper-parameters; their sum is 1."""
     means: np.ndarray[Any, Any]
-    """The means `[k, n]` of the n candidates' losses."""
+    """The means `[k, n]` of the n settings' losses."""
     sds: np.ndarray[Any, Any]
     """The standard deviations `[k, n]` of the losses."""
 
@@ -63,14 +66,14 @@ class Surface:
         return np.asarray(np.sqrt(np.maximum(squares - np.square(self.mean), 0.0)))
 
     def likely_within(self, candidates: Sequence[Candidate], tolerance: float) -> np.ndarray[Any, Any]:
-        """Return the probability of each candidate that its loss is no more than the tolerance.
+        """Return, for each freezing setting, the probability that its loss is no more than the tolerance.
 
         Args:
-            candidates: The candidates, in the order in which `fit` received them.
+            candidates: The n settings, in the order in which `fit` received them.
             tolerance: The acceptable loss, as an absolute difference of scores.
 
         Returns:
-            The probabilities `[n]`. None is larger than that of a candidate that freezes less.
+            The probabilities `[n]`. A setting never has a larger probability than a setting that freezes fewer layers.
         """
         from scipy.stats import norm
 
@@ -88,10 +91,10 @@ def fit(
     scale: float,
     noise_variance: float,
 ) -> Surface:
-    """Fit the Gaussian process to the scores of runs, and return the distribution of every candidate's loss.
+    """Fit the Gaussian process to the scores of runs, and return the distribution of every setting's loss of score.
 
     Args:
-        candidates: The n settings that the search chooses from, full fine-tuning first.
+        candidates: The n freezing settings that the search chooses from, full fine-tuning first.
         layers: The encoder's number of layers.
         evaluations: The scores of the runs so far, including low-fidelity runs.
         scale: The score of full fine-tuning, or an estimate of it.

@@ -1,1 +1,1 @@
-"""The implementation of `run`, `sweep` and `search`, from options and study files to results."""
+"""The implementation of the commands `run`, `sweep` and `search`, from options and study files (TOML) to results."""

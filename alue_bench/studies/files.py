@@ -1,4 +1,4 @@
-"""Study files: options of `run`, `sweep` or `search` in a TOML file, which is found by its path or its name.
+"""Study files: TOML files with options of the command `run`, `sweep` or `search`, found by their path or name.
 
     title = "Dialects, five seeds"
     task = ["mdd", "oold"]
@@ -7,8 +7,9 @@
     seeds = 5
     epochs = 3
 
-Every key but `title` and `command` is an option of the command, with `_` for `-`. An option on the command line
-overrides the file. Plugins provide studies by the hook `alue_bench_studies`; such a study has the name of its file.
+Every key except `title` and `command` is an option of the command, with `_` in place of `-`. An option on the command
+line overrides the file. Plugins provide study files by the hook `alue_bench_studies`. The name of such a study is its
+file name without the ending.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from alue_bench.contract.registry import Registry
 from alue_bench.studies.options import COMMANDS, study_options
 
 ABOUT = ("title", "command")
-"""The keys of a study that are no options."""
+"""The keys of a study file that are not options of a command."""
 
 
 def study_keys() -> tuple[str, ...]:
@@ -33,13 +34,13 @@ def study_keys() -> tuple[str, ...]:
 
 
 EXPLICIT = "study:"
-"""The prefix of a name that refers to a study from a plugin, even if there is a file of the same name."""
+"""The prefix of a `--config` value that names a plugin's study file, even if there is a local file of the same name."""
 
 
 def find_study(given: str, registry: Registry) -> Path:
-    """Return the study file for a value of `--config`: a path, or the name of a study from a plugin.
+    """Return the study file for a value of `--config`, which is a path or the name of a plugin's study file.
 
-    Raises UsageError if the value is neither, or is both.
+    Raise UsageError if the value is neither, or is both.
     """
     if given.startswith(EXPLICIT):
         return registry.study(given.removeprefix(EXPLICIT))
@@ -61,17 +62,17 @@ def find_study(given: str, registry: Registry) -> Path:
 
 
 def read_study(path: Path) -> dict[str, Any]:
-    """Read a study file and check its values.
+    """Read a study file, and check its keys and values.
 
     Args:
-        path: the TOML file.
+        path: The TOML file.
 
     Returns:
-        Values by key. The value of an option that takes several is always a list.
+        The values by key. The value is a list if the option accepts several values.
 
     Raises:
-        UsageError: the file cannot be read, a key is unknown, or a value has the wrong type or is out of its bounds.
-            The message names file, line and key.
+        UsageError: The file cannot be read, a key is unknown, or a value has the wrong type or is out of its bounds.
+            The message names the file, the line and the key.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -95,7 +96,7 @@ def read_study(path: Path) -> dict[str, Any]:
 
 
 def _problem(key: str, value: object) -> str | None:
-    """Return the fault of a key or value in a study file, as a phrase; None if both are valid."""
+    """Return a phrase for the message if a study file's key is unknown or its value invalid; None if both are valid."""
     if key in ABOUT:
         wanted = " or ".join(COMMANDS) if key == "command" else "a text"
         fits = value in COMMANDS if key == "command" else isinstance(value, str)

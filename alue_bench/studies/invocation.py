@@ -1,4 +1,7 @@
-"""The execution of plans for `run`, `sweep` or `search`, from the opened store to the finished parent run.
+"""The execution of the runs of one `run`, `sweep` or `search` command.
+
+A plan is a list of runs to execute. The runs are recorded in MLflow as children of a parent run, which holds the plan
+and the aggregated results.
 
     invocation = Invocation(study, streams)
     with invocation:                                        opens the store; marks runs of dead processes
@@ -7,8 +10,8 @@
         document = invocation.document(execution)
         ending = invocation.finish(document, execution)     closes the parent run; returns final messages
 
-Several plans may be executed one after the other under one parent run. If an exception, such as that of Ctrl-C, leaves
-the block early, the open runs are closed.
+Several plans may be executed one after the other under one parent run. If an exception leaves the `with` block early,
+such as KeyboardInterrupt, the runs that have not ended are ended with the status KILLED.
 """
 
 from __future__ import annotations
@@ -22,18 +25,20 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.executor import Resources
 from alue_bench.data.cache_folder import check_cache_folder
-from alue_bench.executors.choice import chosen_executor
+from alue_bench.executors.choice import DEFAULT, chosen_executor
 from alue_bench.executors.local import execute_plan
 from alue_bench.executors.outcome import Interrupted, Observer, Outcome, aggregate, result_document
+from alue_bench.executors.placement import placement_of
 from alue_bench.executors.scheduler import Workers, execute_with
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.messages.redaction import redact
 from alue_bench.messages.suggestion import command_line
-from alue_bench.planning.build import Plan
+from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.studies.settings import Study
 from alue_bench.tracking.connection import connect, public, tracking_uri, where_options
 from alue_bench.tracking.recording import Recorder
 from alue_bench.tracking.spool import Sent
+from alue_bench.training.device.selection import gpu_number
 from alue_bench.views.console import PlainConsole
 from alue_bench.views.streams import Streams
 
@@ -42,68 +47,73 @@ if TYPE_CHECKING:
 
 
 class Progress(Observer, AbstractContextManager[Any], Protocol):
-    """A context manager that observes the runs of a plan and shows their progress."""
+    """A context manager that observes the planned runs and shows their progress."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """The tracking store and the experiment in which runs are recorded."""
+    """The MLflow tracking store and the experiment in which runs are recorded."""
 
     uri: str
-    """The address of the tracking store."""
+    """The tracking URI of the MLflow store."""
     experiment: str
-    """The MLflow experiment."""
+    """The name of the MLflow experiment."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """The outcome of the execution of a plan."""
+    """The outcome of the execution of a plan, that is, a list of runs."""
 
     plan: Plan
     outcomes: list[Outcome]
     stop: Interrupted | None = None
-    """The interruption by the user; None if there was none."""
+    """The user's interruption of the execution; None if there was none."""
 
     @property
     def failed(self) -> bool:
-        """A flag: at least one run failed."""
+        """True if at least one run failed."""
         return any(outcome.status == "failed" for outcome in self.outcomes)
 
     @property
     def status(self) -> str:
-        """The MLflow status of the parent run."""
+        """The status that the parent run of these runs gets in MLflow."""
         return "KILLED" if self.stop else "FAILED" if self.failed else "FINISHED"
 
     @property
     def left(self) -> int:
-        """The number of planned runs that were not executed to their end."""
+        """The number of planned runs that were not executed, or not to their end."""
         return len(self.plan.runs) - len(self.outcomes)
 
 
 @dataclass(frozen=True)
 class Ending:
-    """The place where runs are recorded, and the messages to show at the end of a command."""
+    """The place in MLflow where the runs of a command were recorded, and the messages to show at the command's end."""
 
     place: Place
     parent_id: str | None
-    """The MLflow id of the parent run, which holds the plan; None for a single run."""
+    """The MLflow id of the parent run, which holds the list of planned runs and the aggregated results; None if there
+    is only one run and no parent run."""
     kept: tuple[str, ...] = ()
-    """A sentence for each trained model that was kept or should be."""
+    """A sentence for each trained model that was kept on disk, or that should have been kept and was not."""
     remarks: tuple[str, ...] = ()
-    """The remarks on results that the tracking store did not accept."""
+    """The messages about results that the MLflow store did not accept."""
 
 
 class Invocation:
-    """One call of `run`, `sweep` or `search`: it executes plans and records their runs in the tracking store."""
+    """One call of the command `run`, `sweep` or `search`, which executes runs and records them in MLflow."""
 
     def __init__(self, study: Study, streams: Streams) -> None:
-        """Choose store and executor by the settings. Raise UsageError if the settings are invalid."""
+        """Choose the MLflow store and the way to execute runs, according to the settings in `study`.
+
+        Raise UsageError if the settings are invalid.
+        """
         self.study, self.streams = study, streams
         self._options = study.execution
         self.place = Place(tracking_uri(self._options.tracking_uri), self._options.experiment)
         self._executor = chosen_executor(
             self._options.executor, self._options.jobs, self._options.gpus_per_run, study.registry
         )
+        self._jobs = self._options.jobs
         self._workers: Workers | None = None
         self._keeps_workers = False
         self._recorder: Recorder | None = None
@@ -115,23 +125,23 @@ class Invocation:
             check_registered_name(self._options.register)
         self._settled: Settled | None = None
         self._recorded: list[str] = []
-        """The ids of the runs whose results are recorded with the parent run."""
+        """The MLflow ids of the runs whose results the parent run aggregates."""
 
     @property
     def recorder(self) -> Recorder:
-        """The recorder of the opened store."""
+        """The recorder, which writes the runs to the opened store."""
         if self._recorder is None:
             raise RuntimeError("the store is not open yet")
         return self._recorder
 
     @property
     def uses_workers(self) -> bool:
-        """A flag: several runs may be executed at once."""
+        """True if several runs may be executed at the same time by worker processes."""
         return self._executor is not None
 
     @contextmanager
     def keeping_workers(self) -> Iterator[None]:
-        """Keep worker processes alive between the plans inside the block, since starting them takes seconds."""
+        """Keep worker processes alive between calls of `execute` within the context, since they start slowly."""
         self._keeps_workers = True
         try:
             yield
@@ -140,14 +150,30 @@ class Invocation:
             if self._workers is not None:
                 self._workers.dismiss()
 
+    def limit_jobs(self, plan: Plan) -> None:
+        """Limit the runs at once to those whose memory fits on the GPUs of this machine, and add a note to the plan."""
+        if not self.uses_workers or self._options.executor not in (None, DEFAULT) or not plan.runs:
+            return
+        jobs, only = self._options.jobs or 1, gpu_number(plan.runs[0].request.device)
+        placement = best_effort(
+            "no estimate of how many runs fit on a GPU", lambda: placement_of(plan.runs, jobs, only), plan.notes.append
+        )
+        if placement is not None:
+            self._jobs = placement.at_once
+            plan.notes.append(placement.describe())
+
     def check(self, plan: Plan) -> None:
-        """Raise UsageError if there is nothing to run."""
+        """Raise UsageError if the list of planned runs is empty."""
         if not plan.runs:
             reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in plan.skipped))
             raise UsageError(f"nothing to run: {reasons or 'no combination of task, model and strategy is possible'}")
 
     def __enter__(self) -> Self:
-        """Open the store, or create it; send results kept on this machine, and mark interrupted runs as KILLED."""
+        """Open the MLflow store, or create it.
+
+        Earlier results that were kept on this machine, because the store was unavailable, are sent to it. Runs that
+        still have the status RUNNING although their processes are dead get the status KILLED.
+        """
         check_cache_folder()
         talk = self.streams.talk
         self._recorder = Recorder(
@@ -164,12 +190,14 @@ class Invocation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
-        """Close the open runs if the block ends with an exception."""
+        """If the `with` block ends with an exception, end the runs that have not ended, with the status KILLED."""
         if kind is not None:
             self.recorder.abandon()
 
     def start_parent(self, plan: Plan, *, name: str, tags: Mapping[str, str] | None = None) -> str:
-        """Start the parent run, which holds the plan and, later, its results. All later runs are its children.
+        """Create the MLflow parent run, which holds the plan (list of runs) and later the aggregated results.
+
+        All runs that are executed afterwards become its children.
 
         Returns:
             The id of the parent run.
@@ -180,15 +208,16 @@ class Invocation:
         )
 
     def execute(self, plan: Plan, progress: Progress, *, rerun: bool = False) -> Execution:
-        """Execute the runs of a plan that are not finished.
+        """Execute the runs of a plan that are not finished yet.
 
         Args:
-            plan: the plan.
-            progress: the display of the progress.
-            rerun: whether finished runs are repeated; the option `--rerun` has the same effect.
+            plan: The list of runs to execute.
+            progress: The display of the progress.
+            rerun: Whether to repeat finished runs, too; the option `--rerun` has the same effect.
 
         Returns:
-            The outcomes. Ctrl-C and SIGTERM end the plan cleanly, and `stop` of the result is set.
+            The outcomes of the runs. If the user interrupts the execution (Ctrl-C or SIGTERM), no error is raised, and
+            the attribute `stop` of the result is set.
         """
         rerun, fail_fast = rerun or self._options.rerun, self._options.fail_fast
         common = (plan, self.recorder, self.study.registry, progress)
@@ -197,7 +226,7 @@ class Invocation:
                 if self._executor is None:
                     outcomes = execute_plan(*common, rerun=rerun, fail_fast=fail_fast)
                 else:
-                    self._workers = self._workers or Workers(self._executor, self._allowed(plan.runs[0].spec.device))
+                    self._workers = self._workers or Workers(self._executor, self._allowed(plan.runs[0]))
                     outcomes = execute_with(
                         self._workers, *common, rerun=rerun, fail_fast=fail_fast, keep_workers=self._keeps_workers
                     )
@@ -205,27 +234,34 @@ class Invocation:
             return Execution(plan, stop.outcomes, stop)
         return Execution(plan, outcomes)
 
-    def _allowed(self, device: str) -> Resources:
-        """Return the resources that worker processes may use, according to the settings."""
-        return Resources(device=device, jobs=self._options.jobs, gpus_per_run=self._options.gpus_per_run)
+    def _allowed(self, run: PlannedRun) -> Resources:
+        """Return the resources, such as cores, that worker processes may use for runs like this one."""
+        return Resources(
+            device=run.spec.device,
+            gpu=gpu_number(run.request.device),
+            jobs=self._jobs,
+            gpus_per_run=self._options.gpus_per_run,
+        )
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
-        """Add a folder's files to the artifacts of the parent run, if there is one."""
+        """Write a folder's files as artifacts of the MLflow parent run, if there is one."""
         self.recorder.add_to_parent(folder, into=into)
 
     def finish_parent(
         self, document: Mapping[str, Any], execution: Execution, metrics: Mapping[str, float] | None = None
     ) -> None:
-        """Close the parent run, if there is one, with the results, their aggregates and `metrics`."""
+        """End the MLflow parent run, if there is one, and write the results, their aggregates and `metrics` to it."""
         self._recorded = [outcome.run_id for outcome in execution.outcomes if outcome.run_id]
         plan_metrics = {**aggregate(execution.outcomes), **(metrics or {})}
         self.recorder.finish_parent(document, plan_metrics, status=execution.status)
 
     def settle_kept(self, outcomes: Sequence[Outcome]) -> None:
-        """List the models that this call has kept, and register them. `kept_sentences` describes the result.
+        """Determine which trained models this call has kept, and register them in MLflow's model registry if wanted.
+
+        Afterwards `kept_sentences` describes the result.
 
         Args:
-            outcomes: The outcomes of all runs, except a search's low-fidelity runs.
+            outcomes: The outcomes of all runs, except low-fidelity runs of a search, which have fewer epochs.
         """
         if self._options.keep is None:
             return
@@ -245,15 +281,15 @@ class Invocation:
     def finish(
         self, document: Mapping[str, Any], execution: Execution, metrics: Mapping[str, float] | None = None
     ) -> Ending:
-        """Close the parent run, and keep the report of the plan's runs with it.
+        """End the MLflow parent run, and write a report on its child runs to its artifacts.
 
         Args:
-            document: The results, which the parent run holds.
-            execution: The outcome of the plan.
+            document: The results, to be stored with the parent run.
+            execution: The outcome of the executed runs.
             metrics: Further metrics of the parent run, in addition to the aggregates.
 
         Returns:
-            The place of the runs, and the messages to show at the end.
+            The place where the runs were recorded, and the messages to show at the end.
         """
         self.finish_parent(document, execution, metrics)
         remarks = self.remarks()
@@ -262,7 +298,7 @@ class Invocation:
         return Ending(self.place, self.recorder.parent_id, self.kept_sentences(), remarks)
 
     def kept_sentences(self) -> tuple[str, ...]:
-        """Return a sentence for each model that was kept or should be, with the next command for it."""
+        """Return a sentence for each trained model that was kept, or should have been, with a command to use it."""
         if self._settled is None:
             return ()
         from alue_bench.deployment.keeping import sentences_of
@@ -270,20 +306,20 @@ class Invocation:
         return tuple(sentences_of(self._settled, where_options(self.place.uri, self.place.experiment)))
 
     def document(self, execution: Execution) -> dict[str, Any]:
-        """Return the results as the document that `--json` prints and the parent run stores."""
+        """Return the results as a JSON-like document, for the option `--json` and for the MLflow parent run."""
         document = result_document(
             execution.outcomes, execution.plan, experiment=self.place.experiment, tracking_uri=public(self.place.uri)
         )
         return document | ({"kept": self._settled.as_documents()} if self._settled is not None else {})
 
     def planned_document(self, plan: Plan) -> dict[str, Any]:
-        """Return the document of a plan before its execution."""
+        """Return the JSON-like document that describes the planned runs before their execution."""
         document = result_document([], plan, experiment=self.place.experiment, tracking_uri=public(self.place.uri))
         document["planned"] = [planned.spec.as_dict() for planned in plan.runs]
         return document
 
     def keep_page(self) -> None:
-        """Write a report on the plan's runs to the parent run's artifacts. A failure is only reported."""
+        """Write a report on the runs to the artifacts of their MLflow parent run; print a message if that fails."""
         parent_id = self.recorder.parent_id
         if parent_id is None:
             return
@@ -301,7 +337,7 @@ class Invocation:
             )
 
     def remarks(self) -> tuple[str, ...]:
-        """Return a message for the results that the store did not accept, with the command that sends them."""
+        """Return messages about results that the MLflow store did not accept, with the command that resends them."""
         sync = command_line("sync", options=where_options(self.place.uri))
         spool = self.recorder.spool
         entries = spool.entries()
@@ -322,7 +358,7 @@ class Invocation:
 
 
 def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
-    """Print which results, kept on this machine since the store was unavailable, have now been sent."""
+    """Print which results were sent to the MLflow store, now that it is available again, and which were refused."""
     results = sum(one.how != "refused" and not one.entry.artifacts_only for one in sent)
     artifacts = sum(one.how == "written" and one.entry.artifacts_only for one in sent)
     if results:

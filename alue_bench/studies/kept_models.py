@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 def model_of(place: Place, outcome: Outcome) -> KeptModel:
     """Return the trained model of a run.
 
-    If the run did not keep its model, it is trained again. The new model must give the recorded test predictions.
+    If the run did not keep its model, the model is trained again. Its test predictions must then equal the recorded
+    ones.
 
     Args:
-        place: The tracking store and the experiment of the run.
-        outcome: The outcome of the run.
+        place: The MLflow store and the experiment of the run.
+        outcome: The outcome of the run, which identifies the run.
 
     Raises:
-        UnavailableError: The store does not answer, or training again gives other predictions.
+        UnavailableError: The store does not answer, or a model that was trained again gives other predictions.
     """
     from alue_bench.deployment.kept_model import KeptModel
 
@@ -35,13 +36,14 @@ def save(place: Place, outcome: Outcome, folder: Path) -> Path:
     """Write the trained model of a run into a new folder, and return the folder.
 
     Args:
-        place: The tracking store and the experiment of the run.
-        outcome: The outcome of the run.
+        place: The MLflow store and the experiment of the run.
+        outcome: The outcome of the run, which identifies the run.
         folder: The folder to create.
 
     Raises:
         UsageError: The folder exists.
-        UnavailableError: As in `model_of`, or the folder cannot be written.
+        UnavailableError: The store does not answer, a model that was trained again gives other predictions than the
+            recorded ones, or the folder cannot be written.
     """
     from alue_bench.deployment.logged_models import check_new, copy_model
 
@@ -51,7 +53,10 @@ def save(place: Place, outcome: Outcome, folder: Path) -> Path:
 
 
 def _folder(place: Place, outcome: Outcome) -> Path:
-    """Return the local folder of a run's kept model. If the run has kept no model, train it again and keep it first."""
+    """Return the local folder that holds a run's trained model.
+
+    If the run did not keep its model, the model is first trained again and kept.
+    """
     from alue_bench.deployment.logged_models import folder_of, model_of_run
     from alue_bench.tracking.connection import open_store
 
@@ -62,7 +67,7 @@ def _folder(place: Place, outcome: Outcome) -> Path:
 
 
 def _keep(connection: Connection, outcome: Outcome) -> None:
-    """Train a run again and keep its model."""
+    """Train a run's model again, and keep it in a local folder."""
     from alue_bench.deployment.keeping import keep_again
     from alue_bench.deployment.repeating import recorded_run, train_again
 

@@ -1,4 +1,4 @@
-"""The options of `run`, `sweep` and `search`.
+"""The options of the commands `run`, `sweep` and `search`.
 
 The fields of `PlanRequest`, `HyperParameters` and the dataclasses below declare them. The command line
 (`cli/arguments.py`), the keys of study files (`files.py`) and the keyword arguments of the functions in Python
@@ -21,9 +21,10 @@ from alue_bench.planning.request import DEFAULT_SEED, LARGEST_SEED, PlanRequest
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 AXES = [f"{name.replace('_', '-')}=" for name in SETTINGS]
-"""The axes of a grid that are hyper-parameters, in the notation of `--grid`."""
+"""The hyper-parameters that the option `--grid` can vary, each written as in this option, such as "lr="."""
 MOST_SEEDS = 10_000
-"""The largest value of `--seeds`. A larger one is a typing error, and its plan alone would fill the memory."""
+"""The largest value of `--seeds`. A larger value is most likely a typing error, and the list of its runs would fill the
+memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ class SearchOptions(CheckedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PresetOptions(CheckedOptions):
-    """The option that names a recipe, that is, a set of hyper-parameters."""
+    """The option that names a recipe, that is, a predefined set of hyper-parameters."""
 
     recipe: str | None = option(
         None,
@@ -127,7 +128,7 @@ class PresetOptions(CheckedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ShorthandOptions(CheckedOptions):
-    """Options that are short forms of other options."""
+    """The options that are short forms of other options."""
 
     seeds: int | None = option(
         None,
@@ -178,8 +179,8 @@ class ExecutionOptions(CheckedOptions):
     jobs: int | None = option(
         None,
         short="-j",
-        help="Number of runs at once. local spreads them over this machine's GPUs or cores. Default: 1 for local, as "
-        "many as the cluster has room for with ray.",
+        help="Number of runs at once. local spreads them over this machine's cores or GPUs, with as many on a GPU as "
+        "fit into its memory. Default: 1 for local, as many as the cluster has room for with ray.",
         group=Group.EXECUTION,
         at_least=1,
     )
@@ -195,7 +196,7 @@ class ExecutionOptions(CheckedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(CheckedOptions):
-    """The options that concern a single call of a command and are not allowed in study files."""
+    """The options that concern a single call of a command and are therefore not allowed in study files."""
 
     dry_run: bool = option(
         False,
@@ -215,11 +216,12 @@ class OutputOptions(CheckedOptions):
 
 
 SHARED = (PresetOptions, HyperParameters, FileOptions, PlanRequest, ShorthandOptions, ExecutionOptions, OutputOptions)
-"""The dataclasses whose options `run` has; each group of its help page lists them in this order."""
+"""The dataclasses whose fields are the options of `run`. Within each group of its help page, options are listed in this
+order."""
 COMMANDS = ("run", "sweep", "search")
 HYPER_OPTIONS = tuple(options_of(HyperParameters))
 CHOSEN_BY_SEARCH = ("strategy", "seeds", "init_seed", "data_seed")
-"""The options of `run` that the user cannot give to `search`, because a search chooses their values."""
+"""The options of `run` that `search` does not have, because a search chooses their values itself."""
 
 
 @cache
@@ -233,7 +235,7 @@ def options_of_command(command: str) -> Mapping[str, Option]:
 
 
 def _axes() -> dict[str, Option]:
-    """Return the hyper-parameter options of `sweep` that take several values and so become axes of its grid."""
+    """Return the hyper-parameter options of `sweep`, which accept several values, so that a sweep varies them."""
     return {
         name: replace(declared, many=True, help=f"{declared.help.removesuffix('.')}; repeatable.")
         for name, declared in options_of(HyperParameters).items()
@@ -242,10 +244,11 @@ def _axes() -> dict[str, Option]:
 
 
 def _arranged(own: Mapping[str, Option], without: Collection[str] = ()) -> Mapping[str, Option]:
-    """Return the options of a command, sorted by group.
+    """Return the options of a command, sorted by the groups of its help page.
 
     Args:
-        own: The command's own options, which replace shared options of the same name.
+        own: The options that only this command has, or has in another form. They replace shared options of the same
+            name.
         without: The names of the shared options that the command does not have.
     """
     shared = {name: declared for one in SHARED for name, declared in options_of(one).items() if name not in without}
@@ -256,7 +259,10 @@ def _arranged(own: Mapping[str, Option], without: Collection[str] = ()) -> Mappi
 
 @cache
 def study_options() -> Mapping[str, Option]:
-    """Return the options that a study file may set, by key. If commands differ, take the option with several values."""
+    """Return the options that a study file may set, by key.
+
+    If commands have different options of the same name, the one that accepts several values is returned.
+    """
     options: dict[str, Option] = {}
     for command in COMMANDS:
         for name, declared in options_of_command(command).items():

@@ -1,4 +1,4 @@
-"""The results of `run`, `sweep` and `search`, which the Python functions return and the commands show."""
+"""The results of `run`, `sweep` and `search`. The Python functions return them, and the commands show them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ DEV = "selection/dev_score"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainedRun(Shown):
-    """A run that was trained now, or reused from the store."""
+    """A fine-tuning run that was executed now, or was finished earlier and is reused from the MLflow store."""
 
     outcome: Outcome
     place: Place
-    """The store and the experiment that hold the run."""
+    """The MLflow store and experiment that hold the run."""
 
     @property
     def spec(self) -> RunSpec:
@@ -64,29 +64,29 @@ class TrainedRun(Shown):
         return self.metrics.get(DEV, math.nan)
 
     def frame(self) -> pd.DataFrame:
-        """Return a table of one row; see `Runs.frame`."""
+        """Return a data frame with one row for this run; see `Runs.frame` for the columns."""
         return _table([self.outcome])
 
     def best(self) -> TrainedRun:
-        """Return this run."""
+        """Return this run itself, as the best of one."""
         return self
 
     @cached_property
     def model(self) -> KeptModel:
-        """The trained model. If the run did not keep its model, the model is trained again, with the same result."""
+        """The trained model. If the run did not keep the model, it is trained again, with the same predictions."""
         return kept_models.model_of(self.place, self.outcome)
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
         """Return the prediction for each text: a label, a list of labels (multi-label), or a number (regression).
 
         Args:
-            texts: The texts.
-            pairs: The second texts, for a task with pairs of texts.
+            texts: The texts, or the first texts of the pairs.
+            pairs: The second texts, for a task that classifies pairs of texts; None for other tasks.
         """
         return self.model.predict(texts, pairs)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the trained model into a new folder, which `transformers` and `alue_bench.load` can read."""
+        """Write the trained model into a new folder, for `transformers` or `alue_bench.load`; return the folder."""
         return kept_models.save(self.place, self.outcome, Path(folder))
 
     def view(self) -> RenderableType:
@@ -102,50 +102,52 @@ class Runs(Shown):
 
     execution: Execution
     document: Mapping[str, Any]
-    """The document that `--json` prints."""
+    """The results as a JSON-like document, which the option `--json` prints."""
     ending: Ending
-    """The place where the runs are recorded, and the messages to show at the end."""
+    """The place in MLflow where the runs are recorded, and the messages to show at the end."""
 
     @property
     def place(self) -> Place:
-        """The store and the experiment that hold the runs."""
+        """The MLflow store and experiment that hold the runs."""
         return self.ending.place
 
     @property
     def parent_id(self) -> str | None:
-        """The MLflow id of the parent run, which holds the plan; None for a single run."""
+        """The id of the MLflow parent run, whose children are these runs; None for a single run."""
         return self.ending.parent_id
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """The outcomes of the runs: finished, reused or failed."""
+        """The outcomes of the runs: executed now, reused from the MLflow store, or failed."""
         return self.execution.outcomes
 
     @property
     def failed(self) -> list[Outcome]:
-        """The outcomes of the runs that failed, each with its `cause`."""
+        """The outcomes of the runs that failed; the attribute `cause` of each gives the reason."""
         return [outcome for outcome in self.outcomes if outcome.status == "failed"]
 
     def frame(self) -> pd.DataFrame:
         """Return a table with one row for each run.
 
         Returns:
-            The columns task, model, strategy, seed, status, run_id, fingerprint, data_source, device, precision, the
-            hyper-parameters, and the metrics under their names in MLflow; after the seed also fold, such as
-            "fold2of5", if there are folds. Scores of failed runs are missing.
+            The columns task, model, strategy, seed, status, run_id, fingerprint (a digest of everything that determines
+            the run's result), data_source, device, precision, the hyper-parameters, and the metrics under their names
+            in MLflow. In a cross-validation, a column fold follows the seed, with values such as "fold2of5". Scores of
+            failed runs are missing.
         """
         return _table(self.outcomes)
 
     def best(self, *, task: str | None = None, model: str | None = None) -> TrainedRun:
-        """Return the run with the highest dev score. The test score takes no part in the choice.
+        """Return the run with the highest dev score. The test score has no influence on the choice.
 
         Args:
-            task: The task. It is required if there are several, since scores of different tasks cannot be compared.
-            model: The only model to choose from; None for all models.
+            task: The name of the task. It is required if there are several tasks, since their scores cannot be
+                compared.
+            model: The name of a model, to consider only its runs; None to consider the runs of all models.
 
         Raises:
-            UsageError: The results are of several tasks and none was named, a name is not among the results, or the
-                runs are of several folds.
+            UsageError: The results are of several tasks and `task` is None, the results have no such task or model, or
+                the runs are of several folds of a cross-validation.
             TrainingError: No run has a dev score.
         """
         return self._best_of(self._chosen(task, model))
@@ -183,26 +185,29 @@ class Runs(Shown):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sweep(Runs):
-    """The results of a sweep: its runs, and the recommended setting of each grid."""
+    """The results of a sweep: its runs, and for each grid the recommended freezing setting.
+
+    A grid has one task, one model and one set of hyper-parameters, and varies the numbers of frozen layers.
+    """
 
     tolerance: float = 0.0
     """The largest accepted loss of score, as a share of the score of full fine-tuning."""
     grids: tuple[tuple[Grid, Recommendation | None], ...] = ()
-    """The grids of frozen layers, each with its recommendation, one for each task, model and combination of varied
-    hyper-parameters; empty if the sweep was interrupted."""
+    """The grids of freezing settings, each with its recommendation (None if nothing can be recommended). There is a
+    grid for each task, model and combination of varied hyper-parameters. Empty if the sweep was interrupted."""
 
     def best(self, *, task: str | None = None, model: str | None = None) -> TrainedRun:
         """Return the run of the recommended setting; if there are several seeds, the run with the highest dev score.
 
-        If a sweep has several grids of the task, because models or hyper-parameters vary, the recommended setting with
-        the shortest training time is taken.
+        If there are several grids for the task, because models or hyper-parameters vary, the recommended setting with
+        the shortest training time is chosen.
 
         Args:
-            task: The task. It is required if the sweep has several.
-            model: The only model to choose from; None for all models.
+            task: The name of the task. It is required if the sweep has several tasks.
+            model: The name of a model, to consider only its runs; None to consider the runs of all models.
 
         Raises:
-            UsageError: The sweep has several tasks and none was named, or a name is not among the results.
+            UsageError: The sweep has several tasks and `task` is None, or the results have no such task or model.
             UnavailableError: Nothing can be recommended, for example because full fine-tuning did not learn.
         """
         chosen = self._chosen(task, model)
@@ -219,7 +224,7 @@ class Sweep(Runs):
         return self._best_of([one for one in chosen if _is_of(one.spec, grid, advice.strategy)])
 
     def view(self) -> RenderableType:
-        """Return the tables of each grid, its Pareto front and the recommendation, for a terminal or a notebook."""
+        """Return the view of each grid of freezing settings: scores and times, Pareto front and recommended setting."""
         from alue_bench.executors.outcome import in_reading_order
         from alue_bench.views.grid_view import grid_result
         from alue_bench.views.tables import result_view
@@ -230,23 +235,26 @@ class Sweep(Runs):
 
 
 def _is_of(spec: RunSpec, grid: Grid, strategy: str) -> bool:
-    """Return whether a run has the task, model and hyper-parameters of a grid, and the given strategy."""
+    """Return whether a run has the given strategy, and the task, model and hyper-parameters of a sweep's grid."""
     same = all(getattr(spec.hyper, name) == value for name, value in grid.settings.items())
     return (spec.task, spec.model, spec.strategy) == (grid.task, grid.model, strategy) and same
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Search(Runs):
-    """The results of a search: its runs, and the answer for each task and model."""
+    """The results of a search: its runs, and for each task and model the setting that was found.
+
+    A search looks for the cheapest freezing setting that keeps the score of full fine-tuning.
+    """
 
     searches: tuple[tuple[SearchState, Decision], ...] = ()
-    """The search of each task and model, with its last decision."""
+    """The search for each task and model, with its last decision."""
     low_fidelity: frozenset[str] = frozenset()
-    """The fingerprints of the short runs, with fewer epochs, with which the search began."""
+    """The fingerprints (identifiers) of the low-fidelity runs, which have fewer epochs; the search began with them."""
 
     @property
     def answers(self) -> dict[tuple[str, str], str | None]:
-        """The answer for each task and model: the name of a strategy, or None if no run learnt the task."""
+        """The name of the freezing strategy that was found, for each task and model; None if no run learnt the task."""
         return {
             (search.task, search.model): None
             if decision.unlearnt or search.broken is not None
@@ -256,21 +264,21 @@ class Search(Runs):
 
     @property
     def is_unanswered(self) -> bool:
-        """A flag: every search ended without an answer, because no run learnt the task."""
+        """True if every search ended without finding a strategy, because no run learnt the task."""
         return bool(self.searches) and all(decision.unlearnt for _, decision in self.searches)
 
     def best(self, *, task: str | None = None, model: str | None = None) -> TrainedRun:
-        """Return the run of the answer; if there are several seeds, the run with the highest dev score.
+        """Return the run of the strategy that the search found; with several seeds, the run with the highest dev score.
 
-        If the search has several models, the run with the highest dev score among their answers is returned.
+        If there are several models, the run with the highest dev score among the strategies found for them is returned.
 
         Args:
-            task: The task. It is required if the search has several.
-            model: The only model to choose from; None for all models.
+            task: The name of the task. It is required if the search has several tasks.
+            model: The name of a model, to consider only its runs; None to consider the runs of all models.
 
         Raises:
-            UsageError: The search has several tasks and none was named, or a name is not among the results.
-            UnavailableError: The search has no answer.
+            UsageError: The search has several tasks and `task` is None, or the results have no such task or model.
+            UnavailableError: The search found no strategy.
         """
         answers = self.answers
         chosen = [
@@ -285,7 +293,7 @@ class Search(Runs):
         return self._best_of(chosen)
 
     def view(self) -> RenderableType:
-        """Return the table of candidates and the answer of each search that ended, for a terminal or a notebook."""
+        """Return the view of each search that ended: the freezing settings that were run, and the one found."""
         from alue_bench.views.search_tables import search_view
 
         ended = [one for one in self.searches if one[1].step is None]
@@ -293,7 +301,7 @@ class Search(Runs):
 
 
 def _table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """Return a table with one row for each outcome."""
+    """Return a data frame with one row for the outcome of each run."""
     import pandas as pd
 
     return pd.DataFrame(

@@ -1,4 +1,4 @@
-"""`run`: fine-tune every combination of tasks, models, strategies and seeds."""
+"""The command `run`, which fine-tunes every combination of tasks, models, strategies and seeds."""
 
 from __future__ import annotations
 
@@ -14,40 +14,41 @@ from alue_bench.views.streams import Streams
 from alue_bench.views.tables import plan_view
 
 Confirm = Callable[[int], None]
-"""A function that asks the user whether to start the given number of runs, and raises an error if the answer is no."""
+"""A function that asks the user whether to start the given number of runs, and raises an error if the user declines."""
 
 
 def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[Invocation, Plan]:
-    """Make the plan of a run and show it.
+    """Make the plan of the command `run`, that is, the list of runs to execute, and show it.
 
     Args:
-        study: The settings and plugins.
+        study: The settings of the command, and the plugins.
         streams: The output streams.
-        fetch: Whether to download named models that are not on this machine.
+        fetch: Whether to download the chosen models if they are not on this machine.
 
     Returns:
-        The invocation that executes the plan, and the plan.
+        The `Invocation` that executes the runs and records them, and the plan.
     """
     invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
     request = plan_request(study.settings, study.overrides)
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
+    invocation.limit_jobs(plan)
     streams.talk.print(plan_view(plan))
     return invocation, plan
 
 
 def do_run(study: Study, streams: Streams, confirm: Confirm | None = None) -> Runs:
-    """Plan the runs of a study, execute and record them.
+    """Plan the runs of a study, execute them and record them in MLflow.
 
     Args:
-        study: The settings and plugins.
+        study: The settings of the command, and the plugins.
         streams: The output streams for the plan and the progress.
-        confirm: A function that asks the user before the first run; None to start at once.
+        confirm: A function that asks the user for consent before the first run; None to start at once.
 
     Returns:
         The results. A failed run or an interruption by the user raises no error; the results record it.
 
     Raises:
-        UsageError: There is nothing to run, or an option makes no sense.
+        UsageError: There is nothing to run, or the value of an option is invalid.
     """
     invocation, plan = planned_run(study, streams)
     invocation.check(plan)

@@ -1,4 +1,4 @@
-"""`search`: find which layers to freeze to train at the least cost without losing score, without running the grid."""
+"""The command `search`, which finds the cheapest layers to freeze that keep the score, with few runs."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ GO_ON = "; the search cannot continue without it. No run is lost: run the same c
 
 @dataclass(frozen=True)
 class Rules:
-    """The settings of a search, read from its options."""
+    """The settings of a search for the cheapest freezing setting, read from the options of `search`."""
 
     tolerance: Any
     margin: Any
     level: float
     budget: float
-    """The largest cost of the search, as a share of the cost of running the whole grid."""
+    """The largest cost of the search, as a share of the cost of running every freezing setting once."""
     grid: Any
     short_runs: bool
 
 
 def rules_of(settings: Mapping[str, Any]) -> Rules:
-    """Read the rules of a search from its options. Raise UsageError, naming the option, if one is invalid."""
+    """Read the settings of a search from its options. If an option is invalid, raise a UsageError that names it."""
     question = filled(SearchOptions, settings)
     if question.folds is not None:
         raise UsageError(
@@ -69,43 +69,44 @@ def rules_of(settings: Mapping[str, Any]) -> Rules:
 
 @dataclass(frozen=True)
 class PlannedSearch:
-    """The searches, one for each task and model, and the invocation that executes their runs."""
+    """The searches, one for each task and model, and the `Invocation` that executes their runs."""
 
     invocation: Invocation
     plan: Plan
-    """The runs of full fine-tuning with which the searches begin."""
+    """The list of the runs of full fine-tuning with which the searches begin."""
     searches: list[SearchState]
 
 
 def planned_search(study: Study, streams: Streams) -> PlannedSearch:
-    """Prepare a search for each task and model, and show what is searched.
+    """Prepare a search for each task and model, and show the description of the searches.
 
     Args:
         study: The settings and plugins.
         streams: The output streams.
 
     Raises:
-        UsageError: An option makes no sense, or there is nothing to search.
+        UsageError: The value of an option is invalid, or there is nothing to search.
     """
     rules = rules_of(study.settings)
     invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
     plan, searches = _courses(plan_request(study.settings, study.overrides), rules, study.registry)
+    invocation.limit_jobs(plan)
     streams.talk.print(question_view(plan, searches))
     return PlannedSearch(invocation, plan, searches)
 
 
 def do_search(study: Study, streams: Streams) -> Search:
-    """Execute a search for each task and model: in turn, or at the same time if there are worker processes.
+    """Execute a search for each task and model: one after the other, or all at once if there are worker processes.
 
     Args:
         study: The settings and plugins.
-        streams: The output streams for what is searched and the progress.
+        streams: The output streams for the description of the searches and the progress.
 
     Returns:
         The results. A failed run or an interruption by the user raises no error; the results record it.
 
     Raises:
-        UsageError: An option makes no sense, or there is nothing to search.
+        UsageError: The value of an option is invalid, or there is nothing to search.
     """
     planned = planned_search(study, streams)
     invocation, searches = planned.invocation, planned.searches
@@ -139,9 +140,9 @@ def do_search(study: Study, streams: Streams) -> Search:
 
 
 def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[SearchState]]:
-    """Return the plan of the first runs (full fine-tuning), and a search for each task and model.
+    """Return the list of the first runs, which are full fine-tuning, and a search for each task and model.
 
-    Raises UsageError if there is nothing to search.
+    Raise UsageError if there is nothing to search.
     """
     full = cell_name((0, 0))
     cells = build_plan(replace(request, strategies=(full,), grid=rules.grid), registry)
@@ -179,18 +180,18 @@ def _follow(
 ) -> Interrupted | None:
     """Execute rounds of runs until the searches have ended.
 
-    A round has the next run of each search. With worker processes, it also has each later run that a search needs
-    whatever the results of the round are.
+    A round has the next run of each search. With worker processes, it also has the later runs that a search needs in
+    any case, whatever the results of the round are.
 
     Args:
         searches: The searches.
-        invocation: The invocation that executes the runs.
+        invocation: The object that executes the runs and records them in MLflow.
         progress: The display of the progress.
         outcomes: The list to which the outcomes are added.
         fail_fast: Whether to stop at the first failed run.
 
     Returns:
-        The interruption by the user; None if there was none.
+        The user's interruption; None if there was none.
     """
 
     def asked() -> list[Asked]:
@@ -211,7 +212,10 @@ def _follow(
 
 
 def _with_predictions(execution: Execution, invocation: Invocation, progress: SearchProgress) -> Execution:
-    """Repeat each reused run that lacks the dev predictions, which a search needs."""
+    """Repeat each reused run whose dev predictions were not recorded, since a search needs them.
+
+    Return the execution with the new outcomes.
+    """
     lacking = [outcome for outcome in execution.outcomes if _lacks_predictions(outcome, invocation)]
     if execution.stop is not None or not lacking:
         return execution
@@ -225,10 +229,10 @@ def _with_predictions(execution: Execution, invocation: Invocation, progress: Se
 def _take_in(
     asked: Sequence[Asked], outcomes: Sequence[Outcome], invocation: Invocation, progress: SearchProgress
 ) -> None:
-    """Pass the outcomes of a round to the searches, in the order in which the searches asked for the runs.
+    """Pass the outcomes of runs to the searches that asked for the runs, in the order of the requests.
 
-    If full fine-tuning has failed, a search no longer asks for its other runs. Their outcomes are ignored here and stay
-    in the store.
+    If full fine-tuning has failed, the search does not need the other runs any more. Their outcomes are ignored here,
+    and remain in MLflow.
     """
     ended = {outcome.spec.fingerprint: outcome for outcome in outcomes}
     for one in asked:
@@ -251,7 +255,7 @@ def _lacks_predictions(outcome: Outcome, invocation: Invocation) -> bool:
 
 
 def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
-    """Return a finished run with what the search uses: its dev and test predictions, scores and cost."""
+    """Return a finished run with the values that the search uses: its scores on dev and test, and its cost."""
     step, inputs, results = asked.step, outcome.planned.inputs, _results(invocation, outcome.run_id)
     dev_table = read_dev_predictions(results, outcome.run_id)
     if dev_table is None:
@@ -282,7 +286,7 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
 
 
 def _results(invocation: Invocation, run_id: str) -> Any:
-    """Return the results object for reading one run's files. Raise UnavailableError if the store does not answer."""
+    """Return the object for reading one run's files. Raise UnavailableError if the MLflow store does not answer."""
     try:
         return read_runs(invocation.recorder.connection, [run_id])
     except UnavailableError as error:
@@ -290,7 +294,7 @@ def _results(invocation: Invocation, run_id: str) -> Any:
 
 
 def _metrics(searched: Iterable[tuple[SearchState, Any]]) -> dict[str, float]:
-    """Return the metrics that a search adds to its parent run."""
+    """Return the metrics that a search adds to its MLflow parent run."""
     values = {}
     for search, decision in searched:
         values[f"search/{search.task}/{search.model}/compute_share"] = search.share(decision.spent)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSelection(CheckedOptions):
-    """The options that select finished runs from a store."""
+    """The options that select finished runs from an MLflow store."""
 
     tasks: tuple[str, ...] = option(
         (), name="task", short="-t", help="Task; repeatable. Default: all.", group=Group.RUNS
@@ -43,16 +43,16 @@ class RunSelection(CheckedOptions):
 
 
 def select_runs(selection: RunSelection, *, baseline: str | None = None) -> tuple[Results, list[str]]:
-    """Return the selected runs, and a remark for each selected name that no run has.
+    """Return the selected runs, and a remark for each name in the selection, such as a task's, that no run has.
 
-    There are no remarks if no run is selected at all.
+    The list of remarks is empty if no run is selected at all.
 
     Args:
-        selection: The selection.
-        baseline: A strategy to select in addition to the named ones.
+        selection: The options of the selection.
+        baseline: A strategy whose runs are selected in addition to those of the named strategies.
 
     Raises:
-        UsageError: There is no such store, experiment or parent.
+        UsageError: The MLflow store, the experiment or the parent run does not exist.
     """
     from alue_bench.tracking.connection import open_store, tracking_uri
     from alue_bench.tracking.reading import read_results
@@ -78,7 +78,7 @@ def select_runs(selection: RunSelection, *, baseline: str | None = None) -> tupl
 
 
 def none_selected(results: Results) -> str:
-    """Return the message for a selection without finished runs, with a command that starts runs."""
+    """Return the message for a selection that contains no finished run, with a command that starts runs."""
     from alue_bench.tracking.reading import say_counts
 
     connection = results.connection

@@ -1,4 +1,7 @@
-"""The settings of a command, merged from its options, a study file and a recipe, and the plan request from them."""
+"""The settings of a command, merged from its options, a study file (TOML) and a recipe (a set of hyper-parameters).
+
+The settings are converted to a `PlanRequest`, the specification of the runs to plan.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +30,21 @@ from alue_bench.studies.options import (
 )
 
 RECIPE_ORIGIN = "recipe "
-"""The prefix of the origin of hyper-parameters from a recipe."""
+"""The beginning of the text that names a recipe as the origin of hyper-parameters."""
 
 COMMAND_LINE = "command line"
-"""The origin of hyper-parameters that are given as options of a command."""
+"""The text that names the command line as the origin of hyper-parameters."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """The settings of a `run`, `sweep` or `search`, and the plugins that declare its tasks, models and strategies."""
+    """The settings of a command (`run`, `sweep` or `search`), with the plugins' tasks, models and strategies."""
 
     registry: Registry
     settings: Mapping[str, Any]
     """The values of the options, by option name."""
     overrides: Overrides
-    """Hyper-parameters by origin; later origins override earlier ones."""
+    """The hyper-parameters from each origin, such as the command line; later origins override earlier ones."""
 
     @property
     def execution(self) -> ExecutionOptions:
@@ -50,13 +53,13 @@ class Study:
 
 
 def study_of(command: str, given: Mapping[str, Any], registry: Registry, *, origin: str = COMMAND_LINE) -> Study:
-    """Return the study that options describe, merged with the study file that the option `config` may name.
+    """Return the settings from the given options, merged with the study file if the option `config` names one.
 
     Args:
         command: `run`, `sweep` or `search`.
-        given: The options by name.
-        registry: The plugins' declarations, studies among them.
-        origin: The plan's name for the source of the options.
+        given: The values of the given options, by name.
+        registry: The plugins' declarations, such as tasks, models and study files.
+        origin: The text that is shown as the origin of hyper-parameters from these options.
     """
     settings, overrides = merge_study(given, given.get("config"), registry, command=command, origin=origin)
     return Study(registry, settings, overrides)
@@ -73,19 +76,19 @@ def merge_study(
     """Merge the options of a command line with those of a study file and a recipe.
 
     Args:
-        given: the options on the command line, by name. Options that a study file cannot set are ignored.
-        config: the study's path or name; None for none.
-        registry: the plugins' declarations, studies among them.
+        given: The values of the options on the command line, by name. Options that a study file cannot set are ignored.
+        config: The path or name of a study file; None if there is none.
+        registry: The plugins' declarations, such as tasks, models and study files.
         command: `run`, `sweep` or `search`.
-        origin: the plan's name for the source of these options.
+        origin: The text that is shown as the origin of hyper-parameters from the options.
 
     Returns:
-        The settings by option, and the hyper-parameters by origin, of which later ones override earlier ones. Options
-        on the command line override the study. Hyper-parameters with several values, which are axes of a sweep's grid,
-        are among the settings.
+        The settings by option name, and the hyper-parameters from each origin; later origins override earlier ones.
+        Options on the command line override the study file. A hyper-parameter with several values, which a sweep varies
+        in its grid, is one of the settings.
 
     Raises:
-        UsageError: the study is for another command, or has an option that `command` does not take.
+        UsageError: The study file is for another command, or has an option that `command` does not take.
     """
     given = {name: value for name, value in given.items() if name in study_options()}
     study = _study_for(command, config, registry) if config else {}
@@ -106,7 +109,7 @@ def merge_study(
 
 
 def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
-    """Return the options that a study gives to a command. Raise UsageError if the study is for another command."""
+    """Return the options in a study file. Raise UsageError if the file is for another command than `command`."""
     from alue_bench.studies.files import ABOUT, find_study, read_study
 
     study = read_study(find_study(config, registry))
@@ -137,14 +140,17 @@ def _not_taken(name: str, config: str, command: str) -> str:
 
 
 def _single_hyper_parameters(values: Mapping[str, Any]) -> dict[str, object]:
-    """Return the hyper-parameters that have a single value; a list of one value is replaced by the value."""
+    """Return the hyper-parameters that have a single value; a list with one value is replaced by the value."""
     hyper = {name: values[name] for name in HYPER_OPTIONS if name in values}
     lists = {name: value if isinstance(value, list | tuple) else [value] for name, value in hyper.items()}
     return {name: value[0] for name, value in lists.items() if len(value) == 1}
 
 
 def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
-    """Convert settings to a plan request. Raises UsageError for a value that is out of its bounds."""
+    """Convert settings to a `PlanRequest`, the specification of the runs to plan.
+
+    Raise UsageError if a value is out of its bounds.
+    """
     number = filled(ShorthandOptions, settings).seeds
     counted = {"seed": [*range(DEFAULT_SEED, DEFAULT_SEED + number)]} if number else {}
     tasks, given = given_tasks(settings.get("task") or (), filled(FileOptions, settings))
@@ -153,7 +159,7 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
 
 
 def parse_tolerance(given: str) -> float:
-    """Convert a percentage such as 1% to a fraction such as 0.01. Raises UsageError if the text is no percentage."""
+    """Convert a percentage such as 1% to a fraction such as 0.01. Raise UsageError if the text is not a percentage."""
     match = re.fullmatch(r"\s*(\d{1,2}(?:\.\d{1,9})?)\s*%\s*", given, re.ASCII)
     if match is None:
         raise UsageError(f"--tolerance {shown(given)} is not a share of full fine-tuning's score; write it as 1%")

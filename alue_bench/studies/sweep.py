@@ -1,4 +1,4 @@
-"""`sweep`: run every setting of a grid of frozen layers, and recommend one."""
+"""The command `sweep`, which fine-tunes with every setting of a grid of frozen layers, and recommends one setting."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from alue_bench.views.streams import Streams
 from alue_bench.views.tables import plan_view
 
 FOLDER = "sweep"
-"""The artifact folder of the parent run that holds the figures."""
+"""The folder in the artifacts of the MLflow parent run that holds the figures of a sweep."""
 
 Conclusions = tuple[tuple[Group, Recommendation | None], ...]
-"""The grids of a sweep, each with its recommendation."""
+"""The grids of a sweep, each with the recommended setting; None if nothing can be recommended."""
 
 
 @dataclass(frozen=True)
 class PlannedSweep:
-    """The plan of a sweep, and the invocation that executes it."""
+    """The list of the runs of a sweep, and the `Invocation` that executes them."""
 
     invocation: Invocation
     plan: Plan
@@ -45,12 +45,12 @@ class PlannedSweep:
     tolerance: float
 
     def described(self, conclusions: Conclusions = ()) -> dict[str, Any]:
-        """Return the part that a sweep adds to the document of `--json`."""
+        """Return the values that a sweep adds to the JSON document of the option `--json`."""
         return {"sweep": _described(self.order, self.tolerance, conclusions)}
 
 
 def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> PlannedSweep:
-    """Make the plan of a sweep and show it.
+    """Make the plan of a sweep, that is, the list of runs to execute, and show it.
 
     Args:
         study: The settings and plugins.
@@ -63,6 +63,7 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
     order = spread_out(plan.runs)
     plan.runs, plan.order_matters = order.runs, True
+    invocation.limit_jobs(plan)
     streams.talk.print(plan_view(plan))
     streams.talk.print(f"order: {order.describe()}")
     return PlannedSweep(invocation, plan, order, tolerance)
@@ -81,7 +82,7 @@ def do_sweep(
         study: The settings and plugins.
         streams: The output streams for the plan and the progress.
         confirm: A function that asks the user before the first run; None to start at once.
-        progress_of: A function that makes the display of the progress.
+        progress_of: A function that creates the display of the progress.
 
     Returns:
         The results. A failed run or an interruption by the user raises no error; the results record it.
@@ -109,14 +110,14 @@ def do_sweep(
 
 
 def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
-    """Return the plan request for every setting of a grid.
+    """Return the specification of the runs of a sweep, which executes every setting of a grid.
 
     Args:
-        settings: the options' values, by name; hyper-parameters with several values are axes of the grid.
-        overrides: hyper-parameters with one value, by origin.
+        settings: The values of the options, by name. Hyper-parameters with several values are varied in the grid.
+        overrides: The hyper-parameters with one value, from each origin, such as the command line.
 
     Raises:
-        UsageError: the grid makes no sense, or an option and the grid both set the same value.
+        UsageError: The grid is invalid, or an option and the grid both set the same value.
     """
     options = options_of_command("sweep")
     grid = parse_grid(settings.get("grid") or [WHOLE])
@@ -131,7 +132,7 @@ def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequ
 
 
 def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
-    """Raise UsageError if the values of a grid axis are also set by an option or a study."""
+    """Raise UsageError if a hyper-parameter that the grid varies is also set by an option or a study file."""
     given = {
         name: origin
         for origin, values in overrides
@@ -148,7 +149,7 @@ def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrid
 
 
 def _concluded(outcomes: list[Any], tolerance: float) -> Conclusions:
-    """Return the grids of finished runs, each with its recommendation."""
+    """Divide runs into grids (one task, model and set of hyper-parameters), and return each with its recommendation."""
     grids = (group for group in groups(table_of(outcomes)) if len(group.cells))
     return tuple((group, recommend(group.cells, tolerance)) for group in grids)
 
@@ -160,7 +161,7 @@ def _keep_figures(conclusions: Conclusions, invocation: Invocation, warn: Callab
 
 
 def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -> None:
-    """Draw three PNG files for each grid. A figure that cannot be drawn is reported by `warn`."""
+    """Draw three PNG files for each grid. If a figure cannot be drawn, `warn` is called with a message."""
     from alue_bench.messages.display import file_name
     from alue_bench.messages.figure_text import literal_text
     from alue_bench.reporting.grid import pareto_figure, runtime_map, score_map
@@ -177,7 +178,7 @@ def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -
 
 
 def _headline(conclusions: Conclusions) -> dict[str, float]:
-    """Return the recommendations as metrics of the parent run."""
+    """Return the recommendations of a sweep as metrics for its MLflow parent run."""
     shown = {}
     for group, recommendation in conclusions:
         if recommendation is not None:
@@ -189,7 +190,7 @@ def _headline(conclusions: Conclusions) -> dict[str, float]:
 
 
 def _described(order: Order, tolerance: float, conclusions: Conclusions) -> dict[str, Any]:
-    """Return the part that a sweep adds to the document of `--json`: tolerance, order and grids."""
+    """Return the values that a sweep adds to the JSON document of the option `--json`: tolerance, order and grids."""
     return {
         "tolerance": tolerance,
         "order": {"seed": order.seed, "bias": order.bias, "description": order.describe()},

@@ -1,4 +1,4 @@
-"""The conformance kit, with which plugin authors check their declarations.
+"""The conformance checks, with which authors of plugins check what their plugins declare.
 
 One test for each declaration is enough, in pytest or any other runner:
 

@@ -1,4 +1,4 @@
-"""The conformance checks of executors."""
+"""The conformance check of executors, which execute runs in other processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alue_bench.testing.violations import Remark, cause, raise_if_any
 
 
 def check_executor(executor: Executor) -> None:
-    """Check an executor's declaration, and that its workers can be started and stopped; nothing is submitted.
+    """Check an executor's declaration, and that its workers can be started and stopped. No run is executed.
 
     If `start` raises UsageError or UnavailableError, for example because there is no cluster, the workers cannot be
     checked here; that gives a ConformanceWarning.

@@ -1,4 +1,4 @@
-"""The conformance checks of a task's files: that the reader reads good rows and reports a bad row."""
+"""The conformance checks of a task's data files: the reader must read good rows and report a bad row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARQUET = b"PAR1"
 
 @dataclass(frozen=True)
 class _File:
-    """A data file of a split on this machine."""
+    """A data file on this machine, with the task and the split that it belongs to."""
 
     task: Task
     split: str
@@ -46,14 +46,14 @@ class _File:
         return "line" if self.has_lines else "row"
 
     def place(self, row: Example | BadRow) -> str:
-        """Return the beginning of a sentence about a row: the task, the file, and the line or row."""
+        """Return the beginning of a message about a row: the task, the file, and the line or row."""
         return f"{self.subject}: {place(self.path, row.line, has_lines=self.has_lines)}"
 
 
 def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
-    """Yield the violations of a reader that can be found without a file of its format.
+    """Yield the violations of a reader that can be found without a data file.
 
-    The reader must accept a path, and must give no rows for an empty file.
+    The reader must be callable with a path, and must not yield examples for an empty file.
     """
     subject = f"task {task.name!r}: the reader of the {split} file"
     try:
@@ -74,9 +74,9 @@ def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
 
 
 def check_file(task: Task, split: str, declared: DataFile, folder: Path) -> Iterator[str]:
-    """Yield the violations of a file and its reader.
+    """Yield a sentence for each violation of the plugin contract by a data file or its reader.
 
-    The file is read twice, and a copy of it with a bad row is read once.
+    The reader reads the file twice, and then a copy of it with a bad row once.
 
     Args:
         task: The task.
@@ -131,7 +131,7 @@ def _equal(rows: list[Any], again: list[Any]) -> bool:
 
 
 def _malformed(row: object) -> str | None:
-    """Return the remedy for a row of a wrong type, which no other check can handle; None for any other row."""
+    """Return how to correct a row of a wrong type, which no other check can handle; None if the type is right."""
     if not isinstance(row, (Example, BadRow)):
         return "yield an Example or a BadRow, or leave the row out if it is not part of the task"
     if not isinstance(row.line, int) or isinstance(row.line, bool):
@@ -175,7 +175,11 @@ def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
 
 
 def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Yield a violation for each value that is the same in every row, which suggests that a wrong column is read."""
+    """Yield violations if a wrong column seems to be read.
+
+    Signs of this are equal texts or equal numbers in all rows, pairs of equal texts, and texts that equal their gold
+    label.
+    """
     if len(examples) < 2:
         return
     what = f"{file.subject}: in the {file.split} file {file.path}"
@@ -194,7 +198,7 @@ def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
 
 
 def _misfits(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Yield a violation for each of the first rows whose texts or gold labels contradict the task's declaration."""
+    """Yield a violation for each of the first few rows whose texts or gold labels contradict the task's declaration."""
     misfits = 0
     for example in examples:
         misfit = _misfit(file.task, example)
@@ -220,7 +224,7 @@ def _misfit(task: Task, example: Example) -> str | None:
 
 
 def _misfit_of_target(labels: Labels, target: Target) -> str | None:
-    """Return why a gold label cannot be encoded, with the remedy; None if it can be encoded."""
+    """Return why a gold label cannot be converted to a training target, with a remedy; None if it can."""
     if target is None:
         return "the row has no gold label; name its column in target, or make the file the submission split"
     known = f"declared are {', '.join(labels.names)}; correct the labels, or decode= in the reader"
@@ -277,7 +281,7 @@ def _is_utf8(content: bytes) -> bool:
 
 
 def _named(file: _File, content: bytes, *, what: str, at: int | None) -> Iterator[str]:
-    """Yield a violation if the reader does not report the bad row of `content`.
+    """Yield a violation if the reader does not report the one bad row in `content`.
 
     Args:
         file: The file whose reader is checked.
@@ -311,7 +315,7 @@ def _written(path: Path, content: bytes) -> Path:
 
 
 def _half_of_it(file: _File, rows: list[Any]) -> Iterator[str]:
-    """Yield a violation if the reader finds all rows in the first half of a binary file."""
+    """Yield a violation if the reader finds all rows although it is given only the first half of a binary file."""
     half = file.content[: len(file.content) // 2]
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -326,7 +330,7 @@ def _half_of_it(file: _File, rows: list[Any]) -> Iterator[str]:
 
 
 def _row_of_nulls(file: _File, rows: list[Any]) -> Iterator[str]:
-    """Yield a violation if the reader does not report a row of nulls in a copy of a Parquet file."""
+    """Yield a violation if the reader does not report a row of nulls that is appended to a copy of a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""The conformance checks of a model: its metadata, and its checkpoint if the checkpoint is on this machine."""
+"""The conformance checks of a model: its metadata, and its checkpoint if that is on this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from alue_bench.training.pretrained.loading import Checkpoint
 
 UNKNOWN = 0.5
-"""The share of unknown tokens in plain sentences above which the tokenizer may not suit the language."""
+"""The share of unknown tokens in ordinary sentences of a language above which a remark says that the tokenizer may not
+suit the language."""
 
 
 def check_model(model: Model) -> None:
@@ -99,7 +100,10 @@ def _checkpoint(model: Model) -> Iterator[str]:
 
 
 def _declared_architecture(model: Model) -> Generator[str, None, Any]:
-    """Yield the violations in `architecture`; return the configuration from it, or None if there is none."""
+    """Yield the violations in the model's field `architecture`.
+
+    The generator returns the transformers configuration made from the field, or None if there is none.
+    """
     from alue_bench.training.pretrained.loading import declared_config
 
     if not model.architecture:
@@ -136,7 +140,7 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _length(model: Model, config: Any) -> Iterator[str]:
-    """Yield a violation if `max_length` in `defaults` exceeds the model's number of positions."""
+    """Yield a violation if `max_length` in the model's `defaults` exceeds its number of positions."""
     from alue_bench.training.architecture.trial import positions_of
 
     limit, wanted = positions_of(config), model.defaults.get("max_length")
@@ -148,7 +152,7 @@ def _length(model: Model, config: Any) -> Iterator[str]:
 
 
 def _weights(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
-    """Yield a violation for each file of weights that is truncated or damaged; only the headers are read."""
+    """Yield a violation for each file of weights that is truncated or damaged; only the files' headers are read."""
     from safetensors import safe_open
 
     subject = f"model {model.name!r}"
@@ -166,7 +170,7 @@ def _weights(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _tokenizer_fits(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
-    """Yield violations of the tokenizer: token ids without an embedding, and languages whose texts it does not know."""
+    """Yield violations of the tokenizer: token ids that have no embedding, and languages that it does not know."""
     subject = f"model {model.name!r}"
     ids = [tokenizer.pad_token_id, *(number for text in TEXTS for number in tokenizer(text)["input_ids"])]
     beyond = [number for number in ids if not 0 <= number < config.vocab_size]
@@ -193,7 +197,10 @@ def _tokenizer_fits(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
 
 
 def _unknown_share(model: Model, tokenizer: Any, script: str) -> float:
-    """Return the share of unknown tokens in a script's sentences, normalised as in a run; 1 if there are no tokens."""
+    """Return the share of unknown tokens in a script's test sentences; 1 if there are no tokens.
+
+    A script is a writing system. The sentences are normalised as in a run.
+    """
     tokens: list[int] = []
     for sentence in SENTENCES[script]:
         normalised = attempt(model.normalise, sentence) if model.normalise is not None else sentence

@@ -26,7 +26,7 @@ TEXTS = (
     "كلمة " * 3000,
     "ا" * 20_000,
 )
-"""Texts of many kinds, as in users' files. `normalise` must accept all of these texts."""
+"""Texts of many kinds, such as users' files contain. `normalise` must accept each of them."""
 
 LEAST = 0.25
 """The smallest share of a text's letters that `normalise` must keep. Every published normalisation keeps far more."""
@@ -66,12 +66,15 @@ def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
 
 
 def _texts_in(script: str) -> tuple[str, ...]:
-    """Return the test sentences of a script, and one text that joins them, to detect a function that cuts texts."""
+    """Return the test sentences of a script (writing system).
+
+    One text that joins all of them is added, to detect a function that cuts long texts.
+    """
     return (*SENTENCES[script], " ".join(SENTENCES[script]))
 
 
 def attempt(function: Callable[[str], str], text: str) -> Any:
-    """Return the result of the function, or the exception that it raises."""
+    """Return the result of calling the function with the text, or the exception that it raises."""
     try:
         return function(text)
     except Exception as error:  # a plugin's function may raise anything
@@ -79,7 +82,7 @@ def attempt(function: Callable[[str], str], text: str) -> Any:
 
 
 def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object) -> str | None:
-    """Return the problem with one result of `normalise`, with the remedy; None if there is none."""
+    """Return the problem with one result of `normalise`, and how to correct it; None if there is no problem."""
     shown = f"{text[:30]!r}{'…' if len(text) > 30 else ''}"
     if isinstance(normalised, Exception):
         return f"normalise({shown}) raised {cause(normalised)}; it must accept any text"
@@ -102,7 +105,7 @@ def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object
 
 
 def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
-    """Yield a sentence for each writing system whose sample text `normalise` removes completely or mostly."""
+    """Yield a violation for each writing system whose sample text `normalise` removes completely or mostly."""
     subject, declared = f"model {model.name!r}", scripts_of(model.languages)
     lost = {script: problem for script in SENTENCES if (problem := _loss(script, normalised)) is not None}
     if len(lost) == len(SENTENCES):
@@ -120,7 +123,7 @@ def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
 
 
 def _loss(script: str, normalised: dict[str, str]) -> str | None:
-    """Return a sentence about what `normalise` removes from the texts of a script; None if it keeps enough."""
+    """Return a sentence about what `normalise` removes from texts of a writing system; None if it keeps enough."""
     before = [text for text in _texts_in(script) if text in normalised]
     after = [normalised[text] for text in before]
     if not before:  # normalise raised an error, which is reported elsewhere

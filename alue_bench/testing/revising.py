@@ -1,4 +1,4 @@
-"""The conformance checks, by simulated trainings, of strategies that change the frozen layers during training."""
+"""The conformance checks of strategies that change the frozen layers during training, by simulated trainings."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from alue_bench.contract.strategy import (
 from alue_bench.testing.violations import cause
 
 DEEP = 12
-"""The number of layers of the encoder on which all courses are simulated. Other encoders use only the first course."""
+"""The number of layers of the encoder on which all simulated trainings are tried. For other encoders, only the first
+one is tried."""
 
 
 @dataclass(frozen=True)
 class _Course:
-    """A simulated training, given by the course of its dev scores and gradient norms."""
+    """A simulated training, described by its dev scores and gradient norms instead of a model."""
 
     epochs: int
     score: Callable[[int], float]
-    """The dev score after an epoch, counted from 1."""
+    """The function that gives the dev score after an epoch, which is counted from 1."""
     norm: Callable[[random.Random, int, int], float]
-    """The gradient norm of a layer at an evaluation point, given a random generator, the point (counted from 1) and the
-    layer (-1 for the embeddings)."""
+    """The function that gives the gradient norm of a layer at an evaluation point. Its arguments are a random
+    generator, the number of the point (from 1) and the index of the layer (-1 for the embeddings)."""
 
 
 COURSES = (
@@ -40,13 +41,15 @@ COURSES = (
     _Course(40, lambda epoch: 0.9, lambda drawn, point, layer: 0.0 if point > 20 else float(point * (layer + 2))),
     _Course(40, lambda epoch: 0.5 + 0.3 * (epoch % 3), lambda drawn, point, layer: drawn.uniform(1e-6, 1e3)),
 )
-"""Simulated short and long trainings. Scores rise, fall or stay; gradient norms decrease, stay or jump."""
+"""The simulated trainings, short and long. Scores rise, fall or stay; gradient norms decrease, stay or jump."""
 
 
 def check_revising(
     family: StrategyFamily, example: str, strategy: Strategy, outlines: Mapping[int, Outline]
 ) -> Iterator[str]:
-    """Yield the violations of an adaptive strategy in simulated trainings; none for other strategies.
+    """Yield the violations of a strategy that changes the frozen layers during training, in simulated trainings.
+
+    Other strategies have none.
 
     Args:
         family: The family of the strategy.
@@ -91,7 +94,7 @@ def check_revising(
 def _training(
     family: StrategyFamily, example: str, strategy: Strategy, revisions: Revisions, plan: FreezePlan, course: _Course
 ) -> bool | str:
-    """Simulate a training, and return whether `revise` changed the plan, or a sentence about a violation."""
+    """Simulate a training; return whether `revise` changed the freeze plan, or a sentence about a violation."""
     first, steps = plan, 10 * revisions.per_epoch
     drawn = random.Random(0)
     norms: list[BlockNorms] = []

@@ -17,7 +17,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "Japanese": ("部屋はきれいで静かです", "兄は今朝町へ行きました", "砂糖なしでお茶を飲みます"),
     "Chinese": ("房间干净又安静", "我哥哥今天早上进城了", "我喝茶不加糖"),
 }
-"""Three sentences for each script. The sentences of a script share few words."""
+"""Three test sentences for each script (writing system). The sentences of a script have few words in common."""
 
 _LANGUAGES: Mapping[str, str] = {
     "Arabic": "ar arb acm aeb afb ajp apc apd arq ars ary arz ayl fa pes ps ckb sd ug ur",
@@ -42,7 +42,7 @@ _SUBTAGS = {
 
 
 def scripts_of(languages: Iterable[str]) -> tuple[str, ...]:
-    """Return the scripts in which languages are written, without duplicates.
+    """Return the scripts (writing systems) of the given languages, without duplicates.
 
     A script subtag ("ar-Latn") takes precedence over the language's usual script.
 

@@ -1,4 +1,4 @@
-"""The conformance checks of a task's splits, of each split alone and of pairs of splits."""
+"""The conformance checks of a task's splits, one by one and in pairs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from alue_bench.evaluation.submission import submission_text
 from alue_bench.testing.violations import cause
 
 COPIED = 0.5
-"""The share of a split's rows above which, if they occur in another split, the split counts as its copy."""
+"""The share of a split's rows that may also occur in another split. If the share is larger, the split counts as a
+copy."""
 
 
 def check_splits(task: Task, folder: Path, *, of_sample: bool) -> Iterator[str]:
-    """Yield the violations in a task's splits, which are made as for a run.
+    """Check a task's splits, and yield a sentence for each rule for valid tasks that they break.
+
+    The splits are made in the same way as for a run.
 
     Args:
         task: The task. All of its files must be readable without a bad row.
@@ -73,9 +76,10 @@ def _texts(rows: SplitRows) -> list[tuple[str, str | None]]:
 
 
 def _copies(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
-    """Yield a violation for a test or dev split most of whose rows occur in train, or in dev.
+    """Yield a violation for a test or dev split if most of its rows also occur in another split.
 
-    A score on such a split measures memorisation, or is biased because the epoch was selected on the same rows.
+    A test split is compared with train and dev, a dev split with train. A score on a copy measures memorisation, or is
+    biased because the best epoch was chosen on the same rows.
     """
     for later, earlier in (("test", "train"), ("dev", "train"), ("test", "dev")):
         if later not in splits or earlier not in splits:
@@ -102,7 +106,10 @@ def _shared_texts(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
 
 
 def _submission(task: Task, folder: DataFolder) -> Iterator[str]:
-    """Yield a violation if no submission file can be written, tried with the first label, or 0, for every row."""
+    """Yield a violation if the submission file for a leaderboard cannot be written.
+
+    The check predicts the first label, or 0, for every row.
+    """
     if task.submission is None or task.labels.kind is TargetKind.MULTILABEL:
         return
     try:

@@ -1,4 +1,7 @@
-"""The conformance checks of a strategy family, by its examples. `revising` has those of adaptive strategies."""
+"""The conformance checks of a family of strategies, made on the example names that the family gives.
+
+Checks of strategies that change the frozen layers during training are in `revising`.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ LAYERS = range(1, 25)
 """The numbers of layers of the encoders on which a strategy is checked."""
 
 FOREIGN_NAMES = ("", " ", "no-such-strategy", "no-such-strategy7", "7", "غير-معروف", "x" * 300)
-"""Names that `parse` of every family must reject."""
+"""Names that belong to no family, so that every family's `parse` must return None for them."""
 
 _EVERYTHING_TRAINS = re.compile(
     r"""(?ix) \s* (?:everything \s (?:is \s)? train
@@ -32,7 +35,7 @@ _EVERYTHING_TRAINS = re.compile(
     | nothing \s is \s frozen | freezes \s nothing | no \s layers? \s (?:is|are) \s frozen | full \s fine-?tuning)
     (?!.*\b(?:but|except|besides|save|apart|unless)\b)"""
 )
-"""A pattern for the beginning of a title that describes full fine-tuning."""
+"""A pattern for family titles that describe full fine-tuning; it matches the beginning of the title."""
 
 
 def check_strategy(family: StrategyFamily) -> None:
@@ -62,7 +65,7 @@ def check_strategy(family: StrategyFamily) -> None:
 
 @dataclass(frozen=True)
 class _Example:
-    """An example of a family: a name and the strategy that it parses to."""
+    """An example of a family: a name of a strategy, and the strategy that `parse` returns for it."""
 
     family: StrategyFamily
     name: str
@@ -73,11 +76,14 @@ class _Example:
         return f"strategy {self.name!r}"
 
     def on(self, layers: int) -> str:
-        """Return the beginning of a sentence about the strategy on an encoder with `layers` layers."""
+        """Return the beginning of a message about the strategy on an encoder with `layers` layers."""
         return f"{self.subject} on {layers} layer{'s' if layers > 1 else ''}"
 
     def outlines(self) -> dict[int, Outline]:
-        """Return the kept and frozen layers (an `Outline`) on each encoder that the strategy fits, by layer count."""
+        """Return the kept and frozen layers (an `Outline`) by number of layers.
+
+        Encoders to which the strategy cannot be applied are left out.
+        """
         by_layers: dict[int, Outline] = {}
         for layers in LAYERS:
             with suppress(DoesNotFit):
@@ -117,7 +123,7 @@ def _examples(family: StrategyFamily) -> Iterator[str]:
 
 
 def _parsed(family: StrategyFamily, name: str) -> object:
-    """Return the result of `parse`, or the exception that it raises."""
+    """Return the result of calling the family's `parse` with the name, or the exception that it raises."""
     try:
         return family.parse(name)
     except Exception as error:  # a plugin's function may raise anything
@@ -188,7 +194,7 @@ def _freezing(example: _Example) -> Iterator[str]:
 
 
 def _wrong_plan(plan: object, shape: EncoderShape) -> str | None:
-    """Return the end of a sentence about a wrong outcome of `freeze_plan`; None if the outcome is correct."""
+    """Return the end of a message about a wrong result of `freeze_plan`; None if the result is right."""
     if isinstance(plan, DoesNotFit):
         return None if str(plan).strip() else " raises DoesNotFit without a reason; say which numbers clash"
     if isinstance(plan, Exception):
@@ -262,9 +268,9 @@ def _injection(subject: str, outline: Outline) -> Iterator[str]:
 
 
 def _idle(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
-    """Yield a violation or remark for each example that is full fine-tuning on every encoder.
+    """Yield a violation or a remark for each example that freezes nothing on any encoder (full fine-tuning).
 
-    Adaptive strategies are left out; `check_revising` checks their effect.
+    Strategies that change the frozen layers during training are left out; `check_revising` checks their effect.
     """
     idle = [example for example in examples if _does_nothing(example)]
     if not idle or _EVERYTHING_TRAINS.match(family.title):

@@ -1,4 +1,4 @@
-"""The conformance checks of a task: its metadata here, its files in `files`, its splits in `splits`."""
+"""The conformance checks of a task. The checks of its files are in `files`, those of its splits in `splits`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _labels_alike(subject: str, names: tuple[str, ...]) -> Iterator[str]:
 
 
 def _submission(task: Task) -> Iterator[str]:
-    """Yield a violation if the submission needs identifiers that the reader of the official file does not read."""
+    """Yield a violation if the submission file needs identifiers, but the reader of the test file does not read any."""
     official = task.splits.submission or task.splits.test
     if task.submission is None or not isinstance(official, DataFile):
         return
@@ -94,7 +94,7 @@ def _submission(task: Task) -> Iterator[str]:
 
 
 def _files(task: Task, data: Path | None) -> Iterator[str]:
-    """Yield the violations in each file and, if there are none, the violations in the splits."""
+    """Yield the violations in each data file; if there are none, yield the violations in the splits."""
     subject = f"task {task.name!r}"
     folder = data if data is not None else task.sample
     if folder is None:

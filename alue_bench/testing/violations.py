@@ -16,10 +16,10 @@ from alue_bench.contract.task import Task
 from alue_bench.contract.validation import LANGUAGE
 
 SHOWN = 3
-"""The largest number of violations of one kind that are listed."""
+"""The largest number of violations of the same kind that a check lists."""
 
 PLACEHOLDER = re.compile(r"(?i)\W*(todo|tbd|fixme|xxx|\?+|n/?a|none)?\W*")
-"""The form of placeholder texts, which state nothing."""
+"""A pattern for texts that state nothing, such as "TODO", "n/a" or an empty text."""
 
 Declaration = TypeVar("Declaration", Task, Model, StrategyFamily, Executor)
 Check = Callable[[Declaration], Iterable[str]]
@@ -27,7 +27,7 @@ Check = Callable[[Declaration], Iterable[str]]
 
 
 class ConformanceError(AssertionError):
-    """An error about a declaration that breaks the plugin contract, with one sentence for each violation."""
+    """The error that a declaration breaks the plugin contract, with one sentence for each violation."""
 
     def __init__(self, violations: Iterable[str]) -> None:
         """Create the error from one sentence for each violation."""
@@ -70,17 +70,17 @@ def raise_if_any(declaration: Declaration, kind: type[Declaration], checks: Iter
 
 
 def cause(error: BaseException) -> str:
-    """Return the type of an exception and the first line of its message."""
+    """Return the type of an exception and the first line of its message, as a text."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".removesuffix(": ")
 
 
 def told(outcome: object) -> str:
-    """Return a verb phrase for the outcome of a call: "returns …" or, for an exception, "raises …"."""
+    """Return the outcome of a function call as a verb phrase: "returns …" or, for an exception, "raises …"."""
     return f"raises {cause(outcome)}" if isinstance(outcome, Exception) else f"returns {outcome!r:.60}"
 
 
 def incomplete(subject: str, declaration: object, fields: Iterable[str]) -> Iterator[str]:
-    """Yield a violation for each field that is empty or holds a placeholder."""
+    """Yield a violation for each named field that is empty or holds a placeholder such as "TODO"."""
     for field in fields:
         value = getattr(declaration, field)
         if isinstance(value, str) and PLACEHOLDER.fullmatch(value):
@@ -98,7 +98,7 @@ def bad_languages(subject: str, languages: object) -> Iterator[str]:
 
 
 def bad_defaults(subject: str, defaults: Mapping[str, object]) -> Iterator[str]:
-    """Yield a violation if a default is not a hyper-parameter or is out of range."""
+    """Yield a violation for each default that is not a hyper-parameter or whose value is out of range."""
     from alue_bench.contract.spec import resolve_hyper_parameters
 
     try:
@@ -108,7 +108,7 @@ def bad_defaults(subject: str, defaults: Mapping[str, object]) -> Iterator[str]:
 
 
 def bad_folder(subject: str, field: str, folder: object) -> Iterator[str]:
-    """Yield a violation if a folder is a relative path, which depends on the current directory."""
+    """Yield a violation if a folder is a relative path, because its meaning depends on the working directory."""
     if isinstance(folder, Path) and not folder.is_absolute():
         yield (
             f"{subject}: {field}={str(folder)!r} is relative to the folder in which alue-bench is called; write "

@@ -1,1 +1,1 @@
-"""The MLflow store, in which results are kept. It is written to outside of timed regions only."""
+"""The MLflow store, in which runs and results are recorded. It is never written to while training time is measured."""

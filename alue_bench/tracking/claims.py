@@ -1,9 +1,9 @@
-"""Claims, which make sure that only one of several processes executes a run that all of them have planned.
+"""Claims, by which only one of several processes executes a run that all of them have planned.
 
 A fingerprint is a digest of everything that determines a run's result; equal runs have the same one. A claim is an
-MLflow run with status RUNNING and the fingerprint as a tag. If the claim wins, this MLflow run becomes the record of
-the run. MLflow has no compare-and-set operation, so each process writes its claim first and reads the other claims
-afterwards:
+MLflow run with status RUNNING and the fingerprint as a tag. If the claim wins against other processes' claims, this
+MLflow run becomes the record of the run. MLflow has no compare-and-set operation, so each process writes its claim
+first and reads the other claims afterwards:
 
     1. Create the MLflow run, with its stage tag set to "claiming".
     2. Read the other claims of the same fingerprint whose processes are alive.
@@ -29,15 +29,15 @@ from alue_bench.tracking.liveness import MACHINE, PROCESS, Watch
 
 FINGERPRINT = "fingerprint"
 INVOCATION = "invocation"
-"""The tag with the id of the invocation that a run belongs to. An invocation is one execution of a command; all its
-worker processes use the same id."""
+"""The tag with the id of a run's invocation. An invocation is one execution of a command; all its worker processes use
+the same id."""
 STAGE = "stage"
 CLAIMING = "claiming"
 LOOK_S = 0.1
-"""The seconds between two readings of the competing claims."""
+"""The seconds between two checks whether other processes have claimed the same run, that is, want to execute it too."""
 PATIENCE_S = 5.0
-"""The most seconds to wait until simultaneous claims of other processes are withdrawn. Then a process withdraws its own
-claim. If the other processes withdraw theirs too, one of them tries the run again later."""
+"""The most seconds for which a process waits if other processes want to execute the same run. If they do not withdraw
+within this time, the process withdraws itself. If all processes withdraw, one of them tries again later."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,22 @@ class Held:
 
 
 def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) -> Held | None:
-    """Decide whether a new claim wins against the claims of other processes; see the module's description.
+    """Decide whether this process may execute a run that other processes may have claimed too.
 
-    RUNNING runs with the same fingerprint whose processes are dead get the status KILLED.
+    A claim is an MLflow run that a process creates before it executes a planned run. See the module's docstring for the
+    rules.
+
+    Other claims whose processes are dead get the status KILLED.
 
     Args:
         connection: The open store.
         watch: The detector of dead processes.
-        run_id: The id of the MLflow run that is the new claim.
-        fingerprint: The fingerprint of the run to execute.
+        run_id: The id of the MLflow run that is this process's claim.
+        fingerprint: The digest of everything that determines the result of the planned run.
 
     Returns:
-        None if the new claim wins; otherwise the run to which it loses. The caller must then withdraw its claim.
+        None if this process may execute the run; otherwise the run of another process, to which the claim loses. The
+        caller must then call `withdraw`.
     """
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -94,7 +98,10 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
 
 
 def competitors(connection: Connection, fingerprint: str) -> list[Any]:
-    """Return the MLflow runs with this fingerprint and status RUNNING or FINISHED."""
+    """Return the MLflow runs that have this fingerprint and the status RUNNING or FINISHED.
+
+    A fingerprint is a digest of everything that determines a run's result.
+    """
     runs = connection.client.search_runs(
         [connection.experiment_id], f"tags.{FINGERPRINT} = '{fingerprint}' and attributes.status != 'KILLED'"
     )
@@ -120,20 +127,20 @@ def close_running(connection: Connection, run_id: str, status: str = "KILLED") -
 
 
 def withdraw(connection: Connection, run_id: str) -> None:
-    """End and delete the MLflow run of a claim that has lost."""
+    """End and delete an MLflow run that this process created in vain, because another process executes an equal run."""
     connection.client.set_terminated(run_id, "KILLED")
     connection.client.delete_run(run_id)
 
 
 def _is_an_echo(run: Any, mine: Any) -> bool:
-    """Return whether another claim is an unintended duplicate of this process's own claim.
+    """Return whether an MLflow run is an unintended duplicate of a run that this process has created.
 
     If a server's answer is lost, MLflow's client repeats the request to create the run, and two runs exist. A process
-    executes one run at a time, so a second claim by the same process can only come from such a repetition.
+    executes only one run at a time, so that a second run for the same purpose can only come from such a repetition.
 
     Args:
-        run: The MLflow run of the other claim.
-        mine: The MLflow run of this process's claim.
+        run: The other MLflow run.
+        mine: The MLflow run that this process created and uses.
     """
     return INVOCATION in mine.data.tags and all(
         run.data.tags.get(name) == mine.data.tags.get(name) for name in (INVOCATION, MACHINE, PROCESS)

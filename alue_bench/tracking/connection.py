@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 SERVER_TIMEOUT_S = 5.0
-"""The seconds that a server or database has to answer when the store is opened."""
+"""The seconds within which a server or database must answer when the MLflow store is opened."""
 BUSY_TIMEOUT_S = 20
 """The seconds that sqlite waits while another process writes to the database."""
 DEFAULT_FOLDER = "mlruns"
 DEFAULT_EXPERIMENT = "alue-bench"
 DRIVERS = {"psycopg2": "pip install psycopg2-binary", "MySQLdb": "pip install mysqlclient"}
-"""The install commands of database drivers whose packages and modules have different names."""
+"""The install command for each database driver whose package has another name than its Python module, by module."""
 LONGEST_PATH = 4096
-"""The most characters of a store's address that a message shows. It is the greatest length of a path on Linux, so that
-paths in messages are complete and can be copied."""
+"""The most characters of an MLflow store's address that a message shows. Since it is the greatest length of a path on
+Linux, paths in messages are complete and can be copied."""
 # Without it MLflow's UI opens an experiment on its pages for language-model traces.
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 @dataclass(frozen=True)
 class Connection:
-    """An open MLflow store and the experiment in it to read or write."""
+    """An open MLflow store, with the experiment that is read or written."""
 
     client: MlflowClient
     uri: str
@@ -54,9 +54,9 @@ class Connection:
 
 
 def tracking_uri(option: str | None) -> str:
-    """Return the store's address: the option, or else MLFLOW_TRACKING_URI, or else that of a sqlite file.
+    """Return the MLflow store's address: from the option, else from MLFLOW_TRACKING_URI, else the default.
 
-    The sqlite file is `mlruns/mlflow.db` below the working folder.
+    The default is the sqlite file `mlruns/mlflow.db` below the working folder.
 
     Args:
         option: The value of --tracking-uri; None or empty if it was not given.
@@ -66,7 +66,10 @@ def tracking_uri(option: str | None) -> str:
 
 
 def where_options(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> dict[str, object]:
-    """Return the command-line options that select this store and experiment; None for an option that is not needed."""
+    """Return the command-line options that select an MLflow store and experiment.
+
+    The value of an option is None if the option is not needed, because it would have its default value.
+    """
     return {
         "experiment": None if experiment == DEFAULT_EXPERIMENT else experiment,
         "tracking_uri": None if uri == tracking_uri(None) else uri,
@@ -74,14 +77,14 @@ def where_options(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> dict[str, o
 
 
 def connect(uri: str, experiment: str) -> Connection:
-    """Open a store, and create the store and the experiment if they do not exist yet.
+    """Open an MLflow store, and create the store and the experiment if they do not exist yet.
 
     Args:
-        uri: The store's address, as `tracking_uri` gives it.
+        uri: The store's address, as returned by `tracking_uri`.
         experiment: The name of the MLflow experiment.
 
     Raises:
-        UnavailableError: A server does not answer, or a folder may not be written. The error comes within seconds.
+        UnavailableError: A server does not answer, or a folder cannot be written. This error is raised within seconds.
         UsageError: The address is of a kind that cannot be used, or the experiment's name is empty.
     """
     if not experiment.strip():
@@ -116,7 +119,7 @@ def _check_kind(uri: str) -> None:
 
 
 def _check_database(uri: str) -> None:
-    """Connect to a database once, because MLflow would retry for minutes.
+    """Check that a database can be reached. Without this check, MLflow would retry for minutes.
 
     Raises:
         UnavailableError: The database cannot be reached, or its driver is missing.
@@ -141,10 +144,10 @@ def _check_database(uri: str) -> None:
 
 
 def open_store(uri: str, experiment: str) -> Connection:
-    """Open an existing store to read an existing experiment; create nothing.
+    """Open an existing MLflow store to read an existing experiment; create nothing.
 
     Args:
-        uri: The store's address, as `tracking_uri` gives it.
+        uri: The store's address, as returned by `tracking_uri`.
         experiment: The name of the MLflow experiment.
 
     Raises:
@@ -157,10 +160,10 @@ def open_store(uri: str, experiment: str) -> Connection:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """Return a client for an existing store, to read runs or models of any experiment.
+    """Return a client for an existing MLflow store, to read runs or models of any experiment.
 
     Args:
-        uri: The store's address, as `tracking_uri` gives it.
+        uri: The store's address, as returned by `tracking_uri`.
 
     Raises:
         UsageError: The store does not exist, or the address is of a kind that cannot be used.
@@ -173,7 +176,7 @@ def open_client(uri: str) -> MlflowClient:
 
 
 def _check_store(uri: str, experiment: str) -> None:
-    """Raise UsageError or UnavailableError if there is no such store or it cannot be opened."""
+    """Raise UsageError if an MLflow store does not exist, and UnavailableError if it cannot be opened."""
     _quiet()
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
@@ -186,17 +189,17 @@ def _check_store(uri: str, experiment: str) -> None:
 
 
 def store_name(uri: str) -> str:
-    """Return a name that is equal for all spellings of one store's address, without credentials."""
+    """Return a name for an MLflow store that is the same for all spellings of its address, and has no credentials."""
     if uri.startswith("sqlite:"):
         return sqlite_uri(sqlite_path(uri).resolve())
     return redact(uri).rstrip("/")
 
 
 def sqlite_uri(path: Path) -> str:
-    """Return the store address of a sqlite file, with the characters `%` and `?` of its path escaped.
+    """Return the MLflow address of a sqlite file, with the characters `%` and `?` in the path escaped.
 
     Raises:
-        UsageError: The installed version of SQLAlchemy cannot open this path, however the address is spelt.
+        UsageError: The installed version of SQLAlchemy cannot open this path, whatever the spelling of the address.
     """
     plain = f"sqlite:///{path}"
     if not {"%", "?"} & set(plain):
@@ -212,7 +215,9 @@ def sqlite_uri(path: Path) -> str:
 
 
 def sqlite_path(uri: str) -> Path:
-    """Return the file of a sqlite URI, which has three slashes before a relative path and four before an absolute one.
+    """Return the path of the file that a sqlite URI refers to.
+
+    Such a URI has three slashes before a relative path and four slashes before an absolute path.
 
     Raises:
         UsageError: The address names no file.
@@ -224,7 +229,7 @@ def sqlite_path(uri: str) -> Path:
 
 
 def _database(uri: str) -> str | None:
-    """Return the path that SQLAlchemy finds in a sqlite URI; None if it cannot parse the URI."""
+    """Return the path that SQLAlchemy reads from a sqlite URI; None if SQLAlchemy cannot parse the URI."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -261,9 +266,9 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
 
 
 def _create_database(database: Path, artifacts: str) -> None:
-    """Create a database under a temporary name, and move it to its place when it is complete.
+    """Create MLflow's sqlite database under a temporary name, and rename it when it is complete.
 
-    MLflow creates a database in about fifty steps, and cannot use one whose creation was interrupted.
+    MLflow creates a database in about fifty steps, and cannot use a database whose creation was interrupted.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -281,7 +286,7 @@ def _create_database(database: Path, artifacts: str) -> None:
 
 
 def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    """Create an experiment and return its id; if another process has just created it, return that id."""
+    """Create an MLflow experiment and return its id; if another process has just created it, return the existing id."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -296,9 +301,9 @@ def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -
 def mlflow_uri(uri: str) -> str:
     """Return a store's address in the form that MLflow needs.
 
-    Only sqlite addresses are changed. They get a longer time-out for waiting while another process writes, since
-    sqlite's default is five seconds. An address with an escaped character also gets the driver's name: for addresses
-    that begin with `sqlite:///`, MLflow would create a folder whose name contains the escapes.
+    Only sqlite addresses are changed. A parameter is added by which sqlite waits longer than its default of five
+    seconds while another process writes. An address with an escaped character also gets the name of the driver, because
+    MLflow would create a folder with the escapes in its name for an address that begins with `sqlite:///`.
     """
     if not uri.startswith("sqlite:"):
         return uri
@@ -333,12 +338,15 @@ def _check_server(uri: str) -> None:
 
 
 def _another(uri: str) -> str:
-    """Return advice on how to use another store: unset the environment variable, or leave out --tracking-uri."""
+    """Return a text for error messages that says how to use another MLflow store.
+
+    The advice is to unset the environment variable, or to leave out the option --tracking-uri.
+    """
     return f"unset {VARIABLE}" if uri == os.environ.get(VARIABLE) else "leave out --tracking-uri"
 
 
 def _version_request(uri: str) -> urllib.request.Request:
-    """Return an HTTP request for an MLflow server's version, with credentials in the address sent as a header."""
+    """Return an HTTP request for an MLflow server's version. Credentials in the address are sent as a header."""
     address = urlsplit(uri)
     place = address.netloc.rpartition("@")[2]
     request = urllib.request.Request(urlunsplit((address.scheme, place, address.path.rstrip("/") + "/version", "", "")))
@@ -349,7 +357,7 @@ def _version_request(uri: str) -> urllib.request.Request:
 
 
 def public(text: str) -> str:
-    """Return an address, or a message that contains an address, without credentials and on one line."""
+    """Return a text that contains an MLflow store's address, without the credentials in the address and on one line."""
     return shown(redact(text), quote=False, most=LONGEST_PATH)
 
 
@@ -366,7 +374,7 @@ def _writable(folder: Path) -> Path:
 
 
 def _quiet() -> None:
-    """Switch off MLflow's telemetry, its tips on stdout and its log lines on schema migrations."""
+    """Switch off MLflow's telemetry, its tips on stdout and its log messages about schema migrations."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when mlflow is imported
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for --json

@@ -1,4 +1,4 @@
-"""The figure that is stored with each run and compares its predictions with the gold labels."""
+"""The figure that is stored with each run and that compares the run's predictions with the gold labels."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LONGEST_TITLE = 80
 WIDE = 12
 """The most characters of a label name on the horizontal axis; if a name is longer, all names are written vertically."""
 QUICK: dict[str, Any] = {"compress_level": 2}
-"""The setting of the PNG compression. Compared with the default, files have twice the size and take a fifth of the
-time to write."""
+"""The setting of the PNG compression. Compared with the default, files are twice as large and are written in a fifth of
+the time."""
 
 
 def draw_predictions(path: Path, predictions: Predictions, labels: Labels, *, title: str) -> None:
@@ -34,7 +34,7 @@ def draw_predictions(path: Path, predictions: Predictions, labels: Labels, *, ti
     Args:
         path: The file to write.
         predictions: The gold and predicted values of a split.
-        labels: The label space, which decides the kind of figure.
+        labels: The label space of the task, which determines the kind of figure.
         title: The figure's title; a long one is cut.
     """
     title = short(title, LONGEST_TITLE)
@@ -75,9 +75,9 @@ def _matrix_of(labels: Labels) -> _Matrix:
 
 
 class _Matrix:
-    """A confusion matrix whose axes and labels are drawn once for all runs of a task.
+    """A drawing of confusion matrices, whose axes and label names are drawn only once for all runs of a task.
 
-    Drawing them takes longer than drawing the cells and the title, which differ from run to run.
+    They take longer to draw than the numbers and the title, which differ from run to run.
     """
 
     def __init__(self, labels: Labels) -> None:

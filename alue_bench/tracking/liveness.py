@@ -1,4 +1,4 @@
-"""Tests of whether the process behind a RUNNING run is alive, which MLflow never checks itself.
+"""Tests of whether the process that executes an MLflow run is still alive. MLflow itself never checks this.
 
 A process on the same machine is looked up in the process table, unless the system hides processes of other users. For
 hidden processes and for other machines, the only sign is the run's heartbeat: a tag that the executing process
@@ -26,21 +26,28 @@ MACHINE = "machine"
 HEARTBEAT = "heartbeat"
 
 BEAT_S = 15.0
-"""The seconds between two heartbeats. A heartbeat is one write of a few milliseconds. It affects neither the measured
-times nor, even with a hundred workers, the speed of the store."""
+"""The seconds between two heartbeats. A heartbeat is a tag of an MLflow run that is rewritten regularly, to show that
+the process is alive. One write takes a few milliseconds, and affects neither the measured times nor, even with a
+hundred workers, the speed of the store."""
 LEASE_S = 90.0
-"""The seconds without a new heartbeat after which a process counts as dead. They are several times BEAT_S, and longer
-than the restart of a store takes."""
+"""The seconds after which a process counts as dead if it has not rewritten the heartbeat tag of its MLflow run. They
+are several times BEAT_S, and more than the restart of an MLflow server takes."""
 
 
 class Heart:
-    """A writer of heartbeats for the runs that this process executes; its thread ends when there are no such runs.
+    """A writer of heartbeats for the runs that this process executes.
 
-    A heartbeat that the store does not accept is skipped and counted in `missed`; the next one follows soon.
+    A heartbeat is a tag of an MLflow run that is rewritten regularly, to show that the process is alive. A thread
+    writes the heartbeats, and ends when this process executes no run.
+
+    A heartbeat that the store does not accept is not repeated, but counted in `missed`.
     """
 
     def __init__(self, client: MlflowClient, *, beat_s: float = BEAT_S) -> None:
-        """Store the MLflow client and the seconds between two heartbeats; the thread starts with the first run."""
+        """Store the MLflow client and the seconds between two writes of the heartbeat tag.
+
+        The thread that writes starts with the first run.
+        """
         self._client, self._beat_s = client, beat_s
         self._runs: dict[str, str] = {}
         self._changed = threading.Condition()
@@ -48,7 +55,7 @@ class Heart:
         self.missed = 0
 
     def beat_for(self, run_id: str) -> None:
-        """Write heartbeats for a run from now on. The first one was already written when the run was created."""
+        """Start to rewrite the heartbeat tag of a run regularly. It was first written when the run was created."""
         with self._changed:
             self._runs[run_id] = ""
             if self._thread is None:
@@ -56,22 +63,22 @@ class Heart:
                 self._thread.start()
 
     def tell(self, run_id: str, news: str) -> None:
-        """Set the text that the run's next heartbeats carry, such as its progress. This writes nothing now."""
+        """Set the text, such as the progress, to include when the run's heartbeat tag is next rewritten."""
         if run_id in self._runs:
             self._runs[run_id] = news
 
     def rest(self, run_id: str) -> None:
-        """Stop writing heartbeats for a run.
+        """Stop rewriting the heartbeat tag of a run.
 
-        A heartbeat that is being written now may still arrive later; it does no harm to a run that has ended. This
-        method does not wait for it, since a store that is unreachable could make the wait long.
+        If the tag is being written now, this method does not wait, since the write could take long if the MLflow store
+        cannot be reached. A write after the end of the run does no harm.
         """
         with self._changed:
             self._runs.pop(run_id, None)
             self._changed.notify()
 
     def stop(self) -> None:
-        """Stop writing heartbeats for all runs, and let the thread end."""
+        """Stop rewriting the heartbeat tags of all runs, and let the thread end."""
         with self._changed:
             self._runs.clear()
             self._changed.notify()
@@ -94,40 +101,50 @@ class Heart:
 
 
 def a_beat(count: int = 0, news: str = "") -> str:
-    """Return the text of a heartbeat, made of the time, a count and `news`.
+    """Return the value of a run's heartbeat tag, which is rewritten regularly: the time, `count` and `news`.
 
-    The count makes successive heartbeats differ even if the clock was set back between them.
+    A count that grows with each write makes the values differ even if the clock was set back.
     """
     return f"{datetime.now(UTC).isoformat(timespec='seconds')} {count} {news}".rstrip()
 
 
 def steps_of(beat: str) -> tuple[int, int] | None:
-    """Return the progress that a heartbeat contains, as (done, total) steps; None if it contains no progress."""
+    """Return the progress in the value of a heartbeat tag, as (done, total) steps; None if there is none."""
     _, _, news = beat.rpartition(" ")
     done, slash, total = news.partition("/")
     return (int(done), int(total)) if slash and done.isdigit() and total.isdigit() else None
 
 
 class Watch:
-    """A detector of dead processes, which remembers the heartbeats that it has seen.
+    """A detector of dead processes, which remembers the heartbeats that it has read.
 
-    The lease is the time without a new heartbeat after which a process of another machine counts as dead.
+    A heartbeat is a tag of an MLflow run that the executing process rewrites regularly.
+
+    If the heartbeat of a process on another machine does not change for a certain time, the lease, the process counts
+    as dead.
     """
 
     def __init__(self, *, lease_s: float = LEASE_S, clock: Callable[[], float] = time.monotonic) -> None:
-        """Set the lease in seconds, and the function that returns the time by which the lease is measured."""
+        """Create a detector.
+
+        Args:
+            lease_s: The seconds after which a process of another machine counts as dead if its heartbeat tag does not
+                change.
+            clock: The function that returns the present time in seconds.
+        """
         self._lease_s, self._clock = lease_s, clock
         self._seen: dict[str, tuple[str, float]] = {}
 
     def is_dead(self, run_id: str, tags: Mapping[str, str]) -> bool:
         """Return whether the process that executes a run is known to be dead.
 
-        A dead process of this machine is recognised at once. A process of another machine, or one that this machine
-        hides, counts as dead if its heartbeat has not changed between two calls that are at least a lease apart.
+        If the process belongs to this machine, its death is recognised at once. If it belongs to another machine, or if
+        this machine hides it, it counts as dead if its heartbeat has not changed between two calls that are at least
+        `lease_s` seconds apart.
 
         Args:
-            run_id: The MLflow run.
-            tags: The run's tags, just read from the store.
+            run_id: The id of the MLflow run.
+            tags: The run's tags, which were just read from the store. They contain the heartbeat.
         """
         if tags.get(MACHINE) == this_machine():
             alive = is_alive(tags.get(PROCESS, ""))
@@ -145,10 +162,10 @@ class Watch:
 def this_machine() -> str:
     """Return an identifier of this boot of the kernel and this process namespace.
 
-    Two processes with the same identifier can find each other by process number.
+    Two processes that get the same identifier can look each other up by process number.
 
-    A host name is not enough: a container may have the name of its host, machines made from one image may have the
-    same name, and after a reboot the process numbers begin anew.
+    A host name would not suffice: a container may have the name of its host, machines made from one image may have the
+    same name, and after a reboot the process numbers start again.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -160,7 +177,10 @@ def this_machine() -> str:
 
 
 def this_process() -> str:
-    """Return this process's number and start time; the start time distinguishes processes that get the same number."""
+    """Return this process's number and start time as a text.
+
+    The start time distinguishes this process from a later one that gets the same number.
+    """
     began = _began(os.getpid())
     if began is None:
         raise RuntimeError("the system does not show this process to itself; is /proc mounted?")
@@ -171,10 +191,10 @@ def is_alive(process: str) -> bool | None:
     """Return whether a process of this machine still runs.
 
     Args:
-        process: The process, as `this_process` wrote it into a tag.
+        process: The text that `this_process` returned in that process.
 
     Returns:
-        True or False; None if the system hides the process, so that this cannot be known.
+        True or False; None if the system hides the process, so that the answer is unknown.
     """
     number, _, began = process.partition("@")
     if not number.isdigit():
@@ -202,11 +222,13 @@ def _is_hidden(number: int) -> bool:
 
 
 def _began(number: int) -> str | None:
-    """Return a process's start time as a text, comparable on this machine only; None if the process does not run.
+    """Return the start time of a process as a text; None if the process does not run.
 
-    On Linux the time is in ticks since the boot. psutil's creation time is not used there, since it changes when the
-    clock is set, and a living process would be taken for another one. A zombie (an ended process whose exit code
-    nobody has fetched, common in containers) counts as not running.
+    Two such texts can only be compared if they are from the same machine.
+
+    On Linux the time is in ticks since the boot. psutil's creation time is not used on Linux: it changes when the clock
+    is set, so that a living process would seem to be a different one. A zombie (an ended process whose exit code nobody
+    has fetched, common in containers) counts as not running.
     """
     try:
         state, *fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""Names of metrics, params and tags in MLflow, made from names that may hold any character.
+"""Valid MLflow names of metrics, params and tags, made from names that may contain any character.
 
 MLflow allows word characters, `/`, `.`, `-` and blanks (and `:`, but not on Windows), at most 250 of them, and requires
 a path without `.`, `..` or empty parts. Names of labels and strategies may break these rules. A name that MLflow
@@ -11,9 +11,9 @@ accepts is stored unchanged; in any other name, the characters that MLflow refus
     (a name of 400 letters)   its first letters, `---` and a digest of the whole name
 
 The original name can therefore be computed from a stored one (`original_name`), except from a shortened name; the
-originals of shortened names are kept in tags of the run (`tags_of_originals`). Some stores confuse two names that
-differ only in case or accents (MySQL, SQL Server), or of which one is a folder in the other's path (file systems). In
-such names, further characters are spelt out until the names differ.
+originals of shortened names are kept in tags of the run (`tags_of_originals`). Some stores do not distinguish names
+that differ only in case or accents (MySQL, SQL Server). File systems cannot store two names of which one would be a
+folder in the other's path. In such names, further characters are spelt out until the names can be distinguished.
 
 A character is spelt out as its Unicode name, or as its code point if Python knows no name for it.
 """
@@ -30,14 +30,15 @@ from collections.abc import Collection, Iterable, Mapping
 LONGEST = 250
 """The most characters that MLflow allows in a name."""
 TAG = "metric_names"
-"""The first tag that holds the originals of shortened names; further tags are `metric_names.1` and so on."""
+"""The name of the first tag that holds the original forms of shortened names. Further tags are called `metric_names.1`
+and so on."""
 TAG_LENGTH = 8000
 """The most characters that MLflow allows in a tag's value."""
 
 _REFUSED = re.compile(r"[^/\w.\- ]|-{2,}|\A/|/\Z|(?<=/)/|\A\.\.|(?<![^/])\.{1,2}(?![^/])|(?<![^/]) +| +(?![^/])")
-"""A pattern for all text that must be spelt out: characters that MLflow refuses, the path parts `.` and `..`, empty
-path parts, blanks that a file system or a database ignores, and hyphens that look like those around a spelt-out
-character."""
+"""A pattern for all parts of a name that must be spelt out: characters that MLflow refuses, the path parts `.` and
+`..`, empty path parts, blanks that a file system or a database ignores, and double hyphens, which mark spelt-out
+characters."""
 _SPELT = re.compile(r"--([a-z0-9_.-]+?)--(?!-)")
 _EMPTY = "----"
 _SHORTENED = re.compile(r"---[0-9a-f]{20}\Z")
@@ -45,7 +46,7 @@ _NUMBER = re.compile(r"u([0-9a-f]{4,6})")
 
 
 def stored_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the MLflow name for each metric name of a run; no store takes two of the returned names for the same."""
+    """Return the name in MLflow for each metric name of a run. The returned names differ in every kind of store."""
     spelt = {name: _encode(name) for name in dict.fromkeys(names)}
     folded = {name: _folded(stored) for name, stored in spelt.items()}
     times = Counter(folded.values())
@@ -62,18 +63,18 @@ def stored_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def is_stored_as_itself(name: str) -> bool:
-    """Return whether `stored_names` leaves this name unchanged, whatever other names the run has."""
+    """Return whether `stored_names` always leaves this name unchanged, whatever other names the run has."""
     plain = _encode(name) == name and _folded(name) == name
     return plain and len(name) <= LONGEST and name.count("/") < 2
 
 
 def original_name(stored: str, originals: Mapping[str, str] | None = None) -> str:
-    """Return the original of a name that `stored_names` made.
+    """Return the original metric name for a name in MLflow, which `stored_names` made.
 
     Args:
         stored: The name in MLflow.
-        originals: The originals of the run's shortened names, from `originals_of`. Without them a shortened name is
-            returned as it is.
+        originals: The original names of the run's shortened names, from `originals_of`. If it is None, a shortened name
+            is returned unchanged.
     """
     if "--" not in stored:  # the case of nearly all names
         return stored
@@ -87,12 +88,12 @@ def original_name(stored: str, originals: Mapping[str, str] | None = None) -> st
 
 
 def tags_of_originals(stored: Mapping[str, str]) -> dict[str, str]:
-    """Return MLflow tags that keep the originals of shortened names; an empty mapping if no name was shortened.
+    """Return MLflow tags that hold the original forms of shortened metric names; empty if no name was shortened.
 
-    An original that is too long for a tag is left out, and only its shortened name is then known.
+    An original name that is too long for a tag is left out; its metric can then only be shown under the shortened name.
 
     Args:
-        stored: The name in MLflow by original name, from `stored_names`.
+        stored: The name in MLflow for each original name, from `stored_names`.
     """
     shortened = {short: name for name, short in stored.items() if original_name(short) != name}
     values: list[str] = []
@@ -108,7 +109,7 @@ def tags_of_originals(stored: Mapping[str, str]) -> dict[str, str]:
 
 
 def originals_of(tags: Mapping[str, str]) -> dict[str, str]:
-    """Read the original names by shortened name from the tags that `tags_of_originals` made."""
+    """Return the original name for each shortened metric name, read from the tags that `tags_of_originals` made."""
     originals: dict[str, str] = {}
     for tag, value in tags.items():
         if tag == TAG or tag.startswith(f"{TAG}."):
@@ -131,10 +132,10 @@ def metrics_by_original(metrics: Mapping[str, float], tags: Mapping[str, str]) -
 
 
 def fitted(text: str, longest: int) -> str:
-    """Return a text as a param or tag value that any store accepts.
+    """Convert a text to a value of a param or tag that every MLflow store accepts.
 
-    The value has at most `longest` characters. A longer text is cut and gets a digest, so that different texts stay
-    different. NUL characters and lone surrogates, which no database holds, are written as escapes.
+    The value has at most `longest` characters. A longer text is cut, and a digest is added, so that different texts
+    stay different. NUL characters and lone surrogates, which databases cannot store, are written as escapes.
     """
     safe = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
     if len(safe) <= longest:
@@ -143,12 +144,12 @@ def fitted(text: str, longest: int) -> str:
 
 
 def _encode(name: str, *, cased: bool = False, besides: Collection[int] = ()) -> str:
-    """Return a name with the characters that MLflow refuses spelt out.
+    """Return a name in which the characters that MLflow refuses are spelt out.
 
     Args:
         name: The name to encode.
-        cased: Whether to spell out also each character that `_folded` changes, such as a capital or accented letter.
-        besides: The positions of further characters to spell out.
+        cased: Whether to spell out also each character that `_folded` changes, such as capital and accented letters.
+        besides: The positions in the name of further characters to spell out.
     """
     if not name:
         return _EMPTY
@@ -205,7 +206,7 @@ def _digest(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Return the text without case and accents, for a comparison like that of MySQL or SQL Server."""
+    """Return the text in lower case and without accents, so that texts can be compared as MySQL and SQL Server do."""
     bare = "".join(
         str(unicodedata.digit(character, character))
         for character in unicodedata.normalize("NFKD", text.casefold())

@@ -5,8 +5,8 @@
     results.frame                           # one row per finished run, see COLUMNS
     read_predictions(results, run_id)       # the predictions of one run, fetched by this call
 
-Runs that have no row in the frame are counted: runs that failed or are still running, earlier attempts of a repeated
-run, and runs of other programs. `say_counts` puts the counts into words.
+Runs without a row in the frame are counted: runs that failed or are still running, earlier executions of a repeated
+run, and runs of other programs. `say_counts` returns sentences about the counts.
 
 Two runs are equal if they have the same fingerprint, a digest of everything that determines a run's result. A plan is
 the set of runs of one invocation (one execution of a command); an MLflow parent run holds it.
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PAGE = 1000
-"""The number of runs in one page of a query."""
+"""The number of runs in one page of MLflow's answer to a query."""
 IDS = 100
-"""The most run ids in one query, since the text of a query grows with each id."""
+"""The most run ids in one query. (The text of a query grows with each id.)"""
 
 COLUMNS: Mapping[str, str] = {
     # The run in MLflow
@@ -99,8 +99,9 @@ COLUMNS: Mapping[str, str] = {
 
 They are followed by a column for each final metric, named like the metric (`test/f1_macro`, `runtime/train_s`,
 `memory/process_peak_mib` …, all float64; see docs/measuring.md), in sorted order, with nan if a run has no value.
-`score` equals `test/score`. `parent_id` is missing for a run that was the only one of its plan. Values that an older
-version of alue-bench did not record are missing, except that `init_seed` and `data_seed` then equal `seed`.
+`score` equals `test/score`. `parent_id` is the id of the MLflow parent run of a command's runs, and is missing if the
+command had only one run. Values that older versions of alue-bench did not record are missing; but for missing
+`init_seed` and `data_seed`, the value is that of `seed`.
 """
 
 PARAMS: Mapping[str, str] = {
@@ -119,7 +120,7 @@ PARAMS: Mapping[str, str] = {
     "repeat": "repeat",
     "fold": "fold",
 }
-"""The columns that are read from MLflow params, by the param's name."""
+"""The columns whose values are read from MLflow params, by the name of the param."""
 TAGS: Mapping[str, str] = {
     "alue_bench.version": "version",
     "mlflow.parentRunId": "parent_id",
@@ -142,34 +143,38 @@ TAGS: Mapping[str, str] = {
     "failure": "failure",
     LOW_FIDELITY: "first_look",
 }
-"""The columns that are read from MLflow tags, by the tag's name."""
+"""The columns whose values are read from MLflow tags, by the name of the tag."""
 SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "test_digest"}
-"""The columns that hold the digests of the splits, by the context of the MLflow data set that records a split."""
+"""The columns with the digest of each split's examples. MLflow records each split as a data set, whose context (such as
+"training") is the key."""
 NEEDED = ("task", "model", "strategy", "seed", "fingerprint")
-"""The columns whose values every readable run has. A run without one of them was not written by alue-bench, or was
-changed later."""
+"""The columns that every run of alue-bench has. A run that lacks one of them was written by another program or changed
+later."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """The numbers of runs that have no row in a frame.
+    """The numbers of runs in an experiment that have no row in a frame of results.
 
-    `foreign` and `unreadable` cover all runs that were queried; the other counts cover the runs that pass the filters.
+    `foreign` and `unreadable` count among all runs that were read; the others count only among the runs that pass the
+    filters. A fingerprint is a digest of everything that determines a run's result; all attempts to execute a run have
+    the same one.
     """
 
     failed: int = 0
-    """The number of fingerprints that have no finished run and whose newest run has the status FAILED."""
+    """The number of runs whose newest attempt failed and of which no attempt has finished. Attempts are MLflow runs
+    with the same task, model, strategy, seed, settings and data."""
     interrupted: int = 0
-    """The number of fingerprints that have no finished run and whose newest run has the status KILLED."""
+    """The number of runs whose newest attempt was interrupted (status KILLED) and of which no attempt has finished."""
     unfinished: int = 0
-    """The number of fingerprints that have no finished run and whose newest run has the status RUNNING or SCHEDULED.
-    Such a run is being executed, or its process has died."""
+    """The number of runs whose newest attempt has the status RUNNING or SCHEDULED, and of which no attempt has
+    finished. Such an attempt is being executed, or its process has died."""
     repeated: int = 0
-    """The number of finished runs for which a newer finished run has the same fingerprint."""
+    """The number of finished runs that are not in the frame because a newer finished run repeats them."""
     foreign: int = 0
     """The number of runs in the experiment that alue-bench did not write."""
     unreadable: int = 0
-    """The number of runs that have alue-bench's tags, but lack one of the values in `NEEDED`, such as the task."""
+    """The number of runs that have alue-bench's tags, but not all necessary values (`NEEDED`), such as the task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +183,8 @@ class Results:
 
     connection: Connection
     frame: pd.DataFrame
-    """The newest finished run of each fingerprint, one per row, oldest first. Columns: `COLUMNS`, then metrics."""
+    """The finished runs, one per row, oldest first. If a run was repeated, only the newest execution has a row. The
+    columns are `COLUMNS`, followed by the metrics."""
     counts: Counts
     parent_id: str | None = None
     _uris: dict[str, str] = field(default_factory=dict, repr=False)
@@ -198,16 +204,19 @@ def read_results(
     strategies: Sequence[str] = (),
     data_source: str | None = None,
 ) -> Results:
-    """Read the newest finished run of each fingerprint in an experiment, filtered by the arguments.
+    """Read the finished runs of an experiment that the arguments select.
+
+    If a run was repeated, only the newest execution is returned.
 
     Args:
         connection: The open store.
-        parent_id: The id of the MLflow parent run that holds a plan. Only the runs of this plan are kept, including
-            runs that were finished already and were not repeated. None for no filter.
-        tasks: The names of the tasks to keep; empty for all.
-        models: The names of the models to keep; empty for all.
-        strategies: The names of the strategies to keep; empty for all.
-        data_source: "real" or "sample"; None for both.
+        parent_id: The id of an MLflow parent run, which holds a plan (the list of runs of one command). Only the runs
+            of this plan are selected, including runs that had finished before and were not repeated. None for no
+            restriction.
+        tasks: The names of the tasks to select; empty for all.
+        models: The names of the models to select; empty for all.
+        strategies: The names of the strategies to select; empty for all.
+        data_source: "real", or "sample" for runs on the embedded sample data; None for both.
 
     Raises:
         UsageError: The experiment has no run `parent_id`.
@@ -227,14 +236,15 @@ def read_results(
 
 
 def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str | None = None) -> Results:
-    """Read the given runs, and return the finished ones.
+    """Read the runs with the given ids, and return the finished ones.
 
-    Only these runs are queried, so that the time does not depend on the size of the experiment.
+    Only these runs are read, so that the time does not depend on the size of the experiment.
 
     Args:
         connection: The open store.
         run_ids: The ids of the MLflow runs to read.
-        parent_id: The id of the MLflow parent run that holds their plan; stored in the results, not used as a filter.
+        parent_id: The id of the MLflow parent run of these runs. It is only stored in the results, and not used to
+            select.
 
     Raises:
         UnavailableError: The store does not answer.
@@ -244,7 +254,7 @@ def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str 
 
 
 def say_counts(counts: Counts) -> list[str]:
-    """Return sentences for the user about the counts above zero."""
+    """Return sentences for the user about those counts that are above zero."""
     said = [
         (counts.failed, "{} {runs} failed and {is_} left out; repeat the command that started {them} to retry"),
         (counts.interrupted, "{} {runs} {was} interrupted; repeat the command that started {them} to continue"),
@@ -267,11 +277,11 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
 
     Returns:
         A frame with the columns id, gold and prediction, and score_LABEL for each label or score_value for a
-        regression. Gold and prediction are label names (several labels are joined in one text by
-        `evaluation.label_cells`), or numbers for a regression.
+        regression. Gold and prediction are label names, or numbers for a regression. In a multi-label task, several
+        label names are joined to one text by `evaluation.label_cells`.
 
     Raises:
-        UnavailableError: The file is missing or damaged.
+        UnavailableError: The file with the predictions is missing or damaged.
     """
     table = _predictions(results, run_id, "predictions.csv")
     if table is None:
@@ -288,21 +298,22 @@ def read_dev_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
 
 
 def read_submission_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
-    """Read a run's predictions for a leaderboard's rows, which have no gold labels.
+    """Read a run's predictions for the examples of a leaderboard, which have no gold labels.
 
     Returns:
-        A frame with the text columns id and prediction, in the order of the official file; None if none were recorded.
+        A frame with the text columns id and prediction, in the order of the leaderboard's file; None if no such
+        predictions were recorded.
     """
     table: pd.DataFrame | None = _fetch(results, run_id, SUBMISSION_FILE, _load_unlabelled)
     return table
 
 
 def read_curves(results: Results, run_id: str, metrics: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read the metrics that were logged over the course of a run's training.
+    """Read the metrics that were logged repeatedly during a run's training, such as the dev score.
 
     Args:
         results: The results that hold the run.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         metrics: The metrics to read, such as "dev/f1_macro"; None for all. The store is queried once for each metric.
 
     Returns:
@@ -325,13 +336,13 @@ def read_curves(results: Results, run_id: str, metrics: Sequence[str] | None = N
 
 
 def _stored_curves(client: Any, run_id: str, metrics: Sequence[str] | None) -> dict[str, str]:
-    """Return the MLflow names of the metrics logged over the course of a training, by their original names.
+    """Return the MLflow names of the metrics that were logged repeatedly during a run's training, by original name.
 
-    If all wanted names are stored unchanged, which is usual, the store is not queried.
+    Usually all wanted names are stored unchanged in MLflow, and the store is not queried.
 
     Args:
         client: The MLflow client.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         metrics: The original names of the wanted metrics; None for all.
     """
     if metrics is not None and all(map(is_stored_as_itself, metrics)):
@@ -343,17 +354,17 @@ def _stored_curves(client: Any, run_id: str, metrics: Sequence[str] | None) -> d
 
 
 def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
-    """Read a run's complete configuration (config.json); None if the file is missing."""
+    """Read a run's complete configuration from its file config.json; None if the file is missing."""
     return _json(results, run_id, "config.json")
 
 
 def read_environment(results: Results, run_id: str) -> dict[str, Any] | None:
-    """Read the description of a run's hardware and software (environment.json); None if the file is missing."""
+    """Read the description of a run's hardware and software from environment.json; None if the file is missing."""
     return _json(results, run_id, "environment.json")
 
 
 def read_notes(results: Results, run_id: str) -> list[str]:
-    """Read the notes about a run (notes.txt), such as how many texts were truncated."""
+    """Read the notes about a run from its file notes.txt, such as how many texts were truncated."""
     text = _fetch(results, run_id, "notes.txt", lambda path: path.read_text(encoding="utf-8"))
     return text.splitlines() if text else []
 
@@ -362,12 +373,12 @@ def read_notes(results: Results, run_id: str) -> list[str]:
 
 
 def _results(connection: Connection, attempts: pd.DataFrame, excluded: Counts, parent_id: str | None) -> Results:
-    """Return the newest finished run of each fingerprint, and count the other runs.
+    """Select the finished runs, of repeated runs only the newest execution, and count the others.
 
     Args:
         connection: The open store.
-        attempts: The readable runs of any status, oldest first.
-        excluded: The counts of foreign and unreadable runs, which are not among the attempts.
+        attempts: The runs of alue-bench with any status, oldest first.
+        excluded: The counts of foreign and unreadable runs (see `Counts`), which are not among `attempts`.
         parent_id: The id of the MLflow parent run to store in the results.
     """
     finished = attempts[attempts["status"] == "FINISHED"]
@@ -401,10 +412,10 @@ def _store_told(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Switch the cyclic garbage collector off inside the context.
+    """Switch Python's cyclic garbage collector off within the context.
 
-    It would take more than half of the time to read runs. MLflow creates about a hundred objects for each run, none of
-    which can be freed before the whole page of runs is read.
+    Otherwise the collector would take more than half of the time needed to read runs. MLflow creates about a hundred
+    objects for each run, and none can be freed before a whole page of runs is read.
     """
     import gc
 
@@ -418,7 +429,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _pages(connection: Connection, run_ids: Sequence[str] | None = None) -> Iterator[Any]:
-    """Yield the experiment's MLflow runs, or only the runs with the given ids, oldest first."""
+    """Yield an experiment's MLflow runs, or only the runs with the given ids, oldest first."""
     filters = [""] if run_ids is None else [_one_of(run_ids[at : at + IDS]) for at in range(0, len(run_ids), IDS)]
     with _store_told(connection):
         for filter_string in filters:
@@ -446,10 +457,11 @@ def _is_ours(run: Any) -> bool:
 
 
 def _read(connection: Connection, run_ids: Sequence[str] | None = None) -> tuple[pd.DataFrame, int, int]:
-    """Read the experiment's runs of any status, or only the runs with the given ids.
+    """Read an experiment's runs of any status, or only the runs with the given ids.
 
     Returns:
-        A frame of the readable runs, the number of foreign runs, and the number of unreadable runs; see `Counts`.
+        A frame of the runs of alue-bench, the number of runs of other programs, and the number of runs of alue-bench
+        that lack necessary values.
     """
     records, foreign = [], 0
     with _no_collection():
@@ -521,7 +533,9 @@ def _typed(records: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _planned(connection: Connection, parent_id: str) -> list[str]:
-    """Return the fingerprints of all runs in the plan that the MLflow run `parent_id` holds.
+    """Return the fingerprints of all runs in the plan (list of runs) that an MLflow parent run holds.
+
+    A fingerprint is a digest of everything that determines a run's result.
 
     Raises:
         UsageError: The experiment has no run `parent_id`.
@@ -595,13 +609,13 @@ def _fetch(results: Results, run_id: str, name: str, load: Callable[[Path], Any]
 def _fetch_from(
     connection: Connection, run_id: str, artifact_uri: str | None, name: str, load: Callable[[Path], Any]
 ) -> Any:
-    """Load an artifact; download it first if it does not lie on this machine.
+    """Load an artifact of a run. It is downloaded first if it is not on this machine.
 
     Args:
         connection: The open store.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         artifact_uri: The address of the run's artifacts; None if it is unknown.
-        name: The artifact's file name.
+        name: The file name of the artifact.
         load: The function that reads the file.
 
     Returns:
@@ -645,7 +659,7 @@ def _local(artifact_uri: str | None) -> Path | None:
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
-    """Return the distinct values in order of first appearance, without missing ones."""
+    """Return each different value once, in order of first appearance, without missing values."""
     import pandas as pd
 
     return list(dict.fromkeys(value for value in values if not pd.isna(value)))

@@ -1,13 +1,14 @@
-"""The record of a run: all values to write to MLflow, now or later from a copy on disk.
+"""The record of a run: all values to write to MLflow.
+
+If the MLflow store is not available, the values are written later from a copy on disk.
 
 A record has two parts: the opening, which is known before the run begins, and the closing, which is known at its end.
 
-Writing a record a second time changes nothing: params and tags have the same values, points of a metric the same times,
-and files the same names.
+A record can be written twice without harm: the second time, params and tags have the same values, points of a metric
+the same times, and files the same names.
 
-Entries that a store always refuses, such as a param that is too long for it, are left out and reported, and all other
-entries are written. Artifacts are left out and reported, too, if their location cannot be reached while the store
-itself answers.
+An entry that a store refuses, such as a param that is too long for it, is left out and reported; all other entries are
+written. Artifacts are left out and reported if their location cannot be reached although the store itself answers.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ PER_BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 INVALID = "INVALID_PARAMETER_VALUE"
 """MLflow's error code for an entry that it does not accept."""
 REFUSALS = (INVALID, "BAD_REQUEST", "PERMISSION_DENIED", "RESOURCE_CONFLICT")
-"""MLflow's error codes for writes that would fail again if they were repeated."""
+"""MLflow's error codes for which it is useless to repeat a write, since it would fail again."""
 NOTES_FILE = "notes.txt"
-"""The artifact with notes for the readers of a run's results."""
+"""The name of the artifact that contains notes for readers of a run's results."""
 
 Point = tuple[str, float, int, int]
 """A point of a metric: its name, its value, its time in milliseconds since 1970, and its step."""
@@ -41,7 +42,7 @@ Point = tuple[str, float, int, int]
 
 @dataclass(frozen=True)
 class DataUsed:
-    """A split of a data set, in the form in which MLflow records an input of a run."""
+    """A split of a data set that a run used, as MLflow records it in the list of the run's data sets."""
 
     name: str
     digest: str
@@ -52,7 +53,7 @@ class DataUsed:
 
 @dataclass(frozen=True)
 class Opening:
-    """The part of a run's record that is known before the run begins."""
+    """The part of a run's record that is known before the run begins, such as its params."""
 
     name: str
     started: int
@@ -61,12 +62,15 @@ class Opening:
     params: Mapping[str, str] = field(default_factory=dict)
     data: tuple[DataUsed, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
-    """The contents of small artifacts, by file name."""
+    """The text contents of small artifacts, by file name."""
 
 
 @dataclass(frozen=True)
 class Closing:
-    """The part of a run's record that is known at its end, without the artifacts, which are passed on as a folder."""
+    """The part of a run's record that is known when the run has ended, such as metrics.
+
+    It does not contain the artifacts, which are passed on as a folder.
+    """
 
     status: str
     """The run's MLflow status: FINISHED, FAILED or KILLED."""
@@ -78,13 +82,13 @@ class Closing:
 
 @dataclass(frozen=True)
 class Shortfall:
-    """The parts of a run's record that could not be written although the store answers."""
+    """The parts of a run's record that could not be written although the MLflow store answers."""
 
     refused: tuple[str, ...] = ()
-    """The refused entries: for each, a text that names it and gives the reason."""
+    """A text for each entry that the MLflow store refused, with the name of the entry and the reason."""
     artifacts: str = ""
-    """The location to which the artifacts could not be written, and the reason; empty if they were written or there are
-    none."""
+    """The location to which the artifacts could not be written, and the reason; empty if they were written or if there
+    are none."""
 
 
 NOTHING_MISSING = Shortfall()
@@ -93,14 +97,15 @@ NOTHING_MISSING = Shortfall()
 def write_opening(
     client: MlflowClient, run_id: str, opening: Opening, *, tags: bool = True, artifacts_away: str = ""
 ) -> Shortfall:
-    """Write the opening of a run to an existing MLflow run.
+    """Write the opening of a record, that is, the values known before the run begins, to an existing MLflow run.
 
     Args:
         client: The MLflow client.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         opening: The values to write.
-        tags: Whether to write the tags; False if the run was created with them.
-        artifacts_away: The reason why artifacts cannot be written at present, and are skipped; empty to write them.
+        tags: Whether to write the tags; False if the MLflow run was created with its tags.
+        artifacts_away: The reason why artifacts cannot be written at present and are therefore skipped; empty if they
+            are to be written.
 
     Returns:
         The parts that could not be written.
@@ -127,14 +132,15 @@ def write_opening(
 def write_closing(
     client: MlflowClient, run_id: str, closing: Closing, folder: Path | None = None, *, artifacts_away: str = ""
 ) -> Shortfall:
-    """Write a run's final metrics, tags and artifacts. The caller must then call `end` to set the run's status.
+    """Write a run's final metrics, tags and artifacts. The caller must then set the run's status by `end`.
 
     Args:
         client: The MLflow client.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         closing: The values to write.
         folder: The folder of the artifacts; None if there are none.
-        artifacts_away: The reason why artifacts cannot be written at present, and are skipped; empty to write them.
+        artifacts_away: The reason why artifacts cannot be written at present and are therefore skipped; empty if they
+            are to be written.
 
     Returns:
         The parts that could not be written.
@@ -155,7 +161,7 @@ def write_closing(
 
 
 def end(client: MlflowClient, run_id: str, closing: Closing) -> None:
-    """Set a run's status and end time in the store."""
+    """Set a run's status and end time in the MLflow store."""
     client.set_terminated(run_id, closing.status, closing.ended)
 
 
@@ -164,15 +170,15 @@ def write_folder(client: MlflowClient, run_id: str, folder: Path, *, into: str |
 
     Args:
         client: The MLflow client.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         folder: The folder to copy.
-        into: The artifact path below which to put the files; None for the root.
+        into: The folder in the run's artifacts into which to write the files; None for the root.
 
     Returns:
         An empty text if the files were written; otherwise the location that cannot be written to, and the reason.
 
     Raises:
-        Exception: The store itself does not answer; MLflow's own errors pass through.
+        Exception: The store itself does not answer. The error is the one that MLflow raises.
     """
     if not any(folder.iterdir()):
         return ""
@@ -185,7 +191,7 @@ def write_folder(client: MlflowClient, run_id: str, folder: Path, *, into: str |
 
 
 def write_files(client: MlflowClient, run_id: str, files: Mapping[str, str]) -> str:
-    """Write artifacts, given their contents by file name; return and raise the same as `write_folder`."""
+    """Write artifacts, given their contents by file name. Return and raise the same as `write_folder`."""
     if not files:
         return ""
     with ExitStack() as stack:
@@ -200,18 +206,22 @@ def write_texts(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def said_of_refusal(refused: str) -> str:
-    """Return the note that tells readers of the run about an entry of `Shortfall.refused`."""
+    """Return the note that tells the run's readers that the MLflow store refused an entry, such as a param.
+
+    Args:
+        refused: An element of `Shortfall.refused`, with the name of the entry and the reason.
+    """
     return f"not recorded, because the tracking store rejects it: {refused}"
 
 
 def _log(client: MlflowClient, run_id: str, kind: str, entries: Sequence[Any]) -> list[str]:
-    """Write metrics, params or tags, and return the refused ones as texts for `Shortfall.refused`.
+    """Write metrics, params or tags, and return a text about each that the store refused.
 
     Args:
         client: The MLflow client.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         kind: "metrics", "params" or "tags".
-        entries: The MLflow entities to write.
+        entries: The MLflow entities to write, such as `mlflow.entities.Metric`.
     """
     refused: list[str] = []
     size = PER_BATCH[kind]
@@ -221,12 +231,14 @@ def _log(client: MlflowClient, run_id: str, kind: str, entries: Sequence[Any]) -
 
 
 def _log_batch(client: MlflowClient, run_id: str, kind: str, batch: Sequence[Any]) -> list[str]:
-    """Write a batch of entries, and return the refused ones as texts for `Shortfall.refused`.
+    """Write a batch of metrics, params or tags, and return a text about each that the store refused.
 
-    MLflow refuses a whole batch for one bad entry. The batch is then halved repeatedly to find the bad entries.
+    MLflow refuses a whole batch if one entry is invalid. The batch is then halved repeatedly to find the invalid
+    entries.
 
     Raises:
-        MlflowException: The store does not answer, or refuses all of several entries, so that no single entry is bad.
+        MlflowException: The store does not answer, or it refuses each of several entries, so that the cause is not a
+            single invalid entry.
     """
     from mlflow.exceptions import MlflowException
 
@@ -263,7 +275,7 @@ def _unless_refused(client: MlflowClient, run_id: str, what: str, write: Callabl
 
 
 def _is_active(client: MlflowClient, run_id: str) -> bool:
-    """Return whether a run is not deleted; MLflow refuses every write to a deleted run."""
+    """Return whether a run is active, that is, not deleted. MLflow refuses every write to a deleted run."""
     return bool(client.get_run(run_id).info.lifecycle_stage == "active")
 
 

@@ -1,10 +1,11 @@
 """The recorder, which writes runs to MLflow and finds finished runs, so that they need not be repeated.
 
-Equal runs have the same fingerprint, a digest of everything that determines the result. An invocation is one execution
-of a command, including its worker processes. The runs that it is to execute are its plan, which an MLflow parent run
-holds. Results that the store cannot accept are kept in the spool, a folder on this machine.
+Equal runs have the same fingerprint, a digest of everything that determines a run's result. An invocation is one
+execution of a command, including its worker processes. Its plan is the list of the runs to execute, and is stored in an
+MLflow parent run. Results that cannot be written to the store are kept in the spool, a folder on this machine.
 
-It uses an MLflow client with explicit run ids, since MLflow's fluent functions keep one active run per process.
+The recorder uses an MLflow client with explicit run ids, since functions such as `mlflow.log_metric` write to the one
+active run of a process.
 """
 
 from __future__ import annotations
@@ -79,25 +80,26 @@ from alue_bench.tracking.scratch import written_aside
 from alue_bench.tracking.spool import MISSING_TAG, SPOOLED, Sent, Spool, new_run_id, said_of_missing
 
 FAILURE = "failure"
-"""The tag that holds the cause of a failed run."""
+"""The tag that holds the cause of a run's failure."""
 LOW_FIDELITY = "search.first_look"
-"""The tag of low-fidelity runs of a hyper-parameter search. They have fewer epochs, and the search's result does not
-use their scores."""
+"""The tag of low-fidelity runs of a hyper-parameter search. They have fewer epochs, and only guide the search: its
+result does not depend on their scores."""
 FOLDS_DIGEST = "folds.digest"
-"""The tag with a digest of everything that determines the rows of all folds of a cross-validation."""
+"""The tag with a digest of everything that determines which examples are in which fold of a cross-validation."""
 TASK_OPTIONS = "task.options"
-"""The tag with the options of `alue-bench run` that select the task, recorded if the user gave the task as a file."""
+"""The tag with the options of `alue-bench run` that select the task. It is recorded if the user gave the task as a
+file."""
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
-"""The prefixes of the names of metrics that are logged over the course of training; no final metric has them."""
+"""The prefixes of the names of metrics that are logged repeatedly during training. No final metric has one of them."""
 
 PARAM_LENGTH, DATASET_LENGTH = 6000, 500
 """The most characters that MLflow allows in a param's value, and in the name of a data set."""
 
 ASK_AGAIN_S = 10.0
-"""The seconds to wait before a store, or its artifact location, that did not answer is tried again. Without this pause,
-a plan of short runs would spend most of its time in MLflow's own retries."""
+"""The seconds to wait, after a store or its artifact location did not answer, before it is tried again. Without this
+pause, a series of short runs would spend most of its time in MLflow's own retries."""
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -107,9 +109,9 @@ T = TypeVar("T")
 def _guarded(
     method: Callable[Concatenate[Recorder, Arguments], Returned],
 ) -> Callable[Concatenate[Recorder, Arguments], Returned]:
-    """Make a method raise StoreUnavailableError if the store stops answering, refuses a write or has no room.
+    """Decorate a method to raise StoreUnavailableError if the MLflow store does not answer or accept a write.
 
-    For ASK_AGAIN_S seconds after such an error, guarded methods raise it again without a call to the store.
+    For ASK_AGAIN_S seconds after such an error, all decorated methods raise it again without a call to the store.
     """
 
     @functools.wraps(method)
@@ -136,7 +138,7 @@ def _guarded(
 
 @dataclass(frozen=True)
 class Recorded:
-    """A finished run in the store or in the spool."""
+    """A finished run, in the MLflow store or in the spool (a folder of results that the store could not accept yet)."""
 
     run_id: str
     metrics: Mapping[str, float]
@@ -145,53 +147,56 @@ class Recorded:
 
 @dataclass(frozen=True)
 class EndedElsewhere:
-    """The status of a run that another process executes or has executed."""
+    """The status of a run that another process is executing or has executed."""
 
     status: str
-    """The run's MLflow status; RUNNING if the run has not ended."""
+    """The MLflow status of the run; RUNNING if the run has not ended."""
     cause: str
-    """The cause of a failure; otherwise empty."""
+    """The cause of failure if the run failed; otherwise empty."""
     fingerprint: str = ""
 
 
 class ClaimLost(Exception):
-    """The error that this process lost its claim, the exclusive right to a run, while it was executing the run.
+    """An error: while this process executed a run, it lost its claim, that is, the exclusive right to execute the run.
 
-    Either another process saw no heartbeat and considered this process dead, or another process executed the run while
-    the store could not be reached.
+    There are two possible causes. Another process saw no sign of life in the MLflow store and considered this process
+    dead. Or another process executed an equal run while the store could not be reached.
     """
 
 
 @dataclass(frozen=True)
 class Away:
-    """A period during which a store, or its artifact location, is not tried again."""
+    """A period during which an MLflow store or its artifact location is not tried, because it did not answer before."""
 
     why: str
-    """The reason, as a text for the user."""
+    """The reason why the MLflow store or the artifact location did not answer, as a text for the user."""
     until: float
     """The end of the period on the monotonic clock, in seconds."""
 
 
 @dataclass(frozen=True)
 class _Open:
-    """A run that this process has begun to record."""
+    """A run that this process has begun to record and has not ended yet."""
 
     opening: Opening
     fingerprint: str | None
-    """The run's fingerprint; None for the run that holds a plan."""
+    """The digest of everything that determines the run's result; None for a parent run, which holds a list of runs."""
     again: bool
-    """True if the run is executed on request even if another process executes or has finished an equal run."""
+    """True if the user asked to execute the run even if another process executes or has finished an equal run."""
     written: bool
-    """True if the opening (the values known before the run begins) is in the store, apart from `missing`."""
+    """True if the opening (the values known before the run begins) was written to the MLflow store, except the parts in
+    `missing`."""
     missing: Shortfall = NOTHING_MISSING
-    """The parts of the opening that could not be written although the store answers."""
+    """The parts of the opening (the values known before the run begins) that the MLflow store did not accept."""
 
 
 class Recorder:
-    """A writer of the records of one process's runs. All processes of a plan write their runs below one parent run.
+    """A writer that records one process's runs in MLflow.
 
-    If the store stops answering, the plan continues. The results are kept in the spool, and this process or a later one
-    writes them to the store when it answers again.
+    All processes that work on the same plan (list of runs) record their runs as children of one MLflow parent run.
+
+    If the store stops answering, the execution of the plan continues. Results are kept in the spool, a folder on this
+    machine. This process or a later one writes them to the store when it answers again.
     """
 
     def __init__(
@@ -203,21 +208,23 @@ class Recorder:
         keep: Keep | None = None,
         on_problem: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """Create a recorder without an open run.
+        """Create a recorder. No run is created in the store.
 
         Args:
             connection: The open store.
-            parent_id: The id of the parent run that holds the plan, for a worker. None in the main process, where
-                `start_parent` creates the parent run.
-            invocation: The id of the invocation that the process belongs to; None to create a new id.
-            keep: The runs whose trained models are to be kept by `deployment.keeping`; None for none. The recorder only
-                stores this value.
+            parent_id: The id of the MLflow parent run, for a recorder in a worker process. None in the main process,
+                where `start_parent` creates the parent run.
+            invocation: The id of the invocation (execution of a command) that this process belongs to; None to create a
+                new id.
+            keep: The choice of the runs whose trained models are kept on disk; None for none. The recorder only stores
+                this value, for the module `deployment.keeping`.
             on_problem: A function that shows the user a message.
         """
         self.connection = connection
         self.parent_id = parent_id
         self.invocation = invocation or uuid4().hex
-        """The id of the invocation. Its workers use the same id, so that all runs of a plan have it as a tag."""
+        """The id of the invocation (execution of a command). Its worker processes use the same id, and all its runs
+        have the id as a tag."""
         self.keep = keep
         self.spool = Spool(store_name(connection.uri), connection.experiment)
         self.away: Away | None = None
@@ -227,7 +234,8 @@ class Recorder:
         self._open_run: str | None = None
         self._opened: dict[str, _Open] = {}
         self._for_parent: tempfile.TemporaryDirectory[str] | None = None
-        """A folder of files to write as artifacts when the parent run ends; None until there is such a file."""
+        """A temporary folder of files that will be written as artifacts when the MLflow parent run ends; None as long
+        as there are none."""
         self._heart = Heart(connection.client)
         weakref.finalize(self, self._heart.stop)  # a run that could not be closed must not appear alive
         self._watch = Watch()
@@ -235,11 +243,14 @@ class Recorder:
     # Finding -----------------------------------------------------------------------------------------------------
 
     def finished(self, fingerprint: str, *, by_us: bool = False) -> Recorded | None:
-        """Return the newest finished run with this fingerprint, from the spool or else from the store.
+        """Return the newest finished run with this fingerprint, a digest of everything that determines the result.
+
+        The run is searched in the spool (the folder of results that were not written to the MLflow store yet) and then
+        in the store.
 
         Args:
             fingerprint: The fingerprint to look for.
-            by_us: Whether to return only a run that this invocation has executed.
+            by_us: Whether to return only a run that was executed by this invocation, that is, execution of a command.
 
         Returns:
             The run; None if there is no such run, or if the store does not answer.
@@ -266,7 +277,10 @@ class Recorder:
         return Recorded(runs[0].info.run_id, metrics, dict(runs[0].data.params))
 
     def holder(self, fingerprint: str) -> Held | None:
-        """Return the MLflow run in which a live process executes this fingerprint now; None if none is known."""
+        """Return the MLflow run in which a living process now executes this fingerprint; None if there is none.
+
+        A fingerprint is a digest of everything that determines a run's result.
+        """
         return self._unless_away(lambda: self._holder(fingerprint), None)
 
     @_guarded
@@ -277,7 +291,7 @@ class Recorder:
         return None
 
     def ending_of(self, held: Held) -> EndedElsewhere:
-        """Return the present status of a run that another process executes or has executed."""
+        """Return the present status of a run that another process is executing or has executed."""
         return self._unless_away(lambda: self._ending_of(held), EndedElsewhere("RUNNING", ""))
 
     @_guarded
@@ -286,17 +300,21 @@ class Recorder:
         return EndedElsewhere(run.info.status, run.data.tags.get(FAILURE, ""), run.data.tags.get(FINGERPRINT, ""))
 
     def close_interrupted(self) -> int:
-        """Set the status KILLED for RUNNING runs whose processes are dead; MLflow itself never does so.
+        """Set the status KILLED for runs that have the status RUNNING although their processes are dead.
 
-        A dead process of another machine is only recognised by two calls that are `liveness.LEASE_S` seconds apart.
+        MLflow itself never changes the status of such runs. The death of a process of another machine is only
+        recognised by two calls that are `liveness.LEASE_S` seconds apart.
 
         Returns:
-            The number of runs that were closed.
+            The number of runs whose status was changed.
         """
         return self._unless_away(self._close_interrupted, 0)
 
     def send_spooled(self) -> list[Sent]:
-        """Write the spool's entries to the store if it answers, and return the outcome for each entry tried."""
+        """Write the results in the spool to the MLflow store if it answers; return the outcome for each result tried.
+
+        The spool is a folder of results that could not be written to the store before.
+        """
         return self._unless_away(self._send_spooled, [])
 
     @_guarded
@@ -308,12 +326,12 @@ class Recorder:
         return sent
 
     def _why_artifacts_away(self) -> str:
-        """Return the reason why no artifacts are written at present; empty if they are written."""
+        """Return the reason why no artifacts are written at present; empty if artifacts are written."""
         away = self._artifacts_away
         return away.why if away is not None and time.monotonic() < away.until else ""
 
     def _artifacts_are_away(self, missing: str) -> None:
-        """Suspend the writing of artifacts for ASK_AGAIN_S seconds, and tell the user if this is the first time.
+        """Stop writing artifacts for ASK_AGAIN_S seconds; the first time, print a message to the user.
 
         Args:
             missing: The location to which artifacts could not be written, and the reason.
@@ -329,7 +347,10 @@ class Recorder:
             )
 
     def _unless_away(self, call: Callable[[], T], otherwise: T) -> T:
-        """Return the result of the call, or `otherwise` if the store is unavailable; warn the user the first time."""
+        """Return the result of `call`, or `otherwise` if the MLflow store is unavailable.
+
+        The first time the store is unavailable, a warning is printed for the user.
+        """
         try:
             return call()
         except StoreUnavailableError as error:
@@ -344,7 +365,7 @@ class Recorder:
         return sum(close_running(self.connection, run.info.run_id) for run in dead)
 
     def _running(self) -> list[Any]:
-        """Return the RUNNING runs of alue-bench, without runs that other programs keep in the same experiment."""
+        """Return alue-bench's runs with the status RUNNING, without other programs' runs in the same experiment."""
         running: list[Any] = []
         token = None
         while True:
@@ -359,7 +380,9 @@ class Recorder:
     # Writing -----------------------------------------------------------------------------------------------------
 
     def start_parent(self, plan: Mapping[str, Any], *, name: str, tags: Mapping[str, str]) -> str:
-        """Create the parent run, which holds the plan of this invocation and its aggregated results.
+        """Create the MLflow parent run of this command's runs.
+
+        It holds the plan, that is, the list of the runs, and later their aggregated results.
 
         Args:
             plan: The content of the artifact `plan.json`.
@@ -367,7 +390,8 @@ class Recorder:
             tags: Further tags of the run.
 
         Returns:
-            The run's id in MLflow; if the store does not answer, an id for the spool.
+            The MLflow id of the run; if the store does not answer, another id, under which the run is kept on this
+            machine until it can be written to the store.
         """
         opening = Opening(
             fitted(name, LONGEST),
@@ -390,11 +414,11 @@ class Recorder:
         return run_id, Shortfall(artifacts=missing)
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
-        """Write a folder's files as artifacts of the parent run; if that is impossible now, when the parent run ends.
+        """Write a folder's files as artifacts of the MLflow parent run; if this fails, try again when it ends.
 
         Args:
             folder: The folder to copy.
-            into: The artifact path below which to put the files.
+            into: The folder in the run's artifacts into which to write the files.
         """
         parent = self.parent_id
         if parent is None:
@@ -414,11 +438,11 @@ class Recorder:
         return not missing
 
     def finish_parent(self, results: Mapping[str, Any], metrics: Mapping[str, float], *, status: str) -> None:
-        """End the parent run, which holds the plan; do nothing if there is none.
+        """End the MLflow parent run of this command's runs; do nothing if there is none.
 
         Args:
             results: The content of the artifact `results.json`.
-            metrics: The aggregated metrics of the plan.
+            metrics: The aggregated metrics of the runs.
             status: The run's MLflow status.
         """
         if self.parent_id is None:
@@ -440,19 +464,19 @@ class Recorder:
         again: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> str | Held:
-        """Create an MLflow run with all that is known before it begins, unless another process executes an equal run.
+        """Create the MLflow run of a fine-tuning run that is about to begin, unless another process executes it.
 
-        If the store does not answer, equal runs cannot be seen. An id is returned then, too, so that the caller
-        executes the run.
+        All values that are known before the run begins are written. If the store does not answer, runs of other
+        processes cannot be seen; an id is returned then, too, so that the caller executes the run.
 
         Args:
             spec: The specification of the run.
-            inputs: The task, model and data that the spec names.
+            inputs: The task, model and data that `spec` names.
             again: Whether to create the run even if another process executes or has finished an equal run.
             tags: Further tags of the run.
 
         Returns:
-            The id of the new run; or, as Held, the equal run that another process executes or has just finished.
+            The id of the new run; or a `Held` with the equal run that another process executes or has just finished.
         """
         opening = self._opening(spec, inputs, tags or {})
         started = self._unless_away(lambda: self._start(opening, spec.fingerprint, again=again), None)
@@ -552,21 +576,21 @@ class Recorder:
         return str(run.info.run_id)
 
     def finish(self, run_id: str, spec: RunSpec, result: RunResult, labels: Labels) -> tuple[str, ...]:
-        """Write the result of a run, and set its status to FINISHED.
+        """Write the result of a run to MLflow, and set the run's status to FINISHED.
 
         Args:
-            run_id: The id from `start`.
+            run_id: The id of the run, which `start` returned.
             spec: The run's specification.
             result: The run's result.
-            labels: The label space of the run's task, for the figure of the predictions.
+            labels: The label space of the task, for the figure of the predictions.
 
         Returns:
-            A sentence for each file that could not be made. The sentences are also written to the run's notes, and the
-            result is recorded without these files.
+            A sentence for each file, such as the figure, that could not be created. The result is recorded without
+            these files, and the sentences are added to the run's notes.
 
         Raises:
-            ClaimLost: Another process has ended this run meanwhile, and the run is not changed; or another process has
-                finished an equal run while the store did not answer.
+            ClaimLost: Another process has meanwhile ended this MLflow run, which is then not changed; or another
+                process has finished an equal run while the store did not answer.
         """
         self._heart.rest(run_id)
         now = _now()
@@ -606,27 +630,28 @@ class Recorder:
         return tuple(problems)
 
     def fail(self, run_id: str, cause: str, trace: str) -> None:
-        """Write the error of a run, and set its status to FAILED.
+        """Write the error of a failed run to MLflow, and set the run's status to FAILED.
 
         Args:
-            run_id: The id from `start`.
-            cause: The cause, which becomes a tag.
+            run_id: The id of the run, which `start` returned.
+            cause: The cause in one line, which becomes a tag.
             trace: The traceback, which becomes an artifact.
 
         Raises:
-            ClaimLost: Another process has ended this run meanwhile, or has finished an equal one, as in `finish`.
+            ClaimLost: Another process has meanwhile ended this MLflow run, or has finished an equal run while the store
+                did not answer.
         """
         self._heart.rest(run_id)
         tags = {FAILURE: redact(cause)[:5000]}
         self._close(run_id, Closing("FAILED", _now(), tags), {TRACEBACK_FILE: redact(trace)})
 
     def close_lost(self, fingerprint: str, *, failure: str = "") -> str | None:
-        """End the RUNNING run that a dead worker of this invocation left behind.
+        """End the MLflow run that a dead worker process of this command left with the status RUNNING.
 
         Args:
-            fingerprint: The run's fingerprint.
-            failure: The cause to record with the status FAILED. If it is empty, the run gets the status KILLED, since
-                it will be repeated.
+            fingerprint: The digest of everything that determines the run's result.
+            failure: The cause of failure, to record with the status FAILED. If it is empty, the run will be repeated,
+                and gets the status KILLED.
 
         Returns:
             The run's id; None if the worker died before it created the run, or if the store does not answer.
@@ -645,10 +670,10 @@ class Recorder:
         return run_id
 
     def close_workers(self) -> int:
-        """Set the status KILLED for runs that this invocation's stopped workers left RUNNING, except the parent run.
+        """Set the status KILLED for runs that stopped worker processes of this command left with the status RUNNING.
 
         Returns:
-            The number of runs that were closed.
+            The number of runs whose status was changed.
         """
         return self._unless_away(self._close_workers, 0)
 
@@ -661,13 +686,13 @@ class Recorder:
         return len(left)
 
     def kill_open(self) -> None:
-        """Set the status KILLED for the run that this process is executing, if any, because the user interrupted it."""
+        """Set the status KILLED for the run that this process is executing, if any, after a user's interruption."""
         run_id = self._open_run
         if run_id is not None and not run_id.startswith(SPOOLED):
             self._unless_away(lambda: self._terminate(run_id, "KILLED"), None)
 
     def abandon(self) -> None:
-        """Set the status KILLED for all open runs of this invocation, including the parent run that holds its plan."""
+        """Set the status KILLED for all runs of this command that have not ended, including the MLflow parent run."""
         self.close_workers()
         parent = self.parent_id
         if parent is not None and parent in self._opened and not parent.startswith(SPOOLED):
@@ -680,7 +705,7 @@ class Recorder:
         files: Mapping[str, str],
         render: Callable[[Path], None] = lambda folder: None,
     ) -> None:
-        """Write the end of a run to the store or, if the store is unavailable, to the spool."""
+        """Write the end of a run to the MLflow store or, if it is unavailable, to a folder of this machine."""
         self._heart.rest(run_id)
         opened = self._opened.get(run_id)
 
@@ -755,14 +780,16 @@ class Recorder:
         return True
 
     def _keep_artifacts(self, run_id: str, opened: _Open | None, closing: Closing, folder: Path, missing: str) -> None:
-        """Keep in the spool the artifacts that could not be written with their run, and note this in a tag of the run.
+        """Keep artifacts that could not be written to their location, and say so in a tag of their run.
+
+        They are kept in the spool, a folder on this machine, until they can be written.
 
         Args:
-            run_id: The MLflow run.
+            run_id: The id of the MLflow run.
             opened: The values recorded when the run was begun; None if this process did not begin the run.
             closing: The values recorded at the end of the run.
             folder: The folder of the artifacts.
-            missing: The location to which they could not be written, and the reason.
+            missing: The location to which the artifacts could not be written, and the reason.
         """
         try:
             if opened is None:
@@ -805,7 +832,10 @@ class Recorder:
         return tags
 
     def advanced(self, run_id: str, done: int, total: int) -> None:
-        """Set the progress, in steps, to include in the run's next heartbeats. Nothing is written to the store now."""
+        """Set the progress of a run in steps, which its next heartbeats contain; write nothing now.
+
+        A heartbeat is a tag of the run that is rewritten regularly, to show that the process is alive.
+        """
         self._heart.tell(run_id, f"{done}/{total}")
 
     @_guarded
@@ -819,13 +849,14 @@ class Recorder:
 def _write_part(
     path: Path, write: Callable[[Path], None], on_problem: Callable[[str], None], *, needs_room: bool
 ) -> None:
-    """Write one of a run's files; if that fails, report a message, so that the other files can still be written.
+    """Write one of a run's files. If this fails, report it, so that the other files can still be written.
 
     Args:
-        path: The file to write.
-        write: The function that writes it.
+        path: The path of the file.
+        write: The function that writes the file.
         on_problem: A function that receives the message.
-        needs_room: Whether to raise an OSError instead, so that the caller can try a folder on another disk.
+        needs_room: Whether to raise an OSError instead of reporting it, so that the caller can try a folder on another
+            disk.
     """
 
     def attempt() -> OSError | None:
@@ -847,7 +878,7 @@ def _write_part(
 
 
 def _points(values: Iterable[tuple[str, float, int]], now: int) -> tuple[tuple[Point, ...], dict[str, str]]:
-    """Return a run's metrics as points for MLflow, and the tags that keep the originals of shortened metric names.
+    """Return a run's metrics as points for MLflow, and tags with the original forms of shortened metric names.
 
     Args:
         values: The metrics as (name, value, step).
@@ -860,10 +891,11 @@ def _points(values: Iterable[tuple[str, float, int]], now: int) -> tuple[tuple[P
 
 
 def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
-    """Write a CSV file of the decisions that an adaptive freezing strategy made about each block during training.
+    """Write a CSV file of the decisions that an adaptive freezing strategy made during training.
 
-    A block is the embeddings or one layer of the encoder. For each evaluation point and block, a row holds the step,
-    the epoch, the block, the norm of the block's gradient, and 1 if the block is frozen from then on, otherwise 0.
+    The strategy decides at certain steps which blocks to freeze; a block is the embeddings or one layer of the encoder.
+    For each decision and block, there is a row with the step, the epoch, the block, the norm of the block's gradient,
+    and 1 if the block is frozen from then on, otherwise 0.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -874,7 +906,7 @@ def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write a CSV file with a row for each example: its id, gold label, prediction and the score of each label.
+    """Write a CSV file with a row for each example: id, gold label, prediction and the score of each label.
 
     The input texts are left out, since the licences of many data sets forbid their redistribution.
     """
@@ -924,13 +956,13 @@ def _description(spec: RunSpec, inputs: RunInputs) -> str:
 
 
 def _checkpoint(inputs: RunInputs) -> str:
-    """Return the folder of the model's checkpoint, or its hub id with the revision, in the form of a --model value."""
+    """Return the checkpoint of a run's model as a value of the option --model: a folder, or a hub id with revision."""
     model = inputs.model
     return f"{model.checkpoint}@{model.revision}" if model.revision else str(model.checkpoint)
 
 
 def _versions(spec: RunSpec) -> dict[str, str]:
-    """Return the versions of alue-bench, of the plugins that the run uses, and of torch and transformers."""
+    """Return the versions of alue-bench, of the plugins that a run uses, and of torch and transformers."""
     return {
         "alue-bench": __version__,
         **spec.providers,
@@ -952,6 +984,9 @@ def _now() -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without the line on circumstances that SQLAlchemy may put first."""
+    """Return the first line of an error's message that states the error.
+
+    SQLAlchemy's messages may begin with a line about the circumstances, which is skipped.
+    """
     lines = [line for line in str(error).splitlines() if line and "(raised as a result of" not in line]
     return next(iter(lines), type(error).__name__)

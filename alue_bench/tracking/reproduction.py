@@ -1,4 +1,4 @@
-"""The command that repeats a recorded run: its task, model, strategy, seeds and hyper-parameters."""
+"""The options of the command that repeats a recorded run: task, model, strategy, seeds and hyper-parameters."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import HyperParameters
 
 COLUMNS = ("epochs", "batch_size", "lr", "max_length")
-"""The hyper-parameters that are columns of a frame of results; the others are in its column `other_hyper`."""
+"""The hyper-parameters that have their own columns in `Results.frame`. All others are in the column `other_hyper`."""
 
 
 def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, object]:
-    """Return the options of `alue-bench run` that repeat a recorded run with the data on this machine.
+    """Return the options with which `alue-bench run` repeats a recorded run on this machine.
 
     Limits on the number of examples are left out, since they are meant for quick trials only. Device and number format
-    are left out because they depend on the machine. A fold of a cross-validation cannot be repeated alone.
+    are left out because they depend on the machine. The options never select a fold of a cross-validation, since a
+    single fold cannot be run alone.
 
     Args:
         run: A row of `Results.frame`.
-        registry: The declarations of the installed plugins, which name models.
+        registry: The declarations of the installed plugins, which contain the names of models.
     """
     options: dict[str, object] = {
         **task_options(run),
@@ -42,7 +43,7 @@ def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, obj
 
 
 def task_options(run: Mapping[Hashable, Any]) -> dict[str, object]:
-    """Return the options of `alue-bench run` that select a recorded run's task, by name or by its file.
+    """Return the options of `alue-bench run` that select a recorded run's task, by its name or its file.
 
     Args:
         run: A row of `Results.frame`.
@@ -58,9 +59,11 @@ def task_options(run: Mapping[Hashable, Any]) -> dict[str, object]:
 
 
 def model_reference(run: Mapping[Hashable, Any], registry: Registry) -> str:
-    """Return the --model value of a recorded run: the model's name if a plugin declares it, else its folder or hub id.
+    """Return the value of the option --model for a recorded run's model.
 
-    Older versions of alue-bench did not record the folder or hub id. For their runs the name is returned.
+    It is the model's name if a plugin declares this model, otherwise the folder or hub id of its checkpoint.
+
+    Older versions of alue-bench did not record the folder or hub id. For their runs the name is returned in any case.
     """
     name = str(run["model"])
     recorded = run.get("model_checkpoint")
@@ -70,7 +73,7 @@ def model_reference(run: Mapping[Hashable, Any], registry: Registry) -> str:
 
 
 def _others(run: Mapping[Hashable, Any]) -> dict[str, Any]:
-    """Return the hyper-parameters in the JSON text of column `other_hyper`; none if it is missing or unreadable."""
+    """Return the hyper-parameters in the JSON text of the column `other_hyper`; none if it is missing or unreadable."""
     recorded = run.get("other_hyper")
     try:
         others = json.loads(recorded) if isinstance(recorded, str) else {}

@@ -1,8 +1,8 @@
 """Retries of calls to a database that fail because the database is busy.
 
-sqlite lets one process write at a time. Other processes wait, up to sqlite's busy time-out. But if two transactions
-that have read want to write at the same time, sqlite refuses one of them at once. MLflow raises an error in both cases.
-The transaction was rolled back, so that a retry is safe.
+sqlite lets only one process write at a time. Other processes wait, and fail after a time-out. If two transactions have
+read data and both want to write, sqlite refuses one of them without waiting. In both cases MLflow raises an error. The
+failed transaction has been rolled back, so that the call can safely be repeated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 BUSY = ("database is locked", "database table is locked", "deadlock detected", "could not serialize access")
-"""Parts of the error messages of databases that are busy."""
+"""Parts of the error messages by which databases say that they are busy."""
 
 PATIENCE_S = 60.0
 """The seconds after which a call is no longer retried."""
@@ -26,7 +26,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 2.0
 
 
 def patient(client: MlflowClient) -> MlflowClient:
-    """Return a wrapper of the client whose methods retry while the database is busy."""
+    """Return a wrapper of an MLflow client whose methods are retried while the database is busy."""
     return cast("MlflowClient", _Patient(client))
 
 
@@ -46,7 +46,7 @@ def patiently(call: Callable[..., Any], *, patience_s: float = PATIENCE_S) -> Ca
 
     Args:
         call: The function to call.
-        patience_s: The seconds after which the error is raised instead.
+        patience_s: The seconds after which the error is raised instead of retrying.
     """
 
     @functools.wraps(call)

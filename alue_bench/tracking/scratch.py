@@ -1,7 +1,7 @@
-"""Temporary folders for files on their way to a store.
+"""Temporary folders for files that are about to be written to an MLflow store.
 
-They lie in the system's folder for temporary files or, if its disk is full, next to the spool (the folder of results
-that the store could not accept yet).
+They are created in the system's folder for temporary files or, if its disk is full, in alue-bench's own folder for data
+that must not be lost.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VARIABLE = "ALUE_BENCH_STATE"
 
 
 def state_folder() -> Path:
-    """Return the folder for data that must not be lost, unlike the contents of the cache."""
+    """Return the folder for data that must not be lost, such as results that are not in the MLflow store yet."""
     given = os.environ.get(VARIABLE)
     return Path(given) if given else platformdirs.user_state_path("alue-bench")
 
@@ -34,8 +34,8 @@ def written_aside(stack: ExitStack, write: Callable[[Path], None]) -> tuple[Path
             `state_folder()`.
 
     Returns:
-        The folder, and a sentence for the user if the folder is not in the system's folder for temporary files
-        (otherwise an empty text).
+        The folder, and a text for the user: a sentence if the folder is not in the system's folder for temporary files,
+        otherwise empty.
 
     Raises:
         StoreUnavailableError: There is no room in either folder.

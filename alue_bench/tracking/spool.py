@@ -1,4 +1,4 @@
-"""The spool, a folder on this machine that keeps results until the store, which was unavailable, accepts them.
+"""The spool, a folder on this machine that keeps results while the MLflow store is unavailable.
 
     STORE/ENTRY/record.json     the values to write (see record.py), and their checksum
     STORE/ENTRY/files/          the run's artifacts
@@ -7,10 +7,11 @@
 
 STORE is a digest of the store's address and the experiment. An entry holds the record of one run. It is written under a
 temporary name, flushed to the disk and renamed, so that it exists either completely or not at all. The entry is removed
-when the store has accepted it. If a process dies after it has sent the entry and before it has removed it, the entry is
-sent again. Its id is a tag of the MLflow run, so that the second attempt finds the run that the first one has created.
+when the store has accepted it. If a process dies after it has sent an entry to the store and before it has removed the
+entry, the entry is sent again. The entry's id is a tag of the MLflow run, so that the second attempt finds the run that
+the first attempt has created.
 
-If the store has accepted a result and only the artifact location cannot be reached, the entry holds only the artifacts.
+If the store has accepted a result, but its artifact location cannot be reached, the entry holds only the artifacts.
 """
 
 from __future__ import annotations
@@ -51,44 +52,46 @@ if TYPE_CHECKING:
 FORMAT = 2
 """The version of the format of `record.json`."""
 SPOOLED = "spool-"
-"""The prefix of the ids of runs for which no MLflow run could be created."""
+"""The prefix of the ids of runs that could not be created in the MLflow store, because it was unavailable."""
 SPOOL_TAG = "spool"
-"""The tag of an MLflow run that holds the id of the spool entry from which the run was written."""
+"""The tag of an MLflow run with the id of the spool entry from which the run was written. (The spool is the folder of
+results that could not be written to the store before.)"""
 MISSING_TAG = "artifacts.missing"
-"""The tag of a run without artifacts in the store. It tells the reason, and where the artifacts are kept."""
+"""The tag of a run whose artifacts could not be written to their location. Its value is the reason, and the place where
+the artifacts are kept."""
 RECORD, FILES, SCRATCH = "record.json", "files", ".scratch-"
 
 
 def spool_folder() -> Path:
-    """Return the folder that holds the spools of all stores."""
+    """Return the folder that contains the spools (folders of results not yet written to MLflow) of all stores."""
     return state_folder() / "spool"
 
 
 def new_run_id() -> str:
-    """Return a new id for a run for which no MLflow run could be created."""
+    """Return a new id for a run that could not be created in the MLflow store, because it was unavailable."""
     return f"{SPOOLED}{uuid4().hex}"
 
 
 @dataclass(frozen=True)
 class SpooledRun:
-    """An entry of the spool: a run whose result is not in its store yet."""
+    """A run whose result, or artifacts, could not be written to the MLflow store yet, and are kept on this machine."""
 
     id: str
     store: str
-    """The store's address, without credentials."""
+    """The MLflow store's address, without credentials."""
     experiment: str
     run_id: str | None
-    """The id of the MLflow run; None if none could be created."""
+    """The id of the MLflow run; None if it could not be created."""
     fingerprint: str | None
-    """The run's fingerprint; None for the run that holds a plan."""
+    """The digest of everything that determines the run's result; None for an MLflow parent run."""
     again: bool
-    """True if the run was repeated on request although a finished run with its fingerprint may exist."""
+    """True if the user asked to execute the run even if an equal run has finished before."""
     opening: Opening
     closing: Closing
     folder: Path
-    """The entry's folder."""
+    """The folder of the entry."""
     artifacts_only: bool = False
-    """True if only the artifacts remain to be written to the store."""
+    """True if only the artifacts remain to be written to the MLflow store."""
 
     @property
     def files(self) -> Path:
@@ -98,23 +101,23 @@ class SpooledRun:
 
 @dataclass(frozen=True)
 class Sent:
-    """The outcome of sending an entry to its store."""
+    """The outcome of the attempt to write a result to the MLflow store that was kept on this machine."""
 
     entry: SpooledRun
     how: Literal["written", "there already", "refused", "without artifacts"]
-    """The outcome. "there already" means that the store has a finished run with the same fingerprint, so that nothing
-    was written. "without artifacts" means that only the artifacts could not be written; they remain in the spool."""
+    """The outcome. "there already" means that nothing was written, since the MLflow store has an equal finished run.
+    "without artifacts" means that everything except the artifacts was written; the artifacts remain on this machine."""
     why: str = ""
-    """The reason of the refusal; or the location to which the artifacts could not be written, and the reason."""
+    """The reason if the entry was refused. If the artifacts could not be written, their location and the reason."""
     problems: tuple[str, ...] = ()
-    """A sentence for each part of the run that the store refused, although the rest was written."""
+    """A sentence for each part of the run that the MLflow store refused while it accepted the rest."""
 
 
 class Spool:
-    """The spool of one store and experiment: a folder of results that could not be written to them yet."""
+    """The spool of one MLflow store and experiment: a folder of results that could not be written to it yet."""
 
     def __init__(self, store: str, experiment: str, folder: Path | None = None) -> None:
-        """Prepare the spool of a store and experiment; no folder is created.
+        """Set the folder of the spool. The folder is not created yet.
 
         Args:
             store: The store's name, as `store_name` returns it.
@@ -136,19 +139,20 @@ class Spool:
         closing: Closing,
         artifacts_only: bool = False,
     ) -> SpooledRun:
-        """Add an entry with the given values and copies of the artifacts.
+        """Add a run to the spool, with the given values and a copy of its artifacts.
 
         Args:
             files: The folder of the artifacts to copy.
-            run_id: The id of the MLflow run; if none could be created, an id from `new_run_id`.
-            fingerprint: The run's fingerprint; None for the run that holds a plan.
-            again: Whether the run was repeated on request although a finished run with its fingerprint may exist.
+            run_id: The id of the MLflow run; if it could not be created, an id from `new_run_id`.
+            fingerprint: The digest of everything that determines the run's result; None for an MLflow parent run.
+            again: Whether the user asked to execute the run even if a finished run has the same fingerprint.
             opening: The values that were known before the run began.
-            closing: The values that the run left at its end.
-            artifacts_only: Whether only the artifacts remain to be written, since the store has the values already.
+            closing: The values that are known at the end of the run.
+            artifacts_only: Whether only the artifacts are to be written to the store later, since it has the values
+                already.
 
         Raises:
-            StoreUnavailableError: The entry cannot be written to the disk either, so that the result would be lost.
+            StoreUnavailableError: The entry cannot be written to the disk, so that the result would be lost.
         """
         known = None if run_id.startswith(SPOOLED) else run_id
         identifier = new_run_id() if known else run_id
@@ -185,19 +189,21 @@ class Spool:
         return _read(target)
 
     def entries(self) -> list[SpooledRun]:
-        """Return all readable entries, the oldest first. Unreadable entries are skipped, and not removed."""
+        """Return all readable entries, the oldest first. Unreadable entries are skipped but not removed."""
         read = [entry for path in self._places() if (entry := _try_read(path)) is not None]
         return sorted(read, key=lambda entry: entry.closing.ended)
 
     def finished(self, fingerprint: str, *, invocation: str | None = None) -> SpooledRun | None:
         """Return the newest entry of a finished run with this fingerprint; None if there is none.
 
-        This is called before every run of a plan. To save time, an entry is parsed only if its text contains the
+        A fingerprint is a digest of everything that determines a run's result.
+
+        This method is called before every run. To save time, an entry is parsed only if its text contains the
         fingerprint.
 
         Args:
             fingerprint: The fingerprint to look for.
-            invocation: The id of the invocation that must have executed the run; None for any invocation.
+            invocation: The id of the invocation (execution of a command) that must have executed the run; None for any.
         """
         mentioned = [path for path in self._places() if _mentions(path, fingerprint)]
         read = [entry for path in mentioned if (entry := _try_read(path)) is not None]
@@ -212,21 +218,22 @@ class Spool:
         return max(matching, key=lambda entry: entry.closing.ended, default=None)
 
     def send(self, connection: Connection, *, artifacts_away: str = "") -> list[Sent]:
-        """Write all entries to the store, and remove the entries that it has accepted.
+        """Write all results that are kept in this folder to the MLflow store, and remove those that it has accepted.
 
         Several processes may call this at the same time.
 
         Args:
             connection: The open store.
-            artifacts_away: The reason why artifacts cannot be written at present; empty if they can. If it is given,
-                artifacts stay in the spool, and entries with nothing but artifacts are skipped. If the artifacts of an
-                entry cannot be written, all later entries are treated in the same way.
+            artifacts_away: The reason why artifacts cannot be written at present; empty if they can. If there is a
+                reason, artifacts stay in the spool, and entries with nothing but artifacts are skipped. The same
+                applies to all later entries as soon as the artifacts of one entry cannot be written.
 
         Returns:
-            The outcome for each entry that was tried.
+            The outcome for each entry that was not skipped.
 
         Raises:
-            Exception: The store stopped answering (an error of MLflow). The entries before this one are written.
+            Exception: The store stopped answering. The error is the one that MLflow raises. Entries before the present
+                one have been written.
         """
         from mlflow.exceptions import MlflowException
 
@@ -272,7 +279,7 @@ class Spool:
             yield
 
     def _sweep(self) -> None:
-        """Remove incomplete entries of dead processes once they are a day old."""
+        """Remove incomplete entries that dead processes left and that are more than a day old."""
         import time
 
         for path in self.folder.glob(f"{SCRATCH}*"):
@@ -284,7 +291,7 @@ class Spool:
 
 
 def all_spools() -> list[Spool]:
-    """Return the spools of all stores and experiments that have entries on this machine."""
+    """Return, for all MLflow stores and experiments, the folders of results that could not be written there yet."""
     spools: dict[tuple[str, str], Spool] = {}
     root = spool_folder()
     for path in sorted(root.glob(f"*/{SPOOLED}*")):
@@ -295,7 +302,7 @@ def all_spools() -> list[Spool]:
 
 
 def damaged_entries() -> list[Path]:
-    """Return the folders of entries that cannot be read, for all stores."""
+    """Return the folders of all results kept on this machine that cannot be read, for all MLflow stores."""
     return [path for path in sorted(spool_folder().glob(f"*/{SPOOLED}*")) if _try_read(path) is None]
 
 
@@ -342,10 +349,11 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
 
 
 def _keep_artifacts(entry: SpooledRun, run_id: str) -> None:
-    """Rewrite an entry whose values are in the store, so that only its artifacts remain to be written.
+    """Rewrite a kept result whose values are now in the MLflow store, so that only its artifacts remain to be written.
 
     Args:
-        entry: The entry. The small artifacts that were known before the run began are added to its folder of artifacts.
+        entry: The kept result. Small artifacts that were known before the run began are added to its folder of
+            artifacts.
         run_id: The id of the MLflow run that has the values.
     """
     write_texts(entry.files, entry.opening.files)
@@ -369,20 +377,20 @@ def _send_artifacts(connection: Connection, entry: SpooledRun, run: Any | None) 
 
 
 def said_of_missing(missing: str, folder: Path) -> str:
-    """Return the note that tells readers of a run why its artifacts are missing, and where they are.
+    """Return the note that tells a run's readers why its artifacts are missing, and where they are kept.
 
     Args:
         missing: The location to which the artifacts could not be written, and the reason.
-        folder: The folder of this machine that keeps the artifacts.
+        folder: The folder on this machine in which the artifacts are kept.
     """
     return f"could not be written to {missing}; kept on {socket.gethostname()} in {folder}"
 
 
 def _known(connection: Connection, entry: SpooledRun) -> Any | None:
-    """Return the MLflow run of an entry; None if the store has none.
+    """Return the MLflow run of a result that is kept on this machine; None if the store has no such run.
 
-    The MLflow run exists if it was created before the store stopped answering, or by an interrupted attempt to send
-    the entry.
+    The MLflow run exists if it was created before the store stopped answering, or by an interrupted attempt to write
+    the result to the store.
     """
     from mlflow.exceptions import MlflowException
 
@@ -440,10 +448,10 @@ def _try_read(folder: Path) -> SpooledRun | None:
 
 
 def _read(folder: Path) -> SpooledRun:
-    """Read an entry from its folder.
+    """Read a result that is kept on this machine from its folder.
 
     Raises:
-        UnavailableError: The entry is missing, damaged or of another format.
+        UnavailableError: The files are missing, damaged or of another format.
     """
     try:
         digest, text, *_ = (folder / RECORD).read_text(encoding="utf-8").split("\n", 2)

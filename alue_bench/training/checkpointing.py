@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 3
-"""The version of the file's content. Increase it when a session's `state_dict` changes."""
+"""The version of the file's content. Increase it with a change of what `TrainingSession.state_dict` returns."""
 SUFFIX = ".safetensors"
 TENSOR = "tensor"
-"""The only key of the JSON object that stands in place of a tensor; its value is the tensor's name in the file."""
+"""The only key of the JSON object that replaces a tensor in the metadata; the value is the tensor's name."""
 
 
 def checkpoint_folder() -> Path:
@@ -80,7 +80,7 @@ class CheckpointFile:
         return time.monotonic() - self._last >= self.every_s
 
     def remove(self) -> None:
-        """Remove the checkpoint file and incomplete ones of this training. Call this when the training is over."""
+        """Remove the checkpoint of this training, complete or not. Call this when the training is over."""
         self._sweep()
         with suppress(OSError):
             self.path.unlink()

@@ -48,7 +48,7 @@ def check_class_weights(given: str, labels: Labels, task: str) -> None:
 
 
 def class_weights(given: str, labels: Labels, targets: np.ndarray[Any, Any]) -> tuple[float, ...] | None:
-    """Return the weight of each label in the loss, in the order of the labels; None for "none".
+    """Return the weight of each label in the loss, in the order of the labels; None if the loss is not weighted.
 
     Args:
         given: The value of `--class-weights`, which `check_class_weights` has accepted.

@@ -1,4 +1,4 @@
-"""The conditions of a training that stay fixed from its first step to its last."""
+"""The settings of a training that stay the same from its first step to its last."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alue_bench.training.device.precision import Device
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The fixed conditions of a training."""
+    """The settings of a training, which stay the same from its first step to its last."""
 
     labels: Labels
     """The label space of the training task; it determines the loss."""
@@ -21,6 +21,6 @@ class TrainingConfig:
     """The seed that determines the order of the training examples and the dropout masks."""
     device: Device
     padding: Padding
-    """The padding token id and the padded side of training and dev batches."""
+    """The padding token id of training and dev batches, and the side on which they are padded."""
     class_weights: tuple[float, ...] | None = None
     """The weight of each label in the loss, in the order of the labels; None if the loss is not weighted."""

@@ -1,4 +1,4 @@
-"""Application of a FreezePlan to a model, and the check that frozen parameters did not change."""
+"""Freezing of a model's parameters according to a FreezePlan, and a check that frozen parameters did not change."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def apply_plan(stack: EncoderStack, plan: FreezePlan) -> None:
 def training_mode(stack: EncoderStack, plan: FreezePlan) -> None:
     """Put the model in training mode and its frozen modules in eval mode.
 
-    So frozen modules use no dropout: if everything below them is frozen too, their output for an example is always the
-    same.
+    Frozen modules then use no dropout. If everything below such a module is frozen too, its output for an example is
+    always the same.
     """
     stack.model.train()
     for module in frozen_modules(stack, plan):
@@ -117,7 +117,7 @@ def check_frozen(stack: EncoderStack, before: Mapping[str, str], plans: Iterable
 
     Args:
         stack: The model after training.
-        before: The digests that `frozen_weights` returned for the initial plan before training.
+        before: The digests that `frozen_weights` returned before training, for the initial plan.
         plans: Every plan that was in effect during the training.
 
     Raises:

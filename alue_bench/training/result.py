@@ -41,11 +41,11 @@ class TrainingResult:
     padded_tokens: int = 0
     """The number of tokens trained on, with padding."""
     micro_batch: int = 0
-    """The number of examples held in memory at a time: the batch size, or less if the memory was too small for it."""
+    """The number of examples in one forward pass: the batch size, or less if the device's memory was too small."""
     recorded_shapes: int = 0
-    """The number of batch shapes for which a step was recorded as a CUDA graph and replayed."""
+    """The number of batch shapes for which a training step was captured as a CUDA graph and replayed."""
     skipped_updates: int = 0
-    """The number of updates left out because a gradient was not finite, as happens in fp16."""
+    """The number of optimiser updates that were skipped because a gradient was not finite, which happens in fp16."""
     curves: list[CurvePoint] = field(default_factory=list)
     dev_scores: list[float] = field(default_factory=list)
     """The dev score of each evaluation; it decides which weights are selected."""
@@ -54,17 +54,17 @@ class TrainingResult:
     dev_logits: list[np.ndarray[Any, Any]] = field(default_factory=list)
     """The dev logits of each evaluation: [examples, outputs], in the split's order."""
     selected: int = 0
-    """The number, from 1, of the evaluation whose weights the model has after the training."""
+    """The number, counted from 1, of the evaluation whose weights the model has after the training."""
     stopped_early: bool = False
     """True if the training stopped before its last step, since the dev score no longer rose."""
     resumed_at: int | None = None
     """The number of steps in the checkpoint from which this process resumed; None if it did not resume."""
     earlier_s: float = 0.0
-    """Wall-clock seconds of earlier, interrupted processes of this training, up to the checkpoint."""
+    """The wall-clock seconds that earlier, interrupted processes spent on this training, up to the checkpoint."""
 
     @property
     def selected_epoch(self) -> float:
-        """The epochs of training, possibly fractional, before the selected weights were evaluated."""
+        """The number of epochs, possibly fractional, after which the selected weights were evaluated."""
         return self.evaluated_at[self.selected - 1] / self.steps_per_epoch
 
     @property

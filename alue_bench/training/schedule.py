@@ -1,4 +1,4 @@
-"""The freeze plans (frozen layers, embeddings, pooler) in effect during a training, which a strategy may change."""
+"""The freeze plans of a training: they say which parts of the model are frozen, and a strategy may change them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class GradientWatch:
-    """Sums over steps of the gradients of the embeddings and of each layer, for strategies that use the sums' norms."""
+    """The gradients of the embeddings and of each layer, summed over steps.
+
+    Adaptive strategies may use the norms of these sums to decide what to freeze.
+    """
 
     def __init__(self, stack: EncoderStack) -> None:
         """Start with empty sums for the model in `stack`."""
@@ -48,7 +51,7 @@ class GradientWatch:
     def take(self) -> BlockNorms:
         """Return the norm of the gradient sum of the embeddings and of each layer, and reset the sums.
 
-        A norm is None if nothing was added since the last call. This waits for the device.
+        A norm is None if no gradient was added since the last call. The call waits until a GPU has finished its work.
         """
         import torch
 
@@ -67,7 +70,7 @@ class Segment:
 
     plan: FreezePlan
     depth: int
-    """The number of lowest layers that were not computed, because their outputs were stored."""
+    """The number of lowest layers whose outputs were taken from a cache and not computed."""
     batches: list[np.ndarray[Any, Any]] = field(default_factory=list)
     """The indices in the train split of the examples of each batch trained on: int64 [batch] each."""
 
@@ -93,13 +96,13 @@ class FreezeSchedule:
     segments: list[Segment] = field(default_factory=list)
     """The periods of training with an unchanged plan so far, the current one last."""
     events: list[FreezeEvent] = field(default_factory=list)
-    """A record for the embeddings and each layer (frozen or not, gradient norm) at the start and at each call of the
+    """The state of the embeddings and of each layer (frozen or not, gradient norm) at the start and at each call of the
     strategy; empty unless the strategy is adaptive."""
     norms: list[BlockNorms] = field(default_factory=list)
     """The gradient norms at each call of the strategy; empty unless the strategy asks for them."""
 
     def __post_init__(self) -> None:
-        """Ask the strategy when it is to be called, and log the initial plan if it is adaptive."""
+        """Ask the strategy when it must be called, and record the initial plan if the strategy is adaptive."""
         self.revisions: Revisions | None = self.strategy.revisions() if self.strategy else None
         self.watch = GradientWatch(self.stack) if self.revisions and self.revisions.gradient_norms else None
         if self.revisions:
@@ -111,7 +114,11 @@ class FreezeSchedule:
         return self.revisions is not None
 
     def begin_segment(self, depth: int) -> None:
-        """Begin a segment with the current plan, in which the outputs of the lowest `depth` layers are stored."""
+        """Begin a segment, that is, a period of training with an unchanged freeze plan.
+
+        Args:
+            depth: The number of lowest layers whose outputs are taken from a cache in this segment.
+        """
         self.segments.append(Segment(self.plan, depth))
 
     def trained_on(self, indices: Any) -> None:
@@ -131,7 +138,7 @@ class FreezeSchedule:
         return any(step == math.ceil(part * steps / times) for part in range(1, times + 1))
 
     def ask(self, *, epoch: int, epochs: int, step: int, steps: int, dev_scores: list[float]) -> bool:
-        """Replace the plan by the one that `Strategy.revise` returns, and return whether it differs from the last one.
+        """Replace the plan by the one that `Strategy.revise` returns, and return whether the plan has changed.
 
         The new plan is not applied to the model; see `apply_plan`.
 
@@ -143,7 +150,7 @@ class FreezeSchedule:
             dev_scores: The dev score at the end of each epoch that has ended.
 
         Raises:
-            TrainingError: The returned plan is invalid, or `Strategy.revisions` excludes it.
+            TrainingError: The returned plan is invalid, or contradicts the declaration in `Strategy.revisions`.
         """
         assert self.strategy is not None
         if self.watch is not None:
@@ -198,7 +205,7 @@ class FreezeSchedule:
             self.watch.sums = {parameter: value.to(parameter.device) for parameter, value in sums.items()}
 
     def _check(self, revised: object) -> None:
-        """Raise TrainingError if the strategy returned an invalid plan, or one that its `revisions()` excludes."""
+        """Raise TrainingError if the strategy returned an invalid plan, or one that contradicts its `revisions()`."""
         assert self.strategy is not None
         assert self.revisions is not None
         said = f"strategy {self.strategy.name!r}: revise returned"
@@ -236,7 +243,7 @@ def _plan_from_json(content: Mapping[str, Any], like: FreezePlan) -> FreezePlan:
 
 
 def _batches(indices: np.ndarray[Any, Any], sizes: list[int]) -> list[np.ndarray[Any, Any]]:
-    """Split the concatenated example indices of a segment into its batches, which have these sizes."""
+    """Split the concatenated example indices of a segment into batches of these sizes."""
     import numpy as np
 
     return np.split(indices, np.cumsum(sizes)[:-1]) if sizes else []

@@ -29,14 +29,18 @@ def evaluation_points(steps: int, every: float) -> list[int]:
 
 
 class Selection:
-    """The evaluation whose weights are selected so far, with a copy of these weights if later steps may change them."""
+    """The choice of a training's final weights among those that were evaluated on the dev split.
+
+    Holds the number of the evaluation chosen so far, and a copy of the weights at that evaluation if later steps may
+    change them. Also decides when training stops early.
+    """
 
     def __init__(self, select: Literal["best", "last"], patience: int, *, copy_all: bool) -> None:
-        """Start without any evaluation.
+        """Start before the first evaluation.
 
         Args:
-            select: The evaluation to select: "best" for the highest dev score (the earliest of equal ones), "last" for
-                the last evaluation.
+            select: The evaluation whose weights are chosen: "best" for the highest dev score (the earliest if several
+                are equal), "last" for the last evaluation.
             patience: The number of evaluations in a row without a better score after which the training stops; 0 for
                 no early stopping.
             copy_all: Whether to copy all weights, because weights that are frozen now may train later. False copies
@@ -46,7 +50,7 @@ class Selection:
         self.offered = 0
         """The number of evaluations so far."""
         self.selected = 0
-        """The number of the selected evaluation, counted from 1; 0 before the first evaluation."""
+        """The number, counted from 1, of the evaluation whose weights are chosen; 0 before the first evaluation."""
         self._best, self._best_at = -math.inf, 0
         self._weights: dict[str, Tensor] = {}
 
@@ -56,12 +60,12 @@ class Selection:
         return 0 < self._patience <= self.offered - self._best_at
 
     def offer(self, score: float, model: nn.Module, *, is_last: bool) -> None:
-        """Count an evaluation, and select it if it is the best so far (or always, if the last one is to be selected).
+        """Count an evaluation. Choose its weights if it is the best so far, or always if the last weights are wanted.
 
         Args:
             score: The dev score. A NaN (for example, the correlation of constant predictions) is never better than
                 a finite score.
-            model: The model that was evaluated. Its weights are copied if they are selected and may change later.
+            model: The model that was evaluated. Its weights are copied if they are chosen and may change later.
             is_last: Whether this is the end of the last epoch, so that the weights will not change any more.
         """
         self.offered += 1
@@ -80,7 +84,7 @@ class Selection:
             }
 
     def restore(self, model: nn.Module) -> bool:
-        """Copy the selected weights into the model; return False if nothing had to be copied."""
+        """Put the chosen weights into the model; return False if the model had them already."""
         import torch
 
         with torch.no_grad():
@@ -90,12 +94,12 @@ class Selection:
         return bool(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of evaluations, the selected and the best one, the best score, and the selected weights."""
+        """Return the state for a checkpoint: the chosen and the best evaluation, and the copy of the chosen weights."""
         counted = {"offered": self.offered, "selected": self.selected, "best": self._best, "best_at": self._best_at}
         return {**counted, "weights": self._weights}
 
     def load_state_dict(self, state: Mapping[str, Any], device: str) -> None:
-        """Restore the state that `state_dict` returned, and put the copied weights on this device."""
+        """Restore the state that `state_dict` returned, and move the copy of the weights to this device."""
         self.offered, self.selected = state["offered"], state["selected"]
         self._best, self._best_at = state["best"], state["best_at"]
         self._weights = {name: value.to(device) for name, value in state["weights"].items()}

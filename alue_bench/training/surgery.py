@@ -1,4 +1,4 @@
-"""Changes to a loaded model before it trains: dropping layers and inserting adapters."""
+"""Changes to a loaded model before its training: removing layers and inserting adapters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model_in_outline(config: Any, outline: Outline, labels: Labels = BINARY) -> 
 
 
 def operate(stack: EncoderStack, kept_layers: tuple[int, ...] | None, adapter: Adapter | None) -> EncoderStack:
-    """Drop layers from a model and insert an adapter, in place.
+    """Remove layers from a model and insert an adapter, in place.
 
     Args:
         stack: The model, which may be on the meta device.

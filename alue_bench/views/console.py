@@ -1,4 +1,4 @@
-"""The consoles through which all commands print. They show every text literally.
+"""The consoles (output objects of the package rich) through which all commands print. They show every text literally.
 
 By default, rich interprets markup in square brackets and emoji names between colons, colours numbers and paths, and
 breaks long lines. Titles, labels, folder names and error messages come from users and plugins and must not be
@@ -33,22 +33,27 @@ class PlainConsole(Console):
     """A console that shows every text literally."""
 
     def __init__(self, *, width: int | None = None, **options: Any) -> None:
-        """Create a console. `width` is in characters (None for the terminal's); `options` are those of rich."""
+        """Create a console.
+
+        Args:
+            width: The width in characters; None for the terminal's width.
+            **options: Further arguments of `rich.console.Console`.
+        """
         super().__init__(width=width, markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
         if width is None and "COLUMNS" not in os.environ and not self.is_terminal:
             self.width = LOG_WIDTH
 
     @property
     def is_live(self) -> bool:
-        """A flag: printed output can be updated in place, like a progress bar, as on a terminal or in a notebook."""
+        """True if printed output can be updated in place, like a progress bar: on a terminal and in a notebook."""
         return (self.is_terminal or self.is_jupyter) and not self.quiet
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return the text of a line, a cell or a title, with control characters made visible."""
+        """Convert the text of a line, a table entry or a title for rich, with control characters made visible."""
         return super().render_str(visible(text), **options)
 
     def on_broken_pipe(self) -> NoReturn:
-        """Raise BrokenPipeError, which `main` handles, instead of ending the process as rich does."""
+        """Raise BrokenPipeError, which the command line's `main` handles, whereas rich would end the process."""
         raise BrokenPipeError
 
 
@@ -60,7 +65,7 @@ class PlainColumn(TextColumn):
         super().__init__(template, markup=False)
 
     def render(self, task: Task) -> Text:
-        """Return the column's text for a task of the progress bar."""
+        """Return the text that the column shows for a task, that is, for one bar of the display."""
         return styled(self.text_format.format(task=task))
 
 
@@ -75,20 +80,20 @@ def remarks() -> PlainConsole:
 
 
 def silent() -> PlainConsole:
-    """Return a console that prints nothing."""
+    """Return a console whose `print` prints nothing."""
     return PlainConsole(quiet=True)
 
 
 def styled(text: str, style: str = "") -> Text:
-    """Return a text that is shown literally, in a style of rich such as "bold red"."""
+    """Return a rich text in a style such as "bold red". Markup in it is not interpreted."""
     return Text(visible(text), style=style)
 
 
 def print_document(value: object) -> None:
-    """Print a value as JSON on stdout; characters that stdout's encoding lacks become JSON escapes."""
+    """Print a value as JSON on stdout, with JSON escapes if stdout's encoding cannot represent all characters."""
     print_exactly(json.dumps(value, ensure_ascii=not takes_any_letter(), indent=2) + "\n")
 
 
 def print_exactly(text: str) -> None:
-    """Print a text for programs on stdout, unchanged."""
+    """Print a text unchanged on stdout, such as CSV for another program."""
     write_exactly(text)

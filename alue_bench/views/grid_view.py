@@ -1,4 +1,7 @@
-"""The terminal view of a grid of frozen layers, during a sweep and at its end."""
+"""The terminal view of a sweep's grid, during the sweep and at its end.
+
+A grid is a table of results by the number of frozen bottom layers and the number of frozen top layers.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,16 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MEASURES = (grid.DEV, grid.TEST, grid.SECONDS, grid.FLOPS, grid.TRIVIAL, grid.TRIVIAL_ERROR)
-"""The metrics that the evaluation of a grid needs."""
+"""The names of the recorded metrics that the functions of `alue_bench.reporting.grid` need."""
 WAITING, RUNNING, FAILED = "·", "▶", "✗"
-"""The marks of grid cells without a score."""
+"""The marks that stand for a run without a score in the table of results: not started, running, failed."""
 
 
 def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """Return the outcomes as a table for `alue_bench.reporting.grid`. Failed runs have no score."""
+    """Return the outcomes of runs as a table that the functions of `alue_bench.reporting.grid` accept.
+
+    Each run has one row. Failed runs have no score.
+    """
     import pandas as pd
 
     rows = [
@@ -54,15 +60,21 @@ def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 
 
 def grid_progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | GridProgress:
-    """Return the display of a sweep's progress: a live grid on a terminal or in a notebook, otherwise plain lines."""
+    """Return the display of a sweep's progress.
+
+    It is a grid that is updated in place on a terminal or in a notebook, otherwise one printed line after the other.
+    """
     return GridProgress(plan, console) if console.is_live else PlainProgress(plan, console)
 
 
 class GridProgress(LiveProgress):
-    """A display of the current grid with the scores so far, above a progress bar of the whole sweep."""
+    """A display of a sweep's progress: the grid of the current run with the scores so far, above a progress bar.
+
+    A grid shows scores by the numbers of frozen bottom and top layers. The bar covers the whole sweep.
+    """
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
-        """Prepare an empty grid for each task, model and combination of varied hyper-parameters in the plan."""
+        """Prepare an empty grid for each task, model and combination of varied hyper-parameters in the list of runs."""
         super().__init__(plan, console)
         self._cells: dict[tuple[str, ...], dict[Cell, list[str | float]]] = {}
         for planned in plan.runs:
@@ -73,7 +85,7 @@ class GridProgress(LiveProgress):
         self._now: set[Cell] = set()
 
     def above(self) -> RenderableType | None:
-        """Return the current grid; None if the current run belongs to no grid."""
+        """Return the table of scores to which the current run belongs; None if the run belongs to no grid."""
         cells = self._cells.get(self._at) if self._at else None
         if not cells or self._at is None:
             return None
@@ -81,7 +93,7 @@ class GridProgress(LiveProgress):
         return _drawn(title, {cell: self._shown(cell, values) for cell, values in cells.items()})
 
     def started(self, planned: PlannedRun) -> None:
-        """Mark a run's cell as running, and show the grid of the cell."""
+        """Mark a run as running in the table of scores, and show this table."""
         self._at = self._grid_of(planned)
         cell = cell_of(planned.spec.strategy)
         if cell is not None:
@@ -89,7 +101,7 @@ class GridProgress(LiveProgress):
         super().started(planned)
 
     def ended(self, outcome: Outcome) -> None:
-        """Write a run's score into its cell."""
+        """Write the score of a run that has ended into the table of scores."""
         cell = cell_of(outcome.spec.strategy)
         if cell is not None:
             self._now.discard(cell)
@@ -100,7 +112,7 @@ class GridProgress(LiveProgress):
         super().ended(outcome)
 
     def _grid_of(self, planned: PlannedRun) -> tuple[str, ...]:
-        """Return the key of the grid of a run: its task, its model and the values of varied hyper-parameters."""
+        """Return the key of a run's grid: the task, the model and the values of hyper-parameters that vary."""
         settings = variation.describe(variation.settings_of(planned.spec.hyper, self._varied))
         return tuple(filter(None, (planned.spec.task, planned.spec.model, settings)))
 
@@ -114,7 +126,12 @@ class GridProgress(LiveProgress):
 
 
 def grid_result(group: grid.Group, recommendation: grid.Recommendation | None) -> RenderableType:
-    """Return the view of a finished grid: scores and times, the Pareto front and the recommendation."""
+    """Return the view of a finished grid: scores and times, the Pareto front and the recommendation.
+
+    Args:
+        group: The grid, that is, the results of one task and model with the same hyper-parameters.
+        recommendation: The recommended freezing setting; None if there is none.
+    """
     placed = group.cells[group.cells["bottom"].notna()]
     parts: list[RenderableType] = []
     for title, column in ((f"{group.metric}, test", "test_score"), ("training time in seconds", "train_s")):
@@ -148,7 +165,7 @@ def _front(group: grid.Group) -> RenderableType:
 
 
 def _drawn(title: str, cells: dict[Cell, Text]) -> RenderableType:
-    """Return a grid as a table: more frozen bottom layers upwards, more frozen top layers to the right."""
+    """Return a grid as a table, with more frozen bottom layers upwards and more frozen top layers to the right."""
     tops = sorted({top for _, top in cells})
     table = Table(box=None, padding=(0, 1), show_edge=False)
     table.add_column("bottom↑ top→", justify="right", style="dim")

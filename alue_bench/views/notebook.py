@@ -25,26 +25,26 @@ class Shown(ABC):
 
     @abstractmethod
     def view(self) -> RenderableType:
-        """Return the view of the result."""
+        """Return the result as an object that rich can print, such as a table."""
 
     def __repr__(self) -> str:
-        """Return the view as text."""
+        """Return the result as plain text."""
         return as_text(self.view())
 
     def _repr_html_(self) -> str:
-        """Return the view as HTML; Jupyter calls this method."""
+        """Return the result as HTML. Jupyter calls this method."""
         return as_html(self.view())
 
 
 def as_text(view: RenderableType) -> str:
-    """Return a view as plain text."""
+    """Return the plain text that rich would print for a table or another object."""
     written = io.StringIO()
     PlainConsole(file=written, width=LOG_WIDTH, force_terminal=False, force_jupyter=False).print(view)
     return written.getvalue().rstrip("\n")
 
 
 def as_html(view: RenderableType) -> str:
-    """Return a view as HTML with its colours; every text in it is escaped."""
+    """Return the HTML, with colours, for an object that rich can print. Every text in it is escaped."""
     options = {"force_terminal": True, "color_system": "truecolor", "force_jupyter": False, "record": True}
     console = PlainConsole(file=io.StringIO(), width=LOG_WIDTH, **options)
     console.print(view)
@@ -52,7 +52,10 @@ def as_html(view: RenderableType) -> str:
 
 
 def without_widget_warning() -> None:
-    """Import tqdm early, to suppress its warning that ipywidgets is missing. Other libraries use it for downloads."""
+    """Import tqdm, and suppress its warning that ipywidgets is missing.
+
+    Later imports by other libraries, which show downloads with tqdm, then give no warning.
+    """
     with suppress(ImportError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import tqdm.auto  # noqa: F401
@@ -68,13 +71,13 @@ class Bars(Progress):
     above: Callable[[], RenderableType | None] = staticmethod(lambda: None)
 
     def __init__(self, *columns: Any, console: PlainConsole) -> None:
-        """Create bars with these columns of rich on a console."""
+        """Create progress bars on a console, with columns as for `rich.progress.Progress`."""
         self._cell: Any = None
         """The output of the notebook's cell that holds the bars; None before the start and in a terminal."""
         super().__init__(*columns, console=console, auto_refresh=not console.is_jupyter)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Yield the view above the bars, if there is one, and the bars."""
+        """Yield the objects to draw: the view above the bars, if there is one, and the bars."""
         view = self.above()
         if view is not None:
             yield view
@@ -106,5 +109,8 @@ class Bars(Progress):
             self._cell.update(HTML(as_html(self.get_renderable())))
 
     def update(self, *bar: Any, **changes: Any) -> None:
-        """Change a bar. In a notebook, where no thread refreshes the bars, also draw it again."""
+        """Change the state of a bar, with the arguments of `rich.progress.Progress.update`.
+
+        In a notebook, no thread redraws the bars regularly, so that this method does.
+        """
         super().update(*bar, **{**changes, "refresh": self.console.is_jupyter})

@@ -1,4 +1,7 @@
-"""The progress of a plan on stderr: a live bar on a terminal and in a notebook, plain lines elsewhere."""
+"""The progress of a plan (a command's list of runs) on stderr.
+
+It is a bar that is updated in place on a terminal and in a notebook, and printed lines elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,19 @@ from alue_bench.views.notebook import Bars
 
 
 def progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | LiveProgress:
-    """Return the display of a plan's progress: a live bar on a terminal or in a notebook, otherwise plain lines."""
+    """Return the display of the progress of a plan, that is, a list of runs to execute.
+
+    It is a bar that is updated in place on a terminal or in a notebook, otherwise one printed line after the other.
+    """
     return LiveProgress(plan, console) if console.is_live else PlainProgress(plan, console)
 
 
 def describe(outcome: Outcome, varied: Sequence[str] = ()) -> str:
-    """Return one line that describes the outcome of a run.
+    """Return one line of text that describes the outcome of a run.
 
     Args:
         outcome: The run's outcome.
-        varied: The hyper-parameters that vary in the plan, whose values the line shows.
+        varied: The hyper-parameters that vary between runs, whose values the line shows.
     """
     label = labelled(outcome.spec, varied)
     if outcome.status == "failed":
@@ -40,7 +46,10 @@ def describe(outcome: Outcome, varied: Sequence[str] = ()) -> str:
 
 
 class _RunNumbers:
-    """A counter that numbers runs in the order in which they start, such as "3/10". A run keeps its number."""
+    """A counter that numbers runs in the order in which they start, such as "3/10" for the third run of ten.
+
+    A run keeps its number when it is asked for again.
+    """
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -51,10 +60,10 @@ class _RunNumbers:
 
 
 class PlainProgress:
-    """An observer that prints a line when a run starts and when it ends, for logs and pipes."""
+    """An observer of runs that prints a line when a run starts and when a run ends, for logs and pipes."""
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
-        """Create the observer of a plan, which prints on a console."""
+        """Create an observer of planned runs, which prints on the given console."""
         self._console, self._numbers = console, _RunNumbers(len(plan.runs))
         self._varied = varied_by_specs(run.spec for run in plan.runs)
 
@@ -87,12 +96,15 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """An observer with a progress bar over the whole plan, weighted by the runs' forecast costs."""
+    """An observer of runs that shows one progress bar for all planned runs.
+
+    Each run moves the bar in proportion to its expected cost.
+    """
 
     REFRESH_S = 0.2
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
-        """Create the observer of a plan. The bar appears when the context is entered."""
+        """Create an observer of planned runs. The bar appears when the observer is entered as a context manager."""
         self._progress = Bars(
             PlainColumn("{task.description}"),
             BarColumn(),
@@ -130,7 +142,7 @@ class LiveProgress:
         self._progress.update(self._bar, description=label)
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
-        """Move the bar by a run's progress."""
+        """Move the bar according to the steps that a run has done."""
         # The last tenth is left for scoring and recording.
         self._under_way[planned.spec.fingerprint] = 0.9 * planned.cost * done / total
         now = time.monotonic()

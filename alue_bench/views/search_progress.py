@@ -1,4 +1,8 @@
-"""The progress of a search on stderr: a bar over the budget on a terminal and in a notebook, plain lines elsewhere."""
+"""The progress of a search for the cheapest freezing setting, on stderr.
+
+It is a bar that shows the share of the budget that is spent, on a terminal and in a notebook, and printed lines
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +25,19 @@ if TYPE_CHECKING:
 
 
 class SearchProgress:
-    """An observer that shows the next runs of searches, their progress, and the searches' decision after each run.
+    """An observer of searches that shows their next runs, the runs' progress, and the decision after each run.
 
-    The context is entered once for the whole search, and again for each plan that is executed during the search.
+    A search chooses its runs one after the other, to find the cheapest freezing setting for a task and model. A plan is
+    a list of runs to execute.
+
+    The observer is a context manager. It is entered once for all searches together, and again for each plan that is
+    executed meanwhile.
     """
 
     REFRESH_S = 0.2
 
     def __init__(self, console: PlainConsole) -> None:
-        """Create the observer. The bar appears when the context is entered."""
+        """Create the observer. The bar appears when the observer is entered as a context manager."""
         self._console = console
         self._bar = (
             Bars(
@@ -47,14 +55,14 @@ class SearchProgress:
         self._budget = 0.0
         """The budget in FLOPs of all searches together."""
         self._spent: dict[str, float] = {}
-        """The FLOPs spent by each search."""
+        """The FLOPs that each search has spent so far, by the search's name."""
         self._costs: dict[str, float] = {}
-        """The FLOPs of this round's runs, by fingerprint."""
+        """The FLOPs of each run that is now being executed or waits for it, by the run's fingerprint (identifier)."""
         self._parts: dict[str, float] = {}
-        """The finished share of each run that is under way, by fingerprint."""
+        """The share of its steps that each unfinished run has done, by the run's fingerprint (identifier)."""
 
     def __enter__(self) -> SearchProgress:
-        """Show the bar on the first entry."""
+        """Show the bar, if this is the first of several nested entries."""
         self._entered += 1
         if self._bar and self._entered == 1:
             self._bar.start()
@@ -63,18 +71,18 @@ class SearchProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the bar on the last exit."""
+        """Stop the bar, if this is the exit from the outermost of several nested entries."""
         self._entered -= 1
         if self._bar and self._entered == 0:
             self._bar.stop()
 
     def follow(self, searches: Sequence[SearchState]) -> None:
-        """Set the searches to show, before their first run. They proceed at the same time."""
+        """Set the searches to show, before their first run. These searches proceed at the same time."""
         self._spent = dict.fromkeys(map(_name, searches), 0.0)
         self._budget = sum(search.question.budget * search.grid.full_flops for search in searches)
 
     def begin(self, asked: Sequence[Asked]) -> None:
-        """Show the runs of a round before they are executed."""
+        """Show the runs that the searches have asked for, before they are executed."""
         self._costs = {one.planned.spec.fingerprint: one.step.cost * one.search.grid.full_flops for one in asked}
         self._parts.clear()
         one = asked[0]
@@ -86,7 +94,7 @@ class SearchProgress:
             )
 
     def settle(self, asked: Asked, decision: Decision) -> None:
-        """Show the cost so far and the candidate's loss after a run.
+        """Show, after a run, the cost so far and the loss of score of the freezing setting that was run.
 
         Args:
             asked: The run that ended, with its search.
@@ -108,7 +116,7 @@ class SearchProgress:
         """Do nothing, since `begin` has already shown the run."""
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
-        """Move the bar by a run's progress."""
+        """Move the bar according to the steps that a run has done."""
         self._parts[planned.spec.fingerprint] = done / total
         now = time.monotonic()
         if now - self._last >= self.REFRESH_S:
@@ -124,7 +132,7 @@ class SearchProgress:
         self._print(f"warning: {message}")
 
     def _show(self, description: str | None = None) -> None:
-        """Set the bar to the cost so far: finished runs, and the finished shares of running ones."""
+        """Set the bar to the cost so far: that of finished runs, and for unfinished runs the share that is done."""
         if self._bar is not None and self._task is not None:
             under_way = sum(self._costs.get(fingerprint, 0.0) * part for fingerprint, part in self._parts.items())
             self._bar.update(

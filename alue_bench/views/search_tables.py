@@ -1,4 +1,8 @@
-"""The terminal views of a search: its settings before the runs, and its candidates and answer after them."""
+"""The terminal views of a search for the cheapest freezing setting that keeps the score.
+
+One view is shown before the runs: what is searched. The other is shown after them: the freezing settings that were run,
+and the result.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,10 @@ WHY = {
 
 
 def question_view(plan: Plan, searches: Sequence[SearchState]) -> RenderableType:
-    """Return the view before the runs: the plan, and for each task and model the number of settings and the budget."""
+    """Return the view that is shown before the runs of searches.
+
+    It has the first runs, and for each task and model the number of freezing settings to choose from, and the budget.
+    """
     lines: list[RenderableType] = [
         plan_view(plan),
         styled("The search begins with this run. It chooses the other runs from the results."),
@@ -50,7 +57,10 @@ def question_view(plan: Plan, searches: Sequence[SearchState]) -> RenderableType
 
 
 def search_view(search: SearchState, decision: Decision) -> RenderableType:
-    """Return the view after the runs: a row for each setting that ran, the most expensive first, then the answer."""
+    """Return the view that is shown after the runs of a search.
+
+    It has a row for each freezing setting that was run, the most expensive first, and then the setting that was found.
+    """
     table = Table(
         title=f"Search {search.task}/{search.model}: {search.metric} on dev", title_justify="left", title_style="bold"
     )

@@ -18,10 +18,16 @@ STDOUT, STDERR = 1, 2
 
 
 class KeptOutput(io.TextIOBase):
-    """A replacement for `sys.stdout` that sends prints to standard error and documents to the real standard output."""
+    """A replacement for `sys.stdout` that sends prints to standard error.
+
+    Only a command's document, such as JSON, is written to the real standard output.
+    """
 
     def __init__(self, real: TextIO) -> None:
-        """Replace the stream `real`. If it writes to file descriptor 1, redirect the descriptor to standard error."""
+        """Prepare to replace `real`, the real standard output.
+
+        If `real` writes to file descriptor 1, the descriptor is redirected to standard error.
+        """
         self.real = real
         self._descriptor: int | None = None
         if _descriptor_of(real) == STDOUT:  # in tests and notebooks, sys.stdout is another object
@@ -55,7 +61,7 @@ class KeptOutput(io.TextIOBase):
         return sys.stderr.encoding
 
     def write_document(self, text: str) -> None:
-        """Write a text to the real standard output completely, so that nothing stays in a buffer."""
+        """Write a text to the real standard output and flush it."""
         if self._descriptor is None:
             self.real.write(text)
             self.real.flush()
@@ -65,7 +71,7 @@ class KeptOutput(io.TextIOBase):
             left = left[os.write(self._descriptor, left) :]
 
     def give_back(self) -> None:
-        """Make file descriptor 1 the real standard output again."""
+        """Undo the redirection of file descriptor 1, so that it is the real standard output again."""
         self.real.flush()  # texts that were printed through the real object itself still go to standard error
         if self._descriptor is not None:
             os.dup2(self._descriptor, STDOUT)
@@ -74,10 +80,10 @@ class KeptOutput(io.TextIOBase):
 
 
 def keep_for_documents(wanted: bool) -> None:
-    """Reserve standard output for documents from now on, if `wanted`.
+    """If `wanted`, reserve standard output for the command's document, such as JSON, from now on.
 
-    The reservation lasts until the process ends, because a plugin may still print when the interpreter exits, and that
-    text must not follow the document.
+    Prints then go to standard error until the process ends. A plugin may print even when the interpreter exits, and
+    this text must not follow the document.
     """
     if wanted and not isinstance(sys.stdout, KeptOutput):
         sys.stdout = KeptOutput(sys.stdout)
@@ -85,9 +91,10 @@ def keep_for_documents(wanted: bool) -> None:
 
 @contextmanager
 def prints_to_stderr() -> Iterator[None]:
-    """Redirect prints to standard error within the context.
+    """Redirect prints from standard output to standard error within the context.
 
-    Plugins are loaded within this context, because their code runs before the command is known.
+    Plugins are loaded within this context: they may print, and it is not known yet if the command writes a document,
+    such as JSON, to standard output.
     """
     real, kept = sys.stdout, KeptOutput(sys.stdout)
     sys.stdout = kept
@@ -99,7 +106,10 @@ def prints_to_stderr() -> Iterator[None]:
 
 
 def write_exactly(text: str) -> None:
-    """Write a text unchanged to standard output, even while it is reserved for documents."""
+    """Write a text unchanged to the real standard output, even if prints are being redirected to standard error.
+
+    Prints are redirected while standard output is reserved for a command's document, such as JSON.
+    """
     if isinstance(sys.stdout, KeptOutput):
         sys.stdout.write_document(text)
     else:

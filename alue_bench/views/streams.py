@@ -1,4 +1,4 @@
-"""The two output streams of `run`, `sweep` and `search`: one for progress and remarks, one for results."""
+"""The two output streams of the commands `run`, `sweep` and `search`: progress and remarks, and results."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from alue_bench.views.console import PlainConsole, print_document, remarks, resu
 
 @dataclass(frozen=True)
 class Streams:
-    """The consoles of one call: progress and remarks go to stderr (`talk`), the result to stdout (`show`).
+    """The two consoles of one call: `talk` prints progress and remarks on stderr, `show` prints the result on stdout.
 
-    With --json, stdout holds nothing but the document.
+    With the option --json, nothing but a JSON document is printed on stdout.
     """
 
     talk: PlainConsole
@@ -26,16 +26,16 @@ class Streams:
 
     @classmethod
     def of_command(cls, *, as_json: bool) -> Streams:
-        """Return the streams of a command in a terminal."""
+        """Return the streams for a command that is called from a shell."""
         return cls(remarks(), results(), as_json=as_json)
 
     @classmethod
     def of_call(cls, *, quiet: bool) -> Streams:
-        """Return the streams of a call from Python. They print nothing if `quiet`."""
+        """Return the streams for a call from Python. They print nothing if `quiet` is True."""
         return cls(silent(), silent()) if quiet else cls(remarks(), results())
 
     def warn_of_plugins(self, registry: Registry) -> None:
-        """Warn of each plugin that could not be loaded."""
+        """Print a warning for each plugin that could not be loaded."""
         for report in registry.failures():
             self.talk.print(f"warning: plugin {report.origin} failed: {report.problems[0]}", style="yellow")
 
@@ -44,10 +44,10 @@ class Streams:
         self.talk.print(f"warning: {redact(message)}", style="yellow")
 
     def result(self, view: RenderableType) -> None:
-        """Show a result to people: on stdout, or with --json on stderr."""
+        """Print a result for people: on stdout, or on stderr with the option --json."""
         (self.talk if self.as_json else self.show).print(view)
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """Print the document on stdout if `--json` was given. Passwords are removed from it."""
+        """Print a JSON document on stdout if the option --json was given. Passwords are removed first."""
         if self.as_json:
             print_document(redacted(dict(document)))

@@ -1,4 +1,4 @@
-"""The views of plans and results, for terminals and notebooks."""
+"""The views of plans (lists of runs to execute) and of results, for terminals and notebooks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ SAMPLE_NOTE = (
 
 
 def plan_view(plan: Plan) -> RenderableType:
-    """Return the view of a plan: its runs, their settings, and the skipped combinations with the reasons."""
+    """Return the view of a plan, which is the list of runs that a command is about to execute.
+
+    It shows the runs, their settings, and the combinations of tasks, models and strategies that are skipped, with the
+    reasons.
+    """
     table = Table(title=f"Plan: {several(len(plan.runs), 'run')}", title_justify="left", title_style="bold")
     for column in ("task", "data", "rows train/dev/test", "model", "strategies", "seeds"):
         table.add_column(column)
@@ -76,7 +80,7 @@ def plan_view(plan: Plan) -> RenderableType:
 
 
 def _folds(runs: Sequence[PlannedRun]) -> str:
-    """Return a description of the cross-validation of runs; empty if they are not of a cross-validation."""
+    """Return a text that describes the cross-validation to which the runs belong; empty if there is none."""
     repeats = {run.spec.fold.repeat for run in runs if run.spec.fold}
     if not repeats:
         return ""
@@ -85,7 +89,11 @@ def _folds(runs: Sequence[PlannedRun]) -> str:
 
 
 def _in_reading_order(plan: Plan) -> list[PlannedRun]:
-    """Return a plan's runs in its order, or sorted for reading if the order was chosen for fair timing."""
+    """Return the planned runs in the order in which to show them.
+
+    This is the order of execution, unless that was mixed to make the measured times comparable; then the runs are
+    sorted.
+    """
     if not plan.order_matters:
         return plan.runs
     place = reading_order([run.spec for run in plan.runs])
@@ -95,8 +103,8 @@ def _in_reading_order(plan: Plan) -> list[PlannedRun]:
 def describe_settings(resolved: Sequence[Resolved]) -> str:
     """Return the hyper-parameters of runs as text.
 
-    Each hyper-parameter is followed by its origin, unless it has the general default. If runs differ, all values are
-    listed. A hyper-parameter that is off by default is omitted while it is off, as in fingerprints.
+    Each value is followed by its origin, such as the command line, unless it is the general default. If runs differ,
+    all values are listed. A hyper-parameter that is switched off by default is only mentioned if it is switched on.
     """
     shown = []
     general, declared = HyperParameters(), options_of(HyperParameters)
@@ -110,13 +118,16 @@ def describe_settings(resolved: Sequence[Resolved]) -> str:
 
 
 def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
-    """Return the view of results: means over seeds, and the changes against `full` with the same hyper-parameters.
+    """Return the view of results: means over seeds, and the changes against full fine-tuning.
 
-    In a cross-validation, means and changes are over folds, with the intervals of the corrected resampled t-test.
+    Changes are computed against runs of full fine-tuning with the same hyper-parameters.
+
+    In a cross-validation, means and changes are taken over folds, with the confidence intervals of the corrected
+    resampled t-test.
 
     There is a row for each task, model, strategy and combination of varied hyper-parameters. The heading of each task
-    shows the score of a baseline that ignores the text. What all rows share is in the title, so that the table fits a
-    narrow terminal.
+    shows the score of a baseline that ignores the text. Values that all rows share are in the title, so that the table
+    fits a narrow terminal.
     """
     names = varied_by_specs(outcome.spec for outcome in outcomes)
     groups: dict[tuple[str, str, str, Settings], list[Outcome]] = {}
@@ -179,7 +190,7 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
 
 
 def _first_of_block(outcomes: Sequence[Outcome]) -> Callable[[Outcome], int]:
-    """Return a sort key that groups outcomes by task and model, in the order of first appearance."""
+    """Return a sort key, a function that groups outcomes by task and model in the order of first appearance."""
     first: dict[tuple[str, str], int] = {}
     for index, outcome in enumerate(outcomes):
         first.setdefault((outcome.spec.task, outcome.spec.model), index)
@@ -205,7 +216,10 @@ def _measured(finished: list[Outcome], reference: list[Outcome]) -> list[str]:
 
 
 def _learning(finished: Sequence[Outcome]) -> Learning | None:
-    """Compare the scores of runs with that of a trivial baseline; return None if no run recorded the baseline."""
+    """Compare the scores of runs with the score of a baseline that ignores the text.
+
+    Return None if no run recorded the baseline's score.
+    """
     columns = ("test/score", "test/trivial_score", "test/above_trivial_error")
     return learning(*([outcome.metrics.get(name, math.nan) for outcome in finished] for name in columns))
 
@@ -215,7 +229,12 @@ def _replicate(outcome: Outcome) -> tuple[int, int, Fold | None]:
 
 
 def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
-    """Return the view of a comparison: one table with notes for each task and model, then the legend."""
+    """Return the view of a comparison of strategies: a table with notes for each task and model, then a legend.
+
+    Args:
+        comparison: The comparison.
+        sort: The key by which the rows are sorted, as in `comparison_table.text_tables`.
+    """
     from alue_bench.reporting.comparison_table import explain, text_tables
 
     parts: list[RenderableType] = []
@@ -236,7 +255,7 @@ def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
 def print_table(
     console: PlainConsole, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
 ) -> None:
-    """Print a plain table, such as the one that `alue-bench list tasks` prints."""
+    """Print a table of texts, such as the list of tasks that `alue-bench list tasks` prints."""
     table = Table(*columns, title=title, title_justify="left", title_style="bold")
     for row in rows:
         table.add_row(*row)
@@ -266,7 +285,10 @@ def _mean(outcomes: Iterable[Outcome], metric: str) -> float:
 
 
 def _difference(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
-    """Return the mean difference of scores over pairs of runs, for folds with its interval; empty without pairs."""
+    """Return, as text, the mean difference of scores between the two runs of each pair; empty if there are no pairs.
+
+    In a cross-validation the confidence interval is added.
+    """
     pairs = list(pairs)
     if pairs and pairs[0][0].spec.fold:
         ours, base = (_by_fold([pair[side] for pair in pairs]) for side in (0, 1))
@@ -279,7 +301,7 @@ def _difference(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
 
 
 def _fold_scores(finished: Sequence[Outcome]) -> str:
-    """Return the mean score over folds with its interval."""
+    """Return, as text, the mean score over the folds of a cross-validation with its confidence interval."""
     from alue_bench.reporting.comparison_table import score_text
 
     return score_text(estimate_over_folds([*_by_fold(finished).values()], _test_share(finished)))
@@ -290,7 +312,7 @@ def _with_interval(change: Estimate) -> str:
 
 
 def _by_fold(outcomes: Iterable[Outcome]) -> dict[Fold | None, float]:
-    """Return the mean score over the seeds of each fold; nan if no score is finite."""
+    """Return the mean score of each fold over its seeds; nan for a fold without a finite score."""
     by_fold: dict[Fold | None, list[float]] = {}
     for outcome in outcomes:
         score = outcome.metrics.get("test/score", math.nan)
@@ -299,13 +321,16 @@ def _by_fold(outcomes: Iterable[Outcome]) -> dict[Fold | None, float]:
 
 
 def _test_share(outcomes: Sequence[Outcome]) -> float:
-    """Return the number of test rows divided by the number of train rows, over all folds."""
+    """Return the total number of test examples in all folds, divided by the total number of train examples."""
     test, train = (sum(_values(outcomes, f"data/{split}_rows")) for split in ("test", "train"))
     return test / train
 
 
 def _time_change(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
-    """Return the change of training time as `alue-bench compare` computes it, without the interval."""
+    """Return, as text, the mean relative change of training time between the two runs of each pair.
+
+    It is computed as by `alue-bench compare`, and shown without a confidence interval.
+    """
     from alue_bench.reporting.comparison import mean_change
 
     metric = "runtime/train_s"

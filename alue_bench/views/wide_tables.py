@@ -10,8 +10,8 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 
 LONG_WORD = 40
-"""The largest number of characters of a word that is never broken. Longer words, such as paths, may be broken; in the
-first column only if they take more than half of the width."""
+"""The largest number of characters of a word that is never broken over two lines. Longer words, such as paths, may be
+broken. In the first column they are broken only if they take more than half of the terminal's width."""
 
 ENDLESS = 10_000
 """A practically unlimited width, for measuring texts."""
@@ -21,15 +21,15 @@ ENDLESS = 10_000
 class Fitted:
     """A table that is fitted to the terminal by wrapping lines and, if necessary, by splitting the table into parts.
 
-    The parts are shown one below the other, and each repeats the first column. rich by itself would crop the cells of a
-    `no_wrap` column that is too narrow, and a number that has lost a digit looks like another number. Here, such a
-    column keeps its full width.
+    The parts are shown one below the other, and each repeats the first column. If a table is too wide, the package rich
+    crops the entries of columns with `no_wrap`; but a number that has lost a digit looks like another number. Here,
+    these columns keep their full width.
     """
 
     table: Table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the parts of the table."""
+        """Yield the parts of the table. The package rich calls this method to print the object."""
         columns = [_Needs.of(column, console, options, first=not n) for n, column in enumerate(self.table.columns)]
         for number, places in enumerate(self._groups(columns, console, options)):
             room = options.max_width - self._frame(places, console, options)
@@ -40,7 +40,10 @@ class Fitted:
             yield part
 
     def _groups(self, columns: Sequence[_Needs], console: Console, options: ConsoleOptions) -> list[list[int]]:
-        """Return the columns of each part of the table, by position. Every part begins with the first column."""
+        """Divide the columns into the parts of the table, and return the columns' positions for each part.
+
+        Every part begins with the first column.
+        """
         groups = [[0]] if columns else []
         for place in range(1, len(columns)):
             wider = [*groups[-1], place]
@@ -52,7 +55,7 @@ class Fitted:
         return groups
 
     def _frame(self, places: Sequence[int], console: Console, options: ConsoleOptions) -> int:
-        """Return the width that borders and padding take in a table of the columns at `places`."""
+        """Return the width of borders and padding in a table that has only the columns at the positions `places`."""
         bare = self._empty(places, [1] * len(places), titled=False)
         return Measurement.get(console, options.update(width=ENDLESS), bare).maximum - len(places)
 
@@ -76,12 +79,12 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Needs:
-    """The smallest width of a column, and its width if no cell is wrapped; both without padding."""
+    """The width that a column needs, without padding."""
 
     least: int
-    """The smallest width in which no word is broken."""
+    """The smallest width in which no word is broken over two lines."""
     natural: int
-    """The smallest width in which no line wraps."""
+    """The smallest width in which no entry needs a further line."""
 
     @classmethod
     def of(cls, column: Column, console: Console, options: ConsoleOptions, *, first: bool) -> _Needs:
@@ -101,10 +104,11 @@ class _Needs:
 
 
 def _shared_out(room: int, columns: Sequence[_Needs]) -> list[int]:
-    """Distribute the width `room` over columns, and return their widths.
+    """Distribute the available width `room` over the columns, and return the columns' widths.
 
-    Width beyond the least widths goes to the narrowest columns whose lines still wrap. If `room` is too small for the
-    least widths, the widest columns are narrowed, and their words are broken.
+    First, each column gets the smallest width in which no word is broken. The remaining width goes to the narrowest
+    columns whose entries need further lines. If `room` is too small even for the smallest widths, the widest columns
+    are narrowed, and their words are broken.
     """
     widths = [column.least for column in columns]
     while sum(widths) > room and max(widths) > 1:

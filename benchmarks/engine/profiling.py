@@ -98,7 +98,7 @@ def profiled(start: StartingPoint, plan: FreezePlan, device: Device) -> Profile:
 
     stack = start.fresh_stack(plan)
     forward = choose_forward(stack, device.compute)
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.name == "cuda" else [])]
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.accelerated else [])]
     watch, marks = profiler(activities=activities), []
 
     def on_step(done: int, total: int) -> None:
@@ -119,7 +119,7 @@ def profiled(start: StartingPoint, plan: FreezePlan, device: Device) -> Profile:
     cached, first = examples.prefix is not None, forward.head_reads_first
     return Profile(
         clock_s=(marks[1] - marks[0]) / PROFILED_STEPS,
-        kinds=[(kind, own / PROFILED_STEPS, most) for kind, own, most in own_times(watch.key_averages(), device.name)],
+        kinds=[(kind, own / PROFILED_STEPS, most) for kind, own, most in own_times(watch.key_averages(), device)],
         flops=flops_of_step(start, stack, plan, cached=cached, first=first),
     )
 
@@ -128,17 +128,17 @@ class _Enough(Exception):
     """The signal that ends a training once it has been profiled."""
 
 
-def own_times(events: Iterable[Any], device: str) -> list[tuple[str, float, str]]:
+def own_times(events: Iterable[Any], device: Device) -> list[tuple[str, float, str]]:
     """Return each kind's name, seconds and most expensive operation, beginning with the most expensive kind.
 
     Args:
         events: The profiler's averaged events (`key_averages()`).
-        device: The device that the time was spent on, "cpu" or "cuda".
+        device: The device that the time was spent on.
     """
     times: dict[str, dict[str, float]] = {}
     for event in events:
         if event.device_type.name == "CPU":  # kernels are counted for the operation that launched them
-            own = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
+            own = event.self_device_time_total if device.accelerated else event.self_cpu_time_total
             times.setdefault(kind_of(event.key), {})[event.key] = own / 1e6
     rows = [(kind, sum(own.values()), max(own, key=lambda name: own[name])) for kind, own in times.items()]
     return sorted(rows, key=lambda row: -row[1])

@@ -6,6 +6,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from alue_bench.training.device.hardware import Hardware
+
 TRAINER_WAYS = ("trainer-128", "trainer", "trainer-grouped")
 ENGINE, BASE = "engine", "trainer"
 """The way of training that is examined, and the base with which it is compared."""
@@ -19,8 +21,8 @@ ORDER_SEED = 1
 
 
 def possible_ways(device: str) -> list[str]:
-    """Return the ways of training that a device supports; only CUDA graphs need a GPU."""
-    return [way for way in WAYS if way != GRAPHS or device == "cuda"]
+    """Return the ways of training that a device supports; only CUDA graphs need a CUDA device."""
+    return [way for way in WAYS if way != GRAPHS or Hardware(device).can_record]
 
 
 class Cell(NamedTuple):

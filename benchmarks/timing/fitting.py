@@ -95,8 +95,6 @@ def fit_by_engine(
         store: The folder for that output; None takes a new empty folder.
         on_step: A function that is called after each step with the number of steps done and the total number.
     """
-    import torch
-
     from alue_bench.measure.flops import training_flops
     from alue_bench.training.forward import choose_forward
 
@@ -106,8 +104,7 @@ def fit_by_engine(
         with_states = partial(with_prefix, start, stack, forward, plan, device)
         if cached:
             with_states(start.longest, Path(folder) / "warm-up")
-        if device.name == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+        device.forget_peak()
         device.synchronise()
         started = time.perf_counter()
         examples = with_states(start.train, (store or Path(folder) / "store") if cached else None)

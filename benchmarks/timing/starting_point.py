@@ -61,7 +61,7 @@ def prepared(setup: Setup, rows: Rows) -> StartingPoint:
     """
     import numpy as np
 
-    from alue_bench.training.device.precision import resolve_device
+    from alue_bench.training.device.selection import resolve_device
 
     resolve_device(setup.device)  # reports a missing device before anything is loaded
     tokenizer = tokenizer_of(setup)

@@ -88,8 +88,7 @@ def fit(
         run, clock = trainer(examples), Clock()
         run.add_callback(clock)
         device.synchronise()
-        if device.name == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+        device.forget_peak()
         started = time.perf_counter()
         run.train()
         device.synchronise()
@@ -127,7 +126,7 @@ def training_arguments(
         lr_scheduler_type="linear",
         optim="adamw_torch_fused",
         bf16=device.precision == "bf16",
-        use_cpu=device.name == "cpu",
+        use_cpu=not device.accelerated,
         seed=seed,
         eval_strategy="no",
         logging_strategy="no",

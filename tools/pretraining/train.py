@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertForPreTraining
 
-from alue_bench.training.device.precision import has_fast_bf16
+from alue_bench.training.device.hardware import Hardware
 from tools.pretraining import checkpoint as checkpoints
 from tools.pretraining.checkpoint import Checkpoint
 from tools.pretraining.corpus import SOURCES
@@ -92,7 +92,7 @@ class Run:
         self.recipe = recipe
         self.folder = folder
         self.device = torch.device(device)
-        self.bf16 = has_fast_bf16(self.device.type)
+        self.bf16 = Hardware(self.device.type).has_fast_bf16
         self.sampler = text.sampler(recipe)
         torch.manual_seed(recipe.seed)
         self.heads = SequenceHeads(recipe.hidden, text.tokenizer.get_vocab_size()).to(self.device)

@@ -155,9 +155,14 @@ def add(
 
 
 def _official_files(task: Task, path: Path) -> dict[str, Path]:
-    """Find a task's official files in a folder, or take the one file at `path`; return them by their future place.
+    """Find a task's official data files, which are to be copied into the data folder.
 
-    A place is the file's path relative to the data folder.
+    Args:
+        task: The task.
+        path: A folder that is searched, or the path of a single official file.
+
+    Returns:
+        The path of each file found, by the path that its copy will have relative to the data folder.
     """
     wanted = [file.path for file in task.splits.files().values()]
     expected = f"task {task.name!r} expects {', '.join(wanted)}"
@@ -187,7 +192,7 @@ def _official_files(task: Task, path: Path) -> dict[str, Path]:
 
 
 def _parts_alike(path: Path, wanted: Path) -> int:
-    """Return the number of equal names at the end of two paths, counted back from the file name."""
+    """Return how many components two paths have in common at their ends, the file name included."""
     pairs = zip(reversed(path.parts), reversed(wanted.parts), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 

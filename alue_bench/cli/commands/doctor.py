@@ -38,7 +38,7 @@ def doctor(
 
 def _findings(registry: Registry, uri: str | None, data_dir: Path | None) -> Iterator[Finding]:
     from alue_bench.measure.environment import environment
-    from alue_bench.training.device.precision import resolve_device, resolve_precision
+    from alue_bench.training.device.selection import device_remarks, resolve_device, resolve_precision
 
     device = resolve_device("auto")
     description = environment(device)
@@ -46,6 +46,8 @@ def _findings(registry: Registry, uri: str | None, data_dir: Path | None) -> Ite
     yield "versions", "ok", f"Python {description['python']}, {libraries}"
     hardware = description["hardware"]
     yield "device", "ok", f"{device}: {hardware.get('accelerator') or hardware['processor']}"
+    for remark in device_remarks("auto", device):
+        yield "device", "note", remark
     precision = resolve_precision("auto", device)
     yield "precision", "ok", f"--precision auto selects {precision} here"
     threads, cores = hardware["threads"], description["cpu_affinity"]

@@ -20,7 +20,7 @@ app = typer.Typer(help="List tasks, models, strategies and studies.", no_args_is
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 NOMINAL_TOKENS = 64
-"""The number of tokens of an example for which FLOPs are shown, because the list reads no data."""
+"""The example length in tokens for which FLOPs are shown by default. It is fixed, because `list` reads no data."""
 
 
 @app.command("tasks")
@@ -238,7 +238,7 @@ def studies(context: typer.Context, as_json: Json = False) -> None:
 
 
 TEXTS = 16
-"""The number of texts in the batch for which operations are counted."""
+"""The number of texts of the invented batch for which FLOPs are counted."""
 
 
 def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[str, Any]:

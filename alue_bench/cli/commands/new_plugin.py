@@ -16,7 +16,7 @@ from alue_bench.contract.errors import UnavailableError, UsageError
 TEMPLATE_DISTRIBUTION = "alue-bench-example"
 TEMPLATE_PACKAGE = "alue_bench_example"
 TEMPLATE_PREFIX = "example"
-"""The name of the example's entry point, and the prefix of its task, model and strategies."""
+"""The name of the example plugin's entry point, and the prefix of the names of its task, model and strategies."""
 
 GENERATED = re.compile(r"__pycache__|build|dist|.*\.egg-info|\.(?!gitignore$).*|mlruns")
 """The names of files and folders that tools generate in a working copy; they do not belong to the template."""
@@ -53,7 +53,7 @@ def new_plugin(
 
 
 def renamer(name: str) -> Callable[[str], str]:
-    """Return a function that replaces, in a text, the template's names by those of the plugin `name`."""
+    """Return a function that replaces the example plugin's names in a text by those of the new plugin `name`."""
     renamed = {
         TEMPLATE_DISTRIBUTION: f"alue-bench-{name}",
         TEMPLATE_PACKAGE: f"alue_bench_{name.replace('-', '_')}",
@@ -67,7 +67,7 @@ def renamer(name: str) -> Callable[[str], str]:
 
 
 def template_files(template: Path) -> Iterator[Path]:
-    """Yield the template's files, except those that an installation or a test run has generated in its folder."""
+    """Yield the files of the example plugin, except those that an installation or a test run has generated."""
     for path in sorted(template.rglob("*")):
         parts = path.relative_to(template).parts
         if path.is_file() and not any(GENERATED.fullmatch(part) for part in parts):

@@ -47,7 +47,8 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     device: Annotated[str, arguments.declared("device")] = "auto",
     precision: Annotated[
-        str | None, typer.Option(help="Number format: auto, fp32, bf16 or fp16. Default: the run's own, where fast.")
+        str | None,
+        typer.Option(help="Number format: auto, fp32, tf32, bf16 or fp16. Default: the run's own, where fast."),
     ] = None,
     tracking_uri: Annotated[str | None, arguments.declared("tracking_uri")] = None,
     as_json: Annotated[bool, arguments.declared("json")] = False,
@@ -89,9 +90,9 @@ class _Stdout(io.TextIOBase):
 
 @contextmanager
 def _progress(talk: PlainConsole) -> Iterator[OnRows]:
-    """Show the number of rows done: by a bar on a terminal, otherwise by a line every `EVERY_S` seconds.
+    """Show the number of rows done: in a bar on a terminal, otherwise in a line every `EVERY_S` seconds.
 
-    The context yields the function that takes the progress.
+    The context's value is the function to call with the progress.
     """
     if not talk.is_terminal:
         last = time.monotonic()

@@ -12,7 +12,7 @@ from alue_bench.studies.settings import study_of
 from alue_bench.views.standard_output import keep_for_documents
 
 NO_ANSWER = 3
-"""The exit code of a finished search without an answer, because no run learnt the task."""
+"""The exit code of a finished search that recommends no setting, because the trained models learnt nothing."""
 
 
 @takes("search")

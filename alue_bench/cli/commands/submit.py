@@ -134,13 +134,13 @@ class _Asked:
     data_dir: Path | None
     sample: bool
     where: Mapping[str, object]
-    """The store and the experiment."""
+    """The options that name the MLflow store and the experiment."""
     given: Mapping[str, Mapping[str, object]]
-    """The options that name tasks from task files, by task name."""
+    """The options that each task from a task file needs on the command line, by the task's name."""
 
 
 def _command(lacking: MissingSubmission, asked: _Asked, results: Results, registry: Registry) -> str:
-    """Return the command that produces a missing file; empty if no command does.
+    """Return the command that produces a missing submission file; an empty string if no command does.
 
     If the task has runs, the command repeats the best one with the same settings. Otherwise it takes the options that
     the user gave or, without them, the values that all runs of the other tasks share.
@@ -162,7 +162,7 @@ def _command(lacking: MissingSubmission, asked: _Asked, results: Results, regist
 
 
 def _models(asked: _Asked, results: Results, registry: Registry) -> list[str]:
-    """Return values for `--model`: the name of a declared model, or the folder or hub id of another model."""
+    """Return values of `--model` for the suggested command: names of declared models; folders or hub ids of others."""
     from alue_bench.tracking.reproduction import model_reference
 
     runs = results.frame.to_dict("records")
@@ -171,7 +171,7 @@ def _models(asked: _Asked, results: Results, registry: Registry) -> list[str]:
 
 
 def _common(results: Results, column: str) -> list[Any]:
-    """Return the values of a column as a list of one if all runs have the same value, and an empty list otherwise."""
+    """Return a list with the value of a column that all runs share; an empty list if the runs differ."""
     values = results.frame[column].unique().tolist()
     return values if len(values) == 1 else []
 

@@ -68,9 +68,13 @@ def _show_pages(served: str, connection: Connection) -> None:
 
 
 def runs_page(served: str, connection: Connection) -> str:
-    """Return the address of the flat list of runs.
+    """Return the address of MLflow's page that lists all runs without grouping them.
 
     The runs are sorted by task. If they were sorted by time, MLflow would hide a plan's runs under the parent run.
+
+    Args:
+        served: The address of MLflow's server.
+        connection: The open store.
     """
     query = {
         "searchFilter": "tags.kind = 'run'",
@@ -82,7 +86,10 @@ def runs_page(served: str, connection: Connection) -> str:
 
 
 def comparison_page(served: str, connection: Connection) -> str | None:
-    """Return the address of MLflow's comparison of the newest plan's runs; None for fewer than two or too many."""
+    """Return the address of MLflow's page that compares the finished runs of the newest plan.
+
+    Return None for fewer than two runs or more than MOST_COMPARED, for which the page does not work.
+    """
     plans = connection.client.search_runs([connection.experiment_id], "tags.kind = 'plan'", max_results=1)
     if not plans:
         return None

@@ -1,1 +1,1 @@
-"""Tasks from a user's own files: columns and labels are inferred, or read from a task file."""
+"""Tasks from a user's own data files: columns and labels are inferred from the data, or read from a task file."""

@@ -14,12 +14,12 @@ TEXTS = (
     "text", "texts", "sentence", "tweet", "content", "comment", "review", "message", "document", "utterance",
     "النص", "نص", "التغريدة", "تغريدة", "الجملة", "التعليق",
 )  # fmt: skip
-"""The usual names of a column of single texts."""
+"""The usual names of a column of texts, if an example is a single text."""
 PAIRS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text_a", "text_b"),
     ("text1", "text2"), ("sentence_a", "sentence_b"), ("query", "passage"), ("question", "sentence"),
 )  # fmt: skip
-"""The usual names of the two columns of a pair of texts."""
+"""The usual names of the two text columns, if an example is a pair of texts."""
 LABELS = (
     "label", "labels", "class", "category", "target", "sentiment", "emotion", "topic", "intent", "dialect",
     "gold_label", "التصنيف", "الفئة", "الصنف",
@@ -31,22 +31,22 @@ IDS = ("id", "idx", "guid", "uid", "example_id", "الرقم")
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The columns of a task's rows, by their names in the file."""
+    """The columns that a task reads from a file, by their names in the file."""
 
     text: str
     pair: str | None
     labels: tuple[str, ...]
-    """The column of the label, or the columns of 0 and 1, one for each label."""
+    """The column of the label; or, for a multi-label task, one column for each label, which holds 0 or 1."""
     id: str | None
     guessed: tuple[str, ...] = ()
-    """The purposes ("text", "pair", "label", "id") whose column was guessed by its name."""
+    """The purposes ("text", "pair", "label" or "id") for which the column was guessed by its name."""
 
     def without_id(self) -> Columns:
         """Return the same columns without a column of identifiers."""
         return replace(self, id=None, guessed=tuple(one for one in self.guessed if one != "id"))
 
     def describe(self, all_columns: Sequence[str]) -> str:
-        """Return a sentence that names the purpose of each column, and the columns that are not read.
+        """Return a sentence that tells which column is used for which purpose, and which columns are not read.
 
         Args:
             all_columns: The names of all columns of the file.
@@ -66,7 +66,7 @@ class Columns:
 
 
 def chosen_columns(path: Path, columns: Sequence[str], options: FileOptions) -> Columns:
-    """Return the columns that the options name, and guess the others by their usual names.
+    """Return the columns to read: those that the options name, and the others guessed by their usual names.
 
     Args:
         path: The data file, for error messages.
@@ -106,7 +106,7 @@ def _plain(name: str) -> str:
 
 
 def _named(usual: Iterable[str], columns: Sequence[str]) -> list[str]:
-    """Return the columns that have one of the usual names."""
+    """Return those of the columns that have one of the usual names."""
     return [name for name in dict.fromkeys(columns) if _plain(name) in usual]
 
 

@@ -29,25 +29,25 @@ class GivenTask:
     folder: Path
     """The absolute path of the folder that the paths of the task's files are relative to."""
     origin: str
-    """The file as the user gave it."""
+    """The path of the data file or task file as the user wrote it."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The options with which `alue-bench run` gets the same task again, with absolute paths."""
+    """The options with which `alue-bench run` builds the same task again. Their paths are absolute."""
     notes: tuple[str, ...] = ()
-    """Sentences about what was inferred from the data."""
+    """Sentences for the user about what was inferred from the data, such as the columns and labels."""
 
     @property
     def files(self) -> DataFolder:
-        """The folder of the task's files."""
+        """The folder that contains the task's files."""
         return DataFolder(self.folder, "real", self.options)
 
 
 def is_task_file(name: str) -> bool:
-    """Return whether a value of `--task` is a task file's path and not a task's name."""
+    """Return whether a value of `--task` is the path of a task file, and not the name of a task."""
     return name.endswith(".toml")
 
 
 def from_file(options: FileOptions) -> GivenTask:
-    """Return the task that is inferred from a data file. Raise the errors of `infer`."""
+    """Return a task whose columns and labels are inferred from a data file. Raise the same errors as `infer`."""
     from alue_bench.data.file_task.inference import infer
 
     return from_content(infer(options), options)
@@ -59,7 +59,7 @@ def name_of_file(given: str) -> str:
 
 
 def from_content(inferred: Inferred, options: FileOptions) -> GivenTask:
-    """Return the task that was inferred from a data file. Raise DataError if the inferred content is not valid."""
+    """Return the task that the inferred content of a task file declares. Raise DataError if it is not valid."""
     given = str(options.file)
     content, folder = rebased(inferred.content, Path.cwd())
     try:
@@ -82,7 +82,7 @@ def _options_again(options: FileOptions) -> dict[str, Any]:
 
 
 def from_task_file(given: str) -> GivenTask:
-    """Return the task of a task file. Raise UsageError if the file cannot be read or is wrong."""
+    """Return the task that a task file declares. Raise UsageError if the file cannot be read or is not valid."""
     path = Path(os.path.expanduser(given))
     file = load_task_file(path)
     content, folder = rebased(file.content, path.parent.absolute())
@@ -96,7 +96,7 @@ def from_task_file(given: str) -> GivenTask:
 
 
 def rebased(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Path]:
-    """Return the content of a task file with paths relative to a common folder of all data files, and that folder.
+    """Return a task file's content with all paths relative to one folder that contains all data files, and that folder.
 
     Args:
         content: The content of the task file. Its paths are absolute or relative to `folder`.
@@ -129,7 +129,7 @@ def _path_of(given: str | Mapping[str, Any]) -> str | None:
 
 
 def given_tasks(names: Sequence[str], options: FileOptions) -> tuple[tuple[str, ...], tuple[GivenTask, ...]]:
-    """Return the names of all tasks that the user asks for, and the tasks that are given as files.
+    """Return the names of all tasks that the user requests, and the tasks that are given as files.
 
     Args:
         names: The values of `--task`: names, and paths of task files.

@@ -1,4 +1,4 @@
-"""The content of a task file, inferred from a data file and the options that describe it."""
+"""The inference of a task file's content from a data file and the options that describe it."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from alue_bench.data.verification import SNIFFED, is_text, label_counts, place
 DEV_SPLITS, TEST_SPLITS = ("validation", "dev", "valid", "val"), ("test",)
 """The usual names of the dev split and of the test split in a data set of the `datasets` library."""
 Reading = dict[str, Any]
-"""The keys of a task file that say how one data file is read, with their values."""
+"""Keys and values of a task file that say how one data file is to be read."""
 
 
 @dataclass(frozen=True)
 class Inferred:
-    """The content of a task file, with sentences about what was inferred."""
+    """The content of a task file that was inferred from data, with sentences about what was inferred."""
 
     content: dict[str, Any]
-    """The keys and values. Paths of files are as the user gave them."""
+    """The keys and values of the task file. Paths of data files are as the user wrote them."""
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A data file that was opened: where it lies, how it is read, and which columns it has."""
+    """A data file that was opened: its path, the keys for reading it, and its columns."""
 
     given: str
-    """The path or hub reference as the user gave it."""
+    """The path of the file, or the reference to a hub data set, as the user wrote it."""
     path: Path
     columns: tuple[str, ...]
     reading: Reading = field(default_factory=dict)
-    """The keys of a task file that the format of this data file needs: delimiter, quoted, sheet, split."""
+    """The keys and values of a task file that describe the format of this file: delimiter, quoted, sheet, split."""
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     splits: tuple[str, ...] = ()
-    """The splits of a folder or hub data set that has several."""
+    """The names of the splits, if the data is a folder or hub data set with several splits; empty otherwise."""
 
     def reader(self, columns: Columns, options: FileOptions) -> Any:
-        """Return a reader of the file that permits any label, because the labels are not known yet."""
+        """Return a reader of the file that accepts any label, because the task's labels are not known yet."""
         path = self.given if self.given.startswith(HUB) else str(self.path)
         reading = {**self.reading, **_named(columns, options)}
         try:
@@ -71,7 +71,7 @@ class _Source:
 
 
 def _has_lines(path: Path) -> bool:
-    """Return whether a file is a text file, so that its rows have line numbers."""
+    """Return whether a file is a text file, so that messages can name the line of a row."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -79,7 +79,7 @@ def _has_lines(path: Path) -> bool:
 
 
 def _has_label(row: Example) -> bool:
-    """Return whether a row has a label. An empty CSV cell is not a label; it is reported when the task is read."""
+    """Return whether a row has a label. An empty text does not count; such rows are reported when the task is read."""
     return isinstance(row.target, tuple) or bool(str(row.target).strip())
 
 
@@ -208,7 +208,10 @@ def _near(path: Path) -> str:
 
 
 def _other_files(train: _Source, columns: Columns, options: FileOptions) -> tuple[dict[str, _Source], list[str]]:
-    """Return the files or splits that hold the dev and test rows, and notes on splits that cannot be used."""
+    """Return the data with the dev and test rows (files, or splits of the train data), and notes for the user.
+
+    The notes name splits that cannot be used.
+    """
     found: dict[str, _Source] = {}
     notes: list[str] = []
     for split, given, usual in (("dev", options.dev, DEV_SPLITS), ("test", options.test, TEST_SPLITS)):
@@ -239,7 +242,7 @@ def _has_gold(source: _Source, columns: Columns, options: FileOptions) -> bool:
 
 
 def _repeated_ids(rows: Labelled, columns: Columns) -> str:
-    """Return an error message about two rows with the same identifier; empty if all identifiers differ."""
+    """Return an error message if two rows have the same identifier; an empty text if all identifiers differ."""
     if columns.id is None:
         return ""
     seen: dict[str, Example] = {}
@@ -254,7 +257,7 @@ def _repeated_ids(rows: Labelled, columns: Columns) -> str:
 
 
 def _covering(space: LabelSpace, others: Any) -> LabelSpace:
-    """Return the label space; the range of a regression is widened to cover the dev and test files.
+    """Return the label space of the train file; the range of a regression is widened to cover the other files.
 
     Args:
         space: The label space of the train file.
@@ -273,7 +276,7 @@ def _covering(space: LabelSpace, others: Any) -> LabelSpace:
 
 
 def _entry(source: _Source, decode: Mapping[str, str]) -> str | dict[str, Any]:
-    """Return the entry of a data file under `[files]`: its path, or a table if it needs more keys.
+    """Return the entry for a data file under `[files]` in a task file: its path, or a table if it needs more keys.
 
     Args:
         source: The data file.
@@ -312,7 +315,7 @@ def _kind_said(space: LabelSpace, rows: Labelled, options: FileOptions) -> str:
 
 
 def _repeats_said(rows: Labelled, read: Mapping[str, Labelled], parts: Sequence[str]) -> list[str]:
-    """Return notes on texts that occur repeatedly in the train file, or also in another file."""
+    """Return notes for the user on texts that occur several times in the train file, or also in another file."""
     texts = Counter((one.text, one.text_pair) for one in rows.examples)
     said = []
     repeated = len(rows.examples) - len(texts)

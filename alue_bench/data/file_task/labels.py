@@ -1,4 +1,4 @@
-"""The label space of a data file, inferred from its label column: kind of target, label names, range of numbers."""
+"""The inference of a data file's label space from its label column: kind of target, label names, range of numbers."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ from alue_bench.contract.task import TargetKind
 from alue_bench.data.file_task.options import FileOptions
 
 MOST_NUMBERS = 20
-"""The largest number of different whole numbers that are taken for classes if the user does not state the target."""
+"""The largest number of different whole numbers in a label column that are taken for classes. If there are more, the
+user must state the kind of target."""
 MOST_LABELS_SHARE = 0.5
-"""The largest number of different labels, as a share of the rows. A column with more values is not taken for labels."""
+"""The largest number of different labels in a column of texts, as a share of the rows; `MOST_NUMBERS` labels are always
+accepted. A column with more is not taken for a label column, unless the user states the kind of target."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSpace:
-    """The kind of target of a file, and its labels or its range."""
+    """The label space of a file: the kind of target, and the labels or the range of numbers."""
 
     kind: TargetKind
     names: tuple[str, ...] = ()
     range: tuple[float, float] | None = None
     decode: Mapping[str, str] = field(default_factory=dict)
-    """The label for each code in the file, if the file writes whole numbers with a fraction of zero: "1" for "1.0"."""
+    """The label for each text in the label column, if whole numbers are written with a decimal point: the label "1" for
+    the text "1.0". Empty otherwise."""
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """The usable rows of a file, which were read before its label space was known."""
+    """The usable rows of a data file whose label space is not known yet."""
 
     path: Path
     examples: Sequence[Example]
@@ -43,11 +46,11 @@ class Labelled:
     """The columns of the labels."""
 
     def place(self, example: Example) -> str:
-        """Return the position of a row, for a message."""
+        """Return the position of a row in its file, such as "data.csv:7", for a message."""
         return f"{self.path}:{example.line}" if self.has_lines else f"{self.path}, row {example.line}"
 
     def first(self, label: str) -> str:
-        """Return the position of the first row that has this label."""
+        """Return the position of the first row that has this label, for a message."""
         has = (one for one in self.examples if label == one.target or label in _labels_of(one))
         return self.place(next(has))
 
@@ -153,7 +156,7 @@ def _regression(rows: Labelled, column: str) -> LabelSpace:
 
 
 def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, options: FileOptions) -> dict[str, str]:
-    """Return a mapping from each label such as "1.0" to its whole number "1".
+    """Return a mapping from each label such as "1.0" to the whole number "1" without decimal point.
 
     The mapping is empty if no label has this form, or if some number has a fraction other than zero.
 
@@ -189,7 +192,7 @@ def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, op
 
 
 def decoding_of(rows: Labelled, space: LabelSpace) -> dict[str, str]:
-    """Return the label for each code of a dev or test file that writes whole numbers with a fraction of zero ("1.0").
+    """Return the label for each text in the label column of a dev or test file that writes "1.0" for the label "1".
 
     Args:
         rows: The rows of the file.
@@ -209,7 +212,7 @@ def decoding_of(rows: Labelled, space: LabelSpace) -> dict[str, str]:
 
 
 def _number(code: str) -> float | None:
-    """Return the value of a label that is a finite number; None for any other label."""
+    """Return a label as a number if it is a finite number; None for any other label."""
     try:
         number = float("" if "_" in code else code)
     except ValueError:
@@ -230,7 +233,7 @@ def _ordered(names: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_spelling(rows: Labelled, codes: Sequence[str]) -> None:
-    """Raise DataError if two labels differ by case, white space or Unicode composition alone."""
+    """Raise DataError if two labels differ only in case, white space or Unicode composition."""
     seen: dict[str, str] = {}
     for code in codes:
         plain = " ".join(unicodedata.normalize("NFC", code).split()).casefold()
@@ -243,7 +246,7 @@ def _check_spelling(rows: Labelled, codes: Sequence[str]) -> None:
 
 
 def check_enough_rows(rows: Labelled, space: LabelSpace, parts: int) -> None:
-    """Raise DataError if a class has too few different texts to be in the train part and in each held-out part.
+    """Raise DataError if a class has too few different texts to occur in the train part and in each held-out part.
 
     Args:
         rows: The rows of the train file.

@@ -15,7 +15,7 @@ DEFAULT_HOLDOUT = "20%"
 
 @dataclass(frozen=True, kw_only=True)
 class FileOptions(CheckedOptions):
-    """The options that describe a data file. The value of an option that is not given is inferred from the file."""
+    """The options that describe a data file. What the user does not state is inferred from the file."""
 
     file: str | None = option(
         None,
@@ -67,7 +67,7 @@ class FileOptions(CheckedOptions):
     )
 
     def __post_init__(self) -> None:
-        """Raise UsageError if `holdout` is not a share, or if options contradict each other or need a missing file."""
+        """Raise UsageError if `holdout` is invalid, or if options contradict each other or need a missing `file`."""
         super().__post_init__()
         if self.holdout is not None and (problem := share_problem(self.holdout)):
             raise UsageError(f"--holdout {problem}")

@@ -1,4 +1,4 @@
-"""The text of a task file: the content that was inferred from a data file, with comments for people who edit it."""
+"""The text of task files that are written for a data file, with comments for people who edit them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def toml(value: object) -> str:
-    """Return a text, number, truth value, list or mapping as TOML writes it, on one line."""
+    """Return a value in TOML notation, on one line. The value is a text, number, truth value, list or mapping."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -74,7 +74,7 @@ def task_file_text(content: Mapping[str, Any], *, name: str, path: Path) -> str:
 
 
 def _as_given(path: Path) -> str:
-    """Return the value of `--task` that names a task file in the current folder, such as `./name.task.toml`."""
+    """Return the value that `--task` needs for a task file in the current folder, such as `./name.task.toml`."""
     return f"./{path.name}"
 
 
@@ -100,7 +100,7 @@ def _column_remarks(kind: TargetKind, columns: Mapping[str, Any]) -> list[str]:
 
 
 def _relative(given: str | Mapping[str, Any], path: Path) -> str | Mapping[str, Any]:
-    """Return the entry of a split under `[files]`, with its path made relative to the task file.
+    """Return the entry of a split under `[files]`, with its path changed to one relative to the task file.
 
     Args:
         given: The entry: a path, a reference to a data set of the hub, or a table. A held-out part gets its seed.

@@ -1,1 +1,1 @@
-"""The parts of a model (embeddings, layers, pooler, head), and a trial of what the model supports."""
+"""The parts of a model (embeddings, layers, pooler, head), and a test of what the model supports."""

@@ -1,4 +1,4 @@
-"""Division of an architecture into embeddings, layers, pooler and head, by the order in which a forward pass uses them.
+"""Division of a model into embeddings, layers, pooler and head, by the order in which a forward pass uses its modules.
 
 A small copy of the model with random weights runs once, forward and backward. The modules that run before the first
 layer are the embeddings, whatever their names: they include projections, norms and position embeddings that all layers
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WHOLE_BELOW = 10_000_000
-"""The largest number of parameters, without embeddings, with which a model is traced at full depth and width."""
+"""A model with at most this many parameters, not counting embeddings, is traced with all layers at full width."""
 LAYERS, WIDTH = 4, 256
-"""The number of layers and the minimal hidden size of the copy of a larger model."""
+"""The number of layers and the minimal hidden size of the small copy that is traced in place of a larger model."""
 VOCABULARY = 512
-"""The maximal vocabulary size of the copy."""
+"""The maximal vocabulary size of the copy that is traced in place of a model."""
 TEXT, TEXTS = 12, 2
 """The tokens per text and the texts per batch of the traced forward pass."""
 SEED = 7
@@ -42,14 +42,14 @@ class Members:
     """The names of the modules and parameters that make up one part of a model."""
 
     modules: tuple[str, ...] = ()
-    """The modules that belong entirely to the part."""
+    """The modules that belong entirely to this part of the model."""
     parameters: tuple[str, ...] = ()
-    """The parameters of the part in modules that are divided between several parts."""
+    """The other parameters of this part, whose modules also have parameters of another part."""
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The parts of an architecture, by the names of modules and parameters in its classification model."""
+    """The parts of an architecture: the names of the modules and parameters that belong to each of them."""
 
     lists: tuple[str, ...]
     """The names of the lists of layers. Most architectures have one; XLM has separate lists for attention and
@@ -59,14 +59,15 @@ class Anatomy:
     """The modules and parameters used between a layer and the next one, by the index of the earlier layer."""
     pooler: Members
     inputs_only: tuple[str, ...]
-    """The modules of the embeddings whose output has a vector for each token, `[batch, tokens, hidden]`."""
+    """The embedding modules that return a vector for each token, `[batch, tokens, hidden]`. A forward pass that starts
+    at a later layer skips them."""
     idle: tuple[str, ...]
     """The parameters that have no influence on the logits, or that transformers keeps fixed."""
     returns_tuple: bool
     """True if a layer returns a tuple whose first element is the hidden states."""
     as_registered: bool
-    """True if the same parts follow from the order in which the encoder's modules are registered: the embeddings before
-    the layers, everything else after them."""
+    """True if the order in which the encoder's modules are registered gives the same parts as the order of their use:
+    embeddings before the layers, everything else after them."""
 
     @property
     def restartable(self) -> bool:
@@ -78,7 +79,7 @@ _known: dict[str, Anatomy | DoesNotFit] = {}
 
 
 def anatomy_of(model: Any) -> Anatomy:
-    """Return the parts of a classification model's architecture. They are determined once for each configuration.
+    """Return the parts of a classification model's architecture. The result is cached for each configuration.
 
     Args:
         model: A model that transformers built, possibly on the meta device, possibly with adapters. It is not run.
@@ -177,7 +178,7 @@ def text_of(model: Any, *, texts: int = TEXTS, tokens: int = TEXT) -> dict[str, 
 
 
 def _reduced(kind: type[Any], config: Any) -> Iterator[Any]:
-    """Yield the configurations to try for a small copy of a model, beginning with the smallest one."""
+    """Yield the configurations to try for a small copy of a model, beginning with that of the smallest model."""
     import torch
 
     whole = _eager(config)
@@ -196,7 +197,7 @@ def _reduced(kind: type[Any], config: Any) -> Iterator[Any]:
 def _eager(config: Any) -> Any:
     """Return a copy of a configuration with "eager" attention, whose operations can be traced one by one.
 
-    The copy also has a padding id, and the cache of keys and values is turned off in it.
+    The copy also has a padding id, and turns off the cache of keys and values.
     """
     eager = copy.deepcopy(config)
     eager._attn_implementation = "eager"
@@ -226,7 +227,7 @@ def _special(config: Any) -> list[tuple[str, int]]:
 
 
 def _few_layers(config: Any) -> Any:
-    """Return a copy of a configuration with fewer layers; the configuration itself if the number cannot be set."""
+    """Return a copy of a configuration with fewer layers, or the configuration itself if it does not allow this."""
     small = copy.deepcopy(config)
     try:
         shorten(small, range(min(LAYERS, small.num_hidden_layers)))
@@ -236,7 +237,7 @@ def _few_layers(config: Any) -> Any:
 
 
 def _narrow(config: Any) -> Any:
-    """Return a copy of a configuration with its numbers of heads and its sizes divided by a common factor."""
+    """Return a copy of a configuration in which hidden sizes and numbers of heads are divided by a common factor."""
     small = copy.deepcopy(config)
     names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
     sizes = {name: value for name in names if isinstance(value := getattr(small, name, None), int)}
@@ -270,7 +271,7 @@ def shorten(config: Any, kept: range | tuple[int, ...]) -> None:
 
 @dataclass
 class _Uses:
-    """The trace of a forward pass.
+    """The record of a forward pass: when it used which parameters and modules.
 
     A moment is a point of time, given as the number of earlier events (module calls, returns, tensor operations).
     """
@@ -284,7 +285,7 @@ class _Uses:
 
 
 def _traced(model: Any) -> Anatomy:
-    """Trace a small model and return its parts."""
+    """Run a small model with a record of its operations, and return the model's parts."""
     import torch
 
     with torch.no_grad():
@@ -318,7 +319,7 @@ def _traced(model: Any) -> Anatomy:
 
 
 def _before_layers(model: Any, layers: str) -> set[str]:
-    """Return the names of the encoder's direct children with parameters that are registered before the layers."""
+    """Return the names of the encoder's child modules that have parameters and are registered before the layers."""
     before: set[str] = set()
     for name, module in getattr(model, model.base_model_prefix).named_children():
         whole = f"{model.base_model_prefix}.{name}"
@@ -449,7 +450,7 @@ def _interleaved(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bo
 
 
 def _why_none(model: Any, uses: _Uses, lists: dict[str, list[str]], count: int) -> str:
-    """Return the end of the error message that a model has no list of its layers: the reason."""
+    """Return the reason why a model has no list of layers, as the end of an error message."""
     from torch import nn
 
     for name, entries in lists.items():
@@ -490,7 +491,10 @@ class _Places:
         self._parameters = {name: self._of_parameter(name, p) for name, p in model.named_parameters()}
 
     def members(self, part: str) -> Members:
-        """Return the modules that belong entirely to a part, without their submodules, and its other parameters."""
+        """Return the modules that belong entirely to a part of the model, and the other parameters of this part.
+
+        Submodules of a returned module are not listed.
+        """
         modules: list[str] = []
         loose: list[str] = []
         self._collect("", self._model, part, modules, loose)
@@ -501,7 +505,7 @@ class _Places:
         return {name for name, part in self._parameters.items() if part == IDLE}
 
     def _collect(self, name: str, module: nn.Module, part: str, modules: list[str], loose: list[str]) -> None:
-        """Search a module for the members of a part, and add their names to `modules` and `loose`.
+        """Search a module for the modules and parameters of a part, and add their names to `modules` and `loose`.
 
         Args:
             name: The name of the module to search.
@@ -528,7 +532,10 @@ class _Places:
             self._collect(prefix + own, child, part, modules, loose)
 
     def _parts(self, name: str, module: nn.Module) -> set[str]:
-        """Return the parts of the model to which something in a module belongs. Idle parameters do not count."""
+        """Return the parts of the model to which the submodules and parameters of a module belong.
+
+        Parameters without influence on the logits are ignored.
+        """
         prefix = f"{name}." if name else ""
         parts = {
             self._parameters[prefix + own] for own, _ in module.named_parameters() if prefix + own in self._parameters

@@ -43,7 +43,8 @@ class EncoderStack:
     entries: tuple[nn.Module, ...]
     """For each layer, the module that is called with the layer's input; empty if layers consist of several modules."""
     inputs_only: tuple[nn.Module, ...] = ()
-    """The modules of the embeddings whose output has a vector for each token, `[batch, tokens, hidden]`."""
+    """The embedding modules that return a vector for each token, `[batch, tokens, hidden]`. A forward pass that starts
+    at a later layer skips them."""
     returns_tuple: bool = False
     """True if a layer returns a tuple whose first element is the hidden states."""
     idle: tuple[nn.Parameter, ...] = ()
@@ -52,12 +53,12 @@ class EncoderStack:
 
     @property
     def shape(self) -> EncoderShape:
-        """The number of layers and the hidden size; 0 if the configuration does not name the hidden size."""
+        """The number of layers and the hidden size. The hidden size is 0 if the configuration does not state it."""
         return EncoderShape(len(self.layers), int(getattr(self.model.config, "hidden_size", 0)))
 
 
 def view_as_stack(model: Any) -> EncoderStack:
-    """Find the embeddings, layers and pooler of a model with the help of `anatomy_of`.
+    """Return the embeddings, layers and pooler of a model, which `anatomy_of` finds.
 
     Args:
         model: A classification model of transformers, possibly on the meta device, possibly with adapters.
@@ -100,7 +101,7 @@ def _joined(modules: list[nn.Module]) -> nn.Module:
 
 
 def _plain(name: str) -> str:
-    """Return a parameter's name as it is without adapters: `peft` adds `.base_layer` to names in wrapped modules."""
+    """Return the name that a parameter had before `peft` wrapped its module, that is, without `.base_layer`."""
     return name.replace(".base_layer.", ".")
 
 

@@ -2,7 +2,7 @@
 
 | question | consequence if the answer is no |
 | --- | --- |
-| Is the prediction for a text the same alone and in a batch with others? | pad on the other side; else add a note |
+| Is the prediction for a text the same alone and in a batch with others? | pad on the other side, or add a note |
 | Can the model compute in the number format of the plan? | use fp32 and add a note |
 | Does the model accept as many tokens as its configuration says? | use the number that it accepts |
 """
@@ -20,7 +20,8 @@ from alue_bench.data.batches import Padding
 from alue_bench.messages.display import first_line
 from alue_bench.training.architecture.anatomy import TEXT, anatomy_of, described, small_copy, text_of
 from alue_bench.training.device.errors import is_out_of_memory
-from alue_bench.training.device.precision import Device, Precision, autocast
+from alue_bench.training.device.hardware import Precision
+from alue_bench.training.device.precision import Device, autocast
 from alue_bench.training.forward import Reached, in_place
 from alue_bench.training.pretrained.loading import empty_model
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 LENGTHS = (12, 11, 4)
 """The lengths, in tokens, of the texts that are compared alone and in one batch."""
 LONG_TEXT = 768
-"""The length in tokens of the long text, which is shortened if the model accepts fewer tokens."""
+"""The length in tokens of the long text for architectures in SPARSE; less if the model accepts fewer tokens."""
 SPARSE = ("block_size", "attention_window", "num_random_blocks", "num_landmarks", "attn_layers", "num_hash_functions")
 """The configuration fields of architectures that use a different attention for long texts. If a configuration has
 such a field, a long text is tried too."""
@@ -38,13 +39,13 @@ TOLERANCE = 1e-4
 """The largest accepted difference between logits, relative to the largest logit. Padding changes the lengths of sums
 and so their rounding."""
 FEWER = 4
-"""The maximal number of tokens below the number in the configuration that are tried one by one. The number that is left
-if all positions up to the padding id are reserved is tried too."""
+"""If a model accepts fewer tokens than its configuration says, up to this many fewer tokens are tried, one by one. The
+length that remains if all positions up to the padding id are reserved is tried too."""
 LONG = 2048
-"""The number of positions in a configuration above which lengths are tried only if the model has an embedding table
-of about that many rows."""
+"""If a configuration has more positions than this, lengths are tried only if the model has an embedding table of about
+as many rows as positions; otherwise the configuration is trusted."""
 LONGEST = 8192
-"""The number of positions in a configuration above which no lengths are tried and the configuration is trusted."""
+"""If a configuration has more positions than this, it is trusted, and no lengths are tried."""
 
 Side = Literal["right", "left"]
 
@@ -65,7 +66,7 @@ class Trial:
     """A digest of the model's parts (embeddings, layers, pooler, head); empty if they follow from the order in which
     its modules are registered."""
     notes: tuple[str, ...] = ()
-    """The sentences that a reader of the results should know, such as a change of the padding side."""
+    """Sentences for readers of the results, for example about a change of the padding side."""
 
 
 _known: dict[str, Trial] = {}
@@ -80,7 +81,7 @@ def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) ->
         config: The transformers configuration of the checkpoint.
         tokenizer: The checkpoint's tokenizer, which must have a padding token.
         precision: The number format that the plan requests.
-        device: The device on which the number format is tried, "cpu" or "cuda".
+        device: The device on which the number format is tried, such as "cuda".
 
     Raises:
         DoesNotFit: The model cannot be divided into embeddings, layers and head, or needs other inputs than texts.
@@ -166,7 +167,7 @@ def _depends(model: Any, side: Side, lengths: tuple[int, ...]) -> bool:
 
 
 def _batch(model: Any, side: Side, lengths: tuple[int, ...], first: int = 0) -> dict[str, Tensor]:
-    """Return random texts of the given lengths, without the first `first` ones, as one padded batch.
+    """Return random texts of the given lengths, except the first `first` texts, as one padded batch.
 
     The texts are those of `text_of`, cut to the lengths. The result has "input_ids" and "attention_mask", int64
     `[texts, tokens]` each.
@@ -194,7 +195,7 @@ def _precision(
     """
     import torch
 
-    if wanted == "fp32":
+    if not Device(device, wanted).is_narrow:
         return wanted, ""
     moved = copy.deepcopy(model).to(device)
     try:
@@ -244,8 +245,8 @@ def _longest(model: Any, limit: int, pad: int) -> int:
 
     Args:
         model: The small copy of the model.
-        limit: The number of positions in its configuration, above which nothing is tried.
-        pad: Its padding id.
+        limit: The number of positions in the configuration; larger numbers of tokens are not tried.
+        pad: The padding id in the configuration.
     """
     from torch import nn
 

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from alue_bench.training.device.hardware import Hardware
 from alue_bench.training.device.host_memory import give_back_freed
 
 PHRASES = (
     "can't allocate memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "out of memory",
+    "_STATUS_ALLOC_FAILED",
+    "BLAS_STATUS_NOT_INITIALIZED",
+    "DEVICE_ALLOCATION_FAILED",
+    "HOST_ALLOCATION_FAILED",
+    "rocblas_status_memory_error",
+    "miopenStatusAllocFailed",
+    "Invalid buffer size",
+    "ERROR_OUT_OF_DEVICE_MEMORY",
+    "ERROR_OUT_OF_HOST_MEMORY",
+    "ERROR_OUT_OF_RESOURCES",
 )
-"""Texts in error messages that mean exhausted memory. The first comes from the CPU allocator, the second from pinned
-memory or lazily loaded kernels, the last two from cuBLAS, which fails to initialise if it gets no memory."""
+"""Texts in error messages that mean exhausted memory, by their origin:
+
+- the CPU allocator;
+- the runtimes and drivers of CUDA, HIP, MPS and XPU, for example for pinned memory or lazily loaded kernels;
+- cuBLAS, hipBLAS and cuDNN; the two BLAS libraries fail to initialise if they get no memory;
+- cuDNN 9, whose CUDNN_STATUS_INTERNAL_ERROR has a suffix that tells a failed allocation from other errors;
+- rocBLAS and MIOpen;
+- Metal, for a buffer larger than the device allows;
+- Level Zero, below XPU."""
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -27,7 +43,7 @@ def release(device: str) -> None:
     Call this outside the `except` block of an error: the error's traceback keeps tensors alive.
 
     Args:
-        device: "cpu" or "cuda".
+        device: The name of the device, such as "cuda".
     """
     import gc
 
@@ -36,31 +52,11 @@ def release(device: str) -> None:
 
 
 def give_back(device: str) -> None:
-    """Return cached host memory and, if `device` is "cuda", cached GPU memory to the system."""
+    """Return cached host memory and, if `device` is an accelerator, its cached memory to the system."""
     give_back_freed()
-    if device == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()
+    Hardware(device).release_cached()
 
 
 def device_is_lost(device: str) -> bool:
-    """Return whether this process can no longer use the device.
-
-    After a failed assertion or an invalid address inside a kernel, CUDA answers every later call with the same error
-    for the rest of the process.
-
-    Args:
-        device: "cpu" or "cuda"; the CPU is never lost.
-    """
-    if device != "cuda":
-        return False
-    import torch
-
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return False
-    try:
-        torch.cuda.synchronize()
-    except RuntimeError:
-        return True
-    return False
+    """Return whether this process can no longer use the device; see `Hardware.is_lost`."""
+    return Hardware(device).is_lost()

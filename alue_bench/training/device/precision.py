@@ -1,117 +1,54 @@
-"""The device (CPU or GPU) and the number format of a run."""
+"""The device of a computation with its number format, and the batch sizes that suit both."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UsageError
+from alue_bench.training.device.hardware import Hardware, Precision
 
 if TYPE_CHECKING:
     import torch
-
-Precision = Literal["fp32", "bf16", "fp16"]
-
-
-def resolve_device(wanted: str) -> str:
-    """Return the device to use, "cpu" or "cuda".
-
-    Args:
-        wanted: "auto", "cpu" or "cuda"; "auto" takes the GPU if there is one.
-
-    Raises:
-        UsageError: The device is unknown or not available.
-    """
-    import torch
-
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {wanted!r} is not one of auto, cpu, cuda")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no CUDA device; run alue-bench doctor to see what it finds")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def has_fast_bf16(device: str) -> bool:
-    """Return whether bf16 matrix products are faster than fp32 ones on this hardware, not merely possible."""
-    import torch
-
-    if device == "cuda":
-        return bool(torch.cuda.get_device_capability() >= (8, 0))
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "amx_tile", "bf16"))
-
-
-def resolve_precision(wanted: str, device: str) -> Precision:
-    """Return the number format to use.
-
-    Args:
-        wanted: "auto", "fp32", "bf16" or "fp16"; "auto" takes bf16 if the hardware computes it faster than fp32, else
-            fp32.
-        device: "cpu" or "cuda".
-
-    Raises:
-        UsageError: The format is unknown, or the device does not support it.
-    """
-    if wanted == "auto":
-        return "bf16" if has_fast_bf16(device) else "fp32"
-    if wanted not in ("fp32", "bf16", "fp16"):
-        raise UsageError(f"--precision {wanted!r} is not one of auto, fp32, bf16, fp16")
-    if wanted == "fp16" and device == "cpu":
-        raise UsageError("--precision fp16 needs a CUDA device; on the CPU use bf16 or fp32")
-    return wanted  # type: ignore[return-value]
 
 
 def resolve_graphs(wanted: bool, device: str) -> bool:
     """Return `wanted`, after a check that the device supports CUDA graphs if they are wanted.
 
     Raises:
-        UsageError: CUDA graphs are wanted, but the device is not a GPU.
+        UsageError: CUDA graphs are wanted, but the device cannot record them.
     """
-    if wanted and device != "cuda":
-        raise UsageError("--cuda-graphs needs a CUDA device; leave it out on the CPU")
+    if wanted and not Hardware(device).can_record:
+        where = "on the CPU" if device == "cpu" else f"on {device}"
+        raise UsageError(f"--cuda-graphs needs a CUDA device; leave it out {where}")
     return wanted
 
 
 @dataclass(frozen=True)
-class Device:
-    """The device and the number format of a computation."""
+class Device(Hardware):
+    """The hardware and the number format of a computation."""
 
-    name: str
-    """The device: "cpu" or "cuda"."""
     precision: Precision
     graphs: bool = False
     """True to capture training steps as CUDA graphs, if the forward pass allows it."""
 
     @property
     def compute(self) -> torch.dtype:
-        """The number format of matrix products. Parameters, residual sums, layer norms and losses stay in fp32."""
+        """The number format of matrix products. Parameters, residual sums, layer norms and losses stay in fp32.
+
+        TF32 is no storage format: its products are computed from fp32 numbers.
+        """
         import torch
 
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        formats = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        return formats[self.precision]
 
     @property
-    def accelerated(self) -> bool:
-        """True if the device is an accelerator, which works asynchronously and has memory of its own."""
-        return self.name != "cpu"
-
-    @property
-    def can_record(self) -> bool:
-        """True if the device can capture work as a graph and replay it."""
-        return self.name == "cuda"
-
-    @property
-    def pins_memory(self) -> bool:
-        """True if copies to the device run asynchronously only from pinned (page-locked) host memory."""
-        return self.name == "cuda"
-
-    def free_bytes(self) -> int:
-        """Return the accelerator's free memory in bytes, without what torch's allocator keeps for reuse; 0 on a CPU."""
-        if not self.accelerated:
-            return 0
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0])
+    def is_narrow(self) -> bool:
+        """True if matrix products read numbers of 16 bits (bf16, fp16)."""
+        return self.precision in ("bf16", "fp16")
 
     @property
     def few_lengths(self) -> bool:
@@ -121,7 +58,7 @@ class Device:
         1 to 2 ms and about a megabyte per shape, a dozen shapes per length, kept until a thousand newer shapes have
         been used. A hundred lengths would cost seconds and gigabytes; a few per cent of padding costs less.
         """
-        return self.name == "cpu" and self.precision != "fp32"
+        return self.is_narrow and not self.accelerated
 
     @property
     def tokens_at_once(self) -> int:
@@ -131,32 +68,44 @@ class Device:
         times as long as with eight thousand tokens (docs/notes/performance-diary.md). Low-precision formats on a CPU
         need few different shapes instead, see `few_lengths`.
         """
-        return 1024 if self.name == "cpu" and self.precision == "fp32" else 8192
-
-    @property
-    def make(self) -> str:
-        """The GPU's name or the CPU's instruction set, on which the last bits of a result can depend."""
-        import torch
-
-        return torch.cuda.get_device_name() if self.name == "cuda" else torch.backends.cpu.get_cpu_capability()
-
-    def forget_peak(self) -> None:
-        """Reset the GPU's statistics of peak memory; do nothing on a CPU."""
-        if self.name == "cuda":
-            import torch
-
-            torch.cuda.reset_peak_memory_stats()
-
-    def synchronise(self) -> None:
-        """Wait until the GPU has finished its queued work, so that elapsed time includes it; do nothing on a CPU."""
-        if self.name == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
+        return 8192 if self.accelerated or self.is_narrow else 1024
 
 
 def autocast(device: Device) -> AbstractContextManager[Any]:
-    """Return a context manager for mixed-precision forward passes, which does nothing in fp32."""
+    """Return a context manager for mixed-precision forward passes, which does nothing in fp32 and TF32."""
     import torch
 
-    return nullcontext() if device.precision == "fp32" else torch.autocast(device.name, device.compute)
+    return torch.autocast(device.name, device.compute) if device.is_narrow else nullcontext()
+
+
+@contextmanager
+def number_format(device: Device) -> Iterator[None]:
+    """Let the GPU compute fp32 matrix products in TF32 inside the block if that is the device's number format.
+
+    Otherwise torch's own setting applies, which is fp32 unless the user has changed it. The setting is global to the
+    process and is restored afterwards.
+    """
+    if device.precision != "tf32" or computes_tf32():
+        yield
+        return
+    import torch
+
+    products: Any = torch.backends.cuda.matmul
+    before = getattr(products, "fp32_precision", None)  # since torch 2.9
+    products.allow_tf32 = True  # the older setting: once the newer one is changed, torch refuses to read the older
+    try:
+        yield
+    finally:
+        products.allow_tf32 = False
+        if before is not None:
+            products.fp32_precision = before
+
+
+def computes_tf32() -> bool:
+    """Return whether this process computes the fp32 matrix products of CUDA devices in TF32 at the moment."""
+    import torch
+
+    products: Any = torch.backends.cuda.matmul
+    if hasattr(products, "fp32_precision"):
+        return bool(products.fp32_precision == "tf32")
+    return bool(products.allow_tf32)

@@ -6,25 +6,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from alue_bench.training.device.hardware import ACCELERATORS, Hardware
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def torch_random_state(device: str) -> dict[str, Tensor]:
-    """Return the states of torch's global generators, by "cpu" and, if `device` is "cuda", also by "cuda"."""
-    import torch
-
-    states = {"cpu": torch.get_rng_state()}
-    return states | {"cuda": torch.cuda.get_rng_state()} if device == "cuda" else states
+    """Return the states of torch's global generators, by "cpu" and, if `device` is an accelerator, also by its name."""
+    return {name: Hardware(name).random_state() for name in dict.fromkeys(("cpu", device))}
 
 
 def set_torch_random_state(state: Mapping[str, Tensor]) -> None:
-    """Restore the state that `torch_random_state` returned."""
-    import torch
-
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
+    """Restore the state that `torch_random_state` returned; other entries of `state` are ignored."""
+    for name in ("cpu", *(name for name in ACCELERATORS if name in state)):
+        Hardware(name).set_random_state(state[name])
 
 
 @contextmanager

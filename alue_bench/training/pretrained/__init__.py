@@ -1,1 +1,1 @@
-"""Pre-trained weights and tokenizers: locating, verifying and loading them."""
+"""Finding, checking and loading pre-trained weights and tokenizers."""

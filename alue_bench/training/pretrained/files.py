@@ -1,4 +1,4 @@
-"""The files in a checkpoint's folder: which of them hold weights, which are read at all, and a digest of their content.
+"""The files in the folder of a checkpoint: finding the weights, telling apart used and unused files, and a digest.
 
 Subfolders (`onnx/`, `checkpoint-500/`, `1_Pooling/`) are ignored: neither transformers nor alue-bench reads them.
 """
@@ -18,7 +18,7 @@ from alue_bench.contract.errors import UnavailableError
 SAFE_WEIGHTS = "model.safetensors"
 PICKLED_WEIGHTS = "pytorch_model.bin"
 INDEX = ".index.json"
-"""The suffix that is added to the name of a weights file to name its index, if the weights are in shards."""
+"""The suffix of an index file, which lists the files of weights that are split into shards."""
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = (ADAPTER_CONFIG, "adapter_model.*", "pytorch_adapter.bin")
 DESCRIBED = (".json", ".txt", ".model")
@@ -36,10 +36,10 @@ UNREAD = (
     ".*", "readme*", "license*", "licence*", "notice*", "*.md", "*.py", "*.ipynb", "*.png", "*.jpg", "*.jpeg", "*.svg",
     "*.pdf",
 )  # fmt: skip
-"""The patterns, in lower case, of files in a checkpoint's folder that are never read, except the weights. Every other
+"""Patterns, in lower case, of files in a checkpoint's folder that are ignored, except the weights to load. Every other
 file counts as part of the tokenizer or the model, because not all names of such files are known."""
 NO_TOKENIZER = ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "pytorch_model*")
-"""The patterns of files that are read but do not belong to a tokenizer."""
+"""The patterns of files that are read but never belong to a tokenizer, such as config.json."""
 LFS_POINTER = b"version https://git-lfs"
 """The first bytes of a Git LFS pointer, a small text file in place of a file that has not been downloaded."""
 LARGEST_HEADER = 100_000_000
@@ -64,7 +64,9 @@ class StoredTensor:
 
 
 def check_fetched(folder: Path) -> None:
-    """Check that no file in a folder is a Git LFS pointer, whose text could be read as a vocabulary of three words.
+    """Check that no file in a folder is a Git LFS pointer, that is, a short text in place of the real file.
+
+    The text could otherwise be read as a tiny vocabulary.
 
     Raises:
         UnavailableError: A file is a pointer. The message names it and the command that fetches the real file.
@@ -129,12 +131,12 @@ def _is_other_weights(name: str) -> bool:
 
 
 def adapter_files(folder: Path) -> list[str]:
-    """Return the names of a folder's `peft` adapter files, which it may hold with or without a checkpoint's files."""
+    """Return the names of the files of a `peft` adapter in a folder, next to a checkpoint or without one."""
     return sorted(path.name for path in _files(folder) if _matches(path.name, ADAPTER))
 
 
 def adapter_alone(where: str, base: str | None) -> str:
-    """Return an error message: a folder or repository holds only an adapter, no checkpoint; it also says what to do.
+    """Return the error message that a folder or repository holds only an adapter and no model, with the remedy.
 
     Args:
         where: The folder or repository.
@@ -149,7 +151,7 @@ def adapter_alone(where: str, base: str | None) -> str:
 
 
 def adapter_alone_in(folder: Path) -> str:
-    """Return the message of `adapter_alone` for a folder, with the base model from the adapter's configuration."""
+    """Return the error message that a folder holds only an adapter, with the base model that the adapter names."""
     try:
         base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -225,12 +227,12 @@ def read_pickle(file: Path, *, device: str) -> dict[str, Any]:
 
 
 def is_read(name: str) -> bool:
-    """Return whether the model or the tokenizer may read a file of this name, weights files excluded."""
+    """Return whether a file of this name, which is not the weights, may be read for the model or the tokenizer."""
     return not _matches(name, ADAPTER if Path(name).suffix in DESCRIBED else UNREAD)
 
 
 def has_tokenizer_files(folder: Path) -> bool:
-    """Return whether any file in a folder may belong to a tokenizer; False if only the model was saved there."""
+    """Return whether any file in a folder may belong to a tokenizer; False if only a model was saved in it."""
     return any(is_read(path.name) and not _matches(path.name, NO_TOKENIZER) for path in _files(folder))
 
 

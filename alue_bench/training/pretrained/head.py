@@ -17,10 +17,13 @@ from alue_bench.training.pretrained.library import quiet_transformers
 
 
 def head_names(model: Any) -> frozenset[str]:
-    """Return the names of the weights that only fine-tuning trains: transformers' pre-training classes lack them.
+    """Return the names of the weights that only fine-tuning trains, not pre-training.
+
+    These weights occur in the classification model, but in none of transformers' pre-training models of the same
+    architecture.
 
     For example, BERT's pooler is pre-trained, so it does not count as part of the head. DeBERTa's pooler and the dense
-    layer in RoBERTa's classifier are not pre-trained, so they do. In ModernBERT, the module `head` is pre-trained by
+    layer in RoBERTa's classifier are not pre-trained, so they count. In ModernBERT, the module `head` is pre-trained by
     masked-token prediction, so only `classifier` counts.
 
     Args:
@@ -33,7 +36,7 @@ def head_names(model: Any) -> frozenset[str]:
 
 
 _known: dict[str, frozenset[str]] = {}
-"""A cache of `head_names` by class and configuration: building the pre-training classes takes a third of a second."""
+"""The results of `head_names` by class and configuration, cached because building models takes a third of a second."""
 
 
 def _names_without_pretraining(model: Any) -> frozenset[str]:

@@ -23,7 +23,7 @@ HUB_TIMEOUT = 5.0
 def cached_snapshot(model: Model) -> Path | None:
     """Return the folder of a model's newest complete snapshot in the hub's local cache; None if there is none.
 
-    If the model names a revision, only snapshots of this revision count.
+    If `model` specifies a revision, snapshots of other revisions are ignored.
     """
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
@@ -107,7 +107,7 @@ def download_config(model: Model) -> Path:
 def removed_if_altered(folder: Path, siblings: Iterable[RepoSibling]) -> list[str]:
     """Remove files of a downloaded snapshot from the cache if their digests differ from the hub's metadata.
 
-    The client library of the hub compares only sizes.
+    The hub's client library compares only the sizes of files.
 
     Args:
         folder: The folder of the snapshot.

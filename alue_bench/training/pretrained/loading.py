@@ -34,7 +34,7 @@ from alue_bench.training.pretrained.library import in_short, quiet_transformers
 from alue_bench.training.pretrained.tokenizer import pads_with, read_tokenizer
 
 BINARY = Labels.binary("no", "yes")
-"""The labels used where the labels do not matter, such as for counting an encoder's parameters."""
+"""Labels for uses in which the labels do not matter, such as counting an encoder's parameters."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Checkpoint:
 
     folder: Path
     digest: str
-    """The digest of the files' contents; for a checkpoint from the hub, the commit hash."""
+    """A digest of the files' contents; for a checkpoint from the hub, the commit hash."""
     pickled: bool
     """True if the weights exist only as pickles, which are read without running code from them."""
     keep_head: bool = False
     """True to start training from the checkpoint's fine-tuned head; False to initialise a fresh head."""
     notes: tuple[str, ...] = ()
-    """The sentences, for readers of the results, on files in the folder that are not used."""
+    """Sentences about files in the folder that are not used, for readers of the results."""
     head_left_aside: bool = False
     """True if the checkpoint has a fine-tuned head that is not used."""
 
@@ -161,7 +161,7 @@ def fetch_config(model: Model) -> Any:
 
 
 def encoder_shape(config: Any) -> EncoderShape:
-    """Return the number of layers and the hidden size in a configuration; a size of 0 if it states none.
+    """Return the number of layers and the hidden size in a configuration. A hidden size that is not stated is 0.
 
     Raises:
         UnavailableError: The configuration does not state the number of layers.
@@ -182,7 +182,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def load_tokenizer_with_notes(checkpoint: Checkpoint) -> tuple[Any, tuple[str, ...]]:
-    """Return the tokenizer like `load_tokenizer`, and sentences on its padding for readers of the results.
+    """Return the tokenizer that `load_tokenizer` returns, and sentences about its padding for readers of the results.
 
     Raises:
         UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary has only special tokens.
@@ -275,7 +275,7 @@ def load_model_with_report(
 
 @contextmanager
 def _open_tensors(weights: Weights) -> Iterator[dict[str, tuple[Any, Path]]]:
-    """Open the weights files inside the context; the value is a dictionary of each tensor and its file, by name.
+    """Open the weights files inside the context, whose value has each tensor with its file, by the tensor's name.
 
     A tensor in a safetensors file is represented by a slice object, whose values are read when it is indexed.
     """
@@ -296,7 +296,7 @@ def _open_tensors(weights: Weights) -> Iterator[dict[str, tuple[Any, Path]]]:
 
 
 def classifier_outline(config: Any, labels: Labels, folder: Path) -> Any:
-    """Return a checkpoint's classification model on the meta device.
+    """Return a checkpoint's classification model on the meta device, that is, without memory for weights.
 
     Args:
         config: The checkpoint's configuration.
@@ -316,7 +316,7 @@ def classifier_outline(config: Any, labels: Labels, folder: Path) -> Any:
 
 
 def _drawn_at_random(loading: dict[str, Any]) -> set[str]:
-    """Return the names of the weights that the checkpoint lacks or has in another shape.
+    """Return the names of the weights that transformers initialised: the checkpoint lacks them or has other shapes.
 
     Args:
         loading: The loading info that transformers' `from_pretrained` returned.
@@ -341,7 +341,7 @@ def _check_encoder_was_loaded(model: Any, drawn: set[str], checkpoint: Checkpoin
 
 
 def _check_finite(model: Any, drawn: set[str], files: Mapping[str, Path], weights: Weights) -> None:
-    """Check that all loaded weights are finite, since a model with NaN or infinite weights cannot be trained.
+    """Check that the loaded weights are finite, since a model with NaN or infinite weights cannot be trained.
 
     Args:
         model: The loaded model.

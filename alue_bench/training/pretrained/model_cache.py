@@ -26,14 +26,14 @@ class _Template:
     key: tuple[Checkpoint, Labels]
     model: Any
     drawn: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    """The weights that were initialised at random, by seed and then by name."""
+    """The randomly initialised weights, which the checkpoint lacks, by the seed of the initialisation and by name."""
 
 
 class ModelCache:
-    """A source of freshly loaded models for the runs of a plan, which may change them.
+    """A source of freshly loaded models for the runs of a plan; each run may change its model.
 
-    At most one model is kept for copies, in host memory, and only while more runs that start from it are expected. A
-    copy equals a newly loaded model to the last bit.
+    At most one loaded model is kept for making copies, in host memory, as long as more runs are expected to start from
+    it. A copy equals a newly loaded model to the last bit.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class ModelCache:
         return {**vars(self), "_tokenizers": {}, "_template": None}
 
     def expect(self, checkpoint: Checkpoint, labels: Labels) -> None:
-        """Announce that one more run will call `model` with these arguments."""
+        """Announce that one more run will call the method `model` with this checkpoint and these labels."""
         self._expected[checkpoint, labels] += 1
 
     def tokenizer(self, checkpoint: Checkpoint) -> Any:
@@ -59,7 +59,7 @@ class ModelCache:
         return self._tokenizer_with_notes(checkpoint)[0]
 
     def notes(self, checkpoint: Checkpoint) -> tuple[str, ...]:
-        """Return sentences for readers of the results, on unused parts of the checkpoint and on the padding of batches.
+        """Return sentences for readers of the results about unused parts of the checkpoint and the padding of batches.
 
         Raises:
             UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary has only special tokens.

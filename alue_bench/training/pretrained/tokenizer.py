@@ -15,7 +15,7 @@ READS_SENTENCEPIECE = ("sentencepiece", "google.protobuf")
 """The modules that transformers needs to read the vocabulary of a SentencePiece tokenizer."""
 JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 WHOLE = "tokenizer.json"
-"""The file that holds a complete tokenizer and makes vocabulary files unnecessary."""
+"""The name of the file that holds a complete tokenizer, so that vocabulary files are unnecessary."""
 DISTRIBUTIONS = {"google.protobuf": "protobuf"}
 """The package to install for a module, if their names differ."""
 
@@ -45,7 +45,7 @@ def read_tokenizer(folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
 
 
 def pads_with(config: Any, pad_id: int) -> None:
-    """Set the padding id of a configuration to `pad_id`, unless it already has an id with an embedding."""
+    """Set the padding id of a configuration to `pad_id`, unless it already has a padding id with an embedding."""
     if not _has_embedding(config, getattr(config, "pad_token_id", None)):
         config.pad_token_id = pad_id
 
@@ -96,7 +96,10 @@ def _is_installed(module: str) -> bool:
 
 
 def _files_of_class(folder: Path, config: Any) -> list[str]:
-    """Return the names of the vocabulary files of the tokenizer's class; empty if the class cannot be determined."""
+    """Return the names of the vocabulary files that the checkpoint's tokenizer class reads.
+
+    The list is empty if the class cannot be determined.
+    """
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 
     try:
@@ -109,7 +112,10 @@ def _files_of_class(folder: Path, config: Any) -> list[str]:
 
 
 def _vocabulary_files(tokenizer: Any) -> dict[str, str]:
-    """Return the names of a tokenizer's vocabulary files by role; byte and character tokenizers have none."""
+    """Return the names of a tokenizer's vocabulary files by role, such as "vocab_file".
+
+    Byte and character tokenizers have none.
+    """
     files = getattr(tokenizer, "vocab_files_names", None) or {}
     return {role: name for role, name in files.items() if role != "tokenizer_config_file" and isinstance(name, str)}
 
@@ -153,7 +159,7 @@ def _words(tokenizer: Any) -> set[str]:
 
 
 def _words_without_files(tokenizer: Any) -> set[str]:
-    """Return the tokens, except special ones, that this tokenizer's class has without files, such as a space symbol."""
+    """Return the ordinary tokens, such as a space symbol, that a tokenizer of the same class has without any files."""
     try:
         return _words(type(tokenizer)())
     except Exception:  # a class that needs files: a tokenizer of it has read some

@@ -1,0 +1,145 @@
+"""The accelerator memory that a training needs, estimated from shapes, to decide how many runs fit on one GPU.
+
+The estimate is rather too high than too low. If it is too low, a run still divides its batches (`training/update.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.spec import HyperParameters
+from alue_bench.contract.strategy import Outline
+from alue_bench.cost.flops import EmptyModel, EmptyModels
+from alue_bench.planning.build import PlannedRun
+from alue_bench.running.inputs import tokenized
+from alue_bench.training.device.precision import Device
+from alue_bench.training.freezing import count_parameters
+from alue_bench.training.pretrained.loading import load_config
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FP32 = 4
+"""The bytes of an fp32 number, in which weights, gradients and the optimiser's state are kept."""
+PROCESS_BYTES = 1 << 30
+"""The bytes that a process takes on a GPU before it allocates a tensor: the context of CUDA or HIP, the kernels that
+are loaded, and the workspaces of the BLAS libraries. This is an allowance, which was not measured."""
+FRAGMENTATION = 1.1
+"""The memory that torch's allocator reserves, divided by the memory that tensors take."""
+
+
+def training_bytes(model: EmptyModel, hyper: HyperParameters, longest: int, device: Device) -> int:
+    """Return an estimate of the accelerator memory that a training needs, in bytes.
+
+    With P parameters, of which T train, and e bytes per number in matrix products (4, or 2 in bf16 and fp16):
+
+        PROCESS_BYTES + 1.1 · (4 P  weights
+                             + e P  copies of the weights in the number format of matrix products, if e < 4
+                             + 4 T  gradients
+                             + 8 T  AdamW's two averages
+                             + 4 T  copy of the selected epoch's weights, unless the last epoch is selected
+                             + activations of a batch in which all examples are as long as the longest one)
+
+    The activations are those that the backward pass reads (`activation_bytes`) and those of one more layer, for the
+    temporary tensors of the backward pass; or those of a layer of an inference batch, if these are more. States of
+    frozen layers are kept on the accelerator only where there is room for them, and do not count.
+
+    Args:
+        model: The model without weights, with the parts that are frozen.
+        hyper: The hyper-parameters: batch size and selection of the epoch.
+        longest: The number of tokens of the longest train example.
+        device: The device and the number format.
+    """
+    counts = count_parameters(model.stack, model.plan)
+    narrow = device.compute.itemsize * counts.total if device.is_narrow else 0
+    state = (FP32 + 2 * FP32 + (FP32 if hyper.select == "best" else 0)) * counts.trainable
+    trained = activation_bytes(model, hyper.batch_size, longest, device)
+    trained += _layer_bytes(model, hyper.batch_size, longest, device)
+    scored = _layer_bytes(model, max(1, device.tokens_at_once // longest), longest, device)
+    tensors = FP32 * counts.total + narrow + state + max(trained, scored)
+    return PROCESS_BYTES + int(FRAGMENTATION * tensors)
+
+
+def activation_bytes(model: EmptyModel, examples: int, tokens: int, device: Device) -> int:
+    """Return an estimate of the bytes of activations that a batch keeps for its backward pass.
+
+    Each layer from the lowest one with trainable parameters in or below it keeps its activations, see `_layer_bytes`.
+    If the head reads only the first token, the last layer is computed for that token, and keeps little more than its
+    input. The embeddings, if they train, keep the input of their norm and a dropout mask.
+
+    Args:
+        model: The model without weights, with the parts that are frozen.
+        examples: The number of examples of the batch.
+        tokens: The number of tokens of each example, with padding.
+        device: The device and the number format.
+    """
+    plan, layers = model.plan, range(len(model.stack.layers))
+    trained = [layer not in plan.frozen_layers for layer in layers]
+    lowest = 0 if not plan.embeddings else next((layer for layer in layers if trained[layer]), len(layers))
+    whole = layers[lowest : len(layers) - model.head_reads_first]
+    kept = [_layer_bytes(model, examples, tokens, device, trains=trained[layer]) for layer in whole]
+    of_vector = FP32 * examples * tokens * model.stack.shape.hidden_size
+    return sum(kept) + (0 if plan.embeddings else 2 * of_vector) + model.head_reads_first * 2 * of_vector
+
+
+def _layer_bytes(model: EmptyModel, examples: int, tokens: int, device: Device, *, trains: bool = True) -> int:
+    """Return the bytes of activations that one layer keeps for its backward pass.
+
+    These are the tensors that `training/bert/layer.py` saves, with hidden size h, inner size f, and e bytes per number
+    in matrix products:
+
+    - for each token: query, key and value (3 e h), the inner vector before the activation function (e f), and the
+      inputs of both layer norms (8 h); if the layer trains, also the inputs of its products (3 e h + e f) and two
+      dropout masks (8 h), since frozen layers compute without dropout;
+    - for each pair of tokens and each head: the attention probability (4); if the layer trains, also its dropout mask
+      (4) and the probability after dropout (e).
+
+    The layers of transformers keep about as much, and less with fused attention, which keeps nothing for pairs of
+    tokens. Korthikanti et al. 2022 (Reducing activation recomputation in large transformer models, section 4) count the
+    same tensors with masks of one byte.
+    """
+    hidden, inner = model.stack.shape.hidden_size, _inner_size(model.stack.layers[0])
+    heads = int(getattr(model.stack.model.config, "num_attention_heads", 1))
+    size = device.compute.itemsize
+    half = size * (3 * hidden + inner) + 2 * FP32 * hidden
+    of_token = (1 + trains) * half
+    of_pair = heads * (FP32 + (FP32 if trains else 0) + size)
+    return examples * tokens * (of_token + tokens * of_pair)
+
+
+def _inner_size(layer: nn.Module) -> int:
+    """Return the width of the widest matrix product of a layer, which is that of its feed-forward network."""
+    from torch import nn
+
+    return max((module.out_features for module in layer.modules() if isinstance(module, nn.Linear)), default=0)
+
+
+def largest_training(runs: Sequence[PlannedRun]) -> int:
+    """Return the estimated accelerator memory of the run that needs most, in bytes.
+
+    Texts are tokenized for this, unless they are in the cache.
+
+    Args:
+        runs: At least one run, with the device for which memory is estimated.
+    """
+    models = EmptyModels(keeps_prefixes=all(run.inputs.prefixes.limit_bytes > 0 for run in runs))
+    configs: dict[str, Any] = {}
+    longest: dict[tuple[object, ...], int] = {}
+    needs: dict[tuple[object, ...], int] = {}
+    for run in runs:
+        spec, inputs = run.spec, run.inputs
+        rows = (spec.model, spec.model_digest, spec.data.train, spec.hyper.max_length)
+        key = (*rows, spec.strategy, spec.hyper.batch_size, spec.hyper.select, spec.precision)
+        if key in needs:
+            continue
+        if rows not in longest:
+            tokenizer = inputs.models.tokenizer(inputs.checkpoint)
+            lengths = tokenized(inputs.train_rows, "train", spec, inputs, tokenizer).lengths
+            longest[rows] = int(lengths.max())
+        if spec.model_digest not in configs:
+            configs[spec.model_digest] = load_config(inputs.checkpoint)
+        outline = Outline(spec.freeze_plan, spec.kept_layers, spec.adapter)
+        model = models.of(configs[spec.model_digest], inputs.train_task.labels, inputs.strategy, outline)
+        needs[key] = training_bytes(model, spec.hyper, longest[rows], Device(spec.device, spec.precision))
+    return max(needs.values())

@@ -1,0 +1,67 @@
+"""The number of runs that share a GPU, if `--jobs` asks for more runs at once than there are GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alue_bench.cost.memory import largest_training
+from alue_bench.executors.processes import gpu_environments
+from alue_bench.planning.build import PlannedRun
+from alue_bench.training.device.hardware import Hardware
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The distribution of concurrent runs over the GPUs of this machine."""
+
+    jobs: int
+    """The number of runs at once that the user allows."""
+    gpus: int
+    need_bytes: int
+    """The estimated memory of the run that needs most."""
+    room_bytes: int
+    """The memory of the smallest GPU that runs may use."""
+
+    @property
+    def most_on_one(self) -> int:
+        """The number of runs that share a GPU: as many as fit, at least 1, and not more than `jobs` require."""
+        return max(1, min(self.room_bytes // self.need_bytes, -(-self.jobs // self.gpus)))
+
+    @property
+    def at_once(self) -> int:
+        """The number of runs at once, which is below `jobs` if these do not fit."""
+        return min(self.jobs, self.gpus * self.most_on_one)
+
+    def describe(self) -> str:
+        """Return a sentence about the placement, for the plan."""
+        need, room = (f"{size / GIB:.1f} GiB" for size in (self.need_bytes, self.room_bytes))
+        gpus = "1 GPU" if self.gpus == 1 else f"{self.gpus} GPUs"
+        waiting = "; the others wait" if self.at_once < self.jobs else ""
+        return (
+            f"--jobs {self.jobs} on {gpus}: up to {self.most_on_one} at once on each, since the largest run needs "
+            f"about {need} of {room}{waiting}"
+        )
+
+
+def placement_of(runs: Sequence[PlannedRun], jobs: int, only: int | None = None) -> Placement | None:
+    """Return how many of the runs share a GPU; None if there are as many GPUs as `jobs`, or the runs need none.
+
+    Args:
+        runs: The runs of a plan.
+        jobs: The number of runs at once that the user allows.
+        only: The number of the only GPU to use, as in --device cuda:1; None for all.
+    """
+    if not runs:
+        return None
+    hardware = Hardware(runs[0].spec.device)
+    if not hardware.accelerated:
+        return None
+    gpus = len(gpu_environments(hardware, only))
+    if jobs <= gpus:
+        return None
+    # The free memory of other GPUs than the current one is unknown: asking for it would create a context on each.
+    room = hardware.free_bytes() if gpus == 1 else hardware.total_bytes()
+    return Placement(jobs, gpus, largest_training(runs), room)
