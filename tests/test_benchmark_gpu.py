@@ -8,6 +8,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from benchmarks.gpu.arms import Arm, best
 from benchmarks.gpu.catalogue import ALL, SWEEP_CELLS, Item
 from benchmarks.gpu.extrapolation import extrapolated, frozen_layers
 from benchmarks.gpu.kernels import counted, counts
-from benchmarks.gpu.record import FILE, PAGE, Record
+from benchmarks.gpu.record import ATTAINABLE, FILE, PAGE, Record
 from benchmarks.gpu.sizes import TASKS, TINY
 from benchmarks.gpu.worker import Work, work_off
 
@@ -154,6 +155,21 @@ class TestSupervision:
         assert list(entry["problems"]) == ["engine bottom13 bf16"]
         record.forget_problems()
         assert record.entry(item)["state"] == "not done"
+
+
+def test_graphs_and_the_cache_are_measured_on_a_simulated_gpu(simulated_cuda: Any, tmp_path: Path) -> None:
+    arms = tuple(Arm(strategy=strategy, graphs=graphs) for strategy, graphs in (("full", "off"), ("bottom1", "on")))
+    item, scale = Item("two", "Do they run?", arms), replace(TINY, layers=2)
+    record = Record(tmp_path, {}, "command")
+    record.content[ATTAINABLE] = {"bf16": 1e12}  # a product that takes a GPU milliseconds takes the simulation a minute
+    work_off(Work([item], scale, "cuda", True, True, np.inf, os.getppid()), record, lambda: None)
+    entry = record.entry(item)
+    assert (entry["state"], entry["problems"]) == ("done", {})
+    off, on = entry["results"]
+    assert (off["settings"]["graphs"], on["settings"]["graphs"]) == ("off", "on")
+    assert min(off["peak_mib"], on["peak_mib"]) > 0
+    assert off["prefix_s"] < on["prefix_s"]
+    assert simulated_cuda.activity.replays > 0
 
 
 class TestNumbers:

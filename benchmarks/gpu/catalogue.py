@@ -15,8 +15,8 @@ FROZEN = "bottom3top4"
 SWEEP_CELLS = ("full", FROZEN, "bottom6", "top4", "bottom6top3", "bottom9", "head-only")
 """The cells of a sweep that are timed; the others are extrapolated from these."""
 
-SETUP_S, COMPILE_S, CHECKS_S, START_S = 2.0, 100.0, 60.0, 20.0
-"""The estimated seconds of preparing a training, of torch.compile, of the checks, and of starting a process."""
+SETUP_S, COMPILE_S, CHECKS_S = 2.0, 100.0, 60.0
+"""The estimated seconds of preparing a training, of torch.compile, and of the checks."""
 STEP_S = {"engine": 0.007, "trainer": 0.025, "trainer-glue": 0.05, "loop": 0.02, "loop-glue": 0.05}
 """The estimated seconds of a step of BERT-base on an H200."""
 PROFILED_EPOCH = 60

@@ -152,7 +152,8 @@ def _work(options: argparse.Namespace, until: float) -> Work:
 
 def _device(options: argparse.Namespace) -> Device:
     """Return the GPU if there is one and the sizes need not be tiny, else the CPU."""
-    from alue_bench.training.device.precision import Device, resolve_device
+    from alue_bench.training.device.precision import Device
+    from alue_bench.training.device.selection import resolve_device
 
     return Device(resolve_device("cpu" if options.tiny else "auto"), "fp32")
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from alue_bench.training.architecture.encoder_stack import EncoderStack
     from alue_bench.training.device.precision import Device
 
-OnStep = Callable[[int], None]
-"""A function that is called after each step with the number of steps done."""
+OnStep = Callable[..., None]
+"""A function that is called after each step with the number of steps done, perhaps followed by that of all steps."""
 SETTLING = 2
 """The number of steps of the second epoch that are not timed, so that the epoch's own start is not timed either."""
 FIRST_ID = 5
@@ -208,6 +208,7 @@ class Timing:
     peak_mib: float | None
     """The peak of the device's memory in MiB; None on a CPU."""
     step_j: float | None
+    """The mean joules of the GPU in a step; None without a counter."""
     final_loss: float
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The fields of the arm."""
@@ -274,7 +275,8 @@ def settings_restored() -> Iterator[None]:
         yield
     finally:
         for (place, name), value in zip(places, before, strict=True):
-            setattr(place, name, value)
+            if getattr(place, name) != value:
+                setattr(place, name, value)
 
 
 @dataclass(frozen=True)
@@ -287,7 +289,7 @@ class Trained:
     flops_per_step: float
 
 
-def train(start: RandomStart, arm: Arm, device: Device, seed: int, on_step: Callable[..., None]) -> Trained:
+def train(start: RandomStart, arm: Arm, device: Device, seed: int, on_step: OnStep) -> Trained:
     """Train by the arm's way.
 
     Args:
@@ -295,7 +297,7 @@ def train(start: RandomStart, arm: Arm, device: Device, seed: int, on_step: Call
         arm: The arm.
         device: The device and the number format.
         seed: The seed of data order and dropout.
-        on_step: A function that is called after each step, with the number of steps done as first argument.
+        on_step: The function that is called after each step.
     """
     plan = freeze_plan(arm.strategy, EncoderShape(start.setup.layers, start.setup.hidden))
     if arm.way != ENGINE:
@@ -311,9 +313,7 @@ def train(start: RandomStart, arm: Arm, device: Device, seed: int, on_step: Call
     return Trained(fitted.costs["seconds"], fitted.costs["prefix_s"], [loss for _, loss in fitted.losses], flops)
 
 
-def _by_other(
-    start: RandomStart, arm: Arm, device: Device, seed: int, model: Any, on_step: Callable[..., None]
-) -> list[float]:
+def _by_other(start: RandomStart, arm: Arm, device: Device, seed: int, model: Any, on_step: OnStep) -> list[float]:
     """Train a model by `Trainer` or by a plain loop and return the loss of each step."""
     import torch
 
@@ -321,9 +321,7 @@ def _by_other(
     return torch.stack(by(start, arm, device, seed, model, on_step)).float().cpu().tolist()
 
 
-def _by_trainer(
-    start: RandomStart, arm: Arm, device: Device, seed: int, model: Any, on_step: Callable[..., None]
-) -> list[Any]:
+def _by_trainer(start: RandomStart, arm: Arm, device: Device, seed: int, model: Any, on_step: OnStep) -> list[Any]:
     from transformers import TrainerCallback
 
     from alue_bench.training.pretrained.library import quiet_transformers
@@ -345,9 +343,7 @@ def _by_trainer(
     return trainer.losses
 
 
-def _by_loop(
-    start: RandomStart, arm: Arm, device: Device, seed: int, model: Any, on_step: Callable[..., None]
-) -> list[Any]:
+def _by_loop(start: RandomStart, arm: Arm, device: Device, seed: int, model: Any, on_step: OnStep) -> list[Any]:
     """Train as `Trainer` does, by a plain loop without accelerate; return the loss of each step, on the device.
 
     The loop does less per step than `Trainer`, so that a comparison with it is rather too favourable to the loop.
