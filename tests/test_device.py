@@ -43,7 +43,7 @@ VISIBILITY = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVIC
 
 @dataclass
 class Machine:
-    """What torch says about the accelerators of a machine."""
+    """The accelerators that torch finds on a machine."""
 
     cuda: int = 0
     """The number of CUDA or ROCm devices."""
@@ -281,7 +281,7 @@ class TestPrecision:
     @pytest.mark.parametrize("device", ["cpu", "mps", "xpu"])
     def test_graphs_need_cuda(self, device: str) -> None:
         with pytest.raises(UsageError, match="needs a CUDA device; leave it out on"):
-            resolve_graphs(True, device)
+            resolve_graphs("on", device)
 
 
 class TestEnvironment:

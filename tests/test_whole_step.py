@@ -155,12 +155,14 @@ class TestGraphs:
             train(Device("cuda", "fp32", "on"))
 
     def test_are_used_if_they_are_faster(self, train: Any, simulated_cuda: Machine) -> None:
-        outcome = train(Device("cuda", "fp32", "auto"))
+        outcome = train(Device("cuda", "fp32", "auto"), dropout=0.1)
         use = outcome.result.graph_use
         assert use is not None
         assert use.eager_step_s
         assert use.replayed_step_s
         assert use.used == (use.replayed_step_s < use.eager_step_s) == (outcome.result.recorded_shapes > 0)
+        # The steps that were timed left no trace.
+        assert gap(outcome, train(Device("cuda", "fp32", "off"), dropout=0.1)) < 1e-6
 
     @pytest.mark.parametrize("refused", ["", REFUSED], ids=["captured", "refused"])
     def test_leave_no_memory_behind(self, train: Any, simulated_cuda: Machine, refused: str) -> None:
@@ -278,15 +280,16 @@ def test_clipping_on_a_device_clips_as_on_the_cpu(simulated_cuda: Machine, clip_
     norms, gradients = [], []
     for device in (CPU, Device("cuda", "fp32")):
         torch.manual_seed(0)
-        parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((3, 300), (7,), (2, 2, 2), (1,))]
+        parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((3, 300), (7,), (2, 2, 2), (1,)) * 10]
         for place, parameter in enumerate(parameters):
-            parameter.grad = torch.randn(parameter.shape) * 0.1**place
+            parameter.grad = torch.randn(parameter.shape) * 0.1 ** (place % 4)
         moved = [torch.nn.Parameter(parameter.detach().to(device.name)) for parameter in parameters]
         for parameter, source in zip(moved, parameters, strict=True):
             parameter.grad = source.grad.to(device.name)  # type: ignore[union-attr]
         with simulated_cuda.watch() as seen:
             norms.append(clip_gradients(moved, hyper, device))
         assert not seen.waits
+        assert seen.launches < 12  # not one for each of 40 gradients
         gradients.append([parameter.grad.cpu() for parameter in moved])  # type: ignore[union-attr]
     torch.testing.assert_close(norms[1].cpu(), norms[0])
     torch.testing.assert_close(gradients[1], gradients[0])

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.errors import AlueBenchError
 from alue_bench.contract.model import Model
 from alue_bench.contract.registry import Registry
+from alue_bench.contract.spec import RunSpec
 from alue_bench.contract.strategy import Outline
 from alue_bench.cost.calibration import shape_key, speed_of
 from alue_bench.cost.flops import EmptyModels
@@ -31,7 +32,7 @@ from alue_bench.messages.display import first_line
 from alue_bench.planning.build import AbsentRun, Plan
 from alue_bench.planning.variation import settings_of, varied
 from alue_bench.running.inputs import tokenized
-from alue_bench.training.device.precision import Device
+from alue_bench.training.device.precision import Device, resolve_graphs
 from alue_bench.training.pretrained.loading import declared_config, load_config, load_tokenizer, locate_checkpoint
 from alue_bench.training.selection import evaluation_points
 
@@ -179,7 +180,8 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
             another model with a tokenizer.
     """
     first = plan.runs[0].spec if plan.runs else plan.absent[0]
-    device = Device(first.device, first.precision, first.cuda_graphs)
+    graphs = first.cuda_graphs if isinstance(first, RunSpec) else resolve_graphs("auto", first.device)
+    device = Device(first.device, first.precision, graphs)
     estimator = _Estimator(EmptyModels(keeps_prefixes=plan.keeps_prefixes), device)
     work, lengths_of = _present(plan, estimator), None
     if plan.absent:

@@ -137,9 +137,8 @@ def _moved_together(tensors: Sequence[Tensor | None], device: Any) -> list[Any]:
     flat = [
         torch.empty(0, dtype=torch.uint8) if each is None else each.reshape(-1).view(torch.uint8) for each in tensors
     ]
-    buffer = torch.empty(sum(len(each) for each in flat), dtype=torch.uint8, pin_memory=True)
-    torch.cat(flat, out=buffer)
-    parts = torch.split(buffer.to(device, non_blocking=True), [len(each) for each in flat])
+    moved = torch.cat(flat).pin_memory().to(device, non_blocking=True)
+    parts = torch.split(moved, [len(each) for each in flat])
     return [
         None if each is None else part.view(each.dtype).view(each.shape)
         for part, each in zip(parts, tensors, strict=True)

@@ -200,9 +200,8 @@ class TrainingSession:
         size = config.hyper.batch_size
         chosen = by_length[-size:] if config.device.accelerated else by_length[:size]
         self._updater.warm_up(next(iter(self._batches([chosen]))))
-        if self._shapes:
-            self._updater.capture(self._shapes, self._typical)
-            self.result.graph_use = self._updater.graph_use
+        self._updater.capture(self._shapes, self._typical)
+        self.result.graph_use = self._updater.graph_use
         self.forward.seed(config.data_seed)  # dropout; the order of examples has a separate generator
 
     def _batch_shapes(self) -> list[Draw]:

@@ -76,8 +76,9 @@ class DeviceStep:
     optimiser: Any
     hyper: HyperParameters
     split: ResidentSplit
-    gradients: Sequence[Tensor] | None = None
-    """The tensors into which the step copies the gradients instead of updating the weights; None to update them."""
+    gradients: list[Tensor | None] | None = None
+    """The tensors into which the step copies the gradients instead of updating the weights; None to update them. The
+    rehearsal removes those of parameters that get no gradient."""
 
     def __call__(self, indices: Tensor, width: int, states: Tensor | None) -> Tensor:
         """Compute the step; see `cuda_graphs.Step`.
@@ -96,7 +97,8 @@ class DeviceStep:
             self.optimiser.step()
             reported = torch.stack([loss, norm])
         else:
-            pairs = [(to, p.grad) for to, p in zip(self.gradients, self.trained, strict=True) if p.grad is not None]
+            both = [(to, p.grad) for to, p in zip(self.gradients, self.trained, strict=True)]
+            pairs = [(to, gradient) for to, gradient in both if to is not None and gradient is not None]
             torch._foreach_copy_([to for to, _ in pairs], [gradient for _, gradient in pairs])
             reported = loss.reshape(1)
         self.optimiser.zero_grad(set_to_none=True)
@@ -108,6 +110,9 @@ class DeviceStep:
 
         loss = self.forward_and_backward(indices, width, states)
         norm = clip_gradients(self.trained, self.hyper, self.backward.device)
+        if self.gradients is not None:
+            pairs = zip(self.gradients, self.trained, strict=True)
+            self.gradients[:] = [to if parameter.grad is not None else None for to, parameter in pairs]
         self.optimiser.zero_grad(set_to_none=True)
         return torch.stack([loss, norm]) if self.gradients is None else loss.reshape(1)
 
@@ -164,7 +169,7 @@ class Updater:
         self._device = config.device
         self._recorder = recorder
         self._graphs: StepGraphs | None = None
-        self._static: list[Tensor] | None = None
+        self._static: list[Tensor | None] | None = None
         self.graph_use: GraphUse | None = None
         """The decision whether steps are replayed as CUDA graphs; None if it was not to be made."""
         self.scaler = torch.amp.GradScaler(self._device.name, enabled=self._device.precision == "fp16")
@@ -238,7 +243,7 @@ class Updater:
         change of what trains, with the model in training mode, and after the optimiser's state was loaded.
 
         Args:
-            draws: A batch of each shape, the longest first.
+            draws: A batch of each shape, the longest first; none if the train split is not on the device.
             typical: A batch of the most frequent shape. If it is given, the optimiser must not have made a step, and
                 the graphs are kept only if a replayed step is faster than an eager one; None to keep them.
 
@@ -247,6 +252,9 @@ class Updater:
         """
         self._release_graphs()
         if self._recorder is None:
+            return
+        if not draws:
+            self._do_without_graphs("the train split takes too much of the device's memory")
             return
         if self.micro_batch < len(draws[0].indices):
             self._do_without_graphs("a batch does not fit into memory as a whole")
@@ -292,22 +300,21 @@ class Updater:
 
     def _choose(self, typical: Draw) -> None:
         """Keep the graphs if a replayed step is faster than an eager one."""
-        graphs, scaler = self._graphs, self.scaler.state_dict()
-        assert graphs is not None
-        seconds: dict[bool, float] = {}
-        for replayed in (False, True, False, True):
-            took = self._timed(lambda: self._replay(typical, graphs, watched=False)) if replayed else self._timed(
-                lambda: self._finish(self._gradients(typical), watched=False)
-            )  # fmt: skip
+        scaler = self.scaler.state_dict()
+        eager_s, replayed_s = math.inf, math.inf
+        for _ in range(2):
+            eager_s = min(eager_s, self._timed(lambda: self._finish(self._gradients(typical), watched=False)))
             if self._graphs is None:  # an eager step did not fit into memory beside the graphs
-                return
-            seconds[replayed] = min(took, seconds.get(replayed, took))
+                break
+            replayed_s = min(replayed_s, self._timed(partial(self._replay, typical, self._graphs, watched=False)))
         forget_state(self.optimiser)
         self.scaler.load_state_dict(scaler)
-        if seconds[True] < seconds[False]:
-            self.graph_use = GraphUse(True, "a replayed step is faster", seconds[False], seconds[True])
+        if self._graphs is None:
+            return
+        if replayed_s < eager_s:
+            self.graph_use = GraphUse(True, "a replayed step is faster", eager_s, replayed_s)
         else:
-            self._do_without_graphs("a replayed step is not faster", seconds[False], seconds[True])
+            self._do_without_graphs("a replayed step is not faster", eager_s, replayed_s)
 
     def _timed(self, step: Callable[[], object]) -> float:
         """Return the seconds per step of several steps, with the learning rate zero."""
@@ -325,8 +332,9 @@ class Updater:
 
     def _release_graphs(self) -> None:
         """Release the captured steps with their memory, which torch's allocator would not use for anything else."""
+        self._static = None
         if self._graphs is not None:
-            self._graphs = self._static = None
+            self._graphs = None
             give_back(self._device.name)
 
     def _replay(self, draw: Draw, graphs: StepGraphs, *, watched: bool = True) -> tuple[Tensor, Tensor]:
@@ -411,7 +419,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], hyper: HyperParameters, d
     return norm
 
 
-def _scale_each(gradients: Sequence[Tensor], factors: Tensor) -> None:
+def _scale_each(gradients: list[Tensor], factors: Tensor) -> None:
     """Multiply each gradient by its factor, with few kernels: torch launches one for each pair of tensors otherwise.
 
     The gradients are copied into the rows of one matrix and back, so that one product scales all of them.
@@ -424,7 +432,8 @@ def _scale_each(gradients: Sequence[Tensor], factors: Tensor) -> None:
 
     rows = [-(-gradient.numel() // ROW) for gradient in gradients]
     matrix = torch.empty(sum(rows), ROW, dtype=factors.dtype, device=factors.device)
-    parts = [part.flatten()[: g.numel()].view(g.shape) for part, g in zip(matrix.split(rows), gradients, strict=True)]
+    blocks: tuple[Tensor, ...] = torch.split(matrix, rows)
+    parts = [block.flatten()[: g.numel()].view(g.shape) for block, g in zip(blocks, gradients, strict=True)]
     torch._foreach_copy_(parts, gradients)
     matrix.mul_(torch.cat([factors[place].expand(count) for place, count in enumerate(rows)])[:, None])
     torch._foreach_copy_(gradients, parts)

@@ -112,7 +112,7 @@ def chosen_cells(options: argparse.Namespace, shape: EncoderShape) -> list[Cell]
     for strategy in strategies:
         freeze_plan(strategy, shape)
     if GRAPHS in (options.way or ()):
-        resolve_graphs(True, options.device)
+        resolve_graphs("on", options.device)
     ways = dict.fromkeys(options.way or possible_ways(options.device))
     precisions = dict.fromkeys(options.precision or PRECISIONS)
     return [Cell(way, strategy, precision) for precision in precisions for strategy in strategies for way in ways]

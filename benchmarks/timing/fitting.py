@@ -75,7 +75,14 @@ def fit_by_trainer(start: StartingPoint, plan: FreezePlan, way: str, seed: int, 
 
 
 def fit_by_engine(
-    start: StartingPoint, plan: FreezePlan, seed: int, device: Device, *, cached: bool, store: Path | None = None
+    start: StartingPoint,
+    plan: FreezePlan,
+    seed: int,
+    device: Device,
+    *,
+    cached: bool,
+    store: Path | None = None,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
     """Train by our engine.
 
@@ -86,6 +93,7 @@ def fit_by_engine(
         device: The device and the number format.
         cached: True if the output of the frozen bottom layers is computed once, False if at every step.
         store: The folder for that output; None takes a new empty folder.
+        on_step: A function that is called after each step with the number of steps done and the total number.
     """
     from alue_bench.measure.flops import training_flops
     from alue_bench.training.forward import choose_forward
@@ -101,7 +109,7 @@ def fit_by_engine(
         started = time.perf_counter()
         examples = with_states(start.train, (store or Path(folder) / "store") if cached else None)
         prefix_s = time.perf_counter() - started
-        training = fine_tune(start, plan, stack, forward, examples, seed, device)
+        training = fine_tune(start, plan, stack, forward, examples, seed, device, on_step)
         measured = peaks(device.name)
     flops = partial(training_flops, stack, lengths=start.train.lengths, epochs=start.setup.epochs)
     prefix, first = examples.prefix, forward.head_reads_first

@@ -33,9 +33,7 @@ from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.device.precision import Device
 from alue_bench.training.pretrained.library import quiet_transformers
-
-Features = list[dict[str, Any]]
-"""A list of examples as `Trainer` takes them: each maps the names of the model's inputs to lists of numbers."""
+from benchmarks.timing.features import Features, features
 
 
 @dataclass(frozen=True)
@@ -99,23 +97,6 @@ def fit(
     return TrainerRun(run.model, ended - clock.began, clock.began - started, losses, run.padded_tokens)
 
 
-def features(split: TokenizedSplit, pad_id: int, pad_to: int | None) -> Features:
-    """Return the examples of a split, each padded to `pad_to` tokens unless that is None."""
-    examples = []
-    for index, (start, end) in enumerate(zip(split.offsets[:-1], split.offsets[1:], strict=True)):
-        length = int(end - start)
-        padding = max(0, (pad_to or 0) - length)
-        example = {
-            "input_ids": split.input_ids[start:end].tolist() + [pad_id] * padding,
-            "attention_mask": [1] * length + [0] * padding,
-            "labels": int(split.targets[index]),
-        }
-        if split.token_type_ids is not None:
-            example["token_type_ids"] = split.token_type_ids[start:end].tolist() + [0] * padding
-        examples.append(example)
-    return examples
-
-
 def training_arguments(
     folder: str, way: str, hyper: HyperParameters, seed: int, device: Device, **more: Any
 ) -> TrainingArguments:
@@ -134,7 +115,7 @@ def training_arguments(
         known = {field.name for field in fields(TrainingArguments)}
         new = "train_sampling_strategy" in known  # since transformers 5; earlier versions have a flag
         grouped = {"train_sampling_strategy": "group_by_length"} if new else {"group_by_length": True}
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=folder,
         num_train_epochs=hyper.epochs,
         per_device_train_batch_size=hyper.batch_size,
@@ -155,6 +136,17 @@ def training_arguments(
         **grouped,
         **more,
     )
+    return on_one_gpu(arguments)
+
+
+def on_one_gpu(arguments: TrainingArguments) -> TrainingArguments:
+    """Change the arguments so that `Trainer` uses one GPU, as the engine does, and return them.
+
+    If more GPUs are visible, `Trainer` otherwise divides each batch among them (`nn.DataParallel`), and multiplies the
+    batch size by their number.
+    """
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def build_trainer(

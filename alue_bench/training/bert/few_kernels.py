@@ -235,7 +235,7 @@ def _product_in_fp32(left: Tensor, right: Tensor) -> Tensor:
     if left.dtype == torch.float32:
         return left @ right
     if product_widens(left.device.type, left.dtype):
-        widened: Tensor = torch.mm(left, right, out_dtype=torch.float32)  # type: ignore[call-overload]
+        widened: Tensor = torch.mm(left, right, out_dtype=torch.float32)
         return widened
     return (left @ right).float()
 
@@ -248,7 +248,7 @@ def product_widens(device: str, dtype: torch.dtype) -> bool:
     """
     small = torch.zeros(16, 16, dtype=dtype, device=device)
     try:
-        torch.mm(small, small, out_dtype=torch.float32)  # type: ignore[call-overload]
+        torch.mm(small, small, out_dtype=torch.float32)
     except (RuntimeError, TypeError):  # NotImplementedError is a RuntimeError
         return False
     return True

@@ -55,6 +55,6 @@ class FiniteCheck:
         losses = torch.empty(EVERY, pin_memory=True)
         losses.copy_(torch.stack(self._losses), non_blocking=True)
         self._losses.clear()
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         self._copies.append((event, losses))

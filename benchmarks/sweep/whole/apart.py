@@ -40,7 +40,7 @@ def compared_apart(
     from alue_bench.executors.processes import environment_of
 
     # A sweep in several processes gives each a share of the cores; these runs must have the same share.
-    share = environment_of(None, options.jobs)
+    share = environment_of({}, options.jobs)
     for strategy in chosen:
         if strategy in known:
             continue

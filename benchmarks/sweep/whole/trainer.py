@@ -16,14 +16,12 @@ class CellTrainer:
 
     def __init__(self, planned: PlannedRun) -> None:
         """Tokenize the splits, which all runs share, and train one step as a warm-up."""
-        from benchmarks.timing import trainer_baseline
+        from benchmarks.timing.features import features
 
         tokenizer = planned.inputs.models.tokenizer(planned.inputs.checkpoint)
         pad_id = tokenizer.pad_token_id
         self._tokenizer = tokenizer
-        self._splits = {
-            name: trainer_baseline.features(tokens_of(planned, name), pad_id, None) for name in ("train", "dev", "test")
-        }
+        self._splits = {name: features(tokens_of(planned, name), pad_id, None) for name in ("train", "dev", "test")}
         few = self._splits["train"][: planned.spec.hyper.batch_size]
         self._trained(planned, few, max_steps=1)
 

@@ -1,0 +1,73 @@
+"""The ways of training that are timed in turn (the arms of a measurement)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from benchmarks.gpu.sizes import BATCH_SIZE, MODEL
+
+ENGINE = "engine"
+GLUE, BEST, WORKERS, COMPILED = "trainer-glue", "trainer-best", "trainer-workers", "trainer-compiled"
+WAYS: Mapping[str, str] = {
+    ENGINE: "alue-bench",
+    GLUE: "Trainer as transformers' example for GLUE configures it: fp32, texts padded to 128 tokens, random order",
+    BEST: "Trainer in bf16 with batches of similar length, without the check of each loss for NaN",
+    WORKERS: "the same, with two processes that load data",
+    COMPILED: "the same as trainer-best, with torch.compile",
+}
+"""The ways of training, with descriptions; all of them use fused AdamW and clip the norm of the gradients at 1."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way of training a model on data of the size of a task."""
+
+    way: str = ENGINE
+    strategy: str = "full"
+    precision: str = "bf16"
+    graphs: str = "auto"
+    """The use of CUDA graphs by our engine: "auto", "on" or "off"."""
+    cached: bool = True
+    """True if our engine computes the output of the frozen bottom layers once, False if at every step."""
+    task: str = "oold"
+    model: str = MODEL
+    batch_size: int = BATCH_SIZE
+
+    @property
+    def name(self) -> str:
+        """The way, strategy and number format, followed by everything that differs from the defaults."""
+        words = [self.way, self.strategy, self.precision]
+        words += [f"graphs {self.graphs}"] if self.graphs != "auto" else []
+        words += [] if self.cached else ["uncached"]
+        words += [str(value) for name, value in asdict(self).items() if name in NAMED and value != DEFAULTS[name]]
+        return " ".join(words)
+
+    @property
+    def padded_to_maximum(self) -> bool:
+        """True if every text is padded to the maximal length."""
+        return self.way.endswith("-glue")
+
+    @property
+    def compiled(self) -> bool:
+        """True if the model is compiled by torch.compile."""
+        return self.way.endswith("-compiled")
+
+    def without_accelerate(self) -> Arm:
+        """Return this arm with a plain loop in place of `Trainer`, which cannot run without accelerate."""
+        return replace(self, way=self.way.replace("trainer-", "loop-"))
+
+
+NAMED = ("task", "model", "batch_size")
+DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(Arm)}
+
+
+def glue(**other: Any) -> Arm:
+    """Return the arm of `Trainer` as transformers' example for GLUE configures it."""
+    return Arm(GLUE, precision="fp32", **other)
+
+
+def best(**other: Any) -> Arm:
+    """Return the arm of `Trainer` at its best settings, without torch.compile."""
+    return Arm(BEST, **other)

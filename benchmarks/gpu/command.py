@@ -1,0 +1,203 @@
+"""Check and measure as much as some minutes on a GPU allow, the most important first.
+
+    python -m benchmarks.gpu --minutes 10 --out FOLDER
+
+First the device is checked. Then trainings of BERT-base with random weights are timed at the lengths and sizes of the
+tasks OOLD, MDD and XNLI: by our engine, by `Trainer` as transformers' example for GLUE configures it, and by `Trainer`
+at its best settings. The trainings that are compared (the arms of a measurement) run in turn, in several rounds, and
+the table shows medians and ranges. `--dry-run` lists the measurements with their estimated times.
+
+`FOLDER/measurements.json` is written after each training and `FOLDER/report.md` at the end. The same command continues
+with what is missing. What does not fit into the time is listed as not done. A process of its own makes the
+measurements; if it dies or hangs, the training at fault is left out and another process continues.
+
+The machine needs torch, transformers and numpy only. Without accelerate, `Trainer` cannot run, and a plain loop takes
+its place. Without a GPU, everything runs with tiny sizes, to try the benchmark itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
+from benchmarks.command_line import Parser, run_command, say
+from benchmarks.gpu.catalogue import Item, catalogue, chosen
+from benchmarks.gpu.record import BENCHMARK, PAGE, Record, common_settings, written
+from benchmarks.gpu.report import all_sheets, closing_lines, dry_run_sheet, results
+from benchmarks.gpu.sizes import BASE, TINY
+from benchmarks.gpu.supervision import DEVICE_UNUSABLE, supervised
+from benchmarks.gpu.worker import DeviceUnusable, Work, work_off
+from benchmarks.tables import show, write_page
+
+if TYPE_CHECKING:
+    from alue_bench.training.device.precision import Device
+
+MODULE = f"benchmarks.{BENCHMARK}"
+REPORT_S = 5.0
+"""The seconds kept for writing the report."""
+
+Supervise = Callable[[Sequence[str], Path, float], None]
+"""A function that lets processes measure; see `supervised` for its arguments."""
+
+
+def main(arguments: Sequence[str] | None = None, *, supervise: Supervise = supervised) -> int:
+    """Run the command line and return the exit code.
+
+    Codes: 0 done or time used up, 1 a check or a training failed, 2 misuse, 130 or 143 interrupted.
+
+    Args:
+        arguments: The command-line arguments; None takes the arguments of this process.
+        supervise: The function that lets processes measure.
+    """
+
+    def work(options: argparse.Namespace, command: str) -> int:
+        return measure(options) if options.worker else benchmark(options, command, supervise)
+
+    return run_command(_parser(), arguments, work)
+
+
+def benchmark(options: argparse.Namespace, command: str, supervise: Supervise) -> int:
+    """Measure in other processes, print the report, and return the exit code.
+
+    Args:
+        options: The parsed options.
+        command: The command line to show in the report.
+        supervise: The function that lets processes measure.
+
+    Raises:
+        UsageError: The folder cannot be created, or its results were made with other settings.
+    """
+    until = time.time() + 60 * options.minutes - REPORT_S
+    work = _work(options, until)
+    if options.dry_run:
+        show([dry_run_sheet(work, options.minutes)], [])
+        return 0
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {options.out}: {error.strerror}; name another folder") from error
+    code = 0
+    try:
+        with stop_on_sigterm():
+            supervise(_arguments(options, command), options.out, until)
+    except KeyboardInterrupt as stop:
+        code = code_of_stop(stop)
+        say("interrupted: run the same command again to continue")
+    return code or report(options, command, work.items)
+
+
+def report(options: argparse.Namespace, command: str, items: Sequence[Item]) -> int:
+    """Print the tables, write them and the numbers in them to the folder, and return the exit code 0 or 1.
+
+    Raises:
+        TrainingError: No process has written a file of results.
+    """
+    record = written(options.out, command)
+    sheets, lines = all_sheets(record, items), closing_lines(record, items)
+    show(sheets, lines)
+    record.content["summary"] = results(record, items)
+    record.write()
+    write_page(options.out / PAGE, sheets, lines)
+    failed = any(record.entry(item)["problems"] for item in items) or any(
+        result["passed"] is False for item in items if item.kind == "checks" for result in record.entry(item)["results"]
+    )
+    return int(failed)
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Make the measurements in this process, which `supervised` has started, and return the exit code."""
+    work = _work(options, options.worker)
+    settings = common_settings(work.device, tiny=not work.accelerated)
+    record = Record(options.out, settings, options.shown_command)
+    if options.try_again:
+        record.forget_problems()
+    record.write()
+
+    def write_report() -> None:
+        write_page(options.out / PAGE, all_sheets(record, work.items), closing_lines(record, work.items))
+
+    try:
+        work_off(work, record, write_report)
+    except DeviceUnusable as error:
+        say(f"the GPU is unusable for this process: {error}")
+        return DEVICE_UNUSABLE
+    return 0
+
+
+def _work(options: argparse.Namespace, until: float) -> Work:
+    """Return the measurements to make on this machine's device.
+
+    Raises:
+        UsageError: There is no measurement of a name.
+    """
+    device = _device(options)
+    items = catalogue(can_record=device.can_record, can_compile=device.accelerated, accelerate=_has_accelerate())
+    return Work(
+        items=chosen(items, options.only),
+        scale=BASE if device.accelerated else TINY,
+        device=device.name,
+        accelerated=device.accelerated,
+        can_record=device.can_record,
+        until=until,
+        parent=os.getppid(),
+    )
+
+
+def _device(options: argparse.Namespace) -> Device:
+    """Return the GPU if there is one and the sizes need not be tiny, else the CPU."""
+    from alue_bench.training.device.precision import Device
+    from alue_bench.training.device.selection import resolve_device
+
+    return Device(resolve_device("cpu" if options.tiny else "auto"), "fp32")
+
+
+def _has_accelerate() -> bool:
+    """Return whether `Trainer` can run, which needs the package accelerate."""
+    try:
+        importlib.import_module("accelerate")
+    except ImportError:
+        return False
+    return True
+
+
+def _arguments(options: argparse.Namespace, command: str) -> list[str]:
+    """Return the arguments for the process that measures."""
+    names = [text for name in options.only or () for text in ("--only", name)]
+    tiny = ["--tiny"] if options.tiny else []
+    return ["--out", str(options.out), "--shown-command", command, *tiny, *names]
+
+
+def _minutes(value: str) -> float:
+    try:
+        minutes = float(value)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < 1e6:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number of minutes above 0")
+    return minutes
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog=f"python -m {MODULE}",
+        description="Check and measure as much as some minutes on a GPU allow, the most important first.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--minutes", type=_minutes, default=10.0, help="the time that everything together may take (default: 10)")
+    add("--out", type=Path, default=Path("gpu-measurements"), metavar="FOLDER", help="(default: gpu-measurements)")
+    add("--only", action="append", metavar="NAME", help="make only this measurement; repeatable; see --dry-run")
+    add("--dry-run", action="store_true", help="list the measurements with their estimated times")
+    add("--tiny", action="store_true", help="tiny sizes on the CPU, to try the benchmark; the default without a GPU")
+    # The options that `supervised` gives to the process that it starts.
+    add("--worker", type=float, help=argparse.SUPPRESS)
+    add("--shown-command", default="", help=argparse.SUPPRESS)
+    add("--try-again", action="store_true", help=argparse.SUPPRESS)
+    return parser

@@ -1,0 +1,92 @@
+"""The goals for BERT-base in bf16 on an H200, and what was measured of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.gpu.arms import ENGINE, GLUE, Arm
+from benchmarks.gpu.catalogue import FROZEN
+from benchmarks.gpu.record import Record
+from benchmarks.timing.comparison import Summary, ratio, summary
+
+JUDGED_ON = "H200"
+"""The part of the GPU's name for which the goals are set."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A goal, and the value that was measured."""
+
+    text: str
+    target: float
+    value: float | None
+    """The measured value; None if it was not measured."""
+    at_least: bool = True
+    """True if the value should be at least the target, False if at most."""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is met; None if the value was not measured."""
+        if self.value is None:
+            return None
+        return self.value >= self.target if self.at_least else self.value <= self.target
+
+
+def timings(record: Record, item: str, arm: str) -> list[dict[str, Any]]:
+    """Return the results of an arm in a measurement, by repetition."""
+    results = record.items.get(item, {}).get("results", ())
+    return sorted((one for one in results if one["arm"] == arm), key=lambda one: one.get("repetition", 1))
+
+
+def ratios(record: Record, item: str, part: str, whole: str, name: str = "step_s") -> list[float]:
+    """Return the ratios of a value of two arms in the same rounds.
+
+    Args:
+        record: The results.
+        item: The name of the measurement.
+        part: The name of the arm whose value is divided.
+        whole: The name of the arm by whose value it is divided.
+        name: The name of the value.
+    """
+    below = {one["repetition"]: one[name] for one in timings(record, item, whole)}
+    above = timings(record, item, part)
+    return [one[name] / below[one["repetition"]] for one in above if below.get(one["repetition"])]
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+def goals(record: Record) -> list[Goal]:
+    """Return all goals."""
+    own = Arm()
+    speed = _median([one["examples_per_s"] for one in timings(record, "full", own.name)])
+    glue_arms = (Arm(GLUE, precision="fp32"), Arm(GLUE, precision="fp32").without_accelerate())
+    glue = [_median(ratios(record, "full", arm.name, own.name)) for arm in glue_arms]
+    tuned = [fastest for item in ("full", "trainer") if (fastest := _fastest_other(record, item, own)) is not None]
+    frozen = ratio(_whole(record, Arm(strategy=FROZEN)), _whole(record, own))
+    return [
+        Goal(f"full at OOLD's lengths, {ENGINE}, examples/s", 5000.0, speed),
+        Goal("full: time of Trainer as run_glue configures it ÷ engine", 3.0, next(filter(None, glue), None)),
+        Goal("full: time of Trainer at its fastest measured settings ÷ engine", 2.0, min(tuned, default=None)),
+        Goal(f"{FROZEN} ÷ full: time of a whole training on OOLD", 0.65, frozen, at_least=False),
+        Goal("full: kernels in a step without graphs", 600.0, _kernels(record, "full"), at_least=False),
+        Goal(f"{FROZEN}: kernels in a step without graphs", 400.0, _kernels(record, FROZEN), at_least=False),
+    ]
+
+
+def _fastest_other(record: Record, item: str, own: Arm) -> float | None:
+    """Return the smallest median ratio of another way's time to that of our engine, in fine-tuning of all layers."""
+    names = {one["arm"] for one in record.items.get(item, {}).get("results", ()) if one["settings"]["way"] != ENGINE}
+    return min((value for name in names if (value := _median(ratios(record, item, name, own.name)))), default=None)
+
+
+def _whole(record: Record, arm: Arm) -> Summary | None:
+    return summary(one["training_s"] for one in timings(record, "whole", arm.name))
+
+
+def _kernels(record: Record, strategy: str) -> float | None:
+    return _median([one["kernels"] for one in timings(record, "kernels", Arm(strategy=strategy, graphs="off").name)])

@@ -1,0 +1,245 @@
+"""The tables: checks, goals, each measurement, the extrapolated sweep, and what was not done."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.gpu.arms import BEST, ENGINE, WAYS
+from benchmarks.gpu.catalogue import Item
+from benchmarks.gpu.extrapolation import Sweep, extrapolated
+from benchmarks.gpu.goals import JUDGED_ON, goals, ratios, timings
+from benchmarks.gpu.record import ATTAINABLE, DONE, NOT_DONE, PARTLY, Record
+from benchmarks.gpu.sizes import TASKS
+from benchmarks.machine import described
+from benchmarks.tables import Sheet, number, span
+from benchmarks.timing.comparison import summary
+
+if TYPE_CHECKING:
+    from benchmarks.gpu.worker import Work
+
+MS, PER_THOUSAND = 1000, 1000
+
+
+def dry_run_sheet(work: Work, minutes: float) -> Sheet:
+    """Return the list of measurements with their estimated times, and whether they fit into the time."""
+    rows, sum_s = [], 0.0
+    for item in work.items:
+        estimate = item.estimate(work.scale, accelerated=work.accelerated)
+        sum_s += estimate
+        rows.append((item.name, item.question, number(estimate, ".0f"), number(sum_s / 60, ".1f")))
+    where = "BERT-base on an H200" if work.accelerated else "tiny sizes on a CPU"
+    return Sheet(
+        title=f"Estimates for {where}; {minutes:g} min are given",
+        columns=("measurement", "question", "s", "min until its end"),
+        rows=tuple(rows),
+    )
+
+
+def all_sheets(record: Record, items: Sequence[Item]) -> list[Sheet]:
+    """Return all tables of which there are results."""
+    sheets = [goal_sheet(record)]
+    for item in items:
+        if record.entry(item)["results"]:
+            make = {"checks": check_sheet, "kernels": kernel_sheet, "whole": whole_sheet, "steps": step_sheet}
+            sheets.append(make[item.kind](record, item))
+    if swept := sweeps(record):
+        sheets.append(sweep_sheet(swept))
+    if missing := missing_sheet(record, items):
+        sheets.append(missing)
+    return sheets
+
+
+def goal_sheet(record: Record) -> Sheet:
+    """Return the table of goals, which are judged only on the GPU for which they are set."""
+    judged = JUDGED_ON in str(record.hardware.get("accelerator", ""))
+    words = {True: "met", False: "missed", None: "not measured"}
+
+    def said(met: bool | None) -> str:
+        return words[met] if judged or met is None else "not judged on this device"
+
+    return Sheet(
+        title="Goals for BERT-base in bf16 on an H200",
+        columns=("goal", "verdict", "target", "measured"),
+        rows=tuple(
+            (
+                goal.text,
+                said(goal.met),
+                f"{'≥' if goal.at_least else '≤'} {goal.target:g}",
+                number(goal.value, ".0f" if goal.target > 100 else ".2f"),
+            )
+            for goal in goals(record)
+        ),
+    )
+
+
+def check_sheet(record: Record, item: Item) -> Sheet:
+    """Return the table of checks."""
+    words = {True: "passed", False: "FAILED", None: "not made"}
+    results = record.entry(item)["results"]
+    return Sheet(
+        title=f"{item.name}: {item.question}",
+        columns=("check", "result", "detail"),
+        rows=tuple((result["arm"], words[result["passed"]], result["said"]) for result in results),
+    )
+
+
+def step_sheet(record: Record, item: Item) -> Sheet:
+    """Return the table of the times of steps; ratios are those of examples/s in the same round."""
+    first = item.arms[0].name
+    attainable = record.content.get(ATTAINABLE, {})
+
+    def row(arm: str) -> tuple[str, ...]:
+        done = timings(record, item.name, arm)
+        speed = summary(one["examples_per_s"] for one in done)
+        step_s = statistics.median(one["step_s"] for one in done)
+        slower = summary(1 / value for value in ratios(record, item.name, arm, first, "examples_per_s"))
+        peaks = [one["peak_mib"] for one in done if one["peak_mib"] is not None]
+        joules = [one["step_j"] / (one["examples_per_s"] * one["step_s"]) for one in done if one["step_j"]]
+        flops = attainable.get(done[0]["settings"]["precision"])
+        used = done[0]["flops_per_step"] / step_s / flops if flops else None
+        return (
+            *(arm, str(len(done)), number(speed.median if speed else None, ".0f"), span(speed, ".0f")),
+            *(number(step_s * MS, ".2f"), number(slower.median if slower else None, ".2f"), span(slower, ".2f")),
+            *(number(used, ".0%"), number(max(peaks, default=None), ".0f")),
+            number(statistics.median(joules) * PER_THOUSAND if joules else None, ".1f"),
+        )
+
+    return Sheet(
+        title=f"{item.name}: {item.question}",
+        columns=(
+            *("arm", "rounds", "examples/s", "min–max", "ms a step", "time ÷ first", "min–max"),
+            *("of one large product", "peak MiB of device", "J for 1,000 examples"),
+        ),
+        rows=tuple(row(arm.name) for arm in item.arms if timings(record, item.name, arm.name)),
+    )
+
+
+def whole_sheet(record: Record, item: Item) -> Sheet:
+    """Return the table of whole trainings."""
+    first = item.arms[0].name
+
+    def row(arm: str) -> tuple[str, ...]:
+        done = timings(record, item.name, arm)
+        seconds = summary(one["training_s"] for one in done)
+        slower = summary(ratios(record, item.name, arm, first, "training_s"))
+        return (
+            *(arm, str(len(done)), number(seconds.median if seconds else None, ".2f"), span(seconds, ".2f")),
+            number(statistics.median(one["prefix_s"] for one in done), ".2f"),
+            number(slower.median if slower else None, ".2f"),
+            number(statistics.median(one["examples_per_s"] for one in done), ".0f"),
+        )
+
+    return Sheet(
+        title=f"{item.name}: {item.question}",
+        columns=("arm", "rounds", "s", "min–max", "of them for prefixes", "time ÷ first", "examples/s"),
+        rows=tuple(row(arm.name) for arm in item.arms if timings(record, item.name, arm.name)),
+    )
+
+
+def kernel_sheet(record: Record, item: Item) -> Sheet:
+    """Return the table of kernels per step."""
+    kernels = "operations" if record.tiny else "kernels"
+    return Sheet(
+        title=f"{item.name}: {item.question}",
+        columns=("arm", "", f"{kernels} a step", "copies and fills", "launches", "ms in kernels"),
+        rows=tuple(
+            (
+                *(one["arm"], "", number(one["kernels"], ".0f"), number(one["copies"], ".0f")),
+                *(number(one["launches"], ".0f"), number(one["busy_s"] * MS, ".2f")),
+            )
+            for one in record.entry(item)["results"]
+        ),
+    )
+
+
+def sweeps(record: Record) -> list[Sweep]:
+    """Return the extrapolated times of a sweep by our engine and of separate runs by `Trainer`."""
+    found = []
+    done = record.items.get("sweep", {}).get("results", ())
+    for way in (ENGINE, BEST, BEST.replace("trainer", "loop")):
+        cells: dict[str, list[dict[str, Any]]] = {}
+        for one in done:
+            if one["settings"]["way"] == way:
+                cells.setdefault(one["settings"]["strategy"], []).append(one)
+        step_s = {name: statistics.median(one["step_s"] for one in of_cell) for name, of_cell in cells.items()}
+        rows = TASKS["mdd"].rows
+        whole_prefix = statistics.median(
+            one["prefix_s"] / one["rows"] * rows for one in cells.get("head-only", [{"prefix_s": 0.0, "rows": 1}])
+        )
+        batch_size = next((one["settings"]["batch_size"] for one in done), 1)
+        swept = extrapolated(way, step_s, steps=rows / batch_size, prefix_s=whole_prefix, stores=way == ENGINE)
+        found += [swept] if swept else []
+    return found
+
+
+def sweep_sheet(swept: Sequence[Sweep]) -> Sheet:
+    """Return the table of the extrapolated sweep."""
+    least = next((sweep for sweep in swept if sweep.way == ENGINE), swept[0])
+    return Sheet(
+        title="Extrapolated: training all 91 cells on MDD, 10 epochs, without loading, scoring and recording",
+        columns=("way", "timed cells", "minutes", "of them for prefixes", "time ÷ first", "largest error of the model"),
+        rows=tuple(
+            (
+                *(sweep.way, str(sweep.timed_cells), number((sweep.seconds + sweep.prefix_s) / 60, ".1f")),
+                number(sweep.prefix_s / 60, ".1f"),
+                number((sweep.seconds + sweep.prefix_s) / (least.seconds + least.prefix_s), ".2f"),
+                number(sweep.largest_error, ".0%"),
+            )
+            for sweep in swept
+        ),
+    )
+
+
+def missing_sheet(record: Record, items: Sequence[Item]) -> Sheet | None:
+    """Return the table of what was not done, or None if everything was."""
+    rows = []
+    for item in items:
+        entry = record.entry(item)
+        if entry["state"] != DONE:
+            state = PARTLY if entry["results"] else NOT_DONE
+            rows.append((item.name, state, entry.get("why") or "the time was used up"))
+        rows += [(f"{item.name}: {arm}", "failed", why) for arm, why in entry["problems"].items()]
+    return Sheet("Not done", ("measurement", "state", "reason"), tuple(rows)) if rows else None
+
+
+def closing_lines(record: Record, items: Sequence[Item]) -> list[str]:
+    """Return sentences that explain the tables and name command, date, hardware and libraries."""
+    settings = record.head["settings"]
+    ways = {arm.way for item in items for arm in item.arms}
+    libraries = ", ".join(f"{name} {version}" for name, version in settings["libraries"].items() if version)
+    lines = ["The sizes are tiny, so that the times say nothing."] if record.tiny else []
+    lines += [
+        "Random weights, token ids and labels. Each time is that of the second of two epochs, except in `whole`. "
+        "A ratio compares two trainings of the same round; the table shows medians. The share of one large product is "
+        "the model FLOPs utilisation: the operations that a step needs, without padding, per second, relative to the "
+        "rate of a large matrix product in the same number format.",
+        "; ".join(f"{way}: {WAYS[way]}" for way in WAYS if way in ways) + ".",
+    ]
+    if any(way.startswith("loop") for way in ways):
+        lines.append(
+            "accelerate is missing, so that Trainer cannot run: loop-… is a plain loop with the settings of trainer-…, "
+            "and does less in a step than Trainer."
+        )
+    return [*lines, f"`{record.head['command']}`, {record.head['date']}; {described(record.hardware)}; {libraries}."]
+
+
+def results(record: Record, items: Sequence[Item]) -> dict[str, Any]:
+    """Return the numbers of the tables that are computed from the results, as JSON-like values."""
+    return {
+        "goals": [asdict(goal) | {"met": goal.met} for goal in goals(record)],
+        "medians": {
+            item.name: {
+                arm.name: {
+                    name: statistics.median(one[name] for one in done)
+                    for name in ("examples_per_s", "step_s", "training_s", "prefix_s")
+                }
+                for arm in item.arms
+                if item.kind in ("steps", "whole") and (done := timings(record, item.name, arm.name))
+            }
+            for item in items
+        },
+        "sweep": [asdict(sweep) for sweep in sweeps(record)],
+    }

@@ -1,0 +1,127 @@
+"""The supervision of the process that measures: it is replaced if it dies, hangs or loses its GPU context."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import UsageError
+from benchmarks.command_line import say
+from benchmarks.gpu.record import FILE
+from benchmarks.ledger import write_json
+from benchmarks.processes import environment
+
+LOOK_S = 1.0
+"""The seconds between two looks at the process."""
+GRACE_S = 15.0
+"""The seconds before the end of the time from which on no further work begins, so that what is at work can end."""
+MISUSE = 2
+"""The exit code of a process that refuses the results in the folder."""
+DEVICE_UNUSABLE = 70
+"""The exit code of a process whose GPU context no longer works."""
+MOST_PROCESSES = 12
+
+
+def supervised(arguments: Sequence[str], folder: Path, until: float) -> None:
+    """Let processes measure until everything is done or the time is used up.
+
+    Args:
+        arguments: The command-line arguments for a process.
+        folder: The folder of results.
+        until: The end of the time, in seconds since 1970.
+
+    Raises:
+        UsageError: The folder has results that are not comparable; the process has said why.
+    """
+    command = [sys.executable, "-m", "benchmarks.gpu", "--worker", str(until - GRACE_S), *arguments]
+    for number in range(MOST_PROCESSES):
+        why = _one_process(command if number else [*command, "--try-again"], folder, until)
+        if why is None or time.time() >= until:
+            return
+        say(f"another process continues: {why}")
+
+
+def _one_process(command: Sequence[str], folder: Path, until: float) -> str | None:
+    """Run a process to its end and return the reason why another one should continue; None if none should.
+
+    Raises:
+        UsageError: The process has refused the results in the folder.
+    """
+    variables = environment(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
+    process = subprocess.Popen(command, env=variables, process_group=0)  # torch.compile starts processes of its own
+    why = ""
+    try:
+        while process.poll() is None:
+            time.sleep(LOOK_S)
+            running = _running(folder)
+            if time.time() > until:
+                _kill(process)
+                _blamed(folder, None)
+                return None
+            if running is not None and time.time() > running[1]["since"] + running[1]["limit_s"]:
+                why = f"it was not done after {running[1]['limit_s']:.0f} s"
+                _kill(process)
+    finally:
+        if process.poll() is None:  # an interruption
+            _kill(process)
+    code = process.returncode
+    if code == MISUSE:
+        raise UsageError("nothing was measured")
+    if code == 0:
+        return None
+    if code == DEVICE_UNUSABLE and not why:
+        return "the GPU context of the last one was unusable"
+    why = why or f"its process died ({_signal(code)})"
+    return why if _blamed(folder, why) else None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and those that it has started; what it has measured is in the file of results."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _running(folder: Path) -> tuple[str, dict[str, Any]] | None:
+    """Return the name of the measurement at work and its entry `running`."""
+    items = _content(folder).get("items", {})
+    return next(((name, entry["running"]) for name, entry in items.items() if "running" in entry), None)
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    file = folder / FILE
+    content: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    return content
+
+
+def _blamed(folder: Path, why: str | None) -> bool:
+    """Write down as the problem of the arm at work why its process ended, so that the next process leaves it out.
+
+    Args:
+        folder: The folder of results.
+        why: The reason; None if the arm is not to blame.
+
+    Returns:
+        False if no arm was at work, so that another process would end in the same way.
+    """
+    content = _content(folder)
+    at_work = [entry for entry in content.get("items", {}).values() if "running" in entry]
+    for entry in at_work:
+        arm = entry.pop("running")["arm"]
+        if why:
+            entry["problems"][arm] = why
+    if at_work:
+        write_json(folder / FILE, content)
+    return bool(at_work)

@@ -1,0 +1,27 @@
+"""Examples in the form that `Trainer` and torch's data loaders take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alue_bench.data.tokenization import TokenizedSplit
+
+Features = list[dict[str, Any]]
+"""A list of examples as `Trainer` takes them: each maps the names of the model's inputs to lists of numbers."""
+
+
+def features(split: TokenizedSplit, pad_id: int, pad_to: int | None) -> Features:
+    """Return the examples of a split, each padded to `pad_to` tokens unless that is None."""
+    examples = []
+    for index, (start, end) in enumerate(zip(split.offsets[:-1], split.offsets[1:], strict=True)):
+        length = int(end - start)
+        padding = max(0, (pad_to or 0) - length)
+        example = {
+            "input_ids": split.input_ids[start:end].tolist() + [pad_id] * padding,
+            "attention_mask": [1] * length + [0] * padding,
+            "labels": int(split.targets[index]),
+        }
+        if split.token_type_ids is not None:
+            example["token_type_ids"] = split.token_type_ids[start:end].tolist() + [0] * padding
+        examples.append(example)
+    return examples
