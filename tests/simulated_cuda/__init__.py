@@ -24,6 +24,7 @@ rounding of a GPU's kernels, and the choice of operations that CUDA's autocast m
 - `active.py`: the machine that is simulated now
 - `machine.py`: the device, through which all operations go, and what it has counted
 - `graphs.py`: CUDA graphs, streams and events
+- `gpu_only.py`: operations that are one kernel on a GPU and several operations on a CPU
 - `names.py`: torch's own names, which lead to the simulation
 """
 
