@@ -98,7 +98,7 @@ class TestOnACpu:
 
 
 def test_a_bare_machine_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever torch, transformers and scikit-learn do not bring along is missing, and a plain loop is the baseline."""
+    """Packages that torch, transformers and scikit-learn do not need are missing; a plain loop is the baseline."""
     missing = ("mlflow", "datasets", "pluggy", "pydantic", "xxhash", "platformdirs", "accelerate", "psutil", "pandas")
     (tmp_path / "missing").mkdir()
     for name in missing:
@@ -169,7 +169,7 @@ def test_graphs_and_the_cache_are_measured_on_a_simulated_gpu(simulated_cuda: An
     assert (off["settings"]["graphs"], on["settings"]["graphs"]) == ("off", "on")
     assert min(off["peak_mib"], on["peak_mib"]) > 0
     assert off["prefix_s"] < on["prefix_s"]
-    assert simulated_cuda.activity.replays > 0
+    assert off["graphs"] == 0 < min(on["graphs"], simulated_cuda.activity.replays)
 
 
 class TestNumbers:

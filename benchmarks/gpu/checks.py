@@ -52,7 +52,7 @@ class Check:
     """The result of a check."""
 
     arm: str
-    """What is checked."""
+    """The property that is checked."""
     passed: bool | None
     """None if the check could not be made."""
     said: str

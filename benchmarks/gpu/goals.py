@@ -29,7 +29,7 @@ class Goal:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None if the value was not measured."""
+        """True if the goal is met, False if it is missed; None if the value was not measured."""
         if self.value is None:
             return None
         return self.value >= self.target if self.at_least else self.value <= self.target

@@ -105,13 +105,14 @@ def step_sheet(record: Record, item: Item) -> Sheet:
             *(number(step_s * MS, ".2f"), number(slower.median if slower else None, ".2f"), span(slower, ".2f")),
             *(number(used, ".0%"), number(max(peaks, default=None), ".0f")),
             number(statistics.median(joules) * PER_THOUSAND if joules else None, ".1f"),
+            str(max(one["graphs"] for one in done)),
         )
 
     return Sheet(
         title=f"{item.name}: {item.question}",
         columns=(
             *("arm", "rounds", "examples/s", "min–max", "ms a step", "time ÷ first", "min–max"),
-            *("of one large product", "peak MiB of device", "J for 1,000 examples"),
+            *("of one large product", "peak MiB of device", "J for 1,000 examples", "graphs"),
         ),
         rows=tuple(row(arm.name) for arm in item.arms if timings(record, item.name, arm.name)),
     )
@@ -215,7 +216,8 @@ def closing_lines(record: Record, items: Sequence[Item]) -> list[str]:
         "Random weights, token ids and labels. Each time is that of the second of two epochs, except in `whole`. "
         "A ratio compares two trainings of the same round; the table shows medians. The share of one large product is "
         "the model FLOPs utilisation: the operations that a step needs, without padding, per second, relative to the "
-        "rate of a large matrix product in the same number format.",
+        "rate of a large matrix product in the same number format. The last column counts the batch shapes whose step "
+        "was replayed as a CUDA graph.",
         "; ".join(f"{way}: {WAYS[way]}" for way in WAYS if way in ways) + ".",
     ]
     if any(way.startswith("loop") for way in ways):

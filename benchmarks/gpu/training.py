@@ -207,6 +207,8 @@ class Timing:
     """The FLOPs that a step needs by formula, without those for padding."""
     peak_mib: float | None
     """The peak of the device's memory in MiB; None on a CPU."""
+    graphs: int
+    """The number of batch shapes for which the step was replayed as a CUDA graph."""
     step_j: float | None
     """The mean joules of the GPU in a step; None without a counter."""
     final_loss: float
@@ -254,6 +256,7 @@ def timed(arm: Arm, scale: Scale, device_name: str, repetition: int, *, whole: b
         rows=rows,
         flops_per_step=trained.flops_per_step,
         peak_mib=peak,
+        graphs=trained.graphs,
         step_j=watch.step_j,
         final_loss=trained.losses[-1],
         settings=asdict(arm),
@@ -281,12 +284,14 @@ def settings_restored() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Trained:
-    """What `train` reports of a training."""
+    """The times, losses and costs of a training, as `train` reports them."""
 
     seconds: float
     prefix_s: float
     losses: Sequence[float]
     flops_per_step: float
+    graphs: int = 0
+    """The number of batch shapes for which the step was replayed as a CUDA graph."""
 
 
 def train(start: RandomStart, arm: Arm, device: Device, seed: int, on_step: OnStep) -> Trained:
@@ -308,9 +313,14 @@ def train(start: RandomStart, arm: Arm, device: Device, seed: int, on_step: OnSt
         flops = flops_of_step(start, stack, plan, cached=False, first=False)
         return Trained(time.perf_counter() - began, 0.0, losses, flops)
     fitted = fit_by_engine(start, plan, seed, device, cached=arm.cached, on_step=on_step)
-    cached = arm.cached and bool(plan.prefix_layers)
-    flops = flops_of_step(start, fitted.stack, plan, cached=cached, first=fitted.forward.head_reads_first)
-    return Trained(fitted.costs["seconds"], fitted.costs["prefix_s"], [loss for _, loss in fitted.losses], flops)
+    stored = fitted.costs["build_s"] > 0
+    return Trained(
+        seconds=fitted.costs["seconds"],
+        prefix_s=fitted.costs["prefix_s"],
+        losses=[loss for _, loss in fitted.losses],
+        flops_per_step=flops_of_step(start, fitted.stack, plan, cached=stored, first=fitted.forward.head_reads_first),
+        graphs=fitted.recorded_shapes,
+    )
 
 
 def _by_other(start: RandomStart, arm: Arm, device: Device, seed: int, model: Any, on_step: OnStep) -> list[float]:

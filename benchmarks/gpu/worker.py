@@ -31,7 +31,7 @@ class DeviceUnusable(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """What a process has to do."""
+    """The measurements that a process has to make, and the device and the time for them."""
 
     items: Sequence[Item]
     scale: Scale

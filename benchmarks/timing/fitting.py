@@ -37,6 +37,8 @@ class Fitted:
     """Pairs of the number of steps done so far and the mean loss of the steps since the previous pair."""
     costs: Mapping[str, Any]
     """Seconds, memory and other costs, by the names of the fields of `Measurement`."""
+    recorded_shapes: int = 0
+    """The number of batch shapes for which the step was replayed as a CUDA graph; 0 without graphs."""
 
 
 def fit_by_trainer(start: StartingPoint, plan: FreezePlan, way: str, seed: int, device: Device) -> Fitted:
@@ -125,7 +127,7 @@ def fit_by_engine(
         **measured,
     }
     losses = [(point.step, point.value) for point in training.curves if point.metric == "train/loss"]
-    return Fitted(stack, forward, losses, costs)
+    return Fitted(stack, forward, losses, costs, training.recorded_shapes)
 
 
 def with_prefix(
