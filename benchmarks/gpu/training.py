@@ -61,11 +61,10 @@ class RandomStart(StartingPoint):
 
 
 def device_of(arm: Arm, name: str) -> Device:
-    """Return the device of an arm's training. It is the only place that knows how graphs are switched on."""
+    """Return the device of an arm's training."""
     from alue_bench.training.device.precision import Device
 
-    graphs: Any = arm.graphs if isinstance(Device.graphs, str) else arm.graphs == "on"
-    return Device(name, arm.precision, graphs)  # type: ignore[arg-type]
+    return Device(name, arm.precision, arm.graphs)  # type: ignore[arg-type]
 
 
 def starting_point(arm: Arm, scale: Scale, device: str, *, rows: int, epochs: int) -> RandomStart:
