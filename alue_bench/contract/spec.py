@@ -245,8 +245,8 @@ class RunSpec:
     """The kind of device: "cpu", "cuda", "mps" or "xpu". The exact device is recorded with the result."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
     cuda_graphs: Literal["auto", "on", "off"] = "off"
-    """Whether training steps are replayed as CUDA graphs; "auto" if a replayed step is faster. This changes how kernels
-    are launched, but not what is computed, and is not part of the fingerprint."""
+    """The use of CUDA graphs for training steps; "auto" uses them if a replayed step is faster. They change how kernels
+    are launched, but not what is computed, and are not part of the fingerprint."""
     limit_train: int | None = None
     limit_eval: int | None = None
     drop_bad: bool = False

@@ -128,8 +128,8 @@ def _add_and_norm(kept: Tensor, added: Tensor, p: float, norm: nn.LayerNorm, mas
         norm: The layer norm.
         masks: The source of dropout masks.
     """
-    mask = masks.take(kept.shape, p) if p else None
-    result = _AddAndNorm.apply(kept, added, mask, masks.factor(p), masks.zero, norm, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
+    dropout = _Dropout(masks.take(kept.shape, p) if p else None, masks.factor(p), masks.zero)
+    result = _AddAndNorm.apply(kept, added, dropout, norm, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
     return Hidden(*result) if isinstance(result, tuple) else Hidden(result, result)
 
 
@@ -165,6 +165,18 @@ class _Product(torch.autograd.Function):
         return (grad @ ctx.weight if ctx.needs_input_grad[0] else None, None, None, *grads)
 
 
+@dataclass(frozen=True)
+class _Dropout:
+    """The dropout of one addition in a layer."""
+
+    mask: Tensor | None
+    """The values that dropout keeps, bool; None for all."""
+    factor: float
+    """The factor of the kept values."""
+    zero: Tensor
+    """A zero on the device, fp32, without dimensions."""
+
+
 class _AddAndNorm(torch.autograd.Function):
     """Dropout, addition of the residual and layer norm."""
 
@@ -173,9 +185,7 @@ class _AddAndNorm(torch.autograd.Function):
         ctx: Any,
         kept: Tensor,
         added: Tensor,
-        mask: Tensor | None,
-        factor: float,
-        zero: Tensor,
+        dropout: _Dropout,
         norm: nn.LayerNorm,
         weight: Tensor,
         bias: Tensor,
@@ -188,17 +198,16 @@ class _AddAndNorm(torch.autograd.Function):
             ctx: Autograd's context.
             kept: The residual, fp32.
             added: What is added, in the format of matrix products.
-            mask: The values that dropout keeps, bool; None for all.
-            factor: The factor of the kept values.
-            zero: A zero on the device, fp32, without dimensions.
+            dropout: The dropout of `added`.
             norm: The layer norm.
             weight: The weight of the layer norm, as an argument for autograd.
             bias: The bias of the layer norm, as an argument for autograd.
         """
-        total = kept + added if mask is None else torch.addcmul(kept, added, mask, value=factor)  # fp32
+        mask = dropout.mask
+        total = kept + added if mask is None else torch.addcmul(kept, added, mask, value=dropout.factor)  # fp32
         wide, mean, scale = torch.native_layer_norm(total, norm.normalized_shape, weight, bias, norm.eps)
         ctx.save_for_backward(total, mean, scale, mask)
-        ctx.norm, ctx.factor, ctx.zero, ctx.dtype = norm, factor, zero, added.dtype
+        ctx.norm, ctx.factor, ctx.zero, ctx.dtype = norm, dropout.factor, dropout.zero, added.dtype
         ctx.set_materialize_grads(False)
         return wide if added.dtype == torch.float32 else (wide, wide.to(added.dtype))
 
@@ -208,7 +217,7 @@ class _AddAndNorm(torch.autograd.Function):
         total, mean, scale, mask = ctx.saved_tensors
         given = [grad for grad in outer if grad is not None]
         if not given:
-            return (None,) * 8
+            return (None,) * 6
         # fp32 and narrow gradients are added in fp32 by one kernel.
         grad = given[0].float() if len(given) == 1 else given[0] + given[1]
         dtotal, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
@@ -219,7 +228,7 @@ class _AddAndNorm(torch.autograd.Function):
             scale,
             ctx.norm.weight,
             ctx.norm.bias,
-            [True, *ctx.needs_input_grad[6:8]],
+            [True, *ctx.needs_input_grad[4:6]],
         )
         dadded: Tensor | None = None
         if ctx.needs_input_grad[1] and mask is None:
@@ -227,7 +236,7 @@ class _AddAndNorm(torch.autograd.Function):
         elif ctx.needs_input_grad[1]:
             narrow = torch.empty_like(dtotal, dtype=ctx.dtype)
             dadded = torch.addcmul(ctx.zero, dtotal, mask, value=ctx.factor, out=narrow)
-        return (dtotal, dadded, None, None, None, None, dweight, dbias)
+        return (dtotal, dadded, None, None, dweight, dbias)
 
 
 def _product_in_fp32(left: Tensor, right: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 Graphs = Literal["auto", "on", "off"]
-"""Whether training steps are replayed as CUDA graphs; "auto" uses them if a replayed step is measured to be faster."""
+"""The use of CUDA graphs for training steps; "auto" uses them if a replayed step is measured to be faster."""
 
 
 def resolve_graphs(wanted: Graphs, device: str) -> Graphs:
@@ -37,7 +37,7 @@ class Device(Hardware):
 
     precision: Precision
     graphs: Graphs = "off"
-    """Whether training steps are captured as CUDA graphs, if the forward pass allows it."""
+    """The use of CUDA graphs for training steps, if the forward pass allows it."""
 
     @property
     def compute(self) -> torch.dtype:
