@@ -208,6 +208,7 @@ MISTAKES = {
     "file store": Mistake((*RUN, "--tracking-uri", "file:///tmp/x"), ("database or behind a server", "sqlite:///")),
     "folder for a store": Mistake((*RUN, "--tracking-uri", "mlruns"), ("'mlruns'", "sqlite:///path/to/mlflow.db")),
     "sqlite without a file": Mistake((*RUN, "--tracking-uri", "sqlite://"), ("names no file", "sqlite:///path/to")),
+    "sqlite with a folder": Mistake((*RUN, "--tracking-uri", "sqlite:////"), ("names a folder", "sqlite:///path/to")),
     "tracking folder that cannot be made": Mistake(
         (*RUN, "--tracking-uri", "sqlite:///taken/here/mlflow.db"),
         ("tracking folder taken/here cannot be created", "choose another with --tracking-uri"),

@@ -103,6 +103,8 @@ def connect(uri: str, experiment: str) -> Connection:
         with FileLock(folder / ".mlflow.lock"):
             if not database.exists():
                 _create_database(database, artifacts)
+            else:
+                _check_database(uri)
             return _open(uri, experiment, artifacts=artifacts)
     _check_kind(uri)
     _check_database(uri)
@@ -129,7 +131,7 @@ def _check_database(uri: str) -> None:
 
     waits = re.match(r"(postgresql|mysql)(\+(psycopg2?|pymysql|mysqldb))?://", uri)
     try:
-        engine = create_engine(uri, connect_args={"connect_timeout": int(SERVER_TIMEOUT_S)} if waits else {})
+        engine = create_engine(mlflow_uri(uri), connect_args={"connect_timeout": int(SERVER_TIMEOUT_S)} if waits else {})
         with engine.connect():
             pass
         engine.dispose()
@@ -183,7 +185,7 @@ def _check_store(uri: str, experiment: str) -> None:
     elif uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
         run = command_line("run", options=where_options(uri, experiment))
         raise UsageError(f"there is no store at {public(uri)} yet; {run} creates one")
-    elif not uri.startswith("sqlite:"):
+    else:
         _check_kind(uri)
         _check_database(uri)
 
@@ -220,11 +222,13 @@ def sqlite_path(uri: str) -> Path:
     Such a URI has three slashes before a relative path and four slashes before an absolute path.
 
     Raises:
-        UsageError: The address names no file.
+        UsageError: The address names no file, or a folder.
     """
     database = _database(uri)
     if not database:
         raise UsageError(f"--tracking-uri '{public(uri)}' names no file; write it as sqlite:///path/to/mlflow.db")
+    if Path(database).is_dir():
+        raise UsageError(f"--tracking-uri '{public(uri)}' names a folder; write it as sqlite:///path/to/mlflow.db")
     return Path(database)
 
 
