@@ -257,6 +257,11 @@ class TestWhatIsKeptApart:
             assert describe_conditions(block)
         assert describe_conditions(blocks[0]) != describe_conditions(blocks[1])
 
+    def test_but_not_runs_with_and_without_cuda_graphs(self, put: Any, compared: Any) -> None:
+        gpu = {"device": "cuda", "precision": "bf16"}
+        put("full", tags={**gpu, "cuda_graphs": "yes"}), put("lora-r8", tags=gpu)
+        assert len(compared().blocks) == 1
+
     @pytest.mark.parametrize(
         ("numbers", "told"),
         [

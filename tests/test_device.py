@@ -512,7 +512,7 @@ class TestMemoryEstimate:
             logits = forward.logits(batch)
         counted = sum(kept.values())
         assert logits.requires_grad
-        estimate = activation_bytes(EmptyModel(stack, plan, 0, forward.head_reads_first), 8, tokens, device)
+        estimate = activation_bytes(EmptyModel(stack, plan, 0, forward.last_layer), 8, tokens, device)
         assert 0.95 * counted <= estimate <= 1.3 * counted, (counted, estimate)
 
     def test_weights_and_the_optimisers_state_are_counted_by_what_trains(self) -> None:

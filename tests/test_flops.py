@@ -15,7 +15,8 @@ from alue_bench.contract.registry import load_registry
 from alue_bench.contract.strategy import EncoderShape
 from alue_bench.data.batches import Batch
 from alue_bench.measure.flops import training_flops
-from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer, view_as_stack
+from alue_bench.training.bert.dropout import StepDropout
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan, count_parameters
 from alue_bench.training.pretrained.loading import empty_model
@@ -71,22 +72,25 @@ def test_a_frozen_pooler_is_crossed_or_lies_on_the_prefix() -> None:
         assert training_flops(stack, plan, np.full(EXAMPLES, TOKENS), epochs=1) == counted(plan, 4)
 
 
+@pytest.mark.parametrize("last_layer", ["reordered", "first"])
 @pytest.mark.parametrize("name", ["full", "bottom1top2", "head-only"])
-def test_the_lean_way_does_what_is_counted_for_it(name: str) -> None:
-    """With the last layer for the first token alone."""
+def test_the_lean_way_does_what_is_counted_for_it(name: str, last_layer: LastLayer) -> None:
+    """With the last layer for the first token alone, by the layers for a CPU and those for an accelerator."""
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoModelForSequenceClassification
 
     plan = plan_of(name, 4)
     stack = view_as_stack(AutoModelForSequenceClassification.from_config(tiny_config("bert")))
     apply_plan(stack, plan)
-    forward = choose_forward(stack, torch.float32)
+    forward: Any = choose_forward(stack, torch.float32)
+    if last_layer == "first":  # the layers for an accelerator are chosen by the source of dropout masks
+        forward._masks = StepDropout(0, torch.device("cpu"))
     ids = torch.randint(10, 100, (EXAMPLES, TOKENS))
     whole = torch.ones_like(ids)
     batch = Batch(ids, whole, None, torch.zeros(EXAMPLES).long(), torch.arange(EXAMPLES), ids.numel())
     with FlopCounterMode(display=False) as counter:
         torch.nn.functional.cross_entropy(forward.logits(batch), batch.targets).backward()
-    analytic = training_flops(stack, plan, np.full(EXAMPLES, TOKENS), epochs=1, head_reads_first=True)
+    analytic = training_flops(stack, plan, np.full(EXAMPLES, TOKENS), epochs=1, last_layer=last_layer)
     assert analytic == int(counter.get_total_flops())
 
 

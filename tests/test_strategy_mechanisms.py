@@ -589,11 +589,11 @@ class TestCounts:
         expected = 0.0
         for segment in segments:
             of_segment = lengths[segment.indices]
-            expected += step_flops(stack, segment.plan, of_segment, head_reads_first=True)
-            expected -= prefix_flops(stack, segment.depth, of_segment, head_reads_first=True)
-        expected += prefix_flops(stack, segments[-1].depth, lengths, head_reads_first=True)
+            expected += step_flops(stack, segment.plan, of_segment, last_layer="reordered")
+            expected -= prefix_flops(stack, segment.depth, of_segment, last_layer="reordered")
+        expected += prefix_flops(stack, segments[-1].depth, lengths, last_layer="reordered")
         assert result.metrics["flops/train"] == expected
-        full = training_flops(stack, FreezePlan(stack.shape), lengths, 3, head_reads_first=True)
+        full = training_flops(stack, FreezePlan(stack.shape), lengths, 3, last_layer="reordered")
         assert result.metrics["flops/train_vs_full"] == expected / full < 1
 
 

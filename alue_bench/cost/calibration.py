@@ -102,7 +102,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
         training = fine_tune(
             TrainingSession(stack, forward, schedule, data, config, score=lambda logits: {"score": 0.0})
         )
-    return training_flops(stack, plan, chosen, 1, head_reads_first=forward.head_reads_first) / training.loop_s
+    return training_flops(stack, plan, chosen, 1, last_layer=forward.last_layer) / training.loop_s
 
 
 def _in_small(config: Any) -> Any:

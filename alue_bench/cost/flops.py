@@ -18,8 +18,8 @@ from alue_bench.measure.flops import forward_flops, training_flops
 from alue_bench.planning.build import PlannedRun
 from alue_bench.running.inputs import tokenized
 from alue_bench.training.architecture.anatomy import described
-from alue_bench.training.architecture.encoder_stack import EncoderStack
-from alue_bench.training.forward import reads_first_only
+from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer
+from alue_bench.training.forward import last_layer_of
 from alue_bench.training.pretrained.loading import load_config
 from alue_bench.training.surgery import model_in_outline
 
@@ -35,8 +35,8 @@ class EmptyModel:
     plan: FreezePlan
     kept_layers: int
     """The number of frozen lowest layers that are computed once for each example and whose outputs are cached."""
-    head_reads_first: bool
-    """True if the last layer is computed only for the first token of each example, because the head reads no other."""
+    last_layer: LastLayer
+    """The computation of the last layer."""
 
     def training(self, lengths: np.ndarray[Any, Any], epochs: int, batch_size: int) -> float:
         """Return the FLOPs of a training, as the run will record them under `flops/train`.
@@ -52,13 +52,13 @@ class EmptyModel:
             lengths,
             epochs,
             prefix_cached=self.kept_layers > 0,
-            head_reads_first=self.head_reads_first,
+            last_layer=self.last_layer,
             batch_size=batch_size,
         )
 
     def scoring(self, lengths: np.ndarray[Any, Any]) -> float:
         """Return the FLOPs of a forward pass over examples of these lengths in tokens (int64 [examples])."""
-        return forward_flops(self.stack, lengths, head_reads_first=self.head_reads_first)
+        return forward_flops(self.stack, lengths, last_layer=self.last_layer)
 
 
 class EmptyModels:
@@ -67,12 +67,14 @@ class EmptyModels:
     Runs with equal models share one.
     """
 
-    def __init__(self, *, keeps_prefixes: bool) -> None:
+    def __init__(self, *, keeps_prefixes: bool, device: str) -> None:
         """Create the factory.
 
         Args:
             keeps_prefixes: Whether the plan caches the outputs of frozen lowest layers.
+            device: The kind of device on which the runs train.
         """
+        self._device = device
         self._keeps_prefixes = keeps_prefixes
         self._stacks: dict[tuple[object, ...], EncoderStack] = {}
 
@@ -91,7 +93,7 @@ class EmptyModels:
             self._stacks[key] = model_in_outline(config, outline, labels)
         stack, plan = self._stacks[key], outline.freeze_plan
         kept = (plan.prefix_layers or 0) if self._keeps_prefixes and strategy.keeps_prefix else 0
-        return EmptyModel(stack, plan, kept, reads_first_only(stack))
+        return EmptyModel(stack, plan, kept, last_layer_of(stack, self._device))
 
 
 def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
@@ -99,7 +101,8 @@ def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
 
     Texts are tokenized for this, unless they are in the cache.
     """
-    models = EmptyModels(keeps_prefixes=all(run.inputs.prefixes.limit_bytes > 0 for run in runs))
+    keeps = all(run.inputs.prefixes.limit_bytes > 0 for run in runs)
+    models = EmptyModels(keeps_prefixes=keeps, device=runs[0].spec.device if runs else "cpu")
     configs: dict[str, Any] = {}
     lengths: dict[tuple[str, ...], np.ndarray[Any, Any]] = {}
     flops = []

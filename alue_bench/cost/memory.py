@@ -77,10 +77,11 @@ def activation_bytes(model: EmptyModel, examples: int, tokens: int, device: Devi
     plan, layers = model.plan, range(len(model.stack.layers))
     trained = [layer not in plan.frozen_layers for layer in layers]
     lowest = 0 if not plan.embeddings else next((layer for layer in layers if trained[layer]), len(layers))
-    whole = layers[lowest : len(layers) - model.head_reads_first]
+    first_only = model.last_layer != "whole"
+    whole = layers[lowest : len(layers) - first_only]
     kept = [_layer_bytes(model, examples, tokens, device, trains=trained[layer]) for layer in whole]
     of_vector = FP32 * examples * tokens * model.stack.shape.hidden_size
-    return sum(kept) + (0 if plan.embeddings else 2 * of_vector) + model.head_reads_first * 2 * of_vector
+    return sum(kept) + (0 if plan.embeddings else 2 * of_vector) + first_only * 2 * of_vector
 
 
 def _layer_bytes(model: EmptyModel, examples: int, tokens: int, device: Device, *, trains: bool = True) -> int:
@@ -123,7 +124,8 @@ def largest_training(runs: Sequence[PlannedRun]) -> int:
     Args:
         runs: At least one run, with the device for which memory is estimated.
     """
-    models = EmptyModels(keeps_prefixes=all(run.inputs.prefixes.limit_bytes > 0 for run in runs))
+    keeps = all(run.inputs.prefixes.limit_bytes > 0 for run in runs)
+    models = EmptyModels(keeps_prefixes=keeps, device=runs[0].spec.device)
     configs: dict[str, Any] = {}
     longest: dict[tuple[object, ...], int] = {}
     needs: dict[tuple[object, ...], int] = {}

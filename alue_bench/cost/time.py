@@ -182,7 +182,7 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
     first = plan.runs[0].spec if plan.runs else plan.absent[0]
     graphs = first.cuda_graphs if isinstance(first, RunSpec) else resolve_graphs("auto", first.device)
     device = Device(first.device, first.precision, graphs)
-    estimator = _Estimator(EmptyModels(keeps_prefixes=plan.keeps_prefixes), device)
+    estimator = _Estimator(EmptyModels(keeps_prefixes=plan.keeps_prefixes, device=first.device), device)
     work, lengths_of = _present(plan, estimator), None
     if plan.absent:
         absent, lengths_of = _absent(plan, registry, estimator)

@@ -27,7 +27,7 @@ from alue_bench.contract.spec import digest_of
 from alue_bench.contract.strategy import FreezePlan
 from alue_bench.measure.counted_flops import counted_forward, counted_prefix, counted_step
 from alue_bench.training.architecture.anatomy import described
-from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer, view_as_stack
 from alue_bench.training.forward import reads_first_only
 from alue_bench.training.freezing import trainable_parameters
 from alue_bench.training.pretrained.loading import empty_model
@@ -100,9 +100,8 @@ class Product:
     follows_trained: bool
     """True if trainable parameters of the same layer come before the product, so that it needs its input's gradient."""
     behind_query: bool
-    """True for the key and value projections. If only the first token is computed, they multiply the first token's
-    query and the weighted sum of the tokens instead of the tokens (see `first_token_layer` in
-    `training/bert/layer.py`)."""
+    """True for the key and value projections. With reordered products, they multiply the first token's query and the
+    weighted sum of the tokens instead of the tokens (see `first_token_layer` in `training/bert/layer.py`)."""
 
     def cost(self, tokens: int, *, backward: bool, trains_below: bool) -> int:
         """Return the FLOPs of the product for a number of tokens.
@@ -131,29 +130,31 @@ class Layer:
     attended: tuple[bool, bool, bool]
     """Flags for query, key and value: True if the layer has trainable parameters in or before the projection."""
 
-    def cost(self, lengths: np.ndarray[Any, Any], *, backward: bool, trains_below: bool, first_only: bool) -> int:
+    def cost(self, lengths: np.ndarray[Any, Any], *, backward: bool, trains_below: bool, computed: LastLayer) -> int:
         """Return the FLOPs of the layer over some examples.
 
         Args:
             lengths: The number of tokens of each example, int64 `[examples]`.
             backward: Whether there is a backward pass through the layer.
             trains_below: Whether something below the layer trains.
-            first_only: Whether the layer is computed for the first token of each example only.
+            computed: The tokens for which the layer is computed, and the order of its products.
         """
-        tokens = len(lengths) if first_only else int(lengths.sum())
+        first_only, reordered = computed != "whole", computed == "reordered"
+        every = int(lengths.sum())
+        tokens = len(lengths) if first_only else every
         query_trains = any(self.attended[:2])
         in_products = sum(
             product.cost(
-                tokens,
+                every if product.behind_query and not reordered else tokens,
                 backward=backward,
-                trains_below=trains_below or (first_only and product.behind_query and query_trains),
+                trains_below=trains_below or (reordered and product.behind_query and query_trains),
             )
             for product in self.products
         )
-        # If only the first token is computed, each head multiplies vectors of the full hidden size with all tokens.
-        width = self.width * self.heads if first_only else self.width
+        # With reordered products, each head multiplies vectors of the full hidden size with all tokens.
+        width = self.width * self.heads if reordered else self.width
         return in_products + 2 * width * self._pairs(lengths, first_only) * self._attention_products(
-            backward, trains_below, first_only
+            backward, trains_below, reordered
         )
 
     def _pairs(self, lengths: np.ndarray[Any, Any], first_only: bool) -> int:
@@ -163,7 +164,7 @@ class Layer:
         """
         return int(lengths.sum()) if first_only else int((lengths * lengths).sum())
 
-    def _attention_products(self, backward: bool, trains_below: bool, first_only: bool) -> int:
+    def _attention_products(self, backward: bool, trains_below: bool, reordered: bool) -> int:
         """Return the number of matrix products in attention that involve no weights.
 
         The forward pass has two: queries with keys, and the resulting scores with values. The backward pass adds a
@@ -172,7 +173,7 @@ class Layer:
         if not backward:
             return 2
         query, key, value = (trains_below or before for before in self.attended)
-        if first_only:  # keys and values are not computed: the factor in their place is the layer's input
+        if reordered:  # keys and values are not computed: the factor in their place is the layer's input
             key = value = trains_below
         return 2 + query + key + value + (query or key)
 
@@ -314,7 +315,7 @@ def step_flops(
     lengths: np.ndarray[Any, Any],
     *,
     start: int = 0,
-    head_reads_first: bool = False,
+    last_layer: LastLayer = "whole",
     batch_size: int | None = None,
 ) -> float:
     """Return the FLOPs of training on each example once (one epoch), without dev evaluation.
@@ -324,13 +325,13 @@ def step_flops(
         plan: The parts that are frozen.
         lengths: The number of tokens of each example, int64 `[examples]`.
         start: The number of layers that are not computed because their outputs are cached.
-        head_reads_first: Whether the last layer is computed for the first token of each example only.
+        last_layer: The computation of the last layer.
         batch_size: The number of examples in a batch; None puts all in one. It matters if an architecture computes
             something once per batch, such as projections of relative positions.
     """
     if method_of(stack).name == "counter":
         return counted_step(stack, plan, lengths, batch_size or max(1, len(lengths)), start=start)
-    return _formula(stack, plan, lengths, start=start, head_reads_first=head_reads_first)
+    return _formula(stack, plan, lengths, start=start, last_layer=last_layer)
 
 
 def _formula(
@@ -339,7 +340,7 @@ def _formula(
     lengths: np.ndarray[Any, Any],
     *,
     start: int = 0,
-    head_reads_first: bool = False,
+    last_layer: LastLayer = "whole",
 ) -> float:
     """Return the FLOPs that `step_flops` describes, computed by the formulas.
 
@@ -356,7 +357,7 @@ def _formula(
                 lengths,
                 backward=layer.trains or trains_below,
                 trains_below=trains_below,
-                first_only=head_reads_first and index == len(layers) - 1,
+                computed=last_layer if index == len(layers) - 1 else "whole",
             )
         trains_below = trains_below or layer.trains
     return float(flops + head_flops(stack, trained, len(lengths), trains_below=trains_below))
@@ -367,7 +368,7 @@ def prefix_flops(
     depth: int,
     lengths: np.ndarray[Any, Any],
     *,
-    head_reads_first: bool = False,
+    last_layer: LastLayer = "whole",
     batch_size: int | None = None,
 ) -> float:
     """Return the FLOPs of a forward pass of the lowest `depth` layers.
@@ -376,7 +377,7 @@ def prefix_flops(
         stack: The model, possibly on the meta device.
         depth: The number of layers.
         lengths: The number of tokens of each example, int64 `[examples]`.
-        head_reads_first: Whether the last layer is computed for the first token of each example only.
+        last_layer: The computation of the last layer.
         batch_size: The number of examples in a batch; None puts all in one.
     """
     if method_of(stack).name == "counter":
@@ -388,24 +389,24 @@ def prefix_flops(
                 lengths,
                 backward=False,
                 trains_below=False,
-                first_only=head_reads_first and index == len(layers) - 1,
+                computed=last_layer if index == len(layers) - 1 else "whole",
             )
             for index, layer in enumerate(layers[:depth])
         )
     )
 
 
-def forward_flops(stack: EncoderStack, lengths: np.ndarray[Any, Any], *, head_reads_first: bool = False) -> float:
+def forward_flops(stack: EncoderStack, lengths: np.ndarray[Any, Any], *, last_layer: LastLayer = "whole") -> float:
     """Return the FLOPs of a forward pass of the whole model.
 
     Args:
         stack: The model, possibly on the meta device.
         lengths: The number of tokens of each example, int64 `[examples]`.
-        head_reads_first: Whether the last layer is computed for the first token of each example only.
+        last_layer: The computation of the last layer.
     """
     if method_of(stack).name == "counter":
         return counted_forward(stack, lengths, max(1, len(lengths)))
-    layers = prefix_flops(stack, len(stack.layers), lengths, head_reads_first=head_reads_first)
+    layers = prefix_flops(stack, len(stack.layers), lengths, last_layer=last_layer)
     return layers + head_forward(stack, len(lengths))
 
 
@@ -416,7 +417,7 @@ def training_flops(
     epochs: int,
     *,
     prefix_cached: bool = False,
-    head_reads_first: bool = False,
+    last_layer: LastLayer = "whole",
     batch_size: int | None = None,
 ) -> float:
     """Return the FLOPs of a training whose frozen parts do not change, without dev evaluation.
@@ -428,10 +429,10 @@ def training_flops(
         epochs: The number of times that each example is trained on.
         prefix_cached: Whether the frozen lowest layers are computed once instead of in every epoch. Their cost is
             included even if another run computed them.
-        head_reads_first: Whether the last layer is computed for the first token of each example only.
+        last_layer: The computation of the last layer.
         batch_size: The number of examples in a batch; None puts all in one.
     """
     start = (plan.prefix_layers or 0) if prefix_cached else 0
-    first = head_reads_first
-    each_epoch = step_flops(stack, plan, lengths, start=start, head_reads_first=first, batch_size=batch_size)
-    return prefix_flops(stack, start, lengths, head_reads_first=first, batch_size=batch_size) + each_epoch * epochs
+    last = last_layer
+    each_epoch = step_flops(stack, plan, lengths, start=start, last_layer=last, batch_size=batch_size)
+    return prefix_flops(stack, start, lengths, last_layer=last, batch_size=batch_size) + each_epoch * epochs

@@ -54,7 +54,6 @@ CONDITIONS = (
     "hardware",
     "device",
     "precision",
-    "cuda_graphs",
     "epochs",
     "batch_size",
     "lr",
@@ -62,7 +61,9 @@ CONDITIONS = (
     "other_hyper",
     "version",
 )
-"""The columns of the frame of runs that must have equal values, besides task and model, in runs that are compared."""
+"""The columns of the frame of runs that must have equal values, besides task and model, in runs that are compared.
+
+CUDA graphs are not among them, because alue-bench decides on them for each run by measured times."""
 
 Load = Callable[[str], "pd.DataFrame"]
 """A function that takes a run's id, and returns a table of the run's test predictions as described in

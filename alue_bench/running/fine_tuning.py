@@ -26,7 +26,7 @@ from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.errors import release
 from alue_bench.training.device.precision import Device
 from alue_bench.training.device.random_state import seeded
-from alue_bench.training.forward import Forward, choose_forward
+from alue_bench.training.forward import Forward, choose_forward, last_layer_of
 from alue_bench.training.freezing import apply_plan, check_frozen, frozen_weights
 from alue_bench.training.prefix.frozen_prefix import ALL_FOLDS, Examples, FrozenPrefix
 from alue_bench.training.prefix.growing import GrowingPrefix
@@ -102,7 +102,8 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     stack = view_as_stack(inputs.models.model(inputs.checkpoint, labels, init_seed=spec.init_seed))
     splits = {name: tokenized_for(stack, inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
     lengths = splits["train"].lengths
-    whole_flops, method = full_flops(stack, lengths, spec.hyper), method_of(stack)
+    last_layer = last_layer_of(stack, spec.device)
+    whole_flops, method = full_flops(stack, lengths, spec.hyper, last_layer), method_of(stack)
     notes += flops_notes(method)
 
     with seeded(spec.init_seed):
@@ -153,7 +154,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         energy=energy,
         work=Work(
             parameters=most_parameters(stack, schedule.segments),
-            flops=flops_done(stack, schedule.segments, lengths, spec.hyper, head_reads_first=forward.head_reads_first),
+            flops=flops_done(stack, schedule.segments, lengths, spec.hyper, last_layer=forward.last_layer),
             flops_full=whole_flops,
             method=method,
         ),

@@ -9,8 +9,7 @@ from typing import Any
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.strategy import FreezePlan
 from alue_bench.measure.flops import Method, prefix_flops, step_flops, training_flops
-from alue_bench.training.architecture.encoder_stack import EncoderStack
-from alue_bench.training.forward import reads_first_only
+from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer
 from alue_bench.training.freezing import ParameterCounts, count_parameters
 from alue_bench.training.schedule import Segment
 
@@ -35,26 +34,27 @@ def most_parameters(stack: EncoderStack, segments: list[Segment]) -> ParameterCo
     return max(counts, key=lambda count: count.trainable)
 
 
-def full_flops(stack: EncoderStack, lengths: Any, hyper: HyperParameters) -> float:
+def full_flops(stack: EncoderStack, lengths: Any, hyper: HyperParameters, last_layer: LastLayer) -> float:
     """Return the FLOPs of fine-tuning the whole model.
 
     Args:
         stack: The model before layers are removed and adapters are inserted.
         lengths: The number of tokens of each train example, int64 [n].
         hyper: The hyper-parameters, which give the number of epochs and the batch size.
+        last_layer: The computation of the last layer.
     """
     return training_flops(
         stack,
         FreezePlan(stack.shape),
         lengths,
         hyper.epochs,
-        head_reads_first=reads_first_only(stack),
+        last_layer=last_layer,
         batch_size=hyper.batch_size,
     )
 
 
 def flops_done(
-    stack: EncoderStack, segments: list[Segment], lengths: Any, hyper: HyperParameters, *, head_reads_first: bool
+    stack: EncoderStack, segments: list[Segment], lengths: Any, hyper: HyperParameters, *, last_layer: LastLayer
 ) -> float:
     """Return the FLOPs of a finished training.
 
@@ -66,13 +66,13 @@ def flops_done(
         segments: The stretches of training in which the same parts were frozen.
         lengths: The number of tokens of each train example, int64 [n].
         hyper: The hyper-parameters, which give the number of epochs and the batch size.
-        head_reads_first: Whether the last layer is computed for the first token of each example alone.
+        last_layer: The computation of the last layer.
     """
     depth = max(segment.depth for segment in segments)
-    counted = partial(step_flops, stack, head_reads_first=head_reads_first, batch_size=hyper.batch_size)
+    counted = partial(step_flops, stack, last_layer=last_layer, batch_size=hyper.batch_size)
     if len(segments) == 1 and len(segments[0].indices) == len(lengths) * hyper.epochs:
         steps = counted(segments[0].plan, lengths, start=depth) * hyper.epochs
     else:
         steps = sum(counted(part.plan, lengths[part.indices], start=part.depth) for part in segments)
-    below = prefix_flops(stack, depth, lengths, head_reads_first=head_reads_first, batch_size=hyper.batch_size)
+    below = prefix_flops(stack, depth, lengths, last_layer=last_layer, batch_size=hyper.batch_size)
     return below + steps

@@ -130,8 +130,9 @@ def _check_database(uri: str) -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
     waits = re.match(r"(postgresql|mysql)(\+(psycopg2?|pymysql|mysqldb))?://", uri)
+    options = {"connect_timeout": int(SERVER_TIMEOUT_S)} if waits else {}
     try:
-        engine = create_engine(mlflow_uri(uri), connect_args={"connect_timeout": int(SERVER_TIMEOUT_S)} if waits else {})
+        engine = create_engine(mlflow_uri(uri), connect_args=options)
         with engine.connect():
             pass
         engine.dispose()

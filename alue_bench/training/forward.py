@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from alue_bench.contract.errors import DoesNotFit
 from alue_bench.data.batches import Batch
-from alue_bench.training.architecture.encoder_stack import EncoderStack
+from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer
 from alue_bench.training.device.random_state import set_torch_random_state, torch_random_state
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Forward(Protocol):
     """The implementation's name, recorded with every run."""
     head_reads_first: bool
     """True if the head reads only the first token; the last layer's output is then `[batch, 1, hidden]`."""
+    last_layer: LastLayer
+    """The computation of the last layer, on which the number of FLOPs depends."""
     recordable: bool
     """True if a training step can be captured as a CUDA graph, that is, if it never waits for a value on the GPU."""
 
@@ -93,6 +95,18 @@ def reads_first_only(stack: EncoderStack) -> bool:
     return LeanForward.fits(stack) and LeanForward.head_reads_first
 
 
+def last_layer_of(stack: EncoderStack, device: str) -> LastLayer:
+    """Return how the forward pass that `choose_forward` returns computes the last layer.
+
+    Args:
+        stack: The model, possibly on the meta device.
+        device: The kind of device on which the model will be: "cpu", "cuda", "mps" or "xpu".
+    """
+    from alue_bench.training.bert.forward import LeanForward
+
+    return LeanForward.last_layer_on(device) if LeanForward.fits(stack) else "whole"
+
+
 def choose_forward(stack: EncoderStack, compute: torch.dtype) -> Forward:
     """Return a `LeanForward` if the model is an unmodified member of the BERT family, else a `LibraryForward`.
 
@@ -115,6 +129,7 @@ class LibraryForward:
 
     name = "library"
     head_reads_first = False
+    last_layer: LastLayer = "whole"
     recordable = False  # some architectures wait for values on the device, and none was ever captured
 
     def __init__(self, stack: EncoderStack) -> None:

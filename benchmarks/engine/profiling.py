@@ -19,7 +19,7 @@ from benchmarks.timing.rows import chosen_rows
 from benchmarks.timing.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
 
 if TYPE_CHECKING:
-    from alue_bench.training.architecture.encoder_stack import EncoderStack
+    from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer
     from alue_bench.training.device.precision import Device
 
 PROFILED_STEPS = 20
@@ -116,11 +116,11 @@ def profiled(start: StartingPoint, plan: FreezePlan, device: Device) -> Profile:
             fine_tune(start, plan, stack, forward, examples, 1, device, on_step)
         except _Enough:
             watch.stop()
-    cached, first = examples.prefix is not None, forward.head_reads_first
+    cached, last_layer = examples.prefix is not None, forward.last_layer
     return Profile(
         clock_s=(marks[1] - marks[0]) / PROFILED_STEPS,
         kinds=[(kind, own / PROFILED_STEPS, most) for kind, own, most in own_times(watch.key_averages(), device)],
-        flops=flops_of_step(start, stack, plan, cached=cached, first=first),
+        flops=flops_of_step(start, stack, plan, cached=cached, last_layer=last_layer),
     )
 
 
@@ -144,7 +144,9 @@ def own_times(events: Iterable[Any], device: Device) -> list[tuple[str, float, s
     return sorted(rows, key=lambda row: -row[1])
 
 
-def flops_of_step(start: StartingPoint, stack: EncoderStack, plan: FreezePlan, *, cached: bool, first: bool) -> float:
+def flops_of_step(
+    start: StartingPoint, stack: EncoderStack, plan: FreezePlan, *, cached: bool, last_layer: LastLayer
+) -> float:
     """Return the mean FLOPs of a step by a formula, without the frozen bottom layers if their output is cached.
 
     Args:
@@ -152,12 +154,12 @@ def flops_of_step(start: StartingPoint, stack: EncoderStack, plan: FreezePlan, *
         stack: The model.
         plan: The parts that are frozen.
         cached: True if the output of the frozen bottom layers is computed once and not at every step.
-        first: True if the last layer is computed for the first token only.
+        last_layer: The computation of the last layer.
     """
     from alue_bench.measure.flops import training_flops
 
     one, two = (
-        training_flops(stack, plan, start.train.lengths, epochs, prefix_cached=cached, head_reads_first=first)
+        training_flops(stack, plan, start.train.lengths, epochs, prefix_cached=cached, last_layer=last_layer)
         for epochs in (1, 2)
     )
     return (two - one) / math.ceil(len(start.train) / start.setup.batch_size)

@@ -309,7 +309,7 @@ def train(start: RandomStart, arm: Arm, device: Device, seed: int, on_step: OnSt
         began = time.perf_counter()
         losses = _by_other(start, arm, device, seed, stack.model, on_step)
         device.synchronise()
-        flops = flops_of_step(start, stack, plan, cached=False, first=False)
+        flops = flops_of_step(start, stack, plan, cached=False, last_layer="whole")
         return Trained(time.perf_counter() - began, 0.0, losses, flops)
     fitted = fit_by_engine(start, plan, seed, device, cached=arm.cached, on_step=on_step)
     stored = fitted.costs["build_s"] > 0
@@ -317,7 +317,7 @@ def train(start: RandomStart, arm: Arm, device: Device, seed: int, on_step: OnSt
         seconds=fitted.costs["seconds"],
         prefix_s=fitted.costs["prefix_s"],
         losses=[loss for _, loss in fitted.losses],
-        flops_per_step=flops_of_step(start, fitted.stack, plan, cached=stored, first=fitted.forward.head_reads_first),
+        flops_per_step=flops_of_step(start, fitted.stack, plan, cached=stored, last_layer=fitted.forward.last_layer),
         graphs=fitted.recorded_shapes,
     )
 

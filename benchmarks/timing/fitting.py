@@ -114,7 +114,7 @@ def fit_by_engine(
         training = fine_tune(start, plan, stack, forward, examples, seed, device, on_step)
         measured = peaks(device.name)
     flops = partial(training_flops, stack, lengths=start.train.lengths, epochs=start.setup.epochs)
-    prefix, first = examples.prefix, forward.head_reads_first
+    prefix, last_layer = examples.prefix, forward.last_layer
     costs = {
         "seconds": prefix_s + training.loop_s,
         "prefix_s": prefix_s,
@@ -122,8 +122,8 @@ def fit_by_engine(
         "prefix_reused": bool(prefix and prefix.reused),
         "steps": training.steps,
         "padded_tokens": training.padded_tokens,
-        "flops": flops(plan, prefix_cached=prefix is not None, head_reads_first=first),
-        "flops_full": flops(FreezePlan(stack.shape), head_reads_first=first),
+        "flops": flops(plan, prefix_cached=prefix is not None, last_layer=last_layer),
+        "flops_full": flops(FreezePlan(stack.shape), last_layer=last_layer),
         **measured,
     }
     losses = [(point.step, point.value) for point in training.curves if point.metric == "train/loss"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from alue_bench.contract.errors import TrainingError, UnavailableError
 from alue_bench.contract.formats import shown
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from alue_bench.data.tokenization import TokenizedSplit
+
+
+LastLayer = Literal["whole", "first", "reordered"]
+"""The computation of the last layer: for all tokens; for the first token, with the keys and values of all tokens; or
+for the first token with reordered products, so that keys and values are not computed (see `first_token_layer` in
+`training/bert/layer.py`)."""
 
 
 @dataclass(frozen=True)

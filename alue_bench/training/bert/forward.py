@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alue_bench.data.batches import Batch
-from alue_bench.training.architecture.encoder_stack import EncoderStack
+from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer
 from alue_bench.training.bert import few_kernels
 from alue_bench.training.bert.dropout import DropoutMasks, StepDropout
 from alue_bench.training.bert.few_kernels import Hidden, masks_needed, product_widens
@@ -52,6 +52,7 @@ class LeanForward:
         self._base: Any = getattr(stack.model, str(self._model.base_model_prefix))
         self._layers = [LayerWeights(layer, compute) for layer in stack.layers]
         self._device = next(stack.model.parameters()).device.type
+        self.last_layer = self.last_layer_on(self._device)
         self._masks: DropoutMasks | StepDropout
         if self._device == "cpu":
             self._masks = DropoutMasks(LAYERS_SEED)
@@ -59,6 +60,11 @@ class LeanForward:
             self._masks = StepDropout(LAYERS_SEED, next(stack.model.parameters()).device)
             product_widens(self._device, compute)
         self.seed(0)
+
+    @staticmethod
+    def last_layer_on(device: str) -> LastLayer:
+        """Return how the last layer is computed on a kind of device: "cpu", "cuda", "mps" or "xpu"."""
+        return "reordered" if device == "cpu" else "first"
 
     @staticmethod
     def fits(stack: EncoderStack) -> bool:

@@ -87,14 +87,16 @@ def predictions(plan: Plan) -> dict[str, float]:
     from alue_bench.contract.strategy import FreezePlan
     from alue_bench.measure.flops import training_flops
     from alue_bench.training.architecture.encoder_stack import view_as_stack
+    from alue_bench.training.forward import last_layer_of
     from alue_bench.training.pretrained.loading import empty_model, load_config
 
     some = plan.runs[0]
     stack = view_as_stack(empty_model(load_config(some.inputs.checkpoint), some.inputs.train_task.labels))
     lengths, epochs = tokens_of(some, "train").lengths, some.spec.hyper.epochs
+    last_layer = last_layer_of(stack, some.spec.device)
 
     def flops(freeze_plan: FreezePlan, *, cached: bool) -> float:
-        return training_flops(stack, freeze_plan, lengths, epochs, prefix_cached=cached, head_reads_first=True)
+        return training_flops(stack, freeze_plan, lengths, epochs, prefix_cached=cached, last_layer=last_layer)
 
     full = flops(FreezePlan(stack.shape), cached=False) * len(plan.runs)
     uncached = charged = loops = deepest = 0.0
