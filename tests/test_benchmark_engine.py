@@ -89,6 +89,7 @@ class Stand:
 
 
 class TestWays:
+    @pytest.mark.stress
     def test_every_way_trains_the_same_steps_to_finite_numbers(self, call: Any, tmp_path: Path) -> None:
         pytest.importorskip("accelerate")
         files = ("--json", tmp_path / "out.json", "--markdown", tmp_path / "out.md")

@@ -12,6 +12,7 @@ from conftest import SHORT, CommandLine
 from benchmarks.search.command import main
 
 
+@pytest.mark.stress
 def test_the_sweep_is_asked_about_the_answer_of_a_search_with_its_settings(
     alue_bench: CommandLine,
     store: str,

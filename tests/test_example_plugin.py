@@ -84,6 +84,7 @@ class TestUninstalled:
 
 class TestNewPlugin:
     @pytest.mark.slow
+    @pytest.mark.stress
     def test_its_output_installs_and_passes_its_own_tests(
         self, tmp_path: Path, command: CommandLine, capsys: pytest.CaptureFixture[str]
     ) -> None:

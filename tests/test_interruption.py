@@ -15,7 +15,7 @@ import pytest
 from conftest import CommandLine
 from mlflow import MlflowClient
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.stress]
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

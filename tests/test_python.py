@@ -212,6 +212,7 @@ def test_an_interrupted_call_raises_keyboard_interrupt_and_goes_on_later(
     assert [outcome.status for outcome in results.outcomes] == ["reused", "finished"]
 
 
+@pytest.mark.stress
 def test_the_example_notebook_runs_as_it_is_written(folders_of_its_own: None, store: str, tmp_path: Path) -> None:
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
