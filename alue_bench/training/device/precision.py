@@ -110,14 +110,15 @@ def _no_cudnn_attention(device: Device) -> Iterator[None]:
     """
     import torch
 
-    if not device.is_nvidia or not torch.backends.cuda.cudnn_sdp_enabled():
+    settings: Any = torch.backends.cuda
+    if not device.is_nvidia or not settings.cudnn_sdp_enabled():
         yield
         return
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    settings.enable_cudnn_sdp(False)
     try:
         yield
     finally:
-        torch.backends.cuda.enable_cudnn_sdp(True)
+        settings.enable_cudnn_sdp(True)
 
 
 @contextmanager
