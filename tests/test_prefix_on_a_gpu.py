@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from simulated_cuda import H200 as BIG
 from simulated_cuda import Machine
 from tiny_models import tiny_config
 
@@ -26,6 +27,7 @@ from alue_bench.training.architecture.encoder_stack import view_as_stack
 from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.inference import predict_logits
+from alue_bench.training.prefix import transfer
 from alue_bench.training.prefix.frozen_prefix import FrozenPrefix
 from alue_bench.training.prefix.placement import Rates, Sizes, place_states, worth_storing
 from alue_bench.training.prefix.states import PrefixStates, ResidentRows, rows_of
@@ -249,6 +251,19 @@ def contents(store: PrefixStore) -> dict[tuple[str, str], torch.Tensor]:
     return {place: entry.states.clone() for place, entry in stored.items() if entry is not None}
 
 
+@pytest.mark.parametrize("simulated_cuda", [replace(BIG, count=2)], indirect=True)
+def test_rates_are_measured_once_on_each_gpu(simulated_cuda: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(peak.SIZE, "cuda", 64)
+    transfer._bandwidths.cache_clear()
+    measured = []
+    for number in (0, 1, 0, 1):
+        with torch.cuda.device(number), simulated_cuda.watch() as seen:
+            bandwidths(GPU)
+            peak.attainable_flops_per_s("cuda", torch.float32)
+        measured.append((seen.copies > 0, seen.kernels["mm"] > 0))
+    assert measured == [(True, True), (True, True), (False, False), (False, False)]
+
+
 def test_a_container_has_the_memory_that_its_limit_leaves(tmp_path: Path) -> None:
     unlimited = available_host_bytes(tmp_path)
     assert unlimited > 0
@@ -257,6 +272,10 @@ def test_a_container_has_the_memory_that_its_limit_leaves(tmp_path: Path) -> Non
         (tmp_path / "memory.current").write_text("1000\n")
         found = available_host_bytes(tmp_path)
         assert found > 3000 if expected is None else found == expected
+    (tmp_path / "memory.max").write_text("3000\n")
+    for statistics, more in (("anon 100\ninactive_file 600\nactive_file 50\n", 600), ("anon 100\n", 0), ("?", 0)):
+        (tmp_path / "memory.stat").write_text(statistics)
+        assert available_host_bytes(tmp_path) == 2000 + more, "page cache that can be freed is available"
 
 
 class TestTheStore:
@@ -268,7 +287,7 @@ class TestTheStore:
         assert plan.runs[0].inputs.depths.shared == {2}
 
         def on_step(done: int, total: int) -> None:
-            assert peak.attainable_flops_per_s.cache_info().currsize == 1, "the device's speed is measured before"
+            assert peak._measured.cache_info().currsize == 1, "the device's speed is measured before"
             assert not store.entries() or done_before
 
         done_before = []

@@ -1,7 +1,8 @@
 """Copies between a file, pinned host memory and an accelerator, and measurements of their rates.
 
 Memory is pinned (page-locked) through torch, whose allocator keeps freed blocks and reuses a block only after the
-copies from it have ended: pinning in every step costs no system call.
+copies from it have ended: pinning in every step costs no system call. Copies from memory that is not pinned block: MPS
+reads the source of an asynchronous copy even after its memory was freed.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ def pinned_empty(rows: int, width: int, dtype: torch.dtype) -> Tensor:
 
 
 def sent(tensor: Tensor, device: Device) -> Tensor:
-    """Return a copy of a small host tensor on an accelerator, without waiting for it."""
+    """Return a copy of a small host tensor on an accelerator, from pinned memory without waiting for it."""
     pinned = tensor.pin_memory() if device.pins_memory else tensor
-    return pinned.to(device.name, non_blocking=True)
+    return pinned.to(device.name, non_blocking=device.pins_memory)
 
 
 def read_states(stored: Tensor, into: Tensor, device: Device) -> None:
@@ -66,7 +67,7 @@ def read_states(stored: Tensor, into: Tensor, device: Device) -> None:
         chunk = stored[begin:end]
         if into.device.type != "cpu" and device.pins_memory:
             chunk = chunk.pin_memory()
-        into[begin:end].copy_(chunk, non_blocking=True)
+        into[begin:end].copy_(chunk, non_blocking=device.pins_memory)
 
 
 def write_states(states: Tensor, rows: Tensor, into: Tensor, device: Device) -> None:
@@ -94,9 +95,10 @@ def write_states(states: Tensor, rows: Tensor, into: Tensor, device: Device) -> 
         into[begin:end].copy_(chunk)
 
 
-@cache
 def bandwidths(device: Device) -> Bandwidths:
-    """Measure the rates of copies between host and accelerator, once per process, in a few milliseconds.
+    """Measure the rates of copies between host and accelerator, in a few milliseconds.
+
+    They are measured once per process for each accelerator.
 
     Args:
         device: The accelerator.
@@ -104,6 +106,12 @@ def bandwidths(device: Device) -> Bandwidths:
     Returns:
         The best rate of a few copies each, from and to pinned memory if the accelerator copies from it.
     """
+    return _bandwidths(device, device.number)
+
+
+@cache
+def _bandwidths(device: Device, number: int) -> Bandwidths:
+    """Measure the rates for the accelerator of this number, which is the current one."""
     import torch
 
     rows, width = SAMPLE_BYTES // SAMPLE_ROW, SAMPLE_ROW // 4
@@ -113,8 +121,8 @@ def bandwidths(device: Device) -> Bandwidths:
     seconds = [
         _best(work, device)
         for work in (
-            lambda: there.copy_(host, non_blocking=True),
-            lambda: host.copy_(there, non_blocking=True),
+            lambda: there.copy_(host, non_blocking=device.pins_memory),
+            lambda: host.copy_(there, non_blocking=device.pins_memory),
             lambda: torch.index_select(host, 0, order, out=gathered),
         )
     ]
@@ -164,8 +172,20 @@ def available_host_bytes(limits: Path = Path("/sys/fs/cgroup")) -> int:
     available = int(psutil.virtual_memory().available)
     with suppress(OSError, ValueError):  # no such files, or the limit "max"
         limit, used = (int((limits / name).read_text()) for name in ("memory.max", "memory.current"))
-        return max(0, min(available, limit - used))
+        return max(0, min(available, limit - used + _inactive_file_bytes(limits / "memory.stat")))
     return available
+
+
+def _inactive_file_bytes(statistics: Path) -> int:
+    """Return the page cache that a container is charged for but that the kernel frees on demand; 0 if unknown.
+
+    Args:
+        statistics: The kernel's file `memory.stat` of the container's control group.
+    """
+    with suppress(OSError, ValueError):
+        values = dict(line.split() for line in statistics.read_text().splitlines())
+        return int(values.get("inactive_file", 0))
+    return 0
 
 
 def _best(work: Callable[[], object], device: Device) -> float:
