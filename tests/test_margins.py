@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from conftest import CommandLine
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.evaluation.margins import Margin, Margins, MarginUnit, parse_margins
@@ -92,3 +93,9 @@ def test_within_the_margin_is_said_too_often_of_no_number_of_seeds(capsys: pytes
     assert main(["--simulations", "20", "--seeds", "3", "--examples", "50", "--margin", "1"]) == 0
     assert "error at the margin: at most" in capsys.readouterr().out
     assert main(["--seeds", "2"]) == 2
+
+
+def test_a_run_takes_it_for_its_dry_run_only(alue_bench: CommandLine) -> None:
+    said = alue_bench("run", "--margin", "1pt")
+    assert said.code == 2
+    assert "--margin is the loss for which --dry-run estimates the number of seeds; add --dry-run" in said.err
