@@ -22,6 +22,7 @@ correct for this as a t quantile would.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -225,12 +226,17 @@ def seeds_within_margin(observed: Crossed, margin: float) -> int | None:
     import numpy as np
     from scipy.special import nctdtr, stdtrit
 
-    numbers = np.arange(FEWEST_SEEDS, MOST_SEEDS + 1)
-    error, degrees = _expected(observed, numbers)
-    with np.errstate(divide="ignore"):
-        shown = np.where(error > 0, 1 - nctdtr(degrees, margin / error, stdtrit(degrees, LEVEL)), 1.0)
-    enough = numbers[shown >= POWER]
-    return int(enough[0]) if len(enough) else None
+    def shown(seeds: int) -> bool:
+        error, degrees = _expected(observed, np.array([seeds]))
+        if not error[0] > 0:
+            return True
+        missed = nctdtr(degrees[0], margin / error[0], stdtrit(degrees[0], LEVEL))
+        return not missed > 1 - POWER  # scipy returns nan for some margins of dozens of standard errors
+
+    # The probability grows with the number of seeds.
+    numbers = range(FEWEST_SEEDS, MOST_SEEDS + 1)
+    place = bisect_left(numbers, True, key=shown)
+    return numbers[place] if place < len(numbers) else None
 
 
 def detectable(observed: Crossed, *, tests: int = 1) -> float:
