@@ -62,7 +62,10 @@ class TestCompare:
         assert "oold, mini: f1_macro" in said.out
         assert "real data; 3 seeds; trivial score 0.100 (ignores the text)" in said.out
         (row,) = [line for line in said.out.splitlines() if "head-only" in line]
-        assert re.search(r"head-only +│ 0\.\d+ ± 0\.\d+ │ −0\.\d+ ± 0\.\d+ \*+ │ 10\.0 s │ −90 %", row)
+        assert re.search(
+            r"head-only +│ 0\.\d+ ± 0\.\d+ │ −0\.\d+ ± 0\.\d+ \*+ │ +−\d+ % │ +0\.\d+ │ +worse │ 10\.0 s", row
+        )
+        assert re.search(r"margin 0\.009\d \(1% of full's score\)", said.out)
         assert "10.00×" in row
         assert "* p < 0.05" in said.out
         assert "corrected (Holm) for 1 comparison" in said.out
@@ -101,6 +104,8 @@ class TestCompare:
         assert block["conditions"]["hardware"]
         assert full["difference"] is None
         assert head_only["verdict"] == "worse"
+        assert head_only["margin"] == block["margin"] == pytest.approx(0.01 * full["score"])
+        assert 0 < -head_only["difference"] < head_only["loss_bound"] < -head_only["difference"] + 1
         assert head_only["p_corrected"] < 0.05
         assert head_only["p_examples_only"] == pytest.approx(1 / 201)
         frame = read_results(filled, tasks=["oold"], strategies=["head-only"]).frame
@@ -118,8 +123,8 @@ class TestCompare:
         assert r"$\Delta$ full" in said
         assert "f1\\_macro" in said
         rows = [line for line in said.splitlines() if line.endswith(r"\\")]
-        assert {line.count("&") for line in rows} == {8}
-        assert re.findall(r"\\begin\{tabular\}\{(lr+)\}", said) == ["lrrrrrrrr"] * 2
+        assert re.findall(r"\\begin\{tabular\}\{(lr+)\}", said) == ["lrrrrrrrrr", "lrrrrrrrrrrr"]
+        assert {line.count("&") for line in rows} == {9, 11}
 
     def test_misuse_is_told(self, ask: Any, alue_bench: CommandLine) -> None:
         for arguments, sentence in (
@@ -128,6 +133,8 @@ class TestCompare:
             (("--data-source", "fake"), "--data-source is 'fake'; it must be real or sample"),
             (("--metric", "bleu"), "--metric bleu: no run has it; there are accuracy"),
             (("--parent", "0123"), "there is no run '0123'"),
+            (("--margin", "f1_micro=0.01,rouge=1%"), "--margin rouge=1%: no run has it; there are accuracy"),
+            (("--margin", "0"), "--margin is '0', where '0' is no margin; write a loss between 0 and 1"),
         ):
             said = ask("compare", *arguments)
             assert said.code == 2

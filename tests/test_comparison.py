@@ -13,7 +13,10 @@ from planted_runs import classes, plant, spec
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.task import Labels
+from alue_bench.evaluation.margins import Margins, parse_margins
+from alue_bench.evaluation.significance import MOST_SEEDS
 from alue_bench.reporting.comparison import (
+    DEFAULT_MARGIN,
     Comparison,
     ComparisonBlock,
     Difference,
@@ -21,7 +24,9 @@ from alue_bench.reporting.comparison import (
     compare,
     describe_conditions,
 )
-from alue_bench.reporting.comparison_table import as_json, text_tables
+from alue_bench.reporting.comparison_table import as_json, records, text_tables
+from alue_bench.studies.invocation import Place
+from alue_bench.studies.number_of_seeds import describe_seeds, seeds_for_plan
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_predictions, read_results
 
@@ -134,15 +139,50 @@ class TestAVerdict:
         assert change.bootstrap[1] < 0
         assert change.verdict is Verdict.TOO_FEW_SEEDS
 
-    def test_of_two_that_are_alike_is_undecided_and_says_what_would_be_seen(self, put: Any, compared: Any) -> None:
+    def test_of_two_that_are_alike_is_inconclusive_and_says_which_loss_is_not_excluded(
+        self, put: Any, compared: Any
+    ) -> None:
         for seed in SEEDS:
             put("full", seed, 0.8), put("head-only", seed, 0.8)
         change = difference(only(compared()), "head-only")
-        assert (change.verdict, change.stars) == (Verdict.UNDECIDED, "")
+        assert (change.verdict, change.stars) == (Verdict.INCONCLUSIVE, "")
+        (table,) = text_tables(compared())
+        (note,) = table.notes
+        assert note.startswith(
+            f"head-only: inconclusive: a loss up to {change.loss_bound:.3f} is not excluded; a loss of"
+        )
         assert change.detectable is not None
         assert change.detectable > abs(change.mean)
         assert change.test is not None
         assert abs(change.mean) < change.test.half_width
+
+    def test_follows_the_margin(self, put: Any, compared: Any) -> None:
+        """The same runs: the wider the margin, the more can be said; a gain is within every margin."""
+        for seed in SEEDS:
+            put("full", seed, 0.9), put("head-only", seed, 0.75), put("top1", seed, 0.97), put("top22", seed, 0.9)
+
+        def verdicts(margin: str) -> list[Verdict]:
+            block = only(compared(margins=parse_margins(margin, DEFAULT_MARGIN)))
+            return [difference(block, name).verdict for name in ("head-only", "top1", "top22")]
+
+        assert verdicts("0.1pt") == [Verdict.WORSE, Verdict.BETTER, Verdict.INCONCLUSIVE]
+        assert verdicts("f1_macro=10pt") == [Verdict.WORSE, Verdict.BETTER, Verdict.WITHIN_MARGIN]
+        assert verdicts("50%") == [Verdict.WORSE_WITHIN_MARGIN, Verdict.BETTER, Verdict.WITHIN_MARGIN]
+        with pytest.raises(UsageError, match=r"--margin rouge=0.01: no run has it; there are accuracy, "):
+            verdicts("rouge=0.01")
+
+    def test_by_a_share_of_what_was_learnt(self, put: Any, compared: Any) -> None:
+        for seed in SEEDS:
+            put("full", seed, 0.9), put("top22", seed, 0.9)
+        of_learnt = parse_margins("30% of learnt", DEFAULT_MARGIN)
+        block, unknown = only(compared(margins=of_learnt)), only(compared(margins=of_learnt, metric="accuracy"))
+        score = block.rows[0].score
+        assert score is not None
+        assert block.margin_size == pytest.approx(0.3 * (score.mean - 0.1))
+        record = records(compared(margins=of_learnt))[1]
+        assert record["margin"] == block.margin_size
+        assert record["loss_bound_of_learnt"] == pytest.approx(record["loss_bound"] / (score.mean - 0.1))
+        assert (unknown.margin_size, difference(unknown, "top22").verdict) == (None, Verdict.INCONCLUSIVE)
 
     def test_is_corrected_for_all_that_are_shown(self, put: Any, compared: Any) -> None:
         for seed in SEEDS:
@@ -177,11 +217,11 @@ class TestAVerdict:
         assert change.verdict is Verdict.NOT_TESTED
         assert "predictions.csv of run" in change.reason
 
-    def test_of_the_same_predictions_is_undecided(self, put: Any, compared: Any) -> None:
+    def test_of_the_same_predictions_is_within_every_margin(self, put: Any, compared: Any) -> None:
         for seed in SEEDS:
             put("full", seed, draws=1), put("same", seed, draws=1)  # names of one length: the same draws
         change = difference(only(compared()), "same")
-        assert (change.mean, change.verdict, change.p_corrected) == (0, Verdict.UNDECIDED, 1)
+        assert (change.mean, change.verdict, change.p_corrected) == (0, Verdict.WITHIN_MARGIN, 1)
 
 
 AT_TRIVIAL = {"test/trivial_score": 0.49, "test/above_trivial_error": 0.035}
@@ -225,7 +265,7 @@ class TestABaselineThatLearntNothing:
         for seed in SEEDS:
             for strategy in ("full", "head-only"):
                 put(strategy, seed, 0.5, more=AT_TRIVIAL)
-        assert difference(only(compared(metric="accuracy")), "head-only").verdict is Verdict.UNDECIDED
+        assert difference(only(compared(metric="accuracy")), "head-only").verdict is Verdict.INCONCLUSIVE
 
 
 class TestWhatIsKeptApart:
@@ -324,6 +364,26 @@ class TestOtherKindsOfTask:
         (spearman,) = compared(metric="spearman").blocks
         change = difference(spearman, "head-only")
         assert (change.verdict, change.reason) == (Verdict.NOT_TESTED, "there is no test of spearman over examples")
+
+
+def test_a_plan_says_how_many_seeds_it_needs_from_finished_runs(put: Any, connection: Connection) -> None:
+    for seed in SEEDS:
+        put("full", seed, 0.8), put("head-only", seed, 0.8), put("top22", seed, 0.8)
+    place, planned = Place(connection.uri, connection.experiment), [spec("oold", "full", 1), spec("oold", "top22", 1)]
+
+    def needed(margin: str, strategy: str = "top22") -> list[Any]:
+        margins = parse_margins(margin, DEFAULT_MARGIN)
+        (advice,) = seeds_for_plan([planned[0], spec("oold", strategy, 1)], place, margins)
+        return [(one.strategy, one.number, one.observed) for one in advice.needed]
+
+    ((_, narrow, _),), ((name, wide, observed),) = needed("8pt"), needed("pearson=1%,f1_macro=40pt")
+    assert (name, observed, wide) == ("top22", 3, 3)
+    assert narrow is None or 3 < narrow <= MOST_SEEDS
+    assert needed("0.1pt") == [("top22", None, 3)]
+    assert {name for name, *_ in needed("1pt", "bottom1")} == {"head-only", "top22"}, "the variances of others"
+    assert seeds_for_plan(planned[:1], place, Margins(DEFAULT_MARGIN)) == []
+    elsewhere = seeds_for_plan(planned, Place(connection.uri, "no such experiment"), Margins(DEFAULT_MARGIN))
+    assert describe_seeds(elsewhere, Margins(DEFAULT_MARGIN))[1].startswith("  oold/mini: not known, since the store")
 
 
 def test_a_mean_that_leaves_undefined_scores_out_says_so(connection: Connection, compared: Any) -> None:

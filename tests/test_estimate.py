@@ -98,6 +98,7 @@ class TestForPeople:
         assert "estimate: 2 runs can be done here: " in said.err
         assert "FLOPs, about " in said.err
         assert "extrapolated from" in said.err
+        assert "not known, since the store has no 3 common seeds of full and another strategy" in said.err
         assert said.out == ""
 
     @pytest.mark.parametrize(

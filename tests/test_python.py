@@ -193,7 +193,8 @@ def test_keyword_arguments_are_the_keys_of_a_study_and_the_signature_shows_them(
     shown = set(inspect.signature(function).parameters) - {"quiet"}
     plurals = {"tasks": "task", "models": "model", "strategies": "strategy"}
     taken = {plurals.get(word, word) for word in shown}
-    assert taken - {"config"} == {key for key in options_of_command(name) if key in study_keys()}
+    keys = {key for key, option in options_of_command(name).items() if key in study_keys() and option.in_studies}
+    assert taken - {"config"} == keys
 
 
 def test_an_interrupted_call_raises_keyboard_interrupt_and_goes_on_later(

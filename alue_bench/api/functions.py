@@ -24,7 +24,7 @@ from alue_bench.contract.errors import TrainingError, UnavailableError, UsageErr
 from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry, load_registry
 from alue_bench.studies.results import Runs, Search, Sweep, TrainedRun
-from alue_bench.studies.selection import RunSelection, none_selected, select_runs
+from alue_bench.studies.selection import RunSelection, VerdictOptions, none_selected, select_runs
 from alue_bench.studies.settings import Study, study_of
 from alue_bench.views.notebook import Shown, without_widget_warning
 from alue_bench.views.streams import Streams
@@ -148,24 +148,37 @@ def fit(
 
 
 @with_options("select")
-def compare(*, baseline: str = "full", metric: str | None = None, resamples: int = 0, **selection: Any) -> Compared:
-    """Compare the freezing strategies of recorded runs with a baseline: score, cost and significance.
+def compare(
+    *,
+    baseline: str = "full",
+    metric: str | None = None,
+    margin: str = VerdictOptions().margin,
+    resamples: int = 0,
+    **selection: Any,
+) -> Compared:
+    """Compare the freezing strategies of recorded runs with a baseline: score, cost and verdict.
 
     Args:
         baseline: The strategy that the others are compared with.
         metric: The metric of the scores, such as "f1_micro"; None for the primary metric of each task.
+        margin: The largest acceptable loss of score, as for `alue-bench compare`: "0.01" or "1pt", "1%", "5% of
+            learnt", or one for each metric, such as "f1_macro=0.01,pearson=0.02".
         resamples: The number of resamples for additional tests that resample the test examples but not the seeds; 0 for
             no such tests.
         **selection: The options of `alue-bench compare` that select runs: `task`, `model`, `strategy`,
             `experiment`, `parent`, `data_source`, `tracking_uri`.
 
     Raises:
-        UsageError: An option is unknown, or the MLflow store, experiment or parent run does not exist.
+        UsageError: An option is unknown, the margin has a wrong form, or the MLflow store, experiment or parent run
+            does not exist.
         UnavailableError: No finished run is selected.
     """
+    from alue_bench.evaluation.margins import parse_margins
+    from alue_bench.reporting.comparison import DEFAULT_MARGIN
     from alue_bench.reporting.comparison import compare as compare_runs
     from alue_bench.tracking.reading import read_predictions
 
+    margins = parse_margins(margin, DEFAULT_MARGIN)
     results = _selected("compare", selection, baseline)
     return Compared(
         compare_runs(
@@ -173,18 +186,26 @@ def compare(*, baseline: str = "full", metric: str | None = None, resamples: int
             lambda run_id: read_predictions(results, run_id),
             baseline=baseline,
             metric=metric,
+            margins=margins,
             resamples=resamples,
         )
     )
 
 
 @with_options("select")
-def report(output: str | Path = "report.html", *, metric: str | None = None, **selection: Any) -> Path:
+def report(
+    output: str | Path = "report.html",
+    *,
+    metric: str | None = None,
+    margin: str = VerdictOptions().margin,
+    **selection: Any,
+) -> Path:
     """Write a report on recorded runs into one HTML or Markdown file.
 
     Args:
         output: The file to write, with the ending .html or .md. A Markdown file gets a folder of figures next to it.
         metric: The metric of the scores, such as "f1_micro"; None for the primary metric of each task.
+        margin: The largest acceptable loss of score; see `compare`.
         **selection: The options that select runs; see `compare`.
 
     Returns:
@@ -193,14 +214,16 @@ def report(output: str | Path = "report.html", *, metric: str | None = None, **s
     Raises:
         UsageError: The file has another ending, or an option is unknown.
     """
-    from alue_bench.reporting.comparison import BASELINE
+    from alue_bench.evaluation.margins import parse_margins
+    from alue_bench.reporting.comparison import BASELINE, DEFAULT_MARGIN
     from alue_bench.reporting.page import PageRequest, build_page
     from alue_bench.reporting.rendering import check_ending, write_page
 
     path = Path(output)
     check_ending(path, "output")
+    margins = parse_margins(margin, DEFAULT_MARGIN)
     results = _selected("report", selection, BASELINE, may_be_none=True)
-    write_page(build_page(results, PageRequest(metric=metric)), path)
+    write_page(build_page(results, PageRequest(metric=metric, margins=margins)), path)
     return path
 
 
@@ -211,7 +234,7 @@ class Compared(Shown):
     comparison: Comparison
 
     def frame(self) -> pd.DataFrame:
-        """Return a table of scores, costs and significance.
+        """Return a table of scores, costs and verdicts.
 
         It has one row for each strategy of each group of comparable runs. Such a group has one task and model, and one
         set of conditions, such as hyper-parameters and hardware.

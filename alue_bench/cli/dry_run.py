@@ -14,13 +14,16 @@ from alue_bench.studies.search import PlannedSearch
 from alue_bench.views.streams import Streams
 
 
-def show_plan(invocation: Invocation, plan: Plan, more: Mapping[str, Any] | None = None) -> int:
+def show_plan(
+    invocation: Invocation, plan: Plan, more: Mapping[str, Any] | None = None, lines: Sequence[str] = ()
+) -> int:
     """Show a plan's estimated cost on stderr; with --json, also print the plan and the estimate on stdout.
 
     Args:
         invocation: the invocation, that is, the execution of a command, that would execute the plan.
         plan: the plan.
         more: further keys of the JSON output, with their values.
+        lines: lines of text to show below the estimate.
 
     Returns:
         The exit code.
@@ -32,7 +35,7 @@ def show_plan(invocation: Invocation, plan: Plan, more: Mapping[str, Any] | None
         invocation.check(plan)
     streams = invocation.streams
     estimate = _estimate(plan, invocation.study.registry, streams)
-    _tell(describe(estimate), streams)
+    _tell([*describe(estimate), *lines], streams)
     streams.document({**invocation.planned_document(plan), **(more or {}), "estimate": estimate.as_dict()})
     return 0
 

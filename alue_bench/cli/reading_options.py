@@ -9,7 +9,7 @@ import typer
 
 from alue_bench.cli.arguments import typer_option
 from alue_bench.contract.options import filled, options_of
-from alue_bench.studies.selection import RunSelection, none_selected, select_runs
+from alue_bench.studies.selection import RunSelection, VerdictOptions, none_selected, select_runs
 
 if TYPE_CHECKING:
     from alue_bench.tracking.reading import Results
@@ -23,6 +23,8 @@ Experiment = Annotated[str, typer_option(_OPTIONS["experiment"])]
 Parent = Annotated[str | None, typer_option(_OPTIONS["parent"])]
 DataSource = Annotated[str | None, typer_option(_OPTIONS["data_source"])]
 TrackingUri = Annotated[str | None, typer_option(_OPTIONS["tracking_uri"])]
+Margin = Annotated[str, typer_option(options_of(VerdictOptions)["margin"])]
+DEFAULT_MARGIN = VerdictOptions().margin
 
 
 def open_results(selection: Mapping[str, Any], *, baseline: str | None = None) -> Results:

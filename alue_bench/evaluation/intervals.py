@@ -47,6 +47,19 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     return Estimate(mean, float(stdtrit(len(finite) - 1, (1 + LEVEL) / 2)) * error, len(finite))
 
 
+def loss_bound(difference: float, error: float, degrees: float) -> float:
+    """Return the one-sided upper confidence bound, at the level LEVEL, of the loss of a system against another.
+
+    Args:
+        difference: The mean difference of the scores; the loss is its negative.
+        error: The standard error of the difference.
+        degrees: The degrees of freedom of the standard error.
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, LEVEL)) * error - difference
+
+
 def cohens_d(differences: Sequence[float]) -> float | None:
     """Return the paired effect size d_z (Cohen 1988): the mean of the differences divided by their standard deviation.
 

@@ -20,7 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alue_bench.evaluation.intervals import LEVEL, Estimate
+from alue_bench.evaluation.intervals import LEVEL, Estimate, loss_bound
 from alue_bench.evaluation.significance import POWER
 
 
@@ -39,6 +39,11 @@ class CorrectedResampled:
     """The number of folds, summed over all repeats of the cross-validation."""
     error: float
     """The corrected standard error of the mean difference."""
+
+    @property
+    def loss_bound(self) -> float:
+        """The one-sided upper confidence bound of the loss, at the level LEVEL."""
+        return loss_bound(self.difference, self.error, self.degrees)
 
     def detectable(self, *, tests: int = 1) -> float:
         """Return the smallest true difference that the test, with these folds, would find with the probability POWER.

@@ -22,12 +22,13 @@ correct for this as a t quantile would.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.evaluation.additive import Additive
-from alue_bench.evaluation.intervals import LEVEL
+from alue_bench.evaluation.intervals import LEVEL, loss_bound
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,7 @@ POWER = 0.8
 """The power (probability of finding a true difference) that a test must have with the number of seeds that is proposed
 to the user (Card et al. 2020)."""
 FEWEST_SEEDS = 3
-"""The smallest number of seeds with which a difference is called significant or not. With two seeds the variance
+"""The smallest number of seeds with which there is a verdict on a difference. With two seeds the variance
 between seeds is known so imprecisely that the test's false-positive rate is about twice the nominal one; with three or
 more it is not (tests/test_significance.py)."""
 MOST_SEEDS = 200
@@ -54,6 +55,8 @@ class Crossed:
     difference: float
     half_width: float
     """Half the width of the difference's confidence interval at the confidence level LEVEL."""
+    error: float
+    """The standard error of the difference."""
     p_value: float
     """The two-sided p-value; nan if nothing varies and the difference is not zero."""
     degrees: float
@@ -68,6 +71,11 @@ class Crossed:
     """The variance component of examples: the variance of the effect that an example has for all seeds alike."""
     rest_variance: float
     """The remaining variance component: the variance that is specific to one seed on one example."""
+
+    @property
+    def loss_bound(self) -> float:
+        """The one-sided upper confidence bound of the loss, at the level LEVEL."""
+        return loss_bound(self.difference, self.error, self.degrees)
 
     @property
     def seed_share(self) -> float | None:
@@ -130,6 +138,7 @@ def crossed_test_of(scores: Array, table: Array) -> Crossed:
     return Crossed(
         difference=difference,
         half_width=float(stdtrit(degrees, (1 + LEVEL) / 2)) * error,
+        error=error,
         p_value=p_value,
         degrees=degrees,
         seeds=seeds,
@@ -200,6 +209,36 @@ def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int
     return int(enough[0]) if len(enough) else None
 
 
+def seeds_within_margin(observed: Crossed, margin: float) -> int | None:
+    """Return the smallest number of seeds that probably show a system that loses nothing to be within a margin.
+
+    A system is within the margin if the one-sided upper confidence bound of its loss is below it. With the returned
+    number of seeds this happens with the probability POWER, if the true loss is zero.
+
+    Args:
+        observed: The result of a test, whose variance components are used.
+        margin: The margin, as an absolute difference of scores.
+
+    Returns:
+        The number of seeds, at least FEWEST_SEEDS. None if no number up to MOST_SEEDS suffices, because the test set is
+        too small for the margin.
+    """
+    import numpy as np
+    from scipy.special import nctdtr, stdtrit
+
+    def shown(seeds: int) -> bool:
+        error, degrees = _expected(observed, np.array([seeds]))
+        if not error[0] > 0:
+            return True
+        missed = nctdtr(degrees[0], margin / error[0], stdtrit(degrees[0], LEVEL))
+        return not missed > 1 - POWER  # scipy returns nan for some margins of dozens of standard errors
+
+    # The probability grows with the number of seeds.
+    numbers = range(FEWEST_SEEDS, MOST_SEEDS + 1)
+    place = bisect_left(numbers, True, key=shown)
+    return numbers[place] if place < len(numbers) else None
+
+
 def detectable(observed: Crossed, *, tests: int = 1) -> float:
     """Return the smallest true difference that `crossed_test` would find with probability POWER, with these seeds.
 
@@ -210,7 +249,8 @@ def detectable(observed: Crossed, *, tests: int = 1) -> float:
     import numpy as np
     from scipy.special import nctdtrinc
 
-    error, degrees, bound = _expected(observed, np.array([observed.seeds]), tests)
+    error, degrees = _expected(observed, np.array([observed.seeds]))
+    bound = _two_sided(degrees, tests)
     return float(nctdtrinc(degrees[0], 1 - POWER, bound[0]) * error[0]) if error[0] > 0 else 0.0
 
 
@@ -219,18 +259,22 @@ def _powers(observed: Crossed, difference: float, seeds: Array, tests: int) -> A
     import numpy as np
     from scipy.special import nctdtr
 
-    error, degrees, bound = _expected(observed, seeds, tests)
+    error, degrees = _expected(observed, seeds)
     with np.errstate(divide="ignore"):
-        return np.where(error > 0, 1 - nctdtr(degrees, abs(difference) / error, bound), 1.0)
+        return np.where(error > 0, 1 - nctdtr(degrees, abs(difference) / error, _two_sided(degrees, tests)), 1.0)
 
 
-def _expected(observed: Crossed, seeds: Array, tests: int) -> tuple[Array, Array, Array]:
-    """Return the expected standard error, degrees of freedom and critical t of `crossed_test`.
-
-    Each of the three arrays has a value for each number of seeds in `seeds`.
-    """
-    import numpy as np
+def _two_sided(degrees: Array, tests: int) -> Array:
+    """Return the critical t of the two-sided test for each number of degrees of freedom."""
     from scipy.special import stdtrit
+
+    critical: Array = stdtrit(degrees, 1 - (1 - LEVEL) / tests / 2)
+    return critical
+
+
+def _expected(observed: Crossed, seeds: Array) -> tuple[Array, Array]:
+    """Return the expected standard error and degrees of freedom of `crossed_test` for each number in `seeds`."""
+    import numpy as np
 
     by_seed = (observed.seed_variance + observed.rest_variance / observed.examples) / seeds
     of_examples = observed.example_variance / observed.examples
@@ -238,7 +282,7 @@ def _expected(observed: Crossed, seeds: Array, tests: int) -> tuple[Array, Array
     # Degrees of freedom by Satterthwaite's formula: those of the seeds, and more if examples vary more.
     below = by_seed**2 / (seeds - 1) + of_examples**2 / (observed.examples - 1)
     degrees = np.maximum(seeds - 1.0, np.divide(variance**2, below, out=np.zeros_like(below), where=below > 0))
-    return np.sqrt(variance), degrees, stdtrit(degrees, 1 - (1 - LEVEL) / tests / 2)
+    return np.sqrt(variance), degrees
 
 
 # Resampling of examples --------------------------------------------------------------------------------------------

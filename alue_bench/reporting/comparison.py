@@ -8,6 +8,10 @@ compared is called a *block* (`ComparisonBlock`).
 
 The runs of a cross-validation form one block if the same examples were divided into the same number of folds. Their
 scores are averaged over the seeds of each fold, and differences over folds are tested by `evaluation.resampled`.
+
+Each strategy is tested twice. The two-sided test of superiority, corrected for the number of comparisons, says whether
+the strategy is better or worse than the baseline. The one-sided test of non-inferiority, for each strategy at its own
+level, says whether its loss is within a margin (`evaluation.margins`). `verdict_of` combines both.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from alue_bench.contract.errors import AlueBenchError, UsageError
 from alue_bench.evaluation.additive import Additive, additive
 from alue_bench.evaluation.intervals import Estimate, cohens_d, estimate, holm, probability_of_improvement
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
+from alue_bench.evaluation.margins import Margin, Margins, MarginUnit
 from alue_bench.evaluation.predictions import Targets, targets_of
 from alue_bench.evaluation.resampled import CorrectedResampled, corrected_resampled_test, estimate_over_folds
 from alue_bench.evaluation.significance import (
@@ -34,12 +39,16 @@ from alue_bench.evaluation.significance import (
     detectable,
     paired_bootstrap,
     seeds_needed,
+    seeds_within_margin,
 )
+from alue_bench.planning.grid import DEFAULT_TOLERANCE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BASELINE = "full"
+DEFAULT_MARGIN = Margin(DEFAULT_TOLERANCE, MarginUnit.SCORE)
+"""The margin if none is given: the loss that `sweep` and `search` tolerate by default."""
 LEVELS = (0.001, 0.01, 0.05)
 """The significance levels that are shown as three stars, two stars and one star."""
 
@@ -79,14 +88,37 @@ class Verdict(StrEnum):
 
     BETTER = "better"
     WORSE = "worse"
-    UNDECIDED = "undecided"
-    """The test found no significant difference. This does not show that the scores are the same; the confidence
-    interval tells how different they may be."""
+    WORSE_WITHIN_MARGIN = "worse, within the margin"
+    """The strategy loses, but less than the margin: both tests find something."""
+    WITHIN_MARGIN = "within the margin"
+    """The loss is below the margin. This does not show that there is no loss."""
+    INCONCLUSIVE = "inconclusive"
+    """Neither test finds anything: a loss up to `Difference.loss_bound`, which is above the margin, is not excluded."""
     TOO_FEW_SEEDS = "too few seeds"
     NOT_TESTED = "not tested"
     NOTHING_LEARNT = "nothing learnt"
-    """The baseline learnt nothing, so that a similar score of another strategy means nothing. Significant differences
-    are nevertheless called better or worse."""
+    """The baseline learnt nothing, so that a similar score of another strategy means nothing. A strategy may
+    nevertheless be better or worse than the baseline."""
+
+
+FOUND = (Verdict.BETTER, Verdict.WORSE, Verdict.WORSE_WITHIN_MARGIN)
+"""The verdicts of the test of superiority, whose p-value is shown as stars."""
+
+
+def verdict_of(test: Crossed | CorrectedResampled, p_corrected: float, margin: float | None) -> Verdict:
+    """Return the verdict on a difference.
+
+    Args:
+        test: The test of the difference.
+        p_corrected: The two-sided p-value, corrected for the number of comparisons.
+        margin: The margin in the unit of the metric; None if it is not known.
+    """
+    found, within = p_corrected < max(LEVELS), margin is not None and test.loss_bound < margin
+    if found and test.difference > 0:
+        return Verdict.BETTER
+    if found:
+        return Verdict.WORSE_WITHIN_MARGIN if within else Verdict.WORSE
+    return Verdict.WITHIN_MARGIN if within else Verdict.INCONCLUSIVE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +137,19 @@ class Difference:
     predictions."""
     p_corrected: float | None = None
     """The p-value after Holm's correction for all tested differences of the comparison."""
+    loss_bound: float | None = None
+    """The one-sided 95 % upper confidence bound of the loss, in the unit of the metric. A negative bound shows a gain.
+    None if there is no verdict. It is not corrected for the number of comparisons."""
+    seeds_within_margin: int | None = None
+    """The number of seeds with which a strategy that loses nothing would probably be within the margin. It may be no
+    larger than `seeds`, since the observed loss is not zero. None if the verdict is not inconclusive, if no reasonable
+    number suffices, and in a cross-validation."""
     cohens_d: float | None = None
     improvement: float | None = None
     """The probability that a run of the strategy has a higher score than a run of the baseline."""
     seeds_needed: int | None = None
     """The number of seeds with which the test would probably detect a difference as large as the observed one. None if
-    the difference is significant, if no reasonable number suffices, and in a cross-validation."""
+    a difference was found, if no reasonable number suffices, and in a cross-validation."""
     detectable: float | None = None
     """The smallest true difference that the test would find with a probability of 80 %, with the existing seeds or
     folds."""
@@ -125,8 +164,8 @@ class Difference:
 
     @property
     def stars(self) -> str:
-        """One, two or three stars for a corrected p-value below 0.05, 0.01 or 0.001; empty if not significant."""
-        if self.verdict not in (Verdict.BETTER, Verdict.WORSE) or self.p_corrected is None:
+        """One, two or three stars for a corrected p-value below 0.05, 0.01 or 0.001; empty if it is not below 0.05."""
+        if self.verdict not in FOUND or self.p_corrected is None:
             return ""
         return "*" * sum(self.p_corrected < level for level in LEVELS)
 
@@ -186,6 +225,8 @@ class ComparisonBlock:
     unlearnt: Learning | None
     """The comparison of the baseline strategy with a predictor that ignores the text, if the baseline strategy has
     learnt nothing; otherwise None."""
+    margin: Margin
+    """The margin for the loss of a strategy."""
     rows: tuple[StrategyResult, ...]
     """The results of the strategies: first the baseline, then the others by name (bottom3 before bottom10)."""
     notes: tuple[str, ...]
@@ -196,6 +237,31 @@ class ComparisonBlock:
     """A phrase that describes the examples of each split, such as their number. The key is the condition that holds the
     digest of the split's examples, such as "train_digest". The digest's first digits are added if the number alone does
     not distinguish two sets of examples."""
+
+    @property
+    def margin_size(self) -> float | None:
+        """The margin in the unit of the metric; None if it cannot be computed, such as without the baseline's score."""
+        score = self._baseline_score
+        if score is None:
+            return self.margin.value if self.margin.unit is MarginUnit.METRIC else None
+        return self.margin.size(score, self.trivial_score)
+
+    @property
+    def learnt(self) -> float | None:
+        """The baseline's mean score minus the trivial score; None if it learnt nothing or either is not known."""
+        score, trivial = self._baseline_score, self.trivial_score
+        if score is None or trivial is None or self.unlearnt is not None or score <= trivial:
+            return None
+        return score - trivial
+
+    def of_learnt(self, difference: float | None) -> float | None:
+        """Return a difference of scores as a share of what the baseline learnt; None if that is not known."""
+        return None if difference is None or self.learnt is None else difference / self.learnt
+
+    @property
+    def _baseline_score(self) -> float | None:
+        found = next((row.score for row in self.rows if row.strategy == self.baseline), None)
+        return found.mean if found else None
 
     @property
     def folds(self) -> int:
@@ -223,7 +289,13 @@ class Comparison:
 
 
 def compare(
-    frame: pd.DataFrame, load: Load, *, baseline: str = BASELINE, metric: str | None = None, resamples: int = 0
+    frame: pd.DataFrame,
+    load: Load,
+    *,
+    baseline: str = BASELINE,
+    metric: str | None = None,
+    margins: Margins | None = None,
+    resamples: int = 0,
 ) -> Comparison:
     """Compare freezing strategies with a baseline strategy.
 
@@ -232,18 +304,21 @@ def compare(
         load: The function that reads a run's test predictions.
         baseline: The strategy with which the others are compared.
         metric: The metric, such as "f1_micro"; tasks without it are left out. None for each task's primary metric.
+        margins: The margin for the loss of a strategy, for each metric; None for `DEFAULT_MARGIN`.
         resamples: The number of resamples of the tests over examples alone (approximate randomisation and bootstrap); 0
             leaves these tests out.
 
     Raises:
-        UsageError: No run has the metric.
+        UsageError: No run has the metric, or a metric that `margins` names.
     """
     import pandas as pd
 
+    margins = margins or Margins(DEFAULT_MARGIN)
     column = f"test/{metric.removeprefix('test/')}" if metric else None
-    if column and not (column in frame.columns and frame[column].notna().any()) and len(frame):
-        known = ", ".join(sorted(name.removeprefix("test/") for name in frame.columns if name.startswith("test/")))
-        raise UsageError(f"--metric {metric}: no run has it; there are {known}")
+    if column:
+        _check_recorded(frame, column, f"--metric {metric}")
+    for name, margin in margins.by_metric:
+        _check_recorded(frame, f"test/{name}", f"--margin {name}={margin}")
     frame = _with_rows_of_all_folds(frame)
     blocks: list[ComparisonBlock] = []
     for (task, model), of_both in frame.groupby(["task", "model"], sort=True):
@@ -270,6 +345,7 @@ def compare(
                     conditions=conditions,
                     differing=differing,
                     rows_told={name: told[conditions[name]] for name, told in rows_told.items() if conditions[name]},
+                    margin=margins.of(used),
                     resamples=resamples,
                 )
             )
@@ -337,6 +413,13 @@ def all_rows(comparison: Comparison) -> Iterator[tuple[ComparisonBlock, Strategy
 
 
 # How ---------------------------------------------------------------------------------------------------------------
+
+
+def _check_recorded(frame: pd.DataFrame, column: str, option: str) -> None:
+    """Raise UsageError if there are runs, and none of them has the metric in a column that an option names."""
+    if len(frame) and not (column in frame.columns and frame[column].notna().any()):
+        known = ", ".join(sorted(name.removeprefix("test/") for name in frame.columns if name.startswith("test/")))
+        raise UsageError(f"{option}: no run has it; there are {known}")
 
 
 def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
@@ -443,6 +526,7 @@ def _block(
     conditions: Mapping[str, Any],
     differing: tuple[str, ...],
     rows_told: Mapping[str, str],
+    margin: Margin,
     resamples: int,
 ) -> ComparisonBlock:
     notes = []
@@ -488,6 +572,7 @@ def _block(
         differing=differing,
         trivial_score=trivial[0] if trivial else None,
         unlearnt=unlearnt,
+        margin=margin,
         rows=rows,
         notes=tuple(notes),
         first_look=bool(kept["first_look"].notna().all()),
@@ -662,7 +747,7 @@ def _difference(
     test = crossed_test_of(np.array(by_seed), table)
     if len(finite) < FEWEST_SEEDS:
         return replace(difference, test=test, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(len(finite)))
-    return replace(difference, test=test, verdict=Verdict.UNDECIDED)
+    return replace(difference, test=test, verdict=Verdict.INCONCLUSIVE)
 
 
 def _difference_over_folds(pairs: Sequence[tuple[Run, Run]], metric: str) -> Difference:
@@ -680,7 +765,7 @@ def _difference_over_folds(pairs: Sequence[tuple[Run, Run]], metric: str) -> Dif
     difference = Difference(
         mean=sum(differences) / len(differences),
         seeds=len(differences),
-        verdict=Verdict.TOO_FEW_SEEDS if len(differences) < FEWEST_SEEDS else Verdict.UNDECIDED,
+        verdict=Verdict.TOO_FEW_SEEDS if len(differences) < FEWEST_SEEDS else Verdict.INCONCLUSIVE,
         reason=_few(len(differences), "fold") if len(differences) < FEWEST_SEEDS else "",
         cohens_d=cohens_d(differences),
         improvement=probability_of_improvement([*scores.values()], [*base_scores.values()]),
@@ -719,7 +804,7 @@ def _corrected(blocks: Sequence[ComparisonBlock]) -> Comparison:
         (place, row.strategy, row.difference.test.p_value)
         for place, block in enumerate(blocks)
         for row in block.rows
-        if row.difference and row.difference.test and row.difference.verdict is Verdict.UNDECIDED
+        if row.difference and row.difference.test and row.difference.verdict is Verdict.INCONCLUSIVE
     ]
     usable = [test for test in tests if math.isfinite(test[2])]
     corrected = {
@@ -730,8 +815,7 @@ def _corrected(blocks: Sequence[ComparisonBlock]) -> Comparison:
             replace(
                 block,
                 rows=tuple(
-                    _judged(row, corrected.get((place, row.strategy)), len(usable), learnt=block.unlearnt is None)
-                    for row in block.rows
+                    _judged(row, corrected.get((place, row.strategy)), len(usable), block) for row in block.rows
                 ),
             )
             for place, block in enumerate(blocks)
@@ -740,44 +824,45 @@ def _corrected(blocks: Sequence[ComparisonBlock]) -> Comparison:
     )
 
 
-def _judged(row: StrategyResult, p_corrected: float | None, tests: int, *, learnt: bool) -> StrategyResult:
+def _judged(row: StrategyResult, p_corrected: float | None, tests: int, block: ComparisonBlock) -> StrategyResult:
     """Return a strategy's result with the verdict on its difference from the baseline filled in.
 
     Args:
         row: The result, with the test of its difference.
         p_corrected: The p-value after correction; None if there is none.
         tests: The number of tests for which the p-value was corrected.
-        learnt: False if the baseline has learnt nothing.
+        block: The strategies that are compared, with the margin.
     """
-    judged = _tested(row, p_corrected, tests)
+    # A margin says what a loss of something learnt may be.
+    judged = _tested(row, p_corrected, tests, block.margin_size if block.unlearnt is None else None)
     difference = judged.difference
-    if learnt or difference is None or difference.verdict in (Verdict.BETTER, Verdict.WORSE):
+    if block.unlearnt is None or difference is None or difference.verdict in (Verdict.BETTER, Verdict.WORSE):
         return judged
-    return replace(
-        judged, difference=replace(difference, verdict=Verdict.NOTHING_LEARNT, reason="the baseline did not learn")
-    )
+    nothing = replace(difference, verdict=Verdict.NOTHING_LEARNT, reason="the baseline did not learn", loss_bound=None)
+    return replace(judged, difference=nothing)
 
 
-def _tested(row: StrategyResult, p_corrected: float | None, tests: int) -> StrategyResult:
+def _tested(row: StrategyResult, p_corrected: float | None, tests: int, margin: float | None) -> StrategyResult:
     difference = row.difference
     if difference is None or difference.test is None:
         return row
-    if difference.verdict is Verdict.UNDECIDED and p_corrected is None:
+    if difference.verdict is Verdict.INCONCLUSIVE and p_corrected is None:
         what = "folds" if isinstance(difference.test, CorrectedResampled) else "seeds and examples"
         reason = f"all {what} agree to the last digit, so no test applies"
         return replace(row, difference=replace(difference, verdict=Verdict.NOT_TESTED, reason=reason))
-    significant = p_corrected is not None and p_corrected < max(LEVELS)
-    verdict = difference.verdict
-    if significant:
-        verdict = Verdict.BETTER if difference.mean > 0 else Verdict.WORSE
     test = difference.test
-    difference = replace(difference, verdict=verdict, p_corrected=p_corrected)
-    if not significant and isinstance(test, CorrectedResampled):
-        difference = replace(difference, detectable=test.detectable(tests=max(1, tests)))
-    elif not significant and isinstance(test, Crossed):
-        difference = replace(
-            difference,
-            seeds_needed=seeds_needed(test, difference.mean, tests=max(1, tests)),
-            detectable=detectable(test, tests=max(1, tests)),
-        )
+    if p_corrected is not None:
+        verdict = verdict_of(test, p_corrected, margin)
+        difference = replace(difference, verdict=verdict, p_corrected=p_corrected, loss_bound=test.loss_bound)
+    if difference.verdict in FOUND:
+        return replace(row, difference=difference)
+    if isinstance(test, CorrectedResampled):
+        return replace(row, difference=replace(difference, detectable=test.detectable(tests=max(1, tests))))
+    judged_by = margin if difference.verdict is Verdict.INCONCLUSIVE else None
+    difference = replace(
+        difference,
+        seeds_needed=seeds_needed(test, difference.mean, tests=max(1, tests)),
+        detectable=detectable(test, tests=max(1, tests)),
+        seeds_within_margin=seeds_within_margin(test, judged_by) if judged_by is not None else None,
+    )
     return replace(row, difference=difference)

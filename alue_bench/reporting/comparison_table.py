@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alue_bench.evaluation.intervals import LEVEL, Estimate
+from alue_bench.evaluation.margins import MarginUnit
 from alue_bench.evaluation.significance import FEWEST_SEEDS, Crossed
 from alue_bench.messages.display import latex, markdown
 from alue_bench.reporting.comparison import (
@@ -105,8 +106,12 @@ def explain(comparison: Comparison) -> list[str]:
     if comparison.tested:
         lines.append(
             f"* p < 0.05, ** p < 0.01, *** p < 0.001, corrected (Holm) for {comparison.tested} "
-            f"comparison{'s' if comparison.tested > 1 else ''}. No star: not significant, which does not show that two "
-            "strategies are the same."
+            f"comparison{'s' if comparison.tested > 1 else ''}."
+        )
+        lines.append(
+            f"Loss up to: one-sided {LEVEL:.0%} bound of the loss, for each strategy on its own. Within the margin: "
+            "this bound is below the margin. Inconclusive: neither a difference was found nor a loss above the margin "
+            "excluded."
         )
     if FEW in marks:
         few = {
@@ -128,10 +133,11 @@ def records(comparison: Comparison) -> list[dict[str, Any]]:
 
 def as_json(comparison: Comparison) -> str:
     """Return the comparison as JSON: each set of comparable runs with its conditions and a record for each strategy."""
-    own = ("task", "model", "metric", "baseline", "trivial_score")
+    own = ("task", "model", "metric", "baseline", "trivial_score", "learnt")
     blocks = [
         {name: getattr(block, name) for name in own}
         | {"conditions": {name: _simple(value) for name, value in block.conditions.items()}}
+        | {"margin": block.margin_size, "margin_given": str(block.margin)}
         | {"differing": list(block.differing), "notes": list(block.notes)}
         | {"nothing_learnt": block.unlearnt.as_dict() if block.unlearnt else None}
         | {"rows": [_record(block, row) for row in block.rows]}
@@ -198,11 +204,57 @@ def as_latex(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
 # Cells -------------------------------------------------------------------------------------------------------------
 
 
+Column = tuple[str, Callable[[StrategyResult], str]]
+"""A column of a table: its name, and the function that returns its entry in the row of a strategy."""
+
+
+def _margin_columns(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> list[Column]:
+    """Return the columns about the loss of each strategy; those in which every entry would be empty are left out."""
+    differences = [row.difference for row in rows if row.difference]
+    columns: list[Column] = []
+    if differences and block.learnt is not None:
+        columns.append(("of learnt", lambda row: of_learnt_text(block, row.difference)))
+    if any(difference.loss_bound is not None for difference in differences):
+        columns.append(("loss up to", lambda row: loss_text(row.difference)))
+        columns.append(("verdict", lambda row: verdict_text(row.difference)))
+    return columns
+
+
+def of_learnt_text(block: ComparisonBlock, difference: Difference | None) -> str:
+    """Return a text with a difference as a share of what the baseline learnt; empty for the baseline itself."""
+    share = block.of_learnt(difference.mean) if difference else None
+    return "" if share is None else signed_percent(share)
+
+
+def loss_text(difference: Difference | None) -> str:
+    """Return a text with the upper bound of a loss; empty if there is none, and "no loss" if a gain was shown."""
+    if difference is None or difference.loss_bound is None:
+        return ""
+    return plain(difference.loss_bound) if difference.loss_bound > 0 else "no loss"
+
+
+def verdict_text(difference: Difference | None) -> str:
+    """Return a text with the verdict on a difference; empty if there is none."""
+    return str(difference.verdict) if difference and difference.loss_bound is not None else ""
+
+
+def margin_text(block: ComparisonBlock) -> str:
+    """Return a text with the margin of a block, such as "margin 0.008 (1% of full's score)"."""
+    unit = block.margin.unit
+    if unit is MarginUnit.METRIC:
+        return f"margin {block.margin}"
+    told = f"{block.margin} of {block.baseline}'s score" if unit is MarginUnit.SCORE else str(block.margin)
+    if block.margin_size is None:
+        return f"margin {told}, which is not known: {block.metric.removeprefix('test/')} has no lower trivial score"
+    return f"margin {plain(block.margin_size, 4)} ({told})"
+
+
 def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextTable:
-    columns: list[tuple[str, Callable[[StrategyResult], str]]] = [
+    columns: list[Column] = [
         ("strategy", lambda row: row.strategy),
         ("score", lambda row: score_text(row.score)),
         (f"Δ {block.baseline}", lambda row: difference_text(row.difference)),
+        *_margin_columns(block, rows),
         ("train", lambda row: seconds(row.train_s.mean) if row.train_s else seconds(None)),
         ("Δ time", lambda row: change_text(row.time_change)),
         ("speed-up", lambda row: f"{plain(row.speed_up, 2)}×" if row.speed_up else ""),
@@ -225,6 +277,8 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
         told.append(f"{several(rows[0].folds, 'fold')}{repeated}")
     if block.trivial_score is not None:
         told.append(f"trivial score {plain(block.trivial_score)} (ignores the text)")
+    if any(row.difference and row.difference.loss_bound is not None for row in rows):
+        told.append(margin_text(block))
     if conditions := describe_conditions(block):
         told.append(conditions)
     return TextTable(
@@ -232,7 +286,7 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
         subtitle="; ".join(told),
         columns=tuple(name for name, _ in columns),
         rows=tuple(tuple(read(row) for _, read in columns) for row in rows),
-        notes=(*block.notes, *(note for row in rows for note in _row_notes(row, block.replicate))),
+        notes=(*block.notes, *(note for row in rows for note in _row_notes(row, block))),
     )
 
 
@@ -273,28 +327,43 @@ def _mark(difference: Difference | None) -> str:
     return marks.get(difference.verdict, "")
 
 
-def _row_notes(row: StrategyResult, replicate: str) -> Iterable[str]:
+def _row_notes(row: StrategyResult, block: ComparisonBlock) -> Iterable[str]:
     difference = row.difference
     if difference is None:
         return
     if difference.verdict is Verdict.NOT_TESTED:
         yield f"{row.strategy}: {difference.reason}"
-    elif (
-        difference.verdict is Verdict.UNDECIDED
-        and difference.test
-        and difference.detectable is not None
-        and difference.detectable > 0
-    ):
-        counted = f"{row.strategy}: {difference.seeds} {replicate}s"
-        if difference.detectable < 1:
-            said = f"{counted} can detect a difference of {plain(difference.detectable)}"
-        else:  # no score differs by so much
-            said = f"{counted} are too few to detect any difference"
-        if difference.seeds_needed is not None:
-            said += f"; detecting one of {plain(abs(difference.mean))} needs about {difference.seeds_needed}"
-        elif difference.mean and replicate == "seed":
-            said += f"; detecting one of {plain(abs(difference.mean))} needs more test examples, not seeds"
-        yield said
+    elif difference.verdict is Verdict.INCONCLUSIVE and difference.loss_bound is not None:
+        needed = seeds_text(difference, block)
+        yield f"{row.strategy}: {inconclusive_text(difference)}{f'; {needed}' if needed else ''}"
+
+
+def inconclusive_text(difference: Difference, *, scale: float = 1.0, unit: str = "") -> str:
+    """Return a text that says which loss is not excluded.
+
+    Args:
+        difference: The difference on which the verdict is inconclusive.
+        scale: The factor by which the loss is multiplied: 100 for points.
+        unit: The text behind the number, such as " F1 points".
+    """
+    bound = difference.loss_bound or 0.0
+    if bound >= 1:  # no score loses so much
+        return "inconclusive: no loss is excluded"
+    return f"inconclusive: a loss up to {plain(scale * bound, 3 if scale == 1 else 1)}{unit} is not excluded"
+
+
+def seeds_text(difference: Difference, block: ComparisonBlock) -> str:
+    """Return a text with the number of seeds that would settle an inconclusive verdict if the strategy lost nothing.
+
+    The text is empty if the number is not known, or if the existing seeds should have sufficed.
+    """
+    if difference.over_folds or block.margin_size is None:
+        return ""
+    if difference.seeds_within_margin is None:
+        return "a loss of zero needs more test examples, not seeds, to be shown within the margin"
+    if difference.seeds_within_margin <= difference.seeds:
+        return ""
+    return f"a loss of zero needs about {difference.seeds_within_margin} seeds to be shown within the margin"
 
 
 def _record(block: ComparisonBlock, row: StrategyResult) -> dict[str, Any]:
@@ -313,6 +382,12 @@ def _record(block: ComparisonBlock, row: StrategyResult) -> dict[str, Any]:
         "difference_half_width": test.half_width if test else None,
         "p_value": test.p_value if test else None,
         "p_corrected": difference.p_corrected if difference else None,
+        "margin": block.margin_size,
+        "margin_given": str(block.margin),
+        "loss_bound": difference.loss_bound if difference else None,
+        "difference_of_learnt": block.of_learnt(difference.mean) if difference else None,
+        "loss_bound_of_learnt": block.of_learnt(difference.loss_bound) if difference else None,
+        "seeds_within_margin": difference.seeds_within_margin if difference else None,
         "verdict": str(difference.verdict) if difference else None,
         "reason": difference.reason or None if difference else None,
         "common_seeds": difference.seeds if difference and not block.folds else None,

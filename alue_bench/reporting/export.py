@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UnavailableError
+from alue_bench.evaluation.margins import Margins
 from alue_bench.reporting.checklist import checklist
 from alue_bench.reporting.comparison import compare
 from alue_bench.reporting.comparison_table import as_markdown, records
@@ -23,12 +24,12 @@ ABOUT_THE_STORE = ("artifact_uri",)
 """The columns with folders of this machine, which are not exported because they are of no use elsewhere."""
 
 
-def export(results: Results, folder: Path, *, table_format: str) -> list[Path]:
+def export(results: Results, folder: Path, *, table_format: str, margins: Margins | None = None) -> list[Path]:
     """Write results as files into a folder.
 
     - runs: one row per run, with a column for each param and metric (wide)
     - metrics: one row per run and metric (long, tidy)
-    - comparison: one row per task, model, conditions and strategy, with the significance tests
+    - comparison: one row per task, model, conditions and strategy, with the tests and verdicts
     - comparison.md: the comparison as tables for reading
     - results.json: the runs with their environments, nested
     - checklist.md: the reproducibility checklist
@@ -37,17 +38,19 @@ def export(results: Results, folder: Path, *, table_format: str) -> list[Path]:
         results: The results to export.
         folder: The folder for the files, which is created if it does not exist.
         table_format: The format of the tables: "csv" or "parquet".
+        margins: The margin for the loss of a strategy, for each metric; None for the default.
 
     Returns:
         The files that were written.
 
     Raises:
         UnavailableError: The folder cannot be written.
+        UsageError: No run has a metric that `margins` names.
     """
     import pandas as pd
 
     runs = results.frame.drop(columns=list(ABOUT_THE_STORE))
-    comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id))
+    comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id), margins=margins)
     environments = _environments(results)
     experiment = results.connection.experiment
     tables = {"runs": runs, "metrics": long_metrics(results.frame), "comparison": pd.DataFrame(records(comparison))}

@@ -9,6 +9,7 @@ from alue_bench.evaluation.learning import REMEDY
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.reporting import comparison, grid
 from alue_bench.reporting.comparison import Verdict
+from alue_bench.reporting.comparison_table import inconclusive_text, loss_text, margin_text, seeds_text
 from alue_bench.reporting.content import Cell, Column, Findings, Item, Paragraph, Row, RowGroup, Sentence, Table, Tone
 from alue_bench.reporting.numbers import (
     NONE,
@@ -92,7 +93,7 @@ def _sentence(subject: Subject) -> Sentence:
 def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.StrategyResult]) -> Sentence:
     """Return a sentence that says that the baseline learnt nothing.
 
-    The sentence also names strategies in `others` that differ significantly from the baseline.
+    The sentence also names strategies in `others` that are better or worse than the baseline.
     """
     block = subject.compared
     assert block.unlearnt is not None
@@ -117,7 +118,8 @@ def _recommended(subject: Subject) -> str | None:
 def _clause(row: comparison.StrategyResult, subject: Subject, *, against: bool) -> str:
     """Return a clause that compares a strategy's training time and score with the baseline's.
 
-    An example: bottom3top4 saves 38 % ± 2 of the time and costs 0.4 ± 0.9 F1 points against full: no significant loss.
+    An example: bottom3top4 saves 38 % ± 2 of the training time and costs 0.4 ± 0.9 F1 points (1 % of what full learnt)
+    against full: within the margin of 2.0 F1 points (the loss is at most 1.4).
 
     Args:
         row: The strategy's result.
@@ -129,9 +131,11 @@ def _clause(row: comparison.StrategyResult, subject: Subject, *, against: bool) 
     if difference is None:
         return f"{row.strategy} {_time(row.time_change)}{baseline}; a score is undefined, so scores do not compare"
     half = difference.test.half_width if difference.test else None
+    share = subject.compared.of_learnt(difference.mean)
+    learnt = "" if share is None else f" ({percent(abs(share))} of what {subject.compared.baseline} learnt)"
     return (
-        f"{row.strategy} {_time(row.time_change)} and {_points(difference.mean, half, subject.metric)}{baseline}: "
-        f"{_verdict(difference)}"
+        f"{row.strategy} {_time(row.time_change)} and {_points(difference.mean, half, subject.metric)}{learnt}"
+        f"{baseline}: {_verdict(difference, subject)}"
     )
 
 
@@ -153,11 +157,15 @@ def _points(mean: float, half: float | None, metric: str) -> str:
         half: Half the width of the confidence interval; None if there is no interval.
         metric: The metric of the scores.
     """
-    unit = UNITS.get(metric, "F1 points" if metric.startswith("f1_") else f"points of {metric}")
-    size = f"{abs(100 * mean):.1f}{'' if half is None else f' ± {100 * half:.1f}'} {unit}"
+    size = f"{abs(100 * mean):.1f}{'' if half is None else f' ± {100 * half:.1f}'} {_unit(metric)}"
     if _is_nothing(mean):
         return f"changes the score by {size}"
     return f"costs {size}" if mean < 0 else f"gains {size}"
+
+
+def _unit(metric: str) -> str:
+    """Return the words for hundredths of a metric, such as "F1 points"."""
+    return UNITS.get(metric, "F1 points" if metric.startswith("f1_") else f"points of {metric}")
 
 
 def _is_nothing(mean: float) -> bool:
@@ -170,15 +178,21 @@ def _few_digits(value: float) -> str:
     return f"{value:.0f}" if value >= 1 else f"{value:.1f}"
 
 
-def _verdict(difference: comparison.Difference) -> str:
+def _verdict(difference: comparison.Difference, subject: Subject) -> str:
+    """Return a phrase with the verdict on a difference, and the numbers on which it rests."""
     p = "" if difference.p_corrected is None else f" ({_p(difference.p_corrected)})"
-    if difference.verdict is Verdict.BETTER:
-        return f"a significant gain{p}"
-    if difference.verdict is Verdict.WORSE:
-        return f"a significant loss{p}"
-    if difference.verdict is Verdict.UNDECIDED:
-        what = "change" if _is_nothing(difference.mean) else "loss" if difference.mean < 0 else "gain"
-        return f"no significant {what}"
+    size, bound, unit = subject.compared.margin_size, difference.loss_bound, f" {_unit(subject.metric)}"
+    if difference.verdict in (Verdict.BETTER, Verdict.WORSE):
+        return f"{difference.verdict}{p}"
+    if difference.verdict is Verdict.INCONCLUSIVE:
+        margin = "" if size is None else f" (margin {100 * size:.1f})"
+        return f"{inconclusive_text(difference, scale=100, unit=unit)}{margin}"
+    if difference.verdict in (Verdict.WITHIN_MARGIN, Verdict.WORSE_WITHIN_MARGIN):
+        assert size is not None
+        assert bound is not None
+        worse = f"worse{p}, but " if difference.verdict is Verdict.WORSE_WITHIN_MARGIN else ""
+        most = f"the loss is at most {100 * bound:.1f}" if bound > 0 else "a loss is excluded"
+        return f"{worse}within the margin of {100 * size:.1f}{unit} ({most})"
     if difference.verdict is Verdict.TOO_FEW_SEEDS:
         counted = _counted(difference)
         few = "so it may be due to chance" if difference.seeds == 1 else "too few for a verdict"
@@ -199,7 +213,7 @@ def _p(value: float) -> str:
 def _tone(difference: comparison.Difference | None) -> Tone:
     if difference is None:
         return ""
-    tones: dict[Verdict, Tone] = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}
+    tones: dict[Verdict, Tone] = {Verdict.BETTER: "good", Verdict.WITHIN_MARGIN: "good", Verdict.WORSE: "bad"}
     return tones.get(difference.verdict, "")
 
 
@@ -223,13 +237,19 @@ def score_table(subjects: Sequence[Subject]) -> list[Item]:
         Column("score", explained=f"mean over {over}; ± half-width of its 95 % t-interval{corrected}"),
         Column(
             "Δ score",
-            explained=f"change against the baseline over common {over}; ± half-width of its 95 % interval{corrected}",
+            explained=f"change against the baseline over common {over}; ± half-width of its 95 % interval{corrected}; "
+            "and the change as a share of what the baseline learnt, that is, of its score minus the trivial score",
         ),
+        Column("loss up to", explained="one-sided 95 % bound of the loss, for each strategy on its own"),
         Column("training", explained="training time, including the frozen prefix"),
         Column("Δ time", explained="relative change against the baseline, seed by seed"),
         Column("speed-up"),
         Column(over),
-        Column("verdict", number=False, explained="of the test of the difference, after Holm's correction"),
+        Column(
+            "verdict",
+            number=False,
+            explained="better or worse after Holm's correction; within the margin if the bound of the loss is below it",
+        ),
     ]
     groups = [
         RowGroup(subject.label, [_score_row(row, subject) for row in _shown(subject)], _remark(subject))
@@ -242,17 +262,23 @@ def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
     difference = row.difference
     baseline = row.strategy == subject.compared.baseline
     change = Cell("baseline" if baseline else NONE, tone="muted")
-    verdict = Cell("", tone="muted")
+    verdict = loss = Cell("", tone="muted")
     if difference is not None:
-        half = difference.test.half_width if difference.test else None
-        change = Cell(signed(difference.mean), _tone(difference), _half(half, 3))
-        verdict = Cell(_short_verdict(difference), _tone(difference), _explained(difference))
+        half, block = difference.test.half_width if difference.test else None, subject.compared
+        details = [_half(half, 3), _of_learnt(block.of_learnt(difference.mean))]
+        change = Cell(signed(difference.mean), _tone(difference), "; ".join(filter(None, details)))
+        bound = difference.loss_bound
+        loss = Cell(
+            loss_text(difference), detail=_of_learnt(None if bound is None or bound <= 0 else block.of_learnt(bound))
+        )
+        verdict = Cell(_short_verdict(difference), _tone(difference), _explained(difference, block))
     time = row.time_change
     return Row(
         row.strategy,
         [
             _estimated(row.score, lambda value: plain(value)),
             change,
+            loss,
             _estimated(row.train_s, seconds),
             Cell(NONE if baseline or time is None else signed_percent(time.mean), detail=_half_percent(time)),
             Cell(NONE if row.speed_up is None else f"{row.speed_up:.2f}×"),
@@ -262,11 +288,17 @@ def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
     )
 
 
+def _of_learnt(share: float | None) -> str:
+    return "" if share is None else f"{percent(share)} of learnt"
+
+
 def _short_verdict(difference: comparison.Difference) -> str:
     words = {
-        Verdict.BETTER: f"significant gain {difference.stars}",
-        Verdict.WORSE: f"significant loss {difference.stars}",
-        Verdict.UNDECIDED: "not significant",
+        Verdict.BETTER: f"better {difference.stars}",
+        Verdict.WORSE: f"worse {difference.stars}",
+        Verdict.WORSE_WITHIN_MARGIN: f"{difference.verdict} {difference.stars}",
+        Verdict.WITHIN_MARGIN: str(difference.verdict),
+        Verdict.INCONCLUSIVE: str(difference.verdict),
         Verdict.TOO_FEW_SEEDS: _counted(difference) if difference.seeds == 1 else f"{_counted(difference)}: too few",
         Verdict.NOT_TESTED: "not tested",
         Verdict.NOTHING_LEARNT: "no verdict",
@@ -274,26 +306,24 @@ def _short_verdict(difference: comparison.Difference) -> str:
     return words[difference.verdict].strip()
 
 
-def _explained(difference: comparison.Difference) -> str:
+def _explained(difference: comparison.Difference, block: comparison.ComparisonBlock) -> str:
     """Return the text below a verdict in a table: the p-value or, if there is no verdict, the reason.
 
-    If the difference is not significant, the text also has the smallest difference that the test would probably find,
-    and the number of seeds needed to find a difference as large as the observed one.
+    If the verdict is inconclusive, the text also has the number of seeds that would settle it without a loss.
     """
     if difference.verdict in (Verdict.NOT_TESTED, Verdict.NOTHING_LEARNT):
         return difference.reason
     parts = [] if difference.p_corrected is None else [_p(difference.p_corrected)]
-    if difference.verdict is Verdict.UNDECIDED:
-        if difference.detectable is not None:
-            parts.append(f"detectable: {plain(difference.detectable)}")
-        if difference.seeds_needed is not None:
-            parts.append(f"about {difference.seeds_needed} seeds needed")
+    if difference.verdict is Verdict.INCONCLUSIVE and (needed := seeds_text(difference, block)):
+        parts.append(needed)
     return "; ".join(parts)
 
 
 def _remark(subject: Subject) -> str:
     trivial = subject.compared.trivial_score
     said = f"{subject.metric}" + ("" if trivial is None else f"; trivial score (ignores the text): {plain(trivial)}")
+    if any(row.difference and row.difference.loss_bound is not None for row in subject.compared.rows):
+        said += f"; {margin_text(subject.compared)}"
     return f"{said}; {_cut(subject)}" if len(subject.compared.rows) > MOST_ROWS else said
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.contract.version import __version__
+from alue_bench.evaluation.margins import Margins
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.messages.suggestion import PROGRAM, command_line
 from alue_bench.reporting import findings, heat_maps, overview
@@ -49,6 +50,8 @@ class PageRequest:
 
     metric: str | None = None
     """The metric by which strategies are compared, such as "f1_micro"; None for each task's primary metric."""
+    margins: Margins | None = None
+    """The margin for the loss of a strategy, for each metric; None for the default."""
     shown: Shown = field(default_factory=Shown)
     """The largest numbers of tasks, strategies and seeds in sections that need much room or time, such as learning
     curves."""
@@ -63,11 +66,11 @@ def build_page(results: Results, request: PageRequest | None = None, *, now: dat
         now: The time that is stated at the bottom of the page; None for the current time.
 
     Raises:
-        UsageError: No run has the metric `request.metric`.
+        UsageError: No run has the metric `request.metric`, or a metric that `request.margins` names.
     """
     request = request or PageRequest()
     runs = results.frame
-    compared = compare(runs, _reader(results), metric=request.metric)
+    compared = compare(runs, _reader(results), metric=request.metric, margins=request.margins)
     blocks = arrange(compared, runs)
     return Page(
         title=TITLE,
@@ -135,8 +138,8 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
     what = "fold" if any(subject.compared.folds for block in blocks for subject in block.subjects) else "seed"
     if 0 < seeds < FEWEST_SEEDS:
         said.append(
-            f"No strategy has more than {several(seeds, what)}: a difference may be due to chance, and none is "
-            f"called significant. A verdict needs at least --{what}s {FEWEST_SEEDS}."
+            f"No strategy has more than {several(seeds, what)}: a difference may be due to chance, and there is no "
+            f"verdict on any. A verdict needs at least --{what}s {FEWEST_SEEDS}."
         )
     return said + [f"{sentence}." for sentence in say_counts(results.counts)]
 
@@ -201,8 +204,10 @@ def _scores(results: Results, blocks: Sequence[Comparable], request: PageRequest
             lambda block, prefix: findings.score_table(block.subjects),
             Missing("No run has finished yet. To produce some, run:", MORE_SEEDS),
         ),
-        intro="Means over seeds ± half-width of the 95 % interval. The test treats seeds and test examples as random, "
-        "and is corrected for the number of tests. “Not significant” does not show that two strategies are the same.",
+        intro="Means over seeds ± half-width of the 95 % interval. The tests treat seeds and test examples as "
+        "random. Better and worse are corrected for the number of tests. Within the margin: the one-sided 95 % bound "
+        "of the loss is below the margin. Inconclusive: a loss up to this bound, which is above the margin, is not "
+        "excluded.",
     )
 
 

@@ -18,6 +18,7 @@ from alue_bench.data.file_task.options import FileOptions
 from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTINGS
 from alue_bench.planning.recipes import RECIPES
 from alue_bench.planning.request import DEFAULT_SEED, LARGEST_SEED, PlanRequest
+from alue_bench.studies.selection import VerdictOptions
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 AXES = [f"{name.replace('_', '-')}=" for name in SETTINGS]
@@ -218,6 +219,10 @@ class OutputOptions(CheckedOptions):
 SHARED = (PresetOptions, HyperParameters, FileOptions, PlanRequest, ShorthandOptions, ExecutionOptions, OutputOptions)
 """The dataclasses whose fields are the options of `run`. Within each group of its help page, options are listed in this
 order."""
+MARGIN_OF_RUN = (
+    "Largest acceptable loss of score, for which --dry-run estimates the number of seeds; see alue-bench compare. "
+    f"Default: {VerdictOptions().margin}."
+)
 COMMANDS = ("run", "sweep", "search")
 HYPER_OPTIONS = tuple(options_of(HyperParameters))
 CHOSEN_BY_SEARCH = ("strategy", "seeds", "init_seed", "data_seed")
@@ -231,7 +236,7 @@ def options_of_command(command: str) -> Mapping[str, Option]:
         return _arranged({**options_of(SweepOptions), **_axes()})
     if command == "search":
         return _arranged(options_of(SearchOptions), without=(*CHOSEN_BY_SEARCH, "repeats", "yes"))
-    return _arranged({})
+    return _arranged({"margin": replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)})
 
 
 def _axes() -> dict[str, Option]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from alue_bench.contract.options import CheckedOptions, Group, option
 from alue_bench.messages.suggestion import command_line
+from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT, where_options
 
 if TYPE_CHECKING:
@@ -39,6 +40,20 @@ class RunSelection(CheckedOptions):
         None,
         help="MLflow tracking store. Default: MLFLOW_TRACKING_URI, else a sqlite file under mlruns/.",
         group=Group.RUNS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictOptions(CheckedOptions):
+    """The option that says which loss of score is acceptable, for the verdicts on strategies."""
+
+    margin: str = option(
+        f"{DEFAULT_TOLERANCE:.0%}",
+        in_studies=False,
+        help="Largest acceptable loss of score: 0.01 or 1pt (in the unit of the metric: one point of F1), 1% (of the "
+        "baseline's score), or 5% of learnt (of its score minus the trivial score). For single metrics: "
+        "f1_macro=0.01,pearson=0.02.",
+        group=Group.QUESTION,
     )
 
 

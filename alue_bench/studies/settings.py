@@ -90,7 +90,12 @@ def merge_study(
     Raises:
         UsageError: The study file is for another command, or has an option that `command` does not take.
     """
-    given = {name: value for name, value in given.items() if name in study_options()}
+    options = options_of_command(command)
+    given = {
+        name: value
+        for name, value in given.items()
+        if name in study_options() and (name not in options or options[name].in_studies)
+    }
     study = _study_for(command, config, registry) if config else {}
     if "seed" in given or "seeds" in given:  # two ways to say the same thing: one from the file gives way
         study.pop("seed", None)
@@ -121,7 +126,7 @@ def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
     for name, value in study.items():
         if name in ABOUT:
             continue
-        if name not in options:
+        if name not in options or not options[name].in_studies:
             raise UsageError(_not_taken(name, config, command))
         if isinstance(value, list) and not options[name].many:
             if len(value) != 1:
@@ -135,7 +140,9 @@ def _not_taken(name: str, config: str, command: str) -> str:
     """Return the error message for an option in a study file that the command does not have."""
     if command == "search" and name in CHOSEN_BY_SEARCH:
         return f"the study sets {name}, but a search chooses strategies and seeds itself; leave it out"
-    owner = next(other for other in COMMANDS if name in options_of_command(other))
+    owner = next(
+        other for other in COMMANDS if (option := options_of_command(other).get(name)) is not None and option.in_studies
+    )
     return f"--config {config}: {name} is an option of: alue-bench {owner}"
 
 

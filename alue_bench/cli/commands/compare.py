@@ -1,4 +1,4 @@
-"""`alue-bench compare`: scores and costs of strategies relative to a baseline, with significance tests."""
+"""`alue-bench compare`: scores and costs of strategies relative to a baseline, with tests and verdicts."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def compare(
     metric: Annotated[
         str | None, typer.Option(help="Metric, such as f1_micro. Default: the primary metric of each task.")
     ] = None,
+    margin: reading.Margin = reading.DEFAULT_MARGIN,
     sort: Annotated[
         str,
         typer.Option(help="Sort by strategy, score, delta, time, speed-up, trainable, flops, memory or energy."),
@@ -42,7 +43,10 @@ def compare(
         ),
     ] = 0,
 ) -> None:
-    """Compare strategies: score, change, significance, runtime, parameters, FLOPs, memory, energy.
+    """Compare strategies: score, change, verdict, runtime, parameters, FLOPs, memory, energy.
+
+    Each strategy is better or worse than the baseline, within the margin, or inconclusive: a loss up to the stated
+    bound is not excluded. A verdict needs three seeds.
 
     Prints one table for each task, model and set of conditions: runs with different hardware, data or settings are
     never compared in one table.
@@ -50,8 +54,12 @@ def compare(
     `alue-bench compare`  (everything in the store)
 
     `alue-bench compare -t anger --sort score --format markdown`
+
+    `alue-bench compare --margin "1pt,pearson=5% of learnt"`
     """
+    from alue_bench.evaluation.margins import parse_margins
     from alue_bench.reporting import comparison_table
+    from alue_bench.reporting.comparison import DEFAULT_MARGIN
     from alue_bench.reporting.comparison import compare as compare_runs
     from alue_bench.tracking.reading import read_predictions, say_counts
     from alue_bench.views.console import print_exactly, remarks
@@ -62,6 +70,7 @@ def compare(
     keys = (comparison_table.DEFAULT_SORT, *comparison_table.SORT_KEYS)
     if sort not in keys:
         raise UsageError(f"--sort is {sort!r}; it must be one of {', '.join(keys)}")
+    margins = parse_margins(margin, DEFAULT_MARGIN)
     keep_for_documents(format_ != "table")
     selection = {
         "task": task, "model": model, "strategy": strategy, "experiment": experiment, "parent": parent,
@@ -74,6 +83,7 @@ def compare(
         lambda run_id: read_predictions(results, run_id),
         baseline=baseline,
         metric=metric,
+        margins=margins,
         resamples=resamples,
     )
     if format_ == "table":

@@ -23,16 +23,18 @@ def export(
     parent: reading.Parent = None,
     data_source: reading.DataSource = None,
     tracking_uri: reading.TrackingUri = None,
+    margin: reading.Margin = reading.DEFAULT_MARGIN,
     format_: Annotated[str, typer.Option("--format", help="Format of the tables: csv or parquet.")] = "csv",
 ) -> None:
     """Write results as tidy tables, JSON with environments, and a reproducibility checklist.
 
-    Writes runs (one row per run), metrics (one row per run and metric), comparison (one row per strategy, with tests),
-    comparison.md, results.json and checklist.md.
+    Writes runs (one row per run), metrics (one row per run and metric), comparison (one row per strategy, with
+    verdicts), comparison.md, results.json and checklist.md.
 
     `alue-bench export appendix --data-source real`
     """
-    from alue_bench.reporting.comparison import BASELINE
+    from alue_bench.evaluation.margins import parse_margins
+    from alue_bench.reporting.comparison import BASELINE, DEFAULT_MARGIN
     from alue_bench.reporting.export import export as write
     from alue_bench.tracking.reading import say_counts
     from alue_bench.views.console import remarks
@@ -40,6 +42,7 @@ def export(
 
     if format_ not in FORMATS:
         raise UsageError(f"--format is {format_!r}; it must be csv or parquet")
+    margins = parse_margins(margin, DEFAULT_MARGIN)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; name a folder to write to")
     selection = {
@@ -48,7 +51,7 @@ def export(
     }  # fmt: skip
     results = reading.open_results(selection, baseline=BASELINE)
     reading.require_runs(results)
-    for path in write(results, folder, table_format=format_):
+    for path in write(results, folder, table_format=format_, margins=margins):
         shown().print(str(path))
     for sentence in say_counts(results.counts):
         remarks().print(sentence)

@@ -26,6 +26,7 @@ def report(
     metric: Annotated[
         str | None, typer.Option(help="Metric, such as f1_micro. Default: the primary metric of each task.")
     ] = None,
+    margin: reading.Margin = reading.DEFAULT_MARGIN,
 ) -> None:
     """Write the results as one page: findings for each task, tables, figures, and the paper's numbers beside ours.
 
@@ -35,17 +36,19 @@ def report(
 
     `alue-bench report --parent RUN --metric f1_micro --output answer.md`
     """
-    from alue_bench.reporting.comparison import BASELINE
+    from alue_bench.evaluation.margins import parse_margins
+    from alue_bench.reporting.comparison import BASELINE, DEFAULT_MARGIN
     from alue_bench.reporting.page import PageRequest, build_page
     from alue_bench.reporting.rendering import check_ending, write_page
     from alue_bench.views.console import remarks
 
     check_ending(output, "--output")
+    margins = parse_margins(margin, DEFAULT_MARGIN)
     selection = {
         "task": task, "model": model, "strategy": strategy, "experiment": experiment, "parent": parent,
         "data_source": data_source, "tracking_uri": tracking_uri,
     }  # fmt: skip
     results = reading.open_results(selection, baseline=BASELINE)
-    page = build_page(results, PageRequest(metric=metric))
+    page = build_page(results, PageRequest(metric=metric, margins=margins))
     write_page(page, output)
     remarks().print(f"{output}: {page.lead}")

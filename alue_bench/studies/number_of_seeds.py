@@ -1,0 +1,144 @@
+"""The number of seeds that a plan probably needs for a verdict, from the variances of finished runs.
+
+The number is that for a strategy that loses nothing: with it, the bound of the loss is below the margin with a
+probability of 80 % (`evaluation.significance.seeds_within_margin`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+
+from alue_bench.contract.errors import AlueBenchError, UnavailableError
+from alue_bench.contract.spec import RunSpec
+from alue_bench.evaluation.margins import Margins
+from alue_bench.evaluation.significance import FEWEST_SEEDS, MOST_SEEDS, Crossed, seeds_within_margin
+from alue_bench.reporting.comparison import BASELINE, all_rows, compare
+from alue_bench.reporting.numbers import plain
+from alue_bench.studies.invocation import Place
+from alue_bench.tracking.connection import open_store
+from alue_bench.tracking.reading import Results, read_predictions, read_results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_READ = 60
+"""The largest number of runs of one task and model whose predictions are read. Each takes some milliseconds."""
+MOST_STRATEGIES = 3
+"""The largest number of other strategies whose variances are used if the planned ones have no finished runs."""
+
+
+@dataclass(frozen=True)
+class NeededSeeds:
+    """The number of seeds that would probably show that a strategy loses nothing."""
+
+    strategy: str
+    number: int | None
+    """The number of seeds; None if more than `MOST_SEEDS` would be needed."""
+    observed: int
+    """The number of finished seeds from which the variances were estimated."""
+    margin: float
+    """The margin in the unit of the metric."""
+
+
+@dataclass(frozen=True)
+class SeedAdvice:
+    """The numbers of seeds for one task and model."""
+
+    task: str
+    model: str
+    needed: tuple[NeededSeeds, ...] = field(default=())
+    """The number of seeds for each strategy; empty if no finished runs tell it."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the values as a dict for JSON."""
+        return {"task": self.task, "model": self.model, "needed": [vars(one) for one in self.needed]}
+
+    def sentence(self) -> str:
+        """Return a sentence with the numbers, or with the reason why they are not known."""
+        where = f"{self.task}/{self.model}"
+        if not self.needed:
+            return (
+                f"{where}: not known, since the store has no {FEWEST_SEEDS} common seeds of {BASELINE} and another "
+                "strategy"
+            )
+        said = [
+            f"{f'about {one.number}' if one.number else f'more than {MOST_SEEDS} (the test set is too small)'} for "
+            f"{one.strategy} (from {one.observed} finished)"
+            for one in self.needed
+        ]
+        return f"{where}, margin {plain(self.needed[0].margin, 4)}: {', '.join(said)}"
+
+
+def seeds_for_plan(specs: Iterable[RunSpec], place: Place, margins: Margins) -> list[SeedAdvice]:
+    """Return the number of seeds that each task and model of a plan probably needs for a verdict.
+
+    Args:
+        specs: The planned runs. Runs of a cross-validation are left out, since folds are not seeds.
+        place: The MLflow store and experiment with finished runs. Nothing is created if they do not exist.
+        margins: The margin for each metric.
+    """
+    planned: dict[tuple[str, str, str], list[str]] = {}
+    for spec in specs:
+        if spec.strategy != BASELINE and spec.fold is None:
+            planned.setdefault((spec.task, spec.model, spec.data.source), []).append(spec.strategy)
+    if not planned:
+        return []
+    results = _finished(place, sorted({task for task, _, _ in planned}))
+    return [
+        SeedAdvice(task, model, () if results is None else _needed(results, (task, model, source), wanted, margins))
+        for (task, model, source), wanted in planned.items()
+    ]
+
+
+def describe_seeds(advice: Sequence[SeedAdvice], margins: Margins) -> list[str]:
+    """Return lines of text that state the numbers of seeds; none if there is no advice."""
+    if not advice:
+        return []
+    heading = f"seeds that would probably show a loss of zero to be within the margin ({margins}; see --margin):"
+    return [heading, *(f"  {one.sentence()}" for one in advice)]
+
+
+def _finished(place: Place, tasks: Sequence[str]) -> Results | None:
+    """Return the finished runs of some tasks; None if the store or the experiment does not exist or answer."""
+    try:
+        return read_results(open_store(place.uri, place.experiment), tasks=tasks)
+    except AlueBenchError:
+        return None
+
+
+def _needed(
+    results: Results, key: tuple[str, str, str], wanted: Sequence[str], margins: Margins
+) -> tuple[NeededSeeds, ...]:
+    """Return the numbers of seeds for one task and model.
+
+    Args:
+        results: Finished runs.
+        key: The task, the model and the data source.
+        wanted: The planned strategies. If none of them has finished runs, others are used.
+        margins: The margin for each metric.
+    """
+    frame = results.frame
+    part = frame[(frame[["task", "model", "data_source"]] == list(key)).all(axis=1) & frame["fold"].isna()]
+    others = part[part["strategy"] != BASELINE]["strategy"].value_counts()
+    chosen = [name for name in dict.fromkeys(wanted) if name in others.index] or list(others.index[:MOST_STRATEGIES])
+    part = part[part["strategy"].isin([BASELINE, *chosen])]
+    recorded = Margins(margins.default, tuple(one for one in margins.by_metric if f"test/{one[0]}" in part.columns))
+    best: dict[str, NeededSeeds] = {}
+    reads = count()
+
+    def load(run_id: str) -> pd.DataFrame:
+        if next(reads) >= MOST_READ:
+            raise UnavailableError(f"the predictions of {MOST_READ} runs are enough")
+        return read_predictions(results, run_id)
+
+    for block, row in all_rows(compare(part, load, margins=recorded)):
+        test = row.difference.test if row.difference else None
+        if not isinstance(test, Crossed) or test.seeds < FEWEST_SEEDS or block.margin_size is None:
+            continue
+        if row.strategy not in best or test.seeds > best[row.strategy].observed:
+            number = seeds_within_margin(test, block.margin_size)
+            best[row.strategy] = NeededSeeds(row.strategy, number, test.seeds, block.margin_size)
+    return tuple(best.values())

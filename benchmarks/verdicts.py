@@ -1,0 +1,183 @@
+"""`python -m benchmarks.verdicts`: how often the verdicts of `alue-bench compare` are wrong, by simulation.
+
+A comparison is simulated as the crossed model assumes it (`alue_bench.evaluation.significance`):
+
+    difference of seed s on example i  =  difference + seed effect + example effect + rest
+
+The true loss is zero, half the margin, the margin, or twice the margin. Each simulated comparison is tested and judged
+by the functions that `compare` uses. With a true loss at the margin or above it, *within the margin* is an error, and
+the rate of it is the error; below the margin, it is the power.
+
+| column | meaning |
+| --- | --- |
+| within | comparisons with the verdict "within the margin" or "worse, within the margin", or "better" |
+| ± | Monte-Carlo standard error of this rate |
+| worse, within both | the part of them with the verdict "worse, within the margin" |
+
+Exit codes: 0 if the error at the margin is at most `MOST_ERROR` for every number of seeds; 1 otherwise; 2 misuse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.evaluation.significance import FEWEST_SEEDS, crossed_test_of
+from alue_bench.reporting.comparison import Verdict, verdict_of
+from benchmarks.command_line import Parser, run_command
+from benchmarks.tables import Sheet, show, write_page
+
+MOST_ERROR = 0.065
+"""The largest acceptable rate of "within the margin" where the true loss is the margin; the nominal rate is 0.05."""
+LOSSES = (("0", 0.0), ("margin / 2", 0.5), ("margin", 1.0), ("2 × margin", 2.0))
+"""The true losses, each with its name and as a multiple of the margin."""
+WITHIN = (Verdict.WITHIN_MARGIN, Verdict.WORSE_WITHIN_MARGIN, Verdict.BETTER)
+"""The verdicts that exclude a loss as large as the margin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The standard deviations of a simulated difference, as differences of scores (0.01 is one point), and its size."""
+
+    seed_sd: float = 0.018
+    """The standard deviation of the effect that a seed has on all examples alike."""
+    example_sd: float = 0.2
+    """The standard deviation of the effect that an example has for all seeds alike."""
+    rest_sd: float = 0.4
+    """The standard deviation of what is specific to one seed on one example."""
+    examples: int = 1000
+    """The number of test examples."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The verdicts of the simulated comparisons with one number of seeds and one true loss."""
+
+    seeds: int
+    loss: str
+    """The name of the true loss, as in `LOSSES`."""
+    verdicts: Counter[Verdict]
+
+    @property
+    def simulations(self) -> int:
+        """The number of simulated comparisons."""
+        return self.verdicts.total()
+
+    def rate(self, *verdicts: Verdict) -> float:
+        """Return the share of the comparisons with one of the verdicts."""
+        return sum(self.verdicts[one] for one in verdicts) / self.simulations
+
+    @property
+    def error(self) -> float:
+        """The Monte-Carlo standard error of the rate of the verdicts in `WITHIN`."""
+        rate = self.rate(*WITHIN)
+        return math.sqrt(rate * (1 - rate) / self.simulations)
+
+
+def simulate(world: World, seeds: int, margin: float, simulations: int, *, seed: int = 0) -> Iterator[Rates]:
+    """Simulate comparisons with one number of seeds; yield the rates for each true loss in `LOSSES`.
+
+    The random numbers are the same for all true losses.
+
+    Args:
+        world: The standard deviations.
+        seeds: The number of seeds of a comparison.
+        margin: The margin, as a difference of scores.
+        simulations: The number of comparisons.
+        seed: The seed of the random generator.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng([seed, seeds])
+    verdicts: dict[str, Counter[Verdict]] = {name: Counter() for name, _ in LOSSES}
+    for _ in range(simulations):
+        table = (
+            world.seed_sd * rng.standard_normal((seeds, 1))
+            + world.example_sd * rng.standard_normal((1, world.examples))
+            + world.rest_sd * rng.standard_normal((seeds, world.examples))
+        )
+        for name, multiple in LOSSES:
+            lost = table - multiple * margin
+            test = crossed_test_of(lost.mean(axis=1), lost)
+            verdicts[name][verdict_of(test, test.p_value, margin)] += 1
+    for name, _ in LOSSES:
+        yield Rates(seeds, name, verdicts[name])
+
+
+def sheet(rates: Sequence[Rates], title: str) -> Sheet:
+    """Return the rates as a table."""
+
+    def percent(value: float) -> str:
+        return f"{100 * value:.1f} %"
+
+    return Sheet(
+        title,
+        ("seeds", "true loss", "within", "±", "worse, within both", "worse", "better", "inconclusive"),
+        tuple(
+            (
+                str(one.seeds),
+                one.loss,
+                percent(one.rate(*WITHIN)),
+                percent(one.error),
+                percent(one.rate(Verdict.WORSE_WITHIN_MARGIN)),
+                percent(one.rate(Verdict.WORSE)),
+                percent(one.rate(Verdict.BETTER)),
+                percent(one.rate(Verdict.INCONCLUSIVE)),
+            )
+            for one in rates
+        ),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line: simulate, print the table, and return the exit code."""
+    parser = Parser(prog="python -m benchmarks.verdicts", description=(__doc__ or "").partition("\n")[0])
+    world = World()
+    add = parser.add_argument
+    add("--simulations", type=int, default=4000, help="comparisons for each number of seeds (default: 4000)")
+    add("--seeds", default="3,5,10", help="numbers of seeds (default: 3,5,10)")
+    add("--margin", type=float, default=2.0, help="margin in points (default: 2)")
+    add("--seed-sd", type=float, default=100 * world.seed_sd, help="SD over seeds in points (default: 1.8)")
+    add("--example-sd", type=float, default=100 * world.example_sd, help="SD over examples in points (default: 20)")
+    add("--rest-sd", type=float, default=100 * world.rest_sd, help="remaining SD in points (default: 40)")
+    add("--examples", type=int, default=world.examples, help="test examples (default: 1000)")
+    add("--markdown", type=Path, help="file for the table in Markdown")
+    return run_command(parser, arguments, _simulated)
+
+
+def _simulated(options: argparse.Namespace, command: str) -> int:
+    numbers = [int(number) for number in options.seeds.split(",") if number.strip().isdecimal()]
+    if not numbers or min(numbers) < FEWEST_SEEDS or options.simulations < 1 or options.examples < 2:
+        raise UsageError(
+            f"--seeds takes numbers from {FEWEST_SEEDS} on, such as 3,5,10; --simulations must be at least 1, "
+            "--examples at least 2"
+        )
+    world = World(
+        seed_sd=options.seed_sd / 100,
+        example_sd=options.example_sd / 100,
+        rest_sd=options.rest_sd / 100,
+        examples=options.examples,
+    )
+    rates = [one for seeds in numbers for one in simulate(world, seeds, options.margin / 100, options.simulations)]
+    worst = max(one.rate(*WITHIN) for one in rates if one.loss == "margin")
+    held = worst <= MOST_ERROR
+    sheets = [
+        sheet(rates, f"Verdicts of {options.simulations:,} simulated comparisons, margin {options.margin:g} points")
+    ]
+    lines = [
+        f"error at the margin: at most {100 * worst:.1f} %, which is {'not ' if held else ''}above the accepted "
+        f"{100 * MOST_ERROR:.1f} %",
+        f"`{command}`",
+    ]
+    show(sheets, lines)
+    write_page(options.markdown, sheets, lines)
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
