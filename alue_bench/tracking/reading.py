@@ -29,8 +29,9 @@ from urllib.parse import unquote, urlparse
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.messages.display import first_line
 from alue_bench.messages.suggestion import command_line
-from alue_bench.tracking.claims import FINGERPRINT
+from alue_bench.tracking.claims import FINGERPRINT, INVOCATION
 from alue_bench.tracking.connection import Connection, public, where_options
+from alue_bench.tracking.liveness import MACHINE
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
 from alue_bench.tracking.recording import CURVES, FOLDS_DIGEST, LOW_FIDELITY, SUBMISSION_FILE, TASK_OPTIONS
 
@@ -86,6 +87,8 @@ COLUMNS: Mapping[str, str] = {
     "device": "string",
     "precision": "string",
     "cuda_graphs": "string",  # "yes" where training steps were recorded, else missing
+    "invocation": "string",  # the id of the execution of a command that made the run
+    "machine": "string",
     "version": "string",  # of alue-bench
     "versions": "string",  # "alue-bench 0.1.0, torch 2.13.0, …"
     "git_commit": "string",
@@ -138,6 +141,8 @@ TAGS: Mapping[str, str] = {
     "device": "device",
     "precision": "precision",
     "cuda_graphs": "cuda_graphs",
+    INVOCATION: "invocation",
+    MACHINE: "machine",
     "primary_metric": "primary_metric",
     "mlflow.source.git.commit": "git_commit",
     "failure": "failure",
