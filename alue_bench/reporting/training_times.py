@@ -77,10 +77,10 @@ def _is_time(value: object) -> bool:
     return isinstance(value, float | int) and math.isfinite(value) and value > 0
 
 
-def _session(run: Run) -> tuple[str, str] | None:
-    """Return the invocation and the machine of a run; None if one of them was not recorded."""
-    invocation, machine = run.get("invocation"), run.get("machine")
-    return (invocation, machine) if isinstance(invocation, str) and isinstance(machine, str) else None
+def _session(run: Run) -> str | None:
+    """Return the session of a run; None if it was not recorded."""
+    session = run.get("session")  # a missing value is pandas' NA
+    return session if isinstance(session, str) else None
 
 
 def train_mark(times: TimeComparison | None) -> str:

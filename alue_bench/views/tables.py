@@ -32,8 +32,8 @@ FOLDS_NOTE = (
     "gives verdicts."
 )
 SESSIONS_NOTE = (
-    f"{ACROSS_SESSIONS} compared with times that an earlier command measured, when the machine may not have been equally "
-    "fast; --rerun measures all again."
+    f"{ACROSS_SESSIONS} compared with times that an earlier command measured, when the machine may not have been "
+    "equally fast; --rerun measures all again."
 )
 SAMPLE_NOTE = (
     "sample: embedded data written for demonstration; these scores say nothing about the real tasks. "
