@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.contract.version import __version__
+from alue_bench.evaluation.across_tasks import FEWEST_TASKS
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.messages.suggestion import PROGRAM, command_line
 from alue_bench.reporting import across_section, findings, heat_maps, overview
@@ -227,7 +228,7 @@ def _across(results: Results, blocks: Sequence[Comparable], request: PageRequest
         _each_block(
             blocks,
             lambda block, prefix: across_section.section_items(block, f"across-{prefix}"),
-            Missing("No strategy was run beside the baseline on three tasks. To produce such runs:", MORE_SEEDS),
+            Missing(f"No model has {FEWEST_TASKS} tasks on which full learnt something. To produce runs:", MORE_SEEDS),
         ),
         intro=across_section.INTRO,
     )
