@@ -81,7 +81,7 @@ def plant(
     from mlflow.entities import Metric, RunTag
 
     task, rows = _task(planted, labels)
-    recorder = Recorder(connection)
+    recorder = Recorder(connection, invocation="planted")
     recorder.parent_id = parent_id
     model, nothing = Model(name="mini", title="Mini", checkpoint=Path("x")), cast(Any, None)
     inputs = RunInputs(

@@ -370,6 +370,8 @@ def test_every_kind_of_target_trains_and_is_scored(plan_runs: Callable[..., Plan
     assert len(result.predictions.gold) == len(result.predictions.predicted) == 30
     assert result.metrics["data/train_steps"] == 2 * 3
     assert result.metrics["data/train_rows"] == 40
+    assert 0 < result.metrics["runtime/cpu_s"] < 60 * 64
+    assert result.metrics["runtime/load_average"] >= 0
 
 
 def test_texts_that_were_cut_are_counted(plan_runs: Callable[..., Plan]) -> None:

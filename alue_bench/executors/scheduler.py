@@ -8,7 +8,7 @@ execute equal runs (runs with the same fingerprint) at the same time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, get_args
 
@@ -177,7 +177,7 @@ class _Unit:
 
     @property
     def cost(self) -> float:
-        """The sum of the expected costs of the runs; the unit with the highest cost is started first."""
+        """The sum of the expected costs of the runs."""
         return sum(planned.cost for planned in self.runs)
 
 
@@ -211,15 +211,17 @@ class _Scheduler:
     def reuse(self) -> list[_Unit]:
         """Reuse the results of finished runs, and return all other runs in units.
 
-        A unit is a group of runs that test the same trained model. Units of higher cost come first, unless the plan
-        prescribes an order.
+        A unit is a group of runs that test the same trained model. Unless the plan prescribes an order, the task, model
+        and hyper-parameters with the costliest run come first, so that no long run is left at the end. Within these,
+        the order is that of the plan. It alternates the strategies by seed; if all runs of the costliest strategy came
+        first, a drift of the machine's speed would look like a difference between strategies.
         """
         waiting = []
         for unit in units(self._plan):
             left = [planned for planned in unit if not self._reused(planned)]
             if left:
                 waiting.append(_Unit(left))
-        return waiting if self._plan.order_matters else sorted(waiting, key=lambda unit: -unit.cost)
+        return waiting if self._plan.order_matters else _costliest_comparison_first(waiting)
 
     def run(self, workers: Workers, waiting: list[_Unit], *, fail_fast: bool) -> None:
         """Send units to workers, and handle the workers' events, until all runs have an outcome.
@@ -409,6 +411,19 @@ class _Scheduler:
     def _end(self, outcome: Outcome) -> None:
         self._outcomes[outcome.spec.fingerprint] = outcome
         self._observer.ended(outcome)
+
+
+def _costliest_comparison_first(waiting: Sequence[_Unit]) -> list[_Unit]:
+    """Sort units by the highest cost of a unit with the same task, model and hyper-parameters, otherwise as given."""
+
+    def compared(unit: _Unit) -> Hashable:
+        spec = unit.runs[0].spec
+        return spec.train_task, spec.model, spec.hyper
+
+    highest: dict[Hashable, float] = {}
+    for unit in waiting:
+        highest[compared(unit)] = max(unit.cost, highest.get(compared(unit), 0.0))
+    return sorted(waiting, key=lambda unit: -highest[compared(unit)])
 
 
 def _fingerprints(runs: Iterable[PlannedRun]) -> set[str]:

@@ -128,16 +128,17 @@ class Plan:
     keeps_prefixes: bool = True
     """True if the outputs of frozen lowest layers are computed once and cached, instead of at every step."""
     order_matters: bool = False
-    """True if worker processes must start the runs in the order of `runs`; otherwise they start the longest run
-    first."""
+    """True if worker processes must start the runs exactly in the order of `runs`; otherwise they start with the task,
+    model and hyper-parameters whose runs take longest."""
 
 
 def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None = None) -> Plan:
     """Build the plan for a request: resolve names, check data and checkpoints, and list the runs.
 
-    Runs are sorted by task, model, fold, hyper-parameters, seed and strategy, except that runs which need the same
-    training are neighbours. If the user names no tasks (or models), all are requested, and unusable ones are skipped
-    with a reason. A strategy that cannot be applied to a model is skipped too.
+    Runs are sorted by task, model, fold, hyper-parameters, seed and strategy, with two exceptions: the order of the
+    strategies is reversed for every second seed, and runs which need the same training are neighbours. If the user
+    names no tasks (or models), all are requested, and unusable ones are skipped with a reason. A strategy that cannot
+    be applied to a model is skipped too.
 
     Args:
         request: The request.
@@ -161,8 +162,8 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
     for task in tasks:
         by_name.setdefault(task.task.name, []).append(task)
     for folds, model in product(by_name.values(), models):
-        for task in folds:
-            _add_runs(plan, shared, seen, task, model)
+        for place, task in enumerate(folds):
+            _add_runs(plan, shared, seen, (place, task), model)
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
     plan.notes += device_remarks(request.device, shared.device)
     plan.notes += [note for folds in by_name.values() for note in given_notes(folds[0], request)]
@@ -225,16 +226,17 @@ class _Shared:
         )
 
 
-def _add_runs(plan: Plan, shared: _Shared, seen: set[str], task: ReadyTask, model: ReadyModel) -> None:
+def _add_runs(plan: Plan, shared: _Shared, seen: set[str], fold: tuple[int, ReadyTask], model: ReadyModel) -> None:
     """Add the runs and the skipped combinations of one task (or fold) and one model to a plan.
 
     Args:
         plan: The plan.
         shared: The conditions of all runs.
         seen: The fingerprints of the runs in the plan, which prevent duplicates. Those of the new runs are added.
-        task: The task.
+        fold: The task, after the number of its folds that are in the plan already.
         model: The model.
     """
+    place, task = fold
     request, registry = shared.request, shared.registry
     grid, layers, name = request.grid or Grid(), encoder_shape(model.config).layers, model.model.name
     strategies = strategies_for(request, registry, layers)
@@ -259,7 +261,8 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], task: ReadyTask, mode
             raise
         plan.skipped.append(Skipped(task.task.name, name, "*", None, str(error)))
         return
-    fitting, unfit = combinations(strategies, settings, request.seeds, model.outline)
+    before = place * len(settings) * len(request.seeds)
+    fitting, unfit = combinations(strategies, settings, request.seeds, model.outline, first=before)
     plan.skipped += [Skipped(task.task.name, name, one.strategy, one.seed, one.reason) for one in unfit]
     for combination in fitting:
         spec = _spec(shared, task, model, combination)

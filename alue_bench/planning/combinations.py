@@ -123,22 +123,31 @@ def combinations(
     settings: Sequence[Resolved],
     seeds: Sequence[int],
     outline: Callable[[Strategy, Origin], Outline],
+    *,
+    first: int = 0,
 ) -> tuple[list[Combination], list[Unfit]]:
     """Combine all hyper-parameters, seeds and strategies for one task and one model; the strategy varies fastest.
+
+    The order of the strategies alternates: it is reversed for the second seed, the fourth and so on. A machine that
+    becomes slower or faster during the plan then favours no strategy, and where two seeds meet, a strategy's stored
+    outputs of frozen layers are used twice in a row.
 
     Args:
         strategies: The strategies by name.
         settings: The sets of hyper-parameters, one for each combination of the grid's values.
         seeds: The seeds.
         outline: A function that returns the changes that a strategy makes to the model, or raises DoesNotFit.
+        first: The number of repetitions that precede the first seed, such as folds; if it is odd, the first order is
+            the reversed one.
 
     Returns:
         The combinations, and the strategies that cannot be applied to the model, each once.
     """
     fitting: list[Combination] = []
     unfit: dict[str, Unfit] = {}
-    for hyper, seed in product(settings, seeds):
-        for strategy, origin in strategies.values():
+    for place, (hyper, seed) in enumerate(product(settings, seeds), start=first):
+        given = list(strategies.values())
+        for strategy, origin in reversed(given) if place % 2 else given:
             try:
                 outlined = outline(strategy, origin)
             except DoesNotFit as error:

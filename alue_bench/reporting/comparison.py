@@ -42,6 +42,7 @@ from alue_bench.evaluation.significance import (
     seeds_within_margin,
 )
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
+from alue_bench.reporting.training_times import TimeComparison, compare_times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +187,8 @@ class StrategyResult:
     time_change: Estimate | None
     """The relative change of the training time against the baseline, as a mean over seeds; -0.3 is 30 % less."""
     speed_up: float | None
-    """The baseline's mean training time divided by the strategy's."""
+    """The geometric mean, over pairs of runs with the same seed, of the baseline's training time divided by the
+    strategy's."""
     trainable_share: float | None
     """The share of all parameters that are trainable."""
     flops_share: float | None
@@ -199,6 +201,8 @@ class StrategyResult:
     """The numbers of frozen bottom layers and of frozen top layers, and 1 if the embeddings are frozen, else 0."""
     folds: int = 0
     """The number of folds that were run, over all repeats of the cross-validation; 0 without cross-validation."""
+    times: TimeComparison | None = None
+    """The comparison of training times; `time_change` and `speed_up` are taken from it."""
 
     @property
     def replicates(self) -> int:
@@ -614,9 +618,8 @@ def _row(
     influences: _Influences,
     resamples: int,
 ) -> StrategyResult:
-    times, base_times = _column(runs, "runtime/train_s"), _column(base or (), "runtime/train_s")
-    pairs = _pairs(runs, base or ())
-    time_change = mean_change((a.get("runtime/train_s"), b.get("runtime/train_s")) for a, b in pairs)
+    pairs = paired_runs(runs, base or ())
+    times = compare_times(runs, pairs)
     by_fold, seeds = _by_fold(runs, metric), tuple(int(run["seed"]) for run in runs)
     scores = [*by_fold.values()] if by_fold else _column(runs, metric)
     bottom, top, embeddings = _plain(runs[0][name] for name in ("freeze_bottom", "freeze_top", "freeze_embeddings"))
@@ -626,15 +629,16 @@ def _row(
         run_ids=tuple(run["run_id"] for run in runs),
         score=estimate_over_folds(scores, _test_share(runs)) if by_fold else estimate(scores),
         difference=None if base is None else _difference(pairs, runs, base, metric, influences, resamples),
-        train_s=estimate(times),
-        time_change=time_change,
-        speed_up=_mean(base_times) / _mean(times) if times and base_times and _mean(times) else None,  # type: ignore[operator]
+        train_s=estimate(_column(runs, "runtime/train_s")),
+        time_change=times.change,
+        speed_up=times.speed_up.mean if times.speed_up else None,
         trainable_share=_mean(_column(runs, "params/trainable_share")),
         flops_share=_mean(_column(runs, "flops/train_vs_full")),
         memory_mib=_mean(_column(runs, "memory/device_peak_mib") or _column(runs, "memory/process_peak_mib")),
         energy_j=_mean(_column(runs, "energy/gpu_j") or _column(runs, "energy/cpu_j")),
         freeze=None if None in (bottom, top, embeddings) else (int(bottom), int(top), int(embeddings)),
         folds=len(by_fold),
+        times=times,
     )
 
 
@@ -681,7 +685,7 @@ def _change(value: float | None, base: float | None) -> float | None:
     return value / base - 1
 
 
-def _pairs(runs: Sequence[Run], base: Sequence[Run]) -> list[tuple[Run, Run]]:
+def paired_runs(runs: Sequence[Run], base: Sequence[Run]) -> list[tuple[Run, Run]]:
     """Return pairs of a strategy's run and the baseline's run (from `base`) with the same seeds and fold.
 
     Runs of the strategy without a corresponding run of the baseline are left out. The order is that of `runs`.

@@ -22,6 +22,7 @@ from alue_bench.reporting.comparison import (
     describe_conditions,
 )
 from alue_bench.reporting.numbers import percent, plain, seconds, several, signed, signed_percent
+from alue_bench.reporting.training_times import ratio_text, session_mark, time_legend, time_record, train_mark
 
 FEW, UNTESTED = "†", "‡"
 """The marks in tables for a difference without a verdict: because of too few seeds or folds, or for another reason."""
@@ -123,7 +124,7 @@ def explain(comparison: Comparison) -> list[str]:
             lines.append(f"{FEW} fewer than {FEWEST_SEEDS} folds, so no verdict; use --folds 5 to get one.")
     if UNTESTED in marks:
         lines.append(f"{UNTESTED} no verdict; the reason is below the table.")
-    return lines
+    return lines + time_legend([row.times for row in rows])
 
 
 def records(comparison: Comparison) -> list[dict[str, Any]]:
@@ -131,8 +132,13 @@ def records(comparison: Comparison) -> list[dict[str, Any]]:
     return [_record(block, row) for block, row in all_rows(comparison)]
 
 
-def as_json(comparison: Comparison) -> str:
-    """Return the comparison as JSON: each set of comparable runs with its conditions and a record for each strategy."""
+def as_json(comparison: Comparison, across: Sequence[dict[str, Any]] = ()) -> str:
+    """Return the comparison as JSON: each set of comparable runs with its conditions and a record for each strategy.
+
+    Args:
+        comparison: The comparison.
+        across: The results across tasks, as `across_table.across_records` returns them.
+    """
     own = ("task", "model", "metric", "baseline", "trivial_score", "learnt")
     blocks = [
         {name: getattr(block, name) for name in own}
@@ -143,7 +149,7 @@ def as_json(comparison: Comparison) -> str:
         | {"rows": [_record(block, row) for row in block.rows]}
         for block in comparison.blocks
     ]
-    document = {"level": LEVEL, "tested": comparison.tested, "blocks": blocks}
+    document = {"level": LEVEL, "tested": comparison.tested, "blocks": blocks, "across_tasks": list(across)}
     return json.dumps(_finite(document), ensure_ascii=False, indent=2)
 
 
@@ -156,8 +162,13 @@ def as_csv(comparison: Comparison) -> str:
 
 def as_markdown(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
     """Return the tables of the comparison as Markdown; for `sort` see `text_tables`."""
+    return markdown_tables(text_tables(comparison, sort=sort), explain(comparison))
+
+
+def markdown_tables(tables: Sequence[TextTable], legend: Sequence[str]) -> str:
+    """Return tables, and the lines of the legend that explains them, as Markdown."""
     parts = []
-    for table in text_tables(comparison, sort=sort):
+    for table in tables:
         parts.append(f"### {markdown(table.title)}\n\n{markdown(table.subtitle)}\n")
         lines = [table.columns, ["---"] + ["---:"] * (len(table.columns) - 1), *table.rows]
         parts.append(
@@ -166,7 +177,7 @@ def as_markdown(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
             )
         )
         parts.append("\n".join(f"- {markdown(note)}" for note in table.notes))
-    parts.append("\n".join(markdown(line) + "  " for line in explain(comparison)))
+    parts.append("\n".join(markdown(line) + "  " for line in legend))
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
@@ -175,8 +186,13 @@ def as_latex(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
 
     The code needs the LaTeX package booktabs. All texts in it are escaped.
     """
+    return latex_tables(text_tables(comparison, sort=sort), explain(comparison))
+
+
+def latex_tables(tables: Sequence[TextTable], legend: Sequence[str]) -> str:
+    """Return tables as LaTeX code, with the lines of the legend that explains them as comments."""
     parts = ["% Needs \\usepackage{booktabs}, UTF-8, and a LaTeX of 2020 or later."]
-    for table in text_tables(comparison, sort=sort):
+    for table in tables:
         width = len(table.columns)
         lines = [" & ".join(latex(cell) for cell in line) + r" \\" for line in (table.columns, *table.rows)]
         caption = ". ".join(latex(text.rstrip(".")) for text in (table.title, table.subtitle, *table.notes) if text)
@@ -197,7 +213,7 @@ def as_latex(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
                 ]
             )
         )
-    parts += ["% " + line for line in explain(comparison)]
+    parts += ["% " + line for line in legend]
     return "\n".join(parts) + "\n"
 
 
@@ -255,9 +271,9 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
         ("score", lambda row: score_text(row.score)),
         (f"Δ {block.baseline}", lambda row: difference_text(row.difference)),
         *_margin_columns(block, rows),
-        ("train", lambda row: seconds(row.train_s.mean) if row.train_s else seconds(None)),
-        ("Δ time", lambda row: change_text(row.time_change)),
-        ("speed-up", lambda row: f"{plain(row.speed_up, 2)}×" if row.speed_up else ""),
+        ("train", lambda row: seconds(row.train_s.mean if row.train_s else None) + train_mark(row.times)),
+        ("Δ time", lambda row: change_text(row.time_change) + session_mark(row.times)),
+        ("speed-up", lambda row: ratio_text(row.times.speed_up) if row.times else ""),
         ("trained", lambda row: percent(row.trainable_share)),
         ("FLOPs", lambda row: percent(row.flops_share)),
         ("MiB", lambda row: plain(row.memory_mib, 0)),
@@ -406,6 +422,7 @@ def _record(block: ComparisonBlock, row: StrategyResult) -> dict[str, Any]:
         "time_change": change.mean if change else None,
         "time_change_half_width": change.half_width if change else None,
         "speed_up": row.speed_up,
+        **time_record(row.times),
         "trainable_share": row.trainable_share,
         "flops_share": row.flops_share,
         "memory_mib": row.memory_mib,

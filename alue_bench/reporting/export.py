@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.evaluation.margins import Margins
+from alue_bench.reporting.across_table import across_as_markdown, across_frame
+from alue_bench.reporting.across_tasks import across_tasks
 from alue_bench.reporting.checklist import checklist
 from alue_bench.reporting.comparison import compare
 from alue_bench.reporting.comparison_table import as_markdown, records
@@ -30,7 +32,8 @@ def export(results: Results, folder: Path, *, table_format: str, margins: Margin
     - runs: one row per run, with a column for each param and metric (wide)
     - metrics: one row per run and metric (long, tidy)
     - comparison: one row per task, model, conditions and strategy, with the tests and verdicts
-    - comparison.md: the comparison as tables for reading
+    - across_tasks: one row per model and strategy, with the changes over all tasks; only with three tasks or more
+    - comparison.md: the comparison as tables for reading, with the results across tasks
     - results.json: the runs with their environments, nested
     - checklist.md: the reproducibility checklist
 
@@ -53,9 +56,12 @@ def export(results: Results, folder: Path, *, table_format: str, margins: Margin
     comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id), margins=margins)
     environments = _environments(results)
     experiment = results.connection.experiment
+    across = across_tasks(comparison.blocks, results.frame)
     tables = {"runs": runs, "metrics": long_metrics(results.frame), "comparison": pd.DataFrame(records(comparison))}
+    if across:
+        tables["across_tasks"] = across_frame(across)
     texts: dict[str, Callable[[], str]] = {
-        "comparison.md": lambda: as_markdown(comparison),
+        "comparison.md": lambda: f"{as_markdown(comparison)}\n{across_as_markdown(across)}".rstrip("\n") + "\n",
         "results.json": lambda: _json(runs, environments, results),
         "checklist.md": lambda: checklist(
             results.frame, [environment for environment, _ in environments], results.counts, experiment=experiment

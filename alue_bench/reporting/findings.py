@@ -22,6 +22,7 @@ from alue_bench.reporting.numbers import (
     signed_percent,
 )
 from alue_bench.reporting.subjects import Subject
+from alue_bench.reporting.time_cells import speed_up_cell, time_cell, time_remarks
 
 SAID = 3
 """The largest number of strategies that a sentence names. If there are more, the sentence names only the strategy that
@@ -243,7 +244,7 @@ def score_table(subjects: Sequence[Subject]) -> list[Item]:
         Column("loss up to", explained="one-sided 95 % bound of the loss, for each strategy on its own"),
         Column("training", explained="training time, including the frozen prefix"),
         Column("Δ time", explained="relative change against the baseline, seed by seed"),
-        Column("speed-up"),
+        Column("speed-up", explained="geometric mean over pairs of runs of this session, with its 95 % interval"),
         Column(over),
         Column(
             "verdict",
@@ -255,7 +256,8 @@ def score_table(subjects: Sequence[Subject]) -> list[Item]:
         RowGroup(subject.label, [_score_row(row, subject) for row in _shown(subject)], _remark(subject))
         for subject in subjects
     ]
-    return [Table("Scores and times", "task and model, strategy", columns, groups), *_notes(subjects)]
+    remarks = time_remarks([row.times for subject in subjects for row in _shown(subject)])
+    return [Table("Scores and times", "task and model, strategy", columns, groups), *remarks, *_notes(subjects)]
 
 
 def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
@@ -279,9 +281,9 @@ def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
             _estimated(row.score, lambda value: plain(value)),
             change,
             loss,
-            _estimated(row.train_s, seconds),
+            time_cell(_estimated(row.train_s, seconds), row.times),
             Cell(NONE if baseline or time is None else signed_percent(time.mean), detail=_half_percent(time)),
-            Cell(NONE if row.speed_up is None else f"{row.speed_up:.2f}×"),
+            speed_up_cell(row.times),
             Cell(str(len(row.seeds)) if not row.folds else several(row.folds, "fold")),
             verdict,
         ],

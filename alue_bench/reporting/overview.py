@@ -1,6 +1,7 @@
-"""Figures of scores and training times: a scatter plot for each task, and bar charts of means over tasks.
+"""Figures of scores and training times: a scatter plot for each task, and the bar charts of the paper's figure 2.
 
-The bar charts correspond to figure 2 of the paper by Betka et al.
+The bar charts show means of scores over tasks, as figure 2 of the paper by Betka et al. does. Such means add up
+different metrics. For a conclusion over tasks, see the module `across_section`.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def _as_cells(points: Sequence[Point]) -> pd.DataFrame:
     )
 
 
-def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
-    """Return bar charts of each strategy's mean score and mean training time over tasks, separately for each model.
+def figure_2(subjects: Sequence[Subject], prefix: str) -> list[Item]:
+    """Return the paper's figure 2 from our runs: bars of mean score and mean training time over tasks, for each model.
 
     A model is included if at least two of its tasks have runs of the baseline and of one other common strategy.
 
@@ -99,7 +100,8 @@ def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
             metrics = dict.fromkeys(subject.metric for subject in of_model if subject.task in with_baseline)
             items.append(
                 Paragraph(
-                    f"{model}: mean over {', '.join(with_baseline)}, each scored by {' or '.join(metrics)}"
+                    f"The paper's figure 2 from our runs of {model}: mean over {', '.join(with_baseline)}, each "
+                    f"scored by {' or '.join(metrics)}"
                     + (
                         ", its primary metric; a mean of different metrics only shows a tendency."
                         if len(metrics) > 1

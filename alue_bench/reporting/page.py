@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.contract.version import __version__
+from alue_bench.evaluation.across_tasks import FEWEST_TASKS
 from alue_bench.evaluation.margins import Margins
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.messages.suggestion import PROGRAM, command_line
-from alue_bench.reporting import findings, heat_maps, overview
+from alue_bench.reporting import across_section, findings, heat_maps, overview
 from alue_bench.reporting.comparison import Load, compare
 from alue_bench.reporting.conditions import conditions
 from alue_bench.reporting.content import Block, Item, Missing, Page, Section
@@ -225,16 +226,16 @@ def _trades(results: Results, blocks: Sequence[Comparable], request: PageRequest
     )
 
 
-def _averages(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+def _across(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
     return Section(
-        "averages",
-        "Averages across tasks",
+        "across",
+        "Across tasks",
         _each_block(
             blocks,
-            lambda block, prefix: overview.across_tasks(block.subjects, f"averages-{prefix}"),
-            Missing("No model has the same strategies on two tasks. To produce some, run:", MORE_SEEDS),
+            lambda block, prefix: across_section.section_items(block, f"across-{prefix}"),
+            Missing(f"No model has {FEWEST_TASKS} tasks on which full learnt something. To produce runs:", MORE_SEEDS),
         ),
-        intro="The paper's figure 2: means over the tasks on which all shown strategies were run.",
+        intro=across_section.INTRO,
     )
 
 
@@ -296,8 +297,19 @@ def _costs(results: Results, blocks: Sequence[Comparable], request: PageRequest)
 
 
 def _paper(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
-    tables = [Block(block.heading, papers_tables(block.subjects, request.metric)) for block in blocks]
-    return Section("paper", "The paper's tables 1 to 7", tables or [Block("", papers_tables([], request.metric))])
+    tables = [
+        Block(
+            block.heading,
+            [
+                *papers_tables(block.subjects, request.metric),
+                *overview.figure_2(block.subjects, f"averages-{number}"),
+            ],
+        )
+        for number, block in enumerate(blocks, start=1)
+    ]
+    return Section(
+        "paper", "The paper's tables 1 to 7 and figure 2", tables or [Block("", papers_tables([], request.metric))]
+    )
 
 
 def _conditions(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
@@ -313,5 +325,5 @@ def _conditions(results: Results, blocks: Sequence[Comparable], request: PageReq
 
 
 SECTIONS = (
-    _summary, _scores, _trades, _averages, _grid, _learning, _confusion, _costs, _paper, _conditions,
+    _summary, _scores, _trades, _across, _grid, _learning, _confusion, _costs, _paper, _conditions,
 )  # fmt: skip

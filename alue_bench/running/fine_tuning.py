@@ -15,6 +15,7 @@ from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.measure.energy import Energy
 from alue_bench.measure.flops import method_of
+from alue_bench.measure.host_load import HostLoad
 from alue_bench.measure.memory import PeakMemory
 from alue_bench.running.inputs import RunInputs, cache_description, tokenized_for
 from alue_bench.running.notes import NO_GRAPHS, flops_notes, model_notes, training_notes
@@ -58,6 +59,7 @@ class Trained:
     training needs, with their cost and depth alone."""
     memory: PeakMemory
     energy: Energy
+    load: HostLoad
     work: Work
     prepare_s: float
     """The seconds for computing the outputs of frozen prefixes of all depths in the plan, for this and other runs."""
@@ -120,7 +122,9 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     prefix = prefixes.behind(spec.freeze_plan.prefix_layers)
     prepare_s = prefixes.prepare(prefix, splits, tokenizer)
     frozen = frozen_weights(stack, spec.freeze_plan)
-    with PeakMemory(spec.device, inputs.models.kept_bytes) as memory, Energy(spec.device) as energy:
+    with (
+        PeakMemory(spec.device, inputs.models.kept_bytes) as memory, Energy(spec.device) as energy, HostLoad() as load
+    ):  # fmt: skip
         data = GrowingPrefix(prefix, spec.freeze_plan, splits, prefixes.behind, prefixes.states_of)
         schedule = FreezeSchedule(stack, spec.freeze_plan, inputs.strategy)
         weights = class_weights(spec.hyper.class_weights, labels, splits["train"].targets.numpy())
@@ -152,6 +156,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         prefixes=prefixed,
         memory=memory,
         energy=energy,
+        load=load,
         work=Work(
             parameters=most_parameters(stack, schedule.segments),
             flops=flops_done(stack, schedule.segments, lengths, spec.hyper, last_layer=forward.last_layer),

@@ -60,7 +60,7 @@ def trivial_metrics(
 
 
 def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused: bool) -> dict[str, float]:
-    """Return the seconds of each part of a run (runtime/*).
+    """Return the seconds of each part of a run, the load of the host and the CPU time of the training (runtime/*).
 
     Args:
         trained: The model with the costs of its training.
@@ -70,6 +70,9 @@ def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused:
     """
     training, prefixes = trained.training, trained.prefixes
     train_prefix = prefixes["train"].prefix
+    load = {"runtime/load_average": trained.load.average}
+    if training.resumed_at is None:  # else the training began in another process
+        load["runtime/cpu_s"] = trained.load.cpu_s
     return {
         "runtime/train_s": _train_s(trained),
         "runtime/loop_s": training.loop_s,
@@ -80,6 +83,7 @@ def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused:
         "runtime/test_s": test.seconds,
         "runtime/total_s": total_s,
         "runtime/train_reused": float(reused),
+        **_known(load),
     }
 
 

@@ -61,7 +61,7 @@ def _execute(spec: RunSpec, inputs: RunInputs, *, before: Trained | None, on_ste
         unmeasured.clear()
         attainable = _attainable(trained.device, unmeasured)
     notes = [*trained.notes, *transfer_notes(inputs)]
-    problems = [*trained.memory.problems, *trained.energy.problems]
+    problems = [*trained.memory.problems, *trained.energy.problems, *trained.load.problems]
 
     inputs.prefixes.on_problem = notes.append
     test = score_test_split(spec, inputs, trained)

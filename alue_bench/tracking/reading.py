@@ -27,10 +27,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.spec import digest_of
 from alue_bench.messages.display import first_line
 from alue_bench.messages.suggestion import command_line
-from alue_bench.tracking.claims import FINGERPRINT
+from alue_bench.tracking.claims import FINGERPRINT, INVOCATION
 from alue_bench.tracking.connection import Connection, public, where_options
+from alue_bench.tracking.liveness import MACHINE
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
 from alue_bench.tracking.recording import CURVES, FOLDS_DIGEST, LOW_FIDELITY, SUBMISSION_FILE, TASK_OPTIONS
 
@@ -86,6 +88,7 @@ COLUMNS: Mapping[str, str] = {
     "device": "string",
     "precision": "string",
     "cuda_graphs": "string",  # "yes" where training steps were recorded, else missing
+    "session": "string",  # a digest of the execution of a command and the machine that made the run
     "version": "string",  # of alue-bench
     "versions": "string",  # "alue-bench 0.1.0, torch 2.13.0, …"
     "git_commit": "string",
@@ -486,6 +489,7 @@ def _record(run: Any, experiment: str) -> dict[str, Any]:
         "end_time": info.end_time,
         "artifact_uri": info.artifact_uri,
         "versions": _versions(data.tags),
+        "session": _session(data.tags),
         "score": data.metrics.get("test/score"),
     }
     record |= {column: data.params.get(name) for name, column in PARAMS.items()}
@@ -504,6 +508,11 @@ def _versions(tags: Mapping[str, str]) -> str:
         return ", ".join(f"{name} {version}" for name, version in named.items()) or _own_version(tags)
     except (ValueError, AttributeError):
         return _own_version(tags)
+
+
+def _session(tags: Mapping[str, str]) -> str | None:
+    """Return a digest of the invocation and the machine of a run, without the machine's name; None if unknown."""
+    return digest_of([tags[INVOCATION], tags[MACHINE]]) if INVOCATION in tags and MACHINE in tags else None
 
 
 def _own_version(tags: Mapping[str, str]) -> str:

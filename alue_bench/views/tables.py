@@ -19,6 +19,7 @@ from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.planning.variation import Settings, labelled, reading_order, settings_of, varied_by_specs
 from alue_bench.reporting.numbers import NONE, percent, plain, several, signed, signed_percent
+from alue_bench.reporting.training_times import ACROSS_SESSIONS
 from alue_bench.views.console import PlainConsole, styled
 from alue_bench.views.wide_tables import Fitted
 
@@ -29,6 +30,10 @@ BASELINE = "full"
 FOLDS_NOTE = (
     "Folds share train rows: ± is that of the corrected resampled t-test (Nadeau & Bengio 2003); alue-bench compare "
     "gives verdicts."
+)
+SESSIONS_NOTE = (
+    f"{ACROSS_SESSIONS} compared with times that an earlier command measured, when the machine may not have been "
+    "equally fast; --rerun measures all again."
 )
 SAMPLE_NOTE = (
     "sample: embedded data written for demonstration; these scores say nothing about the real tasks. "
@@ -153,7 +158,7 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
         table.add_column(name)
     for column in ("score", "Δ full", "train s", "Δ time", "trained", "FLOPs"):
         table.add_column(column, justify="right", no_wrap=True)
-    previous = None
+    previous, sessions = None, False
     for (task, model, strategy, settings), group in groups.items():
         finished = _finished(group)
         if previous != (task, model):
@@ -167,7 +172,8 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
         reference = _finished(groups.get((task, model, "full", settings), [])) if strategy != "full" else []
         numbers = _measured(finished, reference) if finished else [NONE] * 6
         table.add_row(f"  {strategy}", *described, *numbers, style=None if finished else "red")
-    notes: list[RenderableType] = [Fitted(table)]
+        sessions = sessions or numbers[3].endswith(ACROSS_SESSIONS)
+    notes: list[RenderableType] = [Fitted(table), *([styled(SESSIONS_NOTE, "dim")] if sessions else [])]
     if any(outcome.spec.data.source == "sample" for outcome in outcomes):
         notes.append(styled(SAMPLE_NOTE, "yellow"))
     if folds:
@@ -329,10 +335,12 @@ def _test_share(outcomes: Sequence[Outcome]) -> float:
 def _time_change(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
     """Return, as text, the mean relative change of training time between the two runs of each pair.
 
-    It is computed as by `alue-bench compare`, and shown without a confidence interval.
+    It is computed as by `alue-bench compare`, and shown without a confidence interval. Pairs of runs that this command
+    executed are preferred; without such a pair, the text has the mark for times of different sessions.
     """
     from alue_bench.reporting.comparison import mean_change
 
-    metric = "runtime/train_s"
-    change = mean_change((ours.metrics.get(metric), base.metrics.get(metric)) for ours, base in pairs)
-    return signed_percent(change.mean) if change else ""
+    metric, pairs = "runtime/train_s", list(pairs)
+    same = [(ours, base) for ours, base in pairs if ours.status == base.status == "finished"]
+    change = mean_change((ours.metrics.get(metric), base.metrics.get(metric)) for ours, base in same or pairs)
+    return f"{signed_percent(change.mean)}{'' if same else f' {ACROSS_SESSIONS}'}" if change else ""

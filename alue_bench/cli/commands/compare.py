@@ -34,6 +34,10 @@ def compare(
     format_: Annotated[
         str, typer.Option("--format", help="Output format: table, markdown, csv, json or latex.")
     ] = "table",
+    across: Annotated[
+        bool,
+        typer.Option("--across", help="Only the results across tasks: mean change, performance profile, speed-up."),
+    ] = False,
     resamples: Annotated[
         int,
         typer.Option(
@@ -49,7 +53,7 @@ def compare(
     bound is not excluded. A verdict needs three seeds.
 
     Prints one table for each task, model and set of conditions: runs with different hardware, data or settings are
-    never compared in one table.
+    never compared in one table. With three tasks or more, tables of the results across tasks follow.
 
     `alue-bench compare`  (everything in the store)
 
@@ -58,7 +62,8 @@ def compare(
     `alue-bench compare --margin "1pt,pearson=5% of learnt"`
     """
     from alue_bench.evaluation.margins import parse_margins
-    from alue_bench.reporting import comparison_table
+    from alue_bench.reporting import across_table, comparison_table
+    from alue_bench.reporting.across_tasks import across_tasks
     from alue_bench.reporting.comparison import DEFAULT_MARGIN
     from alue_bench.reporting.comparison import compare as compare_runs
     from alue_bench.tracking.reading import read_predictions, say_counts
@@ -86,15 +91,27 @@ def compare(
         margins=margins,
         resamples=resamples,
     )
+    over_tasks = across_tasks(comparison.blocks, results.frame)
+    if across and not over_tasks:
+        raise UsageError(f"--across: {across_table.NO_RESULTS}")
     if format_ == "table":
+        from alue_bench.views.across_view import across_view
         from alue_bench.views.tables import comparison_view
 
-        shown().print(comparison_view(comparison, sort=sort))
+        if not across:
+            shown().print(comparison_view(comparison, sort=sort))
+        if over_tasks:
+            shown().print(across_view(over_tasks))
     elif format_ in ("markdown", "latex"):
         write = comparison_table.as_markdown if format_ == "markdown" else comparison_table.as_latex
-        print_exactly(write(comparison, sort=sort))
+        write_across = across_table.across_as_markdown if format_ == "markdown" else across_table.across_as_latex
+        parts = [] if across else [write(comparison, sort=sort)]
+        print_exactly("\n".join([*parts, *([write_across(over_tasks)] if over_tasks else [])]))
+    elif format_ == "csv":
+        print_exactly(across_table.across_as_csv(over_tasks) if across else comparison_table.as_csv(comparison))
+    elif across:
+        print_exactly(across_table.across_as_json(over_tasks) + "\n")
     else:
-        write_all = comparison_table.as_csv if format_ == "csv" else comparison_table.as_json
-        print_exactly(write_all(comparison).rstrip("\n") + "\n")
+        print_exactly(comparison_table.as_json(comparison, across_table.across_records(over_tasks)) + "\n")
     for sentence in say_counts(results.counts):
         remarks().print(sentence)

@@ -1,0 +1,43 @@
+"""The load of the host at the start of a training, and the CPU time that this process spends on the training.
+
+Both tell whether a time was measured on an idle machine. The load average is the number of threads that computed or
+waited for a processor, as a mean over the last minute. The CPU time divided by the elapsed time is the number of cores
+that the process had; next to a busy program it falls.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from types import TracebackType
+
+from alue_bench.measure.best_effort import best_effort
+
+
+class HostLoad:
+    """A context manager that records the load average before the `with` block and the CPU time within it.
+
+    Afterwards `average` holds the load average over one minute, and `cpu_s` the CPU seconds, user and system, of all
+    threads of this process. A value that the system does not tell is None, and `problems` says why.
+    """
+
+    def __init__(self) -> None:
+        """Prepare a measurement."""
+        self.average: float | None = None
+        self.cpu_s: float | None = None
+        self.problems: list[str] = []
+        self._started: float | None = None
+
+    def __enter__(self) -> HostLoad:
+        """Read the load average and start counting CPU time."""
+        if hasattr(os, "getloadavg"):  # not on Windows
+            self.average = best_effort("no runtime/load_average", lambda: os.getloadavg()[0], self.problems.append)
+        self._started = best_effort("no runtime/cpu_s", time.process_time, self.problems.append)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Compute `cpu_s`."""
+        if self._started is not None:
+            self.cpu_s = time.process_time() - self._started
