@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -247,6 +248,24 @@ class TestPrecision:
         assert after == before
         assert (device.compute, device.is_narrow) == (torch.float32, False)
         assert "tf32_matrix_products" not in environment("cpu")
+
+    @pytest.mark.parametrize(("machine", "device"), [(H200, "cuda"), (MI300, "cuda"), (NONE, "cpu")])
+    @pytest.mark.parametrize("before", [True, False])
+    def test_nvidia_gpus_compute_attention_without_cudnn_during_a_run(
+        self, machine: Machine, device: str, before: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Machine(**vars(machine)).stand_in(monkeypatch)
+        settings = torch.backends.cuda
+        users = settings.cudnn_sdp_enabled()
+        try:
+            settings.enable_cudnn_sdp(before)
+            for format in ("bf16", "tf32"):
+                with suppress(ZeroDivisionError), number_format(Device(device, format)):  # type: ignore[arg-type]
+                    assert settings.cudnn_sdp_enabled() is (before and machine is not H200)
+                    raise ZeroDivisionError
+                assert settings.cudnn_sdp_enabled() is before
+        finally:
+            settings.enable_cudnn_sdp(users)
 
     def test_tf32_makes_another_run(self, registry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         Machine(1).stand_in(monkeypatch)

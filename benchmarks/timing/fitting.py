@@ -98,9 +98,10 @@ def fit_by_engine(
         on_step: A function that is called after each step with the number of steps done and the total number.
     """
     from alue_bench.measure.flops import training_flops
+    from alue_bench.training.device.precision import number_format
     from alue_bench.training.forward import choose_forward
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, number_format(device):
         stack = start.fresh_stack(plan)
         forward = choose_forward(stack, device.compute)
         with_states = partial(with_prefix, start, stack, forward, plan, device)

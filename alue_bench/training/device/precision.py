@@ -93,10 +93,39 @@ def autocast(device: Device) -> AbstractContextManager[Any]:
 
 @contextmanager
 def number_format(device: Device) -> Iterator[None]:
+    """Set torch to compute in the device's number format, without cuDNN's attention, inside the block.
+
+    The settings are global to the process and are restored afterwards.
+    """
+    with _tf32_products(device), _no_cudnn_attention(device):
+        yield
+
+
+@contextmanager
+def _no_cudnn_attention(device: Device) -> Iterator[None]:
+    """Keep torch from choosing cuDNN's attention on an NVIDIA GPU inside the block.
+
+    torch prefers it on GPUs of compute capability 9.0 and 10.0 from version 2.11 on. cuDNN takes about half a second to
+    prepare each new shape of a batch, and some of its results are wrong (pytorch issues 193893 and 196678).
+    """
+    import torch
+
+    settings: Any = torch.backends.cuda
+    if not device.is_nvidia or not settings.cudnn_sdp_enabled():
+        yield
+        return
+    settings.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        settings.enable_cudnn_sdp(True)
+
+
+@contextmanager
+def _tf32_products(device: Device) -> Iterator[None]:
     """Let the GPU compute fp32 matrix products in TF32 inside the block if that is the device's number format.
 
-    Otherwise torch's own setting applies, which is fp32 unless the user has changed it. The setting is global to the
-    process and is restored afterwards.
+    Otherwise torch's own setting applies, which is fp32 unless the user has changed it.
     """
     if device.precision != "tf32" or computes_tf32():
         yield
