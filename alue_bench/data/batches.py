@@ -84,8 +84,9 @@ class Batch:
                 buffers of earlier batches, so that nothing is page-locked in most steps.
         """
         if not pinned or self.input_ids.device.type != "cpu":
-            moved = self.with_each(lambda tensor: tensor.to(device, non_blocking=True))
-            return replace(moved, device_indices=self.indices.to(device, non_blocking=True))
+            # Blocking: MPS would read the source of an asynchronous copy after its memory was freed.
+            moved = self.with_each(lambda tensor: tensor.to(device))
+            return replace(moved, device_indices=self.indices.to(device))
         tensors = (self.indices, self.input_ids, self.attention_mask, self.token_type_ids, self.targets)
         indices, input_ids, attention_mask, token_type_ids, targets = _moved_together(tensors, device)
         return replace(

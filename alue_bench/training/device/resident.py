@@ -167,7 +167,10 @@ class ResidentSplit:
         )
 
     def _placed(self, tensor: Tensor) -> Tensor:
-        """Copy a tensor to the device without waiting for the device."""
+        """Copy a tensor to the device, from pinned memory without waiting for the device.
+
+        Without pinned memory the copy must block: MPS would read the tensor after its memory was freed.
+        """
         if self._device.pins_memory:
             tensor = tensor.pin_memory()
-        return tensor.to(self._device.name, non_blocking=True)
+        return tensor.to(self._device.name, non_blocking=self._device.pins_memory)

@@ -123,7 +123,7 @@ class PrefixStates:
         width = 1 if self.first_only else batch.attention_mask.shape[1]
         if self.rows is not None:
             indices = batch.indices if batch.device_indices is None else batch.device_indices
-            return self.gather(indices.to(device, non_blocking=True), width)
+            return self.gather(indices.to(device), width)
         places, tokens = token_places(batch, self.starts, self.lengths, width)
         places = torch.where(tokens, places, 0)
         if device.type == "cpu":
