@@ -66,7 +66,7 @@ class TestMeasurements:
         self, run: CommandLine, runs: Runs, store: str, experiment: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(peak.SIZE, "cpu", 10**7)  # no memory holds 400 TB
-        peak.attainable_flops_per_s.cache_clear()
+        peak._measured.cache_clear()
         monkeypatch.setattr(psutil.Process, "memory_info", _raising(OSError("no /proc")))
         monkeypatch.setattr(os, "sched_getaffinity", _raising(OSError("not allowed")), raising=False)
         said = run("-s", "full", "--json")

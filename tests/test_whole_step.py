@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from simulated_cuda import Activity, Machine
+from simulated_cuda import H200, Activity, Machine
 from tiny_models import tiny_config
 
 from alue_bench import FreezePlan, Labels
@@ -25,7 +25,7 @@ from alue_bench.training.architecture.encoder_stack import view_as_stack
 from alue_bench.training.bert.dropout import StepDropout
 from alue_bench.training.bert.forward import LeanForward
 from alue_bench.training.config import TrainingConfig
-from alue_bench.training.device.cuda_graphs import padded_lengths
+from alue_bench.training.device.cuda_graphs import CudaRecorder, padded_lengths
 from alue_bench.training.device.finite import EVERY
 from alue_bench.training.device.precision import Device
 from alue_bench.training.device.resident import ResidentSplit
@@ -169,6 +169,19 @@ class TestGraphs:
         simulated_cuda.refuses_capture = refused
         train(Device("cuda", "fp32", "auto"))
         assert simulated_cuda.memory.allocated == 0
+        assert not simulated_cuda.pools, "the allocator still takes memory from the pool of a failed capture"
+
+    @pytest.mark.parametrize("simulated_cuda", [replace(H200, count=2)], indirect=True)
+    def test_are_captured_on_a_stream_of_the_current_device(self, simulated_cuda: Machine) -> None:
+        for number in (0, 1):
+            with torch.cuda.device(number):
+                total = torch.zeros((), device="cuda")
+
+                def work(total: torch.Tensor = total) -> None:
+                    total.add_(1)
+
+                CudaRecorder(lambda: []).record(work)()
+                assert float(total) == 1
 
 
 @pytest.mark.parametrize(("plan", "most"), [(FULL, 600), (CACHED, 400)], ids=["full", "bottom3top4"])

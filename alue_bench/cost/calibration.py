@@ -48,7 +48,8 @@ def shape_key(config: Any) -> tuple[object, ...]:
 
 
 _measured: dict[tuple[object, ...], float] = {}
-"""The speeds that were measured in this process, in FLOPs per second, by the shape of layers and the device."""
+"""The speeds that were measured in this process, in FLOPs per second, by the shape of layers, the device and the number
+of the device."""
 
 
 def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters, device: Device) -> float:
@@ -56,7 +57,7 @@ def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters,
 
     The speed is measured once per process for each shape of layers, device and number format.
     """
-    key = (*shape_key(config), device)
+    key = (*shape_key(config), device, device.number)
     if key not in _measured:
         with number_format(device):
             _measured[key] = measure_speed(config, lengths, hyper, device)
@@ -87,7 +88,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     batch_size = min(hyper.batch_size, MOST_EXAMPLES)
     wanted = (STEPS_ON_ACCELERATOR if device.accelerated else STEPS) * batch_size
     chosen = generator.choice(lengths, size=wanted, replace=len(lengths) < wanted)
-    with torch.random.fork_rng(devices=[0] if device.name == "cuda" else []):
+    with torch.random.fork_rng(devices=[device.number] if device.name == "cuda" else []):
         small = _in_small(config)
         stack = view_as_stack(random_model(small, BINARY, seed=0).to(device.name))
         forward = choose_forward(stack, device.compute)

@@ -21,26 +21,30 @@ MEMORY_SHARE = 0.25
 REPETITIONS = 5
 
 
-@lru_cache
 def attainable_flops_per_s(device: str, dtype: torch.dtype, *, tf32: bool = False) -> float:
     """Measure the FLOPs per second of a large product of square random matrices.
 
-    The best of a few measurements is taken, once per process. The manufacturer's figure is not used, because no real
-    product attains it. The result is lower on a machine that is busy with other work. Call this before a model takes
-    the memory of an accelerator.
+    The best of a few measurements is taken, once per process for each device. The manufacturer's figure is not used,
+    because no real product attains it. The result is lower on a machine that is busy with other work. Call this before
+    a model takes the memory of an accelerator.
 
     Args:
         device: The name of the device.
         dtype: The number format of the matrices.
         tf32: Whether the caller has set torch to compute fp32 products in TF32. The speeds of both are kept apart.
     """
-    place = Hardware(device)
-    size = _size(place, dtype)
+    return _measured(Hardware(device), Hardware(device).number, dtype, tf32)
+
+
+@lru_cache
+def _measured(device: Hardware, number: int, dtype: torch.dtype, tf32: bool) -> float:
+    """Measure the FLOPs per second of the device of this number, which is the current one."""
+    size = _size(device, dtype)
     try:
-        return 2 * size**3 / _seconds(place, dtype, size)
+        return 2 * size**3 / _seconds(device, dtype, size)
     finally:
-        if place.accelerated:
-            give_back(device)
+        if device.accelerated:
+            give_back(device.name)
 
 
 def _seconds(device: Hardware, dtype: torch.dtype, size: int) -> float:

@@ -21,7 +21,7 @@ class Stream:
     """A stream. Work on all streams is done at once, in the order of the calls."""
 
     def __init__(self, device: Any = None, priority: int = 0, **_: Any) -> None:
-        self.device = torch.device("cuda", current().index)
+        self.device = torch.device("cuda", _number_of(device))
         self.cuda_stream = id(self)
 
     def wait_stream(self, other: Any) -> None: ...
@@ -42,6 +42,11 @@ class Stream:
 
     def synchronize(self) -> None:
         current().wait("synchronize")
+
+
+def _number_of(device: Any) -> int:
+    index = device if device is None or isinstance(device, int) else torch.device(device).index
+    return current().index if index is None else index
 
 
 class DefaultStream(Stream):
@@ -133,6 +138,7 @@ class CUDAGraph:
         self._states = [(generator, generator.get_state()) for generator in self._generators]
         memory = machine.memories[self._index]
         self._before, self._peak_before, memory.peak = memory.allocated, memory.peak, memory.allocated
+        machine.pools.append(self._index)
         machine.capture = self
 
     def capture_end(self) -> None:
@@ -154,8 +160,9 @@ class CUDAGraph:
         self._kept.clear()
         refused = machine.refuses_capture
         if self.invalid or refused:
-            self.reset()
+            self.reset()  # the allocator stays in the capture, as in torch before pull request 180395
             raise RuntimeError(refused or "CUDA error: operation failed due to a previous error during capture")
+        machine.pools.remove(self._index)
         self._pool = memory.allocate(max(beyond, 0))
         machine.activity.captures += 1
 
@@ -229,6 +236,8 @@ class GraphContext:
 
     def __enter__(self) -> None:
         current().wait("synchronize before a capture")
+        if self._stream.stream.device.index != current().index:
+            raise RuntimeError("CUDA error: a graph is captured on a stream of another device than the current one")
         self._stream.__enter__()
         self.graph.capture_begin()
 

@@ -75,6 +75,8 @@ class Machine(TorchDispatchMode):
         """The graph that is being captured."""
         self.refuses_capture = ""
         """If not empty, the message of the error in which each capture ends."""
+        self.pools: list[int] = []
+        """The numbers of the devices whose allocator takes memory from the pool of a graph, once for each capture."""
         self.stream: Stream | None = None
         """The current stream; None for the default stream."""
         self._uploads: list[tuple[torch.Tensor, int]] = []

@@ -78,7 +78,7 @@ def _names(machine: Machine) -> Iterator[tuple[Any, dict[str, Any]]]:
     )
     yield torch.amp, {"autocast": Autocast}
     yield torch.nn.functional, {"dropout": dropout, "scaled_dot_product_attention": fused_attention}
-    yield torch._C, {"_group_tensors_by_device_and_dtype": group_tensors}
+    yield torch._C, {"_group_tensors_by_device_and_dtype": group_tensors, **_pools(machine)}
     yield torch.version, {"cuda": "12.8"}
     yield torch.backends.cuda, {"is_built": lambda: True}
     yield torch.cuda, {**_devices(machine), **_work(machine), **_random(machine), **_memory(machine)}
@@ -155,6 +155,17 @@ def _work(machine: Machine) -> dict[str, Any]:
         "CUDAGraph": CUDAGraph,
         "graph": GraphContext,
     }
+
+
+def _pools(machine: Machine) -> dict[str, Any]:
+    def end(device: int, pool: tuple[int, int]) -> None:
+        if device not in machine.pools:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        machine.pools.remove(device)
+
+    # The first name is that of newer versions of torch, the second that of older ones.
+    names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")
+    return {**{name: end for name in names if hasattr(torch._C, name)}, "_cuda_releasePool": lambda device, pool: None}
 
 
 def _random(machine: Machine) -> dict[str, Any]:

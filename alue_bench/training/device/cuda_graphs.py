@@ -206,7 +206,7 @@ class CudaRecorder:
 
         self._generators = generators
         self._pool: Any = torch.cuda.graph_pool_handle()
-        self._stream = _recording_stream()
+        self._stream = _recording_stream(torch.cuda.current_device())
 
     def run(self, work: Work) -> None:
         """Execute `work` on the stream that is used for captures."""
@@ -232,6 +232,7 @@ class CudaRecorder:
                 work()
         except RuntimeError:
             self._end_capture_of_generators()
+            self._leave_pool()
             raise
         finally:
             torch.cuda.set_stream(before)  # a failed capture leaves its own stream current
@@ -250,14 +251,36 @@ class CudaRecorder:
             with suppress(RuntimeError, AttributeError):  # the error of the capture is the one to report
                 generator.graphsafe_set_state(generator.clone_state())
 
+    def _leave_pool(self) -> None:
+        """End the allocator's use of the graphs' memory pool.
+
+        Some versions of torch (before pytorch pull request 180395) leave the allocator in the capture if the capture
+        fails: later allocations on the stream would then be taken from the pool, which would never be freed.
+        """
+        import torch
+
+        # The name differs between versions of torch.
+        end = getattr(torch._C, "_cuda_endAllocateToPool", None) or getattr(
+            torch._C, "_cuda_endAllocateCurrentStreamToPool", None
+        )
+        if end is None:
+            return
+        device = torch.cuda.current_device()
+        with suppress(RuntimeError, TypeError):  # torch has ended it already, and the pool must not be released twice
+            end(device, self._pool)
+            torch._C._cuda_releasePool(device, self._pool)
+
 
 @cache
-def _recording_stream() -> Any:
-    """Return the stream for captures, one for the whole process.
+def _recording_stream(device: int) -> Any:
+    """Return the stream for captures on a device, one for the whole process.
 
     It is not the default stream, because autograd nodes that belong to the default stream cannot be captured. There is
     only one, because the CUDA libraries keep a workspace for each stream.
+
+    Args:
+        device: The number of the device.
     """
     import torch
 
-    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -52,6 +52,11 @@ class Hardware:
         return int(self._runtime.device_count()) if self.accelerated else 1
 
     @property
+    def number(self) -> int:
+        """The number of the current device of this kind, among those that this process sees; 0 if there is only one."""
+        return int(self._runtime.current_device()) if self.name in ("cuda", "xpu") else 0
+
+    @property
     def experimental(self) -> bool:
         """True if alue-bench has never been run on this kind of device."""
         return self.name in EXPERIMENTAL
@@ -99,7 +104,7 @@ class Hardware:
         if self.experimental:
             return False
         if self.is_rocm:
-            return str(torch.cuda.get_device_properties(self._current).gcnArchName).startswith(AMD_WITH_BF16)
+            return str(torch.cuda.get_device_properties(self.number).gcnArchName).startswith(AMD_WITH_BF16)
         if self.accelerated:
             return bool(torch.cuda.get_device_capability() >= FIRST_BF16)
         capabilities = torch.cpu.get_capabilities()
@@ -153,7 +158,7 @@ class Hardware:
             return 0
         if self.name == "mps":  # an Apple GPU uses the machine's memory
             return int(self._runtime.recommended_max_memory())
-        return int(self._runtime.get_device_properties(self._current).total_memory)
+        return int(self._runtime.get_device_properties(self.number).total_memory)
 
     def free_bytes(self) -> int:
         """Return the accelerator's free memory in bytes, without what torch's allocator keeps for reuse; 0 on a CPU."""
@@ -219,8 +224,3 @@ class Hardware:
         import torch
 
         return getattr(torch, self.name)
-
-    @property
-    def _current(self) -> int:
-        """The number of the current device of this kind, among those that this process sees."""
-        return int(self._runtime.current_device())

@@ -95,9 +95,10 @@ def write_states(states: Tensor, rows: Tensor, into: Tensor, device: Device) -> 
         into[begin:end].copy_(chunk)
 
 
-@cache
 def bandwidths(device: Device) -> Bandwidths:
-    """Measure the rates of copies between host and accelerator, once per process, in a few milliseconds.
+    """Measure the rates of copies between host and accelerator, in a few milliseconds.
+
+    They are measured once per process for each accelerator.
 
     Args:
         device: The accelerator.
@@ -105,6 +106,12 @@ def bandwidths(device: Device) -> Bandwidths:
     Returns:
         The best rate of a few copies each, from and to pinned memory if the accelerator copies from it.
     """
+    return _bandwidths(device, device.number)
+
+
+@cache
+def _bandwidths(device: Device, number: int) -> Bandwidths:
+    """Measure the rates for the accelerator of this number, which is the current one."""
     import torch
 
     rows, width = SAMPLE_BYTES // SAMPLE_ROW, SAMPLE_ROW // 4
