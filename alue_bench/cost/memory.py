@@ -36,28 +36,31 @@ def training_bytes(model: EmptyModel, hyper: HyperParameters, longest: int, devi
 
         PROCESS_BYTES + 1.1 · (4 P  weights
                              + e P  copies of the weights in the number format of matrix products, if e < 4
-                             + 4 T  gradients
+                             + 4 T  gradients; 8 T if steps may be captured as CUDA graphs
                              + 8 T  AdamW's two averages
                              + 4 T  copy of the selected epoch's weights, unless the last epoch is selected
                              + activations of a batch in which all examples are as long as the longest one)
 
     The activations are those that the backward pass reads (`activation_bytes`) and those of one more layer, for the
-    temporary tensors of the backward pass; or those of a layer of an inference batch, if these are more. States of
-    frozen layers are kept on the accelerator only where there is room for them, and do not count.
+    temporary tensors of the backward pass; or those of a layer of an inference batch, if these are more. If steps may
+    be captured, both count: CUDA graphs keep their memory, gradients included, while eager steps and evaluations take
+    other memory. States of frozen layers are kept on the accelerator only where there is room for them, and do not
+    count.
 
     Args:
         model: The model without weights, with the parts that are frozen.
         hyper: The hyper-parameters: batch size and selection of the epoch.
         longest: The number of tokens of the longest train example.
-        device: The device and the number format.
+        device: The device, the number format and the use of CUDA graphs.
     """
     counts = count_parameters(model.stack, model.plan)
     narrow = device.compute.itemsize * counts.total if device.is_narrow else 0
-    state = (FP32 + 2 * FP32 + (FP32 if hyper.select == "best" else 0)) * counts.trainable
+    gradients = 2 * FP32 if device.records else FP32
+    state = (gradients + 2 * FP32 + (FP32 if hyper.select == "best" else 0)) * counts.trainable
     trained = activation_bytes(model, hyper.batch_size, longest, device)
     trained += _layer_bytes(model, hyper.batch_size, longest, device)
     scored = _layer_bytes(model, max(1, device.tokens_at_once // longest), longest, device)
-    tensors = FP32 * counts.total + narrow + state + max(trained, scored)
+    tensors = FP32 * counts.total + narrow + state + (trained + scored if device.records else max(trained, scored))
     return PROCESS_BYTES + int(FRAGMENTATION * tensors)
 
 
@@ -132,7 +135,7 @@ def largest_training(runs: Sequence[PlannedRun]) -> int:
     for run in runs:
         spec, inputs = run.spec, run.inputs
         rows = (spec.model, spec.model_digest, spec.data.train, spec.hyper.max_length)
-        key = (*rows, spec.strategy, spec.hyper.batch_size, spec.hyper.select, spec.precision)
+        key = (*rows, spec.strategy, spec.hyper.batch_size, spec.hyper.select, spec.precision, spec.cuda_graphs)
         if key in needs:
             continue
         if rows not in longest:
@@ -143,5 +146,6 @@ def largest_training(runs: Sequence[PlannedRun]) -> int:
             configs[spec.model_digest] = load_config(inputs.checkpoint)
         outline = Outline(spec.freeze_plan, spec.kept_layers, spec.adapter)
         model = models.of(configs[spec.model_digest], inputs.train_task.labels, inputs.strategy, outline)
-        needs[key] = training_bytes(model, spec.hyper, longest[rows], Device(spec.device, spec.precision))
+        device = Device(spec.device, spec.precision, spec.cuda_graphs)
+        needs[key] = training_bytes(model, spec.hyper, longest[rows], device)
     return max(needs.values())

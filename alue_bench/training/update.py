@@ -283,6 +283,8 @@ class Updater:
             self.graph_use = GraphUse(True, "--cuda-graphs on")
         elif typical is not None:
             self._choose(typical)
+        if self._graphs is not None:  # replayed steps do not use the cached memory of the eager ones
+            give_back(self._device.name)
 
     def _captured(self, draws: Sequence[Draw], recorder: GraphRecorder) -> StepGraphs:
         import torch
