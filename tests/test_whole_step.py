@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,49 +73,61 @@ class Outcome:
     weights: dict[str, torch.Tensor]
     steps: list[Activity]
     """The costs of each step but the first, from one call of `on_step` to the next."""
+    cached: int
+    """The bytes that the allocator of the device keeps for reuse after the first step."""
+
+
+def session_of(
+    folder: Path,
+    device: Device,
+    plan: tuple[frozenset[int], bool] = FULL,
+    *,
+    split: TokenizedSplit = SPLIT,
+    layers: int = 1,
+    dropout: float = 0.0,
+    hyper: HyperParameters = HYPER,
+) -> TrainingSession:
+    """Return a training of a tiny BERT before its first step."""
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(3)
+    config = tiny_config("bert", layers=layers, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    stack = view_as_stack(AutoModelForSequenceClassification.from_config(config).to(device.name))
+    freeze = FreezePlan(stack.shape, plan[0], embeddings=plan[1])
+    apply_plan(stack, freeze)
+    forward = choose_forward(stack, device.compute)
+    store = PrefixStore(folder / device.name, 1 << 20, pytest.fail)
+    prefix = FrozenPrefix(stack, forward, freeze.prefix_layers, store=store, device=device)
+    return TrainingSession(
+        stack,
+        forward,
+        FreezeSchedule(stack, freeze),
+        FixedData(prefix.examples(split, Padding(0), {}), Examples(SPLIT)),
+        TrainingConfig(LABELS, hyper, data_seed=1, device=device, padding=Padding(0)),
+        score=lambda logits: {"score": 0.0},
+    )
 
 
 @pytest.fixture
-def train(tmp_path: Any) -> Callable[..., Outcome]:
+def train(tmp_path: Path) -> Callable[..., Outcome]:
     """A function that trains a tiny BERT."""
 
     def trained(
-        device: Device,
-        plan: tuple[frozenset[int], bool] = FULL,
-        machine: Machine | None = None,
-        *,
-        split: TokenizedSplit = SPLIT,
-        layers: int = 1,
-        dropout: float = 0.0,
-        hyper: HyperParameters = HYPER,
+        device: Device, plan: tuple[frozenset[int], bool] = FULL, machine: Machine | None = None, **options: Any
     ) -> Outcome:
-        from transformers import AutoModelForSequenceClassification
-
-        torch.manual_seed(3)
-        config = tiny_config("bert", layers=layers, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
-        stack = view_as_stack(AutoModelForSequenceClassification.from_config(config).to(device.name))
-        freeze = FreezePlan(stack.shape, plan[0], embeddings=plan[1])
-        apply_plan(stack, freeze)
-        forward = choose_forward(stack, device.compute)
-        store = PrefixStore(tmp_path / device.name, 1 << 20, pytest.fail)
-        prefix = FrozenPrefix(stack, forward, freeze.prefix_layers, store=store, device=device)
-        session = TrainingSession(
-            stack,
-            forward,
-            FreezeSchedule(stack, freeze),
-            FixedData(prefix.examples(split, Padding(0), {}), Examples(SPLIT)),
-            TrainingConfig(LABELS, hyper, data_seed=1, device=device, padding=Padding(0)),
-            score=lambda logits: {"score": 0.0},
-        )
+        session = session_of(tmp_path, device, plan, **options)
         seen: list[Activity] = []
+        cached: list[int] = []
 
         def on_step(done: int, total: int) -> None:
             if machine is not None:
                 seen.append(machine.activity.copy())
+                cached.append(machine.memory.reserved - machine.memory.allocated)
 
         result = fine_tune(session, on_step=on_step)
-        weights = {name: p.detach().cpu().clone() for name, p in stack.model.named_parameters()}
-        return Outcome(result, weights, [after - before for before, after in itertools.pairwise(seen)])
+        weights = {name: p.detach().cpu().clone() for name, p in session.stack.model.named_parameters()}
+        steps = [after - before for before, after in itertools.pairwise(seen)]
+        return Outcome(result, weights, steps, cached[0] if cached else 0)
 
     return trained
 
@@ -134,6 +147,43 @@ class TestGraphs:
         assert 1 < replayed.result.recorded_shapes <= MOST_LENGTHS
         assert sum(step.replays for step in replayed.steps) in (7, 8)  # all but one smaller batch an epoch
         assert gap(replayed, eager) < 1e-6
+
+    def test_are_of_the_kernels_of_eager_steps_in_batches_without_padding_too(
+        self, train: Any, simulated_cuda: Machine
+    ) -> None:
+        """Attention with a mask is another kernel than without one, and draws other random numbers for dropout."""
+        eager, hyper = Device("cuda", "fp32", "off"), replace(HYPER, epochs=1)
+        launched = []
+        for lengths in ([8] * 16, [8, 7] * 8):
+            trained = train(eager, machine=simulated_cuda, split=split_of(lengths), hyper=hyper, dropout=0.1)
+            launched.append([step.kernels for step in trained.steps])
+            assert trained.result.tokens == sum(lengths)
+        assert launched[0] == launched[1]
+
+    def test_give_back_what_eager_steps_took(self, train: Any, simulated_cuda: Machine) -> None:
+        split = split_of([8] * 16)
+        cached = {}
+        for graphs in ("off", "on", "auto"):
+            torch.cuda.empty_cache()
+            trained = train(Device("cuda", "fp32", graphs), machine=simulated_cuda, split=split)  # type: ignore[arg-type]
+            cached[graphs] = trained.cached
+            assert graphs != "auto" or trained.result.graph_use.used  # a replayed step of the simulation is faster
+        assert max(cached["on"], cached["auto"]) < cached["off"] / 10
+
+    def test_are_not_captured_of_a_split_that_takes_too_much_memory(
+        self, tmp_path: Path, simulated_cuda: Machine
+    ) -> None:
+        split = split_of([30] * 2000)  # 1 MB
+        session_of(tmp_path, Device("cuda", "fp32", "auto")).warm_up()
+        peak = simulated_cuda.memory.peak
+        for limit, used in ((1 << 30, True), (4 * peak, False)):
+            simulated_cuda.memory.limit = limit
+            session = session_of(tmp_path, Device("cuda", "fp32", "on"), split=split)
+            session.warm_up()
+            use = session.result.graph_use
+            assert use is not None
+            reason = "--cuda-graphs on" if used else "the train split takes too much of the device's memory"
+            assert (use.used, use.reason) == (used, reason)
 
     def test_that_follow_a_schedule_with_rates_by_layer(self, train: Any, simulated_cuda: Machine) -> None:
         hyper = replace(HYPER, llrd=0.9, warmup=0.3, clip=0.05, clip_by="component", weight_decay=0.1)

@@ -160,6 +160,7 @@ class TrainingSession:
         import numpy as np
 
         keep_freed()
+        given = recorder is not None
         if recorder is None and config.device.records and forward.recordable:
             recorder = partial(CudaRecorder, forward.generators)
         examples = data.examples("train")
@@ -175,8 +176,8 @@ class TrainingSession:
         self._clock = _Clock(config.device, self.result)
         self._order_rng = np.random.default_rng(config.data_seed)
         self._resident = None
-        if recorder is not None or ResidentSplit.fits(self._split, config.device):
-            self._resident = ResidentSplit(self._split, config.padding, config.device)
+        if given or ResidentSplit.fits(self._split, config.device):
+            self._resident = ResidentSplit(self._split, config.padding, config.device, masked=forward.recordable)
         self._widths: tuple[int, ...] = ()
         self._typical: Draw | None = None
         self._shapes = self._batch_shapes() if self._resident is not None and forward.recordable else []

@@ -52,7 +52,8 @@ class Draw:
 
     def to(self, device: Any, *, pinned: bool = False) -> Batch:
         """Gather the batch on the device on which the split is; both arguments have no effect."""
-        return replace(self.split.batch(self.device_indices, self.width, self.tokens), indices=self.indices)
+        tokens = 0 if self.split.masked else self.tokens
+        return replace(self.split.batch(self.device_indices, self.width, tokens), indices=self.indices)
 
     def rows(self, chosen: slice) -> Draw:
         """Return the chosen examples, with padding beyond the longest of these examples removed."""
@@ -62,16 +63,20 @@ class Draw:
 class ResidentSplit:
     """The token ids, token types, lengths and targets of a split, in the device's memory."""
 
-    def __init__(self, split: TokenizedSplit, padding: Padding, device: Device) -> None:
+    def __init__(self, split: TokenizedSplit, padding: Padding, device: Device, *, masked: bool = False) -> None:
         """Copy a split to the device.
 
         Args:
             split: The split.
             padding: The padding token, its type and the padded side.
             device: The device.
+            masked: Whether each batch counts as padded, as it does in a captured step, even if its examples are equally
+                long. Attention kernels with a mask draw their dropout differently from those without one, so that the
+                random numbers would otherwise depend on whether a step is replayed.
         """
         import torch
 
+        self.masked = masked
         self._padding = padding
         self._device = device
         self._host_lengths = split.lengths
