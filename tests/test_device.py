@@ -57,14 +57,17 @@ class Machine:
     mps: bool = False
     xpu: bool = False
     current: int = 0
+    last_gib: int | None = None
+    """The memory of the GPU of the highest number, if it differs."""
 
     def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> Machine:
         def set_device(number: int) -> None:
             self.current = number
 
-        properties = SimpleNamespace(
-            name=self.name, total_memory=self.gib * GIB, gcnArchName=self.arch, uuid="5ab3-0001"
-        )
+        def properties(number: int) -> SimpleNamespace:
+            gib = self.last_gib if self.last_gib and number == self.cuda - 1 else self.gib
+            return SimpleNamespace(name=self.name, total_memory=gib * GIB, gcnArchName=self.arch, uuid="5ab3-0001")
+
         for name, value in {
             "is_available": lambda: self.cuda > 0,
             "device_count": lambda: self.cuda,
@@ -72,7 +75,7 @@ class Machine:
             "set_device": set_device,
             "get_device_name": lambda: self.name,
             "get_device_capability": lambda: self.capability,
-            "get_device_properties": lambda number: properties,
+            "get_device_properties": properties,
             "mem_get_info": lambda: (int(self.free_gib * GIB), self.gib * GIB),
             "max_memory_allocated": lambda: 3 * GIB,
             "reset_peak_memory_stats": lambda: None,
@@ -179,6 +182,26 @@ class TestDevice:
             assert run.spec.device == "cuda"
             fingerprints.add(run.spec.fingerprint)
         assert (len(fingerprints), machine.current) == (1, 1)
+
+    def test_of_intel_may_not_tell_its_free_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An integrated GPU does not; torch's own count of reserved memory is the next best."""
+
+        def refuse() -> None:
+            raise RuntimeError("The device doesn't support querying the available free memory")
+
+        properties = SimpleNamespace(total_memory=16 * GIB)
+        for name, value in {
+            "current_device": lambda: 0,
+            "device_count": lambda: 1,
+            "get_device_properties": lambda number: properties,
+            "mem_get_info": refuse,
+            "memory_reserved": lambda: 3 * GIB,
+        }.items():
+            monkeypatch.setattr(f"torch.xpu.{name}", value, raising=False)
+        monkeypatch.setattr("torch.cuda.mem_get_info", refuse)
+        assert (Hardware("xpu").free_bytes(), Hardware("xpu").smallest_bytes()) == (13 * GIB, 16 * GIB)
+        with pytest.raises(RuntimeError, match="querying"):
+            Hardware("cuda").free_bytes()
 
     @pytest.mark.parametrize(
         ("value", "valid"), [("cuda:0", True), ("cuda:12", True), ("cuda:", False), ("cuda:x", False), ("gpu:1", False)]
@@ -549,9 +572,17 @@ class TestMemoryEstimate:
         from transformers import BertConfig
 
         stack = view_as_stack(empty_model(BertConfig()))
-        model = EmptyModel(stack, FreezePlan(stack.shape), 0, True)
-        need = training_bytes(model, HyperParameters(batch_size=32), 128, Device("cuda", "bf16"))
-        assert 4 * GIB < need < 8 * GIB
+        model, hyper = EmptyModel(stack, FreezePlan(stack.shape), 0, True), HyperParameters(batch_size=32)
+        eager, off, on, auto, cpu = (
+            training_bytes(model, hyper, 128, device)
+            for device in (Device("cuda", "bf16"), *(Device("cuda", "bf16", g) for g in ("off", "on", "auto")),
+                           Device("cpu", "bf16", "auto"))
+        )  # fmt: skip
+        assert 4 * GIB < eager == off < 8 * GIB
+        total = sum(parameter.numel() for parameter in stack.model.parameters())
+        assert on == auto > eager + 1.1 * 4 * total, "graphs have gradients and activations of their own"
+        assert on < 2 * eager
+        assert cpu <= off, "a CPU records no graphs"
 
     @pytest.mark.parametrize(
         ("jobs", "gpus", "need", "room", "on_one", "at_once", "waits"),
@@ -571,7 +602,7 @@ class TestMemoryEstimate:
         assert f"{need}.0 GiB of {room}.0 GiB" in placement.describe()
 
     def test_only_where_the_gpus_are_fewer(self, registry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        Machine(2, gib=16, free_gib=4).stand_in(monkeypatch)
+        Machine(2, gib=80, free_gib=4, last_gib=16).stand_in(monkeypatch)
         request = PlanRequest(
             tasks=("anger",), models=("mini",), strategies=("full", "head-only"), sample=True, precision="fp32",
             device="cuda",

@@ -160,13 +160,25 @@ class Hardware:
             return int(self._runtime.recommended_max_memory())
         return int(self._runtime.get_device_properties(self.number).total_memory)
 
+    def smallest_bytes(self) -> int:
+        """Return the memory of the smallest accelerator of this kind that this process sees, in bytes; 0 on a CPU."""
+        if self.name not in ("cuda", "xpu"):
+            return self.total_bytes()
+        return min(int(self._runtime.get_device_properties(number).total_memory) for number in range(self.count))
+
     def free_bytes(self) -> int:
         """Return the accelerator's free memory in bytes, without what torch's allocator keeps for reuse; 0 on a CPU."""
         if not self.accelerated:
             return 0
         if self.name == "mps":
             return max(0, self.total_bytes() - int(self._runtime.driver_allocated_memory()))
-        return int(self._runtime.mem_get_info()[0])
+        try:
+            return int(self._runtime.mem_get_info()[0])
+        except RuntimeError:
+            if self.name != "xpu":
+                raise
+        # Integrated Intel GPUs do not tell their free memory.
+        return max(0, self.total_bytes() - int(self._runtime.memory_reserved()))
 
     def peak_bytes(self) -> int | None:
         """Return the peak of the memory that torch allocated on the device since `forget_peak`; None if not counted."""
