@@ -194,12 +194,13 @@ class TestNumbers:
     def test_copies_are_not_kernels(self) -> None:
         """The events are stand-ins for those that the profiler records on a GPU."""
 
-        def event(name: str, device: str) -> Any:
+        def event(name: str, device: str, **fields: Any) -> Any:
             time_range = Namespace(elapsed_us=lambda: 10.0)
-            return SimpleNamespace(name=name, device_type=Namespace(name=device), time_range=time_range)
+            return SimpleNamespace(name=name, device_type=Namespace(name=device), time_range=time_range, **fields)
 
         events = [event("gemm", "CUDA"), event("gemm", "CUDA"), event("Memcpy HtoD", "CUDA"), event("aten::mm", "CPU")]
         events += [event("cudaLaunchKernel", "CPU"), event("cudaGraphLaunch", "CPU")]
+        events += [event("Optimizer.step#AdamW.step", "CUDA", is_user_annotation=True)]
         result = counts("arm", events, 2, accelerated=True)
         assert (result.kernels, result.copies, result.launches, result.busy_s) == (1.0, 0.5, 1.0, 1e-5)
 
