@@ -257,6 +257,10 @@ def test_a_container_has_the_memory_that_its_limit_leaves(tmp_path: Path) -> Non
         (tmp_path / "memory.current").write_text("1000\n")
         found = available_host_bytes(tmp_path)
         assert found > 3000 if expected is None else found == expected
+    (tmp_path / "memory.max").write_text("3000\n")
+    for statistics, more in (("anon 100\ninactive_file 600\nactive_file 50\n", 600), ("anon 100\n", 0), ("?", 0)):
+        (tmp_path / "memory.stat").write_text(statistics)
+        assert available_host_bytes(tmp_path) == 2000 + more, "page cache that can be freed is available"
 
 
 class TestTheStore:

@@ -172,8 +172,20 @@ def available_host_bytes(limits: Path = Path("/sys/fs/cgroup")) -> int:
     available = int(psutil.virtual_memory().available)
     with suppress(OSError, ValueError):  # no such files, or the limit "max"
         limit, used = (int((limits / name).read_text()) for name in ("memory.max", "memory.current"))
-        return max(0, min(available, limit - used))
+        return max(0, min(available, limit - used + _inactive_file_bytes(limits / "memory.stat")))
     return available
+
+
+def _inactive_file_bytes(statistics: Path) -> int:
+    """Return the page cache that a container is charged for but that the kernel frees on demand; 0 if unknown.
+
+    Args:
+        statistics: The kernel's file `memory.stat` of the container's control group.
+    """
+    with suppress(OSError, ValueError):
+        values = dict(line.split() for line in statistics.read_text().splitlines())
+        return int(values.get("inactive_file", 0))
+    return 0
 
 
 def _best(work: Callable[[], object], device: Device) -> float:
