@@ -129,7 +129,8 @@ MISTAKES = {
         (*RUN, "--precision", "fp8"), ("--precision is 'fp8'; it must be auto, fp32, tf32, bf16 or fp16",)
     ),
     "fp16 on the CPU": Mistake(
-        (*RUN, "--device", "cpu", "--precision", "fp16"), ("--precision fp16 needs a CUDA device", "use bf16 or fp32")
+        (*RUN, "--device", "cpu", "--precision", "fp16"),
+        ("--precision fp16 needs a CUDA device or an Intel GPU", "use bf16 or fp32"),
     ),
     # Study files
     "no study file": Mistake((*RUN, "-c", "no.toml"), ("--config: no.toml cannot be read",)),

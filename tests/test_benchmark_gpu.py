@@ -1,4 +1,4 @@
-"""The benchmark for a borrowed GPU: it runs with tiny sizes on the CPU, and whatever ends it, no result is lost."""
+"""The benchmark for a GPU: it runs with tiny sizes on the CPU, and whatever ends it, no result is lost."""
 
 from __future__ import annotations
 

@@ -240,11 +240,11 @@ class TestPrecision:
     @pytest.mark.parametrize(
         ("machine", "device", "wanted", "said"),
         [
-            (NONE, "cpu", "fp16", "needs a CUDA device; on the CPU use bf16 or fp32"),
-            (APPLE, "mps", "fp16", "needs a CUDA device; on mps use bf16 or fp32"),
+            (NONE, "cpu", "fp16", "needs a CUDA device or an Intel GPU; on the CPU use bf16 or fp32"),
+            (APPLE, "mps", "fp16", "needs a CUDA device or an Intel GPU; on mps use bf16 or fp32"),
             (NONE, "cpu", "tf32", "needs an NVIDIA GPU of compute capability 8.0 or higher; on the CPU use bf16 or"),
             (T4, "cuda", "tf32", "Tesla T4 has none; use fp16 or fp32"),
-            (MI300, "cuda", "tf32", "AMD Instinct MI300X has none; use fp16 or fp32"),
+            (MI300, "cuda", "tf32", "AMD Instinct MI300X has none; use bf16 or fp32"),
             (H200, "cuda", "fp8", "is not one of auto, fp32, tf32, bf16, fp16"),
         ],
     )

@@ -73,5 +73,8 @@ def submission_predictions(
 
 
 def prefix_s(examples: Examples) -> float:
-    """Return the seconds for computing a split's frozen prefix, storing its outputs and moving them to the device."""
+    """Return the seconds for computing a split's frozen prefix; on a CPU, with the time for storing its outputs.
+
+    On an accelerator, the time for storing outputs, or for copying stored ones to the device, does not count.
+    """
     return examples.prefix.seconds if examples.prefix else 0.0

@@ -1,9 +1,9 @@
 """Stand-ins for small packages that alue-bench imports and a bare GPU machine may lack.
 
-A borrowed GPU machine often has torch, transformers and scikit-learn, and no access to a package index. The timed code
-needs little of the packages below: pluggy's markers, xxhash's digests, and pydantic's reading and writing of one
-dataclass. A missing package is replaced by a module that does this much. Whatever else the package offers is missing,
-so that an unexpected use raises AttributeError. An installed package is never replaced.
+A GPU machine often has torch, transformers and scikit-learn, and no access to a package index. The timed code needs
+little of the packages below: pluggy's markers, xxhash's digests, and pydantic's reading and writing of one dataclass. A
+missing package is replaced by a module that does this much. Whatever else the package offers is missing, so that an
+unexpected use raises AttributeError. An installed package is never replaced.
 """
 
 from __future__ import annotations

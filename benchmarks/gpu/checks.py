@@ -145,7 +145,7 @@ def _ignore(done: int, total: int = 0) -> None:
 
 
 def _with_graphs(arm: Arm, device: str, tolerance: float) -> tuple[bool, str]:
-    """Compare trainings without dropout with and without CUDA graphs, for which batches are padded differently."""
+    """Compare trainings without dropout with and without CUDA graphs; batches are the same."""
     off, on = (_trained(replace(arm, graphs=graphs), device) for graphs in ("off", "on"))
     return _equal(on, off, tolerance)
 

@@ -157,8 +157,8 @@ class BatchShape:
     tokens: int
     """The number of tokens per example, with padding."""
     padding: Tensor | None
-    """The values added to attention scores: 0 for tokens, the lowest finite number for padding; fp32 `[b, 1, 1, s]`.
-    None if nothing is padded."""
+    """The values added to attention scores: 0 for tokens, the lowest finite number of fp32 for padding, which
+    becomes minus infinity in bf16 and fp16; fp32 `[b, 1, 1, s]`. None if nothing is padded."""
 
     def bias(self, heads: int) -> Tensor | None:
         """Return `padding` repeated for each head, fp32 `[b h, 1, s]`; None if nothing is padded."""

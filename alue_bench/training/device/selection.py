@@ -84,9 +84,10 @@ def resolve_precision(wanted: str, device: str) -> Precision:
     if wanted not in ("fp32", "tf32", "bf16", "fp16"):
         raise UsageError(f"--precision {wanted!r} is not one of auto, fp32, tf32, bf16, fp16")
     if wanted == "fp16" and not hardware.scales_losses:
-        raise UsageError(f"--precision fp16 needs a CUDA device; on {where} use bf16 or fp32")
+        raise UsageError(f"--precision fp16 needs a CUDA device or an Intel GPU; on {where} use bf16 or fp32")
     if wanted == "tf32" and not hardware.has_tf32:
-        here = f"{hardware.make} has none; use fp16 or fp32" if device == "cuda" else f"on {where} use bf16 or fp32"
+        narrow = "bf16" if hardware.is_rocm else "fp16"
+        here = f"{hardware.make} has none; use {narrow} or fp32" if device == "cuda" else f"on {where} use bf16 or fp32"
         raise UsageError(f"--precision tf32 needs an NVIDIA GPU of compute capability 8.0 or higher; {here}")
     return wanted  # type: ignore[return-value]
 
