@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from simulated_cuda import H200 as BIG
 from simulated_cuda import Machine
 from tiny_models import tiny_config
 
@@ -26,6 +27,7 @@ from alue_bench.training.architecture.encoder_stack import view_as_stack
 from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.inference import predict_logits
+from alue_bench.training.prefix import transfer
 from alue_bench.training.prefix.frozen_prefix import FrozenPrefix
 from alue_bench.training.prefix.placement import Rates, Sizes, place_states, worth_storing
 from alue_bench.training.prefix.states import PrefixStates, ResidentRows, rows_of
@@ -247,6 +249,19 @@ def contents(store: PrefixStore) -> dict[tuple[str, str], torch.Tensor]:
         (entry.description["split"], entry.description["depth"]): store.open(entry.key) for entry in store.entries()
     }
     return {place: entry.states.clone() for place, entry in stored.items() if entry is not None}
+
+
+@pytest.mark.parametrize("simulated_cuda", [replace(BIG, count=2)], indirect=True)
+def test_rates_are_measured_once_on_each_gpu(simulated_cuda: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(peak.SIZE, "cuda", 64)
+    transfer._bandwidths.cache_clear()
+    measured = []
+    for number in (0, 1, 0, 1):
+        with torch.cuda.device(number), simulated_cuda.watch() as seen:
+            bandwidths(GPU)
+            peak.attainable_flops_per_s("cuda", torch.float32)
+        measured.append((seen.copies > 0, seen.kernels["mm"] > 0))
+    assert measured == [(True, True), (True, True), (False, False), (False, False)]
 
 
 def test_a_container_has_the_memory_that_its_limit_leaves(tmp_path: Path) -> None:
