@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -370,7 +371,8 @@ def test_every_kind_of_target_trains_and_is_scored(plan_runs: Callable[..., Plan
     assert len(result.predictions.gold) == len(result.predictions.predicted) == 30
     assert result.metrics["data/train_steps"] == 2 * 3
     assert result.metrics["data/train_rows"] == 40
-    assert 0 < result.metrics["runtime/cpu_s"] < 60 * 64
+    assert result.metrics["runtime/cpu_s"] > 0
+    assert 0 < result.metrics["runtime/cpu_cores"] < 1.1 * (os.cpu_count() or 1)
     assert result.metrics["runtime/load_average"] >= 0
 
 

@@ -18,26 +18,31 @@ class HostLoad:
     """A context manager that records the load average before the `with` block and the CPU time within it.
 
     Afterwards `average` holds the load average over one minute, and `cpu_s` the CPU seconds, user and system, of all
-    threads of this process. A value that the system does not tell is None, and `problems` says why.
+    threads of this process; `cores` is this divided by the elapsed seconds. A value that the system does not tell is
+    None, and `problems` says why.
     """
 
     def __init__(self) -> None:
         """Prepare a measurement."""
         self.average: float | None = None
         self.cpu_s: float | None = None
+        self.cores: float | None = None
         self.problems: list[str] = []
         self._started: float | None = None
+        self._began = 0.0
 
     def __enter__(self) -> HostLoad:
         """Read the load average and start counting CPU time."""
         if hasattr(os, "getloadavg"):  # not on Windows
             self.average = best_effort("no runtime/load_average", lambda: os.getloadavg()[0], self.problems.append)
+        self._began = time.perf_counter()
         self._started = best_effort("no runtime/cpu_s", time.process_time, self.problems.append)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Compute `cpu_s`."""
+        """Compute `cpu_s` and `cores`."""
         if self._started is not None:
             self.cpu_s = time.process_time() - self._started
+            self.cores = self.cpu_s / (time.perf_counter() - self._began)

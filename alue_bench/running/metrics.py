@@ -72,7 +72,7 @@ def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused:
     train_prefix = prefixes["train"].prefix
     load = {"runtime/load_average": trained.load.average}
     if training.resumed_at is None:  # else the training began in another process
-        load["runtime/cpu_s"] = trained.load.cpu_s
+        load |= {"runtime/cpu_s": trained.load.cpu_s, "runtime/cpu_cores": trained.load.cores}
     return {
         "runtime/train_s": _train_s(trained),
         "runtime/loop_s": training.loop_s,
