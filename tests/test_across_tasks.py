@@ -63,8 +63,6 @@ class TestTheIntervalOverTasks:
         values = rng.normal(0, 2, (40, 1)) + rng.normal(0, 3, (40, 3))
         drawn = resampled_tasks(values.tolist(), resamples=20_000).mean(axis=1)
         assert drawn.var() == pytest.approx(values.mean(axis=1).var(ddof=1) / 40, rel=0.05)
-        fixed = resampled_tasks(values.tolist(), resamples=20_000, tasks_too=False).mean(axis=1)
-        assert fixed.var() == pytest.approx(values.var(axis=1, ddof=1).mean() / 3 / 40, rel=0.05)
 
     @pytest.mark.parametrize(("between", "lowest"), [(0.0, 0.95), (1.0, 0.95), (3.0, 0.95)])
     def test_covers_the_truth_about_as_often_as_it_says(self, between: float, lowest: float) -> None:

@@ -87,16 +87,13 @@ def interquartile_mean(values: Array) -> Array:
     return np.asarray(np.sort(values, axis=-1) @ (2 * np.diff(edges)))
 
 
-def resampled_tasks(
-    values: Sequence[Sequence[float]], *, resamples: int = RESAMPLES, seed: int = 0, tasks_too: bool = True
-) -> Array:
+def resampled_tasks(values: Sequence[Sequence[float]], *, resamples: int = RESAMPLES, seed: int = 0) -> Array:
     """Draw bootstrap resamples of the tasks' means, on the two levels of tasks and seeds.
 
     Args:
         values: For each task the values of its seeds, such as differences of scores; at least one for each task.
         resamples: The number of resamples.
         seed: The seed of the draws.
-        tasks_too: Whether tasks are drawn; otherwise only the seeds are drawn, for conclusions about these tasks alone.
 
     Returns:
         The resampled means, [resamples, tasks].
@@ -113,11 +110,8 @@ def resampled_tasks(
             scale = math.sqrt(len(of_task) / (len(of_task) - 1))
             residuals[task, : len(of_task)] = scale * (np.asarray(of_task) - means[task])
     shift = means - means.mean()
-    if tasks_too:
-        shift = shift * _shrinkage(means, (residuals**2).sum(axis=1) / counts**2)
-        drawn = rng.integers(0, tasks, (resamples, tasks))
-    else:
-        drawn = np.broadcast_to(np.arange(tasks), (resamples, tasks))
+    shift = shift * _shrinkage(means, (residuals**2).sum(axis=1) / counts**2)
+    drawn = rng.integers(0, tasks, (resamples, tasks))
     result = means.mean() + shift[drawn]
     places = (rng.random((resamples, tasks, most)) * counts[drawn][..., None]).astype("int64")
     taken = residuals[drawn[..., None], places] * (np.arange(most) < counts[drawn][..., None])

@@ -8,8 +8,9 @@ left out, since a strategy cannot lose there. The statistics are those of `evalu
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.evaluation.across_tasks import (
@@ -24,16 +25,14 @@ from alue_bench.evaluation.across_tasks import (
 from alue_bench.evaluation.ratios import Ratio
 from alue_bench.reporting.comparison import ComparisonBlock, Run, StrategyResult, paired_runs
 from alue_bench.reporting.numbers import several
-from alue_bench.reporting.training_times import TRAIN_S
+from alue_bench.reporting.subjects import APART
 
 if TYPE_CHECKING:
     import pandas as pd
 
-APART = ("data_source", "hardware", "folds")
-"""The conditions that must be equal in runs whose results are combined over tasks, besides the model."""
 DISTANCES = (0.0, 0.01, 0.02, 0.05, 0.1)
 """The distances from the best strategy for which tables show the share of tasks."""
-NEEDED = ("run_id", "init_seed", "data_seed", "repeat", "fold", TRAIN_S)
+NEEDED = ("run_id", "init_seed", "data_seed", "repeat", "fold")
 """The columns of the frame of runs that are read, besides the metrics."""
 
 
@@ -139,6 +138,10 @@ def _combined(group: Sequence[ComparisonBlock], runs: Mapping[str, Run]) -> Acro
     if unlearnt:
         notes.append(f"left out, since {group[0].baseline} did not learn: {', '.join(unlearnt)}")
     chosen = {task: block for task, block in chosen.items() if task not in unlearnt}
+    often = Counter(block.conditions["train_digest"] for block in chosen.values())
+    shared = [task for task, block in chosen.items() if (rows := block.conditions["train_digest"]) and often[rows] > 1]
+    if shared:
+        notes.append(f"trained on the same rows, so not independent (choose one with -t): {', '.join(shared)}")
     if len(chosen) < FEWEST_TASKS:
         return None
     relative = all(learnt[task] is not None for task in chosen)
@@ -233,6 +236,10 @@ def _across(
     differences = {task: one.differences for task, one in on.items() if one.differences}
     changes = {task: sum(values) / len(values) for task, values in differences.items()}
     times = [one.row.times for one in on.values() if one.row.times and one.row.times.ratios]
+    across = any(time.across_sessions for time in times)
+    speed_up = geometric_mean_over_tasks([time.ratios for time in times]) if len(times) >= FEWEST_TASKS else None
+    if speed_up and across:  # the difference between two sessions is common to all tasks: resampling cannot show it
+        speed_up = replace(speed_up, interval=None)
     relative = unit and [[value / unit[task] for value in values] for task, values in differences.items()]
     return StrategyAcross(
         strategy=strategy,
@@ -241,6 +248,6 @@ def _across(
         share=over_tasks(relative) if relative else None,
         counts=wins_ties_losses(list(changes.values())) if differences else None,
         profile=profile,
-        speed_up=geometric_mean_over_tasks([time.ratios for time in times]) if len(times) >= FEWEST_TASKS else None,
-        across_sessions=any(time.across_sessions for time in times),
+        speed_up=speed_up,
+        across_sessions=across,
     )

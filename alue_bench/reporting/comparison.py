@@ -559,7 +559,7 @@ def _block(
         undefined = len(runs) - len(_column(runs, metric))
         if 0 < undefined < len(runs):
             notes.append(f"{row.strategy}: {undefined} of {len(runs)} scores are undefined and left out")
-    trivial = _column(kept.to_dict("records")[:1], "test/trivial_score") if primary else []
+    trivial = _column(base or kept.to_dict("records"), "test/trivial_score") if primary else []
     learnt = _learning(base, metric) if base and primary else None
     unlearnt = None if learnt is None or learnt.shown else learnt
     over = "fold" if conditions["folds"] else "seed"
@@ -574,7 +574,8 @@ def _block(
         baseline=baseline,
         conditions=conditions,
         differing=differing,
-        trivial_score=trivial[0] if trivial else None,
+        # The folds have different test rows, and seeds the same.
+        trivial_score=(_mean(trivial) if conditions["folds"] else trivial[0]) if trivial else None,
         unlearnt=unlearnt,
         margin=margin,
         rows=rows,

@@ -114,6 +114,8 @@ def explain(comparison: Comparison) -> list[str]:
             "this bound is below the margin. Inconclusive: neither a difference was found nor a loss above the margin "
             "excluded."
         )
+    if any(block.learnt is not None for block in comparison.blocks):
+        lines.append("Of learnt: Δ divided by the baseline's score minus the trivial score (ignores the text).")
     if FEW in marks:
         few = {
             block.replicate for block, row in all_rows(comparison) if row.difference and _mark(row.difference) == FEW
@@ -363,6 +365,8 @@ def inconclusive_text(difference: Difference, *, scale: float = 1.0, unit: str =
         unit: The text behind the number, such as " F1 points".
     """
     bound = difference.loss_bound or 0.0
+    if bound <= 0:  # only if the margin is not known
+        return "inconclusive: a loss is excluded, but the margin is not known and no gain is shown"
     if bound >= 1:  # no score loses so much
         return "inconclusive: no loss is excluded"
     return f"inconclusive: a loss up to {plain(scale * bound, 3 if scale == 1 else 1)}{unit} is not excluded"

@@ -244,7 +244,7 @@ def score_table(subjects: Sequence[Subject]) -> list[Item]:
         Column("loss up to", explained="one-sided 95 % bound of the loss, for each strategy on its own"),
         Column("training", explained="training time, including the frozen prefix"),
         Column("Δ time", explained="relative change against the baseline, seed by seed"),
-        Column("speed-up", explained="geometric mean over pairs of runs of this session, with its 95 % interval"),
+        Column("speed-up", explained="geometric mean over pairs of runs of one session, with its 95 % interval"),
         Column(over),
         Column(
             "verdict",

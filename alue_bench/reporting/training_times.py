@@ -107,7 +107,7 @@ def time_legend(compared: Sequence[TimeComparison | None]) -> list[str]:
     lines = []
     if any(one.speed_up for one in times):
         lines.append(
-            "Δ time, speed-up: this session, that is, pairs of runs with the same seed from one command on one "
+            "Δ time, speed-up: pairs of runs with the same seed from one session, that is, one command on one "
             f"machine. Speed-up: geometric mean, [{LEVEL:.0%} t-interval of the logarithms]."
         )
     if any(one.across_sessions for one in times):

@@ -125,7 +125,9 @@ def _needed(
     others = part[part["strategy"] != BASELINE]["strategy"].value_counts()
     chosen = [name for name in dict.fromkeys(wanted) if name in others.index] or list(others.index[:MOST_STRATEGIES])
     part = part[part["strategy"].isin([BASELINE, *chosen])]
-    recorded = Margins(margins.default, tuple(one for one in margins.by_metric if f"test/{one[0]}" in part.columns))
+    # The frame has the metrics of all tasks.
+    own = (one for one in margins.by_metric if f"test/{one[0]}" in part and part[f"test/{one[0]}"].notna().any())
+    recorded = Margins(margins.default, tuple(own))
     best: dict[str, NeededSeeds] = {}
     reads = count()
 
@@ -136,7 +138,9 @@ def _needed(
 
     for block, row in all_rows(compare(part, load, margins=recorded)):
         test = row.difference.test if row.difference else None
-        if not isinstance(test, Crossed) or test.seeds < FEWEST_SEEDS or block.margin_size is None:
+        if block.first_look or not isinstance(test, Crossed):
+            continue
+        if test.seeds < FEWEST_SEEDS or block.margin_size is None:
             continue
         if row.strategy not in best or test.seeds > best[row.strategy].observed:
             number = seeds_within_margin(test, block.margin_size)

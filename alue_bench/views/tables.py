@@ -32,8 +32,8 @@ FOLDS_NOTE = (
     "gives verdicts."
 )
 SESSIONS_NOTE = (
-    f"{ACROSS_SESSIONS} compared with times that an earlier command measured, when the machine may not have been "
-    "equally fast; --rerun measures all again."
+    f"{ACROSS_SESSIONS} not both measured by this command. alue-bench compare shows whether one earlier command "
+    "measured both; --rerun measures all again."
 )
 SAMPLE_NOTE = (
     "sample: embedded data written for demonstration; these scores say nothing about the real tasks. "
@@ -139,6 +139,14 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
     for outcome in sorted(outcomes, key=_first_of_block(outcomes)):
         spec = outcome.spec
         groups.setdefault((spec.task, spec.model, spec.strategy, settings_of(spec.hyper, names)), []).append(outcome)
+    # The plan alternates strategies; the table has them in the same order for all settings.
+    order = list(dict.fromkeys(outcome.spec.strategy for outcome in outcomes))
+    first: dict[tuple[str, str, Settings], int] = {}
+    for task, model, _, settings in groups:
+        first.setdefault((task, model, settings), len(first))
+    groups = dict(
+        sorted(groups.items(), key=lambda one: (first[one[0][0], one[0][1], one[0][3]], order.index(one[0][2])))
+    )
     varying: dict[str, Callable[[Outcome], str]] = {
         "data": lambda o: o.spec.data.source,
         "model": lambda o: o.spec.model,
@@ -335,8 +343,8 @@ def _test_share(outcomes: Sequence[Outcome]) -> float:
 def _time_change(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
     """Return, as text, the mean relative change of training time between the two runs of each pair.
 
-    It is computed as by `alue-bench compare`, and shown without a confidence interval. Pairs of runs that this command
-    executed are preferred; without such a pair, the text has the mark for times of different sessions.
+    It has no confidence interval. Pairs of runs that this command executed are preferred; without such a pair, the text
+    has a mark. `alue-bench compare` also recognises pairs that one earlier command executed.
     """
     from alue_bench.reporting.comparison import mean_change
 

@@ -29,7 +29,8 @@ def export(
     """Write results as tidy tables, JSON with environments, and a reproducibility checklist.
 
     Writes runs (one row per run), metrics (one row per run and metric), comparison (one row per strategy, with
-    verdicts), comparison.md, results.json and checklist.md.
+    verdicts), across_tasks (one row per strategy, with three tasks or more), comparison.md, results.json and
+    checklist.md.
 
     `alue-bench export appendix --data-source real`
     """
