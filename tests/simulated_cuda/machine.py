@@ -323,6 +323,6 @@ def _place() -> str:
 def _told(path: str) -> tuple[str, bool]:
     """Return how a file of this repository or of transformers is told, and whether it is one of transformers."""
     file = Path(path)
-    if file.is_relative_to(REPOSITORY):
+    if file.is_relative_to(REPOSITORY) and "site-packages" not in file.parts:  # of an environment in the checkout
         return ("" if file.parent == Path(__file__).parent else str(file.relative_to(REPOSITORY))), False
     return (file.name, True) if "transformers" in file.parts else ("", False)
