@@ -32,7 +32,7 @@ from alue_bench.training.prefix.frozen_prefix import FrozenPrefix
 from alue_bench.training.prefix.placement import Rates, Sizes, place_states, worth_storing
 from alue_bench.training.prefix.states import PrefixStates, ResidentRows, rows_of
 from alue_bench.training.prefix.store import PrefixStore, StoredStates
-from alue_bench.training.prefix.transfer import available_host_bytes, bandwidths, sent
+from alue_bench.training.prefix.transfer import available_host_bytes, bandwidths
 
 GB, M = 10**9, 10**6
 CPU, GPU = Device("cpu", "fp32"), Device("cuda", "fp32")
@@ -107,7 +107,7 @@ def states_on(device: Device, side: Literal["right", "left"], *, first_only: boo
     starts, lengths = rows_of(SPLIT, first_only=first_only)
     kept = torch.arange(int(lengths.sum()) * 2.0).view(-1, 2)
     rows = ResidentRows.of(starts, lengths, side, device) if resident else None
-    kept = sent(kept, device) if resident else kept.pin_memory() if device.pins_memory else kept
+    kept = device.sent(kept) if resident else kept.pin_memory() if device.pins_memory else kept
     return PrefixStates(2, StoredStates(kept, 1.0), kept, starts, lengths, False, first_only, rows)
 
 

@@ -32,10 +32,9 @@ class Forward(Protocol):
 
     name: str
     """The implementation's name, recorded with every run."""
-    head_reads_first: bool
-    """True if the head reads only the first token; the last layer's output is then `[batch, 1, hidden]`."""
     last_layer: LastLayer
-    """The computation of the last layer, on which the number of FLOPs depends."""
+    """The computation of the last layer, on which the number of FLOPs depends. Unless it is "whole", the head reads
+    only the first token, and the last layer's output is `[batch, 1, hidden]`."""
     recordable: bool
     """True if a training step can be captured as a CUDA graph, that is, if it never waits for a value on the GPU."""
 
@@ -49,8 +48,8 @@ class Forward(Protocol):
             start: The index of the layer whose input `states` is.
 
         Returns:
-            The hidden states, `[batch, tokens, hidden]`; `[batch, 1, hidden]` after the last layer if
-            `head_reads_first`.
+            The hidden states, `[batch, tokens, hidden]`; `[batch, 1, hidden]` after the last layer
+            unless `last_layer` is "whole".
         """
         ...
 
@@ -92,7 +91,7 @@ def reads_first_only(stack: EncoderStack) -> bool:
     """Return whether `choose_forward` returns a forward pass that computes the last layer for the first token only."""
     from alue_bench.training.bert.forward import LeanForward
 
-    return LeanForward.fits(stack) and LeanForward.head_reads_first
+    return LeanForward.fits(stack)
 
 
 def last_layer_of(stack: EncoderStack, device: str) -> LastLayer:
@@ -128,7 +127,6 @@ class LibraryForward:
     """
 
     name = "library"
-    head_reads_first = False
     last_layer: LastLayer = "whole"
     recordable = False  # some architectures wait for values on the device, and none was ever captured
 

@@ -37,7 +37,6 @@ class LeanForward:
     """
 
     name = "lean"
-    head_reads_first = True
     recordable = True
 
     def __init__(self, stack: EncoderStack, compute: torch.dtype) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from alue_bench.training.device.hardware import Hardware
 from alue_bench.training.device.host_memory import give_back_freed
+
+Result = TypeVar("Result")
 
 PHRASES = (
     "can't allocate memory",
@@ -49,6 +54,27 @@ def release(device: str) -> None:
 
     gc.collect()
     give_back(device)
+
+
+def unless_exhausted(work: Callable[[], Result], device: str, on_exhausted: Callable[[], None]) -> Result | None:
+    """Do work that may need more memory than there is, and return its result.
+
+    Args:
+        work: The work. What it has allocated must not be referenced from outside if it fails.
+        device: The name of the device, such as "cuda".
+        on_exhausted: A function that is called if memory is exhausted.
+
+    Returns:
+        The result; None if memory is exhausted, after cached memory was returned to the system.
+    """
+    try:
+        return work()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        on_exhausted()
+    release(device)
+    return None
 
 
 def give_back(device: str) -> None:

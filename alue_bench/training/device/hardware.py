@@ -189,6 +189,14 @@ class Hardware:
         if self.counts_peak:
             self._runtime.reset_peak_memory_stats()
 
+    def sent(self, tensor: Tensor) -> Tensor:
+        """Return a copy of a host tensor on the accelerator, from pinned memory without waiting for the accelerator.
+
+        Without pinned memory the copy must block: MPS would read the tensor after its memory was freed.
+        """
+        pinned = tensor.pin_memory() if self.pins_memory else tensor
+        return pinned.to(self.name, non_blocking=self.pins_memory)
+
     def synchronise(self) -> None:
         """Wait until the accelerator has finished its queued work, so that elapsed time includes it."""
         if self.accelerated:

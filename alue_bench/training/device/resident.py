@@ -82,14 +82,14 @@ class ResidentSplit:
         self._host_lengths = split.lengths
         self._longest = int(split.lengths.max())
         # The last element of each array stands for padding, so that one index finds tokens and padding.
-        self._ids = self._placed(torch.cat([split.input_ids, torch.tensor([padding.token])]))
+        self._ids = self._device.sent(torch.cat([split.input_ids, torch.tensor([padding.token])]))
         self._types = None
         if split.token_type_ids is not None:
-            self._types = self._placed(torch.cat([split.token_type_ids, torch.tensor([padding.type_id])]))
-        self._starts = self._placed(split.offsets[:-1].contiguous())
-        self._lengths = self._placed(split.offsets[1:] - split.offsets[:-1])
-        self._targets = self._placed(split.targets)
-        self._steps = self._placed(torch.arange(self._longest)[None])  # [1, longest]
+            self._types = self._device.sent(torch.cat([split.token_type_ids, torch.tensor([padding.type_id])]))
+        self._starts = self._device.sent(split.offsets[:-1].contiguous())
+        self._lengths = self._device.sent(split.offsets[1:] - split.offsets[:-1])
+        self._targets = self._device.sent(split.targets)
+        self._steps = self._device.sent(torch.arange(self._longest)[None])  # [1, longest]
 
     @staticmethod
     def fits(split: TokenizedSplit, device: Device) -> bool:
@@ -113,7 +113,7 @@ class ResidentSplit:
         if not order:
             return
         flat = torch.from_numpy(np.concatenate(order))
-        placed = self._placed(flat)
+        placed = self._device.sent(flat)
         begin = 0
         for indices in order:
             chosen = slice(begin, begin + len(indices))
@@ -135,7 +135,7 @@ class ResidentSplit:
         lengths = self._host_lengths[indices.numpy()]
         longest = int(lengths.max())
         width = next((width for width in widths if width >= longest), self.width_for(longest))
-        placed = self._placed(indices) if device_indices is None else device_indices
+        placed = self._device.sent(indices) if device_indices is None else device_indices
         return Draw(self, indices, placed, width, int(lengths.sum()))
 
     def batch(self, indices: Tensor, width: int, tokens: int = 0) -> Batch:
@@ -170,12 +170,3 @@ class ResidentSplit:
             side=self._padding.side,
             device_indices=indices,
         )
-
-    def _placed(self, tensor: Tensor) -> Tensor:
-        """Copy a tensor to the device, from pinned memory without waiting for the device.
-
-        Without pinned memory the copy must block: MPS would read the tensor after its memory was freed.
-        """
-        if self._device.pins_memory:
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device.name, non_blocking=self._device.pins_memory)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from alue_bench.data.batches import Batch, Padding, batches, collate, evaluation_order
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.architecture.encoder_stack import EncoderStack
-from alue_bench.training.device.errors import give_back, is_out_of_memory, release
+from alue_bench.training.device.errors import give_back, unless_exhausted
 from alue_bench.training.device.precision import Device, autocast
 from alue_bench.training.forward import Forward
 from alue_bench.training.prefix.placement import DEVICE_SHARE, Rates, Sizes, place_states, worth_storing
@@ -106,17 +106,12 @@ class AcceleratorStates:
         Returns:
             The split. It has no states if computing them at every step is fastest, or if memory is exhausted.
         """
-        try:
-            return self._filled(split, padding, description, passes, key_of)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            self._store.on_problem(
-                f"memory is too small for {self._device.tokens_at_once} tokens at once: "
-                "frozen layers are computed at every step"
-            )
-        release(self._device.name)
-        return Examples(split)
+        filled = unless_exhausted(
+            lambda: self._filled(split, padding, description, passes, key_of),
+            self._device.name,
+            lambda: self._store.report_exhausted(self._device.tokens_at_once),
+        )
+        return Examples(split) if filled is None else filled
 
     def of_batch(self, states: Tensor, split: TokenizedSplit, batch: Batch) -> PrefixStates:
         """Return the states of a batch, `[batch, tokens, hidden]`, in the form of the states of a whole split."""
@@ -150,7 +145,7 @@ class AcceleratorStates:
     @property
     def _first_only(self) -> bool:
         """True if only first tokens are kept."""
-        return self._depth == len(self._stack.layers) and self._forward.head_reads_first
+        return self._depth == len(self._stack.layers) and self._forward.last_layer != "whole"
 
     def _filled(
         self,

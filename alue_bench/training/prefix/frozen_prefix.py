@@ -32,7 +32,7 @@ from alue_bench.contract.version import __version__
 from alue_bench.data.batches import Batch, Padding, batches, collate, evaluation_order
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.architecture.encoder_stack import EncoderStack
-from alue_bench.training.device.errors import is_out_of_memory, release
+from alue_bench.training.device.errors import is_out_of_memory, unless_exhausted
 from alue_bench.training.device.host_memory import keep_freed
 from alue_bench.training.device.precision import Device, autocast
 from alue_bench.training.forward import Forward
@@ -212,14 +212,13 @@ class FrozenPrefix:
         planned.tried.update(keys[name][depths[-1]] for name in missing)
         if sum(self._bytes(splits[name], depth) for name in missing for depth in missing[name]) > self._store.room():
             return
-        try:
+
+        def work() -> None:
             for name, of_split in missing.items():
                 self._pass(_Wanted(splits[name], padding, keys[name], descriptions[name]), of_split, keys_s)
-            return
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        release(self._device.name)  # each run will try its own depth and report what does not fit
+
+        # Each run will try its own depth and report what does not fit.
+        unless_exhausted(work, self._device.name, lambda: None)
 
     def _pass(self, wanted: _Wanted, depths: Sequence[int], keys_s: float) -> None:
         """Store the states of a split at several depths in one forward pass.
@@ -277,7 +276,7 @@ class FrozenPrefix:
 
     def _first_only(self, depth: int) -> bool:
         """Return whether only first tokens are stored at this depth."""
-        return depth == len(self._stack.layers) and self._forward.head_reads_first
+        return depth == len(self._stack.layers) and self._forward.last_layer != "whole"
 
     def _built(self, wanted: _Wanted, started: float) -> StoredStates | None:
         """Compute and store the states at this prefix's depth, starting from the deepest stored shallower prefix.
@@ -292,22 +291,18 @@ class FrozenPrefix:
         Returns:
             The new entry; None if the store has no room or memory is exhausted.
         """
-        try:
+
+        def work() -> StoredStates | None:
             below = self._deepest(wanted.split, wanted.keys[:-1])
             entry = self._filled(wanted, below, started)
             if entry is None and below is not None:
                 below = None  # drops the reference, so that the store may evict the entry
                 entry = self._filled(wanted, None, started)
             return entry
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            self._store.on_problem(
-                f"memory is too small for {self._device.tokens_at_once} tokens at once: "
-                "frozen layers are computed at every step"
-            )
-        release(self._device.name)
-        return None
+
+        return unless_exhausted(
+            work, self._device.name, lambda: self._store.report_exhausted(self._device.tokens_at_once)
+        )
 
     def _filled(self, wanted: _Wanted, below: PrefixStates | None, started: float) -> StoredStates | None:
         """Compute and store the states at this prefix's depth; return None if the store has no room.

@@ -14,7 +14,7 @@ from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import Forward
 from alue_bench.training.prefix.placement import Placement
 from alue_bench.training.prefix.store import StoredStates
-from alue_bench.training.prefix.transfer import pinned_empty, sent
+from alue_bench.training.prefix.transfer import pinned_empty
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,11 +52,11 @@ class ResidentRows:
         longest = int(lengths.max())
         edges = starts if side == "right" else starts + lengths
         steps = torch.arange(longest) if side == "right" else torch.arange(-longest, 0)
-        return cls(sent(edges, device), sent(steps[None], device), side, device)
+        return cls(device.sent(edges), device.sent(steps[None]), side, device)
 
     def part(self, places: Tensor) -> ResidentRows:
         """Return the positions of some of the examples: int64 `[examples]` on the CPU."""
-        return replace(self, edges=self.edges.index_select(0, sent(places, self.device)))
+        return replace(self, edges=self.edges.index_select(0, self.device.sent(places)))
 
     def steps_of(self, width: int) -> Tensor:
         """Return the distances for batches of `width` tokens: int64 `[1, width]`."""
@@ -234,7 +234,7 @@ def unpadded(states: Tensor, batch: Batch, lengths: Tensor, device: Device) -> T
     """
     _, tokens = token_places(batch, lengths, lengths, states.shape[1])
     chosen = tokens.flatten().nonzero()[:, 0]
-    return states.flatten(0, 1).index_select(0, sent(chosen, device))
+    return states.flatten(0, 1).index_select(0, device.sent(chosen))
 
 
 def token_places(batch: Batch, starts: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -138,6 +138,14 @@ class PrefixStore:
         """Return whether there is an entry for the key, intact or damaged."""
         return bool(self.limit_bytes) and os.path.isdir(self.folder / key)
 
+    def report_exhausted(self, tokens: int) -> None:
+        """Report that memory is too small for computing states, to `on_problem`.
+
+        Args:
+            tokens: The number of tokens that were to be computed at once.
+        """
+        self.on_problem(f"memory is too small for {tokens} tokens at once: frozen layers are computed at every step")
+
     def holds_any(self) -> bool:
         """Return whether the store has any entry."""
         try:

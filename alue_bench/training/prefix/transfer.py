@@ -48,12 +48,6 @@ def pinned_empty(rows: int, width: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(rows, width, dtype=dtype, pin_memory=True)
 
 
-def sent(tensor: Tensor, device: Device) -> Tensor:
-    """Return a copy of a small host tensor on an accelerator, from pinned memory without waiting for it."""
-    pinned = tensor.pin_memory() if device.pins_memory else tensor
-    return pinned.to(device.name, non_blocking=device.pins_memory)
-
-
 def read_states(stored: Tensor, into: Tensor, device: Device) -> None:
     """Copy states from a memory-mapped file to the accelerator or into pinned host memory.
 
@@ -87,7 +81,7 @@ def write_states(states: Tensor, rows: Tensor, into: Tensor, device: Device) -> 
         if states.device.type == "cpu":
             into[begin:end] = states.index_select(0, chosen)
             continue
-        chunk = states.index_select(0, sent(chosen, device))
+        chunk = states.index_select(0, device.sent(chosen))
         if device.pins_memory:
             buffer = pinned_empty(end - begin, into.shape[1], into.dtype)
             buffer.copy_(chunk)
