@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a training, written to the disk every few minutes, from which it can be continued.
+"""Checkpoints of a training run: its state, written to the disk every few minutes, so that it can be resumed.
 
     KEY.safetensors    the tensors: weights that have changed, optimiser state, weights of the best epoch, random
                        states, losses of the current epoch, dev logits. The metadata of the file hold everything else
@@ -9,8 +9,8 @@ same folder, flushed to the disk and renamed. So the file is always complete, an
 the new one replaces it. It contains no pickles.
 
 A resumed training takes the same steps, with the same random numbers, as an uninterrupted training: it ends with the
-same weights to the last bit. Its recorded time is the sum over all its processes. Steps after the last checkpoint are
-repeated, and each step is counted once.
+same weights to the last bit. Its recorded time is the sum over all processes that worked on it. Steps after the last
+checkpoint are repeated, and each step is counted once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ FORMAT = 3
 """The version of the file's content. Increase it with a change of what `TrainingSession.state_dict` returns."""
 SUFFIX = ".safetensors"
 TENSOR = "tensor"
-"""The only key of the JSON object that replaces a tensor in the metadata; the value is the tensor's name."""
+"""The key that marks a reference to a tensor in the JSON metadata: `{"tensor": NAME}` stands for the tensor of that
+name."""
 
 
 def checkpoint_folder() -> Path:
@@ -50,7 +51,7 @@ class Checkpointing:
     """The seconds between two checkpoints; 0 writes a checkpoint after every step."""
 
     def of(self, key: str, on_problem: Callable[[str], None]) -> CheckpointFile:
-        """Return the checkpoint file of a training.
+        """Return the object that writes and reads the checkpoint of one training.
 
         Args:
             key: A digest of everything that determines the trained weights.
@@ -64,7 +65,7 @@ class Checkpointing:
 
 @dataclass
 class CheckpointFile:
-    """The checkpoint of one training."""
+    """The checkpoint of one training: writes it at intervals, reads it, and removes it."""
 
     path: Path
     every_s: float
@@ -80,7 +81,7 @@ class CheckpointFile:
         return time.monotonic() - self._last >= self.every_s
 
     def remove(self) -> None:
-        """Remove the checkpoint of this training, complete or not. Call this when the training is over."""
+        """Remove the files of this training's checkpoint, also incomplete ones. Call this when the training is over."""
         self._sweep()
         with suppress(OSError):
             self.path.unlink()
@@ -96,7 +97,7 @@ class CheckpointFile:
         return self.path.with_name(f".{self.path.name}.{os.getpid()}")
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write the state of a training, replacing the last checkpoint.
+        """Write the state of a training to the checkpoint file, replacing the previous checkpoint.
 
         If the file cannot be written, `on_problem` is called at the first failure only, and the training continues.
 
@@ -130,7 +131,7 @@ class CheckpointFile:
     def load(self) -> dict[str, Any] | None:
         """Return the state in the last checkpoint, with tensors on the CPU; None if there is no usable checkpoint.
 
-        A damaged file is removed and reported to `on_problem`.
+        A damaged file is removed, and `on_problem` is called with a message.
         """
         from safetensors import safe_open
 

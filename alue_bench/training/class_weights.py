@@ -1,4 +1,4 @@
-"""Class weights in the loss, for tasks in which some labels are rare: the values of `--class-weights`.
+"""Class weights in the loss, for tasks in which some labels are rare, as chosen by `--class-weights`.
 
     none                      no weighting: every example counts the same
     balanced                  n / (k n_c) for an example of class c, with n train examples, k classes among them, and
@@ -72,7 +72,7 @@ def class_weights(given: str, labels: Labels, targets: np.ndarray[Any, Any]) -> 
 
 
 def described(weights: tuple[float, ...], labels: Labels) -> str:
-    """Return a sentence that lists the weight of each label, to be recorded with a run."""
+    """Return a sentence that lists the weight of each label in the loss, to be recorded with a run."""
     told = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(labels.names, weights, strict=True))
     return f"class weights of the loss: {told}"
 

@@ -1,9 +1,9 @@
 """Two implementations of the forward pass of a model, which can start or end at any layer.
 
-- `LibraryForward` calls transformers' own modules and works for any architecture. To start from cached hidden states,
-  it skips the embeddings and the lowest layers and passes the states to the layer above them.
-- `LeanForward` (`training/bert/forward.py`) uses the layers of the BERT family written out in `training/bert/layer.py`,
-  over the same parameters.
+- `LibraryForward` calls transformers' own modules and works for any architecture. When it starts from cached hidden
+  states, it skips the embeddings and the lowest layers.
+- `LeanForward` (`training/bert/forward.py`) replaces the layers of BERT-like models by the hand-written ones in
+  `training/bert/layer.py`, which use the same parameters.
 
 In this module, `states` is the input of layer `depth`: `[batch, tokens, hidden]`. If `depth` is the number of layers,
 it is the input of the head, which may be `[batch, 1, hidden]` if the head reads only the first token.
@@ -28,33 +28,33 @@ if TYPE_CHECKING:
 
 
 class Forward(Protocol):
-    """An implementation of a model's forward pass. Call its methods under autocast unless in fp32."""
+    """An implementation of a model's forward pass. Unless in fp32, call its methods under autocast."""
 
     name: str
-    """The implementation's name, recorded with every run."""
+    """The implementation's name, which is recorded with every run."""
     last_layer: LastLayer
-    """The computation of the last layer, on which the number of FLOPs depends. Unless it is "whole", the head reads
-    only the first token, and the last layer's output is `[batch, 1, hidden]`."""
+    """The way in which the last layer is computed, which affects the number of FLOPs. Unless it is "whole", the head
+    reads only the first token, and the last layer's output is `[batch, 1, hidden]`."""
     recordable: bool
     """True if a training step can be captured as a CUDA graph, that is, if it never waits for a value on the GPU."""
 
     def prefix(self, batch: Batch, depth: int, states: Tensor | None = None, start: int = 0) -> Tensor:
-        """Compute the input of layer `depth`.
+        """Compute the embeddings and the layers below layer `depth`, whose output is the input of layer `depth`.
 
         Args:
             batch: The examples.
-            depth: The number of layers to compute, from the lowest; all layers give the input of the head.
+            depth: The index of the first layer that is not computed; the number of layers gives the input of the head.
             states: The input of layer `start`, `[batch, tokens, hidden]`; None starts from the token ids.
             start: The index of the layer whose input `states` is.
 
         Returns:
-            The hidden states, `[batch, tokens, hidden]`; `[batch, 1, hidden]` after the last layer
-            unless `last_layer` is "whole".
+            The hidden states, `[batch, tokens, hidden]`; `[batch, 1, hidden]` after the last layer unless `last_layer`
+            is "whole".
         """
         ...
 
     def logits(self, batch: Batch, depth: int = 0, states: Tensor | None = None) -> Tensor:
-        """Compute the logits.
+        """Compute the logits of a batch, from the token ids or from stored hidden states.
 
         Args:
             batch: The examples.
@@ -83,19 +83,22 @@ class Forward(Protocol):
         ...
 
     def follow(self) -> None:
-        """Update internal copies of parameters. Call this after weights or the set of trainable parameters changed."""
+        """Update internal copies of parameters.
+
+        Call this after weights, or the set of trainable parameters, have changed.
+        """
         ...
 
 
 def reads_first_only(stack: EncoderStack) -> bool:
-    """Return whether `choose_forward` returns a forward pass that computes the last layer for the first token only."""
+    """Return whether the forward pass that the model will get computes the last layer for the first token only."""
     from alue_bench.training.bert.forward import LeanForward
 
     return LeanForward.fits(stack)
 
 
 def last_layer_of(stack: EncoderStack, device: str) -> LastLayer:
-    """Return how the forward pass that `choose_forward` returns computes the last layer.
+    """Return the way in which the model's forward pass (see `choose_forward`) computes the last layer.
 
     Args:
         stack: The model, possibly on the meta device.
@@ -107,7 +110,7 @@ def last_layer_of(stack: EncoderStack, device: str) -> LastLayer:
 
 
 def choose_forward(stack: EncoderStack, compute: torch.dtype) -> Forward:
-    """Return a `LeanForward` if the model is an unmodified member of the BERT family, else a `LibraryForward`.
+    """Return the forward pass for a model: `LeanForward` for unmodified BERT-like models, else `LibraryForward`.
 
     Args:
         stack: The model.
@@ -121,9 +124,9 @@ def choose_forward(stack: EncoderStack, compute: torch.dtype) -> Forward:
 class LibraryForward:
     """A forward pass through transformers' own modules, for any architecture. See `Forward`.
 
-    On an accelerator, a mask of padding makes transformers wait for the device, to see whether anything is padded at
-    all. The host knows that: a batch without padding gets no mask, and another one the mask that transformers would
-    make of it, if the architecture takes such masks (`_takes_ready_masks`).
+    Given a padding mask on an accelerator, transformers waits for the device to find out whether anything is padded. To
+    avoid this, a batch without padding is passed without a mask, and a padded batch with the final attention mask that
+    transformers would otherwise compute, if the architecture accepts it (`_takes_ready_masks`).
     """
 
     name = "library"
@@ -131,7 +134,7 @@ class LibraryForward:
     recordable = False  # some architectures wait for values on the device, and none was ever captured
 
     def __init__(self, stack: EncoderStack) -> None:
-        """Wrap a model and turn off its key/value cache."""
+        """Prepare a model for this forward pass; turn off its cache of attention keys and values."""
         self.stack = stack
         self._ready_masks: bool | None = None
         config: Any = stack.model.config
@@ -139,11 +142,17 @@ class LibraryForward:
             config.use_cache = False  # decoders cache keys and values for generation, which is never done here
 
     def generators(self) -> list[torch.Generator]:
-        """Return an empty list: transformers draws from the default generator only."""
+        """Return an empty list, because transformers draws from the default generator only."""
         return []
 
     def logits(self, batch: Batch, depth: int = 0, states: Tensor | None = None) -> Tensor:
-        """Compute the logits, `[batch, outputs]`: see `Forward.logits`."""
+        """Compute the logits of a batch, `[batch, outputs]`, from the token ids or from stored hidden states.
+
+        Args:
+            batch: The examples.
+            depth: The index of the layer whose input `states` is.
+            states: The input of layer `depth`, as `prefix` returns it; None starts from the token ids.
+        """
         self._try_masks(batch)
         if states is None:
             return self._call(batch)
@@ -151,7 +160,7 @@ class LibraryForward:
             return self._call(batch)
 
     def prefix(self, batch: Batch, depth: int, states: Tensor | None = None, start: int = 0) -> Tensor:
-        """Compute the input of layer `depth`, `[batch, tokens, hidden]`: see `Forward.prefix`.
+        """Compute the input of layer `depth`, `[batch, tokens, hidden]`; for the arguments, see `Forward.prefix`.
 
         Raises:
             DoesNotFit: A layer consists of several modules, so that a forward pass cannot end between layers.
@@ -184,7 +193,7 @@ class LibraryForward:
         torch.manual_seed(seed)
 
     def random_state(self) -> dict[str, Tensor]:
-        """Return the state of torch's default generators: see `torch_random_state`."""
+        """Return the state of torch's default generators, which is all random state of this forward pass."""
         return torch_random_state(next(self.stack.model.parameters()).device.type)
 
     def set_random_state(self, state: Mapping[str, Tensor]) -> None:
@@ -205,21 +214,22 @@ class LibraryForward:
         return logits
 
     def _mask(self, batch: Batch) -> Tensor | None:
-        """Return the mask of padding that transformers gets for a batch."""
+        """Return the padding mask with which transformers is called for a batch; None if nothing is padded."""
         if not self._ready_masks:
             return batch.attention_mask
         return _ready_mask(batch.attention_mask) if batch.is_padded else None
 
     def _try_masks(self, batch: Batch) -> None:
-        """Find out once, on an accelerator, whether the architecture takes ready masks and no masks."""
+        """Find out once, on an accelerator, whether the architecture accepts ready-made masks, and calls without one."""
         if self._ready_masks is None:
             self._ready_masks = batch.input_ids.device.type != "cpu" and self._takes_ready_masks(batch)
 
     def _takes_ready_masks(self, batch: Batch) -> bool:
-        """Return whether logits are the same with a mask [batch, 1, tokens, tokens] and, without padding, with none.
+        """Return whether the logits stay the same with a ready-made attention mask, `[batch, 1, tokens, tokens]`.
 
-        This is tried with a few tokens of a batch. Architectures with sliding windows are left out, because they would
-        take such a mask for the windows too, which few tokens do not show.
+        Without padding, the same must hold without a mask. This is tried with a few tokens of a batch. Architectures
+        with sliding windows are excluded: they would use the ready-made mask for their windows too, which few tokens do
+        not reveal.
         """
         import torch
 
@@ -255,7 +265,7 @@ class LibraryForward:
 
     @contextmanager
     def _starting_from(self, depth: int, states: Tensor) -> Iterator[None]:
-        """Skip the embeddings and the layers below `depth`, and replace the input of layer `depth` by `states`.
+        """Make the model skip the embeddings and the layers below `depth`, and use `states` as input of layer `depth`.
 
         Modules that run between the skipped layers still run, but their results are not used.
         """
@@ -281,14 +291,14 @@ class LibraryForward:
 
 
 def _ready_mask(mask: Tensor) -> Tensor:
-    """Return a mask of tokens, int64 [batch, tokens], as transformers' attention uses it: bool, one row per query."""
+    """Convert a padding mask, int64 [batch, tokens], to an attention mask, bool [batch, 1, tokens, tokens]."""
     tokens = mask.shape[1]
     return mask.bool()[:, None, None, :].expand(-1, 1, tokens, tokens)
 
 
 @contextmanager
 def in_place(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Replace the `forward` method of modules inside the context.
+    """Replace the `forward` method of modules inside the `with` block.
 
     Hooks cannot be used, because some architectures call `forward` of their layers directly, which skips hooks.
     Replacements can be nested.
@@ -311,4 +321,4 @@ def in_place(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
 
 
 class Reached(Exception):
-    """An exception that ends a forward pass early, raised as soon as the required states are computed."""
+    """An exception that ends a forward pass early, once the required hidden states are computed."""

@@ -1,4 +1,4 @@
-"""Freezing of a model's parameters according to a FreezePlan, and a check that frozen parameters did not change."""
+"""Freezing a model's parameters according to a FreezePlan, and checking that frozen parameters did not change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def frozen_modules(stack: EncoderStack, plan: FreezePlan) -> Iterator[nn.Module]
 def trainable_parameters(stack: EncoderStack, plan: FreezePlan) -> list[nn.Parameter]:
     """Return the parameters that the plan trains, in the order of `model.parameters()`; tied parameters appear once.
 
-    Parameters without influence on the logits, and parameters that transformers keeps fixed, never train.
+    Parameters that do not influence the logits, and parameters that transformers keeps fixed, are never included.
 
     Raises:
         DoesNotFit: The plan trains only biases or only adapters, and the layers have none.
@@ -60,8 +60,8 @@ def apply_plan(stack: EncoderStack, plan: FreezePlan) -> None:
 def training_mode(stack: EncoderStack, plan: FreezePlan) -> None:
     """Put the model in training mode and its frozen modules in eval mode.
 
-    Frozen modules then use no dropout. If everything below such a module is frozen too, its output for an example is
-    always the same.
+    Frozen modules then use no dropout. If everything below a frozen module is frozen too, the module's output for an
+    example never changes.
     """
     stack.model.train()
     for module in frozen_modules(stack, plan):
@@ -82,14 +82,14 @@ def _adapters(module: nn.Module) -> Iterator[nn.Parameter]:
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """The numbers of a model's parameters, in total and trainable."""
+    """The number of a model's parameters, in total and trainable."""
 
     total: int
     trainable: int
 
 
 def count_parameters(stack: EncoderStack, plan: FreezePlan) -> ParameterCounts:
-    """Count all and trainable parameters; shared (tied) parameters count once.
+    """Count a model's parameters, in total and trainable; shared (tied) parameters count once.
 
     The model may be on the meta device and is not changed.
     """
@@ -100,7 +100,7 @@ def count_parameters(stack: EncoderStack, plan: FreezePlan) -> ParameterCounts:
 
 
 def frozen_weights(stack: EncoderStack, plan: FreezePlan) -> dict[str, str]:
-    """Return a digest of the values of each parameter that the plan does not train, keyed by parameter name."""
+    """Return a digest of the values of each parameter that the plan freezes, by the parameter's name."""
     import torch
     import xxhash
 
@@ -113,7 +113,7 @@ def frozen_weights(stack: EncoderStack, plan: FreezePlan) -> dict[str, str]:
 
 
 def check_frozen(stack: EncoderStack, before: Mapping[str, str], plans: Iterable[FreezePlan]) -> None:
-    """Check that parameters that were frozen throughout a training kept their values, to the last bit.
+    """Check that parameters that were frozen throughout a training kept exactly the same values.
 
     Args:
         stack: The model after training.

@@ -61,10 +61,10 @@ def predict_logits(
 def _in_order(
     order: list[np.ndarray[Any, Any]], forward: Forward, examples: Examples, device: Device, padding: Padding
 ) -> np.ndarray[Any, Any]:
-    """Return the logits of the batches, concatenated: fp32 [examples, outputs].
+    """Compute the logits of batches in the given order, and return them concatenated: fp32 [examples, outputs].
 
     Args:
-        order: The batches, each as the indices of its examples in the split.
+        order: The batches; each is given by the indices of its examples in the split.
         forward: The implementation of the forward pass.
         examples: The split, with the stored outputs of the frozen lower layers if they are available.
         device: The device and the number format.

@@ -1,4 +1,4 @@
-"""Optimiser, learning rates and loss: AdamW, linear warm-up and decay, layer-wise decay of the learning rate."""
+"""Optimiser, learning-rate schedule and loss: AdamW, linear warm-up and decay, layer-wise learning-rate decay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = N
 
     Weight decay is not applied to biases and norm weights (Devlin et al. 2019), nor to the scaling factors of IA3
     adapters, whose neutral value is one and not zero. Build the optimiser after freezing, because a frozen parameter in
-    it would still decay. The entry `rate` of a parameter group is the fraction of the learning rate that it gets.
+    it would still decay. Each parameter group has an entry `rate`: the fraction of the learning rate that the group
+    gets.
 
     Args:
         stack: The model, to which the freeze plan has been applied.
@@ -54,14 +55,15 @@ def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = N
 def optimiser_state(optimiser: Any, stack: EncoderStack) -> dict[str, dict[str, Tensor]]:
     """Return the optimiser's state for each parameter (moments and step), by the parameter's name in the model.
 
-    The optimiser's own `state_dict` numbers the parameters, so it does not fit an optimiser for another freeze plan.
+    The optimiser's own `state_dict` numbers the parameters, so it cannot be loaded into an optimiser for another freeze
+    plan.
     """
     names = {id(parameter): name for name, parameter in stack.model.named_parameters()}
     return {names[id(parameter)]: dict(state) for parameter, state in optimiser.state.items()}
 
 
 def load_optimiser_state(optimiser: Any, stack: EncoderStack, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Replace the optimiser's state by a state that `optimiser_state` returned."""
+    """Load a state that `optimiser_state` returned into an optimiser."""
     parameters = dict(stack.model.named_parameters())
     optimiser.state.clear()
     for name, values in state.items():
@@ -70,9 +72,10 @@ def load_optimiser_state(optimiser: Any, stack: EncoderStack, state: Mapping[str
 
 
 def _factors(stack: EncoderStack) -> set[int]:
-    """Return the `id()` of each IA3 parameter: a vector that scales the input or output of a module.
+    """Return the `id()` of each IA3 scaling vector in the model; these vectors get no weight decay.
 
-    `peft` stores such a vector as a matrix with one row or column in an `nn.ParameterDict`.
+    IA3 adapters scale the input or output of a module by a vector. `peft` stores it as a matrix with one row or column
+    in an `nn.ParameterDict`.
     """
     from torch import nn
 
@@ -81,15 +84,15 @@ def _factors(stack: EncoderStack) -> set[int]:
 
 
 class LearningRates:
-    """The learning rates of an optimiser's parameter groups, each a fixed fraction (`rate`) of a common rate."""
+    """The learning rates of an optimiser's parameter groups: fixed fractions (`rate`) of a common learning rate."""
 
     def __init__(self, optimiser: Any, *, on_device: bool) -> None:
-        """Prepare an optimiser that `build_optimiser` returned.
+        """Take control of the learning rates of an optimiser that `build_optimiser` returned.
 
         Args:
             optimiser: The optimiser.
             on_device: Whether the rates are kept in a tensor on the parameters' device, from which the optimiser reads
-                them, so that a captured step uses the current rate. A tensor holds them in fp32.
+                them, so that a step captured as a CUDA graph uses the current rate. The tensor is fp32.
         """
         self._groups = optimiser.param_groups
         self._on_device: tuple[Tensor, Tensor] | None = None
@@ -104,7 +107,7 @@ class LearningRates:
             self._on_device = fractions, rates
 
     def set(self, lr: float) -> None:
-        """Set the common learning rate of the next step, without waiting for the device."""
+        """Set the common learning rate for the next step, without waiting for the device."""
         if self._on_device is None:
             for group in self._groups:
                 group["lr"] = lr * group["rate"]
@@ -116,11 +119,7 @@ class LearningRates:
 
 
 def allocate_state(optimiser: Any) -> None:
-    """Allocate the optimiser's state for parameters that have none, without changing any weight.
-
-    Args:
-        optimiser: An optimiser whose learning rates are zero, and whose parameters have no gradients.
-    """
+    """Allocate AdamW's state for parameters that have none, without changing any weight."""
     import torch
 
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
@@ -136,7 +135,7 @@ def allocate_state(optimiser: Any) -> None:
 
 
 def forget_state(optimiser: Any) -> None:
-    """Set the optimiser's state to that before the first step, in the same tensors."""
+    """Reset the optimiser's state to the values before the first step, in the same tensors."""
     for state in optimiser.state.values():
         for value in state.values():
             value.zero_()
@@ -145,8 +144,8 @@ def forget_state(optimiser: Any) -> None:
 def _rates(stack: EncoderStack, factor: float) -> dict[int, float]:
     """Return the fraction of the learning rate for each parameter of embeddings and layers, keyed by `id()`.
 
-    The top layer gets 1, and each layer below it `factor` times the fraction of the layer above. The result is empty
-    if the factor is 1. A parameter that several layers share gets the fraction of the lowest of these layers.
+    The top layer's fraction is 1; each lower layer's is `factor` times that of the layer above. If `factor` is 1, the
+    result is empty. A parameter that several layers share gets the fraction of the lowest of these layers.
     """
     if factor == 1:
         return {}
@@ -161,7 +160,7 @@ def learning_rate(step: int, total_steps: int, hyper: HyperParameters) -> float:
     """Return the learning rate of a step: linear warm-up, then linear decay to zero.
 
     Args:
-        step: The number of the step, from 0 to below `total_steps`.
+        step: The number of the step, from 0 to `total_steps` - 1.
         total_steps: The number of steps of the training.
         hyper: The peak learning rate, and the fraction of all steps that is warm-up.
     """
@@ -172,7 +171,7 @@ def learning_rate(step: int, total_steps: int, hyper: HyperParameters) -> float:
 
 
 def loss_function(labels: Labels, weights: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a function that computes the mean loss from logits [batch, outputs] and targets.
+    """Return the loss function of a task: it computes the mean loss from logits [batch, outputs] and targets.
 
     The loss is cross-entropy, binary cross-entropy for multi-label tasks, or squared error for regression.
 

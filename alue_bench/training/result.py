@@ -39,11 +39,11 @@ class TrainingResult:
     steps: int = 0
     samples: int = 0
     tokens: int = 0
-    """The number of tokens trained on, without padding."""
+    """The number of tokens in all training steps, without padding."""
     padded_tokens: int = 0
-    """The number of tokens trained on, with padding."""
+    """The number of tokens in all training steps, with padding."""
     micro_batch: int = 0
-    """The number of examples in one forward pass: the batch size, or less if the device's memory was too small."""
+    """The number of examples in one forward pass: the batch size, or less if a whole batch did not fit into memory."""
     recorded_shapes: int = 0
     """The number of batch shapes for which a training step was captured as a CUDA graph and replayed."""
     graph_use: GraphUse | None = None
@@ -53,23 +53,23 @@ class TrainingResult:
     """The number of optimiser updates that were skipped because a gradient was not finite, which happens in fp16."""
     curves: list[CurvePoint] = field(default_factory=list)
     dev_scores: list[float] = field(default_factory=list)
-    """The dev score of each evaluation; it decides which weights are selected."""
+    """The dev score at each evaluation; these scores decide which weights are selected."""
     evaluated_at: list[int] = field(default_factory=list)
     """The number of training steps done before each evaluation."""
     dev_logits: list[np.ndarray[Any, Any]] = field(default_factory=list)
     """The dev logits of each evaluation: [examples, outputs], in the split's order."""
     selected: int = 0
-    """The number, counted from 1, of the evaluation whose weights the model has after the training."""
+    """The number, counted from 1, of the evaluation whose weights the trained model has."""
     stopped_early: bool = False
-    """True if the training stopped before its last step, since the dev score no longer rose."""
+    """True if the training stopped before its last step because the dev score had stopped improving."""
     resumed_at: int | None = None
     """The number of steps in the checkpoint from which this process resumed; None if it did not resume."""
     earlier_s: float = 0.0
-    """The wall-clock seconds that earlier, interrupted processes spent on this training, up to the checkpoint."""
+    """The wall-clock seconds that earlier, interrupted processes spent on this training, up to the last checkpoint."""
 
     @property
     def selected_epoch(self) -> float:
-        """The number of epochs, possibly fractional, after which the selected weights were evaluated."""
+        """The number of epochs, possibly fractional, after which the model had the selected weights."""
         return self.evaluated_at[self.selected - 1] / self.steps_per_epoch
 
     @property
@@ -84,12 +84,12 @@ class TrainingResult:
 
     @property
     def epoch_scores(self) -> list[float]:
-        """The dev score at the end of each epoch."""
+        """The dev score at the end of each epoch, without evaluations within an epoch."""
         scored = zip(self.evaluated_at, self.dev_scores, strict=True)
         return [score for step, score in scored if step % self.steps_per_epoch == 0]
 
     def count(self, batch: Batch | Draw) -> None:
-        """Add a training step on this batch to the counts."""
+        """Count a training step: add the examples and tokens of its batch."""
         self.steps += 1
         self.samples += len(batch.indices)
         self.tokens += batch.tokens
@@ -97,7 +97,7 @@ class TrainingResult:
         self.schedule.trained_on(batch.indices)
 
     def add_losses(self, losses: Sequence[float], norms: Sequence[float]) -> None:
-        """Add curve points for the steps of an epoch that has just ended or was stopped early.
+        """Add an epoch's losses and gradient norms to the recorded curves, when the epoch ends or is stopped early.
 
         Args:
             losses: The loss of each step of the epoch, all of them finite.
@@ -129,7 +129,7 @@ class TrainingResult:
         self.curves += [CurvePoint(f"dev/{name}", value, self.steps) for name, value in metrics.items()]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counts, times, curves and dev logits, as tensors and JSON values."""
+        """Return the counts, times, curves and dev logits as tensors and JSON values, for a checkpoint."""
         import torch
 
         return {

@@ -1,4 +1,4 @@
-"""The freeze plans of a training: they say which parts of the model are frozen, and a strategy may change them."""
+"""The freeze plans of a training: each says which parts of the model are frozen; a strategy may change the plan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GradientWatch:
     """
 
     def __init__(self, stack: EncoderStack) -> None:
-        """Start with empty sums for the model in `stack`."""
+        """Start with zero sums for the embeddings and layers of a model."""
         self._blocks = [[p for m in stack.embeddings for p in m.parameters()]]
         self._blocks += [list(layer.parameters()) for layer in stack.layers]
         self.sums: dict[nn.Parameter, Tensor] = {}
@@ -49,7 +49,7 @@ class GradientWatch:
         self.sums |= {p: gradient.clone() for p, gradient in gradients.items() if p not in self.sums}
 
     def take(self) -> BlockNorms:
-        """Return the norm of the gradient sum of the embeddings and of each layer, and reset the sums.
+        """Return the L2 norm of the summed gradients of the embeddings and of each layer, and reset the sums.
 
         A norm is None if no gradient was added since the last call. The call waits until a GPU has finished its work.
         """
@@ -70,13 +70,16 @@ class Segment:
 
     plan: FreezePlan
     depth: int
-    """The number of lowest layers whose outputs were taken from a cache and not computed."""
+    """The number of lowest layers whose stored outputs were used, so that they were not computed."""
     batches: list[np.ndarray[Any, Any]] = field(default_factory=list)
-    """The indices in the train split of the examples of each batch trained on: int64 [batch] each."""
+    """The indices, in the train split, of the examples of each batch: int64 [batch] per batch."""
 
     @property
     def indices(self) -> np.ndarray[Any, Any]:
-        """The indices of the examples of all batches, concatenated, with repetitions: int64 [n]."""
+        """The indices of the examples of all batches, concatenated: int64 [n].
+
+        Indices are repeated if epochs repeat.
+        """
         import numpy as np
 
         return np.concatenate(self.batches) if self.batches else np.zeros(0, dtype=np.int64)
@@ -84,25 +87,25 @@ class Segment:
 
 @dataclass
 class FreezeSchedule:
-    """The freeze plan in effect, the earlier plans of a training, and the strategy that may change the plan.
+    """A training's freeze plan in effect, its earlier plans, and the strategy that may change the plan.
 
     If the strategy is None, or its `revisions()` returns None, the plan never changes.
     """
 
     stack: EncoderStack
     plan: FreezePlan
-    """The plan in effect."""
+    """The freeze plan in effect."""
     strategy: Strategy | None = None
     segments: list[Segment] = field(default_factory=list)
-    """The periods of training with an unchanged plan so far, the current one last."""
+    """The periods of training with an unchanged freeze plan so far; the current one is last."""
     events: list[FreezeEvent] = field(default_factory=list)
-    """The state of the embeddings and of each layer (frozen or not, gradient norm) at the start and at each call of the
-    strategy; empty unless the strategy is adaptive."""
+    """The state of the embeddings and of each layer (frozen or not, gradient norm) at the start of training and
+    whenever the strategy was asked for a new plan; empty unless the strategy is adaptive."""
     norms: list[BlockNorms] = field(default_factory=list)
-    """The gradient norms at each call of the strategy; empty unless the strategy asks for them."""
+    """The gradient norms at each request for a new plan; empty unless the strategy asks for them."""
 
     def __post_init__(self) -> None:
-        """Ask the strategy when it must be called, and record the initial plan if the strategy is adaptive."""
+        """Ask the strategy at which steps it may change the plan, and record the initial plan if it is adaptive."""
         self.revisions: Revisions | None = self.strategy.revisions() if self.strategy else None
         self.watch = GradientWatch(self.stack) if self.revisions and self.revisions.gradient_norms else None
         if self.revisions:
@@ -122,11 +125,14 @@ class FreezeSchedule:
         self.segments.append(Segment(self.plan, depth))
 
     def trained_on(self, indices: Any) -> None:
-        """Add a batch, given as the indices of its examples (int64 [batch], on the CPU), to the current segment."""
+        """Add a batch to the current segment.
+
+        `indices` are those of its examples in the train split, int64 [batch] on the CPU.
+        """
         self.segments[-1].batches.append(indices.numpy())
 
     def is_due(self, step: int, steps: int) -> bool:
-        """Return whether the strategy is to be called after this step of an epoch.
+        """Return whether the strategy is to be asked for a new freeze plan after this step of an epoch.
 
         Args:
             step: The step within the epoch, from 1.
@@ -138,7 +144,7 @@ class FreezeSchedule:
         return any(step == math.ceil(part * steps / times) for part in range(1, times + 1))
 
     def ask(self, *, epoch: int, epochs: int, step: int, steps: int, dev_scores: list[float]) -> bool:
-        """Replace the plan by the one that `Strategy.revise` returns, and return whether the plan has changed.
+        """Ask the strategy for a new freeze plan (`Strategy.revise`), and return whether the plan has changed.
 
         The new plan is not applied to the model; see `apply_plan`.
 
@@ -205,7 +211,7 @@ class FreezeSchedule:
             self.watch.sums = {parameter: value.to(parameter.device) for parameter, value in sums.items()}
 
     def _check(self, revised: object) -> None:
-        """Raise TrainingError if the strategy returned an invalid plan, or one that contradicts its `revisions()`."""
+        """Raise TrainingError if the plan that a strategy returned is invalid, or contradicts its `revisions()`."""
         assert self.strategy is not None
         assert self.revisions is not None
         said = f"strategy {self.strategy.name!r}: revise returned"
@@ -219,7 +225,7 @@ class FreezeSchedule:
             )
 
     def _log(self, step: int, epoch: int, norms: BlockNorms | None) -> None:
-        """Append the state of the embeddings and of each layer (frozen or not, gradient norm) to `events`."""
+        """Append the state of the embeddings and of each layer (frozen or not, norm of the gradients) to `events`."""
         self.events.append(
             FreezeEvent(step, epoch, "embeddings", norms.embeddings if norms else None, self.plan.embeddings)
         )
@@ -243,7 +249,7 @@ def _plan_from_json(content: Mapping[str, Any], like: FreezePlan) -> FreezePlan:
 
 
 def _batches(indices: np.ndarray[Any, Any], sizes: list[int]) -> list[np.ndarray[Any, Any]]:
-    """Split the concatenated example indices of a segment into batches of these sizes."""
+    """Split a segment's concatenated example indices into batches of the given sizes."""
     import numpy as np
 
     return np.split(indices, np.cumsum(sizes)[:-1]) if sizes else []

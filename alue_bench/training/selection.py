@@ -29,14 +29,14 @@ def evaluation_points(steps: int, every: float) -> list[int]:
 
 
 class Selection:
-    """The choice of a training's final weights among those that were evaluated on the dev split.
+    """The choice of a training's final weights, among the weights at each evaluation on the dev split.
 
     Holds the number of the evaluation chosen so far, and a copy of the weights at that evaluation if later steps may
     change them. Also decides when training stops early.
     """
 
     def __init__(self, select: Literal["best", "last"], patience: int, *, copy_all: bool) -> None:
-        """Start before the first evaluation.
+        """Set the rule for the choice, before the first evaluation.
 
         Args:
             select: The evaluation whose weights are chosen: "best" for the highest dev score (the earliest if several
@@ -56,11 +56,11 @@ class Selection:
 
     @property
     def stops(self) -> bool:
-        """True if the training is to stop early: the last `patience` evaluations did not improve the best score."""
+        """True if the training is to stop now: the last `patience` evaluations did not improve the best score."""
         return 0 < self._patience <= self.offered - self._best_at
 
     def offer(self, score: float, model: nn.Module, *, is_last: bool) -> None:
-        """Count an evaluation. Choose its weights if it is the best so far, or always if the last weights are wanted.
+        """Record an evaluation. Choose its weights if its score is the best so far, or always if `select` is "last".
 
         Args:
             score: The dev score. A NaN (for example, the correlation of constant predictions) is never better than
@@ -84,7 +84,7 @@ class Selection:
             }
 
     def restore(self, model: nn.Module) -> bool:
-        """Put the chosen weights into the model; return False if the model had them already."""
+        """Load the chosen weights into the model; return False if the model already had them."""
         import torch
 
         with torch.no_grad():
@@ -94,12 +94,12 @@ class Selection:
         return bool(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state for a checkpoint: the chosen and the best evaluation, and the copy of the chosen weights."""
+        """Return the state for a checkpoint: the chosen and the best evaluation, and a copy of the chosen weights."""
         counted = {"offered": self.offered, "selected": self.selected, "best": self._best, "best_at": self._best_at}
         return {**counted, "weights": self._weights}
 
     def load_state_dict(self, state: Mapping[str, Any], device: str) -> None:
-        """Restore the state that `state_dict` returned, and move the copy of the weights to this device."""
+        """Restore the state that `state_dict` returned, with the copy of the weights on this device."""
         self.offered, self.selected = state["offered"], state["selected"]
         self._best, self._best_at = state["best"], state["best_at"]
         self._weights = {name: value.to(device) for name, value in state["weights"].items()}

@@ -1,8 +1,7 @@
 """The training loop, from the first step to the restoring of the selected weights.
 
-    warm up                                                  # untimed; weights and random numbers stay as they were
-    continue from the last checkpoint, if there is one
-    for each epoch:
+    warm up                                                  # untimed; weights and random states do not change continue
+    from the last checkpoint, if there is one for each epoch:
         for each batch, in this epoch's order:               # timed as training
             logits, loss, gradients, clip, update
             within the epoch, if `eval_every` asks for it: evaluate as below
@@ -62,13 +61,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_LENGTHS = 8
-"""The largest number of padded lengths on an accelerator. Each takes an eager step, a capture and up to a hundred
-megabytes for a graph of a large model; ten lengths would save hardly any padding."""
+"""The largest number of padded lengths on an accelerator. Each length costs one eager step, one capture of a CUDA
+graph, and up to a hundred megabytes for a large model; ten lengths would save hardly any padding."""
 Scorer = Callable[["np.ndarray[Any, Any]"], dict[str, float]]
 """A function that computes metrics, by name, from dev logits [examples, outputs] in the order of the split. The metric
 "score" decides which weights are selected."""
 OnStep = Callable[[int, int], None]
-"""A function that is called after every step with the number of steps done and the total number of steps."""
+"""A function that is called after every training step, with the number of steps done and the total number of steps."""
 
 
 def fine_tune(
@@ -106,7 +105,7 @@ def fine_tune(
 
 
 def _resume(session: TrainingSession, file: CheckpointFile) -> None:
-    """Restore the session from the checkpoint file, if it exists. The loaded tensors are released on return."""
+    """Restore the training from its checkpoint file, if the file exists. The loaded tensors are released on return."""
     state = file.load()
     if state is not None:
         session.load_state_dict(state)
@@ -115,18 +114,18 @@ def _resume(session: TrainingSession, file: CheckpointFile) -> None:
 
 @dataclass
 class EpochProgress:
-    """The progress of a training within the current epoch."""
+    """The state of the current epoch: its number, the batches done and their losses."""
 
     number: int = 1
     """The number of the epoch, from 1."""
     done: int = 0
     """The number of batches of this epoch trained on so far."""
     order_state: dict[str, Any] = field(default_factory=dict)
-    """The state of the random generator for the order of examples, before the order of this epoch was drawn."""
+    """The state of the random generator for the order of examples, as it was before this epoch's order was drawn."""
     losses: list[Tensor] = field(default_factory=list)
-    """The loss of each batch so far, on the device."""
+    """The loss of each batch of this epoch so far, on the device."""
     norms: list[Tensor] = field(default_factory=list)
-    """The gradient norm of each batch so far, before clipping, on the device."""
+    """The gradient norm, before clipping, of each batch of this epoch so far, on the device."""
 
 
 class TrainingSession:
@@ -154,8 +153,9 @@ class TrainingSession:
             data: The train and dev splits.
             config: The hyper-parameters, seed, device and padding.
             score: A function that computes metrics from the dev logits of an evaluation.
-            recorder: A factory of recorders, which capture and replay training steps. None records steps as CUDA graphs
-                if `config.device.records` is true and the forward pass is `recordable`, and otherwise does not record.
+            recorder: A function that creates a recorder, which captures training steps and replays them. None uses CUDA
+                graphs if `config.device.records` is true and the forward pass is `recordable`, and otherwise captures
+                nothing.
         """
         import numpy as np
 
@@ -189,9 +189,9 @@ class TrainingSession:
     def warm_up(self) -> None:
         """Find the micro-batch size that fits into memory, and incur one-off costs, before the clock starts.
 
-        An accelerator is tried with the longest examples, so that the size found fits all batches, and the steps of all
-        batch shapes are captured. On a CPU, the shortest examples are enough to incur the one-off costs, and no size is
-        searched for.
+        On an accelerator, a step is tried with the longest examples, so that the micro-batch size fits all batches;
+        then the training step is captured for each batch shape. On a CPU, a step with the shortest examples is enough
+        to incur the one-off costs, and no size is searched for.
         """
         import numpy as np
 
@@ -208,7 +208,7 @@ class TrainingSession:
     def _batch_shapes(self) -> list[Draw]:
         """Choose the lengths to which batches are padded, and return a batch of each length, the longest first.
 
-        The lengths are chosen for the batches of one epoch in a random order of its own.
+        The lengths are chosen for the batches of one epoch in a random order, which is not one of the training.
         """
         import numpy as np
         import torch
@@ -230,22 +230,26 @@ class TrainingSession:
         return shapes
 
     def _batches(self, order: Sequence[np.ndarray[Any, Any]]) -> Iterable[Batch | Draw]:
-        """Return the batches of the train split in this order: on an accelerator, to be gathered there if possible."""
+        """Return the batches of the train split in this order.
+
+        On an accelerator, as indices to be gathered there if possible.
+        """
         if self._resident is not None:
             return self._resident.draws(order, self._widths)
         few_lengths = self.config.device.few_lengths
         return batches(self._split, list(order), self.config.padding, few_lengths=few_lengths)
 
     def train_epoch(self, epoch: int, on_step: OnStep, file: CheckpointFile | None) -> None:
-        """Train on each example once; in a resumed epoch, only on the remaining examples.
+        """Train for one epoch; in a resumed epoch, only on the remaining examples.
 
         The dev split is evaluated within the epoch if `eval_every` asks for it. The epoch ends early if such an
-        evaluation stops the training, and at a loss that is not finite, which is noticed some steps later on a GPU.
+        evaluation stops the training. It also ends at an infinite or NaN loss, which is noticed some steps later on a
+        GPU.
 
         Args:
             epoch: The number of the epoch, from 1.
-            on_step: See `fine_tune`.
-            file: See `fine_tune`.
+            on_step: A function that is called after every step.
+            file: The checkpoint file to write; None for no checkpoints.
 
         Raises:
             NonFiniteLossError: A loss is not finite.
@@ -282,7 +286,7 @@ class TrainingSession:
         self._record_losses()
 
     def evaluate(self) -> None:
-        """Score the dev split, record the metrics, and select the current weights if they are the best so far.
+        """Evaluate the model on the dev split, and select its weights if their score is the best so far.
 
         The model is left in eval mode. No random number is drawn, so that additional evaluations do not change the
         training.
@@ -296,10 +300,10 @@ class TrainingSession:
         self.selection.offer(metrics["score"], self.stack.model, is_last=self.result.steps == self._steps)
 
     def revise_freezing(self) -> None:
-        """Ask an adaptive strategy what to freeze from now on, and apply its plan; leave the model in training mode.
+        """Ask an adaptive strategy for a new freeze plan and apply it; leave the model in training mode.
 
-        Nothing happens if the strategy is not adaptive. The clock must be stopped when this is called. It runs during
-        the strategy's work, but not while outputs of further frozen layers are computed for storage.
+        Nothing happens if the strategy is not adaptive. The training clock must be stopped when this is called. It runs
+        while the strategy works, but not while outputs of newly frozen layers are computed for storage.
 
         Raises:
             TrainingError: The strategy returned an invalid plan, or one that its `revisions()` excludes.
@@ -330,14 +334,17 @@ class TrainingSession:
             training_mode(self.stack, schedule.plan)
 
     def _capture_again(self) -> None:
-        """Capture the steps of all batch shapes after a change of the plan; random numbers stay as they were."""
+        """Capture the training step for all batch shapes again, after a change of the freeze plan.
+
+        Keep the random state.
+        """
         if self._shapes:
             random = self.forward.random_state()
             self._updater.capture(self._shapes)
             self.forward.set_random_state(random)
 
     def finish(self) -> TrainingResult:
-        """Load the selected weights into the model, release gradients and recorded steps, and return the result."""
+        """Load the selected weights into the model, release gradients and captured steps, and return the result."""
         self.result.selected = self.selection.selected
         self.result.stopped_early = self.result.steps < self._steps
         if self.selection.restore(self.stack.model):
@@ -408,7 +415,7 @@ class TrainingSession:
         self._order_rng.bit_generator.state = epoch["order_state"]
 
     def _train_on(self, batch: Batch | Draw) -> Tensor:
-        """Update the weights by one batch, and return the loss of the batch, on the device."""
+        """Update the weights by one batch, and return its mean loss, on the device."""
         rate = learning_rate(self.result.steps, self._steps, self.config.hyper)
         loss, norm = self._updater.update(batch, rate)
         self.epoch.losses.append(loss)
@@ -438,7 +445,7 @@ class TrainingSession:
 
 
 class _Clock:
-    """The stopwatch of the training loop, which waits for the device before it stops."""
+    """The stopwatch of the training loop. It waits for the device before it stops, so that queued work is timed."""
 
     def __init__(self, device: Device, result: TrainingResult) -> None:
         """Create a stopped clock, whose running time is added to `result.loop_s`."""

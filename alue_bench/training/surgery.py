@@ -1,4 +1,4 @@
-"""Changes to a loaded model before its training: removing layers and inserting adapters."""
+"""Changes to a loaded model before it is trained: removing layers and inserting adapters."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from alue_bench.training.pretrained.loading import BINARY, empty_model
 
 
 def model_in_outline(config: Any, outline: Outline, labels: Labels = BINARY) -> EncoderStack:
-    """Build a model on the meta device with the layers and adapter that a strategy chooses.
+    """Build a model on the meta device, with only the layers and with the adapter that a strategy chooses.
 
-    Such a model has no weights in memory, but parameters and FLOPs can be counted.
+    Such a model has no weights in memory, but its parameters and FLOPs can be counted.
 
     Args:
         config: The transformers configuration of the checkpoint.

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ROW = 256
-"""The row length of the matrix in which gradients are scaled each by its own factor."""
+"""The row length of the matrix into which gradients are copied so that one product scales each by its factor."""
 TIMED_STEPS = 5
-"""The number of steps over which a replayed and an eager step are compared, each twice."""
+"""The number of steps in a timing. A replayed and an eager step are compared by two timings each."""
 
 
 @dataclass(frozen=True)
 class BackwardPass:
-    """The forward and backward pass of a batch.
+    """A callable that runs the forward and backward pass for a batch.
 
     This is not a method of `Updater`, because the recorded CUDA graphs and the updater would then reference each other
     and would stay in memory until the next garbage collection.
@@ -41,15 +41,15 @@ class BackwardPass:
 
     forward: Forward
     depth: int
-    """The number of lowest layers that are skipped, because their outputs are stored."""
+    """The number of lowest layers that are skipped because their outputs are stored."""
     loss_of: Callable[[Tensor, Tensor], Tensor]
     """A function that computes the mean loss from logits [batch, outputs] and targets."""
     scaler: Any
-    """The `GradScaler`, which is enabled only in fp16."""
+    """The `GradScaler` for the loss, which is enabled only in fp16."""
     device: Device
 
     def __call__(self, batch: Batch, states: Tensor | None, share: float = 1.0) -> Tensor:
-        """Run both passes: add to the parameters' gradients, and return the mean loss times `share`, on the device.
+        """Add the batch's gradients to the parameters' gradients; return the mean loss times `share`, on the device.
 
         Args:
             batch: A batch, or a part of a batch that is too large for the memory.
@@ -65,9 +65,9 @@ class BackwardPass:
 
 @dataclass(frozen=True)
 class DeviceStep:
-    """A training step, or the gradients of one, as operations on the device that can be captured as a CUDA graph.
+    """A training step, or only its gradients, as operations on the device that can be captured as a CUDA graph.
 
-    This is no method of `Updater` for the same reason as `BackwardPass`.
+    This is not a method of `Updater`, so that captured graphs do not reference the updater; see `BackwardPass`.
     """
 
     backward: BackwardPass
@@ -77,17 +77,22 @@ class DeviceStep:
     hyper: HyperParameters
     split: ResidentSplit
     gradients: list[Tensor | None] | None = None
-    """The tensors into which the step copies the gradients instead of updating the weights; None to update them. The
-    rehearsal removes those of parameters that get no gradient."""
+    """The tensors into which the step copies the gradients instead of updating the weights; None to update the weights.
+    An entry becomes None in the rehearsal if its parameter gets no gradient."""
 
     def __call__(self, indices: Tensor, width: int, states: Tensor | None) -> Tensor:
-        """Compute the step; see `cuda_graphs.Step`.
+        """Compute the training step for a batch.
 
-        The parameters' gradients are allocated in the step and gone after it, so that nothing has to be set to zero
-        and nothing is added.
+        The parameters' gradients are allocated and freed within the step, so that they need not be set to zero.
+
+        Args:
+            indices: The indices of the examples: int64 [b], on the device.
+            width: The padded length.
+            states: The stored output of the frozen layers, [b, tokens, hidden]; None if there is none, or if the step
+                gathers it.
 
         Returns:
-            The mean loss and the gradient norm before clipping, [2]; only the loss, [1], with `gradients`.
+            The mean loss and the gradient norm before clipping, [2]; only the loss, [1], if `gradients` is not None.
         """
         import torch
 
@@ -105,7 +110,7 @@ class DeviceStep:
         return reported
 
     def rehearse(self, indices: Tensor, width: int, states: Tensor | None) -> Tensor:
-        """Execute the same operations except the optimiser's, and return values like those of the step."""
+        """Execute the operations of the step except the optimiser's update, and return values like the step's."""
         import torch
 
         loss = self.forward_and_backward(indices, width, states)
@@ -117,7 +122,14 @@ class DeviceStep:
         return torch.stack([loss, norm]) if self.gradients is None else loss.reshape(1)
 
     def forward_and_backward(self, indices: Tensor, width: int, states: Tensor | None) -> Tensor:
-        """Gather a batch, compute the gradients and return the mean loss."""
+        """Gather a batch, compute the gradients of its mean loss, and return the loss.
+
+        Args:
+            indices: The indices of the examples: int64 [b], on the device.
+            width: The padded length.
+            states: The stored output of the frozen layers, [b, tokens, hidden]; None if there is none, or if it is to
+                be gathered.
+        """
         batch = self.split.batch(indices, width)
         prefix = self.examples.prefix
         if prefix is not None and prefix.resident:
@@ -126,14 +138,15 @@ class DeviceStep:
 
 
 class Updater:
-    """A performer of weight updates, with the optimiser, the gradient scaler and the current micro-batch size.
+    """An object that performs weight updates; it holds the optimiser, the gradient scaler and the micro-batch size.
 
     If a batch does not fit into memory, it is divided into parts, whose size is halved until they fit. The gradients of
     the parts are accumulated, so that the effective batch size does not change. `micro_batch` is the size of the parts.
 
-    On a device that can record, whole steps are captured as CUDA graphs: gathering, forward and backward pass, clipping
-    and the optimiser's step. In fp16, and if a strategy uses the gradients, the graph ends with the gradients, because
-    the scaler keeps its own account of each step in Python, and the strategy reads the gradients from outside.
+    On a device that supports it, whole steps are captured as CUDA graphs: gathering, forward and backward pass,
+    clipping and the optimiser's step. In fp16, and if a strategy uses the gradients, the graph contains only the
+    computation of the gradients, because the scaler decides about each update in Python, and the strategy reads the
+    gradients outside the graph.
     """
 
     def __init__(
@@ -154,8 +167,9 @@ class Updater:
             config: The label space, class weights, batch size, clipping and device.
             watch: The gradient sums that an adaptive strategy uses, to which each update adds its gradients; None if no
                 strategy uses them.
-            recorder: A factory of recorders, which capture the training step as a CUDA graph for each batch shape. It
-                is called again whenever the set of trainable parameters changes. None: no step is captured.
+            recorder: A function that creates a recorder, which captures the training step as a CUDA graph for each
+                batch shape. It is called again whenever the set of trainable parameters changes. None: no step is
+                captured.
         """
         import torch
 
@@ -171,13 +185,13 @@ class Updater:
         self._graphs: StepGraphs | None = None
         self._static: list[Tensor | None] | None = None
         self.graph_use: GraphUse | None = None
-        """The decision whether steps are replayed as CUDA graphs; None if it was not to be made."""
+        """The decision whether steps are replayed as CUDA graphs; None if there was nothing to decide."""
         self.scaler = torch.amp.GradScaler(self._device.name, enabled=self._device.precision == "fp16")
         self.micro_batch = self._hyper.batch_size
         self.continue_with(examples, optimiser)
 
     def continue_with(self, examples: Examples, optimiser: Any) -> None:
-        """Continue after a change of the freeze plan; captured steps are released, see `capture`.
+        """Continue after a change of the freeze plan, with a new optimiser; release the captured steps.
 
         Args:
             examples: The train split, possibly with stored outputs of more layers than before.
@@ -200,7 +214,7 @@ class Updater:
         self.scaler.load_state_dict(state["scaler"])
 
     def release(self) -> None:
-        """Release the captured CUDA graphs and the gradients."""
+        """Release the captured CUDA graphs and the parameters' gradients."""
         self._release_graphs()
         self.optimiser.zero_grad(set_to_none=True)
 
@@ -237,15 +251,17 @@ class Updater:
         self._clear_gradients()
 
     def capture(self, draws: Sequence[Draw], typical: Draw | None = None) -> None:
-        """Capture the training step for the shapes of these batches, unless it was decided against.
+        """Capture the training step for the shapes of these batches, unless CUDA graphs were found to be slower.
 
-        Weights, the optimiser's state and the scaler stay as they are; random numbers are drawn. Call this after every
-        change of what trains, with the model in training mode, and after the optimiser's state was loaded.
+        Weights, the optimiser's state and the scaler do not change; random numbers are drawn. Call this whenever the
+        set of trainable parameters has changed, with the model in training mode, and after the optimiser's state was
+        loaded.
 
         Args:
-            draws: A batch of each shape, the longest first; none if the train split is not on the device.
-            typical: A batch of the most frequent shape. If it is given, the optimiser must not have made a step, and
-                the graphs are kept only if a replayed step is faster than an eager one; None to keep them.
+            draws: A batch of each shape, the longest first; empty if the train split is not on the device.
+            typical: A batch of the most frequent shape. If it is given, the graphs are kept only if a replayed step of
+                this shape is faster than an eager one; the optimiser must not have made a step yet. None keeps the
+                graphs in any case.
 
         Raises:
             TrainingError: The step cannot be captured, and the user asked for graphs.
@@ -301,7 +317,7 @@ class Updater:
         return graphs
 
     def _choose(self, typical: Draw) -> None:
-        """Keep the graphs if a replayed step is faster than an eager one."""
+        """Keep the CUDA graphs if replaying a typical batch's step is faster than running it eagerly, else drop them."""
         scaler = self.scaler.state_dict()
         eager_s, replayed_s = math.inf, math.inf
         for _ in range(2):
@@ -319,7 +335,7 @@ class Updater:
             self._do_without_graphs("a replayed step is not faster", eager_s, replayed_s)
 
     def _timed(self, step: Callable[[], object]) -> float:
-        """Return the seconds per step of several steps, with the learning rate zero."""
+        """Return the mean seconds per call of a training step, over several calls with a learning rate of zero."""
         self._device.synchronise()
         started = time.perf_counter()
         for _ in range(TIMED_STEPS):
@@ -333,14 +349,23 @@ class Updater:
         self._release_graphs()
 
     def _release_graphs(self) -> None:
-        """Release the captured steps with their memory, which torch's allocator would not use for anything else."""
+        """Release the captured steps and their memory, which torch's allocator would not reuse otherwise."""
         self._static = None
         if self._graphs is not None:
             self._graphs = None
             give_back(self._device.name)
 
     def _replay(self, draw: Draw, graphs: StepGraphs, *, watched: bool = True) -> tuple[Tensor, Tensor]:
-        """Replay the step of a batch and complete it if the graph ends with the gradients."""
+        """Replay the captured step for a batch; if the graph contains only the gradients, also update the weights.
+
+        Args:
+            draw: The batch.
+            graphs: The captured steps.
+            watched: Whether to add the gradients to the sums that an adaptive strategy uses.
+
+        Returns:
+            The mean loss and the gradient norm before clipping, on the device.
+        """
         reported = graphs.replay(draw, self._states_outside(draw))
         if self._static is None:
             loss, norm = reported.unbind()
@@ -350,7 +375,12 @@ class Updater:
         return self._finish(reported.squeeze(0), watched=watched)
 
     def _finish(self, loss: Tensor, *, watched: bool = True) -> tuple[Tensor, Tensor]:
-        """Update the weights by the gradients that were computed, and return the loss and the gradient norm."""
+        """Update the weights by the computed gradients; return the loss and the gradient norm before clipping.
+
+        Args:
+            loss: The mean loss, which is returned unchanged.
+            watched: Whether to add the gradients to the sums that an adaptive strategy uses.
+        """
         self.scaler.unscale_(self.optimiser)
         if self._watch is not None and watched:
             self._watch.add(skipping_overflows=self.scaler.is_enabled())
@@ -361,12 +391,12 @@ class Updater:
         return loss, norm
 
     def _states_outside(self, draw: Draw) -> Tensor | None:
-        """Return the stored output of the frozen layers for a batch, unless the captured step gathers it itself."""
+        """Return the stored output of the frozen layers for a batch; None if the captured step gathers it itself."""
         prefix = self._examples.prefix
         return None if prefix is None or prefix.resident else prefix.of(draw.to(self._device.name))
 
     def _gradients(self, batch: Batch | Draw) -> Tensor:
-        """Compute the gradients of the mean loss of a batch, in parts if necessary, and return the mean loss."""
+        """Compute the gradients of a batch's mean loss, in parts if memory requires it, and return the mean loss."""
         while True:
             try:
                 return sum(self._backward_of(part, batch) for part in _parts(batch, self.micro_batch))  # type: ignore[return-value]
@@ -397,7 +427,7 @@ class Updater:
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], hyper: HyperParameters, device: Device) -> Tensor:
-    """Clip the gradients as the hyper-parameters say, and return the global gradient norm before clipping.
+    """Clip the gradients, by their global norm or as the hyper-parameters say, and return the norm before clipping.
 
     Nothing waits for an accelerator.
     """
@@ -422,13 +452,13 @@ def clip_gradients(parameters: Sequence[nn.Parameter], hyper: HyperParameters, d
 
 
 def _scale_each(gradients: list[Tensor], factors: Tensor) -> None:
-    """Multiply each gradient by its factor, with few kernels: torch launches one for each pair of tensors otherwise.
+    """Multiply each gradient by its factor, with few kernels instead of one for each gradient.
 
     The gradients are copied into the rows of one matrix and back, so that one product scales all of them.
 
     Args:
         gradients: The gradients.
-        factors: The factors, [gradients].
+        factors: One factor for each gradient: [number of gradients].
     """
     import torch
 
@@ -442,7 +472,7 @@ def _scale_each(gradients: list[Tensor], factors: Tensor) -> None:
 
 
 def _norms(gradients: Sequence[Tensor], device: Device) -> Tensor:
-    """Return the L2 norm of each gradient, as one tensor: [gradients]."""
+    """Return the L2 norm of each gradient, as one tensor: [number of gradients]."""
     import torch
 
     if not device.accelerated:  # torch's norm takes twice as long there on one core, and is less exact
@@ -452,7 +482,7 @@ def _norms(gradients: Sequence[Tensor], device: Device) -> Tensor:
 
 
 def _parts(batch: Batch | Draw, size: int) -> Iterator[Batch | Draw]:
-    """Yield parts of the batch of at most `size` examples, each part padded only to its longest example."""
+    """Divide a batch into parts of at most `size` examples, each padded only to its longest example, and yield them."""
     if len(batch.indices) <= size:
         yield batch
         return

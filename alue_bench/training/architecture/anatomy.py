@@ -3,7 +3,8 @@
 A small copy of the model with random weights runs once, forward and backward. The modules that run before the first
 layer are the embeddings, whatever their names: they include projections, norms and position embeddings that all layers
 share. The modules that run after the last layer are the pooler and the head. Modules that run between two layers
-("beside" below) belong to the earlier layer. Parameters without influence on the logits are idle and never train.
+("beside" in the diagram) count as part of the earlier layer. Parameters that do not influence the logits are called
+idle; they never train.
 
     time ─►  embeddings │ layer 0 │ beside 0 │ layer 1 │ … │ layer L-1 │ pooler, head
 """
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WHOLE_BELOW = 10_000_000
-"""A model with at most this many parameters, not counting embeddings, is traced with all layers at full width."""
+"""The largest number of parameters, not counting embeddings, for which the traced copy of a model keeps all layers at
+full width."""
 LAYERS, WIDTH = 4, 256
-"""The number of layers and the minimal hidden size of the small copy that is traced in place of a larger model."""
+"""The number of layers, and the smallest hidden size, of the copy that is traced in place of a larger model."""
 VOCABULARY = 512
-"""The maximal vocabulary size of the copy that is traced in place of a model."""
+"""The largest vocabulary size of the small copy of a model whose forward pass is traced."""
 TEXT, TEXTS = 12, 2
-"""The tokens per text and the texts per batch of the traced forward pass."""
+"""The number of tokens per text, and of texts per batch, in the traced forward pass."""
 SEED = 7
 
 EMBEDDINGS, POOLER, HEAD, IDLE = "embeddings", "pooler", "head", "idle"
@@ -44,16 +46,17 @@ class Members:
     modules: tuple[str, ...] = ()
     """The modules that belong entirely to this part of the model."""
     parameters: tuple[str, ...] = ()
-    """The other parameters of this part, whose modules also have parameters of another part."""
+    """The parameters of this part whose modules also contain parameters of another part, so that `modules` cannot list
+    them."""
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The parts of an architecture: the names of the modules and parameters that belong to each of them."""
+    """The division of an architecture into parts: for each part, the names of its modules and parameters."""
 
     lists: tuple[str, ...]
-    """The names of the lists of layers. Most architectures have one; XLM has separate lists for attention and
-    feed-forward modules."""
+    """The names of the module lists (`nn.ModuleList`) that contain the layers. Most architectures have one; XLM has
+    separate lists for attention and feed-forward modules."""
     embeddings: Members
     beside: dict[int, Members]
     """The modules and parameters used between a layer and the next one, by the index of the earlier layer."""
@@ -66,8 +69,8 @@ class Anatomy:
     returns_tuple: bool
     """True if a layer returns a tuple whose first element is the hidden states."""
     as_registered: bool
-    """True if the order in which the encoder's modules are registered gives the same parts as the order of their use:
-    embeddings before the layers, everything else after them."""
+    """True if dividing the encoder's modules by the order in which they are registered (those before the layers are
+    embeddings) gives the same parts as dividing them by the order in which they run."""
 
     @property
     def restartable(self) -> bool:
@@ -178,7 +181,12 @@ def text_of(model: Any, *, texts: int = TEXTS, tokens: int = TEXT) -> dict[str, 
 
 
 def _reduced(kind: type[Any], config: Any) -> Iterator[Any]:
-    """Yield the configurations to try for a small copy of a model, beginning with that of the smallest model."""
+    """Yield reduced configurations from which to build a small copy of a model, the smallest model first.
+
+    Args:
+        kind: The model's class.
+        config: The configuration of the full-sized model.
+    """
     import torch
 
     whole = _eager(config)
@@ -195,9 +203,9 @@ def _reduced(kind: type[Any], config: Any) -> Iterator[Any]:
 
 
 def _eager(config: Any) -> Any:
-    """Return a copy of a configuration with "eager" attention, whose operations can be traced one by one.
+    """Return a copy of a configuration with transformers' "eager" attention, whose operations can be traced one by one.
 
-    The copy also has a padding id, and turns off the cache of keys and values.
+    The copy also has a padding token id, and its cache of attention keys and values is turned off.
     """
     eager = copy.deepcopy(config)
     eager._attn_implementation = "eager"
@@ -209,7 +217,7 @@ def _eager(config: Any) -> Any:
 
 
 def _few_words(config: Any) -> Any:
-    """Return a copy of a configuration with a small vocabulary; special tokens beyond its size get new ids."""
+    """Return a copy of a configuration with a small vocabulary, in which special tokens get new ids if needed."""
     small = copy.deepcopy(config)
     words = getattr(small, "vocab_size", None)
     if isinstance(words, int) and words > VOCABULARY:
@@ -221,7 +229,7 @@ def _few_words(config: Any) -> Any:
 
 
 def _special(config: Any) -> list[tuple[str, int]]:
-    """Return the names and ids of the special tokens in a configuration."""
+    """Return the special tokens in a configuration, as pairs of field name (such as "pad_token_id") and token id."""
     names = sorted(name for name in vars(config) if name.endswith("_token_id") or name == "pad_index")
     return [(name, value) for name in names if isinstance(value := getattr(config, name), int)]
 
@@ -237,7 +245,7 @@ def _few_layers(config: Any) -> Any:
 
 
 def _narrow(config: Any) -> Any:
-    """Return a copy of a configuration in which hidden sizes and numbers of heads are divided by a common factor."""
+    """Return a copy of a configuration with hidden sizes and numbers of attention heads divided by a common factor."""
     small = copy.deepcopy(config)
     names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
     sizes = {name: value for name in names if isinstance(value := getattr(small, name, None), int)}
@@ -271,9 +279,9 @@ def shorten(config: Any, kept: range | tuple[int, ...]) -> None:
 
 @dataclass
 class _Uses:
-    """The record of a forward pass: when it used which parameters and modules.
+    """The record of when a traced forward pass used each parameter and each module.
 
-    A moment is a point of time, given as the number of earlier events (module calls, returns, tensor operations).
+    A point in time ("moment") is given as the number of events (module calls, returns, tensor operations) before it.
     """
 
     parameters: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -319,7 +327,12 @@ def _traced(model: Any) -> Anatomy:
 
 
 def _before_layers(model: Any, layers: str) -> set[str]:
-    """Return the names of the encoder's child modules that have parameters and are registered before the layers."""
+    """Return the names of the encoder's child modules with parameters that are registered before its layers.
+
+    Args:
+        model: The model.
+        layers: The name of the module list that contains the layers.
+    """
     before: set[str] = set()
     for name, module in getattr(model, model.base_model_prefix).named_children():
         whole = f"{model.base_model_prefix}.{name}"
@@ -331,7 +344,7 @@ def _before_layers(model: Any, layers: str) -> set[str]:
 
 
 def _is_on_top(model: Any, name: str) -> bool:
-    """Return whether a module is a direct child of the encoder."""
+    """Return whether the module of this name is a direct child of the model's encoder."""
     return name.rpartition(".")[0] == str(model.base_model_prefix)
 
 
@@ -340,11 +353,11 @@ def _has_parameters(model: Any, name: str) -> bool:
 
 
 def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
-    """Run the model on a text, forward and backward.
+    """Run a model forward and backward on random texts, and record how it uses its modules and parameters.
 
     Returns:
-        The trace of the forward pass; the names of the parameters that transformers keeps fixed; the names of the other
-        parameters that got no gradient.
+        The record of the forward pass; the names of the parameters that transformers keeps fixed; the names of the
+        other parameters that got no gradient.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -389,14 +402,14 @@ def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
 
 
 def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, int]]]:
-    """Find the layers of a traced model.
+    """Find the layers of a model in the record of its forward pass.
 
     Returns:
-        The names of the module lists that contain the layers, in the order of their use; the moments (see `_Uses`) at
-        which each layer began and ended.
+        The names of the module lists that contain the layers, in the order in which they run; the moments (event
+        numbers, see `_Uses`) at which each layer began and ended.
 
     Raises:
-        DoesNotFit: There is no such list, or there are two stacks of layers.
+        DoesNotFit: No module list contains layers, or there are two separate stacks of layers.
     """
     from torch import nn
 
@@ -435,13 +448,13 @@ def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, i
 
 
 def _interleaved(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bool:
-    """Return whether each layer consists of one entry of each of two module lists.
+    """Return whether two module lists run in turn, so that entry i of both lists together is layer i of the model.
 
     This is so if entry 0 of both lists ends before entry 1 of either begins, and so on.
 
     Args:
-        one: The moments (see `_Uses`) at which each entry of a list began and ended.
-        other: The same for the other list.
+        one: The moments (event numbers, see `_Uses`) at which each entry of the first list began and ended.
+        other: The same for the second list.
     """
     pairs = list(zip(one, other, strict=True))
     return len(pairs) > 1 and all(
@@ -450,7 +463,14 @@ def _interleaved(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bo
 
 
 def _why_none(model: Any, uses: _Uses, lists: dict[str, list[str]], count: int) -> str:
-    """Return the reason why a model has no list of layers, as the end of an error message."""
+    """Return the reason why no list of layers was found in a model, as the end of an error message.
+
+    Args:
+        model: The model.
+        uses: The record of its forward pass.
+        lists: The names of the entries of each module list, by the list's name.
+        count: The number of layers in the configuration.
+    """
     from torch import nn
 
     for name, entries in lists.items():
@@ -491,7 +511,7 @@ class _Places:
         self._parameters = {name: self._of_parameter(name, p) for name, p in model.named_parameters()}
 
     def members(self, part: str) -> Members:
-        """Return the modules that belong entirely to a part of the model, and the other parameters of this part.
+        """Return the names of the modules that belong entirely to one part of the model, and of its other parameters.
 
         Submodules of a returned module are not listed.
         """
@@ -501,11 +521,11 @@ class _Places:
         return Members(tuple(modules), tuple(loose))
 
     def idle(self) -> set[str]:
-        """Return the names of the parameters without influence on the logits."""
+        """Return the names of the parameters that do not influence the logits."""
         return {name for name, part in self._parameters.items() if part == IDLE}
 
     def _collect(self, name: str, module: nn.Module, part: str, modules: list[str], loose: list[str]) -> None:
-        """Search a module for the modules and parameters of a part, and add their names to `modules` and `loose`.
+        """Collect the names of the submodules and parameters of a module that belong to one part of the model.
 
         Args:
             name: The name of the module to search.
@@ -532,9 +552,9 @@ class _Places:
             self._collect(prefix + own, child, part, modules, loose)
 
     def _parts(self, name: str, module: nn.Module) -> set[str]:
-        """Return the parts of the model to which the submodules and parameters of a module belong.
+        """Return the names of the model's parts that the submodules and parameters of a module belong to.
 
-        Parameters without influence on the logits are ignored.
+        Parameters that do not influence the logits are ignored.
         """
         prefix = f"{name}." if name else ""
         parts = {
@@ -577,15 +597,15 @@ class _Places:
         return part
 
     def _checked(self, name: str, index: int, moments: list[int]) -> str:
-        """Check that only one layer uses a parameter, and return the name of this layer's part.
+        """Return the name of the part that a layer forms, after checking that no other part uses one of its parameters.
 
         Args:
             name: The name of the parameter.
-            index: The index of the layer that contains it.
-            moments: The moments (see `_Uses`) at which it was read.
+            index: The index of the layer that contains the parameter.
+            moments: The moments (event numbers, see `_Uses`) at which an operation read the parameter.
 
         Raises:
-            DoesNotFit: Something outside the layer uses the parameter too.
+            DoesNotFit: A module outside the layer uses the parameter too.
         """
         if any(self._at(moment) != _layer(index) for moment in moments):
             raise DoesNotFit(
@@ -595,7 +615,7 @@ class _Places:
         return _layer(index)
 
     def _layer_around(self, name: str) -> int | None:
-        """Return the index of the layer that contains the module or parameter of this name; None if no layer does."""
+        """Return the index of the layer that contains the named module or parameter; None if no layer does."""
         parts = name.split(".")
         return next(
             (self._inside[key] for end in range(1, len(parts) + 1) if (key := ".".join(parts[:end])) in self._inside),
@@ -603,9 +623,9 @@ class _Places:
         )
 
     def _at(self, moment: int) -> str:
-        """Return the part of the model that was computed at a moment (see `_Uses`).
+        """Return the name of the model's part that was being computed at a moment (event number, see `_Uses`).
 
-        The time between two layers belongs to the earlier layer.
+        The time between two layers counts as part of the earlier layer.
         """
         if moment < self._spans[0][0]:
             return EMBEDDINGS
@@ -615,7 +635,7 @@ class _Places:
 
 
 def _is_states(output: Any) -> bool:
-    """Return whether a module's output is a floating-point vector for each token, `[TEXTS, TEXT, hidden]`."""
+    """Return whether an output looks like hidden states: a floating-point tensor `[TEXTS, TEXT, hidden]`."""
     import torch
 
     return (

@@ -36,8 +36,9 @@ for the first token with reordered products, so that keys and values are not com
 class EncoderStack:
     """The parts of a model, as references to its modules.
 
-    If a part consists of several modules, they are held in a new `nn.ModuleList` that is not itself part of the model.
-    If a module belongs to several parts, each part holds its own parameters of the module in an `nn.ParameterList`.
+    A part that consists of several modules is represented by a new `nn.ModuleList`, which is not itself registered in
+    the model. If a module belongs to several parts, each part lists the parameters that it uses in an
+    `nn.ParameterList`.
     """
 
     model: nn.Module
@@ -47,7 +48,7 @@ class EncoderStack:
     after layer 0."""
     pooler: nn.Module | None
     entries: tuple[nn.Module, ...]
-    """For each layer, the module that is called with the layer's input; empty if layers consist of several modules."""
+    """For each layer, the module whose input is the layer's input; empty if each layer consists of several modules."""
     inputs_only: tuple[nn.Module, ...] = ()
     """The embedding modules that return a vector for each token, `[batch, tokens, hidden]`. A forward pass that starts
     at a later layer skips them."""
@@ -64,7 +65,7 @@ class EncoderStack:
 
 
 def view_as_stack(model: Any) -> EncoderStack:
-    """Return the embeddings, layers and pooler of a model, which `anatomy_of` finds.
+    """Return references to the embeddings, layers, pooler and head of a model, as found by `anatomy_of`.
 
     Args:
         model: A classification model of transformers, possibly on the meta device, possibly with adapters.
@@ -107,7 +108,7 @@ def _joined(modules: list[nn.Module]) -> nn.Module:
 
 
 def _plain(name: str) -> str:
-    """Return the name that a parameter had before `peft` wrapped its module, that is, without `.base_layer`."""
+    """Return a parameter's name without `.base_layer`, which `peft` inserts when it wraps a module in an adapter."""
     return name.replace(".base_layer.", ".")
 
 
@@ -140,7 +141,10 @@ def check_ids(stack: EncoderStack, split: TokenizedSplit, subject: str) -> None:
 
 
 def _words(model: Any) -> int:
-    """Return the number of token embeddings; 0 if the model has no such table, like CANINE, which hashes characters."""
+    """Return the size of the model's table of token embeddings.
+
+    0 if it has none, like CANINE, which hashes characters.
+    """
     try:
         return int(model.get_input_embeddings().num_embeddings)
     except (NotImplementedError, AttributeError):

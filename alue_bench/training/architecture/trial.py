@@ -1,9 +1,10 @@
-"""A test of what a model supports, on a small copy with random weights, before any run of a plan starts.
+"""A test of what a model supports, run on a small copy with random weights before the first run of a plan starts.
 
 | question | consequence if the answer is no |
 | --- | --- |
-| Is the prediction for a text the same alone and in a batch with others? | pad on the other side, or add a note |
-| Can the model compute in the number format of the plan? | use fp32 and add a note |
+| Is the prediction for a text the same alone and in a batch with others? | pad on the other side; if that does not
+help, add a note to the results |
+| Can the model compute in the number format that the plan requests? | use fp32 and add a note |
 | Does the model accept as many tokens as its configuration says? | use the number that it accepts |
 """
 
@@ -29,23 +30,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LENGTHS = (12, 11, 4)
-"""The lengths, in tokens, of the texts that are compared alone and in one batch."""
+"""The lengths, in tokens, of the test texts whose logits are computed both alone and in one batch."""
 LONG_TEXT = 768
-"""The length in tokens of the long text for architectures in SPARSE; less if the model accepts fewer tokens."""
+"""The length, in tokens, of the long text that is tried for architectures with sparse attention (see SPARSE); less if
+the model accepts fewer tokens."""
 SPARSE = ("block_size", "attention_window", "num_random_blocks", "num_landmarks", "attn_layers", "num_hash_functions")
-"""The configuration fields of architectures that use a different attention for long texts. If a configuration has
-such a field, a long text is tried too."""
+"""The configuration fields of architectures that use a different attention for long texts. For a configuration with
+such a field, the padding test also uses a long text."""
 TOLERANCE = 1e-4
-"""The largest accepted difference between logits, relative to the largest logit. Padding changes the lengths of sums
-and so their rounding."""
+"""The largest accepted difference between the logits of a text alone and in a batch, relative to the largest logit.
+Padding changes how many numbers are summed, and thus rounding errors."""
 FEWER = 4
-"""If a model accepts fewer tokens than its configuration says, up to this many fewer tokens are tried, one by one. The
+"""The number of shorter lengths to try, one by one, if a model accepts fewer tokens than its configuration says. The
 length that remains if all positions up to the padding id are reserved is tried too."""
 LONG = 2048
-"""If a configuration has more positions than this, lengths are tried only if the model has an embedding table of about
-as many rows as positions; otherwise the configuration is trusted."""
+"""The number of positions above which accepted lengths are tested only if the model has an embedding table of about as
+many rows; otherwise the configuration's number is used untested."""
 LONGEST = 8192
-"""If a configuration has more positions than this, it is trusted, and no lengths are tried."""
+"""The number of positions above which the configuration's number is used untested."""
 
 Side = Literal["right", "left"]
 
@@ -106,7 +108,7 @@ def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) ->
 
 
 def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Padding, bool, list[str]]:
-    """Choose the side on which padding does not change predictions, preferring the tokenizer's side.
+    """Choose the side, left or right, on which padding does not change predictions; prefer the tokenizer's side.
 
     Args:
         model: The small copy of the model.
@@ -145,10 +147,15 @@ def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Pad
 
 
 def _depends(model: Any, side: Side, lengths: tuple[int, ...]) -> bool:
-    """Return whether the logits of a text depend on the other texts in its batch.
+    """Return whether padding changes predictions: whether the logits of a text depend on the other texts in its batch.
 
     Logits are computed for each text alone, for all texts in one batch, and for a batch without the longest text, which
     is the first one.
+
+    Args:
+        model: The small copy of the model.
+        side: The side on which texts are padded.
+        lengths: The lengths of the texts in tokens, the longest first.
     """
     import torch
 
@@ -167,7 +174,7 @@ def _depends(model: Any, side: Side, lengths: tuple[int, ...]) -> bool:
 
 
 def _batch(model: Any, side: Side, lengths: tuple[int, ...], first: int = 0) -> dict[str, Tensor]:
-    """Return random texts of the given lengths, except the first `first` texts, as one padded batch.
+    """Return a padded batch of random texts of the given lengths, leaving out the first `first` texts.
 
     The texts are those of `text_of`, cut to the lengths. The result has "input_ids" and "attention_mask", int64
     `[texts, tokens]` each.
@@ -189,9 +196,14 @@ def _batch(model: Any, side: Side, lengths: tuple[int, ...], first: int = 0) -> 
 def _precision(
     model: Any, side: Side, wanted: Precision, device: str, lengths: tuple[int, ...]
 ) -> tuple[Precision, str]:
-    """Return the number format to use, and the reason if it is not the wanted format (else an empty string).
+    """Return the number format to use, and the reason if it differs from the wanted format (else an empty string).
 
-    The model is run forward and backward on batches of texts of these lengths, padded on this side.
+    Args:
+        model: The small copy of the model, which is run forward and backward in the wanted format.
+        side: The side on which texts are padded.
+        wanted: The number format that the plan requests.
+        device: The device to run on, such as "cuda".
+        lengths: The lengths, in tokens, of the texts to run on.
     """
     import torch
 
@@ -241,7 +253,7 @@ def positions_of(config: Any) -> int | None:
 
 
 def _longest(model: Any, limit: int, pad: int) -> int:
-    """Return the largest number of tokens that a small model accepts; see `positions_of`.
+    """Return the largest number of tokens, at most `limit`, that the small copy of a model accepts.
 
     Args:
         model: The small copy of the model.
@@ -266,7 +278,7 @@ def _longest(model: Any, limit: int, pad: int) -> int:
 
 
 def _embeds(model: Any, tokens: int) -> bool:
-    """Return whether a text of `tokens` tokens passes through the embeddings to the first layer without an error."""
+    """Return whether a model's embeddings accept a text of `tokens` tokens without an error."""
     import torch
 
     first = model.get_submodule(f"{anatomy_of(model).lists[0]}.0")

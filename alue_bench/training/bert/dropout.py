@@ -1,8 +1,8 @@
 """Dropout masks, drawn in bulk from a separately seeded sequence of random numbers.
 
-Drawing a separate mask for every tensor is the most expensive elementwise operation of a small training step on a CPU:
-0.49 ms for 416 x 256 values, compared with 0.1 ms for the backward pass of a GELU over four times as many. Drawing
-masks in bulk, with four 16-bit random values from each 64-bit number, takes a sixth of that. See
+Drawing a separate mask for each tensor with torch is the most expensive elementwise operation of a small training step
+on a CPU: 0.49 ms for 416 x 256 values, compared with 0.1 ms for the backward pass of a GELU over four times as many.
+Drawing masks in bulk, with four 16-bit random values from each 64-bit number, takes a sixth of that. See
 docs/notes/performance-diary.md.
 """
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 CHUNK = 1 << 18
 """The number of mask values drawn at a time: many enough to amortise the cost of a call, few enough for a CPU cache."""
 LANES, LEVELS = 4, 1 << 16
-"""The number of random values taken from a 64-bit number, and the number of distinct values that each can have."""
+"""The number of random values taken from each 64-bit random number, and the number of values that each can take."""
 
 
 class DropoutMasks:
-    """A generator of inverted-dropout factors on the CPU: 0 with probability p, else 1 / (1 - p). Their mean is one.
+    """A generator of dropout factors on the CPU: 0 with probability p, else 1 / (1 - p), so that their mean is one.
 
     p is rounded to a multiple of 1/65,536, and the factor is computed from the rounded p, so that the mean is exact.
     """
 
     def __init__(self, seed: int) -> None:
-        """Start a sequence of masks with a seed."""
+        """Start a reproducible sequence of dropout masks from a seed."""
         self._numbers = _RandomNumbers()
         self._left: dict[float, Tensor] = {}
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        """Restart the sequence with this seed."""
+        """Restart the sequence of dropout masks from this seed."""
         self._numbers.seed(seed)
         self._left.clear()
 
@@ -63,18 +63,18 @@ class DropoutMasks:
         return left[:count].view(shape)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the position in the sequence: the generator's state and the mask values drawn but not yet used."""
+        """Return the position in the sequence of masks: the generator's state and the values drawn but not yet used."""
         return {"generator": self._numbers.state()} | {f"left/{p!r}": left for p, left in self._left.items()}
 
     def go_to(self, state: Mapping[str, Tensor]) -> None:
-        """Continue the sequence from a position that `state` returned."""
+        """Continue the sequence of masks from a position that `state` returned."""
         self._numbers.go_to(state["generator"])
         self._left = {
             float(name.removeprefix("left/")): left for name, left in state.items() if name.startswith("left/")
         }
 
     def _fresh(self, count: int, p: float) -> Tensor:
-        """Draw at least `count` dropout factors for the probability `p`: float32 `[values]`."""
+        """Draw at least `count` new dropout factors for the dropout probability `p`: float32 `[values]`."""
         import torch
 
         dropped = round(p * LEVELS)
@@ -86,24 +86,25 @@ class DropoutMasks:
 
 
 class StepDropout:
-    """The dropout masks of the layers on an accelerator, drawn for a whole training step by one kernel.
+    """A generator of dropout masks on an accelerator, which draws all masks of a training step by one kernel.
 
-    Nothing is left over from one step for the next, so that a captured step draws as many numbers as any other.
+    Random numbers left over in a step are discarded, so that a step replayed as a CUDA graph draws the same numbers as
+    one that is not.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
-        """Start a sequence of masks with a seed, on a device."""
+        """Start a reproducible sequence of dropout masks from a seed, on a device."""
         import torch
 
         self._device = device
         self._generator = torch.Generator(device)
         self._drawn: dict[float, Tensor] = {}
         self.zero = torch.zeros((), device=device)
-        """A zero on the device, for kernels that add to something."""
+        """A scalar zero on the device, a placeholder for kernels that need a tensor to add to."""
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        """Restart the sequence with this seed. The generator object is kept, because CUDA graphs draw from it."""
+        """Restart the sequence of masks from this seed, with the same generator object, which CUDA graphs draw from."""
         self._generator.manual_seed(seed)
 
     def generators(self) -> list[torch.Generator]:
@@ -111,10 +112,10 @@ class StepDropout:
         return [self._generator]
 
     def draw(self, counts: Mapping[float, int]) -> None:
-        """Draw the masks of a step.
+        """Draw the dropout masks of a whole training step, for `take` to hand out.
 
         Args:
-            counts: The number of values by the probability of a zero.
+            counts: The number of mask values to draw, by dropout probability.
         """
         import torch
 
@@ -124,7 +125,14 @@ class StepDropout:
         }
 
     def take(self, shape: tuple[int, ...], p: float) -> Tensor:
-        """Return the next mask of this step: bool, True for a value that is kept; multiply it by `factor(p)`."""
+        """Return the next part of this step's masks: bool, True for a value that is kept.
+
+        Multiply the kept values by `factor(p)`.
+
+        Args:
+            shape: The shape of the mask.
+            p: The dropout probability.
+        """
         drawn, count = self._drawn.pop(p), math.prod(shape)
         if len(drawn) > count:  # the last mask takes the memory with it, which may belong to a graph
             self._drawn[p] = drawn[count:]
@@ -132,43 +140,43 @@ class StepDropout:
 
     @staticmethod
     def factor(p: float) -> float:
-        """Return the factor of kept values, by which the mean stays the same."""
+        """Return the factor 1 / (1 - p) by which kept values are multiplied, so that their mean does not change."""
         return 1 / (1 - p) if p < 1 else 0.0
 
     def state(self) -> dict[str, Tensor]:
-        """Return the position in the sequence."""
+        """Return the position in the sequence of masks: the state of the random generator."""
         return {"generator": self._generator.get_state()}
 
     def go_to(self, state: Mapping[str, Tensor]) -> None:
-        """Continue the sequence from a position that `state` returned."""
+        """Continue the sequence of masks from a position that `state` returned."""
         self._generator.set_state(state["generator"])
 
 
 class _RandomNumbers:
-    """A sequence from NumPy's SFC64 generator, which takes less than half the time of torch's CPU generator."""
+    """A sequence of random numbers from NumPy's SFC64 generator, twice as fast as torch's CPU generator."""
 
     def seed(self, seed: int) -> None:
-        """Restart the sequence with a seed."""
+        """Restart the sequence of random numbers from a seed."""
         import numpy as np
 
         self._generator = np.random.SFC64(seed)
 
     def draw(self, count: int) -> Tensor:
-        """Return `LANES * count` int16 numbers, uniformly distributed over all values of int16."""
+        """Return the next `LANES * count` random numbers, uniformly distributed over all values of int16."""
         import numpy as np
         import torch
 
         return torch.from_numpy(self._generator.random_raw(count).view(np.int16))
 
     def state(self) -> Tensor:
-        """Return the position in the sequence."""
+        """Return the position in the sequence of random numbers."""
         import numpy as np
         import torch
 
         return torch.from_numpy(self._generator.state["state"]["state"].view(np.int64))
 
     def go_to(self, state: Tensor) -> None:
-        """Continue from a position that `state` returned."""
+        """Continue the sequence of random numbers from a position that `state` returned."""
         import numpy as np
 
         whole: Any = self._generator.state

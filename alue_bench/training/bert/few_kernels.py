@@ -1,13 +1,13 @@
-"""The encoder layer of the BERT family for accelerators: the same numbers as `layer.py`, with few kernels.
+"""The encoder layer of the BERT family for accelerators: the same results as `layer.py`, computed with fewer kernels.
 
-On an accelerator, a training step of a small batch takes as long as its kernels take to be launched, whatever they
-compute. A layer of `layer.py` launches more than 70 of them, this one about 35, forward and backward together:
+On an accelerator, a training step of a small batch takes as long as launching its kernels takes, whatever they compute.
+A layer of `layer.py` launches more than 70 of them, this one about 35, forward and backward together:
 
 - attention is torch's fused kernel, which draws its dropout itself and needs no rearrangement of the heads;
 - dropout, the addition of the residual and the conversion to fp32 are one kernel, and so are their gradients;
 - the dropout masks of all layers are drawn at once, a byte for each value;
-- the hidden states are kept in two formats, fp32 for sums and norms (`wide`) and the format of matrix products
-  (`narrow`), so that each is converted once, and the gradients of both are added by one kernel;
+- the hidden states are kept in two formats, fp32 for sums and norms (`wide`) and the format of matrix products, such as
+  bf16 (`narrow`), so that they are converted only once; their two gradients are added by one kernel;
 - the gradients of weights come out of the product in fp32, if the device can do that;
 - the last layer computes keys and values for all tokens, since reordered products would take more kernels.
 
@@ -31,23 +31,23 @@ from alue_bench.training.bert.layer import BatchShape, Grads, LayerWeights
 
 @dataclass(frozen=True)
 class Hidden:
-    """Hidden states in both formats."""
+    """The hidden states of a batch, in fp32 (`wide`) and in the format of matrix products, such as bf16 (`narrow`)."""
 
     wide: Tensor  # fp32 [n, d]
     narrow: Tensor  # [n, d] in the format of matrix products; the same tensor as `wide` if that is fp32
 
     @classmethod
     def of(cls, states: Tensor, dtype: torch.dtype) -> Hidden:
-        """Return fp32 states, [n, d], in both formats."""
+        """Return fp32 hidden states, `[n, d]`, together with a copy in `dtype`, the format of matrix products."""
         return cls(states, states.to(dtype))
 
 
 def masks_needed(shape: BatchShape, weights: LayerWeights, *, first_only: bool) -> dict[float, int]:
-    """Return how many values of dropout masks a layer takes in a step, by the probability of a zero.
+    """Return how many values of dropout masks a layer needs in a training step, by dropout probability.
 
     Args:
         shape: The shape of the batch.
-        weights: The layer.
+        weights: The parameters and dropout probabilities of the layer.
         first_only: Whether the layer is computed for the first token of each example only.
     """
     _, drop_attended, drop_fed = weights.dropout
@@ -60,7 +60,7 @@ def masks_needed(shape: BatchShape, weights: LayerWeights, *, first_only: bool) 
 
 
 def encoder_layer(hidden: Hidden, weights: LayerWeights, shape: BatchShape, masks: StepDropout) -> Hidden:
-    """Compute the output of a layer; see `layer.encoder_layer`."""
+    """Compute the output of one encoder layer from its input; see `layer.encoder_layer` for the arguments."""
     size = (shape.examples, shape.tokens, 3, weights.heads, -1)
     mixed = _product(hidden.narrow, weights, 0, slice(0, 3))
     query, key, value = mixed.view(size).unbind(2)  # [b, s, h, e] each
@@ -68,7 +68,7 @@ def encoder_layer(hidden: Hidden, weights: LayerWeights, shape: BatchShape, mask
 
 
 def first_token_layer(hidden: Hidden, weights: LayerWeights, shape: BatchShape, masks: StepDropout) -> Tensor:
-    """Compute the output of a layer for the first token of each example only, fp32 [b, d]."""
+    """Compute the output of one encoder layer for the first token of each example only, fp32 [b, d]."""
     b, s, h = shape.examples, shape.tokens, weights.heads
     first = Hidden(*(states.view(b, s, -1)[:, 0] for states in (hidden.wide, hidden.narrow)))
     query = _product(first.narrow, weights, 0, slice(0, 1)).view(b, 1, h, -1)
@@ -77,7 +77,20 @@ def first_token_layer(hidden: Hidden, weights: LayerWeights, shape: BatchShape, 
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, weights: LayerWeights, shape: BatchShape) -> Tensor:
-    """Compute attention for queries [b, q, h, e], keys and values [b, s, h, e]; return [b q, d]."""
+    """Compute multi-head attention.
+
+    Shapes: b examples, s tokens, q queries per example (s or 1), h heads, e values per head, d = h e.
+
+    Args:
+        query: The queries, [b, q, h, e].
+        key: The keys, [b, s, h, e].
+        value: The values, [b, s, h, e].
+        weights: The layer, for its dropout probability.
+        shape: The shape and padding of the batch.
+
+    Returns:
+        The heads' outputs, [b q, d].
+    """
     attended = functional.scaled_dot_product_attention(
         query.transpose(1, 2),
         key.transpose(1, 2),
@@ -90,7 +103,14 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, weights: LayerWeights, 
 
 
 def _after_attention(kept: Tensor, attended: Tensor, weights: LayerWeights, masks: StepDropout) -> Hidden:
-    """Compute the rest of a layer from its input, fp32 [rows, d], and the result of attention, [rows, d]."""
+    """Compute the part of an encoder layer after attention: output projection, feed-forward part, both layer norms.
+
+    Args:
+        kept: The layer's input, fp32 [rows, d], which is the residual of the first addition.
+        attended: The output of multi-head attention, [rows, d], before the output projection.
+        weights: The parameters of the layer.
+        masks: The source of dropout masks.
+    """
     _, drop_attended, drop_fed = weights.dropout
     middle = _add_and_norm(kept, _product(attended, weights, 2, 6), drop_attended, weights.norms[0], masks)
     up = functional.gelu(_product(middle.narrow, weights, 4, 10))
@@ -98,7 +118,7 @@ def _after_attention(kept: Tensor, attended: Tensor, weights: LayerWeights, mask
 
 
 def _product(inputs: Tensor, weights: LayerWeights, place: int, parameters: int | slice) -> Tensor:
-    """Multiply by a weight matrix of the layer and add its bias.
+    """Return the inputs multiplied by a weight matrix of the layer, plus its bias, [rows, out].
 
     Args:
         inputs: The input, `[rows, in]`.
@@ -119,12 +139,12 @@ def _product(inputs: Tensor, weights: LayerWeights, place: int, parameters: int 
 
 
 def _add_and_norm(kept: Tensor, added: Tensor, p: float, norm: nn.LayerNorm, masks: StepDropout) -> Hidden:
-    """Return `norm(kept + dropout(added))` in both formats, [rows, d].
+    """Return `norm(kept + dropout(added))`, [rows, d], in fp32 and in the format of matrix products.
 
     Args:
         kept: The residual, fp32.
-        added: What is added to it, in the format of matrix products.
-        p: The probability that dropout makes a value zero.
+        added: The tensor that is added to the residual, in the format of matrix products.
+        p: The dropout probability.
         norm: The layer norm.
         masks: The source of dropout masks.
     """
@@ -134,7 +154,10 @@ def _add_and_norm(kept: Tensor, added: Tensor, p: float, norm: nn.LayerNorm, mas
 
 
 class _Product(torch.autograd.Function):
-    """The product of inputs with a copy of a weight matrix, whose gradients go to one or several fp32 parameters."""
+    """The autograd function of a linear layer that multiplies by a copy of its weights, such as a bf16 copy.
+
+    Its backward pass assigns the gradients to the fp32 parameters that were copied.
+    """
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, *parameters: Tensor) -> Tensor:
@@ -154,7 +177,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Grads:
-        """Compute the gradients of the input and of the parameters that train."""
+        """Compute the gradients of the layer's input and of its trainable parameters."""
         (inputs,) = ctx.saved_tensors
         count, needs = ctx.count, ctx.needs_input_grad[3:]
         grads: list[Tensor | None] = [None] * (2 * count)
@@ -167,18 +190,18 @@ class _Product(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Dropout:
-    """The dropout of one addition in a layer."""
+    """The dropout mask of one residual addition in a layer, and its scaling factor."""
 
     mask: Tensor | None
-    """The values that dropout keeps, bool; None for all."""
+    """The mask, bool: True for values that dropout keeps. None if all values are kept."""
     factor: float
-    """The factor of the kept values."""
+    """The factor 1 / (1 - p) by which kept values are multiplied."""
     zero: Tensor
-    """A zero on the device, fp32, without dimensions."""
+    """A scalar fp32 zero on the device, a placeholder for kernels that need a tensor to add to."""
 
 
 class _AddAndNorm(torch.autograd.Function):
-    """Dropout, addition of the residual and layer norm."""
+    """The autograd function of `norm(residual + dropout(update))`: dropout, residual addition and layer norm."""
 
     @staticmethod
     def forward(
@@ -190,18 +213,18 @@ class _AddAndNorm(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Compute `norm(kept + added * mask * factor)`, [rows, d], in fp32 and in the format of `added`.
+        """Compute `norm(kept + dropout(added))`, [rows, d], in fp32 and in the format of `added`.
 
         If both formats are the same, the result is a single tensor.
 
         Args:
             ctx: Autograd's context.
             kept: The residual, fp32.
-            added: What is added, in the format of matrix products.
-            dropout: The dropout of `added`.
+            added: The tensor that is added to the residual, in the format of matrix products.
+            dropout: The mask and factor of the dropout that is applied to `added`.
             norm: The layer norm.
-            weight: The weight of the layer norm, as an argument for autograd.
-            bias: The bias of the layer norm, as an argument for autograd.
+            weight: The weight of the layer norm, passed separately so that autograd tracks it.
+            bias: The bias of the layer norm, passed separately so that autograd tracks it.
         """
         mask = dropout.mask
         total = kept + added if mask is None else torch.addcmul(kept, added, mask, value=dropout.factor)  # fp32
@@ -213,7 +236,15 @@ class _AddAndNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> Grads:
-        """Compute the gradients of `kept`, of `added` and of the layer norm's parameters."""
+        """Compute the gradients of the residual, of the tensor added to it, and of the layer norm's weight and bias.
+
+        Args:
+            ctx: Autograd's context.
+            *outer: The gradient of each output of `forward` ([rows, d]; one or two tensors).
+
+        Returns:
+            The gradients in the order of `forward`'s arguments; None for an argument that needs no gradient.
+        """
         total, mean, scale, mask = ctx.saved_tensors
         given = [grad for grad in outer if grad is not None]
         if not given:
@@ -240,7 +271,7 @@ class _AddAndNorm(torch.autograd.Function):
 
 
 def _product_in_fp32(left: Tensor, right: Tensor) -> Tensor:
-    """Multiply two matrices of one format and return the result in fp32."""
+    """Multiply two matrices of the same number format, such as bf16, and return the product in fp32."""
     if left.dtype == torch.float32:
         return left @ right
     if product_widens(left.device.type, left.dtype):
@@ -251,9 +282,9 @@ def _product_in_fp32(left: Tensor, right: Tensor) -> Tensor:
 
 @cache
 def product_widens(device: str, dtype: torch.dtype) -> bool:
-    """Return whether this torch multiplies matrices of a low-precision format into an fp32 result on a device.
+    """Return whether torch can multiply two matrices in a low-precision format and write the product in fp32.
 
-    The answer is found by trying, once per process. Call this before a step is captured.
+    The answer is found by trying on the device, once per process. Call this before a CUDA graph is captured.
     """
     small = torch.zeros(16, 16, dtype=dtype, device=device)
     try:

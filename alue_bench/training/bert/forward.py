@@ -1,4 +1,4 @@
-"""The forward pass of BERT-like models over hand-written layers, which skips computations whose result is not used."""
+"""The forward pass of BERT-like models through hand-written layers, without computations whose result is unused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LeanForward:
     recordable = True
 
     def __init__(self, stack: EncoderStack, compute: torch.dtype) -> None:
-        """Wrap a model.
+        """Prepare the layers of a model for the hand-written forward pass.
 
         Args:
             stack: The model, for which `fits` must return True.
@@ -62,16 +62,16 @@ class LeanForward:
 
     @staticmethod
     def last_layer_on(device: str) -> LastLayer:
-        """Return how the last layer is computed on a kind of device: "cpu", "cuda", "mps" or "xpu"."""
+        """Return which variant of the last layer is used on a kind of device: "cpu", "cuda", "mps" or "xpu"."""
         return "reordered" if device == "cpu" else "first"
 
     @staticmethod
     def fits(stack: EncoderStack) -> bool:
-        """Return whether the model has a class in `HEADS` and unmodified layers."""
+        """Return whether this forward pass supports a model: its class is in `HEADS` and its layers are unmodified."""
         return type(stack.model).__name__ in HEADS and all(is_bert_layer(layer) for layer in stack.layers)
 
     def prefix(self, batch: Batch, depth: int, states: Tensor | None = None, start: int = 0) -> Tensor:
-        """Compute the input of layer `depth`, `[batch, tokens, hidden]`: see `Forward.prefix`.
+        """Compute the embeddings and the layers below layer `depth`, whose output is the input of layer `depth`.
 
         Args:
             batch: The examples.
@@ -87,9 +87,12 @@ class LeanForward:
         return self._through(embedded, shape, start, depth)
 
     def logits(self, batch: Batch, depth: int = 0, states: Tensor | None = None) -> Tensor:
-        """Compute the logits, `[batch, outputs]`, from the token ids or the input of layer `depth`.
+        """Compute the logits, `[batch, outputs]`, from the token ids, or from stored hidden states.
 
-        See `Forward.logits`.
+        Args:
+            batch: The examples.
+            depth: The index of the layer whose input `states` is; 0 without `states`.
+            states: The input of layer `depth`, `[batch, tokens, hidden]`; None starts from the token ids.
         """
         self._refresh(depth)
         last = self.prefix(batch, len(self._layers), states, depth)  # [batch, 1, hidden]
@@ -101,7 +104,7 @@ class LeanForward:
         return logits
 
     def seed(self, seed: int) -> None:
-        """Seed the random generators for dropout in embeddings and head (torch's default ones) and in the layers."""
+        """Seed the generators for dropout: torch's default ones (embeddings and head) and the layers' own."""
         torch.manual_seed(seed)  # dropout of embeddings and head, in transformers' modules
         # On a GPU, two generators with the same seed give the same numbers, so the layers get another seed.
         self._masks.seed(seed + LAYERS_SEED)
@@ -122,19 +125,19 @@ class LeanForward:
         self._masks.go_to({name.removeprefix("masks/"): value for name, value in masks.items()})
 
     def follow(self) -> None:
-        """Update the layers' copies of parameters after weights or the set of trainable parameters changed."""
+        """Update the layers' low-precision copies after weights or the set of trainable parameters changed."""
         for weights in self._layers:
             weights.follow()
 
     def _embedded(self, batch: Batch) -> Tensor:
-        """Compute the embeddings, fp32 `[batch, tokens, hidden]`."""
+        """Compute the output of the embeddings for a batch, fp32 `[batch, tokens, hidden]`."""
         types = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids}
         embedded: Tensor = self._base.embeddings(input_ids=batch.input_ids, **types)
         project = getattr(self._base, "embeddings_project", None)
         return (embedded if project is None else project(embedded)).float()
 
     def _through(self, states: Tensor, shape: BatchShape, start: int, depth: int) -> Tensor:
-        """Compute layers `start` to `depth - 1`, from the input of layer `start`, `[batch, tokens, hidden]`.
+        """Run `states`, `[batch, tokens, hidden]`, through layers `start` to `depth - 1`.
 
         The result is `[batch, tokens, hidden]`, but `[batch, 1, hidden]` after the last layer of the model.
         """
@@ -153,7 +156,15 @@ class LeanForward:
         return flat.view(shape.examples, shape.tokens, -1)
 
     def _with_few_kernels(self, flat: Tensor, shape: BatchShape, start: int, depth: int, masks: StepDropout) -> Tensor:
-        """Compute what `_through` does, on an accelerator; `flat` is the input of layer `start`, `[n, d]`."""
+        """Run hidden states through layers `start` to `depth - 1` with the accelerator's layers (`few_kernels.py`).
+
+        Args:
+            flat: The input of layer `start`, fp32 `[n, d]`.
+            shape: The shape and padding of the batch.
+            start: The index of the first layer to run.
+            depth: The index after that of the last layer to run.
+            masks: The source of dropout masks.
+        """
         last = len(self._layers) - 1
         counts: dict[float, int] = {}
         for place, weights in enumerate(self._layers[start:depth], start):
@@ -171,7 +182,7 @@ class LeanForward:
         return hidden.wide.view(shape.examples, shape.tokens, -1)
 
     def _refresh(self, depth: int) -> None:
-        """Update the copies in the number format of products, for the layers from `depth` on."""
+        """Update the low-precision copies of the weights of layer `depth` and all higher layers."""
         if isinstance(self._masks, StepDropout):
             pairs = [weights.copies for weights in self._layers[depth:]]
             copies, masters = ([tensor for pair in pairs for tensor in pair[side]] for side in (0, 1))
@@ -183,7 +194,7 @@ class LeanForward:
 
 
 def _shape_of(batch: Batch) -> BatchShape:
-    """Return the shape of a batch and the values added to attention scores at padding."""
+    """Return the number of tokens per example and the attention bias at padding, for the layers of this package."""
     examples, tokens = batch.attention_mask.shape
     padding = None
     if batch.tokens < examples * tokens:

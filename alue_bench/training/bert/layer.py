@@ -27,7 +27,7 @@ from torch.nn import functional
 from alue_bench.training.bert.dropout import DropoutMasks
 
 FLASH_FROM = 128
-"""The number of tokens per example from which torch's fused attention kernel is used for inference. For shorter texts,
+"""The smallest number of tokens per example for which inference uses torch's fused attention kernel. For shorter texts,
 separate matrix products are faster (measured on a CPU: with 26 tokens the kernel takes twice as long)."""
 
 Grads = tuple[Tensor | None, ...]
@@ -38,13 +38,13 @@ MATRICES = (0, 1, 2, 6, 10, 12)
 FAMILY = ("Bert", "Roberta", "XLMRoberta", "Electra")
 """The prefixes of the names of transformers' classes that implement this layer."""
 TORCH_MODULES = ("torch.nn.modules.linear", "torch.nn.modules.normalization", "torch.nn.modules.dropout")
-"""The Python modules of torch whose classes may occur inside a layer of this structure."""
+"""The Python modules of torch whose classes may occur inside an unmodified encoder layer of the BERT family."""
 
 
 def is_bert_layer(layer: nn.Module) -> bool:
     """Return whether a module is an unmodified encoder layer of the BERT family.
 
-    Modules with added, wrapped or replaced parts, with hooks, or with an approximate GELU do not count.
+    The answer is no for a layer with added, wrapped or replaced parts, with hooks, or with an approximate GELU.
     """
     family = type(layer).__name__.removesuffix("Layer")
     if family not in FAMILY or not type(layer).__module__.startswith("transformers."):
@@ -84,14 +84,19 @@ def _is_exact_gelu(activation: Any) -> bool:
 
 
 class LayerWeights:
-    """The parameters of a layer, arranged for the matrix products.
+    """The parameters of an encoder layer, arranged so that query, key and value need one matrix product.
 
     The weights of query, key and value become views of one matrix; each keeps its values, name and gradient. If `dtype`
     is not fp32, the weights and biases of matrix products are also kept as copies in `dtype`.
     """
 
     def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
-        """Merge the layer's query, key and value weights in place, and copy weights to `dtype` if it is not fp32."""
+        """Merge the layer's query, key and value weights in place, and copy weights to `dtype` if it is not fp32.
+
+        Args:
+            layer: A transformers layer of the BERT family.
+            dtype: The number format of matrix products.
+        """
         any_layer: Any = layer
         attention, output = any_layer.attention.self, any_layer.attention.output
         up, down = any_layer.intermediate.dense, any_layer.output.dense
@@ -119,24 +124,24 @@ class LayerWeights:
         self._trains = any(parameter.requires_grad for parameter in self.parameters)
 
     def follow(self) -> None:
-        """Update the copies in `dtype` after parameters changed or other parameters became trainable."""
+        """Update the low-precision copies of weights after parameters changed or other parameters became trainable."""
         self._trains = True
         self.refresh()
         self._trains = any(parameter.requires_grad for parameter in self.parameters)
 
     def refresh(self) -> None:
-        """Update the copies in `dtype` to the current parameters if any parameter trains; else they are up to date."""
+        """Update the low-precision copies of weights to the current parameters; do nothing if no parameter trains."""
         if self._trains and self.dtype != torch.float32:
             torch._foreach_copy_(self._computed, self._masters)
 
     @property
     def copies(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The copies in `dtype` and the parameters that they are copied from; both empty if no parameter trains."""
+        """The low-precision copies of weights, and their source parameters; both empty if no parameter trains."""
         return (self._computed, self._masters) if self._trains and self.dtype != torch.float32 else ([], [])
 
     @property
     def products(self) -> list[Tensor]:
-        """The weights and biases in `dtype`, each weight followed by its bias.
+        """The weights and biases of the matrix products, in the products' number format; each weight precedes its bias.
 
         The weights are: query, key and value `[3 d, d]`, attention output `[d, d]`, up projection `[4 d, d]`, down
         projection `[d, 4 d]`.
@@ -151,7 +156,7 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """The properties of a batch that a layer needs besides the hidden states."""
+    """The number of tokens and the padding of a batch, which a layer needs in addition to the hidden states."""
 
     examples: int
     tokens: int
@@ -161,7 +166,10 @@ class BatchShape:
     becomes minus infinity in bf16 and fp16; fp32 `[b, 1, 1, s]`. None if nothing is padded."""
 
     def bias(self, heads: int) -> Tensor | None:
-        """Return `padding` repeated for each head, fp32 `[b h, 1, s]`; None if nothing is padded."""
+        """Return `padding`, the values added to attention scores, repeated for each head: fp32 `[b h, 1, s]`.
+
+        None if nothing is padded.
+        """
         if self.padding is None:
             return None
         spread = self.padding.expand(-1, heads, -1, -1)
@@ -169,7 +177,7 @@ class BatchShape:
 
 
 def encoder_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, masks: DropoutMasks) -> Tensor:
-    """Compute the output of a layer.
+    """Compute the output of one encoder layer.
 
     Args:
         states: The layer's input, fp32 `[n, d]`.
@@ -187,7 +195,7 @@ def encoder_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, mask
 
 
 def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, masks: DropoutMasks) -> Tensor:
-    """Compute the output of a layer for the first token of each example only.
+    """Compute the output of one encoder layer for the first token of each example only.
 
     If the head reads only the first token, the other tokens need no query and no computation after attention. Even
     their keys and values need not be computed, because products with a single query can be reordered in each head:
@@ -220,7 +228,7 @@ def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, 
         return functional.linear(tensor.to(dtype), weight.to(dtype), bias.to(dtype))
 
     def by_head(vectors: Tensor, matrices: Tensor) -> Tensor:
-        """Multiply `[b, h, i]` by `[h, i, j]`, giving `[b, h, j]`."""
+        """Multiply each attention head's vectors, `[b, h, i]`, by its matrix, `[h, i, j]`: `[b, h, j]`."""
         return torch.bmm(vectors.transpose(0, 1), matrices.to(dtype)).transpose(0, 1)
 
     seen = states.to(dtype).view(b, s, d)
@@ -241,14 +249,14 @@ def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, 
 
 
 def _split_heads(mixed: Tensor, shape: BatchShape, heads: int) -> Tensor:
-    """Rearrange concatenated query, key and value, `[n, 3 d]`, to `[3, b h, s, e]`."""
+    """Split concatenated query, key and value, `[n, 3 d]`, into attention heads: `[3, b h, s, e]`."""
     b, s = shape.examples, shape.tokens
     parts = mixed.view(b, s, 3, heads, -1).permute(2, 0, 3, 1, 4)
     return parts.reshape(3, b * heads, s, -1)
 
 
 def _merge_heads(parts: Tensor, shape: BatchShape, heads: int) -> Tensor:
-    """Rearrange the heads' outputs, `[b h, s, e]`, to `[n, d]`."""
+    """Concatenate the outputs of the attention heads, `[b h, s, e]`, for each token: `[n, d]`."""
     b, s = shape.examples, shape.tokens
     return parts.view(b, heads, s, -1).transpose(1, 2).reshape(b * s, -1)
 
@@ -270,7 +278,7 @@ def _probabilities(query: Tensor, key: Tensor, scale: float, bias: Tensor | None
 
 
 def _inference(states: Tensor, weights: LayerWeights, shape: BatchShape) -> Tensor:
-    """Compute the output of a layer, fp32 `[n, d]`, from its input, fp32 `[n, d]`, without gradients and dropout."""
+    """Compute an encoder layer's output from its input `states`, both fp32 `[n, d]`, without gradients and dropout."""
     wqkv, bqkv, wo, bo, wi, bi, wd, bd = weights.products
     norm1, norm2 = weights.norms
     d, h, dtype = states.shape[1], weights.heads, weights.dtype
@@ -359,9 +367,12 @@ class _EncoderLayer(torch.autograd.Function):
         grads: list[Tensor | None] = [None] * 16
 
         def of_product(place: int, outer: Tensor, inner: Tensor) -> None:
-            """Compute the gradients of the weight at position `place` and of its bias at the next position.
+            """Store the gradients of one linear layer's weight and bias.
 
-            `outer` is the gradient of the product, `[n, out]`; `inner` is the input of the product, `[n, in]`.
+            Args:
+                place: The position of the weight in `LayerWeights.products`; its bias has the next position.
+                outer: The gradient of the linear layer's output, `[n, out]`.
+                inner: The input of the linear layer, `[n, in]`.
             """
             if needs[place]:
                 grads[place] = (outer.t() @ inner).float()
@@ -399,13 +410,22 @@ class _EncoderLayer(torch.autograd.Function):
 
 
 def _add_dropped(kept: Tensor, added: Tensor, mask: Tensor | None) -> Tensor:
-    """Return `kept + added * mask` in fp32, all `[n, d]`; `mask` holds dropout factors, and None means no dropout."""
+    """Return the residual sum `kept + added * mask` in fp32, all `[n, d]`.
+
+    Args:
+        kept: The residual.
+        added: The tensor that is added to the residual.
+        mask: The dropout factors (0 or 1 / (1 - p)); None means no dropout.
+    """
     added = added.float()
     return added.add_(kept) if mask is None else torch.addcmul(kept, added, mask, out=added)
 
 
 def _add_product(kept: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return `kept + left @ right` in fp32; if `left` and `right` are fp32, the result overwrites `kept`."""
+    """Return `kept + left @ right` in fp32, where `left` and `right` are matrices.
+
+    If both are fp32, the result overwrites `kept`.
+    """
     if left.dtype == torch.float32:
         return torch.addmm(kept, left, right, out=kept)
     return (left @ right).float().add_(kept)
@@ -422,7 +442,7 @@ def _norm_backward(
         mean: The mean of each row, from the forward pass.
         scale: The reciprocal standard deviation of each row, from the forward pass.
         norm: The layer norm.
-        needs: Whether the gradients of its weight and of its bias are needed.
+        needs: Whether the gradient of the norm's weight, and that of its bias, are needed.
 
     Returns:
         The gradients of the input, `[n, d]`, and of weight and bias, `[d]`, or None if not needed.

@@ -37,10 +37,10 @@ in the step, or if there is none). It returns the tensor of values that the step
 
 
 class GraphRecorder(Protocol):
-    """A recorder of work on tensors whose memory addresses do not change."""
+    """An object that can capture GPU work once and replay it, on tensors whose memory addresses do not change."""
 
     def run(self, work: Work) -> None:
-        """Execute `work` without capturing it, under the same conditions (such as the CUDA stream) as in a capture."""
+        """Execute `work` without capturing it, but under the same conditions as a capture (such as the CUDA stream)."""
         ...
 
     def record(self, work: Work) -> Work:
@@ -50,7 +50,7 @@ class GraphRecorder(Protocol):
 
 @dataclass(frozen=True)
 class GraphUse:
-    """The decision whether a training replays its steps as CUDA graphs, recorded with the run."""
+    """The decision whether a training replays its steps as CUDA graphs, and the reason, recorded with the run."""
 
     used: bool
     reason: str
@@ -67,7 +67,7 @@ class CaptureError(Exception):
 
 @dataclass(frozen=True)
 class _Graph:
-    """The captured step of one shape."""
+    """The captured training step for one batch shape, with the tensors from which it reads its input."""
 
     indices: Tensor
     """The tensor from which the graph reads the indices of the examples: int64 [b]."""
@@ -77,17 +77,18 @@ class _Graph:
 
 
 class StepGraphs:
-    """The captured steps of a training with one set of trainable parameters, by batch shape.
+    """The captured training steps (CUDA graphs) of a training, one for each batch shape.
 
-    If that set changes, or the tensors of the optimiser's state are replaced, a new object must be built.
+    They are valid for one set of trainable parameters. If the set changes, or the tensors of the optimiser's state are
+    replaced, build a new object.
     """
 
     def __init__(self, step: Step, recorder: GraphRecorder) -> None:
-        """Start without any captured step.
+        """Create an empty collection of captured steps.
 
         Args:
-            step: The step to capture. It may depend only on its arguments and on tensors that stay where they are, and
-                must not wait for the device or keep tensors that it allocated.
+            step: The step to capture. It may depend only on its arguments and on tensors whose memory addresses do not
+                change. It must not wait for the device or keep tensors that it allocated.
             recorder: The recorder that captures and replays.
         """
         self._step = step
@@ -97,18 +98,18 @@ class StepGraphs:
         self._outcome: Tensor | None = None
 
     def __len__(self) -> int:
-        """Return the number of captured shapes."""
+        """Return the number of batch shapes whose step has been captured."""
         return len(self._graphs)
 
     def __contains__(self, shape: Shape) -> bool:
-        """Return whether a step of this shape has been captured."""
+        """Return whether the training step for this batch shape has been captured."""
         return shape in self._graphs
 
     def capture(self, draw: Draw, states: Tensor | None, rehearsal: Callable[[], Tensor]) -> None:
-        """Capture the step of the shape of a batch.
+        """Capture the training step for the shape of a batch.
 
         Args:
-            draw: A batch of this shape.
+            draw: The indices of the examples and the padded length of a batch of this shape.
             states: The stored output of the frozen layers for this batch, if the step gets it as an argument.
             rehearsal: A function that executes the same kernels without lasting effects and returns values like those
                 of the step. It runs before the capture, because libraries initialise themselves at the first call.
@@ -143,7 +144,12 @@ class StepGraphs:
             raise CaptureError(str(first)) from error
 
     def replay(self, draw: Draw, states: Tensor | None) -> Tensor:
-        """Replay the step for a batch of a captured shape and return a copy of the values that it reports."""
+        """Replay the captured step on a batch and return a copy of the values that the step reports, such as the loss.
+
+        Args:
+            draw: The indices of the examples and the padded length of the batch, whose shape must have been captured.
+            states: The stored output of the frozen layers for this batch, if the step gets it as an argument.
+        """
         assert self._outcome is not None
         graph = self._graphs[draw.shape]
         graph.indices.copy_(draw.device_indices, non_blocking=True)
@@ -154,10 +160,10 @@ class StepGraphs:
 
 
 def padded_lengths(batch_lengths: Sequence[int], most: int) -> tuple[int, ...]:
-    """Choose few lengths to which batches are padded, with the least padding in total.
+    """Choose at most `most` lengths to which batches are padded, such that the total amount of padding is least.
 
     Args:
-        batch_lengths: The lengths that a sample of batches has without this choice. The longest is always chosen.
+        batch_lengths: The lengths to which a sample of batches would be padded otherwise. The longest is always chosen.
         most: The largest number of lengths to choose.
 
     Returns:
@@ -189,10 +195,10 @@ def padded_lengths(batch_lengths: Sequence[int], most: int) -> tuple[int, ...]:
 
 
 class CudaRecorder:
-    """A recorder of CUDA graphs.
+    """The recorder that captures GPU work as CUDA graphs.
 
-    All graphs share one memory pool. This is safe because one graph is replayed at a time, and because nothing that
-    outlives a replay is in the pool: what a graph reports is written to a tensor outside.
+    All graphs share one memory pool. This is safe because one graph is replayed at a time, and because no tensor in the
+    pool is used after the replay: the values that a graph reports are copied to a tensor outside the pool.
     """
 
     def __init__(self, generators: Callable[[], Sequence[torch.Generator]]) -> None:
@@ -209,7 +215,7 @@ class CudaRecorder:
         self._stream = _recording_stream(torch.cuda.current_device())
 
     def run(self, work: Work) -> None:
-        """Execute `work` on the stream that is used for captures."""
+        """Execute `work` without capturing it, on the CUDA stream that is used for captures."""
         import torch
 
         self._stream.wait_stream(torch.cuda.current_stream())
@@ -239,10 +245,10 @@ class CudaRecorder:
         return graph.replay
 
     def _end_capture_of_generators(self) -> None:
-        """Give the random generators a new state object with the same numbers to come.
+        """Free the random generators from a failed capture, by giving each a new state object with the same state.
 
-        torch tells generators at the end of a capture that it is over, but not if the capture fails. Every later
-        dropout mask would then raise "Offset increment outside graph capture encountered unexpectedly".
+        torch notifies generators when a capture ends, but not when it fails. Every later dropout mask would then raise
+        "Offset increment outside graph capture encountered unexpectedly".
         """
         import torch
 
@@ -252,10 +258,10 @@ class CudaRecorder:
                 generator.graphsafe_set_state(generator.clone_state())
 
     def _leave_pool(self) -> None:
-        """End the allocator's use of the graphs' memory pool.
+        """Make torch's allocator leave the graphs' memory pool after a failed capture.
 
-        Some versions of torch (before pytorch pull request 180395) leave the allocator in the capture if the capture
-        fails: later allocations on the stream would then be taken from the pool, which would never be freed.
+        Some versions of torch (before pytorch pull request 180395) do not do this: later allocations on the stream
+        would then be taken from the pool and never be freed.
         """
         import torch
 

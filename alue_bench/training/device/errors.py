@@ -1,4 +1,4 @@
-"""Recognition of device errors: torch reports exhausted memory and a lost GPU by several exception types and texts."""
+"""Recognition of device errors: torch reports exhausted memory and a lost GPU by several exceptions and texts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def release(device: str) -> None:
-    """Collect garbage and return cached memory to the system.
+    """Collect garbage, and return torch's cached memory on the host and the device to the system.
 
     Call this outside the `except` block of an error: the error's traceback keeps tensors alive.
 
@@ -57,15 +57,15 @@ def release(device: str) -> None:
 
 
 def unless_exhausted(work: Callable[[], Result], device: str, on_exhausted: Callable[[], None]) -> Result | None:
-    """Do work that may need more memory than there is, and return its result.
+    """Call `work`, which may exhaust the memory, and return its result; return None if it does.
 
     Args:
-        work: The work. What it has allocated must not be referenced from outside if it fails.
+        work: The function to call. Nothing outside it may keep references to tensors that it allocated before failing.
         device: The name of the device, such as "cuda".
         on_exhausted: A function that is called if memory is exhausted.
 
     Returns:
-        The result; None if memory is exhausted, after cached memory was returned to the system.
+        The result of `work`; None if memory was exhausted. In that case cached memory has been returned to the system.
     """
     try:
         return work()
@@ -84,5 +84,5 @@ def give_back(device: str) -> None:
 
 
 def device_is_lost(device: str) -> bool:
-    """Return whether this process can no longer use the device; see `Hardware.is_lost`."""
+    """Return whether this process can no longer use the device, as after a failed assertion in a CUDA kernel."""
     return Hardware(device).is_lost()

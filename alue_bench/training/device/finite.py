@@ -1,4 +1,4 @@
-"""A check whether losses are finite that does not wait for an accelerator."""
+"""A check for infinite or NaN losses that does not make the host wait for an accelerator."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EVERY = 20
-"""The number of steps after which the losses of a CUDA device are copied to the host. They are read when the copy has
-arrived, which is noticed at later steps."""
+"""The number of steps after which the losses of a CUDA device are copied to the host. The copy is asynchronous: a later
+step checks whether it has arrived."""
 
 
 class FiniteCheck:
-    """A check of the losses of an epoch, step by step.
+    """A check that the losses of an epoch are finite, which is updated after each training step.
 
-    On a CPU each loss is read at once. A CUDA device computes many steps after the host has launched them: there the
-    losses of `EVERY` steps are copied to pinned memory, and read once an event says that the copy is complete. Other
+    On a CPU each loss is read at once. A CUDA device lags many steps behind the host. Therefore the losses of `EVERY`
+    steps are copied asynchronously to pinned memory and read when a CUDA event says that the copy is complete. Other
     accelerators are not checked within an epoch.
     """
 
     def __init__(self, device: Device) -> None:
-        """Start with no losses."""
+        """Start the check of an epoch on a device, without any losses yet."""
         self._device = device
         self._losses: list[Tensor] = []
         self._copies: list[tuple[Any, Tensor]] = []
 
     def holds(self, loss: Tensor) -> bool:
-        """Add the loss of a step, and return False if any loss that has arrived on the host is not finite.
+        """Add the loss of a step; return False if any loss known to the host so far is infinite or NaN.
 
         Args:
             loss: The loss, a scalar on the device.
@@ -49,7 +49,7 @@ class FiniteCheck:
         return True
 
     def _start_copy(self) -> None:
-        """Copy the collected losses to the host, and mark the end of the copy by an event."""
+        """Start copying the collected losses to the host, and record a CUDA event that marks the end of the copy."""
         import torch
 
         losses = torch.empty(EVERY, pin_memory=True)

@@ -1,6 +1,7 @@
-"""The capabilities of the hardware that computes: a CPU, or an accelerator of CUDA, ROCm, MPS (Apple) or XPU (Intel).
+"""The capabilities of a training's hardware: a CPU, or an accelerator of CUDA, ROCm, MPS (Apple) or XPU (Intel).
 
-Other modules ask for a capability and never compare names. torch's ROCm builds call AMD GPUs "cuda" too.
+Other modules ask for a capability, such as `has_tf32`, and never compare device names. torch's ROCm builds call AMD
+GPUs "cuda" too.
 """
 
 from __future__ import annotations
@@ -12,34 +13,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
-"""The number formats of matrix products. In TF32, fp32 numbers are rounded to 10 bits of mantissa for products."""
+"""The number formats of matrix products. In TF32, numbers are stored as fp32 but rounded to 10 bits of mantissa before
+they are multiplied."""
 
 ACCELERATORS = ("cuda", "mps", "xpu")
 """The kinds of accelerators, by torch's names; the first one that is available is "the GPU of this machine"."""
 EXPERIMENTAL = ("mps", "xpu")
 """The kinds of accelerators on which alue-bench has never been run."""
 FIRST_TENSOR_CORES, FIRST_BF16 = (7, 0), (8, 0)
-"""NVIDIA's compute capabilities from which GPUs multiply fp16 matrices (Volta), and bf16 and TF32 matrices (Ampere), in
-tensor cores."""
+"""The lowest of NVIDIA's compute capabilities whose GPUs have tensor cores for fp16 (Volta), and for bf16 and TF32
+(Ampere)."""
 AMD_WITH_BF16 = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 """The beginnings of the names of AMD's architectures that multiply bf16 matrices in matrix cores."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """The hardware of this process that a name stands for: the CPU, or the current accelerator of that kind."""
+    """The hardware that a device name stands for: the CPU, or this process's current accelerator of that kind."""
 
     name: str
-    """"cpu", "cuda", "mps" or "xpu"."""
+    """The kind of device, by torch's name: "cpu", "cuda", "mps" or "xpu"."""
 
     @property
     def accelerated(self) -> bool:
-        """True if the device is an accelerator, which works asynchronously and has memory of its own."""
+        """True if the device is an accelerator, which computes asynchronously and has its own memory."""
         return self.name != "cpu"
 
     @property
     def available(self) -> bool:
-        """True if torch can compute on this kind of device here."""
+        """True if torch can compute on this kind of device on this machine."""
         import torch
 
         if self.name == "mps":
@@ -75,7 +77,7 @@ class Hardware:
 
     @property
     def can_record(self) -> bool:
-        """True if the device can capture work as a graph and replay it."""
+        """True if the device can capture work as a graph (CUDA graph) and replay it."""
         return self.name == "cuda"
 
     @property
@@ -85,7 +87,7 @@ class Hardware:
 
     @property
     def counts_energy(self) -> bool:
-        """True if the driver may have an energy counter for the device (NVML)."""
+        """True if the driver may provide an energy counter for the device (NVML, for NVIDIA GPUs)."""
         return self.is_nvidia
 
     @property
@@ -95,7 +97,7 @@ class Hardware:
 
     @property
     def has_fast_bf16(self) -> bool:
-        """True if bf16 matrix products are faster than fp32 ones on this hardware, not merely possible.
+        """True if bf16 matrix products are faster than fp32 ones on this hardware; mere support is not enough.
 
         False for experimental devices, on which this was never measured.
         """
@@ -112,7 +114,7 @@ class Hardware:
 
     @property
     def has_fast_fp16(self) -> bool:
-        """True if the GPU multiplies fp16 matrices in tensor cores, as V100 and T4 do, which have none for bf16."""
+        """True if the GPU has tensor cores for fp16. V100 and T4 have such, but none for bf16."""
         import torch
 
         return self.is_nvidia and bool(torch.cuda.get_device_capability() >= FIRST_TENSOR_CORES)
@@ -131,12 +133,12 @@ class Hardware:
 
     @property
     def scales_losses(self) -> bool:
-        """True if torch's `GradScaler`, without which fp16 gradients underflow, works on this device."""
+        """True if torch's `GradScaler` works on this device. Without it, gradients in fp16 underflow."""
         return self.name in ("cuda", "xpu")
 
     @property
     def make(self) -> str:
-        """The GPU's name or the CPU's instruction set, on which the last bits of a result can depend."""
+        """The GPU's name or the CPU's instruction set; results on different hardware can differ in the last bits."""
         import torch
 
         if not self.accelerated:
@@ -167,7 +169,7 @@ class Hardware:
         return min(int(self._runtime.get_device_properties(number).total_memory) for number in range(self.count))
 
     def free_bytes(self) -> int:
-        """Return the accelerator's free memory in bytes, without what torch's allocator keeps for reuse; 0 on a CPU."""
+        """Return the accelerator's free memory in bytes, without memory that torch's allocator caches; 0 on a CPU."""
         if not self.accelerated:
             return 0
         if self.name == "mps":
@@ -181,7 +183,10 @@ class Hardware:
         return max(0, self.total_bytes() - int(self._runtime.memory_reserved()))
 
     def peak_bytes(self) -> int | None:
-        """Return the peak of the memory that torch allocated on the device since `forget_peak`; None if not counted."""
+        """Return the peak, in bytes, of the memory that torch allocated since `forget_peak` was called.
+
+        None if the device does not count it.
+        """
         return int(self._runtime.max_memory_allocated()) if self.counts_peak else None
 
     def forget_peak(self) -> None:
@@ -190,7 +195,7 @@ class Hardware:
             self._runtime.reset_peak_memory_stats()
 
     def sent(self, tensor: Tensor) -> Tensor:
-        """Return a copy of a host tensor on the accelerator, from pinned memory without waiting for the accelerator.
+        """Copy a tensor from the host to the accelerator; asynchronously if it is in pinned memory.
 
         Without pinned memory the copy must block: MPS would read the tensor after its memory was freed.
         """
@@ -203,7 +208,7 @@ class Hardware:
             self._runtime.synchronize()
 
     def release_cached(self) -> None:
-        """Return the memory that torch's allocator keeps for reuse to the accelerator; do nothing on a CPU."""
+        """Return the memory that torch's allocator caches to the accelerator's driver; do nothing on a CPU."""
         if self.accelerated:
             self._runtime.empty_cache()
 
@@ -240,7 +245,7 @@ class Hardware:
 
     @property
     def _runtime(self) -> Any:
-        """The module `torch.cuda`, `torch.mps` or `torch.xpu`."""
+        """The torch module of this kind of accelerator: `torch.cuda`, `torch.mps` or `torch.xpu`."""
         import torch
 
         return getattr(torch, self.name)

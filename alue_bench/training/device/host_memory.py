@@ -15,13 +15,13 @@ from functools import cache
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """The parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of `mallopt` (malloc.h)."""
 NEVER, LARGEST = 2**31 - 1, 32 << 20
-"""The values of these two parameters, in bytes. glibc returns free memory at the end of the heap to the system if it
-exceeds the first value. Blocks larger than the second value (the largest that `mallopt` accepts) get separate mappings,
-which are returned to the system when they are freed."""
+"""The values of these two parameters of `mallopt`, in bytes: the largest possible one, and 32 MiB. glibc returns free
+memory at the end of the heap to the system if it exceeds the first value. Blocks larger than the second value (the
+largest that `mallopt` accepts) get separate mappings, which are returned to the system when they are freed."""
 
 
 def keep_freed() -> None:
-    """Make glibc keep freed memory for reuse from now on, unless the user has chosen otherwise."""
+    """Make glibc keep freed memory for reuse from now on, unless the user has configured its allocator."""
     libc = _glibc()
     if libc is not None and not _chosen():
         libc.mallopt(TRIM_THRESHOLD, NEVER)
@@ -43,7 +43,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def _chosen() -> bool:
-    """Return whether the user has configured these two parameters by environment variables."""
+    """Return whether the user has set M_TRIM_THRESHOLD or M_MMAP_THRESHOLD by an environment variable."""
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     return any(
         f"MALLOC_{name.upper()}_" in os.environ or f"glibc.malloc.{name}" in tunables

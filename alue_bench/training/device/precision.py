@@ -1,4 +1,4 @@
-"""The device of a computation with its number format, and the batch sizes that suit both."""
+"""The device and the number format of a computation, and the batch sizes that suit both."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     import torch
 
 Graphs = Literal["auto", "on", "off"]
-"""The use of CUDA graphs for training steps; "auto" uses them if a replayed step is measured to be faster."""
+"""The choice whether training steps use CUDA graphs; "auto" uses them if a replayed step is measured to be faster."""
 
 
 def resolve_graphs(wanted: Graphs, device: str) -> Graphs:
-    """Return whether to use CUDA graphs on a device: `wanted`, but "off" on a device that cannot record.
+    """Return the setting for CUDA graphs on a device: `wanted`, but "off" instead of "auto" if it cannot capture them.
 
     Raises:
-        UsageError: CUDA graphs are wanted ("on"), but the device cannot record them.
+        UsageError: CUDA graphs are wanted ("on"), but the device cannot capture them.
     """
     if Hardware(device).can_record:
         return wanted
@@ -33,17 +33,17 @@ def resolve_graphs(wanted: Graphs, device: str) -> Graphs:
 
 @dataclass(frozen=True)
 class Device(Hardware):
-    """The hardware and the number format of a computation."""
+    """The device of a computation, together with its number format and the use of CUDA graphs."""
 
     precision: Precision
     graphs: Graphs = "off"
-    """The use of CUDA graphs for training steps, if the forward pass allows it."""
+    """The use of CUDA graphs for training steps, on condition that the forward pass allows it."""
 
     @property
     def compute(self) -> torch.dtype:
         """The number format of matrix products. Parameters, residual sums, layer norms and losses stay in fp32.
 
-        TF32 is no storage format: its products are computed from fp32 numbers.
+        For TF32 this is fp32, because products in TF32 are computed from tensors stored as fp32.
         """
         import torch
 
@@ -57,27 +57,29 @@ class Device(Hardware):
 
     @property
     def records(self) -> bool:
-        """True if training steps are to be captured as graphs, if the forward pass allows it."""
+        """True if training steps are to be captured as CUDA graphs, on condition that the forward pass allows it."""
         return self.can_record and self.graphs in ("auto", "on")
 
     @property
     def few_lengths(self) -> bool:
-        """True if padding batches to few different lengths saves time.
+        """True if it saves time to pad batches to only a few different lengths.
 
-        On a CPU, the library that computes low-precision (bf16) matrix products prepares each new shape separately:
-        1 to 2 ms and about a megabyte per shape, a dozen shapes per length, kept until a thousand newer shapes have
-        been used. A hundred lengths would cost seconds and gigabytes; a few per cent of padding costs less.
+        On a CPU, the library that computes low-precision (bf16) matrix products prepares each new matrix shape
+        separately. This takes 1 to 2 ms and about a megabyte per shape, which is kept until a thousand newer shapes
+        have been used. With a dozen shapes per batch length, a hundred lengths would cost seconds and gigabytes; a few
+        per cent of additional padding costs less.
         """
         return self.is_narrow and not self.accelerated
 
     @property
     def tokens_at_once(self) -> int:
-        """The number of tokens, with padding, in an inference batch: it keeps the device busy and fits into its memory.
+        """The number of tokens, with padding, in an inference batch, such that it keeps the device busy.
 
         On a CPU in fp32, a layer's output for about a thousand tokens fits the processor's caches: inference takes 0.6
-        times as long as with eight thousand tokens (docs/notes/performance-diary.md). Low-precision formats on a CPU
-        need few different shapes instead, see `few_lengths`. An accelerator is given so many tokens that computing
-        them takes longer than launching the kernels; if they do not fit into its memory, the batches are halved.
+        times as long as with eight thousand tokens (docs/notes/performance-diary.md). With low-precision formats on a
+        CPU, few different shapes matter more, see `few_lengths`. On an accelerator, the number is large enough for the
+        computation to take longer than launching the kernels. If a batch does not fit into memory, the batches are
+        halved.
         """
         if self.accelerated:
             return 32_768
@@ -85,7 +87,10 @@ class Device(Hardware):
 
 
 def autocast(device: Device) -> AbstractContextManager[Any]:
-    """Return a context manager for mixed-precision forward passes, which does nothing in fp32 and TF32."""
+    """Return torch's autocast context for mixed-precision forward passes.
+
+    In fp32 and TF32, a context that does nothing.
+    """
     import torch
 
     return torch.autocast(device.name, device.compute) if device.is_narrow else nullcontext()
@@ -93,7 +98,7 @@ def autocast(device: Device) -> AbstractContextManager[Any]:
 
 @contextmanager
 def number_format(device: Device) -> Iterator[None]:
-    """Set torch to compute in the device's number format, without cuDNN's attention, inside the block.
+    """Make torch compute in the device's number format, and not use cuDNN's attention, inside the `with` block.
 
     The settings are global to the process and are restored afterwards.
     """
@@ -103,7 +108,7 @@ def number_format(device: Device) -> Iterator[None]:
 
 @contextmanager
 def _no_cudnn_attention(device: Device) -> Iterator[None]:
-    """Keep torch from choosing cuDNN's attention on an NVIDIA GPU inside the block.
+    """Prevent torch from using cuDNN's attention kernel on an NVIDIA GPU inside the `with` block.
 
     torch prefers it on GPUs of compute capability 9.0 and 10.0 from version 2.11 on. cuDNN takes about half a second to
     prepare each new shape of a batch, and some of its results are wrong (pytorch issues 193893 and 196678).
@@ -123,7 +128,7 @@ def _no_cudnn_attention(device: Device) -> Iterator[None]:
 
 @contextmanager
 def _tf32_products(device: Device) -> Iterator[None]:
-    """Let the GPU compute fp32 matrix products in TF32 inside the block if that is the device's number format.
+    """Make the GPU compute fp32 matrix products in TF32 inside the `with` block, if the device's format is TF32.
 
     Otherwise torch's own setting applies, which is fp32 unless the user has changed it.
     """
@@ -144,7 +149,7 @@ def _tf32_products(device: Device) -> Iterator[None]:
 
 
 def computes_tf32() -> bool:
-    """Return whether this process computes the fp32 matrix products of CUDA devices in TF32 at the moment."""
+    """Return whether torch currently computes the fp32 matrix products of CUDA devices in TF32."""
     import torch
 
     products: Any = torch.backends.cuda.matmul

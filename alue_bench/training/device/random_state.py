@@ -1,4 +1,4 @@
-"""The state of torch's global random generators, which dropout in transformers' modules draws from."""
+"""The state of torch's global random generators, from which dropout in transformers' modules draws."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def torch_random_state(device: str) -> dict[str, Tensor]:
-    """Return the states of torch's global generators, by "cpu" and, if `device` is an accelerator, also by its name."""
+    """Return the states of torch's global generators: that of the CPU and, if `device` is an accelerator, its own.
+
+    The keys are "cpu" and the name of the device.
+    """
     return {name: Hardware(name).random_state() for name in dict.fromkeys(("cpu", device))}
 
 

@@ -1,8 +1,9 @@
-"""A split in the memory of an accelerator, from which batches are gathered by index.
+"""A data split (train, dev or test) kept in an accelerator's memory, from which batches are gathered by index.
 
-Token ids and targets are small: a hundred thousand texts of 30 tokens take 48 MB with their token types. Copied once,
-they leave only the indices of the examples to be copied at each step, and a gather by index can be part of a CUDA
-graph. The order of an epoch is copied at once, from pinned memory, so that no step waits for the host.
+Token ids and targets are small: a hundred thousand texts of 30 tokens take 48 MB with their token types. They are
+copied to the accelerator once. After that, a step needs only the indices of its examples, and gathering them can be
+part of a CUDA graph. The indices of a whole epoch are copied at once, from pinned memory, so that no step waits for the
+host.
 
 The stored outputs of frozen layers are gathered in the same way (`PrefixStates.gather`).
 """
@@ -32,7 +33,10 @@ fastest with such shapes. It may be smaller if no text of the split has more tok
 
 @dataclass(frozen=True)
 class Draw:
-    """The examples of a batch of a resident split, which has not been gathered yet. See `Batch` for the members."""
+    """A batch of a split in an accelerator's memory: the indices of its examples, whose tokens are not gathered yet.
+
+    The members have the same meaning as those of `Batch`.
+    """
 
     split: ResidentSplit
     indices: Tensor  # int64 [b], on the CPU
@@ -47,32 +51,35 @@ class Draw:
 
     @property
     def shape(self) -> Shape:
-        """The number of examples, and of tokens per example with padding."""
+        """The shape of the batch: the number of examples, and of tokens per example with padding."""
         return len(self.indices), self.width
 
     def to(self, device: Any, *, pinned: bool = False) -> Batch:
-        """Gather the batch on the device on which the split is; both arguments have no effect."""
+        """Return the gathered batch, on the device that holds the split.
+
+        The arguments are ignored; `Batch.to` needs them.
+        """
         tokens = 0 if self.split.masked else self.tokens
         return replace(self.split.batch(self.device_indices, self.width, tokens), indices=self.indices)
 
     def rows(self, chosen: slice) -> Draw:
-        """Return the chosen examples, with padding beyond the longest of these examples removed."""
+        """Return a smaller batch with the chosen examples only, padded to the longest of these."""
         return self.split.draw(self.indices[chosen], self.device_indices[chosen])
 
 
 class ResidentSplit:
-    """The token ids, token types, lengths and targets of a split, in the device's memory."""
+    """The token ids, token types, lengths and targets of a data split, in an accelerator's memory."""
 
     def __init__(self, split: TokenizedSplit, padding: Padding, device: Device, *, masked: bool = False) -> None:
-        """Copy a split to the device.
+        """Copy a data split (train, dev or test) to the device.
 
         Args:
             split: The split.
             padding: The padding token, its type and the padded side.
             device: The device.
-            masked: Whether each batch counts as padded, as it does in a captured step, even if its examples are equally
-                long. Attention kernels with a mask draw their dropout differently from those without one, so that the
-                random numbers would otherwise depend on whether a step is replayed.
+            masked: Whether each batch gets an attention mask, even if its examples are equally long, as in a captured
+                step. Attention kernels draw dropout differently with and without a mask, so that otherwise the random
+                numbers would depend on whether a step is replayed from a CUDA graph.
         """
         import torch
 
@@ -93,18 +100,18 @@ class ResidentSplit:
 
     @staticmethod
     def fits(split: TokenizedSplit, device: Device) -> bool:
-        """Return whether the split takes at most `SHARE_OF_MEMORY` of an accelerator's free memory."""
+        """Return whether a split would take at most `SHARE_OF_MEMORY` of the accelerator's free memory."""
         if not device.accelerated:
             return False
         tensors = (split.input_ids, split.token_type_ids, split.offsets, split.offsets, split.targets)
         return sum(t.nbytes for t in tensors if t is not None) <= SHARE_OF_MEMORY * device.free_bytes()
 
     def draws(self, order: Sequence[np.ndarray[Any, Any]], widths: Sequence[int] = ()) -> Iterator[Draw]:
-        """Copy the order of an epoch to the device and yield its batches, not gathered yet.
+        """Yield the batches of an epoch, after copying the order of the examples to the device.
 
         Args:
-            order: The positions of the examples of each batch.
-            widths: The padded lengths to choose from, ascending, of which the last is that of the longest example. If
+            order: For each batch, the positions of its examples in the split.
+            widths: The padded lengths to choose from, ascending; the last one is the length of the longest example. If
                 there are none, a batch is padded to the next multiple of `MULTIPLE`.
         """
         import numpy as np
@@ -121,11 +128,16 @@ class ResidentSplit:
             begin = chosen.stop
 
     def width_for(self, longest: int) -> int:
-        """Return a number of tokens rounded up to a multiple of `MULTIPLE`, at most that of the longest example."""
+        """Return the padded length of a batch: `longest` rounded up to a multiple of `MULTIPLE`, within the split.
+
+        Args:
+            longest: The number of tokens of the longest example in the batch. The result is at most that of the split's
+                longest example.
+        """
         return min(-(-longest // MULTIPLE) * MULTIPLE, self._longest)
 
     def draw(self, indices: Tensor, device_indices: Tensor | None = None, widths: Sequence[int] = ()) -> Draw:
-        """Return a batch of the split, not gathered yet.
+        """Return a batch of the split as indices, without gathering its tokens yet.
 
         Args:
             indices: The positions of the examples in the split: int64 [b], on the CPU.
@@ -139,13 +151,13 @@ class ResidentSplit:
         return Draw(self, indices, placed, width, int(lengths.sum()))
 
     def batch(self, indices: Tensor, width: int, tokens: int = 0) -> Batch:
-        """Gather a batch on the device. This neither waits for the device nor copies anything from the host.
+        """Gather the tokens of a batch on the device, without waiting for it or copying from the host.
 
         Args:
             indices: The positions of the examples in the split: int64 [b], on the device.
-            width: The number of tokens per example, with padding; at least that of the longest of these examples.
-            tokens: The number of tokens without padding. 0 if it is unknown, as in a step that is captured for all
-                batches of one shape; such a batch counts as padded.
+            width: The number of tokens per example, with padding; at least the length of the longest of these examples.
+            tokens: The number of tokens of all examples, without padding. 0 if it is unknown, as in a step that is
+                captured for all batches of one shape; the batch then gets an attention mask.
 
         Returns:
             The batch, with all its tensors on the device.

@@ -1,4 +1,4 @@
-"""The choice of the device and the number format from `--device` and `--precision` and what this machine has."""
+"""The choice of the device and the number format, from `--device`, `--precision` and this machine's hardware."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from alue_bench.contract.errors import UsageError
 from alue_bench.training.device.hardware import ACCELERATORS, Hardware, Precision
 
 DEVICES = ("auto", "cpu", "gpu", "cuda", "cuda:N", "mps", "xpu")
-"""The values of --device, for help and messages; N is the number of a CUDA device."""
+"""The values that `--device` accepts, for help and messages; N is the number of a CUDA device."""
 NUMBERED = r"cuda:([0-9]{1,4})"
-"""The regular expression of a value that names one of several CUDA devices."""
+"""The regular expression for a value of `--device` that selects one of several CUDA devices, such as "cuda:1"."""
 KINDS = {"cuda": "CUDA device", "mps": "Apple GPU (MPS)", "xpu": "Intel GPU (XPU)"}
-"""The kinds of accelerators in words."""
+"""The kinds of accelerators, as named in messages."""
 
 
 def resolve_device(wanted: str) -> str:
     """Return the kind of device to use: "cpu", "cuda", "mps" or "xpu".
 
-    "cuda:N" also makes that GPU torch's current device in this thread. A run does not depend on the number, so that it
-    is no part of a run's specification.
+    "cuda:N" also makes that GPU torch's current device in this thread. The number does not affect the results of a run,
+    so it is not part of the run's specification.
 
     Args:
-        wanted: One of DEVICES. "auto" takes a CUDA device if there is one, else the CPU; "gpu" takes the accelerator of
-            this machine.
+        wanted: One of DEVICES. "auto" selects a CUDA device if there is one, else the CPU; "gpu" selects the
+            accelerator of this machine, of any kind.
 
     Raises:
-        UsageError: The device is unknown or not available. The message says what there is instead.
+        UsageError: The device is unknown or not available. The message lists the available devices.
     """
     number = gpu_number(wanted)
     name = "cuda" if number is not None else wanted
@@ -45,16 +45,16 @@ def resolve_device(wanted: str) -> str:
 
 
 def gpu_number(wanted: str) -> int | None:
-    """Return the number of the CUDA device that a value of --device names; None if it names no single one."""
+    """Return N if the value of `--device` is "cuda:N", else None."""
     match = re.fullmatch(NUMBERED, wanted)
     return int(match[1]) if match else None
 
 
 def device_remarks(wanted: str, device: str) -> list[str]:
-    """Return what users should know about the device before the runs begin.
+    """Return messages about the chosen device that users should read before the runs begin.
 
     Args:
-        wanted: The value of --device.
+        wanted: The value of `--device`.
         device: The kind of device that `resolve_device` returned for it.
     """
     if Hardware(device).experimental:
@@ -67,10 +67,10 @@ def device_remarks(wanted: str, device: str) -> list[str]:
 
 
 def resolve_precision(wanted: str, device: str) -> Precision:
-    """Return the number format to use.
+    """Return the number format of matrix products, as chosen by `--precision`.
 
     Args:
-        wanted: "auto", "fp32", "tf32", "bf16" or "fp16". "auto" takes bf16 if the hardware computes it faster than
+        wanted: "auto", "fp32", "tf32", "bf16" or "fp16". "auto" means bf16 if the hardware computes it faster than
             fp32; else fp16 on GPUs with tensor cores for it (V100, T4); else fp32.
         device: "cpu", "cuda", "mps" or "xpu".
 
@@ -93,12 +93,12 @@ def resolve_precision(wanted: str, device: str) -> Precision:
 
 
 def _accelerators() -> Iterator[str]:
-    """Yield the kinds of accelerators that are available."""
+    """Yield the kinds of accelerators that are available on this machine: "cuda", "mps", "xpu"."""
     return (name for name in ACCELERATORS if Hardware(name).available)
 
 
 def _finds_no(name: str) -> str:
-    """Return the predicate of a sentence about torch, which finds no device of this kind."""
+    """Return the end of an error message that begins with "torch" and says that it finds no device of this kind."""
     import torch
 
     built = torch.version.cuda is not None or torch.version.hip is not None

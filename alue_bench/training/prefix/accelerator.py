@@ -1,4 +1,6 @@
-"""The states of a frozen prefix on an accelerator: computed into its memory, without a way through host or disk.
+"""Outputs of frozen lower layers on an accelerator, computed directly into its memory and not through the disk.
+
+The frozen prefix is the embeddings and the lowest frozen layers; its outputs are called states.
 
     measure rates, once per process          # not timed
     choose a place for the states            # prefix/placement.py
@@ -7,7 +9,7 @@
     train
     write the states to the store, if other runs of the plan will read them    # not timed as training
 
-Nothing waits for the accelerator within the loop over batches.
+Within the loop over batches, nothing waits for the accelerator.
 """
 
 from __future__ import annotations
@@ -41,12 +43,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OPTIMISER_SHARE = 3
-"""The memory for a trainable parameter's gradient and AdamW's two averages, relative to the parameter's own."""
+"""The memory for a trainable parameter's gradient and AdamW's two moments, as a multiple of the parameter's size."""
 
 
 @dataclass(frozen=True)
 class _Probe:
-    """The result of computing one batch of states."""
+    """The measurements from computing the frozen prefix's output for one batch."""
 
     tokens_per_s: float
     width: int
@@ -56,7 +58,7 @@ class _Probe:
 
 @dataclass(frozen=True)
 class _Unwritten:
-    """States that other runs of the plan want to read from the store."""
+    """Computed outputs of a frozen prefix that still have to be written to the store for other runs of the plan."""
 
     key: str
     states: PrefixStates
@@ -64,20 +66,20 @@ class _Unwritten:
 
 
 class AcceleratorStates:
-    """The states of a frozen prefix for the splits of a training on an accelerator."""
+    """The outputs of a model's frozen prefix (its lowest layers), for the splits of a training on an accelerator."""
 
     def __init__(
         self, stack: EncoderStack, forward: Forward, depth: int, *, store: PrefixStore, device: Device, shared: bool
     ) -> None:
-        """Prepare the computation; nothing is computed or measured yet.
+        """Prepare the computation of the outputs; nothing is computed or measured yet.
 
         Args:
             stack: The model.
             forward: The implementation of the forward pass.
-            depth: The number of layers of the prefix.
-            store: The store, from which states are read and to which they are written where that saves time.
+            depth: The number of layers of the frozen prefix.
+            store: The on-disk store; outputs are read from it and written to it if that saves time.
             device: The accelerator and the number format.
-            shared: Whether other runs of the plan need the same states.
+            shared: Whether other runs of the plan need the same outputs.
         """
         self._stack, self._forward, self._depth = stack, forward, depth
         self._store, self._device, self._shared = store, device, shared
@@ -93,18 +95,18 @@ class AcceleratorStates:
         passes: int,
         key_of: Callable[[], str],
     ) -> Examples:
-        """Return a split with its states in the place from which the training reads them fastest.
+        """Return a split with the outputs of the frozen prefix, kept where the training can read them fastest.
 
         Args:
             split: The tokenized examples.
             padding: The padding token id and the padded side.
             description: The human-readable description of a stored entry.
             passes: The number of times that the whole split will be read.
-            key_of: A function that returns the key of the store's entry. It takes the time of reading all weights, and
-                is called only if the store may have the states or is to keep them.
+            key_of: A function that returns the key of the store's entry. It must read all weights, and is therefore
+                called only if the outputs may be in the store or are to be written to it.
 
         Returns:
-            The split. It has no states if computing them at every step is fastest, or if memory is exhausted.
+            The split. It has no stored outputs if computing them at every step is fastest, or if memory is exhausted.
         """
         filled = unless_exhausted(
             lambda: self._filled(split, padding, description, passes, key_of),
@@ -114,7 +116,7 @@ class AcceleratorStates:
         return Examples(split) if filled is None else filled
 
     def of_batch(self, states: Tensor, split: TokenizedSplit, batch: Batch) -> PrefixStates:
-        """Return the states of a batch, `[batch, tokens, hidden]`, in the form of the states of a whole split."""
+        """Return a batch's prefix outputs, `[batch, tokens, hidden]`, in the form of those of a whole split."""
         import torch
 
         _, lengths = rows_of(split, first_only=self._first_only)
@@ -124,9 +126,9 @@ class AcceleratorStates:
         return self._in_memory(StoredStates(kept, 0.0), starts, lengths, batch.side)
 
     def store_computed(self) -> None:
-        """Write to the store what was computed here and other runs of the plan want to read.
+        """Write computed outputs to the on-disk store, if other runs of the plan will read them.
 
-        What the store has no room for is dropped, with a report to its `on_problem`.
+        Outputs for which the store has no room are dropped and reported to its `on_problem`.
         """
         import torch
 
@@ -144,7 +146,7 @@ class AcceleratorStates:
 
     @property
     def _first_only(self) -> bool:
-        """True if only first tokens are kept."""
+        """True if the outputs are kept for the first token of each example only."""
         return self._depth == len(self._stack.layers) and self._forward.last_layer != "whole"
 
     def _filled(
@@ -155,7 +157,10 @@ class AcceleratorStates:
         passes: int,
         key_of: Callable[[], str],
     ) -> Examples:
-        """Choose a place for the states of a split and fill it: see `examples`."""
+        """Choose a place for the prefix outputs of a split, and compute or read them.
+
+        The arguments are those of `examples`.
+        """
         import torch
 
         starts, lengths = rows_of(split, first_only=self._first_only)
@@ -199,7 +204,7 @@ class AcceleratorStates:
         return Examples(split, states, placement)
 
     def _compute(self, split: TokenizedSplit, padding: Padding, lengths: Tensor, kept: Tensor) -> Tensor:
-        """Compute the states of a split, batch by batch, into consecutive rows of a tensor.
+        """Compute the frozen prefix's outputs for a split, batch by batch, into consecutive rows of a tensor.
 
         Args:
             split: The tokenized examples.
@@ -229,21 +234,24 @@ class AcceleratorStates:
     def _in_memory(
         self, there: StoredStates, starts: Tensor, lengths: Tensor, side: Side, *, reused: bool = False
     ) -> PrefixStates:
-        """Return states that lie on the accelerator or in pinned host memory as the states of a split.
+        """Return a split's `PrefixStates` for outputs that lie on the accelerator or in pinned host memory.
 
         Args:
-            there: The states, `[rows, hidden]`, with the seconds that computing them took.
+            there: The outputs of the frozen prefix, `[rows, hidden]`, with the seconds that computing them took.
             starts: The first row of each example: int64 `[examples]`, on the CPU.
             lengths: The number of rows of each example: int64 `[examples]`, on the CPU.
             side: The end of a text at which padding is added.
-            reused: Whether the states were read from the store.
+            reused: Whether the outputs were read from the store.
         """
         states = there.states
         rows = None if states.device.type == "cpu" else ResidentRows.of(starts, lengths, side, self._device)
         return PrefixStates(self._depth, there, states, starts, lengths, reused, self._first_only, rows)
 
     def _probe(self, split: TokenizedSplit, padding: Padding) -> _Probe:
-        """Compute one batch of states twice, and measure the second time. Later calls return the first result."""
+        """Measure how long the frozen prefix takes for one batch, after a first untimed batch.
+
+        Later calls return the same result.
+        """
         import torch
 
         if self._probed is None:
@@ -262,7 +270,12 @@ class AcceleratorStates:
         return self._probed
 
     def _rates(self, probe: _Probe, read: float) -> Rates:
-        """Return the measured rates, with `read` bytes per second from the store's file."""
+        """Return the measured rates of computing and copying outputs, in the form that `placement` needs.
+
+        Args:
+            probe: The measurements from computing one batch.
+            read: The bytes per second at which the store's file can be read.
+        """
         measured = bandwidths(self._device)
         return Rates(probe.tokens_per_s, measured.to_device, measured.to_host, measured.gather, read)
 
@@ -270,8 +283,8 @@ class AcceleratorStates:
         """Return the accelerator's free memory, without what gradients and optimiser state will take.
 
         Args:
-            wanted: The size of the states. If they seem not to fit, the memory that torch's allocator keeps for reuse
-                is given back and counted, too; otherwise it is left for the computation.
+            wanted: The size of the outputs to keep, in bytes. If it exceeds the free memory, memory that torch's
+                allocator caches is released first and counted as free.
         """
         trained = sum(parameter.nbytes for parameter in self._stack.model.parameters() if parameter.requires_grad)
         free = self._device.free_bytes() - OPTIMISER_SHARE * trained
@@ -281,5 +294,5 @@ class AcceleratorStates:
         return self._device.free_bytes() - OPTIMISER_SHARE * trained
 
     def _moved(self, batch: Batch) -> Batch:
-        """Return a batch on the accelerator."""
+        """Return a copy of a batch on the accelerator."""
         return batch.to(self._device.name, pinned=self._device.pins_memory)

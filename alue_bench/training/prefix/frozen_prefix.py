@@ -2,19 +2,20 @@
 
 The frozen prefix is the embeddings and the contiguous frozen layers above them. Its output for an example is the same
 in every epoch and run, because nothing in it trains and its dropout is off. So it is computed once, stored without
-padding in a `PrefixStore`, and passed to the first layer that trains. The depth of a prefix is its number of layers.
+padding in a `PrefixStore`, and passed to the first layer that trains. The depth of a prefix is its number of layers;
+the stored output is also called its states.
 
 The key of an entry is a digest of everything that determines its content: the values of the weights, the configuration,
 the token ids, the number format, the forward implementation, the device, the versions of alue-bench and torch.
 
-The output of a prefix is computed from the stored output of the deepest shallower prefix, if there is one. If the runs
-of a plan need several depths, one pass over the texts stores the outputs at all these depths. In both cases an entry
-has the same content, and its recorded cost is the time of computing it alone.
+If the output of a shallower prefix is already stored, the output of a deeper one is computed from it. If the runs of a
+plan need several depths, one pass over the texts stores the outputs at all these depths. Neither changes the content of
+an entry, nor its recorded cost, which is the time of computing it alone from the token ids.
 
-The above holds on a CPU. On an accelerator, each run computes its states directly into the accelerator's memory, or
-where `prefix/placement.py` finds it faster, into pinned host memory or at every step. They are written to the store
-only if another run of the plan needs the same depth and would read them faster than it computes them; this happens
-after the run's training, so that no disk takes part in what is timed.
+All this holds on a CPU. On an accelerator, each run computes its states directly into the accelerator's memory; or, if
+`prefix/placement.py` finds it faster, into pinned host memory, or anew at every step. They are written to the store
+only if another run of the plan needs the same depth and would read them faster than compute them. This happens after
+the training, so that the timed training does not involve the disk.
 
 Shapes: `examples` and `total_tokens` are the sizes of a split; `batch` and `tokens` are those of a padded batch.
 """
@@ -49,48 +50,48 @@ __all__ = ["ALL_FOLDS", "Examples", "FrozenPrefix", "PlannedDepths", "PrefixStat
 FORMAT = 3
 """The version of the content of entries. It is part of each key; increase it when that content changes."""
 SPLIT_TOLERANCE = 1e-3
-"""The largest accepted difference between logits computed from stored states and from token ids, relative to the
-largest logit."""
+"""The largest accepted difference between logits computed from stored states and those computed from token ids,
+relative to the largest logit."""
 NOT_THE_ENCODERS = ("num_labels", "id2label", "label2id", "problem_type", "classifier_dropout", "_name_or_path")
 """The fields of a configuration that differ between tasks and do not affect the encoder."""
 
 
 ALL_FOLDS = "all folds"
-"""The name of the split, in descriptions of entries, for the data that a cross-validation divides into folds."""
+"""The name of the split, in descriptions of entries, for cross-validation data that is stored once for all folds."""
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A split whose states are to be stored, with the keys and description of the new entries."""
+    """A data split whose frozen-prefix outputs are to be stored, with the new entries' keys and description."""
 
     split: TokenizedSplit
     padding: Padding
     keys: Sequence[str]
-    """The store's key for each depth, from 0."""
+    """The store's key for the outputs at each depth (number of layers), from 0."""
     description: Mapping[str, str]
     """The human-readable description of the entries."""
 
 
 @dataclass
 class PlannedDepths:
-    """The depths of the frozen prefixes that a plan's runs of one model on one task need."""
+    """The frozen-prefix depths that a plan's runs of one model on one task need; a depth is a number of layers."""
 
     depths: set[int] = field(default_factory=set)
     shared: set[int] = field(default_factory=set)
-    """The depths that several runs of the plan have."""
+    """The depths that more than one run of the plan needs."""
     tried: set[str] = field(default_factory=set)
-    """The keys, at the deepest planned depth, of splits for which `FrozenPrefix.prepare` was already tried. It is not
-    tried again, even if entries have been evicted since: each run then computes only its own depth."""
+    """The keys, at the deepest planned depth, of the splits for which `FrozenPrefix.prepare` was already called. It is
+    not called again for them, even if entries have been evicted since: each run then computes only its own depth."""
 
     def add(self, depth: int) -> None:
-        """Note that a run of the plan needs a prefix of this depth."""
+        """Note that a run of the plan needs a frozen prefix of this depth (number of layers)."""
         if depth in self.depths:
             self.shared.add(depth)
         self.depths.add(depth)
 
 
 class FrozenPrefix:
-    """The frozen embeddings and lowest `depth` layers of a model in training, with access to their stored output."""
+    """The frozen embeddings and lowest `depth` layers of a model in training, with access to their stored outputs."""
 
     def __init__(
         self,
@@ -102,16 +103,16 @@ class FrozenPrefix:
         device: Device,
         shared: bool = False,
     ) -> None:
-        """Prepare access to the prefix; nothing is computed yet.
+        """Prepare access to the outputs of the frozen prefix; nothing is computed yet.
 
         Args:
             stack: The model.
             forward: The implementation of the forward pass.
             depth: The number of frozen layers in the prefix; None if not even the embeddings are frozen.
-            store: The store for the states. If its limit is 0, nothing is stored.
+            store: The on-disk store for the outputs. If its limit is 0, nothing is stored.
             device: The device and the number format.
-            shared: Whether other runs of the plan need the same states, so that an accelerator's states may be worth
-                storing.
+            shared: Whether other runs of the plan need the same states, so that outputs computed on an accelerator may
+                be worth storing.
         """
         self._stack = stack
         self._forward = forward
@@ -128,7 +129,7 @@ class FrozenPrefix:
     def examples(
         self, split: TokenizedSplit, padding: Padding, description: Mapping[str, str], passes: int = 1
     ) -> Examples:
-        """Return a split with the output of the prefix, taken from the store or computed and stored.
+        """Return a split with the frozen prefix's outputs, which are read from the store, or computed and stored.
 
         Args:
             split: The tokenized examples. If they belong to a cross-validation, the states of the examples of all folds
@@ -139,10 +140,10 @@ class FrozenPrefix:
                 accelerator's states depends on it.
 
         Returns:
-            The split with its states. The split has no states, so that the prefix is computed at every step, if there
-            is no prefix, if the store has no room, or if the model cannot start from stored states. The store reports
-            the reason in the last two cases. On an accelerator, room in the store does not matter unless it is 0; the
-            prefix is computed at every step where that is fastest, see `Examples.placement`.
+            The split with its states. It has none if there is no frozen prefix, if the store has no room, or if the
+            model cannot start from stored states (the store reports the reason in the last two cases). The prefix is
+            then computed at every step. On an accelerator, the store's room does not matter unless its limit is 0, and
+            the split has no states if computing them at every step is fastest, see `Examples.placement`.
         """
         if split.whole is not None and split.places is not None:
             if self._whole is None or self._whole.split is not split.whole:
@@ -171,9 +172,9 @@ class FrozenPrefix:
         )
 
     def store_computed(self) -> None:
-        """Write to the store what an accelerator computed and other runs of the plan want to read.
+        """Write prefix outputs computed on an accelerator to the store, if other runs of the plan will read them.
 
-        Call this after the training, because it takes as long as the disk does. On a CPU, everything is stored already.
+        Call this after the training, because writing to the disk takes time. On a CPU, the outputs are already stored.
         """
         self._accelerator.store_computed()
 
@@ -184,11 +185,11 @@ class FrozenPrefix:
         descriptions: Mapping[str, Mapping[str, str]],
         planned: PlannedDepths,
     ) -> None:
-        """Store the outputs at all planned depths, for each split without a stored output at this prefix's depth.
+        """Compute and store a split's outputs at all planned depths, unless the output of this prefix is stored.
 
         Call this before any layer trains. Each split passes through the model once, up to the deepest planned depth. If
-        the store has no room for all these outputs, nothing is stored, and each run computes what it needs. So it does
-        on an accelerator, which computes the output of a prefix in less time than the disk takes to store it.
+        the store has no room for all these outputs, nothing is stored, and each run computes what it needs. On an
+        accelerator nothing is stored either, because computing the outputs takes less time than storing them.
 
         Args:
             splits: The tokenized splits, by name.
@@ -221,10 +222,10 @@ class FrozenPrefix:
         unless_exhausted(work, self._device.name, lambda: None)
 
     def _pass(self, wanted: _Wanted, depths: Sequence[int], keys_s: float) -> None:
-        """Store the states of a split at several depths in one forward pass.
+        """Compute and store a split's hidden states at several depths in one forward pass.
 
-        The recorded cost of an entry is the time that it would have taken alone: for computing the keys, for all layers
-        up to its depth, and for storing it.
+        The recorded cost of an entry is the time that it would have taken alone: for computing the keys, for computing
+        all layers up to its depth, and for writing the entry.
 
         Args:
             wanted: The split, with keys and description.
@@ -266,20 +267,24 @@ class FrozenPrefix:
                 self._computed_here.add(keys[depth])
 
     def _bytes(self, split: TokenizedSplit, depth: int) -> int:
-        """Return an upper bound (fp32) of the size in bytes of a split's entry at this depth."""
+        """Return an upper bound (reached in fp32) of the size, in bytes, of a split's entry at this depth."""
         width = int(getattr(self._stack.model.config, "hidden_size", 0)) or self._stack.shape.hidden_size
         return int(self._places(split, depth)[1].sum()) * width * 4
 
     def _places(self, split: TokenizedSplit, depth: int) -> tuple[Tensor, Tensor]:
-        """Return the first row and the number of rows of each example in the stored array: int64 `[examples]` each."""
+        """Return the position of each example in the stored array at a depth: its first row and its number of rows.
+
+        Returns:
+            Two tensors, int64 `[examples]` each.
+        """
         return rows_of(split, first_only=self._first_only(depth))
 
     def _first_only(self, depth: int) -> bool:
-        """Return whether only first tokens are stored at this depth."""
+        """Return whether the entries at this depth contain only the first token of each example."""
         return depth == len(self._stack.layers) and self._forward.last_layer != "whole"
 
     def _built(self, wanted: _Wanted, started: float) -> StoredStates | None:
-        """Compute and store the states at this prefix's depth, starting from the deepest stored shallower prefix.
+        """Compute and store a split's outputs of this prefix, starting from the deepest stored shallower prefix.
 
         If the store then has no room for the new entry, the states are computed from the token ids instead, so that the
         shallower entry may be evicted.
@@ -305,7 +310,7 @@ class FrozenPrefix:
         )
 
     def _filled(self, wanted: _Wanted, below: PrefixStates | None, started: float) -> StoredStates | None:
-        """Compute and store the states at this prefix's depth; return None if the store has no room.
+        """Compute and store a split's outputs of this prefix; return None if the store has no room.
 
         Args:
             wanted: The split, with keys and description.
@@ -329,9 +334,9 @@ class FrozenPrefix:
                 return draft.commit(spent, {**wanted.description, "depth": str(self._depth)})
 
     def _computed(self, wanted: _Wanted, below: PrefixStates | None) -> Iterator[tuple[Batch, Tensor]]:
-        """Compute the states of a split: yield each batch with its states on the CPU.
+        """Compute a split's outputs of this prefix, and yield each batch with its outputs on the CPU.
 
-        The states are `[batch, tokens, hidden]`, or `[batch, 1, hidden]` if only first tokens are stored. They are
+        The outputs are `[batch, tokens, hidden]`, or `[batch, 1, hidden]` if only first tokens are stored. They are
         computed from `below`, the stored states of a shallower prefix, or from the token ids if it is None.
         """
         order = evaluation_order(wanted.split.lengths, self._device.tokens_at_once)
@@ -341,7 +346,7 @@ class FrozenPrefix:
             yield batch, self._forward.prefix(moved, self._depth, given, start).cpu()
 
     def _deepest(self, split: TokenizedSplit, keys: Sequence[str]) -> PrefixStates | None:
-        """Return the stored states at the greatest depth for which the store has an entry; None if it has none.
+        """Return a split's stored states at the greatest depth for which the store has an entry; None without an entry.
 
         Args:
             split: The split whose states are looked up.
@@ -357,10 +362,10 @@ class FrozenPrefix:
         return None
 
     def _can_start_from_states(self, split: TokenizedSplit, padding: Padding) -> bool:
-        """Return whether a few examples have the same logits if computed from stored states and from token ids.
+        """Return whether the model gives the same logits for stored hidden states as for the token ids.
 
-        The logits differ if the embeddings pass information to the layers by another path than the hidden states. The
-        comparison is made once, and a difference is reported.
+        The logits differ if the embeddings pass information to the layers by another path than the hidden states. A few
+        examples are compared, once, and a difference is reported.
         """
         if self._splits is None:
             problem = self._split_problem(split, padding)
@@ -373,7 +378,10 @@ class FrozenPrefix:
         return self._splits
 
     def _split_problem(self, split: TokenizedSplit, padding: Padding) -> str | None:
-        """Compare logits from stored states with logits from token ids; return the problem, or None if they agree."""
+        """Return a description of the difference between logits from stored states and from token ids.
+
+        None if they agree.
+        """
         import numpy as np
         import torch
 
@@ -396,7 +404,7 @@ class FrozenPrefix:
         return None if gap <= SPLIT_TOLERANCE * scale + 1e-6 else f"its outputs change by {gap:.2g} of {scale:.2g}"
 
     def _few_states(self, states: Tensor, split: TokenizedSplit, batch: Batch) -> PrefixStates:
-        """Return the states of a batch, `[batch, tokens, hidden]`, in the form of the states of a whole split."""
+        """Return a batch's prefix outputs, `[batch, tokens, hidden]`, in the form of those of a whole split."""
         import torch
 
         if self._device.accelerated:
@@ -408,7 +416,7 @@ class FrozenPrefix:
         return PrefixStates(self._depth, entry, kept, starts, lengths, False, self._first_only(self._depth))
 
     def _moved(self, batch: Batch) -> Batch:
-        """Return a batch on the device."""
+        """Return a copy of a batch on the model's device."""
         return batch.to(self._device.name, pinned=self._device.pins_memory)
 
     def _keys(self, split: TokenizedSplit, depth: int) -> list[str]:
@@ -427,7 +435,7 @@ class FrozenPrefix:
         return [xxhash.xxh3_128_hexdigest(f"{values} {texts.hexdigest()}".encode()) for values in weights]
 
     def _weight_digests(self, depth: int) -> list[str]:
-        """Return, for each depth from 0 to `depth`, a digest of everything except texts that determines the states."""
+        """Return, for each depth from 0 to `depth`, a digest of the weights and settings that determine the states."""
         import torch
         import xxhash
 
@@ -457,7 +465,7 @@ class FrozenPrefix:
 
 
 def _add_values(digest: Any, modules: tuple[torch.nn.Module, ...]) -> None:
-    """Update a hash object with the names, shapes, dtypes and values of the tensors of these modules."""
+    """Update a hash object with the names, shapes, dtypes and values of all tensors in these modules."""
     for module in modules:
         for name, tensor in module.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

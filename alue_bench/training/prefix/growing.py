@@ -14,17 +14,17 @@ from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.prefix.frozen_prefix import Examples, FrozenPrefix
 
 BehindPrefix = Callable[[int | None], FrozenPrefix]
-"""A function that returns the frozen prefix with a given number of layers; None stands for no prefix."""
+"""A function that returns the frozen prefix with a given number of layers; None means that nothing is frozen."""
 StatesOf = Callable[[FrozenPrefix, str, TokenizedSplit], Examples]
 """A function that takes a frozen prefix, the name of a split and the split, and returns the split with the stored
 outputs of the prefix."""
 
 
 class TrainingData(Protocol):
-    """The splits of a training, named "train" and "dev"."""
+    """The data splits of a training, named "train" and "dev"."""
 
     def examples(self, name: str) -> Examples:
-        """Return the split of this name, with the stored outputs of the frozen prefix if they are available."""
+        """Return the split "train" or "dev", with the stored outputs of the frozen layers if they are available."""
         ...
 
     def follow(self, plan: FreezePlan) -> None:
@@ -48,7 +48,7 @@ class FixedData:
 
 
 class GrowingPrefix:
-    """The splits of a training whose strategy may freeze further layers as training proceeds.
+    """The splits of a training whose strategy may freeze more layers during training.
 
     When the frozen prefix grows, its outputs are computed from the outputs of the shallower prefix, which are never
     evicted while in use. If the store has no room for the outputs of the deeper prefix, the outputs of the shallower
@@ -79,11 +79,11 @@ class GrowingPrefix:
         self._current = {name: states_of(prefix, name, split) for name, split in splits.items()}
 
     def examples(self, name: str) -> Examples:
-        """Return the split of this name with the stored outputs of the deepest prefix for which they are available."""
+        """Return the split "train" or "dev" with the stored outputs of the deepest frozen prefix that has any."""
         return self._current[name]
 
     def follow(self, plan: FreezePlan) -> None:
-        """Compute the outputs of the plan's frozen prefix if it has more layers than before.
+        """Compute the outputs of the frozen lowest layers if the new plan freezes more of them than before.
 
         This leaves the model in eval mode.
         """

@@ -1,9 +1,10 @@
-"""The choice where an accelerator's training keeps the output of a frozen prefix: measured rates against sizes.
+"""The choice where a training on an accelerator keeps the output of the frozen lowest layers (the frozen prefix).
 
-The output is kept in the accelerator's memory where it fits, because a batch is then gathered there at no cost worth
-counting. Otherwise it is kept in pinned host memory and copied to the accelerator at every step, or computed at every
-step, whichever takes less time. A stored file is read only if that takes less time than computing the output again: a
-fast accelerator computes a few layers several times faster than a disk delivers their output.
+The choice compares measured rates with sizes. The output is kept in the accelerator's memory if it fits, because
+gathering a batch there costs almost nothing. Otherwise it is kept in pinned host memory and copied to the accelerator
+at every step, or computed at every step, whichever takes less time. A stored file is read only if that takes less time
+than computing the output again: a fast accelerator computes a few layers several times faster than a disk can read
+their output.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Literal
 from alue_bench.contract.byte_sizes import readable
 
 DEVICE_SHARE = 0.5
-"""The share of the accelerator's free memory, after gradients and optimiser state, that the output of a prefix may
-take. The rest is for activations."""
+"""The share of the accelerator's free memory, after deduction of gradients and optimiser state, that the output of a
+prefix may take. The rest is for activations."""
 HOST_SHARE = 0.25
 """The share of the available host memory that the output of a prefix may take. Pinned memory cannot be swapped out, and
 torch rounds its size up to a power of two."""
@@ -25,12 +26,12 @@ Place = Literal["resident", "pinned", "recomputed"]
 
 @dataclass(frozen=True)
 class Sizes:
-    """The amounts on which the choice depends."""
+    """The sizes that determine where the output of a frozen prefix is kept."""
 
     tokens: int
     """The number of tokens of the split."""
     bytes: int
-    """The size of the output of the prefix."""
+    """The size, in bytes, of the output of the frozen prefix for the split."""
     passes: int
     """The number of times that the training reads the whole split."""
     device_free: int
@@ -38,28 +39,28 @@ class Sizes:
     host_free: int
     """The available bytes of host memory; 0 if the accelerator does not copy from pinned memory."""
     stored: bool
-    """True if the store has the output on disk."""
+    """True if the on-disk store already holds the output."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """The measured rates on which the choice depends."""
+    """The measured rates that determine where the output of a frozen prefix is kept."""
 
     compute: float
-    """Tokens per second through the prefix."""
+    """The tokens per second for which the accelerator computes the frozen prefix."""
     to_device: float
-    """Bytes per second from pinned host memory to the accelerator."""
+    """The bytes per second of a copy from pinned host memory to the accelerator."""
     to_host: float
-    """Bytes per second from the accelerator to pinned host memory."""
+    """The bytes per second of a copy from the accelerator to pinned host memory."""
     gather: float
-    """Bytes per second that the CPU gathers row by row into pinned memory."""
+    """The bytes per second at which the CPU gathers single rows into pinned memory."""
     read: float
-    """Bytes per second from the store's file into host memory, checksum included; 0 if unknown."""
+    """The bytes per second at which the store's file is read into host memory, checksum included; 0 if unknown."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The place for the output of a prefix, and the reason."""
+    """The place where the output of a frozen prefix is kept, and the reason."""
 
     place: Place
     read: bool
@@ -68,16 +69,16 @@ class Placement:
     rates: Rates
 
     def __str__(self) -> str:
-        """Return the place and the reason as a sentence."""
+        """Return the place and the reason as a sentence, for readers of the results."""
         return f"{self.place}, because {self.because}"
 
 
 def place_states(sizes: Sizes, rates: Rates) -> Placement:
-    """Choose the place that makes a training fastest.
+    """Choose the place for a frozen prefix's output with which the training is fastest.
 
     Args:
-        sizes: The amounts.
-        rates: The measured rates.
+        sizes: The sizes of the split, of the output and of the free memory.
+        rates: The measured rates of computing, copying and reading.
     """
     compute_s = sizes.tokens / rates.compute
     read_s = reading_s(sizes.bytes, rates) if sizes.stored else float("inf")
@@ -103,12 +104,12 @@ def place_states(sizes: Sizes, rates: Rates) -> Placement:
 
 
 def worth_storing(sizes: Sizes, rates: Rates) -> bool:
-    """Return whether another run would read the output from the disk faster than it computes it."""
+    """Return whether reading the output from the disk would take another run less time than computing it."""
     return reading_s(sizes.bytes, rates) < sizes.tokens / rates.compute
 
 
 def reading_s(size: int, rates: Rates) -> float:
-    """Return the seconds that reading a stored output and copying it to the accelerator takes."""
+    """Return the seconds that it takes to read a stored output of `size` bytes and copy it to the accelerator."""
     return size / rates.read + size / rates.to_device if rates.read else float("inf")
 
 

@@ -1,4 +1,4 @@
-"""The output of a frozen prefix for the examples of a split, in memory: selection of a batch's states.
+"""The output of the frozen lowest layers (the frozen prefix) for a whole split, and its selection for a batch.
 
 Shapes: `examples` and `total_tokens` are the sizes of a split; `batch` and `tokens` are those of a padded batch.
 """
@@ -24,27 +24,27 @@ Side = Literal["right", "left"]
 
 @dataclass(frozen=True)
 class ResidentRows:
-    """The positions of the examples' states on an accelerator, in the accelerator's memory."""
+    """The positions of the examples in an array of hidden states on an accelerator, as tensors on the accelerator."""
 
     edges: Tensor
-    """The row of each example's first token, or the row after its last token if padding is on the left: int64
+    """The row in the array at which each example begins, or, if padding is on the left, the row after its end: int64
     `[examples]`."""
     steps: Tensor
-    """The distances of a padded example's tokens from its edge: int64 `[1, longest]`, from 0 upwards, or up to -1 if
-    padding is on the left."""
+    """The row of each token of a padded example, relative to its entry in `edges`: int64 `[1, longest]`, from 0
+    upwards, or up to -1 if padding is on the left."""
     side: Side
-    """The end of a text at which padding is added."""
+    """The side on which texts are padded."""
     device: Device
     """The accelerator."""
 
     @classmethod
     def of(cls, starts: Tensor, lengths: Tensor, side: Side, device: Device) -> ResidentRows:
-        """Copy the positions to an accelerator.
+        """Copy the positions of the examples in the array to an accelerator.
 
         Args:
             starts: The first row of each example: int64 `[examples]`, on the CPU.
             lengths: The number of rows of each example: int64 `[examples]`, on the CPU.
-            side: The end of a text at which padding is added.
+            side: The side on which texts are padded.
             device: The accelerator.
         """
         import torch
@@ -55,11 +55,11 @@ class ResidentRows:
         return cls(device.sent(edges), device.sent(steps[None]), side, device)
 
     def part(self, places: Tensor) -> ResidentRows:
-        """Return the positions of some of the examples: int64 `[examples]` on the CPU."""
+        """Return the positions of the examples with the indices `places`, int64 `[examples]` on the CPU."""
         return replace(self, edges=self.edges.index_select(0, self.device.sent(places)))
 
     def steps_of(self, width: int) -> Tensor:
-        """Return the distances for batches of `width` tokens: int64 `[1, width]`."""
+        """Return the relative rows of a text's tokens (see `steps`), padded to `width` tokens: int64 `[1, width]`."""
         import torch
 
         longest = self.steps.shape[1]
@@ -78,11 +78,11 @@ class PrefixStates:
 
     depth: int
     entry: StoredStates
-    """The entry of the store, which this process does not evict while this object exists. On an accelerator, the same
-    states as `states`, with the seconds that computing them took."""
+    """The store's entry, which this process does not evict while this object exists. On an accelerator, it holds the
+    same tensor as `states`, with the seconds that computing it took."""
     states: Tensor
-    """The states, `[total_tokens, hidden]` or, for first tokens, `[examples, hidden]`: a memory-mapped file, a tensor
-    on the accelerator or a tensor in pinned host memory."""
+    """The hidden states, `[total_tokens, hidden]`, or `[examples, hidden]` if only first tokens are stored. They are a
+    memory-mapped file, a tensor on the accelerator or a tensor in pinned host memory."""
     starts: Tensor
     """The row of `states` at which each example begins: int64 `[examples]`, on the CPU."""
     lengths: Tensor
@@ -92,22 +92,23 @@ class PrefixStates:
     first_only: bool
     """True if only the first token of each example is stored."""
     rows: ResidentRows | None = None
-    """The positions of the examples on the accelerator; None if `states` is in host memory."""
+    """The positions of the examples in `states`, as tensors on the accelerator; None if `states` is in host memory."""
     share: float = 1.0
-    """The fraction of the entry's tokens in this split; below 1 if splits of several folds share the entry."""
+    """The fraction of the store entry's tokens that are in this split; below 1 if the folds of a cross-validation share
+    the entry."""
 
     @property
     def seconds(self) -> float:
-        """The seconds that computing this split's states took; on a CPU, with the time for storing them."""
+        """The seconds that computing this split's states took; on a CPU, storing them is included."""
         return self.entry.build_s * self.share
 
     @property
     def resident(self) -> bool:
-        """True if the states are on an accelerator, so that `gather` can be called."""
+        """True if the states are in an accelerator's memory, so that `gather` can be called."""
         return self.rows is not None
 
     def of(self, batch: Batch) -> Tensor:
-        """Return the states of a batch, on the batch's device.
+        """Return the stored hidden states of a batch, on the batch's device.
 
         Nothing waits for an accelerator. States in pinned host memory are gathered by the CPU into pinned memory, and
         copied from there while the accelerator works.
@@ -133,14 +134,14 @@ class PrefixStates:
         return chosen.to(device, non_blocking=True).view(*places.shape, -1)
 
     def gather(self, indices: Tensor, width: int) -> Tensor:
-        """Return the states of some examples, by operations on the accelerator alone, as a CUDA graph needs them.
+        """Return the hidden states of some examples, by operations that a CUDA graph can contain.
 
         Args:
             indices: The positions of the examples in the split: int64 `[batch]`, on the accelerator.
             width: The number of tokens of each example, with padding; not used if only first tokens are stored.
 
         Returns:
-            The states, as `of` returns them. At padded positions these are states of neighbouring examples.
+            The states, in the same shape as `of` returns them. Padded positions hold states of neighbouring examples.
 
         Raises:
             RuntimeError: The states are not on an accelerator (see `resident`).
@@ -153,7 +154,7 @@ class PrefixStates:
         return self.states.index_select(0, places.flatten()).view(*places.shape, self.states.shape[1])
 
     def part(self, places: Tensor) -> PrefixStates:
-        """Return the states of some of the examples, without copying them.
+        """Return an object for some of the examples, without copying their states.
 
         Args:
             places: The indices of the selected examples: int64 `[examples]`, on the CPU.
@@ -164,44 +165,54 @@ class PrefixStates:
         return replace(self, starts=self.starts[places], lengths=lengths, rows=rows, share=share)
 
     def released(self) -> PrefixStates:
-        """Return the description of the states and their cost, without the states themselves."""
+        """Return a copy of this object without the states themselves, which keeps only their description and cost."""
         none = self.states[:0].clone()
         return replace(self, entry=StoredStates(none, self.entry.build_s), states=none, rows=None)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """A split, with the stored output of the model's frozen prefix for it if that is available."""
+    """A data split, with the stored output of the model's frozen lowest layers for it, if that is available."""
 
     split: TokenizedSplit
     prefix: PrefixStates | None = None
     placement: Placement | None = None
-    """On an accelerator, where the output of the prefix is kept, and why; None on a CPU or without a prefix."""
+    """The place in which the output of the frozen layers is kept on an accelerator, and the reason; None on a CPU, or
+    if no layers are frozen."""
 
     @property
     def depth(self) -> int:
-        """The number of lowest layers that need not be computed, because their output is stored; 0 if none is."""
+        """The number of lowest layers that need not be computed because their output is stored.
+
+        0 if nothing is stored.
+        """
         return self.prefix.depth if self.prefix else 0
 
     def states(self, batch: Batch) -> Tensor | None:
-        """Return the stored output of the prefix for a batch, `[batch, tokens, hidden]`; None if nothing is stored."""
+        """Return the stored output of the frozen layers for a batch, `[batch, tokens, hidden]`.
+
+        None if nothing is stored.
+        """
         return None if self.prefix is None else self.prefix.of(batch)
 
     def logits(self, forward: Forward, batch: Batch) -> Tensor:
-        """Compute the logits of a batch, `[batch, outputs]`, from the stored prefix output if there is one."""
+        """Compute the logits of a batch, `[batch, outputs]`, from the frozen layers' stored output if there is one."""
         return forward.logits(batch, self.depth, self.states(batch))
 
     def released(self) -> Examples:
-        """Return the examples without the stored output, whose memory is then free; its cost stays known."""
+        """Return the examples without the stored output, to free its memory.
+
+        The cost of computing it stays recorded.
+        """
         return replace(self, prefix=self.prefix and self.prefix.released())
 
 
 def rows_of(split: TokenizedSplit, *, first_only: bool) -> tuple[Tensor, Tensor]:
-    """Return the first row and the number of rows of each example, in the order of the split: int64 `[examples]` each.
+    """Return the position of each example in an array of a split's hidden states without padding.
 
     Args:
         split: The split.
-        first_only: Whether only the first token of each example is stored.
+            first_only: Whether the array holds only the first token of each example.
     """
     import torch
 
@@ -211,7 +222,7 @@ def rows_of(split: TokenizedSplit, *, first_only: bool) -> tuple[Tensor, Tensor]
 
 
 def put(states: Tensor, batch: Batch, places: tuple[Tensor, Tensor], kept: Tensor) -> None:
-    """Copy the states of a batch, without padding, into the array of the whole split.
+    """Copy the hidden states of a batch, without padding, into the array for the whole split.
 
     Args:
         states: The states of the batch, `[batch, tokens, hidden]` or `[batch, 1, hidden]`, on the CPU.
@@ -224,7 +235,7 @@ def put(states: Tensor, batch: Batch, places: tuple[Tensor, Tensor], kept: Tenso
 
 
 def unpadded(states: Tensor, batch: Batch, lengths: Tensor, device: Device) -> Tensor:
-    """Return the states of a batch without padding, `[rows, hidden]`, without waiting for the accelerator.
+    """Remove the padding from a batch's hidden states, without waiting for the accelerator: `[rows, hidden]`.
 
     Args:
         states: The states of the batch, `[batch, tokens, hidden]` or `[batch, 1, hidden]`, on the accelerator.
@@ -238,7 +249,7 @@ def unpadded(states: Tensor, batch: Batch, lengths: Tensor, device: Device) -> T
 
 
 def token_places(batch: Batch, starts: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return the row in the stored array for each token of a batch, and a mask of the tokens that are not padding.
+    """Return each batch token's row in the stored array, and a mask that is True for tokens that are not padding.
 
     Args:
         batch: The batch.

@@ -1,8 +1,8 @@
 """The on-disk store for the outputs of frozen lower layers: memory-mapped arrays within a size limit.
 
-If the embeddings and the lowest layers (the frozen prefix) are frozen, their output for an example never changes. The
-store keeps one array for each combination of weights, number of layers, texts and so on. The caller computes the key: a
-digest of everything that determines the array.
+If the embeddings and the lowest layers (the frozen prefix) are frozen, their output for an example never changes. An
+entry of the store is such an output, an array, for all examples of a split. Its key, which the caller computes, is a
+digest of everything that determines the array: the weights, the number of layers, the texts and so on.
 
 An array has the shape `[tokens, hidden]`: the tokens of all examples of a split, one example after the other, without
 padding. If only the first token of each example is stored, the shape is `[examples, hidden]`.
@@ -47,17 +47,20 @@ PATIENCE = 60.0
 """The maximal number of seconds to wait while another process holds the store's lock."""
 
 Identity = tuple[int, int, int, int]
-"""A file's device, inode, size in bytes and modification time in nanoseconds."""
+"""The values by which a file is recognised: device, inode, size in bytes, and modification time in nanoseconds."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredStates:
-    """An array of the store, opened for reading. This process does not evict its entry while the object exists."""
+    """An array of hidden states, opened for reading.
+
+    This process does not evict its store entry while the object exists.
+    """
 
     states: Tensor
     """The array, `[tokens, hidden]`, mapped copy-on-write: writes to it never reach the disk."""
     build_s: float
-    """The seconds that computing the array took, including the time for stored arrays that it was computed from."""
+    """The seconds that computing the array took, including the time for other stored arrays that it was built from."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class StoredPrefix:
 
 @dataclass(frozen=True)
 class _Header:
-    """The content of entry.json."""
+    """The content of an entry's file entry.json, which describes the stored array."""
 
     format: int
     shape: tuple[int, int]
@@ -113,10 +116,10 @@ class PrefixStore:
         self._verified: dict[str, Identity] = {}
 
     def open(self, key: str) -> StoredStates | None:
-        """Return the entry of a key, or None if there is no intact entry.
+        """Open the stored array of a key; return None if there is no intact one.
 
-        The checksum is verified when this object opens the entry for the first time, and again if the file has changed
-        since. A damaged entry is reported and removed.
+        The array's checksum is verified the first time, and again if the file has changed since. A damaged entry is
+        reported and removed.
         """
         folder = self.folder / key
         if not self.limit_bytes or not os.path.isdir(folder):
@@ -135,11 +138,11 @@ class PrefixStore:
         return None
 
     def has(self, key: str) -> bool:
-        """Return whether there is an entry for the key, intact or damaged."""
+        """Return whether the store has an entry for the key, which may be damaged."""
         return bool(self.limit_bytes) and os.path.isdir(self.folder / key)
 
     def report_exhausted(self, tokens: int) -> None:
-        """Report that memory is too small for computing states, to `on_problem`.
+        """Report to `on_problem` that memory is too small for computing the outputs of frozen layers.
 
         Args:
             tokens: The number of tokens that were to be computed at once.
@@ -154,11 +157,11 @@ class PrefixStore:
             return False
 
     def states_path(self, key: str) -> Path:
-        """Return the path of the array of a key."""
+        """Return the path of the file that holds the array of a key."""
         return self.folder / key / STATES
 
     def room(self) -> int:
-        """Return the number of bytes that can be stored without evicting entries that this process uses.
+        """Return the number of bytes that can be stored if all entries are evicted except those that this process uses.
 
         It is the size limit minus the size of these entries, but at most 80 % of the free disk space.
         """
@@ -200,7 +203,7 @@ class PrefixStore:
             return None
 
     def entries(self) -> list[StoredPrefix]:
-        """Return all entries, the least recently used first."""
+        """Return descriptions of all entries, the least recently used first."""
         listed = []
         with suppress(OSError):  # no such folder: no entries
             for folder in self.folder.iterdir():
@@ -223,7 +226,7 @@ class PrefixStore:
         return freed
 
     def _verify(self, folder: Path, header: _Header) -> None:
-        """Raise `_Damaged` if the size or checksum of the array differs from the values in entry.json."""
+        """Raise `_Damaged` if the size or checksum of a stored array differs from the values in entry.json."""
         path = folder / STATES
         identity = _identity(path)
         if self._verified.get(folder.name) == identity:
@@ -236,7 +239,7 @@ class PrefixStore:
         self._verified[folder.name] = identity
 
     def _entry(self, folder: Path, header: _Header) -> StoredStates:
-        """Open the array as a memory map, mark the entry as in use, and update its time of last use."""
+        """Open a stored array as a memory map, mark its entry as in use, and update the entry's time of last use."""
         entry = StoredStates(_mapped(folder / STATES, header.shape, _dtype(header.dtype), shared=False), header.build_s)
         self._in_use[entry] = folder.name
         with suppress(OSError):  # a read-only store
@@ -271,9 +274,9 @@ class PrefixStore:
             self._remove(self.folder / entry.key)
 
     def _remove(self, folder: Path) -> int:
-        """Remove an entry and return the bytes freed.
+        """Remove an entry's folder and return the number of bytes freed.
 
-        The entry is first moved away in one step, so that no process can open a partly deleted entry.
+        The folder is first renamed in one step, so that no process can open a partly deleted entry.
         """
         size, scratch = _size(folder / STATES), self._scratch()
         try:
@@ -284,7 +287,7 @@ class PrefixStore:
         return size
 
     def _sweep(self) -> int:
-        """Remove the scratch folders of dead processes and return the bytes freed.
+        """Remove the scratch folders that dead processes left behind, and return the number of bytes freed.
 
         A live process holds the lock of its scratch folder. Process ids cannot be used, because the store's folder may
         be shared by containers or machines, each with its own process ids.
@@ -305,7 +308,7 @@ class PrefixStore:
         return self.folder / f"{SCRATCH}{uuid4().hex}"
 
     def _place(self, key: str, staged: Path, header: _Header) -> StoredStates:
-        """Move a finished entry to its final folder and open it.
+        """Move a finished entry from its scratch folder to its final folder, and open its array.
 
         If another process has stored the same key in the meantime, its entry is opened instead.
 
@@ -341,7 +344,7 @@ class Draft:
     tensor through other references after that."""
 
     def __init__(self, store: PrefixStore, key: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
-        """Create a scratch folder and reserve its space on the disk.
+        """Create a scratch folder and reserve space on the disk for the array.
 
         Raises:
             OSError: The disk has no room. Because the space is reserved, filling the array cannot fail later.
@@ -361,11 +364,11 @@ class Draft:
             raise
 
     def __enter__(self) -> Draft:
-        """Return the draft."""
+        """Return this draft, for use in a `with` statement."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the draft unless it was committed."""
+        """Remove the draft's scratch folder unless it was committed."""
         self._discard()
 
     def commit(self, build_s: float, description: Mapping[str, str], *, charged: bool = True) -> StoredStates:
@@ -375,7 +378,7 @@ class Draft:
             build_s: The seconds that computing the array took.
             description: The human-readable description of the array. `alue-bench cache status` shows `depth` and
                 `split` in separate columns and everything else in the first column.
-            charged: Whether to add the time for the checksum to `build_s`.
+            charged: Whether to add the time for computing the checksum to `build_s`.
 
         Returns:
             The stored array; if another process has stored the same key in the meantime, the array of that process. If
@@ -413,7 +416,7 @@ class Draft:
 
 
 def prefix_folder() -> Path:
-    """Return the folder of the store's entries, inside the cache folder."""
+    """Return the folder of the store for outputs of frozen layers, inside alue-bench's cache folder."""
     return cache_folder() / "prefixes"
 
 
@@ -463,7 +466,7 @@ def _checksum(path: Path) -> str:
 
 
 def _identity(path: Path) -> Identity:
-    """Return a value that changes whenever the file is replaced or written to."""
+    """Return a tuple of file properties that changes whenever the file is replaced or written to."""
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 

@@ -1,8 +1,8 @@
-"""Copies between a file, pinned host memory and an accelerator, and measurements of their rates.
+"""Copying hidden states between a file, pinned host memory and an accelerator, and measuring the copying rates.
 
-Memory is pinned (page-locked) through torch, whose allocator keeps freed blocks and reuses a block only after the
-copies from it have ended: pinning in every step costs no system call. Copies from memory that is not pinned block: MPS
-reads the source of an asynchronous copy even after its memory was freed.
+Memory is pinned (page-locked) through torch, whose allocator keeps freed blocks for reuse, so that pinning a buffer in
+every step costs no system call. A block is reused only after the copies from it have ended. Copies from memory that is
+not pinned must block, because MPS reads the source of an asynchronous copy even after its memory was freed.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 32 << 20
 """The size of the pinned buffers through which files are read and written."""
 SAMPLE_BYTES = 8 << 20
-"""The size of the copies by which rates are measured: a few milliseconds each on the slowest bus."""
+"""The size, in bytes, of the copies whose rates are measured: each takes a few milliseconds on the slowest bus."""
 SAMPLE_ROW = 3072
-"""The bytes of a gathered row: a token's state in BERT-base, in fp32."""
+"""The size, in bytes, of a row in the measurement of gathering: the hidden state of a token in BERT-base, in fp32."""
 REPETITIONS = 3
 
 
 @dataclass(frozen=True)
 class Bandwidths:
-    """Bytes per second of copies between host and accelerator; see `placement.Rates`."""
+    """The measured rates, in bytes per second, of copies between host and accelerator; see `placement.Rates`."""
 
     to_device: float
     to_host: float
@@ -42,17 +42,17 @@ class Bandwidths:
 
 
 def pinned_empty(rows: int, width: int, dtype: torch.dtype) -> Tensor:
-    """Return an uninitialised tensor in pinned host memory, `[rows, width]`."""
+    """Return an uninitialised tensor `[rows, width]` in pinned host memory."""
     import torch
 
     return torch.empty(rows, width, dtype=dtype, pin_memory=True)
 
 
 def read_states(stored: Tensor, into: Tensor, device: Device) -> None:
-    """Copy states from a memory-mapped file to the accelerator or into pinned host memory.
+    """Copy hidden states from a memory-mapped file to the accelerator or into pinned host memory.
 
     Args:
-        stored: The states of the file, `[rows, hidden]`.
+        stored: The memory-mapped states, `[rows, hidden]`.
         into: The tensor to fill, of the same shape.
         device: The accelerator. If it copies from pinned memory, the file is read chunk by chunk into pinned memory, so
             that the copy of a chunk and the reading of the next one overlap.
@@ -65,15 +65,15 @@ def read_states(stored: Tensor, into: Tensor, device: Device) -> None:
 
 
 def write_states(states: Tensor, rows: Tensor, into: Tensor, device: Device) -> None:
-    """Copy states from the accelerator, or from pinned host memory, to a memory-mapped file.
+    """Copy hidden states from the accelerator, or from pinned host memory, to a memory-mapped file.
 
-    The copy of a chunk is not overlapped with writing the chunk before: it takes less than a tenth of the time of
-    writing.
+    Copying a chunk from the accelerator does not overlap with writing the previous one to the file, because copying
+    takes less than a tenth of the time of writing.
 
     Args:
         states: The states, `[rows, hidden]`.
         rows: The row of `states` for each row of the file: int64 `[rows]`, on the CPU.
-        into: The states of the file, of the same shape as `states`.
+        into: The memory-mapped tensor to fill, of the same shape as `states`.
         device: The accelerator.
     """
     for begin, end in _chunks(into):
@@ -92,20 +92,21 @@ def write_states(states: Tensor, rows: Tensor, into: Tensor, device: Device) -> 
 def bandwidths(device: Device) -> Bandwidths:
     """Measure the rates of copies between host and accelerator, in a few milliseconds.
 
-    They are measured once per process for each accelerator.
+    The rates are measured once per process for each accelerator.
 
     Args:
         device: The accelerator.
 
     Returns:
-        The best rate of a few copies each, from and to pinned memory if the accelerator copies from it.
+        The best rate of a few copies in each direction. Host memory is pinned if the accelerator copies from pinned
+        memory.
     """
     return _bandwidths(device, device.number)
 
 
 @cache
 def _bandwidths(device: Device, number: int) -> Bandwidths:
-    """Measure the rates for the accelerator of this number, which is the current one."""
+    """Measure the rates of copies between the host and the current accelerator, whose number is `number`."""
     import torch
 
     rows, width = SAMPLE_BYTES // SAMPLE_ROW, SAMPLE_ROW // 4
@@ -124,7 +125,11 @@ def _bandwidths(device: Device, number: int) -> Bandwidths:
 
 
 def reading_rate(path: Path) -> float:
-    """Measure the bytes per second of reading a file's beginning and computing its checksum; 0 if it is unreadable."""
+    """Measure the bytes per second of reading the beginning of a file and computing its checksum.
+
+    Returns:
+        The rate; 0 if the file cannot be read.
+    """
     import xxhash
 
     buffer = bytearray(SAMPLE_BYTES)
@@ -139,7 +144,7 @@ def reading_rate(path: Path) -> float:
 
 
 def storing_rate(folder: Path) -> float:
-    """Measure the bytes per second of reading a file that was just written below `folder`; 0 if none can be written.
+    """Measure the bytes per second of reading a file just written below `folder`; 0 if it cannot be written.
 
     The file is still in the system's page cache, so that this is the highest rate at which a later run could read.
     """
@@ -171,7 +176,7 @@ def available_host_bytes(limits: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _inactive_file_bytes(statistics: Path) -> int:
-    """Return the page cache that a container is charged for but that the kernel frees on demand; 0 if unknown.
+    """Return the bytes of page cache that count as a container's memory but are freed on demand; 0 if unknown.
 
     Args:
         statistics: The kernel's file `memory.stat` of the container's control group.
@@ -183,7 +188,7 @@ def _inactive_file_bytes(statistics: Path) -> int:
 
 
 def _best(work: Callable[[], object], device: Device) -> float:
-    """Return the seconds of the fastest of a few executions, each waited for."""
+    """Return the seconds of the fastest of a few executions of `work`, each measured until the device has finished."""
     best = float("inf")
     for _ in range(REPETITIONS):
         device.synchronise()
@@ -195,6 +200,9 @@ def _best(work: Callable[[], object], device: Device) -> float:
 
 
 def _chunks(states: Tensor) -> list[tuple[int, int]]:
-    """Return the first row and the row after the last one of each chunk of at most `CHUNK_BYTES`."""
+    """Divide the rows of a tensor into chunks of at most `CHUNK_BYTES`.
+
+    Return each chunk's first row and the row after it.
+    """
     step = max(1, CHUNK_BYTES // max(1, states.shape[1] * states.element_size()))
     return [(begin, min(begin + step, len(states))) for begin in range(0, len(states), step)]

@@ -1,4 +1,4 @@
-"""The files in the folder of a checkpoint: finding the weights, telling apart used and unused files, and a digest.
+"""The files in a checkpoint's folder: finding the weights, telling used from unused files, and computing a digest.
 
 Subfolders (`onnx/`, `checkpoint-500/`, `1_Pooling/`) are ignored: neither transformers nor alue-bench reads them.
 """
@@ -18,7 +18,7 @@ from alue_bench.contract.errors import UnavailableError
 SAFE_WEIGHTS = "model.safetensors"
 PICKLED_WEIGHTS = "pytorch_model.bin"
 INDEX = ".index.json"
-"""The suffix of an index file, which lists the files of weights that are split into shards."""
+"""The suffix of an index file, which lists the files (shards) that the weights are divided into."""
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = (ADAPTER_CONFIG, "adapter_model.*", "pytorch_adapter.bin")
 DESCRIBED = (".json", ".txt", ".model")
@@ -39,7 +39,7 @@ UNREAD = (
 """Patterns, in lower case, of files in a checkpoint's folder that are ignored, except the weights to load. Every other
 file counts as part of the tokenizer or the model, because not all names of such files are known."""
 NO_TOKENIZER = ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "pytorch_model*")
-"""The patterns of files that are read but never belong to a tokenizer, such as config.json."""
+"""Patterns of files that are read but never belong to a tokenizer, such as config.json."""
 LFS_POINTER = b"version https://git-lfs"
 """The first bytes of a Git LFS pointer, a small text file in place of a file that has not been downloaded."""
 LARGEST_HEADER = 100_000_000
@@ -48,7 +48,7 @@ LARGEST_HEADER = 100_000_000
 
 @dataclass(frozen=True)
 class Weights:
-    """The files that a checkpoint's weights are read from."""
+    """The files that contain a checkpoint's weights."""
 
     files: tuple[Path, ...]
     pickled: bool
@@ -80,7 +80,7 @@ def check_fetched(folder: Path) -> None:
 
 
 def find_weights(folder: Path) -> Weights:
-    """Return the files of a checkpoint's weights: safetensors (one file or shards) if there are any, else pickles.
+    """Return the files that contain a checkpoint's weights: safetensors (one file or shards) if any, else pickles.
 
     Raises:
         UnavailableError: The folder has no weights, or only an adapter, or lacks a shard that the index names.
@@ -101,7 +101,7 @@ def find_weights(folder: Path) -> Weights:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    """Return the weights files (shards) that an index file names.
+    """Return the weight files (shards) that an index file names.
 
     Raises:
         UnavailableError: The index is damaged, or a file that it names is not in the same folder.
@@ -131,12 +131,15 @@ def _is_other_weights(name: str) -> bool:
 
 
 def adapter_files(folder: Path) -> list[str]:
-    """Return the names of the files of a `peft` adapter in a folder, next to a checkpoint or without one."""
+    """Return the names of the files of a `peft` adapter in a folder, with or without a full checkpoint.
+
+    Empty if none.
+    """
     return sorted(path.name for path in _files(folder) if _matches(path.name, ADAPTER))
 
 
 def adapter_alone(where: str, base: str | None) -> str:
-    """Return the error message that a folder or repository holds only an adapter and no model, with the remedy.
+    """Return an error message saying that a folder or repository holds only an adapter and no model, and what to do.
 
     Args:
         where: The folder or repository.
@@ -151,7 +154,7 @@ def adapter_alone(where: str, base: str | None) -> str:
 
 
 def adapter_alone_in(folder: Path) -> str:
-    """Return the error message that a folder holds only an adapter, with the base model that the adapter names."""
+    """Return an error message saying that a folder holds only an adapter, and naming the adapter's base model."""
     try:
         base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -227,7 +230,7 @@ def read_pickle(file: Path, *, device: str) -> dict[str, Any]:
 
 
 def is_read(name: str) -> bool:
-    """Return whether a file of this name, which is not the weights, may be read for the model or the tokenizer."""
+    """Return whether a file of this name, other than the weights, may be read for the model or the tokenizer."""
     return not _matches(name, ADAPTER if Path(name).suffix in DESCRIBED else UNREAD)
 
 
@@ -237,7 +240,7 @@ def has_tokenizer_files(folder: Path) -> bool:
 
 
 def wanted_names(names: Iterable[str]) -> list[str]:
-    """Select the files of a repository that must be downloaded: the weights and all files that may be read."""
+    """Select the files of a hub repository that must be downloaded: the weights and all files that may be read."""
     here = [name for name in names if "/" not in name]
     if SAFE_WEIGHTS in here:
         weights = [SAFE_WEIGHTS]
@@ -251,7 +254,7 @@ def wanted_names(names: Iterable[str]) -> list[str]:
 
 
 def folder_digest(folder: Path, weights: Weights) -> str:
-    """Return a digest of the names and contents of the weights files and of all files that may be read."""
+    """Return a digest of the names and contents of the weight files and of all other files that may be read."""
     read = sorted(path for path in _files(folder) if is_read(path.name) and path not in weights.files)
     described = [path for path in read if path.suffix in DESCRIBED]
     others = [path for path in read if path.suffix not in DESCRIBED]

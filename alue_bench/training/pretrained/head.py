@@ -1,4 +1,4 @@
-"""The classification head of a checkpoint that was already fine-tuned: its weights, and a check that it fits a task.
+"""The classification head of an already fine-tuned checkpoint: its weights, and a check that it fits a task.
 
 By default a run starts with a newly initialised head instead, which depends only on the run's seed. With `--keep-head`
 it starts with the checkpoint's head.
@@ -17,7 +17,7 @@ from alue_bench.training.pretrained.library import quiet_transformers
 
 
 def head_names(model: Any) -> frozenset[str]:
-    """Return the names of the weights that only fine-tuning trains, not pre-training.
+    """Return the names of the weights of a model's head: those that are trained in fine-tuning but not in pre-training.
 
     These weights occur in the classification model, but in none of transformers' pre-training models of the same
     architecture.
@@ -84,7 +84,7 @@ def check_head_fits(subject: str, config: Any, model: Any, labels: Labels, store
         config: The checkpoint's configuration.
         model: A model with a head for the task's labels, on the meta device.
         labels: The task's labels.
-        stored: The file and shape of each of the checkpoint's tensors, by name.
+        stored: The file and shape of each tensor in the checkpoint, by name.
 
     Raises:
         UsageError: The checkpoint has no fine-tuned head, or its head was trained for other labels. The message says

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 HUB_TIMEOUT = 5.0
-"""The seconds to wait for an answer from the hub before it counts as unreachable."""
+"""The seconds to wait for an answer from the Hugging Face Hub before it counts as unreachable."""
 
 
 def cached_snapshot(model: Model) -> Path | None:
-    """Return the folder of a model's newest complete snapshot in the hub's local cache; None if there is none.
+    """Return the folder of a model's newest complete download in the Hugging Face Hub's local cache, or None.
 
     If `model` specifies a revision, snapshots of other revisions are ignored.
     """
@@ -129,7 +129,7 @@ def removed_if_altered(folder: Path, siblings: Iterable[RepoSibling]) -> list[st
 
 
 def _is_intact(path: Path, sibling: RepoSibling) -> bool:
-    """Return whether a file matches the hub's metadata: SHA-256 digest for LFS files, Git blob id for others."""
+    """Return whether a file matches the hub's metadata: the SHA-256 digest for LFS files, else the Git blob id."""
     with path.open("rb") as file:
         if sibling.lfs is not None:
             return bool(hashlib.file_digest(file, "sha256").hexdigest() == sibling.lfs.sha256)
@@ -141,7 +141,7 @@ def _is_intact(path: Path, sibling: RepoSibling) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Return the cause of an error that the hub's client raised, with a remedy if one is known."""
+    """Return the cause of an error that the hub's client library raised, with a remedy if one is known."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "RepositoryNotFoundError" in kinds:
         return "there is no such repository, or it is private"

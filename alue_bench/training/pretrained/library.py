@@ -11,9 +11,9 @@ from alue_bench.contract.formats import shown
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' warnings, log messages and progress bars inside the context.
+    """Silence transformers' warnings, log messages and progress bars inside the `with` block.
 
-    The messages report conditions that are intended in alue-bench, such as a newly initialised head.
+    They report conditions that are intended in alue-bench, such as a newly initialised head.
     """
     import logging
 

@@ -34,12 +34,12 @@ from alue_bench.training.pretrained.library import in_short, quiet_transformers
 from alue_bench.training.pretrained.tokenizer import pads_with, read_tokenizer
 
 BINARY = Labels.binary("no", "yes")
-"""Labels for uses in which the labels do not matter, such as counting an encoder's parameters."""
+"""Placeholder labels, for models of which only the encoder matters, such as when counting an encoder's parameters."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on this machine: the location of its files and options for loading them."""
+    """A checkpoint on this machine: its folder, and options for loading it."""
 
     folder: Path
     digest: str
@@ -161,7 +161,7 @@ def fetch_config(model: Model) -> Any:
 
 
 def encoder_shape(config: Any) -> EncoderShape:
-    """Return the number of layers and the hidden size in a configuration. A hidden size that is not stated is 0.
+    """Return the number of layers and the hidden size in a configuration; the hidden size is 0 if it is not stated.
 
     Raises:
         UnavailableError: The configuration does not state the number of layers.
@@ -191,7 +191,7 @@ def load_tokenizer_with_notes(checkpoint: Checkpoint) -> tuple[Any, tuple[str, .
 
 
 def head_options(labels: Labels) -> dict[str, Any]:
-    """Return the configuration fields from which transformers builds the head for these labels."""
+    """Return the configuration fields from which transformers builds a classification head for these labels."""
     names = labels.names or ("value",)
     return {
         "num_labels": labels.outputs,
@@ -275,9 +275,10 @@ def load_model_with_report(
 
 @contextmanager
 def _open_tensors(weights: Weights) -> Iterator[dict[str, tuple[Any, Path]]]:
-    """Open the weights files inside the context, whose value has each tensor with its file, by the tensor's name.
+    """Open the weight files for reading inside the `with` block.
 
-    A tensor in a safetensors file is represented by a slice object, whose values are read when it is indexed.
+    The value of the context is a dictionary with each tensor and its file, by the tensor's name. A tensor in a
+    safetensors file is represented by a slice object, whose values are read when it is indexed.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -296,7 +297,7 @@ def _open_tensors(weights: Weights) -> Iterator[dict[str, tuple[Any, Path]]]:
 
 
 def classifier_outline(config: Any, labels: Labels, folder: Path) -> Any:
-    """Return a checkpoint's classification model on the meta device, that is, without memory for weights.
+    """Build a checkpoint's classification model on the meta device, that is, without allocating its weights.
 
     Args:
         config: The checkpoint's configuration.
@@ -316,7 +317,9 @@ def classifier_outline(config: Any, labels: Labels, folder: Path) -> Any:
 
 
 def _drawn_at_random(loading: dict[str, Any]) -> set[str]:
-    """Return the names of the weights that transformers initialised: the checkpoint lacks them or has other shapes.
+    """Return the names of the weights that transformers initialised at random, because the checkpoint lacks them.
+
+    A weight whose shape differs from that in the checkpoint is included.
 
     Args:
         loading: The loading info that transformers' `from_pretrained` returned.
@@ -369,7 +372,7 @@ def _check_finite(model: Any, drawn: set[str], files: Mapping[str, Path], weight
 
 
 def head_note(checkpoint: Checkpoint, config: Any) -> str | None:
-    """Return a note that the checkpoint's fine-tuned head is not used; None if the checkpoint has no such head.
+    """Return a sentence saying that the checkpoint's fine-tuned head is not used; None if it has no such head.
 
     Args:
         checkpoint: The checkpoint.
@@ -426,7 +429,7 @@ def declared_config(model: Model) -> Any:
 
 
 def empty_model(config: Any, labels: Labels = BINARY) -> Any:
-    """Build a model on the meta device, without memory for weights, to count parameters and FLOPs."""
+    """Build a model on the meta device, without allocating its weights, to count parameters and FLOPs."""
     import torch
 
     with torch.device("meta"):
@@ -458,7 +461,7 @@ def _from_config(config: Any, labels: Labels) -> Any:
 
 
 def _with_labels(config: Any, labels: Labels) -> Any:
-    """Return a copy of a configuration in which the fields for the head match these labels."""
+    """Return a copy of a configuration whose fields for the classification head match these labels."""
     import copy
 
     config = copy.deepcopy(config)

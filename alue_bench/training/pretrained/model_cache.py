@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Template:
-    """A loaded model that is kept as a source of copies."""
+    """A loaded model of which the cache makes a copy for each run."""
 
     key: tuple[Checkpoint, Labels]
     model: Any
     drawn: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    """The randomly initialised weights, which the checkpoint lacks, by the seed of the initialisation and by name."""
+    """The weights that the checkpoint lacks, initialised at random: by the seed of the initialisation, then by name."""
 
 
 class ModelCache:
@@ -43,7 +43,7 @@ class ModelCache:
         self._template: _Template | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for pickling, without models and tokenizers, which another process loads again."""
+        """Return the cache's state for pickling, without models and tokenizers; another process loads these again."""
         return {**vars(self), "_tokenizers": {}, "_template": None}
 
     def expect(self, checkpoint: Checkpoint, labels: Labels) -> None:
@@ -59,7 +59,7 @@ class ModelCache:
         return self._tokenizer_with_notes(checkpoint)[0]
 
     def notes(self, checkpoint: Checkpoint) -> tuple[str, ...]:
-        """Return sentences for readers of the results about unused parts of the checkpoint and the padding of batches.
+        """Return sentences for readers of the results: about unused parts of a checkpoint, and about padding.
 
         Raises:
             UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary has only special tokens.
@@ -73,7 +73,7 @@ class ModelCache:
 
     @property
     def kept_bytes(self) -> int:
-        """The size in bytes of the model that is kept for later runs; 0 if none is kept."""
+        """The size, in bytes, of the model that is kept in memory for later runs; 0 if none is kept."""
         if self._template is None:
             return 0
         model = self._template.model
@@ -112,7 +112,7 @@ class ModelCache:
 
 
 def _with(model: Any, drawn: dict[str, Tensor]) -> Any:
-    """Copy the randomly initialised weights in `drawn` into the model's tensors of the same names; return the model."""
+    """Copy the tensors in `drawn` (weights initialised at random) into the model, by name; return the model."""
     import torch
 
     tensors = model.state_dict()

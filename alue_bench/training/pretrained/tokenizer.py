@@ -12,12 +12,12 @@ from alue_bench.contract.formats import shown
 from alue_bench.training.pretrained.library import in_short, quiet_transformers
 
 READS_SENTENCEPIECE = ("sentencepiece", "google.protobuf")
-"""The modules that transformers needs to read the vocabulary of a SentencePiece tokenizer."""
+"""The Python modules that transformers needs to read the vocabulary of a SentencePiece tokenizer."""
 JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 WHOLE = "tokenizer.json"
-"""The name of the file that holds a complete tokenizer, so that vocabulary files are unnecessary."""
+"""The file that holds a complete tokenizer; a checkpoint that has it needs no vocabulary files."""
 DISTRIBUTIONS = {"google.protobuf": "protobuf"}
-"""The package to install for a module, if their names differ."""
+"""The package to install for a Python module, if their names differ."""
 
 
 def read_tokenizer(folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
@@ -45,7 +45,7 @@ def read_tokenizer(folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
 
 
 def pads_with(config: Any, pad_id: int) -> None:
-    """Set the padding id of a configuration to `pad_id`, unless it already has a padding id with an embedding."""
+    """Set the padding token id of a configuration to `pad_id`, unless it already has one with an embedding."""
     if not _has_embedding(config, getattr(config, "pad_token_id", None)):
         config.pad_token_id = pad_id
 
@@ -114,7 +114,7 @@ def _files_of_class(folder: Path, config: Any) -> list[str]:
 def _vocabulary_files(tokenizer: Any) -> dict[str, str]:
     """Return the names of a tokenizer's vocabulary files by role, such as "vocab_file".
 
-    Byte and character tokenizers have none.
+    The result is empty for byte and character tokenizers.
     """
     files = getattr(tokenizer, "vocab_files_names", None) or {}
     return {role: name for role, name in files.items() if role != "tokenizer_config_file" and isinstance(name, str)}
@@ -153,7 +153,7 @@ def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
 
 
 def _words(tokenizer: Any) -> set[str]:
-    """Return the tokens of a tokenizer's vocabulary without the special tokens."""
+    """Return the tokens in a tokenizer's vocabulary, except special tokens."""
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     return set(tokenizer.get_vocab()) - special - set(tokenizer.all_special_tokens)
 
@@ -170,7 +170,7 @@ def _words_without_files(tokenizer: Any) -> set[str]:
 
 
 def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...]:
-    """Make the tokenizer pad with an id for which the model has an embedding.
+    """Set the tokenizer's padding token to one for which the model has an embedding.
 
     Padded positions are masked, so any embedding would do; but some architectures (RoBERTa) compute positions from the
     padding id in their configuration. The first usable id is taken from: the configuration, since the weights were
