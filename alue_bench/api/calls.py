@@ -22,7 +22,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def options_of_function(name: str) -> Mapping[str, Option]:
-    """Return the options that a function of the Python API takes, by their names.
+    """Return the options that a function of the Python API accepts as keyword arguments, by their names.
 
     Args:
         name: The function's name: `run`, `sweep` or `search`; or `select` for the options of `compare` and `report`.
@@ -38,12 +38,12 @@ def checked(function: str, options: Mapping[str, Option], given: Mapping[str, ob
 
     Args:
         function: The function's name, for messages.
-        options: The options that the function takes.
+        options: The options that the function accepts.
         given: The keyword arguments. A value of None counts as not given.
 
     Raises:
-        UsageError: An argument is no option of the function, an option is given twice (in singular and plural), or a
-            value has a wrong type or is out of its bounds.
+        UsageError: An argument is not an option of the function, an option is given twice (in singular and plural), or
+            a value has a wrong type or is out of its bounds.
     """
     values: dict[str, Any] = {}
     by_name = {**_plurals(options), **{name: name for name in options}}
@@ -66,7 +66,7 @@ def checked(function: str, options: Mapping[str, Option], given: Mapping[str, ob
 
 
 def with_options(name: str) -> Callable[[Function], Function]:
-    """Return a decorator that shows the options in the function's signature, for `help` and completion in notebooks.
+    """Return a decorator that adds a function's options to its signature, for `help` and completion in notebooks.
 
     The decorated function receives the options as `**options`.
 
@@ -92,7 +92,7 @@ def with_options(name: str) -> Callable[[Function], Function]:
 
 
 def _plurals(options: Mapping[str, Option]) -> dict[str, str]:
-    """Return the option for each accepted plural, such as `task` for `tasks`.
+    """Return the plural keyword arguments that a function accepts, each with its option: `task` for `tasks`.
 
     A plural that is itself the name of an option is left out.
     """

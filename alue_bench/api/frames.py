@@ -1,4 +1,4 @@
-"""The storage of data frames as Parquet files, from which a task's examples are then read."""
+"""Storing data frames as Parquet files, from which a task's examples are then read."""
 
 from __future__ import annotations
 

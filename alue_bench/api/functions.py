@@ -1,4 +1,4 @@
-"""The functions for scripts and notebooks.
+"""The functions of the Python API, for scripts and notebooks.
 
     results = alue_bench.run(tasks=["oold"], models=["mini"], strategies=["full", "bottom3top4"], epochs=1, sample=True)
     results.frame()                                          one row for each run
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from alue_bench.tracking.reading import Results
 
 ORIGIN = "this call"
-"""The text by which the list of planned runs says that a hyper-parameter was given as a keyword argument."""
+"""The text that shows, in the list of planned runs, that a hyper-parameter was given as a keyword argument."""
 
 R = TypeVar("R", bound=Runs)
 
@@ -246,13 +246,13 @@ class Compared(Shown):
         return pd.DataFrame(records(self.comparison))
 
     def markdown(self) -> str:
-        """Return the tables as Markdown."""
+        """Return the tables of scores, costs and verdicts as Markdown."""
         from alue_bench.reporting.comparison_table import as_markdown
 
         return as_markdown(self.comparison)
 
     def view(self) -> RenderableType:
-        """Return the tables, for a terminal or a notebook."""
+        """Return the tables of scores, costs and verdicts, for a terminal or a notebook."""
         from alue_bench.views.tables import comparison_view
 
         return comparison_view(self.comparison, sort="strategy")
@@ -266,7 +266,7 @@ def _installed() -> Registry:
 
 
 def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study:
-    """Return the checked settings of a call together with the plugins, as a `Study`.
+    """Check the keyword arguments of an API call, and return the settings together with the plugins.
 
     Args:
         function: The name of the called function, for messages.
@@ -295,7 +295,7 @@ def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study
 
 
 def _ended(results: R, streams: Streams) -> R:
-    """Print the messages that belong at the end of a call, and return the call's results.
+    """Print the messages that conclude an API call, and return the call's results.
 
     Raises:
         KeyboardInterrupt: The user stopped the call.
@@ -311,7 +311,7 @@ def _ended(results: R, streams: Streams) -> R:
 
 
 def _selected(function: str, given: Mapping[str, Any], baseline: str, *, may_be_none: bool = False) -> Results:
-    """Return the recorded runs that the keyword arguments of a call select.
+    """Return the recorded runs that the keyword arguments of an API call select.
 
     Args:
         function: The name of the called function, for messages.

@@ -1,4 +1,4 @@
-"""The tasks of a call from Python: names, paths, `Task` values or data frames."""
+"""The tasks that are passed to a function of the Python API: names, paths, `Task` values or data frames."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from alue_bench.contract.task_file import HUB
 from alue_bench.contract.version import __version__
 
 IN_PYTHON = "task-in-python"
-"""The name that stands in the place of the plugin's package if a task is given as a `Task` value, not by a plugin."""
+"""The name that replaces the plugin's package name for a task that is given as a `Task` value."""
 
 
 @dataclass(frozen=True)
 class GivenTasks:
-    """The tasks that were passed to a function, converted to values of options and declarations."""
+    """The tasks that were passed to a function of the Python API, converted to option values and declarations."""
 
     options: Mapping[str, Any]
     """The values of the options `task` (names and task files) and `file` (data files), if there are any."""
@@ -31,7 +31,7 @@ class GivenTasks:
 
 
 def given_tasks(given: Any, registry: Registry) -> GivenTasks:
-    """Convert the tasks that were passed to a function to values of options and declarations.
+    """Convert the tasks that were passed to a function of the Python API to option values and declarations.
 
     Args:
         given: One of these, or a list of them: the name of a declared task, an `alue_bench.Task`, the path of a task
@@ -39,7 +39,7 @@ def given_tasks(given: Any, registry: Registry) -> GivenTasks:
         registry: The plugins' declarations.
 
     Raises:
-        UsageError: A value is none of these, there are several data files, or a `Task` has the same name as a different
+        UsageError: A value is none of these, several data files are given, or a `Task` has the same name as a different
             declared task.
     """
     names: list[str] = []

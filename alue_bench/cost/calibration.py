@@ -28,19 +28,20 @@ if TYPE_CHECKING:
     import numpy as np
 
 STEPS, STEPS_ON_ACCELERATOR = 4, 20
-"""The number of timed steps; an untimed warm-up precedes them."""
+"""The number of training steps that are timed, on a CPU and on an accelerator; an untimed warm-up precedes them."""
 MOST_EXAMPLES = 64
-"""The largest batch size in the measurement. Larger batches are hardly faster per example, and take memory and time."""
+"""The largest batch size with which training speed is measured. Larger batches are hardly faster per example, and take
+memory and time."""
 LAYERS = 2
-"""The number of layers of a large model that are timed. All layers are alike, so a few give the speed of the model."""
+"""The number of layers of a large model that are timed. Since all layers are alike, a few give the speed of the model."""
 WHOLE_BELOW = 256
-"""The largest hidden size of models that are timed with all layers, because overheads matter in their short steps."""
+"""The largest hidden size for which all layers of a model are timed, because in its short steps overheads matter."""
 VOCABULARY = 1000
 """The vocabulary size of a timed model. Embeddings are looked up, so the size hardly affects the speed."""
 
 
 def shape_key(config: Any) -> tuple[object, ...]:
-    """Return a key that is equal for configurations whose layers cost the same."""
+    """Return a key for a model configuration; configurations have the same key if their layers cost the same."""
     size = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
     reach = ("layer_types", "local_attention", "sliding_window")
     names = ("model_type", *size, *reach)
@@ -107,7 +108,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
 
 
 def _in_small(config: Any) -> Any:
-    """Return a copy of the configuration with a small vocabulary and, if the model is large, with few layers."""
+    """Return a copy of a model configuration with a small vocabulary and, if the model is large, with few layers."""
     small = copy.deepcopy(config)
     small.vocab_size = min(int(getattr(small, "vocab_size", VOCABULARY)), VOCABULARY)
     small.pad_token_id = 0

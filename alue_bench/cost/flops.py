@@ -36,7 +36,7 @@ class EmptyModel:
     kept_layers: int
     """The number of frozen lowest layers that are computed once for each example and whose outputs are cached."""
     last_layer: LastLayer
-    """The computation of the last layer."""
+    """The way in which the last layer is computed: for all tokens, or for the first token only."""
 
     def training(self, lengths: np.ndarray[Any, Any], epochs: int, batch_size: int) -> float:
         """Return the FLOPs of a training, as the run will record them under `flops/train`.
@@ -68,7 +68,7 @@ class EmptyModels:
     """
 
     def __init__(self, *, keeps_prefixes: bool, device: str) -> None:
-        """Create the factory.
+        """Create a factory of models without weights.
 
         Args:
             keeps_prefixes: Whether the plan caches the outputs of frozen lowest layers.

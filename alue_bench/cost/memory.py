@@ -1,6 +1,7 @@
 """The accelerator memory that a training needs, estimated from shapes, to decide how many runs fit on one GPU.
 
-The estimate is rather too high than too low. If it is too low, a run still divides its batches (`training/update.py`).
+The estimate is meant to be too high rather than too low. If it is too low, a run divides its batches
+(`training/update.py`).
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 FP32 = 4
-"""The bytes of an fp32 number, in which weights, gradients and the optimiser's state are kept."""
+"""The bytes of an fp32 number; weights, gradients and the optimiser's state are fp32."""
 PROCESS_BYTES = 1 << 30
 """The bytes that a process takes on a GPU before it allocates a tensor: the context of CUDA or HIP, the kernels that
 are loaded, and the workspaces of the BLAS libraries. This is an allowance, which was not measured."""
 FRAGMENTATION = 1.1
-"""The memory that torch's allocator reserves, divided by the memory that tensors take."""
+"""The ratio of the memory that torch's allocator reserves to the memory that tensors take."""
 
 
 def training_bytes(model: EmptyModel, hyper: HyperParameters, longest: int, device: Device) -> int:
@@ -43,12 +44,12 @@ def training_bytes(model: EmptyModel, hyper: HyperParameters, longest: int, devi
 
     The activations are those that the backward pass reads (`activation_bytes`) and those of one more layer, for the
     temporary tensors of the backward pass; or those of a layer of an inference batch, if these are more. If steps may
-    be captured, both count: CUDA graphs keep their memory, gradients included, while eager steps and evaluations take
-    other memory. States of frozen layers are kept on the accelerator only where there is room for them, and do not
+    be captured, both are added: CUDA graphs keep their memory, gradients included, while eager steps and evaluations
+    take other memory. Outputs of frozen layers are kept on the accelerator only if there is room for them, and do not
     count.
 
     Args:
-        model: The model without weights, with the parts that are frozen.
+        model: The model without weights, which says which parts are frozen.
         hyper: The hyper-parameters: batch size and selection of the epoch.
         longest: The number of tokens of the longest train example.
         device: The device, the number format and the use of CUDA graphs.
@@ -65,14 +66,14 @@ def training_bytes(model: EmptyModel, hyper: HyperParameters, longest: int, devi
 
 
 def activation_bytes(model: EmptyModel, examples: int, tokens: int, device: Device) -> int:
-    """Return an estimate of the bytes of activations that a batch keeps for its backward pass.
+    """Return an estimate of the bytes of activations that are kept for the backward pass of a batch.
 
     Each layer from the lowest one with trainable parameters in or below it keeps its activations, see `_layer_bytes`.
     If the head reads only the first token, the last layer is computed for that token, and keeps little more than its
     input. The embeddings, if they train, keep the input of their norm and a dropout mask.
 
     Args:
-        model: The model without weights, with the parts that are frozen.
+        model: The model without weights, which says which parts are frozen.
         examples: The number of examples of the batch.
         tokens: The number of tokens of each example, with padding.
         device: The device and the number format.
@@ -88,7 +89,7 @@ def activation_bytes(model: EmptyModel, examples: int, tokens: int, device: Devi
 
 
 def _layer_bytes(model: EmptyModel, examples: int, tokens: int, device: Device, *, trains: bool = True) -> int:
-    """Return the bytes of activations that one layer keeps for its backward pass.
+    """Return the bytes of activations that one layer keeps for the backward pass of a batch.
 
     These are the tensors that `training/bert/layer.py` saves, with hidden size h, inner size f, and e bytes per number
     in matrix products:
@@ -120,7 +121,7 @@ def _inner_size(layer: nn.Module) -> int:
 
 
 def largest_training(runs: Sequence[PlannedRun]) -> int:
-    """Return the estimated accelerator memory of the run that needs most, in bytes.
+    """Return the estimated accelerator memory, in bytes, of the run in a plan that needs most.
 
     Texts are tokenized for this, unless they are in the cache.
 

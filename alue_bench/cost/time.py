@@ -49,7 +49,7 @@ class RunEstimate:
     strategy: str
     seed: int
     settings: Mapping[str, object]
-    """The run's values of the hyper-parameters that vary in the plan."""
+    """The run's values of those hyper-parameters that vary within the plan."""
     here: bool
     """True if the run's model and data are on this machine."""
     flops: float | None
@@ -66,7 +66,7 @@ class Estimate:
     runs: tuple[RunEstimate, ...]
     shared_s: Mapping[bool, float]
     """The seconds for computing the outputs of frozen prefixes (embeddings and lowest layers), once for all runs. The
-    key True stands for the runs that can be executed on this machine, False for the others."""
+    key True is for the runs that can be executed on this machine, False for all others."""
     without_data: int
     """The number of runs that the estimate omits, because their task has no data on this machine."""
     hardware: str
@@ -82,7 +82,7 @@ class Estimate:
     """True if early stopping may end trainings before their last epoch, so that the cost is an upper bound."""
 
     def flops(self, *, here: bool) -> float | None:
-        """Return the sum of the runs' FLOPs; None if the FLOPs of a run are unknown.
+        """Return the total training FLOPs of the plan's runs; None if the FLOPs of a run are unknown.
 
         Args:
             here: Whether to sum over the runs that can be executed on this machine, or over the others.
@@ -90,7 +90,7 @@ class Estimate:
         return _sum(run.flops for run in self.runs if run.here == here)
 
     def seconds(self, *, here: bool, part: Callable[[RunEstimate], float] = lambda run: 1.0) -> float | None:
-        """Return the seconds of the runs, and of the frozen prefixes in `shared_s`; None if those of a run are unknown.
+        """Return the total seconds of the plan's runs, including `shared_s`; None if those of a run are unknown.
 
         Args:
             here: Whether to sum over the runs that can be executed on this machine, or over the others.
@@ -123,7 +123,7 @@ class Estimate:
 
 @dataclass
 class _Work:
-    """A run, and the values from which its cost is estimated."""
+    """A planned run, with the values from which its cost is estimated."""
 
     run: AbsentRun
     key: str
@@ -146,12 +146,12 @@ class _Estimator:
     speeds: dict[tuple[object, ...], float | None] = field(default_factory=dict)
 
     def speed(self, work: list[_Work], one: _Work) -> float | None:
-        """Return the training speed for the shape of a run's model, measured once for each shape.
+        """Return the training speed of a run's model, measured once for each model shape.
 
         Args:
-            work: All runs. The examples for the measurement get the lengths of the train examples of those runs that
-                have a model of this shape.
-            one: The run.
+            work: All runs. The examples in the measurement are as long as the train examples of the runs that have a
+                model of this shape.
+            one: The run whose model's speed is returned.
 
         Returns:
             FLOPs per second, or None if the measurement failed; `problems` then says why.
@@ -220,7 +220,10 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
 
 @dataclass(frozen=True)
 class _Counted:
-    """The estimated cost of one run. The seconds for frozen lowest layers are in `prefix_s`, not in `seconds`."""
+    """The estimated cost of one run.
+
+    The seconds for computing the frozen lowest layers are in `prefix_s`, not `seconds`.
+    """
 
     flops: float
     seconds: float | None
@@ -233,7 +236,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
 
     Args:
         one: The run.
-        estimator: The state of the estimate.
+        estimator: The data shared by the estimates of all runs.
         speed: The training speed in FLOPs per second; None if unknown.
         shares_training: Whether an earlier run has the same training, so that only the scoring takes time.
     """
@@ -253,7 +256,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
 
 
 def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
-    """Return the runs that can be executed on this machine, with the lengths of their tokenized examples."""
+    """Return the plan's runs that can be executed on this machine, with the lengths of their tokenized examples."""
     configs: dict[str, Any] = {}
     work = []
     for planned in plan.runs:
@@ -286,7 +289,11 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
 
 
 def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list[_Work], str | None]:
-    """Return the runs whose model is not on this machine, and the name of the model whose tokenizer was used."""
+    """Return the plan's runs whose model is not on this machine, with example lengths from another model's tokenizer.
+
+    Returns:
+        The runs; the name of the model whose tokenizer gave the lengths, or None if there is none.
+    """
     stand_in = _stand_in(plan, registry)
     if stand_in is None:
         estimator.problems["no model on this machine has a tokenizer, so text lengths are unknown"] = None
@@ -318,10 +325,10 @@ def _splits(run: AbsentRun) -> tuple[tuple[str, TaskRows], ...]:
 
 
 def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
-    """Return a substitute for the tokenizers of models that are not on this machine; None if there is none.
+    """Return a local tokenizer to use instead of those of models that are not on this machine; None if none is found.
 
-    The result is the name, normalisation function and tokenizer of a local model. A model of the plan is
-    preferred, then a model that a plugin bundles, then a downloaded model.
+    The result is a local model's name, normalisation function and tokenizer. A model of the plan is preferred, then a
+    model that a plugin bundles, then a downloaded model.
     """
     models: list[Model] = [run.inputs.model for run in plan.runs[:1]]
     models += sorted(

@@ -32,7 +32,7 @@ may all have different lengths."""
 
 @dataclass(frozen=True)
 class Padding:
-    """The padding that brings the texts of a batch to one length."""
+    """The padding token, and the side of a text on which it is added to give the texts of a batch the same length."""
 
     token: int
     """The id of the padding token."""
@@ -40,7 +40,7 @@ class Padding:
     """The side of a text on which padding is added; `training.architecture.trial` finds the side that the model
     needs."""
     type_id: int = 0
-    """The token type id (segment) of padding tokens."""
+    """The token type id (segment number) of padding tokens."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Batch:
     side: Literal["right", "left"] = "right"
     """The side of a text on which padding was added."""
     device_indices: Tensor | None = None  # int64 [b]
-    """A copy of `indices` on the accelerator to which the batch was moved; `indices` itself stays on the CPU."""
+    """A copy of `indices` on the accelerator that holds the batch; `indices` itself stays on the CPU."""
 
     @property
     def width(self) -> int:
@@ -66,7 +66,7 @@ class Batch:
 
     @property
     def padded_tokens(self) -> int:
-        """The number of tokens of all examples, with padding."""
+        """The number of tokens of all examples of the batch, with padding."""
         return self.input_ids.numel()
 
     @property
@@ -79,9 +79,9 @@ class Batch:
 
         Args:
             device: The name of the device.
-            pinned: Whether to copy from pinned (page-locked) memory. A CUDA device copies from other memory only after
-                its queued work. All tensors are then packed into one buffer and copied at once: torch reuses the
-                buffers of earlier batches, so that nothing is page-locked in most steps.
+            pinned: Whether to copy from pinned (page-locked) memory. From other memory, a CUDA device would copy only
+                after its queued work. All tensors are packed into one pinned buffer and copied at once. torch reuses
+                the buffers of earlier batches, so that most steps need not page-lock memory.
         """
         if not pinned or self.input_ids.device.type != "cpu":
             # Blocking: MPS would read the source of an asynchronous copy after its memory was freed.
@@ -99,7 +99,9 @@ class Batch:
         )
 
     def with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Return a copy of the batch with a function applied to each input tensor of the model and to the targets."""
+        """Return a copy of the batch in which a function was applied to each input tensor of the model and to the
+        targets.
+        """
         return replace(
             self,
             input_ids=change(self.input_ids),
@@ -162,7 +164,7 @@ def training_order(
         rng: The random generator.
 
     Returns:
-        The indices of the examples of each batch.
+        For each batch, the indices of its examples.
     """
     import numpy as np
 
@@ -190,10 +192,11 @@ def evaluation_order(lengths: np.ndarray[Any, Any], tokens_per_batch: int) -> li
 
     Args:
         lengths: The lengths of the examples in tokens, int64 [n].
-        tokens_per_batch: The largest number of tokens of a batch, padding included. A longer example is a batch alone.
+        tokens_per_batch: The largest number of tokens of a batch, padding included. A longer example forms a batch of
+            its own.
 
     Returns:
-        The indices of the examples of each batch.
+        For each batch, the indices of its examples.
     """
     import numpy as np
 
@@ -209,10 +212,10 @@ def evaluation_order(lengths: np.ndarray[Any, Any], tokens_per_batch: int) -> li
 
 
 def rounded_up(length: int) -> int:
-    """Return a length rounded up to a multiple of a step, so that batches have few different lengths.
+    """Return a padded length, rounded up so that batches have only a few different lengths.
 
-    The step is 4 below length 64, 8 from length 64 on, 16 from length 128 on, and so on. There are therefore only eight
-    different rounded lengths from one power of two to the next.
+    The result is a multiple of 4 below length 64, of 8 from length 64 on, of 16 from length 128 on, and so on. There
+    are therefore only eight different rounded lengths from one power of two to the next.
     """
     step = max(4, 1 << max(0, length.bit_length() - 4))
     return -(-length // step) * step
@@ -226,7 +229,7 @@ def collate(
     Args:
         split: The split.
         indices: The positions of the examples in the split, int64 [b].
-        padding: The padding.
+        padding: The padding token, and the side on which it is added.
         few_lengths: Whether to round this length up with `rounded_up`, so that batches have few different lengths. It
             never exceeds the length of the longest example of the split.
     """
@@ -260,12 +263,12 @@ def collate(
 def batches(
     split: TokenizedSplit, order: list[np.ndarray[Any, Any]], padding: Padding, *, few_lengths: bool = False
 ) -> Iterator[Batch]:
-    """Yield the batches of a split in the given order.
+    """Collate and yield the batches of a split in the given order.
 
     Args:
         split: The split.
-        order: The positions of the examples of each batch.
-        padding: The padding.
+        order: For each batch, the positions of its examples in the split.
+        padding: The padding token, and the side on which it is added.
         few_lengths: Whether to round the lengths of batches up; see `collate`.
     """
     for indices in order:

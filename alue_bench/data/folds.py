@@ -44,7 +44,7 @@ def load_folds(
     limit_train: int | None,
     limit_eval: int | None,
 ) -> list[TaskRows]:
-    """Read and check a task's files, and divide their rows into folds.
+    """Read and check a task's files, and divide their rows into cross-validation folds.
 
     Args:
         task: The task, which has rows to train on.
@@ -95,7 +95,7 @@ def load_folds(
 def _splits_of(
     fold: Fold, examples: Sequence[Example], labels: Labels, parts: Sequence[int], dev_part: float
 ) -> dict[str, list[int]]:
-    """Return the positions in `examples` of the train, dev and test rows of a fold, in ascending order.
+    """Return the positions (in `examples`) of the train, dev and test rows of a fold, in ascending order.
 
     Args:
         fold: The fold.
@@ -134,7 +134,13 @@ def _check_rows(task: Task, examples: Sequence[Example], folds: int) -> None:
 
 
 def _dealt(examples: Sequence[Example], labels: Labels, parts: int, seed: list[int]) -> list[int]:
-    """Return, for each example, the number (from 0) of the part to which it belongs.
+    """Divide examples into stratified parts, and return the number (from 0) of each example's part.
+
+    Args:
+        examples: The examples.
+        labels: The label space.
+        parts: The number of parts.
+        seed: The seed of the random order.
 
     The different texts are sorted by label, in a random order within each label, and dealt to the parts in turn.
     """
@@ -143,7 +149,7 @@ def _dealt(examples: Sequence[Example], labels: Labels, parts: int, seed: list[i
 
 
 def _held_out(examples: Sequence[Example], labels: Labels, fraction: float, seed: list[int]) -> list[bool]:
-    """Return a list of flags that tell which examples are held out.
+    """Draw a stratified subset of examples to hold out; return a flag for each example, True if it is held out.
 
     The different texts are sorted by label, in a random order within each label. Texts at equal distances in this order
     are held out, at least one.
@@ -155,7 +161,7 @@ def _held_out(examples: Sequence[Example], labels: Labels, fraction: float, seed
 
 
 def _stratified(examples: Sequence[Example], labels: Labels, size: int, seed: list[int]) -> list[str]:
-    """Return the different texts, sorted by label (or range of targets) and in a random order within each label.
+    """Return the distinct texts, sorted by label (or range of targets), in random order within each label.
 
     Args:
         examples: The examples. The target of the first example with a text counts as the target of the text.

@@ -19,7 +19,7 @@ REFERENCE = re.compile(rf"{HUB}([\w.-]+/[\w.-]+?)(?:@([^/@\s]+))?(?:/([^/@\s]+))
 
 @dataclass(frozen=True)
 class HubData:
-    """A data set of the Hugging Face hub. Users write it as hub:owner/name[@revision][/config]."""
+    """A reference to a data set of the Hugging Face hub. Users write it as hub:owner/name[@revision][/config]."""
 
     name: str
     revision: str | None

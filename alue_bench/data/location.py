@@ -1,6 +1,6 @@
 """The choice of the folder that a task's files are read from.
 
-It is a folder that the user names, the user's own data folder, or the sample that the task's plugin contains.
+The candidates are a folder that the user names, the user's own data folder, and the sample in the task's plugin.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class DataFolder:
     kind: Literal["real", "sample"]
     """The kind of files: "real" for official files, "sample" for the small sample that a plugin contains."""
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """The options with which `alue-bench run` builds the task again, if the user gives it as a file; empty for any
-    other task."""
+    """The command-line options with which `alue-bench run` builds the same task again, if the user gave it as a file;
+    empty for any other task."""
 
     def file(self, data_file: DataFile) -> Path:
-        """Return the path of a data file in this folder; for a data set of the hub, the path of its copy."""
+        """Return the path of a data file in this folder; for a data set of the hub, the path of its local copy."""
         return file_in(self.path, data_file)
 
 
@@ -67,7 +67,7 @@ def has_files(task: Task, folder: Path) -> bool:
 
 
 def file_in(folder: Path, file: DataFile) -> Path:
-    """Return the path of a data file below a folder; for a data set of the hub, the path of its copy."""
+    """Return the path of a data file below a folder; for a data set of the hub, the path of its local copy."""
     if not file.path.startswith(HUB):
         return folder / file.path
     return HubData.read(file.path).folder
@@ -87,7 +87,7 @@ def fetch_hub_files(task: Task) -> None:
 def locate(task: Task, *, given: Path | None, sample: bool) -> DataFolder:
     """Return the folder from which to read a task's files.
 
-    A folder that the user names is never silently replaced: if it lacks the task's files, that is an error. Otherwise
+    If the user names a folder and it lacks the task's files, an error is raised; no other folder is tried. Otherwise
     the user's own data folder takes precedence over the small sample that the task's plugin contains.
 
     Args:

@@ -17,7 +17,7 @@ from alue_bench.data.verification import ReadFile, read_file, reject_bad_rows
 T = TypeVar("T")
 
 LIMIT_SEED = 20_201_124
-"""The seed that decides which rows `--limit-train` and `--limit-eval` keep; it is the same for every run."""
+"""The seed of the random choice of rows that `--limit-train` and `--limit-eval` keep; it is the same for every run."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class SplitRows:
     examples: tuple[Example, ...]
     digest: str
     whole: SplitRows | None = None
-    """All rows that are divided into folds, if this split is part of a cross-validation; None otherwise. Values that
-    depend on a single row, such as its token ids, are computed once for these rows instead of once for each fold."""
+    """All rows that a cross-validation divides into folds; None without cross-validation. Values that depend on a
+    single row, such as its token ids, are computed once for these rows instead of once for each fold."""
     places: tuple[int, ...] = ()
-    """The positions of this split's examples in `whole`."""
+    """The positions in `whole` of this split's examples; empty without cross-validation."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TaskRows:
     fold: Fold | None = None
     """The fold whose rows are the test split; None if the task's own splits are used."""
     protocol: str = ""
-    """A sentence about the origin of the splits; empty if the sentence in the task's declaration applies."""
+    """A sentence that says how the splits were made; empty if the sentence in the task's declaration applies."""
     folds_digest: str = ""
     """A digest of everything that determines the rows of all folds; empty without cross-validation."""
 
@@ -96,8 +96,7 @@ def read_files(
 ) -> tuple[dict[str, Sequence[Example]], int]:
     """Read the splits of a task that have files of their own.
 
-    A split that is held out from the train file (`HeldOut`) is not in the result; its rows are still among the train
-    rows.
+    Splits that are held out from the train file (`HeldOut`) are not in the result; their rows are among the train rows.
 
     Returns:
         The examples by split, and the number of bad rows that were dropped.

@@ -1,4 +1,4 @@
-"""The tokenization of rows. Token ids are cached as Arrow files for each set of texts, tokenizer and maximal length.
+"""The tokenization of texts. Token ids are cached in Arrow files, by texts, tokenizer and maximal length.
 
 Notation: n is the number of examples, t the number of tokens of all examples together.
 """
@@ -47,11 +47,11 @@ class TokenizedSplit:
     unknown_share: float = 0.0
     """The share of unknown tokens among all tokens except the special tokens that the tokenizer adds to every text."""
     empty: int = 0
-    """The number of examples with a text of which normalisation and tokenization leave no token."""
+    """The number of examples with a text for which no token remains after normalisation and tokenization."""
     whole: TokenizedSplit | None = None
     """The token ids of all rows that are divided into folds (see `SplitRows.whole`); None without cross-validation."""
     places: Tensor | None = None  # int64 [n]
-    """The positions of this split's examples in `whole`."""
+    """The positions in `whole` of this split's examples; None without cross-validation."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -75,7 +75,8 @@ class TokenCache:
         self.folder = folder
         self._kept: dict[tuple[str, ...], TokenizedSplit] = {}
         self._tables: dict[tuple[str, ...], Any] = {}
-        """The token ids of all rows that are divided into folds, as Arrow tables; empty without cross-validation."""
+        """The token ids of all rows that a cross-validation divides into folds, as Arrow tables; empty without
+        cross-validation."""
 
     def tokenized(
         self, rows: SplitRows, *, labels: Labels, model: Model, model_digest: str, tokenizer: Any, max_length: int
@@ -129,7 +130,10 @@ def unread_notes(split: TokenizedSplit, name: str) -> list[str]:
 
 
 def first_texts_notes(rows: SplitRows, model: Model, tokenizer: Any, name: str) -> list[str]:
-    """Return the same notes as `unread_notes`, but only for the first texts of a split, because this is fast."""
+    """Return notes for the user if many of a split's first tokens are unknown, or if first texts have no token.
+
+    Only the first texts are examined, because this is fast; `unread_notes` examines the whole split.
+    """
     first = SplitRows(rows.examples[:FIRST_TEXTS], "")
     texts = _normalised(first, model)
     encoded = _encoded(texts, tokenizer, FIRST_TOKENS)
@@ -166,13 +170,13 @@ def _as_tensor(places: Sequence[int]) -> Tensor:
 
 
 def _as_split(columns: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> TokenizedSplit:
-    """Return the tokenized split for token ids in an Arrow table.
+    """Convert an Arrow table of token ids to a tokenized split with targets.
 
     Args:
         columns: The token ids of the rows, as an Arrow table.
         rows: The rows.
         labels: The label space in which targets are encoded.
-        tokenizer: The tokenizer, which knows the unknown token.
+        tokenizer: The tokenizer, for the ids of unknown and special tokens.
     """
     import torch
 
@@ -193,7 +197,7 @@ def _as_split(columns: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> 
 
 
 def encode_targets(rows: SplitRows, labels: Labels) -> Tensor:
-    """Return the targets of rows as a tensor.
+    """Encode the gold labels of rows as a tensor of training targets.
 
     Returns:
         Class indices, int64 [n]; for a multi-label task 0 and 1 for each label, float32 [n, labels]; for a regression
@@ -238,7 +242,7 @@ def _tokenized(columns: dict[str, list[str]], tokenizer: Any, max_length: int) -
 
 
 def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> dict[str, list[Any]]:
-    """Return the tokenizer's output for a batch of texts, as columns of a table.
+    """Tokenize a batch of texts, and return the result as columns of an Arrow table.
 
     The columns are "input_ids", "token_type_ids" if the tokenizer gives any, and two flags for each example:
     "truncated", and "empty" if one of its texts gives no token.
@@ -264,7 +268,7 @@ def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> di
 
 
 def token_ids(texts: list[str], pairs: list[str] | None, tokenizer: Any, max_length: int) -> Any:
-    """Return the tokenizer's output for normalised texts.
+    """Tokenize normalised texts; every example gets at least one token.
 
     Args:
         texts: The texts.
@@ -273,8 +277,8 @@ def token_ids(texts: list[str], pairs: list[str] | None, tokenizer: Any, max_len
         max_length: The maximal number of tokens of an example, special tokens included.
 
     Returns:
-        The tokenizer's output. Every example has at least one token: if an empty text would have none, because the
-        tokenizer adds no special tokens, it gets one token that stands for it.
+        The tokenizer's output. If an example would have no token, because its texts are empty and the tokenizer adds no
+        special tokens, it gets one token that represents an empty text.
     """
     encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, return_attention_mask=False)
     for place, ids in enumerate(encoded["input_ids"]):
@@ -304,11 +308,11 @@ def _load(folder: Path) -> Any | None:
 
 
 def _save(tokens: Any, folder: Path) -> None:
-    """Save token ids in the cache.
+    """Save an Arrow dataset of token ids in the cache folder.
 
     The token ids are written to a temporary folder, which is then renamed to `folder`, so that readers never see an
     incomplete entry. If the disk is full, a warning is given, and the next run tokenizes again, which takes some
-    seconds. A cache folder that is not writable at all was refused earlier (`check_cache_folder`).
+    seconds. A cache folder that cannot be written at all has been rejected before (`check_cache_folder`).
     """
     scratch: Path | None = None
     try:

@@ -29,13 +29,13 @@ MAGIC = (b"PK\x03\x04", b"PAR1", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2
 
 @dataclass(frozen=True)
 class ReadFile:
-    """The content of a data file that was read."""
+    """The content of a data file, as it was read: usable rows, bad rows and a digest."""
 
     path: Path
     examples: tuple[Example, ...]
     bad: tuple[BadRow, ...]
     sha256: str
-    """The SHA-256 digest of the file; for a folder, the digest of an empty file."""
+    """The SHA-256 digest of the file; for a folder, the digest of empty content."""
     has_lines: bool
     """True if the file is a text file, so that positions are line numbers; otherwise they are row numbers."""
 
@@ -46,19 +46,19 @@ class ReadFile:
 
 @dataclass
 class FileReport:
-    """A report on the content of one file."""
+    """A report on the content of one data file of a task."""
 
     split: str
     path: Path
     rows: int
-    """The number of usable rows."""
+    """The number of usable rows in the file."""
     labels: dict[str, int]
-    """The number of rows with each label."""
+    """The number of rows with each label, by label."""
     bad: tuple[BadRow, ...]
     duplicates: int
     """The number of rows whose texts occurred in an earlier row of the same file."""
     has_lines: bool
-    """True if the file is a text file; see `ReadFile`."""
+    """True if the file is a text file, so that positions are line numbers; otherwise they are row numbers."""
     gaps: tuple[str, ...] = ()
     """Sentences about labels that occur in no row or in every row."""
 
@@ -69,7 +69,7 @@ class FileReport:
 
 @dataclass
 class VerificationReport:
-    """A report on the files of a task and their errors."""
+    """A report on all data files of a task: their content, and the errors in them."""
 
     task: str
     files: list[FileReport] = field(default_factory=list)
@@ -143,7 +143,7 @@ def is_text(content: bytes) -> bool:
 
 
 def place(path: Path, line: int, *, has_lines: bool) -> str:
-    """Return the position of a row: "FILE:LINE", or "FILE, row 7" if the file has no lines."""
+    """Return the position of a row, for a message: "FILE:LINE", or "FILE, row 7" if the file has no lines."""
     return f"{path}:{line}" if has_lines else f"{path}, row {line}"
 
 
@@ -167,7 +167,7 @@ def _checked(row: Example | BadRow | None, labels: Labels, last: Example | BadRo
 
 
 def unfit(example: Example, labels: Labels) -> BadRow | None:
-    """Return a bad row that says why an example is unusable; None if the example is usable.
+    """Return a `BadRow` that says why an example is unusable for a task; None if the example is usable.
 
     Raises:
         TypeError: The value is not an Example.
@@ -204,7 +204,7 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
 def label_counts(targets: Sequence[Target]) -> dict[str, int]:
     """Return the number of examples with each label, sorted by label.
 
-    An example with several labels counts for each of them. The targets of a regression are not counted.
+    An example with several labels counts for each label. The targets of a regression are not counted.
     """
     counts: Counter[str] = Counter()
     for target in targets:
@@ -219,7 +219,7 @@ def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
     """Return sentences about labels that a model cannot learn from this split, or whose scores on it are meaningless.
 
     Such labels occur in no row or in every row. For a regression, there is a sentence if all rows have the same value.
-    There is none if no row has a gold label.
+    If no row has a gold label, the result is empty.
 
     Args:
         split: The name of the split, such as "train".

@@ -1,7 +1,7 @@
-"""The adapters (such as LoRA) of a model that is saved: merged into its weights, or written next to them.
+"""Saving the adapters (such as LoRA) of a trained model: merged into its weights, or written next to them.
 
-They are written next to the weights only if merging is impossible or would change the predictions. A merged model can
-be used without `peft`, and with the faster forward pass.
+An adapter is written next to the weights only if merging is impossible or would change the predictions. A merged model
+can be used without `peft`, and with the faster forward pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from alue_bench.training.surgery import operate
 
 WEIGHTS = "adapter_model.safetensors"
 NAME = "default"
-"""The name that `peft` gives to an adapter by default."""
+"""The name that `peft` gives to a model's adapter by default."""
 
 
 def merged(model: Any) -> Any:

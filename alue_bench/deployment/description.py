@@ -17,7 +17,7 @@ FILE = "alue_bench.json"
 FORMAT = 1
 """The version of the file format. Increase it with a change that older versions of alue-bench cannot read."""
 BASE, ADAPTER = "base", "adapter"
-"""The subfolders for model and adapter, if the adapter could not be merged into the weights."""
+"""The subfolders of a saved model's folder for base model and adapter, if the adapter could not be merged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Description:
     primary: str
     """The name of the task's primary metric, by which the best epoch is selected on the dev split."""
     is_pair: bool
-    """A flag: the model reads pairs of texts."""
+    """True if the model reads pairs of texts."""
     max_length: int
     """The largest number of tokens of an example; longer texts are truncated."""
     padding: Padding
@@ -62,20 +62,20 @@ class Description:
     run_id: str = ""
     fingerprint: str = ""
     spec: Mapping[str, Any] = field(default_factory=dict)
-    """The specification of the run, as in its config.json."""
+    """The specification of the run that trained the model, as in its config.json."""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """The dev and test metrics of the run."""
+    """The dev and test metrics of the run that trained the model, by name."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """The versions of alue-bench, plugins and libraries that trained the model."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns of scores: the labels, or "value" for a regression."""
+        """The names of the score columns in the model's predictions: the labels, or "value" for a regression."""
         return self.labels.names or ("value",)
 
 
 def write_description(folder: Path, description: Description) -> None:
-    """Write the description into a model's folder."""
+    """Write a saved model's description into its folder, as `alue_bench.json`."""
     content: dict[str, Any] = {"format": FORMAT, **asdict(description)}
     content["labels"] = {name: _or_none(value) for name, value in content["labels"].items()}
     content["scores"] = {name: _or_none(value) for name, value in description.scores.items()}
@@ -89,7 +89,7 @@ def _or_none(value: Any) -> Any:
 
 
 def read_description(folder: Path) -> Description:
-    """Read the description from a model's folder.
+    """Read a saved model's description from its folder.
 
     Raises:
         UsageError: The folder holds no model that alue-bench saved.

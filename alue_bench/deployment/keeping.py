@@ -1,6 +1,6 @@
-"""The saving of trained models for `--keep best|all`.
+"""The saving of trained models, as requested by `--keep best|all`.
 
-A model is saved right after its run. The end of the command registers the saved models in MLflow's model registry.
+A model is saved right after its run. At its end, the command registers the saved models in MLflow's model registry.
 
 With `best`, a run's model is written if its dev score exceeds those of the models that the command has kept for the
 same task and pre-trained model; these models are then removed. The scores are read from the MLflow store, so that
@@ -50,7 +50,7 @@ SELECTED_BY = "selection/dev_score"
 
 
 def group_of(spec: RunSpec) -> str:
-    """Return a digest of task, training data and pre-trained model. `--keep best` keeps one model for each digest."""
+    """Return a digest of a run's task, data and pre-trained model. `--keep best` keeps one model per digest."""
     return digest_of([spec.train_task, spec.model, spec.model_digest, spec.data.train])
 
 
@@ -186,7 +186,7 @@ def _remove_beaten(recorder: Recorder, group: str) -> None:
 
 
 def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
-    """Copy the folder of a model to a permanent place on this machine, and return the place.
+    """Copy a trained model's folder to a permanent folder on this machine, and return the latter.
 
     With `--keep best`, an existing model of the same task and pre-trained model is replaced only by a better one.
     """
@@ -208,7 +208,7 @@ def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A finished run of a command, which the command has executed or found in the MLflow store."""
+    """A finished run whose model may be kept; the command has executed the run or found it in the MLflow store."""
 
     run_id: str
     spec: RunSpec
@@ -217,14 +217,14 @@ class Candidate:
 
     @property
     def dev_score(self) -> float:
-        """The dev score of the selected epoch; -inf if the score is undefined."""
+        """The dev score of the run's selected epoch; -inf if the score is undefined."""
         score = self.metrics.get(SELECTED_BY, math.nan)
         return score if math.isfinite(score) else -math.inf
 
 
 @dataclass(frozen=True)
 class KeptRun:
-    """A run whose model is kept."""
+    """A run whose trained model is kept."""
 
     candidate: Candidate
     model: LoggedModel
@@ -236,7 +236,7 @@ class KeptRun:
 
 @dataclass(frozen=True)
 class Settled:
-    """The models that are kept at the end of a command, and the runs whose models should be kept but do not exist."""
+    """The result of keeping models at the end of a command: the kept models, and the runs whose models are missing."""
 
     kept: list[KeptRun] = field(default_factory=list)
     lacking: list[Candidate] = field(default_factory=list)
@@ -260,7 +260,7 @@ class Settled:
 
 
 def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None = None) -> Settled:
-    """Complete the keeping of models at the end of a command: list the kept models, and register them in MLflow.
+    """List the models that a command has kept, and register them in MLflow, at the end of the command.
 
     Incomplete models, which worker processes left when they died, are removed.
 
@@ -297,7 +297,7 @@ def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None
 
 
 def _groups(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
-    """Return the runs by their task, training data and pre-trained model, of which `group_of` gives a digest.
+    """Return the runs, grouped by the digest of task, training data and pre-trained model that `group_of` gives.
 
     Of several runs that share one training, only the first is included.
     """
@@ -308,7 +308,7 @@ def _groups(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
 
 
 def sentences_of(settled: Settled, where: Mapping[str, object]) -> list[str]:
-    """Return a message for each kept model, with a command that predicts with it.
+    """Return a message for each kept model, with a command that uses the model for predictions.
 
     For each run whose model should be kept but does not exist, also return a message with the command that keeps it.
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHUNK = 8192
-"""The number of texts that are tokenized and sorted by length together. A larger number would save less
-than 1 % of padding."""
+"""The number of texts that are tokenized and sorted by length together. A larger number would save less than 1 % of all
+padding."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class KeptModel:
         return probabilities(self.logits(texts, pairs), self.description.labels)
 
     def decided(self, logits: np.ndarray[Any, Any]) -> list[Any]:
-        """Convert logits to predictions, in the form that `predict` returns."""
+        """Convert logits, [texts, outputs], to predictions, in the form that `predict` returns."""
         labels = self.description.labels
         decisions = decide(logits, labels)
         if labels.kind is TargetKind.REGRESSION:
@@ -121,7 +121,12 @@ class KeptModel:
         return [labels.names[int(place)] for place in decisions]
 
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
-        """Return the logits of texts (see `predict`), fp32 [texts, outputs]."""
+        """Return the model's logits for texts, or pairs of texts: fp32 [texts, outputs].
+
+        Args:
+            texts: The texts.
+            pairs: The second texts, for a model that reads pairs.
+        """
         import numpy as np
 
         texts, pairs = self.checked(texts, pairs)
@@ -191,7 +196,7 @@ class KeptModel:
         return TokenizedTexts(split, cut)
 
     def logits_of(self, texts: TokenizedTexts) -> np.ndarray[Any, Any]:
-        """Return the logits of tokenized texts, fp32 [texts, outputs]."""
+        """Return the model's logits for tokenized texts, fp32 [texts, outputs]."""
         examples = Examples(texts.split)
         with number_format(self.device):
             return predict_logits(
@@ -222,7 +227,7 @@ def load(
 
 
 def _flat(lists: Sequence[Sequence[int]], length: int) -> Any:
-    """Concatenate lists of integers, `length` in total, into one tensor: int64 [length]."""
+    """Concatenate lists of integers into one tensor, int64 [length]; `length` is their total length."""
     from itertools import chain
 
     import numpy as np
@@ -239,7 +244,7 @@ def _precision(description: Description, device: str, wanted: str | None) -> Pre
 
 
 def _loaded(folder: Path, description: Description) -> tuple[EncoderStack, Any]:
-    """Load the model and its tokenizer.
+    """Load a saved model and its tokenizer from the model's folder.
 
     Raises:
         UnavailableError: Weights or tokenizer are missing or damaged.

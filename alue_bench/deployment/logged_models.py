@@ -42,11 +42,11 @@ class LoggedModel:
     model_id: str
     run_id: str
     location: str
-    """The address of the model's folder."""
+    """The address of the model's folder in the MLflow store."""
     created: int
     """The time of creation in milliseconds since 1970."""
     ready: bool
-    """A flag: the model was written completely."""
+    """True if the model was written completely."""
     tags: Mapping[str, str]
 
     @property
@@ -118,7 +118,7 @@ def _search(connection: Connection, where: str) -> list[LoggedModel]:
 
 
 def remove(connection: Connection, model: LoggedModel) -> None:
-    """Delete a model with its files."""
+    """Delete a kept model and its files from the MLflow store."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     connection.client.delete_logged_model(model.model_id)
@@ -243,7 +243,7 @@ def _location_of(address: str, store: str | None) -> str:
 
 
 def _fetched(location: str, store: str | None) -> Path:
-    """Return the folder of a model on this machine; a model that is elsewhere is downloaded to a temporary folder.
+    """Return a kept model's folder on this machine; a remote model is downloaded to a temporary folder.
 
     Args:
         location: The address of the model's folder in the MLflow store.
@@ -263,7 +263,7 @@ def _fetched(location: str, store: str | None) -> Path:
 
 @contextmanager
 def _told(uri: str, absent: str) -> Iterator[None]:
-    """Convert errors that MLflow raises inside the context.
+    """Convert errors that MLflow raises inside the `with` block to errors of alue-bench.
 
     Args:
         uri: The address of the MLflow store.

@@ -23,7 +23,7 @@ KINDS = {
 
 
 def write_model_card(folder: Path, description: Description, inputs: RunInputs) -> None:
-    """Write the model card: use, data, training, scores, limits and versions.
+    """Write a saved model's card: use, data, training, scores, limits and versions.
 
     Args:
         folder: The model's folder.
@@ -44,7 +44,7 @@ def write_model_card(folder: Path, description: Description, inputs: RunInputs) 
 
 
 def _front_matter(description: Description, inputs: RunInputs) -> str:
-    """Return the YAML header that model hubs read."""
+    """Return the model card's YAML header, which model hubs read."""
     fields: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-classification",

@@ -44,9 +44,10 @@ PROBLEM_TYPES: Mapping[TargetKind, str] = {
 }
 """The `problem_type` in config.json, from which a transformers pipeline chooses the function that gives scores."""
 CHECKED = 64
-"""The number of test rows whose predictions are compared after the model is loaded from its new folder."""
+"""The number of test rows whose predictions are compared with the run's after the saved model is loaded again."""
 TOLERANCE = {"fp32": 1e-5, "tf32": 1e-2, "bf16": 3e-2, "fp16": 1e-2}
-"""The largest accepted difference of a score after loading, by number format; rounding depends on batch shapes."""
+"""The largest accepted difference between a score of the loaded model and the run's, by number format. Rounding depends
+on batch shapes."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def write_model_folder(folder: Path, run: FinishedRun) -> Description:
 
 
 def describe(run: FinishedRun) -> Description:
-    """Return the description of a run's model. An adapter is taken to be merged into the weights."""
+    """Return the description of a run's trained model, on the assumption that an adapter will be merged."""
     spec, inputs, trained = run.spec, run.inputs, run.trained
     task, model = inputs.train_task, inputs.model
     scores = {name: value for name, value in run.result.metrics.items() if name.startswith(("test/", "selection/"))}
@@ -148,7 +149,7 @@ def _write(folder: Path, model: Any, description: Description, run: FinishedRun)
 
 
 def _complete_config(folder: Path, description: Description) -> None:
-    """Add to config.json what transformers' pipelines need, and remove the local path."""
+    """Add what transformers' pipelines need to a saved model's config.json, and remove the local path from it."""
 
     def complete(config: dict[str, Any]) -> None:
         config.pop("_name_or_path", None)
@@ -163,7 +164,7 @@ def _complete_config(folder: Path, description: Description) -> None:
 
 
 def _complete_tokenizer(folder: Path, description: Description) -> None:
-    """Write the run's maximum length and padding side into the tokenizer's configuration."""
+    """Write the run's maximum length and padding side into the configuration of a saved model's tokenizer."""
 
     def complete(config: dict[str, Any]) -> None:
         config |= {"model_max_length": description.max_length, "padding_side": description.padding.side}
@@ -179,7 +180,7 @@ def _edit(path: Path, change: Any) -> None:
 
 
 def _check(folder: Path, run: FinishedRun) -> None:
-    """Check that the model in a folder gives the run's predictions for the first `CHECKED` test rows.
+    """Check that the saved model in a folder gives the run's predictions for the first `CHECKED` test rows.
 
     Architectures whose predictions depend on the other texts of a batch are not checked.
 

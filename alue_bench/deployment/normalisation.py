@@ -1,4 +1,4 @@
-"""The text normalisation of a saved model, whose code is in a plugin and must not have changed since the training."""
+"""The text normalisation of a saved model: its code is in a plugin and must not have changed since the training."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PROBE = (
     "رااااائع جدًا،،، ٢٠٢٦ 2026 ﷺ <br> هههههه ى ة أ إ آ",
     "An ordinary sentence, with Punctuation… and 3.5 numbers.",
 )
-"""Example texts with everything that normalisations of Arabic and of tweets change. If a normalisation's code changes,
-its results for these texts usually change too."""
+"""Example texts with all features that normalisations of Arabic and of tweets change. If a normalisation's code
+changes, its results for these texts usually change too."""
 
 
 def kept_normalisation(model: Model, providers: dict[str, str]) -> KeptNormalisation | None:
-    """Return the description of a model's text normalisation; None if the model has none.
+    """Return a description of a model's text normalisation, to be stored with it; None if the model has none.
 
     Args:
         model: The pre-trained model.

@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 NAMED = 5
 """The largest number of bad rows that an error message lists."""
 TEXT_COLUMNS, PAIR_COLUMNS = ("text",), ("pair", "text_pair")
-"""The columns of texts and of second texts that are read if the user names none."""
+"""The usual names of the columns with first and second texts, which are read if the user names no columns."""
 OnRows = Callable[[int, int], None]
 """A function that is called with the number of rows done so far and the total number of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionRequest:
-    """The file to predict, its columns, and the file to write."""
+    """The names of the file with texts to predict, of its columns, and of the output file."""
 
     source: Path
     output: str = STDOUT
@@ -62,13 +62,13 @@ class PredictionRequest:
     label: str | None = None
     """The column of gold labels, for scoring the predictions; None if they are not scored."""
     scores: bool = False
-    """A flag: the probability of each label is written too."""
+    """True to write the probability of each label, too."""
     prefix: str = ""
-    """The prefix of the names of the new columns."""
+    """The prefix of the names of the new columns in the output."""
     skip_bad: bool = False
-    """A flag: rows without a text get an empty prediction; otherwise they are an error."""
+    """True to give rows without a text an empty prediction; False to treat them as an error."""
     overwrite: bool = False
-    """A flag: an existing output file is replaced; otherwise it is an error."""
+    """True to replace an existing output file; False to treat it as an error."""
 
 
 @dataclass
@@ -83,14 +83,14 @@ class Predicted:
     seconds: float = 0.0
     """The seconds from reading the first row to writing the last one, without the check of the file."""
     scored: int = 0
-    """The number of rows with a gold label that were scored."""
+    """The number of rows whose gold label was compared with the prediction."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The metrics by name; empty without gold labels."""
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The names of the columns to read from the file."""
+    """The names of the columns to read from the file with texts."""
 
     text: str
     pair: str | None
@@ -108,13 +108,13 @@ def predict_file(
     on_rows: OnRows = lambda done, total: None,
     stdout: Stream | None = None,
 ) -> Predicted:
-    """Write the predictions for the rows of a file.
+    """Predict the rows of a file with a trained model, and write the predictions to another file.
 
     Args:
         model: The model.
         request: The files and columns.
-        on_rows: A function that is called after each chunk.
-        stdout: The stream that takes the output "-".
+        on_rows: A function that is called after each chunk with the number of rows done and the total number of rows.
+        stdout: The stream to write to if the output is "-".
 
     Raises:
         UsageError: A file or a column does not exist, or an option does not fit the model.
@@ -188,7 +188,7 @@ def _columns(path: Path, present: Sequence[str], request: PredictionRequest, des
 
 
 def _output_format(request: PredictionRequest) -> Format:
-    """Return the format of the output file. Raise UsageError if the file exists and must not be overwritten."""
+    """Return the format of the predictions' output file. Raise UsageError if it exists and must not be overwritten."""
     if request.output == STDOUT:
         kind = format_of(request.source)
         return "csv" if kind == "parquet" else kind
@@ -208,7 +208,7 @@ def _new_columns(description: Description, request: PredictionRequest) -> list[s
 
 
 def _checked(table: Table, columns: _Columns, description: Description, *, skip_bad: bool) -> int:
-    """Check the texts and gold labels of the whole file, and return its number of rows.
+    """Check all texts and gold labels of the file to predict, and return its number of rows.
 
     Raises:
         DataError: Rows have no text, or a gold label that the model does not know.
@@ -255,7 +255,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _label_problem(value: Any, description: Description) -> str | None:
-    """Return the fault of a gold label, as a phrase; None if it is correct."""
+    """Return a phrase that says what is wrong with a gold label; None if it is correct."""
     kind = description.labels.kind
     if _is_missing(value) and kind is not TargetKind.MULTILABEL:
         return "no gold label"
@@ -299,11 +299,11 @@ def _name_of(value: Any, description: Description) -> str:
 # The stream ------------------------------------------------------------------------------------------------------
 
 _Ready = tuple[Chunk, TokenizedTexts | None, list[int]]
-"""A chunk, its texts as token ids (None if no row has a text), and the positions of the rows with a text."""
+"""A chunk of rows, its texts as token ids (None if no row has a text), and the positions of the rows with a text."""
 
 
 def _tokenized_ahead(thread: ThreadPoolExecutor, table: Table, columns: _Columns, model: KeptModel) -> Iterator[_Ready]:
-    """Yield the chunks of a file with their token ids. A thread tokenizes the next chunk in the meantime."""
+    """Yield the chunks of a file with their token ids, while a thread tokenizes the next chunk."""
     chunks = table.chunks(CHUNK)
 
     def following() -> _Ready | None:
@@ -326,7 +326,7 @@ def _tokenized_ahead(thread: ThreadPoolExecutor, table: Table, columns: _Columns
 def _values(
     model: KeptModel, request: PredictionRequest, logits: np.ndarray[Any, Any] | None, good: list[int], count: int
 ) -> dict[str, Sequence[Any]]:
-    """Return the new columns of a chunk, by name. Rows without a text have the value None.
+    """Return the columns to add to a chunk of rows: predictions and scores, by name. Rows without a text get None.
 
     Args:
         model: The model.
@@ -352,7 +352,7 @@ def _spread(column: Sequence[Any], places: list[int], count: int) -> list[Any]:
 
 
 class _Scorer:
-    """A collector of gold labels and predictions, from which it computes the metrics at the end."""
+    """A collector of gold labels and predictions, which computes the metrics at the end."""
 
     def __init__(self, description: Description) -> None:
         self._description = description
@@ -361,7 +361,7 @@ class _Scorer:
         self._predicted: list[np.ndarray[Any, Any]] = []
 
     def add(self, values: list[Any], logits: np.ndarray[Any, Any], good: list[int]) -> None:
-        """Add the labelled rows of a chunk.
+        """Add the gold labels and predictions of a chunk's rows that have both.
 
         Args:
             values: The gold labels of all rows of the chunk.
@@ -375,7 +375,7 @@ class _Scorer:
             self._predicted.append(decide(logits[labelled], self._description.labels))
 
     def metrics(self) -> tuple[int, dict[str, float]]:
-        """Return the number of rows that were scored, and the metrics."""
+        """Return the number of rows with a gold label and a prediction, and the metrics over them."""
         import numpy as np
 
         if not self._gold:

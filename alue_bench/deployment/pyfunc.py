@@ -20,21 +20,21 @@ from alue_bench.evaluation.predictions import probabilities
 
 MODULE = "alue_bench.deployment.pyfunc"
 TEXT, PAIR = "text", "pair"
-"""The columns of the input: first and second texts."""
+"""The columns of the input data frame for MLflow: first and second texts."""
 PREDICTION, SCORE = "prediction", "score_"
-"""The column of the prediction, and the prefix of the columns of scores."""
+"""The column of predictions in MLflow's output, and the prefix of its columns of scores."""
 EXAMPLES = {
     "ar": ("الخدمة ممتازة والتوصيل سريع", "وصل الطلب في الموعد"),
     "en": ("The service was excellent and fast.", "The order arrived on time."),
 }
-"""Invented texts for the input example: the texts of a data set may not be redistributed."""
+"""Invented texts for MLflow's input example, because texts of a data set may not be redistributed."""
 
 
 class KeptModelFunction:
-    """The object that MLflow calls for predictions."""
+    """The object that MLflow calls to get a kept model's predictions."""
 
     def __init__(self, model: KeptModel) -> None:
-        """Wrap a loaded model."""
+        """Store a loaded kept model, which makes the predictions."""
         self.model = model
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
@@ -56,7 +56,7 @@ class KeptModelFunction:
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> KeptModelFunction:
-    """Load a kept model for MLflow.
+    """Load a kept model for `mlflow.pyfunc.load_model`, which calls this function.
 
     Args:
         path: The model's folder.

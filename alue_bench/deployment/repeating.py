@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOLERANCE = 1e-5
-"""The largest accepted difference between a new and a recorded score: recorded scores have six digits."""
+"""The largest accepted difference between a new and a recorded score; recorded scores are rounded to six digits."""
 WORDS = {
     "data": "data",
     "model_digest": "pre-trained model",
@@ -40,7 +40,7 @@ WORDS = {
     "hyper": "hyper-parameters",
     "unusual": "pre-trained model",
 }
-"""The words that messages use for the fields of a run's specification."""
+"""The words used in messages for the fields of a run's specification."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class RecordedRun:
 
     @property
     def label(self) -> str:
-        """The run's name in messages: task/model/strategy/seed, and the fold if there is one."""
+        """The run's name in messages: task/model/strategy/seed, and the fold in a cross-validation."""
         fold = self.config.get("fold")
         of_fold = f"/{Fold(**fold).label}" if fold else ""
         return (
@@ -72,7 +72,7 @@ class Conditions:
     data_dir: Path | None = None
     """The folder with the official data files of the tasks; None for the usual places."""
     allow_pickles: bool = False
-    """A flag: pre-trained weights may be read from pickle files."""
+    """True if pre-trained weights may be read from pickle files."""
 
 
 def recorded_run(connection: Connection, run_id: str) -> RecordedRun:
@@ -156,7 +156,7 @@ def _named(planned: PlannedRun, name: str) -> PlannedRun:
 
 
 def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
-    """Return a phrase for a message that says how the planned run differs from the recorded one."""
+    """Return a phrase, for a message, that says how a newly planned run differs from the recorded one."""
     here = json.loads(json.dumps(planned.spec.as_dict(), default=str))
     names = [name for name, value in here.items() if name not in ("fingerprint", "training_key")]
     names = [name for name in names if name in recorded.config and recorded.config[name] != here[name]]
@@ -176,7 +176,7 @@ def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
 
 
 def _anew(recorded: RecordedRun, registry: Registry) -> str:
-    """Return the command that starts a new run with the settings of a recorded one.
+    """Return an `alue-bench` command that starts a new run with the settings of a recorded one.
 
     If the recorded run is one fold of a cross-validation, the command runs all folds.
     """
@@ -213,7 +213,7 @@ def train_again(recorded: RecordedRun, planned: PlannedRun, on_step: OnStep = la
 
 
 def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> str | None:
-    """Return a phrase that says how the new predictions differ from the recorded ones; None if they agree."""
+    """Return a phrase that says how a repeated run's predictions differ from the recorded ones; None if they agree."""
     import numpy as np
 
     then, now = recorded.predictions, result.predictions
@@ -231,7 +231,10 @@ def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> s
 
 
 def _versions_then_and_now(recorded: RecordedRun) -> str:
-    """Return a sentence that names changed versions or hardware as the possible cause of different predictions."""
+    """Return a sentence about versions or hardware that have changed since the run was recorded.
+
+    The changes may be the cause of different predictions.
+    """
     from importlib.metadata import version
 
     from alue_bench.measure.environment import hardware_fingerprint

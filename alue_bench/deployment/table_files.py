@@ -80,14 +80,14 @@ class Table(ABC):
 
         Args:
             size: The largest number of rows of a chunk.
-            wanted: The columns to read; None for all. It only has an effect for Parquet.
+            wanted: The columns to read; None for all. Only Parquet files make use of this.
 
         Raises:
             DataError: The file is damaged, or a row does not fit the header.
         """
 
     def place(self, line: int) -> str:
-        """Return the name that messages use for the row at a line, such as `file.csv:12`."""
+        """Return the position of a row in messages, such as `file.csv:12`, from the row's line."""
         return f"{self.path}:{line}"
 
 
@@ -259,27 +259,27 @@ def _not_utf8(path: Path, before: int, error: UnicodeDecodeError) -> str:
 
 
 class Stream(Protocol):
-    """A text stream with the two methods that this module uses."""
+    """A text stream that can be written and flushed, such as `sys.stdout`."""
 
     def write(self, text: str, /) -> object:
-        """Write a text."""
+        """Write a text to the stream."""
         ...
 
     def flush(self) -> object:
-        """Write the buffered text."""
+        """Write all buffered text."""
         ...
 
 
 class Output(ABC):
-    """An output table, written chunk by chunk. It has the columns of the input table, followed by new columns."""
+    """An output file for a table, which is written chunk by chunk: the columns of the input table, then new columns."""
 
     @abstractmethod
     def write(self, chunk: Chunk, new: Mapping[str, Sequence[Any]]) -> None:
-        """Write the rows of a chunk with the values of the new columns."""
+        """Write the rows of a chunk; `new` maps the names of the new columns to their values."""
 
     @abstractmethod
     def close(self) -> None:
-        """Finish the table, and write rows that are still buffered."""
+        """Write rows that are still buffered, and finish the table."""
 
 
 class OutputFile:
@@ -290,12 +290,12 @@ class OutputFile:
     """
 
     def __init__(self, path: str, kind: Format, columns: Sequence[str], stdout: Stream | None = None) -> None:
-        """Store the settings; `__enter__` opens the file.
+        """Store the settings of the output; `__enter__` opens the file.
 
         Args:
             path: The path of the file, or "-".
-            kind: The format.
-            columns: The columns of the input.
+            kind: The format of the file.
+            columns: The names of the input table's columns.
             stdout: The stream to use for "-"; None for `sys.stdout`.
         """
         self._path, self._kind, self._columns, self._stdout = path, kind, list(columns), stdout
@@ -303,7 +303,7 @@ class OutputFile:
         self._stream: Any = None
 
     def __enter__(self) -> Output:
-        """Open a temporary file next to the final one, or stdout."""
+        """Open a temporary file next to the final one, or stdout, and return the table to write."""
         try:
             if self._kind == "parquet":
                 self._output: Output = _ParquetOutput(self._aside)
@@ -322,7 +322,7 @@ class OutputFile:
         return self._output
 
     def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
-        """Move the complete file to its place, or remove an incomplete one."""
+        """Rename the complete temporary file to its final name, or remove an incomplete one."""
         if self._path == STDOUT:
             self._stream.flush()
             return
@@ -360,7 +360,7 @@ class _DelimitedOutput(Output):
 
 
 def _cell(value: Any) -> Any:
-    """Return a value as a cell of a text file: lists and objects as JSON, None as an empty cell."""
+    """Return a value in the form of a cell of a text file: lists and objects as JSON, None as an empty cell."""
     if value is None:
         return ""
     return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False, default=str)

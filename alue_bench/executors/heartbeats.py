@@ -13,7 +13,7 @@ from alue_bench.tracking.liveness import HEARTBEAT, steps_of
 
 
 class HeartbeatPoller:
-    """A reader of the MLflow store that reports which runs of an invocation have started, and their progress.
+    """A poller of the MLflow store that reports which runs of an invocation have started, and their progress.
 
     An invocation is one execution of a command, including its worker processes.
     """
@@ -22,7 +22,8 @@ class HeartbeatPoller:
         """Take the address of the MLflow store and the id of the invocation from an assignment.
 
         Args:
-            assignment: Any group of runs that the invocation sends to a worker; all have the same address and id.
+            assignment: Any assignment (group of runs for one worker) of the invocation; all contain the same address
+                and id.
         """
         self._store = assignment.tracking_uri, assignment.experiment
         self._connection: Connection | None = None
@@ -32,7 +33,7 @@ class HeartbeatPoller:
     def reports(self) -> list[Report]:
         """Return reports on the runs that have started since the last call, and on the progress of all running runs.
 
-        If the MLflow store does not answer, the list is empty, and a later call reports on these runs.
+        If the MLflow store does not answer, the list is empty; later calls make up for it.
         """
         try:
             self._connection = self._connection or connect(*self._store)

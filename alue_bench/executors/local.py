@@ -13,8 +13,8 @@ from alue_bench.tracking.claims import Held
 from alue_bench.tracking.recording import Recorder
 
 RETURN_S = 2.0
-"""The seconds between two checks whether other invocations (executions of a command) have finished the runs of this
-plan that they are executing. The checks begin when no other runs of the plan are left."""
+"""The seconds between two checks whether other invocations (executions of a command) have finished runs that this plan
+also needs. The checks begin when this plan has no other runs left."""
 
 
 def execute_plan(
@@ -79,7 +79,7 @@ def execute_plan(
 
 
 def units(plan: Plan) -> list[list[PlannedRun]]:
-    """Group the runs that test the same trained model, and return the groups in the plan's order.
+    """Group the runs of a plan by the trained model that they test, and return the groups in the plan's order.
 
     For example, a diagnostic task has no train split; its run tests the model that was trained for another task.
     """
@@ -90,7 +90,7 @@ def units(plan: Plan) -> list[list[PlannedRun]]:
 
 
 def waiting_for(later: list[list[PlannedRun]]) -> str:
-    """Return a message for the user that the plan waits for another invocation (execution of a command).
+    """Return a message saying that the plan waits for runs that another invocation (execution of a command) executes.
 
     Args:
         later: The groups of runs that the other invocation is executing.

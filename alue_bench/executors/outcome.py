@@ -35,29 +35,29 @@ class Observer(Protocol):
     """A receiver of a plan's progress, such as a progress bar."""
 
     def started(self, planned: PlannedRun) -> None:
-        """Receive the notice that a run has started."""
+        """Handle the start of a planned run."""
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
-        """Receive the progress of a run: the number of steps done, and the number of steps of the whole run."""
+        """Handle progress of a planned run: `done` of its `total` training steps are done."""
 
     def ended(self, outcome: Outcome) -> None:
-        """Receive a run's outcome."""
+        """Handle the end of a planned run, with its outcome."""
 
     def warned(self, message: str) -> None:
-        """Receive a message for the user."""
+        """Show a message, such as a warning, to the user."""
 
 
 class Interrupted(BaseException):
-    """The exception that is raised if the user interrupts a plan; it holds the outcomes so far."""
+    """The exception that is raised if the user interrupts a plan; it holds the outcomes of the runs so far."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:
-        """Store the outcomes so far."""
+        """Store the outcomes of the runs that ended before the interruption."""
         super().__init__("interrupted")
         self.outcomes = outcomes
 
 
 def in_order(plan: Plan, outcomes: list[Outcome]) -> list[Outcome]:
-    """Return the outcomes in the order of the plan."""
+    """Return the outcomes of runs in the order of the runs in the plan."""
     place = {planned.spec.fingerprint: index for index, planned in enumerate(plan.runs)}
     return sorted(outcomes, key=lambda outcome: place[outcome.spec.fingerprint])
 

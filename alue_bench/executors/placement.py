@@ -1,4 +1,4 @@
-"""The number of runs that share a GPU, if `--jobs` asks for more runs at once than there are GPUs."""
+"""The number of runs that share one GPU, if `--jobs` asks for more concurrent runs than there are GPUs."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class Placement:
     """The distribution of concurrent runs over the GPUs of this machine."""
 
     jobs: int
-    """The number of runs at once that the user allows."""
+    """The number of concurrent runs that the user allows (`--jobs`)."""
     gpus: int
     need_bytes: int
-    """The estimated memory of the run that needs most."""
+    """The estimated accelerator memory, in bytes, of the run that needs most."""
     room_bytes: int
-    """The memory of the smallest GPU that runs may use."""
+    """The memory, in bytes, of the smallest GPU that runs may use."""
 
     @property
     def most_on_one(self) -> int:
-        """The number of runs that share a GPU: as many as fit, at least 1, and not more than `jobs` require."""
+        """The number of runs that share one GPU: as many as fit, but at least 1, and not more than `jobs` requires."""
         return max(1, min(self.room_bytes // self.need_bytes, -(-self.jobs // self.gpus)))
 
     @property
     def at_once(self) -> int:
-        """The number of runs at once, which is below `jobs` if these do not fit."""
+        """The number of concurrent runs; it is less than `jobs` if so many do not fit into the GPUs' memory."""
         return min(self.jobs, self.gpus * self.most_on_one)
 
     def describe(self) -> str:
-        """Return a sentence about the placement, for the plan."""
+        """Return a sentence about how many runs share a GPU, to be shown with the plan."""
         need, room = (f"{size / GIB:.1f} GiB" for size in (self.need_bytes, self.room_bytes))
         gpus = "1 GPU" if self.gpus == 1 else f"{self.gpus} GPUs"
         waiting = "; the others wait" if self.at_once < self.jobs else ""
@@ -47,12 +47,12 @@ class Placement:
 
 
 def placement_of(runs: Sequence[PlannedRun], jobs: int, only: int | None = None) -> Placement | None:
-    """Return how many of the runs share a GPU; None if there are as many GPUs as `jobs`, or the runs need none.
+    """Return how many runs share a GPU; None if no GPU need be shared or the runs need none.
 
     Args:
         runs: The runs of a plan.
         jobs: The number of runs at once that the user allows.
-        only: The number of the only GPU to use, as in --device cuda:1; None for all.
+        only: The number of the GPU to which the runs are restricted, as in --device cuda:1; None for all GPUs.
     """
     if not runs:
         return None

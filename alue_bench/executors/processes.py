@@ -26,9 +26,9 @@ from alue_bench.messages.redaction import redact
 from alue_bench.training.device.hardware import Hardware
 
 GRACE_S = 15.0
-"""The seconds between SIGTERM and SIGKILL for a worker, in which it can record the end of its run."""
+"""The seconds between SIGTERM and SIGKILL for a worker, during which it can record the end of its run."""
 SLICE = "MIG-"
-"""The beginning of the identifier of a slice of an NVIDIA GPU that is divided by MIG."""
+"""The prefix of the identifiers of MIG slices (parts of a divided NVIDIA GPU)."""
 DEVICE_LOST = 75
 """The exit code of a worker that can no longer use its GPU; a new process may be able to use it."""
 
@@ -45,11 +45,11 @@ def start(resources: Resources) -> ProcessPool:
 
 
 def gpu_environments(hardware: Hardware, only: int | None = None) -> list[dict[str, str]]:
-    """Return, for each GPU that workers may use, the environment variables that show a worker this GPU alone.
+    """Return, for each GPU that workers may use, environment variables that make only this GPU visible to a worker.
 
     Args:
         hardware: The kind of accelerator.
-        only: The number of the only GPU to use; None for all that this process sees.
+        only: The number of the GPU to which workers are restricted; None for all GPUs that this process sees.
     """
     variables = visibility_variables(hardware)
     if not variables:  # a machine has only one Apple GPU, which all workers share
@@ -60,11 +60,11 @@ def gpu_environments(hardware: Hardware, only: int | None = None) -> list[dict[s
 
 
 def visibility_variables(hardware: Hardware) -> tuple[str, ...]:
-    """Return the environment variables with the list of GPUs that a process sees, the decisive one first.
+    """Return the names of the environment variables that list a process's visible GPUs, the decisive one first.
 
-    On AMD GPUs, HIP_VISIBLE_DEVICES selects from the GPUs that ROCR_VISIBLE_DEVICES leaves, and goes before
-    CUDA_VISIBLE_DEVICES, which means the same. If the user has set the latter, both are set, so that programs that
-    compare them find no contradiction.
+    On AMD GPUs, HIP_VISIBLE_DEVICES selects from the GPUs that ROCR_VISIBLE_DEVICES leaves, and takes precedence over
+    CUDA_VISIBLE_DEVICES, which means the same. If the user has set CUDA_VISIBLE_DEVICES, both are returned, so that
+    their values do not contradict each other.
     """
     if hardware.is_rocm:
         return ("HIP_VISIBLE_DEVICES", *(["CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in os.environ else []))
@@ -74,7 +74,8 @@ def visibility_variables(hardware: Hardware) -> tuple[str, ...]:
 def visible_gpus(hardware: Hardware) -> list[str]:
     """Return the identifiers of the usable GPUs: numbers, UUIDs, or the UUIDs of MIG slices of NVIDIA GPUs.
 
-    The identifiers are those of `visibility_variables`, or numbers if the user has set none of these.
+    The identifiers come from the variables that `visibility_variables` names; if the user has set none of them, they
+    are numbers.
     """
     given = next((os.environ[name] for name in visibility_variables(hardware) if name in os.environ), None)
     if given is None:
@@ -94,7 +95,7 @@ def environment_of(gpu: Mapping[str, str], jobs: int) -> dict[str, str]:
     The workers share the cores evenly, unless the user has set OMP_NUM_THREADS, which then applies to each worker.
 
     Args:
-        gpu: The environment variables that show the worker its GPU alone; empty for the CPU.
+        gpu: The environment variables that make only the worker's GPU visible to it; empty for the CPU.
         jobs: The number of workers on this machine.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -136,7 +137,7 @@ class ProcessPool:
             worker.connection.send(assignment)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """Return the events since the last call; wait up to `timeout_s` seconds for the first."""
+        """Return what workers have reported since the last call; wait up to `timeout_s` seconds for the first event."""
         working = {w.connection: w for w in self._workers.values() if w.assignment is not None}
         events: list[Event] = []
         for ready in wait(list(working), timeout_s):
@@ -188,7 +189,7 @@ def _received(worker: _Worker) -> list[Event]:
 
 
 def cause_of_death(code: int | None) -> str:
-    """Return the cause, in words, why a worker ended before its work was done.
+    """Return a phrase that says why a worker process ended before its work was done.
 
     Args:
         code: The exit code of its process; if a signal killed it, the negative number of the signal.
@@ -212,7 +213,10 @@ def _start(environment: Mapping[str, str]) -> _Worker:
 
 
 def _work(connection: Connection, environment: Mapping[str, str]) -> None:
-    """Execute the assignments that the connection brings until it is closed; the main function of a worker process."""
+    """Execute the assignments (groups of runs) that arrive over a connection, until it is closed.
+
+    This is the main function of a worker process.
+    """
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
     os.dup2(sys.stderr.fileno(), 1)  # stdout is reserved for the result
@@ -249,7 +253,7 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
 
 
 def _end_with_parent() -> None:
-    """Send SIGTERM to this worker if its main process was killed, since nobody waits for the results any more."""
+    """Wait until the main process ends, then send SIGTERM to this worker, whose results nobody waits for any more."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

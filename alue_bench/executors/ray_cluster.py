@@ -38,7 +38,7 @@ from alue_bench.messages.redaction import redact
 from alue_bench.training.device.hardware import Hardware
 
 GRACE_S = 15.0
-"""The seconds between the cancelling and the killing of a task, in which it can record the end of its run."""
+"""The seconds between cancelling and killing a Ray task, during which it can record the end of its run."""
 LOOK_S = 5.0
 """The seconds between two queries of the MLflow store for the progress of runs."""
 
@@ -131,7 +131,10 @@ class RayPool:
             self._heartbeats = HeartbeatPoller(assignment)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """Return the events since the last call; wait up to `timeout_s` seconds for the first."""
+        """Return what Ray tasks have reported since the last call.
+
+        Wait up to `timeout_s` seconds for the first event.
+        """
         ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=timeout_s)
         events: list[Event] = []
         for reference in ready:
@@ -158,11 +161,11 @@ class RayPool:
             self._kept_off_stdout.close()
 
     def _events_of(self, reference: Any, number: int) -> list[Event]:
-        """Return the events of a task that has ended, normally or not.
+        """Return the events to report for a Ray task that has ended, normally or not.
 
         Args:
             reference: The Ray object reference of the task.
-            number: The number of the task's assignment.
+            number: The number of the assignment (group of runs) that the task executed.
         """
         from ray import exceptions
 

@@ -1,4 +1,4 @@
-"""The planning of a single run in a worker process, from the run's specification and the names and paths of its inputs.
+"""The planning of one run in a worker process, from the run's specification and its inputs' names and paths.
 
 Data and weights are not sent to a worker, which loads them itself. The worker executes the run only if its own planning
 gives the same fingerprint (a digest of everything that determines a run's result) as the main process.
@@ -57,12 +57,12 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
 
 
 def _fields_of_request() -> list[str]:
-    """Return the names of the fields of `PlanRequest` that users can set as options."""
+    """Return the names of the fields of `PlanRequest` that users can set by command-line options."""
     return [declared.field for declared in options_of(PlanRequest).values()]
 
 
 def _reference(model: Model, registry: Registry) -> str:
-    """Return a value of the option `--model` for a model: its name, its folder, or its hub id with the revision."""
+    """Return the value of the option `--model` for a model: its name, its folder, or its hub id with the revision."""
     declared = registry.models.get(model.name)
     if declared is not None and declared.value.checkpoint == model.checkpoint:
         return model.name
@@ -78,7 +78,7 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache)
         spec: The run's specification, as the main process planned it.
         source: The names, paths and settings from `source_of`.
         registry: The declarations of the plugins in this process.
-        shelf: The cache in which loaded data and checkpoints are kept for later runs.
+        shelf: A cache of loaded data and checkpoints, for later runs in this process.
 
     Raises:
         DiffersHere: The data, model or plugins of this process give another fingerprint.

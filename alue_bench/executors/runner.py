@@ -71,7 +71,7 @@ class Runner:
         return self._execute(planned, run_id)
 
     def _let_go(self) -> None:
-        """Free the memory of the last trained model, before the next model is loaded."""
+        """Free the memory of the last trained model, before another model is loaded."""
         if self._trained is None:
             return
         device, model = self._trained.device.name, weakref.ref(self._trained.stack.model)
@@ -81,11 +81,12 @@ class Runner:
         give_back(device)
 
     def _elsewhere(self, planned: PlannedRun) -> Outcome | Held | None:
-        """Check whether another process or an earlier command has executed the run or is executing it.
+        """Check whether another process or an earlier command has executed a run, or is executing it.
 
         Returns:
-            The outcome, if the run has finished there or has failed there while this process waited; a `Held` with the
-            id of the MLflow run, if another process is executing the run; None if this process must execute the run.
+            The outcome, if the run has finished elsewhere, or has failed there while this process waited; a `Held` with
+            the id of the MLflow run, if another process is executing the run; None if this process must execute the
+            run.
         """
         if self._rerun:
             return None

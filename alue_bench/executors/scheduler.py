@@ -40,7 +40,7 @@ from alue_bench.tracking.recording import Recorder
 T = TypeVar("T")
 
 TRIES = 2
-"""The largest number of attempts for a run whose workers die, not counting failures of machines or devices. If two
+"""The largest number of attempts for a run whose workers die. Failures of machines or devices do not count. If two
 workers die during a run, the run is probably the cause."""
 TRIES_AFTER_INFRASTRUCTURE_FAILURES = 4
 """The largest number of attempts for a unit (a group of runs) whose workers fail because a machine or device fails."""
@@ -102,7 +102,7 @@ class Workers:
             raise self.at_fault(f"failed: {type(error).__name__}: {error}") from error
 
     def at_fault(self, what: str) -> PluginError:
-        """Return the error to raise if the executor, which may come from a plugin, does something wrong.
+        """Return the error to raise if the executor, which may come from a plugin, breaks its contract.
 
         Args:
             what: The fault, as the predicate of a sentence whose subject is the executor.
@@ -202,7 +202,8 @@ class _Scheduler:
         self._started: set[str] = set()
         """The fingerprints of the runs that workers have started."""
         self._held: list[tuple[_Unit, Held]] = []
-        """The runs that wait because another invocation executes them or trains their model, one run in each unit."""
+        """The runs that wait because another invocation executes them or trains their model; each `_Unit` contains one
+        run."""
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes so far, in the plan's order."""
@@ -224,7 +225,7 @@ class _Scheduler:
         return waiting if self._plan.order_matters else _costliest_comparison_first(waiting)
 
     def run(self, workers: Workers, waiting: list[_Unit], *, fail_fast: bool) -> None:
-        """Send units to workers, and handle the workers' events, until all runs have an outcome.
+        """Send units (groups of runs) to workers, and handle the workers' events, until all runs have an outcome.
 
         Args:
             workers: The started workers.
@@ -272,7 +273,7 @@ class _Scheduler:
         )
 
     def _objection(self, event: object) -> str | None:
-        """Return why an event that the executor reported is impossible in this plan; None if the event is possible."""
+        """Return why an event that the executor reported cannot occur in this plan; None if it can."""
         match event:
             case RunEnded(_, status) if status not in get_args(Status):
                 known, what = False, f"status {status!r}, which is none of {', '.join(get_args(Status))}"
@@ -327,7 +328,7 @@ class _Scheduler:
         return []
 
     def _lost(self, event: Lost) -> list[_Unit]:
-        """Handle the loss of a worker, and return a unit with those of its runs that have no outcome, if there are any.
+        """Handle the loss of a worker, and return a unit (group of runs) with its runs that have no outcome, if any.
 
         The run that the worker was executing is repeated, or counts as failed after the last permitted attempt.
         """
@@ -357,9 +358,10 @@ class _Scheduler:
         return [replace(unit, runs=left)] if left else []
 
     def _released(self) -> list[_Unit]:
-        """Check the runs that wait for another invocation (execution of a command), which was executing them.
+        """Check the runs of this plan that another invocation (execution of a command) was executing.
 
-        Store the outcomes of the runs that have ended there, and return units of the runs that nobody executes now.
+        Store the outcomes of the runs that have ended in the other invocation. Return units (groups) of the runs that
+        no invocation is executing any more.
         """
         free: list[_Unit] = []
         kept: list[tuple[_Unit, Held]] = []
@@ -414,7 +416,10 @@ class _Scheduler:
 
 
 def _costliest_comparison_first(waiting: Sequence[_Unit]) -> list[_Unit]:
-    """Sort units by the highest cost of a unit with the same task, model and hyper-parameters, otherwise as given."""
+    """Sort units (groups of runs) by the cost of the costliest unit with the same task, model and hyper-parameters.
+
+    Units of equal rank keep their order.
+    """
 
     def compared(unit: _Unit) -> Hashable:
         spec = unit.runs[0].spec

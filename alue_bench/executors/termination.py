@@ -21,7 +21,7 @@ _pending: list[type[Terminated]] = []
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[None]:
-    """Raise Terminated on SIGTERM inside the context, so that the work ends as cleanly as after Ctrl-C.
+    """Raise Terminated on SIGTERM inside the `with` block, so that the work ends as cleanly as after Ctrl-C.
 
     If the signal arrives inside a finaliser, Python ignores the exception there. `heed_termination` raises it again at
     the next step of the work, so the ignored exception is not reported on standard error.
@@ -48,8 +48,8 @@ def stop_on_sigterm() -> Iterator[None]:
 def heed_termination() -> None:
     """Raise Terminated if SIGTERM has arrived inside `stop_on_sigterm`.
 
-    Long work calls this function between two steps, because the exception that the signal handler raises can be lost:
-    Python ignores exceptions inside a finaliser.
+    A long computation calls this function between its steps, because the exception that the signal handler raises can
+    be lost: Python ignores exceptions inside a finaliser.
 
     Raises:
         Terminated: SIGTERM has arrived.
@@ -59,7 +59,7 @@ def heed_termination() -> None:
 
 
 def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
-    """Return the interruption by Ctrl-C or SIGTERM that led to an error; None if there was none.
+    """Return the interruption (Ctrl-C or SIGTERM) that caused an error; None if no interruption caused it.
 
     If an interruption arrives inside a library's context manager, the clean-up of the context manager may fail, and its
     error hides the interruption. An example is torch's error "trying to pop from empty mode stack".

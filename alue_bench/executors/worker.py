@@ -22,9 +22,9 @@ from alue_bench.tracking.recording import Recorder
 Tell = Callable[[Report], None]
 
 TELL_S = 0.2
-"""The shortest time, in seconds, between two reports of a run's progress."""
+"""The shortest time, in seconds, between two reports of a run's progress to the main process."""
 PATIENCE_S, AGAIN_S = 120.0, 2.0
-"""The seconds for which a starting worker tries to reach the MLflow store, and the seconds between two attempts."""
+"""The seconds for which a starting worker tries to reach the MLflow store, and the seconds between two tries."""
 
 
 def carry_out(assignment: Assignment, tell: Tell) -> None:
@@ -38,8 +38,8 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
         tell: A function that sends a report to the main process.
 
     Raises:
-        AlueBenchError: The MLflow store did not answer for PATIENCE_S seconds. The time is long because the store
-            answered when the plan began, and so will probably answer again.
+        AlueBenchError: The MLflow store did not answer for PATIENCE_S seconds. A worker waits so long because the store
+            answered when the plan began, and will probably answer again.
     """
     registry = _registry(assignment.disabled_plugins)
     recorder = Recorder(
@@ -110,7 +110,7 @@ def _shelf() -> PlanCache:
 
 
 class _Teller:
-    """An observer that sends reports to the main process."""
+    """An observer of a run that sends its progress and outcome to the main process as reports."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell, self._told = tell, 0.0

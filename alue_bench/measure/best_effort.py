@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 def best_effort(missing: str, work: Callable[[], T], on_problem: Callable[[str], None]) -> T | None:
-    """Call `work` and return its result; if it raises an exception, report the exception and return None.
+    """Call `work` and return its result; if it raises an exception, report this and return None.
 
     Exceptions outside `Exception`, such as an interruption by the user, are not caught.
 
     Args:
-        missing: What is missing if `work` fails, such as "no peak memory".
+        missing: A phrase for the message that says what is missing if `work` fails, such as "no peak memory".
         work: A function that does the optional work.
         on_problem: A function that is called with a sentence that says what is missing and why.
     """

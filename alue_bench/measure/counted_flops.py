@@ -1,7 +1,7 @@
 """FLOPs counted by torch's FLOP counter, for architectures that the formulas in `flops` do not fit.
 
 The counter runs a training step of the actual model on the CPU, but skips the matrix products, since only their shapes
-matter. So a count takes little time and no memory for weights, whatever the size of the model.
+matter. So counting takes little time and no memory for weights, whatever the size of the model.
 
 Counts are made for texts of a few lengths in batches of two sizes. Operations per token are interpolated linearly
 between these lengths, which is exact for attention over all tokens. Comparing the two batch sizes separates the cost
@@ -32,7 +32,7 @@ SIZES = (2, 3)
 
 @dataclass(frozen=True)
 class Cost:
-    """The FLOPs of one batch of texts of equal length."""
+    """The FLOPs of one batch of texts of equal length, divided into a part per batch and a part per text."""
 
     batch: float
     """The FLOPs that do not depend on the number of texts."""
@@ -41,7 +41,7 @@ class Cost:
 
 
 _known: dict[str, int] = {}
-"""The counts of this process, for reuse in other runs, by a digest of everything that determines a count."""
+"""The counts made in this process, for reuse, by a digest of everything that determines a count."""
 
 
 def counted_step(
@@ -51,7 +51,7 @@ def counted_step(
 
     Args:
         stack: The model, possibly on the meta device. It is not changed.
-        plan: The frozen parts of the model.
+        plan: The freeze plan, which says which parts of the model are frozen.
         lengths: The number of tokens of each text, int64 `[texts]`.
         batch_size: The number of texts in a batch.
         start: The number of layers that are not computed because their outputs are cached.
@@ -88,12 +88,12 @@ def counted_forward(stack: EncoderStack, lengths: np.ndarray[Any, Any], batch_si
 
 
 def _over(lengths: np.ndarray[Any, Any], batch_size: int, count: Any) -> float:
-    """Return the FLOPs of all texts, interpolated from counts at the shortest, middle and longest length.
+    """Return the FLOPs for all texts, interpolated from counts for the shortest, a middle and the longest length.
 
     Args:
         lengths: The number of tokens of each text, int64 `[texts]`.
         batch_size: The number of texts in a batch.
-        count: A function from the number of texts and the number of tokens per text to FLOPs.
+        count: A function that takes the number of texts and the number of tokens per text, and returns the FLOPs.
     """
     import numpy as np
 
@@ -110,7 +110,12 @@ def _over(lengths: np.ndarray[Any, Any], batch_size: int, count: Any) -> float:
 
 
 def _cost(count: Any, tokens: int) -> Cost:
-    """Return the cost of a batch whose texts have `tokens` tokens each; `count` is as in `_over`."""
+    """Return the FLOPs of batches whose texts have `tokens` tokens each, divided into parts per batch and per text.
+
+    Args:
+        count: A function that takes the number of texts and the number of tokens per text, and returns the FLOPs.
+        tokens: The number of tokens of each text.
+    """
     few, more = (count(texts, tokens) for texts in SIZES)
     text = (more - few) / (SIZES[1] - SIZES[0])
     return Cost(batch=few - SIZES[0] * text, text=text)
@@ -135,7 +140,7 @@ def _count(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int
 
 
 def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int, depth: int | None) -> int:
-    """Count FLOPs as `_count` does, without looking them up among earlier counts."""
+    """Count FLOPs as `_count` does, but without reusing earlier counts."""
     import torch
     from torch.func import functional_call
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -166,7 +171,7 @@ def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: i
 
 @contextmanager
 def _undisturbed(model: Any) -> Iterator[None]:
-    """Put the model into eval mode, without key-value cache and with a padding id; restore its settings at the end."""
+    """Put the model into eval mode, without key-value cache and with a padding id, inside the `with` block."""
     modes = [(module, module.training) for module in model.modules()]
     config: Any = model.config
     before = {name: getattr(config, name, None) for name in ("use_cache", "pad_token_id")}
@@ -188,7 +193,10 @@ def _undisturbed(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _ended_behind(stack: EncoderStack, depth: int | None) -> Iterator[None]:
-    """Make every forward pass inside the context raise `Reached` after `depth` layers; None changes nothing."""
+    """Make every forward pass inside the `with` block end after `depth` layers, by raising `Reached`.
+
+    None changes nothing.
+    """
     if depth is None:
         yield
         return
@@ -206,7 +214,7 @@ _built: dict[str, dict[str, Tensor]] = {}
 
 
 def _buffers(model: Any) -> dict[str, Tensor]:
-    """Return the model's buffers on the CPU. If they are on the meta device, those of a newly created model serve."""
+    """Return the model's buffers on the CPU. Buffers on the meta device are replaced by those of a new model."""
     from transformers.initialization import no_init_weights
 
     own = dict(model.named_buffers())
@@ -222,8 +230,8 @@ def _buffers(model: Any) -> dict[str, Tensor]:
 class _Counting:
     """A context in which matrix products are counted but not computed.
 
-    Inside the context, products and gradients of embedding tables return an uninitialised tensor of the right shape.
-    The FLOPs of a product are computed from its shapes by the formulas of torch's own counter.
+    Inside the `with` block, matrix products and gradients of embedding tables return an uninitialised tensor of the
+    right shape. The FLOPs of a product are computed from its shapes by the formulas of torch's own counter.
     """
 
     def __init__(self) -> None:
@@ -232,7 +240,7 @@ class _Counting:
         self._mode: Any = None
 
     def __enter__(self) -> Self:
-        """Start intercepting torch's operations."""
+        """Start counting matrix products instead of computing them."""
         import torch
         from torch.utils._python_dispatch import TorchDispatchMode
         from torch.utils._pytree import tree_map
@@ -262,5 +270,5 @@ class _Counting:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Stop intercepting torch's operations."""
+        """Stop counting: torch computes matrix products again."""
         self._mode.__exit__(*raised)

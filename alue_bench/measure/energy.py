@@ -1,4 +1,4 @@
-"""The energy of a `with` block, read from hardware counters; it is never estimated, and absent without a counter.
+"""The energy used in a `with` block, read from hardware counters; without a counter it is missing, not estimated.
 
 There are two kinds of counters. Both count up, so the difference of two readings is the energy used between the
 readings:
@@ -34,10 +34,10 @@ class Energy:
     """
 
     def __init__(self, device: str, powercap: Path = POWERCAP) -> None:
-        """Look for readable counters.
+        """Find the energy counters of this machine that can be read.
 
         Args:
-            device: The name of the device. A GPU's counter is read only if the run computes on the GPU.
+            device: The name of the device that computes. A GPU's counter is read only if it is a GPU.
             powercap: The folder of Linux's RAPL counters.
         """
         self.joules: dict[str, float] = {}
@@ -54,7 +54,7 @@ class Energy:
         self._running: dict[str, Callable[[], float]] = {}
 
     def __enter__(self) -> Energy:
-        """Take the first readings."""
+        """Read each energy counter for the first time."""
         for name, start in self._counters.items():
             advance = best_effort(f"no energy/{name}_j", start, self.problems.append)
             if advance is not None:
@@ -64,7 +64,7 @@ class Energy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Read the counters again and compute `joules`."""
+        """Read the energy counters again and compute `joules`."""
         for name, advance in self._running.items():
             joules = best_effort(f"no energy/{name}_j", advance, self.problems.append)
             if joules is not None:
@@ -72,7 +72,7 @@ class Energy:
 
 
 Counter = Callable[[], Callable[[], float]]
-"""A function that reads a counter and returns a second function, which returns the joules counted since then."""
+"""A function that reads an energy counter and returns a second function; this returns the joules used since then."""
 
 
 def _advance_of(read: Callable[[], float]) -> Counter:
@@ -93,7 +93,7 @@ def _advance_of(read: Callable[[], float]) -> Counter:
 
 
 def _advance_of_packages(packages: list[Path]) -> Callable[[], float]:
-    """Read the counters of processor packages and return a function that returns the joules counted since then."""
+    """Read the energy counters of processor packages, and return a function that returns the joules used since then."""
     before = [_number(package / "energy_uj") for package in packages]
 
     def advance() -> float:
@@ -108,11 +108,11 @@ def _advance_of_packages(packages: list[Path]) -> Callable[[], float]:
 
 
 def _nvml_counter() -> Callable[[], float] | None:
-    """Return a function that reads the joules of the GPU that torch uses.
+    """Return a function that reads the energy counter, in joules, of the GPU that torch uses.
 
     Returns:
-        The function; None if the package, the driver or the device's counter is missing, or if others share the GPU,
-        since the counter cannot tell them apart: other runs, or the other slices of a GPU that is divided by MIG.
+        The function; None if the package, the driver or the device's counter is missing. Also None if other runs, or
+        other MIG slices, share the GPU, because the counter would include their energy.
     """
     if os.environ.get(RUNS_PER_GPU):
         return None
@@ -135,7 +135,7 @@ def _nvml_counter() -> Callable[[], float] | None:
 
 
 def _is_divided(handle: Any) -> bool:
-    """Return whether MIG divides a GPU into slices; the GPU's counter counts all of them."""
+    """Return whether MIG divides a GPU into slices, in which case the GPU's energy counter includes all slices."""
     import pynvml
 
     try:
@@ -146,9 +146,9 @@ def _is_divided(handle: Any) -> bool:
 
 
 def _readable_packages(powercap: Path) -> list[Path]:
-    """Return the folders of processor packages whose counters are readable.
+    """Return the folders (in Linux's powercap folder) of the processor packages whose energy counters are readable.
 
-    Folders of parts of a package are left out, since their energy would count twice.
+    Folders for parts of a package are left out, since their energy is included in the package's.
     """
     readable = []
     for folder in sorted(powercap.glob("intel-rapl:*")) if powercap.is_dir() else ():

@@ -29,7 +29,11 @@ RUNS_PER_GPU = "ALUE_BENCH_RUNS_PER_GPU"
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """Return the processor, threads, memory in GiB and accelerator of a run on this device, such as "cuda"."""
+    """Return a description of the hardware of a run: processor, threads, memory in GiB, and accelerator.
+
+    Args:
+        device: The kind of device that the run computes on, such as "cuda".
+    """
     import psutil
     import torch
 
@@ -54,8 +58,8 @@ def hardware(device: str) -> dict[str, Any]:
 def hardware_fingerprint(device: str) -> str:
     """Return a short readable name of the hardware. It is equal on machines whose runtimes are comparable.
 
-    The number of CPU threads is a part of it only if the run computes on the CPU: on an accelerator, the threads hardly
-    matter, and they change with --jobs.
+    The number of CPU threads is included only if the run computes on the CPU. On an accelerator, it hardly matters, and
+    it changes with --jobs.
     """
     description = hardware(device)
     name = str(description.get("accelerator") or description["processor"])

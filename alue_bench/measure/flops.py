@@ -1,8 +1,8 @@
 """FLOPs of fine-tuning, from formulas over a model's shapes, or counted for architectures that the formulas do not fit.
 
 FLOPs are those of matrix products; a multiply-add counts as two, and padding tokens do not count. For each architecture
-the formulas are compared once with torch's FLOP counter, for a few plans and lengths. If they differ by more than 1 %,
-the counter's numbers are used (`counted_flops`). The method is recorded with each run.
+the formulas are compared once with torch's FLOP counter, for a few freeze plans and text lengths. If they differ by
+more than 1 %, the counter's numbers are used (`counted_flops`). The method is recorded with each run.
 
 The formulas: a product with a weight matrix costs its forward FLOPs once more for the gradient of its input, if
 something below it trains, and once more for the gradient of the matrix, if the matrix trains. So a layer whose forward
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 TOLERANCE = 0.01
-"""The largest relative difference between the formulas and torch's counter with which the formulas are used."""
+"""The largest relative difference between formulas and torch's FLOP counter at which the formulas are still used."""
 COMPARED = (3, 64)
 """The number of texts, and the largest number of tokens per text, for which formulas and counter are compared."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """The method by which the FLOPs of an architecture are determined."""
+    """The method by which the FLOPs of an architecture are determined: formulas or torch's FLOP counter."""
 
     name: Literal["formula", "counter"]
     largest_gap: float | None = None
-    """The largest relative difference between the formulas and torch's counter; None for the BERT family, for which the
-    project's tests compare them, and if the comparison failed."""
+    """The largest relative difference between the formulas and torch's counter; None if the comparison failed, and for
+    the BERT family, for which the project's tests make it."""
     problem: str = ""
     """The reason why the comparison failed, if it did."""
 
@@ -58,7 +58,7 @@ _methods: dict[str, Method] = {}
 
 
 def method_of(stack: EncoderStack) -> Method:
-    """Return the method for the architecture of a model, which may be on the meta device."""
+    """Return the method for determining the FLOPs of a model, which may be on the meta device."""
     model: Any = stack.model
     if reads_first_only(stack):
         return Method("formula")
@@ -69,7 +69,7 @@ def method_of(stack: EncoderStack) -> Method:
 
 
 def _compared(stack: EncoderStack) -> Method:
-    """Compare the formulas with torch's counter for three FreezePlans and return the method to use."""
+    """Compare the FLOP formulas with torch's counter for three freeze plans, and return the method to use."""
     import numpy as np
 
     shape = stack.shape
@@ -91,12 +91,12 @@ def _compared(stack: EncoderStack) -> Method:
 
 @dataclass(frozen=True)
 class Product:
-    """A product of token vectors with a weight matrix inside a layer."""
+    """A matrix product inside an encoder layer, of token vectors with a weight matrix."""
 
     size: int
-    """The number of entries of the matrix."""
+    """The number of entries of the weight matrix."""
     trained: bool
-    """True if the matrix trains."""
+    """True if the weight matrix is trainable."""
     follows_trained: bool
     """True if trainable parameters of the same layer come before the product, so that it needs its input's gradient."""
     behind_query: bool
@@ -104,12 +104,12 @@ class Product:
     weighted sum of the tokens instead of the tokens (see `first_token_layer` in `training/bert/layer.py`)."""
 
     def cost(self, tokens: int, *, backward: bool, trains_below: bool) -> int:
-        """Return the FLOPs of the product for a number of tokens.
+        """Return the FLOPs of the matrix product for a number of tokens.
 
         Args:
             tokens: The number of vectors that the matrix multiplies.
             backward: Whether there is a backward pass through the product.
-            trains_below: Whether something below the layer trains.
+            trains_below: Whether any parameter below the layer is trainable.
         """
         passes = 1
         if backward:
@@ -119,11 +119,11 @@ class Product:
 
 @dataclass(frozen=True)
 class Layer:
-    """The matrix products of one encoder layer."""
+    """The matrix products of one encoder layer, from which its FLOPs are computed."""
 
     products: tuple[Product, ...]
     trains: bool
-    """True if any parameter of the layer trains."""
+    """True if any parameter of the layer is trainable."""
     width: int
     """The width of attention: the sum of the sizes of all heads."""
     heads: int
@@ -131,13 +131,13 @@ class Layer:
     """Flags for query, key and value: True if the layer has trainable parameters in or before the projection."""
 
     def cost(self, lengths: np.ndarray[Any, Any], *, backward: bool, trains_below: bool, computed: LastLayer) -> int:
-        """Return the FLOPs of the layer over some examples.
+        """Return the FLOPs of the layer for the given examples.
 
         Args:
             lengths: The number of tokens of each example, int64 `[examples]`.
             backward: Whether there is a backward pass through the layer.
-            trains_below: Whether something below the layer trains.
-            computed: The tokens for which the layer is computed, and the order of its products.
+            trains_below: Whether any parameter below the layer is trainable.
+            computed: The way in which the layer is computed: for all tokens, or for the first token only.
         """
         first_only, reordered = computed != "whole", computed == "reordered"
         every = int(lengths.sum())
@@ -158,14 +158,16 @@ class Layer:
         )
 
     def _pairs(self, lengths: np.ndarray[Any, Any], first_only: bool) -> int:
-        """Return the number of (query, key) token pairs in attention; with `first_only`, each query is a first token.
+        """Return the number of (query, key) token pairs in attention, over examples with these numbers of tokens.
+
+        With `first_only`, only the first token of each example is a query.
 
         Local attention counts the same, because it is computed over all pairs, most of them masked.
         """
         return int(lengths.sum()) if first_only else int((lengths * lengths).sum())
 
     def _attention_products(self, backward: bool, trains_below: bool, reordered: bool) -> int:
-        """Return the number of matrix products in attention that involve no weights.
+        """Return the number of matrix products in attention that do not involve a weight matrix.
 
         The forward pass has two: queries with keys, and the resulting scores with values. The backward pass adds a
         product for the gradient of each factor (queries, keys, scores, values) that needs one.
@@ -179,7 +181,7 @@ class Layer:
 
 
 def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
-    """Return the matrix products of each layer, from its linear modules and the width of its attention.
+    """Return a description of each encoder layer's matrix products, from its linear modules and attention width.
 
     Args:
         stack: The model, possibly on the meta device.
@@ -227,7 +229,7 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the modules of a layer that hold parameters, in the order of registration, which is the order of their use.
+    """Yield the modules of a layer that hold parameters, in the order in which they are registered and used.
 
     A linear module and the adapter around it count as one module.
     """
@@ -239,7 +241,7 @@ def _parts(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _linear(module: nn.Module) -> nn.Linear | None:
-    """Return a linear module, or the linear module inside an adapter; None for other modules."""
+    """Return the module itself if it is linear, or the linear module inside an adapter; None for other modules."""
     from torch import nn
 
     inner = getattr(module, "base_layer", module)
@@ -275,13 +277,13 @@ def _products(part: nn.Module, trained: set[int], follows: bool, behind_query: b
 
 
 def head_flops(stack: EncoderStack, trained: set[int], examples: int, *, trains_below: bool) -> int:
-    """Return the FLOPs of training pooler and head once on each example; they read one vector per example.
+    """Return the FLOPs that pooler and head need for training on each example once; they read one vector per example.
 
     Args:
         stack: The model, possibly on the meta device.
         trained: The `id()`s of the parameters that train.
         examples: The number of examples.
-        trains_below: Whether something below pooler and head trains.
+        trains_below: Whether any parameter below pooler and head is trainable.
     """
     from torch import nn
 
@@ -294,7 +296,7 @@ def head_flops(stack: EncoderStack, trained: set[int], examples: int, *, trains_
 
 
 def head_forward(stack: EncoderStack, examples: int) -> int:
-    """Return the FLOPs of a forward pass of pooler and head over a number of examples."""
+    """Return the FLOPs of a forward pass through pooler and head for a number of examples."""
     from torch import nn
 
     linear = (module for module in _behind_layers(stack) if isinstance(module, nn.Linear))
@@ -322,10 +324,10 @@ def step_flops(
 
     Args:
         stack: The model, possibly on the meta device.
-        plan: The parts that are frozen.
+        plan: The freeze plan, which says which parts are frozen.
         lengths: The number of tokens of each example, int64 `[examples]`.
         start: The number of layers that are not computed because their outputs are cached.
-        last_layer: The computation of the last layer.
+        last_layer: The way in which the last layer is computed.
         batch_size: The number of examples in a batch; None puts all in one. It matters if an architecture computes
             something once per batch, such as projections of relative positions.
     """
@@ -342,7 +344,7 @@ def _formula(
     start: int = 0,
     last_layer: LastLayer = "whole",
 ) -> float:
-    """Return the FLOPs that `step_flops` describes, computed by the formulas.
+    """Return the FLOPs of training on each example once, computed by the formulas; for the arguments, see `step_flops`.
 
     Embeddings cost nothing, since they are looked up; the small projection after them in some architectures is ignored.
     """
@@ -371,13 +373,13 @@ def prefix_flops(
     last_layer: LastLayer = "whole",
     batch_size: int | None = None,
 ) -> float:
-    """Return the FLOPs of a forward pass of the lowest `depth` layers.
+    """Return the FLOPs of a forward pass through the lowest `depth` layers.
 
     Args:
         stack: The model, possibly on the meta device.
         depth: The number of layers.
         lengths: The number of tokens of each example, int64 `[examples]`.
-        last_layer: The computation of the last layer.
+        last_layer: The way in which the last layer is computed.
         batch_size: The number of examples in a batch; None puts all in one.
     """
     if method_of(stack).name == "counter":
@@ -397,12 +399,12 @@ def prefix_flops(
 
 
 def forward_flops(stack: EncoderStack, lengths: np.ndarray[Any, Any], *, last_layer: LastLayer = "whole") -> float:
-    """Return the FLOPs of a forward pass of the whole model.
+    """Return the FLOPs of a forward pass through the whole model.
 
     Args:
         stack: The model, possibly on the meta device.
         lengths: The number of tokens of each example, int64 `[examples]`.
-        last_layer: The computation of the last layer.
+        last_layer: The way in which the last layer is computed.
     """
     if method_of(stack).name == "counter":
         return counted_forward(stack, lengths, max(1, len(lengths)))
@@ -424,12 +426,12 @@ def training_flops(
 
     Args:
         stack: The model, possibly on the meta device.
-        plan: The parts that are frozen.
+        plan: The freeze plan, which says which parts are frozen.
         lengths: The number of tokens of each example, int64 `[examples]`.
         epochs: The number of times that each example is trained on.
         prefix_cached: Whether the frozen lowest layers are computed once instead of in every epoch. Their cost is
             included even if another run computed them.
-        last_layer: The computation of the last layer.
+        last_layer: The way in which the last layer is computed.
         batch_size: The number of examples in a batch; None puts all in one.
     """
     start = (plan.prefix_layers or 0) if prefix_cached else 0

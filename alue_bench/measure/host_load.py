@@ -1,8 +1,8 @@
 """The load of the host at the start of a training, and the CPU time that this process spends on the training.
 
-Both tell whether a time was measured on an idle machine. The load average is the number of threads that computed or
-waited for a processor, as a mean over the last minute. The CPU time divided by the elapsed time is the number of cores
-that the process had; next to a busy program it falls.
+Both show whether a time was measured on an otherwise idle machine. The load average is the number of threads that
+computed or waited for a processor, as a mean over the last minute. The CPU time divided by the elapsed time is the
+number of cores that the process used; it is lower if other programs are busy.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class HostLoad:
     """A context manager that records the load average before the `with` block and the CPU time within it.
 
     Afterwards `average` holds the load average over one minute, and `cpu_s` the CPU seconds, user and system, of all
-    threads of this process; `cores` is this divided by the elapsed seconds. A value that the system does not tell is
+    threads of this process; `cores` is this divided by the elapsed seconds. A value that the system does not provide is
     None, and `problems` says why.
     """
 
     def __init__(self) -> None:
-        """Prepare a measurement."""
+        """Prepare a measurement of the host's load; it begins with the `with` block."""
         self.average: float | None = None
         self.cpu_s: float | None = None
         self.cores: float | None = None
@@ -42,7 +42,7 @@ class HostLoad:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Compute `cpu_s` and `cores`."""
+        """Compute `cpu_s` (CPU seconds) and `cores` (CPU seconds per elapsed second)."""
         if self._started is not None:
             self.cpu_s = time.process_time() - self._started
             self.cores = self.cpu_s / (time.perf_counter() - self._began)

@@ -25,11 +25,12 @@ class PeakMemory:
     INTERVAL_S = 0.02
 
     def __init__(self, device: str, beside_bytes: int = 0) -> None:
-        """Prepare a measurement.
+        """Prepare a measurement of peak memory; it begins with the `with` block.
 
         Args:
             device: The name of the device, such as "cuda".
-            beside_bytes: The bytes of host memory that the process holds for other purposes; they are subtracted.
+            beside_bytes: The bytes of host memory that the process holds for other purposes; they are subtracted from
+                the peak.
         """
         self._hardware = Hardware(device)
         self._beside_mib = beside_bytes / MIB
@@ -41,7 +42,7 @@ class PeakMemory:
         self._stop = threading.Event()
 
     def __enter__(self) -> PeakMemory:
-        """Start sampling and reset the accelerator's peak."""
+        """Start sampling the process's memory, and reset the accelerator's statistics of peak memory."""
         best_effort("no memory/process_peak_mib", self._start_sampling, self.problems.append)
         self._device_counted = self._hardware.counts_peak and self._reset_device()
         return self
@@ -49,7 +50,7 @@ class PeakMemory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop sampling and read the peaks."""
+        """Stop sampling, and compute `process_mib` and `device_mib`."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

@@ -1,4 +1,4 @@
-"""The FLOPs per second that the hardware attains in matrix products, the reference value for utilisation."""
+"""The FLOPs per second that the hardware attains in matrix products; utilisation is computed relative to it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     import torch
 
 SIZE = {"cpu": 1024, "cuda": 8192}
-"""The number of rows and columns of the measured matrices, by kind of device; other accelerators take that of CUDA."""
+"""The number of rows and columns of the square matrices that are multiplied, by kind of device; other accelerators use
+that for "cuda"."""
 SMALLEST = 1024
-"""The least number where an accelerator has little memory."""
+"""The smallest number of rows and columns, which is used if an accelerator has little free memory."""
 MEMORY_SHARE = 0.25
-"""The share of an accelerator's free memory that the measurement may take; in less memory, matrices are smaller."""
+"""The share of an accelerator's free memory that the measurement may use; matrices are made smaller if needed."""
 REPETITIONS = 5
 
 
 def attainable_flops_per_s(device: str, dtype: torch.dtype, *, tf32: bool = False) -> float:
-    """Measure the FLOPs per second of a large product of square random matrices.
+    """Measure the FLOPs per second that a device attains in products of large square matrices.
 
     The best of a few measurements is taken, once per process for each device. The manufacturer's figure is not used,
     because no real product attains it. The result is lower on a machine that is busy with other work. Call this before
@@ -31,14 +32,15 @@ def attainable_flops_per_s(device: str, dtype: torch.dtype, *, tf32: bool = Fals
     Args:
         device: The name of the device.
         dtype: The number format of the matrices.
-        tf32: Whether the caller has set torch to compute fp32 products in TF32. The speeds of both are kept apart.
+        tf32: Whether the caller has set torch to compute fp32 products in TF32. The result with TF32 is cached
+            separately.
     """
     return _measured(Hardware(device), Hardware(device).number, dtype, tf32)
 
 
 @lru_cache
 def _measured(device: Hardware, number: int, dtype: torch.dtype, tf32: bool) -> float:
-    """Measure the FLOPs per second of the device of this number, which is the current one."""
+    """Measure the FLOPs per second of the current device, whose number is `number`, in products of large matrices."""
     size = _size(device, dtype)
     try:
         return 2 * size**3 / _seconds(device, dtype, size)
@@ -48,7 +50,7 @@ def _measured(device: Hardware, number: int, dtype: torch.dtype, tf32: bool) -> 
 
 
 def _seconds(device: Hardware, dtype: torch.dtype, size: int) -> float:
-    """Return the least seconds that a product of two matrices of `size` rows and columns took."""
+    """Return the shortest time, in seconds, of several products of two matrices with `size` rows and columns."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -64,7 +66,7 @@ def _seconds(device: Hardware, dtype: torch.dtype, size: int) -> float:
 
 
 def _size(device: Hardware, dtype: torch.dtype) -> int:
-    """Return the largest suitable number of rows whose product fits into the share of the free memory."""
+    """Return the number of rows of the largest suitable matrices whose product fits into the permitted memory."""
     if not device.accelerated:
         return SIZE["cpu"]
     size = SIZE.get(device.name, SIZE["cuda"])

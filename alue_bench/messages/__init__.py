@@ -1,1 +1,1 @@
-"""The preparation of texts that people read: escaping for each output format, removal of passwords, shell commands."""
+"""The preparation of texts for readers: escaping for each output format, removal of passwords, shell commands."""

@@ -1,4 +1,4 @@
-"""The escaping of texts from outside the program (titles, labels, folders, error messages) for each output format.
+"""Escaping of texts from outside the program (titles, labels, folders, error messages) for each output format.
 
 Each function escapes the characters that have a special meaning in its format, so that readers see the text as it is
 written. Terminal output is escaped in `views/console.py`, figures in `figure_text.py`, and HTML by the report's
@@ -24,7 +24,7 @@ LONGEST_FILE_NAME = 200
 """The largest length of a file name in bytes. File systems permit 255; the difference leaves room for suffixes that are
 appended later, such as those of temporary files."""
 DIGEST = 10
-"""The number of hexadecimal digits of the digest that keeps shortened names different."""
+"""The number of hexadecimal digits of the digest that makes shortened file names distinct."""
 
 
 def visible(text: str) -> str:
@@ -33,7 +33,7 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line: line feeds are escaped, and all characters that `visible` escapes."""
+    """Return the text on one line: line feeds and all characters that `visible` escapes are escaped."""
     return _STEERING.sub(lambda match: _escaped(match[0]), text)
 
 

@@ -1,4 +1,4 @@
-"""The display of texts in matplotlib figures as they are written, without interpretation as formulas or TeX.
+"""Literal texts in matplotlib figures, which are not interpreted as formulas or TeX.
 
 Every figure must be drawn and saved inside `literal_text`. matplotlib creates some texts, such as tick labels, only
 while it saves a figure. Outside `literal_text` it would interpret them as mathematics: `$` begins a formula, in which
@@ -24,7 +24,7 @@ LONGEST_TITLE = 2 * LONGEST_NAME
 
 @contextmanager
 def literal_text(settings: dict[str, Any] | None = None) -> Iterator[None]:
-    """Make matplotlib draw and save texts as they are written, inside a `with` block.
+    """Make matplotlib draw texts literally, not as formulas or TeX, inside a `with` block.
 
     Args:
         settings: Further settings (rcParams) of matplotlib for the block.
@@ -38,13 +38,13 @@ def literal_text(settings: dict[str, Any] | None = None) -> Iterator[None]:
 
 
 def short(name: str, most: int = LONGEST_NAME) -> str:
-    """Return a name for a figure, on one line and cut to at most `most` characters."""
+    """Return a name on one line, cut to at most `most` characters, for use in a figure."""
     name = one_line(name)
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def short_title(text: str) -> str:
-    """Return a title for a figure, on one line and cut to at most `LONGEST_TITLE` characters."""
+    """Return a title on one line, cut to at most `LONGEST_TITLE` characters, for use in a figure."""
     return short(text, LONGEST_TITLE)
 
 

@@ -23,7 +23,7 @@ SECRET_NAME = re.compile(
 SHORTEST = 4
 """The smallest length of a secret. Shorter values are not secrets, and removing them would damage ordinary words."""
 SWITCHES = ("true", "false", "none", "null")
-"""Values that mean a switch and not a secret, as in the environment variable HF_HUB_DISABLE_IMPLICIT_TOKEN=true."""
+"""Values that are switches and not secrets, as in the environment variable HF_HUB_DISABLE_IMPLICIT_TOKEN=true."""
 
 # The user part ends at the last @ before the path: passwords may contain any character, an @ included.
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/?#\"'<>]*)@")

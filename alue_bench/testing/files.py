@@ -22,7 +22,7 @@ PARQUET = b"PAR1"
 
 @dataclass(frozen=True)
 class _File:
-    """A data file on this machine, with the task and the split that it belongs to."""
+    """A data file on this machine, with the task and the split that it belongs to; the checks read it."""
 
     task: Task
     split: str
@@ -46,7 +46,7 @@ class _File:
         return "line" if self.has_lines else "row"
 
     def place(self, row: Example | BadRow) -> str:
-        """Return the beginning of a message about a row: the task, the file, and the line or row."""
+        """Return the beginning of a message about a row: the task's name, the file, and the line or row number."""
         return f"{self.subject}: {place(self.path, row.line, has_lines=self.has_lines)}"
 
 
@@ -126,12 +126,18 @@ def _rows(declared: DataFile, path: Path) -> list[Any]:
 
 
 def _equal(rows: list[Any], again: list[Any]) -> bool:
-    """Return whether two lists of rows are equal. NaN, which pandas gives for an empty cell, counts as equal to NaN."""
+    """Return whether two lists of rows are equal.
+
+    NaN, which pandas gives for an empty cell, counts as equal to itself.
+    """
     return repr(rows) == repr(again)
 
 
 def _malformed(row: object) -> str | None:
-    """Return how to correct a row of a wrong type, which no other check can handle; None if the type is right."""
+    """Return how to correct a row whose type is wrong, so that no other check can examine it.
+
+    None if the type is right.
+    """
     if not isinstance(row, (Example, BadRow)):
         return "yield an Example or a BadRow, or leave the row out if it is not part of the task"
     if not isinstance(row.line, int) or isinstance(row.line, bool):
@@ -149,7 +155,9 @@ def _bad_rows(file: _File, bad: list[BadRow]) -> Iterator[str]:
 
 
 def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Yield a violation for the first row whose identifier is repeated or unusable, or whose line is out of order."""
+    """Yield a violation for the first row whose identifier is repeated or unusable, or whose line number is out of
+    order.
+    """
     submission = file.task.submission
     goes_out = submission is not None and submission.id == "given" and file.split in ("submission", "test")
     seen: set[str] = set()
@@ -175,7 +183,7 @@ def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
 
 
 def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Yield violations if a wrong column seems to be read.
+    """Yield violations if a task's reader seems to read the wrong column of a file.
 
     Signs of this are equal texts or equal numbers in all rows, pairs of equal texts, and texts that equal their gold
     label.
@@ -248,7 +256,7 @@ def _misfit_of_target(labels: Labels, target: Target) -> str | None:
 
 
 def _spoilt(file: _File, rows: list[Any]) -> Iterator[str]:
-    """Yield a violation if the reader does not report a bad row that is appended to a copy of the file."""
+    """Yield a violation if the reader does not report a bad row that was appended to a copy of a file."""
     content = file.content
     if not file.has_lines:
         yield from _half_of_it(file, rows)
@@ -281,7 +289,7 @@ def _is_utf8(content: bytes) -> bool:
 
 
 def _named(file: _File, content: bytes, *, what: str, at: int | None) -> Iterator[str]:
-    """Yield a violation if the reader does not report the one bad row in `content`.
+    """Yield a violation if the reader does not report the single bad row in a file with the given content.
 
     Args:
         file: The file whose reader is checked.
@@ -315,7 +323,7 @@ def _written(path: Path, content: bytes) -> Path:
 
 
 def _half_of_it(file: _File, rows: list[Any]) -> Iterator[str]:
-    """Yield a violation if the reader finds all rows although it is given only the first half of a binary file."""
+    """Yield a violation if the reader still yields all rows when it is given only the first half of a binary file."""
     half = file.content[: len(file.content) // 2]
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -330,7 +338,7 @@ def _half_of_it(file: _File, rows: list[Any]) -> Iterator[str]:
 
 
 def _row_of_nulls(file: _File, rows: list[Any]) -> Iterator[str]:
-    """Yield a violation if the reader does not report a row of nulls that is appended to a copy of a Parquet file."""
+    """Yield a violation if the reader does not report a row of nulls that was appended to a copy of a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from alue_bench.training.pretrained.loading import Checkpoint
 
 UNKNOWN = 0.5
-"""The share of unknown tokens in ordinary sentences of a language above which a remark says that the tokenizer may not
-suit the language."""
+"""The largest share of unknown tokens in ordinary sentences of a language. Above it, a remark says that the tokenizer
+may not suit the language."""
 
 
 def check_model(model: Model) -> None:
@@ -100,7 +100,7 @@ def _checkpoint(model: Model) -> Iterator[str]:
 
 
 def _declared_architecture(model: Model) -> Generator[str, None, Any]:
-    """Yield the violations in the model's field `architecture`.
+    """Yield the violations in a model declaration's field `architecture`.
 
     The generator returns the transformers configuration made from the field, or None if there is none.
     """
@@ -140,7 +140,7 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _length(model: Model, config: Any) -> Iterator[str]:
-    """Yield a violation if `max_length` in the model's `defaults` exceeds its number of positions."""
+    """Yield a violation if `max_length` in a model's `defaults` exceeds the model's number of positions."""
     from alue_bench.training.architecture.trial import positions_of
 
     limit, wanted = positions_of(config), model.defaults.get("max_length")
@@ -152,7 +152,10 @@ def _length(model: Model, config: Any) -> Iterator[str]:
 
 
 def _weights(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
-    """Yield a violation for each file of weights that is truncated or damaged; only the files' headers are read."""
+    """Yield a violation for each truncated or damaged file of a checkpoint's weights.
+
+    Only the files' headers are read.
+    """
     from safetensors import safe_open
 
     subject = f"model {model.name!r}"
@@ -170,7 +173,7 @@ def _weights(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _tokenizer_fits(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
-    """Yield violations of the tokenizer: token ids that have no embedding, and languages that it does not know."""
+    """Yield violations of a model's tokenizer: token ids without an embedding, and languages that it does not know."""
     subject = f"model {model.name!r}"
     ids = [tokenizer.pad_token_id, *(number for text in TEXTS for number in tokenizer(text)["input_ids"])]
     beyond = [number for number in ids if not 0 <= number < config.vocab_size]
@@ -197,9 +200,9 @@ def _tokenizer_fits(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
 
 
 def _unknown_share(model: Model, tokenizer: Any, script: str) -> float:
-    """Return the share of unknown tokens in a script's test sentences; 1 if there are no tokens.
+    """Return the share of unknown tokens in the test sentences of a script (writing system); 1 if there are no tokens.
 
-    A script is a writing system. The sentences are normalised as in a run.
+    The sentences are normalised as in a run.
     """
     tokens: list[int] = []
     for sentence in SENTENCES[script]:

@@ -33,7 +33,7 @@ LEAST = 0.25
 
 
 def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
-    """Yield the violations found by applying `normalise` to texts of many kinds.
+    """Yield the violations found by applying a model's `normalise` function to texts of many kinds.
 
     Args:
         model: The model.
@@ -82,7 +82,13 @@ def attempt(function: Callable[[str], str], text: str) -> Any:
 
 
 def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object) -> str | None:
-    """Return the problem with one result of `normalise`, and how to correct it; None if there is no problem."""
+    """Return what is wrong with the result of `normalise` for one text, and how to correct it; None if nothing is.
+
+    Args:
+        normalise: The model's text normalisation.
+        text: The text.
+        normalised: The result for the text, or the exception that was raised.
+    """
     shown = f"{text[:30]!r}{'…' if len(text) > 30 else ''}"
     if isinstance(normalised, Exception):
         return f"normalise({shown}) raised {cause(normalised)}; it must accept any text"
@@ -105,7 +111,7 @@ def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object
 
 
 def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
-    """Yield a violation for each writing system whose sample text `normalise` removes completely or mostly."""
+    """Yield a violation for each writing system whose sample texts lose all or most letters in `normalise`."""
     subject, declared = f"model {model.name!r}", scripts_of(model.languages)
     lost = {script: problem for script in SENTENCES if (problem := _loss(script, normalised)) is not None}
     if len(lost) == len(SENTENCES):
@@ -123,7 +129,7 @@ def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
 
 
 def _loss(script: str, normalised: dict[str, str]) -> str | None:
-    """Return a sentence about what `normalise` removes from texts of a writing system; None if it keeps enough."""
+    """Return a sentence about the letters of a writing system that `normalise` removes; None if it keeps enough."""
     before = [text for text in _texts_in(script) if text in normalised]
     after = [normalised[text] for text in before]
     if not before:  # normalise raised an error, which is reported elsewhere

@@ -1,4 +1,4 @@
-"""The conformance checks of strategies that change the frozen layers during training, by simulated trainings."""
+"""The conformance checks of strategies that change the frozen layers during training, made in simulated trainings."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from alue_bench.contract.strategy import (
 from alue_bench.testing.violations import cause
 
 DEEP = 12
-"""The number of layers of the encoder on which all simulated trainings are tried. For other encoders, only the first
-one is tried."""
+"""The number of layers of the encoder for which all simulated trainings are run. For other encoders, only the first
+simulated training is run."""
 
 
 @dataclass(frozen=True)
 class _Course:
-    """A simulated training, described by its dev scores and gradient norms instead of a model."""
+    """A simulated training without a model: it defines the dev scores and gradient norms that a strategy sees."""
 
     epochs: int
     score: Callable[[int], float]
@@ -49,7 +49,7 @@ def check_revising(
 ) -> Iterator[str]:
     """Yield the violations of a strategy that changes the frozen layers during training, in simulated trainings.
 
-    Other strategies have none.
+    For other strategies, nothing is yielded.
 
     Args:
         family: The family of the strategy.
@@ -94,7 +94,7 @@ def check_revising(
 def _training(
     family: StrategyFamily, example: str, strategy: Strategy, revisions: Revisions, plan: FreezePlan, course: _Course
 ) -> bool | str:
-    """Simulate a training; return whether `revise` changed the freeze plan, or a sentence about a violation."""
+    """Simulate a training with a strategy; return whether `revise` changed the freeze plan, or a violation."""
     first, steps = plan, 10 * revisions.per_epoch
     drawn = random.Random(0)
     norms: list[BlockNorms] = []

@@ -14,8 +14,7 @@ from alue_bench.evaluation.submission import submission_text
 from alue_bench.testing.violations import cause
 
 COPIED = 0.5
-"""The share of a split's rows that may also occur in another split. If the share is larger, the split counts as a
-copy."""
+"""The largest share of a split's rows that may also occur in another split. Above it, the split counts as a copy."""
 
 
 def check_splits(task: Task, folder: Path, *, of_sample: bool) -> Iterator[str]:
@@ -54,7 +53,7 @@ def _targets(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
 
 
 def _occurring(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
-    """Yield a violation for each label that no train row has."""
+    """Yield a violation for each label of a task that occurs in no train row."""
     if "train" not in splits:
         return
     occurring: set[str] = set()
@@ -78,8 +77,8 @@ def _texts(rows: SplitRows) -> list[tuple[str, str | None]]:
 def _copies(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
     """Yield a violation for a test or dev split if most of its rows also occur in another split.
 
-    A test split is compared with train and dev, a dev split with train. A score on a copy measures memorisation, or is
-    biased because the best epoch was chosen on the same rows.
+    A test split is compared with train and dev, a dev split with train. A score on a copy of train measures
+    memorisation; a score on a copy of dev is biased, because the best epoch was chosen on the same rows.
     """
     for later, earlier in (("test", "train"), ("dev", "train"), ("test", "dev")):
         if later not in splits or earlier not in splits:
@@ -106,7 +105,7 @@ def _shared_texts(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
 
 
 def _submission(task: Task, folder: DataFolder) -> Iterator[str]:
-    """Yield a violation if the submission file for a leaderboard cannot be written.
+    """Yield a violation if a task's submission file for its leaderboard cannot be written.
 
     The check predicts the first label, or 0, for every row.
     """

@@ -65,7 +65,7 @@ def check_strategy(family: StrategyFamily) -> None:
 
 @dataclass(frozen=True)
 class _Example:
-    """An example of a family: a name of a strategy, and the strategy that `parse` returns for it."""
+    """A strategy's name from a family's examples, with the strategy that `parse` returns for it."""
 
     family: StrategyFamily
     name: str
@@ -76,11 +76,11 @@ class _Example:
         return f"strategy {self.name!r}"
 
     def on(self, layers: int) -> str:
-        """Return the beginning of a message about the strategy on an encoder with `layers` layers."""
+        """Return the beginning of a message about the strategy, applied to an encoder with `layers` layers."""
         return f"{self.subject} on {layers} layer{'s' if layers > 1 else ''}"
 
     def outlines(self) -> dict[int, Outline]:
-        """Return the kept and frozen layers (an `Outline`) by number of layers.
+        """Return the strategy's kept and frozen layers (`Outline`) on each encoder, by the encoder's number of layers.
 
         Encoders to which the strategy cannot be applied are left out.
         """
@@ -123,7 +123,7 @@ def _examples(family: StrategyFamily) -> Iterator[str]:
 
 
 def _parsed(family: StrategyFamily, name: str) -> object:
-    """Return the result of calling the family's `parse` with the name, or the exception that it raises."""
+    """Return the result of the family's `parse` for a name, or the exception that it raises."""
     try:
         return family.parse(name)
     except Exception as error:  # a plugin's function may raise anything
@@ -194,7 +194,7 @@ def _freezing(example: _Example) -> Iterator[str]:
 
 
 def _wrong_plan(plan: object, shape: EncoderShape) -> str | None:
-    """Return the end of a message about a wrong result of `freeze_plan`; None if the result is right."""
+    """Return the end of a message about an invalid result of `freeze_plan`; None if the result is valid."""
     if isinstance(plan, DoesNotFit):
         return None if str(plan).strip() else " raises DoesNotFit without a reason; say which numbers clash"
     if isinstance(plan, Exception):
@@ -268,7 +268,7 @@ def _injection(subject: str, outline: Outline) -> Iterator[str]:
 
 
 def _idle(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
-    """Yield a violation or a remark for each example that freezes nothing on any encoder (full fine-tuning).
+    """Yield a violation or a remark for each example strategy that freezes nothing on any encoder (full fine-tuning).
 
     Strategies that change the frozen layers during training are left out; `check_revising` checks their effect.
     """
@@ -297,7 +297,7 @@ def _does_nothing(example: _Example) -> bool:
 
 
 def _repeated(examples: list[_Example]) -> Iterator[str]:
-    """Yield a violation for each pair of examples with the same effect on every encoder.
+    """Yield a violation for each pair of example strategies with the same effect on every encoder.
 
     This happens for example if a strategy ignores the number in its name.
     """

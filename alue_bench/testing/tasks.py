@@ -80,7 +80,9 @@ def _labels_alike(subject: str, names: tuple[str, ...]) -> Iterator[str]:
 
 
 def _submission(task: Task) -> Iterator[str]:
-    """Yield a violation if the submission file needs identifiers, but the reader of the test file does not read any."""
+    """Yield a violation if a task's submission file needs identifiers, but the reader of its test file does not read
+    any.
+    """
     official = task.splits.submission or task.splits.test
     if task.submission is None or not isinstance(official, DataFile):
         return
@@ -94,7 +96,7 @@ def _submission(task: Task) -> Iterator[str]:
 
 
 def _files(task: Task, data: Path | None) -> Iterator[str]:
-    """Yield the violations in each data file; if there are none, yield the violations in the splits."""
+    """Yield the violations in each data file of a task; if there are none, yield the violations in its splits."""
     subject = f"task {task.name!r}"
     folder = data if data is not None else task.sample
     if folder is None:

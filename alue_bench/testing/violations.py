@@ -23,11 +23,11 @@ PLACEHOLDER = re.compile(r"(?i)\W*(todo|tbd|fixme|xxx|\?+|n/?a|none)?\W*")
 
 Declaration = TypeVar("Declaration", Task, Model, StrategyFamily, Executor)
 Check = Callable[[Declaration], Iterable[str]]
-"""A function that yields a sentence for each violation, and a `Remark` for each warning."""
+"""A conformance check: a function that yields a sentence for each violation, and a `Remark` for each warning."""
 
 
 class ConformanceError(AssertionError):
-    """The error that a declaration breaks the plugin contract, with one sentence for each violation."""
+    """The error for a declaration that breaks the plugin contract, with one sentence for each violation."""
 
     def __init__(self, violations: Iterable[str]) -> None:
         """Create the error from one sentence for each violation."""
@@ -40,7 +40,7 @@ class ConformanceWarning(UserWarning):
 
 
 class Remark(str):
-    """A sentence that does not fail the check but becomes a ConformanceWarning."""
+    """A sentence yielded by a check that becomes a ConformanceWarning instead of failing the check."""
 
 
 def raise_if_any(declaration: Declaration, kind: type[Declaration], checks: Iterable[Check[Declaration]]) -> None:
@@ -75,12 +75,12 @@ def cause(error: BaseException) -> str:
 
 
 def told(outcome: object) -> str:
-    """Return the outcome of a function call as a verb phrase: "returns …" or, for an exception, "raises …"."""
+    """Return the outcome of a function call (result or exception) as a verb phrase: "returns …" or "raises …"."""
     return f"raises {cause(outcome)}" if isinstance(outcome, Exception) else f"returns {outcome!r:.60}"
 
 
 def incomplete(subject: str, declaration: object, fields: Iterable[str]) -> Iterator[str]:
-    """Yield a violation for each named field that is empty or holds a placeholder such as "TODO"."""
+    """Yield a violation for each named field of a declaration that is empty or holds a placeholder such as "TODO"."""
     for field in fields:
         value = getattr(declaration, field)
         if isinstance(value, str) and PLACEHOLDER.fullmatch(value):
@@ -88,7 +88,7 @@ def incomplete(subject: str, declaration: object, fields: Iterable[str]) -> Iter
 
 
 def bad_languages(subject: str, languages: object) -> Iterator[str]:
-    """Yield a violation if no languages are stated, and for each language that is not a BCP 47 code."""
+    """Yield a violation if a declaration states no languages, and for each language that is not a BCP 47 code."""
     if not isinstance(languages, tuple) or not languages:
         yield f"{subject} does not state its languages; give a tuple of BCP 47 codes, such as languages=('ar',)"
         return
@@ -98,7 +98,7 @@ def bad_languages(subject: str, languages: object) -> Iterator[str]:
 
 
 def bad_defaults(subject: str, defaults: Mapping[str, object]) -> Iterator[str]:
-    """Yield a violation for each default that is not a hyper-parameter or whose value is out of range."""
+    """Yield a violation for each entry of a declaration's `defaults` that is unknown or out of range."""
     from alue_bench.contract.spec import resolve_hyper_parameters
 
     try:
@@ -108,7 +108,8 @@ def bad_defaults(subject: str, defaults: Mapping[str, object]) -> Iterator[str]:
 
 
 def bad_folder(subject: str, field: str, folder: object) -> Iterator[str]:
-    """Yield a violation if a folder is a relative path, because its meaning depends on the working directory."""
+    """Yield a violation if a declaration's folder is a relative path, whose meaning depends on the working directory.
+    """
     if isinstance(folder, Path) and not folder.is_absolute():
         yield (
             f"{subject}: {field}={str(folder)!r} is relative to the folder in which alue-bench is called; write "

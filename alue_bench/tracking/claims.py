@@ -1,4 +1,4 @@
-"""Claims, by which only one of several processes executes a run that all of them have planned.
+"""Claims, which ensure that only one of several processes executes a run that all of them have planned.
 
 A fingerprint is a digest of everything that determines a run's result; equal runs have the same one. A claim is an
 MLflow run with status RUNNING and the fingerprint as a tag. If the claim wins against other processes' claims, this
@@ -36,8 +36,8 @@ CLAIMING = "claiming"
 LOOK_S = 0.1
 """The seconds between two checks whether other processes have claimed the same run, that is, want to execute it too."""
 PATIENCE_S = 5.0
-"""The most seconds for which a process waits if other processes want to execute the same run. If they do not withdraw
-within this time, the process withdraws itself. If all processes withdraw, one of them tries again later."""
+"""The longest time, in seconds, that a process waits if other processes want to execute the same run. If they do not
+withdraw within this time, the process withdraws itself. If all processes withdraw, one of them tries again later."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Held:
 def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) -> Held | None:
     """Decide whether this process may execute a run that other processes may have claimed too.
 
-    A claim is an MLflow run that a process creates before it executes a planned run. See the module's docstring for the
+    A claim is an MLflow run that a process creates before it executes a planned run. The module's docstring lists the
     rules.
 
     Other claims whose processes are dead get the status KILLED.
@@ -62,8 +62,8 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
         fingerprint: The digest of everything that determines the result of the planned run.
 
     Returns:
-        None if this process may execute the run; otherwise the run of another process, to which the claim loses. The
-        caller must then call `withdraw`.
+        None if this process may execute the run; otherwise a description of the other process's run, which takes
+        precedence. The caller must then call `withdraw`.
     """
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -127,7 +127,7 @@ def close_running(connection: Connection, run_id: str, status: str = "KILLED") -
 
 
 def withdraw(connection: Connection, run_id: str) -> None:
-    """End and delete an MLflow run that this process created in vain, because another process executes an equal run."""
+    """End and delete an MLflow run that this process has created, because another process executes an equal run."""
     connection.client.set_terminated(run_id, "KILLED")
     connection.client.delete_run(run_id)
 
@@ -136,7 +136,8 @@ def _is_an_echo(run: Any, mine: Any) -> bool:
     """Return whether an MLflow run is an unintended duplicate of a run that this process has created.
 
     If a server's answer is lost, MLflow's client repeats the request to create the run, and two runs exist. A process
-    executes only one run at a time, so that a second run for the same purpose can only come from such a repetition.
+    executes only one run at a time. So a second MLflow run for the same purpose can only come from such a repeated
+    request.
 
     Args:
         run: The other MLflow run.

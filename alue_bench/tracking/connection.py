@@ -35,10 +35,10 @@ BUSY_TIMEOUT_S = 20
 DEFAULT_FOLDER = "mlruns"
 DEFAULT_EXPERIMENT = "alue-bench"
 DRIVERS = {"psycopg2": "pip install psycopg2-binary", "MySQLdb": "pip install mysqlclient"}
-"""The install command for each database driver whose package has another name than its Python module, by module."""
+"""For database drivers whose package and Python module have different names: the install command, by module."""
 LONGEST_PATH = 4096
-"""The most characters of an MLflow store's address that a message shows. Since it is the greatest length of a path on
-Linux, paths in messages are complete and can be copied."""
+"""The largest number of characters of an MLflow store's address that a message shows. It is the greatest length of a
+path on Linux, so paths in messages are complete and can be copied."""
 # Without it MLflow's UI opens an experiment on its pages for language-model traces.
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -68,7 +68,7 @@ def tracking_uri(option: str | None) -> str:
 def where_options(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> dict[str, object]:
     """Return the command-line options that select an MLflow store and experiment.
 
-    The value of an option is None if the option is not needed, because it would have its default value.
+    An option that is not needed, because its default value is right, has the value None.
     """
     return {
         "experiment": None if experiment == DEFAULT_EXPERIMENT else experiment,
@@ -343,7 +343,7 @@ def _check_server(uri: str) -> None:
 
 
 def _another(uri: str) -> str:
-    """Return a text for error messages that says how to use another MLflow store.
+    """Return advice, for error messages, on how to use another MLflow store.
 
     The advice is to unset the environment variable, or to leave out the option --tracking-uri.
     """
@@ -362,7 +362,7 @@ def _version_request(uri: str) -> urllib.request.Request:
 
 
 def public(text: str) -> str:
-    """Return a text that contains an MLflow store's address, without the credentials in the address and on one line."""
+    """Return a text on one line, with the credentials removed from an MLflow store's address in it."""
     return shown(redact(text), quote=False, most=LONGEST_PATH)
 
 

@@ -30,8 +30,8 @@ BEAT_S = 15.0
 the process is alive. One write takes a few milliseconds, and affects neither the measured times nor, even with a
 hundred workers, the speed of the store."""
 LEASE_S = 90.0
-"""The seconds after which a process counts as dead if it has not rewritten the heartbeat tag of its MLflow run. They
-are several times BEAT_S, and more than the restart of an MLflow server takes."""
+"""The seconds after which a process counts as dead if it has not rewritten the heartbeat tag of its MLflow run. This is
+several times BEAT_S, and longer than the restart of an MLflow server takes."""
 
 
 class Heart:
@@ -46,7 +46,7 @@ class Heart:
     def __init__(self, client: MlflowClient, *, beat_s: float = BEAT_S) -> None:
         """Store the MLflow client and the seconds between two writes of the heartbeat tag.
 
-        The thread that writes starts with the first run.
+        The thread that writes heartbeats starts with the first run.
         """
         self._client, self._beat_s = client, beat_s
         self._runs: dict[str, str] = {}
@@ -63,7 +63,7 @@ class Heart:
                 self._thread.start()
 
     def tell(self, run_id: str, news: str) -> None:
-        """Set the text, such as the progress, to include when the run's heartbeat tag is next rewritten."""
+        """Set a text, such as the run's progress, to include when the run's heartbeat tag is next rewritten."""
         if run_id in self._runs:
             self._runs[run_id] = news
 
@@ -125,7 +125,7 @@ class Watch:
     """
 
     def __init__(self, *, lease_s: float = LEASE_S, clock: Callable[[], float] = time.monotonic) -> None:
-        """Create a detector.
+        """Create a detector of dead processes.
 
         Args:
             lease_s: The seconds after which a process of another machine counts as dead if its heartbeat tag does not
@@ -164,8 +164,8 @@ def this_machine() -> str:
 
     Two processes that get the same identifier can look each other up by process number.
 
-    A host name would not suffice: a container may have the name of its host, machines made from one image may have the
-    same name, and after a reboot the process numbers start again.
+    A host name would not suffice: a container may have the name of its host, machines made from the same image may have
+    the same name, and process numbers start again after a reboot.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -22,7 +22,7 @@ BUSY = ("database is locked", "database table is locked", "deadlock detected", "
 PATIENCE_S = 60.0
 """The seconds after which a call is no longer retried."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 2.0
-"""The seconds before the first retry, and the most seconds before a later retry."""
+"""The seconds before the first retry, and the largest number of seconds before a later retry."""
 
 
 def patient(client: MlflowClient) -> MlflowClient:

@@ -26,7 +26,7 @@ def state_folder() -> Path:
 
 
 def written_aside(stack: ExitStack, write: Callable[[Path], None]) -> tuple[Path, str]:
-    """Create a temporary folder, and let `write` fill it.
+    """Create a temporary folder, and call `write` to fill it.
 
     Args:
         stack: The stack of context managers whose end removes the folder.

@@ -1,9 +1,8 @@
 """The spool, a folder on this machine that keeps results while the MLflow store is unavailable.
 
-    STORE/ENTRY/record.json     the values to write (see record.py), and their checksum
-    STORE/ENTRY/files/          the run's artifacts
-    STORE/.scratch-*            an entry that is being written, or the remains of one that a dead process left
-    STORE/.lock                 a lock, held while entries are written to the store
+    STORE/ENTRY/record.json     the values to write to MLflow (see record.py), and their checksum STORE/ENTRY/files/
+    the run's artifacts STORE/.scratch-*            an entry that is being written, or the remains of one that a dead
+    process left STORE/.lock                 a lock, held while entries are written to the store
 
 STORE is a digest of the store's address and the experiment. An entry holds the record of one run. It is written under a
 temporary name, flushed to the disk and renamed, so that it exists either completely or not at all. The entry is removed
@@ -54,8 +53,8 @@ FORMAT = 2
 SPOOLED = "spool-"
 """The prefix of the ids of runs that could not be created in the MLflow store, because it was unavailable."""
 SPOOL_TAG = "spool"
-"""The tag of an MLflow run with the id of the spool entry from which the run was written. (The spool is the folder of
-results that could not be written to the store before.)"""
+"""The tag of an MLflow run that holds the id of the spool entry from which the run was written. The spool is a folder
+of results that could not be written to the MLflow store at first."""
 MISSING_TAG = "artifacts.missing"
 """The tag of a run whose artifacts could not be written to their location. Its value is the reason, and the place where
 the artifacts are kept."""
@@ -101,7 +100,7 @@ class SpooledRun:
 
 @dataclass(frozen=True)
 class Sent:
-    """The outcome of the attempt to write a result to the MLflow store that was kept on this machine."""
+    """The outcome of an attempt to write a locally kept result to the MLflow store."""
 
     entry: SpooledRun
     how: Literal["written", "there already", "refused", "without artifacts"]
@@ -279,7 +278,7 @@ class Spool:
             yield
 
     def _sweep(self) -> None:
-        """Remove incomplete entries that dead processes left and that are more than a day old."""
+        """Remove incomplete spool entries that dead processes left and that are more than a day old."""
         import time
 
         for path in self.folder.glob(f"{SCRATCH}*"):
@@ -377,7 +376,7 @@ def _send_artifacts(connection: Connection, entry: SpooledRun, run: Any | None) 
 
 
 def said_of_missing(missing: str, folder: Path) -> str:
-    """Return the note that tells a run's readers why its artifacts are missing, and where they are kept.
+    """Return a note for a run's readers that says why its artifacts are missing, and where they are kept.
 
     Args:
         missing: The location to which the artifacts could not be written, and the reason.

@@ -220,7 +220,7 @@ class LibraryForward:
         return _ready_mask(batch.attention_mask) if batch.is_padded else None
 
     def _try_masks(self, batch: Batch) -> None:
-        """Find out once, on an accelerator, whether the architecture accepts ready-made masks, and calls without one."""
+        """Find out once, on an accelerator, whether the architecture accepts ready-made masks, and no mask at all."""
         if self._ready_masks is None:
             self._ready_masks = batch.input_ids.device.type != "cpu" and self._takes_ready_masks(batch)
 

@@ -317,7 +317,7 @@ class Updater:
         return graphs
 
     def _choose(self, typical: Draw) -> None:
-        """Keep the CUDA graphs if replaying a typical batch's step is faster than running it eagerly, else drop them."""
+        """Keep the CUDA graphs if replaying a typical batch's step is faster than running it eagerly."""
         scaler = self.scaler.state_dict()
         eager_s, replayed_s = math.inf, math.inf
         for _ in range(2):

@@ -26,14 +26,14 @@ from alue_bench.messages.display import visible
 from alue_bench.views.standard_output import takes_any_letter, write_exactly
 
 LOG_WIDTH = 120
-"""The width of tables in logs and pipes, where no terminal gives a width. Most tables fit into it."""
+"""The width, in characters, of tables in logs and pipes, where no terminal gives a width. Most tables fit into it."""
 
 
 class PlainConsole(Console):
-    """A console that shows every text literally."""
+    """A console (output object of the package rich) that shows every text literally, without markup."""
 
     def __init__(self, *, width: int | None = None, **options: Any) -> None:
-        """Create a console.
+        """Create a console that shows every text literally.
 
         Args:
             width: The width in characters; None for the terminal's width.
@@ -45,15 +45,18 @@ class PlainConsole(Console):
 
     @property
     def is_live(self) -> bool:
-        """True if printed output can be updated in place, like a progress bar: on a terminal and in a notebook."""
+        """True if printed output can be updated in place, like a progress bar.
+
+        This is so on a terminal and in a notebook.
+        """
         return (self.is_terminal or self.is_jupyter) and not self.quiet
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Convert the text of a line, a table entry or a title for rich, with control characters made visible."""
+        """Convert a text (a line, a table entry or a title) for rich, with control characters made visible."""
         return super().render_str(visible(text), **options)
 
     def on_broken_pipe(self) -> NoReturn:
-        """Raise BrokenPipeError, which the command line's `main` handles, whereas rich would end the process."""
+        """Raise BrokenPipeError, which the command line's `main` handles; rich itself would end the process."""
         raise BrokenPipeError
 
 
@@ -70,12 +73,12 @@ class PlainColumn(TextColumn):
 
 
 def results() -> PlainConsole:
-    """Return the console of a command's results: stdout."""
+    """Return the console for a command's results, which prints on stdout."""
     return PlainConsole()
 
 
 def remarks() -> PlainConsole:
-    """Return the console of progress, remarks and errors: stderr."""
+    """Return the console for progress, remarks and errors, which prints on stderr."""
     return PlainConsole(stderr=True)
 
 
@@ -85,7 +88,7 @@ def silent() -> PlainConsole:
 
 
 def styled(text: str, style: str = "") -> Text:
-    """Return a rich text in a style such as "bold red". Markup in it is not interpreted."""
+    """Return a text in a style such as "bold red", for printing on a console. Markup in the text is not interpreted."""
     return Text(visible(text), style=style)
 
 

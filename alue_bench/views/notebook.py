@@ -21,7 +21,7 @@ PAGE = (
 
 
 class Shown(ABC):
-    """A result with a representation as text, for printing, and as HTML, for the output of a notebook's cell."""
+    """A result that is shown as text when it is printed, and as HTML in the output of a notebook's cell."""
 
     @abstractmethod
     def view(self) -> RenderableType:
@@ -37,14 +37,14 @@ class Shown(ABC):
 
 
 def as_text(view: RenderableType) -> str:
-    """Return the plain text that rich would print for a table or another object."""
+    """Return an object that rich can print, such as a table, as plain text."""
     written = io.StringIO()
     PlainConsole(file=written, width=LOG_WIDTH, force_terminal=False, force_jupyter=False).print(view)
     return written.getvalue().rstrip("\n")
 
 
 def as_html(view: RenderableType) -> str:
-    """Return the HTML, with colours, for an object that rich can print. Every text in it is escaped."""
+    """Return an object that rich can print, such as a table, as HTML with colours; texts in it are escaped."""
     options = {"force_terminal": True, "color_system": "truecolor", "force_jupyter": False, "record": True}
     console = PlainConsole(file=io.StringIO(), width=LOG_WIDTH, **options)
     console.print(view)
@@ -54,7 +54,7 @@ def as_html(view: RenderableType) -> str:
 def without_widget_warning() -> None:
     """Import tqdm, and suppress its warning that ipywidgets is missing.
 
-    Later imports by other libraries, which show downloads with tqdm, then give no warning.
+    Other libraries that show downloads with tqdm then give no warning when they import it.
     """
     with suppress(ImportError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -62,29 +62,29 @@ def without_widget_warning() -> None:
 
 
 class Bars(Progress):
-    """Progress bars with an optional view above them, in a terminal or in the output of a notebook's cell.
+    """Progress bars, optionally with a table or text above them, in a terminal or in a notebook cell's output.
 
-    In a notebook, each update replaces the output from the computing thread, because rich's own bars would need the
-    package ipywidgets and a further thread.
+    In a notebook, each update replaces the cell's output, in the thread that computes. rich's own bars would need the
+    package ipywidgets and another thread.
     """
 
     above: Callable[[], RenderableType | None] = staticmethod(lambda: None)
 
     def __init__(self, *columns: Any, console: PlainConsole) -> None:
-        """Create progress bars on a console, with columns as for `rich.progress.Progress`."""
+        """Create progress bars on a console; the arguments `columns` are those of `rich.progress.Progress`."""
         self._cell: Any = None
-        """The output of the notebook's cell that holds the bars; None before the start and in a terminal."""
+        """The output of the notebook cell that shows the bars; None before the bars are shown, and in a terminal."""
         super().__init__(*columns, console=console, auto_refresh=not console.is_jupyter)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Yield the objects to draw: the view above the bars, if there is one, and the bars."""
+        """Yield the objects to draw: the table or text above the progress bars, if there is one, and the bars."""
         view = self.above()
         if view is not None:
             yield view
         yield from super().get_renderables()
 
     def start(self) -> None:
-        """Show the bars."""
+        """Show the progress bars."""
         if not self.console.is_jupyter:
             super().start()
             return
@@ -93,14 +93,14 @@ class Bars(Progress):
         self._cell = display(HTML(as_html(self.get_renderable())), display_id=True)
 
     def stop(self) -> None:
-        """Stop updating the bars, which stay visible."""
+        """Stop updating the progress bars, which stay visible."""
         if not self.console.is_jupyter:
             super().stop()
         self.refresh()
         self._cell = None
 
     def refresh(self) -> None:
-        """Draw the current state of the bars."""
+        """Draw the progress bars in their current state."""
         if not self.console.is_jupyter:
             super().refresh()
         elif self._cell is not None:
@@ -109,8 +109,8 @@ class Bars(Progress):
             self._cell.update(HTML(as_html(self.get_renderable())))
 
     def update(self, *bar: Any, **changes: Any) -> None:
-        """Change the state of a bar, with the arguments of `rich.progress.Progress.update`.
+        """Change the state of a progress bar; the arguments are those of `rich.progress.Progress.update`.
 
-        In a notebook, no thread redraws the bars regularly, so that this method does.
+        In a notebook, no thread redraws the bars regularly; therefore this method redraws them.
         """
         super().update(*bar, **{**changes, "refresh": self.console.is_jupyter})

@@ -1,6 +1,6 @@
 """The progress of a plan (a command's list of runs) on stderr.
 
-It is a bar that is updated in place on a terminal and in a notebook, and printed lines elsewhere.
+On a terminal and in a notebook, it is a bar that is updated in place; elsewhere, lines are printed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from alue_bench.views.notebook import Bars
 
 
 def progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | LiveProgress:
-    """Return the display of the progress of a plan, that is, a list of runs to execute.
+    """Return an observer that shows the progress of a plan, that is, of a list of runs.
 
-    It is a bar that is updated in place on a terminal or in a notebook, otherwise one printed line after the other.
+    On a terminal or in a notebook, it updates a progress bar in place; otherwise it prints lines.
     """
     return LiveProgress(plan, console) if console.is_live else PlainProgress(plan, console)
 
@@ -32,7 +32,7 @@ def describe(outcome: Outcome, varied: Sequence[str] = ()) -> str:
 
     Args:
         outcome: The run's outcome.
-        varied: The hyper-parameters that vary between runs, whose values the line shows.
+        varied: The names of the hyper-parameters that vary between runs; the line shows their values.
     """
     label = labelled(outcome.spec, varied)
     if outcome.status == "failed":
@@ -48,7 +48,7 @@ def describe(outcome: Outcome, varied: Sequence[str] = ()) -> str:
 class _RunNumbers:
     """A counter that numbers runs in the order in which they start, such as "3/10" for the third run of ten.
 
-    A run keeps its number when it is asked for again.
+    A run whose number is requested again keeps it.
     """
 
     def __init__(self, total: int) -> None:
@@ -68,7 +68,7 @@ class PlainProgress:
         self._varied = varied_by_specs(run.spec for run in plan.runs)
 
     def __enter__(self) -> PlainProgress:
-        """Return the observer; there is nothing to prepare."""
+        """Return the observer; nothing needs to be prepared."""
         return self
 
     def __exit__(
@@ -84,7 +84,7 @@ class PlainProgress:
         """Do nothing: the progress within a run is not printed."""
 
     def ended(self, outcome: Outcome) -> None:
-        """Print a run's outcome."""
+        """Print the outcome of a run that has ended."""
         self._print(f"run {self._numbers.of(outcome.planned)} {describe(outcome, self._varied)}")
 
     def warned(self, message: str) -> None:
@@ -122,27 +122,27 @@ class LiveProgress:
         self._under_way: dict[str, float] = {}
 
     def above(self) -> RenderableType | None:
-        """Return the view to show above the bar; None if there is none."""
+        """Return a table or text to show above the progress bar; None for nothing. Subclasses override this method."""
         return None
 
     def __enter__(self) -> LiveProgress:
-        """Show the bar."""
+        """Show the progress bar."""
         self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the bar."""
+        """Stop updating the progress bar."""
         self._progress.stop()
 
     def started(self, planned: PlannedRun) -> None:
-        """Show the run's name next to the bar."""
+        """Show the name of a run that has started next to the progress bar."""
         label = f"{self._numbers.of(planned)} {labelled(planned.spec, self._varied)}"
         self._progress.update(self._bar, description=label)
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
-        """Move the bar according to the steps that a run has done."""
+        """Move the progress bar according to the steps that a run has done."""
         # The last tenth is left for scoring and recording.
         self._under_way[planned.spec.fingerprint] = 0.9 * planned.cost * done / total
         now = time.monotonic()
@@ -151,7 +151,7 @@ class LiveProgress:
             self._show()
 
     def ended(self, outcome: Outcome) -> None:
-        """Advance the bar by the whole cost of the run, and print the run's outcome above the bar."""
+        """Advance the progress bar by the whole cost of a run that has ended, and print its outcome above the bar."""
         self._numbers.of(outcome.planned)
         self._under_way.pop(outcome.spec.fingerprint, None)
         self._done += outcome.planned.cost
@@ -159,7 +159,7 @@ class LiveProgress:
         self._progress.console.print(describe(outcome, self._varied))
 
     def warned(self, message: str) -> None:
-        """Print a warning above the bar."""
+        """Print a warning above the progress bar."""
         self._progress.console.print(f"warning: {message}", style="yellow")
 
     def _show(self) -> None:

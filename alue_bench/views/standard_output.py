@@ -1,7 +1,7 @@
-"""The protection of standard output, which carries documents such as JSON, from prints of plugins and libraries.
+"""Protection of standard output, on which commands write documents such as JSON, from prints of plugins.
 
-A plugin may print through `sys.stdout`, through a logging handler that holds a reference to it, or from C to file
-descriptor 1. All three kinds of prints are redirected to standard error. Only `write_exactly` writes to the real
+A plugin or library may print through `sys.stdout`, through a logging handler that holds a reference to it, or from C to
+file descriptor 1. All three kinds of prints are redirected to standard error. Only `write_exactly` writes to the real
 standard output.
 """
 
@@ -71,7 +71,7 @@ class KeptOutput(io.TextIOBase):
             left = left[os.write(self._descriptor, left) :]
 
     def give_back(self) -> None:
-        """Undo the redirection of file descriptor 1, so that it is the real standard output again."""
+        """Undo the redirection of file descriptor 1 to standard error."""
         self.real.flush()  # texts that were printed through the real object itself still go to standard error
         if self._descriptor is not None:
             os.dup2(self._descriptor, STDOUT)
@@ -91,9 +91,9 @@ def keep_for_documents(wanted: bool) -> None:
 
 @contextmanager
 def prints_to_stderr() -> Iterator[None]:
-    """Redirect prints from standard output to standard error within the context.
+    """Redirect prints from standard output to standard error inside the `with` block.
 
-    Plugins are loaded within this context: they may print, and it is not known yet if the command writes a document,
+    Plugins are loaded in such a block: they may print, and it is not known yet if the command will write a document,
     such as JSON, to standard output.
     """
     real, kept = sys.stdout, KeptOutput(sys.stdout)

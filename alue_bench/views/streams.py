@@ -1,4 +1,4 @@
-"""The two output streams of the commands `run`, `sweep` and `search`: progress and remarks, and results."""
+"""The output streams of the commands `run`, `sweep` and `search`: one for progress and remarks, one for results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alue_bench.views.console import PlainConsole, print_document, remarks, resu
 
 @dataclass(frozen=True)
 class Streams:
-    """The two consoles of one call: `talk` prints progress and remarks on stderr, `show` prints the result on stdout.
+    """The two consoles of a command: `talk` prints progress and remarks on stderr, `show` the result on stdout.
 
     With the option --json, nothing but a JSON document is printed on stdout.
     """
@@ -40,7 +40,7 @@ class Streams:
             self.talk.print(f"warning: plugin {report.origin} failed: {report.problems[0]}", style="yellow")
 
     def warn(self, message: str) -> None:
-        """Print a warning."""
+        """Print a warning on the console for progress and remarks."""
         self.talk.print(f"warning: {redact(message)}", style="yellow")
 
     def result(self, view: RenderableType) -> None:

@@ -39,14 +39,14 @@ class Columns:
     """The column of the label; or, for a multi-label task, one column for each label, which holds 0 or 1."""
     id: str | None
     guessed: tuple[str, ...] = ()
-    """The purposes ("text", "pair", "label" or "id") for which the column was guessed by its name."""
+    """The purposes ("text", "pair", "label", "id") whose column was guessed from its name, not stated by the user."""
 
     def without_id(self) -> Columns:
         """Return the same columns without a column of identifiers."""
         return replace(self, id=None, guessed=tuple(one for one in self.guessed if one != "id"))
 
     def describe(self, all_columns: Sequence[str]) -> str:
-        """Return a sentence that tells which column is used for which purpose, and which columns are not read.
+        """Return a sentence saying which column is used for which purpose, and which columns of the file are not read.
 
         Args:
             all_columns: The names of all columns of the file.
@@ -106,7 +106,7 @@ def _plain(name: str) -> str:
 
 
 def _named(usual: Iterable[str], columns: Sequence[str]) -> list[str]:
-    """Return those of the columns that have one of the usual names."""
+    """Return the column names that are among the usual names for a purpose, such as "text"."""
     return [name for name in dict.fromkeys(columns) if _plain(name) in usual]
 
 

@@ -23,7 +23,7 @@ from alue_bench.data.verification import SNIFFED, is_text, label_counts, place
 DEV_SPLITS, TEST_SPLITS = ("validation", "dev", "valid", "val"), ("test",)
 """The usual names of the dev split and of the test split in a data set of the `datasets` library."""
 Reading = dict[str, Any]
-"""Keys and values of a task file that say how one data file is to be read."""
+"""The keys and values of a task file that say how to read one data file."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Inferred:
 
 @dataclass(frozen=True)
 class _Source:
-    """A data file that was opened: its path, the keys for reading it, and its columns."""
+    """A data file that has been opened: its path, the keys for reading it, and its columns."""
 
     given: str
     """The path of the file, or the reference to a hub data set, as the user wrote it."""
@@ -50,7 +50,7 @@ class _Source:
     """The names of the splits, if the data is a folder or hub data set with several splits; empty otherwise."""
 
     def reader(self, columns: Columns, options: FileOptions) -> Any:
-        """Return a reader of the file that accepts any label, because the task's labels are not known yet."""
+        """Return a reader of the data file that accepts any label, because the task's labels are not known yet."""
         path = self.given if self.given.startswith(HUB) else str(self.path)
         reading = {**self.reading, **_named(columns, options)}
         try:
@@ -59,7 +59,7 @@ class _Source:
             raise UsageError(f"{self.given}: {error}") from error
 
     def labelled(self, columns: Columns, options: FileOptions) -> Labelled:
-        """Return the usable rows of the file. Raise DataError, naming the first bad rows, if none is usable."""
+        """Return the usable rows of the data file. Raise DataError, naming the first bad rows, if none is usable."""
         rows = list(self.reader(columns, options)(self.path))
         has_lines = _has_lines(self.path)
         examples = [row for row in rows if isinstance(row, Example) and _has_label(row)]
@@ -79,12 +79,12 @@ def _has_lines(path: Path) -> bool:
 
 
 def _has_label(row: Example) -> bool:
-    """Return whether a row has a label. An empty text does not count; such rows are reported when the task is read."""
+    """Return whether a row has a label; rows with an empty text are excluded, and reported when the task is read."""
     return isinstance(row.target, tuple) or bool(str(row.target).strip())
 
 
 def _named(columns: Columns, options: FileOptions) -> Reading:
-    """Return the keys and values of a task file for the columns, the label separator and the ignored labels."""
+    """Return the keys and values of a task file that state the columns, the label separator and the ignored labels."""
     label: str | list[str] = list(columns.labels) if len(columns.labels) > 1 else columns.labels[0]
     named = {
         "text": columns.text, "pair": columns.pair, "label": label, "id": columns.id,
@@ -176,7 +176,7 @@ def _opened(given: str, flag: str, options: FileOptions, *, split: str) -> _Sour
 
 
 def _opened_folder(given: str, path: Path, split: str) -> _Source:
-    """Open a folder of the `datasets` library; if it has several splits, open the one with a usual name.
+    """Open a folder of the `datasets` library; if it has several splits, open the one with a usual name, such as "dev".
 
     Args:
         given: The path or hub reference as the user gave it.
@@ -208,7 +208,7 @@ def _near(path: Path) -> str:
 
 
 def _other_files(train: _Source, columns: Columns, options: FileOptions) -> tuple[dict[str, _Source], list[str]]:
-    """Return the data with the dev and test rows (files, or splits of the train data), and notes for the user.
+    """Return the sources of the dev and test rows (files, or splits of the train data), and notes for the user.
 
     The notes name splits that cannot be used.
     """
@@ -315,7 +315,13 @@ def _kind_said(space: LabelSpace, rows: Labelled, options: FileOptions) -> str:
 
 
 def _repeats_said(rows: Labelled, read: Mapping[str, Labelled], parts: Sequence[str]) -> list[str]:
-    """Return notes for the user on texts that occur several times in the train file, or also in another file."""
+    """Return notes for the user on texts that occur several times in the train file, or also in the dev or test file.
+
+    Args:
+        rows: The rows of the train file.
+        read: The rows of the other files, by split.
+        parts: The splits that are held out from the train file.
+    """
     texts = Counter((one.text, one.text_pair) for one in rows.examples)
     said = []
     repeated = len(rows.examples) - len(texts)

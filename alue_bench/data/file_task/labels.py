@@ -15,11 +15,12 @@ from alue_bench.contract.task import TargetKind
 from alue_bench.data.file_task.options import FileOptions
 
 MOST_NUMBERS = 20
-"""The largest number of different whole numbers in a label column that are taken for classes. If there are more, the
-user must state the kind of target."""
+"""The largest number of different whole numbers in a label column for which they are taken to be classes. If there are
+more, the user must state the kind of target."""
 MOST_LABELS_SHARE = 0.5
 """The largest number of different labels in a column of texts, as a share of the rows; `MOST_NUMBERS` labels are always
-accepted. A column with more is not taken for a label column, unless the user states the kind of target."""
+accepted. A column with more different texts is not taken to be a label column, unless the user states the kind of
+target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,8 @@ class LabelSpace:
     names: tuple[str, ...] = ()
     range: tuple[float, float] | None = None
     decode: Mapping[str, str] = field(default_factory=dict)
-    """The label for each text in the label column, if whole numbers are written with a decimal point: the label "1" for
-    the text "1.0". Empty otherwise."""
+    """The label for each text in the label column, if labels are whole numbers written with a decimal point: the label
+    "1" for the text "1.0". Empty otherwise."""
     notes: tuple[str, ...] = ()
 
 
@@ -192,10 +193,10 @@ def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, op
 
 
 def decoding_of(rows: Labelled, space: LabelSpace) -> dict[str, str]:
-    """Return the label for each text in the label column of a dev or test file that writes "1.0" for the label "1".
+    """Return the label that each text in a file's label column stands for, if the file writes "1.0" for the label "1".
 
     Args:
-        rows: The rows of the file.
+        rows: The rows of the dev or test file.
         space: The label space of the train file.
 
     Returns:
@@ -212,7 +213,7 @@ def decoding_of(rows: Labelled, space: LabelSpace) -> dict[str, str]:
 
 
 def _number(code: str) -> float | None:
-    """Return a label as a number if it is a finite number; None for any other label."""
+    """Return the number that a label is written as, if it is finite; None for any other label."""
     try:
         number = float("" if "_" in code else code)
     except ValueError:

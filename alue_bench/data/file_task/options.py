@@ -15,7 +15,7 @@ DEFAULT_HOLDOUT = "20%"
 
 @dataclass(frozen=True, kw_only=True)
 class FileOptions(CheckedOptions):
-    """The options that describe a data file. What the user does not state is inferred from the file."""
+    """The options that describe a user's data file. What the user does not state is inferred from the file."""
 
     file: str | None = option(
         None,

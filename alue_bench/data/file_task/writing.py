@@ -74,7 +74,7 @@ def task_file_text(content: Mapping[str, Any], *, name: str, path: Path) -> str:
 
 
 def _as_given(path: Path) -> str:
-    """Return the value that `--task` needs for a task file in the current folder, such as `./name.task.toml`."""
+    """Return the value to give to `--task` for a task file in the current folder, such as `./name.task.toml`."""
     return f"./{path.name}"
 
 
@@ -100,7 +100,7 @@ def _column_remarks(kind: TargetKind, columns: Mapping[str, Any]) -> list[str]:
 
 
 def _relative(given: str | Mapping[str, Any], path: Path) -> str | Mapping[str, Any]:
-    """Return the entry of a split under `[files]`, with its path changed to one relative to the task file.
+    """Return a split's entry under `[files]` in a task file, with its path made relative to the task file.
 
     Args:
         given: The entry: a path, a reference to a data set of the hub, or a table. A held-out part gets its seed.

@@ -212,7 +212,10 @@ def rows_of(split: TokenizedSplit, *, first_only: bool) -> tuple[Tensor, Tensor]
 
     Args:
         split: The split.
-            first_only: Whether the array holds only the first token of each example.
+        first_only: Whether the array holds only the first token of each example.
+
+    Returns:
+        The first row and the number of rows of each example, in the order of the split: int64 `[examples]` each.
     """
     import torch
 
