@@ -33,7 +33,7 @@ MOST_EXAMPLES = 64
 """The largest batch size with which training speed is measured. Larger batches are hardly faster per example, and take
 memory and time."""
 LAYERS = 2
-"""The number of layers of a large model that are timed. Since all layers are alike, a few give the speed of the model."""
+"""The number of layers that are timed for a large model. Since all layers are alike, a few give the model's speed."""
 WHOLE_BELOW = 256
 """The largest hidden size for which all layers of a model are timed, because in its short steps overheads matter."""
 VOCABULARY = 1000

@@ -99,9 +99,7 @@ class Batch:
         )
 
     def with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Return a copy of the batch in which a function was applied to each input tensor of the model and to the
-        targets.
-        """
+        """Return a copy of the batch with a function applied to each input tensor of the model, and to the targets."""
         return replace(
             self,
             input_ids=change(self.input_ids),

@@ -155,9 +155,7 @@ def _bad_rows(file: _File, bad: list[BadRow]) -> Iterator[str]:
 
 
 def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Yield a violation for the first row whose identifier is repeated or unusable, or whose line number is out of
-    order.
-    """
+    """Yield a violation for the first row whose identifier is repeated or unusable, or whose line is out of order."""
     submission = file.task.submission
     goes_out = submission is not None and submission.id == "given" and file.split in ("submission", "test")
     seen: set[str] = set()

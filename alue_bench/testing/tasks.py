@@ -80,9 +80,7 @@ def _labels_alike(subject: str, names: tuple[str, ...]) -> Iterator[str]:
 
 
 def _submission(task: Task) -> Iterator[str]:
-    """Yield a violation if a task's submission file needs identifiers, but the reader of its test file does not read
-    any.
-    """
+    """Yield a violation if a task's submission file needs identifiers, but its test file's reader reads none."""
     official = task.splits.submission or task.splits.test
     if task.submission is None or not isinstance(official, DataFile):
         return

@@ -108,8 +108,7 @@ def bad_defaults(subject: str, defaults: Mapping[str, object]) -> Iterator[str]:
 
 
 def bad_folder(subject: str, field: str, folder: object) -> Iterator[str]:
-    """Yield a violation if a declaration's folder is a relative path, whose meaning depends on the working directory.
-    """
+    """Yield a violation if a declaration's folder is a relative path: its meaning depends on the working directory."""
     if isinstance(folder, Path) and not folder.is_absolute():
         yield (
             f"{subject}: {field}={str(folder)!r} is relative to the folder in which alue-bench is called; write "

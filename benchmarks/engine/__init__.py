@@ -1,1 +1,1 @@
-"""The benchmark of the engine: fine-tuning by alue-bench compared with transformers' `Trainer`."""
+"""The benchmark of the training engine: fine-tuning by alue-bench compared with transformers' `Trainer`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.engine`."""
+"""The entry point of `python -m benchmarks.engine`, which times fine-tuning by alue-bench and by `Trainer`."""
 
 import sys
 

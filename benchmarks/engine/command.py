@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured
 
 
 def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -> int:
-    """Measure the cells that the `--json` file lacks, print the comparison, and return the exit code.
+    """Measure what the `--json` file lacks, print the comparison of ways of training, and return the exit code.
 
     Args:
         options: The parsed options.
@@ -94,7 +94,10 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
 
 
 def only_write_rows(options: argparse.Namespace) -> int:
-    """Write the rows for `--rows-json` and return the exit code."""
+    """Write the texts and labels of a task to the file `--write-rows`, for use with `--rows-json`.
+
+    Return the exit code.
+    """
     rows, _ = chosen_rows(options)
     write_rows(rows, options.write_rows)
     print(f"{options.write_rows}: {len(rows.train)} rows to train on and {len(rows.held_out)} held out")

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 PROFILED_STEPS = 20
 LAST_STEP = 1 + 2 * PROFILED_STEPS
-"""The number of steps: one for warm-up, `PROFILED_STEPS` timed without the profiler, and as many with the profiler."""
+"""The number of steps to train: one for warm-up, `PROFILED_STEPS` timed without the profiler, and as many with the
+profiler."""
 KINDS: Mapping[str, str] = {
     "matrix products": r"(add|b|baddb)?mm|addbmm|baddbmm|matmul|linear|mkldnn_linear\w*|_?scaled_dot_product\w*",
     "normalisation": r"(native_)?layer_norm(_backward)?",
@@ -41,7 +42,7 @@ ELSE = "everything else"
 
 
 def kind_of(operation: str) -> str:
-    """Return the kind (see `KINDS`) of the operation that the profiler shows under this name."""
+    """Return the kind of operation (see `KINDS`) to which an operation belongs, from its name in the profiler."""
     if operation.startswith("Optimizer."):
         return "optimiser and clipping"
     name = operation.removeprefix("aten::")
@@ -49,7 +50,7 @@ def kind_of(operation: str) -> str:
 
 
 def profile(options: argparse.Namespace) -> int:
-    """Time and profile steps of our engine, print the share of each kind of operation, and return the exit code 0."""
+    """Time and profile training steps of our engine, and print each kind of operation's share; return exit code 0."""
     from alue_bench.measure.peak import attainable_flops_per_s
     from alue_bench.training.device.precision import Device
 
@@ -68,14 +69,15 @@ def profile(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Profile:
-    """The profile of an average training step."""
+    """The average times of a training step's operations."""
 
     clock_s: float
     """The mean seconds of a step, timed without the profiler."""
     kinds: list[tuple[str, float, str]]
-    """The name of each kind of operation, its seconds per step with the profiler, and its most expensive operation."""
+    """A triple for each kind of operation: its name, its seconds per step with the profiler, and its most expensive
+    operation."""
     flops: float
-    """The mean FLOPs of a step, computed by a formula."""
+    """The mean FLOPs of a training step, computed by a formula."""
 
     @property
     def operations_s(self) -> float:
@@ -88,7 +90,7 @@ def profiled(start: StartingPoint, plan: FreezePlan, device: Device) -> Profile:
 
     Args:
         start: The initial model and data.
-        plan: The parts to freeze.
+        plan: The freeze plan.
         device: The device and the number format.
     """
     from torch.profiler import ProfilerActivity
@@ -129,11 +131,14 @@ class _Enough(Exception):
 
 
 def own_times(events: Iterable[Any], device: Device) -> list[tuple[str, float, str]]:
-    """Return each kind's name, seconds and most expensive operation, beginning with the most expensive kind.
+    """Sum the profiled time by kind of operation, the most expensive kind first.
 
     Args:
         events: The profiler's averaged events (`key_averages()`).
         device: The device that the time was spent on.
+
+    Returns:
+        The name of each kind, its seconds, and its most expensive operation.
     """
     times: dict[str, dict[str, float]] = {}
     for event in events:
@@ -147,14 +152,14 @@ def own_times(events: Iterable[Any], device: Device) -> list[tuple[str, float, s
 def flops_of_step(
     start: StartingPoint, stack: EncoderStack, plan: FreezePlan, *, cached: bool, last_layer: LastLayer
 ) -> float:
-    """Return the mean FLOPs of a step by a formula, without the frozen bottom layers if their output is cached.
+    """Return the mean FLOPs of a training step, by a formula.
 
     Args:
         start: The initial model and data.
         stack: The model.
-        plan: The parts that are frozen.
-        cached: True if the output of the frozen bottom layers is computed once and not at every step.
-        last_layer: The computation of the last layer.
+        plan: The freeze plan.
+        cached: Whether the output of the frozen bottom layers is cached, so that their FLOPs do not count.
+        last_layer: The way in which the last layer is computed.
     """
     from alue_bench.measure.flops import training_flops
 
@@ -166,7 +171,7 @@ def flops_of_step(
 
 
 def kinds_sheet(profile: Profile, title: str) -> Sheet:
-    """Return the table of kinds of operations."""
+    """Return a table of a profile: the time of each kind of operation."""
     return Sheet(
         title=title,
         columns=("kind", "most of it", "ms a step", "share"),
@@ -178,7 +183,7 @@ def kinds_sheet(profile: Profile, title: str) -> Sheet:
 
 
 def closing_lines(profile: Profile, attainable: float) -> list[str]:
-    """Return sentences on the time of a step and the achieved FLOP/s.
+    """Return sentences, for the end of the report, on the time of a training step and the achieved FLOP/s.
 
     Args:
         profile: The profile.

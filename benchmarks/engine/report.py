@@ -14,7 +14,7 @@ from benchmarks.timing.measuring import Measurement
 
 
 def summaries(measurements: Sequence[Measurement]) -> dict[str, Any]:
-    """Return all numbers of the tables as JSON-like values."""
+    """Return all numbers of the report's tables as JSON-like values."""
     return {
         "summaries": [
             {
@@ -58,7 +58,7 @@ def all_sheets(measurements: Sequence[Measurement]) -> list[Sheet]:
 
 
 def seconds_sheet(measurements: Sequence[Measurement], precision: str) -> Sheet:
-    """Return the table of seconds, also relative to `Trainer`; with bf16, relative to `Trainer` in fp32 as well."""
+    """Return the table of training times, also relative to `Trainer`; with bf16, relative to fp32 as well."""
     narrow = precision != "fp32"
 
     def row(cell: Cell) -> tuple[str, ...]:
@@ -100,7 +100,7 @@ def full_sheet(measurements: Sequence[Measurement]) -> Sheet:
 
 
 def quality_sheet(measurements: Sequence[Measurement], precision: str) -> Sheet:
-    """Return the table of final losses and held-out scores."""
+    """Return the table of final training losses and of scores on held-out rows."""
 
     def row(cell: Cell) -> tuple[str, ...]:
         losses, scores = (_values(measurements, cell, name) for name in ("final_loss", "f1_macro"))
@@ -152,7 +152,11 @@ def _seconds(measurements: Iterable[Measurement], cell: Cell) -> Summary | None:
 
 
 def _against_full(measurements: Sequence[Measurement]) -> list[tuple[Cell, float, float | None, float]]:
-    """Return each of our engine's cells, its median seconds, and its runtime and FLOPs relative to full fine-tuning."""
+    """Return the engine's measured cells with their cost relative to full fine-tuning.
+
+    Returns:
+        For each cell: its median seconds, and its runtime and FLOPs relative to full fine-tuning.
+    """
     rows = []
     for cell in _cells(measurements):
         own = _seconds(measurements, cell)

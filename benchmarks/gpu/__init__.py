@@ -1,1 +1,1 @@
-"""The benchmark for whenever a GPU is at hand: checks, then measurements in order of worth, within some minutes."""
+"""The benchmark for a GPU that is available for some minutes: first checks, then measurements, most useful first."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu`."""
+"""The entry point of `python -m benchmarks.gpu`, which checks and measures alue-bench on a GPU."""
 
 import sys
 

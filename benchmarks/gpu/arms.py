@@ -1,4 +1,4 @@
-"""The ways of training that are timed in turn (the arms of a measurement)."""
+"""The arms of a measurement: combinations of program, strategy and settings whose training times are compared."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ WAYS: Mapping[str, str] = {
     WORKERS: "the same, with two processes that load data",
     COMPILED: "the same as trainer-best, with torch.compile",
 }
-"""The ways of training, with descriptions; all of them use fused AdamW and clip the norm of the gradients at 1."""
+"""The ways of training (program and configuration), with descriptions. All of them use fused AdamW and clip gradients
+at 1."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A way of training a model on data of the size of a task."""
+    """An arm of a measurement: one way of training a model, on data of the size of a task."""
 
     way: str = ENGINE
     strategy: str = "full"
@@ -37,7 +38,7 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """The way, strategy and number format, followed by everything that differs from the defaults."""
+        """The arm's name: way of training, strategy and number format, then all settings that are not the defaults."""
         words = [self.way, self.strategy, self.precision]
         words += [f"graphs {self.graphs}"] if self.graphs != "auto" else []
         words += [] if self.cached else ["uncached"]
@@ -51,11 +52,11 @@ class Arm:
 
     @property
     def compiled(self) -> bool:
-        """True if the model is compiled by torch.compile."""
+        """True if torch.compile compiles the model."""
         return self.way.endswith("-compiled")
 
     def without_accelerate(self) -> Arm:
-        """Return this arm with a plain loop in place of `Trainer`, which cannot run without accelerate."""
+        """Return this arm with a plain training loop in place of `Trainer`, which needs the package accelerate."""
         return replace(self, way=self.way.replace("trainer-", "loop-"))
 
 

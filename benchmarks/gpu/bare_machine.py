@@ -1,4 +1,4 @@
-"""Stand-ins for small packages that alue-bench imports and a bare GPU machine may lack.
+"""Substitutes for small packages that alue-bench imports and that a GPU machine may lack.
 
 A GPU machine often has torch, transformers and scikit-learn, and no access to a package index. The timed code needs
 little of the packages below: pluggy's markers, xxhash's digests, and pydantic's reading and writing of one dataclass. A
@@ -22,7 +22,7 @@ from benchmarks.processes import REPOSITORY
 
 
 def stand_in_for_missing_packages() -> list[str]:
-    """Put stand-ins for missing packages into `sys.modules`, and this checkout's plugins on the search path.
+    """Put substitutes for missing packages into `sys.modules`, and this checkout's plugins on the search path.
 
     Returns:
         The names of the packages that are replaced.
@@ -41,7 +41,7 @@ def stand_in_for_missing_packages() -> list[str]:
 
 
 def _pluggy(module: Any) -> Any:
-    """Fill a stand-in for pluggy: markers that return the marked function unchanged."""
+    """Fill a substitute for the package pluggy: its markers return the marked function unchanged."""
 
     class Marker:
         def __init__(self, project: str) -> None:
@@ -55,7 +55,7 @@ def _pluggy(module: Any) -> Any:
 
 
 def _xxhash(module: Any) -> Any:
-    """Fill a stand-in for xxhash: BLAKE2b of 128 bits in place of XXH3, which is several times as slow."""
+    """Fill a substitute for the package xxhash: 128-bit BLAKE2b, which is several times slower, in place of XXH3."""
 
     def digest(data: Any = b"") -> Any:
         return hashlib.blake2b(data, digest_size=16)
@@ -66,7 +66,7 @@ def _xxhash(module: Any) -> Any:
 
 
 def _pydantic(module: Any) -> Any:
-    """Fill a stand-in for pydantic: a `TypeAdapter` for dataclasses of JSON values and times."""
+    """Fill a substitute for the package pydantic: a `TypeAdapter` for dataclasses of JSON values and times."""
 
     class TypeAdapter:
         def __init__(self, kind: Any) -> None:

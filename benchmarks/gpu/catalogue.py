@@ -1,4 +1,4 @@
-"""The list of measurements, in order of worth, with their estimated times."""
+"""The list of measurements of the GPU benchmark, the most useful first, with their estimated times."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from benchmarks.gpu.sizes import TASKS, VOCABULARIES, Scale
 Kind = Literal["checks", "steps", "whole", "kernels"]
 FROZEN = "bottom3top4"
 SWEEP_CELLS = ("full", FROZEN, "bottom6", "top4", "bottom6top3", "bottom9", "head-only")
-"""The cells of a sweep that are timed; the others are extrapolated from these."""
+"""The strategies of a sweep that are timed; the times of its other strategies are extrapolated from these."""
 
 SETUP_S, COMPILE_S, CHECKS_S = 2.0, 100.0, 60.0
-"""The estimated seconds of preparing a training, of torch.compile, and of the checks."""
+"""The estimated seconds of preparing a training, of torch.compile, and of the device checks."""
 STEP_S = {"engine": 0.007, "trainer": 0.025, "trainer-glue": 0.05, "loop": 0.02, "loop-glue": 0.05}
-"""The estimated seconds of a step of BERT-base on an H200."""
+"""The estimated seconds of a training step of BERT-base on an H200, by way of training."""
 PROFILED_EPOCH = 60
-"""The largest number of steps in each of the two epochs of a training whose kernels are counted."""
+"""The largest number of steps per epoch, for each of the two epochs of a training whose kernels are counted."""
 ON_A_CPU_S = 0.3
 """The estimated seconds of a training of the tiny size on a CPU."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A measurement of the list: trainings that are timed in turn, or another kind of work."""
+    """A measurement in the list: a comparison of training times, or another kind of work such as checks."""
 
     name: str
     question: str
     arms: tuple[Arm, ...] = ()
-    """The trainings that are compared; the others' times are divided by that of the first one."""
+    """The arms (ways of training) that are compared; times are shown relative to those of the first one."""
     kind: Kind = "steps"
-    """The work: "checks"; "steps" of trainings, timed in turn; "whole" trainings of real length; "kernels" per step."""
+    """The kind of work: "checks" of the device; "steps", timing training steps of the arms in turn; "whole", timing
+    trainings of real length; "kernels", counting kernels per step."""
     repetitions: int = 5
 
     def estimate(self, scale: Scale, *, accelerated: bool) -> float:
-        """Return the estimated seconds of the measurement: on an H200, or of the tiny size on a CPU."""
+        """Return the estimated seconds of the measurement on an H200; on a CPU, those of the tiny size."""
         if self.kind == "checks":
             return CHECKS_S if accelerated else 10 * ON_A_CPU_S
         repetitions = min(self.repetitions, scale.repetitions)
@@ -50,7 +51,7 @@ class Item:
 
 
 def _steps(arm: Arm, kind: Kind, scale: Scale) -> int:
-    """Return the number of steps of a training, timed or not."""
+    """Return the number of training steps that an arm takes in a measurement, including steps that are not timed."""
     if kind == "kernels":
         return 2 * PROFILED_EPOCH
     if kind == "whole":
@@ -66,9 +67,9 @@ def catalogue(*, can_record: bool, can_compile: bool, accelerate: bool) -> list[
     """Return the list of measurements that this machine can make.
 
     Args:
-        can_record: Whether the device has CUDA graphs; without them, arms with graphs are left out.
+        can_record: Whether the device supports CUDA graphs; otherwise arms with graphs are left out.
         can_compile: Whether torch.compile is tried; on a CPU it takes minutes.
-        accelerate: Whether the package accelerate is installed; without it, a plain loop takes the place of `Trainer`.
+        accelerate: Whether the package accelerate is installed; otherwise a plain loop takes the place of `Trainer`.
     """
 
     def possible(arm: Arm) -> bool:
@@ -81,7 +82,7 @@ def catalogue(*, can_record: bool, can_compile: bool, accelerate: bool) -> list[
 
 
 def chosen(items: Iterable[Item], names: Iterable[str] | None) -> list[Item]:
-    """Return the items of these names, in the order of the list; None returns all.
+    """Return the measurements with these names, in the order of the list; for None, return all.
 
     Raises:
         UsageError: There is no measurement of this name.
@@ -169,4 +170,4 @@ ALL = (
     ),
     Item("batches-of-16", "How fast at ALUE's batch size?", (Arm(batch_size=16), best(batch_size=16)), repetitions=3),
 )
-"""All measurements, in order of worth."""
+"""All measurements of the benchmark, the most useful first."""

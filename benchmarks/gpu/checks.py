@@ -1,7 +1,7 @@
-"""Checks that the device computes what it should, made before anything is timed.
+"""Checks that the device computes correct results, made before anything is timed.
 
-The GPU tests of the test suite are run if pytest and what the tests import are installed. The checks of this module
-need nothing besides torch and transformers; they train a small BERT.
+The GPU tests of the test suite are run if pytest and the packages that they import are installed. The checks in this
+module need only torch and transformers; they train a small BERT.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 GPU_TESTS = ("tests/test_cuda_graphs.py",)
-"""The files that have tests with "gpu" in their names, which need a GPU."""
+"""The test files that contain tests with "gpu" in their names, which need a GPU."""
 NEEDED_BY_TESTS = ("pytest", "hypothesis", "mlflow", "datasets", "pydantic", "xdist")
 TESTS_LIMIT_S = 90
 SMALL = Scale(
@@ -41,30 +41,31 @@ SMALL = Scale(
     whole_epochs=1,
     repetitions=1,
 )
-"""The size of the model of the checks."""
+"""The size of the small model that the checks train."""
 LEARNING_RATE = 1e-3
 EXACT, ROUNDED = 1e-3, 1e-2
-"""The largest accepted difference in fp32 and in bf16, relative to the largest value."""
+"""The largest accepted difference between results that should agree, in fp32 and in bf16, relative to the largest
+value."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """The result of a check."""
+    """The result of one check of the device."""
 
     arm: str
     """The property that is checked."""
     passed: bool | None
-    """None if the check could not be made."""
+    """True if the check passed; None if it could not be made."""
     said: str
-    """The measured difference, or the reason of a failure."""
+    """The measured difference, or the reason for a failure, as text."""
 
 
 def all_checks(device: str, *, can_record: bool) -> Iterator[Check]:
-    """Make the checks one after the other and yield their results; an error in a check is its result.
+    """Make all checks of the device and yield their results; an error in a check counts as its result.
 
     Args:
         device: The name of the device.
-        can_record: Whether the device has CUDA graphs.
+        can_record: Whether the device supports CUDA graphs.
     """
     checks: Mapping[str, Callable[[], tuple[bool | None, str]]] = {
         "fp32: our forward and backward pass equal the library's": lambda: _lean_equals_library(device),
@@ -94,7 +95,7 @@ def all_checks(device: str, *, can_record: bool) -> Iterator[Check]:
 
 
 def attainable(device: str) -> dict[str, float]:
-    """Return the FLOP/s of a large matrix product by number format, for those that the device can multiply."""
+    """Return the FLOP/s of a large matrix product, by number format, for the formats that the device supports."""
     import torch
 
     from alue_bench.measure.peak import attainable_flops_per_s
@@ -117,13 +118,16 @@ def _made(name: str, check: Callable[[], tuple[bool | None, str]]) -> Check:
 
 
 def _start(arm: Arm, device: str) -> RandomStart:
-    """Return a starting point with a learning rate at which eight steps change the loss by several hundredths."""
+    """Return the initial model and data of a check's training.
+
+    Its learning rate changes the loss visibly in eight steps.
+    """
     start = starting_point(arm, SMALL, device, rows=32, epochs=2)
     return replace(start, setup=replace(start.setup, lr=LEARNING_RATE))
 
 
 def _without_dropout(start: RandomStart) -> RandomStart:
-    """Return the starting point with a model without dropout, so that losses do not depend on random numbers."""
+    """Return the same initial model and data without dropout, so that losses do not depend on random numbers."""
     from copy import deepcopy
 
     from torch import nn
@@ -136,22 +140,34 @@ def _without_dropout(start: RandomStart) -> RandomStart:
 
 
 def _trained(arm: Arm, device: str) -> list[float]:
-    """Return the losses of a training without dropout."""
+    """Return the loss of each step of a training without dropout."""
     return list(train(_without_dropout(_start(arm, device)), arm, device_of(arm, device), 1, _ignore).losses)
 
 
 def _ignore(done: int, total: int = 0) -> None:
-    """Do nothing after a step."""
+    """Do nothing after a training step; a placeholder for a progress callback."""
 
 
 def _with_graphs(arm: Arm, device: str, tolerance: float) -> tuple[bool, str]:
-    """Compare trainings without dropout with and without CUDA graphs; batches are the same."""
+    """Check that losses agree with and without CUDA graphs, in trainings without dropout on the same batches.
+
+    Args:
+        arm: The way of training.
+        device: The name of the device.
+        tolerance: The largest accepted difference.
+
+    Returns:
+        Whether the check passed; a text with the difference.
+    """
     off, on = (_trained(replace(arm, graphs=graphs), device) for graphs in ("off", "on"))
     return _equal(on, off, tolerance)
 
 
 def _masks_change(device: str) -> tuple[bool, str]:
-    """Train on one batch again and again with a learning rate of almost 0, so that only dropout changes the loss."""
+    """Check that replayed CUDA graphs draw new dropout masks at each step.
+
+    One batch is trained on repeatedly with a learning rate of almost 0, so that only dropout changes the loss.
+    """
     arm, replays = Arm(precision="fp32", graphs="on"), 6
     start = starting_point(arm, SMALL, device, rows=SMALL.batch_size or 1, epochs=replays)
     start = replace(start, setup=replace(start.setup, lr=1e-12))
@@ -161,14 +177,17 @@ def _masks_change(device: str) -> tuple[bool, str]:
 
 
 def _equal(values: list[float], expected: list[float], tolerance: float) -> tuple[bool, str]:
-    """Compare two lists of losses, whose scale is about 1."""
+    """Return whether two lists of losses agree within a tolerance, and a text with the difference."""
     gap = max(abs(one - other) for one, other in zip(values, expected, strict=True))
     passed = math.isfinite(gap) and gap <= tolerance
     return passed, f"losses differ by {gap:.1e} at most; {tolerance:.0e} is accepted"
 
 
 def _lean_equals_library(device: str) -> tuple[bool, str]:
-    """Compare logits and gradients of our layers with those of transformers' modules, in fp32 without dropout."""
+    """Check that our hand-written BERT layers give the same logits and gradients as transformers' modules.
+
+    The comparison is made in fp32 without dropout.
+    """
     import numpy as np
     import torch
 
@@ -194,7 +213,7 @@ def _lean_equals_library(device: str) -> tuple[bool, str]:
 
 
 def _suite() -> Check:
-    """Run the test suite's GPU tests in another process, if what they import is installed."""
+    """Run the test suite's GPU tests in another process, if the packages that they import are installed."""
     name = f"the suite's GPU tests ({', '.join(GPU_TESTS)})"
     if missing := [module for module in NEEDED_BY_TESTS if not _installed(module)]:
         return Check(name, None, f"not run: {', '.join(missing)} is missing")
@@ -217,7 +236,7 @@ def _suite() -> Check:
 
 
 def _installed(module: str) -> bool:
-    """Return whether a package is installed; a stand-in for a package does not count."""
+    """Return whether a package is really installed; a substitute (see `bare_machine`) does not count."""
     try:
         return importlib.util.find_spec(module) is not None
     except ValueError:  # a stand-in in `sys.modules` has no spec

@@ -1,4 +1,4 @@
-"""Check and measure as much as some minutes on a GPU allow, the most important first.
+"""Check a GPU and measure as much as some minutes allow, the most important first.
 
     python -m benchmarks.gpu --minutes 10 --out FOLDER
 
@@ -7,9 +7,9 @@ tasks OOLD, MDD and XNLI: by our engine, by `Trainer` as transformers' example f
 at its best settings. The trainings that are compared (the arms of a measurement) run in turn, in several rounds, and
 the table shows medians and ranges. `--dry-run` lists the measurements with their estimated times.
 
-`FOLDER/measurements.json` is written after each training and `FOLDER/report.md` at the end. The same command continues
-with what is missing. What does not fit into the time is listed as not done. A process of its own makes the
-measurements; if it dies or hangs, the training at fault is left out and another process continues.
+`FOLDER/measurements.json` is written after each training and `FOLDER/report.md` at the end. The same command, repeated,
+makes the missing measurements. Measurements that do not fit into the time are listed as not done. A separate process
+makes the measurements; if it dies or hangs, the training at fault is left out and another process continues.
 
 The machine needs torch, transformers and numpy only. Without accelerate, `Trainer` cannot run, and a plain loop takes
 its place. Without a GPU, everything runs with tiny sizes, to try the benchmark itself.
@@ -44,7 +44,7 @@ REPORT_S = 5.0
 """The seconds kept for writing the report."""
 
 Supervise = Callable[[Sequence[str], Path, float], None]
-"""A function that lets processes measure; see `supervised` for its arguments."""
+"""A function that starts processes which make the measurements; see `supervised` for its arguments."""
 
 
 def main(arguments: Sequence[str] | None = None, *, supervise: Supervise = supervised) -> int:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, *, supervise: Supervise = super
 
     Args:
         arguments: The command-line arguments; None takes the arguments of this process.
-        supervise: The function that lets processes measure.
+        supervise: The function that starts and watches the measuring processes.
     """
 
     def work(options: argparse.Namespace, command: str) -> int:
@@ -64,12 +64,12 @@ def main(arguments: Sequence[str] | None = None, *, supervise: Supervise = super
 
 
 def benchmark(options: argparse.Namespace, command: str, supervise: Supervise) -> int:
-    """Measure in other processes, print the report, and return the exit code.
+    """Make the measurements in other processes, print the report, and return the exit code.
 
     Args:
         options: The parsed options.
         command: The command line to show in the report.
-        supervise: The function that lets processes measure.
+        supervise: The function that starts and watches the measuring processes.
 
     Raises:
         UsageError: The folder cannot be created, or its results were made with other settings.
@@ -94,10 +94,10 @@ def benchmark(options: argparse.Namespace, command: str, supervise: Supervise) -
 
 
 def report(options: argparse.Namespace, command: str, items: Sequence[Item]) -> int:
-    """Print the tables, write them and the numbers in them to the folder, and return the exit code 0 or 1.
+    """Print the report's tables, write them and their numbers to the output folder, and return exit code 0 or 1.
 
     Raises:
-        TrainingError: No process has written a file of results.
+        TrainingError: No measuring process has written a file of results.
     """
     record = written(options.out, command)
     sheets, lines = all_sheets(record, items), closing_lines(record, items)
@@ -132,10 +132,10 @@ def measure(options: argparse.Namespace) -> int:
 
 
 def _work(options: argparse.Namespace, until: float) -> Work:
-    """Return the measurements to make on this machine's device.
+    """Return the chosen measurements, with the device and the end time.
 
     Raises:
-        UsageError: There is no measurement of a name.
+        UsageError: A given name is not that of a measurement.
     """
     device = _device(options)
     items = catalogue(can_record=device.can_record, can_compile=device.accelerated, accelerate=_has_accelerate())
@@ -151,7 +151,7 @@ def _work(options: argparse.Namespace, until: float) -> Work:
 
 
 def _device(options: argparse.Namespace) -> Device:
-    """Return the GPU if there is one and the sizes need not be tiny, else the CPU."""
+    """Return the GPU as device if there is one and tiny sizes were not asked for; otherwise the CPU."""
     from alue_bench.training.device.precision import Device
     from alue_bench.training.device.selection import resolve_device
 
@@ -168,7 +168,7 @@ def _has_accelerate() -> bool:
 
 
 def _arguments(options: argparse.Namespace, command: str) -> list[str]:
-    """Return the arguments for the process that measures."""
+    """Return the command-line arguments for the process that makes the measurements."""
     names = [text for name in options.only or () for text in ("--only", name)]
     tiny = ["--tiny"] if options.tiny else []
     return ["--out", str(options.out), "--shown-command", command, *tiny, *names]

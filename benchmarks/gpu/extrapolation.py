@@ -1,8 +1,9 @@
-"""The time of a sweep of 91 cells, extrapolated from a few cells.
+"""The time of a sweep of 91 freezing strategies (cells), extrapolated from a few timed ones.
 
-The time of a step is modelled as a sum: a constant, a part for trained embeddings, and a part each for the number of
-trained layers, of frozen layers above a trained one, and of frozen layers below, which our engine does not compute. The
-parts are fitted by least squares to the timed cells.
+The time of a training step is modelled as a sum: a constant, a term for trained embeddings, and terms proportional to
+the numbers of trained layers, of frozen layers above a trained one, and of frozen bottom layers. Our engine caches the
+output of the latter, so that they cost nothing in a step. The coefficients are fitted by least squares to the timed
+cells.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ LAYERS = 12
 
 @dataclass(frozen=True)
 class Sweep:
-    """The extrapolated time of training all cells of a sweep."""
+    """The extrapolated time of training with all strategies of a sweep."""
 
     way: str
     timed_cells: int
     seconds: float
-    """The seconds of all steps."""
+    """The seconds of all training steps."""
     prefix_s: float
-    """The seconds of computing the outputs of frozen layers, once for each text and layer."""
+    """The seconds of computing the outputs of frozen layers, once for each text and layer; they are cached."""
     largest_error: float
-    """The largest relative difference between a timed cell and the model fitted to all timed cells."""
+    """The largest relative difference between the time of a timed strategy and its time in the fitted model."""
 
 
 def frozen_layers(strategy: str) -> tuple[int, int]:
-    """Return the numbers of frozen bottom and top layers of a cell of the sweep.
+    """Return the numbers of frozen bottom layers and of frozen top layers of a strategy of the sweep.
 
     Args:
         strategy: The name of the strategy: "full", "head-only", or one of static freezing.
@@ -44,14 +45,15 @@ def frozen_layers(strategy: str) -> tuple[int, int]:
 
 
 def extrapolated(way: str, step_s: Mapping[str, float], *, steps: float, prefix_s: float, stores: bool) -> Sweep | None:
-    """Return the time of all 91 cells; None if too few cells were timed.
+    """Return the extrapolated time of all 91 strategies of a sweep; None if too few strategies were timed.
 
     Args:
         way: The way of training.
-        step_s: The seconds of a step of each timed cell, by the name of the strategy.
+        step_s: The seconds of a training step with each timed strategy, by the strategy's name.
         steps: The number of steps of an epoch.
         prefix_s: The seconds of computing the outputs of all layers for all texts.
-        stores: Whether frozen bottom layers are computed once only, so that they cost nothing in a step.
+        stores: Whether the outputs of frozen bottom layers are computed once and stored, so that these layers cost
+            nothing in a step.
     """
     import numpy as np
 
@@ -73,7 +75,12 @@ def extrapolated(way: str, step_s: Mapping[str, float], *, steps: float, prefix_
 
 
 def _parts(cell: Sequence[int], *, stores: bool) -> list[float]:
-    """Return the numbers by which the model multiplies its parts for a cell."""
+    """Return the factors of the coefficients in the model of a step's time, for one strategy.
+
+    Args:
+        cell: The numbers of frozen bottom layers and of frozen top layers.
+        stores: Whether the outputs of frozen bottom layers are stored, so that these layers cost nothing in a step.
+    """
     bottom, top = cell
     trained = LAYERS - bottom - top
     passed = top if trained or not bottom else 0  # layers through which a gradient passes

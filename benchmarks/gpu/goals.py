@@ -1,4 +1,4 @@
-"""The goals for BERT-base in bf16 on an H200, and what was measured of them."""
+"""The speed goals for fine-tuning BERT-base in bf16 on an H200, and whether the measurements reach them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from benchmarks.gpu.record import Record
 from benchmarks.timing.comparison import Summary, ratio, summary
 
 JUDGED_ON = "H200"
-"""The part of the GPU's name for which the goals are set."""
+"""The part of a GPU's name by which the GPU is recognised for which the goals are set."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A goal, and the value that was measured."""
+    """A speed goal, and the measured value."""
 
     text: str
     target: float
@@ -36,20 +36,20 @@ class Goal:
 
 
 def timings(record: Record, item: str, arm: str) -> list[dict[str, Any]]:
-    """Return the results of an arm in a measurement, by repetition."""
+    """Return the results of one arm (way of training) in a measurement, sorted by repetition."""
     results = record.items.get(item, {}).get("results", ())
     return sorted((one for one in results if one["arm"] == arm), key=lambda one: one.get("repetition", 1))
 
 
 def ratios(record: Record, item: str, part: str, whole: str, name: str = "step_s") -> list[float]:
-    """Return the ratios of a value of two arms in the same rounds.
+    """Return, for each round of a measurement, a value of one arm (way of training) divided by that of another arm.
 
     Args:
         record: The results.
         item: The name of the measurement.
         part: The name of the arm whose value is divided.
         whole: The name of the arm by whose value it is divided.
-        name: The name of the value.
+        name: The name of the value, such as "step_s" for the seconds of a step.
     """
     below = {one["repetition"]: one[name] for one in timings(record, item, whole)}
     above = timings(record, item, part)
@@ -61,7 +61,7 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 def goals(record: Record) -> list[Goal]:
-    """Return all goals."""
+    """Return all speed goals with the measured values."""
     own = Arm()
     speed = _median([one["examples_per_s"] for one in timings(record, "full", own.name)])
     glue_arms = (Arm(GLUE, precision="fp32"), Arm(GLUE, precision="fp32").without_accelerate())
@@ -79,7 +79,13 @@ def goals(record: Record) -> list[Goal]:
 
 
 def _fastest_other(record: Record, item: str, own: Arm) -> float | None:
-    """Return the smallest median ratio of another way's time to that of our engine, in fine-tuning of all layers."""
+    """Return the smallest median ratio of another program's training time to that of our engine, when all layers train.
+
+    Args:
+        record: The results.
+        item: The name of the measurement.
+        own: The arm of our engine.
+    """
     names = {one["arm"] for one in record.items.get(item, {}).get("results", ()) if one["settings"]["way"] != ENGINE}
     return min((value for name in names if (value := _median(ratios(record, item, name, own.name)))), default=None)
 

@@ -13,28 +13,28 @@ from benchmarks.gpu.training import device_of, starting_point, train
 
 PROFILED_STEPS = 6
 COPIES = ("Memcpy", "Memset")
-"""The beginnings of the profiler's names for copies and fills, which are not kernels."""
+"""The prefixes of the profiler's names for copies and fills of memory, which do not count as kernels."""
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "hipLaunchKernel", "hipGraphLaunch")
-"""The beginnings of the names of the driver's functions that launch kernels or graphs."""
+"""The prefixes of the names of driver functions that launch kernels or graphs."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """The work that the device does in a training step, on average."""
+    """The counts of kernels, copies and launches in a training step, on average, and the time of the kernels."""
 
     arm: str
     kernels: float
-    """The kernels; on a CPU, torch's operations, those inside other operations included."""
+    """The number of kernels; on a CPU, the number of torch operations, including operations inside others."""
     copies: float
-    """The copies and fills of memory."""
+    """The number of copies and fills of memory."""
     launches: float
-    """The calls that launch a kernel or a whole graph."""
+    """The number of calls that launch a kernel or a whole graph."""
     busy_s: float
-    """The seconds in which kernels ran; the sum, which counts kernels that ran at the same time twice."""
+    """The sum of the kernels' seconds, in which kernels that run at the same time count separately."""
 
 
 def counted(arm: Arm, scale: Scale, device_name: str) -> Counted:
-    """Train for a few steps and count what the last `PROFILED_STEPS` steps launch.
+    """Train for a few steps, and count the kernels that the last `PROFILED_STEPS` steps launch.
 
     Args:
         arm: The way of training.
@@ -66,10 +66,10 @@ def counted(arm: Arm, scale: Scale, device_name: str) -> Counted:
 
 
 def counts(arm: str, events: Iterable[Any], steps: int, *, accelerated: bool) -> Counted:
-    """Return the counts per step.
+    """Count kernels, copies and launches per training step in the profiler's events.
 
     Args:
-        arm: The name of the arm.
+        arm: The name of the arm (way of training), which is stored in the result.
         events: The profiler's events.
         steps: The number of profiled steps.
         accelerated: Whether the device is an accelerator.

@@ -1,4 +1,7 @@
-"""The file of results, which is written after each training, so that a kill at any time loses at most one training."""
+"""The file of results of the GPU benchmark.
+
+It is written after each training, so that a kill loses at most one training.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ FILE, PAGE = "measurements.json", "report.md"
 SOURCES = ("alue_bench/training/**/*.py", "benchmarks/gpu/*.py", "benchmarks/timing/*.py")
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy")
 ATTAINABLE = "attainable_flops_per_s"
-"""The entry with the FLOP/s of a large matrix product, by number format."""
+"""The key of the results entry that holds the FLOP/s of a large matrix product, by number format."""
 DONE, PARTLY, NOT_DONE = "done", "partly done", "not done"
 
 
@@ -30,7 +33,7 @@ def common_settings(device: str, *, tiny: bool) -> dict[str, Any]:
 
     Args:
         device: The name of the device.
-        tiny: Whether the sizes are those for trying the benchmark.
+        tiny: Whether tiny sizes are used, which are only for trying the benchmark.
     """
     import torch
 
@@ -54,7 +57,7 @@ class Record(Ledger):
     - `state`: "done", "partly done" (time ran out), or "not done";
     - `why`: the reason if it is not done;
     - `results`: a list of results, one for each training;
-    - `problems`: what went wrong, by the name of the arm;
+    - `problems`: the reason why an arm (way of training) could not be measured, by its name;
     - `running`: the arm that is being trained and the time when it began, if a process is at work or was killed.
     """
 
@@ -71,67 +74,68 @@ class Record(Ledger):
         self.items: dict[str, dict[str, Any]] = self.content.setdefault("items", {})
 
     def entry(self, item: Item) -> dict[str, Any]:
-        """Return the entry of a measurement, which is created if there is none."""
+        """Return the results entry of a measurement; create it if there is none."""
         empty: dict[str, Any] = {"state": NOT_DONE, "results": [], "problems": {}}
         return self.items.setdefault(item.name, empty)
 
     def has(self, item: Item, arm: str, repetition: int) -> bool:
-        """Return whether there is a result for this arm and repetition."""
+        """Return whether the file has a result for this measurement, arm (way of training) and repetition."""
         results = self.entry(item)["results"]
         return any(result["arm"] == arm and result.get("repetition", 1) == repetition for result in results)
 
     def begin(self, item: Item, arm: str, limit_s: float) -> None:
-        """Write down that work on an arm begins, and the seconds after which it is given up."""
+        """Record that a training of an arm begins, and after how many seconds it is to be given up."""
         self.entry(item)["running"] = {"arm": arm, "since": time.time(), "limit_s": limit_s}
         self.write()
 
     def add(self, item: Item, result: Any) -> None:
-        """Add the result of the arm that was begun: a dataclass with the field `arm`."""
+        """Add the result of the arm whose training was begun; a result is a dataclass with the field `arm`."""
         entry = self.entry(item)
         entry["results"].append(asdict(result))
         entry.pop("running", None)
         self.write()
 
     def give_up(self, item: Item, arm: str, why: str) -> None:
-        """Write down that an arm cannot be measured; it is left out of further repetitions."""
+        """Record why an arm (way of training) cannot be measured; it is left out of further repetitions."""
         entry = self.entry(item)
         entry["problems"][arm] = why
         entry.pop("running", None)
         self.write()
 
     def finish(self, item: Item, state: str, why: str = "") -> None:
-        """Write down the state of a measurement."""
+        """Record the state of a measurement, such as "done", and the reason if it is not done."""
         entry = self.entry(item)
         entry["state"], entry["why"] = state, why
         self.write()
 
     @property
     def hardware(self) -> Mapping[str, Any]:
-        """The hardware on which the results are measured."""
+        """The description of the hardware on which the results were measured."""
         settings: Mapping[str, Any] = self.head["settings"]
         return dict(settings["hardware"])
 
     @property
     def tiny(self) -> bool:
-        """True if the sizes are those for trying the benchmark, whose times say nothing."""
+        """True if tiny sizes were used, which are only for trying the benchmark; the times then mean nothing."""
         return bool(self.head["settings"]["sizes"] == "tiny")
 
     def forget_problems(self) -> None:
-        """Forget the problems and unfinished work of an earlier command, so that everything missing is tried again."""
+        """Remove the problems and unfinished trainings of an earlier command, so that all missing ones are tried again.
+        """
         for entry in self.items.values():
             if entry["problems"]:
                 entry["state"], entry["problems"] = NOT_DONE, {}
             entry.pop("running", None)
 
     def running(self) -> tuple[str, dict[str, Any]] | None:
-        """Return the name of the measurement at work and its entry `running`; None if nothing was begun."""
+        """Return the name of the measurement that is being made and its entry `running`; None if none is being made."""
         return next(((name, entry["running"]) for name, entry in self.items.items() if "running" in entry), None)
 
 
 def written(folder: Path, command: str) -> Record:
-    """Return the results in a folder, whatever their settings.
+    """Return the results in a folder, without a check of the settings under which they were measured.
 
-    This process does not look at the GPU for it: on some machines only one process at a time can use it.
+    The GPU is not accessed, because on some machines only one process at a time can use it.
 
     Args:
         folder: The folder.

@@ -1,4 +1,4 @@
-"""The tables: checks, goals, each measurement, the extrapolated sweep, and what was not done."""
+"""The tables of the GPU benchmark's report: checks, goals, measurements, the extrapolated sweep, what was not done."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ MS, PER_THOUSAND = 1000, 1000
 
 
 def dry_run_sheet(work: Work, minutes: float) -> Sheet:
-    """Return the list of measurements with their estimated times, and whether they fit into the time."""
+    """Return a table of the planned measurements with their estimated times, and whether they fit into the time.
+
+    Args:
+        work: The planned measurements.
+        minutes: The time that is available.
+    """
     rows, sum_s = [], 0.0
     for item in work.items:
         estimate = item.estimate(work.scale, accelerated=work.accelerated)
@@ -39,7 +44,7 @@ def dry_run_sheet(work: Work, minutes: float) -> Sheet:
 
 
 def all_sheets(record: Record, items: Sequence[Item]) -> list[Sheet]:
-    """Return all tables of which there are results."""
+    """Return all tables for which there are results."""
     sheets = [goal_sheet(record)]
     for item in items:
         if record.entry(item)["results"]:
@@ -53,7 +58,7 @@ def all_sheets(record: Record, items: Sequence[Item]) -> list[Sheet]:
 
 
 def goal_sheet(record: Record) -> Sheet:
-    """Return the table of goals, which are judged only on the GPU for which they are set."""
+    """Return the table of speed goals, which are judged only on the GPU for which they are set."""
     judged = JUDGED_ON in str(record.hardware.get("accelerator", ""))
     words = {True: "met", False: "missed", None: "not measured"}
 
@@ -76,7 +81,7 @@ def goal_sheet(record: Record) -> Sheet:
 
 
 def check_sheet(record: Record, item: Item) -> Sheet:
-    """Return the table of checks."""
+    """Return the table of the results of the device checks."""
     words = {True: "passed", False: "FAILED", None: "not made"}
     results = record.entry(item)["results"]
     return Sheet(
@@ -87,7 +92,7 @@ def check_sheet(record: Record, item: Item) -> Sheet:
 
 
 def step_sheet(record: Record, item: Item) -> Sheet:
-    """Return the table of the times of steps; ratios are those of examples/s in the same round."""
+    """Return a table of a measurement's step times; ratios compare examples per second in the same round."""
     first = item.arms[0].name
     attainable = record.content.get(ATTAINABLE, {})
 
@@ -119,7 +124,7 @@ def step_sheet(record: Record, item: Item) -> Sheet:
 
 
 def whole_sheet(record: Record, item: Item) -> Sheet:
-    """Return the table of whole trainings."""
+    """Return a table of the times of whole trainings, that is, trainings of real length."""
     first = item.arms[0].name
 
     def row(arm: str) -> tuple[str, ...]:
@@ -141,7 +146,7 @@ def whole_sheet(record: Record, item: Item) -> Sheet:
 
 
 def kernel_sheet(record: Record, item: Item) -> Sheet:
-    """Return the table of kernels per step."""
+    """Return a table of the number of kernels per training step."""
     kernels = "operations" if record.tiny else "kernels"
     return Sheet(
         title=f"{item.name}: {item.question}",
@@ -157,7 +162,7 @@ def kernel_sheet(record: Record, item: Item) -> Sheet:
 
 
 def sweeps(record: Record) -> list[Sweep]:
-    """Return the extrapolated times of a sweep by our engine and of separate runs by `Trainer`."""
+    """Return the extrapolated times of a sweep over freezing strategies, by our engine and by `Trainer`."""
     found = []
     done = record.items.get("sweep", {}).get("results", ())
     for way in (ENGINE, BEST, BEST.replace("trainer", "loop")):
@@ -177,7 +182,7 @@ def sweeps(record: Record) -> list[Sweep]:
 
 
 def sweep_sheet(swept: Sequence[Sweep]) -> Sheet:
-    """Return the table of the extrapolated sweep."""
+    """Return a table of the extrapolated times of a sweep over freezing strategies."""
     least = next((sweep for sweep in swept if sweep.way == ENGINE), swept[0])
     return Sheet(
         title="Extrapolated: training all 91 cells on MDD, 10 epochs, without loading, scoring and recording",
@@ -195,7 +200,7 @@ def sweep_sheet(swept: Sequence[Sweep]) -> Sheet:
 
 
 def missing_sheet(record: Record, items: Sequence[Item]) -> Sheet | None:
-    """Return the table of what was not done, or None if everything was."""
+    """Return a table of the measurements that were not done; None if all were done."""
     rows = []
     for item in items:
         entry = record.entry(item)
@@ -229,7 +234,7 @@ def closing_lines(record: Record, items: Sequence[Item]) -> list[str]:
 
 
 def results(record: Record, items: Sequence[Item]) -> dict[str, Any]:
-    """Return the numbers of the tables that are computed from the results, as JSON-like values."""
+    """Return the numbers that the tables show and that are derived from the results, as JSON-like values."""
     return {
         "goals": [asdict(goal) | {"met": goal.met} for goal in goals(record)],
         "medians": {

@@ -1,6 +1,6 @@
-"""The sizes that set the cost of a training: models, texts and batches; weights, token ids and labels are random.
+"""The sizes that determine the cost of a training: models, texts, batches. Weights, token ids and labels are random.
 
-Times depend on shapes, not on values, so that neither checkpoints nor data files are needed.
+Times depend on shapes and not on values, so that neither checkpoints nor data files are needed.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ VOCABULARIES = {"arabertv02": 64_000, "camelbert": 30_000, "qarib": 64_000, "mar
 models are equal in every other size (`alue_bench_models.shapes.BERT_BASE`)."""
 MODEL = "arabertv02"
 MAX_LENGTH = 128
-"""The number of tokens to which texts are truncated, and padded by `trainer-glue`: the value in the README of
-transformers' example for GLUE, like `BATCH_SIZE` and `LEARNING_RATE`."""
+"""The number of tokens to which texts are truncated, and to which `trainer-glue` pads them. It is taken, like
+`BATCH_SIZE` and `LEARNING_RATE`, from the README of transformers' example for GLUE."""
 BATCH_SIZE = 32
 LEARNING_RATE = 2e-5
 WHOLE_EPOCHS = 10
-"""The number of epochs of a whole training: the default of ALUE (Seelawi et al. 2021)."""
+"""The number of epochs in the measurement of a whole training: the default of ALUE (Seelawi et al. 2021)."""
 
 
 @dataclass(frozen=True)
 class TaskSize:
-    """The sizes of a task's train split."""
+    """The sizes of a task's train split: rows, labels and text lengths."""
 
     rows: int
-    """The number of train rows, without those that are held out as dev split."""
+    """The number of train rows, without rows that are held out as the dev split."""
     labels: int
     lengths_at: tuple[int, ...]
-    """The lengths in tokens, special tokens included, of the texts at equidistant quantiles: the shortest text first,
-    the longest last. Token counts are those of the tokenizer of `mini`, whose vocabulary of 14,000 is smaller than
-    those of `VOCABULARIES`, so that the same texts have fewer tokens there."""
+    """The lengths in tokens, special tokens included, at equidistant quantiles of the texts, from the shortest text to
+    the longest. Token counts are those of the tokenizer of `mini`, whose vocabulary of 14,000 is smaller than those of
+    `VOCABULARIES`, so that the same texts have fewer tokens there."""
 
     def lengths(self, count: int, seed: int = 0) -> np.ndarray[Any, Any]:
-        """Return the lengths of `count` texts with this distribution, in random order, int64 [count]."""
+        """Return random lengths of `count` texts with the distribution of the task, int64 [count]."""
         import numpy as np
 
         places = (np.arange(count) + 0.5) / count * (len(self.lengths_at) - 1)
@@ -81,30 +81,31 @@ TASKS: Mapping[str, TaskSize] = {
         ),
     ),
 }
-"""The sizes of the tasks, from the official files of OSACT4, MADAR Corpus-26 and XNLI (its test file)."""
+"""The sizes of the train splits of three tasks, from the official files of OSACT4, MADAR Corpus-26 and XNLI (its test
+file)."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The size of the model and the number of steps of a measurement."""
+    """The size of the model that is timed, and the number of steps and repetitions of its trainings."""
 
     hidden: int
     heads: int
     vocabulary: int | None
-    """The number of token embeddings; None takes that of the model."""
+    """The number of token embeddings; None means that of the measured model."""
     batch_size: int | None
-    """The number of examples in a batch; None takes that of the measurement."""
+    """The number of examples in a batch; None means that of the measurement."""
     steps: Mapping[str, int]
-    """The number of timed steps by the way of training (its part before the hyphen, or its full name)."""
+    """The number of timed steps, by the name of the way of training or by the name's part before the hyphen."""
     whole_rows: int | None
-    """The number of rows of a whole training; None takes those of the task."""
+    """The number of rows in the measurement of a whole training; None means those of the task."""
     whole_epochs: int
     repetitions: int
-    """The largest number of repetitions."""
+    """The largest number of repetitions of a measurement."""
     layers: int = 12
 
     def steps_of(self, way: str) -> int:
-        """Return the number of timed steps for a way of training, which makes about one or two seconds on an H200."""
+        """Return the number of timed steps for a way of training, such that they take one or two seconds on an H200."""
         return self.steps.get(way) or self.steps[way.partition("-")[0]]
 
 
@@ -118,7 +119,7 @@ BASE = Scale(
     whole_epochs=WHOLE_EPOCHS,
     repetitions=5,
 )
-"""The size of BERT-base."""
+"""The size of BERT-base, for real measurements."""
 TINY = Scale(
     hidden=16,
     heads=2,
@@ -129,4 +130,4 @@ TINY = Scale(
     whole_epochs=2,
     repetitions=1,
 )
-"""A size for trying the benchmark itself; its times say nothing."""
+"""A tiny size for trying the benchmark itself; the times mean nothing."""

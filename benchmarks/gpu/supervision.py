@@ -1,4 +1,4 @@
-"""The supervision of the process that measures: it is replaced if it dies, hangs or loses its GPU context."""
+"""The supervision of the process that makes the measurements: it is replaced if it dies, hangs or loses the GPU."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from benchmarks.ledger import write_json
 from benchmarks.processes import environment
 
 LOOK_S = 1.0
-"""The seconds between two looks at the process."""
+"""The seconds between two checks whether the measuring process is still running and within its time limit."""
 GRACE_S = 15.0
-"""The seconds before the end of the time from which on no further work begins, so that what is at work can end."""
+"""The seconds before the end of the available time from which on no training begins, so that a running one can end."""
 MISUSE = 2
-"""The exit code of a process that refuses the results in the folder."""
+"""The exit code of a measuring process that rejects the results in the folder, because their settings differ."""
 DEVICE_UNUSABLE = 70
-"""The exit code of a process whose GPU context no longer works."""
+"""The exit code of a measuring process whose GPU context no longer works."""
 MOST_PROCESSES = 12
 
 
 def supervised(arguments: Sequence[str], folder: Path, until: float) -> None:
-    """Let processes measure until everything is done or the time is used up.
+    """Start measuring processes, one after the other, until everything is measured or the time is used up.
 
     Args:
         arguments: The command-line arguments for a process.
@@ -39,7 +39,7 @@ def supervised(arguments: Sequence[str], folder: Path, until: float) -> None:
         until: The end of the time, in seconds since 1970.
 
     Raises:
-        UsageError: The folder has results that are not comparable; the process has said why.
+        UsageError: The folder has results that are not comparable; the process has printed why.
     """
     command = [sys.executable, "-m", "benchmarks.gpu", "--worker", str(until - GRACE_S), *arguments]
     for number in range(MOST_PROCESSES):
@@ -50,10 +50,10 @@ def supervised(arguments: Sequence[str], folder: Path, until: float) -> None:
 
 
 def _one_process(command: Sequence[str], folder: Path, until: float) -> str | None:
-    """Run a process to its end and return the reason why another one should continue; None if none should.
+    """Run a measuring process to its end; return the reason why another must continue, or None if none must.
 
     Raises:
-        UsageError: The process has refused the results in the folder.
+        UsageError: The process has rejected the results in the folder.
     """
     variables = environment(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
     process = subprocess.Popen(command, env=variables, process_group=0)  # torch.compile starts processes of its own
@@ -84,7 +84,7 @@ def _one_process(command: Sequence[str], folder: Path, until: float) -> str | No
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and those that it has started; what it has measured is in the file of results."""
+    """Kill a process and its child processes; the results that it has measured are already in the file."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -95,7 +95,7 @@ def _signal(code: int) -> str:
 
 
 def _running(folder: Path) -> tuple[str, dict[str, Any]] | None:
-    """Return the name of the measurement at work and its entry `running`."""
+    """Return the name of the measurement that a process is making, and its entry `running`; None if there is none."""
     items = _content(folder).get("items", {})
     return next(((name, entry["running"]) for name, entry in items.items() if "running" in entry), None)
 
@@ -107,14 +107,14 @@ def _content(folder: Path) -> dict[str, Any]:
 
 
 def _blamed(folder: Path, why: str | None) -> bool:
-    """Write down as the problem of the arm at work why its process ended, so that the next process leaves it out.
+    """Record why the process ended as a problem of the arm it was training; the next process then leaves that out.
 
     Args:
         folder: The folder of results.
         why: The reason; None if the arm is not to blame.
 
     Returns:
-        False if no arm was at work, so that another process would end in the same way.
+        False if no arm (way of training) was being trained, so that another process would end in the same way.
     """
     content = _content(folder)
     at_work = [entry for entry in content.get("items", {}).values() if "running" in entry]

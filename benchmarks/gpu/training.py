@@ -29,29 +29,29 @@ if TYPE_CHECKING:
     from alue_bench.training.device.precision import Device
 
 OnStep = Callable[..., None]
-"""A function that is called after each step with the number of steps done, perhaps followed by that of all steps."""
+"""A function that is called after each training step with the number of steps done and, optionally, of all steps."""
 SETTLING = 2
-"""The number of steps of the second epoch that are not timed, so that the epoch's own start is not timed either."""
+"""The number of steps at the start of the second epoch that are not timed, because they include the epoch's start."""
 FIRST_ID = 5
-"""The lowest token id that is drawn; those below it are special tokens of the tokenizer that pads."""
+"""The lowest token id that is drawn at random; lower ids are special tokens of the tokenizer, which only pads."""
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "best": {"logging_nan_inf_filter": False},
     "workers": {"logging_nan_inf_filter": False, "dataloader_num_workers": 2, "dataloader_persistent_workers": True},
     "compiled": {"logging_nan_inf_filter": False, "torch_compile": True},
     "glue": {},
 }
-"""The arguments of `TrainingArguments` by the part of the way behind the hyphen."""
+"""The arguments of `TrainingArguments` for each variant of `Trainer`, by the part of its name after the hyphen."""
 
 
 @dataclass(frozen=True)
 class RandomStart(StartingPoint):
-    """A starting point with random weights, which are drawn once and copied for each training."""
+    """The data and the initial model of a training; the model's random weights are copied for each training."""
 
     model: Any = None
-    """The model, on the CPU; it is never trained itself."""
+    """The model with its initial weights, on the CPU; only copies of it are trained."""
 
     def fresh_stack(self, plan: FreezePlan) -> EncoderStack:
-        """Return a copy of the model on the device, its parts frozen as the plan says."""
+        """Return a copy of the initial model on the device, frozen as the plan says."""
         from alue_bench.training.architecture.encoder_stack import view_as_stack
         from alue_bench.training.freezing import apply_plan
 
@@ -61,17 +61,17 @@ class RandomStart(StartingPoint):
 
 
 def device_of(arm: Arm, name: str) -> Device:
-    """Return the device of an arm's training."""
+    """Return the device and the number format for an arm's training."""
     from alue_bench.training.device.precision import Device
 
     return Device(name, arm.precision, arm.graphs)  # type: ignore[arg-type]
 
 
 def starting_point(arm: Arm, scale: Scale, device: str, *, rows: int, epochs: int) -> RandomStart:
-    """Return random weights, and random token ids of the lengths of the arm's task.
+    """Return the initial model and data of an arm's training: random weights, and random texts as long as the task's.
 
     Args:
-        arm: The arm.
+        arm: The arm (way of training, strategy and settings).
         scale: The size of the model.
         device: The name of the device.
         rows: The number of examples to train on.
@@ -122,7 +122,7 @@ def random_split(lengths: Sequence[int] | Any, vocabulary: int, labels: int) -> 
 
 @lru_cache(maxsize=4)
 def _random_model(layers: int, hidden: int, heads: int, vocabulary: int, labels: int) -> Any:
-    """Return a BERT model with random weights on the CPU."""
+    """Return a BERT model with random weights on the CPU, for classification."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -144,7 +144,7 @@ def _random_model(layers: int, hidden: int, heads: int, vocabulary: int, labels:
 
 @lru_cache
 def padding_tokenizer() -> Any:
-    """Return the tokenizer of the bundled model, which only pads here (with the token id 0, as BERT does)."""
+    """Return the tokenizer of the bundled model, which is used only for padding (with the token id 0, as in BERT)."""
     from alue_bench_models.mini import MODEL
     from transformers import AutoTokenizer
 
@@ -152,13 +152,13 @@ def padding_tokenizer() -> Any:
 
 
 class Watch:
-    """An `OnStep` function that measures the steps between two given steps: seconds and, with a counter, energy.
+    """A function called after each training step that measures the seconds and energy between two given steps.
 
-    It waits for the device at these two steps only.
+    Energy is measured only if the GPU has a counter. The function waits for the device only at these two steps.
     """
 
     def __init__(self, device: Device, first: int, last: int) -> None:
-        """Measure from the end of step `first` to the end of step `last`, both counted from 1."""
+        """Set the measured period: from the end of step `first` to the end of step `last`, both counted from 1."""
         from alue_bench.measure.energy import Energy
 
         self._device, self._first, self._last = device, first, last
@@ -166,7 +166,7 @@ class Watch:
         self._marks: dict[int, float] = {}
 
     def __call__(self, done: int, total: int = 0) -> None:
-        """Read the clock and the counters if the step is the first or the last one."""
+        """Read the clock and the energy counter if this step begins or ends the measured period."""
         if done in (self._first, self._last):
             self._device.synchronise()
             self._marks[done] = time.perf_counter()
@@ -177,12 +177,12 @@ class Watch:
 
     @property
     def step_s(self) -> float:
-        """The mean seconds of a step."""
+        """The mean seconds of a training step."""
         return (self._marks[self._last] - self._marks[self._first]) / (self._last - self._first)
 
     @property
     def step_j(self) -> float | None:
-        """The mean joules of the GPU in a step; None without a counter."""
+        """The mean energy of the GPU in a training step, in joules; None without a counter."""
         joules = self._energy.joules.get("gpu")
         return None if joules is None else joules / (self._last - self._first)
 
@@ -194,39 +194,39 @@ class Timing:
     arm: str
     repetition: int
     step_s: float
-    """The mean seconds of a step."""
+    """The mean seconds of a training step."""
     examples_per_s: float
     training_s: float
-    """The seconds of the whole training, which has two epochs if only steps are compared; for our engine without
-    warm-up, but with the computation of stored outputs."""
+    """The seconds of the whole training, which has two epochs if only steps are compared; for our engine, this excludes
+    warm-up, but includes computing the stored outputs of frozen layers."""
     prefix_s: float
     """The part of `training_s` in which the outputs of the frozen bottom layers were computed and stored."""
     rows: int
     flops_per_step: float
-    """The FLOPs that a step needs by formula, without those for padding."""
+    """The FLOPs of a training step by formula; padding does not count."""
     peak_mib: float | None
     """The peak of the device's memory in MiB; None on a CPU."""
     graphs: int
     """The number of batch shapes for which the step was replayed as a CUDA graph."""
     step_j: float | None
-    """The mean joules of the GPU in a step; None without a counter."""
+    """The mean energy of the GPU in a training step, in joules; None without a counter."""
     final_loss: float
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """The fields of the arm."""
+    """The fields of the arm (way of training, strategy and settings)."""
 
 
 def timed(arm: Arm, scale: Scale, device_name: str, repetition: int, *, whole: bool = False) -> Timing:
-    """Train once and return the times.
+    """Train once in the way of an arm, and return the times and costs.
 
     Unless the whole training is wanted, two epochs of few batches are trained. The first one pays for compilation,
     captured graphs and allocations; the second one is timed.
 
     Args:
-        arm: The arm.
+        arm: The arm (way of training, strategy and settings).
         scale: The size of the model and the number of steps.
         device_name: The name of the device.
-        repetition: The number of the repetition, which is also the seed of data order and dropout.
-        whole: True to train on as many rows and epochs as a real training has.
+        repetition: The number of the repetition; it is also the seed of data order and dropout.
+        whole: Whether to train on as many rows and epochs as in a real training.
 
     Raises:
         NonFiniteLossError: A loss is not finite.
@@ -264,7 +264,7 @@ def timed(arm: Arm, scale: Scale, device_name: str, repetition: int, *, whole: b
 
 @contextmanager
 def settings_restored() -> Iterator[None]:
-    """Restore torch's fp32 precision behind the context: with `torch_compile`, `Trainer` turns TF32 on for good."""
+    """Restore torch's setting for fp32 products after the `with` block, because `Trainer` can leave TF32 on."""
     import torch
 
     backends: Any = torch.backends
@@ -294,11 +294,11 @@ class Trained:
 
 
 def train(start: RandomStart, arm: Arm, device: Device, seed: int, on_step: OnStep) -> Trained:
-    """Train by the arm's way.
+    """Train a model once in the way of an arm: by our engine, by `Trainer` or by a plain loop.
 
     Args:
         start: The initial weights and the data.
-        arm: The arm.
+        arm: The arm (way of training, strategy and settings).
         device: The device and the number format.
         seed: The seed of data order and dropout.
         on_step: The function that is called after each step.
@@ -323,7 +323,7 @@ def train(start: RandomStart, arm: Arm, device: Device, seed: int, on_step: OnSt
 
 
 def _by_other(start: RandomStart, arm: Arm, device: Device, seed: int, model: Any, on_step: OnStep) -> list[float]:
-    """Train a model by `Trainer` or by a plain loop and return the loss of each step."""
+    """Train a model by `Trainer` or by a plain loop, not by our engine, and return the loss of each step."""
     import torch
 
     by = _by_trainer if arm.way.startswith("trainer") else _by_loop
@@ -353,9 +353,9 @@ def _by_trainer(start: RandomStart, arm: Arm, device: Device, seed: int, model: 
 
 
 def _by_loop(start: RandomStart, arm: Arm, device: Device, seed: int, model: Any, on_step: OnStep) -> list[Any]:
-    """Train as `Trainer` does, by a plain loop without accelerate; return the loss of each step, on the device.
+    """Train like `Trainer`, but by a plain loop without accelerate; return the loss of each step, on the device.
 
-    The loop does less per step than `Trainer`, so that a comparison with it is rather too favourable to the loop.
+    The loop does less work per step than `Trainer`, so that in comparisons it looks faster than `Trainer` would be.
     """
     import torch
     from torch.utils.data import DataLoader

@@ -1,4 +1,4 @@
-"""The work of one process: the measurements of the list, one after the other, until the time is used up."""
+"""The work of a measuring process: it makes one measurement after the other, until the time is used up."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from benchmarks.gpu.sizes import Scale
 from benchmarks.gpu.training import timed
 
 PACES = (0.2, 5.0)
-"""The limits of the ratio of real to estimated seconds by which later estimates are corrected."""
+"""The smallest and largest factor by which estimated times are corrected, according to earlier real times."""
 LEAST_LIMIT_S, TIMES_ESTIMATE = 90.0, 12.0
-"""An arm is given up after this many seconds, or after this many times its estimate if that is more."""
+"""The time limits of an arm's training: it is given up after this many seconds, or this many times its estimate if that
+is more."""
 
 
 class DeviceUnusable(Exception):
@@ -39,13 +40,13 @@ class Work:
     accelerated: bool
     can_record: bool
     until: float
-    """The time, in seconds since 1970, at which no further training begins."""
+    """The time, in seconds since 1970, after which no further training begins."""
     parent: int
-    """The id of the process that waits for this one; if it is gone, no further round begins."""
+    """The id of the process that waits for this one; if it has ended, no further round of trainings begins."""
 
 
 def work_off(work: Work, record: Record, after_each: Callable[[], None]) -> None:
-    """Make the measurements that fit into the time and write down each result; list the others as not done.
+    """Make the measurements that fit into the time and record each result; record the others as not done.
 
     Args:
         work: The measurements.
@@ -76,7 +77,7 @@ def work_off(work: Work, record: Record, after_each: Callable[[], None]) -> None
 
 
 def _measure(item: Item, work: Work, record: Record) -> None:
-    """Make one measurement: round by round, each arm once in each round, in alternating order.
+    """Make one measurement, in rounds; each round trains every arm once, in alternating order.
 
     Raises:
         DeviceUnusable: An error has left the GPU unusable for this process.
@@ -108,7 +109,7 @@ def _measure(item: Item, work: Work, record: Record) -> None:
 
 
 def _measure_arm(item: Item, arm: Arm, repetition: int, work: Work, record: Record) -> None:
-    """Measure one arm once and add the result, or write down why it cannot be measured.
+    """Train one arm of a measurement once, and record the result, or the reason why it cannot be measured.
 
     Raises:
         DeviceUnusable: An error has left the GPU unusable for this process.
@@ -134,7 +135,7 @@ def _measure_arm(item: Item, arm: Arm, repetition: int, work: Work, record: Reco
 
 
 def _check_usable(work: Work, error: Exception) -> None:
-    """Raise DeviceUnusable if the GPU does not work any more, as after an access outside its memory."""
+    """Raise DeviceUnusable if an error has left the GPU unusable, for example after an access outside its memory."""
     if not work.accelerated:
         return
     import torch

@@ -1,1 +1,1 @@
-"""The benchmark of quality: the bundled encoder compared with random weights and with a linear model."""
+"""The benchmark of quality: the bundled pre-trained encoder, compared with random weights and with a linear model."""

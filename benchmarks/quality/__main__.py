@@ -1,4 +1,4 @@
-"""`python -m benchmarks.quality`."""
+"""The entry point of `python -m benchmarks.quality`, which measures what the bundled encoder's pre-training gives."""
 
 import sys
 

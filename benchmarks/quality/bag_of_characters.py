@@ -1,7 +1,7 @@
-"""The reference model: a linear model over TF-IDF of character n-grams, trained on the task's train rows only.
+"""The reference model for encoders: a linear model over TF-IDF features of character n-grams.
 
 If an encoder does not score above this model, its pre-training gives nothing beyond surface patterns. The reference
-model uses exactly the rows of a planned run and is scored by the same metric.
+model is trained, selected and tested on exactly the rows of a planned run, with the same metric.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from alue_bench.running.inputs import RunInputs
 from alue_bench.searching.observations import defined
 
 STRENGTHS = (1.0, 10.0)
-"""The values of C (inverse strength of regularisation; 1 / alpha for Ridge) from which the best dev score selects."""
+"""The values of C (inverse regularisation strength; 1 / alpha for Ridge) that are tried; the best dev score selects
+one."""
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """The scores on a task that are reached without an encoder, by the task's primary metric."""
+    """The scores on a task, by its primary metric, that are reached without an encoder."""
 
     trivial: float
     """The test score of the best trivial predictor, which ignores the text."""
@@ -31,9 +32,9 @@ class Yardstick:
     """The test score of the linear model."""
     dev_score: float
     strength: float
-    """The selected value of C."""
+    """The value of C (inverse regularisation strength) that was selected."""
     seconds: float
-    """The total seconds for computing features, all fits and scoring."""
+    """The total seconds for computing features, for all fits and for scoring."""
 
 
 def yardstick(inputs: RunInputs) -> Yardstick:
@@ -63,7 +64,7 @@ def yardstick(inputs: RunInputs) -> Yardstick:
 
 
 def character_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
-    """Return the sparse TF-IDF features of each split.
+    """Return the sparse TF-IDF features (character n-grams) of each split.
 
     Returns:
         The features by split. For single texts `[examples, ngrams]`; for text pairs `[examples, 4 * ngrams]`: the
@@ -86,7 +87,7 @@ def character_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
 
 
 def fitted(features: Any, targets: Any, labels: Labels, *, strength: float) -> Any:
-    """Fit a linear model that suits the labels.
+    """Fit a linear model of the kind that suits the task's labels.
 
     The model is a ridge regression if targets are numbers, one logistic regression per label if an example can have
     several labels, and otherwise a single logistic regression.
@@ -95,7 +96,7 @@ def fitted(features: Any, targets: Any, labels: Labels, *, strength: float) -> A
         features: The features, `[examples, features]`.
         targets: The encoded targets of the examples.
         labels: The labels of the task.
-        strength: The value of C.
+        strength: The value of C (inverse regularisation strength).
     """
     import numpy as np
     from sklearn.dummy import DummyClassifier

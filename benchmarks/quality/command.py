@@ -41,7 +41,7 @@ MODULE = f"benchmarks.{BENCHMARK}"
 TASKS = ("mdd", "anger", "oold", "ohsd", "mq2q", "sec", "svreg", "xnli")
 STRATEGIES = ("full", "bottom3top4")
 FOLDERS = re.compile(r"(^|=|sqlite:///)(?:~|\.{0,2})/(?:.*/)?(?=[^/])")
-"""The pattern of the folders in a path argument, which reports leave out; it spares hub ids such as owner/name."""
+"""The pattern of folder names in a path argument, which reports leave out; it does not match hub ids (owner/name)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def benchmark(options: argparse.Namespace, *, command: str) -> int:
-    """Plan and execute the runs, print the comparison, and return the exit code."""
+    """Plan and execute the runs, print the comparison of encoders, and return the exit code."""
     from alue_bench.executors.outcome import Interrupted
     from alue_bench.planning.build import build_plan
     from alue_bench.views.console import remarks
@@ -157,7 +157,7 @@ def plan_request(options: argparse.Namespace, models: Sequence[Model]) -> PlanRe
 
 
 def _check_plan(plan: Plan, *, sample: bool) -> None:
-    """Check that the plan has runs and, unless the sample is asked for, that they use the official data.
+    """Check that the plan has runs and that they use the official data, unless the sample was requested.
 
     alue-bench falls back to the embedded sample if it finds no official files; scores on the sample would be
     meaningless here.

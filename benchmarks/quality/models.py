@@ -1,4 +1,4 @@
-"""The compared models with the names under which reports show them, and a registry that contains them."""
+"""The models that the benchmark compares, with their names in reports, and a plugin registry that contains them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ORIGIN = Origin("alue-bench", __version__, "benchmarks", "benchmarks.quality")
 
 
 def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
-    """Return the models that the options `--model NAME=MODEL` name, in this order.
+    """Return the models that the options `--model NAME=MODEL` name, in the order of the options.
 
     A model that no plugin declares gets the hyper-parameters of the first model, or of the bundled one.
 
@@ -34,7 +34,7 @@ def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
 
 
 def _named_model(option: str, registry: Registry) -> tuple[Model, bool]:
-    """Return the model that an option names, and True if a plugin declares it and so gives it hyper-parameters."""
+    """Return the model that an option `NAME=MODEL` names, and True if a plugin declares it and its hyper-parameters."""
     from alue_bench.planning.available import resolve_model
 
     name, equals, value = option.partition("=")
@@ -46,7 +46,7 @@ def _named_model(option: str, registry: Registry) -> tuple[Model, bool]:
 
 
 def with_models(registry: Registry, models: Iterable[Model]) -> Registry:
-    """Return a registry that also contains these models, so that a plan can name them."""
+    """Return a copy of a plugin registry with additional models, so that a plan can name them."""
     known = [declared.value for declared in registry.models.values()]
     added = {model.name: Declared(model, ORIGIN) for model in models if model not in known}
     return replace(registry, models={**registry.models, **added})

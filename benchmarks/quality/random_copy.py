@@ -1,4 +1,4 @@
-"""A copy of a model with random weights, with which the pre-trained model is compared."""
+"""The random copy of a model: the same architecture with random weights, to compare the pre-trained model with."""
 
 from __future__ import annotations
 
@@ -47,13 +47,19 @@ def random_copy(model: Model) -> Model:
 
 
 def _description_files(checkpoint: Checkpoint) -> list[Path]:
-    """Return the checkpoint's configuration and tokenizer files."""
+    """Return the paths of a checkpoint's configuration and tokenizer files."""
     kept = (path for path in checkpoint.folder.iterdir() if path.suffix in (".json", ".txt", ".model"))
     return sorted(path for path in kept if not path.name.endswith(".index.json"))
 
 
 def _write_random_copy(checkpoint: Checkpoint, described: Iterable[Path], folder: Path) -> None:
-    """Write the copy atomically, so that an interruption leaves no incomplete copy."""
+    """Write the random copy of a checkpoint atomically, so that an interruption leaves no incomplete copy.
+
+    Args:
+        checkpoint: The checkpoint.
+        described: Its configuration and tokenizer files, which are copied.
+        folder: The folder to write.
+    """
     import torch
 
     from alue_bench.training.pretrained.library import quiet_transformers
@@ -76,7 +82,7 @@ def _write_random_copy(checkpoint: Checkpoint, described: Iterable[Path], folder
 
 
 def fresh_model(config: Any) -> Any:
-    """Return a model of the class that a configuration names, in fp32, as transformers initialises it.
+    """Return a randomly initialised model, in fp32, of the class that a configuration names.
 
     Raises:
         UsageError: transformers does not know the class.

@@ -24,7 +24,7 @@ def all_sheets(results: Results) -> list[Sheet]:
 
 
 def quality_sheet(results: Results, strategy: str) -> Sheet:
-    """Return the table of models, random weights, the linear model and the trivial predictor under one strategy."""
+    """Return a table of the scores under one strategy: models, random weights, linear model and trivial predictor."""
     first = results.models[0]
     gains = [column for model in results.models for column in (f"{model} - random", "95 % interval")]
     return Sheet(
@@ -47,7 +47,7 @@ def quality_sheet(results: Results, strategy: str) -> Sheet:
 
 
 def strategy_sheet(results: Results, strategy: str) -> Sheet:
-    """Return the table of the first model's scores and training time, compared with those of the first strategy."""
+    """Return a table comparing the first model's scores and training time with those under the first strategy."""
     first, base = results.models[0], results.strategies[0]
     return Sheet(
         title=f"{first}: {strategy} against {base}{_sample_note(results)}",
@@ -132,7 +132,7 @@ def document(results: Results) -> dict[str, Any]:
 
 
 def measured_under(plan: Plan) -> dict[str, Any]:
-    """Return the device, number format and environment of the measurements."""
+    """Return the device, number format and environment in which a plan's runs were measured."""
     from alue_bench.measure.environment import environment
 
     spec = plan.runs[0].spec
@@ -144,7 +144,11 @@ def measured_under(plan: Plan) -> dict[str, Any]:
 
 
 def origin(circumstances: Mapping[str, Any]) -> str:
-    """Return a sentence on the command, date, hardware and libraries of the measurements."""
+    """Return a sentence about how the measurements were made: command, date, hardware and libraries.
+
+    Args:
+        circumstances: These facts, by name.
+    """
     hardware, libraries = (circumstances["environment"][name] for name in ("hardware", "libraries"))
     versions = f"torch {libraries['torch']}, transformers {libraries['transformers']}"
     return f"`{circumstances['command']}`, {circumstances['date']}; {described(hardware)}; {versions}."

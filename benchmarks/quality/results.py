@@ -1,4 +1,4 @@
-"""The results by task, model and strategy, and the comparisons between them."""
+"""The results of the quality benchmark, by task, model and strategy, and comparisons between them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOTHING = Measured({}, {})
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """The facts about a task that do not depend on the model."""
+    """The facts about a task that do not depend on the model, such as its metric and the linear model's scores."""
 
     name: str
     metric: str
@@ -42,29 +42,29 @@ class TaskFacts:
 
 @dataclass(frozen=True)
 class Results:
-    """All results, and the comparisons between them."""
+    """All results of the quality benchmark, and comparisons between them."""
 
     tasks: tuple[TaskFacts, ...]
     models: tuple[str, ...]
-    """The names of the models without the random copy; strategies are compared for the first one."""
+    """The names of the models, without the random copy. Strategies are compared for the first model."""
     random: str
-    """The name of the random copy."""
+    """The name of the copy with random weights."""
     strategies: tuple[str, ...]
-    """The names of the strategies; the first one is the base with which the others are compared."""
+    """The names of the strategies. The first one is the base with which the others are compared."""
     seeds: tuple[int, ...]
     measured: Mapping[tuple[str, str, str], Measured]
-    """The results by task, model and strategy."""
+    """The scores and times, by task, model and strategy."""
 
     def of(self, task: TaskFacts, model: str, strategy: str) -> Measured:
         """Return the results of a combination of task, model and strategy, which are empty if it was not run."""
         return self.measured.get((task.name, model, strategy), NOTHING)
 
     def score(self, task: TaskFacts, model: str, strategy: str) -> Estimate | None:
-        """Return the mean score over seeds with its confidence interval, or None if there are no runs."""
+        """Return a model's mean score over seeds with its confidence interval, or None if there are no runs."""
         return estimate(list(self.of(task, model, strategy).scores.values()))
 
     def gain(self, task: TaskFacts, model: str, strategy: str) -> Estimate | None:
-        """Return the score minus the score with random weights, paired by seed, or None if no seed has both."""
+        """Return a model's score minus that of random weights, paired by seed, or None if no seed has both."""
         base = self.of(task, self.random, strategy)
         return paired_difference(self.of(task, model, strategy).scores, base.scores)
 
@@ -79,7 +79,7 @@ class Results:
         return relative_change(self.of(task, self.models[0], strategy).seconds, base.seconds)
 
     def seconds(self, task: TaskFacts, model: str, strategy: str) -> float | None:
-        """Return the mean training time in seconds, or None if there are no runs."""
+        """Return a model's mean training time in seconds, or None if there are no runs."""
         values = self.of(task, model, strategy).seconds.values()
         return statistics.fmean(values) if values else None
 
@@ -87,7 +87,7 @@ class Results:
 def gathered(
     plan: Plan, outcomes: Iterable[Outcome], models: Sequence[str], random: str, talk: PlainConsole
 ) -> Results:
-    """Collect the results, and fit and score the linear model of each task.
+    """Collect the results of all runs, and fit and score the linear model for each task.
 
     Args:
         plan: The plan of the runs.
@@ -140,7 +140,7 @@ def by_cell(outcomes: Iterable[Outcome]) -> dict[tuple[str, str, str], Measured]
 
 
 def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) -> Estimate | None:
-    """Return the mean difference over the seeds that both mappings contain, or None if they share no seed.
+    """Return the mean difference of values with equal seeds, with its confidence interval; None without such seeds.
 
     Args:
         values: The values by seed.
@@ -158,5 +158,5 @@ def sign(difference: Estimate | None) -> int:
 
 
 def relative_change(values: Mapping[int, float], base: Mapping[int, float]) -> float | None:
-    """Return the mean of the values divided by the base's mean, minus 1, or None if one of them has no values."""
+    """Return the mean of `values` divided by the mean of `base`, minus 1; None if one of them is empty."""
     return statistics.fmean(values.values()) / statistics.fmean(base.values()) - 1 if values and base else None

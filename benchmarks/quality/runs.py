@@ -17,7 +17,7 @@ EXPERIMENT = "mini-quality"
 
 
 def recorded_outcomes(plan: Plan, registry: Registry, store: str | None, talk: PlainConsole) -> list[Outcome]:
-    """Execute the runs that are not in the store yet, as children of an MLflow run that holds plan and results.
+    """Execute the runs of a plan that are not recorded yet, under an MLflow parent run.
 
     Args:
         plan: The plan.

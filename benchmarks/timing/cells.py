@@ -10,18 +10,19 @@ from alue_bench.training.device.hardware import Hardware
 
 TRAINER_WAYS = ("trainer-128", "trainer", "trainer-grouped")
 ENGINE, BASE = "engine", "trainer"
-"""The way of training that is examined, and the base with which it is compared."""
+"""The way of training that is examined (our engine), and the base with which it is compared (`Trainer`)."""
 GRAPHS = "engine-graphs"
 WAYS = (*TRAINER_WAYS, "engine-uncached", ENGINE, GRAPHS)
 SHARED, SEPARATE = "sweep", "separate"
-"""The ways of our engine in the sweep benchmark: all cells share one store, or each cell has a separate store."""
+"""The ways of training by our engine in the sweep benchmark: all cells share one store for the outputs of frozen
+layers, or each cell has a separate store."""
 STRATEGIES = ("full", "bottom3top4", "bottom6", "head-only")
 PRECISIONS = ("fp32", "bf16")
 ORDER_SEED = 1
 
 
 def possible_ways(device: str) -> list[str]:
-    """Return the ways of training that a device supports; only CUDA graphs need a CUDA device."""
+    """Return the names of the ways of training that a device supports; CUDA graphs need a CUDA device."""
     return [way for way in WAYS if way != GRAPHS or Hardware(device).can_record]
 
 
@@ -33,12 +34,20 @@ class Cell(NamedTuple):
     precision: str
 
     def __str__(self) -> str:
-        """Return the three names, separated by spaces."""
+        """Return the names of way, strategy and number format, separated by spaces."""
         return " ".join(self)
 
 
 def schedule(cells: Sequence[Cell], repetitions: int) -> list[tuple[Cell, int]]:
-    """Return pairs of cell and repetition by repetition, with all cells of each in random but reproducible order."""
+    """Return all cells for each repetition, in random but reproducible order within a repetition.
+
+    Args:
+        cells: The combinations of way of training, strategy and number format.
+        repetitions: The number of repetitions.
+
+    Returns:
+        Pairs of a cell and the number of its repetition.
+    """
     scheduled = []
     for repetition in range(1, repetitions + 1):
         order = sorted(cells)
@@ -48,9 +57,10 @@ def schedule(cells: Sequence[Cell], repetitions: int) -> list[tuple[Cell, int]]:
 
 
 def in_order(cells: Iterable[Cell]) -> list[Cell]:
-    """Return the distinct cells, sorted by precision, strategy and way as in PRECISIONS, STRATEGIES and WAYS.
+    """Return the distinct cells, sorted by number format, strategy and way of training, in the order of reports.
 
-    Strategies that are not in STRATEGIES come last, sorted by name.
+    The order is that of PRECISIONS, STRATEGIES and WAYS. Strategies that are not in STRATEGIES come last, sorted by
+    name.
     """
 
     def place(known: Sequence[str], name: str) -> int:

@@ -1,4 +1,4 @@
-"""The checkpoint and the tokenizer of the compared trainings; a model with random weights needs only the tokenizer."""
+"""The checkpoint and the tokenizer for the compared trainings; a model with random weights needs only the tokenizer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checkpoint_in(folder: Path) -> Checkpoint:
 
 
 def tokenizer_of(setup: Setup) -> Any:
-    """Return the tokenizer of the set-up's checkpoint, or that of the bundled model if there is no checkpoint."""
+    """Return the tokenizer of the comparison's checkpoint, or that of the bundled model without a checkpoint."""
     from alue_bench.training.pretrained.loading import load_tokenizer
 
     return load_tokenizer(checkpoint_in(setup.checkpoint or _mini()))

@@ -1,4 +1,4 @@
-"""The statistics of timings and losses: medians, their ratios, mean losses at the end, and differences versus noise."""
+"""The statistics of measured times and losses: medians, ratios, final losses, and differences compared with noise."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tail_mean(losses: Sequence[tuple[int, float]], steps: int) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference between repeated measurements and repeated measurements of a base, and the noise of the base."""
+    """The difference between repeated measurements and those of a base, compared with the noise of the base."""
 
     difference: float
     """The mean of the measurements minus the mean of the base's measurements."""
@@ -60,7 +60,7 @@ class Comparison:
 
 
 def comparison(values: Sequence[float], base: Sequence[float]) -> Comparison | None:
-    """Compare values with a base; return None if there are no values or fewer than two base values."""
+    """Compare repeated measurements with those of a base; return None if there are no values or only one base value."""
     if not values or len(base) < 2:
         return None
     return Comparison(statistics.fmean(values) - statistics.fmean(base), max(base) - min(base))

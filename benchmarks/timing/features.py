@@ -1,4 +1,4 @@
-"""Examples in the form that `Trainer` and torch's data loaders take."""
+"""Examples in the form that `Trainer` and torch's data loaders expect."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 from alue_bench.data.tokenization import TokenizedSplit
 
 Features = list[dict[str, Any]]
-"""A list of examples as `Trainer` takes them: each maps the names of the model's inputs to lists of numbers."""
+"""A list of examples in the form that `Trainer` expects: dictionaries from the model's inputs to lists of numbers."""
 
 
 def features(split: TokenizedSplit, pad_id: int, pad_to: int | None) -> Features:
-    """Return the examples of a split, each padded to `pad_to` tokens unless that is None."""
+    """Return the examples of a split in the form that `Trainer` expects.
+
+    If `pad_to` is given, padded to so many tokens.
+    """
     examples = []
     for index, (start, end) in enumerate(zip(split.offsets[:-1], split.offsets[1:], strict=True)):
         length = int(end - start)

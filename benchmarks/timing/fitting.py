@@ -1,4 +1,4 @@
-"""The training of one model by transformers' `Trainer` or by our engine, with its cost."""
+"""Fine-tuning one model by transformers' `Trainer` or by our engine, and measuring the cost."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Fitted:
 
 
 def fit_by_trainer(start: StartingPoint, plan: FreezePlan, way: str, seed: int, device: Device) -> Fitted:
-    """Train by transformers' `Trainer`.
+    """Fine-tune a model by transformers' `Trainer`, and measure the cost.
 
     Args:
         start: The initial model and data.
-        plan: The parts to freeze.
+        plan: The freeze plan.
         way: The way of padding examples, see `trainer_baseline`.
         seed: The seed of data order and dropout.
         device: The device and the number format.
@@ -86,15 +86,15 @@ def fit_by_engine(
     store: Path | None = None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
-    """Train by our engine.
+    """Fine-tune a model by our engine, and measure the cost.
 
     Args:
         start: The initial model and data.
-        plan: The parts to freeze.
+        plan: The freeze plan.
         seed: The seed of data order and dropout.
         device: The device and the number format.
-        cached: True if the output of the frozen bottom layers is computed once, False if at every step.
-        store: The folder for that output; None takes a new empty folder.
+        cached: Whether the output of the frozen bottom layers is computed once and cached, not at every step.
+        store: The folder in which this output is cached; None for a new, empty folder.
         on_step: A function that is called after each step with the number of steps done and the total number.
     """
     from alue_bench.measure.flops import training_flops
@@ -146,10 +146,10 @@ def with_prefix(
         start: The initial model and data.
         stack: The model.
         forward: The forward pass.
-        plan: The parts of the model that are frozen.
+        plan: The freeze plan.
         device: The device and the number format.
         split: The tokenized examples.
-        folder: The folder in which the output is stored; None returns the split without output.
+        folder: The folder in which the output is stored; None returns the split without outputs.
 
     Raises:
         UnavailableError: The store cannot keep the output.
@@ -179,11 +179,11 @@ def fine_tune(
     device: Device,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainingResult:
-    """Fine-tune by the engine's loop, with a dev split of only one example, since no epoch is selected by dev scores.
+    """Fine-tune by our engine's training loop, with only one dev example, since no dev scores are needed.
 
     Args:
         start: The initial model and data.
-        plan: The parts to freeze.
+        plan: The freeze plan.
         stack: The model.
         forward: The forward pass.
         examples: The train split, perhaps with the output of the frozen bottom layers.
@@ -206,7 +206,7 @@ def fine_tune(
 
 
 def _first(split: TokenizedSplit) -> TokenizedSplit:
-    """Return a split that has only the first example."""
+    """Return a split with only the first example of a split."""
     end = int(split.offsets[1])
     types = None if split.token_type_ids is None else split.token_type_ids[:end]
     return replace(

@@ -22,9 +22,9 @@ from benchmarks.timing.rows import Rows
 from benchmarks.timing.settings import Setup
 
 SOURCES = ("alue_bench/training/**/*.py", "benchmarks/timing/trainer_baseline.py")
-"""The source files whose contents affect training; measurements by different versions of them are not comparable."""
+"""The source files that affect training; measurements are comparable only if these files have not changed."""
 EXPLAINED = {"code": f"code, that is {' or '.join(SOURCES)}"}
-"""The wording for settings that are not options, by name, for error messages."""
+"""The names that error messages use for settings that are not command-line options."""
 
 
 def common_settings(setup: Setup, rows: Rows) -> dict[str, Any]:
@@ -49,10 +49,10 @@ def _version(library: str) -> str:
 
 
 class MeasurementLedger(Ledger):
-    """The file of a benchmark's results (a ledger) in which each result is the measurement of one training."""
+    """The file (ledger) of a benchmark's results, each of which is the measurement of one training."""
 
     def __init__(self, file: Path | None, benchmark: str, settings: Mapping[str, Any], command: str) -> None:
-        """Read the measurements in the file, if it exists; see `Ledger` for the arguments.
+        """Read the measurements in the file, if it exists; for the arguments, see `Ledger`.
 
         Raises:
             UsageError: The file is not from this benchmark, or its measurements have other settings.
@@ -64,10 +64,10 @@ class MeasurementLedger(Ledger):
             raise self.foreign() from error
 
     def fill(self, todo: Sequence[tuple[Cell, int]], measure: Callable[[Cell, int], Measurement]) -> int:
-        """Make the measurements that are missing, and write each one to the file as soon as it is made.
+        """Make the measurements that the file lacks, and write each one to the file as soon as it is made.
 
         Args:
-            todo: All wanted measurements, as pairs of cell and repetition.
+            todo: All requested measurements, as pairs of a cell (way, strategy, number format) and a repetition.
             measure: The function that makes a measurement.
 
         Returns:
@@ -104,7 +104,7 @@ class MeasurementLedger(Ledger):
         self.record({})
 
     def record(self, results: Mapping[str, Any]) -> None:
-        """Write the measurements, and results that are computed from them, to the file."""
+        """Write the measurements, and results that were computed from them, to the file."""
         self.content = {
             "hardware": self.measurements[0].hardware if self.measurements else None,
             **results,
@@ -113,7 +113,7 @@ class MeasurementLedger(Ledger):
         self.write()
 
     def among(self, todo: Sequence[tuple[Cell, int]]) -> list[Measurement]:
-        """Return only the measurements of the given pairs of cell and repetition; the file may hold more."""
+        """Return the measurements for the given pairs of cell and repetition; the file may contain others."""
         wanted = set(todo)
         return [m for m in self.measurements if (m.cell, m.repetition) in wanted]
 

@@ -1,4 +1,4 @@
-"""The measurement of one training, which is timed and scored in a separate process or in this process."""
+"""The measurement of one training, in a separate process or in this process: its time, its cost and its score."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from alue_bench.training.device.precision import Device
 
 PART_OF_EPOCH = 4
-"""The final loss is the mean over the last 1 / PART_OF_EPOCH (a quarter) of an epoch's steps."""
+"""The divisor that defines the final loss: the mean loss over the last 1 / PART_OF_EPOCH (a quarter) of an epoch's
+steps."""
 
 
 class MeasurementFailed(TrainingError):
@@ -37,7 +38,7 @@ class MeasurementFailed(TrainingError):
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The measurement of one training."""
+    """The measurement of one training: times, memory, loss, score and FLOPs."""
 
     way: str
     strategy: str
@@ -45,11 +46,12 @@ class Measurement:
     repetition: int
     """The number of the repetition, which is also the seed of data order and dropout."""
     seconds: float
-    """The seconds of training; for our engine, the frozen prefix and the training loop together."""
+    """The seconds of training; for our engine, computing the frozen bottom layers' output and the training loop
+    together."""
     prefix_s: float = 0.0
-    """The seconds for the output of the frozen bottom layers (the prefix) on the train rows, including checksums."""
+    """The seconds for computing and storing the frozen bottom layers' output on the train rows, including checksums."""
     build_s: float = 0.0
-    """The seconds that computing the prefix took, in this run or in the earlier run whose output was reused."""
+    """The seconds for computing the frozen bottom layers' output, in this run or in the earlier run that stored it."""
     prefix_reused: bool = False
     setup_s: float = 0.0
     """The seconds of `Trainer.train()` before the first epoch, which are not part of `seconds`."""
@@ -58,9 +60,9 @@ class Measurement:
     """The number of examples trained on, summed over all epochs."""
     samples_per_s: float
     tokens: int
-    """The tokens of these examples without padding."""
+    """The number of tokens of these examples, without padding."""
     padded_tokens: int
-    """The tokens of these examples with padding."""
+    """The number of tokens of these examples, with padding."""
     peak_rss_mib: float
     """The peak memory of the process in MiB, including its start and warm-up."""
     peak_device_mib: float | None
@@ -79,13 +81,13 @@ class Measurement:
 
     @property
     def cell(self) -> Cell:
-        """The cell that was measured."""
+        """The measured cell: way of training, strategy and number format."""
         return Cell(self.way, self.strategy, self.precision)
 
 
 Measure = Callable[[Setup, Path, Cell, int, Path | None], Measurement]
-"""A function that makes a measurement, given the set-up, the file of rows, the cell, the repetition, and the folder of
-a shared prefix store or None."""
+"""A function that makes a measurement. Its arguments are the set-up, the file of rows, the cell, the repetition, and
+the folder of a shared store for the outputs of frozen layers, or None."""
 
 
 def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store: Path | None) -> Measurement:
@@ -96,7 +98,7 @@ def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store:
         rows: The file of rows.
         cell: The cell to measure.
         repetition: The number of the repetition.
-        store: The folder of a shared prefix store, if any.
+        store: The folder of a shared store for the outputs of frozen layers, if any.
 
     Raises:
         MeasurementFailed: The process failed; the message contains its last line of stderr.
@@ -117,7 +119,10 @@ def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store:
 
 
 def print_one(options: argparse.Namespace) -> int:
-    """Make a measurement in the process that `measured_apart` starts; stdout holds only the measurement as JSON."""
+    """Make one measurement, as the process that `measured_apart` starts.
+
+    Print only the measurement, as JSON, on stdout.
+    """
     cell = Cell(options.way[0], options.strategy[0], options.precision[0])
     with redirect_stdout(sys.stderr):
         measurement = measured_here(chosen_setup(options), options.rows_json, cell, options.repetition, options.store)
@@ -126,7 +131,7 @@ def print_one(options: argparse.Namespace) -> int:
 
 
 def measured_here(setup: Setup, rows: Path, cell: Cell, repetition: int, store: Path | None) -> Measurement:
-    """Make a measurement in this process; see `measured_apart` for the arguments."""
+    """Make a measurement in this process; for the arguments, see `measured_apart`."""
     from alue_bench.training.device.precision import Device
     from alue_bench.training.freezing import count_parameters
 
@@ -153,7 +158,7 @@ def measured_here(setup: Setup, rows: Path, cell: Cell, repetition: int, store: 
 
 
 def _final_loss(start: StartingPoint, fitted: Fitted) -> float:
-    """Return the mean loss over the last steps of the training; their number is a quarter of an epoch's steps.
+    """Return the final loss of a training: the mean over its last steps, a quarter of an epoch.
 
     Raises:
         TrainingError: The loss is not finite.

@@ -1,4 +1,7 @@
-"""The rows of a comparison, from a task's train file or from a JSON file that can be read without `datasets`."""
+"""The rows (texts and labels) of a comparison, from a task's train file or from a JSON file.
+
+The JSON file can be read without the package `datasets`.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,12 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows to train on and the held-out rows to score on."""
+    """The rows of a comparison: those to train on, and held-out rows on which the trained model is scored."""
 
     train: tuple[Row, ...]
     held_out: tuple[Row, ...]
     source: str
-    """A text on the origin of the rows, for reports."""
+    """A text about the origin of the rows, for reports."""
 
     @property
     def labels(self) -> Labels:
@@ -42,7 +45,7 @@ class Rows:
 
 
 def chosen_rows(options: argparse.Namespace) -> tuple[Rows, Setup]:
-    """Return the rows that the options name, and the set-up, in which the numbers of rows are the actual ones."""
+    """Return the rows that the command-line options name, and the set-up with the actual numbers of rows."""
     setup = chosen_setup(options)
     rows = read_rows(options.rows_json, setup.rows, setup.eval_rows) if options.rows_json else task_rows(options)
     if setup.longest:
@@ -76,10 +79,10 @@ def read_rows(file: Path, train: int, held_out: int) -> Rows:
 
 
 def task_rows(options: argparse.Namespace) -> Rows:
-    """Return the rows of the task's train split, and of its dev split as held-out rows.
+    """Return the rows of a task: the train split to train on, and the dev split as held-out rows.
 
     Raises:
-        UsageError: There are no official files and the sample is not wanted.
+        UsageError: There are no official files, and the sample was not requested.
     """
     from alue_bench.contract.registry import load_registry
     from alue_bench.data.location import given_data_folder, locate
@@ -107,7 +110,7 @@ def without_long_ones(rows: Rows, tokenizer: Any, longest: int) -> Rows:
         longest: The largest number of tokens, special tokens included.
 
     Raises:
-        DataError: No held-out row is left, or fewer than two labels.
+        DataError: No held-out row remains, or the remaining rows have fewer than two labels.
     """
 
     def short(given: tuple[Row, ...]) -> tuple[Row, ...]:
@@ -128,7 +131,7 @@ def write_rows(rows: Rows, file: Path) -> None:
 
 @contextmanager
 def rows_on_disk(rows: Rows) -> Iterator[Path]:
-    """Keep rows in a temporary file while the context is open, for the processes that make measurements."""
+    """Write rows to a temporary file, which exists inside the `with` block, for the measuring processes."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
         write_rows(rows, file)

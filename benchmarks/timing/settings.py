@@ -12,7 +12,7 @@ from alue_bench.contract.spec import HyperParameters
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """The settings that all measurements of a comparison share; its fields have the names of command-line options."""
+    """The settings (set-up) that all measurements of a comparison share; fields are named like the options."""
 
     rows: int
     eval_rows: int
@@ -21,7 +21,7 @@ class Setup:
     lr: float
     max_length: int
     longest: int | None
-    """The number of tokens above which a text is left out; None keeps all texts."""
+    """The largest number of tokens of a text; longer texts are left out. None keeps all texts."""
     layers: int
     hidden: int
     heads: int
@@ -30,7 +30,7 @@ class Setup:
 
     @property
     def hyper(self) -> HyperParameters:
-        """The hyper-parameters: no weight decay, no warm-up, gradients clipped at 1, the last epoch's weights."""
+        """The hyper-parameters of all trainings: no weight decay, no warm-up, clipping at 1, last epoch's weights."""
         return HyperParameters(
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -44,13 +44,13 @@ class Setup:
         )
 
     def arguments(self) -> list[str]:
-        """Return the command-line options that give this set-up."""
+        """Return the command-line options that give these settings."""
         given = {f"--{name.replace('_', '-')}": value for name, value in asdict(self).items() if value is not None}
         return [text for name, value in given.items() for text in (name, str(value))]
 
 
 def chosen_setup(options: argparse.Namespace) -> Setup:
-    """Return the set-up that the options name.
+    """Return the settings that the command-line options state.
 
     Raises:
         UsageError: A value is invalid.

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from alue_bench.training.architecture.encoder_stack import EncoderStack
 
 MODEL_SEED = 20_201_124
-"""The seed of randomly initialised weights: of the whole model, or of the task's head if there is a checkpoint."""
+"""The seed of randomly initialised weights: all weights, or only those of the head if there is a checkpoint."""
 POSITIONS = 512
 
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """The data and the initial model with which every training of a comparison begins."""
+    """The initial model and the data with which every training of a comparison begins."""
 
     setup: Setup
     tokenizer: Any
@@ -39,7 +39,7 @@ class StartingPoint:
     """One batch of the longest examples of `train`, for warm-up."""
 
     def fresh_stack(self, plan: FreezePlan) -> EncoderStack:
-        """Return a new model with the initial weights on the device, its parts frozen as the plan says."""
+        """Return a new model with the initial weights, on the device, frozen as the plan says."""
         from alue_bench.training.architecture.encoder_stack import view_as_stack
         from alue_bench.training.freezing import apply_plan
 
@@ -49,10 +49,10 @@ class StartingPoint:
 
 
 def prepared(setup: Setup, rows: Rows) -> StartingPoint:
-    """Return the starting point of a set-up.
+    """Return the initial model and the tokenized data for the trainings of a comparison.
 
     Args:
-        setup: The set-up.
+        setup: The settings of the comparison.
         rows: The rows.
 
     Raises:
@@ -112,7 +112,7 @@ def encoder_shape(setup: Setup) -> EncoderShape:
 
 
 def freeze_plan(strategy: str, shape: EncoderShape) -> FreezePlan:
-    """Return the FreezePlan of a static freezing strategy for a model.
+    """Return the freeze plan of a static freezing strategy (see `FreezePlan`) for a model.
 
     Args:
         strategy: The name of the strategy.
@@ -131,7 +131,7 @@ def freeze_plan(strategy: str, shape: EncoderShape) -> FreezePlan:
 
 
 def _initial_model(setup: Setup, tokenizer: Any, labels: Labels) -> Any:
-    """Return a model with its initial weights, which are the same in every process."""
+    """Return the comparison's initial model, whose weights are the same in every process."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 

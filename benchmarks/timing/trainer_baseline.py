@@ -1,12 +1,12 @@
 """The baseline of the engine's benchmark: the same fine-tuning by transformers' `Trainer`.
 
 There are three ways, which differ in padding: every example is padded to the maximal length (as in transformers'
-example script for GLUE), each batch is padded to its longest example, or, in addition to the latter, batches consist of
-examples of similar length. Rows, initial weights, frozen parameters, optimiser, learning rates and clipping are the
-same as with the engine. Nothing is logged, evaluated or saved during training.
+example script for GLUE); each batch is padded to its longest example; or, in addition, each batch consists of examples
+of similar length. Rows, initial weights, frozen parameters, optimiser, learning rates and clipping are the same as with
+the engine. Nothing is logged, evaluated or saved during training.
 
 One difference remains: `Trainer` puts the whole model into training mode at each step, so that dropout stays on in
-frozen layers, as every user of `Trainer` experiences it.
+frozen layers. This is so for every user of `Trainer`.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class TrainerRun:
 
     model: Any
     seconds: float
-    """The seconds of the epochs, after a warm-up of one step on another copy of the model."""
+    """The seconds of all epochs, after a warm-up of one step on another copy of the model."""
     setup_s: float
     """The seconds of `train()` before the first epoch (garbage collection, set-up of model, optimiser and data loader),
     which are not part of `seconds`."""
     losses: list[float]
-    """The loss of each step."""
+    """The training loss of each step."""
     padded_tokens: int
     """The number of tokens trained on, with padding."""
 
@@ -63,12 +63,12 @@ def fit(
     seed: int,
     device: Device,
 ) -> TrainerRun:
-    """Train a model and measure the time.
+    """Fine-tune a model by `Trainer` and measure the time.
 
     Args:
         make_model: A function that returns a new model with its initial weights and frozen parts.
         train: The train split.
-        longest: The examples for warm-up.
+        longest: The longest examples of the train split, for warm-up.
         way: The way of padding: "trainer-128", "trainer" or "trainer-grouped".
         tokenizer: The tokenizer.
         hyper: The hyper-parameters.
@@ -100,7 +100,7 @@ def fit(
 def training_arguments(
     folder: str, way: str, hyper: HyperParameters, seed: int, device: Device, **more: Any
 ) -> TrainingArguments:
-    """Return the arguments of a `Trainer` that neither logs, evaluates nor saves.
+    """Return `TrainingArguments` with which `Trainer` neither logs, evaluates nor saves.
 
     Args:
         folder: The output folder, which stays empty.
@@ -140,7 +140,7 @@ def training_arguments(
 
 
 def on_one_gpu(arguments: TrainingArguments) -> TrainingArguments:
-    """Change the arguments so that `Trainer` uses one GPU, as the engine does, and return them.
+    """Change `TrainingArguments` in place so that `Trainer` uses one GPU, as our engine does, and return them.
 
     If more GPUs are visible, `Trainer` otherwise divides each batch among them (`nn.DataParallel`), and multiplies the
     batch size by their number.
@@ -152,7 +152,7 @@ def on_one_gpu(arguments: TrainingArguments) -> TrainingArguments:
 def build_trainer(
     model: Any, examples: Features, way: str, tokenizer: Any, arguments: TrainingArguments
 ) -> CountingTrainer:
-    """Return a `Trainer` for a model and examples; see `fit` for the way of padding."""
+    """Return a `Trainer` for a model and examples; `way` is the way of padding, see `fit`."""
     trainer = CountingTrainer(
         model=model,
         args=arguments,
@@ -170,7 +170,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]
     began = math.nan
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Record the time."""
+        """Record the time at the beginning of the first epoch."""
         self.began = time.perf_counter()
 
 
@@ -184,7 +184,7 @@ class CountingTrainer(Trainer):  # type: ignore[misc]
         self.padded_tokens = 0
 
     def training_step(self, model: Any, inputs: dict[str, Any], *others: Any, **options: Any) -> torch.Tensor:
-        """Train one step, count its tokens and keep its loss."""
+        """Train one step, count the tokens of its batch, and keep its loss."""
         self.padded_tokens += inputs["input_ids"].numel()
         loss: torch.Tensor = super().training_step(model, inputs, *others, **options)
         self.losses.append(loss)

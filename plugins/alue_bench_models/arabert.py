@@ -20,7 +20,7 @@ def _preprocessor() -> ArabertPreprocessor:
 
 
 def normalise(text: str) -> str:
-    """Return the text as changed by the preprocessor of AraBERT's authors."""
+    """Return the text after AraBERT's preprocessing, as its authors publish it."""
     normalised: str = _preprocessor().preprocess(text)
     return normalised
 

@@ -1,8 +1,8 @@
 """The model QARiB, pre-trained on tweets and formal text.
 
-The normalisation is the same as in the authors' script `prepare_vocab.py` (repository qcri/QARiB), which prepares the
-vocabulary. That script does not count vowel signs as word characters, so that a vocalised word is split at its vowel
-signs; it does count tatweel as a word character.
+The text normalisation is the same as in the authors' script `prepare_vocab.py` (repository qcri/QARiB), which prepares
+the vocabulary. That script does not count vowel signs as word characters, so that a vocalised word is split at its
+vowel signs; it does count tatweel as a word character.
 """
 
 import re
@@ -16,7 +16,7 @@ _NEITHER_WORD_NOR_EMOJI = re.compile(rf"(?:[^\w{_EMOJI}]|_)+")
 
 
 def normalise(text: str) -> str:
-    """Return the text in lower case, with spaces around emoji and a space for each run of other non-word characters."""
+    """Return the text in lower case, with spaces around emoji; other non-word characters become single spaces."""
     spaced = _ONE_EMOJI.sub(r" \1 ", text.lower())
     return _NEITHER_WORD_NOR_EMOJI.sub(" ", spaced).strip()
 

@@ -1,4 +1,4 @@
-"""Architectures that several checkpoints share."""
+"""Model architectures that several checkpoints share."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

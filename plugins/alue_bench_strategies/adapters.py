@@ -43,11 +43,11 @@ class LoRA(Strategy):
 
     @property
     def name(self) -> str:
-        """The canonical name, such as "lora-r8"."""
+        """The strategy's canonical name, such as "lora-r8"."""
         return f"lora-r{self.rank}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan in which the adapters train, with pooler and head."""
+        """Return a freeze plan in which only the adapters, the pooler and the head train."""
         return FreezePlan(shape, embeddings=True, trained="adapters")
 
     def adapter(self) -> Adapter:
@@ -62,11 +62,11 @@ class IA3(Strategy):
 
     @property
     def name(self) -> str:
-        """The canonical name."""
+        """The strategy's canonical name, "ia3"."""
         return "ia3"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan in which the adapters train, with pooler and head."""
+        """Return a freeze plan in which only the adapters, the pooler and the head train."""
         return FreezePlan(shape, embeddings=True, trained="adapters")
 
     def adapter(self) -> Adapter:

@@ -42,23 +42,26 @@ class AutoFreeze(Strategy):
     """A strategy that repeatedly freezes all layers below the lowest layer whose gradient still changes much."""
 
     percentile: int = MEDIAN
-    """The percentile of the changes η, from 1 to 100: layers below the lowest layer that reaches it are frozen."""
+    """The percentile of the changes η, from 1 to 100: layers below the lowest layer whose η reaches it are frozen."""
 
     @property
     def name(self) -> str:
-        """The canonical name, such as "autofreeze" or "autofreeze-p75"."""
+        """The strategy's canonical name, such as "autofreeze" or "autofreeze-p75"."""
         return "autofreeze" + (f"-p{self.percentile}" if self.percentile != MEDIAN else "")
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return the plan for the start of training, in which everything is trained."""
+        """Return the freeze plan for the start of training, in which everything is trained."""
         return FreezePlan(shape)
 
     def revisions(self) -> Revisions:
-        """Return the schedule for changes of the plan: five points per epoch, at which gradient norms are given."""
+        """Return the points at which the freeze plan may change: five per epoch, with the layers' gradient norms."""
         return Revisions(per_epoch=5, gradient_norms=True, prefix_only_grows=True)
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
-        """Return the new plan at an evaluation point; it also freezes lower layers whose gradients change little."""
+        """Return the freeze plan after an evaluation point.
+
+        It also freezes lower layers whose gradients change little.
+        """
         if len(progress.norms) < 2:
             return plan
         before, now = (norms.layers[plan.bottom :] for norms in progress.norms[-2:])
@@ -72,7 +75,10 @@ class AutoFreeze(Strategy):
 
 
 def _change(before: float | None, now: float | None) -> float | None:
-    """Return the relative change η of a norm, or None if `before` is 0 or one of the two is missing or not finite."""
+    """Return the relative change η of a gradient norm; None if it cannot be computed.
+
+    This is so if `before` is 0, or one of the norms is missing or not finite.
+    """
     if before is None or now is None or not math.isfinite(before) or not math.isfinite(now) or before == 0:
         return None
     return abs(before - now) / before

@@ -29,11 +29,11 @@ class BitFit(Strategy):
 
     @property
     def name(self) -> str:
-        """The canonical name."""
+        """The strategy's canonical name, "bitfit"."""
         return "bitfit"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan in which the biases of all layers train, with pooler and head."""
+        """Return a freeze plan in which only the layers' biases, the pooler and the head train."""
         return FreezePlan(shape, embeddings=True, trained="biases")
 
 

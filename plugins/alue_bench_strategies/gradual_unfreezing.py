@@ -32,19 +32,19 @@ class GradualUnfreezing(Strategy):
 
     @property
     def name(self) -> str:
-        """The canonical name, such as "gradual-unfreeze" or "gradual-unfreeze-3"."""
+        """The strategy's canonical name, such as "gradual-unfreeze" or "gradual-unfreeze-3"."""
         return "gradual-unfreeze" + (f"-{self.layers_per_epoch}" if self.layers_per_epoch > 1 else "")
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return the plan of the first epoch."""
+        """Return the freeze plan of the first epoch, in which only the top layers train."""
         return self._plan(shape, epoch=1)
 
     def revisions(self) -> Revisions:
-        """Return the schedule for changes of the plan: one point per epoch."""
+        """Return the points at which the freeze plan may change: one per epoch."""
         return Revisions(per_epoch=1)
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
-        """Return the plan of the next epoch."""
+        """Return the freeze plan of the next epoch, in which further layers train."""
         return self._plan(plan.shape, progress.epoch + 1)
 
     def _plan(self, shape: EncoderShape, epoch: int) -> FreezePlan:

@@ -35,13 +35,13 @@ class LayerDropping(Strategy):
     """A strategy that removes layers, chosen in one of three ways, and trains the whole remaining model."""
 
     way: str
-    """The way to choose layers, one of WAYS."""
+    """The name of the way to choose the layers that are removed, one of WAYS."""
     count: int | None
     """The number of layers that are removed; None for half of the layers, rounded down."""
 
     @property
     def name(self) -> str:
-        """The canonical name, such as "drop-top4" or "drop-alternate"."""
+        """The strategy's canonical name, such as "drop-top4" or "drop-alternate"."""
         return f"drop-{self.way}{'' if self.count is None else self.count}"
 
     def kept_layers(self, shape: EncoderShape) -> tuple[int, ...]:
@@ -61,7 +61,7 @@ class LayerDropping(Strategy):
         return tuple(layer for layer in range(layers) if layer not in dropped)
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that freezes nothing."""
+        """Return a freeze plan that freezes nothing: the whole remaining model trains."""
         return FreezePlan(shape)
 
 

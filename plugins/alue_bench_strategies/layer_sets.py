@@ -1,4 +1,4 @@
-"""Any set of layers: exactly the named layers are frozen, from the first step to the last.
+"""Freezing of any set of layers: exactly the named layers are frozen, from the first step to the last.
 
 `layers-0+5-8` freezes layer 0 and layers 5 to 8, counted from 0 as PyTorch and transformers count them
 (`model.encoder.layer[0]`). Freezing layer 0 freezes the embeddings too, as freezing bottom layers does; the variant
@@ -38,7 +38,7 @@ class LayerSet(Strategy):
 
     @property
     def name(self) -> str:
-        """The canonical name, such as "layers-0+5-8"."""
+        """The strategy's canonical name, such as "layers-0+5-8"."""
         spans = "+".join(f"{first}-{last}" if last > first else str(first) for first, last in _spans(self.layers))
         return f"{PREFIX}{spans}{TRAIN_EMBEDDINGS if self.train_embeddings else ''}"
 
@@ -85,7 +85,7 @@ def parse(name: str) -> LayerSet | None:
 
 
 def _spans(layers: frozenset[int]) -> list[tuple[int, int]]:
-    """Return the first and the last layer of each group of consecutive layers, in ascending order."""
+    """Return the first and the last index of each group of consecutive layers, in ascending order."""
     starts = sorted(layer for layer in layers if layer - 1 not in layers)
     ends = sorted(layer for layer in layers if layer + 1 not in layers)
     return list(zip(starts, ends, strict=True))

@@ -24,16 +24,16 @@ class LastQuarter(Strategy):
 
     @property
     def name(self) -> str:
-        """The canonical name."""
+        """The strategy's canonical name, "last-quarter"."""
         return "last-quarter"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that freezes the layers below the top quarter, and the embeddings."""
+        """Return a freeze plan that freezes the embeddings and all layers below the top quarter."""
         trained = -(-shape.layers // 4)
         return FreezePlan(shape, frozenset(range(shape.layers - trained)), embeddings=shape.layers > trained)
 
     def meaning(self, shape: EncoderShape) -> str:
-        """Return a text that tells the number of frozen layers: "last-quarter freezes bottom 9 of 12 layers"."""
+        """Return a text with the number of frozen layers, such as "last-quarter freezes bottom 9 of 12 layers"."""
         frozen = self.freeze_plan(shape).bottom
         return f"{self.name} freezes {f'bottom {frozen}' if frozen else 'none'} of {shape.layers} layers"
 
@@ -45,11 +45,11 @@ class RandomLayers(Strategy):
     frozen: int
     """The number of frozen layers."""
     seed: int
-    """The seed of the draw."""
+    """The seed of the random choice of layers."""
 
     @property
     def name(self) -> str:
-        """The canonical name, such as "random-7-seed0"."""
+        """The strategy's canonical name, such as "random-7-seed0"."""
         return f"random-{self.frozen}-seed{self.seed}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:

@@ -38,7 +38,7 @@ from alue_bench import (
 PAPER = "Betka et al., On Enhancing Fine-Tuning for Pre-trained Language Models (grid over bottom and top layers)"
 TRAIN_EMBEDDINGS = "-trainemb"
 USUAL_DEPTHS = (12, 24)
-"""The depths of BERT-base and BERT-large, from which an error message computes shares for a given number of layers."""
+"""The numbers of layers of BERT-base and BERT-large; an error message names percentages that fit these models."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class StaticFreezing(Strategy):
 
     @property
     def name(self) -> str:
-        """The canonical name, such as "bottom3top4" or "full"."""
+        """The strategy's canonical name, such as "bottom3top4" or "full"."""
         return cell_name((self.bottom, self.top)) + (TRAIN_EMBEDDINGS if self.train_embeddings else "")
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
@@ -67,7 +67,7 @@ class StaticFreezing(Strategy):
         return frozen_ends(shape, (self.bottom, self.top), train_embeddings=self.train_embeddings)
 
     def _proposal(self, shape: EncoderShape) -> str:
-        """Return the end of an error message that proposes a strategy which fits the model; empty if none fits."""
+        """Return the end of an error message that proposes a strategy for this model; empty if none fits."""
         depth = next((depth for depth in USUAL_DEPTHS if self.bottom + self.top <= depth), None)
         if depth is None:
             return ""
@@ -94,7 +94,7 @@ class RelativeFreezing(Strategy):
 
     @property
     def name(self) -> str:
-        """The canonical name, such as "bottom25%top33%"."""
+        """The strategy's canonical name, such as "bottom25%top33%"."""
         bottom, top = (f"{end}{share}%" if share else "" for end, share in self._shares())
         return bottom + top + (TRAIN_EMBEDDINGS if self.train_embeddings else "")
 
@@ -116,11 +116,14 @@ class RelativeFreezing(Strategy):
         return bottom, top
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that freezes both shares of the layers; raise DoesNotFit if a share rounds to 0 layers."""
+        """Return a freeze plan for the bottom and top shares of layers.
+
+        Raise DoesNotFit if a share rounds to 0 layers.
+        """
         return frozen_ends(shape, self.cell(shape), train_embeddings=self.train_embeddings)
 
     def meaning(self, shape: EncoderShape) -> str:
-        """Return a text with the numbers: "bottom25%top33% freezes bottom 3 and top 4 of 12 layers"."""
+        """Return a text with the numbers of frozen layers: "bottom25%top33% freezes bottom 3 and top 4 of 12 …"."""
         ends = zip(("bottom", "top"), self.cell(shape), strict=True)
         frozen = " and ".join(f"{end} {count}" for end, count in ends if count)
         return f"{self.name} freezes {frozen} of {shape.layers} layers"
@@ -135,7 +138,7 @@ class HeadOnly(Strategy):
 
     @property
     def name(self) -> str:
-        """The canonical name, "head-only" or "head-only-trainemb"."""
+        """The strategy's canonical name, "head-only" or "head-only-trainemb"."""
         return "head-only" + (TRAIN_EMBEDDINGS if self.train_embeddings else "")
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:

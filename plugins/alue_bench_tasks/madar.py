@@ -45,7 +45,7 @@ VARIETIES = {
 
 
 def languages(*labels: str) -> tuple[str, ...]:
-    """Return the BCP 47 codes of the varieties that the labels stand for, each once."""
+    """Return the BCP 47 codes of the Arabic varieties that the labels (cities) stand for, without duplicates."""
     return tuple(sorted({VARIETIES[label][1] for label in labels}))
 
 

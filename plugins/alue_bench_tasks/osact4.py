@@ -17,7 +17,7 @@ OFFICIAL_METRIC = "macro-averaged F1"
 
 
 def splits(target: int) -> Splits:
-    """Return the splits of a subtask; `target` is the column of its gold label in the files, counted from 0."""
+    """Return the train, dev and test splits of a subtask; `target` is the column of its gold label, counted from 0."""
     labelled = Delimited(columns=3, text=0, target=target)
     return Splits(
         train=DataFile("osact4/OSACT2020-sharedTask-train.txt", labelled),

@@ -54,9 +54,7 @@ def from_file(options: FileOptions) -> GivenTask:
 
 
 def name_of_file(given: str) -> str:
-    """Return the name of a task that is given as a data file: it is derived from the file's path or the hub data set's
-    name.
-    """
+    """Return a task's name, derived from the path of its data file or from the name of its hub data set."""
     return name_of(HubData.read(given).name.rpartition("/")[2] if given.startswith(HUB) else Path(given).name)
 
 
