@@ -55,7 +55,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Rewrite a page's relative links (except in code) so that they are right for the page's place in the site."""
+    """Rewrite a page's relative links, except in code, so that they are right for the page's place in the site."""
     pages = {Path(file.abs_src_path): file.src_uri for file in files if file.abs_src_path}
     folder = Path(page.file.abs_src_path or config.docs_dir).parent
 

@@ -29,7 +29,7 @@ TASKS = ("sec", "svreg", "oold", "mdd", "xnli")
 STRATEGIES = ("full", "bottom3top4", "head-only", "autofreeze", "lora-r8")
 CACHE_OFF = ("bottom3top4", "head-only")
 MEASURED = ("runtime/", "memory/", "energy/", "throughput/")
-"""The beginnings of names of metrics that are measured, such as times, and so differ between repetitions of a run."""
+"""The prefixes of the names of metrics that are measured, such as times, and therefore differ between repetitions."""
 PREDICTIONS = ("predictions.csv", "dev_predictions.csv")
 
 Recording = dict[str, dict[str, Any]]
@@ -81,7 +81,7 @@ def _recorded(store: str, run_id: str, fingerprint: str) -> dict[str, Any]:
 
 
 def record(checkout: Path) -> Recording:
-    """Train the fixed list of runs with the code of a checkout, and return the recorded results by run."""
+    """Train the fixed list of runs with the code of a checkout, and return the results by run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tasks = _options("--task", TASKS)

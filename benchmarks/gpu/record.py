@@ -120,8 +120,7 @@ class Record(Ledger):
         return bool(self.head["settings"]["sizes"] == "tiny")
 
     def forget_problems(self) -> None:
-        """Remove the problems and unfinished trainings of an earlier command, so that all missing ones are tried again.
-        """
+        """Remove the problems and unfinished trainings of an earlier command, so that missing ones are tried again."""
         for entry in self.items.values():
             if entry["problems"]:
                 entry["state"], entry["problems"] = NOT_DONE, {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Parse the command line and run the step; each step imports the heavy libraries that it needs."""
+    """Parse the command line and run the chosen pre-training step, which imports the heavy libraries that it needs."""
     arguments = _parser().parse_args()
     # This must be set before torch is imported. Threads that wait at a barrier then spin for a tenth of a millisecond
     # and sleep after that. Spinning without end took four times the CPU time when other processes wanted the same
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Return the parser with all steps and their options."""
+    """Return the command-line parser, with all pre-training steps and their options."""
     root = argparse.ArgumentParser(prog="python -m tools.pretraining", description="Pre-train mini, an Arabic BERT.")
     steps = root.add_subparsers(required=True, metavar="STEP")
 
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _running(step: argparse.ArgumentParser) -> None:
-    """Add the options that train and anneal share."""
+    """Add to a step's parser the options that the steps `train` and `anneal` share."""
     step.add_argument("--mlflow", metavar="URI", help="tracking store, for example sqlite:///mlflow.db")
     step.add_argument("--device", default="cpu", help="cpu or cuda; bf16 autocast where the hardware is fast at it")
     step.add_argument("--threads", type=int, default=2)

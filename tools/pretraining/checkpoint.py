@@ -1,4 +1,7 @@
-"""Checkpoints: files with everything needed to resume a run. They are written atomically; the latest two are kept."""
+"""Checkpoints of pre-training: files with everything needed to resume a run.
+
+They are written atomically; the latest two are kept.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ KEPT = 2
 
 @dataclass
 class Checkpoint:
-    """The state after `step` steps and `tokens` tokens.
+    """The state of a pre-training run after `step` steps and `tokens` tokens.
 
     No state of random generators is saved, because each step seeds a new generator: see `tools.pretraining.sampling`.
     """
@@ -51,7 +54,7 @@ def newest(folder: Path) -> Path | None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint.
+    """Read a checkpoint of pre-training from a file.
 
     Raises:
         SystemExit: The file was written by a version of the program with another recipe.

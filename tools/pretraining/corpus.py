@@ -20,10 +20,10 @@ SHORTEST_LINE = 15  # characters
 
 @dataclass(frozen=True)
 class Source:
-    """One file of the corpus.
+    """A file of the pre-training corpus, with its sampling weights.
 
-    Both weights favour the sources of posts and dialect, which have a tenth of the bytes but are the kinds of text in
-    most tasks.
+    Both weights favour files of social-media posts and dialect. These have a tenth of the bytes, but most tasks consist
+    of such texts.
     """
 
     name: str
@@ -31,9 +31,11 @@ class Source:
     weight: float
     """The share of training sequences that are drawn from the file."""
     tokenizer_weight: float
-    """The number of times that each line is read when the vocabulary is learnt; below one, the share of lines read."""
+    """The number of times that each line is read when the vocabulary is learnt; below one, the share of lines that is
+    read."""
     scrubbed: bool = False
-    """True if the publisher removed mentions and links, which the tasks' texts have; they are added again at random."""
+    """True if the publisher removed mentions and links. As the tasks' texts contain them, they are added again at
+    random."""
 
 
 SOURCES = (
@@ -58,7 +60,7 @@ def comparison_words(text: str) -> list[str]:
 
 
 def read_lines(folder: Path, source: Source) -> Iterator[str]:
-    """Yield the lines of a source's file without surrounding white space."""
+    """Yield the lines of a corpus file without surrounding white space."""
     with lzma.open(folder / source.file, "rt", encoding="utf-8", errors="ignore") as lines:
         for line in lines:
             yield line.strip()
@@ -88,10 +90,10 @@ def _rows(path: Path) -> list[str]:
 
 
 class Overlap:
-    """The set of all lines that equal a text of the tasks or share eight consecutive words with such a text."""
+    """The set of all lines that overlap with a text of the tasks: they equal it, or share eight words in a row."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        """Index the texts of the tasks."""
+        """Index the texts of the tasks, for the overlap test."""
         self.texts = 0
         self._whole: set[str] = set()
         self._shingles: set[str] = set()
@@ -102,18 +104,18 @@ class Overlap:
             self._shingles.update(shingles(words))
 
     def __contains__(self, words: list[str]) -> bool:
-        """Return True if a line, given as its `comparison_words`, overlaps a text of the tasks."""
+        """Return True if a line, given as its `comparison_words`, overlaps with a text of the tasks."""
         return " ".join(words) in self._whole or any(shingle in self._shingles for shingle in shingles(words))
 
 
 def shingles(words: list[str]) -> Iterator[str]:
-    """Yield every sequence of `SHINGLE_WORDS` consecutive words, joined by spaces."""
+    """Yield every sequence of `SHINGLE_WORDS` consecutive words of a text, joined by spaces."""
     return (" ".join(words[i : i + SHINGLE_WORDS]) for i in range(len(words) - SHINGLE_WORDS + 1))
 
 
 @dataclass
 class Counts:
-    """The numbers of a source's lines that were read, that were dropped for each reason, and that were kept."""
+    """The numbers of lines of a corpus file that were read, dropped (by reason) and kept."""
 
     read: int = 0
     short: int = 0
@@ -123,7 +125,7 @@ class Counts:
 
 
 def clean(lines: Iterable[str], overlap: Overlap, counts: Counts) -> Iterator[str]:
-    """Yield the lines that pass the filters, and update `counts` in place."""
+    """Yield the lines that pass the corpus filters, and update `counts` in place."""
     seen: set[int] = set()
     for line in lines:
         counts.read += 1
@@ -144,7 +146,7 @@ def clean(lines: Iterable[str], overlap: Overlap, counts: Counts) -> Iterator[st
 
 
 def with_mentions(lines: Iterable[str], seed: int = 0) -> Iterator[str]:
-    """Yield lines with mentions and links added at random, so that a model learns that they carry little meaning.
+    """Yield lines with mentions and links added at random, so that the model learns that these mean little.
 
     A quarter of the lines get mentions at the start; a sixth get a link at the end.
     """

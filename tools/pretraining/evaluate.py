@@ -22,7 +22,7 @@ from tools.pretraining.sampling import windows
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The results on the held-out text of one source."""
+    """The results of masked-token prediction on the held-out text of one source."""
 
     loss: float
     """The mean cross-entropy in nats per masked word piece."""
@@ -47,11 +47,11 @@ def evaluate(
     length: int = 64,
     rows: int = 64,
 ) -> dict[str, HeldOut]:
-    """Mask some words of each held-out stream and predict them.
+    """Evaluate a model: mask some words of each source's held-out text, and predict them.
 
     Args:
         model: The model, in eval mode.
-        streams: The word pieces of each source, `[pieces]`.
+        streams: The held-out word pieces of each source, `[pieces]`.
         continues: True for each piece of the vocabulary that continues a word, `[vocabulary]`.
         rate: The share of words to mask.
         length: The number of pieces per sequence.

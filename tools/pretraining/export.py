@@ -22,7 +22,7 @@ LIMIT_BYTES = 20_000_000
 
 
 def export(folder: Path, out: Path) -> None:
-    """Export the newest checkpoint of a run.
+    """Export the newest checkpoint of a pre-training run to a folder that transformers can load.
 
     Args:
         folder: The folder of the run.
@@ -60,7 +60,7 @@ def export(folder: Path, out: Path) -> None:
 
 
 def averaged_model(saved: Checkpoint) -> BertForPreTraining:
-    """Return a model in eval mode with the running average of the weights, which the checkpoint stores beside them."""
+    """Return a model, in eval mode, with the running average of the weights that a checkpoint contains."""
     from tools.pretraining.model import new_model
 
     recipe = Recipe.from_dict(saved.recipe)

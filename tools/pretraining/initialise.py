@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 
 def log_unigrams(streams: dict[str, NDArray[np.uint16]], weights: dict[str, float], vocabulary: int) -> Floats:
-    """Return the log frequency of each word piece in the mixture of sources from which training sequences are drawn.
+    """Return the log frequency of each word piece in the weighted mixture of sources that is trained on.
 
     Args:
         streams: The word pieces of each source, `[pieces]`.
@@ -144,15 +144,16 @@ def from_statistics(
 
 
 def _resampled(stream: NDArray[np.uint16], weight: float, pieces: float = 20e6) -> NDArray[np.uint16]:
-    """Return a stream of word pieces, repeated or cut to a length of `weight * pieces`."""
+    """Return a sample of a stream of word pieces: the stream repeated or cut to a length of `weight * pieces`."""
     wanted = int(weight * pieces)
     return np.tile(stream, -(-wanted // len(stream)))[:wanted]
 
 
 def ppmi_embeddings(sample: NDArray[np.uint16], vocabulary: int, hidden: int, seed: int) -> NDArray[np.float32]:
-    """Return embeddings from a truncated SVD of the PPMI of pieces at most four positions apart.
+    """Return word-piece embeddings: a truncated SVD of the PPMI of pieces at most four positions apart.
 
-    A co-occurrence counts 1 / distance. Context frequencies are smoothed by the power 0.75 (Levy et al. 2015, TACL).
+    A co-occurrence at distance n counts 1 / n. Context frequencies are smoothed by the power 0.75 (Levy et al. 2015,
+    TACL).
 
     Args:
         sample: The word pieces of the text, `[pieces]`.

@@ -18,7 +18,7 @@ Flags = NDArray[np.bool_]
 
 
 def mask_words(ids: Ids, continues: Flags, rate: float, rng: np.random.Generator) -> tuple[Ids, Flags]:
-    """Mask a share of the words.
+    """Mask a share of the words in a batch, with all word pieces of each masked word.
 
     Args:
         ids: The word pieces, int64 `[batch, tokens]`.

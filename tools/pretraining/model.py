@@ -52,7 +52,7 @@ def new_model(vocabulary: int, layers: int, hidden: int, seed: int) -> BertForPr
 
 
 class SequenceHeads(nn.Module):
-    """Two prediction heads on the pooled state, `[b, d]`, which are used in pre-training only and not exported.
+    """Two prediction heads on the pooled state of ``[CLS]``, `[b, d]`, which are used in pre-training only.
 
     One predicts the bag of words, so that the state summarises the text (Ma et al. 2024, "Drop your Decoder:
     Pre-training with Bag-of-Word Prediction for Dense Passage Retrieval"). The other predicts the relation of the two
@@ -60,7 +60,7 @@ class SequenceHeads(nn.Module):
     """
 
     def __init__(self, hidden: int, vocabulary: int) -> None:
-        """Initialise the heads from torch's global generator."""
+        """Create both heads, with random weights from torch's global generator."""
         super().__init__()
         self.bag = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden))  # same norm as masked words' states
         self.bag_bias = nn.Parameter(torch.zeros(vocabulary))
@@ -69,8 +69,8 @@ class SequenceHeads(nn.Module):
     def bag_loss(self, pooled: Tensor, decoder: nn.Linear, ids: Tensor, shares: Tensor) -> Tensor:
         """Return the mean cross-entropy between the predicted distribution over pieces and each text's bag of words.
 
-        `bag_bias` is added to the decoder's bias, because pieces are not as frequent in bags, which count a piece once
-        per text, as among masked pieces.
+        `bag_bias` is added to the decoder's bias, because the frequency of a piece is different in bags of words, which
+        count it once per text, and among masked pieces.
 
         Args:
             pooled: The pooled states, `[b, d]`.
@@ -84,10 +84,10 @@ class SequenceHeads(nn.Module):
 
 
 class LeanModel:
-    """A fast forward pass of one ``BertForPreTraining``; another model needs a new object."""
+    """A fast forward pass of one ``BertForPreTraining``; each model needs its own object."""
 
     def __init__(self, model: BertForPreTraining, compute: torch.dtype) -> None:
-        """Wrap a model; `compute` is the number format of matrix products."""
+        """Prepare the fast forward pass of a model; `compute` is the number format of matrix products."""
         self.model = model
         self._compute = compute
         self._layers = [LayerWeights(layer, compute) for layer in cast(nn.ModuleList, model.bert.encoder.layer)]
@@ -121,7 +121,7 @@ class LeanModel:
 
 
 def _attend(layer: Any, states: Tensor) -> Tensor:
-    """Compute a layer's self-attention without its output projection, `[b, s, d]` to `[b, s, d]`."""
+    """Compute a layer's self-attention without its output projection; input `states` and result are `[b, s, d]`."""
     attention = layer.attention.self
     parts = (attention.query, attention.key, attention.value)
     weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
@@ -134,7 +134,13 @@ def _attend(layer: Any, states: Tensor) -> Tensor:
 
 
 def _rest(layer: Any, states: Tensor, attended: Tensor) -> Tensor:
-    """Compute a layer from the attention's output projection on, for some positions, `[positions, d]`."""
+    """Compute the rest of a layer, from the attention's output projection on, for some positions.
+
+    Args:
+        layer: The layer.
+        states: The layer's input at these positions, `[positions, d]`.
+        attended: The result of self-attention at these positions, `[positions, d]`.
+    """
     output = layer.attention.output
     middle = output.LayerNorm(output.dense(attended) + states)
     inner = functional.gelu(layer.intermediate.dense(middle))

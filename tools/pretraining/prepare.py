@@ -21,7 +21,7 @@ pieces, which the earlier model mini-start held out too, so that training can st
 
 
 def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int, learnt: Path | None = None) -> None:
-    """Clean the corpus, learn the vocabulary, and write encoded streams.
+    """Clean the corpus, learn the vocabulary, and write the text of each source as a stream of word pieces.
 
     Args:
         corpus: The folder of the corpus.
@@ -60,7 +60,7 @@ def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int, learnt
 
 
 def decorated(source: Source, lines: list[str]) -> list[str]:
-    """Return the lines, with mentions and links added if the source's publisher removed them."""
+    """Return a source's lines, with mentions and links added if the publisher had removed them."""
     return list(with_mentions(lines)) if source.scrubbed else lines
 
 

@@ -1,4 +1,4 @@
-"""The recipe of a run: its stages and hyper-parameters.
+"""The recipe of a pre-training run: its stages and hyper-parameters.
 
 Durations are given in tokens and never in seconds, so that a run ends with the same weights if it is slowed down,
 stopped and resumed, or moved to another machine.
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the training with a constant number of layers and a mixture of sequence lengths."""
+    """A stage of pre-training, with a constant number of layers and a mixture of sequence lengths."""
 
     layers: int
     tokens: float
@@ -24,7 +24,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All settings that determine the final weights, apart from the prepared text."""
+    """The settings of a pre-training run, which together with the prepared text determine the final weights."""
 
     stages: tuple[Stage, ...]
     hidden: int = 192
@@ -32,7 +32,7 @@ class Recipe:
     mask_rate: float = 0.2
     pair_rate: float = 0.6
     relations: tuple[float, ...] = (0.35, 0.3, 0.35)
-    """The share of pairs with each `tools.pretraining.relations.Relation`."""
+    """The share of two-segment sequences with each `tools.pretraining.relations.Relation`."""
     relation_loss: float = 1.0
     """The weight of the loss for predicting the relation of two segments; that of the masked-word loss is 1."""
     bag_loss: float = 1.0
@@ -65,7 +65,7 @@ class Recipe:
         raise ValueError("a recipe needs at least one stage")
 
     def lr(self, tokens: float, since_change: float) -> float:
-        """Return the learning rate.
+        """Return the learning rate at a point of the run.
 
         Args:
             tokens: The number of tokens since the start of the run.
@@ -97,14 +97,15 @@ MIXED = {32: 0.3, 64: 0.5, 128: 0.15, 256: 0.05}
 ones to train all positions."""
 
 WARM = Recipe(stages=(Stage(12, 1e12, MIXED),))
-"""The recipe that starts from a 12-layer model and trains until stopped; finish such a run with the step `anneal`."""
+"""The recipe that starts from an existing 12-layer model and trains until it is stopped; the step `anneal` finishes
+such a run."""
 
 FRESH = Recipe(stages=(Stage(3, 17e6), Stage(6, 10e6), Stage(12, 10e6), Stage(12, 1e12, MIXED)))
 """The recipe that trains from scratch by progressive stacking of layers (Gong et al. 2019)."""
 
 
 def ending(recipe: Recipe, tokens: float) -> Recipe:
-    """Return the recipe with its last stages shortened, dropped or lengthened so that it lasts `tokens` tokens."""
+    """Return the recipe for a run of `tokens` tokens: the last stages are shortened, dropped or lengthened."""
     before = sum(stage.tokens for stage in recipe.stages[:-1])
     if tokens <= before:
         stages: tuple[Stage, ...] = ()
@@ -118,7 +119,7 @@ def ending(recipe: Recipe, tokens: float) -> Recipe:
 
 
 def annealing(recipe: Recipe, done: float, tokens: float) -> Recipe:
-    """Return the recipe cut after `done` tokens, with a new last stage in which the learning rate falls to zero.
+    """Return a recipe that is cut after `done` tokens and ends with a stage in which the learning rate falls to zero.
 
     Args:
         recipe: The recipe.

@@ -1,10 +1,10 @@
-"""The relation between the two segments of a pair, and the construction of such pairs.
+"""The relation between the two segments of a training sequence, and the construction of such pairs of segments.
 
 A model of this size learnt nothing from next-sentence prediction (Devlin et al. 2019): its accuracy stayed at chance.
 The tasks of question similarity and inference ask whether two texts mean the same. For this reason the shorter segment
 is made of words of the longer one (`SAME`), of words of another text from the same source (`OTHER`), or of both
-(`ALTERED`). All three kinds are edited in the same way: some words are dropped, two parts may be swapped, lengths have
-the same distribution, line ends are removed. The relation can therefore only be found by comparing the segments. In
+(`ALTERED`). All three kinds are edited in the same way: some words are dropped, two parts may be swapped, and line ends
+are removed; lengths have the same distribution. The relation can therefore only be found by comparing the segments. In
 addition, a masked word may occur in the other segment, which trains attention between segments.
 """
 
@@ -24,14 +24,14 @@ TextSource = Callable[[int, np.random.Generator], Pieces]
 
 
 class Relation(IntEnum):
-    """The relation between two segments of a pair, that is, the origin of the words of the shorter segment."""
+    """The relation between the two segments of a pair, given by the origin of the shorter segment's words."""
 
     SAME = 0
-    """All words are from the longer segment."""
+    """All words of the shorter segment are from the longer one."""
     ALTERED = 1
-    """A third to two thirds of the words are from another text, the others from the longer segment."""
+    """A third to two thirds of the shorter segment's words are from another text, the rest from the longer one."""
     OTHER = 2
-    """All words are from another text."""
+    """All words of the shorter segment are from another text."""
 
 
 def related(
@@ -68,7 +68,7 @@ def related(
 
 
 def retold(words: Sequence[Pieces], size: int, rng: np.random.Generator) -> list[Pieces]:
-    """Drop random words until at most `size` word pieces are left, and swap two parts in half of the cases."""
+    """Drop random words until at most `size` word pieces are left; in half of the cases, also swap two parts."""
     kept = list(words)
     while len(kept) > 1 and sum(map(len, kept)) > size:
         del kept[int(rng.integers(len(kept)))]
@@ -79,5 +79,10 @@ def retold(words: Sequence[Pieces], size: int, rng: np.random.Generator) -> list
 
 
 def split_words(pieces: Pieces, continues: Flags) -> list[Pieces]:
-    """Group pieces into words; the first word may lack its beginning."""
+    """Group word pieces into words; the first word may lack its beginning.
+
+    Args:
+        pieces: The word pieces, `[pieces]`.
+        continues: True for each piece of the vocabulary that continues a word, bool `[vocabulary]`.
+    """
     return np.split(pieces, np.flatnonzero(~continues[pieces[1:]]) + 1)

@@ -1,4 +1,4 @@
-"""Training sequences without padding, drawn from the token streams of the sources.
+"""Drawing training sequences without padding from the token streams of the corpus files (sources).
 
 A stream holds the word-piece ids of all lines of a source, with ``[SEP]`` after each line. All sequences of a batch are
 equally long, so that there is no padding and no attention mask. Some sequences have one segment, ``[CLS] text [SEP]``.
@@ -38,10 +38,11 @@ class Batch:
     chosen: Flags
     """A mask of the positions to predict, bool `[batch, tokens]`."""
     relations: Ids
-    """The `Relation` of each pair, `NO_LABEL` for single segments, int64 `[batch]`."""
+    """The `Relation` between the two segments of each sequence, int64 `[batch]`; `NO_LABEL` for sequences of one
+    segment."""
 
     def bags(self) -> NDArray[np.float32]:
-        """Return the bag of words of each text as weights, float32 `[batch, tokens]`.
+        """Return the bag of words of each text, as weights of its pieces, float32 `[batch, tokens]`.
 
         The distinct pieces of a text, special pieces excluded, have equal weights that sum to 1. The weight stands at
         the first occurrence of the piece in `targets`; all other positions are 0.
@@ -56,7 +57,7 @@ class Batch:
 
 
 class Stream:
-    """The word-piece ids of one source and the positions where its lines start."""
+    """The word-piece ids of one corpus file, and the positions where its lines start."""
 
     def __init__(self, pieces: NDArray[np.uint16], continues: Flags) -> None:
         """Find the starts of lines in a stream.
@@ -71,20 +72,20 @@ class Stream:
         self._starts = np.concatenate([[0], starts[:-1]])
 
     def __len__(self) -> int:
-        """Return the number of pieces."""
+        """Return the number of word pieces in the stream."""
         return len(self.pieces)
 
     def line_start(self, room: int, rng: np.random.Generator) -> int:
-        """Return the position where a random line starts, with at least `room` pieces from there to the end."""
+        """Return a position where a random line starts and from which at least `room` pieces remain in the stream."""
         last = int(np.searchsorted(self._starts, len(self.pieces) - room, side="right"))
         return int(self._starts[rng.integers(0, max(1, last))])
 
     def inside_line(self, room: int, rng: np.random.Generator) -> int:
-        """Return a random position where a word but no line starts, with at least `room` pieces from there on."""
+        """Return a random position inside a line, where a word starts and at least `room` pieces are left."""
         return self.next_inside(int(rng.integers(1, len(self.pieces) - room - 100)))
 
     def next_inside(self, position: int) -> int:
-        """Return the first position, from `position` on, where a word but no line starts.
+        """Return the first position, from `position` on, where a word starts but not a line.
 
         If there is no such position within 100 pieces, `position` itself is returned.
         """
@@ -100,7 +101,10 @@ class Stream:
         return pieces[pieces != SEP][:size]
 
     def elsewhere(self, size: int, rng: np.random.Generator) -> Pieces:
-        """Return `size` pieces that begin at a random word inside a line, without line ends."""
+        """Return `size` pieces from a random place in the stream.
+
+        They begin with a word, and line ends are left out.
+        """
         return self.text(self.inside_line(2 * size, rng), size)
 
 
@@ -118,7 +122,7 @@ class Sampler:
         relations: Sequence[float],
         seed: int,
     ) -> None:
-        """Set up the sampler.
+        """Set the streams to draw from, and the proportions in which to draw.
 
         Args:
             streams: The stream of each source.
@@ -127,7 +131,7 @@ class Sampler:
             mask_rate: The expected share of masked words.
             pair_rate: The share of sequences with two segments.
             relations: The share of pairs with each `Relation`.
-            seed: The seed.
+            seed: The seed of all random draws.
         """
         self._streams = [streams[name] for name in weights]
         total = sum(weights.values())
@@ -162,7 +166,7 @@ class Sampler:
 
 
 def single(stream: Stream, length: int, rng: np.random.Generator) -> Ids:
-    """Draw ``[CLS] text [SEP]``, in half of the cases from the start of a line on and otherwise from inside a line."""
+    """Draw a sequence of one segment, ``[CLS] text [SEP]``, which begins a line in half of the cases."""
     start = _start(stream, length, rng)
     ids = np.empty(length, np.int64)
     ids[0], ids[-1] = CLS, SEP
@@ -171,7 +175,7 @@ def single(stream: Stream, length: int, rng: np.random.Generator) -> Ids:
 
 
 def pair(stream: Stream, length: int, relation: Relation, rng: np.random.Generator) -> tuple[Ids, Ids]:
-    """Draw ``[CLS] a [SEP] b [SEP]`` with a given relation between the segments.
+    """Draw a sequence of two segments, ``[CLS] a [SEP] b [SEP]``, with a given relation between the segments.
 
     One segment is up to about twice as long as the other; it comes first in half of the cases.
 
@@ -196,7 +200,10 @@ def pair(stream: Stream, length: int, relation: Relation, rng: np.random.Generat
 
 
 def _start(stream: Stream, room: int, rng: np.random.Generator) -> int:
-    """Return a random position: in half of the cases the start of a line, otherwise the start of a word in a line."""
+    """Return a random position in a stream with at least `room` pieces left.
+
+    In half of the cases a line starts there, otherwise a word inside a line.
+    """
     if rng.random() < 0.5:
         return stream.line_start(room, rng)
     return stream.inside_line(room, rng)
@@ -213,11 +220,11 @@ def windows(pieces: NDArray[np.uint16], length: int) -> Ids:
 
 
 def save_streams(path: Path, streams: Mapping[str, NDArray[np.uint16]]) -> None:
-    """Write streams to one .npz file."""
+    """Write streams of word pieces, by source, to one .npz file."""
     np.savez(path, allow_pickle=False, **dict(streams))
 
 
 def load_streams(path: Path) -> dict[str, NDArray[np.uint16]]:
-    """Read the streams that `save_streams` wrote."""
+    """Read the streams of word pieces, by source, from a file that `save_streams` wrote."""
     with np.load(path) as arrays:
         return {name: arrays[name] for name in arrays.files}

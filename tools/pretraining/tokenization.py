@@ -53,7 +53,7 @@ def normaliser() -> normalizers.Normalizer:
 
 
 def untrained(model: models.WordPiece | None = None) -> Tokenizer:
-    """Return a tokenizer with normalisation, splitting and the template ``[CLS] a [SEP] b [SEP]``.
+    """Return a WordPiece tokenizer with normalisation, splitting and the template ``[CLS] a [SEP] b [SEP]``.
 
     Args:
         model: The WordPiece model with the vocabulary; None takes an empty one.
@@ -73,12 +73,12 @@ def untrained(model: models.WordPiece | None = None) -> Tokenizer:
 
 
 def learn(lines: Iterable[str], vocabulary: int, alphabet: int = 850) -> Tokenizer:
-    """Learn a vocabulary of word pieces.
+    """Learn a vocabulary of word pieces from texts, and return the tokenizer.
 
     Args:
         lines: The texts.
         vocabulary: The number of pieces.
-        alphabet: The number of most frequent characters that are pieces of their own.
+        alphabet: The number of characters, the most frequent ones, that are pieces themselves.
     """
     tokenizer = untrained()
     trainer = trainers.WordPieceTrainer(

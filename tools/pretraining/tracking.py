@@ -1,4 +1,4 @@
-"""The recording of a run's metrics in ``metrics.jsonl`` and, if a store is given, in MLflow, in batches."""
+"""The recording of a pre-training run's metrics in ``metrics.jsonl`` and, if a store is given, in MLflow."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class Tracker:
-    """A buffer of metrics that `flush` writes; MLflow is imported only if a store is given."""
+    """A buffer of a run's metrics, which `flush` writes; MLflow is imported only if a store is given."""
 
     def __init__(self, folder: Path, uri: str | None, run_id: str | None, params: Mapping[str, Any]) -> None:
-        """Create or continue an MLflow run if a store is given.
+        """Prepare the recording of metrics; create or continue an MLflow run if a store is given.
 
         Args:
             folder: The folder of the run, for ``metrics.jsonl``.
@@ -44,7 +44,7 @@ class Tracker:
         self._buffer += [(key, float(value), now, step) for key, value in metrics.items()]
 
     def flush(self) -> None:
-        """Write the buffered metrics."""
+        """Write the buffered metrics to ``metrics.jsonl`` and to MLflow."""
         steps: dict[int, dict[str, float]] = {}
         for key, value, _, step in self._buffer:
             steps.setdefault(step, {})[key] = round(value, 5)
@@ -66,6 +66,6 @@ class Tracker:
             self._client.set_terminated(self.run_id, status)
 
     def resume(self) -> None:
-        """Set a closed MLflow run to the status RUNNING again."""
+        """Set the MLflow run, which was closed, to the status RUNNING again."""
         if self._client and self.run_id:
             self._client.update_run(self.run_id, status="RUNNING")

@@ -1,4 +1,4 @@
-"""The training loop.
+"""The training loop of pre-training.
 
     while tokens < recipe.tokens and no signal asked to stop:
         deepen the model if a new stage has more layers
@@ -40,7 +40,7 @@ from tools.pretraining.sampling import NO_LABEL, Batch, Sampler, Stream, load_st
 from tools.pretraining.tracking import Tracker
 
 PREDICTED_STEP = 64
-"""The number of which the number of predicted positions in a step is a multiple, by padding."""
+"""The number of predicted positions in a step is padded to a multiple of this number."""
 AVERAGE_EVERY, LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 4, 20, 100, 200  # steps
 
 
@@ -58,13 +58,13 @@ class Text:
 
     @staticmethod
     def load(folder: Path) -> Text:
-        """Read the folder that `prepare` wrote."""
+        """Read the prepared text from the folder that `prepare` wrote."""
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         streams = load_streams(folder / "train.npz"), load_streams(folder / "held_out.npz")
         return Text(tokenizer, *streams, continues(tokenizer))
 
     def sampler(self, recipe: Recipe) -> Sampler:
-        """Return a sampler of the training streams."""
+        """Return a sampler that draws training batches from this text as the recipe says."""
         return Sampler(
             {name: Stream(pieces, self.continues) for name, pieces in self.train.items()},
             {source.name: source.weight for source in SOURCES},
@@ -77,7 +77,7 @@ class Text:
 
 
 class Run:
-    """A training run: model, weight average, optimiser and counters."""
+    """A pre-training run: model, weight average, optimiser and counters."""
 
     def __init__(self, text: Text, recipe: Recipe, folder: Path, device: str) -> None:
         """Set up a run; call `start` or `resume` before `advance`.
@@ -100,7 +100,8 @@ class Run:
         self.stopping = False
 
     def start(self, warm_start: Path | None) -> None:
-        """Initialise the model from an exported model, or from statistics of the text if `warm_start` is None."""
+        """Initialise the model: from the exported model in `warm_start`, or from statistics of the text if it is None.
+        """
         weights = {source.name: source.weight for source in SOURCES}
         vocabulary = self.text.tokenizer.get_vocab_size()
         if warm_start:
@@ -112,7 +113,7 @@ class Run:
         self._adopt(model)
 
     def resume(self, saved: Checkpoint) -> None:
-        """Restore the state of a checkpoint."""
+        """Restore the state of the run from a checkpoint."""
         layers = 1 + max(int(name.split(".layer.")[1].split(".")[0]) for name in saved.model if ".layer." in name)
         model = new_model(self.text.tokenizer.get_vocab_size(), layers, self.recipe.hidden, self.recipe.seed)
         model.load_state_dict(saved.model)
@@ -123,7 +124,7 @@ class Run:
         self.step, self.tokens, self.changed_at = saved.step, saved.tokens, saved.changed_at
 
     def checkpoint(self, tracking_run: str | None) -> Checkpoint:
-        """Return the current state as a checkpoint; `tracking_run` is the id of the MLflow run, if any."""
+        """Return the current state of the run as a checkpoint; `tracking_run` is the id of the MLflow run, if any."""
         return Checkpoint(
             self.step,
             self.tokens,
@@ -302,7 +303,7 @@ def loop(run: Run, tracker: Tracker) -> None:
 
 
 def report(run: Run, tracker: Tracker) -> None:
-    """Evaluate the averaged weights on the held-out text; log and print the results."""
+    """Evaluate the model with averaged weights on the held-out text; log and print the results."""
     results = evaluate(run.averaged(), run.text.held_out, run.text.continues)
     metrics = {"tokens": float(run.tokens), "lr": run.optimiser.param_groups[0]["lr"]}
     for name, result in results.items():

@@ -20,7 +20,7 @@ from tools.sampledata.write import tsv
 
 SIZES = {"train": 224, "dev": 50, "test-gold": 100}
 _MOST_WITH_VALENCE = 160
-"""The largest number of tweets per split in the files of valence: fewer rows suffice to learn a single number."""
+"""The largest number of tweets per split in the valence files: a single number can be learnt from fewer rows."""
 EMOTIONS = (
     "anger", "anticipation", "disgust", "fear", "joy", "love", "optimism", "pessimism", "sadness",
     "surprise", "trust",

@@ -1,4 +1,4 @@
-"""The composition of distinct sentences from sentence frames."""
+"""The composition of distinct sentences from frames, that is, sentences with ``[slot]`` placeholders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def join_article(text: str) -> str:
 
 
 def choose_fillers(frames: Sequence[str], slots: Slots, rng: random.Random) -> dict[str, tuple[str]]:
-    """Draw one filler for each slot name in the frames, so that sentences from all frames are about the same things."""
+    """Draw one filler for each slot name, so that sentences made from all these frames are about the same things."""
     names = sorted({name for frame in frames for name in _SLOT.findall(frame)})
     return {name: (rng.choice(slots[name]),) for name in names}
 
@@ -57,5 +57,8 @@ def distinct(draw: Callable[[], T], key: Callable[[T], str], count: int, seen: s
 
 
 def known_part(items: Sequence[T], held_out: float) -> Sequence[T]:
-    """Return the first items, without the share `held_out` of items that only dev and test use as unseen wording."""
+    """Return the first items of a list of wordings, without the share `held_out` at its end.
+
+    Only dev and test use the items at the end, as wording that was not seen in training.
+    """
     return items[: max(1, round(len(items) * (1 - held_out)))]

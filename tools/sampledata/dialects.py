@@ -337,7 +337,7 @@ _CONCEPT = re.compile(r"\{(\w+)\}")
 
 
 def say(concept: str, city: str, rng: random.Random) -> str:
-    """Return a random word for a concept: at times the city's special word, if there is one, else the area's."""
+    """Return a random word for a concept: sometimes the city's special word, if there is one, else the area's word."""
     words = _WORDS[concept]
     area_word = words[AREA_OF[city]]
     own = city in words and rng.random() < _CITY_WORD_SHARE
@@ -345,7 +345,7 @@ def say(concept: str, city: str, rng: random.Random) -> str:
 
 
 def tell(scene: str, city: str, rng: random.Random) -> str:
-    """Return a phrase whose placeholders for concepts are replaced by words in the dialect of a city."""
+    """Return a phrase (scene) in the dialect of a city: placeholders for concepts are replaced by the city's words."""
 
     def point_at(match: re.Match[str]) -> str:
         this = say("this", city, rng)

@@ -229,7 +229,15 @@ _Group = tuple[tuple[str, str, str], ...]
 
 
 def _group(events: tuple[Event, ...], rng: random.Random) -> _Group:
-    """Return three rows of premise, hypothesis and label, in random order, with the same premise and all labels."""
+    """Return three rows with the same premise, one for each label, in random order.
+
+    Args:
+        events: The premises with their hypotheses, from which one is drawn.
+        rng: The random generator.
+
+    Returns:
+        The rows of premise, hypothesis and label.
+    """
     event = rng.choice(events)
     hypotheses = [rng.choice(kind) for kind in (event.entailed, event.neutral, event.contradicted)]
     fillers = choose_fillers([event.premise, *hypotheses], _SLOTS, rng)

@@ -58,14 +58,14 @@ def _macro_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
 def _compare(
     train: tuple[Sequence[Any], Sequence[str]], held_out: tuple[Sequence[Any], Sequence[str]], classifier: Any
 ) -> tuple[float, float]:
-    """Return the macro-F1 on held-out texts of a majority baseline, and the macro-F1 of the classifier."""
+    """Return the macro-F1 on held-out texts of a majority baseline, and that of a classifier trained on `train`."""
     majority = DummyClassifier().fit(*train)
     texts, gold = held_out
     return _macro_f1(gold, majority.predict(texts)), _macro_f1(gold, classifier.fit(*train).predict(texts))
 
 
 def _overlap(pairs: Sequence[tuple[str, str]]) -> np.ndarray[Any, Any]:
-    """Return features of text pairs, `[pairs, 3]`: overlap of words and of character trigrams, difference in length."""
+    """Return features of text pairs, `[pairs, 3]`: overlap of words and of character trigrams, length difference."""
     features = []
     for pair in pairs:
         words = [set(text.strip('؟." ').split()) for text in pair]
@@ -145,7 +145,10 @@ def _affect(data: Path) -> list[Figures]:
 
 
 def _jaccard(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> float:
-    """Return the mean Jaccard index of gold and predicted label sets, `[tweets, labels]`; 1 if both sets are empty."""
+    """Return the mean Jaccard index of gold and predicted label sets, `[tweets, labels]`.
+
+    It is 1 for two empty sets.
+    """
     union = (gold | predicted).sum(axis=1)
     return float(np.mean(np.where(union == 0, 1.0, (gold & predicted).sum(axis=1) / np.maximum(union, 1))))
 

@@ -23,9 +23,9 @@ _HELD_OUT_WORDING = 0.25
 
 @dataclass(frozen=True)
 class Field:
-    """A topic of questions: its subjects, and the things to ask about them (matters), each in several wordings.
+    """A topic of questions: its subjects, and the things to ask about a subject (matters), in several wordings each.
 
-    ``{}`` in a wording is the place of the subject.
+    ``{}`` in a wording stands for the subject.
     """
 
     subjects: tuple[str, ...]
@@ -178,7 +178,10 @@ _COURTESIES = ("في رأيكم, ", "من فضلكم, ", "لو سمحتم ")
 
 
 def _pose_pair(rng: random.Random, held_out: float) -> tuple[str, str, bool]:
-    """Return two questions, and True if they ask the same."""
+    """Return a pair of questions, and True if they ask the same.
+
+    `held_out` is the share of wordings kept for dev and test.
+    """
     field = rng.choice(FIELDS)
     subject = rng.choice(field.subjects)
     first, second = rng.sample(range(len(field.matters)), 2)
@@ -210,7 +213,7 @@ def _ask(wording: str, subject: str) -> str:
 
 
 def _write_as_users_do(question: str, rng: random.Random) -> str:
-    """Add characters that make the official file difficult to parse: commas, quotation marks, stray spaces."""
+    """Add what makes the official file of questions difficult to parse: commas, quotation marks, stray spaces."""
     question = vary(question, rng, rate=0.06)
     habit = rng.random()
     if habit < 0.06:

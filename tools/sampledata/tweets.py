@@ -8,7 +8,7 @@ from tools.sampledata.lexicon import HASHTAGS
 
 
 def surround(text: str, emoji: tuple[str, ...], rng: random.Random, *, emoji_share: float = 0.45) -> str:
-    """Add an emoji, with probability `emoji_share`, and at times a hashtag to a tweet."""
+    """Add an emoji to a tweet, with probability `emoji_share`, and sometimes a hashtag."""
     if emoji and rng.random() < emoji_share:
         text += " " + rng.choice(emoji) * rng.choice((1, 1, 1, 2, 3))
     if rng.random() < 0.18:
@@ -17,7 +17,7 @@ def surround(text: str, emoji: tuple[str, ...], rng: random.Random, *, emoji_sha
 
 
 def anonymise(text: str, rng: random.Random) -> str:
-    """Add the placeholders for mentions, links and line breaks of the OSACT4 files, each with some probability."""
+    """Add the placeholders of the OSACT4 files for mentions, links and line breaks, each with some probability."""
     if rng.random() < 0.25:
         text = text.replace("، ", "<LF>").replace(" #", "<LF>#")
     start = rng.random()

@@ -24,7 +24,7 @@ def tsv(rows: Iterable[Row], *, newline: str = "\n") -> bytes:
 
 
 def comma_separated(rows: Iterable[Row]) -> bytes:
-    """Return rows as CSV; fields are quoted where necessary, with quotation marks inside doubled."""
+    """Return rows as CSV; fields are quoted if necessary, and quotation marks inside them are doubled."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode("utf-8")

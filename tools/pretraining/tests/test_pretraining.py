@@ -38,14 +38,14 @@ WORDS = TEXT.split()
 
 
 def make_lines(count: int) -> list[str]:
-    """Lines of random words."""
+    """Return `count` lines of random words."""
     rng = np.random.default_rng(0)
     return [" ".join(rng.choice(WORDS, rng.integers(5, 20))) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
 def text() -> Text:
-    """A prepared text of four small sources."""
+    """Return a prepared text of four small sources."""
     lines = make_lines(400)
     tokenizer = tokenization.learn(lines, 120)
     streams = {name: encode(tokenizer, lines) for name in ("books", "news", "posts", "dialect")}
@@ -54,7 +54,7 @@ def text() -> Text:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    """A recipe with two layers for two steps, then four layers."""
+    """Return a recipe with two layers for two steps, then four layers."""
     stages = (Stage(2, 256), Stage(4, 1e9, {32: 0.5, 64: 0.5}))
     return Recipe(stages, hidden=64, batch_tokens=128, warmup_tokens=256)
 
@@ -177,7 +177,7 @@ WHOLE = np.zeros(5005, bool)
 
 
 def elsewhere(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Distinct random pieces from 4000 to 4999, which do not occur in the first texts of `COUNTING`."""
+    """Return distinct random pieces from 4000 to 4999, which do not occur in the first texts of `COUNTING`."""
     return rng.choice(np.arange(4000, 5000, dtype=np.uint16), size, replace=False)
 
 
@@ -230,7 +230,7 @@ def test_pairs_are_full_and_in_the_relation_asked_for(relation: Relation) -> Non
 
 
 def exported_run(text: Text, recipe: Recipe, folder: Path) -> Run:
-    """A run of one step whose model is exported to the subfolder `out`."""
+    """Train one step, export the model to the subfolder `out`, and return the run."""
     run = Run(text, recipe, folder, "cpu")
     run.start(None)
     run.advance()
