@@ -92,7 +92,7 @@ def with_options(name: str) -> Callable[[Function], Function]:
 
 
 def _plurals(options: Mapping[str, Option]) -> dict[str, str]:
-    """Return the plural keyword arguments that a function accepts, each with its option: `task` for `tasks`.
+    """Return the plural names of options that a function accepts too, each with its option, such as `tasks` for `task`.
 
     A plural that is itself the name of an option is left out.
     """

@@ -229,7 +229,7 @@ def report(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Compared(Shown):
-    """A comparison of freezing strategies, which a notebook shows as tables."""
+    """A comparison of freezing strategies with a baseline, which a notebook shows as tables."""
 
     comparison: Comparison
 
@@ -260,7 +260,10 @@ class Compared(Shown):
 
 @cache
 def _installed() -> Registry:
-    """Return the declarations of the installed plugins. They are loaded only once."""
+    """Return what the installed plugins declare (tasks, models, strategies).
+
+    Plugins are loaded only once per process.
+    """
     without_widget_warning()
     return load_registry()
 

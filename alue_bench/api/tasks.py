@@ -87,7 +87,7 @@ def _declare(task: Task, declared: dict[str, Declared[Task]]) -> None:
 def _origin(task: Task) -> Origin:
     """Return the origin (package and version) that is recorded for a `Task` value.
 
-    The version is computed from the content of the task, so that runs of an earlier content are not reused.
+    The version is a digest of the task's content, so that runs with an earlier content of the task are not reused.
     """
     version = digest_of([__version__, _content(task)])[:12]
     return Origin(IN_PYTHON, version, task.name, "a value given in Python")

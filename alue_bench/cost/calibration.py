@@ -37,7 +37,7 @@ LAYERS = 2
 WHOLE_BELOW = 256
 """The largest hidden size for which all layers of a model are timed, because in its short steps overheads matter."""
 VOCABULARY = 1000
-"""The vocabulary size of a timed model. Embeddings are looked up, so the size hardly affects the speed."""
+"""The vocabulary size of the model whose training is timed. Embeddings are looked up, so the size hardly matters."""
 
 
 def shape_key(config: Any) -> tuple[object, ...]:
@@ -49,12 +49,12 @@ def shape_key(config: Any) -> tuple[object, ...]:
 
 
 _measured: dict[tuple[object, ...], float] = {}
-"""The speeds that were measured in this process, in FLOPs per second, by the shape of layers, the device and the number
-of the device."""
+"""The training speeds that were measured in this process, in FLOPs per second; the key holds the shape of the layers
+and the device."""
 
 
 def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters, device: Device) -> float:
-    """Return the training speed in FLOPs per second; see `measure_speed`.
+    """Return this machine's training speed for a model of this shape, in FLOPs per second; see `measure_speed`.
 
     The speed is measured once per process for each shape of layers, device and number format.
     """

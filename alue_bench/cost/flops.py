@@ -64,7 +64,7 @@ class EmptyModel:
 class EmptyModels:
     """A factory of models without weights (on the meta device) for the runs of a plan.
 
-    Runs with equal models share one.
+    Runs with equal models share one object.
     """
 
     def __init__(self, *, keeps_prefixes: bool, device: str) -> None:
@@ -97,7 +97,7 @@ class EmptyModels:
 
 
 def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
-    """Return the FLOPs of the training of each run of a plan, as the runs will record them under `flops/train`.
+    """Return the training FLOPs of each run of a plan, as the run will record them under `flops/train`.
 
     Texts are tokenized for this, unless they are in the cache.
     """

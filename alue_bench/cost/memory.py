@@ -114,7 +114,7 @@ def _layer_bytes(model: EmptyModel, examples: int, tokens: int, device: Device, 
 
 
 def _inner_size(layer: nn.Module) -> int:
-    """Return the width of the widest matrix product of a layer, which is that of its feed-forward network."""
+    """Return the width of a layer's widest matrix product, which is that of its feed-forward network."""
     from torch import nn
 
     return max((module.out_features for module in layer.modules() if isinstance(module, nn.Linear)), default=0)

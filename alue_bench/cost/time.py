@@ -77,7 +77,7 @@ class Estimate:
     """The name of the model whose tokenizer gave the example lengths for models that are not on this machine; None if
     no such tokenizer was needed or found."""
     problems: tuple[str, ...] = ()
-    """Sentences that say why a cost is unknown."""
+    """Sentences that say why the cost of a run is unknown."""
     upper_bound: bool = False
     """True if early stopping may end trainings before their last epoch, so that the cost is an upper bound."""
 
@@ -102,7 +102,7 @@ class Estimate:
         return None if total is None else total + self.shared_s.get(here, 0.0)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the estimate as JSON-like data, for `--json`."""
+        """Return the estimate as JSON-like data, for the option `--json`."""
 
         def part(here: bool) -> dict[str, Any]:
             runs = [run for run in self.runs if run.here == here]
@@ -127,7 +127,7 @@ class _Work:
 
     run: AbsentRun
     key: str
-    """A key that is equal for runs that share one training."""
+    """A key that is equal for runs that share one training, because they only test the same trained model."""
     start: tuple[object, ...]
     """A key that is equal for runs with the same initial model and data, which share the outputs of frozen layers."""
     here: bool

@@ -29,8 +29,8 @@ from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import SplitRows, TaskRows, checked_split, limit_rows, read_files
 
 FOLD_SEED = 20_260_301
-"""The first number in the random seed of each draw. The other numbers are the number of folds, the number of the
-repetition and, for a dev split, the number of the fold."""
+"""The first number in the random seed with which folds and dev splits are drawn. The other numbers are the number of
+folds, the number of the repetition and, for a dev split, the number of the fold."""
 DEV_PART = 0.1
 """The part of the rows outside a fold that becomes the dev split, unless the task declares a held-out part for dev."""
 

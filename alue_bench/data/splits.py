@@ -35,14 +35,14 @@ class SplitRows:
 
 @dataclass(frozen=True)
 class TaskRows:
-    """The rows of a task, by the name of the split."""
+    """The rows of a task for one run, by the name of the split."""
 
     splits: dict[str, SplitRows]
     folder: DataFolder
     dropped: int
     """The number of bad rows that were left out at the user's request."""
     notes: tuple[str, ...] = ()
-    """Remarks that are recorded with each run on these rows."""
+    """Sentences about these rows that are recorded with each run that uses them."""
     fold: Fold | None = None
     """The fold whose rows are the test split; None if the task's own splits are used."""
     protocol: str = ""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 2
-"""The version of the cached files. Increase it when their content changes."""
+"""The version of the format of cached token ids. Increase it when the content of the files changes."""
 MANY_UNKNOWN = 0.05
 """The share of unknown tokens above which a note warns that the tokenizer may not know the texts' language."""
 FIRST_TEXTS, FIRST_TOKENS = 64, 128
@@ -54,7 +54,7 @@ class TokenizedSplit:
     """The positions in `whole` of this split's examples; None without cross-validation."""
 
     def __len__(self) -> int:
-        """Return the number of examples."""
+        """Return the number of examples in the split."""
         return len(self.ids)
 
     @property

@@ -15,7 +15,8 @@ from alue_bench.data.batches import Padding
 
 FILE = "alue_bench.json"
 FORMAT = 1
-"""The version of the file format. Increase it with a change that older versions of alue-bench cannot read."""
+"""The version of the format of `alue_bench.json`. Increase it with a change that older versions of alue-bench cannot
+read."""
 BASE, ADAPTER = "base", "adapter"
 """The subfolders of a saved model's folder for base model and adapter, if the adapter could not be merged."""
 
@@ -28,7 +29,7 @@ class KeptNormalisation:
     """The name of the pre-trained model; the plugin that declares this model also declares its normalisation."""
     description: str
     requires: tuple[str, ...] = ()
-    """The importable packages that the normalisation needs."""
+    """The Python packages that must be importable for the normalisation."""
     providers: Mapping[str, str] = field(default_factory=dict)
     """The versions of the installed packages whose declarations the run used (alue-bench or plugins), by name."""
     probe: str = ""
@@ -37,11 +38,11 @@ class KeptNormalisation:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """The content of `alue_bench.json`."""
+    """The description of a saved model, which is the content of its file `alue_bench.json`."""
 
     task: str
     title: str
-    """The task's title."""
+    """The title of the model's task."""
     languages: tuple[str, ...]
     labels: Labels
     primary: str
@@ -52,9 +53,9 @@ class Description:
     """The largest number of tokens of an example; longer texts are truncated."""
     padding: Padding
     device: str
-    """The device that the run was computed on."""
+    """The device on which the run that trained the model was computed."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
-    """The number format that the run was computed in. The weights are stored in fp32."""
+    """The number format in which the run that trained the model was computed. The weights are stored in fp32."""
     normalisation: KeptNormalisation | None = None
     """The text normalisation before tokenization; None if there is none."""
     adapter: Mapping[str, Any] | None = None

@@ -46,7 +46,7 @@ from alue_bench.tracking.scratch import state_folder, written_aside
 from alue_bench.tracking.spool import SPOOLED
 
 SELECTED_BY = "selection/dev_score"
-"""The name of the MLflow metric by which the best run is chosen."""
+"""The name of the MLflow metric by which `--keep best` chooses the best run."""
 
 
 def group_of(spec: RunSpec) -> str:
@@ -240,7 +240,8 @@ class Settled:
 
     kept: list[KeptRun] = field(default_factory=list)
     lacking: list[Candidate] = field(default_factory=list)
-    """The runs that an earlier command finished without keeping their models, which this command should keep."""
+    """The runs whose models should be kept but are missing, because an earlier command finished the runs without
+    keeping them."""
 
     def as_documents(self) -> list[dict[str, object]]:
         """Return the kept models as JSON-like data."""

@@ -40,7 +40,7 @@ padding."""
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """Texts as token ids, ready for the model."""
+    """Texts as token ids, in the form that the model needs."""
 
     split: TokenizedSplit
     truncated: int
@@ -207,7 +207,7 @@ class KeptModel:
 def load(
     model: str | Path, *, device: str = "auto", precision: str | None = None, tracking_uri: str | None = None
 ) -> KeptModel:
-    """Load a kept model.
+    """Load a kept model, that is, the saved model of a run.
 
     Args:
         model: The model's folder; the id of the run that kept it; or `models:/NAME/VERSION` of the model registry.

@@ -52,7 +52,7 @@ on batch shapes."""
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run with its trained model, from which a model folder is written."""
+    """A finished run with its trained model, which is to be written to a folder."""
 
     run_id: str
     spec: RunSpec

@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 NAMED = 5
-"""The largest number of bad rows that an error message lists."""
+"""The largest number of rows with errors that an error message lists."""
 TEXT_COLUMNS, PAIR_COLUMNS = ("text",), ("pair", "text_pair")
 """The usual names of the columns with first and second texts, which are read if the user names no columns."""
 OnRows = Callable[[int, int], None]
-"""A function that is called with the number of rows done so far and the total number of rows."""
+"""A function that is called during a prediction with the number of rows done so far and the total number of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class PredictionRequest:
 
     source: Path
     output: str = STDOUT
-    """The path of the file to write; "-" is stdout."""
+    """The path of the output file; "-" means stdout."""
     text: str | None = None
     """The column of the texts; None for the column "text", or for the only column of the file."""
     pair: str | None = None
@@ -77,7 +77,7 @@ class Predicted:
 
     rows: int = 0
     bad: int = 0
-    """The number of rows without a prediction."""
+    """The number of rows without a prediction, because they have no text."""
     truncated: int = 0
     """The number of texts that were truncated to the model's largest number of tokens."""
     seconds: float = 0.0

@@ -51,9 +51,9 @@ class RecordedRun:
     config: Mapping[str, Any]
     """The specification of the run, as read from its config.json."""
     row: Mapping[Any, Any]
-    """The run's row in the data frame of results."""
+    """The run's row in the data frame of recorded results."""
     predictions: pd.DataFrame
-    """The test predictions of the run."""
+    """The recorded test predictions of the run."""
 
     @property
     def label(self) -> str:
@@ -70,7 +70,7 @@ class Conditions:
     """The settings for repeating a run that are not recorded with it, because they depend on the machine."""
 
     data_dir: Path | None = None
-    """The folder with the official data files of the tasks; None for the usual places."""
+    """The folder with the official data files of the tasks; None means the usual folders."""
     allow_pickles: bool = False
     """True if pre-trained weights may be read from pickle files."""
 

@@ -35,12 +35,12 @@ class Chunk:
 
     rows: Sequence[Mapping[str, Any]]
     lines: Sequence[int]
-    """The line of each row in its file, or its number in a Parquet file, counted from 1."""
+    """The line in the file of each row or, for a Parquet file, the number of each row; both are counted from 1."""
     batch: Any = None
     """The rows as an Arrow record batch, if the file is Parquet; `rows` is then empty."""
 
     def __len__(self) -> int:
-        """Return the number of rows."""
+        """Return the number of rows in the chunk."""
         return len(self.lines)
 
     def column(self, name: str) -> list[Any]:
@@ -67,12 +67,15 @@ class Table(ABC):
     """A table in a file, which is read in chunks of rows."""
 
     def __init__(self, path: Path) -> None:
-        """Store the path. Nothing is read yet."""
+        """Store the path of the table's file. Nothing is read yet."""
         self.path = path
 
     @abstractmethod
     def columns(self) -> list[str]:
-        """Return the names of the columns. For JSON lines, these are the keys of all rows, in order of appearance."""
+        """Return the names of the table's columns.
+
+        For JSON lines, these are the keys of all rows, in order of appearance.
+        """
 
     @abstractmethod
     def chunks(self, size: int, wanted: Sequence[str] | None = None) -> Iterator[Chunk]:
@@ -153,7 +156,7 @@ class _Delimited(Table):
             yield Chunk(kept, lines)
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield for each row the number of its first line in the file, and its cells."""
+        """Yield, for each row, the number of the row's first line in the file, and the row's cells."""
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a text may be longer than 128 kB
         with _text(self.path) as file:
             reader = csv.reader(file, delimiter=self._delimiter, strict=True)

@@ -23,7 +23,7 @@ class Outcome:
     run_id: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     cause: str = ""
-    """The cause of a failure in one line; otherwise empty."""
+    """The cause of the run's failure in one line; empty if it did not fail."""
 
     @property
     def spec(self) -> RunSpec:
@@ -32,7 +32,7 @@ class Outcome:
 
 
 class Observer(Protocol):
-    """A receiver of a plan's progress, such as a progress bar."""
+    """An interface for objects that receive the progress of a plan's runs, such as a progress bar."""
 
     def started(self, planned: PlannedRun) -> None:
         """Handle the start of a planned run."""
@@ -95,8 +95,8 @@ def in_reading_order(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tracking_uri: str) -> dict[str, Any]:
     """Return the content of the JSON output (`--json`), which is also an artifact of the plan's MLflow parent run.
 
-    Undefined scores are null, since JSON has no nan. The runs are listed in the plan's order. But if the plan orders
-    its runs for the workers (`Plan.order_matters`), they are listed in the order of `in_reading_order`.
+    Undefined scores are null, since JSON has no nan. The runs are listed in the plan's order. But if the plan
+    prescribes the order of execution (`Plan.order_matters`), they are listed in the order of `in_reading_order`.
 
     Args:
         outcomes: The outcomes in the plan's order.

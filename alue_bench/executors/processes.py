@@ -30,7 +30,7 @@ GRACE_S = 15.0
 SLICE = "MIG-"
 """The prefix of the identifiers of MIG slices (parts of a divided NVIDIA GPU)."""
 DEVICE_LOST = 75
-"""The exit code of a worker that can no longer use its GPU; a new process may be able to use it."""
+"""The exit code of a worker process that can no longer use its GPU; a new process may be able to use it."""
 
 
 def start(resources: Resources) -> ProcessPool:
@@ -74,8 +74,8 @@ def visibility_variables(hardware: Hardware) -> tuple[str, ...]:
 def visible_gpus(hardware: Hardware) -> list[str]:
     """Return the identifiers of the usable GPUs: numbers, UUIDs, or the UUIDs of MIG slices of NVIDIA GPUs.
 
-    The identifiers come from the variables that `visibility_variables` names; if the user has set none of them, they
-    are numbers.
+    The identifiers are the values of the environment variables that `visibility_variables` names; if the user has set
+    none of these variables, they are numbers.
     """
     given = next((os.environ[name] for name in visibility_variables(hardware) if name in os.environ), None)
     if given is None:

@@ -79,7 +79,10 @@ class Workers:
         self._ask(self._started.submit, assignment)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """Return the events since the last call, such as ended runs; wait up to `timeout_s` seconds for the first."""
+        """Return what the workers have reported since the last call, such as ended runs.
+
+        Wait up to `timeout_s` seconds.
+        """
         return self._ask(lambda: list(self._started.events(timeout_s)))
 
     def dismiss(self) -> None:
@@ -170,14 +173,14 @@ class _Unit:
 
     runs: list[PlannedRun]
     lost: dict[str, int] = field(default_factory=dict)
-    """For each run, by its fingerprint: the number of workers that died while they executed the run. Failures of
-    machines or devices are not counted."""
+    """For each run, by its fingerprint (digest): the number of workers that died while they executed the run. Failures
+    of machines or devices are not counted."""
     infrastructure_failure: int = 0
     """The number of workers that were lost to failures of machines or devices while they executed the unit."""
 
     @property
     def cost(self) -> float:
-        """The sum of the expected costs of the runs."""
+        """The sum of the expected costs of the unit's runs."""
         return sum(planned.cost for planned in self.runs)
 
 
@@ -198,7 +201,7 @@ class _Scheduler:
         self._planned = {planned.spec.fingerprint: planned for planned in plan.runs}
         self._outcomes: dict[str, Outcome] = {}
         self._out: dict[int, _Unit] = {}
-        """The units that workers are executing, by the number of their assignment."""
+        """The units (groups of runs) that workers are executing, by the number of their assignment."""
         self._started: set[str] = set()
         """The fingerprints of the runs that workers have started."""
         self._held: list[tuple[_Unit, Held]] = []
@@ -206,7 +209,7 @@ class _Scheduler:
         run."""
 
     def outcomes(self) -> list[Outcome]:
-        """Return the outcomes so far, in the plan's order."""
+        """Return the outcomes of the runs that have ended so far, in the plan's order."""
         return in_order(self._plan, list(self._outcomes.values()))
 
     def reuse(self) -> list[_Unit]:

@@ -74,7 +74,7 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
 
 
 def report_of(outcome: Outcome) -> RunEnded:
-    """Return a report of a run's outcome, which can be pickled and sent to the main process."""
+    """Return a run's outcome as a report that can be pickled and sent to the main process."""
     return RunEnded(
         outcome.spec.fingerprint, outcome.status, outcome.run_id, metrics=dict(outcome.metrics), cause=outcome.cause
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIZES = (2, 3)
-"""The numbers of texts in the two counted batches."""
+"""The numbers of texts in the two batches for which FLOPs are counted."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _count(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int
 
 
 def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int, depth: int | None) -> int:
-    """Count FLOPs as `_count` does, but without reusing earlier counts."""
+    """Count the FLOPs of a training step or a forward pass, without reusing earlier counts; see `_count`."""
     import torch
     from torch.func import functional_call
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -171,7 +171,7 @@ def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: i
 
 @contextmanager
 def _undisturbed(model: Any) -> Iterator[None]:
-    """Put the model into eval mode, without key-value cache and with a padding id, inside the `with` block."""
+    """Put the model into eval mode inside the `with` block, without key-value cache and with a padding token id."""
     modes = [(module, module.training) for module in model.modules()]
     config: Any = model.config
     before = {name: getattr(config, name, None) for name in ("use_cache", "pad_token_id")}
@@ -235,7 +235,7 @@ class _Counting:
     """
 
     def __init__(self) -> None:
-        """Start with a count of 0."""
+        """Start with a count of zero FLOPs."""
         self.flops = 0
         self._mode: Any = None
 

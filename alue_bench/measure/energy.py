@@ -42,7 +42,7 @@ class Energy:
         """
         self.joules: dict[str, float] = {}
         self.problems: list[str] = []
-        """Sentences about counters that failed."""
+        """Sentences about energy counters that failed."""
         self._counters: dict[str, Counter] = {}
         if Hardware(device).counts_energy:
             gpu = best_effort("no energy of the GPU", _nvml_counter, self.problems.append)
@@ -76,7 +76,7 @@ Counter = Callable[[], Callable[[], float]]
 
 
 def _advance_of(read: Callable[[], float]) -> Counter:
-    """Make a `Counter` from a function that reads a hardware counter in joules."""
+    """Make a `Counter` from a function that reads the current value of a hardware energy counter, in joules."""
 
     def start() -> Callable[[], float]:
         before = read()

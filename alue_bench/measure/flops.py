@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 TOLERANCE = 0.01
 """The largest relative difference between formulas and torch's FLOP counter at which the formulas are still used."""
 COMPARED = (3, 64)
-"""The number of texts, and the largest number of tokens per text, for which formulas and counter are compared."""
+"""The number of texts, and the largest number of tokens per text, for which the FLOP formulas are compared with torch's
+counter."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Method:
     """The largest relative difference between the formulas and torch's counter; None if the comparison failed, and for
     the BERT family, for which the project's tests make it."""
     problem: str = ""
-    """The reason why the comparison failed, if it did."""
+    """The reason why the comparison of the formulas with torch's counter failed; empty if it did not."""
 
 
 _methods: dict[str, Method] = {}
@@ -100,8 +101,9 @@ class Product:
     follows_trained: bool
     """True if trainable parameters of the same layer come before the product, so that it needs its input's gradient."""
     behind_query: bool
-    """True for the key and value projections. With reordered products, they multiply the first token's query and the
-    weighted sum of the tokens instead of the tokens (see `first_token_layer` in `training/bert/layer.py`)."""
+    """True for the key and value projections. If the products of the last layer are reordered, these two matrices
+    multiply one vector for each example instead of one for each token (see `first_token_layer` in
+    `training/bert/layer.py`)."""
 
     def cost(self, tokens: int, *, backward: bool, trains_below: bool) -> int:
         """Return the FLOPs of the matrix product for a number of tokens.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SIZE = {"cpu": 1024, "cuda": 8192}
 """The number of rows and columns of the square matrices that are multiplied, by kind of device; other accelerators use
-that for "cuda"."""
+the number for "cuda"."""
 SMALLEST = 1024
 """The smallest number of rows and columns, which is used if an accelerator has little free memory."""
 MEMORY_SHARE = 0.25

@@ -26,10 +26,11 @@ TEXTS = (
     "كلمة " * 3000,
     "ا" * 20_000,
 )
-"""Texts of many kinds, such as users' files contain. `normalise` must accept each of them."""
+"""Texts of many kinds, as they occur in users' files. A model's `normalise` function must accept each of them."""
 
 LEAST = 0.25
-"""The smallest share of a text's letters that `normalise` must keep. Every published normalisation keeps far more."""
+"""The smallest share of a text's letters that a model's `normalise` function must keep. Every published normalisation
+keeps far more."""
 
 
 def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
@@ -74,7 +75,7 @@ def _texts_in(script: str) -> tuple[str, ...]:
 
 
 def attempt(function: Callable[[str], str], text: str) -> Any:
-    """Return the result of calling the function with the text, or the exception that it raises."""
+    """Return the result of calling a normalisation function with a text, or the exception that it raises."""
     try:
         return function(text)
     except Exception as error:  # a plugin's function may raise anything

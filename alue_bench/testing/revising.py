@@ -28,7 +28,7 @@ class _Course:
 
     epochs: int
     score: Callable[[int], float]
-    """The function that gives the dev score after an epoch, which is counted from 1."""
+    """The function that gives the dev score after each epoch; its argument is the number of the epoch, from 1."""
     norm: Callable[[random.Random, int, int], float]
     """The function that gives the gradient norm of a layer at an evaluation point. Its arguments are a random
     generator, the number of the point (from 1) and the index of the layer (-1 for the embeddings)."""

@@ -29,8 +29,8 @@ from alue_bench.tracking.liveness import MACHINE, PROCESS, Watch
 
 FINGERPRINT = "fingerprint"
 INVOCATION = "invocation"
-"""The tag with the id of a run's invocation. An invocation is one execution of a command; all its worker processes use
-the same id."""
+"""The name of the MLflow tag that holds the id of a run's invocation. An invocation is one execution of a command; all
+its worker processes use the same id."""
 STAGE = "stage"
 CLAIMING = "claiming"
 LOOK_S = 0.1

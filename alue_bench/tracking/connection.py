@@ -345,7 +345,7 @@ def _check_server(uri: str) -> None:
 def _another(uri: str) -> str:
     """Return advice, for error messages, on how to use another MLflow store.
 
-    The advice is to unset the environment variable, or to leave out the option --tracking-uri.
+    The advice is to unset the environment variable MLFLOW_TRACKING_URI, or to leave out the option --tracking-uri.
     """
     return f"unset {VARIABLE}" if uri == os.environ.get(VARIABLE) else "leave out --tracking-uri"
 

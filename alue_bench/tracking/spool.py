@@ -53,11 +53,11 @@ FORMAT = 2
 SPOOLED = "spool-"
 """The prefix of the ids of runs that could not be created in the MLflow store, because it was unavailable."""
 SPOOL_TAG = "spool"
-"""The tag of an MLflow run that holds the id of the spool entry from which the run was written. The spool is a folder
+"""The name of the MLflow tag that holds the id of the spool entry from which the run was written. The spool is a folder
 of results that could not be written to the MLflow store at first."""
 MISSING_TAG = "artifacts.missing"
-"""The tag of a run whose artifacts could not be written to their location. Its value is the reason, and the place where
-the artifacts are kept."""
+"""The name of the MLflow tag of a run whose artifacts could not be written to their location. Its value is the reason,
+and the place where the artifacts are kept."""
 RECORD, FILES, SCRATCH = "record.json", "files", ".scratch-"
 
 
@@ -88,7 +88,7 @@ class SpooledRun:
     opening: Opening
     closing: Closing
     folder: Path
-    """The folder of the entry."""
+    """The folder on this machine that holds the run's result."""
     artifacts_only: bool = False
     """True if only the artifacts remain to be written to the MLflow store."""
 
@@ -107,7 +107,7 @@ class Sent:
     """The outcome. "there already" means that nothing was written, since the MLflow store has an equal finished run.
     "without artifacts" means that everything except the artifacts was written; the artifacts remain on this machine."""
     why: str = ""
-    """The reason if the entry was refused. If the artifacts could not be written, their location and the reason."""
+    """The reason if MLflow refused the result; if the artifacts could not be written, their location and the reason."""
     problems: tuple[str, ...] = ()
     """A sentence for each part of the run that the MLflow store refused while it accepted the rest."""
 
@@ -188,7 +188,7 @@ class Spool:
         return _read(target)
 
     def entries(self) -> list[SpooledRun]:
-        """Return all readable entries, the oldest first. Unreadable entries are skipped but not removed."""
+        """Return all runs in the spool, the oldest first. Unreadable entries are skipped but not removed."""
         read = [entry for path in self._places() if (entry := _try_read(path)) is not None]
         return sorted(read, key=lambda entry: entry.closing.ended)
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 3
-"""The version of the file's content. Increase it with a change of what `TrainingSession.state_dict` returns."""
+"""The version of the content of checkpoint files. Increase it with a change of what `TrainingSession.state_dict`
+returns."""
 SUFFIX = ".safetensors"
 TENSOR = "tensor"
 """The key that marks a reference to a tensor in the JSON metadata: `{"tensor": NAME}` stands for the tensor of that

@@ -30,12 +30,13 @@ class TrainingResult:
     """The counts, times, curves and dev scores of a training, updated while the training runs."""
 
     schedule: FreezeSchedule
-    """The freeze plans that were in effect, and the examples trained on under each plan."""
+    """The freeze plans that were in effect, and the examples that were trained on under each plan."""
     steps_per_epoch: int = 1
     loop_s: float = 0.0
-    """Seconds of training steps: forward, backward, update, batch assembly; without dev evaluation."""
+    """The seconds of all training steps: forward pass, backward pass, update and batch assembly; without dev
+    evaluations."""
     dev_s: float = 0.0
-    """Seconds of dev evaluation."""
+    """The seconds of all evaluations on the dev split."""
     steps: int = 0
     samples: int = 0
     tokens: int = 0
@@ -55,7 +56,7 @@ class TrainingResult:
     dev_scores: list[float] = field(default_factory=list)
     """The dev score at each evaluation; these scores decide which weights are selected."""
     evaluated_at: list[int] = field(default_factory=list)
-    """The number of training steps done before each evaluation."""
+    """For each dev evaluation, the number of training steps done before it."""
     dev_logits: list[np.ndarray[Any, Any]] = field(default_factory=list)
     """The dev logits of each evaluation: [examples, outputs], in the split's order."""
     selected: int = 0

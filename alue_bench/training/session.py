@@ -208,7 +208,7 @@ class TrainingSession:
     def _batch_shapes(self) -> list[Draw]:
         """Choose the lengths to which batches are padded, and return a batch of each length, the longest first.
 
-        The lengths are chosen for the batches of one epoch in a random order, which is not one of the training.
+        The lengths are chosen for the batches of one epoch, in a random order that is only used for this purpose.
         """
         import numpy as np
         import torch
@@ -415,7 +415,7 @@ class TrainingSession:
         self._order_rng.bit_generator.state = epoch["order_state"]
 
     def _train_on(self, batch: Batch | Draw) -> Tensor:
-        """Update the weights by one batch, and return its mean loss, on the device."""
+        """Update the weights by one batch, and return the mean loss of the batch, on the device."""
         rate = learning_rate(self.result.steps, self._steps, self.config.hyper)
         loss, norm = self._updater.update(batch, rate)
         self.epoch.losses.append(loss)
@@ -454,14 +454,14 @@ class _Clock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run the clock within the `with` block."""
+        """Run the training clock within the `with` block."""
         self._start()
         yield
         self._stop()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Pause the clock within the `with` block."""
+        """Pause the training clock within the `with` block."""
         self._stop()
         yield
         self._start()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ROW = 256
 """The row length of the matrix into which gradients are copied so that one product scales each by its factor."""
 TIMED_STEPS = 5
-"""The number of steps in a timing. A replayed and an eager step are compared by two timings each."""
+"""The number of training steps in one timing. Replayed and eager steps are timed twice each."""
 
 
 @dataclass(frozen=True)

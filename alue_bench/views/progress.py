@@ -88,7 +88,7 @@ class PlainProgress:
         self._print(f"run {self._numbers.of(outcome.planned)} {describe(outcome, self._varied)}")
 
     def warned(self, message: str) -> None:
-        """Print a warning."""
+        """Print a warning for the user."""
         self._print(f"warning: {message}")
 
     def _print(self, line: str) -> None:

@@ -26,12 +26,12 @@ class Streams:
 
     @classmethod
     def of_command(cls, *, as_json: bool) -> Streams:
-        """Return the streams for a command that is called from a shell."""
+        """Return the output streams (consoles) for a command that is called from a shell."""
         return cls(remarks(), results(), as_json=as_json)
 
     @classmethod
     def of_call(cls, *, quiet: bool) -> Streams:
-        """Return the streams for a call from Python. They print nothing if `quiet` is True."""
+        """Return the output streams (consoles) for a call from Python. They print nothing if `quiet` is True."""
         return cls(silent(), silent()) if quiet else cls(remarks(), results())
 
     def warn_of_plugins(self, registry: Registry) -> None:

@@ -29,7 +29,7 @@ class Arm:
     strategy: str = "full"
     precision: str = "bf16"
     graphs: str = "auto"
-    """The use of CUDA graphs by our engine: "auto", "on" or "off"."""
+    """The choice whether our engine uses CUDA graphs: "auto", "on" or "off"."""
     cached: bool = True
     """True if our engine computes the output of the frozen bottom layers once, False if at every step."""
     task: str = "oold"
@@ -65,10 +65,10 @@ DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(Arm
 
 
 def glue(**other: Any) -> Arm:
-    """Return the arm of `Trainer` as transformers' example for GLUE configures it."""
+    """Return an arm that trains by `Trainer`, configured as in transformers' example script for GLUE."""
     return Arm(GLUE, precision="fp32", **other)
 
 
 def best(**other: Any) -> Arm:
-    """Return the arm of `Trainer` at its best settings, without torch.compile."""
+    """Return an arm that trains by `Trainer` with its fastest settings, without torch.compile."""
     return Arm(BEST, **other)

@@ -22,7 +22,7 @@ STEP_S = {"engine": 0.007, "trainer": 0.025, "trainer-glue": 0.05, "loop": 0.02,
 PROFILED_EPOCH = 60
 """The largest number of steps per epoch, for each of the two epochs of a training whose kernels are counted."""
 ON_A_CPU_S = 0.3
-"""The estimated seconds of a training of the tiny size on a CPU."""
+"""The estimated seconds of a training with tiny sizes on a CPU."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 MODULE = f"benchmarks.{BENCHMARK}"
 REPORT_S = 5.0
-"""The seconds kept for writing the report."""
+"""The seconds at the end of the available time that are reserved for writing the report."""
 
 Supervise = Callable[[Sequence[str], Path, float], None]
 """A function that starts processes which make the measurements; see `supervised` for its arguments."""

@@ -25,7 +25,7 @@ class Goal:
     value: float | None
     """The measured value; None if it was not measured."""
     at_least: bool = True
-    """True if the value should be at least the target, False if at most."""
+    """True if the goal is a value of at least the target, False if of at most the target."""
 
     @property
     def met(self) -> bool | None:

@@ -130,7 +130,7 @@ def _limit(value: str) -> int | None:
 
 
 def plan_request(options: argparse.Namespace, models: Sequence[Model]) -> PlanRequest:
-    """Return the request for the plan of all runs.
+    """Return the request from which alue-bench plans all runs of the benchmark.
 
     Args:
         options: The parsed options.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def all_sheets(results: Results) -> list[Sheet]:
-    """Return a table of models versus random weights per strategy, and one of each other strategy versus the first."""
+    """Return the report's tables: models compared with random weights, and strategies with the first strategy."""
     return [
         *(quality_sheet(results, strategy) for strategy in results.strategies),
         *(strategy_sheet(results, strategy) for strategy in results.strategies[1:]),

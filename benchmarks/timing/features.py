@@ -13,7 +13,10 @@ Features = list[dict[str, Any]]
 def features(split: TokenizedSplit, pad_id: int, pad_to: int | None) -> Features:
     """Return the examples of a split in the form that `Trainer` expects.
 
-    If `pad_to` is given, padded to so many tokens.
+    Args:
+        split: The split.
+        pad_id: The id of the padding token.
+        pad_to: The number of tokens to which each example is padded; None for no padding.
     """
     examples = []
     for index, (start, end) in enumerate(zip(split.offsets[:-1], split.offsets[1:], strict=True)):

@@ -36,7 +36,7 @@ class Fitted:
     losses: Sequence[tuple[int, float]]
     """Pairs of the number of steps done so far and the mean loss of the steps since the previous pair."""
     costs: Mapping[str, Any]
-    """Seconds, memory and other costs, by the names of the fields of `Measurement`."""
+    """The seconds, memory and other costs of the training, by the names of the fields of `Measurement`."""
     recorded_shapes: int = 0
     """The number of batch shapes for which the step was replayed as a CUDA graph; 0 without graphs."""
 
@@ -206,7 +206,7 @@ def fine_tune(
 
 
 def _first(split: TokenizedSplit) -> TokenizedSplit:
-    """Return a split with only the first example of a split."""
+    """Return a split that contains only the first example of the given split."""
     end = int(split.offsets[1])
     types = None if split.token_type_ids is None else split.token_type_ids[:end]
     return replace(

@@ -38,7 +38,7 @@ from benchmarks.timing.features import Features, features
 
 @dataclass(frozen=True)
 class TrainerRun:
-    """The result of a training by `Trainer`."""
+    """The result of fine-tuning by `Trainer`: times, losses and counts."""
 
     model: Any
     seconds: float

@@ -75,7 +75,7 @@ class IA3(Strategy):
 
 
 def parse_lora(name: str) -> LoRA | None:
-    """Return the strategy that a name `lora-r<R>` stands for, or None for any other name."""
+    """Return the strategy named `lora-r<R>`, such as "lora-r8", or None for any other name."""
     match = re.fullmatch(r"lora-r(\d{1,4})", name)
     if match is None:
         return None

@@ -43,7 +43,7 @@ class LayerSet(Strategy):
         return f"{PREFIX}{spans}{TRAIN_EMBEDDINGS if self.train_embeddings else ''}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that freezes the set's layers; raise DoesNotFit if the model has too few layers."""
+        """Return a freeze plan that freezes the layers of the set; raise DoesNotFit if the model has too few layers."""
         if (highest := max(self.layers)) >= shape.layers:
             raise DoesNotFit(
                 f"{self.name} freezes layer {highest}, but the model has {shape.layers} layers, 0 to {shape.layers - 1}"

@@ -102,7 +102,7 @@ class RelativeFreezing(Strategy):
         return ("bottom", self.bottom), ("top", self.top)
 
     def cell(self, shape: EncoderShape) -> tuple[int, int]:
-        """Return the numbers of frozen layers at the bottom and at the top of a model of this size.
+        """Return the numbers of frozen layers at the bottom and at the top of a model with this number of layers.
 
         Raises:
             DoesNotFit: A share rounds to 0 layers.

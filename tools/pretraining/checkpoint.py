@@ -37,7 +37,7 @@ class Checkpoint:
     tracking_run: str | None = None
 
     def save(self, folder: Path) -> Path:
-        """Write the state to `checkpoint-<step>.pt` in a folder, remove older checkpoints there, return the path."""
+        """Write the checkpoint to `checkpoint-<step>.pt` in a folder, remove older checkpoints, and return the path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"checkpoint-{self.step:08d}.pt"
         partial = path.with_suffix(".partial")

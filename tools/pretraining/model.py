@@ -121,7 +121,7 @@ class LeanModel:
 
 
 def _attend(layer: Any, states: Tensor) -> Tensor:
-    """Compute a layer's self-attention without its output projection; input `states` and result are `[b, s, d]`."""
+    """Compute a layer's self-attention without its output projection. Input (`states`) and result are `[b, s, d]`."""
     attention = layer.attention.self
     parts = (attention.query, attention.key, attention.value)
     weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])

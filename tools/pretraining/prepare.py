@@ -65,13 +65,19 @@ def decorated(source: Source, lines: list[str]) -> list[str]:
 
 
 def vocabulary_lines(sources: Iterable[Source], lines: dict[str, list[str]]) -> Iterable[str]:
-    """Yield the lines from which the vocabulary is learnt, repeated by the sources' tokenizer weights."""
+    """Yield the lines from which the vocabulary is learnt; each source's lines are repeated by its tokenizer weight."""
     for source in sources:
         yield from tokenization.repeated(decorated(source, lines[source.name]), source.tokenizer_weight)
 
 
 def encode(tokenizer: Tokenizer, lines: list[str], chunk: int = 5_000) -> NDArray[np.uint16]:
-    """Return all lines as one stream of pieces, uint16 `[pieces]`, with ``[SEP]`` after each line."""
+    """Return all lines as one stream of word pieces, uint16 `[pieces]`, with ``[SEP]`` after each line.
+
+    Args:
+        tokenizer: The tokenizer.
+        lines: The lines.
+        chunk: The number of lines that are encoded at once.
+    """
     parts: list[NDArray[np.uint16]] = []
     for start in range(0, len(lines), chunk):
         encodings = tokenizer.encode_batch_fast(lines[start : start + chunk], add_special_tokens=False)

@@ -17,9 +17,9 @@ class Stage:
 
     layers: int
     tokens: float
-    """The duration of the stage in tokens."""
+    """The duration of the stage, in tokens of text."""
     lengths: dict[int, float] = field(default_factory=lambda: {64: 1.0})
-    """The share of steps for each sequence length; every step has the same number of tokens."""
+    """The share of training steps for each sequence length; every step has the same number of tokens."""
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ class Batch:
     ids: Ids
     """The word-piece ids after masking, int64 `[batch, tokens]`."""
     types: Ids
-    """The token types, int64 `[batch, tokens]`."""
+    """The token type ids (segment numbers), int64 `[batch, tokens]`."""
     targets: Ids
-    """The original word-piece ids, int64 `[batch, tokens]`."""
+    """The word-piece ids before masking, int64 `[batch, tokens]`."""
     chosen: Flags
     """A mask of the positions to predict, bool `[batch, tokens]`."""
     relations: Ids

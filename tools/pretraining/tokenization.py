@@ -35,7 +35,7 @@ _LETTERS = {"[إأآٱٲٳ]": "ا", "[ىیېے]": "ي", "[کڪګ]": "ك", "[ھہ
 
 
 def normaliser() -> normalizers.Normalizer:
-    """Return the normalisation described at the top of this module."""
+    """Return the text normalisation that the docstring of this module describes."""
     steps: list[normalizers.Normalizer] = [
         normalizers.NFKC(),
         normalizers.Replace("<LF>", " "),
@@ -94,7 +94,7 @@ def learn(lines: Iterable[str], vocabulary: int, alphabet: int = 850) -> Tokeniz
 
 
 def load(path: Path) -> Tokenizer:
-    """Load a tokenizer from a file that was written from the result of `learn`.
+    """Load a tokenizer that `learn` returned, from its file.
 
     Raises:
         SystemExit: The file holds another kind of tokenizer.

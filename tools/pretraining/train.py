@@ -50,9 +50,9 @@ class Text:
 
     tokenizer: Tokenizer
     train: dict[str, NDArray[np.uint16]]
-    """The training pieces of each source, `[pieces]`."""
+    """The training text of each source as word pieces, `[pieces]`."""
     held_out: dict[str, NDArray[np.uint16]]
-    """The held-out pieces of each source, `[pieces]`."""
+    """The held-out text of each source as word pieces, `[pieces]`."""
     continues: NDArray[np.bool_]
     """True for each piece of the vocabulary that continues a word, `[vocabulary]`."""
 
@@ -100,8 +100,7 @@ class Run:
         self.stopping = False
 
     def start(self, warm_start: Path | None) -> None:
-        """Initialise the model: from the exported model in `warm_start`, or from statistics of the text if it is None.
-        """
+        """Initialise the model: from an exported model (`warm_start`), or from statistics of the text if it is None."""
         weights = {source.name: source.weight for source in SOURCES}
         vocabulary = self.text.tokenizer.get_vocab_size()
         if warm_start:
@@ -138,7 +137,7 @@ class Run:
         )
 
     def advance(self) -> dict[str, Tensor]:
-        """Train one step and return its losses by name, as scalar tensors on the device."""
+        """Train one step, and return each of its losses by name, as scalar tensors on the device."""
         stage = self.recipe.stages[self.recipe.stage_at(self.tokens)[0]]
         if stage.layers > self.model.config.num_hidden_layers:
             self._adopt(stacked(self.model, stage.layers, self.recipe.seed))
@@ -174,7 +173,7 @@ class Run:
         return model.to(self.device).eval()
 
     def _adopt(self, model: BertForPreTraining) -> None:
-        """Make `model` the model to train from now on, with a new optimiser and a new weight average."""
+        """Make `model` the model that is trained from now on, with a new optimiser and a new weight average."""
         self.model = model.to(self.device).train()
         self.lean = LeanModel(self.model, torch.bfloat16 if self.bf16 else torch.float32)
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -193,7 +192,7 @@ class Run:
         return [*self.model.parameters(), *self.heads.parameters()]
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of a batch by name, as scalar tensors."""
+        """Return a batch's losses by name (masked words, segment relation, bag of words), as scalar tensors."""
         ids, types, targets, relations, shares = (
             torch.from_numpy(part).to(self.device, non_blocking=True)
             for part in (batch.ids, batch.types, batch.targets, batch.relations, batch.bags())

@@ -167,7 +167,7 @@ def _as_annotated(emotions: tuple[str, ...], rng: random.Random) -> frozenset[st
 
 
 def files() -> dict[str, bytes]:
-    """Return the contents of the files of both subtasks for every split, by path."""
+    """Return the contents of the files of both subtasks (emotions and valence) for every split, by path."""
     seen: set[str] = set()
     written = {}
     for split, size in SIZES.items():

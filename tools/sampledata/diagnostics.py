@@ -89,7 +89,7 @@ _PHENOMENA: tuple[tuple[str, str, str, str], ...] = (
 
 
 def files() -> dict[str, bytes]:
-    """Return the content of the diagnostic file, with labels as ALUE's code expects them, by path."""
+    """Return the content of the diagnostic set's file, by its path, with labels as ALUE's code expects them."""
     rng = random.Random("diagnostic")
 
     def draw() -> tuple[str, str, str]:

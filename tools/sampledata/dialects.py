@@ -356,7 +356,7 @@ def tell(scene: str, city: str, rng: random.Random) -> str:
 
 
 def files() -> dict[str, bytes]:
-    """Return the contents of the files of the three splits, by path; each phrase occurs in all 26 varieties."""
+    """Return the contents of the train, dev and test files, by path; each phrase occurs in all 26 varieties."""
     seen: set[str] = set()
     frames = list(_SCENES)
     random.Random("madar scenes").shuffle(frames)

@@ -255,7 +255,7 @@ def _group(events: tuple[Event, ...], rng: random.Random) -> _Group:
 
 
 def files() -> dict[str, bytes]:
-    """Return the contents of both files, by path; the last events of the list occur in dev only."""
+    """Return the contents of both official files, test and dev, by path; the last premises occur in dev only."""
     seen: set[str] = set()
     written = {}
     for name, premises in PREMISES.items():

@@ -76,7 +76,7 @@ def _labelled(rng: random.Random, held_out: float) -> tuple[str, int]:
 
 
 def files() -> dict[str, bytes]:
-    """Return the contents of the files of both splits, by path; rows are numbered from 0, as in submission files."""
+    """Return the contents of the files of both splits (train and test), by path; rows are numbered from 0."""
     seen: set[str] = set()
     written = {}
     for split, size in SIZES.items():

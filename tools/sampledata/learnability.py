@@ -154,7 +154,7 @@ def _jaccard(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> flo
 
 
 def _questions(data: Path) -> list[Figures]:
-    """Return the scores on MQ2Q by four-fold cross-validation on train, because its test file has no gold labels."""
+    """Return the scores on the task MQ2Q by four-fold cross-validation on train, as test has no gold labels."""
     rows = _csv(data / "mq2q/train.csv")
     labels = [row[2] for row in rows]
     folds = StratifiedKFold(4, shuffle=True, random_state=0)

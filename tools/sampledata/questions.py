@@ -243,7 +243,7 @@ def _pairs(split: str, count: int, seen: set[str]) -> list[tuple[str, str, int]]
 
 
 def files() -> dict[str, bytes]:
-    """Return the contents of both files, by path; test has row numbers instead of labels, like the official file."""
+    """Return the contents of the train and test files, by path; test has row numbers instead of labels."""
     seen: set[str] = set()
     train = [(one, other, str(label)) for one, other, label in _pairs("train", TRAIN_PAIRS, seen)]
     test = [(one, other, str(at)) for at, (one, other, _) in enumerate(_pairs("test", TEST_PAIRS, seen))]

@@ -42,7 +42,7 @@ class Columns:
     """The purposes ("text", "pair", "label", "id") whose column was guessed from its name, not stated by the user."""
 
     def without_id(self) -> Columns:
-        """Return the same columns without a column of identifiers."""
+        """Return a copy without the column of identifiers."""
         return replace(self, id=None, guessed=tuple(one for one in self.guessed if one != "id"))
 
     def describe(self, all_columns: Sequence[str]) -> str:

@@ -47,7 +47,7 @@ def is_task_file(name: str) -> bool:
 
 
 def from_file(options: FileOptions) -> GivenTask:
-    """Return a task whose columns and labels are inferred from a data file. Raise the same errors as `infer`."""
+    """Return a task whose columns and labels are inferred from a data file. For the errors raised, see `infer`."""
     from alue_bench.data.file_task.inference import infer
 
     return from_content(infer(options), options)
@@ -59,7 +59,7 @@ def name_of_file(given: str) -> str:
 
 
 def from_content(inferred: Inferred, options: FileOptions) -> GivenTask:
-    """Return the task that the inferred content of a task file declares. Raise DataError if it is not valid."""
+    """Return a task from the content of a task file that was inferred from data. Raise DataError if it is not valid."""
     given = str(options.file)
     content, folder = rebased(inferred.content, Path.cwd())
     try:

@@ -79,7 +79,10 @@ def _has_lines(path: Path) -> bool:
 
 
 def _has_label(row: Example) -> bool:
-    """Return whether a row has a label; rows with an empty text are excluded, and reported when the task is read."""
+    """Return whether a row has a label.
+
+    Rows with an empty text are left out here, and reported when the task is read.
+    """
     return isinstance(row.target, tuple) or bool(str(row.target).strip())
 
 

@@ -38,13 +38,13 @@ class LabelSpace:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The usable rows of a data file whose label space is not known yet."""
+    """The usable rows of a data file, before the file's label space is known."""
 
     path: Path
     examples: Sequence[Example]
     has_lines: bool
     columns: tuple[str, ...]
-    """The columns of the labels."""
+    """The names of the file's columns that hold the labels."""
 
     def place(self, example: Example) -> str:
         """Return the position of a row in its file, such as "data.csv:7", for a message."""

@@ -285,15 +285,15 @@ class _Uses:
     """
 
     parameters: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
-    """The moments at which an operation read a parameter, by the parameter's `id()`."""
+    """The moments (event numbers) at which an operation read each parameter, by the parameter's `id()`."""
     calls: defaultdict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
-    """The moments at which each call of a module began and ended, by the module's name."""
+    """The moments (event numbers) at which each call of a module began and ended, by the module's name."""
     outputs: dict[str, Any] = field(default_factory=dict)
     """The return value of each module's last call, by the module's name."""
 
 
 def _traced(model: Any) -> Anatomy:
-    """Run a small model with a record of its operations, and return the model's parts."""
+    """Run a small model, record how it uses its modules and parameters, and return the model's parts."""
     import torch
 
     with torch.no_grad():

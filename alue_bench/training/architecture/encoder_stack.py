@@ -60,7 +60,10 @@ class EncoderStack:
 
     @property
     def shape(self) -> EncoderShape:
-        """The number of layers and the hidden size. The hidden size is 0 if the configuration does not state it."""
+        """The number of layers and the hidden size of the model.
+
+        The hidden size is 0 if the configuration does not state it.
+        """
         return EncoderShape(len(self.layers), int(getattr(self.model.config, "hidden_size", 0)))
 
 

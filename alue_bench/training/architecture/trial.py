@@ -45,16 +45,16 @@ FEWER = 4
 length that remains if all positions up to the padding id are reserved is tried too."""
 LONG = 2048
 """The number of positions above which accepted lengths are tested only if the model has an embedding table of about as
-many rows; otherwise the configuration's number is used untested."""
+many rows; otherwise no length is tested, and the configuration's number is used."""
 LONGEST = 8192
-"""The number of positions above which the configuration's number is used untested."""
+"""The number of positions above which no length is tested, and the configuration's number is used."""
 
 Side = Literal["right", "left"]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The facts found by running a small copy of a model with the padding of its tokenizer."""
+    """The properties of a model that were found by running a small copy of it, with the padding of its tokenizer."""
 
     padding: Padding
     """The padding token id and the side on which to pad."""
@@ -68,7 +68,7 @@ class Trial:
     """A digest of the model's parts (embeddings, layers, pooler, head); empty if they follow from the order in which
     its modules are registered."""
     notes: tuple[str, ...] = ()
-    """Sentences for readers of the results, for example about a change of the padding side."""
+    """Sentences for readers of the results about what was found, for example about a change of the padding side."""
 
 
 _known: dict[str, Trial] = {}

@@ -54,15 +54,15 @@ class GraphUse:
 
     used: bool
     reason: str
-    """The reason for the decision, as a sentence without a full stop."""
+    """The reason for the decision, as a sentence without a full stop at its end."""
     eager_step_s: float | None = None
-    """The measured seconds of a step whose kernels are launched one by one; None if it was not measured."""
+    """The measured seconds of a training step whose kernels are launched one by one; None if it was not measured."""
     replayed_step_s: float | None = None
-    """The measured seconds of a replayed step of the same shape; None if it was not measured."""
+    """The measured seconds of a replayed training step with the same batch shape; None if it was not measured."""
 
 
 class CaptureError(Exception):
-    """A step cannot be captured, for another reason than exhausted memory."""
+    """The error for a training step that cannot be captured as a CUDA graph, though memory is not exhausted."""
 
 
 @dataclass(frozen=True)

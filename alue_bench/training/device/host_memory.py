@@ -13,7 +13,7 @@ import platform
 from functools import cache
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""The parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of `mallopt` (malloc.h)."""
+"""The numbers of the parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's function `mallopt` (malloc.h)."""
 NEVER, LARGEST = 2**31 - 1, 32 << 20
 """The values of these two parameters of `mallopt`, in bytes: the largest possible one, and 32 MiB. glibc returns free
 memory at the end of the heap to the system if it exceeds the first value. Blocks larger than the second value (the

@@ -37,7 +37,7 @@ class Device(Hardware):
 
     precision: Precision
     graphs: Graphs = "off"
-    """The use of CUDA graphs for training steps, on condition that the forward pass allows it."""
+    """The choice whether training steps use CUDA graphs, on condition that the forward pass allows it."""
 
     @property
     def compute(self) -> torch.dtype:

@@ -27,8 +27,8 @@ SHARE_OF_MEMORY = 0.1
 Shape = tuple[int, int]
 """The shape of a batch: the number of examples, and of tokens per example with padding."""
 MULTIPLE = 8
-"""The padded length of a batch is a multiple of this number, because low-precision products and fused attention are
-fastest with such shapes. It may be smaller if no text of the split has more tokens."""
+"""A number of tokens: the padded length of a batch is a multiple of it, because low-precision products and fused
+attention are fastest with such shapes. Only the length of the split's longest text may be used without rounding."""
 
 
 @dataclass(frozen=True)

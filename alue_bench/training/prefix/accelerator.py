@@ -116,7 +116,7 @@ class AcceleratorStates:
         return Examples(split) if filled is None else filled
 
     def of_batch(self, states: Tensor, split: TokenizedSplit, batch: Batch) -> PrefixStates:
-        """Return a batch's prefix outputs, `[batch, tokens, hidden]`, in the form of those of a whole split."""
+        """Return a batch's outputs of the frozen prefix as a `PrefixStates`, as if the batch were a whole split."""
         import torch
 
         _, lengths = rows_of(split, first_only=self._first_only)
@@ -146,7 +146,7 @@ class AcceleratorStates:
 
     @property
     def _first_only(self) -> bool:
-        """True if the outputs are kept for the first token of each example only."""
+        """True if the frozen prefix's outputs are kept for the first token of each example only."""
         return self._depth == len(self._stack.layers) and self._forward.last_layer != "whole"
 
     def _filled(
@@ -294,5 +294,5 @@ class AcceleratorStates:
         return self._device.free_bytes() - OPTIMISER_SHARE * trained
 
     def _moved(self, batch: Batch) -> Batch:
-        """Return a copy of a batch on the accelerator."""
+        """Return a copy of a batch, moved to the accelerator."""
         return batch.to(self._device.name, pinned=self._device.pins_memory)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["ALL_FOLDS", "Examples", "FrozenPrefix", "PlannedDepths", "PrefixStates"]
 
 FORMAT = 3
-"""The version of the content of entries. It is part of each key; increase it when that content changes."""
+"""The version of the content of store entries. It is part of each entry's key; increase it when the content changes."""
 SPLIT_TOLERANCE = 1e-3
 """The largest accepted difference between logits computed from stored states and those computed from token ids,
 relative to the largest logit."""
@@ -57,7 +57,7 @@ NOT_THE_ENCODERS = ("num_labels", "id2label", "label2id", "problem_type", "class
 
 
 ALL_FOLDS = "all folds"
-"""The name of the split, in descriptions of entries, for cross-validation data that is stored once for all folds."""
+"""The name of the split in descriptions of store entries, if the entry is for all folds of a cross-validation."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _Wanted:
     keys: Sequence[str]
     """The store's key for the outputs at each depth (number of layers), from 0."""
     description: Mapping[str, str]
-    """The human-readable description of the entries."""
+    """The human-readable description of the new store entries."""
 
 
 @dataclass
@@ -404,7 +404,7 @@ class FrozenPrefix:
         return None if gap <= SPLIT_TOLERANCE * scale + 1e-6 else f"its outputs change by {gap:.2g} of {scale:.2g}"
 
     def _few_states(self, states: Tensor, split: TokenizedSplit, batch: Batch) -> PrefixStates:
-        """Return a batch's prefix outputs, `[batch, tokens, hidden]`, in the form of those of a whole split."""
+        """Return a batch's outputs of the frozen prefix as a `PrefixStates`, as if the batch were a whole split."""
         import torch
 
         if self._device.accelerated:
@@ -416,13 +416,14 @@ class FrozenPrefix:
         return PrefixStates(self._depth, entry, kept, starts, lengths, False, self._first_only(self._depth))
 
     def _moved(self, batch: Batch) -> Batch:
-        """Return a copy of a batch on the model's device."""
+        """Return a copy of a batch, moved to the model's device."""
         return batch.to(self._device.name, pinned=self._device.pins_memory)
 
     def _keys(self, split: TokenizedSplit, depth: int) -> list[str]:
-        """Return the store's key of a split for each depth from 0 to `depth`.
+        """Return the store's keys for a split's outputs of the lowest 0, 1, …, `depth` layers.
 
-        A key is a digest of everything that determines the states: the texts, the weights and how they are computed.
+        A key is a digest of everything that determines the outputs: the texts, the weights, and the way in which they
+        are computed.
         """
         import xxhash
 
@@ -435,7 +436,10 @@ class FrozenPrefix:
         return [xxhash.xxh3_128_hexdigest(f"{values} {texts.hexdigest()}".encode()) for values in weights]
 
     def _weight_digests(self, depth: int) -> list[str]:
-        """Return, for each depth from 0 to `depth`, a digest of the weights and settings that determine the states."""
+        """Return a digest of the weights and settings that determine the outputs of the lowest 0, 1, …, `depth` layers.
+
+        The result has one digest for each of these numbers of layers.
+        """
         import torch
         import xxhash
 

@@ -16,10 +16,10 @@ from alue_bench.contract.byte_sizes import readable
 
 DEVICE_SHARE = 0.5
 """The share of the accelerator's free memory, after deduction of gradients and optimiser state, that the output of a
-prefix may take. The rest is for activations."""
+frozen prefix may take. The rest is for activations."""
 HOST_SHARE = 0.25
-"""The share of the available host memory that the output of a prefix may take. Pinned memory cannot be swapped out, and
-torch rounds its size up to a power of two."""
+"""The share of the available host memory that the output of a frozen prefix may take. Pinned memory cannot be swapped
+out, and torch rounds its size up to a power of two."""
 
 Place = Literal["resident", "pinned", "recomputed"]
 

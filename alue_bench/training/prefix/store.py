@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
-"""The format number of an entry; increase it when the layout of an entry or the meaning of its files changes."""
+"""The version of the format of a store entry; increase it when the layout of an entry or the meaning of its files
+changes."""
 
 STATES, HEADER = "states.bin", "entry.json"
 SCRATCH, LOCK = ".scratch-", "lock"
@@ -65,14 +66,15 @@ class StoredStates:
 
 @dataclass(frozen=True)
 class StoredPrefix:
-    """The properties of one entry of the store, for listings."""
+    """The properties of one store entry (a stored output of frozen layers), for listings."""
 
     key: str
     bytes: int
-    """The size of the array in bytes."""
+    """The size of the stored array in bytes."""
     last_used: datetime
     created: datetime | None = None
-    """The time of creation; None if entry.json cannot be read. An unreadable entry is removed when it is opened."""
+    """The time at which the entry was created; None if entry.json cannot be read. An unreadable entry is removed when
+    it is opened."""
     description: Mapping[str, str] = field(default_factory=dict)
     """The description that `Draft.commit` was given; empty if entry.json cannot be read."""
 
@@ -91,7 +93,7 @@ class _Header:
 
 
 class _Damaged(Exception):
-    """The error for an entry whose files differ from what was committed."""
+    """The error for a store entry whose files differ from those that were written."""
 
 
 class PrefixStore:
@@ -163,7 +165,7 @@ class PrefixStore:
     def room(self) -> int:
         """Return the number of bytes that can be stored if all entries are evicted except those that this process uses.
 
-        It is the size limit minus the size of these entries, but at most 80 % of the free disk space.
+        The result is the size limit minus the size of the entries in use, but at most 80 % of the free disk space.
         """
         if not self.limit_bytes:
             return 0

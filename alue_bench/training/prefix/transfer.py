@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK_BYTES = 32 << 20
-"""The size of the pinned buffers through which files are read and written."""
+"""The size, in bytes, of the pinned buffers through which files are read and written."""
 SAMPLE_BYTES = 8 << 20
 """The size, in bytes, of the copies whose rates are measured: each takes a few milliseconds on the slowest bus."""
 SAMPLE_ROW = 3072

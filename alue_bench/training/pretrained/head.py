@@ -67,7 +67,7 @@ def _pretraining_classes(config: Any) -> Iterator[type]:
 
 
 def _state_names(kind: type, config: Any) -> set[str]:
-    """Return the names in the `state_dict` of a model of class `kind` with this configuration."""
+    """Return the names in the `state_dict` of a model of the class `kind` with this configuration."""
     import copy
 
     import torch

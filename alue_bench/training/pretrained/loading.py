@@ -429,7 +429,7 @@ def declared_config(model: Model) -> Any:
 
 
 def empty_model(config: Any, labels: Labels = BINARY) -> Any:
-    """Build a model on the meta device, without allocating its weights, to count parameters and FLOPs."""
+    """Build a classification model on the meta device, without weights in memory, to count parameters and FLOPs."""
     import torch
 
     with torch.device("meta"):
