@@ -1,8 +1,9 @@
 """The spool, a folder on this machine that keeps results while the MLflow store is unavailable.
 
-    STORE/ENTRY/record.json     the values to write to MLflow (see record.py), and their checksum STORE/ENTRY/files/
-    the run's artifacts STORE/.scratch-*            an entry that is being written, or the remains of one that a dead
-    process left STORE/.lock                 a lock, held while entries are written to the store
+    STORE/ENTRY/record.json     the values to write to MLflow (see record.py), and their checksum
+    STORE/ENTRY/files/          the run's artifacts
+    STORE/.scratch-*            an entry that is being written, or the remains of one that a dead process left
+    STORE/.lock                 a lock, held while entries are written to the store
 
 STORE is a digest of the store's address and the experiment. An entry holds the record of one run. It is written under a
 temporary name, flushed to the disk and renamed, so that it exists either completely or not at all. The entry is removed

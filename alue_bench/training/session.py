@@ -1,7 +1,8 @@
 """The training loop, from the first step to the restoring of the selected weights.
 
-    warm up                                                  # untimed; weights and random states do not change continue
-    from the last checkpoint, if there is one for each epoch:
+    warm up                                                  # untimed; weights and random states do not change
+    continue from the last checkpoint, if there is one
+    for each epoch:
         for each batch, in this epoch's order:               # timed as training
             logits, loss, gradients, clip, update
             within the epoch, if `eval_every` asks for it: evaluate as below

@@ -110,7 +110,10 @@ class DeviceStep:
         return reported
 
     def rehearse(self, indices: Tensor, width: int, states: Tensor | None) -> Tensor:
-        """Execute the operations of the step except the optimiser's update, and return values like the step's."""
+        """Execute the operations of the training step except the optimiser's update, to warm up.
+
+        Return similar values.
+        """
         import torch
 
         loss = self.forward_and_backward(indices, width, states)

@@ -66,7 +66,7 @@ def chosen_setup(options: argparse.Namespace) -> Setup:
 
 
 def add_shared_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for rows, model, hyper-parameters, device and output files."""
+    """Add the options for rows, model, hyper-parameters, device and output files to a command-line parser."""
     add = parser.add_argument
     add("--data-dir", type=Path, help="folder with the official files (default: $ALUE_BENCH_DATA)")
     add("--sample", action="store_true", help="use the embedded sample data: to try the benchmark")

@@ -2,9 +2,8 @@
 
 | question | consequence if the answer is no |
 | --- | --- |
-| Is the prediction for a text the same alone and in a batch with others? | pad on the other side; if that does not
-help, add a note to the results |
-| Can the model compute in the number format that the plan requests? | use fp32 and add a note |
+| Is the prediction for a text the same alone and in a batch with others? | pad on the other side, or else add a note |
+| Can the model compute in the number format that the plan requests? | use fp32 and add a note to the results |
 | Does the model accept as many tokens as its configuration says? | use the number that it accepts |
 """
 

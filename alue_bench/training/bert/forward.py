@@ -23,7 +23,7 @@ HEADS = (
     "XLMRobertaForSequenceClassification",
     "ElectraForSequenceClassification",
 )
-"""The supported model classes. Their heads read only the first token."""
+"""The model classes that this forward pass supports. Their heads read only the first token."""
 LAYERS_SEED = 1 << 40
 """The number added to a seed to get the seed of the layers' dropout, which must differ from that of torch's default
 generator."""

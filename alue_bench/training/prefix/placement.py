@@ -39,7 +39,7 @@ class Sizes:
     host_free: int
     """The available bytes of host memory; 0 if the accelerator does not copy from pinned memory."""
     stored: bool
-    """True if the on-disk store already holds the output."""
+    """True if the on-disk store already holds the output of the frozen prefix."""
 
 
 @dataclass(frozen=True)
