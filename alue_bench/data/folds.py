@@ -136,13 +136,13 @@ def _check_rows(task: Task, examples: Sequence[Example], folds: int) -> None:
 def _dealt(examples: Sequence[Example], labels: Labels, parts: int, seed: list[int]) -> list[int]:
     """Divide examples into stratified parts, and return the number (from 0) of each example's part.
 
+    The different texts are sorted by label, in a random order within each label, and dealt to the parts in turn.
+
     Args:
         examples: The examples.
         labels: The label space.
         parts: The number of parts.
         seed: The seed of the random order.
-
-    The different texts are sorted by label, in a random order within each label, and dealt to the parts in turn.
     """
     part_of = {text: place % parts for place, text in enumerate(_stratified(examples, labels, parts, seed))}
     return [part_of[example.text] for example in examples]
@@ -153,6 +153,12 @@ def _held_out(examples: Sequence[Example], labels: Labels, fraction: float, seed
 
     The different texts are sorted by label, in a random order within each label. Texts at equal distances in this order
     are held out, at least one.
+
+    Args:
+        examples: The examples.
+        labels: The label space.
+        fraction: The share of the texts to hold out.
+        seed: The seed of the random order.
     """
     order = _stratified(examples, labels, round(1 / fraction), seed)
     number = max(1, round(fraction * len(order)))

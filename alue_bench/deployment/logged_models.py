@@ -66,7 +66,7 @@ def log_model(connection: Connection, folder: Path, run_id: str, tags: Mapping[s
         connection: The open MLflow store.
         folder: The folder of the kept model. The ids of its run and of the model are written into its file MLmodel.
         run_id: The id of the run, which must be in the same store.
-        tags: The tags of the model.
+        tags: The MLflow tags of the model.
     """
     from mlflow.models import Model
 

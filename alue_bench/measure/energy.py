@@ -37,7 +37,7 @@ class Energy:
         """Find the energy counters of this machine that can be read.
 
         Args:
-            device: The name of the device that computes. A GPU's counter is read only if it is a GPU.
+            device: The name of the device that computes. The GPU's counter is read only if this is a GPU.
             powercap: The folder of Linux's RAPL counters.
         """
         self.joules: dict[str, float] = {}

@@ -145,7 +145,7 @@ class TrainingSession:
         score: Scorer,
         recorder: Callable[[], GraphRecorder] | None = None,
     ) -> None:
-        """Build the optimiser over the trainable parameters.
+        """Create a session before its first step; build the optimiser over the trainable parameters.
 
         Args:
             stack: The model, to which `apply_plan` has applied the first plan of the schedule.

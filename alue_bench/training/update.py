@@ -161,7 +161,7 @@ class Updater:
         watch: GradientWatch | None = None,
         recorder: Callable[[], GraphRecorder] | None = None,
     ) -> None:
-        """Create the loss function and the gradient scaler.
+        """Prepare weight updates: create the loss function and the gradient scaler.
 
         Args:
             forward: The implementation of the forward pass.

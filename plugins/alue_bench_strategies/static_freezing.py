@@ -147,7 +147,7 @@ class HeadOnly(Strategy):
 
 
 def frozen_ends(shape: EncoderShape, cell: tuple[int, int], *, train_embeddings: bool) -> FreezePlan:
-    """Return a plan that freezes bottom and top layers, and the embeddings if bottom layers are frozen.
+    """Return a freeze plan for bottom and top layers; it freezes the embeddings too if bottom layers are frozen.
 
     Args:
         shape: The size of the model, which must have at least as many layers as are frozen.
@@ -160,7 +160,7 @@ def frozen_ends(shape: EncoderShape, cell: tuple[int, int], *, train_embeddings:
 
 
 def parse_bottom_top(name: str) -> StaticFreezing | None:
-    """Return the strategy that a name with numbers of layers stands for, or None for a name of another family.
+    """Return the strategy that freezes numbers of layers, from its name; None for a name of another family.
 
     Args:
         name: A name such as `bottom3`, `top4` or `bottom3top4`; names with bottom layers may end with `-trainemb`.
@@ -185,7 +185,7 @@ _SHARES = re.compile(r"(?=.*%)(?:bottom(\d{1,4})(%?))?(?:top(\d{1,4})(%?))?(-tra
 
 
 def parse_shares(name: str) -> RelativeFreezing | None:
-    """Return the strategy that a name with shares in percent stands for, or None for a name of another family.
+    """Return the strategy that freezes shares of the layers, from its name; None for a name of another family.
 
     Args:
         name: A name such as `bottom25%`, `top33%` or `bottom25%top33%`; names with bottom layers may end with

@@ -50,7 +50,7 @@ def languages(*labels: str) -> tuple[str, ...]:
 
 
 def splits(*, ignore: Set[str] = frozenset(), protocol: str = "official train, dev and test files") -> Splits:
-    """Return the splits of the official files.
+    """Return the declaration of a task's splits: the official files for train, dev and test.
 
     Args:
         ignore: The labels whose rows are left out.

@@ -25,7 +25,7 @@ EMOTIONS = (
 
 
 def splits(subtask: str, read: Delimited) -> Splits:
-    """Return the splits of the official files.
+    """Return the declaration of a task's splits: the official files for train, dev and test.
 
     Args:
         subtask: The name of the subtask in the names of its files, such as "E-c".

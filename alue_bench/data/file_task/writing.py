@@ -34,7 +34,7 @@ def _key(name: str) -> str:
 
 
 def task_file_text(content: Mapping[str, Any], *, name: str, path: Path) -> str:
-    """Return the text of a task file.
+    """Return the text of a task file (TOML) with the given content, and with comments for people who edit it.
 
     Args:
         content: The keys and values that were inferred. Its paths are absolute or relative to the working folder.

@@ -157,7 +157,7 @@ class AcceleratorStates:
         passes: int,
         key_of: Callable[[], str],
     ) -> Examples:
-        """Choose a place for the prefix outputs of a split, and compute or read them.
+        """Choose a place for the frozen prefix's outputs for a split, and compute or read them.
 
         The arguments are those of `examples`.
         """
@@ -240,7 +240,7 @@ class AcceleratorStates:
             there: The outputs of the frozen prefix, `[rows, hidden]`, with the seconds that computing them took.
             starts: The first row of each example: int64 `[examples]`, on the CPU.
             lengths: The number of rows of each example: int64 `[examples]`, on the CPU.
-            side: The end of a text at which padding is added.
+            side: The side on which texts are padded.
             reused: Whether the outputs were read from the store.
         """
         states = there.states

@@ -74,7 +74,7 @@ class Placement:
 
 
 def place_states(sizes: Sizes, rates: Rates) -> Placement:
-    """Choose the place for a frozen prefix's output with which the training is fastest.
+    """Choose where to keep the output of a frozen prefix, such that the training is fastest.
 
     Args:
         sizes: The sizes of the split, of the output and of the free memory.

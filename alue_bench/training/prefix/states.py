@@ -154,7 +154,7 @@ class PrefixStates:
         return self.states.index_select(0, places.flatten()).view(*places.shape, self.states.shape[1])
 
     def part(self, places: Tensor) -> PrefixStates:
-        """Return an object for some of the examples, without copying their states.
+        """Return the `PrefixStates` of some of the examples, without copying the hidden states.
 
         Args:
             places: The indices of the selected examples: int64 `[examples]`, on the CPU.
