@@ -65,7 +65,7 @@ def in_order(plan: Plan, outcomes: list[Outcome]) -> list[Outcome]:
 def aggregate(outcomes: list[Outcome]) -> dict[str, float]:
     """Return the aggregated metrics of a plan, to be logged with its MLflow parent run.
 
-    They are the number of runs of each status and, for each combination of a strategy and values of the varied
+    The metrics are the number of runs of each status and, for each combination of a strategy and values of the varied
     hyper-parameters, the mean score and the total training time in seconds.
     """
     aggregates: dict[str, float] = {

@@ -79,9 +79,9 @@ class Workers:
         self._ask(self._started.submit, assignment)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """Return what the workers have reported since the last call, such as ended runs.
+        """Return what the workers have reported, such as ended runs, since the last call.
 
-        Wait up to `timeout_s` seconds.
+        Wait up to `timeout_s` seconds for the first event.
         """
         return self._ask(lambda: list(self._started.events(timeout_s)))
 

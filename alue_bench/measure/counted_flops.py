@@ -195,7 +195,7 @@ def _undisturbed(model: Any) -> Iterator[None]:
 def _ended_behind(stack: EncoderStack, depth: int | None) -> Iterator[None]:
     """Make every forward pass inside the `with` block end after `depth` layers, by raising `Reached`.
 
-    None changes nothing.
+    If `depth` is None, nothing is changed.
     """
     if depth is None:
         yield

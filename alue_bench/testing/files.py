@@ -136,7 +136,7 @@ def _equal(rows: list[Any], again: list[Any]) -> bool:
 def _malformed(row: object) -> str | None:
     """Return how to correct a row whose type is wrong, so that no other check can examine it.
 
-    None if the type is right.
+    The result is None if the type is right.
     """
     if not isinstance(row, (Example, BadRow)):
         return "yield an Example or a BadRow, or leave the row out if it is not part of the task"

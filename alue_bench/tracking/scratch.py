@@ -1,7 +1,7 @@
 """Temporary folders for files that are about to be written to an MLflow store.
 
-They are created in the system's folder for temporary files or, if its disk is full, in alue-bench's own folder for data
-that must not be lost.
+The folders are created in the system's folder for temporary files or, if its disk is full, in alue-bench's own folder
+for data that must not be lost.
 """
 
 from __future__ import annotations

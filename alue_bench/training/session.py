@@ -233,7 +233,7 @@ class TrainingSession:
     def _batches(self, order: Sequence[np.ndarray[Any, Any]]) -> Iterable[Batch | Draw]:
         """Return the batches of the train split in this order.
 
-        On an accelerator, as indices to be gathered there if possible.
+        On an accelerator, a batch consists of the indices of its examples, to be gathered there, if that is possible.
         """
         if self._resident is not None:
             return self._resident.draws(order, self._widths)
@@ -337,7 +337,7 @@ class TrainingSession:
     def _capture_again(self) -> None:
         """Capture the training step for all batch shapes again, after a change of the freeze plan.
 
-        Keep the random state.
+        The random state does not change.
         """
         if self._shapes:
             random = self.forward.random_state()

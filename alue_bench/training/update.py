@@ -112,7 +112,7 @@ class DeviceStep:
     def rehearse(self, indices: Tensor, width: int, states: Tensor | None) -> Tensor:
         """Execute the operations of the training step except the optimiser's update, to warm up.
 
-        Return similar values.
+        The result has the same form as that of the step.
         """
         import torch
 
@@ -244,8 +244,8 @@ class Updater:
     def warm_up(self, batch: Batch | Draw) -> None:
         """Find the micro-batch size that fits into memory, by a trial step on this batch that changes no weights.
 
-        This also incurs one-off costs. The memory for the optimiser's state is allocated before the memory for the
-        batch, as in training.
+        The trial step also incurs one-off costs. The memory for the optimiser's state is allocated before the memory
+        for the batch, as in training.
         """
         self._rates.set(0.0)
         allocate_state(self.optimiser)

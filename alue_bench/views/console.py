@@ -47,7 +47,7 @@ class PlainConsole(Console):
     def is_live(self) -> bool:
         """True if printed output can be updated in place, like a progress bar.
 
-        This is so on a terminal and in a notebook.
+        Such updates are possible on a terminal and in a notebook.
         """
         return (self.is_terminal or self.is_jupyter) and not self.quiet
 

@@ -94,10 +94,7 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
 
 
 def only_write_rows(options: argparse.Namespace) -> int:
-    """Write the texts and labels of a task to the file `--write-rows`, for use with `--rows-json`.
-
-    Return the exit code.
-    """
+    """Write a task's texts and labels to the file `--write-rows`, for `--rows-json`, and return the exit code."""
     rows, _ = chosen_rows(options)
     write_rows(rows, options.write_rows)
     print(f"{options.write_rows}: {len(rows.train)} rows to train on and {len(rows.held_out)} held out")

@@ -51,7 +51,7 @@ class Item:
 
 
 def _steps(arm: Arm, kind: Kind, scale: Scale) -> int:
-    """Return the number of training steps that an arm takes in a measurement, including steps that are not timed."""
+    """Return the number of training steps that an arm (way of training) takes, including steps that are not timed."""
     if kind == "kernels":
         return 2 * PROFILED_EPOCH
     if kind == "whole":
@@ -67,7 +67,7 @@ def catalogue(*, can_record: bool, can_compile: bool, accelerate: bool) -> list[
     """Return the list of measurements that this machine can make.
 
     Args:
-        can_record: Whether the device supports CUDA graphs; otherwise arms with graphs are left out.
+        can_record: Whether the device supports CUDA graphs; otherwise ways of training with graphs are left out.
         can_compile: Whether torch.compile is tried; on a CPU it takes minutes.
         accelerate: Whether the package accelerate is installed; otherwise a plain loop takes the place of `Trainer`.
     """

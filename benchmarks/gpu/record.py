@@ -1,6 +1,6 @@
 """The file of results of the GPU benchmark.
 
-It is written after each training, so that a kill loses at most one training.
+The file is written after each training, so that a kill loses at most one training.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ class Record(Ledger):
         return any(result["arm"] == arm and result.get("repetition", 1) == repetition for result in results)
 
     def begin(self, item: Item, arm: str, limit_s: float) -> None:
-        """Record that a training of an arm begins, and after how many seconds it is to be given up."""
+        """Record that a training of an arm (way of training) begins, and after how many seconds it is given up."""
         self.entry(item)["running"] = {"arm": arm, "since": time.time(), "limit_s": limit_s}
         self.write()
 
     def add(self, item: Item, result: Any) -> None:
-        """Add the result of the arm whose training was begun; a result is a dataclass with the field `arm`."""
+        """Add the result of the arm (way of training) that was begun; a result is a dataclass with the field `arm`."""
         entry = self.entry(item)
         entry["results"].append(asdict(result))
         entry.pop("running", None)

@@ -107,7 +107,7 @@ def _content(folder: Path) -> dict[str, Any]:
 
 
 def _blamed(folder: Path, why: str | None) -> bool:
-    """Record why the process ended as a problem of the arm it was training; the next process then leaves that out.
+    """Record a process's end as a problem of the arm (way of training) at work, which the next process leaves out.
 
     Args:
         folder: The folder of results.

@@ -61,7 +61,7 @@ class RandomStart(StartingPoint):
 
 
 def device_of(arm: Arm, name: str) -> Device:
-    """Return the device and the number format for an arm's training."""
+    """Return the device and the number format for a training of this arm (way of training and settings)."""
     from alue_bench.training.device.precision import Device
 
     return Device(name, arm.precision, arm.graphs)  # type: ignore[arg-type]
@@ -216,7 +216,7 @@ class Timing:
 
 
 def timed(arm: Arm, scale: Scale, device_name: str, repetition: int, *, whole: bool = False) -> Timing:
-    """Train once in the way of an arm, and return the times and costs.
+    """Train once in the way that an arm describes, and return the times and costs.
 
     Unless the whole training is wanted, two epochs of few batches are trained. The first one pays for compilation,
     captured graphs and allocations; the second one is timed.
@@ -294,7 +294,7 @@ class Trained:
 
 
 def train(start: RandomStart, arm: Arm, device: Device, seed: int, on_step: OnStep) -> Trained:
-    """Train a model once in the way of an arm: by our engine, by `Trainer` or by a plain loop.
+    """Train a model once in the way that an arm describes: by our engine, by `Trainer` or by a plain loop.
 
     Args:
         start: The initial weights and the data.

@@ -77,7 +77,7 @@ def work_off(work: Work, record: Record, after_each: Callable[[], None]) -> None
 
 
 def _measure(item: Item, work: Work, record: Record) -> None:
-    """Make one measurement, in rounds; each round trains every arm once, in alternating order.
+    """Make one measurement, in rounds; each round trains every arm (way of training) once, in alternating order.
 
     Raises:
         DeviceUnusable: An error has left the GPU unusable for this process.
@@ -109,7 +109,7 @@ def _measure(item: Item, work: Work, record: Record) -> None:
 
 
 def _measure_arm(item: Item, arm: Arm, repetition: int, work: Work, record: Record) -> None:
-    """Train one arm of a measurement once, and record the result, or the reason why it cannot be measured.
+    """Train one arm (way of training) of a measurement once, and record the result or the reason for a failure.
 
     Raises:
         DeviceUnusable: An error has left the GPU unusable for this process.

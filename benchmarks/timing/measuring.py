@@ -121,7 +121,7 @@ def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store:
 def print_one(options: argparse.Namespace) -> int:
     """Make one measurement, as the process that `measured_apart` starts.
 
-    Print only the measurement, as JSON, on stdout.
+    Only the measurement is printed on stdout, as JSON. The exit code is returned.
     """
     cell = Cell(options.way[0], options.strategy[0], options.precision[0])
     with redirect_stdout(sys.stderr):

@@ -60,7 +60,7 @@ class AutoFreeze(Strategy):
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
         """Return the freeze plan after an evaluation point.
 
-        It also freezes lower layers whose gradients change little.
+        The new plan also freezes lower layers whose gradients change little.
         """
         if len(progress.norms) < 2:
             return plan

@@ -116,9 +116,10 @@ class RelativeFreezing(Strategy):
         return bottom, top
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a freeze plan for the bottom and top shares of layers.
+        """Return a freeze plan that freezes the bottom and top shares of the layers.
 
-        Raise DoesNotFit if a share rounds to 0 layers.
+        Raises:
+            DoesNotFit: A share rounds to 0 layers.
         """
         return frozen_ends(shape, self.cell(shape), train_embeddings=self.train_embeddings)
 
@@ -160,7 +161,7 @@ def frozen_ends(shape: EncoderShape, cell: tuple[int, int], *, train_embeddings:
 
 
 def parse_bottom_top(name: str) -> StaticFreezing | None:
-    """Return the strategy that freezes numbers of layers, from its name; None for a name of another family.
+    """Return the strategy of a name that states numbers of frozen layers, or None for any other name.
 
     Args:
         name: A name such as `bottom3`, `top4` or `bottom3top4`; names with bottom layers may end with `-trainemb`.
@@ -185,7 +186,7 @@ _SHARES = re.compile(r"(?=.*%)(?:bottom(\d{1,4})(%?))?(?:top(\d{1,4})(%?))?(-tra
 
 
 def parse_shares(name: str) -> RelativeFreezing | None:
-    """Return the strategy that freezes shares of the layers, from its name; None for a name of another family.
+    """Return the strategy of a name that states shares of the layers in percent, or None for any other name.
 
     Args:
         name: A name such as `bottom25%`, `top33%` or `bottom25%top33%`; names with bottom layers may end with

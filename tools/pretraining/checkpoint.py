@@ -1,6 +1,6 @@
 """Checkpoints of pre-training: files with everything needed to resume a run.
 
-They are written atomically; the latest two are kept.
+Checkpoints are written atomically; the latest two are kept.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def _affect(data: Path) -> list[Figures]:
 def _jaccard(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> float:
     """Return the mean Jaccard index of gold and predicted label sets, `[tweets, labels]`.
 
-    It is 1 for two empty sets.
+    The index of two empty sets is 1.
     """
     union = (gold | predicted).sum(axis=1)
     return float(np.mean(np.where(union == 0, 1.0, (gold & predicted).sum(axis=1) / np.maximum(union, 1))))

@@ -146,7 +146,7 @@ def check_ids(stack: EncoderStack, split: TokenizedSplit, subject: str) -> None:
 def _words(model: Any) -> int:
     """Return the size of the model's table of token embeddings.
 
-    0 if it has none, like CANINE, which hashes characters.
+    The result is 0 if the model has no such table, like CANINE, which hashes characters.
     """
     try:
         return int(model.get_input_embeddings().num_embeddings)

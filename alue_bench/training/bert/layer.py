@@ -168,7 +168,7 @@ class BatchShape:
     def bias(self, heads: int) -> Tensor | None:
         """Return `padding`, the values added to attention scores, repeated for each head: fp32 `[b h, 1, s]`.
 
-        None if nothing is padded.
+        The result is None if nothing is padded.
         """
         if self.padding is None:
             return None

@@ -79,8 +79,8 @@ class _Graph:
 class StepGraphs:
     """The captured training steps (CUDA graphs) of a training, one for each batch shape.
 
-    They are valid for one set of trainable parameters. If the set changes, or the tensors of the optimiser's state are
-    replaced, build a new object.
+    The captured steps are valid for one set of trainable parameters. If the set changes, or the tensors of the
+    optimiser's state are replaced, build a new object.
     """
 
     def __init__(self, step: Step, recorder: GraphRecorder) -> None:
@@ -281,8 +281,8 @@ class CudaRecorder:
 def _recording_stream(device: int) -> Any:
     """Return the stream for captures on a device, one for the whole process.
 
-    It is not the default stream, because autograd nodes that belong to the default stream cannot be captured. There is
-    only one, because the CUDA libraries keep a workspace for each stream.
+    The stream is not the default stream, because autograd nodes that belong to the default stream cannot be captured.
+    There is only one such stream, because the CUDA libraries keep a workspace for each stream.
 
     Args:
         device: The number of the device.

@@ -185,7 +185,7 @@ class Hardware:
     def peak_bytes(self) -> int | None:
         """Return the peak, in bytes, of the memory that torch allocated since `forget_peak` was called.
 
-        None if the device does not count it.
+        The result is None if the device does not count it.
         """
         return int(self._runtime.max_memory_allocated()) if self.counts_peak else None
 

@@ -89,7 +89,7 @@ class Device(Hardware):
 def autocast(device: Device) -> AbstractContextManager[Any]:
     """Return torch's autocast context for mixed-precision forward passes.
 
-    In fp32 and TF32, a context that does nothing.
+    In fp32 and TF32, the context does nothing.
     """
     import torch
 

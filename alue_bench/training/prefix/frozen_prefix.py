@@ -380,7 +380,7 @@ class FrozenPrefix:
     def _split_problem(self, split: TokenizedSplit, padding: Padding) -> str | None:
         """Return a description of the difference between logits from stored states and from token ids.
 
-        None if they agree.
+        The result is None if the logits agree.
         """
         import numpy as np
         import torch

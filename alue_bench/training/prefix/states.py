@@ -184,14 +184,14 @@ class Examples:
     def depth(self) -> int:
         """The number of lowest layers that need not be computed because their output is stored.
 
-        0 if nothing is stored.
+        The number is 0 if nothing is stored.
         """
         return self.prefix.depth if self.prefix else 0
 
     def states(self, batch: Batch) -> Tensor | None:
         """Return the stored output of the frozen layers for a batch, `[batch, tokens, hidden]`.
 
-        None if nothing is stored.
+        The result is None if nothing is stored.
         """
         return None if self.prefix is None else self.prefix.of(batch)
 

@@ -202,7 +202,8 @@ def _best(work: Callable[[], object], device: Device) -> float:
 def _chunks(states: Tensor) -> list[tuple[int, int]]:
     """Divide the rows of a tensor into chunks of at most `CHUNK_BYTES`.
 
-    Return each chunk's first row and the row after it.
+    Returns:
+        For each chunk, its first row and the row after its last.
     """
     step = max(1, CHUNK_BYTES // max(1, states.shape[1] * states.element_size()))
     return [(begin, min(begin + step, len(states))) for begin in range(0, len(states), step)]

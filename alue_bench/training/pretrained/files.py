@@ -133,7 +133,7 @@ def _is_other_weights(name: str) -> bool:
 def adapter_files(folder: Path) -> list[str]:
     """Return the names of the files of a `peft` adapter in a folder, with or without a full checkpoint.
 
-    Empty if none.
+    The list is empty if there is no adapter.
     """
     return sorted(path.name for path in _files(folder) if _matches(path.name, ADAPTER))
 
