@@ -139,7 +139,8 @@ class Layer:
             lengths: The number of tokens of each example, int64 `[examples]`.
             backward: Whether there is a backward pass through the layer.
             trains_below: Whether any parameter below the layer is trainable.
-            computed: The way in which the layer is computed: for all tokens, or for the first token only.
+            computed: The way in which the layer is computed: for all tokens, or for the first token only, perhaps with
+                reordered products.
         """
         first_only, reordered = computed != "whole", computed == "reordered"
         every = int(lengths.sum())

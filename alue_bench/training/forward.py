@@ -214,7 +214,10 @@ class LibraryForward:
         return logits
 
     def _mask(self, batch: Batch) -> Tensor | None:
-        """Return the padding mask with which transformers is called for a batch; None if nothing is padded."""
+        """Return the padding mask with which transformers is called for a batch.
+
+        If the architecture accepts ready-made masks, this is one, or None if nothing is padded.
+        """
         if not self._ready_masks:
             return batch.attention_mask
         return _ready_mask(batch.attention_mask) if batch.is_padded else None

@@ -78,7 +78,7 @@ class Segment:
     def indices(self) -> np.ndarray[Any, Any]:
         """The indices of the examples of all batches, concatenated: int64 [n].
 
-        Indices are repeated if epochs repeat.
+        An index occurs as often as its example was trained on.
         """
         import numpy as np
 

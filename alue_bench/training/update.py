@@ -394,7 +394,10 @@ class Updater:
         return loss, norm
 
     def _states_outside(self, draw: Draw) -> Tensor | None:
-        """Return the stored output of the frozen layers for a batch; None if the captured step gathers it itself."""
+        """Return the stored output of the frozen layers for a batch, to be passed to the captured step.
+
+        The result is None if there is none, or if the captured step gathers it itself.
+        """
         prefix = self._examples.prefix
         return None if prefix is None or prefix.resident else prefix.of(draw.to(self._device.name))
 

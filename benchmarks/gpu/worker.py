@@ -20,7 +20,8 @@ from benchmarks.gpu.sizes import Scale
 from benchmarks.gpu.training import timed
 
 PACES = (0.2, 5.0)
-"""The smallest and largest factor by which estimated times are corrected, according to earlier real times."""
+"""The smallest and the largest factor by which estimated times are corrected; it is the ratio of earlier real to
+estimated times."""
 LEAST_LIMIT_S, TIMES_ESTIMATE = 90.0, 12.0
 """The time limits of an arm's training: it is given up after this many seconds, or this many times its estimate if that
 is more."""

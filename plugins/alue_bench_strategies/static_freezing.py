@@ -38,7 +38,8 @@ from alue_bench import (
 PAPER = "Betka et al., On Enhancing Fine-Tuning for Pre-trained Language Models (grid over bottom and top layers)"
 TRAIN_EMBEDDINGS = "-trainemb"
 USUAL_DEPTHS = (12, 24)
-"""The numbers of layers of BERT-base and BERT-large; an error message names percentages that fit these models."""
+"""The numbers of layers of BERT-base and BERT-large; an error message converts numbers of layers to percentages of
+these."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,10 @@ class StaticFreezing(Strategy):
         return frozen_ends(shape, (self.bottom, self.top), train_embeddings=self.train_embeddings)
 
     def _proposal(self, shape: EncoderShape) -> str:
-        """Return the end of an error message that proposes a strategy for this model; empty if none fits."""
+        """Return the end of an error message that proposes the same freezing in percent of the layers.
+
+        The text is empty if no percentages fit this model.
+        """
         depth = next((depth for depth in USUAL_DEPTHS if self.bottom + self.top <= depth), None)
         if depth is None:
             return ""

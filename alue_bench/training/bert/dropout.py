@@ -88,8 +88,8 @@ class DropoutMasks:
 class StepDropout:
     """A generator of dropout masks on an accelerator, which draws all masks of a training step by one kernel.
 
-    Random numbers left over in a step are discarded, so that a step replayed as a CUDA graph draws the same numbers as
-    one that is not.
+    No random numbers are kept from one step for the next, so that a step captured as a CUDA graph draws as many as any
+    other step.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -153,7 +153,7 @@ class StepDropout:
 
 
 class _RandomNumbers:
-    """A sequence of random numbers from NumPy's SFC64 generator, twice as fast as torch's CPU generator."""
+    """A sequence of random numbers from NumPy's SFC64 generator, over twice as fast as torch's CPU generator."""
 
     def seed(self, seed: int) -> None:
         """Restart the sequence of random numbers from a seed."""

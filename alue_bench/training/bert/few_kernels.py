@@ -156,7 +156,7 @@ def _add_and_norm(kept: Tensor, added: Tensor, p: float, norm: nn.LayerNorm, mas
 class _Product(torch.autograd.Function):
     """The autograd function of a linear layer that multiplies by a copy of its weights, such as a bf16 copy.
 
-    Its backward pass assigns the gradients to the fp32 parameters that were copied.
+    Its backward pass returns the gradients of the fp32 parameters that were copied.
     """
 
     @staticmethod

@@ -195,9 +195,10 @@ class Hardware:
             self._runtime.reset_peak_memory_stats()
 
     def sent(self, tensor: Tensor) -> Tensor:
-        """Copy a tensor from the host to the accelerator; asynchronously if it is in pinned memory.
+        """Return a copy of a host tensor on the accelerator, made without waiting for the accelerator if possible.
 
-        Without pinned memory the copy must block: MPS would read the tensor after its memory was freed.
+        The tensor is first copied to pinned memory, if the accelerator copies from it. Otherwise the copy must block:
+        MPS would read the tensor after its memory was freed.
         """
         pinned = tensor.pin_memory() if self.pins_memory else tensor
         return pinned.to(self.name, non_blocking=self.pins_memory)

@@ -57,7 +57,7 @@ class Draw:
     def to(self, device: Any, *, pinned: bool = False) -> Batch:
         """Return the gathered batch, on the device that holds the split.
 
-        The arguments are ignored; `Batch.to` needs them.
+        The arguments are ignored; they exist because `Batch.to` has them.
         """
         tokens = 0 if self.split.masked else self.tokens
         return replace(self.split.batch(self.device_indices, self.width, tokens), indices=self.indices)

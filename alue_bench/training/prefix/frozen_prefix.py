@@ -80,8 +80,9 @@ class PlannedDepths:
     shared: set[int] = field(default_factory=set)
     """The depths that more than one run of the plan needs."""
     tried: set[str] = field(default_factory=set)
-    """The keys, at the deepest planned depth, of the splits for which `FrozenPrefix.prepare` was already called. It is
-    not called again for them, even if entries have been evicted since: each run then computes only its own depth."""
+    """The keys, at the deepest planned depth, of the splits for which `FrozenPrefix.prepare` has already tried to store
+    outputs. It does not try again, even if entries have been evicted since: each run then computes only its own depth.
+    """
 
     def add(self, depth: int) -> None:
         """Note that a run of the plan needs a frozen prefix of this depth (number of layers)."""
@@ -189,7 +190,7 @@ class FrozenPrefix:
 
         Call this before any layer trains. Each split passes through the model once, up to the deepest planned depth. If
         the store has no room for all these outputs, nothing is stored, and each run computes what it needs. On an
-        accelerator nothing is stored either, because computing the outputs takes less time than storing them.
+        accelerator nothing is stored here, because computing the outputs takes less time than storing them.
 
         Args:
             splits: The tokenized splits, by name.
