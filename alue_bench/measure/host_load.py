@@ -18,8 +18,8 @@ class HostLoad:
     """A context manager that records the load average before the `with` block and the CPU time within it.
 
     Afterwards `average` holds the load average over one minute, and `cpu_s` the CPU seconds, user and system, of all
-    threads of this process; `cores` is this divided by the elapsed seconds. A value that the system does not provide is
-    None, and `problems` says why.
+    threads of this process; `cores` holds the CPU seconds divided by the elapsed seconds. A value that the system does
+    not provide is None, and `problems` says why.
     """
 
     def __init__(self) -> None:

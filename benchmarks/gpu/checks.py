@@ -118,9 +118,9 @@ def _made(name: str, check: Callable[[], tuple[bool | None, str]]) -> Check:
 
 
 def _start(arm: Arm, device: str) -> RandomStart:
-    """Return the initial model and data of a check's training.
+    """Return the initial model and data for a training by which the device is checked.
 
-    Its learning rate changes the loss visibly in eight steps.
+    The learning rate changes the loss visibly in eight steps.
     """
     start = starting_point(arm, SMALL, device, rows=32, epochs=2)
     return replace(start, setup=replace(start.setup, lr=LEARNING_RATE))

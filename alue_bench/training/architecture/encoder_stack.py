@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 LastLayer = Literal["whole", "first", "reordered"]
-"""The computation of the last layer: for all tokens; for the first token, with the keys and values of all tokens; or
-for the first token with reordered products, so that keys and values are not computed (see `first_token_layer` in
-`training/bert/layer.py`)."""
+"""The ways in which the last layer can be computed: for all tokens; for the first token, with the keys and values of
+all tokens; or for the first token with reordered products, so that keys and values are not computed (see
+`first_token_layer` in `training/bert/layer.py`)."""
 
 
 @dataclass(frozen=True)

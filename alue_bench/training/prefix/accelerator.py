@@ -71,7 +71,7 @@ class AcceleratorStates:
     def __init__(
         self, stack: EncoderStack, forward: Forward, depth: int, *, store: PrefixStore, device: Device, shared: bool
     ) -> None:
-        """Prepare the computation of the outputs; nothing is computed or measured yet.
+        """Prepare to compute the outputs of the frozen prefix; nothing is computed or measured yet.
 
         Args:
             stack: The model.

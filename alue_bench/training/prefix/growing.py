@@ -79,7 +79,7 @@ class GrowingPrefix:
         self._current = {name: states_of(prefix, name, split) for name, split in splits.items()}
 
     def examples(self, name: str) -> Examples:
-        """Return the split "train" or "dev" with the stored outputs of the deepest frozen prefix that has any."""
+        """Return the split "train" or "dev" with the stored outputs of the deepest frozen prefix that has some."""
         return self._current[name]
 
     def follow(self, plan: FreezePlan) -> None:
