@@ -16,8 +16,8 @@ fails completely, the interval reaches down to the trivial score, although two m
 
 A single run whose score is not significantly above the trivial score has *collapsed*. A seed may collapse although the
 others learn: with few rows or a high learning rate, fine-tuning sometimes ends with a model that predicts the same for
-every text (Mosbach, Andriushchenko & Klakow 2021, arXiv 2006.04884). A mean over seeds hides this, so that reports state
-the number of collapsed seeds. On a test split that is too small to show what a run learnt, the run counts as collapsed.
+every text (Mosbach, Andriushchenko & Klakow 2021, arXiv 2006.04884). A mean over seeds hides this, so reports state the
+number of collapsed seeds. On a test split that is too small to show what a run learnt, the run counts as collapsed.
 
 If classes are rare, random guesses may have a higher macro-F1 than the constant baseline. A model that has learnt
 something must exceed the trivial score, but a model that exceeds it has not always learnt something.
