@@ -137,7 +137,7 @@ class TestAStoreWithSeveralSeeds:
         sentences = {sentence.subject: sentence.text for sentence in said(page)}
         assert sentences.keys() == {"anger · mini", "oold · mini", "mdd · mini"}
         for text in sentences.values():
-            assert re.match(r"bottom3top4 trains in 98 ± 0.0 % of the time of full \(same session, 3 runs\); its ", text)
+            assert text.startswith("bottom3top4 trains in 98 ± 0.0 % of the time of full (same session, 3 runs); its ")
             assert re.search(r"head-only .* lower than full's, \d+ % of what full learnt \(p [<=] 0\.\d+\)\.$", text)
 
     def test_has_every_section_filled_that_these_runs_can_fill(self, page: Page) -> None:

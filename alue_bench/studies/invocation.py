@@ -100,7 +100,7 @@ class Ending:
     remarks: tuple[str, ...] = ()
     """The messages about results that the MLflow store did not accept."""
     recorded: RecordedRuns | None = None
-    """The recorded runs with their comparison."""
+    """The recorded runs with their comparison; None if the MLflow store did not accept all results."""
 
 
 class Invocation:
@@ -307,7 +307,10 @@ class Invocation:
         recorded = RecordedRuns(self.recorder.connection, self._recorded, self.recorder.parent_id, self._margins)
         if not execution.stop and not remarks:
             self.keep_page(recorded)
-        return Ending(self.place, self.recorder.parent_id, self.kept_sentences(), remarks, recorded)
+        # A store that did not accept results is not asked for them.
+        return Ending(
+            self.place, self.recorder.parent_id, self.kept_sentences(), remarks, None if remarks else recorded
+        )
 
     def kept_sentences(self) -> tuple[str, ...]:
         """Return a sentence for each trained model that was kept, or should have been, with a command to use it."""

@@ -33,7 +33,7 @@ from alue_bench.views.wide_tables import Fitted
 
 MOST_SAID = 12
 """The largest number of tasks, models and settings whose results are said in sentences below the table."""
-UNCOMPARED = "The store does not have all of these runs (yet), so changes and verdicts are missing."
+UNCOMPARED = "The tracking store does not have all of these runs, so changes and verdicts are missing."
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _notes(
     if any(outcome.spec.data.source == "sample" for outcome in outcomes):
         notes.append(styled(SAMPLE_NOTE, "yellow"))
     notes += [styled(problem, "yellow") for problem in problems]
-    if comparison is not None and any(line.finished and line.row is None for line in lines):
+    if not problems and any(line.finished and line.row is None for line in lines):
         notes.append(styled(UNCOMPARED, "yellow"))
     seeds = {outcome.spec.seed for outcome in outcomes}
     single = len(seeds) == 1 and not any(outcome.spec.fold for outcome in outcomes)
