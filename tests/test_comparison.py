@@ -149,7 +149,7 @@ class TestAVerdict:
         (table,) = text_tables(compared())
         (note,) = table.notes
         assert change.loss_bound is not None
-        assert f"inconclusive: a loss up to {100 * change.loss_bound:.1f} points, " in note
+        assert f"inconclusive: a loss up to {100 * change.loss_bound:.1f} points (" in note
         assert re.search(r"is not excluded \(margin: 0\.8 points\); a loss of zero needs ", note)
         assert change.detectable is not None
         assert change.detectable > abs(change.mean)

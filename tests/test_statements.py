@@ -90,7 +90,7 @@ LOWER = "its macro-F1 is 0.4 ± 0.9 points lower than full's"
         ),
         pytest.param(
             of(Verdict.INCONCLUSIVE, loss_bound=0.031, p_corrected=1.0, seeds_within_margin=9),
-            f"{LOWER}, inconclusive: a loss up to 3.1 points, 8 % of what full learnt is not excluded (margin: 2 "
+            f"{LOWER}, inconclusive: a loss up to 3.1 points (8 % of what full learnt) is not excluded (margin: 2 "
             "points); a loss of zero needs about 9 seeds to be shown within the margin.",
             id="inconclusive",
         ),

@@ -102,13 +102,13 @@ def _verdict(difference: Difference, block: ComparisonBlock) -> str:
     verdict, observed = difference.verdict, _observed(difference, block)
     p = "" if difference.p_corrected is None else f" ({p_text(difference.p_corrected)})"
     if verdict in (Verdict.BETTER, Verdict.WORSE):
-        share = block.of_learnt(difference.mean)
-        learnt = "" if share is None else f", {percent(abs(share))} of what {base} learnt"
-        return f"is {observed}{learnt}{p}"
+        return f"is {', '.join(filter(None, (observed, _of_learnt(difference.mean, block))))}{p}"
     if verdict in (Verdict.WITHIN_MARGIN, Verdict.WORSE_WITHIN_MARGIN):
         assert size is not None
         assert bound is not None
-        most = f"upper bound of the loss: {_loss(bound, block)}" if bound > 0 else "a loss is excluded"
+        most = "a loss is excluded"
+        if bound > 0:
+            most = f"upper bound of the loss: {', '.join(filter(None, (_points(bound), _of_learnt(bound, block))))}"
         if verdict is Verdict.WITHIN_MARGIN:
             return f"is within {_points(size)} of {base}'s ({most})"
         return f"is {observed}{p}, but within {_points(size)} of it ({most})"
@@ -138,7 +138,8 @@ def inconclusive_text(difference: Difference, block: ComparisonBlock) -> str:
         return "inconclusive: a loss is excluded, but the margin is not known and no gain is shown"
     if bound >= 1:  # no score loses so much
         return "inconclusive: no loss is excluded"
-    return f"inconclusive: a loss up to {_loss(bound, block)} is not excluded"
+    share = _of_learnt(bound, block)
+    return f"inconclusive: a loss up to {_points(bound)}{f' ({share})' if share else ''} is not excluded"
 
 
 def seeds_text(difference: Difference, block: ComparisonBlock) -> str:
@@ -177,10 +178,10 @@ def few_digits(value: float) -> str:
     return f"{value:.0f}" if value >= 1 else f"{value:.1f}"
 
 
-def _loss(bound: float, block: ComparisonBlock) -> str:
-    """Return a text with a loss in points and, if it is known, as a share of what the baseline learnt."""
-    share = block.of_learnt(bound)
-    return _points(bound) + ("" if share is None else f", {percent(share)} of what {block.baseline} learnt")
+def _of_learnt(size: float, block: ComparisonBlock) -> str:
+    """Return a text with a difference as a share of what the baseline learnt; empty if that is not known."""
+    share = block.of_learnt(size)
+    return "" if share is None else f"{percent(abs(share))} of what {block.baseline} learnt"
 
 
 def _points(size: float) -> str:
