@@ -67,7 +67,9 @@ class TestCompare:
         )
         assert re.search(r"margin 0\.009\d \(1% of full's score\)", said.out)
         assert "10.00×" in row
-        assert re.search(r"  head-only trains in 10 ± .* points lower than full's, \d+ % of what full learnt \(p ", said.out)
+        assert re.search(
+            r"  head-only trains in 10 ± .* points lower than full's, \d+ % of what full learnt \(p ", said.out
+        )
         assert "* p < 0.05" in said.out
         assert "corrected (Holm) for 1 comparison" in said.out
         # The other task has one seed: never a star.
