@@ -61,16 +61,19 @@ class TestCompare:
         assert said.code == 0, said.err
         assert "oold, mini: f1_macro" in said.out
         assert "real data; 3 seeds; trivial score 0.100 (ignores the text)" in said.out
-        (row,) = [line for line in said.out.splitlines() if "head-only" in line]
+        (row,) = [line for line in said.out.splitlines() if "│ head-only" in line]
         assert re.search(
             r"head-only +│ 0\.\d+ ± 0\.\d+ │ −0\.\d+ ± 0\.\d+ \*+ │ +−\d+ % │ +0\.\d+ │ +worse │ 10\.0 s", row
         )
         assert re.search(r"margin 0\.009\d \(1% of full's score\)", said.out)
         assert "10.00×" in row
+        assert re.search(
+            r"  head-only trains in 10 ± .* points lower than full's, \d+ % of what full learnt \(p ", said.out
+        )
         assert "* p < 0.05" in said.out
         assert "corrected (Holm) for 1 comparison" in said.out
         # The other task has one seed: never a star.
-        (few,) = [line for line in said.out.splitlines() if "bottom3top4" in line]
+        (few,) = [line for line in said.out.splitlines() if "│ bottom3top4" in line]
         assert "†" in few
         assert "*" not in few
         assert "† fewer than 3 seeds, so no verdict" in said.out

@@ -148,9 +148,9 @@ class TestAVerdict:
         assert (change.verdict, change.stars) == (Verdict.INCONCLUSIVE, "")
         (table,) = text_tables(compared())
         (note,) = table.notes
-        assert note.startswith(
-            f"head-only: inconclusive: a loss up to {change.loss_bound:.3f} is not excluded; a loss of"
-        )
+        assert change.loss_bound is not None
+        assert f"inconclusive: a loss up to {100 * change.loss_bound:.1f} points (" in note
+        assert re.search(r"is not excluded \(margin: 0\.8 points\); a loss of zero needs ", note)
         assert change.detectable is not None
         assert change.detectable > abs(change.mean)
         assert change.test is not None
@@ -240,19 +240,45 @@ class TestABaselineThatLearntNothing:
         assert (change.verdict, change.stars) == (Verdict.NOTHING_LEARNT, "")
         assert block.unlearnt is not None
         assert block.unlearnt.trivial == 0.49
-        assert any("full did not learn: its test score" in note for note in block.notes)
-        assert any("try more data, more epochs or another --lr" in note for note in block.notes)
         (table,) = text_tables(comparison)
-        assert table.rows[1][2].endswith("‡")
-        assert not any("can detect" in note or "needs about" in note for note in table.notes)
+        (note,) = table.notes
+        assert note.startswith("full did not learn: its test score")
+        assert note.endswith("so there is no verdict on any strategy; try more data, more epochs or another --lr.")
+        columns = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        assert [row["collapsed"] for row in columns] == ["3 of 3", "3 of 3"]
+        assert [row["verdict"] for row in columns] == ["learnt nothing", "learnt nothing"]
+        assert columns[1]["Δ full"].endswith("‡")
         (told,) = json.loads(as_json(comparison))["blocks"]
         assert told["nothing_learnt"]["trivial_score"] == 0.49
 
-    def test_may_be_beaten(self, put: Any, compared: Any) -> None:
+    def test_is_no_standard_for_a_strategy_that_did_learn(self, put: Any, compared: Any) -> None:
         for seed in SEEDS:
             put("full", seed, 0.5, more=AT_TRIVIAL)
             put("head-only", seed, 0.9, more=AT_TRIVIAL)
-        assert difference(only(compared()), "head-only").verdict is Verdict.BETTER
+        (table,) = text_tables(compared())
+        assert difference(only(compared()), "head-only").verdict is Verdict.NOTHING_LEARNT
+        assert "above the trivial score: head-only;" in table.notes[0]
+        assert "no verdict" in table.rows[1]
+
+    def test_is_told_from_a_strategy_that_learnt_nothing_and_from_one_whose_seeds_collapsed(
+        self, put: Any, compared: Any
+    ) -> None:
+        for seed in SEEDS:
+            put("full", seed, 0.95, more=AT_TRIVIAL)
+            put("top1", seed, 0.5, more=AT_TRIVIAL)
+            put("top22", seed, 0.5 if seed == 44 else 0.95, more=AT_TRIVIAL)
+        comparison = compared(margins=parse_margins("90%", DEFAULT_MARGIN))
+        block = only(comparison)
+        assert block.unlearnt is None
+        # Even a margin that is larger than all that was learnt does not make it a strategy that keeps the score.
+        assert difference(block, "top1").verdict is Verdict.WORSE
+        learnt = {record["strategy"]: (record["learnt"], record["collapsed"]) for record in records(comparison)}
+        assert learnt == {"full": (True, 0), "top1": (False, 3), "top22": (True, 1)}
+        (table,) = text_tables(comparison)
+        shown = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+        assert [shown[name]["collapsed"] for name in learnt] == ["", "3 of 3", "1 of 3"]
+        assert shown["top1"]["verdict"] == "worse, learnt nothing"
+        assert table.notes[-1].endswith("1 of 3 seeds collapsed to the trivial score.")
 
     def test_is_one_by_chance_too(self, put: Any, compared: Any) -> None:
         """One seed a little above the trivial score: of few examples that shows nothing."""

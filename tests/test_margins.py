@@ -99,7 +99,7 @@ def test_within_the_margin_is_said_too_often_of_no_number_of_seeds(capsys: pytes
     assert main(["--seeds", "2"]) == 2
 
 
-def test_a_run_takes_it_for_its_dry_run_only(alue_bench: CommandLine) -> None:
-    said = alue_bench("run", "--margin", "1pt")
+def test_a_run_refuses_a_margin_for_a_metric_that_no_planned_task_has(alue_bench: CommandLine) -> None:
+    said = alue_bench("run", "--sample", "-t", "svreg", "--margin", "mcc=1pt")
     assert said.code == 2
-    assert "--margin is the loss for which --dry-run estimates the number of seeds; add --dry-run" in said.err
+    assert "--margin mcc=0.01: no planned task has this metric; there are pearson, spearman" in said.err

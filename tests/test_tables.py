@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,30 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planted_runs import classes, plant, spec
+from planted_runs import classes, plant
 from rich.console import Console, RenderableType
 from rich.table import Table
 
 from alue_bench.contract.task import Labels
+from alue_bench.evaluation.margins import parse_margins
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.grid import Grid
 from alue_bench.planning.request import PlanRequest
-from alue_bench.reporting.comparison import Comparison, compare, mean_change
+from alue_bench.reporting.comparison import DEFAULT_MARGIN, Comparison
 from alue_bench.reporting.comparison_table import change_text, text_tables
 from alue_bench.reporting.numbers import percent
-from alue_bench.tracking.connection import connect
-from alue_bench.tracking.reading import read_predictions, read_results
-from alue_bench.views.tables import comparison_view, print_table, result_view
+from alue_bench.reporting.recorded import RecordedRuns
+from alue_bench.tracking.connection import Connection, connect
+from alue_bench.views.result_table import UNCOMPARED, result_view
+from alue_bench.views.tables import comparison_view, print_table
 from alue_bench.views.wide_tables import Fitted
 
 BINARY = Labels.binary("NOT_OFF", "OFF")
 GOLD = np.random.default_rng(0).integers(0, 2, 120)
 SHARES = {"full": 1.0, "bottom2": 0.5, "head-only": 0.0046}
-SECONDS = {"full": (10.0, 30.0), "bottom2": (5.0, 27.0), "head-only": (1.0, 3.0)}
+SECONDS = {"full": (10.0, 30.0, 20.0), "bottom2": (5.0, 27.0, 14.0), "head-only": (1.0, 3.0, 2.0)}
+SEEDS = (42, 43, 44)
 
 
 def lines(view: RenderableType, width: int = 80) -> list[str]:
@@ -63,25 +66,31 @@ def numbers(names: Sequence[str], columns: int, number: str = "0.7821 ± 0.0373"
     return table
 
 
-def test_results_of_several_rates_are_not_averaged_over_them(registry: Any, folders_of_its_own: None) -> None:
+def test_results_of_several_rates_are_not_averaged_over_them(
+    registry: Any, folders_of_its_own: None, store: str, experiment: str
+) -> None:
     rates = {"lr": (2e-5, 5e-5)}
     request = PlanRequest(tasks=("anger",), models=("mini",), strategies=("full", "bottom2"), grid=Grid(settings=rates))
-    metrics = {"params/trainable_share": 1.0, "flops/train_vs_full": 1.0, "runtime/train_s": 1.0}
-    outcomes = [
-        Outcome(planned, "finished", "id", metrics | {"test/score": 1e4 * planned.spec.hyper.lr})
-        for planned in build_plan(request, registry).runs
-    ]
-    outcomes.append(replace(outcomes.pop(2), status="failed", cause="why"))  # the order alternates
-    shown = lines(result_view(outcomes), width=200)
-    cells = {(row[0], row[1]): row[2:] for row in rows_of(shown) if row[0] in ("full", "bottom2")}
+    connection = connect(store, experiment)
+    outcomes = []
+    for planned in build_plan(request, registry).runs:
+        metrics = {"params/trainable_share": 1.0, "test/f1_macro": 1e4 * planned.spec.hyper.lr}
+        metrics |= {"test/score": metrics["test/f1_macro"]}
+        run_id = plant(connection, planned.spec, BINARY, GOLD, GOLD, more=metrics)
+        outcomes.append(Outcome(planned, "finished", run_id, metrics))
+    outcomes.append(replace(outcomes.pop(2), status="failed", cause="why", run_id=""))  # the order alternates
+    compared = RecordedRuns(connection, [outcome.run_id for outcome in outcomes if outcome.run_id]).comparison
+    shown = lines(result_view(outcomes, compared), width=200)
+    at = {name: place for place, name in enumerate(rows_of(shown)[0])}
+    cells = {(row[0], row[1]): row for row in rows_of(shown) if row[0] in ("full", "bottom2")}
     assert rows_of(shown)[0][1] == "lr"
-    assert {key: row[-6] for key, row in cells.items()} == {
+    assert {key: row[at["score"]] for key, row in cells.items()} == {
         ("full", "2e-05"): "0.200",
         ("full", "5e-05"): "0.500",
         ("bottom2", "2e-05"): "0.200",
         ("bottom2", "5e-05"): "–",
     }
-    assert cells["bottom2", "2e-05"][-5] == "0.000"  # against full with the same rate
+    assert cells["bottom2", "2e-05"][at["Δ full"]] == "0.000 †"  # against full with the same rate
     assert any("failed anger/mini/bottom2/seed42, lr 5e-05: why" in line for line in shown)
 
 
@@ -133,72 +142,119 @@ class TestATable:
         assert {row[0], row[1], row[3]} <= cells_of(captured.get().splitlines())
 
 
-@pytest.fixture
-def compared(store: str, experiment: str) -> Comparison:
-    connection = connect(store, experiment)
-    for strategy, share in SHARES.items():
-        for seed, seconds in zip((42, 43), SECONDS[strategy], strict=True):
-            predicted = classes(np.random.default_rng([seed, len(strategy)]), GOLD, 0.5 + share / 3, 2)
-            more = {"runtime/train_s": seconds, "params/trainable_share": share, "energy/cpu_j": 123456.0}
-            plant(connection, spec("oold", strategy, seed), BINARY, GOLD, predicted, more=more)
-    results = read_results(connection)
-    return compare(results.frame, lambda run_id: read_predictions(results, run_id))
+@dataclass
+class Recorded:
+    """Three strategies with three seeds: what `run` has in memory, and the same runs in the store."""
+
+    outcomes: list[Outcome]
+    runs: RecordedRuns
+
+    @property
+    def comparison(self) -> Comparison:
+        return self.runs.comparison
+
+    def view(self) -> RenderableType:
+        return result_view(self.outcomes, self.comparison)
 
 
 @pytest.fixture
-def outcomes(tiny_bert: Path, registry: Any, folders_of_its_own: None) -> list[Outcome]:
+def recorded(tiny_bert: Path, registry: Any, folders_of_its_own: None, store: str, experiment: str) -> Recorded:
+    return planted_plan(tiny_bert, registry, connect(store, experiment), trivial=0.3)
+
+
+def planted_plan(tiny_bert: Path, registry: Any, connection: Connection, *, trivial: float) -> Recorded:
     request = PlanRequest(
-        tasks=("anger",), models=(str(tiny_bert),), strategies=tuple(SHARES), seeds=(42, 43), sample=True
+        tasks=("anger",), models=(str(tiny_bert),), strategies=tuple(SHARES), seeds=SEEDS, sample=True
     )
-    return [
-        Outcome(run, "finished", "id", _metrics(run.spec.strategy, run.spec.seed))
-        for run in build_plan(request, registry).runs
-    ]
-
-
-def _metrics(strategy: str, seed: int) -> dict[str, float]:
-    return {
-        "test/score": 0.8 if strategy == "full" else 0.7,
-        "test/trivial_score": 0.451,
-        "runtime/train_s": SECONDS[strategy][seed - 42],
-        "params/trainable_share": SHARES[strategy],
-        "flops/train_vs_full": SHARES[strategy],
-    }
+    outcomes = []
+    for planned in build_plan(request, registry).runs:
+        strategy, seed = planned.spec.strategy, planned.spec.seed
+        predicted = classes(np.random.default_rng([seed, len(strategy)]), GOLD, 0.5 + SHARES[strategy] / 3, 2)
+        more = {
+            "runtime/train_s": SECONDS[strategy][seed - 42],
+            "params/trainable_share": SHARES[strategy],
+            "flops/train_vs_full": SHARES[strategy],
+            "energy/cpu_j": 123456.0,
+            "test/trivial_score": trivial,
+            "test/above_trivial_error": 0.04,
+        }
+        run_id = plant(connection, planned.spec, BINARY, GOLD, predicted, more=more)
+        outcomes.append(Outcome(planned, "finished", run_id, more))
+    runs = RecordedRuns(connection, [outcome.run_id for outcome in outcomes])
+    scores = runs.results.frame.set_index("run_id")["test/f1_macro"]
+    scored = [replace(one, metrics={**one.metrics, "test/score": scores[one.run_id]}) for one in outcomes]
+    return Recorded(scored, runs)
 
 
 class TestInEightyColumns:
-    def test_compare_shows_every_name_and_number(self, compared: Comparison) -> None:
-        (table,) = text_tables(compared)
-        shown = cells_of(lines(comparison_view(compared, sort="strategy")))
+    def test_compare_shows_every_name_and_number(self, recorded: Recorded) -> None:
+        (table,) = text_tables(recorded.comparison)
+        shown = cells_of(lines(comparison_view(recorded.comparison, sort="strategy")))
         for row in table.rows:
             assert set(row) - {""} <= shown
         assert {word for column in table.columns for word in column.split()} <= {w for c in shown for w in c.split()}
 
-    def test_run_shows_its_last_column(self, outcomes: list[Outcome]) -> None:
-        shown = lines(result_view(outcomes))
-        narrow, wide = cells_of(shown), cells_of(lines(result_view(outcomes), width=120))
+    def test_run_shows_its_last_column(self, recorded: Recorded) -> None:
+        shown = lines(recorded.view())
+        narrow, wide = cells_of(shown), cells_of(lines(recorded.view(), width=160))
         assert "FLOPs" in narrow
-        headings = {"task: metric, strategy", "train s", "Δ time"}  # which may take two lines
+        headings = {"task: metric, strategy", "loss up to", "train s", "Δ time"}  # which may take two lines
         assert wide - narrow <= headings
-        assert {"full", "bottom2", "head-only", "anger: f1_macro", "0.451 trivial"} <= narrow
+        assert {"full", "bottom2", "head-only", "anger: f1_macro", "0.300 trivial"} <= narrow
 
 
-class TestNothingLearnt:
-    @pytest.mark.parametrize("trivial", [0.8, 0.79])
-    def test_run_says_that_full_did_not_learn(self, outcomes: list[Outcome], trivial: float) -> None:
-        told = " ".join(lines(result_view(outcomes)))
-        assert "did not learn" not in told
-        as_trivial = [
-            replace(o, metrics={**o.metrics, "test/trivial_score": trivial, "test/above_trivial_error": 0.02})
-            for o in outcomes
+class TestRun:
+    @pytest.mark.parametrize("margin", ["1%", "5pt"])
+    def test_shows_the_changes_intervals_and_verdicts_of_compare(self, recorded: Recorded, margin: str) -> None:
+        runs = RecordedRuns(
+            recorded.runs.connection, recorded.runs.run_ids, None, parse_margins(margin, DEFAULT_MARGIN)
+        )
+        (table,) = text_tables(runs.comparison)
+        ours = rows_of(lines(result_view(recorded.outcomes, runs.comparison), width=200))
+        common = [name for name in ours[0] if name in table.columns]
+        assert common == ["score", "Δ full", "loss up to", "verdict", "Δ time", "trained", "FLOPs"]
+        for theirs in table.rows:
+            row, of_compare = _row(ours, theirs[0]), dict(zip(table.columns, theirs, strict=True))
+            assert {name: row[ours[0].index(name)] for name in common} == {name: of_compare[name] for name in common}
+            assert of_compare["strategy"] == "full" or of_compare["verdict"] in ("worse", "inconclusive")
+
+    def test_compares_nothing_that_is_not_in_the_store(self, recorded: Recorded) -> None:
+        elsewhere = [replace(outcome, run_id="kept on this machine") for outcome in recorded.outcomes]
+        for comparison, problem in ((None, "no changes and verdicts: why"), (recorded.comparison, "")):
+            shown = lines(result_view(elsewhere, comparison, [problem] if problem else []), width=200)
+            head, *_ = rows_of(shown)
+            assert dict(zip(head, _row(rows_of(shown), "bottom2"), strict=True))["Δ full"] == ""
+            assert any((problem or UNCOMPARED) in line for line in shown)
+
+    def test_keeps_runs_of_other_conditions_apart(self, recorded: Recorded) -> None:
+        """A seed that was run on other hardware earlier, and is reused, is not averaged with the others."""
+        connection = recorded.runs.connection
+        elsewhere = [one.run_id for one in recorded.outcomes if one.spec.seed == 44]
+        for run_id in elsewhere:
+            connection.client.set_tag(run_id, "hardware", "another machine")
+        compared = RecordedRuns(connection, recorded.runs.run_ids).comparison
+        shown = rows_of(lines(result_view(recorded.outcomes, compared), width=240))
+        conditions = shown[0].index("conditions")
+        assert [row[conditions] for row in shown if row[0] == "bottom2" and "another" in row[conditions]] == [
+            "hardware another machine"
         ]
-        told = " ".join(" ".join(lines(result_view(as_trivial))).split())
-        assert "anger/tiny-bert: full did not learn: its test score 0.800 is not above the trivial score 0." in told
+        assert len([row for row in shown if row[0] == "bottom2"]) == 2
+
+    def test_says_that_full_did_not_learn(
+        self, tiny_bert: Path, registry: Any, folders_of_its_own: None, store: str, experiment: str, recorded: Recorded
+    ) -> None:
+        assert "did not learn" not in " ".join(lines(recorded.view()))
+        nothing = planted_plan(tiny_bert, registry, connect(store, f"{experiment} 2"), trivial=0.95)
+        told = " ".join(" ".join(lines(nothing.view())).split())
+        assert "anger/tiny-bert: full did not learn: its test score 0." in told
         assert "try more data, more epochs or another --lr" in told
+        cells = cells_of(lines(nothing.view(), width=200))
+        assert {"learnt nothing", "3 of 3"} <= cells
+        assert not {"worse", "inconclusive", "within the margin"} & cells
 
 
 class TestFigures:
-    def test_small_shares_keep_two_digits(self, outcomes: list[Outcome], compared: Comparison) -> None:
+    def test_small_shares_keep_two_digits(self, recorded: Recorded) -> None:
         assert [percent(share) for share in (0, 0.00046, 0.0046, 0.0099, 0.01, 0.28, 1)] == [
             "0 %",
             "0.046 %",
@@ -208,27 +264,14 @@ class TestFigures:
             "28 %",
             "100 %",
         ]
-        assert "0.46 %" in cells_of(lines(result_view(outcomes)))
-        assert "0.46 %" in cells_of(lines(comparison_view(compared, sort="strategy")))
+        assert "0.46 %" in cells_of(lines(recorded.view()))
+        assert "0.46 %" in cells_of(lines(comparison_view(recorded.comparison, sort="strategy")))
 
-    def test_run_and_compare_say_the_same_change_of_time(self, outcomes: list[Outcome], compared: Comparison) -> None:
-        """Half of the time with one seed and nine tenths with the other: 30 % less, though the sum is 20 % less."""
-        (block,) = compared.blocks
+    def test_a_change_of_time_is_the_mean_over_seeds(self, recorded: Recorded) -> None:
+        """Half, nine tenths and seven tenths of the time: 30 % less, though the sum is 23 % less."""
+        (block,) = recorded.comparison.blocks
         (row,) = [row for row in block.rows if row.strategy == "bottom2"]
-        assert change_text(row.time_change).startswith("−30 % ± ")
-        shown = rows_of(lines(result_view(outcomes), width=120))
-        assert dict(zip(shown[0], _row(shown, "bottom2"), strict=True))["Δ time"] == "−30 %"
-
-    def test_changes_are_told_apart_and_have_one_minus_sign(self, outcomes: list[Outcome]) -> None:
-        shown = rows_of(lines(result_view(outcomes), width=120))
-        assert len(set(shown[0])) == len(shown[0])
-        assert dict(zip(shown[0], _row(shown, "bottom2"), strict=True))["Δ full"] == "−0.100"
-
-    def test_a_change_needs_both_values(self) -> None:
-        assert mean_change([(None, 1.0), (1.0, None), (1.0, 0.0), (float("nan"), 1.0)]) is None
-        change = mean_change([(1.0, 2.0), (1.0, None)])
-        assert change is not None
-        assert change.mean == -0.5
+        assert change_text(row.time_change).startswith("−30 %")
 
 
 def _row(shown: Sequence[list[str]], name: str) -> list[str]:

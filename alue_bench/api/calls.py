@@ -16,7 +16,7 @@ from alue_bench.api.frames import is_frame, stored
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.options import Option, options_of
 from alue_bench.studies.options import OutputOptions, options_of_command
-from alue_bench.studies.selection import RunSelection, VerdictOptions
+from alue_bench.studies.selection import RunSelection
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -29,7 +29,7 @@ def options_of_function(name: str) -> Mapping[str, Option]:
     """
     if name == "select":
         return options_of(RunSelection)
-    ours = {*options_of(OutputOptions), *(options_of(VerdictOptions) if name == "run" else ())}
+    ours = options_of(OutputOptions)
     return {key: option for key, option in options_of_command(name).items() if key not in ours}
 
 

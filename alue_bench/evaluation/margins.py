@@ -15,6 +15,7 @@ points changes a margin of 5 % by 0.09 points, far less than the bound varies.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -72,6 +73,10 @@ class Margins:
     def of(self, metric: str) -> Margin:
         """Return the margin for a metric, whose name may begin with "test/"."""
         return dict(self.by_metric).get(metric.removeprefix("test/"), self.default)
+
+    def of_recorded(self, metrics: Collection[str]) -> Margins:
+        """Return the margins without those for metrics that are not among `metrics`, whose names begin with "test/"."""
+        return Margins(self.default, tuple(one for one in self.by_metric if f"test/{one[0]}" in metrics))
 
     def __str__(self) -> str:
         """Return the margins in the notation that the option accepts, such as 1%,pearson=0.02."""

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.errors import AlueBenchError, UsageError
 from alue_bench.evaluation.additive import Additive, additive
 from alue_bench.evaluation.intervals import Estimate, cohens_d, estimate, holm, probability_of_improvement
-from alue_bench.evaluation.learning import REMEDY, Learning, learning
+from alue_bench.evaluation.learning import Learning, learning
 from alue_bench.evaluation.margins import Margin, Margins, MarginUnit
 from alue_bench.evaluation.predictions import Targets, targets_of
 from alue_bench.evaluation.resampled import CorrectedResampled, corrected_resampled_test, estimate_over_folds
@@ -98,8 +98,8 @@ class Verdict(StrEnum):
     TOO_FEW_SEEDS = "too few seeds"
     NOT_TESTED = "not tested"
     NOTHING_LEARNT = "nothing learnt"
-    """The baseline learnt nothing, so that a similar score of another strategy means nothing. A strategy may
-    nevertheless be better or worse than the baseline."""
+    """The baseline learnt nothing, so that no difference from its score means anything; or the strategy learnt nothing,
+    so that it cannot be said to keep the baseline's score. A strategy that learnt nothing may still be worse."""
 
 
 FOUND = (Verdict.BETTER, Verdict.WORSE, Verdict.WORSE_WITHIN_MARGIN)
@@ -199,6 +199,9 @@ class StrategyResult:
     """The energy in joules: of the GPU or, if that was not recorded, of the processor; None if neither was."""
     freeze: tuple[int, int, int] | None
     """The numbers of frozen bottom layers and of frozen top layers, and 1 if the embeddings are frozen, else 0."""
+    learning: Learning | None = None
+    """The comparison of the strategy's scores with the trivial score, that of a predictor that ignores the text. None
+    if that was not recorded, or if the compared metric is not the task's primary metric."""
     folds: int = 0
     """The number of folds that were run, over all repeats of the cross-validation; 0 without cross-validation."""
     times: TimeComparison | None = None
@@ -208,6 +211,21 @@ class StrategyResult:
     def replicates(self) -> int:
         """The number of values over which the mean score is taken: folds or, without cross-validation, seeds."""
         return self.folds or len(self.seeds)
+
+    @property
+    def learnt_nothing(self) -> bool:
+        """True if the strategy is known to have learnt nothing, that is, fewer than half of its runs did."""
+        return self.learning is not None and not self.learning.shown
+
+    @property
+    def collapsed(self) -> int:
+        """The number of runs that collapsed: their score is not significantly above the trivial score."""
+        return 0 if self.learning is None else self.learning.collapsed
+
+    def collapsed_text(self) -> str:
+        """Return a text such as "2 of 5 seeds collapsed"; empty if none did."""
+        over = "seed" if not self.folds else "fold" if self.folds == len(self.run_ids) else "run"
+        return "" if self.learning is None else self.learning.collapsed_text(over)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,9 +244,6 @@ class ComparisonBlock:
     trivial_score: float | None
     """The score of a predictor that ignores the text; None if it was not recorded, or if `metric` is not the task's
     primary metric."""
-    unlearnt: Learning | None
-    """The comparison of the baseline strategy with a predictor that ignores the text, if the baseline strategy has
-    learnt nothing; otherwise None."""
     margin: Margin
     """The margin for the loss of a strategy."""
     rows: tuple[StrategyResult, ...]
@@ -263,9 +278,20 @@ class ComparisonBlock:
         return None if difference is None or self.learnt is None else difference / self.learnt
 
     @property
+    def baseline_row(self) -> StrategyResult | None:
+        """The result of the baseline strategy; None if it has no run under these conditions."""
+        return next((row for row in self.rows if row.strategy == self.baseline), None)
+
+    @property
+    def unlearnt(self) -> Learning | None:
+        """The comparison of the baseline with a predictor that ignores the text, if the baseline learnt nothing."""
+        row = self.baseline_row
+        return row.learning if row is not None and row.learnt_nothing else None
+
+    @property
     def _baseline_score(self) -> float | None:
-        found = next((row.score for row in self.rows if row.strategy == self.baseline), None)
-        return found.mean if found else None
+        row = self.baseline_row
+        return row.score.mean if row is not None and row.score is not None else None
 
     @property
     def folds(self) -> int:
@@ -354,19 +380,6 @@ def compare(
                 )
             )
     return _corrected(blocks)
-
-
-def mean_change(pairs: Iterable[tuple[float | None, float | None]]) -> Estimate | None:
-    """Return the mean relative change of a value, such as a time, against the baseline; −0.3 is 30 % less.
-
-    Args:
-        pairs: The pairs of a strategy's and the baseline's value for the same seed.
-
-    Returns:
-        The mean with its confidence interval; None if no pair has two finite values.
-    """
-    changes = [_change(value, base) for value, base in pairs]
-    return estimate([change for change in changes if change is not None])
 
 
 def describe_conditions(block: ComparisonBlock) -> str:
@@ -551,7 +564,10 @@ def _block(
     multilabel = "test/jaccard_samples" in part.columns and bool(part["test/jaccard_samples"].notna().any())
     influences = _Influences(load, metric, multilabel=multilabel)
     rows = tuple(
-        _row(name, by_strategy[name], None if name == baseline else base, metric, influences, resamples)
+        replace(
+            _row(name, by_strategy[name], None if name == baseline else base, metric, influences, resamples),
+            learning=_learning(by_strategy[name], metric) if primary else None,
+        )
         for name in sorted(by_strategy, key=lambda name: (name != baseline, natural_order(name)))
     )
     for row in rows:
@@ -560,13 +576,6 @@ def _block(
         if 0 < undefined < len(runs):
             notes.append(f"{row.strategy}: {undefined} of {len(runs)} scores are undefined and left out")
     trivial = _column(base or kept.to_dict("records"), "test/trivial_score") if primary else []
-    learnt = _learning(base, metric) if base and primary else None
-    unlearnt = None if learnt is None or learnt.shown else learnt
-    over = "fold" if conditions["folds"] else "seed"
-    if unlearnt is not None:
-        notes.append(
-            f"{unlearnt.sentence(baseline, 'test', over)}, so that no strategy can be said to keep its score; {REMEDY}"
-        )
     return ComparisonBlock(
         task=task,
         model=model,
@@ -576,7 +585,6 @@ def _block(
         differing=differing,
         # The folds have different test rows, and seeds the same.
         trivial_score=(_mean(trivial) if conditions["folds"] else trivial[0]) if trivial else None,
-        unlearnt=unlearnt,
         margin=margin,
         rows=rows,
         notes=tuple(notes),
@@ -678,12 +686,6 @@ def _column(runs: Sequence[Run], name: str) -> list[float]:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _change(value: float | None, base: float | None) -> float | None:
-    if value is None or not base or not math.isfinite(value) or not math.isfinite(base):
-        return None
-    return value / base - 1
 
 
 def paired_runs(runs: Sequence[Run], base: Sequence[Run]) -> list[tuple[Run, Run]]:
@@ -809,6 +811,7 @@ def _corrected(blocks: Sequence[ComparisonBlock]) -> Comparison:
         (place, row.strategy, row.difference.test.p_value)
         for place, block in enumerate(blocks)
         for row in block.rows
+        if block.unlearnt is None  # there is no verdict, and so nothing to correct for
         if row.difference and row.difference.test and row.difference.verdict is Verdict.INCONCLUSIVE
     ]
     usable = [test for test in tests if math.isfinite(test[2])]
@@ -838,12 +841,24 @@ def _judged(row: StrategyResult, p_corrected: float | None, tests: int, block: C
         tests: The number of tests for which the p-value was corrected.
         block: The strategies that are compared, with the margin.
     """
+    learnt = block.unlearnt is None and not row.learnt_nothing
     # A margin says what a loss of something learnt may be.
-    judged = _tested(row, p_corrected, tests, block.margin_size if block.unlearnt is None else None)
+    judged = _tested(row, p_corrected, tests, block.margin_size if learnt else None)
     difference = judged.difference
-    if block.unlearnt is None or difference is None or difference.verdict in (Verdict.BETTER, Verdict.WORSE):
+    if learnt or difference is None:
         return judged
-    nothing = replace(difference, verdict=Verdict.NOTHING_LEARNT, reason="the baseline did not learn", loss_bound=None)
+    if block.unlearnt is None and difference.verdict in (Verdict.WORSE, Verdict.TOO_FEW_SEEDS):
+        return judged
+    who = f"{block.baseline} did" if block.unlearnt is not None else "it did"
+    nothing = replace(
+        difference,
+        verdict=Verdict.NOTHING_LEARNT,
+        reason=f"{who} not learn",
+        loss_bound=None,
+        detectable=None,
+        seeds_needed=None,
+        seeds_within_margin=None,
+    )
     return replace(judged, difference=nothing)
 
 

@@ -22,6 +22,7 @@ from alue_bench.reporting.comparison import (
     describe_conditions,
 )
 from alue_bench.reporting.numbers import percent, plain, seconds, several, signed, signed_percent
+from alue_bench.reporting.statements import SAID, inconclusive_text, seeds_text, statements
 from alue_bench.reporting.training_times import ratio_text, session_mark, time_legend, time_record, train_mark
 
 FEW, UNTESTED = "†", "‡"
@@ -90,7 +91,6 @@ def explain(comparison: Comparison) -> list[str]:
     if not comparison.blocks:
         return []
     rows = [row for _, row in all_rows(comparison)]
-    marks = {_mark(row.difference) for row in rows if row.difference}
     flops = "FLOPs: relative to full fine-tuning."
     lines = []
     if any(not block.folds for block in comparison.blocks):
@@ -104,6 +104,20 @@ def explain(comparison: Comparison) -> list[str]:
             f"Folds: score and Δ are means over folds ± interval ({LEVEL:.0%}) of the corrected resampled t-test "
             f"(Nadeau & Bengio 2003), which allows for train rows that folds share. {flops}".rstrip()
         )
+    lines += _of_verdicts(comparison)
+    if any(block.learnt is not None for block in comparison.blocks):
+        lines.append("Of learnt: Δ divided by the baseline's score minus the trivial score (ignores the text).")
+    return [*lines, *_of_marks(comparison), *time_legend([row.times for row in rows])]
+
+
+def explain_verdicts(comparison: Comparison) -> list[str]:
+    """Return the lines of the legend that explain verdicts and marks, without those about columns."""
+    times = time_legend([row.times for _, row in all_rows(comparison)], marks_only=True)
+    return [*_of_verdicts(comparison), *_of_marks(comparison), *times]
+
+
+def _of_verdicts(comparison: Comparison) -> list[str]:
+    lines = []
     if comparison.tested:
         lines.append(
             f"* p < 0.05, ** p < 0.01, *** p < 0.001, corrected (Holm) for {comparison.tested} "
@@ -114,8 +128,17 @@ def explain(comparison: Comparison) -> list[str]:
             "this bound is below the margin. Inconclusive: neither a difference was found nor a loss above the margin "
             "excluded."
         )
-    if any(block.learnt is not None for block in comparison.blocks):
-        lines.append("Of learnt: Δ divided by the baseline's score minus the trivial score (ignores the text).")
+    if any(row.collapsed for _, row in all_rows(comparison)):
+        lines.append(
+            "Collapsed: runs whose score is not above the trivial score (ignores the text) by more than chance. Learnt "
+            "nothing: more than half of the runs collapsed."
+        )
+    return lines
+
+
+def _of_marks(comparison: Comparison) -> list[str]:
+    marks = {_mark(row.difference) for _, row in all_rows(comparison)}
+    lines = []
     if FEW in marks:
         few = {
             block.replicate for block, row in all_rows(comparison) if row.difference and _mark(row.difference) == FEW
@@ -126,7 +149,7 @@ def explain(comparison: Comparison) -> list[str]:
             lines.append(f"{FEW} fewer than {FEWEST_SEEDS} folds, so no verdict; use --folds 5 to get one.")
     if UNTESTED in marks:
         lines.append(f"{UNTESTED} no verdict; the reason is below the table.")
-    return lines + time_legend([row.times for row in rows])
+    return lines
 
 
 def records(comparison: Comparison) -> list[dict[str, Any]]:
@@ -226,16 +249,24 @@ Column = tuple[str, Callable[[StrategyResult], str]]
 """A column of a table: its name, and the function that returns its entry in the row of a strategy."""
 
 
-def _margin_columns(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> list[Column]:
-    """Return the columns about the loss of each strategy; those in which every entry would be empty are left out."""
+def _verdict_columns(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> list[Column]:
+    """Return the columns on collapsed runs, losses and verdicts, without those in which every entry would be empty."""
     differences = [row.difference for row in rows if row.difference]
     columns: list[Column] = []
+    if any(row.collapsed for row in rows):
+        columns.append(("collapsed", collapsed_text))
     if differences and block.learnt is not None:
         columns.append(("of learnt", lambda row: of_learnt_text(block, row.difference)))
     if any(difference.loss_bound is not None for difference in differences):
         columns.append(("loss up to", lambda row: loss_text(row.difference)))
-        columns.append(("verdict", lambda row: verdict_text(row.difference)))
+    if any(map(verdict_text, rows)):
+        columns.append(("verdict", verdict_text))
     return columns
+
+
+def collapsed_text(row: StrategyResult) -> str:
+    """Return a text with the number of runs that collapsed, such as "2 of 5"; empty if none did."""
+    return f"{row.collapsed} of {row.learning.seeds}" if row.learning is not None and row.collapsed else ""
 
 
 def of_learnt_text(block: ComparisonBlock, difference: Difference | None) -> str:
@@ -251,9 +282,13 @@ def loss_text(difference: Difference | None) -> str:
     return plain(difference.loss_bound) if difference.loss_bound > 0 else "no loss"
 
 
-def verdict_text(difference: Difference | None) -> str:
-    """Return a text with the verdict on a difference; empty if there is none."""
-    return str(difference.verdict) if difference and difference.loss_bound is not None else ""
+def verdict_text(row: StrategyResult) -> str:
+    """Return a text with the verdict on a strategy, and whether it learnt nothing; empty if there is neither."""
+    difference = row.difference
+    judged = str(difference.verdict) if difference and difference.loss_bound is not None else ""
+    if row.learnt_nothing:
+        return f"{judged}, learnt nothing" if judged else "learnt nothing"
+    return "no verdict" if difference and difference.verdict is Verdict.NOTHING_LEARNT else judged
 
 
 def margin_text(block: ComparisonBlock) -> str:
@@ -272,7 +307,7 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
         ("strategy", lambda row: row.strategy),
         ("score", lambda row: score_text(row.score)),
         (f"Δ {block.baseline}", lambda row: difference_text(row.difference)),
-        *_margin_columns(block, rows),
+        *_verdict_columns(block, rows),
         ("train", lambda row: seconds(row.train_s.mean if row.train_s else None) + train_mark(row.times)),
         ("Δ time", lambda row: change_text(row.time_change) + session_mark(row.times)),
         ("speed-up", lambda row: ratio_text(row.times.speed_up) if row.times else ""),
@@ -304,7 +339,7 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
         subtitle="; ".join(told),
         columns=tuple(name for name, _ in columns),
         rows=tuple(tuple(read(row) for _, read in columns) for row in rows),
-        notes=(*block.notes, *(note for row in rows for note in _row_notes(row, block))),
+        notes=(*block.notes, *statements(block), *_short_notes(block)),
     )
 
 
@@ -345,45 +380,20 @@ def _mark(difference: Difference | None) -> str:
     return marks.get(difference.verdict, "")
 
 
-def _row_notes(row: StrategyResult, block: ComparisonBlock) -> Iterable[str]:
-    difference = row.difference
-    if difference is None:
+def _short_notes(block: ComparisonBlock) -> Iterable[str]:
+    """Yield a note on each strategy without a verdict, if there are too many strategies for a sentence on each."""
+    others = [row for row in block.rows if row.strategy != block.baseline]
+    if len(others) <= SAID or block.unlearnt is not None:
         return
-    if difference.verdict is Verdict.NOT_TESTED:
-        yield f"{row.strategy}: {difference.reason}"
-    elif difference.verdict is Verdict.INCONCLUSIVE and difference.loss_bound is not None:
-        needed = seeds_text(difference, block)
-        yield f"{row.strategy}: {inconclusive_text(difference)}{f'; {needed}' if needed else ''}"
-
-
-def inconclusive_text(difference: Difference, *, scale: float = 1.0, unit: str = "") -> str:
-    """Return a text that says which loss is not excluded.
-
-    Args:
-        difference: The difference on which the verdict is inconclusive.
-        scale: The factor by which the loss is multiplied: 100 for points.
-        unit: The text behind the number, such as " F1 points".
-    """
-    bound = difference.loss_bound or 0.0
-    if bound <= 0:  # only if the margin is not known
-        return "inconclusive: a loss is excluded, but the margin is not known and no gain is shown"
-    if bound >= 1:  # no score loses so much
-        return "inconclusive: no loss is excluded"
-    return f"inconclusive: a loss up to {plain(scale * bound, 3 if scale == 1 else 1)}{unit} is not excluded"
-
-
-def seeds_text(difference: Difference, block: ComparisonBlock) -> str:
-    """Return a text with the number of seeds that would settle an inconclusive verdict if the strategy lost nothing.
-
-    The text is empty if the number is not known, or if the existing seeds should have sufficed.
-    """
-    if difference.over_folds or block.margin_size is None:
-        return ""
-    if difference.seeds_within_margin is None:
-        return "a loss of zero needs more test examples, not seeds, to be shown within the margin"
-    if difference.seeds_within_margin <= difference.seeds:
-        return ""
-    return f"a loss of zero needs about {difference.seeds_within_margin} seeds to be shown within the margin"
+    for row in others:
+        difference = row.difference
+        if difference is None:
+            continue
+        if difference.verdict in (Verdict.NOT_TESTED, Verdict.NOTHING_LEARNT):
+            yield f"{row.strategy}: {difference.reason}"
+        elif difference.verdict is Verdict.INCONCLUSIVE and difference.loss_bound is not None:
+            needed = seeds_text(difference, block)
+            yield f"{row.strategy}: {inconclusive_text(difference, block)}{f'; {needed}' if needed else ''}"
 
 
 def _record(block: ComparisonBlock, row: StrategyResult) -> dict[str, Any]:
@@ -397,6 +407,9 @@ def _record(block: ComparisonBlock, row: StrategyResult) -> dict[str, Any]:
         "score": score.mean if score else None,
         "score_half_width": score.half_width if score else None,
         "seeds": len(row.seeds),
+        "trivial_score": block.trivial_score,
+        "learnt": None if row.learning is None else row.learning.shown,
+        "collapsed": None if row.learning is None else row.learning.collapsed,
         "baseline": block.baseline,
         "difference": difference.mean if difference else None,
         "difference_half_width": test.half_width if test else None,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from alue_bench.evaluation.intervals import Estimate
-from alue_bench.evaluation.learning import REMEDY
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.reporting import comparison, grid
 from alue_bench.reporting.comparison import Verdict
-from alue_bench.reporting.comparison_table import inconclusive_text, loss_text, margin_text, seeds_text
+from alue_bench.reporting.comparison_table import loss_text, margin_text
 from alue_bench.reporting.content import Cell, Column, Findings, Item, Paragraph, Row, RowGroup, Sentence, Table, Tone
 from alue_bench.reporting.numbers import (
     NONE,
@@ -21,26 +21,22 @@ from alue_bench.reporting.numbers import (
     signed,
     signed_percent,
 )
+from alue_bench.reporting.statements import (
+    SAID,
+    baseline_statement,
+    counted,
+    few_digits,
+    p_text,
+    seeds_text,
+    statement,
+    statements,
+)
 from alue_bench.reporting.subjects import Subject
 from alue_bench.reporting.time_cells import speed_up_cell, time_cell, time_remarks
 
-SAID = 3
-"""The largest number of strategies that a sentence names. If there are more, the sentence names only the strategy that
-is recommended by its dev score."""
 MOST_ROWS = 100
 """The largest number of strategies that a table lists for one task and model. If there are more, the table lists the
 strategies with the best scores."""
-UNITS: Mapping[str, str] = {
-    "accuracy": "accuracy points",
-    "pearson": "points of Pearson's correlation",
-    "spearman": "points of Spearman's correlation",
-    "mcc": "points of Matthews' coefficient",
-    "jaccard_samples": "Jaccard points",
-}
-"""The words for hundredths of a metric, as in "0.8 accuracy points". For metrics that are not listed, the function
-`_points` makes the words."""
-
-
 CORRECTED = "; over folds that of the corrected resampled t-test (Nadeau & Bengio 2003)"
 """The text that is added to the explanation of confidence intervals if there are runs of a cross-validation."""
 
@@ -49,60 +45,39 @@ CORRECTED = "; over folds that of the corrected resampled t-test (Nadeau & Bengi
 
 
 def sentences(subjects: Sequence[Subject]) -> list[Item]:
-    """Return a list of sentences with the results, one for each subject.
+    """Return the results in words: for each subject, a sentence on each strategy.
 
-    A subject is the comparison of strategies for one task and model under one set of conditions.
+    A subject is the comparison of strategies for one task and model under one set of conditions. If it has many
+    strategies, the sentence is on the one that is recommended by its dev score.
     """
     return [Findings([_sentence(subject) for subject in subjects])] if subjects else []
 
 
 def _sentence(subject: Subject) -> Sentence:
     block = subject.compared
-    base = next((row for row in block.rows if row.strategy == block.baseline), None)
-    others = [row for row in block.rows if row.strategy != block.baseline]
-    if base is None:
-        text = f"No run of {block.baseline} under these conditions, so {_listed(others)} cannot be compared with it."
-        return Sentence(subject.label, text)
+    base, others = block.baseline_row, [row for row in block.rows if row.strategy != block.baseline]
+    on_baseline = baseline_statement(block)
+    if base is None or block.unlearnt is not None:
+        return Sentence(subject.label, on_baseline, "bad" if base else "")
     if not others:
         text = f"Only {block.baseline} was run: {subject.metric} {_estimate(base.score)}. There is nothing to compare."
+        return Sentence(subject.label, f"{text} {on_baseline}".rstrip())
+    if len(others) <= SAID:
+        tones = {_tone(row) for row in others}
+        return Sentence(subject.label, " ".join(statements(block)), tones.pop() if len(tones) == 1 else "")
+    counted_settings = several(len(block.rows), "setting")
+    if (unlearnt := grid.nothing_learnt(grid.cells(subject.runs))) is not None:
+        return Sentence(subject.label, f"{counted_settings}; {unlearnt.sentence()}.")
+    chosen = _recommended(subject)
+    if chosen is None:
+        return Sentence(subject.label, f"{counted_settings}, but no scores to choose one by.")
+    row = next((row for row in others if row.strategy == chosen), None)
+    if row is None:
+        within = f"{100 * DEFAULT_TOLERANCE:.0f} %"
+        text = f"Of {counted_settings}, none with a dev score within {within} of {chosen}'s is faster than it."
         return Sentence(subject.label, text)
-    if block.unlearnt is not None:
-        return _of_nothing_learnt(subject, others)
-    spoken, before = others, ""
-    if len(others) > SAID:
-        chosen = _recommended(subject)
-        if (unlearnt := grid.nothing_learnt(grid.cells(subject.runs))) is not None:
-            return Sentence(subject.label, f"{several(len(block.rows), 'setting')}; {unlearnt.sentence()}.")
-        if chosen is None:
-            text = f"{several(len(block.rows), 'setting')}, but no scores to choose one by."
-            return Sentence(subject.label, text)
-        spoken = [row for row in others if row.strategy == chosen]
-        before = f"Of {several(len(block.rows), 'setting')} the dev split recommends {chosen}: it "
-        if not spoken:
-            within = f"{100 * DEFAULT_TOLERANCE:.0f} %"
-            text = (
-                f"Of {len(block.rows)} settings, none with a dev score within {within} of {chosen}'s is faster than it."
-            )
-            return Sentence(subject.label, text)
-    clauses = [_clause(row, subject, against=place == 0) for place, row in enumerate(spoken)]
-    tones = {_tone(row.difference) for row in spoken}
-    text = "; ".join(clauses)
-    text = before + (text.removeprefix(f"{spoken[0].strategy} ") if before else text)
-    return Sentence(subject.label, f"{text}.", tones.pop() if len(tones) == 1 else "")
-
-
-def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.StrategyResult]) -> Sentence:
-    """Return a sentence that says that the baseline learnt nothing.
-
-    The sentence also names strategies in `others` that are better or worse than the baseline.
-    """
-    block = subject.compared
-    assert block.unlearnt is not None
-    unlearnt = block.unlearnt.sentence(block.baseline, "test", block.replicate)
-    said = f"{unlearnt}, so that no strategy can be said to keep its score"
-    different = [row for row in others if row.difference and row.difference.verdict in (Verdict.BETTER, Verdict.WORSE)]
-    clauses = [_clause(row, subject, against=place == 0) for place, row in enumerate(different[:SAID])]
-    return Sentence(subject.label, f"{'; '.join([said, *clauses, REMEDY])}.")
+    text = f"Of {counted_settings} the dev split recommends {chosen}. {statement(row, block)} {on_baseline}"
+    return Sentence(subject.label, text.rstrip(), _tone(row))
 
 
 def _recommended(subject: Subject) -> str | None:
@@ -116,112 +91,13 @@ def _recommended(subject: Subject) -> str | None:
     return recommendation.strategy if recommendation else None
 
 
-def _clause(row: comparison.StrategyResult, subject: Subject, *, against: bool) -> str:
-    """Return a clause that compares a strategy's training time and score with the baseline's.
-
-    An example: bottom3top4 saves 38 % ± 2 of the training time and costs 0.4 ± 0.9 F1 points (1 % of what full learnt)
-    against full: within the margin of 2.0 F1 points (the loss is at most 1.4).
-
-    Args:
-        row: The strategy's result.
-        subject: The comparison of strategies that the sentence is about.
-        against: Whether to add the name of the baseline, as in "against full".
-    """
-    baseline = f" against {subject.compared.baseline}" if against else ""
-    difference = row.difference
-    if difference is None:
-        return f"{row.strategy} {_time(row.time_change)}{baseline}; a score is undefined, so scores do not compare"
-    half = difference.test.half_width if difference.test else None
-    share = subject.compared.of_learnt(difference.mean)
-    learnt = "" if share is None else f" ({percent(abs(share))} of what {subject.compared.baseline} learnt)"
-    return (
-        f"{row.strategy} {_time(row.time_change)} and {_points(difference.mean, half, subject.metric)}{learnt}"
-        f"{baseline}: {_verdict(difference, subject)}"
-    )
-
-
-def _time(change: Estimate | None) -> str:
-    if change is None:
-        return "has no training time to compare"
-    half = "" if change.half_width is None else f" ± {_few_digits(100 * change.half_width)}"
-    if change.half_width is not None and abs(change.mean) <= change.half_width:
-        return f"does not clearly change the training time ({signed_percent(change.mean)}{half})"
-    size = f"{abs(100 * change.mean):.0f} %{half}"
-    return f"saves {size} of the training time" if change.mean < 0 else f"takes {size} more training time"
-
-
-def _points(mean: float, half: float | None, metric: str) -> str:
-    """Return a phrase for a difference of scores in hundredths, such as "costs 0.8 ± 0.3 F1 points".
-
-    Args:
-        mean: The mean difference; negative if the score is lower than the baseline's.
-        half: Half the width of the confidence interval; None if there is no interval.
-        metric: The metric of the scores.
-    """
-    size = f"{abs(100 * mean):.1f}{'' if half is None else f' ± {100 * half:.1f}'} {_unit(metric)}"
-    if _is_nothing(mean):
-        return f"changes the score by {size}"
-    return f"costs {size}" if mean < 0 else f"gains {size}"
-
-
-def _unit(metric: str) -> str:
-    """Return the words for hundredths of a metric, such as "F1 points"."""
-    return UNITS.get(metric, "F1 points" if metric.startswith("f1_") else f"points of {metric}")
-
-
-def _is_nothing(mean: float) -> bool:
-    """Return whether a difference of scores is so small that it is rounded to zero when it is printed."""
-    return abs(100 * mean) < 0.05
-
-
-def _few_digits(value: float) -> str:
-    """Return half the width of an interval as text, with as few digits as are meaningful, such as 12, 2 or 0.3."""
-    return f"{value:.0f}" if value >= 1 else f"{value:.1f}"
-
-
-def _verdict(difference: comparison.Difference, subject: Subject) -> str:
-    """Return a phrase with the verdict on a difference, and the numbers on which it rests."""
-    p = "" if difference.p_corrected is None else f" ({_p(difference.p_corrected)})"
-    size, bound, unit = subject.compared.margin_size, difference.loss_bound, f" {_unit(subject.metric)}"
-    if difference.verdict in (Verdict.BETTER, Verdict.WORSE):
-        return f"{difference.verdict}{p}"
-    if difference.verdict is Verdict.INCONCLUSIVE:
-        margin = "" if size is None else f" (margin {100 * size:.1f})"
-        return f"{inconclusive_text(difference, scale=100, unit=unit)}{margin}"
-    if difference.verdict in (Verdict.WITHIN_MARGIN, Verdict.WORSE_WITHIN_MARGIN):
-        assert size is not None
-        assert bound is not None
-        worse = f"worse{p}, but " if difference.verdict is Verdict.WORSE_WITHIN_MARGIN else ""
-        most = f"the loss is at most {100 * bound:.1f}" if bound > 0 else "a loss is excluded"
-        return f"{worse}within the margin of {100 * size:.1f}{unit} ({most})"
-    if difference.verdict is Verdict.TOO_FEW_SEEDS:
-        counted = _counted(difference)
-        few = "so it may be due to chance" if difference.seeds == 1 else "too few for a verdict"
-        return f"{counted}, {few}"
-    return f"not tested, since {difference.reason}" if difference.reason else "not tested"
-
-
-def _counted(difference: comparison.Difference) -> str:
-    """Return a text with the number of seeds or folds behind a difference, such as "one seed" or "5 folds"."""
-    what = "fold" if difference.over_folds else "seed"
-    return f"one {what}" if difference.seeds == 1 else f"{difference.seeds} {what}s"
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
-def _tone(difference: comparison.Difference | None) -> Tone:
-    if difference is None:
+def _tone(row: comparison.StrategyResult) -> Tone:
+    if row.learnt_nothing:
+        return "bad"
+    if row.difference is None:
         return ""
     tones: dict[Verdict, Tone] = {Verdict.BETTER: "good", Verdict.WITHIN_MARGIN: "good", Verdict.WORSE: "bad"}
-    return tones.get(difference.verdict, "")
-
-
-def _listed(rows: Sequence[comparison.StrategyResult]) -> str:
-    names = [row.strategy for row in rows[:SAID]]
-    more = f" and {len(rows) - SAID} more" if len(rows) > SAID else ""
-    return ", ".join(names) + more
+    return tones.get(row.difference.verdict, "")
 
 
 # Tables ------------------------------------------------------------------------------------------------------------
@@ -264,21 +140,22 @@ def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
     difference = row.difference
     baseline = row.strategy == subject.compared.baseline
     change = Cell("baseline" if baseline else NONE, tone="muted")
-    verdict = loss = Cell("", tone="muted")
+    loss = Cell("", tone="muted")
+    verdict = Cell("learnt nothing" if row.learnt_nothing else "", _tone(row))
     if difference is not None:
         half, block = difference.test.half_width if difference.test else None, subject.compared
         details = [_half(half, 3), _of_learnt(block.of_learnt(difference.mean))]
-        change = Cell(signed(difference.mean), _tone(difference), "; ".join(filter(None, details)))
+        change = Cell(signed(difference.mean), _tone(row), "; ".join(filter(None, details)))
         bound = difference.loss_bound
         loss = Cell(
             loss_text(difference), detail=_of_learnt(None if bound is None or bound <= 0 else block.of_learnt(bound))
         )
-        verdict = Cell(_short_verdict(difference), _tone(difference), _explained(difference, block))
+        verdict = Cell(_short_verdict(row, difference), _tone(row), _explained(difference, block))
     time = row.time_change
     return Row(
         row.strategy,
         [
-            _estimated(row.score, lambda value: plain(value)),
+            _scored(row),
             change,
             loss,
             time_cell(_estimated(row.train_s, seconds), row.times),
@@ -290,18 +167,25 @@ def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
     )
 
 
+def _scored(row: comparison.StrategyResult) -> Cell:
+    cell = _estimated(row.score, lambda value: plain(value))
+    return replace(cell, detail="; ".join(filter(None, (cell.detail, row.collapsed_text()))))
+
+
 def _of_learnt(share: float | None) -> str:
     return "" if share is None else f"{percent(share)} of learnt"
 
 
-def _short_verdict(difference: comparison.Difference) -> str:
+def _short_verdict(row: comparison.StrategyResult, difference: comparison.Difference) -> str:
+    if row.learnt_nothing:
+        return f"worse {difference.stars}, learnt nothing" if difference.verdict is Verdict.WORSE else "learnt nothing"
     words = {
         Verdict.BETTER: f"better {difference.stars}",
         Verdict.WORSE: f"worse {difference.stars}",
         Verdict.WORSE_WITHIN_MARGIN: f"{difference.verdict} {difference.stars}",
         Verdict.WITHIN_MARGIN: str(difference.verdict),
         Verdict.INCONCLUSIVE: str(difference.verdict),
-        Verdict.TOO_FEW_SEEDS: _counted(difference) if difference.seeds == 1 else f"{_counted(difference)}: too few",
+        Verdict.TOO_FEW_SEEDS: counted(difference) if difference.seeds == 1 else f"{counted(difference)}: too few",
         Verdict.NOT_TESTED: "not tested",
         Verdict.NOTHING_LEARNT: "no verdict",
     }
@@ -315,7 +199,7 @@ def _explained(difference: comparison.Difference, block: comparison.ComparisonBl
     """
     if difference.verdict in (Verdict.NOT_TESTED, Verdict.NOTHING_LEARNT):
         return difference.reason
-    parts = [] if difference.p_corrected is None else [_p(difference.p_corrected)]
+    parts = [] if difference.p_corrected is None else [p_text(difference.p_corrected)]
     if difference.verdict is Verdict.INCONCLUSIVE and (needed := seeds_text(difference, block)):
         parts.append(needed)
     return "; ".join(parts)
@@ -406,7 +290,7 @@ def _half(value: float | None, digits: int) -> str:
 
 
 def _half_percent(value: Estimate | None) -> str:
-    return "" if value is None or value.half_width is None else f"± {_few_digits(100 * value.half_width)}"
+    return "" if value is None or value.half_width is None else f"± {few_digits(100 * value.half_width)}"
 
 
 def _estimate(value: Estimate | None) -> str:

@@ -11,34 +11,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
-from alue_bench.contract.errors import UnavailableError
 from alue_bench.contract.version import __version__
 from alue_bench.evaluation.across_tasks import FEWEST_TASKS
 from alue_bench.evaluation.margins import Margins
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.messages.suggestion import PROGRAM, command_line
 from alue_bench.reporting import across_section, findings, heat_maps, overview
-from alue_bench.reporting.comparison import Load, compare
+from alue_bench.reporting.comparison import Comparison, compare
 from alue_bench.reporting.conditions import conditions
 from alue_bench.reporting.content import Block, Item, Missing, Page, Section
 from alue_bench.reporting.numbers import several
 from alue_bench.reporting.papers_tables import papers_tables
+from alue_bench.reporting.recorded import MOST_TESTED, limited_reader
 from alue_bench.reporting.run_figures import Shown, confusion, learning
 from alue_bench.reporting.subjects import Comparable, arrange
 from alue_bench.tracking.connection import where_options
-from alue_bench.tracking.reading import Results, read_predictions, say_counts
-
-if TYPE_CHECKING:
-    import pandas as pd
+from alue_bench.tracking.reading import Results, say_counts
 
 TITLE = "Which layers should I train?"
 MORE_SEEDS = "alue-bench run --strategy full --strategy bottom3top4 --strategy head-only --seeds 3"
 """A command that produces the runs that most sections of a report page need."""
-MOST_TESTED = 1000
-"""The largest number of runs whose predictions are read for the significance tests. (It takes a minute to read ten
-thousand files.)"""
 SAMPLE_NOTICE = (
     "Some of these results come from the embedded sample data, which was written for demonstration. Such scores say "
     "nothing about the real tasks."
@@ -58,12 +51,19 @@ class PageRequest:
     curves."""
 
 
-def build_page(results: Results, request: PageRequest | None = None, *, now: datetime | None = None) -> Page:
+def build_page(
+    results: Results,
+    request: PageRequest | None = None,
+    *,
+    compared: Comparison | None = None,
+    now: datetime | None = None,
+) -> Page:
     """Build a report page on the results of runs.
 
     Args:
         results: The finished runs.
         request: The options; None for the defaults.
+        compared: The comparison of the runs by `request`, if it was computed before; None to compute it.
         now: The time that is stated at the bottom of the page; None for the current time.
 
     Raises:
@@ -71,7 +71,8 @@ def build_page(results: Results, request: PageRequest | None = None, *, now: dat
     """
     request = request or PageRequest()
     runs = results.frame
-    compared = compare(runs, _reader(results), metric=request.metric, margins=request.margins)
+    if compared is None:
+        compared = compare(runs, limited_reader(results), metric=request.metric, margins=request.margins)
     blocks = arrange(compared, runs)
     return Page(
         title=TITLE,
@@ -80,28 +81,6 @@ def build_page(results: Results, request: PageRequest | None = None, *, now: dat
         sections=[_leading_here(make(results, blocks, request), results) for make in SECTIONS],
         footer=f"Written by alue-bench {__version__}, {now or datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
     )
-
-
-def _reader(results: Results) -> Load:
-    """Return a function that reads a run's test predictions, given the run's id.
-
-    The function raises UnavailableError if it is called more than `MOST_TESTED` times.
-
-    This limit keeps the time short if the MLflow store has many runs.
-    """
-    read = 0
-
-    def load(run_id: str) -> pd.DataFrame:
-        nonlocal read
-        read += 1
-        if read > MOST_TESTED:
-            raise UnavailableError(
-                f"the page reads the predictions of {MOST_TESTED} runs at most; alue-bench compare tests all, and "
-                "--task, --model and --strategy choose fewer"
-            )
-        return read_predictions(results, run_id)
-
-    return load
 
 
 def _lead(results: Results) -> str:

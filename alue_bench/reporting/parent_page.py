@@ -6,16 +6,15 @@ The parent run holds the command's list of runs and the aggregated results.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from alue_bench.messages.display import markdown
 from alue_bench.messages.suggestion import command_line
 from alue_bench.reporting.page import PageRequest, build_page
+from alue_bench.reporting.recorded import RecordedRuns
 from alue_bench.reporting.rendering import pictures, write_page
 from alue_bench.reporting.run_figures import Shown
 from alue_bench.tracking.connection import Connection, where_options
-from alue_bench.tracking.reading import read_runs
 
 PAGE_FILE = "report.html"
 FIGURES = "figures"
@@ -26,28 +25,24 @@ SHOWN = Shown(subjects=4, strategies=3, seeds=3)
 report`, to save a second or two."""
 
 
-def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[str]) -> bool:
+def log_parent_page(recorded: RecordedRuns) -> bool:
     """Write a report on the runs of one command, and log it with its figures as artifacts of their MLflow parent run.
 
-    A link to the report is written into the parent run's description. Only the runs in `run_ids` are read from the
-    MLflow store.
+    A link to the report is written into the parent run's description.
 
     Args:
-        connection: The open MLflow store.
-        parent_id: The MLflow id of the parent run.
-        run_ids: The MLflow ids of the command's runs.
+        recorded: The command's runs.
 
     Returns:
-        True if a report was written; False for a single run, for more than `MOST_RUNS` runs, or if no run has finished.
+        True if a report was written; False without a parent run, for a single run, for more than `MOST_RUNS` runs, or
+        if no run has finished.
     """
-    if not 1 < len(run_ids) <= MOST_RUNS:
-        return False
-    results = read_runs(connection, run_ids, parent_id=parent_id)
-    if results.frame.empty:
+    connection, parent_id = recorded.connection, recorded.parent_id
+    if parent_id is None or not 1 < len(recorded.run_ids) <= MOST_RUNS or recorded.results.frame.empty:
         return False
     from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-    page = build_page(results, PageRequest(shown=SHOWN))
+    page = build_page(recorded.results, PageRequest(shown=SHOWN), compared=recorded.comparison)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_page(page, folder / PAGE_FILE)

@@ -101,11 +101,16 @@ def ratio_text(ratio: Ratio | None) -> str:
     return f"{plain(ratio.mean, 2)}×{bounds}"
 
 
-def time_legend(compared: Sequence[TimeComparison | None]) -> list[str]:
-    """Return the lines of a legend that explain the speed-ups and the marks of the training times that are shown."""
+def time_legend(compared: Sequence[TimeComparison | None], *, marks_only: bool = False) -> list[str]:
+    """Return the lines of a legend that explain the speed-ups and the marks of the training times that are shown.
+
+    Args:
+        compared: The comparisons of training times.
+        marks_only: Whether to explain only the marks.
+    """
     times = [one for one in compared if one is not None]
     lines = []
-    if any(one.speed_up for one in times):
+    if not marks_only and any(one.speed_up for one in times):
         lines.append(
             "Δ time, speed-up: pairs of runs with the same seed from one session, that is, one command on one "
             f"machine. Speed-up: geometric mean, [{LEVEL:.0%} t-interval of the logarithms]."

@@ -44,6 +44,8 @@ from alue_bench.views.streams import Streams
 
 if TYPE_CHECKING:
     from alue_bench.deployment.keeping import Settled
+    from alue_bench.evaluation.margins import Margins
+    from alue_bench.reporting.recorded import RecordedRuns
 
 
 class Progress(Observer, AbstractContextManager[Any], Protocol):
@@ -97,17 +99,24 @@ class Ending:
     """A sentence for each trained model that was kept on disk, or that should have been kept and was not."""
     remarks: tuple[str, ...] = ()
     """The messages about results that the MLflow store did not accept."""
+    recorded: RecordedRuns | None = None
+    """The recorded runs with their comparison; None if the MLflow store did not accept all results."""
 
 
 class Invocation:
     """One call of the command `run`, `sweep` or `search`, which executes runs and records them in MLflow."""
 
-    def __init__(self, study: Study, streams: Streams) -> None:
+    def __init__(self, study: Study, streams: Streams, *, margins: Margins | None = None) -> None:
         """Choose the MLflow store and the way to execute runs, according to the settings in `study`.
 
         Raise UsageError if the settings are invalid.
+
+        Args:
+            study: The settings of the command, and the plugins.
+            streams: The output streams.
+            margins: The margin for the loss of a strategy, for the verdicts on the runs; None for the default.
         """
-        self.study, self.streams = study, streams
+        self.study, self.streams, self._margins = study, streams, margins
         self._options = study.execution
         self.place = Place(tracking_uri(self._options.tracking_uri), self._options.experiment)
         self._executor = chosen_executor(
@@ -292,10 +301,16 @@ class Invocation:
             The place where the runs were recorded, and the messages to show at the end.
         """
         self.finish_parent(document, execution, metrics)
+        from alue_bench.reporting.recorded import RecordedRuns
+
         remarks = self.remarks()
+        recorded = RecordedRuns(self.recorder.connection, self._recorded, self.recorder.parent_id, self._margins)
         if not execution.stop and not remarks:
-            self.keep_page()
-        return Ending(self.place, self.recorder.parent_id, self.kept_sentences(), remarks)
+            self.keep_page(recorded)
+        # A store that did not accept results is not asked for them.
+        return Ending(
+            self.place, self.recorder.parent_id, self.kept_sentences(), remarks, None if remarks else recorded
+        )
 
     def kept_sentences(self) -> tuple[str, ...]:
         """Return a sentence for each trained model that was kept, or should have been, with a command to use it."""
@@ -318,15 +333,15 @@ class Invocation:
         document["planned"] = [planned.spec.as_dict() for planned in plan.runs]
         return document
 
-    def keep_page(self) -> None:
+    def keep_page(self, recorded: RecordedRuns) -> None:
         """Write a report on the runs to the artifacts of their MLflow parent run; print a message if that fails."""
-        parent_id = self.recorder.parent_id
+        parent_id = recorded.parent_id
         if parent_id is None:
             return
         from alue_bench.reporting.parent_page import log_parent_page
 
         try:
-            log_parent_page(self.recorder.connection, parent_id, self._recorded)
+            log_parent_page(recorded)
         except Exception as error:
             cause = next(iter(str(error).splitlines()), "")
             where = where_options(self.place.uri, self.place.experiment)

@@ -126,8 +126,7 @@ def _needed(
     chosen = [name for name in dict.fromkeys(wanted) if name in others.index] or list(others.index[:MOST_STRATEGIES])
     part = part[part["strategy"].isin([BASELINE, *chosen])]
     # The frame has the metrics of all tasks.
-    own = (one for one in margins.by_metric if f"test/{one[0]}" in part and part[f"test/{one[0]}"].notna().any())
-    recorded = Margins(margins.default, tuple(own))
+    recorded = margins.of_recorded([name for name in part.columns if part[name].notna().any()])
     best: dict[str, NeededSeeds] = {}
     reads = count()
 

@@ -220,8 +220,8 @@ SHARED = (PresetOptions, HyperParameters, FileOptions, PlanRequest, ShorthandOpt
 """The dataclasses whose fields are the options of `run`. Within each group of its help page, options are listed in this
 order."""
 MARGIN_OF_RUN = (
-    "Largest acceptable loss of score, for which --dry-run estimates the number of seeds; see alue-bench compare. "
-    f"Default: {VerdictOptions().margin}."
+    "Largest acceptable loss of score, for the verdicts on strategies: 1pt, 1% (of full's score) or 5% of learnt; see "
+    f"alue-bench compare. --dry-run estimates the number of seeds for it. Default: {VerdictOptions().margin}."
 )
 COMMANDS = ("run", "sweep", "search")
 HYPER_OPTIONS = tuple(options_of(HyperParameters))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from alue_bench.deployment.kept_model import KeptModel
+    from alue_bench.reporting.comparison import Comparison
     from alue_bench.reporting.grid import Group as Grid
     from alue_bench.reporting.grid import Recommendation
+    from alue_bench.reporting.recorded import RecordedRuns
     from alue_bench.searching.policy import Decision
     from alue_bench.searching.state import SearchState
 
@@ -91,9 +93,13 @@ class TrainedRun(Shown):
 
     def view(self) -> RenderableType:
         """Return the table of the run's scores and costs, for a terminal or a notebook."""
-        from alue_bench.views.tables import result_view
+        from alue_bench.reporting.recorded import RecordedRuns
+        from alue_bench.tracking.connection import open_store
 
-        return result_view([self.outcome])
+        def recorded() -> RecordedRuns:
+            return RecordedRuns(open_store(self.place.uri, self.place.experiment), [self.run_id])
+
+        return _results_view([self.outcome], recorded)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -154,9 +160,7 @@ class Runs(Shown):
 
     def view(self) -> RenderableType:
         """Return the table of scores and costs, for a terminal or a notebook."""
-        from alue_bench.views.tables import result_view
-
-        return result_view(self.outcomes) if self.outcomes else ""
+        return _results_view(self.outcomes, lambda: self.ending.recorded)
 
     def _chosen(self, task: str | None, model: str | None) -> list[Outcome]:
         """Return the outcomes of one task and, if `model` is given, of one model."""
@@ -227,11 +231,10 @@ class Sweep(Runs):
         """Return the view of each grid of freezing settings: scores and times, Pareto front and recommended setting."""
         from alue_bench.executors.outcome import in_reading_order
         from alue_bench.views.grid_view import grid_result
-        from alue_bench.views.tables import result_view
 
         if self.grids:
             return Group(*(grid_result(*one) for one in self.grids))
-        return result_view(in_reading_order(self.outcomes)) if self.outcomes else ""
+        return _results_view(in_reading_order(self.outcomes), lambda: self.ending.recorded)
 
 
 def _is_of(spec: RunSpec, grid: Grid, strategy: str) -> bool:
@@ -298,6 +301,28 @@ class Search(Runs):
 
         ended = [one for one in self.searches if one[1].step is None]
         return Group(*(search_view(*one) for one in ended)) if ended else super().view()
+
+
+def _results_view(outcomes: Sequence[Outcome], recorded: Callable[[], RecordedRuns | None]) -> RenderableType:
+    """Return the table of results, with the changes and verdicts of the recorded runs.
+
+    Args:
+        outcomes: The outcomes of the runs.
+        recorded: A function that returns the recorded runs. If they cannot be read, a note in the view says so.
+    """
+    from alue_bench.measure.best_effort import best_effort
+    from alue_bench.views.result_table import result_view
+
+    if not outcomes:
+        return ""
+    problems: list[str] = []
+
+    def compared() -> Comparison | None:
+        runs = recorded()
+        return runs.comparison if runs is not None else None
+
+    comparison = best_effort("no changes and verdicts", compared, problems.append)
+    return result_view(outcomes, comparison, problems)
 
 
 def _table(outcomes: Sequence[Outcome]) -> pd.DataFrame:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.task import METRICS
+from alue_bench.evaluation.margins import Margins
 from alue_bench.planning.build import Plan, build_plan
 from alue_bench.studies.invocation import Invocation
 from alue_bench.studies.results import Runs
@@ -28,12 +31,25 @@ def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[
     Returns:
         The `Invocation` that executes the runs and records them, and the plan.
     """
-    invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
+    invocation = Invocation(
+        study, streams, margins=study.margins
+    )  # a wrong executor is reported before the plan is made
     request = plan_request(study.settings, study.overrides)
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
+    _check_margins(study.margins, plan)
     invocation.limit_jobs(plan)
     streams.talk.print(plan_view(plan))
     return invocation, plan
+
+
+def _check_margins(margins: Margins, plan: Plan) -> None:
+    """Raise UsageError if a margin is for a metric that no planned task has."""
+    known = {metric for run in plan.runs for metric in METRICS[run.inputs.task.labels.kind]}
+    for metric, margin in margins.by_metric:
+        if plan.runs and metric not in known:
+            raise UsageError(
+                f"--margin {metric}={margin}: no planned task has this metric; there are {', '.join(sorted(known))}"
+            )
 
 
 def do_run(study: Study, streams: Streams, confirm: Confirm | None = None) -> Runs:

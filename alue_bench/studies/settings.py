@@ -16,6 +16,7 @@ from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry
 from alue_bench.data.file_task.given import given_tasks
 from alue_bench.data.file_task.options import FileOptions
+from alue_bench.evaluation.margins import Margins, parse_margins
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.recipes import recipe
 from alue_bench.planning.request import DEFAULT_SEED, Overrides, PlanRequest
@@ -28,6 +29,7 @@ from alue_bench.studies.options import (
     options_of_command,
     study_options,
 )
+from alue_bench.studies.selection import VerdictOptions
 
 RECIPE_ORIGIN = "recipe "
 """The beginning of the text that names a recipe as the origin of hyper-parameters."""
@@ -50,6 +52,13 @@ class Study:
     def execution(self) -> ExecutionOptions:
         """The options that say where runs are executed and recorded."""
         return filled(ExecutionOptions, self.settings)
+
+    @property
+    def margins(self) -> Margins:
+        """The margin of `run` for the loss of a strategy, for each metric. Raise UsageError if it has a wrong form."""
+        from alue_bench.reporting.comparison import DEFAULT_MARGIN
+
+        return parse_margins(filled(VerdictOptions, self.settings).margin, DEFAULT_MARGIN)
 
 
 def study_of(command: str, given: Mapping[str, Any], registry: Registry, *, origin: str = COMMAND_LINE) -> Study:

@@ -6,10 +6,8 @@ import typer
 
 from alue_bench.cli.arguments import Given, takes
 from alue_bench.cli.stopping import stoppable
-from alue_bench.contract.errors import UsageError
 from alue_bench.contract.options import filled
 from alue_bench.studies.options import OutputOptions
-from alue_bench.studies.selection import VerdictOptions
 from alue_bench.studies.settings import study_of
 from alue_bench.views.standard_output import keep_for_documents
 
@@ -18,19 +16,15 @@ from alue_bench.views.standard_output import keep_for_documents
 def run(context: typer.Context, given: Given) -> None:
     """Fine-tune every combination of tasks, models, strategies and seeds, and record it in MLflow.
 
-    Shows the plan first, then progress, then a table of scores with the change relative to full fine-tuning. Finished
-    runs are not repeated: to continue an interrupted plan, run the same command again.
+    Shows the plan first, then progress, then a table of scores with the change relative to full fine-tuning and, from
+    three seeds on, a verdict on each strategy. Finished runs are not repeated: to continue an interrupted plan, run the
+    same command again.
 
     `alue-bench run --strategy bottom3top4`  (everything available, offline)
 
     `alue-bench run -t mdd -m UBC-NLP/MARBERT -s full -s bottom3top4 --seeds 5 --data-dir DIR`
     """
     output = filled(OutputOptions, given)
-    if "margin" in given and not output.dry_run:
-        raise UsageError(
-            "--margin is the loss for which --dry-run estimates the number of seeds; add --dry-run, or give the margin "
-            "to alue-bench compare once the runs have finished"
-        )
     keep_for_documents(output.json)
     study = study_of("run", given, context.obj)
     with stoppable():
@@ -42,11 +36,9 @@ def run(context: typer.Context, given: Given) -> None:
         streams = Streams.of_command(as_json=output.json)
         streams.warn_of_plugins(study.registry)
         if output.dry_run:
-            from alue_bench.evaluation.margins import parse_margins
-            from alue_bench.reporting.comparison import DEFAULT_MARGIN
             from alue_bench.studies.number_of_seeds import describe_seeds, seeds_for_plan
 
-            margins = parse_margins(filled(VerdictOptions, given).margin, DEFAULT_MARGIN)
+            margins = study.margins
             # A plan that may leave out what is missing is shown as things are: nothing is fetched for it.
             invocation, plan = planned_run(study, streams, fetch=False)
             advice = seeds_for_plan((run.spec for run in plan.runs), invocation.place, margins)

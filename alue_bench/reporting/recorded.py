@@ -1,0 +1,70 @@
+"""The recorded runs of one command, and their comparison with the baseline.
+
+The table at the end of `run` and the report of the MLflow parent run show the same comparison, which is computed once.
+It is the comparison of `alue-bench compare`, restricted to these runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.evaluation.margins import Margins
+from alue_bench.reporting.comparison import Comparison, Load, compare
+from alue_bench.tracking.connection import Connection
+from alue_bench.tracking.reading import Results, read_predictions, read_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_TESTED = 1000
+"""The largest number of runs whose predictions are read for the significance tests. (It takes a minute to read ten
+thousand files.)"""
+
+
+@dataclass(frozen=True)
+class RecordedRuns:
+    """The runs of one command, read from the MLflow store when they are first needed."""
+
+    connection: Connection
+    run_ids: Sequence[str]
+    """The MLflow ids of the runs. Failed runs are not compared."""
+    parent_id: str | None = None
+    """The MLflow id of their parent run; None if there is none."""
+    margins: Margins | None = None
+    """The margin for the loss of a strategy, for each metric; None for the default."""
+
+    @cached_property
+    def results(self) -> Results:
+        """The finished runs."""
+        return read_runs(self.connection, self.run_ids, parent_id=self.parent_id)
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """The comparison of the runs with the baseline, by each task's primary metric."""
+        margins = self.margins and self.margins.of_recorded(self.results.metrics)
+        return compare(self.results.frame, limited_reader(self.results), margins=margins)
+
+
+def limited_reader(results: Results) -> Load:
+    """Return a function that reads a run's test predictions, given the run's id.
+
+    The function raises UnavailableError if it is called more than `MOST_TESTED` times. This limit keeps the time short
+    if there are many runs.
+    """
+    read = 0
+
+    def load(run_id: str) -> pd.DataFrame:
+        nonlocal read
+        read += 1
+        if read > MOST_TESTED:
+            raise UnavailableError(
+                f"the predictions of {MOST_TESTED} runs at most are read here; alue-bench compare tests all, and "
+                "--task, --model and --strategy choose fewer"
+            )
+        return read_predictions(results, run_id)
+
+    return load
