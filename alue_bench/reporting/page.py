@@ -28,10 +28,10 @@ from alue_bench.reporting.papers_tables import papers_tables
 from alue_bench.reporting.run_figures import Shown, confusion, learning
 from alue_bench.reporting.subjects import Comparable, arrange
 from alue_bench.tracking.connection import where_options
-from alue_bench.tracking.reading import Results, read_predictions, say_counts
+from alue_bench.tracking.reading import Results, read_targets, say_counts
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from alue_bench.evaluation.predictions import Targets
 
 TITLE = "Which layers should I train?"
 MORE_SEEDS = "alue-bench run --strategy full --strategy bottom3top4 --strategy head-only --seeds 3"
@@ -91,7 +91,7 @@ def _reader(results: Results) -> Load:
     """
     read = 0
 
-    def load(run_id: str) -> pd.DataFrame:
+    def load(run_id: str, multilabel: bool) -> Targets:
         nonlocal read
         read += 1
         if read > MOST_TESTED:
@@ -99,7 +99,7 @@ def _reader(results: Results) -> Load:
                 f"the page reads the predictions of {MOST_TESTED} runs at most; alue-bench compare tests all, and "
                 "--task, --model and --strategy choose fewer"
             )
-        return read_predictions(results, run_id)
+        return read_targets(results, run_id, multilabel)
 
     return load
 
