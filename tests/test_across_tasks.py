@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from alue_bench.reporting.across_tasks import AcrossTasks, across_tasks
 from alue_bench.reporting.comparison import compare
 from alue_bench.reporting.training_times import compare_times, time_legend
 from alue_bench.tracking.connection import connect
-from alue_bench.tracking.reading import Results, read_predictions, read_results
+from alue_bench.tracking.reading import Results, read_results, read_targets
 
 REPLICATIONS = 400
 
@@ -173,7 +174,7 @@ class TestAStore:
 
     @pytest.fixture(scope="class")
     def across(self, results: Results) -> AcrossTasks:
-        comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id))
+        comparison = compare(results.frame, partial(read_targets, results))
         (found,) = across_tasks(comparison.blocks, results.frame)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,13 @@ from alue_bench.reporting.run_figures import Shown, confusion
 from alue_bench.reporting.subjects import arrange
 from alue_bench.tracking.connection import connect
 from alue_bench.tracking.figures import draw_predictions
-from alue_bench.tracking.reading import _load_predictions, _load_unlabelled, read_predictions, read_results
+from alue_bench.tracking.reading import (
+    _load_predictions,
+    _load_targets,
+    _load_unlabelled,
+    read_results,
+    read_targets,
+)
 from alue_bench.tracking.recording import write_predictions
 
 names = st.lists(st.text(max_size=8) | st.sampled_from(["very angry", "[", '["a"]', "a,b", '"', "\n", "\r", "nan"]))
@@ -67,11 +74,13 @@ def test_a_file_of_predictions_gives_back_its_targets(listed: list[str], multila
         write_predictions(Path(folder) / "predictions.csv", table)
         read = _load_predictions(Path(folder) / "predictions.csv")
         unlabelled = _load_unlabelled(Path(folder) / "predictions.csv")
-    targets = targets_of(read, multilabel=multilabel)
-    assert targets.labels.names == tuple(listed)
-    assert targets.gold.tolist() == gold.tolist()
+        alone = _load_targets(Path(folder) / "predictions.csv", multilabel=multilabel)
     decided = (logits > 0).astype("int64") if multilabel else logits.argmax(axis=1)
-    assert targets.predicted.tolist() == decided.tolist()
+    for targets in (targets_of(read, multilabel=multilabel), alone):
+        assert targets.labels.names == tuple(listed)
+        assert targets.gold.tolist() == gold.tolist()
+        assert targets.predicted.tolist() == decided.tolist()
+        assert targets.ids.to_pylist() == table.ids
     assert list(unlabelled["prediction"]) == list(read["prediction"]) == table.predicted
 
 
@@ -82,7 +91,7 @@ def test_a_label_of_two_words_is_counted_once_and_not_as_another(store: str, exp
     connection = connect(store, experiment)
     plant(connection, spec(), labels, gold, predicted)
     results = read_results(connection)
-    comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id))
+    comparison = compare(results.frame, partial(read_targets, results))
     subjects = [subject for block in arrange(comparison, results.frame) for subject in block.subjects]
     (folded,) = [item for item in confusion(results, subjects, Shown(), "p") if isinstance(item, Folded)]
     (table,) = [item for item in folded.items if isinstance(item, Table)]

@@ -289,6 +289,8 @@ def test_equals_scikit_learn_with_labels_that_never_occur(case: tuple[Any, Any])
         metric = additive(name, *case, THREE)
         assert metric is not None
         assert metric.score == pytest.approx(expected.get(name, np.nan), abs=1e-12, nan_ok=True), name
+        one_by_one = Additive(metric.parts, metric.value)
+        np.testing.assert_array_equal(metric.pseudo_values(), one_by_one.pseudo_values(), err_msg=name)
 
 
 @given(st.lists(st.tuples(*[st.booleans()] * 6), min_size=1, max_size=30))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -176,14 +176,14 @@ def compare(
     from alue_bench.evaluation.margins import parse_margins
     from alue_bench.reporting.comparison import DEFAULT_MARGIN
     from alue_bench.reporting.comparison import compare as compare_runs
-    from alue_bench.tracking.reading import read_predictions
+    from alue_bench.tracking.reading import read_targets
 
     margins = parse_margins(margin, DEFAULT_MARGIN)
     results = _selected("compare", selection, baseline)
     return Compared(
         compare_runs(
             results.frame,
-            lambda run_id: read_predictions(results, run_id),
+            partial(read_targets, results),
             baseline=baseline,
             metric=metric,
             margins=margins,

@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.evaluation.intervals import LEVEL, Estimate
@@ -100,8 +101,8 @@ def resampled_tasks(values: Sequence[Sequence[float]], *, resamples: int = RESAM
     """
     import numpy as np
 
-    rng = np.random.default_rng(seed)
     tasks, most = len(values), max(map(len, values))
+    drawn, shares = _draws(resamples, tasks, most, seed)
     counts = np.array([len(of_task) for of_task in values])
     means = np.array([np.mean(of_task) for of_task in values])
     residuals = np.zeros((tasks, most))  # [tasks, seeds], zeros behind the seeds of a task
@@ -111,11 +112,31 @@ def resampled_tasks(values: Sequence[Sequence[float]], *, resamples: int = RESAM
             residuals[task, : len(of_task)] = scale * (np.asarray(of_task) - means[task])
     shift = means - means.mean()
     shift = shift * _shrinkage(means, (residuals**2).sum(axis=1) / counts**2)
-    drawn = rng.integers(0, tasks, (resamples, tasks))
     result = means.mean() + shift[drawn]
-    places = (rng.random((resamples, tasks, most)) * counts[drawn][..., None]).astype("int64")
+    places = (shares * counts[drawn][..., None]).astype("int64")
     taken = residuals[drawn[..., None], places] * (np.arange(most) < counts[drawn][..., None])
     return np.asarray(result + taken.sum(axis=-1) / counts[drawn])
+
+
+@lru_cache(maxsize=4)
+def _draws(resamples: int, tasks: int, most: int, seed: int) -> tuple[Array, Array]:
+    """Draw the tasks of each resample, and a number below 1 for each of their seeds.
+
+    The draws are the same for all strategies with as many tasks and seeds, and are kept for them.
+
+    Args:
+        resamples: The number of resamples.
+        tasks: The number of tasks.
+        most: The largest number of seeds of a task.
+        seed: The seed of the draws.
+
+    Returns:
+        The numbers of the drawn tasks, [resamples, tasks], and the numbers between 0 and 1, [resamples, tasks, seeds].
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, tasks, (resamples, tasks)), rng.random((resamples, tasks, most))
 
 
 def _shrinkage(means: Array, seed_variances: Array) -> float:

@@ -29,16 +29,32 @@ class Additive:
     One metric can be computed from the sum of the rows.
     """
 
-    parts: Array
-    """The rows of numbers, an array of shape [examples, numbers]."""
+    rows: Array
+    """The rows of numbers, an array of shape [groups, numbers]. All examples of a group have the same row."""
     value: Callable[[Array], Array]
     """The function that computes the metric from the sum of the rows. It takes an array [..., numbers] of one or more
     sums, and returns an array [...]."""
+    groups: Array | None = None
+    """The group of each example, an array of shape [examples]; None if each example is a group of its own. With two
+    labels there are only four groups, so that the metric need not be computed for each example."""
+
+    @property
+    def parts(self) -> Array:
+        """The row of each example, [examples, numbers]."""
+        return self.rows if self.groups is None else self.rows[self.groups]
 
     @property
     def score(self) -> float:
         """The metric on the whole test set."""
-        return float(self.value(self.parts.sum(axis=0)))
+        return float(self.value(self._total))
+
+    @property
+    def _total(self) -> Array:
+        import numpy as np
+
+        if self.groups is None:
+            return np.asarray(self.rows.sum(axis=0))
+        return np.asarray(np.bincount(self.groups, minlength=len(self.rows)) @ self.rows)
 
     def pseudo_values(self) -> Array:
         """Return the jackknife pseudo-value of each example, [examples]: the example's contribution to the metric.
@@ -46,10 +62,11 @@ class Additive:
         For a metric that is a mean, such as accuracy, it is exactly the example's own score (Tukey 1958; Efron &
         Tibshirani 1993, chapter 11).
         """
-        count = len(self.parts)
-        total = self.parts.sum(axis=0)
-        left_out = self.value(total - self.parts)
-        return count * self.value(total) - (count - 1) * left_out  # type: ignore[no-any-return]
+        count = len(self.rows if self.groups is None else self.groups)
+        total = self._total
+        left_out = self.value(total - self.rows)
+        values: Array = count * self.value(total) - (count - 1) * left_out
+        return values if self.groups is None else values[self.groups]
 
 
 def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:
@@ -69,17 +86,17 @@ def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Addi
     if metric == "jaccard_samples":
         return _mean(_jaccard(gold, predicted))
     k = len(labels.names)
-    counts = _confusion(gold, predicted, k)
+    counts, groups = _confusion(gold, predicted, k)
     if metric.startswith("f1_class_"):
         index = labels.names.index(metric.removeprefix("f1_class_"))
-        return Additive(counts, lambda sums: _f1(sums, k)[..., index])
+        return Additive(counts, lambda sums: _f1(sums, k)[..., index], groups)
     by_name = {
         "f1_macro": lambda sums: _mean_of_defined(_f1(sums, k)),
         "f1_weighted": lambda sums: _weighted(sums, k),
         "f1_micro": lambda sums: _micro(sums, k),
         "mcc": lambda sums: _mcc(sums, k),
     }
-    return Additive(counts, by_name[metric]) if metric in by_name else None
+    return Additive(counts, by_name[metric], groups) if metric in by_name else None
 
 
 def _mean(values: Array) -> Additive:
@@ -98,17 +115,21 @@ def _jaccard(gold: Array, predicted: Array) -> Array:
     return np.where(either == 0, 1.0, both / np.maximum(either, 1))
 
 
-def _confusion(gold: Array, predicted: Array, k: int) -> Array:
-    """Return a row of 3 k values, 0 or 1, for each of n examples, [n, 3 k].
+def _confusion(gold: Array, predicted: Array, k: int) -> tuple[Array, Array | None]:
+    """Return a row of 3 k values, 0 or 1, for each group of examples, [groups, 3 k], and the group of each example.
 
-    For each of the k labels, three values tell whether it is correctly predicted, predicted, and gold.
+    For each of the k labels, three values tell whether it is correctly predicted, predicted, and gold. The examples of
+    a group have the same gold and the same predicted label. If examples have several labels, each is a group of its
+    own, and the second value is None.
     """
     import numpy as np
 
+    groups = None
     if gold.ndim == 1:
+        pairs, groups = np.unique(gold * k + predicted, return_inverse=True)
         marks = np.eye(k)
-        gold, predicted = marks[gold], marks[predicted]
-    return np.concatenate([gold * predicted, predicted, gold], axis=1).astype("float64")
+        gold, predicted = marks[pairs // k], marks[pairs % k]
+    return np.concatenate([gold * predicted, predicted, gold], axis=1).astype("float64"), groups
 
 
 def _f1(sums: Array, k: int) -> Array:

@@ -29,7 +29,7 @@ from alue_bench.evaluation.additive import Additive, additive
 from alue_bench.evaluation.intervals import Estimate, cohens_d, estimate, holm, probability_of_improvement
 from alue_bench.evaluation.learning import Learning, learning
 from alue_bench.evaluation.margins import Margin, Margins, MarginUnit
-from alue_bench.evaluation.predictions import Targets, targets_of
+from alue_bench.evaluation.predictions import Targets
 from alue_bench.evaluation.resampled import CorrectedResampled, corrected_resampled_test, estimate_over_folds
 from alue_bench.evaluation.significance import (
     FEWEST_SEEDS,
@@ -75,9 +75,9 @@ CONDITIONS = (
 
 CUDA graphs are not among them, because alue-bench decides on them for each run by measured times."""
 
-Load = Callable[[str], "pd.DataFrame"]
-"""A function that takes a run's id, and returns a table of the run's test predictions as described in
-`tracking.reading.read_predictions`."""
+Load = Callable[[str, bool], Targets]
+"""A function that takes a run's id and whether an example may have several labels, and returns the gold and predicted
+labels of the test examples, such as `tracking.reading.read_targets`."""
 
 
 Run = dict[Any, Any]
@@ -517,7 +517,7 @@ class _Influences:
     def of(self, run_id: str) -> _Influence | str:
         """Return the contribution of each example to a run's score, or the reason why it cannot be computed."""
         try:
-            targets: Targets = targets_of(self._load(run_id), multilabel=self._multilabel)
+            targets = self._load(run_id, self._multilabel)
         except AlueBenchError as error:
             return str(error)
         system = additive(self._metric, targets.gold, targets.predicted, targets.labels)
@@ -793,14 +793,12 @@ def _problem(loaded: Sequence[_Influence | str]) -> str:
     Args:
         loaded: For each run, the contributions of the examples to its score, or the reason why there are none.
     """
-    import numpy as np
-
     for one in loaded:
         if isinstance(one, str):
             return one
     first = loaded[0]
     for one in loaded[1:]:
-        if isinstance(one, _Influence) and isinstance(first, _Influence) and not np.array_equal(one.ids, first.ids):
+        if isinstance(one, _Influence) and isinstance(first, _Influence) and not one.ids.equals(first.ids):
             return "the runs predicted different examples"
     return ""
 

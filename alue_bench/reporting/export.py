@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from alue_bench.reporting.across_tasks import across_tasks
 from alue_bench.reporting.checklist import checklist
 from alue_bench.reporting.comparison import compare
 from alue_bench.reporting.comparison_table import as_markdown, records
-from alue_bench.tracking.reading import COLUMNS, Results, read_environment, read_predictions
+from alue_bench.tracking.reading import COLUMNS, Results, read_environment, read_targets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +54,7 @@ def export(results: Results, folder: Path, *, table_format: str, margins: Margin
     import pandas as pd
 
     runs = results.frame.drop(columns=list(ABOUT_THE_STORE))
-    comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id), margins=margins)
+    comparison = compare(results.frame, partial(read_targets, results), margins=margins)
     environments = _environments(results)
     experiment = results.connection.experiment
     across = across_tasks(comparison.blocks, results.frame)

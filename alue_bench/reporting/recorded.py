@@ -15,10 +15,10 @@ from alue_bench.contract.errors import UnavailableError
 from alue_bench.evaluation.margins import Margins
 from alue_bench.reporting.comparison import Comparison, Load, compare
 from alue_bench.tracking.connection import Connection
-from alue_bench.tracking.reading import Results, read_predictions, read_runs
+from alue_bench.tracking.reading import Results, read_runs, read_targets
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from alue_bench.evaluation.predictions import Targets
 
 MOST_TESTED = 1000
 """The largest number of runs whose predictions are read for the significance tests. (It takes a minute to read ten
@@ -57,7 +57,7 @@ def limited_reader(results: Results) -> Load:
     """
     read = 0
 
-    def load(run_id: str) -> pd.DataFrame:
+    def load(run_id: str, multilabel: bool) -> Targets:
         nonlocal read
         read += 1
         if read > MOST_TESTED:
@@ -65,6 +65,6 @@ def limited_reader(results: Results) -> Load:
                 f"the predictions of {MOST_TESTED} runs at most are read here; alue-bench compare tests all, and "
                 "--task, --model and --strategy choose fewer"
             )
-        return read_predictions(results, run_id)
+        return read_targets(results, run_id, multilabel)
 
     return load

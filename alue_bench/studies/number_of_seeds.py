@@ -19,10 +19,10 @@ from alue_bench.reporting.comparison import BASELINE, all_rows, compare
 from alue_bench.reporting.numbers import plain
 from alue_bench.studies.invocation import Place
 from alue_bench.tracking.connection import open_store
-from alue_bench.tracking.reading import Results, read_predictions, read_results
+from alue_bench.tracking.reading import Results, read_results, read_targets
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from alue_bench.evaluation.predictions import Targets
 
 MOST_READ = 60
 """The largest number of runs of one task and model whose predictions are read. Each takes some milliseconds."""
@@ -130,10 +130,10 @@ def _needed(
     best: dict[str, NeededSeeds] = {}
     reads = count()
 
-    def load(run_id: str) -> pd.DataFrame:
+    def load(run_id: str, multilabel: bool) -> Targets:
         if next(reads) >= MOST_READ:
             raise UnavailableError(f"the predictions of {MOST_READ} runs are enough")
-        return read_predictions(results, run_id)
+        return read_targets(results, run_id, multilabel)
 
     for block, row in all_rows(compare(part, load, margins=recorded)):
         test = row.difference.test if row.difference else None

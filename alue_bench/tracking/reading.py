@@ -16,12 +16,15 @@ Only MLflow's public interface is used, so that sqlite files, database servers a
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
@@ -38,6 +41,13 @@ from alue_bench.tracking.recording import CURVES, FOLDS_DIGEST, LOW_FIDELITY, SU
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from alue_bench.evaluation.predictions import Targets
+
+PREDICTIONS = "predictions.csv"
+"""The artifact with a run's test predictions."""
+FIRST_COLUMNS = ("id", "gold", "prediction")
+"""The first columns of an artifact with predictions. They are followed by a column score_LABEL for each label."""
 
 PAGE = 1000
 """The number of runs in one page of MLflow's answer to a query."""
@@ -286,13 +296,30 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
     Raises:
         UnavailableError: The file with the predictions is missing or damaged.
     """
-    table = _predictions(results, run_id, "predictions.csv")
+    table = _predictions(results, run_id, PREDICTIONS)
     if table is None:
-        raise UnavailableError(
-            f"predictions.csv of run {run_id} is missing in its artifact folder; if it is kept on this machine, "
-            "alue-bench sync writes it; otherwise move the artifacts back, or repeat the run with --rerun"
-        )
+        raise _without_predictions(run_id)
     return table
+
+
+def read_targets(results: Results, run_id: str, multilabel: bool) -> Targets:
+    """Read the gold and predicted labels of a run's test predictions, in the order of the test file.
+
+    The scores of the labels are not read, so that this is several times as fast as `read_predictions`.
+
+    Args:
+        results: The results that hold the run.
+        run_id: The id of the MLflow run.
+        multilabel: Whether an example may have several labels.
+
+    Raises:
+        UnavailableError: The file with the predictions is missing or damaged.
+        DataError: A label has no column of scores, or a cell cannot be divided into label names.
+    """
+    targets: Targets | None = _fetch(results, run_id, PREDICTIONS, partial(_load_targets, multilabel=multilabel))
+    if targets is None:
+        raise _without_predictions(run_id)
+    return targets
 
 
 def read_dev_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
@@ -584,19 +611,59 @@ def _predictions(results: Results, run_id: str, name: str) -> pd.DataFrame | Non
     return _fetch(results, run_id, name, _load_predictions)
 
 
+def _without_predictions(run_id: str) -> UnavailableError:
+    return UnavailableError(
+        f"{PREDICTIONS} of run {run_id} is missing in its artifact folder; if it is kept on this machine, "
+        "alue-bench sync writes it; otherwise move the artifacts back, or repeat the run with --rerun"
+    )
+
+
+def _read_csv(source: Any, types: Mapping[str, Any], only: Sequence[str] = ()) -> Any:
+    """Read a file of predictions as an Arrow table.
+
+    Args:
+        source: The path of the file, or its content as an Arrow buffer.
+        types: The types of some columns, by name. (A label may be called 1, or nan, and must be read as text.)
+        only: The columns to read; empty for all.
+    """
+    from pyarrow import csv as arrow
+
+    return arrow.read_csv(
+        source,
+        arrow.ReadOptions(use_threads=False),  # the files are small, and many
+        parse_options=arrow.ParseOptions(newlines_in_values=True),
+        convert_options=arrow.ConvertOptions(
+            column_types=types, strings_can_be_null=False, null_values=["nan"], include_columns=list(only)
+        ),
+    )
+
+
+def _check_columns(names: Sequence[str]) -> None:
+    if tuple(names[:3]) != FIRST_COLUMNS:
+        raise ValueError(f"its columns do not begin with {', '.join(FIRST_COLUMNS)}")
+
+
+def _load_targets(path: Path, *, multilabel: bool) -> Targets:
+    import pyarrow as pa
+
+    from alue_bench.evaluation.predictions import targets_of_columns
+
+    content = path.read_bytes()
+    header = next(csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")), [])
+    _check_columns(header)
+    names = tuple(name.removeprefix("score_") for name in header if name.startswith("score_"))
+    label = pa.float64() if names == ("value",) else pa.dictionary(pa.int32(), pa.string())
+    types = {"id": pa.string(), "gold": label, "prediction": label}
+    table = _read_csv(pa.py_buffer(content), types, FIRST_COLUMNS).unify_dictionaries().combine_chunks()
+    columns = [column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns]
+    return targets_of_columns(*columns, names=names, multilabel=multilabel)
+
+
 def _load_predictions(path: Path) -> pd.DataFrame:
     import pyarrow as pa
-    from pyarrow import csv
 
-    # The first three columns are read as text: a label may be called 1, or nan.
-    text = dict.fromkeys(("id", "gold", "prediction"), pa.string())
-    options = csv.ConvertOptions(column_types=text, strings_can_be_null=False, null_values=["nan"])
-    one_thread = csv.ReadOptions(use_threads=False)  # the files are small, and many
-    table = csv.read_csv(
-        path, one_thread, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=options
-    )
-    if table.column_names[:3] != list(text):
-        raise ValueError(f"its columns do not begin with {', '.join(text)}")
+    table = _read_csv(path, dict.fromkeys(FIRST_COLUMNS, pa.string()))
+    _check_columns(table.column_names)
     if [name for name in table.column_names if name.startswith("score_")] == ["score_value"]:
         for place, name in ((1, "gold"), (2, "prediction")):
             table = table.set_column(place, name, table.column(name).cast(pa.float64()))
@@ -637,7 +704,7 @@ def _fetch_from(
     def loaded(path: Path) -> Any:
         try:
             return load(path)
-        except (ValueError, KeyError, OSError) as error:  # includes the errors of json, pyarrow and pandas
+        except (ValueError, KeyError, OSError, csv.Error) as error:  # includes the errors of json, pyarrow and pandas
             cause = first_line(error)
             raise UnavailableError(
                 f"{name} of run {run_id} is damaged ({cause:.120}); restore it, or repeat the run with --rerun"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -66,7 +67,7 @@ def compare(
     from alue_bench.reporting.across_tasks import across_tasks
     from alue_bench.reporting.comparison import DEFAULT_MARGIN
     from alue_bench.reporting.comparison import compare as compare_runs
-    from alue_bench.tracking.reading import read_predictions, say_counts
+    from alue_bench.tracking.reading import read_targets, say_counts
     from alue_bench.views.console import print_exactly, remarks
     from alue_bench.views.console import results as shown
 
@@ -85,7 +86,7 @@ def compare(
     reading.require_runs(results)
     comparison = compare_runs(
         results.frame,
-        lambda run_id: read_predictions(results, run_id),
+        partial(read_targets, results),
         baseline=baseline,
         metric=metric,
         margins=margins,
