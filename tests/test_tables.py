@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from alue_bench.reporting.comparison import Comparison, compare, mean_change
 from alue_bench.reporting.comparison_table import change_text, text_tables
 from alue_bench.reporting.numbers import percent
 from alue_bench.tracking.connection import connect
-from alue_bench.tracking.reading import read_predictions, read_results
+from alue_bench.tracking.reading import read_results, read_targets
 from alue_bench.views.tables import comparison_view, print_table, result_view
 from alue_bench.views.wide_tables import Fitted
 
@@ -142,7 +143,7 @@ def compared(store: str, experiment: str) -> Comparison:
             more = {"runtime/train_s": seconds, "params/trainable_share": share, "energy/cpu_j": 123456.0}
             plant(connection, spec("oold", strategy, seed), BINARY, GOLD, predicted, more=more)
     results = read_results(connection)
-    return compare(results.frame, lambda run_id: read_predictions(results, run_id))
+    return compare(results.frame, partial(read_targets, results))
 
 
 @pytest.fixture
