@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from alue_bench.reporting.comparison_table import as_json, records, text_tables
 from alue_bench.studies.invocation import Place
 from alue_bench.studies.number_of_seeds import describe_seeds, seeds_for_plan
 from alue_bench.tracking.connection import Connection, connect
-from alue_bench.tracking.reading import read_predictions, read_results
+from alue_bench.tracking.reading import read_results, read_targets
 
 BINARY = Labels.binary("NOT_OFF", "OFF")
 GOLD = np.random.default_rng(0).integers(0, 2, 200)
@@ -57,7 +58,7 @@ def put(connection: Connection) -> Callable[..., str]:
 def compared(connection: Connection) -> Callable[..., Comparison]:
     def do(**options: Any) -> Comparison:
         results = read_results(connection)
-        return compare(results.frame, lambda run_id: read_predictions(results, run_id), **options)
+        return compare(results.frame, partial(read_targets, results), **options)
 
     return do
 

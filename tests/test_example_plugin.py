@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import distributions as find_distributions
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pip_install(ROOT / "plugins" / "example_plugin", tmp_path_factory.mktemp("example"))
 
 
+@pytest.fixture
+def importable(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The installed plugin on this process's path of modules."""
+    monkeypatch.syspath_prepend(str(installed))
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "alue_bench_example"]:
+        del sys.modules[name]
+
+
 class TestInstalled:
     def test_it_is_listed_with_what_it_provides(self, installed: Path, command: CommandLine) -> None:
         report = listed(command, installed)["alue-bench-example"]
@@ -49,12 +59,12 @@ class TestInstalled:
         assert report["strategies"] == ["example-every<K>"]
 
     @pytest.mark.slow
-    def test_run_uses_its_task_model_and_strategy(
-        self, installed: Path, command: CommandLine, store: str, experiment: str
-    ) -> None:
+    @pytest.mark.usefixtures("importable")
+    def test_run_uses_its_task_model_and_strategy(self, alue_bench: CommandLine, store: str, experiment: str) -> None:
+        """In this process, which has loaded torch and MLflow already; the listing above starts one of its own."""
         names = ("-t", "example-reviews", "-m", "example-mini", "-s", "example-every2")
         where = ("--tracking-uri", store, "--experiment", experiment)
-        called = command("run", *names, *TINY, *where, "--json", PYTHONPATH=str(installed))
+        called = alue_bench("run", *names, *TINY, *where, "--json")
         assert called.code == 0, called.err
         (run,) = json.loads(called.out)["runs"]
         assert [run[key] for key in ("task", "model", "strategy", "status")] == [*names[1::2], "finished"]

@@ -41,7 +41,9 @@ class Additive:
     @property
     def parts(self) -> Array:
         """The row of each example, [examples, numbers]."""
-        return self.rows if self.groups is None else self.rows[self.groups]
+        import numpy as np
+
+        return self.rows if self.groups is None else np.asarray(self.rows[self.groups])
 
     @property
     def score(self) -> float:
@@ -62,11 +64,13 @@ class Additive:
         For a metric that is a mean, such as accuracy, it is exactly the example's own score (Tukey 1958; Efron &
         Tibshirani 1993, chapter 11).
         """
+        import numpy as np
+
         count = len(self.rows if self.groups is None else self.groups)
         total = self._total
         left_out = self.value(total - self.rows)
         values: Array = count * self.value(total) - (count - 1) * left_out
-        return values if self.groups is None else values[self.groups]
+        return values if self.groups is None else np.asarray(values[self.groups])
 
 
 def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:

@@ -115,21 +115,23 @@ def targets_of_columns(ids: Any, gold: Any, predicted: Any, *, names: tuple[str,
     import numpy as np
 
     if names == ("value",):
-        numbers = (np.asarray(side.to_numpy(zero_copy_only=False), dtype="float64") for side in (gold, predicted))
-        return Targets(ids, *numbers, Labels.regression(-math.inf, math.inf))
+        numbers = [np.asarray(side.to_numpy(zero_copy_only=False), dtype="float64") for side in (gold, predicted)]
+        return Targets(ids, numbers[0], numbers[1], Labels.regression(-math.inf, math.inf))
     read = _marks if multilabel else _places
     labels = Labels.multilabel(*names) if multilabel else Labels.multiclass(*names)
-    return Targets(ids, *(_by_cell(side, names, read) for side in (gold, predicted)), labels)
+    return Targets(ids, _by_cell(gold, names, read), _by_cell(predicted, names, read), labels)
 
 
 def _by_cell(
     cells: Any, names: tuple[str, ...], read: Callable[[list[str], tuple[str, ...]], np.ndarray[Any, Any]]
 ) -> np.ndarray[Any, Any]:
     """Apply a function to the different cells of a column, and return the value of each cell."""
+    import numpy as np
     import pyarrow as pa
 
     encoded = cells if pa.types.is_dictionary(cells.type) else cells.dictionary_encode()
-    return read(encoded.dictionary.to_pylist(), names)[encoded.indices.to_numpy(zero_copy_only=False)]
+    of_different = read(encoded.dictionary.to_pylist(), names)
+    return np.asarray(of_different[encoded.indices.to_numpy(zero_copy_only=False)])
 
 
 def _places(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
