@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.evaluation.learning import Learning, learning
@@ -156,6 +157,7 @@ def by_replicate(evaluations: Iterable[Evaluation], candidate: str) -> dict[int,
     return {e.replicate: e for e in evaluations if e.candidate == candidate and not e.short}
 
 
+@lru_cache(maxsize=256)
 def restricted(evaluation: Evaluation, *, choosing: bool) -> Evaluation:
     """Return a run's score on the part of the examples that chooses, or on the other part, which tests.
 

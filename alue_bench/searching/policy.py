@@ -216,7 +216,7 @@ class _Records:
     evaluations: tuple[Evaluation, ...]
     broken: tuple[Step, ...]
 
-    @property
+    @cached_property
     def choosing(self) -> tuple[Evaluation, ...]:
         """The runs with the first seed, on the examples that choose, without low-fidelity runs that learnt nothing."""
         runs = (e for e in self.evaluations if e.replicate == 0 and (not e.short or has_learnt(e)))

@@ -218,10 +218,11 @@ class SearchState:
 
     def _confirmed(self, best: Candidate) -> str:
         if self.confirmation is None:
+            unknown = "Not confirmed, so its loss on test is not known without bias"
+            if not self.question.confirm:
+                return f"{unknown}; add --confirm 3."
             failed = any(step.replicate in self.question.confirming for step in self.failed)
-            if failed:
-                return "Not confirmed: the runs with fresh seeds failed. Run the same command again."
-            return "Not confirmed: its loss on test is not known without bias. Add --confirm 3."
+            return f"{unknown}{': runs with fresh seeds failed' if failed else ''}; run the same command again."
         seconds, of_full = self.seconds(best), self.seconds(self.question.full)
         time = f" Training took {seconds:.1f} s against {of_full:.1f} s." if seconds and of_full else ""
         return self.confirmation.sentence(self.metric) + time

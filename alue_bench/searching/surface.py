@@ -37,6 +37,8 @@ drops there, and a smooth function would take the drop for a slope."""
 OF_SHORT = (0.25, 0.5, 1.0, 2.0, 4.0)
 """The possible standard deviations of the low-fidelity runs' bias, as multiples of the modelled function's standard
 deviation."""
+NEGLIGIBLE = 1e-4
+"""The weight, relative to the largest one, below which a combination of hyper-parameters is left out."""
 CONSTANT = 2.0
 """The prior standard deviation of the mean score, as a multiple of the score. It is so large that the prior has little
 influence."""
@@ -46,7 +48,7 @@ influence."""
 class Surface:
     """The predicted distribution of each freezing setting's loss of score against full fine-tuning, the first setting.
 
-    The distribution is a mixture over k combinations of values of the Gaussian process's hyper-parameters.
+    The distribution is a mixture over the k likely combinations of values of the Gaussian process's hyper-parameters.
     """
 
     weights: np.ndarray[Any, Any]
@@ -122,22 +124,24 @@ def fit(
         for axis in np.meshgrid(SPREADS, REACHES, OF_SHORT if short.any() else OF_SHORT[:1], indexing="ij")
     )
     variance = (spread * scale) ** 2
-    rows = variance * np.exp(-distances[where] / (2 * reach**2))  # [k, seen, n]
-    seen = rows[:, :, where]  # [k, seen, seen]
+    by_reach = np.exp(-distances[where] / (2 * np.square(REACHES)[:, None, None]))  # [reaches, seen, n]
+    place = np.searchsorted(REACHES, reach.ravel())
+    seen = variance * by_reach[:, :, where][place]  # [k, seen, seen]
     factor = np.linalg.cholesky(seen + both_short * of_short**2 * seen + means_apart + noise)
-    # The loss is a difference of two values of the function, in which a constant mean cancels.
-    with_losses = rows[:, :, :1] - rows
-    solved = np.linalg.solve(
-        factor, np.concatenate([np.broadcast_to(scores[:, None], (*seen.shape[:2], 1)), with_losses], 2)
-    )
-    weights, difference = solved[:, :, :1], solved[:, :, 1:]
+    inverse = np.linalg.inv(factor)
+    weights = inverse @ scores  # [k, seen]
     log_determinants = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(-1)
-    likelihoods = -0.5 * np.square(weights).sum((1, 2)) - log_determinants
-    unseen = 2 * (variance - variance * np.exp(-distances[:1] / (2 * reach**2)))[:, 0]  # [k, n]
+    likelihoods = -0.5 * np.square(weights).sum(1) - log_determinants
     likely = np.exp(likelihoods - likelihoods.max())
+    kept = np.flatnonzero(likely > NEGLIGIBLE)
+    # The loss is a difference of two values of the function, in which a constant mean cancels.
+    losses = (by_reach[:, :, :1] - by_reach)[place[kept]]
+    difference = variance[kept] * (inverse[kept] @ losses)  # [kept, seen, n]
+    alike = np.exp(-distances[0] / (2 * np.square(REACHES)[:, None]))[place[kept]]  # [kept, n]
+    unseen = 2 * variance[kept, 0] * (1 - alike)
     return Surface(
-        likely / likely.sum(),
-        (weights * difference).sum(1),
+        likely[kept] / likely[kept].sum(),
+        (weights[kept, :, None] * difference).sum(1),
         np.sqrt(np.maximum(unseen - np.square(difference).sum(1), 0.0)),
     )
 
