@@ -38,11 +38,11 @@ def shown_command(module: str, arguments: Sequence[str], folders: re.Pattern[str
     """Return the command line for a report, with each path cut to its last part, since folders differ by machine.
 
     Args:
-        module: The name of the module that `python -m` runs.
+        module: The name of the module that `python -m` runs, and further words that precede the arguments.
         arguments: The arguments.
         folders: The pattern of the text to cut from each argument; the text of its first group is kept.
     """
-    return shlex.join(["python", "-m", module, *(folders.sub(r"\1", part) for part in arguments)])
+    return shlex.join(["python", "-m", *module.split(), *(folders.sub(r"\1", part) for part in arguments)])
 
 
 def say(line: str) -> None:

@@ -43,6 +43,8 @@ def show_plan(
 def show_question(planned: PlannedSearch, streams: Streams) -> int:
     """Show the largest possible cost of one or more searches: the time of all runs that their budgets allow.
 
+    The confirmations, whose cost is not part of the budgets, are included.
+
     Args:
         planned: the searches and their first runs.
         streams: the output streams.
@@ -53,7 +55,10 @@ def show_question(planned: PlannedSearch, streams: Streams) -> int:
     searches = planned.searches
     runs = [run for search in searches for run in search.grid.runs.values()]
     estimate = _estimate(replace(planned.plan, runs=runs), planned.invocation.study.registry, streams)
-    shares = {(search.task, search.model): search.share(search.question.budget) for search in searches}
+    shares = {
+        (search.task, search.model): search.share(search.question.budget + search.confirmation_cost)
+        for search in searches
+    }
     at_most = None
     if len(estimate.runs) == len(runs):
         at_most = estimate.seconds(here=True, part=lambda run: shares[run.task, run.model])

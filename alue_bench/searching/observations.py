@@ -1,33 +1,38 @@
-"""The dev scores of runs, and the estimated loss of score of a freezing setting against full fine-tuning.
+"""The scores of runs, and the estimated loss of score of a freezing setting against full fine-tuning.
 
 A measured difference of scores is uncertain for two reasons: other seeds give other scores, and so would other
-examples. Differences are taken between runs with the same seed, which have the same initial head and the same order of
-the data. The variance of these differences over seeds is pooled over all settings that were run with several seeds, and
-shrunk towards a prior value, since the variance of three seeds alone is a poor estimate (Smyth 2004, Linear models and
-empirical Bayes methods). The variance over examples comes from the delete-a-group jackknife (Efron & Tibshirani 1993,
-chapter 11; Kott 2001). It needs no random numbers, works for every metric that is a smooth function of its examples,
-and takes into account that both settings are evaluated on the same examples. The interaction of seeds and examples
-contributes to both variances, so that the standard error is slightly too large rather than too small.
+examples. Differences are taken between runs with the same seed, which have the same order of the data. Their
+uncertainty is that of the crossed test (`evaluation.significance`), which every other report uses as well. Here the
+examples are divided into groups, and the jackknife leaves out one group after the other (Efron & Tibshirani 1993,
+chapter 11; Kott 2001). It works for every metric that is a smooth function of its examples, and takes into account that
+both settings are evaluated on the same examples.
+
+The variance over seeds is estimated from the compared runs alone. It is not pooled with that of other settings: frozen
+settings may vary several times as much over seeds as others, and a pooled variance would then be too small.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.evaluation.learning import Learning, learning
+from alue_bench.evaluation.significance import crossed_test_of
 
 if TYPE_CHECKING:
     import numpy as np
 
 GROUPS = 20
 """The number of groups into which the jackknife divides the dev examples."""
+CHOOSING_EVERY = 4
+"""The number of groups of examples among which one chooses the candidates to test. The others test them, so that a
+candidate that was chosen because the dev examples happen to suit it is not tested on these examples."""
 PRIOR_SD = 0.02
-"""The prior value of the standard deviation of a run's score over seeds, as a share of the score."""
-PRIOR_WEIGHT = 4.0
-"""The weight of the prior on the variance over seeds, in degrees of freedom."""
+"""The assumed standard deviation of a run's score over seeds, as a share of the score. It is used to choose a setting,
+and not to test it."""
 SMALLEST_SCORE = 1e-6
 """The smallest score by which variances are scaled, so that a score of 0 does not make variances 0."""
 
@@ -53,15 +58,28 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class OnTest:
+    """The score of one run on the test split."""
+
+    score: float
+    contributions: np.ndarray[Any, Any]
+    """The contributions of the test examples, or of groups of them, to the score, as jackknife pseudo-values,
+    [examples]."""
+
+
+@dataclass(frozen=True)
 class Loss:
     """The amount by which a freezing setting's mean score is below full fine-tuning's, with its uncertainty."""
 
     mean: float
     standard_error: float
-    degrees: float
-    """The degrees of freedom of the t distribution."""
+    """The standard error of the mean; nan if there is only one pair."""
     pairs: int
     """The number of seeds with which both the freezing setting and full fine-tuning were run."""
+    groups: int = 0
+    """The number of groups of examples over which the variance over examples was estimated; 0 if it was not."""
+    of_examples: float = 0.0
+    """The part of the squared standard error that is due to examples."""
 
     def upper(self, level: float) -> float:
         """Return the one-sided upper confidence bound of the loss; `level` is the probability that it is wrong."""
@@ -72,22 +90,21 @@ class Loss:
         return self.mean - self._reach(level)
 
     def _reach(self, level: float) -> float:
-        from scipy.stats import t
+        """Return the distance of a bound from the mean.
 
-        return float(t.ppf(1 - level, self.degrees)) * self.standard_error
+        The quantile is the mean of those for seeds and for examples, weighted by their parts of the variance (Cochran &
+        Cox 1957, Experimental designs, section 4.14). It is conservative, in contrast to the degrees of freedom by
+        Satterthwaite, with which the bound errs too often if the variance over three or four seeds happens to be small.
+        """
+        from scipy.special import stdtrit
 
-
-@dataclass(frozen=True)
-class SeedNoise:
-    """The estimated variance, over seeds, of the difference of scores between two freezing settings."""
-
-    variance: float
-    degrees: float
-
-    @property
-    def of_one_run(self) -> float:
-        """The variance of one run's score over seeds."""
-        return self.variance / 2
+        if self.standard_error == 0:
+            return 0.0
+        quantile = float(stdtrit(self.pairs - 1, 1 - level))
+        if self.groups > 1:
+            share = min(1.0, self.of_examples / self.standard_error**2)
+            quantile += share * (float(stdtrit(self.groups - 1, 1 - level)) - quantile)
+        return quantile * self.standard_error
 
 
 def left_out_scores(
@@ -140,6 +157,23 @@ def by_replicate(evaluations: Iterable[Evaluation], candidate: str) -> dict[int,
     return {e.replicate: e for e in evaluations if e.candidate == candidate and not e.short}
 
 
+@lru_cache(maxsize=256)
+def restricted(evaluation: Evaluation, *, choosing: bool) -> Evaluation:
+    """Return a run's score on the part of the examples that chooses, or on the other part, which tests.
+
+    Every group of examples with a number divisible by `CHOOSING_EVERY` belongs to the part that chooses. The score on a
+    part is the mean of the contributions of its groups. Without groups, the result is the evaluation itself.
+    """
+    import numpy as np
+
+    if len(evaluation.left_out) < 2 * CHOOSING_EVERY:
+        return evaluation
+    parts = contributions(evaluation)
+    parts = parts[(np.arange(len(parts)) % CHOOSING_EVERY == 0) == choosing]
+    left_out = (parts.sum() - parts) / (len(parts) - 1)
+    return replace(evaluation, score=float(parts.mean()), left_out=tuple(map(float, left_out)))
+
+
 def learning_of(evaluations: Mapping[int, Evaluation]) -> Learning | None:
     """Test whether runs have learnt anything: compare their scores with those of a baseline that ignores the text.
 
@@ -154,39 +188,18 @@ def mean_score(evaluations: Mapping[int, Evaluation]) -> float:
     return sum(e.score for e in evaluations.values()) / len(evaluations)
 
 
-def seed_noise(evaluations: Sequence[Evaluation], reference: str) -> SeedNoise:
-    """Estimate the variance, over seeds, of the difference of scores between a freezing setting and full fine-tuning.
-
-    The variance is pooled over all settings, and shrunk towards a prior value.
-
-    A setting contributes if it and full fine-tuning were run with at least two common seeds.
-
-    Args:
-        evaluations: The scores of runs.
-        reference: The name of the freezing setting that is full fine-tuning.
-    """
-    base = by_replicate(evaluations, reference)
-    scale = max(abs(mean_score(base)), SMALLEST_SCORE) if base else 1.0
-    squares, degrees = 2 * (PRIOR_SD * scale) ** 2 * PRIOR_WEIGHT, PRIOR_WEIGHT
-    for name in dict.fromkeys(e.candidate for e in evaluations):
-        if name == reference:
-            continue
-        own = by_replicate(evaluations, name)
-        differences = [base[r].score - own[r].score for r in own if r in base]
-        if len(differences) > 1:
-            centre = sum(differences) / len(differences)
-            squares += sum((d - centre) ** 2 for d in differences)
-            degrees += len(differences) - 1
-    return SeedNoise(squares / degrees, degrees)
+def has_learnt(evaluation: Evaluation) -> bool:
+    """Return False if a run's score is not significantly above that of a baseline that ignores the text."""
+    learnt = learning_of({evaluation.replicate: evaluation})
+    return learnt is None or learnt.shown
 
 
-def paired_loss(base: Mapping[int, Evaluation], own: Mapping[int, Evaluation], noise: SeedNoise) -> Loss | None:
+def paired_loss(base: Mapping[int, Evaluation], own: Mapping[int, Evaluation]) -> Loss | None:
     """Estimate a freezing setting's loss of score against full fine-tuning, over the seeds with which both were run.
 
     Args:
         base: Full fine-tuning's evaluations, keyed by the index of the seed.
         own: The freezing setting's evaluations, keyed by the index of the seed.
-        noise: The variance of score differences over seeds.
 
     Returns:
         The loss; None if no seed was run with both.
@@ -196,15 +209,21 @@ def paired_loss(base: Mapping[int, Evaluation], own: Mapping[int, Evaluation], n
     shared = sorted(base.keys() & own.keys())
     if not shared:
         return None
-    mean = float(np.mean([base[r].score - own[r].score for r in shared]))
-    of_seeds = noise.variance / len(shared)
-    of_examples, groups = 0.0, min((len(e[r].left_out) for e in (base, own) for r in shared), default=0)
-    if groups > 1:
-        parts = np.mean([np.subtract(base[r].left_out, own[r].left_out) for r in shared], axis=0)  # [groups]
-        of_examples = float((groups - 1) / groups * np.square(parts - parts.mean()).sum())
-    variance = of_seeds + of_examples
-    if variance == 0:
-        return Loss(mean, 0.0, noise.degrees, len(shared))
-    # Degrees of freedom of a sum of two estimated variances, by Welch and Satterthwaite
-    degrees = variance**2 / (of_seeds**2 / noise.degrees + (of_examples**2 / (groups - 1) if groups > 1 else 0.0))
-    return Loss(mean, math.sqrt(variance), degrees, len(shared))
+    by_seed = np.array([own[r].score - base[r].score for r in shared])
+    mean = -float(by_seed.mean())
+    if len(shared) == 1:
+        return Loss(mean, math.nan, 1)
+    if all(len(e[r].left_out) > 1 for e in (base, own) for r in shared):
+        table = np.array([contributions(own[r]) - contributions(base[r]) for r in shared])
+        test = crossed_test_of(by_seed, table)
+        return Loss(mean, test.error, len(shared), table.shape[1], test.example_variance / table.shape[1])
+    error = float(by_seed.std(ddof=1)) / math.sqrt(len(shared))
+    return Loss(mean, error, len(shared))
+
+
+def contributions(evaluation: Evaluation) -> np.ndarray[Any, Any]:
+    """Return the jackknife pseudo-value of each group of examples, [groups]: the group's contribution to the score."""
+    import numpy as np
+
+    left_out = np.array(evaluation.left_out)
+    return np.asarray(len(left_out) * evaluation.score - (len(left_out) - 1) * left_out)

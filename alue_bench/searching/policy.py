@@ -1,70 +1,81 @@
 """The policy of a search: the next run, or the end of the search with its reason.
 
 The search looks for the cheapest candidate, that is, freezing setting, that loses little score against full
-fine-tuning. The greatest acceptable loss is called the tolerance. Training costs are known beforehand. Losses are not,
-and they vary over seeds by more than the tolerance. There are three stages of runs:
+fine-tuning. Training costs are known beforehand. Losses are not, and they vary over seeds by more than the loss that
+matters. The first seed chooses, and further seeds decide:
 
-1. *opening*: full fine-tuning, and then low-fidelity runs, which have fewer epochs, of full fine-tuning and a few other
-   candidates;
-2. *whole*: runs with all epochs, one after the other. The next candidate is the one with the largest expected saving
-   against the cheapest supported candidate (see below): the saving times the probability, from the model in `surface`,
-   that the candidate loses no more than the tolerance. This is expected improvement under a constraint (Gardner et al.
-   2014, Bayesian optimization with inequality constraints);
-3. *seeds*: the candidate with the largest expected saving is run with further seeds, as is full fine-tuning with the
-   same seeds, until the candidate is supported or given up, or another candidate has a larger expected saving.
+1. *opening*: with the first seed, full fine-tuning, low-fidelity runs (with fewer epochs) of full fine-tuning and a few
+   candidates, and whole runs of a few candidates. None of these runs depends on a score;
+2. *exploring*: with the first seed, whole runs of the most promising candidate, until that candidate has been run. The
+   most promising candidate has the largest expected saving: the saving times the probability, from the model in
+   `surface`, of passing the test below (Gardner et al. 2014, Bayesian optimization with inequality constraints);
+3. *test*: the most promising candidate that was run is tested with further seeds, which took no part in choosing it, in
+   pairs with full fine-tuning. The number of pairs depends on nothing but the budget, and is fixed before the first
+   pair. After the last pair there is one test;
+4. *confirmation*: an answer other than full fine-tuning is run with yet other seeds, in pairs with full fine-tuning.
+   They have no influence on the answer, and show its loss without bias.
 
-A candidate is **supported** when, over at least `min_pairs` seeds, its mean loss is within the tolerance and the upper
-bound of its loss is at most tolerance + margin. The search must not return a setting that loses more than tolerance +
-margin; the probability of this error is at most `level`. The margin must be above zero, since dozens of seeds would be
-needed to show that the loss is not above a tolerance of 1 %. A candidate is **given up** when the lower bound of its
-loss is above the tolerance, or when its mean loss over at least `min_pairs` seeds is above the tolerance. Giving up a
-good candidate by mistake costs savings but no score. Only the runs of a candidate and of full fine-tuning decide if it
-is supported; the model in `surface` only chooses the next candidate to run.
+A candidate is **supported**, that is, it passes its test, if its mean loss is within the tolerance and the upper
+confidence bound of its loss is at most tolerance + margin. A candidate is **given up** before its last pair if its mean
+loss is above tolerance + margin; this cannot make the search err more often.
+
+A failed test ends the search. After a passed one, a cheaper candidate is tested if the budget pays for it. The search
+errs if it returns a setting that loses more than tolerance + margin. The probability of this error is at most `level`,
+the level of each test (a fixed sequence of tests; Maurer, Hothorn & Lehmacher 1995): if the first candidate loses too
+much, passing the first test is the error; if it does not, only the second test can err. This holds for any losses, and
+if frozen settings vary more over seeds than full fine-tuning, since no seed and no example both chooses and tests, and
+no variance is borrowed from other runs. A second attempt after a failed test was tried: the level must then be divided
+between the two, and the search saved less (`docs/decisions.md`).
 
 The search first tests whether full fine-tuning has learnt anything (`alue_bench.evaluation.learning`). If full
 fine-tuning's score is not significantly above that of a baseline that ignores the text, the search ends without an
-answer.
-
-The search also ends when no candidate that is cheaper than the supported one has an expected saving worth a run, when
-the budget does not pay for the runs that a promising candidate needs, or when scores differ so much between seeds that
-no candidate could be supported.
+answer. Candidates whose whole run has learnt nothing are never an answer, and low-fidelity runs that have learnt
+nothing are ignored.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from alue_bench.evaluation.learning import Learning
 from alue_bench.searching.candidates import Amount, Candidate
 from alue_bench.searching.observations import (
-    PRIOR_WEIGHT,
+    PRIOR_SD,
     SMALLEST_SCORE,
     Evaluation,
     Loss,
     by_replicate,
+    has_learnt,
     learning_of,
     mean_score,
     paired_loss,
-    seed_noise,
+    restricted,
 )
 from alue_bench.searching.surface import fit
 
-State = Literal["open", "supported", "given up", "undecided", "failed"]
-"""The state of a candidate (freezing setting): "open" if nothing is decided yet; "supported" if its runs show that it
-keeps the score; "given up" if its runs show that it does not; "undecided" if neither is shown after runs with
-`max_pairs` seeds; "failed" if a run failed."""
+if TYPE_CHECKING:
+    import numpy as np
 
-SHORT_CELLS = ((1 / 4, 0), (1 / 2, 0), (3 / 4, 0), (1, 0), (1 / 4, 1 / 3), (1 / 2, 1 / 3))
+State = Literal["open", "supported", "given up", "undecided", "failed", "nothing learnt"]
+"""The state of a candidate (freezing setting): "open" if it was not tested; "supported" if it passed its test; "given
+up" if its test ended early, since its mean loss was above tolerance + margin; "undecided" if it did not pass its test;
+"failed" if a run failed; "nothing learnt" if a whole run was not above a baseline that ignores the text."""
+
+SHORT_CELLS = ((1 / 4, 0), (1 / 2, 0), (3 / 4, 0), (1 / 4, 1 / 3), (0, 1 / 3), (0, 2 / 3))
 """The freezing settings of the low-fidelity runs, which have fewer epochs. Each is a pair: the share of the layers that
 is frozen at the bottom, and the share that is frozen at the top."""
-
-
-HOPELESS_AFTER = 4
-"""The degrees of freedom that the estimated variance between seeds must have, not counting the prior, before the search
-may end because scores differ too much between seeds."""
+WHOLE_CELLS = ((1, 0), (1 / 4, 1 / 3), (0, 2 / 3))
+"""The freezing settings of the opening's whole runs, as in `SHORT_CELLS`."""
+MOST_EXPLORED = 4
+"""The largest number of candidates that are run, one after the other, between the opening and the first test."""
+MOST_TESTS = 2
+"""The largest number of tests."""
+SMALLEST_FUTILE = 2
+"""The number of pairs after which a candidate may be given up."""
 
 
 @dataclass(frozen=True)
@@ -80,24 +91,39 @@ class Question:
     margin: Amount
     """The amount by which the upper confidence bound of the loss may exceed the tolerance."""
     budget: float
-    """The greatest total cost of the runs, in units of the cost of one full fine-tuning."""
+    """The greatest total cost of the runs without those of the confirmation, in units of the cost of one full
+    fine-tuning."""
     level: float = 0.1
-    """The probability of error of the confidence bounds of a loss."""
+    """The greatest acceptable probability of returning a setting that loses more than tolerance + margin."""
     min_pairs: int = 3
-    """The fewest seeds after which a freezing setting can be accepted as keeping the score."""
-    max_pairs: int = 6
-    """The most seeds with which a freezing setting is run."""
+    """The fewest seeds, other than the first, with which a freezing setting is tested."""
+    max_pairs: int = 8
+    """The most seeds, other than the first, with which a freezing setting is tested."""
     short_runs: bool = True
     """True if the search begins with low-fidelity runs, which have fewer epochs."""
-    smallest_saving: float = 0.02
-    """The smallest expected saving for which another run is worthwhile, as a share of full fine-tuning's cost. Half as
-    much suffices until a first freezing setting is known to keep the score, since expected savings are then mostly
-    based on low-fidelity runs, which have fewer epochs."""
+    smallest_saving: float = 0.01
+    """The smallest expected saving for which a test is worthwhile, as a share of full fine-tuning's cost."""
+    confirm: int = 0
+    """The number of seeds of the confirmation; 0 for none."""
 
     @property
     def full(self) -> Candidate:
         """Full fine-tuning, as one of the settings to choose from."""
         return self.candidates[0]
+
+    @cached_property
+    def by_name(self) -> dict[str, Candidate]:
+        """The candidates by their names."""
+        return {candidate.name: candidate for candidate in self.candidates}
+
+    @property
+    def confirming(self) -> range:
+        """The indices of the confirmation's seeds, which no test uses."""
+        return range(1 + self.max_pairs, 1 + self.max_pairs + self.confirm)
+
+    def limit(self, score: float) -> float:
+        """Return tolerance + margin, as an absolute difference of scores, given the score of full fine-tuning."""
+        return self.tolerance.of(score) + self.margin.of(score)
 
 
 @dataclass(frozen=True)
@@ -106,7 +132,7 @@ class Step:
 
     candidate: Candidate
     replicate: int
-    """The index of the run's seed: 0 for the first seed of the search, 1 for the second, and so on."""
+    """The index of the run's seed: 0 for the first seed of the search, which chooses, 1 for the second, and so on."""
     short: bool = False
     """True if the run is a low-fidelity run, which has fewer epochs."""
 
@@ -123,8 +149,10 @@ class Standing:
     candidate: Candidate
     state: State
     loss: Loss | None = None
-    """The loss against full fine-tuning, measured with the same seeds and the full number of epochs; None if there are
-    no such runs."""
+    """The loss against full fine-tuning, over the seeds of the test or, if the candidate was not tested, with the first
+    seed; None if there are no whole runs."""
+    tested: bool = False
+    """True if the candidate was tested; its loss is then that over the seeds of the test."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +164,7 @@ class Decision:
     why: str
     """The reason for the next run, or for the end of the search."""
     spent: float
-    """The cost of the search so far, in units of the cost of one full fine-tuning."""
+    """The cost of the search so far without its confirmation, in units of the cost of one full fine-tuning."""
     best: Standing
     """The cheapest freezing setting that is known to keep the score; full fine-tuning as long as there is no other."""
     standings: tuple[Standing, ...]
@@ -148,6 +176,10 @@ class Decision:
     unlearnt: Learning | None = None
     """The comparison of full fine-tuning with a baseline that ignores the text, if full fine-tuning has learnt nothing,
     so that the search has no answer; otherwise None."""
+    confirming: float = 0.0
+    """The cost of the confirmation so far, in units of the cost of one full fine-tuning."""
+    ignored: int = 0
+    """The number of low-fidelity runs that learnt nothing and are ignored."""
 
     @property
     def exhausted(self) -> bool:
@@ -156,20 +188,63 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class _Prospect:
-    """A freezing setting that may become the result of the search, with the runs that are needed to decide this."""
+class _Try:
+    """The test of one candidate."""
 
-    candidate: Candidate
-    saving: float
-    """The expected saving against the cheapest setting that is known to keep the score, in units of the cost of one
-    full fine-tuning."""
-    steps: tuple[Step, ...]
-    """The runs after which the setting has enough seeds to be accepted as keeping the score, in order of execution."""
+    standing: Standing
+    pairs: int
+    """The planned number of pairs."""
+    done: int
+    """The number of pairs that were begun or finished."""
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """The progress of the tests: the next run or the reason why there is none, and the tests so far."""
+
+    step: Step | None
+    why: str
+    tries: tuple[_Try, ...] = ()
+    hoped_for: Candidate | None = None
+
+
+@dataclass(frozen=True)
+class _Records:
+    """The finished and failed runs of a search, divided by the purpose of their seeds."""
+
+    question: Question
+    evaluations: tuple[Evaluation, ...]
+    broken: tuple[Step, ...]
+
+    @cached_property
+    def choosing(self) -> tuple[Evaluation, ...]:
+        """The runs with the first seed, on the examples that choose, without low-fidelity runs that learnt nothing."""
+        runs = (e for e in self.evaluations if e.replicate == 0 and (not e.short or has_learnt(e)))
+        return tuple(restricted(e, choosing=True) for e in runs)
 
     @property
-    def cost(self) -> float:
-        """The cost of the runs in `steps`, in units of the cost of one full fine-tuning."""
-        return sum(step.cost for step in self.steps)
+    def ignored(self) -> int:
+        """The number of low-fidelity runs that have learnt nothing."""
+        return sum(e.short and not has_learnt(e) for e in self.evaluations)
+
+    @property
+    def full_score(self) -> float:
+        """Full fine-tuning's score with the first seed."""
+        return by_replicate(self.evaluations, self.question.full.name)[0].score
+
+    def whole(self, candidate: Candidate, replicates: range) -> dict[int, Evaluation]:
+        """Return a candidate's whole runs with some of the seeds, keyed by the index of the seed."""
+        own = by_replicate(self.evaluations, candidate.name)
+        return {replicate: own[replicate] for replicate in replicates if replicate in own}
+
+    def cost(self, replicates: range) -> float:
+        """Return the cost of the finished and failed runs with some of the seeds."""
+        steps = [_step_of(self.question, e) for e in self.evaluations]
+        return sum(step.cost for step in (*steps, *self.broken) if step.replicate in replicates)
+
+    def failed(self, replicates: range) -> frozenset[str]:
+        """Return the names of the candidates with a failed run with one of the seeds."""
+        return frozenset(step.candidate.name for step in self.broken if step.replicate in replicates)
 
 
 def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> Decision:
@@ -180,51 +255,53 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
         evaluations: The dev scores of the finished runs.
         broken: The runs that failed. Their cost counts as spent, and their freezing settings are excluded.
     """
-    spent = sum(_step_of(question, e).cost for e in evaluations) + sum(step.cost for step in broken)
-    failed = frozenset(step.candidate.name for step in broken)
-    left = question.budget - spent + 1e-9
-    full = question.full
-    base = by_replicate(evaluations, full.name)
-    standings = _standings(question, evaluations, failed)
-    supported = [s for s in standings.values() if s.state == "supported"]
-    best = min(supported, key=lambda s: s.candidate.cost, default=Standing(full, "supported"))
+    records = _Records(question, tuple(evaluations), tuple(broken))
+    full, deciding = question.full, range(question.max_pairs + 1)
+    base = records.whole(full, deciding)
+    spent = records.cost(deciding)
 
-    def decision(
-        step: Step | None, why: str, hoped_for: Candidate | None = None, unlearnt: Learning | None = None
-    ) -> Decision:
-        known = tuple(standings[c.name] for c in question.candidates if c.name in standings)
-        return Decision(step, why, spent, best, known, hoped_for, unlearnt)
+    def decision(why: str, step: Step | None = None, progress: _Progress | None = None, **rest: Any) -> Decision:
+        tries = progress.tries if progress is not None else ()
+        passed = [one.standing for one in tries if one.standing.state == "supported"]
+        best = min(passed, key=lambda standing: standing.candidate.cost, default=Standing(full, "supported"))
+        return Decision(
+            step,
+            why,
+            spent,
+            best,
+            _standings(records, tries),
+            confirming=records.cost(question.confirming),
+            ignored=records.ignored,
+            **rest,
+        )
 
-    if full.name in failed:
-        return decision(None, f"{full.name} failed" + (" with a further seed" if base else ""))
     learnt = learning_of(base)
     if learnt is not None and not learnt.shown:
-        return decision(None, learnt.sentence(full.name, "dev"), unlearnt=learnt)
-    opening = _opening(question, evaluations, failed, left)
+        return decision(learnt.sentence(full.name, "dev"), unlearnt=learnt)
+    if full.name in records.failed(range(1)):
+        return decision(f"{full.name} failed")
+    opening = _opening(records)
     if opening:
-        return decision(opening[0], _why_opened_with(opening[0]))
+        return decision(_why_opened_with(opening[0]), opening[0])
     if not base:
-        return decision(None, "the budget does not pay for full fine-tuning", full)
-
-    if best.loss is None and _is_hopeless(question, evaluations):
-        return decision(None, "seeds differ so much that no setting could be supported")
-    prospects = _prospects(question, evaluations, standings, best.candidate, failed)
-    if not prospects:
-        return decision(None, f"nothing cheaper than {best.candidate.name} is likely to stay within the tolerance")
-    payable = [prospect for prospect in prospects if prospect.cost <= left]
-    if not payable:
-        hoped_for = max(prospects, key=lambda prospect: prospect.saving).candidate
-        return decision(None, f"the budget does not pay for enough runs of {hoped_for.name}", hoped_for)
-    chosen = max(payable, key=lambda prospect: prospect.saving)
-    return decision(chosen.steps[0], f"{chosen.candidate.name} has the largest expected saving")
+        return decision("the budget does not pay for full fine-tuning", hoped_for=full)
+    explored = _next_explored(records)
+    if explored is not None:
+        return decision(f"{explored.name} has the largest expected saving", Step(explored, 0))
+    progress = _tests(records)
+    if progress.step is not None:
+        return decision(progress.why, progress.step, progress)
+    ended = decision(progress.why, None, progress, hoped_for=progress.hoped_for)
+    confirming = next(_confirming_steps(records, ended.best.candidate), None)
+    return ended if confirming is None else replace(ended, step=confirming, why=_why_confirmed(ended.best.candidate))
 
 
 def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> tuple[Decision, ...]:
     """Return the search's next decisions, as far as they are certain before any further run has ended.
 
-    The result is empty at the end of the search. It has several decisions only during the opening, that is, the first
-    runs, which are chosen by their costs alone; every later run depends on the scores before it. The search can end
-    during the opening only if full fine-tuning fails or has learnt nothing.
+    The result is empty at the end of the search. It has several decisions during the opening, during the pairs of a
+    test after which a candidate cannot be given up yet, and during the confirmation. The search can end meanwhile only
+    if a run fails, or if full fine-tuning has learnt nothing.
 
     Args:
         question: The specification of the search.
@@ -234,148 +311,271 @@ def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequenc
     decision = decide(question, evaluations, broken)
     if decision.step is None:
         return ()
-    failed = frozenset(step.candidate.name for step in broken)
-    opening = _opening(question, evaluations, failed, question.budget - decision.spent + 1e-9)
-    return (decision, *(replace(decision, step=step, why=_why_opened_with(step)) for step in opening[1:]))
+    records = _Records(question, tuple(evaluations), tuple(broken))
+    step = decision.step
+    if step.replicate == 0:
+        opening = _opening(records)
+        return (decision, *(replace(decision, step=later, why=_why_opened_with(later)) for later in opening[1:]))
+    if step.replicate in question.confirming:
+        later_steps = [*_confirming_steps(records, decision.best.candidate)]
+    else:
+        later_steps = _certain_pairs(records, step)
+    return (decision, *(replace(decision, step=later) for later in later_steps[1:]))
 
 
-def _opening(
-    question: Question, evaluations: Sequence[Evaluation], failed: frozenset[str], left: float
-) -> tuple[Step, ...]:
+# The opening and exploring -----------------------------------------------------------------------------------------
+
+
+def _opening(records: _Records) -> tuple[Step, ...]:
     """Return the remaining runs of the search's opening (the first runs), as far as the budget pays for them.
 
-    The opening consists of full fine-tuning and then the low-fidelity runs, which have fewer epochs. None of these runs
-    depends on a score.
-
-    Args:
-        question: The specification of the search.
-        evaluations: The dev scores of the finished runs.
-        failed: The names of freezing settings with failed runs.
-        left: The part of the budget that is left, in units of the cost of one full fine-tuning.
+    The whole runs of candidates are left out if the budget would not pay for a test after them.
     """
-    steps = []
-    if not by_replicate(evaluations, question.full.name):
-        if question.full.cost > left:
-            return ()
-        steps.append(Step(question.full, 0))
-    spent = sum(step.cost for step in steps)
-    for step in _short_steps(question, evaluations):
-        if step.candidate.name in failed:
+    question, left = records.question, records.question.budget - records.cost(range(1)) + 1e-9
+    failed = records.failed(range(1))
+    done = {(e.candidate, e.short) for e in records.evaluations if e.replicate == 0}
+    steps: list[Step] = []
+    for step in _opening_steps(question):
+        if (step.candidate.name, step.short) in done or step.candidate.name in failed:
             continue
-        if spent + step.cost > left:
-            break
-        steps.append(step)
-        spent += step.cost
+        reserved = 0.0 if step.short or step.candidate == question.full else _cost_of_pairs(question, step.candidate)
+        cost = sum(one.cost for one in steps) + step.cost
+        if cost + reserved <= left:
+            steps.append(step)
+        elif step.candidate == question.full and not step.short:
+            return ()
     return tuple(steps)
 
 
+@lru_cache(maxsize=8)
+def _opening_steps(question: Question) -> tuple[Step, ...]:
+    """Return all runs of the opening: full fine-tuning, the low-fidelity runs, and the whole runs of candidates."""
+    steps = [Step(question.full, 0)]
+    if question.short_runs:
+        steps += [Step(c, 0, short=True) for c in dict.fromkeys((question.full, *_nearest(question, SHORT_CELLS)))]
+    steps += [Step(c, 0) for c in dict.fromkeys(_nearest(question, WHOLE_CELLS)) if c != question.full]
+    return tuple(steps)
+
+
+def _nearest(question: Question, cells: Sequence[tuple[float, float]]) -> list[Candidate]:
+    """Return, for each pair of shares of frozen layers, the candidate nearest to it."""
+
+    def nearest(bottom: float, top: float) -> Candidate:
+        place = (bottom * question.layers, top * question.layers)
+        return min(question.candidates, key=lambda c: abs(c.bottom - place[0]) + abs(c.top - place[1]))
+
+    return [nearest(*cell) for cell in cells]
+
+
 def _why_opened_with(step: Step) -> str:
-    return "a low-fidelity run with fewer epochs" if step.short else "the reference for all other settings"
+    if step.short:
+        return "a low-fidelity run with fewer epochs"
+    return "a whole run for comparison" if step.candidate.bottom or step.candidate.top else "the reference"
 
 
-def _prospects(
-    question: Question,
-    evaluations: Sequence[Evaluation],
-    standings: Mapping[str, Standing],
-    best: Candidate,
-    failed: frozenset[str],
-) -> list[_Prospect]:
-    base = by_replicate(evaluations, question.full.name)
-    scale = max(abs(mean_score(base)), SMALLEST_SCORE)
-    noise = seed_noise(evaluations, question.full.name).of_one_run
-    surface = fit(question.candidates, question.layers, evaluations, scale=scale, noise_variance=noise)
-    chances = surface.likely_within(question.candidates, question.tolerance.of(scale))
-    worth_it = question.smallest_saving * (0.5 if best == question.full else 1.0)
-    prospects = []
-    for candidate, chance in zip(question.candidates, chances, strict=True):
-        standing = standings.get(candidate.name)
-        if candidate.cost >= best.cost or candidate.name in failed:
-            continue
-        if standing is not None and standing.state in ("supported", "given up", "undecided"):
-            continue
-        saving = (best.cost - candidate.cost) * float(chance)
-        if saving >= worth_it:
-            own = by_replicate(evaluations, candidate.name)
-            prospects.append(_Prospect(candidate, saving, tuple(_steps_to_support(question, candidate, base, own))))
-    return prospects
+def _why_confirmed(candidate: Candidate) -> str:
+    return f"confirmation of {candidate.name} with a seed that took no part in choosing it"
 
 
-def _is_hopeless(question: Question, evaluations: Sequence[Evaluation]) -> bool:
-    """Return whether scores differ so much between seeds that no setting can be shown to keep the score.
+def _cost_of_pairs(question: Question, candidate: Candidate) -> float:
+    """Return the cost of the fewest pairs with which a candidate is tested."""
+    return question.min_pairs * (question.full.cost + candidate.cost)
 
-    This is the case if even a setting without any loss would have too high a confidence bound after `max_pairs` seeds.
+
+def _next_explored(records: _Records) -> Candidate | None:
+    """Return the candidate to run with the first seed, or None if a candidate is to be tested."""
+    question = records.question
+    if not _may_explore(records):
+        return None
+    seen = {e.candidate for e in records.choosing if not e.short}
+    savings = _expected_savings(records, question.full)
+    if not savings:
+        return None
+    favourite = max(savings, key=lambda candidate: savings[candidate])
+    left = question.budget - records.cost(range(1)) + 1e-9
+    if favourite.name in seen or favourite.cost + _cost_of_pairs(question, favourite) > left:
+        return None
+    return favourite
+
+
+def _may_explore(records: _Records) -> bool:
+    """Return whether fewer than `MOST_EXPLORED` candidates were run after the opening."""
+    opened = {step.candidate.name for step in _opening_steps(records.question)}
+    seen = {e.candidate for e in records.choosing if not e.short}
+    return len((seen | records.failed(range(1))) - opened) < MOST_EXPLORED
+
+
+def _expected_savings(records: _Records, against: Candidate) -> dict[Candidate, float]:
+    """Return the expected savings of the candidates for which a test is worthwhile.
+
+    Args:
+        records: The runs so far.
+        against: The candidate than which others must be cheaper.
     """
-    noise = seed_noise(evaluations, question.full.name)
-    if noise.degrees < PRIOR_WEIGHT + HOPELESS_AFTER:
-        return False
-    score = mean_score(by_replicate(evaluations, question.full.name))
-    best_case = Loss(0.0, math.sqrt(noise.variance / question.max_pairs), noise.degrees, question.max_pairs)
-    return best_case.upper(question.level) > question.tolerance.of(score) + question.margin.of(score)
+    question, broken = records.question, records.failed(range(1))
+    unlearnt = {e.candidate for e in records.evaluations if e.replicate == 0 and not e.short and not has_learnt(e)}
+    chances = _chances(question, records.choosing)
+    savings = {
+        candidate: (against.cost - candidate.cost) * float(chance)
+        for candidate, chance in zip(question.candidates, chances, strict=True)
+        if candidate.cost < against.cost and candidate.name not in broken | unlearnt
+    }
+    return {candidate: saving for candidate, saving in savings.items() if saving >= question.smallest_saving}
 
 
-def _steps_to_support(
-    question: Question, candidate: Candidate, base: Mapping[int, Evaluation], own: Mapping[int, Evaluation]
-) -> Iterator[Step]:
-    """Yield the runs that are needed before a freezing setting can be accepted as keeping the score.
-
-    For each seed, a missing run of full fine-tuning comes before the setting's run. At least one new seed is always
-    included.
+@lru_cache(maxsize=32)
+def _chances(question: Question, choosing: tuple[Evaluation, ...]) -> np.ndarray[Any, Any]:
+    """Return the probability of each candidate to pass a test, [candidates].
 
     Args:
         question: The specification of the search.
-        candidate: The freezing setting.
-        base: Full fine-tuning's evaluations, keyed by the index of the seed.
-        own: The setting's evaluations, keyed by the index of the seed.
+        choosing: The runs with the first seed, on the examples that choose.
     """
-    pairs = len(base.keys() & own.keys())
-    for replicate in range(max(question.min_pairs, pairs + 1)):
-        if replicate not in base:
-            yield Step(question.full, replicate)
-        if replicate not in own:
-            yield Step(candidate, replicate)
+    from scipy.special import stdtrit
+
+    score = by_replicate(choosing, question.full.name)[0].score
+    scale = max(abs(score), SMALLEST_SCORE)
+    limit = question.limit(score)
+    surface = fit(question.candidates, question.layers, choosing, scale=scale, noise_variance=(PRIOR_SD * scale) ** 2)
+    error = math.sqrt(2 / question.min_pairs) * PRIOR_SD * scale
+    passed_below = min(
+        question.tolerance.of(score), limit - float(stdtrit(question.min_pairs, 1 - question.level)) * error
+    )
+    return surface.likely_within(question.candidates, passed_below, error)
 
 
-def _standings(question: Question, evaluations: Sequence[Evaluation], failed: frozenset[str]) -> dict[str, Standing]:
+# The tests ---------------------------------------------------------------------------------------------------------
+
+
+def _tests(records: _Records) -> _Progress:
+    """Return the progress of the tests: the next run or the reason why there is none, and the tests so far."""
+    question, full = records.question, records.question.full
+    testing = range(1, 1 + question.max_pairs)
+    left, pairs_of_full = question.budget - records.cost(range(1)) + 1e-9, 0
+    tries: list[_Try] = []
+    while len(tries) < MOST_TESTS:
+        against = tries[-1].standing.candidate if tries else full
+        savings = _expected_savings(records, against)
+        seen = {e.candidate for e in records.choosing if not e.short}
+        hopes = {c: saving for c, saving in savings.items() if c.name in seen or tries}
+        if not hopes and savings and _may_explore(records):  # but for the budget
+            hopes = savings
+        if not hopes:
+            return _Progress(None, f"nothing cheaper than {against.name} is likely to keep the score", tuple(tries))
+        pairs = {c: _payable_pairs(question, c, left, pairs_of_full) for c in hopes}
+        payable = {c: saving for c, saving in hopes.items() if pairs[c] and (c.name in seen or tries)}
+        if not payable:
+            hoped_for = max(hopes, key=lambda c: hopes[c])
+            why = f"the budget does not pay for a test of {hoped_for.name}"
+            return _Progress(None, why, tuple(tries), hoped_for)
+        candidate = max(payable, key=lambda c: payable[c])
+        one = _try(records, candidate, pairs[candidate])
+        step = _next_of(records, one)
+        if step is not None:
+            why = f"test of {candidate.name} with {one.pairs} fresh seeds"
+            return _Progress(step, why, (*tries, one))
+        tries.append(one)
+        if full.name in records.failed(testing):
+            return _Progress(None, f"{full.name} failed with a further seed", tuple(tries))
+        if one.standing.state != "supported":
+            why = "failed in" if one.standing.state == "failed" else "did not pass"
+            return _Progress(None, f"{candidate.name} {why} its test", tuple(tries))
+        left -= one.done * candidate.cost + max(0, one.done - pairs_of_full) * full.cost
+        pairs_of_full = max(pairs_of_full, one.done)
+    return _Progress(None, f"{MOST_TESTS} tests are done", tuple(tries))
+
+
+def _payable_pairs(question: Question, candidate: Candidate, left: float, pairs_of_full: int) -> int:
+    """Return the number of pairs for which the rest of the budget pays; 0 if it is below `min_pairs`."""
+    for pairs in range(question.max_pairs, question.min_pairs - 1, -1):
+        if pairs * candidate.cost + max(0, pairs - pairs_of_full) * question.full.cost <= left:
+            return pairs
+    return 0
+
+
+def _try(records: _Records, candidate: Candidate, pairs: int) -> _Try:
+    """Return the test of a candidate as far as it has come."""
+    question, planned = records.question, range(1, 1 + pairs)
+    base, own = records.whole(question.full, planned), records.whole(candidate, planned)
+    on_test_part = ({r: restricted(e, choosing=False) for r, e in runs.items()} for runs in (base, own))
+    loss, limit = paired_loss(*on_test_part), question.limit(records.full_score)
+    done = len(base.keys() & own.keys())
+    state: State = "open"
+    learnt = learning_of(own)
+    if candidate.name in records.failed(planned):
+        state, done = "failed", done + 1
+    elif question.full.name in records.failed(planned):
+        state = "undecided"
+    elif done == pairs and loss is not None:
+        kept = loss.mean <= question.tolerance.of(records.full_score) and loss.upper(question.level) <= limit
+        state = "supported" if kept else "undecided"
+        if learnt is not None and not learnt.shown:
+            state = "nothing learnt"
+    elif done >= SMALLEST_FUTILE and loss is not None and len(base) == len(own) and loss.mean > limit:
+        state = "given up"
+    return _Try(Standing(candidate, state, loss, tested=True), pairs, done)
+
+
+def _next_of(records: _Records, one: _Try) -> Step | None:
+    """Return the next run of a test, or None if the test is over."""
+    return next(_steps_of(records, one), None) if one.standing.state == "open" else None
+
+
+def _steps_of(records: _Records, one: _Try) -> Iterator[Step]:
+    """Yield the remaining runs of a test: for each seed, full fine-tuning's run before the candidate's."""
+    full, candidate, planned = records.question.full, one.standing.candidate, range(1, 1 + one.pairs)
+    for replicate in planned:
+        for each in (full, candidate):
+            if replicate not in records.whole(each, planned):
+                yield Step(each, replicate)
+
+
+def _certain_pairs(records: _Records, step: Step) -> list[Step]:
+    """Return the runs of the current test up to the next pair after which the candidate may be given up."""
+    one = _tests(records).tries[-1]
+    sure = max(SMALLEST_FUTILE, step.replicate)
+    return [later for later in _steps_of(records, one) if later.replicate <= sure]
+
+
+def _confirming_steps(records: _Records, answer: Candidate) -> Iterator[Step]:
+    """Yield the remaining runs of the confirmation. A pair is left out if one of its runs failed."""
+    question = records.question
+    if answer == question.full:
+        return
+    for replicate in question.confirming:
+        if any(step.replicate == replicate for step in records.broken):
+            continue
+        for each in (question.full, answer):
+            if replicate not in records.whole(each, question.confirming):
+                yield Step(each, replicate)
+
+
+def _standings(records: _Records, tries: Sequence[_Try]) -> tuple[Standing, ...]:
+    """Return the states of the candidates that were run, in the order of `Question.candidates`."""
+    question = records.question
+    tested = {one.standing.candidate: one.standing for one in tries}
+    ran = {e.candidate for e in records.evaluations} | records.failed(range(1))
+    base = records.whole(question.full, range(1))
+
+    def standing(candidate: Candidate) -> Standing:
+        if candidate in tested:
+            return tested[candidate]
+        own = records.whole(candidate, range(1))
+        loss = paired_loss(base, own)
+        if candidate.name in records.failed(range(1)):
+            return Standing(candidate, "failed", loss)
+        learnt = all(has_learnt(e) for e in own.values())
+        return Standing(candidate, "open" if learnt else "nothing learnt", loss)
+
+    return tuple(standing(c) for c in question.candidates[1:] if c.name in ran)
+
+
+def mean_of_full(question: Question, evaluations: Sequence[Evaluation]) -> float | None:
+    """Return full fine-tuning's mean dev score over seeds without the confirmation's; None before its first run."""
     base = by_replicate(evaluations, question.full.name)
-    noise = seed_noise(evaluations, question.full.name)
-    standings: dict[str, Standing] = {}
-    for candidate in question.candidates[1:]:
-        own = by_replicate(evaluations, candidate.name)
-        loss = paired_loss(base, own, noise) if own else None
-        if candidate.name in failed:
-            standings[candidate.name] = Standing(candidate, "failed", loss)
-        elif loss is not None:
-            standings[candidate.name] = Standing(candidate, _state(question, loss, mean_score(base)), loss)
-        elif any(e.candidate == candidate.name for e in evaluations):
-            standings[candidate.name] = Standing(candidate, "open")
-    return standings
-
-
-def _state(question: Question, loss: Loss, full_score: float) -> State:
-    tolerance, margin = question.tolerance.of(full_score), question.margin.of(full_score)
-    enough = loss.pairs >= question.min_pairs
-    if enough and loss.mean <= tolerance and loss.upper(question.level) <= tolerance + margin:
-        return "supported"
-    if loss.lower(question.level) > tolerance or (enough and loss.mean > tolerance):
-        return "given up"
-    return "undecided" if loss.pairs >= question.max_pairs else "open"
-
-
-def _short_steps(question: Question, evaluations: Sequence[Evaluation]) -> list[Step]:
-    """Return the low-fidelity runs (with fewer epochs) that are not finished.
-
-    They are runs of full fine-tuning and, for each setting in `SHORT_CELLS`, of the available setting nearest to it.
-    """
-    if not question.short_runs:
-        return []
-    wanted = [question.full]
-    for bottom, top in SHORT_CELLS:
-        place = (bottom * question.layers, top * question.layers)
-        wanted.append(min(question.candidates, key=lambda c: abs(c.bottom - place[0]) + abs(c.top - place[1])))
-    done = {e.candidate for e in evaluations if e.short}
-    return [Step(c, 0, short=True) for c in dict.fromkeys(wanted) if c.name not in done]
+    deciding = {replicate: e for replicate, e in base.items() if replicate not in question.confirming}
+    return mean_score(deciding) if deciding else None
 
 
 def _step_of(question: Question, evaluation: Evaluation) -> Step:
-    candidate = next(c for c in question.candidates if c.name == evaluation.candidate)
-    return Step(candidate, evaluation.replicate, evaluation.short)
+    return Step(question.by_name[evaluation.candidate], evaluation.replicate, evaluation.short)

@@ -7,14 +7,63 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alue_bench.evaluation.learning import REMEDY
+from alue_bench.evaluation.significance import Crossed
 from alue_bench.planning.build import PlannedRun
 from alue_bench.searching.candidates import Candidate
-from alue_bench.searching.observations import Evaluation, Loss, by_replicate, mean_score, paired_loss, seed_noise
-from alue_bench.searching.policy import Decision, Question, Standing, Step, ahead, decide
+from alue_bench.searching.observations import Evaluation, OnTest
+from alue_bench.searching.policy import Decision, Question, Standing, Step, ahead, decide, mean_of_full
 from alue_bench.searching.runs import SearchGrid
 
-TEST_LEVEL = 0.025
-"""The probability of error at each end of a 95 % confidence interval, which is used for losses on the test split."""
+CLEARER = "more --epochs, another --lr or more rows"
+"""The advice to users if low-fidelity runs, or whole runs of single settings, did not learn anything."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The loss of the search's answer on the test split, with seeds that took no part in the search."""
+
+    seeds: int
+    """The number of seeds with which both the answer and full fine-tuning were run."""
+    score: float
+    """The mean score of the answer."""
+    score_of_full: float
+    """The mean score of full fine-tuning."""
+    margin: float
+    """The tolerance plus the margin, as a difference of test scores."""
+    verdict: str
+    """The verdict by that margin, as in `alue-bench compare`."""
+    test: Crossed | None
+    """The test of the difference between the two scores; None if there is only one seed."""
+
+    @property
+    def loss(self) -> float:
+        """The score of full fine-tuning minus the score of the answer."""
+        return self.score_of_full - self.score
+
+    def sentence(self, metric: str) -> str:
+        """Return a sentence that states the loss to expect."""
+        seeds = f"{self.seeds} fresh seed{'s' if self.seeds > 1 else ''}"
+        interval = ""
+        if self.test is not None:
+            low, high = (self.loss + sign * self.test.half_width for sign in (-1, 1))
+            interval = f" (95 % interval {low:.4f} to {high:.4f})"
+        return (
+            f"Confirmed on test with {seeds}: {metric} {self.score:.4f} against {self.score_of_full:.4f}, so expect a "
+            f"loss of {self.loss:.4f}{interval}; {self.verdict} (margin: tolerance + margin, {self.margin:.4f})."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the values as a dict for JSON."""
+        test = self.test
+        return {
+            "loss": self.loss,
+            "standard_error": test.error if test else None,
+            "low": self.loss - test.half_width if test else None,
+            "high": self.loss + test.half_width if test else None,
+            "seeds": self.seeds,
+            "margin": self.margin,
+            "verdict": self.verdict,
+        }
 
 
 @dataclass(frozen=True)
@@ -29,9 +78,10 @@ class Done:
     """The reason why the search asked for the run."""
     dev: Evaluation
     """The score on the dev split, with its uncertainty."""
-    on_test: Callable[[], Evaluation]
-    """A function that computes the score on the test split, with its uncertainty. It is called for the few runs that
-    are reported."""
+    on_test: Callable[[], OnTest]
+    """A function that computes the score on the test split. It is called for the runs of the confirmation only."""
+    fingerprint: str
+    """The identifier of the planned run."""
     flops: float
     """The recorded training FLOPs."""
     train_s: float
@@ -50,6 +100,8 @@ class SearchState:
     done: list[Done] = field(default_factory=list)
     failed: dict[Step, str] = field(default_factory=dict)
     """The cause of failure for each failed run."""
+    confirmation: Confirmation | None = None
+    """The confirmation of the answer; None if there is none, or not yet."""
 
     def decision(self) -> Decision:
         """Return the next run, or the end of the search, with the reason and the state of all freezing settings."""
@@ -80,31 +132,21 @@ class SearchState:
 
     @property
     def full_score(self) -> float | None:
-        """Full fine-tuning's mean dev score over seeds; None before its first run."""
-        base = by_replicate([done.dev for done in self.done], self.question.full.name)
-        return mean_score(base) if base else None
+        """Full fine-tuning's mean dev score over seeds without the confirmation's; None before its first run."""
+        return mean_of_full(self.question, [done.dev for done in self.done])
 
-    def on_test(self, candidate: Candidate) -> Loss | None:
-        """Return a freezing setting's loss of score against full fine-tuning on the test split.
+    def confirming(self, candidate: Candidate) -> dict[int, Done]:
+        """Return the finished runs of a freezing setting in the confirmation, keyed by the index of the seed."""
+        seeds = self.question.confirming
+        return {d.step.replicate: d for d in self.done if d.step.candidate == candidate and d.step.replicate in seeds}
 
-        This loss is only reported. It is not used to choose a setting.
-
-        Returns:
-            The loss; None if no seed was run with both the setting and full fine-tuning.
-        """
-        full = self.question.full
-        evaluations = [*self._test_evaluations(full), *self._test_evaluations(candidate)]
-        base, own = (by_replicate(evaluations, c.name) for c in (full, candidate))
-        return paired_loss(base, own, seed_noise(evaluations, full.name))
-
-    def test_score(self, candidate: Candidate) -> float | None:
-        """Return a freezing setting's mean test score over runs with all epochs; None if there are no such runs."""
-        own = self._test_evaluations(candidate)
-        return sum(e.score for e in own) / len(own) if own else None
-
-    def _test_evaluations(self, candidate: Candidate) -> list[Evaluation]:
-        """Return the test scores of a freezing setting's runs, without low-fidelity runs, which have fewer epochs."""
-        return [d.on_test() for d in self.done if d.step.candidate == candidate and not d.step.short]
+    def selecting(self, candidate: Candidate) -> list[Done]:
+        """Return the whole runs of a freezing setting with the seeds that chose and tested it."""
+        return [
+            d
+            for d in self.done
+            if d.step.candidate == candidate and not d.step.short and d.step.replicate not in self.question.confirming
+        ]
 
     def seconds(self, candidate: Candidate) -> float | None:
         """Return a freezing setting's mean training time in seconds.
@@ -113,6 +155,12 @@ class SearchState:
         """
         times = [d.train_s for d in self.done if d.step.candidate == candidate and not d.step.short]
         return sum(times) / len(times) if times else None
+
+    @property
+    def confirmation_cost(self) -> float:
+        """The largest cost of the confirmation, in units of the cost of one full fine-tuning."""
+        full, others = self.question.full, self.question.candidates[1:]
+        return self.question.confirm * (full.cost + max(candidate.cost for candidate in others))
 
     def share(self, spent: float) -> float:
         """Return a cost as a share of the cost of running every freezing setting of the search once.
@@ -153,35 +201,42 @@ class SearchState:
                 said.append(
                     f"The budget ended before the search did: {decision.why}, which is cheaper and may do as well."
                 )
-            elif any(step.candidate == full for step in self.failed):
-                said.append(f"The search ended early, and a cheaper setting may do as well: {decision.why}.")
-        if (on_test := self._told_by_test(best)) is not None:
-            said.append(on_test)
-        return said
+            said.append(self._confirmed(best))
+        return [*said, *self._not_learnt(decision)]
 
     def _answer(self, best: Standing) -> str:
         assert best.loss is not None
         assert self.full_score is not None
         question, loss, score = self.question, best.loss, self.full_score
-        limit = question.tolerance.of(score) + question.margin.of(score)
         part = f"{loss.mean / score:.1%}; " if score else ""
         return (
             f"Answer: {best.candidate.name}, at {best.candidate.cost:.0%} of full fine-tuning's FLOPs. On dev, over "
-            f"{loss.pairs} seeds, it loses {loss.mean:.4f} of {score:.4f} ({part}tolerance {question.tolerance}), and "
-            f"with {1 - question.level:.0%} confidence no more than {loss.upper(question.level):.4f} (tolerance and "
-            f"margin: {limit:.4f})."
+            f"{loss.pairs} seeds that did not choose it, it loses {loss.mean:.4f} of {score:.4f} ({part}tolerance "
+            f"{question.tolerance}), and with {1 - question.level:.0%} confidence no more than "
+            f"{loss.upper(question.level):.4f} (tolerance and margin: {question.limit(score):.4f})."
         )
 
-    def _told_by_test(self, best: Candidate) -> str | None:
-        loss, own, base = self.on_test(best), self.test_score(best), self.test_score(self.question.full)
-        if loss is None or own is None or base is None or best == self.question.full:
-            return None
+    def _confirmed(self, best: Candidate) -> str:
+        if self.confirmation is None:
+            unknown = "Not confirmed, so its loss on test is not known without bias"
+            if not self.question.confirm:
+                return f"{unknown}; add --confirm 3."
+            failed = any(step.replicate in self.question.confirming for step in self.failed)
+            return f"{unknown}{': runs with fresh seeds failed' if failed else ''}; run the same command again."
         seconds, of_full = self.seconds(best), self.seconds(self.question.full)
         time = f" Training took {seconds:.1f} s against {of_full:.1f} s." if seconds and of_full else ""
-        return (
-            f"On test, which took no part in the choice: {self.metric} {own:.4f} against {base:.4f}, a loss of "
-            f"{loss.mean:.4f} (95 % interval {loss.lower(TEST_LEVEL):.4f} to {loss.upper(TEST_LEVEL):.4f}).{time}"
-        )
+        return self.confirmation.sentence(self.metric) + time
+
+    def _not_learnt(self, decision: Decision) -> list[str]:
+        """Return sentences about the runs that have learnt nothing, with advice."""
+        said = []
+        if decision.ignored:
+            runs = "1 low-fidelity run" if decision.ignored == 1 else f"{decision.ignored} low-fidelity runs"
+            said.append(f"{runs} learnt nothing and took no part in the choice; {CLEARER} may make them useful.")
+        names = [s.candidate.name for s in decision.standings if s.state == "nothing learnt"]
+        if names:
+            said.append(f"{', '.join(names)}: nothing learnt, and so no answer; {CLEARER} may change that.")
+        return said
 
     def as_dict(self, decision: Decision) -> dict[str, Any]:
         """Return the state and the result of the search as a dict for JSON.
@@ -193,7 +248,7 @@ class SearchState:
         fine-tuning has learnt nothing.
         """
         question, best, begun = self.question, decision.best, bool(self.done or self.failed)
-        full_flops = self.grid.full_flops
+        full_flops, confirmation = self.grid.full_flops, self.confirmation
         return {
             "task": self.task,
             "model": self.model,
@@ -208,11 +263,12 @@ class SearchState:
             "why": decision.why,
             "said": self.conclusion(decision) if begun else [],
             "cost_of_full": best.candidate.cost if begun and decision.unlearnt is None else None,
-            "dev": _loss(best.loss, question.level),
+            "dev": _loss(best, question.level),
+            "low_fidelity_runs_ignored": decision.ignored,
             "dev_score_of_full": self.full_score,
-            "test": _loss(self.on_test(best.candidate), TEST_LEVEL),
-            "test_score": self.test_score(best.candidate),
-            "test_score_of_full": self.test_score(question.full),
+            "test": confirmation.as_dict() if confirmation else None,
+            "test_score": confirmation.score if confirmation else None,
+            "test_score_of_full": confirmation.score_of_full if confirmation else None,
             "train_s": self.seconds(best.candidate),
             "train_s_of_full": self.seconds(question.full),
             "compute": {
@@ -220,6 +276,8 @@ class SearchState:
                 "budget_flops": question.budget * full_flops,
                 "spent_flops": decision.spent * full_flops,
                 "spent_share": self.share(decision.spent),
+                "confirmation_flops": decision.confirming * full_flops,
+                "confirmation_flops_at_most": self.confirmation_cost * full_flops,
                 "recorded_flops": sum(done.flops for done in self.done),
                 "train_s": sum(done.train_s for done in self.done),
                 "reused_train_s": sum(done.train_s for done in self.done if done.reused),
@@ -231,7 +289,7 @@ class SearchState:
                     "setting": s.candidate.name,
                     "cost_of_full": s.candidate.cost,
                     "state": s.state,
-                    "dev": _loss(s.loss, question.level),
+                    "dev": _loss(s, question.level),
                 }
                 for s in decision.standings
             ],
@@ -262,13 +320,15 @@ class Asked:
     planned: PlannedRun
 
 
-def _loss(loss: Loss | None, level: float) -> dict[str, float] | None:
+def _loss(standing: Standing, level: float) -> dict[str, float | None] | None:
+    loss = standing.loss
     if loss is None:
         return None
+    bounded = standing.tested and loss.pairs > 1
     return {
         "loss": loss.mean,
-        "standard_error": loss.standard_error,
-        "low": loss.lower(level),
-        "high": loss.upper(level),
+        "standard_error": loss.standard_error if loss.pairs > 1 else None,
+        "low": loss.lower(level) if bounded else None,
+        "high": loss.upper(level) if bounded else None,
         "seeds": loss.pairs,
     }

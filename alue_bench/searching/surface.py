@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -32,9 +31,14 @@ REACHES = (0.2, 0.4, 0.8)
 EMBEDDINGS = 0.5
 """The number of layers that the embeddings count for in the distance between two settings. The embeddings are frozen
 together with the first bottom layer."""
+HEAD_ALONE = 4.0
+"""The number of layers that training no layer at all counts for in the distance between two settings. The score often
+drops there, and a smooth function would take the drop for a slope."""
 OF_SHORT = (0.25, 0.5, 1.0, 2.0, 4.0)
 """The possible standard deviations of the low-fidelity runs' bias, as multiples of the modelled function's standard
 deviation."""
+NEGLIGIBLE = 1e-4
+"""The weight, relative to the largest one, below which a combination of hyper-parameters is left out."""
 CONSTANT = 2.0
 """The prior standard deviation of the mean score, as a multiple of the score. It is so large that the prior has little
 influence."""
@@ -44,7 +48,7 @@ influence."""
 class Surface:
     """The predicted distribution of each freezing setting's loss of score against full fine-tuning, the first setting.
 
-    The distribution is a mixture over k combinations of values of the Gaussian process's hyper-parameters.
+    The distribution is a mixture over the k likely combinations of values of the Gaussian process's hyper-parameters.
     """
 
     weights: np.ndarray[Any, Any]
@@ -65,19 +69,23 @@ class Surface:
         squares = self.weights @ (np.square(self.sds) + np.square(self.means))
         return np.asarray(np.sqrt(np.maximum(squares - np.square(self.mean), 0.0)))
 
-    def likely_within(self, candidates: Sequence[Candidate], tolerance: float) -> np.ndarray[Any, Any]:
-        """Return, for each freezing setting, the probability that its loss is no more than the tolerance.
+    def likely_within(
+        self, candidates: Sequence[Candidate], tolerance: float, error: float = 0.0
+    ) -> np.ndarray[Any, Any]:
+        """Return, for each freezing setting, the probability that its measured loss is no more than the tolerance.
 
         Args:
             candidates: The n settings, in the order in which `fit` received them.
             tolerance: The acceptable loss, as an absolute difference of scores.
+            error: The standard error of the measured loss; 0 for the probability that the true loss is acceptable.
 
         Returns:
             The probabilities `[n]`. A setting never has a larger probability than a setting that freezes fewer layers.
         """
-        from scipy.stats import norm
+        from scipy.special import ndtr  # scipy.stats takes long to import
 
-        own = self.weights @ norm.cdf((tolerance - self.means) / np.maximum(self.sds, 1e-12))
+        sds = np.sqrt(np.square(self.sds) + error**2)
+        own = self.weights @ ndtr((tolerance - self.means) / np.maximum(sds, 1e-12))
         bottoms, tops = (np.array([getattr(c, part) for c in candidates]) for part in ("bottom", "top"))
         freezes_less = (bottoms[None, :] <= bottoms[:, None]) & (tops[None, :] <= tops[:, None])  # [n, n]
         return np.asarray(np.where(freezes_less, own[None, :], 1.0).min(axis=1))
@@ -100,7 +108,7 @@ def fit(
         scale: The score of full fine-tuning, or an estimate of it.
         noise_variance: The variance of one run's score over seeds.
     """
-    points = np.array([_place(c) for c in candidates]) / layers  # [n, 2]
+    points = np.array([_place(c, layers) for c in candidates]) / layers  # [n, 3]
     index = {c.name: i for i, c in enumerate(candidates)}
     where = np.array([index[e.candidate] for e in evaluations])
     short = np.array([e.short for e in evaluations])
@@ -111,26 +119,36 @@ def fit(
     # Whole and low-fidelity runs have separate means.
     means_apart = (short[:, None] == short[None, :]) * (CONSTANT * scale) ** 2
     noise = (noise_variance + (1e-4 * scale) ** 2) * np.eye(len(scores))
-    likelihoods, means, sds = [], [], []
-    for spread, reach in product(SPREADS, REACHES):
-        kernel = (spread * scale) ** 2 * np.exp(-distances / (2 * reach**2))
-        seen = kernel[np.ix_(where, where)]
-        # The loss is a difference of two values of the function, in which a constant mean cancels.
-        with_losses = kernel[where][:, [0]] - kernel[where]  # [seen, n]
-        unseen = kernel[0, 0] + np.diag(kernel) - 2 * kernel[0]
-        for of_short in OF_SHORT if short.any() else OF_SHORT[:1]:
-            factor = np.linalg.cholesky(seen + both_short * of_short**2 * seen + means_apart + noise)
-            weights = np.linalg.solve(factor, scores)
-            likelihoods.append(-0.5 * weights @ weights - np.log(np.diag(factor)).sum())
-            difference = np.linalg.solve(factor, with_losses)
-            means.append(difference.T @ weights)
-            sds.append(np.sqrt(np.maximum(unseen - np.square(difference).sum(0), 0.0)))
-    likely = np.exp(np.array(likelihoods) - max(likelihoods))
-    return Surface(likely / likely.sum(), np.array(means), np.array(sds))
+    spread, reach, of_short = (
+        axis.ravel()[:, None, None]  # [k, 1, 1]
+        for axis in np.meshgrid(SPREADS, REACHES, OF_SHORT if short.any() else OF_SHORT[:1], indexing="ij")
+    )
+    variance = (spread * scale) ** 2
+    by_reach = np.exp(-distances[where] / (2 * np.square(REACHES)[:, None, None]))  # [reaches, seen, n]
+    place = np.searchsorted(REACHES, reach.ravel())
+    seen = variance * by_reach[:, :, where][place]  # [k, seen, seen]
+    factor = np.linalg.cholesky(seen + both_short * of_short**2 * seen + means_apart + noise)
+    inverse = np.linalg.inv(factor)
+    weights = inverse @ scores  # [k, seen]
+    log_determinants = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(-1)
+    likelihoods = -0.5 * np.square(weights).sum(1) - log_determinants
+    likely = np.exp(likelihoods - likelihoods.max())
+    kept = np.flatnonzero(likely > NEGLIGIBLE)
+    # The loss is a difference of two values of the function, in which a constant mean cancels.
+    losses = (by_reach[:, :, :1] - by_reach)[place[kept]]
+    difference = variance[kept] * (inverse[kept] @ losses)  # [kept, seen, n]
+    alike = np.exp(-distances[0] / (2 * np.square(REACHES)[:, None]))[place[kept]]  # [kept, n]
+    unseen = 2 * variance[kept, 0] * (1 - alike)
+    return Surface(
+        likely[kept] / likely[kept].sum(),
+        (weights[kept, :, None] * difference).sum(1),
+        np.sqrt(np.maximum(unseen - np.square(difference).sum(1), 0.0)),
+    )
 
 
-def _place(candidate: Candidate) -> tuple[float, float]:
-    return candidate.bottom + EMBEDDINGS * (candidate.bottom > 0), candidate.top
+def _place(candidate: Candidate, layers: int) -> tuple[float, float, float]:
+    bottom, top = candidate.bottom, candidate.top
+    return bottom + EMBEDDINGS * (bottom > 0), top, HEAD_ALONE * (bottom + top >= layers)
 
 
 def _middle(values: Any) -> float:

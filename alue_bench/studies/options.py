@@ -23,6 +23,8 @@ from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 AXES = [f"{name.replace('_', '-')}=" for name in SETTINGS]
 """The hyper-parameters that the option `--grid` can vary, each written as in this option, such as "lr="."""
+MOST_CONFIRMING = 100
+"""The largest value of `--confirm`."""
 MOST_SEEDS = 10_000
 """The largest value of `--seeds`. A larger value is most likely a typing error, and the list of its runs would fill the
 memory."""
@@ -80,6 +82,14 @@ class SearchOptions(CheckedOptions):
         "25%",
         help="Largest cost of the search, as a share of running every cell once. Default: 25%.",
         group=Group.QUESTION,
+    )
+    confirm: int = option(
+        3,
+        help="Seeds that took no part in choosing, for the answer and for full fine-tuning; only they give the loss to "
+        "expect. Their cost is not part of the budget. 0 for none. Default: 3.",
+        group=Group.QUESTION,
+        at_least=0,
+        at_most=MOST_CONFIRMING,
     )
     grid: tuple[str, ...] = option(
         (),

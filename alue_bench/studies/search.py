@@ -12,20 +12,23 @@ from alue_bench.contract.cells import cell_name
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry
+from alue_bench.evaluation.significance import FEWEST_SEEDS, crossed_test_of
 from alue_bench.executors.outcome import Interrupted, Outcome
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
 from alue_bench.planning.grid import WHOLE, parse_grid
 from alue_bench.planning.request import PlanRequest
-from alue_bench.searching.candidates import parse_amount, parse_share
-from alue_bench.searching.observations import Evaluation
+from alue_bench.reporting.comparison import Verdict, verdict_of
+from alue_bench.searching.candidates import Candidate, parse_amount, parse_share
+from alue_bench.searching.observations import OnTest
 from alue_bench.searching.policy import Question, Step
-from alue_bench.searching.runs import evaluation_of, grid_of
-from alue_bench.searching.state import Asked, Done, SearchState
+from alue_bench.searching.runs import evaluation_of, grid_of, on_test_of
+from alue_bench.searching.state import Asked, Confirmation, Done, SearchState
 from alue_bench.studies.invocation import Execution, Invocation
 from alue_bench.studies.options import SearchOptions
 from alue_bench.studies.results import Search
 from alue_bench.studies.settings import Study, plan_request
 from alue_bench.tracking.reading import read_dev_predictions, read_predictions, read_runs
+from alue_bench.tracking.selection_tags import tag_selection_runs
 from alue_bench.views.search_progress import SearchProgress
 from alue_bench.views.search_tables import question_view
 from alue_bench.views.streams import Streams
@@ -44,6 +47,8 @@ class Rules:
     """The largest cost of the search, as a share of the cost of running every freezing setting once."""
     grid: Any
     short_runs: bool
+    confirm: int
+    """The number of seeds that confirm the answer."""
 
 
 def rules_of(settings: Mapping[str, Any]) -> Rules:
@@ -64,6 +69,7 @@ def rules_of(settings: Mapping[str, Any]) -> Rules:
         parse_share("--budget", question.budget),
         grid,
         question.short_runs,
+        question.confirm,
     )
 
 
@@ -124,6 +130,10 @@ def do_search(study: Study, streams: Streams) -> Search:
                     break
         execution = Execution(Plan([outcome.planned for outcome in outcomes], skipped), outcomes, stop)
         searched = tuple((search, search.decision()) for search in searches if search.done or search.failed)
+        for search, decision in searched:
+            if decision.step is None and decision.best.candidate != search.question.full:
+                search.confirmation = confirmation_of(search, decision.best.candidate)
+                _tag(search, decision.best.candidate, invocation)
         asked = {(run.spec.task, run.spec.model): run.spec.hyper for run in first.runs}
         whole = [o for o in outcomes if o.spec.hyper == asked[o.spec.task, o.spec.model]]  # not the short runs
         invocation.settle_kept(whole)
@@ -164,8 +174,9 @@ def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Pl
             rules.budget * field.cost,
             level=rules.level,
             short_runs=rules.short_runs and field.short_epochs is not None,
+            confirm=rules.confirm,
         )
-        field.run_of(Step(question.full, question.max_pairs - 1))  # are there as many seeds?
+        field.run_of(Step(question.full, question.max_pairs + question.confirm))  # are there as many seeds?
         searches.append(SearchState(task, model, runs[0].inputs.task.primary, field, question))
     return Plan(whole, cells.skipped, cells.notes, keeps_prefixes=cells.keeps_prefixes), searches
 
@@ -265,9 +276,9 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
     metrics, trained_on = outcome.metrics, inputs.train_task
 
     @cache
-    def on_test() -> Evaluation:
+    def on_test() -> OnTest:
         table = read_predictions(results, outcome.run_id)
-        return evaluation_of(step, table, inputs.task.labels, inputs.task.primary, metrics["test/score"])
+        return on_test_of(step, table, inputs.task.labels, inputs.task.primary, metrics["test/score"])
 
     return Done(
         step,
@@ -280,9 +291,47 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
             trivial_error=metrics.get("selection/above_trivial_error", math.nan),
         ),
         on_test,
+        outcome.spec.fingerprint,
         metrics["flops/train"],
         metrics["runtime/train_s"],
     )
+
+
+def confirmation_of(search: SearchState, answer: Candidate) -> Confirmation | None:
+    """Return the loss of a search's answer on the test split, with the seeds of its confirmation.
+
+    Args:
+        search: The search, which has ended.
+        answer: The answer, a setting other than full fine-tuning.
+
+    Returns:
+        The confirmation; None if no seed of the confirmation was run with both the answer and full fine-tuning.
+    """
+    import numpy as np
+
+    own, base = search.confirming(answer), search.confirming(search.question.full)
+    shared = sorted(own.keys() & base.keys())
+    if not shared:
+        return None
+    runs = [(own[replicate].on_test(), base[replicate].on_test()) for replicate in shared]
+    score, score_of_full = (float(np.mean([pair[side].score for pair in runs])) for side in (0, 1))
+    margin, test, verdict = search.question.limit(score_of_full), None, Verdict.TOO_FEW_SEEDS
+    table = np.stack([a.contributions - b.contributions for a, b in runs])
+    if not np.isfinite(table).all():
+        verdict = Verdict.NOT_TESTED
+    elif len(shared) > 1:
+        test = crossed_test_of(np.array([a.score - b.score for a, b in runs]), table)
+        if len(shared) >= FEWEST_SEEDS:
+            verdict = verdict_of(test, test.p_value, margin)
+    return Confirmation(len(shared), score, score_of_full, margin, str(verdict), test)
+
+
+def _tag(search: SearchState, answer: Candidate, invocation: Invocation) -> None:
+    """Tag the runs of the answer with the seeds that chose it, so that reports leave them out of verdicts."""
+    parent_id = invocation.recorder.parent_id
+    if parent_id is not None:
+        runs = {done.run_id: done.fingerprint for done in search.selecting(answer)}
+        tag_selection_runs(invocation.recorder, runs, parent_id)
 
 
 def _results(invocation: Invocation, run_id: str) -> Any:

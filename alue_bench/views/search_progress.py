@@ -83,7 +83,11 @@ class SearchProgress:
 
     def begin(self, asked: Sequence[Asked]) -> None:
         """Show the runs that the searches have asked for, before they are executed."""
-        self._costs = {one.planned.spec.fingerprint: one.step.cost * one.search.grid.full_flops for one in asked}
+        self._costs = {
+            one.planned.spec.fingerprint: one.step.cost * one.search.grid.full_flops
+            for one in asked
+            if one.step.replicate not in one.search.question.confirming  # not part of the budget
+        }
         self._parts.clear()
         one = asked[0]
         self._show(f"{_name(one.search)} {one.step.candidate.name}" if len(asked) == 1 else f"{len(asked)} runs")
@@ -108,7 +112,8 @@ class SearchProgress:
         known = ""
         if standing is not None and standing.loss is not None:
             loss = standing.loss
-            known = f"; {standing.candidate.name} loses {loss.mean:.4f} ± {loss.standard_error:.4f}: {standing.state}"
+            error = f" ± {loss.standard_error:.4f}" if loss.pairs > 1 else ""
+            known = f"; {standing.candidate.name} loses {loss.mean:.4f}{error}: {standing.state}"
         budget = search.share(search.question.budget)
         self._say(search, f"spent {search.share(decision.spent):.1%} of the grid (of {budget:.0%}){known}")
 

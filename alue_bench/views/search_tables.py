@@ -13,8 +13,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from alue_bench.reporting.numbers import percent, plain, signed
-from alue_bench.searching.candidates import Candidate
-from alue_bench.searching.observations import Loss, by_replicate, mean_score
+from alue_bench.searching.observations import by_replicate, mean_score
+from alue_bench.searching.policy import Standing
 from alue_bench.views.console import styled
 from alue_bench.views.tables import SAMPLE_NOTE, plan_view
 from alue_bench.views.wide_tables import Fitted
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from alue_bench.searching.state import SearchState
 
 WHY = {
-    "open": "not settled",
+    "open": "not tested",
     "supported": "within the tolerance; upper bound within the margin",
-    "given up": "its loss is above the tolerance",
-    "undecided": "undecided: too few seeds for the size of the difference",
+    "given up": "given up: its loss is above tolerance and margin",
+    "undecided": "undecided: a loss above tolerance and margin is not excluded",
     "failed": "failed",
+    "nothing learnt": "nothing learnt",
 }
 
 
@@ -50,10 +51,21 @@ def question_view(plan: Plan, searches: Sequence[SearchState]) -> RenderableType
                 f"{search.task}/{search.model}: the cheapest of {len(question.candidates)} settings that loses at most "
                 f"{question.tolerance}; budget: {search.share(question.budget):.0%} of the cost of the whole grid "
                 f"({question.budget:.1f} of {grid.cost:.1f} full fine-tunings, "
-                f"{question.budget * grid.full_flops:.2e} FLOPs){short}"
+                f"{question.budget * grid.full_flops:.2e} FLOPs){short}{_confirming(search)}"
             )
         )
     return Group(*lines)
+
+
+def _confirming(search: SearchState) -> str:
+    if not search.question.confirm:
+        return "; without confirmation"
+    seeds = "1 more seed" if search.question.confirm == 1 else f"{search.question.confirm} more seeds"
+    cost = search.confirmation_cost
+    return (
+        f"; beside the budget, the answer and full are confirmed with {seeds} (at most {cost:.1f} full fine-tunings, "
+        f"{cost * search.grid.full_flops:.2e} FLOPs)"
+    )
 
 
 def search_view(search: SearchState, decision: Decision) -> RenderableType:
@@ -71,16 +83,16 @@ def search_view(search: SearchState, decision: Decision) -> RenderableType:
         "seeds",
         "score",
         "loss",
-        f"{1 - 2 * search.question.level:.0%} interval",
+        f"{1 - search.question.level:.0%} bound",
     )
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("")
     full = search.question.full
-    rows = [(full, None, ""), *((s.candidate, s.loss, _why(s.state, s.loss)) for s in decision.standings)]
-    for candidate, loss, why in sorted(rows, key=lambda row: -row[0].cost):
-        chosen = candidate == decision.best.candidate
-        table.add_row(*_cells(search, candidate, loss), why, style="bold" if chosen else None)
+    rows = [(Standing(full, "open"), ""), *((standing, _why(standing)) for standing in decision.standings)]
+    for standing, why in sorted(rows, key=lambda row: -row[0].candidate.cost):
+        chosen = standing.candidate == decision.best.candidate
+        table.add_row(*_cells(search, standing), why, style="bold" if chosen else None)
     lines: list[RenderableType] = [
         Fitted(table),
         *map(styled, search.conclusion(decision)),
@@ -91,15 +103,15 @@ def search_view(search: SearchState, decision: Decision) -> RenderableType:
     return Group(*lines)
 
 
-def _why(state: str, loss: Loss | None) -> str:
-    return "low fidelity only" if state == "open" and loss is None else WHY[state]
+def _why(standing: Standing) -> str:
+    return "low fidelity only" if standing.state == "open" and standing.loss is None else WHY[standing.state]
 
 
-def _cells(search: SearchState, candidate: Candidate, loss: Loss | None) -> list[str]:
-    evaluations = [done.dev for done in search.done]
+def _cells(search: SearchState, standing: Standing) -> list[str]:
+    candidate, loss, level = standing.candidate, standing.loss, search.question.level
+    evaluations = [done.dev for done in search.done if done.step.replicate not in search.question.confirming]
     own = by_replicate(evaluations, candidate.name)
     short = next((e.score for e in evaluations if e.short and e.candidate == candidate.name), None)
-    level = search.question.level
     return [
         candidate.name,
         percent(candidate.cost),
@@ -107,7 +119,7 @@ def _cells(search: SearchState, candidate: Candidate, loss: Loss | None) -> list
         str(len(own) or ""),
         plain(mean_score(own)) if own else "",
         signed(loss.mean) if loss else "",
-        f"{signed(loss.lower(level))} to {signed(loss.upper(level))}" if loss else "",
+        signed(loss.upper(level)) if loss and standing.tested and loss.pairs > 1 else "",
     ]
 
 
@@ -116,7 +128,9 @@ def _compute(search: SearchState, decision: Decision) -> str:
     seconds = sum(done.train_s for done in search.done)
     free = f"; {len(reused)} of them were reused ({sum(d.train_s for d in reused):.1f} s)" if reused else ""
     budget = search.share(search.question.budget)
+    full_flops = search.grid.full_flops
+    beside = f"; confirmation beside it: {decision.confirming * full_flops:.2e} FLOPs" if decision.confirming else ""
     return (
         f"Spent {search.share(decision.spent):.1%} of the grid's cost (budget {budget:.0%}): {runs} runs, "
-        f"{decision.spent * search.grid.full_flops:.2e} FLOPs, {seconds:.1f} s of training{free}."
+        f"{decision.spent * full_flops:.2e} FLOPs{beside}, {seconds:.1f} s of training{free}."
     )

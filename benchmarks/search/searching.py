@@ -28,7 +28,17 @@ def search_arguments(options: argparse.Namespace, config: dict[str, Any], store:
         UsageError: The sweep used a setting for which a search has no option.
     """
     given = ["--task", options.task, "--model", options.model, "--tolerance", options.tolerance]
-    given += ["--budget", options.budget, "--seed", str(config["seed"]), "--tracking-uri", store, "--json"]
+    given += [
+        "--budget",
+        options.budget,
+        "--confirm",
+        "0",
+        "--seed",
+        str(config["seed"]),
+        "--tracking-uri",
+        store,
+        "--json",
+    ]
     given += [part for name, value in config["hyper"].items() for part in (f"--{name.replace('_', '-')}", str(value))]
     given += ["--device", config["device"], "--precision", config["precision"]]
     for name in ("limit_train", "limit_eval"):
