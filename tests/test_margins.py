@@ -13,7 +13,7 @@ from alue_bench.evaluation.margins import Margin, Margins, MarginUnit, parse_mar
 from alue_bench.evaluation.resampled import corrected_resampled_test
 from alue_bench.evaluation.significance import POWER, Crossed, crossed_test_of, seeds_within_margin
 from alue_bench.reporting.comparison import DEFAULT_MARGIN, Verdict, verdict_of
-from benchmarks.verdicts import MOST_ERROR, WITHIN, World, main, simulate
+from benchmarks.verdicts.comparisons import MOST_ERROR, WITHIN, World, main, simulate
 
 SCORE, LEARNT = MarginUnit.SCORE, MarginUnit.LEARNT
 

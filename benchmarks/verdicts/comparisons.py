@@ -177,7 +177,3 @@ def _simulated(options: argparse.Namespace, command: str) -> int:
     show(sheets, lines)
     write_page(options.markdown, sheets, lines)
     return 0 if held else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
