@@ -63,13 +63,24 @@ class TestOneSeed:
 
 class TestSeveralSeeds:
     @pytest.mark.parametrize(
-        ("scores", "above", "shown"),
-        [([0.9, 0.4, 0.4], 1, False), ([0.9, 0.4], 1, True), ([0.9, 0.9, 0.1], 2, True), ([0.42] * 5, 0, False)],
+        ("scores", "above", "shown", "collapsed"),
+        [
+            ([0.9, 0.4, 0.4], 1, False, "2 of 3 seeds collapsed"),
+            ([0.9, 0.4], 1, True, "1 of 2 seeds collapsed"),
+            ([0.9, 0.9, 0.1], 2, True, "1 of 3 seeds collapsed"),
+            ([0.42] * 5, 0, False, "5 of 5 seeds collapsed"),  # above the trivial score, but not by more than chance
+            ([math.nan, 0.9, 0.9], 2, True, "1 of 3 seeds collapsed"),  # the correlation of a constant is undefined
+            ([0.4], 0, False, "its only seed collapsed"),
+            ([0.9] * 5, 5, True, ""),
+        ],
     )
-    def test_at_least_half_of_them_must_be_above(self, scores: list[float], above: int, shown: bool) -> None:
+    def test_at_least_half_of_them_must_be_above_and_the_others_are_counted_as_collapsed(
+        self, scores: list[float], above: int, shown: bool, collapsed: str
+    ) -> None:
         verdict = learning(scores, [0.4] * len(scores), [0.02] * len(scores))
         assert verdict is not None
-        assert (verdict.above, verdict.shown) == (above, shown)
+        assert (verdict.above, verdict.shown, verdict.collapsed) == (above, shown, len(scores) - above)
+        assert verdict.collapsed_text() == collapsed
 
     def test_more_seeds_do_not_make_up_for_few_examples(self) -> None:
         one, many = (learning([0.5] * seeds, [0.4] * seeds, [0.1] * seeds) for seeds in (1, 20))

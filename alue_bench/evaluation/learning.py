@@ -14,6 +14,11 @@ examples, so that a mean over seeds has no smaller standard error. With several 
 have learnt something. A confidence interval of the mean over seeds would answer another question: if one seed of three
 fails completely, the interval reaches down to the trivial score, although two models have learnt.
 
+A single run whose score is not significantly above the trivial score has *collapsed*. A seed may collapse although the
+others learn: with few rows or a high learning rate, fine-tuning sometimes ends with a model that predicts the same for
+every text (Mosbach, Andriushchenko & Klakow 2021, arXiv 2006.04884). A mean over seeds hides this, so that reports state
+the number of collapsed seeds. On a test split that is too small to show what a run learnt, the run counts as collapsed.
+
 If classes are rare, random guesses may have a higher macro-F1 than the constant baseline. A model that has learnt
 something must exceed the trivial score, but a model that exceeds it has not always learnt something.
 """
@@ -102,6 +107,23 @@ class Learning:
         """True if the models of at least half of the seeds have learnt something."""
         return 2 * self.above >= self.seeds
 
+    @property
+    def collapsed(self) -> int:
+        """The number of seeds whose score is not significantly above the trivial score."""
+        return self.seeds - self.above
+
+    def collapsed_text(self, over: str = "seed") -> str:
+        """Return a text such as "2 of 5 seeds collapsed"; empty if none did.
+
+        Args:
+            over: "seed" or "fold", the word for what the scores are averaged over, or "run" if they are over both.
+        """
+        if not self.collapsed:
+            return ""
+        if self.seeds == 1:
+            return f"its only {over} collapsed"
+        return f"{self.collapsed} of {self.seeds} {over}s collapsed"
+
     def sentence(self, strategy: str, split: str, over: str = "seed") -> str:
         """Return a sentence that says that a freezing setting did not learn anything.
 
@@ -124,6 +146,7 @@ class Learning:
             "trivial_score": self.trivial,
             "by_chance": self.bound,
             "seeds_above": self.above,
+            "seeds_collapsed": self.collapsed,
             "seeds": self.seeds,
         }
 
