@@ -25,6 +25,7 @@ from alue_bench.executors.worker import carry_out
 from alue_bench.tracking import recording, retry
 from alue_bench.tracking.connection import Connection, connect, store_name
 from alue_bench.tracking.record import Closing, DataUsed, Opening
+from alue_bench.tracking.selection_tags import CHOSEN_IN, tag_selection_runs
 from alue_bench.tracking.spool import RECORD, SPOOL_TAG, Spool, all_spools, damaged_entries
 
 Runs = Callable[..., list[Any]]
@@ -149,6 +150,24 @@ class TestSpool:
         spool.send(connection)
         parent, written = runs()
         assert written.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+    def test_tags_of_a_run_follow_it_into_the_store_with_the_plan_that_they_name(
+        self, spool: Spool, keep: Callable[..., None], connection: Connection, runs: Runs
+    ) -> None:
+        recorder = recording.Recorder(connection)
+        there = connection.client.create_run(connection.experiment_id, tags={"fingerprint": "e" * 32})
+        connection.client.set_terminated(there.info.run_id)
+        keep(run_id="spool-1")
+        keep(run_id="spool-9", fingerprint=None, again=True, opening=Opening("plan", 1_000, {"kind": "plan"}))
+        chosen = {"spool-1": "f" * 32, there.info.run_id: "e" * 32, "gone": "e" * 32}
+        tag_selection_runs(recorder, chosen, "spool-9")
+        assert {sent.how for sent in recorder.send_spooled()} == {"written"}
+        (plan,) = runs("tags.kind = 'plan'")
+        tagged = [run.data.tags.get(CHOSEN_IN) for run in runs() if run.info.run_id != plan.info.run_id]
+        assert tagged == [plan.info.run_id] * 2
+        assert spool.entries() == []
+        tag_selection_runs(recorder, {there.info.run_id: "e" * 32}, "another")
+        assert connection.client.get_run(there.info.run_id).data.tags[CHOSEN_IN] == "another"
 
     def test_one_that_the_store_refuses_does_not_hold_up_the_others(
         self, spool: Spool, keep: Callable[..., None], connection: Connection, runs: Runs

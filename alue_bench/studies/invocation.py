@@ -341,16 +341,17 @@ class Invocation:
         sync = command_line("sync", options=where_options(self.place.uri))
         spool = self.recorder.spool
         entries = spool.entries()
-        kept = sum(not entry.artifacts_only for entry in entries)
+        kept = sum(entry.is_result for entry in entries)
+        artifacts = sum(entry.artifacts_only for entry in entries)
         sentences = []
         if kept:
             sentences.append(
                 f"The tracking store did not accept {kept} results. They are kept in {spool.folder} and are written to "
                 f"the store by the next run, or by: {sync}"
             )
-        if len(entries) > kept:
+        if artifacts:
             sentences.append(
-                f"The artifacts of {len(entries) - kept} runs (predictions, figures, the report) could not be written "
+                f"The artifacts of {artifacts} runs (predictions, figures, the report) could not be written "
                 f"to this experiment's artifact location. They are kept in {spool.folder} and are written there by the "
                 f"next run, or by: {sync}"
             )
@@ -359,7 +360,7 @@ class Invocation:
 
 def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
     """Print which results were sent to the MLflow store, now that it is available again, and which were refused."""
-    results = sum(one.how != "refused" and not one.entry.artifacts_only for one in sent)
+    results = sum(one.how != "refused" and one.entry.is_result for one in sent)
     artifacts = sum(one.how == "written" and one.entry.artifacts_only for one in sent)
     if results:
         talk.print(f"{results} results that were kept on this machine are in the tracking store now")

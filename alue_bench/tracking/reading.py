@@ -35,6 +35,7 @@ from alue_bench.tracking.connection import Connection, public, where_options
 from alue_bench.tracking.liveness import MACHINE
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
 from alue_bench.tracking.recording import CURVES, FOLDS_DIGEST, LOW_FIDELITY, SUBMISSION_FILE, TASK_OPTIONS
+from alue_bench.tracking.selection_tags import CHOSEN_IN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +97,7 @@ COLUMNS: Mapping[str, str] = {
     "primary_metric": "string",
     "failure": "string",  # the cause, for a run that failed
     "first_look": "string",  # "yes" for a search's short runs, else missing
+    "chosen_in": "string",  # the parent run of the sweep or search that chose the strategy by this run, else missing
     "score": "float64",
 }
 """The columns that every frame has, with their dtypes.
@@ -145,6 +147,7 @@ TAGS: Mapping[str, str] = {
     "mlflow.source.git.commit": "git_commit",
     "failure": "failure",
     LOW_FIDELITY: "first_look",
+    CHOSEN_IN: "chosen_in",
 }
 """The columns whose values are read from MLflow tags, by the name of the tag."""
 SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "test_digest"}
@@ -386,6 +389,9 @@ def _results(connection: Connection, attempts: pd.DataFrame, excluded: Counts, p
     """
     finished = attempts[attempts["status"] == "FINISHED"]
     rows = finished.drop_duplicates("fingerprint", keep="last").reset_index(drop=True)
+    tagged = finished.dropna(subset="chosen_in").set_index("fingerprint")["chosen_in"]
+    if len(tagged):  # a repetition of a run gives the same score again, and is no more independent of the choice
+        rows["chosen_in"] = rows["chosen_in"].fillna(rows["fingerprint"].map(tagged.groupby(level=0).last()))
     # A failed attempt is not counted where the same run has succeeded.
     open_ = attempts[~attempts["fingerprint"].isin(rows["fingerprint"])].drop_duplicates("fingerprint", keep="last")
     status = open_["status"].value_counts()

@@ -645,6 +645,24 @@ class Recorder:
         tags = {FAILURE: redact(cause)[:5000]}
         self._close(run_id, Closing("FAILED", _now(), tags), {TRACEBACK_FILE: redact(trace)})
 
+    def tag_run(self, run_id: str, tags: Mapping[str, str], *, fingerprint: str) -> None:
+        """Add tags to a run that has ended. If the store does not answer, they are written to it later.
+
+        Args:
+            run_id: The id of the run, in the store or in the spool.
+            tags: The tags. A value may be the id of a parent run that is kept in the spool.
+            fingerprint: The digest of everything that determines the run's result.
+        """
+        kept = any(one.startswith(SPOOLED) for one in (run_id, *tags.values()))
+        if kept or not self._unless_away(lambda: self._set_tags(run_id, tags), otherwise=False):
+            self.spool.add_tags(run_id, tags, fingerprint=fingerprint, now=_now())
+
+    @_guarded
+    def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> bool:
+        for name, value in tags.items():
+            self.connection.client.set_tag(run_id, name, value)
+        return True
+
     def close_lost(self, fingerprint: str, *, failure: str = "") -> str | None:
         """End the MLflow run that a dead worker process of this command left with the status RUNNING.
 

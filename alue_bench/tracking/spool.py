@@ -92,6 +92,14 @@ class SpooledRun:
     """The folder of the entry."""
     artifacts_only: bool = False
     """True if only the artifacts remain to be written to the MLflow store."""
+    tags_for: str | None = None
+    """The id of a run that has been recorded and to which only the tags of `closing` are to be added. The id is that of
+    an MLflow run or of an entry of the spool. None if the entry is a run of its own."""
+
+    @property
+    def is_result(self) -> bool:
+        """True if the entry is a whole result, and not only artifacts or tags of a recorded run."""
+        return not self.artifacts_only and self.tags_for is None
 
     @property
     def files(self) -> Path:
@@ -156,7 +164,6 @@ class Spool:
         """
         known = None if run_id.startswith(SPOOLED) else run_id
         identifier = new_run_id() if known else run_id
-        target = self.folder / identifier
         entry = SpooledRun(
             id=identifier,
             store=self.store,
@@ -166,14 +173,47 @@ class Spool:
             again=again,
             opening=opening,
             closing=closing,
-            folder=target,
+            folder=self.folder / identifier,
             artifacts_only=artifacts_only,
         )
+        return self._put(entry, files)
+
+    def add_tags(self, run_id: str, tags: Mapping[str, str], *, fingerprint: str, now: int) -> SpooledRun:
+        """Add tags to the spool that are to be added to a recorded run.
+
+        Args:
+            run_id: The id of the run, in the store or in this spool.
+            tags: The tags.
+            fingerprint: The digest of everything that determines the run's result.
+            now: The time in milliseconds since 1970.
+
+        Raises:
+            StoreUnavailableError: The entry cannot be written to the disk.
+        """
+        identifier = new_run_id()
+        entry = SpooledRun(
+            id=identifier,
+            store=self.store,
+            experiment=self.experiment,
+            run_id=None,
+            fingerprint=fingerprint,
+            again=False,
+            opening=Opening(f"tags of {run_id}", now, {}),
+            closing=Closing("FINISHED", now, dict(tags)),
+            folder=self.folder / identifier,
+            tags_for=run_id,
+        )
+        return self._put(entry, None)
+
+    def _put(self, entry: SpooledRun, files: Path | None) -> SpooledRun:
+        """Write an entry with a copy of its artifacts, if it has any, as one atomic step."""
+        target = entry.folder
         scratch: Path | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix=SCRATCH))
-            shutil.copytree(files, scratch / FILES)
+            if files is not None:
+                shutil.copytree(files, scratch / FILES)
             _write_json(scratch / RECORD, _content(entry))
             for path in scratch.rglob("*"):
                 _flush(path)
@@ -211,7 +251,7 @@ class Spool:
             entry
             for entry in read
             if entry.fingerprint == fingerprint
-            and not entry.artifacts_only
+            and entry.is_result
             and entry.closing.status == "FINISHED"
             and invocation in (None, entry.opening.tags.get(INVOCATION))
         ]
@@ -241,8 +281,11 @@ class Spool:
             return []
         sent = []
         with self._locked():
-            # The run that holds a plan comes before the runs that name it as their parent.
-            entries = sorted(self.entries(), key=lambda entry: (entry.fingerprint is not None, entry.closing.ended))
+            # The run that holds a plan comes before the runs that name it as their parent, and tags after their runs.
+            entries = sorted(
+                self.entries(),
+                key=lambda entry: (entry.tags_for is not None, entry.fingerprint is not None, entry.closing.ended),
+            )
             for entry in entries:
                 if entry.artifacts_only and artifacts_away:
                     continue
@@ -308,17 +351,15 @@ def damaged_entries() -> list[Path]:
 
 def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sent:
     client, experiment_id = connection.client, connection.experiment_id
+    if entry.tags_for is not None:
+        return _send_tags(connection, entry, entry.tags_for)
     run = _known(connection, entry)
     if entry.artifacts_only:
         return _send_artifacts(connection, entry, run)
     if run is not None and run.info.status == "FINISHED":
         return Sent(entry, "there already")
     if entry.fingerprint and entry.closing.status == "FINISHED" and not entry.again:
-        equal = client.search_runs(
-            [experiment_id],
-            f"attributes.status = 'FINISHED' and tags.fingerprint = '{entry.fingerprint}'",
-            max_results=1,
-        )
+        equal = _finished(connection, entry.fingerprint)
         if equal:  # executed elsewhere while the store was unreachable, with the same result
             if run is not None and run.info.status == "RUNNING":
                 client.set_terminated(run.info.run_id, "KILLED")
@@ -376,6 +417,36 @@ def _send_artifacts(connection: Connection, entry: SpooledRun, run: Any | None) 
     return Sent(entry, "written")
 
 
+def _send_tags(connection: Connection, entry: SpooledRun, run_id: str) -> Sent:
+    """Add the tags of an entry to the run that they are for, or to the equal run that the store has instead of it."""
+    from mlflow.exceptions import MlflowException
+
+    client = connection.client
+    try:
+        run = _by_spool_id(connection, run_id) if run_id.startswith(SPOOLED) else client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        run = None
+    if run is None or run.info.lifecycle_stage != "active":
+        run = next(iter(_finished(connection, entry.fingerprint or "")), None)
+    if run is None:  # the run was deleted
+        return Sent(entry, "there already")
+    for name, value in entry.closing.tags.items():
+        parent = _by_spool_id(connection, value) if value.startswith(SPOOLED) else None
+        client.set_tag(run.info.run_id, name, parent.info.run_id if parent else value)
+    return Sent(entry, "written")
+
+
+def _finished(connection: Connection, fingerprint: str) -> Any:
+    """Return a list with the newest finished run of this fingerprint; an empty list if there is none."""
+    return connection.client.search_runs(
+        [connection.experiment_id],
+        f"attributes.status = 'FINISHED' and tags.fingerprint = '{fingerprint}'",
+        max_results=1,
+    )
+
+
 def said_of_missing(missing: str, folder: Path) -> str:
     """Return the note that tells a run's readers why its artifacts are missing, and where they are kept.
 
@@ -424,6 +495,7 @@ def _content(entry: SpooledRun) -> dict[str, Any]:
         "opening": asdict(entry.opening),
         "closing": asdict(entry.closing),
         "artifacts_only": entry.artifacts_only,
+        **({"tags_for": entry.tags_for} if entry.tags_for is not None else {}),
     }
 
 
@@ -472,6 +544,7 @@ def _read(folder: Path) -> SpooledRun:
             closing=Closing(**{**closing, "points": tuple(tuple(point) for point in closing["points"])}),
             folder=folder,
             artifacts_only=content["artifacts_only"],
+            tags_for=content.get("tags_for"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnavailableError(f"{folder} is not a kept result: {error}") from error
