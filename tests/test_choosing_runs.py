@@ -1,4 +1,4 @@
-"""Runs by which a strategy was chosen are no evidence for it: comparisons rest on its other runs, or give no verdict."""
+"""Runs by which a strategy was chosen are no evidence for it; its other runs are. Without any there is no verdict."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ def test_without_any_there_is_no_verdict_but_the_command_that_confirms_it(put: A
     results = read_results(connection)
     block, row = compared(results)
     assert row.difference is None
+    assert row.unconfirmed
     (note,) = block.notes
     assert note.startswith(
         "bottom3top4: no verdict, since it was chosen among others by its runs with seeds 42, 43, 44"

@@ -1,8 +1,8 @@
 """The exclusion of runs by which a setting was chosen from the comparison of that setting with others.
 
-A sweep or a search tags the runs by which it chose a setting (`tracking.selection_tags`). These runs were partly chosen
-because they were lucky, so that a difference from full fine-tuning is biased. A comparison uses the setting's other runs
-only. If there are no others, there is no difference, and a note names the command that confirms the setting.
+A sweep or a search tags the runs by which it chose a setting (`tracking.selection_tags`). The setting was partly chosen
+because these runs were lucky, so that their difference from full fine-tuning is biased. A comparison uses the setting's
+other runs only. If there are no others, there is no difference, and a note names the command that confirms the setting.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from alue_bench.planning.request import LARGEST_SEED
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 from alue_bench.tracking.reproduction import options_of
 
-Run = Mapping[Any, Any]
+Run = dict[Any, Any]
 """A row of the frame of runs: one run's values by column."""
 
 

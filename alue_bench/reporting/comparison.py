@@ -208,6 +208,8 @@ class StrategyResult:
     """The comparison of training times; `time_change` and `speed_up` are taken from it."""
     left_out: tuple[str, ...] = ()
     """The ids of further runs of the strategy, by which it was chosen among others; no value here rests on them."""
+    unconfirmed: bool = False
+    """True if there is no difference because the strategy or the baseline only has runs by which it was chosen."""
 
     @property
     def replicates(self) -> int:
@@ -563,7 +565,7 @@ def _block(
         for name in sorted(by_strategy, key=lambda name: (name != baseline, natural_order(name)))
     )
     rows = tuple(
-        replace(row, difference=None) if choosing.explains(row.strategy, baseline) else row
+        replace(row, difference=None, unconfirmed=True) if choosing.explains(row.strategy, baseline) else row
         for row in (replace(row, left_out=choosing.left_out.get(row.strategy, ())) for row in rows)
     )
     for row in rows:

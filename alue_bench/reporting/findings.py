@@ -112,7 +112,7 @@ def _recommended(subject: Subject) -> str | None:
         The strategy's name; None if no run has a dev score, a test score and a time, or if full fine-tuning learnt
         nothing.
     """
-    recommendation = grid.recommend(grid.cells(subject.runs))
+    recommendation = grid.recommend(grid.cells(grid.choosing_runs(subject.runs)))
     return recommendation.strategy if recommendation else None
 
 
@@ -130,7 +130,12 @@ def _clause(row: comparison.StrategyResult, subject: Subject, *, against: bool) 
     baseline = f" against {subject.compared.baseline}" if against else ""
     difference = row.difference
     if difference is None:
-        return f"{row.strategy} {_time(row.time_change)}{baseline}; a score is undefined, so scores do not compare"
+        why = (
+            "it was chosen by these runs, so that its change of score is not known before fresh seeds confirm it"
+            if row.unconfirmed
+            else "a score is undefined, so scores do not compare"
+        )
+        return f"{row.strategy} {_time(row.time_change)}{baseline}; {why}"
     half = difference.test.half_width if difference.test else None
     share = subject.compared.of_learnt(difference.mean)
     learnt = "" if share is None else f" ({percent(abs(share))} of what {subject.compared.baseline} learnt)"
