@@ -307,7 +307,7 @@ def _dev_error(runs: pd.DataFrame) -> float:
     replicate = [name for name in ("seed", "repeat", "fold") if name in runs]
     if runs.empty:
         return math.nan
-    table = runs.assign(replicate=runs[replicate].astype(str).agg("/".join, axis="columns")).pivot_table(
+    table = runs.assign(replicate=runs.groupby(replicate, dropna=False).ngroup()).pivot_table(
         index="strategy", columns="replicate", values=DEV, aggfunc="last"
     )
     table = table.loc[:, table.notna().mean() >= 0.5].dropna()
