@@ -24,7 +24,7 @@ def test_the_sweep_is_asked_about_the_answer_of_a_search_with_its_settings(
 ) -> None:
     model = tiny("bert", layers=2)
     where = ("--tracking-uri", store, "--experiment", experiment)
-    swept = alue_bench("sweep", "-t", easy[0], "-m", model, *where, *SHORT[2:], "--epochs", "3")
+    swept = alue_bench("sweep", "-t", easy[0], "-m", model, *where, *SHORT[2:], "--epochs", "3", "--confirm", "0")
     assert swept.code == 0, swept.err
     given = ["--sweep-uri", store, "--sweep-experiment", experiment, "--task", easy[0], "--model", str(model)]
     given += ["--tolerance", "30%", "--budget", "600%"]

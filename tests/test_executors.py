@@ -108,7 +108,7 @@ class TestAPluginsExecutor:
         """The longest first would put one corner of the grid at the beginning and another one at the end."""
         what = ("-t", "anger", "-m", tiny_bert, *SHORT, "--grid", "bottom=0..4/2,top=0..2/2")
         where = ("--tracking-uri", store, "--experiment", experiment)
-        assert alue_bench("sweep", *what, *where, "--executor", "cafes-here").code == 0
+        assert alue_bench("sweep", *what, *where, "--executor", "cafes-here", "--confirm", 0).code == 0
         assert [r.data.tags[TAG] for r in runs("tags.kind = 'run'")] == [f"{place}/5" for place in range(1, 6)]
 
     @pytest.mark.usefixtures("here")

@@ -82,8 +82,9 @@ def _place(where: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_sweep_and_a_search_find_what_their_commands_find(where: dict[str, Any], alue_bench: CommandLine) -> None:
     grid = "bottom=0..4/4"
-    swept = functions.sweep(**where, **SAME, grid=grid, tolerance="70%")
-    said = alue_bench("sweep", *command(where), *SHORT, "--grid", grid, "--tolerance", "70%", "--json")
+    swept = functions.sweep(**where, **SAME, grid=grid, tolerance="70%", confirm=0)
+    cells = ("--grid", grid, "--tolerance", "70%", "--confirm", "0")
+    said = alue_bench("sweep", *command(where), *SHORT, *cells, "--json")
     document = json.loads(said.out)
     assert {run["status"] for run in document["runs"]} == {"reused"}
     (found,) = document["sweep"]["grids"]

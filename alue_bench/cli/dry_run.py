@@ -9,13 +9,18 @@ from typing import Any
 from alue_bench.contract.registry import Registry
 from alue_bench.cost.time import Estimate, estimate_plan
 from alue_bench.planning.build import Plan
+from alue_bench.studies.confirmation import ConfirmingSeeds
 from alue_bench.studies.invocation import Invocation
 from alue_bench.studies.search import PlannedSearch
 from alue_bench.views.streams import Streams
 
 
 def show_plan(
-    invocation: Invocation, plan: Plan, more: Mapping[str, Any] | None = None, lines: Sequence[str] = ()
+    invocation: Invocation,
+    plan: Plan,
+    more: Mapping[str, Any] | None = None,
+    lines: Sequence[str] = (),
+    confirming: ConfirmingSeeds | None = None,
 ) -> int:
     """Show a plan's estimated cost on stderr; with --json, also print the plan and the estimate on stdout.
 
@@ -24,6 +29,7 @@ def show_plan(
         plan: the plan.
         more: further keys of the JSON output, with their values.
         lines: lines of text to show below the estimate.
+        confirming: the fresh seeds with which a sweep confirms its recommendations; their largest cost is shown too.
 
     Returns:
         The exit code.
@@ -35,8 +41,13 @@ def show_plan(
         invocation.check(plan)
     streams = invocation.streams
     estimate = _estimate(plan, invocation.study.registry, streams)
-    _tell([*describe(estimate), *lines], streams)
-    streams.document({**invocation.planned_document(plan), **(more or {}), "estimate": estimate.as_dict()})
+    told, values = [], {}
+    if confirming is not None and confirming.seeds:
+        flops, seconds = confirming.cost_at_most(estimate)
+        told = [f"  with the confirmation: at most {confirming.most_runs} runs more, {_cost(flops, seconds)}"]
+        values = {"confirmation": {"runs_at_most": confirming.most_runs, "flops": flops, "seconds": seconds}}
+    _tell([*describe(estimate), *told, *lines], streams)
+    streams.document({**invocation.planned_document(plan), **(more or {}), "estimate": estimate.as_dict() | values})
     return 0
 
 
@@ -92,14 +103,15 @@ def describe(estimate: Estimate) -> list[str]:
     and the basis of the estimate.
     """
     here, absent = (sum(run.here == side for run in estimate.runs) for side in (True, False))
+    cost = {side: _cost(estimate.flops(here=side), estimate.seconds(here=side)) for side in (True, False)}
     lines = [
-        f"estimate: {here} {_runs(here)} can be done here: {_cost(estimate, here=True)} ({estimate.hardware})"
+        f"estimate: {here} {_runs(here)} can be done here: {cost[True]} ({estimate.hardware})"
         if here
         else "estimate: no run can be done here"
     ]
     if absent:
         lines.append(
-            f"  {absent} {_runs(absent)} more with models that are missing here: {_cost(estimate, here=False)} "
+            f"  {absent} {_runs(absent)} more with models that are missing here: {cost[False]} "
             f"(published shapes, text lengths by the tokenizer of {estimate.lengths_of})"
         )
     if estimate.without_data:
@@ -127,8 +139,7 @@ def _runs(number: int) -> str:
     return "run" if number == 1 else "runs"
 
 
-def _cost(estimate: Estimate, *, here: bool) -> str:
-    flops, seconds = estimate.flops(here=here), estimate.seconds(here=here)
+def _cost(flops: float | None, seconds: float | None) -> str:
     counted = "unknown FLOPs" if flops is None else f"{flops:.3g} FLOPs"
     return f"{counted}, {'unknown time' if seconds is None else f'about {duration(seconds)}'}"
 

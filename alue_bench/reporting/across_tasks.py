@@ -187,7 +187,7 @@ def _by_strategy(chosen: Mapping[str, ComparisonBlock], runs: Mapping[str, Run])
     for task, block in chosen.items():
         base = [runs[run_id] for run_id in block.rows[0].run_ids]
         for row in block.rows:
-            pairs = paired_runs([runs[run_id] for run_id in row.run_ids], base)
+            pairs = paired_runs([runs[run_id] for run_id in row.run_ids], base) if row.difference else []
             differences = [_score(ours, block.metric) - _score(theirs, block.metric) for ours, theirs in pairs]
             finite = [difference for difference in differences if math.isfinite(difference)]
             score = math.nan if row.score is None else row.score.mean

@@ -42,6 +42,7 @@ from alue_bench.evaluation.significance import (
     seeds_within_margin,
 )
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
+from alue_bench.reporting.choosing_runs import without_choosing_runs
 from alue_bench.reporting.training_times import TimeComparison, compare_times
 
 if TYPE_CHECKING:
@@ -179,10 +180,12 @@ class StrategyResult:
     seeds: tuple[int, ...]
     """The seeds of the runs; in a cross-validation, where several folds have the same seed, each seed once."""
     run_ids: tuple[str, ...]
+    """The ids of the runs on which the result rests."""
     score: Estimate | None
     """The mean score over seeds or folds, with its confidence interval; None if every score is undefined."""
     difference: Difference | None
-    """The difference from the baseline's score; None for the baseline itself, and if either score is undefined."""
+    """The difference from the baseline's score. None for the baseline itself, if either score is undefined, and if the
+    strategy or the baseline only has runs by which it was chosen."""
     train_s: Estimate | None
     time_change: Estimate | None
     """The relative change of the training time against the baseline, as a mean over seeds; -0.3 is 30 % less."""
@@ -206,6 +209,10 @@ class StrategyResult:
     """The number of folds that were run, over all repeats of the cross-validation; 0 without cross-validation."""
     times: TimeComparison | None = None
     """The comparison of training times; `time_change` and `speed_up` are taken from it."""
+    left_out: tuple[str, ...] = ()
+    """The ids of further runs of the strategy, by which it was chosen among others; no value here rests on them."""
+    unconfirmed: bool = False
+    """True if there is no difference because the strategy or the baseline only has runs by which it was chosen."""
 
     @property
     def replicates(self) -> int:
@@ -558,6 +565,9 @@ def _block(
     by_strategy: dict[str, list[Run]] = {}
     for run in kept.to_dict("records"):
         by_strategy.setdefault(str(run["strategy"]), []).append(run)
+    compared, choosing = without_choosing_runs(by_strategy)
+    notes += choosing.notes(by_strategy, baseline)
+    by_strategy = compared
     base = by_strategy.get(baseline)
     if base is None:
         notes.append(f"no run of {baseline} under these conditions, so changes cannot be computed")
@@ -569,6 +579,10 @@ def _block(
             learning=_learning(by_strategy[name], metric) if primary else None,
         )
         for name in sorted(by_strategy, key=lambda name: (name != baseline, natural_order(name)))
+    )
+    rows = tuple(
+        replace(row, difference=None, unconfirmed=True) if choosing.explains(row.strategy, baseline) else row
+        for row in (replace(row, left_out=choosing.left_out.get(row.strategy, ())) for row in rows)
     )
     for row in rows:
         runs = by_strategy[row.strategy]

@@ -87,7 +87,7 @@ def _recommended(subject: Subject) -> str | None:
         The strategy's name; None if no run has a dev score, a test score and a time, or if full fine-tuning learnt
         nothing.
     """
-    recommendation = grid.recommend(grid.cells(subject.runs))
+    recommendation = grid.recommend(grid.cells(grid.choosing_runs(subject.runs)))
     return recommendation.strategy if recommendation else None
 
 

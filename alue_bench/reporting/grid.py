@@ -15,11 +15,13 @@ cell. Everything in this module is computed from a table of finished runs, one r
 
 and, for titles, `data_source` ("sample" or "real") and `primary_metric` where they are available.
 
-Settings are chosen by their dev scores and reported with their test scores. The test scores take no part in the choice,
-so that the reported loss is unbiased. The chosen setting's dev score is biased upwards, since it was chosen among many.
+A setting is chosen by its dev score. It is chosen among many, partly because its runs were lucky, and lucky runs have
+higher scores on dev and on test. Their test scores are therefore no estimate of the loss to expect; runs with fresh
+seeds are (`reporting.confirmation`).
 
 If the dev score of the reference (`full`, with no frozen layers) is not significantly above the trivial score, nothing
-is recommended: see `nothing_learnt`, and `alue_bench.evaluation.learning` for the test.
+is recommended: see `nothing_learnt`, and `alue_bench.evaluation.learning` for the test. Single settings that have
+learnt nothing are never recommended either.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.cells import cell_of
+from alue_bench.evaluation.grid_noise import noise_of_neighbours, noise_over_seeds
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
 from alue_bench.messages.figure_text import short
 from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTINGS
@@ -40,10 +43,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from alue_bench.reporting.confirmation import Confirmation
+
 REFERENCE = "full"
 CLEARLY = 0.1
 """The share of FLOPs by which another setting must be below the fastest setting before the report says that measured
 times and counted FLOPs disagree."""
+AS_FAST = 0.1
+"""The share by which the training time of another setting may be longer if it counts as equally fast."""
+MOST_NAMED = 8
+"""The largest number of settings that a sentence names."""
 TRIVIAL, TRIVIAL_ERROR = "selection/trivial_score", "selection/above_trivial_error"
 DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_s", "flops/train_vs_full"
 
@@ -105,11 +114,8 @@ class Recommendation:
     """The largest accepted loss of dev score, as a share of the reference's dev score."""
     dev_score: float
     dev_change: float
-    """The relative change of the dev score against the reference. The choice depends on it."""
-    test_score: float
-    test_change: float
-    """The relative change of the test score against the reference: the expected loss (negative) or gain. The choice
-    does not depend on it."""
+    """The relative change of the dev score against the reference. The choice depends on it, so that it is too high on
+    average."""
     train_s: float
     saving: float
     """The saved training time, as a share of the reference's training time."""
@@ -130,24 +136,67 @@ class Recommendation:
     setting."""
     folds: int = 0
     """The number of folds that scores and times are averaged over; 0 without cross-validation."""
+    unlearnt: int = 0
+    """The number of settings that were not considered, because they have learnt nothing."""
+    standard_error: float = math.nan
+    """The standard error of the difference between the dev scores of two settings; nan if it cannot be estimated."""
+    alternatives: tuple[str, ...] = ()
+    """The other settings that these runs cannot distinguish from `strategy`, the fastest first: their dev score is
+    lower by at most `standard_error`, and training takes at most a tenth longer."""
+    confirmation: Confirmation | None = None
+    """The loss on the test split with fresh seeds; None if the setting was not run with fresh seeds."""
+
+    @property
+    def is_reference(self) -> bool:
+        """True if no setting other than the reference is recommended, so that there is nothing to confirm."""
+        return self.strategy == self.reference
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values as a dict for JSON, with None for nan."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(self).items()
+            for name, value in values.items()
+        } | {
+            "alternatives": list(self.alternatives),
+            "confirmation": self.confirmation.as_dict() if self.confirmation else None,
         }
 
+    def sentences(self) -> list[str]:
+        """Return the recommendation, the settings that are as good by these runs, and the loss to expect."""
+        return [said for said in (self.sentence(), self.alternatives_sentence(), self.loss_sentence()) if said]
+
+    def alternatives_sentence(self) -> str:
+        """Return a sentence with the settings that these runs cannot distinguish from the recommended one."""
+        if math.isnan(self.standard_error):
+            return "One seed and so few settings do not show which other settings are as good"
+        if not self.alternatives:
+            return ""
+        return (
+            f"Not distinguishable from {self.strategy} by these runs: {_named(self.alternatives)} (dev score lower by "
+            f"at most {self.standard_error:.3f}, one standard error; training at most a tenth longer)"
+        )
+
+    def loss_sentence(self) -> str:
+        """Return a sentence with the loss to expect on the test split; empty if the reference is recommended."""
+        if self.confirmation is not None:
+            return self.confirmation.sentence()
+        if self.is_reference:
+            return ""
+        return (
+            f"The loss to expect is not known: {self.strategy} was chosen among {self.settings} settings by these "
+            "runs, so that its scores are too high on average. The same sweep with --confirm 3 runs it with fresh seeds"
+        )
+
     def sentence(self) -> str:
-        """Return the recommendation as a sentence."""
+        """Return the recommendation as a sentence, without the loss to expect."""
         seeds = "one seed" if self.seeds == 1 else f"mean of {self.seeds} seeds"
         if self.folds:
             seeds = f"mean of {self.folds} folds" + (f" with {self.seeds} seeds each" if self.seeds > 1 else "")
         return (
-            f"{self.strategy}: test score {self.test_score:.3f}, {_change(self.test_change)} against {self.reference}; "
-            f"{self.train_s:.1f} s of training, {self.saving:.0%} less. The fastest of {self.candidates} settings "
-            f"(of {self.settings}) whose dev score is within {self.tolerance * 100:g}% of {self.reference}'s; "
-            f"chosen by dev score, reported on test, {seeds}" + self._left_out() + self._doubt()
+            f"{self.strategy}, the fastest of {self.candidates} settings (of {self.settings}) whose dev score is "
+            f"within {self.tolerance * 100:g}% of {self.reference}'s ({seeds}); {self.train_s:.1f} s of training, "
+            f"{self.saving:.0%} less" + self._left_out() + self._doubt()
         )
 
     def _doubt(self) -> str:
@@ -159,10 +208,12 @@ class Recommendation:
         )
 
     def _left_out(self) -> str:
-        if not self.left_out:
-            return ""
-        some = "one setting was" if self.left_out == 1 else f"{self.left_out} settings were"
-        return f"; {some} left out, because runs failed or have no score"
+        said = ""
+        for number, why in ((self.left_out, "runs failed or have no score"), (self.unlearnt, "it learnt nothing")):
+            some = "one setting was" if number == 1 else f"{number} settings were"
+            why = why if number == 1 else why.replace("it learnt", "they learnt")
+            said += f"; {some} left out, because {why}" if number else ""
+        return said
 
 
 def groups(runs: pd.DataFrame) -> Iterator[Group]:
@@ -213,8 +264,9 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
         two numbers), dev_score, test_score, test_spread (standard deviation over runs; nan for one run), train_s,
         flops_share (nan if not recorded), seeds, folds (their numbers; folds is 0 without cross-validation), learning
         (the comparison of the dev scores with the trivial score, that of a predictor that ignores the text; None if it
-        was not recorded), and scoreless (the number of the strategy's runs that are left out of the means, since they
-        have no score or no time).
+        was not recorded), scoreless (the number of the strategy's runs that are left out of the means, since they
+        have no score or no time), and dev_error (the standard error of a setting's mean dev score, the same for all
+        settings; nan if it cannot be estimated).
     """
     import pandas as pd
 
@@ -243,7 +295,62 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
         )
     columns = ["strategy", "bottom", "top", "dev_score", "test_score", "test_spread", "train_s", "flops_share", "seeds"]
     columns += ["folds", "learning", "scoreless"]
-    return pd.DataFrame(rows, columns=columns).astype({"bottom": "Int64", "top": "Int64"})
+    table = pd.DataFrame(rows, columns=columns).astype({"bottom": "Int64", "top": "Int64"})
+    return table.assign(dev_error=_dev_error(measured(runs)))
+
+
+def _dev_error(runs: pd.DataFrame) -> float:
+    """Estimate the standard error of a setting's mean dev score, without the effect of a seed on all settings alike.
+
+    Return nan if there are too few runs. Only seeds (and folds) with which at least half of the settings ran are used.
+    """
+    replicate = [name for name in ("seed", "repeat", "fold") if name in runs]
+    if runs.empty:
+        return math.nan
+    table = runs.assign(replicate=runs.groupby(replicate, dropna=False).ngroup()).pivot_table(
+        index="strategy", columns="replicate", values=DEV, aggfunc="last"
+    )
+    table = table.loc[:, table.notna().mean() >= 0.5].dropna()
+    if not table.shape[1]:
+        return math.nan
+    if table.shape[1] > 1:
+        noise = noise_over_seeds(table.to_numpy())
+    else:
+        placed = {cell: float(score) for name, (score,) in table.iterrows() if (cell := cell_of(str(name)))}
+        noise = noise_of_neighbours(placed)
+    return math.nan if noise is None else noise / math.sqrt(table.shape[1])
+
+
+def choosing_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with the seeds (and folds) with which at least half of the settings ran.
+
+    A sweep confirms the recommended setting and `full` with further seeds. Means over all seeds would compare these two
+    with the other settings on different seeds.
+    """
+    replicate = [name for name in ("seed", "repeat", "fold") if name in runs]
+    settings = runs.groupby(replicate, dropna=False)["strategy"].transform("nunique")
+    chosen = runs[2 * settings >= runs["strategy"].nunique()]
+    return chosen if len(chosen) else runs
+
+
+def collapsed(cells: pd.DataFrame) -> str:
+    """Return a sentence with the settings of which runs collapsed: their dev score is not above the trivial score.
+
+    Args:
+        cells: The table from the function `cells`.
+
+    Returns:
+        The sentence; empty if no run collapsed.
+    """
+    counts = {}
+    for _, row in cells.iterrows():
+        learnt = row["learning"]
+        if learnt is not None and learnt.collapsed:
+            counts[str(row["strategy"])] = f"{learnt.collapsed} of {learnt.seeds}"
+    if not counts:
+        return ""
+    named = _named([f"{name} ({count})" for name, count in counts.items()])
+    return f"Runs whose dev score is not significantly above the trivial score, by setting: {named}; {REMEDY}"
 
 
 def _folds(runs: pd.DataFrame) -> int:
@@ -341,8 +448,8 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
     If full fine-tuning was not run, the setting with the best dev score is the reference in its place.
 
     Among equally fast settings, the one with the best dev score is recommended. A setting is not considered if one of
-    its runs has no score, unless it is `full` (full fine-tuning). With one seed and many settings, some settings are
-    within the tolerance by chance; `test_change` shows whether the score holds on the test split.
+    its runs has no score, unless it is `full` (full fine-tuning), or if it has learnt nothing. With one seed and many
+    settings, some settings are within the tolerance by chance; runs with fresh seeds show whether the score holds.
 
     Args:
         cells: The table from the function `cells`.
@@ -352,13 +459,18 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
         The recommendation; None if no setting has a score, or if the reference setting has learnt nothing.
     """
     known = cells[cells["dev_score"].notna()]
-    scored = known[(known["scoreless"] == 0) | (known["strategy"] == REFERENCE)]
+    complete = known[(known["scoreless"] == 0) | (known["strategy"] == REFERENCE)]
+    scored = complete[[learnt is None or learnt.shown for learnt in complete["learning"]]]
     reference = _reference(known)
     if scored.empty or reference is None or nothing_learnt(cells) is not None:
         return None
     within = scored[[within_tolerance(score, reference["dev_score"], tolerance) for score in scored["dev_score"]]]
     chosen = within.sort_values(["train_s", "dev_score"], ascending=[True, False], kind="stable").iloc[0]
     fewest = within.sort_values(["flops_share", "dev_score"], ascending=[True, False], kind="stable").iloc[0]
+    error = math.sqrt(2) * float(chosen["dev_error"])
+    as_good = scored["dev_score"] >= chosen["dev_score"] - (0.0 if math.isnan(error) else error)
+    as_fast = scored["train_s"] <= (1 + AS_FAST) * chosen["train_s"]
+    similar = scored[as_good & as_fast & (not math.isnan(error))].sort_values("train_s", kind="stable")
     disagree = bool(fewest["flops_share"] < (1 - CLEARLY) * chosen["flops_share"])
     return Recommendation(
         strategy=str(chosen["strategy"]),
@@ -366,15 +478,16 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
         tolerance=tolerance,
         dev_score=float(chosen["dev_score"]),
         dev_change=_relative(chosen["dev_score"], reference["dev_score"]),
-        test_score=float(chosen["test_score"]),
-        test_change=_relative(chosen["test_score"], reference["test_score"]),
         train_s=float(chosen["train_s"]),
         saving=0.0 - _relative(chosen["train_s"], reference["train_s"]),
         candidates=len(within),
         settings=len(scored),
         seeds=int(chosen["seeds"]),
         folds=int(chosen["folds"]),
-        left_out=len(known) - len(scored),
+        left_out=len(known) - len(complete),
+        unlearnt=len(complete) - len(scored),
+        standard_error=error,
+        alternatives=tuple(str(name) for name in similar["strategy"] if name != chosen["strategy"]),
         flops_share=float(chosen["flops_share"]),
         fewest_flops=str(fewest["strategy"]) if disagree else "",
         fewest_flops_share=float(fewest["flops_share"]) if disagree else math.nan,
@@ -407,7 +520,7 @@ def pareto_figure(group: Group, recommended: Recommendation | None = None) -> Fi
     right.set(title="test: the same settings", xlabel="training time in seconds", ylabel=f"{short(group.metric)}, test")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    title = f"{group.title}: score against training time{_seeds(group.cells)}"
+    title = f"{group.title}: score against training time{_seeds(group.cells)}{_confirmed(recommended)}"
     figure.suptitle(_title(title, PARETO_WIDTH), fontsize=11)
     return figure
 
@@ -481,7 +594,8 @@ def _heat_map(
     axes.set_xticks(range(len(tops)), [str(n) for n in tops])
     axes.set_yticks(range(len(bottoms)), [str(n) for n in bottoms])
     axes.set(xlabel="frozen top layers", ylabel="frozen bottom layers")
-    axes.set_title(_title(f"{group.title}: {label}{_seeds(group.cells)}", width), fontsize=11)
+    confirmed = _confirmed(recommended) if column == "test_score" else ""
+    axes.set_title(_title(f"{group.title}: {label}{_seeds(group.cells)}{confirmed}", width), fontsize=11)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label=label, shrink=0.9)
     _write_numbers(axes, values, image)
@@ -570,6 +684,21 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def _confirmed(recommended: Recommendation | None) -> str:
+    """Return the part of a title that states the confirmed change of the test score; empty if there is none."""
+    if recommended is None or recommended.confirmation is None or recommended.confirmation.difference is None:
+        return ""
+    found = recommended.confirmation
+    seeds = f"{len(found.seeds)} fresh seed{'s' if len(found.seeds) != 1 else ''}"
+    return f"; {short(found.strategy)} against {short(found.reference)}: {found.change_text()} on test with {seeds}"
+
+
+def _named(names: Sequence[str]) -> str:
+    """Return a list of names as a text; of many, the first ones and the number of the others."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def _seeds(cells: pd.DataFrame) -> str:
     for what in ("folds", "seeds"):
         most = int(cells[what].max()) if len(cells) else 0
@@ -580,7 +709,3 @@ def _seeds(cells: pd.DataFrame) -> str:
 
 def _relative(value: float, reference: float) -> float:
     return float(value - reference) / abs(float(reference)) if reference else math.nan
-
-
-def _change(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{value:+.1%}"

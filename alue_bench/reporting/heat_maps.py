@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from alue_bench.contract.cells import cell_of
 from alue_bench.reporting import grid
+from alue_bench.reporting.confirmation import confirmation_in
 from alue_bench.reporting.content import Gallery, Item, Paragraph
 from alue_bench.reporting.drawing import Picture, style, to_svg
 from alue_bench.reporting.subjects import Subject
@@ -35,10 +36,10 @@ def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
             conditions.
         prefix: The text with which the names of the pictures begin, so that they are unique on the page.
     """
-    groups = [group for subject in subjects for group in _groups(subject) if _is_map(group)]
+    groups = [(subject, group) for subject in subjects for group in _groups(subject) if _is_map(group)]
     items: list[Item] = []
-    for number, group in enumerate(groups[:MOST_MAPS]):
-        recommended = grid.recommend(group.cells)
+    for number, (subject, group) in enumerate(groups[:MOST_MAPS]):
+        recommended = _recommended(subject, group)
         with style(grid=False):
             drawn = [
                 Picture(
@@ -56,7 +57,8 @@ def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
             ]
         items.append(Gallery(drawn))
         if recommended is not None:
-            items.append(Paragraph(f"Recommended for {group.title}: {recommended.sentence()}."))
+            said = recommended.sentences()
+            items.append(Paragraph(f"Recommended for {group.title}: {' '.join(f'{one}.' for one in said)}"))
         elif (why := grid.nothing_learnt(group.cells)) is not None:
             items.append(Paragraph(f"No recommendation for {group.title}: {why.sentence()}.", warning=True))
     if len(groups) > MOST_MAPS:
@@ -76,7 +78,18 @@ def _groups(subject: Subject) -> list[grid.Group]:
     """
     # Other strategies have no place on a map, and looking them all up below would take long where there are many.
     placed = subject.runs[subject.runs["strategy"].map(lambda name: cell_of(str(name)) is not None)]
-    return [replace(group, conditions=subject.conditions) for group in grid.groups(placed)]
+    return [replace(group, conditions=subject.conditions) for group in grid.groups(grid.choosing_runs(placed))]
+
+
+def _recommended(subject: Subject, group: grid.Group) -> grid.Recommendation | None:
+    """Return the recommended setting of a grid, with its confirmation if it has runs by which it was not chosen."""
+    recommended = grid.recommend(group.cells)
+    rows = {row.strategy: row for row in subject.compared.rows}
+    if recommended is None or recommended.is_reference or not rows[recommended.strategy].left_out:
+        return recommended
+    if recommended.reference != subject.compared.baseline:
+        return recommended
+    return replace(recommended, confirmation=confirmation_in(subject.compared, recommended.strategy))
 
 
 def _is_map(group: grid.Group) -> bool:

@@ -88,6 +88,8 @@ def _time(row: StrategyResult, block: ComparisonBlock) -> str:
 def _score(row: StrategyResult, block: ComparisonBlock) -> str:
     """Return the clause on a strategy's score, with the verdict and the numbers on which it rests."""
     difference, metric = row.difference, metric_name(block.metric)
+    if row.unconfirmed:
+        return f"it was chosen by these runs, so the change of its {metric} is not known before fresh seeds confirm it"
     if difference is None:
         return f"its {metric} is undefined, so scores do not compare"
     if row.learnt_nothing and difference.verdict is not Verdict.WORSE:

@@ -95,7 +95,7 @@ def arrange(compared: comparison.Comparison, runs: pd.DataFrame) -> list[Compara
     by_id = runs.set_index("run_id", drop=False)
     blocks: dict[tuple[str, ...], list[Subject]] = {}
     for block in compared.blocks:
-        ids = [run_id for row in block.rows for run_id in row.run_ids]
+        ids = [run_id for row in block.rows for run_id in (*row.run_ids, *row.left_out)]
         key = tuple(str(block.conditions[name] or "not recorded") for name in APART)
         blocks.setdefault(key, []).append(Subject(block, by_id.loc[ids].reset_index(drop=True)))
     ordered = sorted(blocks.items(), key=lambda item: -sum(len(subject.runs) for subject in item[1]))

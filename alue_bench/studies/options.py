@@ -31,6 +31,20 @@ memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfirmationOptions(CheckedOptions):
+    """The option that says with how many fresh seeds a chosen setting is confirmed."""
+
+    confirm: int = option(
+        3,
+        help="Seeds that took no part in choosing, for the chosen setting and for full fine-tuning; only they give the "
+        "loss to expect. 0 for none. Default: 3.",
+        group=Group.QUESTION,
+        at_least=0,
+        at_most=MOST_CONFIRMING,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepOptions(CheckedOptions):
     """The options of `sweep` that `run` does not have, or has with another default or meaning."""
 
@@ -46,6 +60,12 @@ class SweepOptions(CheckedOptions):
     tolerance: str = option(
         f"{DEFAULT_TOLERANCE:.0%}",
         help=f"Largest accepted loss of score relative to full fine-tuning. Default: {DEFAULT_TOLERANCE:.0%}.",
+        group=Group.QUESTION,
+    )
+    margin: str | None = option(
+        None,
+        help="Largest acceptable loss of score in the confirmation, written as for alue-bench compare. Default: the "
+        "tolerance.",
         group=Group.QUESTION,
     )
     strategy: tuple[str, ...] = option(
@@ -243,7 +263,7 @@ CHOSEN_BY_SEARCH = ("strategy", "seeds", "init_seed", "data_seed")
 def options_of_command(command: str) -> Mapping[str, Option]:
     """Return the options of `run`, `sweep` or `search`, by name, in the order of its help page."""
     if command == "sweep":
-        return _arranged({**options_of(SweepOptions), **_axes()})
+        return _arranged({**options_of(SweepOptions), **options_of(ConfirmationOptions), **_axes()})
     if command == "search":
         return _arranged(options_of(SearchOptions), without=(*CHOSEN_BY_SEARCH, "repeats", "yes"))
     return _arranged({"margin": replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)})

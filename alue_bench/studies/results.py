@@ -198,7 +198,8 @@ class Sweep(Runs):
     """The largest accepted loss of score, as a share of the score of full fine-tuning."""
     grids: tuple[tuple[Grid, Recommendation | None], ...] = ()
     """The grids of freezing settings, each with its recommendation (None if nothing can be recommended). There is a
-    grid for each task, model and combination of varied hyper-parameters. Empty if the sweep was interrupted."""
+    grid for each task, model and combination of varied hyper-parameters. Empty if the sweep was interrupted. The loss
+    to expect is the attribute `confirmation` of a recommendation."""
 
     def best(self, *, task: str | None = None, model: str | None = None) -> TrainedRun:
         """Return the run of the recommended setting; if there are several seeds, the run with the highest dev score.
@@ -225,7 +226,7 @@ class Sweep(Runs):
             why = next((found.sentence() for grid, _ in of_these if (found := nothing_learnt(grid.cells))), "")
             raise UnavailableError(f"the sweep recommends no setting{f': {why}' if why else ''}")
         grid, advice = min(advised, key=lambda one: one[1].train_s)
-        return self._best_of([one for one in chosen if _is_of(one.spec, grid, advice.strategy)])
+        return self._best_of([one for one in chosen if is_of(one.spec, grid, advice.strategy)])
 
     def view(self) -> RenderableType:
         """Return the view of each grid of freezing settings: scores and times, Pareto front and recommended setting."""
@@ -237,7 +238,7 @@ class Sweep(Runs):
         return _results_view(in_reading_order(self.outcomes), lambda: self.ending.recorded)
 
 
-def _is_of(spec: RunSpec, grid: Grid, strategy: str) -> bool:
+def is_of(spec: RunSpec, grid: Grid, strategy: str) -> bool:
     """Return whether a run has the given strategy, and the task, model and hyper-parameters of a sweep's grid."""
     same = all(getattr(spec.hyper, name) == value for name, value in grid.settings.items())
     return (spec.task, spec.model, spec.strategy) == (grid.task, grid.model, strategy) and same

@@ -11,20 +11,31 @@ from typing import Any
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.options import filled
-from alue_bench.executors.outcome import in_reading_order
+from alue_bench.evaluation.margins import Margin, Margins, MarginUnit, parse_margins
+from alue_bench.executors.outcome import Outcome, in_reading_order
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.planning.build import Plan, build_plan
 from alue_bench.planning.grid import WHOLE, Grid, parse_grid
 from alue_bench.planning.request import Overrides, PlanRequest
 from alue_bench.planning.sweep_order import Order, spread_out
 from alue_bench.reporting.grid import Group, Recommendation, groups, nothing_learnt, pareto_front, recommend
-from alue_bench.studies.invocation import Invocation, Progress
-from alue_bench.studies.options import HYPER_OPTIONS, SweepOptions, options_of_command
-from alue_bench.studies.results import Sweep
+from alue_bench.reporting.numbers import several
+from alue_bench.studies.confirmation import (
+    CONFIRMS,
+    ConfirmingSeeds,
+    confirmation_of,
+    confirming_runs,
+    confirming_seeds,
+)
+from alue_bench.studies.invocation import Execution, Invocation, Progress
+from alue_bench.studies.options import HYPER_OPTIONS, ConfirmationOptions, SweepOptions, options_of_command
+from alue_bench.studies.results import Sweep, is_of
 from alue_bench.studies.run import Confirm
 from alue_bench.studies.settings import COMMAND_LINE, RECIPE_ORIGIN, Study, parse_tolerance, plan_request
+from alue_bench.tracking.selection_tags import tag_selection_runs
 from alue_bench.views.console import PlainConsole
 from alue_bench.views.grid_view import grid_progress_of, table_of
+from alue_bench.views.progress import progress_of as list_progress_of
 from alue_bench.views.streams import Streams
 from alue_bench.views.tables import plan_view
 
@@ -43,10 +54,13 @@ class PlannedSweep:
     plan: Plan
     order: Order
     tolerance: float
+    margins: Margins
+    """The margin for the confirmed loss, for each metric."""
+    confirming: ConfirmingSeeds
 
     def described(self, conclusions: Conclusions = ()) -> dict[str, Any]:
         """Return the values that a sweep adds to the JSON document of the option `--json`."""
-        return {"sweep": _described(self.order, self.tolerance, conclusions)}
+        return {"sweep": _described(self, conclusions)}
 
 
 def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> PlannedSweep:
@@ -57,7 +71,10 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
         streams: The output streams.
         fetch: Whether to download named models that are not on this machine.
     """
-    tolerance = parse_tolerance(filled(SweepOptions, study.settings).tolerance)
+    options = filled(SweepOptions, study.settings)
+    tolerance = parse_tolerance(options.tolerance)
+    of_tolerance = Margin(tolerance, MarginUnit.SCORE)
+    margins = Margins(of_tolerance) if options.margin is None else parse_margins(options.margin, of_tolerance)
     invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
     request = sweep_request(study.settings, study.overrides)
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
@@ -66,7 +83,9 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
     invocation.limit_jobs(plan)
     streams.talk.print(plan_view(plan))
     streams.talk.print(f"order: {order.describe()}")
-    return PlannedSweep(invocation, plan, order, tolerance)
+    confirming = confirming_seeds(plan.runs, filled(ConfirmationOptions, study.settings).confirm)
+    streams.talk.print(confirming.describe())
+    return PlannedSweep(invocation, plan, order, tolerance, margins, confirming)
 
 
 def do_sweep(
@@ -76,7 +95,7 @@ def do_sweep(
     *,
     progress_of: Callable[[Plan, PlainConsole], Progress] = grid_progress_of,
 ) -> Sweep:
-    """Plan and execute a sweep, recommend a setting, and draw the figures of its grids.
+    """Plan and execute a sweep, recommend a setting, confirm it with fresh seeds, and draw the figures of its grids.
 
     Args:
         study: The settings and plugins.
@@ -95,10 +114,13 @@ def do_sweep(
     invocation.check(plan)
     if confirm is not None:
         confirm(len(plan.runs))
-    with invocation:
+    with invocation, invocation.keeping_workers():
         invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
         execution = invocation.execute(plan, progress_of(plan, streams.talk))
         conclusions = () if execution.stop else _concluded(in_reading_order(execution.outcomes), planned.tolerance)
+        _tag_choosing_runs(conclusions, execution.outcomes, invocation)
+        if not (execution.failed and study.execution.fail_fast):
+            execution, conclusions = _confirmed(planned, execution, conclusions)
         invocation.settle_kept(execution.outcomes)
         document = invocation.document(execution) | planned.described(conclusions)
         if conclusions:
@@ -107,6 +129,58 @@ def do_sweep(
             )
         ending = invocation.finish(document, execution, _headline(conclusions))
         return Sweep(execution, document, ending, tolerance=planned.tolerance, grids=conclusions)
+
+
+def _tag_choosing_runs(conclusions: Conclusions, outcomes: list[Outcome], invocation: Invocation) -> None:
+    """Tag the runs by which the recommended settings were chosen."""
+    parent_id = invocation.recorder.parent_id
+    for group, recommendation in conclusions:
+        if parent_id is not None and recommendation is not None and not recommendation.is_reference:
+            chosen = [one for one in outcomes if is_of(one.spec, group, recommendation.strategy)]
+            runs = {one.run_id: one.spec.fingerprint for one in chosen if one.status != "failed"}
+            tag_selection_runs(invocation.recorder, runs, parent_id)
+
+
+def _confirmed(planned: PlannedSweep, execution: Execution, conclusions: Conclusions) -> tuple[Execution, Conclusions]:
+    """Run each recommended setting and its reference with fresh seeds.
+
+    Returns:
+        The execution with the confirming runs, and the conclusions with the confirmations. An interruption leaves the
+        recommendations unconfirmed.
+    """
+    invocation, seeds = planned.invocation, planned.confirming.seeds
+    runs_of = {
+        place: confirming_runs(planned.plan.runs, group, recommendation, seeds)
+        for place, (group, recommendation) in enumerate(conclusions)
+        if seeds and recommendation is not None and not recommendation.is_reference
+    }
+    further = Plan([run for runs in runs_of.values() for run in runs], order_matters=True)
+    if not further.runs:
+        return execution, conclusions
+    talk = invocation.streams.talk
+    names = ", ".join(dict.fromkeys(str(run.tags[CONFIRMS]) for run in further.runs))
+    talk.print(f"confirming {names} with seeds {', '.join(map(str, seeds))}: {several(len(further.runs), 'run')}")
+    done = invocation.execute(further, list_progress_of(further, talk))
+    whole = Execution(
+        replace(planned.plan, runs=[*planned.plan.runs, *further.runs]), execution.outcomes + done.outcomes, done.stop
+    )
+    if done.stop:
+        return whole, conclusions
+    outcomes = {one.spec.fingerprint: one for one in done.outcomes}
+    return whole, tuple(
+        (
+            group,
+            replace(
+                recommendation,
+                confirmation=confirmation_of(
+                    invocation.recorder.connection, recommendation, runs_of[place], outcomes, planned.margins
+                ),
+            )
+            if recommendation is not None and place in runs_of
+            else recommendation,
+        )
+        for place, (group, recommendation) in enumerate(conclusions)
+    )
 
 
 def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
@@ -178,21 +252,28 @@ def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -
 
 
 def _headline(conclusions: Conclusions) -> dict[str, float]:
-    """Return the recommendations of a sweep as metrics for its MLflow parent run."""
+    """Return the recommendations of a sweep as metrics for its MLflow parent run.
+
+    Test scores are those of the confirmation.
+    """
     shown = {}
     for group, recommendation in conclusions:
         if recommendation is not None:
             values = recommendation.as_dict()
-            for name in ("test_score", "test_change", "train_s", "saving"):
-                if values[name] is not None:
+            values |= {name: value for name, value in (values["confirmation"] or {}).items() if name not in values}
+            for name in ("test_score", "test_change", "loss_bound", "train_s", "saving"):
+                if values.get(name) is not None:
                     shown[f"recommended_{name}/{group.name}"] = values[name]
     return shown
 
 
-def _described(order: Order, tolerance: float, conclusions: Conclusions) -> dict[str, Any]:
-    """Return the values that a sweep adds to the JSON document of the option `--json`: tolerance, order and grids."""
+def _described(planned: PlannedSweep, conclusions: Conclusions) -> dict[str, Any]:
+    """Return the values that a sweep adds to the JSON document of the option `--json`, such as tolerance and grids."""
+    order, confirming = planned.order, planned.confirming
     return {
-        "tolerance": tolerance,
+        "tolerance": planned.tolerance,
+        "margin": str(planned.margins),
+        "confirm": {"seeds": list(confirming.seeds), "runs_at_most": confirming.most_runs},
         "order": {"seed": order.seed, "bias": order.bias, "description": order.describe()},
         "grids": [
             {

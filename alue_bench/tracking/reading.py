@@ -597,8 +597,14 @@ def _planned(connection: Connection, parent_id: str) -> list[str]:
             f"run {parent_id} is not in experiment {connection.experiment!r}; use its own: --experiment "
             f"{shlex.quote(home)}"
         )
-    plan = _fetch_from(connection, parent_id, parent.info.artifact_uri, "plan.json", _load_json)
-    return [spec["fingerprint"] for spec in (plan or {}).get("planned", []) if "fingerprint" in spec]
+    # The runs that a sweep or a search decides on later, such as a confirmation, are in its results only.
+    found = [
+        spec["fingerprint"]
+        for name, key in (("plan.json", "planned"), ("results.json", "runs"))
+        for spec in (_fetch_from(connection, parent_id, parent.info.artifact_uri, name, _load_json) or {}).get(key, [])
+        if "fingerprint" in spec
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _load_json(path: Path) -> dict[str, Any]:

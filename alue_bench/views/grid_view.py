@@ -143,9 +143,13 @@ def grid_result(group: grid.Group, recommendation: grid.Recommendation | None) -
             parts.append(_drawn(f"{group.title}: {title}", shown))
     parts.append(_front(group))
     if recommendation is not None:
-        parts.append(styled(f"Recommended: {recommendation.sentence()}.", "bold"))
+        first, *others = recommendation.sentences()
+        parts.append(styled(f"Recommended: {first}.", "bold"))
+        parts += [styled(f"{one}.") for one in others]
     elif (why := grid.nothing_learnt(group.cells)) is not None:
         parts.append(styled(f"Nothing learnt: {why.sentence()}.", "bold yellow"))
+    if recommendation is not None and (said := grid.collapsed(group.cells)):
+        parts.append(styled(f"{said}.", "yellow"))
     if group.sample:
         parts.append(styled(SAMPLE_NOTE, "yellow"))
     return Group(*parts)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-PARTS = ("comparisons", "searches")
+PARTS = ("comparisons", "searches", "sweeps")
 """The names of the parts. Each one is a module of this package with a function `main`; the first one is the default."""
 
 

@@ -17,8 +17,8 @@ def sweep(context: typer.Context, given: Given) -> None:
     """Fine-tune every setting of a grid of frozen layers, and recommend one.
 
     Draws heat maps of score and training time and the Pareto front of the two, and names the fastest setting whose
-    score on the dev split is within the tolerance of full fine-tuning, with its loss on the test split and the time
-    saved. Finished runs are not repeated: to continue an interrupted plan, run the same command again.
+    score on the dev split is within the tolerance of full fine-tuning. Fresh seeds then show its loss on the test split
+    (--confirm). Finished runs are not repeated: to continue an interrupted plan, run the same command again.
 
     `alue-bench sweep -t mdd -m mini`  (every pair of bottom and top layers: 91 runs)
 
@@ -37,6 +37,7 @@ def sweep(context: typer.Context, given: Given) -> None:
         streams.warn_of_plugins(study.registry)
         if output.dry_run:
             planned = planned_sweep(study, streams, fetch=False)
-            raise typer.Exit(show_plan(planned.invocation, planned.plan, planned.described()))
+            more = planned.described()
+            raise typer.Exit(show_plan(planned.invocation, planned.plan, more, confirming=planned.confirming))
         results = do_sweep(study, streams, asking(streams, yes=output.yes))
         raise typer.Exit(farewell(results, streams))

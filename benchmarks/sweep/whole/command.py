@@ -134,6 +134,7 @@ def swept(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], An
         "task": [TASK],
         "model": [MODEL],
         "grid": [options.grid],
+        "confirm": 0,
         "limit_train": options.limit_train,
         "limit_eval": options.limit_eval,
         "precision": "fp32",

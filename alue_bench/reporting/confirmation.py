@@ -1,0 +1,160 @@
+"""The confirmation of a recommended setting: its loss on the test split, with seeds that took no part in the choice.
+
+The setting with the best chances is chosen partly because its runs were lucky, so that the test scores of these runs
+are too high on average. The setting and the reference, usually `full` (full fine-tuning), are therefore run again with
+fresh seeds. Their difference is tested as in `alue-bench compare`, and is the loss to expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.evaluation.margins import Margins
+from alue_bench.reporting.comparison import ComparisonBlock, Load, Verdict, compare
+from alue_bench.reporting.numbers import percent, plain, signed, signed_percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """The loss of a recommended setting on the test split, with seeds that took no part in the choice."""
+
+    strategy: str
+    reference: str
+    seeds: tuple[int, ...]
+    """The fresh seeds with which both were run."""
+    folds: int = 0
+    """The number of folds over which the difference is a mean; 0 without cross-validation."""
+    test_score: float | None = None
+    """The mean test score of the recommended setting; None if there is no pair of runs."""
+    reference_score: float | None = None
+    difference: float | None = None
+    """The difference of the mean test scores, in the unit of the metric. A loss is negative."""
+    test_change: float | None = None
+    """The difference as a share of the reference's score."""
+    low: float | None = None
+    """The lower end of the 95 % confidence interval of the difference; None with one seed or fold."""
+    high: float | None = None
+    loss_bound: float | None = None
+    """The one-sided 95 % upper bound of the loss; None if there is no verdict."""
+    margin: float | None = None
+    """The margin in the unit of the metric; None if it cannot be computed."""
+    verdict: str = str(Verdict.NOT_TESTED)
+    reason: str = ""
+    """The reason why there is no verdict; empty if there is one."""
+    saving: float | None = None
+    """The saved training time of the fresh runs, as a share of the reference's."""
+    run_ids: tuple[str, ...] = ()
+    """The MLflow ids of the fresh runs of both settings."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the values as a dict for JSON."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def change_text(self) -> str:
+        """Return the difference of the test scores with its confidence interval, such as −0.009 (−0.021 to +0.003)."""
+        if self.difference is None:
+            return "unknown"
+        interval = "" if self.low is None or self.high is None else f" ({signed(self.low)} to {signed(self.high)})"
+        return f"{signed(self.difference)}{interval}"
+
+    def sentence(self) -> str:
+        """Return the loss to expect, and the verdict on it, as a sentence."""
+        if self.difference is None:
+            return f"Not confirmed: {self.reason}"
+        count = f"{len(self.seeds)} seed{'s' if len(self.seeds) != 1 else ''}"
+        over = f"{count} on {self.folds} folds" if self.folds else count
+        relative = "" if self.test_change is None else f", that is {signed_percent(self.test_change, 1)}"
+        saving = "" if self.saving is None else f"; {percent(self.saving)} of the training time saved"
+        return (
+            f"Expected loss, from {over} that took no part in the choice: test score {plain(self.test_score)} against "
+            f"{plain(self.reference_score)} of {self.reference}, a change of {self.change_text()}{relative}{saving}. "
+            f"Verdict: {self._verdict()}"
+        )
+
+    def _verdict(self) -> str:
+        margin = "" if self.margin is None else f" (margin {plain(self.margin)})"
+        if self.reason:
+            return f"{self.verdict}, {self.reason}"
+        if self.verdict == Verdict.INCONCLUSIVE and self.loss_bound is not None:
+            return f"inconclusive, a loss up to {plain(self.loss_bound)} is not excluded{margin}"
+        return f"{self.verdict}{margin}"
+
+
+def confirmed(
+    frame: pd.DataFrame, load: Load, strategy: str, reference: str, *, margins: Margins, seeds: Sequence[int]
+) -> Confirmation:
+    """Return the confirmation of a setting, given the runs with fresh seeds.
+
+    Args:
+        frame: The runs of both settings with the fresh seeds, for one task and model, as in `Results.frame`.
+        load: The function that reads a run's test predictions.
+        strategy: The recommended setting.
+        reference: The setting with which it is compared.
+        margins: The margin for the loss, for each metric.
+        seeds: The fresh seeds.
+    """
+    unconfirmed = Confirmation(strategy=strategy, reference=reference, seeds=tuple(seeds))
+    ours = frame[frame["strategy"].isin([strategy, reference])]
+    if set(ours["strategy"]) != {strategy, reference}:
+        return _without(unconfirmed, "the runs with fresh seeds failed; run the same command again to repeat them")
+    recorded = Margins(margins.default, tuple(one for one in margins.by_metric if f"test/{one[0]}" in ours))
+    blocks = [
+        block
+        for block in compare(ours, load, baseline=reference, margins=recorded).blocks
+        if {strategy, reference} <= {row.strategy for row in block.rows}
+    ]
+    if len(blocks) != 1:
+        return _without(unconfirmed, "the runs with fresh seeds of both settings are not comparable, see compare")
+    told = confirmation_in(blocks[0], strategy)
+    if told is None and ours["chosen_in"].notna().any():
+        seen = ", ".join(map(str, seeds))
+        return _without(
+            unconfirmed,
+            f"an earlier sweep or search has chosen {strategy} by its runs with seeds {seen}; a larger --confirm adds "
+            "others",
+        )
+    return told or _without(unconfirmed, "the test scores of the runs with fresh seeds are undefined")
+
+
+def confirmation_in(block: ComparisonBlock, strategy: str) -> Confirmation | None:
+    """Return the confirmation of a setting that a comparison contains.
+
+    Args:
+        block: The comparison, whose runs took no part in the choice of the setting.
+        strategy: The setting.
+
+    Returns:
+        The confirmation; None if the comparison has no difference between the setting and the baseline.
+    """
+    row = next((row for row in block.rows if row.strategy == strategy), None)
+    base = next((row for row in block.rows if row.strategy == block.baseline), None)
+    if row is None or base is None or row.difference is None or row.score is None or base.score is None:
+        return None
+    difference, test, score = row.difference, row.difference.test, base.score.mean
+    return Confirmation(
+        strategy=strategy,
+        reference=block.baseline,
+        seeds=tuple(sorted(set(row.seeds) & set(base.seeds))),
+        folds=block.folds and difference.seeds,
+        test_score=row.score.mean,
+        reference_score=score,
+        difference=difference.mean,
+        test_change=difference.mean / abs(score) if score else None,
+        low=test.difference - test.half_width if test else None,
+        high=test.difference + test.half_width if test else None,
+        loss_bound=difference.loss_bound,
+        margin=block.margin_size,
+        verdict=str(difference.verdict),
+        reason=difference.reason,
+        saving=-row.time_change.mean if row.time_change else None,
+        run_ids=(*row.run_ids, *base.run_ids),
+    )
+
+
+def _without(confirmation: Confirmation, reason: str) -> Confirmation:
+    return replace(confirmation, reason=reason)

@@ -1,0 +1,88 @@
+"""Runs by which a strategy was chosen are no evidence for it; its other runs are. Without any there is no verdict."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from planted_runs import classes, plant, spec
+
+from alue_bench.contract.task import Labels
+from alue_bench.reporting.across_tasks import across_tasks
+from alue_bench.reporting.comparison import ComparisonBlock, StrategyResult, Verdict, compare
+from alue_bench.reporting.subjects import arrange
+from alue_bench.tracking.connection import Connection, connect
+from alue_bench.tracking.reading import Results, read_predictions, read_results
+from alue_bench.tracking.selection_tags import CHOSEN_IN
+
+BINARY = Labels.binary("NOT_OFF", "OFF")
+GOLD = np.random.default_rng(0).integers(0, 2, 200)
+CHOSEN = {CHOSEN_IN: "the parent run"}
+
+
+@pytest.fixture
+def connection(store: str, experiment: str) -> Connection:
+    return connect(store, experiment)
+
+
+@pytest.fixture
+def put(connection: Connection) -> Callable[..., str]:
+    def plant_one(strategy: str, seed: int, accuracy: float, *, chosen: bool = False, task: str = "oold") -> str:
+        predicted = classes(np.random.default_rng([seed, len(strategy)]), GOLD, accuracy, 2)
+        return plant(connection, spec(task, strategy, seed), BINARY, GOLD, predicted, tags=CHOSEN if chosen else None)
+
+    return plant_one
+
+
+def compared(results: Results, task: str = "oold") -> tuple[ComparisonBlock, StrategyResult]:
+    comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id))
+    (block,) = [block for block in comparison.blocks if block.task == task]
+    return block, next(row for row in block.rows if row.strategy == "bottom3top4")
+
+
+def test_with_other_seeds_only_these_count(put: Any, connection: Connection) -> None:
+    """The runs by which it was chosen were lucky: with them, no loss would be found."""
+    for seed in (42, 43, 44, 45, 46):
+        put("full", seed, 0.9)
+    lucky = [put("bottom3top4", seed, 1.0, chosen=True) for seed in (42, 43)]
+    fresh = [put("bottom3top4", seed, 0.7) for seed in (44, 45, 46)]
+    results = read_results(connection)
+    block, row = compared(results)
+    assert row.difference is not None
+    assert (row.difference.verdict, row.difference.seeds) == (Verdict.WORSE, 3)
+    assert row.difference.mean < -0.1
+    assert (set(row.run_ids), set(row.left_out), row.seeds) == (set(fresh), set(lucky), (44, 45, 46))
+    assert "bottom3top4: 2 runs are left out, since the strategy was chosen by them" in block.notes
+    # Figures of the grid still show every run.
+    comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id))
+    (comparable,) = arrange(comparison, results.frame)
+    assert len(comparable.runs) == len(results.frame) == 10
+
+
+def test_without_any_there_is_no_verdict_but_the_command_that_confirms_it(put: Any, connection: Connection) -> None:
+    for task in ("oold", "ohsd", "anger"):
+        for seed in (42, 43, 44):
+            put("full", seed, 0.8, task=task), put("bottom3top4", seed, 1.0, chosen=True, task=task)
+            put("head-only", seed, 0.8, task=task)
+    results = read_results(connection)
+    block, row = compared(results)
+    assert row.difference is None
+    assert row.unconfirmed
+    (note,) = block.notes
+    assert note.startswith(
+        "bottom3top4: no verdict, since it was chosen among others by its runs with seeds 42, 43, 44"
+    )
+    words = shlex.split(note.partition(": alue-bench ")[2])
+    assert words[:3] == ["run", "--task", "oold"]
+    options = list(zip(words[1::2], words[2::2], strict=True))
+    assert [value for name, value in options if name == "--strategy"] == ["full", "bottom3top4"]
+    assert [value for name, value in options if name == "--seed"] == ["45", "46", "47"]
+    assert ("--experiment", connection.experiment) in options
+    comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id))
+    (across,) = across_tasks(comparison.blocks, results.frame)
+    changes = {one.strategy: one.changes for one in across.rows}
+    assert len(changes["head-only"]) == 3
+    assert not changes.get("bottom3top4")
