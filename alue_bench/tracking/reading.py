@@ -35,6 +35,7 @@ from alue_bench.tracking.connection import Connection, public, where_options
 from alue_bench.tracking.liveness import MACHINE
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
 from alue_bench.tracking.recording import CURVES, FOLDS_DIGEST, LOW_FIDELITY, SUBMISSION_FILE, TASK_OPTIONS
+from alue_bench.tracking.scores_elsewhere import ALSO_TEST, predictions_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +97,7 @@ COLUMNS: Mapping[str, str] = {
     "primary_metric": "string",
     "failure": "string",  # the cause, for a run that failed
     "first_look": "string",  # "yes" for a search's short runs, else missing
+    "also_test": "string",  # JSON of a digest for each other task that the model was scored on, else missing
     "score": "float64",
 }
 """The columns that every frame has, with their dtypes.
@@ -145,6 +147,7 @@ TAGS: Mapping[str, str] = {
     "mlflow.source.git.commit": "git_commit",
     "failure": "failure",
     LOW_FIDELITY: "first_look",
+    ALSO_TEST: "also_test",
 }
 """The columns whose values are read from MLflow tags, by the name of the tag."""
 SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "test_digest"}
@@ -298,6 +301,15 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
 def read_dev_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
     """Read a run's dev predictions, in the format of `read_predictions`; None if none were recorded."""
     return _predictions(results, run_id, "dev_predictions.csv")
+
+
+def read_predictions_elsewhere(results: Results, run_id: str, task: str) -> pd.DataFrame | None:
+    """Read a run's predictions on the test split of another task, in the format of `read_predictions`.
+
+    Returns:
+        The predictions; None if none were recorded.
+    """
+    return _predictions(results, run_id, predictions_file(task))
 
 
 def read_submission_predictions(results: Results, run_id: str) -> pd.DataFrame | None:

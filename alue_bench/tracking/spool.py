@@ -44,6 +44,7 @@ from alue_bench.tracking.record import (
     write_opening,
     write_texts,
 )
+from alue_bench.tracking.scores_elsewhere import ALSO_TEST, digests_in, has_scores
 from alue_bench.tracking.scratch import VARIABLE, state_folder
 
 if TYPE_CHECKING:
@@ -317,9 +318,10 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
         equal = client.search_runs(
             [experiment_id],
             f"attributes.status = 'FINISHED' and tags.fingerprint = '{entry.fingerprint}'",
-            max_results=1,
         )
-        if equal:  # executed elsewhere while the store was unreachable, with the same result
+        scored = digests_in(entry.opening.tags.get(ALSO_TEST))
+        # Executed elsewhere while the store was unreachable, with the same result.
+        if any(has_scores(one.data.tags, scored) for one in equal):
             if run is not None and run.info.status == "RUNNING":
                 client.set_terminated(run.info.run_id, "KILLED")
             return Sent(entry, "there already")
