@@ -69,7 +69,7 @@ def ready_companions(
                 fits[source.task.name].append((task, fit))
         if trained and len(problems) == len(trained):
             raise UsageError("; ".join(problems))
-        notes += [f"not scored elsewhere: {problem}" for problem in problems]
+        notes += [f"not scored elsewhere: {problem.partition('; say what')[0]}" for problem in problems]
     of_task = {
         name: tuple(_companion(request, registry, trained[name], *one, cache) for one in fitting)
         for name, fitting in fits.items()

@@ -24,8 +24,8 @@ COMMAND = (
 """A command that produces runs for the section of a report."""
 INTRO = (
     "The same trained models, scored on the task's own test split and on that of another task. Δ out − Δ in: whether a "
-    "strategy's change against the baseline is another one out of domain. The test takes seeds and the examples of both "
-    "test sets as random, pairs the two changes by seed, and is corrected for the number of tests."
+    "strategy's change against the baseline is another one out of domain. The test takes seeds and the examples of "
+    "both test sets as random, pairs the two changes by seed, and is corrected for the number of tests."
 )
 
 

@@ -76,6 +76,7 @@ def compare(
     from alue_bench.reporting.comparison import DEFAULT_MARGIN
     from alue_bench.reporting.comparison import compare as compare_runs
     from alue_bench.reporting.out_of_domain import out_of_domain as compare_domains
+    from alue_bench.reporting.out_of_domain_table import out_of_domain_records
     from alue_bench.tracking.reading import read_predictions, read_predictions_elsewhere, say_counts
     from alue_bench.views.console import print_exactly, remarks
     from alue_bench.views.console import results as shown
@@ -135,7 +136,8 @@ def compare(
     elif across:
         print_exactly(across_table.across_as_json(over_tasks) + "\n")
     else:
-        print_exactly(comparison_table.as_json(comparison, across_table.across_records(over_tasks)) + "\n")
+        records = (across_table.across_records(over_tasks), out_of_domain_records(elsewhere))
+        print_exactly(comparison_table.as_json(comparison, *records) + "\n")
     for sentence in say_counts(results.counts):
         remarks().print(sentence)
 
