@@ -106,12 +106,10 @@ def _companion(
 ) -> Companion:
     """Return a task of `--also-test` with its scored rows, for models of a planned task (`source`)."""
     read = _test_rows(request, task, cache)
-    if read.folder.kind != source.rows.folder.kind:
-        kinds = {"real": "official files", "sample": "the embedded sample"}
+    if (read.folder.kind, source.rows.folder.kind) == ("sample", "real"):
         raise DataError(
-            f"--also-test {task.name}: its rows would come from {kinds[read.folder.kind]}, but those of task "
-            f"{source.task.name!r} from {kinds[source.rows.folder.kind]}; add the missing files (alue-bench data "
-            "status), or use --sample for both"
+            f"--also-test {task.name}: its official files are not on this machine, and its embedded sample says "
+            f"nothing about models of task {source.task.name!r}; add the files (alue-bench data status shows which)"
         )
     rows, left_out = _reachable(read.splits["test"], fit, task)
     origin = registry.tasks[task.name].origin
