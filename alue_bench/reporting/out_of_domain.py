@@ -141,6 +141,8 @@ class _Scored:
         lacking = sum(len(row.run_ids) for row in block.rows) - len(all_runs) - self._others
         if lacking:
             notes.append(f"{lacking} runs were not scored on {self._elsewhere}, and are left out")
+        if block.unlearnt is not None:
+            notes.append(f"{block.baseline} has learnt nothing in domain, so that changes against it mean nothing")
         primary = self._metric == all_runs[-1].get("primary_metric")
         return OutOfDomain(
             task=block.task,
