@@ -38,7 +38,7 @@ ROWS = {
     "mlma-offensive": {"test": 3_353 - 282 - 404},
     "mlma-hateful": {"test": 3_353 - 282},
     "qadi": {"test": 3_503},
-    "arbanking77": {"train": 21_559, "dev": 2_464, "test": 3_574},
+    "arbanking77": {"train": 21_559 - 41, "dev": 2_464, "test": 3_574},
     "arbanking77-palestinian": {"test": 3_807},
     "arbanking77-saudi": {"test": 3_580},
     "arbanking77-moroccan": {"test": 3_574},
@@ -59,12 +59,17 @@ LABELS = {
 BALANCED = ("xnli", "mdd", "mdd-algiers-amman")
 
 
+BAD_ROWS = {("arbanking77", "train"): 41}
+"""Rows with quotation marks inside a quoted cell that are not doubled; `--drop-bad` leaves them out."""
+
+
 def examples(task: Task, split: str, root: Path) -> list[Example]:
-    """The rows of a split's file, every one of which must be readable."""
+    """The rows of a split's file, every one of which must be readable, except those that are known to be bad."""
     file = task.splits.files()[split]
     rows = list(file.read(root / file.path))
     readable = [row for row in rows if isinstance(row, Example)]
-    assert [row for row in rows if not isinstance(row, Example)] == []
+    known = BAD_ROWS.get((task.name, split), 0) if root != task.sample else 0
+    assert len([row for row in rows if not isinstance(row, Example)]) == known
     return readable
 
 

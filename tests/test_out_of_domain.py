@@ -156,7 +156,10 @@ class TestAPlan:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            (("--task", "oold", "--also-test", "qadi"), ["predict NOT_OFF, OFF", "qadi' are AE, BH, DZ", "--map 'NOT"]),
+            (
+                ("--task", "oold", "--also-test", "qadi"),
+                ["predict NOT_OFF, OFF", "qadi' are AE, BH, DZ", "--map NOT_OFF=AE,OFF=BH"],
+            ),
             (("--task", "svreg", "--also-test", "oold"), ["numbers from 0 to 1", "binary labels (NOT_OFF, OFF)"]),
             (("--task", "oold", "--also-test", "nowhere"), ["nowhere"]),
             (("--task", "oold", "--map", "OFF=a"), ["add --also-test TASK"]),
