@@ -37,8 +37,8 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
     used = (inputs.task, inputs.train_task, *(one.task for one in inputs.companions))
     given = tuple(one for one in planned.request.given if one.task in used)
     own = {one.task.name for one in given}
-    tasks = ((inputs.task, inputs.rows.folder), (inputs.train_task, inputs.train_rows.folder))
-    tasks += tuple((one.task, one.folder) for one in inputs.companions)
+    tasks = [(inputs.task, inputs.rows.folder), (inputs.train_task, inputs.train_rows.folder)]
+    tasks += [(one.task, one.folder) for one in inputs.companions]
     folders = {folder for task, folder in tasks if task.name not in own}
     kinds = {folder.kind for folder in folders}
     # Of a pair of tasks, one may be the sample: then the search for files is made again as it was made here.

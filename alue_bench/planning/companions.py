@@ -69,11 +69,19 @@ def ready_companions(
                 fits[source.task.name].append((task, fit))
         if trained and len(problems) == len(trained):
             raise UsageError("; ".join(problems))
-        notes += [f"not scored elsewhere: {problem.partition('; say what')[0]}" for problem in problems]
-    of_task = {
-        name: tuple(_companion(request, registry, trained[name], *one, cache) for one in fitting)
-        for name, fitting in fits.items()
-    }
+        if request.tasks:
+            notes += [f"not scored elsewhere: {problem.partition('; say what')[0]}" for problem in problems]
+    of_task: dict[str, tuple[Companion, ...]] = {}
+    for name, fitting in fits.items():
+        for task, fit in fitting:
+            try:
+                companion = _companion(request, registry, trained[name], task, fit, cache)
+            except DataError as error:
+                if not request.skip_missing:
+                    raise
+                notes.append(f"not scored elsewhere: {error}")
+            else:
+                of_task[name] = (*of_task.get(name, ()), companion)
     for name, companions in of_task.items():
         notes += [f"{name}: {note}" for companion in companions for note in companion.notes]
     if any(of_task.values()):

@@ -64,7 +64,7 @@ def out_of_domain_records(results: Sequence[OutOfDomain]) -> list[dict[str, Any]
 def out_of_domain_as_json(results: Sequence[OutOfDomain]) -> str:
     """Return the records as a JSON document."""
     document = {"level": LEVEL, "out_of_domain": out_of_domain_records(results)}
-    return json.dumps(document, ensure_ascii=False, indent=2)
+    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
 def out_of_domain_as_csv(results: Sequence[OutOfDomain]) -> str:

@@ -154,11 +154,10 @@ def print_out_of_domain(results: Sequence[OutOfDomain], format_: str) -> None:
     if format_ == "table":
         shown().print(out_of_domain_view(results))
         return
-    print_exactly(
-        {
-            "markdown": out_of_domain_table.out_of_domain_as_markdown,
-            "latex": out_of_domain_table.out_of_domain_as_latex,
-            "csv": out_of_domain_table.out_of_domain_as_csv,
-            "json": lambda results: out_of_domain_table.out_of_domain_as_json(results) + "\n",
-        }[format_](results)
-    )
+    writers = {
+        "markdown": out_of_domain_table.out_of_domain_as_markdown,
+        "latex": out_of_domain_table.out_of_domain_as_latex,
+        "csv": out_of_domain_table.out_of_domain_as_csv,
+        "json": out_of_domain_table.out_of_domain_as_json,
+    }
+    print_exactly(writers[format_](results))
