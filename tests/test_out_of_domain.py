@@ -30,8 +30,9 @@ from alue_bench.reporting.out_of_domain import out_of_domain
 from alue_bench.running.run import execute
 from alue_bench.tracking.connection import connect
 from alue_bench.tracking.reading import read_predictions, read_predictions_elsewhere, read_results
+from alue_bench.tracking.record import Closing, Opening
 from alue_bench.tracking.recording import Recorder, write_predictions
-from alue_bench.tracking.scores_elsewhere import predictions_file
+from alue_bench.tracking.scores_elsewhere import predictions_file, tags_of_scores
 
 
 def task(name: str, labels: Labels, **fields: Any) -> Task:
@@ -224,17 +225,23 @@ class TestTheStore:
         assert second.data.metrics["also_test/easy-too/score"] == second.data.metrics["test/score"]
         assert second.data.metrics["also_test/mine/rows"] > 0
 
-    def test_a_result_in_the_spool_counts_only_with_its_scores(self, own_store: str, experiment: str) -> None:
-        recorder = Recorder(connect(own_store, experiment))
-        wanted = {"mlma-offensive": "some digest"}
-        gold = np.array([0, 1] * 5)
-        for scored in ({}, {**wanted, "fid": "other"}):
-            assert recorder.finished(spec().fingerprint, scored=wanted) is None
-            plant(recorder.connection, spec(scored_elsewhere=scored), Labels.binary("no", "yes"), gold, gold)
-        done = recorder.finished(spec().fingerprint, scored=wanted)
-        assert done is not None
-        assert done.scored_elsewhere == {**wanted, "fid": "other"}
-        assert recorder.finished(spec().fingerprint, scored={"mlma-offensive": "another digest"}) is None
+    def test_a_finished_run_counts_only_with_the_scores_also_from_the_spool(
+        self, own_store: str, experiment: str, folders_of_its_own: None, tmp_path: Path
+    ) -> None:
+        recorder, print_ = Recorder(connect(own_store, experiment)), spec().fingerprint
+        wanted, gold = {"mlma-offensive": "some digest"}, np.array([0, 1] * 5)
+        plant(recorder.connection, spec(), Labels.binary("no", "yes"), gold, gold)
+        assert recorder.finished(print_) is not None
+        assert recorder.finished(print_, scored=wanted) is None
+        tags = {**tags_of_scores({**wanted, "fid": "other"}), "fingerprint": print_, "kind": "run"}
+        kept = {"opening": Opening("kept", 1, tags), "closing": Closing("FINISHED", 2), "again": False}
+        recorder.spool.add(tmp_path, run_id="spool-1", fingerprint=print_, **kept)
+        for where in ("in the spool", "in the store"):
+            done = recorder.finished(print_, scored=wanted)
+            assert done is not None, where
+            assert done.scored_elsewhere == {**wanted, "fid": "other"}
+            assert recorder.finished(print_, scored={"mlma-offensive": "other rows"}) is None
+            assert [one.how for one in recorder.send_spooled()] == ["written"] * (where == "in the spool")
 
 
 class TestTheDifference:
