@@ -235,7 +235,8 @@ class TestTheStore:
         assert recorder.finished(print_, scored=wanted) is None
         tags = {**tags_of_scores({**wanted, "fid": "other"}), "fingerprint": print_, "kind": "run"}
         kept = {"opening": Opening("kept", 1, tags), "closing": Closing("FINISHED", 2), "again": False}
-        recorder.spool.add(tmp_path, run_id="spool-1", fingerprint=print_, **kept)
+        (files := tmp_path / "files").mkdir()
+        recorder.spool.add(files, run_id="spool-1", fingerprint=print_, **kept)
         for where in ("in the spool", "in the store"):
             done = recorder.finished(print_, scored=wanted)
             assert done is not None, where
