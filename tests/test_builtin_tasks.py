@@ -18,6 +18,9 @@ TASKS = {task.name: task for task in alue_bench_tasks.alue_bench_tasks()}
 
 ALUE = {"mq2q", "oold", "ohsd", "svreg", "sec", "fid", "xnli", "mdd", "diag"}
 OF_THE_PAPER = {"anger", "mdd-algiers-amman"}
+DIALECTS = {f"arbanking77-{name}" for name in ("palestinian", "saudi", "moroccan", "tunisian")}
+TEST_ONLY = {"mlma-offensive", "mlma-hateful", "qadi"} | DIALECTS
+OUT_OF_DOMAIN = {"arsarcasm", "arbanking77"} | TEST_ONLY
 
 ROWS = {
     "mq2q": {"train": 11_997, "submission": 3_715},
@@ -31,6 +34,15 @@ ROWS = {
     "mdd": {"train": 41_600, "dev": 5_200, "test": 5_200},
     # Two of the 26 balanced classes.
     "mdd-algiers-amman": {"train": 41_600 * 2 // 26, "dev": 5_200 * 2 // 26, "test": 5_200 * 2 // 26},
+    "arsarcasm": {"train": 12_548, "test": 3_000},
+    "mlma-offensive": {"test": 3_353 - 282 - 404},
+    "mlma-hateful": {"test": 3_353 - 282},
+    "qadi": {"test": 3_503},
+    "arbanking77": {"train": 21_559 - 41, "dev": 2_464, "test": 3_574},
+    "arbanking77-palestinian": {"test": 3_807},
+    "arbanking77-saudi": {"test": 3_580},
+    "arbanking77-moroccan": {"test": 3_574},
+    "arbanking77-tunisian": {"test": 999},
 }
 
 LABELS = {
@@ -40,16 +52,24 @@ LABELS = {
     "sec": {"train": {"anger": 899}, "dev": {"anger": 215}, "test": {"anger": 609}},
     "anger": {"train": {"anger": 899}, "dev": {"anger": 215}, "test": {"anger": 609}},
     "fid": {"train": {"ironic": 2_091}, "test": {"ironic": 523}},
+    "arsarcasm": {"train": {"sarcastic": 2_168}, "test": {"sarcastic": 821}},
+    "mlma-offensive": {"test": {"normal": 915}},
+    "qadi": {"test": {"EG": 200, "PL": 173, "TN": 154}},
 }
 BALANCED = ("xnli", "mdd", "mdd-algiers-amman")
 
 
+BAD_ROWS = {("arbanking77", "train"): 41}
+"""Rows with quotation marks inside a quoted cell that are not doubled; `--drop-bad` leaves them out."""
+
+
 def examples(task: Task, split: str, root: Path) -> list[Example]:
-    """The rows of a split's file, every one of which must be readable."""
+    """The rows of a split's file, every one of which must be readable, except those that are known to be bad."""
     file = task.splits.files()[split]
     rows = list(file.read(root / file.path))
     readable = [row for row in rows if isinstance(row, Example)]
-    assert [row for row in rows if not isinstance(row, Example)] == []
+    known = BAD_ROWS.get((task.name, split), 0) if root != task.sample else 0
+    assert len([row for row in rows if not isinstance(row, Example)]) == known
     return readable
 
 
@@ -79,8 +99,10 @@ def real_data(task: str, split: str) -> Path:
     return Path(folder)
 
 
-def test_the_tasks_are_those_of_alue_and_of_the_paper() -> None:
-    assert TASKS.keys() == ALUE | OF_THE_PAPER
+def test_the_tasks_are_those_of_alue_and_of_the_paper_and_test_sets_for_their_models() -> None:
+    assert TASKS.keys() == ALUE | OF_THE_PAPER | OUT_OF_DOMAIN
+    assert {name for name, task in TASKS.items() if task.only_by_name} == OUT_OF_DOMAIN
+    assert {name for name, task in TASKS.items() if task.is_test_only} == TEST_ONLY
 
 
 @pytest.mark.real_data
@@ -140,7 +162,7 @@ class TestDeclaration:
         assert task.is_pair == (task.name in {"mq2q", "xnli", "diag"})
 
     def test_dev_is_official_where_its_publishers_give_one(self, task: Task) -> None:
-        official = {"sec", "svreg", "anger", "mdd", "mdd-algiers-amman"}
+        official = {"sec", "svreg", "anger", "mdd", "mdd-algiers-amman", "arbanking77"}
         if task.name in official:
             assert not isinstance(task.splits.dev, HeldOut)
         elif task.splits.train is not None:

@@ -67,8 +67,8 @@ class TestARunThatWasDone:
         assert row["score"] == row["test/score"] == row["test/f1_macro"] == stored.data.metrics["test/f1_macro"]
         assert row["fingerprint"] == stored.data.tags["fingerprint"]
         assert not any(name.startswith(("train/", "dev/")) for name in frame.columns)
-        sometimes = ("git_commit", "failure", "first_look", "cuda_graphs", "task_options", "folds", "fold", "repeat")
-        always = [name for name in COLUMNS if name not in (*sometimes, "folds_digest", "chosen_in")]
+        sometimes = ("git_commit", "failure", "first_look", "also_test", "cuda_graphs", "task_options", "folds", "fold")
+        always = [name for name in COLUMNS if name not in (*sometimes, "repeat", "folds_digest", "chosen_in")]
         assert not frame[always].isna().any(axis=None)
         assert "torch 2" in row["versions"]
         assert '"warmup": 0.0' in row["other_hyper"]

@@ -16,7 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 
 from alue_bench.api.calls import checked, options_of_function, with_options
 from alue_bench.api.tasks import IN_PYTHON, given_tasks
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from alue_bench.reporting.comparison import Comparison
+    from alue_bench.reporting.out_of_domain import OutOfDomain
     from alue_bench.tracking.reading import Results
 
 ORIGIN = "this call"
@@ -176,20 +177,15 @@ def compare(
     from alue_bench.evaluation.margins import parse_margins
     from alue_bench.reporting.comparison import DEFAULT_MARGIN
     from alue_bench.reporting.comparison import compare as compare_runs
-    from alue_bench.tracking.reading import read_targets
+    from alue_bench.reporting.out_of_domain import out_of_domain
+    from alue_bench.tracking.reading import read_targets, read_targets_elsewhere
 
     margins = parse_margins(margin, DEFAULT_MARGIN)
     results = _selected("compare", selection, baseline)
-    return Compared(
-        compare_runs(
-            results.frame,
-            partial(read_targets, results),
-            baseline=baseline,
-            metric=metric,
-            margins=margins,
-            resamples=resamples,
-        )
-    )
+    load = partial(read_targets, results)
+    compared = compare_runs(results.frame, load, baseline=baseline, metric=metric, margins=margins, resamples=resamples)
+    elsewhere = out_of_domain(compared.blocks, results.frame, load, partial(read_targets_elsewhere, results))
+    return Compared(compared, tuple(elsewhere))
 
 
 @with_options("select")
@@ -232,6 +228,16 @@ class Compared(Shown):
     """A comparison of freezing strategies with a baseline, which a notebook shows as tables."""
 
     comparison: Comparison
+    domains: tuple[OutOfDomain, ...] = ()
+    """The changes in and out of domain of models that were scored on other tasks too."""
+
+    def out_of_domain(self) -> pd.DataFrame:
+        """Return a table of the changes in and out of domain, with a row for each strategy and each other task."""
+        import pandas as pd
+
+        from alue_bench.reporting.out_of_domain_table import out_of_domain_records
+
+        return pd.DataFrame(out_of_domain_records(self.domains))
 
     def frame(self) -> pd.DataFrame:
         """Return a table of scores, costs and verdicts.
@@ -248,14 +254,17 @@ class Compared(Shown):
     def markdown(self) -> str:
         """Return the tables of scores, costs and verdicts as Markdown."""
         from alue_bench.reporting.comparison_table import as_markdown
+        from alue_bench.reporting.out_of_domain_table import out_of_domain_as_markdown
 
-        return as_markdown(self.comparison)
+        return "\n".join(filter(None, [as_markdown(self.comparison), out_of_domain_as_markdown(self.domains)]))
 
     def view(self) -> RenderableType:
         """Return the tables of scores, costs and verdicts, for a terminal or a notebook."""
+        from alue_bench.views.out_of_domain_view import out_of_domain_view
         from alue_bench.views.tables import comparison_view
 
-        return comparison_view(self.comparison, sort="strategy")
+        tables = comparison_view(self.comparison, sort="strategy")
+        return Group(tables, out_of_domain_view(self.domains)) if self.domains else tables
 
 
 @cache
@@ -287,6 +296,13 @@ def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study
         if "file" in of_call.options and given.get("file") is not None:
             raise UsageError(f"{function}() is given data twice, as task and as file")
         given, registry = {**given, **of_call.options}, of_call.registry
+    if given.get("also_test") is not None:
+        elsewhere = given_tasks(given["also_test"], registry)
+        if "file" in elsewhere.options:
+            raise UsageError(
+                f"{function}(): also_test names a data file or frame; give an alue_bench.Task or task file"
+            )
+        given, registry = {**given, "also_test": elsewhere.options.get("task", [])}, elsewhere.registry
     study = study_of(function, checked(function, options_of_function(function), given), registry, origin=ORIGIN)
     own = next((one for one in registry.tasks.values() if one.origin.distribution == IN_PYTHON), None)
     if own is not None and ((study.execution.jobs or 1) > 1 or study.execution.executor not in (None, "local")):

@@ -19,6 +19,9 @@ from alue_bench.contract.version import __version__
 IN_PYTHON = "task-in-python"
 """The name that replaces the plugin's package name for a task that is given as a `Task` value."""
 
+NO_CONTENT = ("sample", "companions", "only_by_name")
+"""The fields of a task that do not affect the result of a run."""
+
 
 @dataclass(frozen=True)
 class GivenTasks:
@@ -100,7 +103,7 @@ def _content(value: Any) -> Any:
     the recorded digest of the data changes.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: _content(getattr(value, one.name)) for one in fields(value) if one.name != "sample"}
+        return {one.name: _content(getattr(value, one.name)) for one in fields(value) if one.name not in NO_CONTENT}
     if isinstance(value, Mapping):
         return {str(key): _content(one) for key, one in value.items()}
     if isinstance(value, set | frozenset):

@@ -43,7 +43,11 @@ def farewell(results: Runs, streams: Streams) -> int:
         streams.result(results.view())
     for sentence in results.ending.kept:
         talk.print(sentence)
-    talk.print(f"Compare in the browser: {command_line('ui', options=where_options(place.uri, place.experiment))}")
+    where = where_options(place.uri, place.experiment)
+    if any(outcome.spec.scored_elsewhere for outcome in results.outcomes):
+        compare = command_line("compare", options={"out_of_domain": True, **where})
+        talk.print(f"Scores on the tasks of --also-test: {compare}")
+    talk.print(f"Compare in the browser: {command_line('ui', options=where)}")
     streams.document(results.document)
     for remark in results.ending.remarks:
         talk.print(remark, style="yellow")

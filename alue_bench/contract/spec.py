@@ -269,6 +269,9 @@ class RunSpec:
     test_providers: Mapping[str, str] = field(default_factory=dict)
     """The name and version of the Python distribution that provides `task`; empty if `providers` contains it. It
     affects only the test, not the training."""
+    scored_elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """The tasks on whose test splits the trained model is scored too (option `--also-test`), each with a digest of its
+    rows and labels. They are not part of the fingerprint, because they change nothing in training or in-domain test."""
 
     @property
     def training_key(self) -> str:
@@ -379,12 +382,15 @@ class RunResult:
     """The measurements of one run."""
 
     metrics: Mapping[str, float]
-    """The final values by their MLflow names: test/*, runtime/* (seconds), memory/* (MiB), flops/*, params/*."""
+    """The final values by their MLflow names: test/*, also_test/TASK/* (scores on other tasks), runtime/* (seconds),
+    memory/* (MiB), flops/*, params/*."""
     curves: tuple[CurvePoint, ...]
     predictions: Predictions
     dev_predictions: Predictions
     """The predictions on the dev split of the task that trained the model, made with the same weights as
     `predictions`."""
+    predictions_elsewhere: Mapping[str, Predictions] = field(default_factory=dict)
+    """The predictions on the test splits of other tasks (option `--also-test`), by the name of the task."""
     submission_predictions: Predictions | None = None
     """The predictions for the official test rows without gold labels, for a leaderboard; None if there are no such
     rows."""

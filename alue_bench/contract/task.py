@@ -172,7 +172,7 @@ class Splits:
 
     train: DataFile | None = None
     """The file with the training rows. It is None only for a task that has no training rows, so that models trained on
-    another task are tested on it (`Task.trained_on`)."""
+    another task are tested on it (`Task.trained_on`, or the option `--also-test`)."""
     dev: DataFile | HeldOut | None = None
     """The split whose score decides which epoch's weights are tested; None if and only if `train` is None."""
     test: DataFile | HeldOut
@@ -274,14 +274,21 @@ class Task:
     official_metric: str = ""
     """The metric of the shared task or leaderboard, as its organisers describe it."""
     trained_on: str | None = None
-    """The name of another task whose train and dev splits train the model; None if this task has train and dev splits.
-    Both tasks must have the same threshold or range, and (unless `label_map` is given) the same labels in the same
-    order."""
+    """The name of another task whose train and dev splits train the model; None if this task has train and dev splits,
+    or if it is only a test set for models that the user chooses by the option `--also-test`. Both tasks must have the
+    same threshold or range, and (unless `label_map` is given) the same labels in the same order."""
     label_map: Mapping[str, str | None] = field(default_factory=dict)
     """The mapping from each label of the training task (`trained_on`) to a label of this task. If several labels are
     mapped to the same label, their probabilities are summed (in a multi-label task, the largest is taken). A label that
     is mapped to None is never predicted: the model chooses among the other labels. The mapping is empty if both tasks
     have the same labels in the same order."""
+    companions: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    """The names of tasks with similar labels, on whose test splits models trained on this task can be scored (option
+    `--also-test`). The value is the mapping from each label of this task to a label of that task, or to None if it is
+    never predicted; it is empty if both tasks have the same labels."""
+    only_by_name: bool = False
+    """A flag: the task is run only if the user names it. Commands without `--task` leave it out, because it is not part
+    of the benchmark for which the plugin is installed."""
     defaults: Mapping[str, object] = field(default_factory=dict)
     """The hyper-parameters that this task prefers, by their names in `HyperParameters`. They take precedence over the
     general defaults."""
@@ -301,6 +308,7 @@ class Task:
         others: dict[str, Kind] = {
             "labels": Labels, "splits": Splits, "trained_on": (str, type(None)),
             "submission": (Submission, type(None)), "sample": (Path, type(None)), "label_map": Mapping,
+            "only_by_name": bool,
         }  # fmt: skip
         check_types(owner, vars(self), {**texts, **others})
         check_mapping(owner, vars(self), "defaults", object)
@@ -311,8 +319,8 @@ class Task:
             object.__setattr__(self, "primary", metrics[0])
         if self.primary not in metrics:
             raise ValueError(f"task {self.name!r}: primary metric {self.primary!r} is not one of {', '.join(metrics)}")
-        if (self.splits.train is None) != (self.trained_on is not None):
-            raise ValueError(f"task {self.name!r} needs either a train split or trained_on, and not both")
+        if self.splits.train is not None and self.trained_on is not None:
+            raise ValueError(f"task {self.name!r} has a train split and trained_on; leave one of them out")
         if self.trained_on == self.name:
             raise ValueError(f"task {self.name!r} is trained on itself; name another task, or give it a train split")
         if self.splits.train is not None and self.splits.dev is None:
@@ -327,7 +335,13 @@ class Task:
             _check_submission(self, self.submission)
         if self.label_map:
             _check_label_map(self)
+        _check_companions(self)
         object.__setattr__(self, "splits", _with_label_space(self.splits, self.labels))
+
+    @property
+    def is_test_only(self) -> bool:
+        """True if no model is trained for the task: it is only a test set for models of other tasks."""
+        return self.splits.train is None and self.trained_on is None
 
     @property
     def is_pair(self) -> bool:
@@ -442,6 +456,23 @@ def _check_label_map(task: Task) -> None:
                 f"task {task.name!r}: label_map maps {name!r} to {own!r}, which is not one of its labels "
                 f"{', '.join(task.labels.names)}"
             )
+
+
+def _check_companions(task: Task) -> None:
+    """Check `companions` as far as this is possible without the other tasks."""
+    owner = f"task {task.name!r}"
+    check_mapping(owner, vars(task), "companions", Mapping)
+    for name, labels in task.companions.items():
+        if not NAME.fullmatch(name) or name == task.name:
+            raise ValueError(f"{owner}: companions names {name!r}, which is not the name of another task")
+        check_mapping(f"{owner}: companion {name!r}", {"labels": labels}, "labels", object)
+        if labels and set(labels) != set(task.labels.names):
+            (wrong, *_) = sorted(set(labels) ^ set(task.labels.names))
+            raise ValueError(
+                f"{owner}: companions[{name!r}] must map each label of the task, and no other; wrong is {wrong!r}"
+            )
+        if bad := next((own for own in labels.values() if not isinstance(own, str | None)), None):
+            raise TypeError(f"{owner}: companions[{name!r}] holds {bad!r}; a label is mapped to a name or to None")
 
 
 def _with_label_space(splits: Splits, labels: Labels) -> Splits:

@@ -7,6 +7,7 @@ position: if the orders differed, scores would be computed for the wrong labels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.task import Labels, TargetKind, Task
@@ -107,12 +108,29 @@ def transferred_logits(logits: Array, task: Task, train_task: Task) -> Array:
     """
     if not task.label_map:
         return logits
+    return merged_logits(logits, _sources(task, train_task), task.labels.kind)
+
+
+def merged_logits(logits: Array, sources: Sequence[Sequence[int]], kind: TargetKind) -> Array:
+    """Return logits for the labels of a scored task, each merged from the logits of the labels that count as it.
+
+    The probabilities of the merged labels are summed; in a multi-label task, the largest is taken.
+
+    Args:
+        logits: The logits for the training task's labels, [examples, train_labels].
+        sources: For each label of the scored task, the positions of the training task's labels that count as it; at
+            least one position each.
+        kind: The kind of target.
+
+    Returns:
+        The logits for the labels of the scored task, [examples, labels].
+    """
     import numpy as np
     from scipy.special import logsumexp
 
-    several = task.labels.kind is TargetKind.MULTILABEL
+    several = kind is TargetKind.MULTILABEL
     columns = []
-    for places in _sources(task, train_task):
+    for places in map(list, sources):
         chosen = logits[:, places]
         merged = chosen[:, 0] if len(places) == 1 else chosen.max(axis=1) if several else logsumexp(chosen, axis=1)
         columns.append(merged.astype(logits.dtype))
@@ -134,14 +152,25 @@ def transferred_targets(targets: Array, task: Task, train_task: Task) -> Array:
     """
     if not task.label_map:
         return targets
+    return merged_targets(targets, _sources(task, train_task), task.labels.kind, len(train_task.labels.names))
+
+
+def merged_targets(targets: Array, sources: Sequence[Sequence[int]], kind: TargetKind, train_labels: int) -> Array:
+    """Return the training task's targets as targets of a scored task, as `transferred_targets` does.
+
+    Args:
+        targets: The training task's targets.
+        sources: For each label of the scored task, the positions of the training task's labels that count as it.
+        kind: The kind of target.
+        train_labels: The number of the training task's labels.
+    """
     import numpy as np
 
-    sources = _sources(task, train_task)
-    if task.labels.kind is TargetKind.MULTILABEL:
-        return np.stack([targets[:, places].max(axis=1) for places in sources], axis=1)
-    place = np.full(len(train_task.labels.names), -1)
+    if kind is TargetKind.MULTILABEL:
+        return np.stack([targets[:, list(places)].max(axis=1) for places in sources], axis=1)
+    place = np.full(train_labels, -1)
     for own, places in enumerate(sources):
-        place[places] = own
+        place[list(places)] = own
     mapped = place[targets]
     return mapped[mapped >= 0]
 

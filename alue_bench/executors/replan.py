@@ -34,10 +34,12 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
     The worker calls `rebuilt` for this.
     """
     inputs = planned.inputs
-    given = tuple(one for one in planned.request.given if one.task in (inputs.task, inputs.train_task))
+    used = (inputs.task, inputs.train_task, *(one.task for one in inputs.companions))
+    given = tuple(one for one in planned.request.given if one.task in used)
     own = {one.task.name for one in given}
-    tasks = ((inputs.task, inputs.rows), (inputs.train_task, inputs.train_rows))
-    folders = {rows.folder for task, rows in tasks if task.name not in own}
+    tasks = [(inputs.task, inputs.rows.folder), (inputs.train_task, inputs.train_rows.folder)]
+    tasks += [(one.task, one.folder) for one in inputs.companions]
+    folders = {folder for task, folder in tasks if task.name not in own}
     kinds = {folder.kind for folder in folders}
     # Of a pair of tasks, one may be the sample: then the search for files is made again as it was made here.
     data_dir = next(iter(folders)).path.absolute() if kinds == {"real"} and len(folders) == 1 else None
@@ -46,6 +48,7 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
         for field in _fields_of_request()
         if field not in NARROWED and not hasattr(planned.spec, field)
     }
+    carried |= _narrowed_companions(planned)
     return Source(
         model=_reference(inputs.model, registry),
         options={**carried, "data_dir": data_dir, "sample": kinds == {"sample"}, "given": given},
@@ -54,6 +57,15 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
         notes=inputs.trial.notes,
         shared_depths=tuple(sorted(inputs.depths.shared)),
     )
+
+
+def _narrowed_companions(planned: PlannedRun) -> dict[str, object]:
+    """Return the options `--also-test` and `--map`, without the tasks that do not fit the run's task."""
+    request, fitting = planned.request, tuple(one.task.name for one in planned.inputs.companions)
+    if set(fitting) == set(request.also_test):
+        return {"also_test": request.also_test, "maps": request.maps}
+    maps = tuple(text for text in request.maps if any(text.startswith(f"{name}:") for name in fitting))
+    return {"also_test": fitting, "maps": maps}
 
 
 def _fields_of_request() -> list[str]:
@@ -93,7 +105,7 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache)
         raise UsageError("; ".join(skipped.reason for skipped in plan.skipped))
     (planned,) = plan.runs
     here = replace(planned.spec, model=spec.model)  # in a plan with two model folders of one name, these have a suffix
-    if here.fingerprint != spec.fingerprint:
+    if here.fingerprint != spec.fingerprint or here.scored_elsewhere != spec.scored_elsewhere:
         raise DiffersHere(f"the worker and the plan differ in {_difference(spec, here)} for {spec.label}")
     # The request here names the number format that the plan settled on. Only the plan knows that the model could not
     # compute in the one that the user asked for, so its notes are taken.

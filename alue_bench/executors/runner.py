@@ -7,6 +7,7 @@ so that no other process executes it at the same time, and records the result at
 from __future__ import annotations
 
 import gc
+import math
 import traceback
 import weakref
 
@@ -21,8 +22,11 @@ from alue_bench.planning.build import PlannedRun
 from alue_bench.running.fine_tuning import Trained
 from alue_bench.running.run import execute
 from alue_bench.tracking.claims import Held
-from alue_bench.tracking.recording import ClaimLost, Recorder
+from alue_bench.tracking.recording import ClaimLost, Recorded, Recorder
 from alue_bench.training.device.errors import device_is_lost, give_back
+
+SAME_SCORE = 1e-9
+"""The largest difference between equal scores. (Repeated trainings on one machine give the same numbers.)"""
 
 
 class Runner:
@@ -62,13 +66,35 @@ class Runner:
             )
         if self._trained is not None and self._trained.key != spec.training_key:
             self._let_go()
-        run_id = self._recorder.start(spec, planned.inputs, again=self._rerun, tags=planned.tags)
+        # A finished run that lacks the scores on other tasks cannot be completed without its weights.
+        earlier = self._recorder.finished(spec.fingerprint) if spec.scored_elsewhere and not self._rerun else None
+        again = self._rerun or earlier is not None
+        run_id = self._recorder.start(spec, planned.inputs, again=again, tags=planned.tags)
         if isinstance(run_id, Held):
             # The other process may have just finished it.
             self._held[spec.fingerprint] = run_id
             return self._elsewhere(planned) or run_id
         self._observer.started(planned)
-        return self._execute(planned, run_id)
+        outcome = self._execute(planned, run_id)
+        if earlier is not None and isinstance(outcome, Outcome) and outcome.status == "finished":
+            self._compare_with(earlier, outcome)
+        return outcome
+
+    def _compare_with(self, earlier: Recorded, outcome: Outcome) -> None:
+        """Warn if a run that was trained again, for scores on other tasks, does not repeat the recorded one."""
+        spec, score = outcome.spec, "test/score"
+        before, now = earlier.metrics.get(score, math.nan), outcome.metrics.get(score, math.nan)
+        if not math.isclose(before, now, abs_tol=SAME_SCORE) and not math.isnan(before):
+            self._observer.warned(
+                f"{spec.label}: trained again for --also-test, its score is {now:.6g}; run {earlier.run_id} recorded "
+                f"{before:.6g}. Another machine or another number of threads may be the cause"
+            )
+        lost = sorted(earlier.scored_elsewhere.keys() - spec.scored_elsewhere.keys())
+        if lost:
+            self._observer.warned(
+                f"{spec.label}: the new record lacks the earlier scores on {', '.join(lost)}; to have all in one "
+                f"record, add {' '.join(f'--also-test {name}' for name in lost)}"
+            )
 
     def _let_go(self) -> None:
         """Free the memory of the last trained model, before another model is loaded."""
@@ -91,7 +117,7 @@ class Runner:
         if self._rerun:
             return None
         fingerprint = planned.spec.fingerprint
-        done = self._recorder.finished(fingerprint)
+        done = self._recorder.finished(fingerprint, scored=planned.spec.scored_elsewhere)
         if done is not None:
             return Outcome(planned, "reused", done.run_id, done.metrics)
         seen = self._held.pop(fingerprint, None)

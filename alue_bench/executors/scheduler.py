@@ -399,7 +399,8 @@ class _Scheduler:
 
         With --rerun, only results of this execution of the command count.
         """
-        done = self._recorder.finished(planned.spec.fingerprint, by_us=self._rerun)
+        spec = planned.spec
+        done = self._recorder.finished(spec.fingerprint, by_us=self._rerun, scored=spec.scored_elsewhere)
         if done is None:
             return False
         ours = self._rerun or planned.spec.fingerprint in self._started

@@ -137,9 +137,7 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
     own = {one.task.name: one for one in request.given}
 
     def folder_of(task: Task) -> DataFolder:
-        if request.tasks and request.download:
-            fetch_hub_files(task)
-        return own[task.name].files if task.name in own else locate(task, given=given, sample=request.sample)
+        return data_folder(task, request, fetch=bool(request.tasks) and request.download)
 
     def rows(task: Task) -> TaskRows:
         key = (task.name, repr(own.get(task.name)), *options)
@@ -168,6 +166,11 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
 
     def ready(name: str) -> list[ReadyTask]:
         task = registry.task(name)
+        if task.is_test_only:
+            raise DoesNotFit(
+                f"task {name!r} has no train split and trains no model; to score models of another task on it, run "
+                f"that task with --also-test {name}"
+            )
         train_task = _training_task(task, registry)
         if not request.asked_folds:
             return [ReadyTask(task, rows(task), train_task, rows(train_task))]
@@ -178,9 +181,27 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
             )
         return [ReadyTask(task, of_fold, task, of_fold) for of_fold in folds_of(task)]
 
-    names = list(dict.fromkeys(request.tasks)) or sorted(registry.tasks)
+    unnamed = sorted(name for name, declared in registry.tasks.items() if not declared.value.only_by_name)
+    names = list(dict.fromkeys(request.tasks)) or unnamed
     available, left_out = _available(names, ready, _forgiven(request, named=bool(request.tasks)))
     return [one for several in available for one in several], left_out
+
+
+def data_folder(task: Task, request: PlanRequest, *, fetch: bool) -> DataFolder:
+    """Return the folder from which to read a task's files.
+
+    Args:
+        task: The task.
+        request: The request, which may contain the task as a file.
+        fetch: Whether to download the task's data sets of the hub.
+
+    Raises:
+        DataError: The task's files are not on this machine.
+    """
+    if fetch:
+        fetch_hub_files(task)
+    own = next((one for one in request.given if one.task.name == task.name), None)
+    return own.files if own else locate(task, given=given_data_folder(request.data_dir), sample=request.sample)
 
 
 def given_notes(task: ReadyTask, request: PlanRequest) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 
@@ -41,9 +41,11 @@ from alue_bench.planning.combinations import (
     settings_of,
     strategies_for,
 )
+from alue_bench.planning.companions import ReadyCompanions, ready_companions
 from alue_bench.planning.given import with_given
 from alue_bench.planning.grid import Grid
 from alue_bench.planning.request import PlanRequest
+from alue_bench.running.companion import Companion
 from alue_bench.running.inputs import RunInputs
 from alue_bench.training.architecture.trial import positions_of
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
@@ -154,6 +156,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
     shared = _Shared.of(request, registry, cache or PlanCache())
     tasks, tasks_left_out = ready_tasks(request, registry, shared.cache)
     models, models_left_out = ready_models(request, registry, shared.cache, shared.precision, shared.device)
+    shared = replace(shared, companions=ready_companions(request, registry, tasks, shared.cache))
     plan = Plan(keeps_prefixes=shared.prefixes.limit_bytes > 0)
     plan.skipped += [Skipped(name, "*", "*", None, reason) for name, reason in tasks_left_out]
     plan.skipped += [Skipped("*", name, "*", None, reason) for name, reason in models_left_out]
@@ -167,6 +170,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
     plan.notes += device_remarks(request.device, shared.device)
     plan.notes += [note for folds in by_name.values() for note in given_notes(folds[0], request)]
+    plan.notes += shared.companions.notes
     for model in models:
         notes = [*shared.cache.models.notes(model.checkpoint), *model.trial.notes]
         notes += [
@@ -203,6 +207,12 @@ class _Shared:
     tokens: TokenCache
     prefixes: PrefixStore
     checkpointing: Checkpointing | None
+    companions: ReadyCompanions = field(default_factory=lambda: ReadyCompanions({}))
+    """The tasks of `--also-test`, with their rows."""
+
+    def companions_of(self, task: ReadyTask) -> tuple[Companion, ...]:
+        """Return the tasks on whose test splits the models of a planned task are scored too."""
+        return self.companions.of_task.get(task.task.name, ()) if task.task is task.train_task else ()
 
     @classmethod
     def of(cls, request: PlanRequest, registry: Registry, cache: PlanCache) -> _Shared:
@@ -301,6 +311,7 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
         unusual=model.unusual(),
         providers=providers,
         test_providers=_test_providers(shared.registry, task.task, providers),
+        scored_elsewhere={one.task.name: one.digest for one in shared.companions_of(task)},
     )
 
 
@@ -324,6 +335,7 @@ def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Co
         models=shared.cache.models,
         checkpointing=shared.checkpointing,
         depths=shared.cache.depths[start],
+        companions=shared.companions_of(task),
     )
     shared.cache.models.expect(inputs.checkpoint, inputs.train_task.labels)
     if spec.freeze_plan.prefix_layers and combination.strategy.keeps_prefix and inputs.trial.independent:

@@ -50,8 +50,22 @@ class PlanRequest(CheckedOptions):
         f"Default: {' and '.join(DEFAULT_STRATEGIES)}.",
         group=Group.QUESTION,
     )
+    also_test: tuple[str, ...] = option(
+        (),
+        help="Task, or path of a task file, on whose test split each trained model is scored too, without training "
+        "again; repeatable. See docs/out-of-domain.md.",
+        group=Group.QUESTION,
+    )
+    maps: tuple[str, ...] = option(
+        (),
+        name="map",
+        help="Labels for --also-test: which label of that task each label of the trained task counts as, as "
+        "LABEL=LABEL,LABEL=LABEL. With several --also-test: TASK:LABEL=LABEL,…; repeatable. Default: the plugin's "
+        "mapping, or equal names.",
+        group=Group.QUESTION,
+    )
     given: tuple[GivenTask, ...] = ()
-    """The tasks that the user gives as files; the field `tasks` contains their names too."""
+    """The tasks that the user gives as files; the field `tasks` or `also_test` contains their names too."""
     grid: Grid | None = None
     """The grid of a sweep: strategies in addition to `strategies`, and values of hyper-parameters for every
     strategy."""
@@ -169,6 +183,8 @@ class PlanRequest(CheckedOptions):
     def __post_init__(self) -> None:
         """Raise UsageError for the first option whose value is wrong."""
         super().__post_init__()
+        if self.maps and not self.also_test:
+            raise UsageError(f"--map {self.maps[0]} maps labels for --also-test; add --also-test TASK, or leave it out")
         if self.repeats > 1 and self.folds is None:
             raise UsageError(f"--repeats {self.repeats} says how often rows are divided into folds; add --folds 5")
 

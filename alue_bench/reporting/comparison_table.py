@@ -157,12 +157,15 @@ def records(comparison: Comparison) -> list[dict[str, Any]]:
     return [_record(block, row) for block, row in all_rows(comparison)]
 
 
-def as_json(comparison: Comparison, across: Sequence[dict[str, Any]] = ()) -> str:
+def as_json(
+    comparison: Comparison, across: Sequence[dict[str, Any]] = (), out_of_domain: Sequence[dict[str, Any]] = ()
+) -> str:
     """Return the comparison as JSON: each set of comparable runs with its conditions and a record for each strategy.
 
     Args:
         comparison: The comparison.
         across: The results across tasks, as `across_table.across_records` returns them.
+        out_of_domain: The changes in and out of domain, as `out_of_domain_table.out_of_domain_records` returns them.
     """
     own = ("task", "model", "metric", "baseline", "trivial_score", "learnt")
     blocks = [
@@ -175,6 +178,7 @@ def as_json(comparison: Comparison, across: Sequence[dict[str, Any]] = ()) -> st
         for block in comparison.blocks
     ]
     document = {"level": LEVEL, "tested": comparison.tested, "blocks": blocks, "across_tasks": list(across)}
+    document["out_of_domain"] = list(out_of_domain)
     return json.dumps(_finite(document), ensure_ascii=False, indent=2)
 
 

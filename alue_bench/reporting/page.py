@@ -11,23 +11,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from alue_bench.contract.version import __version__
 from alue_bench.evaluation.across_tasks import FEWEST_TASKS
 from alue_bench.evaluation.margins import Margins
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.messages.suggestion import PROGRAM, command_line
-from alue_bench.reporting import across_section, findings, heat_maps, overview
+from alue_bench.reporting import across_section, findings, heat_maps, out_of_domain_table, overview
 from alue_bench.reporting.comparison import Comparison, compare
 from alue_bench.reporting.conditions import conditions
 from alue_bench.reporting.content import Block, Item, Missing, Page, Section
 from alue_bench.reporting.numbers import several
+from alue_bench.reporting.out_of_domain import out_of_domain
+from alue_bench.reporting.out_of_domain_table import COMMAND as OUT_OF_DOMAIN
 from alue_bench.reporting.papers_tables import papers_tables
 from alue_bench.reporting.recorded import MOST_TESTED, limited_reader
 from alue_bench.reporting.run_figures import Shown, confusion, learning
 from alue_bench.reporting.subjects import Comparable, arrange
 from alue_bench.tracking.connection import where_options
-from alue_bench.tracking.reading import Results, say_counts
+from alue_bench.tracking.reading import Results, read_targets_elsewhere, say_counts
 
 TITLE = "Which layers should I train?"
 MORE_SEEDS = "alue-bench run --strategy full --strategy bottom3top4 --strategy head-only --seeds 3"
@@ -218,6 +221,27 @@ def _across(results: Results, blocks: Sequence[Comparable], request: PageRequest
     )
 
 
+def _out_of_domain(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    load = limited_reader(results)
+
+    def items(block: Comparable, prefix: str) -> Sequence[Item]:
+        compared = [subject.compared for subject in block.subjects]
+        return out_of_domain_table.section_items(
+            out_of_domain(compared, block.runs, load, partial(read_targets_elsewhere, results))
+        )
+
+    return Section(
+        "out-of-domain",
+        "In domain and out of domain",
+        _each_block(
+            blocks,
+            items,
+            Missing("No model was scored on the test split of another task. To score some:", OUT_OF_DOMAIN),
+        ),
+        intro=out_of_domain_table.INTRO,
+    )
+
+
 def _grid(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
     return Section(
         "grid",
@@ -304,5 +328,5 @@ def _conditions(results: Results, blocks: Sequence[Comparable], request: PageReq
 
 
 SECTIONS = (
-    _summary, _scores, _trades, _across, _grid, _learning, _confusion, _costs, _paper, _conditions,
+    _summary, _scores, _trades, _across, _out_of_domain, _grid, _learning, _confusion, _costs, _paper, _conditions,
 )  # fmt: skip

@@ -11,6 +11,7 @@ from alue_bench.contract.strategy import Strategy
 from alue_bench.contract.task import Task
 from alue_bench.data.splits import TaskRows
 from alue_bench.data.tokenization import TokenCache, TokenizedSplit
+from alue_bench.running.companion import Companion
 from alue_bench.training.architecture.encoder_stack import EncoderStack, check_ids
 from alue_bench.training.architecture.trial import Trial
 from alue_bench.training.checkpointing import Checkpointing
@@ -40,6 +41,8 @@ class RunInputs:
     """The folder and frequency of checkpoints; None if trainings write none."""
     depths: PlannedDepths = field(default_factory=PlannedDepths)
     """The numbers of frozen lowest layers in all planned runs that share this initial model and this training data."""
+    companions: tuple[Companion, ...] = ()
+    """The other tasks on whose test splits the trained model is scored."""
 
 
 def tokenized(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenizedSplit:

@@ -11,6 +11,7 @@ from alue_bench.evaluation.predictions import predictions_table
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.measure.environment import environment
 from alue_bench.measure.peak import attainable_flops_per_s
+from alue_bench.running.elsewhere import scores_elsewhere
 from alue_bench.running.fine_tuning import Trained, train
 from alue_bench.running.inputs import RunInputs
 from alue_bench.running.metrics import (
@@ -79,14 +80,17 @@ def _execute(spec: RunSpec, inputs: RunInputs, *, before: Trained | None, on_ste
     notes += [*scoring_notes(spec, inputs, test.split, metrics["test/score"]), *inputs.rows.notes]
 
     submission = submission_predictions(spec, inputs, trained, problems.append)
+    elsewhere, predictions_elsewhere, notes_elsewhere = scores_elsewhere(spec, inputs, trained, problems.append)
+    notes += notes_elsewhere
     circumstances = best_effort(
         "no description of the hardware and libraries", lambda: environment(spec.device), problems.append
     )
     result = RunResult(
-        metrics=metrics,
+        metrics={**metrics, **elsewhere},
         curves=tuple(trained.training.curves),
         predictions=predictions_table(test.split.ids, test.gold, test.logits, inputs.task.labels),
         dev_predictions=trained.dev_predictions,
+        predictions_elsewhere=predictions_elsewhere,
         submission_predictions=submission,
         environment={**(circumstances or {}), "engine": _engine(trained, attainable)},
         freezing=tuple(trained.training.schedule.events),

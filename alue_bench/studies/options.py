@@ -258,6 +258,9 @@ HYPER_OPTIONS = tuple(options_of(HyperParameters))
 CHOSEN_BY_SEARCH = ("strategy", "seeds", "init_seed", "data_seed")
 """The options of `run` that `search` does not have, because a search chooses their values itself."""
 
+SCORED_ELSEWHERE = ("also_test", "map")
+"""The options that `search` does not have, because most of its runs only guide it. `run` scores what it found."""
+
 
 @cache
 def options_of_command(command: str) -> Mapping[str, Option]:
@@ -265,7 +268,7 @@ def options_of_command(command: str) -> Mapping[str, Option]:
     if command == "sweep":
         return _arranged({**options_of(SweepOptions), **options_of(ConfirmationOptions), **_axes()})
     if command == "search":
-        return _arranged(options_of(SearchOptions), without=(*CHOSEN_BY_SEARCH, "repeats", "yes"))
+        return _arranged(options_of(SearchOptions), without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
     return _arranged({"margin": replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)})
 
 

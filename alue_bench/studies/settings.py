@@ -170,7 +170,9 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
     number = filled(ShorthandOptions, settings).seeds
     counted = {"seed": [*range(DEFAULT_SEED, DEFAULT_SEED + number)]} if number else {}
     tasks, given = given_tasks(settings.get("task") or (), filled(FileOptions, settings))
-    request = filled(PlanRequest, {**settings, **counted}, overrides=overrides, tasks=tasks, given=given)
+    also_test, more = given_tasks(settings.get("also_test") or (), FileOptions(), flag="--also-test", beside=given)
+    chosen = {"tasks": tasks, "also_test": also_test, "given": (*given, *more)}
+    request = filled(PlanRequest, {**settings, **counted}, overrides=overrides, **chosen)
     return replace(request, seeds=tuple(dict.fromkeys(request.seeds)))
 
 

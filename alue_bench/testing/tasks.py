@@ -27,7 +27,7 @@ def check_task(task: Task, *, data: Path | None = None, trained_on: Task | None 
     a row with a wrong number of columns is reported at its line; every split has rows; every label occurs in train; no
     text of the sample is both in train and in test, and no split is a copy of another; texts, gold labels and
     identifiers vary and fit the declaration; `is_pair` agrees with the rows; `defaults` are hyper-parameters; the
-    submission file can be written; the labels fit those of the task in `trained_on`.
+    submission file can be written; the labels fit those of the task in `trained_on` and of the tasks in `companions`.
 
         def test_my_task() -> None:
             check_task(my_plugin.TASK)
@@ -43,9 +43,8 @@ def check_task(task: Task, *, data: Path | None = None, trained_on: Task | None 
     Raises:
         ConformanceError: The task breaks the contract; the message has one sentence for each violation.
     """
-    raise_if_any(
-        task, Task, [_metadata, _submission, lambda task: _files(task, data), lambda task: _transfer(task, trained_on)]
-    )
+    checks = [_metadata, _submission, lambda task: _files(task, data), lambda task: _transfer(task, trained_on)]
+    raise_if_any(task, Task, [*checks, _companions])
 
 
 def _metadata(task: Task) -> Iterator[str]:
@@ -140,3 +139,24 @@ def _transfer(task: Task, train_task: Task | None) -> Iterator[str]:
         train_task = declared.value
     if (problem := misfit(task, train_task)) is not None:
         yield problem
+
+
+def _companions(task: Task) -> Iterator[str]:
+    """Yield a violation for each task in `companions` whose labels do not fit the declared mapping."""
+    from alue_bench.contract.label_fit import LabelMisfit, fit_labels
+    from alue_bench.contract.registry import load_registry
+
+    if not task.companions:
+        return
+    tasks = load_registry().tasks
+    for name in task.companions:
+        if name not in tasks:
+            yield Remark(
+                f"task {task.name!r}: its companion {name!r} was not checked, since no installed plugin declares it; "
+                "install the plugin that does"
+            )
+            continue
+        try:
+            fit_labels(tasks[name].value, task)
+        except LabelMisfit as misfit:
+            yield f"task {task.name!r}: companions[{name!r}] does not fit: {misfit}"

@@ -38,6 +38,7 @@ from alue_bench.tracking.connection import Connection, public, where_options
 from alue_bench.tracking.liveness import MACHINE
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
 from alue_bench.tracking.recording import CURVES, FOLDS_DIGEST, LOW_FIDELITY, SUBMISSION_FILE, TASK_OPTIONS
+from alue_bench.tracking.scores_elsewhere import ALSO_TEST, predictions_file
 from alue_bench.tracking.selection_tags import CHOSEN_IN
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ COLUMNS: Mapping[str, str] = {
     "failure": "string",  # the cause, for a run that failed
     "first_look": "string",  # "yes" for a search's short runs, else missing
     "chosen_in": "string",  # the parent run of the sweep or search that chose the strategy by this run, else missing
+    "also_test": "string",  # JSON of a digest for each other task that the model was scored on, else missing
     "score": "float64",
 }
 """The columns that every frame has, with their dtypes.
@@ -158,6 +160,7 @@ TAGS: Mapping[str, str] = {
     "failure": "failure",
     LOW_FIDELITY: "first_look",
     CHOSEN_IN: "chosen_in",
+    ALSO_TEST: "also_test",
 }
 """The columns whose values are read from MLflow tags, by the name of the tag."""
 SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "test_digest"}
@@ -328,6 +331,24 @@ def read_targets(results: Results, run_id: str, multilabel: bool) -> Targets:
 def read_dev_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
     """Read a run's dev predictions, in the format of `read_predictions`; None if none were recorded."""
     return _predictions(results, run_id, "dev_predictions.csv")
+
+
+def read_targets_elsewhere(results: Results, run_id: str, multilabel: bool, task: str) -> Targets | None:
+    """Read the gold and predicted labels of a run on the test split of another task, like `read_targets`.
+
+    Args:
+        results: The results that hold the run.
+        run_id: The id of the MLflow run.
+        multilabel: Whether an example may have several labels.
+        task: The name of the other task.
+
+    Returns:
+        The labels; None if no predictions on the task were recorded.
+    """
+    targets: Targets | None = _fetch(
+        results, run_id, predictions_file(task), partial(_load_targets, multilabel=multilabel)
+    )
+    return targets
 
 
 def read_submission_predictions(results: Results, run_id: str) -> pd.DataFrame | None:

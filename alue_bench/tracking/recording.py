@@ -20,7 +20,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
@@ -76,6 +76,7 @@ from alue_bench.tracking.record import (
     write_opening,
     write_texts,
 )
+from alue_bench.tracking.scores_elsewhere import ALSO_TEST, digests_in, has_scores, predictions_file, tags_of_scores
 from alue_bench.tracking.scratch import written_aside
 from alue_bench.tracking.spool import MISSING_TAG, SPOOLED, Sent, Spool, new_run_id, said_of_missing
 
@@ -97,6 +98,8 @@ CURVES = ("train/", "dev/")
 PARAM_LENGTH, DATASET_LENGTH = 6000, 500
 """The most characters that MLflow allows in a param's value, and in the name of a data set."""
 
+MOST_REPETITIONS = 50
+"""The most executions of one run among which one with the scores on other tasks is looked for."""
 ASK_AGAIN_S = 10.0
 """The seconds to wait, after a store or its artifact location did not answer, before it is tried again. Without this
 pause, a series of short runs would spend most of its time in MLflow's own retries."""
@@ -143,6 +146,8 @@ class Recorded:
     run_id: str
     metrics: Mapping[str, float]
     params: Mapping[str, str]
+    scored_elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """The other tasks on which its model was scored; see `RunSpec.scored_elsewhere`."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +247,9 @@ class Recorder:
 
     # Finding -----------------------------------------------------------------------------------------------------
 
-    def finished(self, fingerprint: str, *, by_us: bool = False) -> Recorded | None:
+    def finished(
+        self, fingerprint: str, *, by_us: bool = False, scored: Mapping[str, str] | None = None
+    ) -> Recorded | None:
         """Return the newest finished run with this fingerprint, a digest of everything that determines the result.
 
         The run is searched in the spool (the folder of results that were not written to the MLflow store yet) and then
@@ -251,30 +258,38 @@ class Recorder:
         Args:
             fingerprint: The fingerprint to look for.
             by_us: Whether to return only a run that was executed by this invocation, that is, execution of a command.
+            scored: The other tasks on which the run's model must have been scored, as in `RunSpec.scored_elsewhere`;
+                None for none.
 
         Returns:
             The run; None if there is no such run, or if the store does not answer.
         """
         invocation = self.invocation if by_us else None
         kept = self.spool.finished(fingerprint, invocation=invocation)
-        if kept is not None:
+        if kept is not None and has_scores(kept.opening.tags, scored or {}):
             points = {name: value for name, value, *_ in kept.closing.points if not name.startswith(CURVES)}
             metrics = metrics_by_original(points, kept.closing.tags)
-            return Recorded(kept.run_id or kept.id, metrics, kept.opening.params)
-        return self._unless_away(lambda: self._finished(fingerprint, invocation), None)
+            elsewhere = digests_in(kept.opening.tags.get(ALSO_TEST))
+            return Recorded(kept.run_id or kept.id, metrics, kept.opening.params, elsewhere)
+        return self._unless_away(lambda: self._finished(fingerprint, invocation, scored), None)
 
     @_guarded
-    def _finished(self, fingerprint: str, invocation: str | None = None) -> Recorded | None:
+    def _finished(
+        self, fingerprint: str, invocation: str | None = None, scored: Mapping[str, str] | None = None
+    ) -> Recorded | None:
         wanted = f"attributes.status = 'FINISHED' and tags.{FINGERPRINT} = '{fingerprint}'"
         if invocation is not None:
             wanted += f" and tags.{INVOCATION} = '{invocation}'"
-        runs = self.connection.client.search_runs([self.connection.experiment_id], wanted, max_results=1)
-        if not runs:
+        most = 1 if not scored else MOST_REPETITIONS
+        found = self.connection.client.search_runs([self.connection.experiment_id], wanted, max_results=most)
+        run = next((run for run in found if has_scores(run.data.tags, scored or {})), None)
+        if run is None:
             return None
         # The last points of curves are left out, so that a reused run shows the same metrics as a newly finished one.
-        final = {name: v for name, v in runs[0].data.metrics.items() if not name.startswith(CURVES)}
-        metrics = metrics_by_original(final, runs[0].data.tags)
-        return Recorded(runs[0].info.run_id, metrics, dict(runs[0].data.params))
+        final = {name: v for name, v in run.data.metrics.items() if not name.startswith(CURVES)}
+        metrics = metrics_by_original(final, run.data.tags)
+        elsewhere = digests_in(run.data.tags.get(ALSO_TEST))
+        return Recorded(run.info.run_id, metrics, dict(run.data.params), elsewhere)
 
     def holder(self, fingerprint: str) -> Held | None:
         """Return the MLflow run in which a living process now executes this fingerprint; None if there is none.
@@ -515,6 +530,7 @@ class Recorder:
             "versions": json.dumps(_versions(spec)),
             MLFLOW_RUN_NOTE: _description(spec, inputs),
         }
+        tags |= tags_of_scores(spec.scored_elsewhere)
         if inputs.rows.folder.options:
             tags[TASK_OPTIONS] = json.dumps(dict(inputs.rows.folder.options), ensure_ascii=False)
         if self.parent_id:
@@ -614,6 +630,8 @@ class Recorder:
             submission = result.submission_predictions
             if submission is not None:
                 part(SUBMISSION_FILE, lambda path: write_predictions(path, submission))
+            for task, predictions in result.predictions_elsewhere.items():
+                part(predictions_file(task), functools.partial(write_predictions, predictions=predictions))
             if result.freezing:
                 part("freezing.csv", lambda path: write_freezing(path, result.freezing))
             part(
@@ -777,7 +795,8 @@ class Recorder:
             self._lost(run_id)
         if opened is not None and not opened.written:
             # The store stopped answering before the claim was settled: another process may have executed the run.
-            if opened.fingerprint is not None and not opened.again and self._finished(opened.fingerprint):
+            scored = digests_in(opened.opening.tags.get(ALSO_TEST))
+            if opened.fingerprint is not None and not opened.again and self._finished(opened.fingerprint, None, scored):
                 withdraw(self.connection, run_id)
                 self._lost(run_id)
             missing = write_opening(

@@ -44,6 +44,7 @@ from alue_bench.tracking.record import (
     write_opening,
     write_texts,
 )
+from alue_bench.tracking.scores_elsewhere import ALSO_TEST, digests_in, has_scores
 from alue_bench.tracking.scratch import VARIABLE, state_folder
 
 if TYPE_CHECKING:
@@ -359,8 +360,9 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
     if run is not None and run.info.status == "FINISHED":
         return Sent(entry, "there already")
     if entry.fingerprint and entry.closing.status == "FINISHED" and not entry.again:
-        equal = _finished(connection, entry.fingerprint)
-        if equal:  # executed elsewhere while the store was unreachable, with the same result
+        scored = digests_in(entry.opening.tags.get(ALSO_TEST))
+        # Executed elsewhere while the store was unreachable, with the same result.
+        if any(has_scores(one.data.tags, scored) for one in _finished(connection, entry.fingerprint)):
             if run is not None and run.info.status == "RUNNING":
                 client.set_terminated(run.info.run_id, "KILLED")
             return Sent(entry, "there already")
@@ -439,11 +441,10 @@ def _send_tags(connection: Connection, entry: SpooledRun, run_id: str) -> Sent:
 
 
 def _finished(connection: Connection, fingerprint: str) -> Any:
-    """Return a list with the newest finished run of this fingerprint; an empty list if there is none."""
+    """Return the finished runs of this fingerprint, the newest first."""
     return connection.client.search_runs(
         [connection.experiment_id],
         f"attributes.status = 'FINISHED' and tags.fingerprint = '{fingerprint}'",
-        max_results=1,
     )
 
 

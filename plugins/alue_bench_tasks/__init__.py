@@ -1,4 +1,4 @@
-"""The built-in tasks, one module each: the tasks of ALUE, and two tasks that Betka et al. add.
+"""The built-in tasks: those of ALUE, two that Betka et al. add, and tasks to score their models out of domain.
 
 The folder `studies` has a study file for each table of Betka et al.; a study file describes the runs of a table.
 """
@@ -7,14 +7,32 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from alue_bench import Task, hookimpl
-from alue_bench_tasks import anger, diag, fid, mdd, mdd_algiers_amman, mq2q, ohsd, oold, sec, svreg, xnli
+from alue_bench_tasks import (
+    anger,
+    arbanking77,
+    arsarcasm,
+    diag,
+    fid,
+    mdd,
+    mdd_algiers_amman,
+    mlma_hateful,
+    mlma_offensive,
+    mq2q,
+    ohsd,
+    oold,
+    qadi,
+    sec,
+    svreg,
+    xnli,
+)
 
 
 @hookimpl
 def alue_bench_tasks() -> Iterable[Task]:
     """Return the built-in tasks."""
     modules = (mq2q, oold, ohsd, svreg, sec, fid, xnli, mdd, mdd_algiers_amman, diag, anger)
-    return [module.TASK for module in modules]
+    out_of_domain = (mlma_offensive, mlma_hateful, arsarcasm, qadi, arbanking77)
+    return [*(module.TASK for module in (*modules, *out_of_domain)), *arbanking77.IN_DIALECTS]
 
 
 @hookimpl

@@ -32,6 +32,7 @@ TASK = Task(
     "2019, CEUR Workshop Proceedings 2517.",
     primary="f1_macro",
     official_metric="F1",
+    companions={"arsarcasm": {"not_ironic": "not_sarcastic", "ironic": "sarcastic"}},
     submission=Submission(
         file="irony.tsv", header=("id", "prediction"), id="row", encode={"not_ironic": "0", "ironic": "1"}
     ),

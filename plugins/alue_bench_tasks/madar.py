@@ -44,6 +44,13 @@ VARIETIES = {
 }
 
 
+# The label of the task QADI for the country of each city; QADI writes PL for Palestine.
+COUNTRIES = {
+    label: "MSA" if code == "arb" else "PL" if code == "ar-PS" else code.removeprefix("ar-")
+    for label, (_, code) in VARIETIES.items()
+}
+
+
 def languages(*labels: str) -> tuple[str, ...]:
     """Return the BCP 47 codes of the Arabic varieties that the labels (cities) stand for, without duplicates."""
     return tuple(sorted({VARIETIES[label][1] for label in labels}))

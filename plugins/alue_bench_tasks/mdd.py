@@ -16,6 +16,7 @@ TASK = Task(
     citation=madar.CITATION,
     primary="f1_macro",
     official_metric=madar.OFFICIAL_METRIC,
+    companions={"qadi": madar.COUNTRIES},
     submission=Submission(file="madar.tsv"),
     sample=Path(__file__).parent / "sample",
 )

@@ -16,6 +16,7 @@ TASK = Task(
     citation=osact4.CITATION,
     primary="f1_macro",
     official_metric=osact4.OFFICIAL_METRIC,
+    companions={"mlma-hateful": {"NOT_HS": "not_hateful", "HS": "hateful"}},
     submission=Submission(file="hate.tsv"),
     sample=Path(__file__).parent / "sample",
 )

@@ -16,6 +16,7 @@ TASK = Task(
     citation=osact4.CITATION,
     primary="f1_macro",
     official_metric=osact4.OFFICIAL_METRIC,
+    companions={"mlma-offensive": {"NOT_OFF": "normal", "OFF": "offensive"}},
     submission=Submission(file="offensive.tsv"),
     sample=Path(__file__).parent / "sample",
 )

@@ -6,10 +6,20 @@ import argparse
 import sys
 from pathlib import Path
 
-from tools.sampledata import affect, diagnostics, dialects, inference, irony, offence, questions
+from tools.sampledata import (
+    affect,
+    banking,
+    diagnostics,
+    dialects,
+    inference,
+    irony,
+    offence,
+    out_of_domain,
+    questions,
+)
 
 DEFAULT_OUTPUT = Path("plugins/alue_bench_tasks/sample")
-_FAMILIES = (dialects, questions, offence, affect, inference, irony, diagnostics)
+_FAMILIES = (dialects, questions, offence, affect, inference, irony, diagnostics, out_of_domain, banking)
 
 
 def sample_files() -> dict[str, bytes]:

@@ -368,11 +368,17 @@ def files() -> dict[str, bytes]:
             # Frames are removed when used, so that dev and test tell other scenes than train.
             scene = " ".join(frames.pop() for _ in range(_FRAMES_PER_TEXT))
             for city in AREA_OF:
-                [text] = distinct(partial(_tell_anew, scene, city, rng), str, 1, seen)
+                [text] = distinct(partial(tell_anew, scene, city, rng), str, 1, seen)
                 rows.append((text, city))
         written[f"madar/MADAR-Corpus-26-{split}.tsv"] = tsv(rows)
     return written
 
 
-def _tell_anew(scene: str, city: str, rng: random.Random) -> str:
+def scene(place: int) -> str:
+    """Return two frames as one scene, the last frames first, by its place from 0."""
+    return " ".join(_SCENES[-1 - _FRAMES_PER_TEXT * place - i] for i in range(_FRAMES_PER_TEXT))
+
+
+def tell_anew(scene: str, city: str, rng: random.Random) -> str:
+    """Return a random phrase of a scene in the dialect of a city."""
     return tell(fill(scene, choose_fillers([scene], _FILLERS, rng), rng), city, rng)

@@ -15,7 +15,7 @@ from tools.sampledata.write import comma_separated
 
 SIZES = {"training": 176, "test": 80}
 _LABEL_NOISE = 0.03
-_HELD_OUT = 0.2
+HELD_OUT = 0.2
 
 _SLOTS = {
     "failure": (
@@ -66,7 +66,13 @@ _IRONIC_EMOJI = ("😂", "🙄", "👏", "😏", "🤣")
 _SINCERE_EMOJI = ("❤️", "👏", "😢", "🙏", "😂")
 
 
-def _labelled(rng: random.Random, held_out: float) -> tuple[str, int]:
+def labelled(rng: random.Random, held_out: float) -> tuple[str, int]:
+    """Return a random tweet, and 1 if it is ironic, otherwise 0.
+
+    Args:
+        rng: The random number generator.
+        held_out: The share of sentence frames and words that are not used.
+    """
     ironic = rng.random() < 0.5
     frames, emoji = (_IRONIC, _IRONIC_EMOJI) if ironic else (_SINCERE, _SINCERE_EMOJI)
     slots = {name: known_part(words, held_out) for name, words in _SLOTS.items()}
@@ -81,8 +87,8 @@ def files() -> dict[str, bytes]:
     written = {}
     for split, size in SIZES.items():
         rng = random.Random(f"idat {split}")
-        held_out = _HELD_OUT if split == "training" else 0.0
-        tweets = distinct(lambda: _labelled(rng, held_out), lambda row: skeleton(row[0]), size, seen)  # noqa: B023
+        held_out = HELD_OUT if split == "training" else 0.0
+        tweets = distinct(lambda: labelled(rng, held_out), lambda row: skeleton(row[0]), size, seen)  # noqa: B023
         rows = [(str(at), text, str(label)) for at, (text, label) in enumerate(tweets)]
         written[f"idat/IDAT_{split}_text.csv"] = comma_separated([("id", "text", "label"), *rows])
     return written

@@ -120,7 +120,13 @@ def _tweet(frames: tuple[str, ...], emoji: tuple[str, ...], rng: random.Random, 
     return anonymise(vary(surround(text, emoji, rng), rng, rate=0.08), rng)
 
 
-def _labelled(rng: random.Random, held_out: float) -> tuple[str, str, str]:
+def labelled(rng: random.Random, held_out: float) -> tuple[str, str, str]:
+    """Return a random tweet, with its labels of offensive language and of hate speech.
+
+    Args:
+        rng: The random number generator.
+        held_out: The share of sentence frames and insults that are not used.
+    """
     kind = rng.random()
     if kind < _HATE_SHARE:
         text, offensive, hateful = _tweet(_HATE, _ANGRY_EMOJI, rng, held_out), True, True
@@ -142,7 +148,7 @@ def files() -> dict[str, bytes]:
     for split, size in SIZES.items():
         rng = random.Random(f"osact4 {split}")
         held_out = _HELD_OUT if split == "train" else 0.0
-        rows = distinct(lambda: _labelled(rng, held_out), lambda row: skeleton(row[0]), size, seen)  # noqa: B023
+        rows = distinct(lambda: labelled(rng, held_out), lambda row: skeleton(row[0]), size, seen)  # noqa: B023
         shown = [row[:1] for row in rows] if split == "test-tweets" else rows
         written[f"osact4/OSACT2020-sharedTask-{split}.txt"] = tsv(shown)
     return written

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from alue_bench.cli import reading_options as reading
 from alue_bench.contract.errors import UsageError
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 from alue_bench.views.standard_output import keep_for_documents
+
+if TYPE_CHECKING:
+    from alue_bench.reporting.out_of_domain import OutOfDomain
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
 
@@ -39,6 +43,10 @@ def compare(
         bool,
         typer.Option("--across", help="Only the results across tasks: mean change, performance profile, speed-up."),
     ] = False,
+    out_of_domain: Annotated[
+        bool,
+        typer.Option("--out-of-domain", help="Only the changes in and out of domain (runs with --also-test)."),
+    ] = False,
     resamples: Annotated[
         int,
         typer.Option(
@@ -54,7 +62,8 @@ def compare(
     bound is not excluded. A verdict needs three seeds.
 
     Prints one table for each task, model and set of conditions: runs with different hardware, data or settings are
-    never compared in one table. With three tasks or more, tables of the results across tasks follow.
+    never compared in one table. With three tasks or more, tables of the results across tasks follow. For models that
+    were scored on other tasks too (--also-test), a table of the changes in and out of domain follows.
 
     `alue-bench compare`  (everything in the store)
 
@@ -67,7 +76,9 @@ def compare(
     from alue_bench.reporting.across_tasks import across_tasks
     from alue_bench.reporting.comparison import DEFAULT_MARGIN
     from alue_bench.reporting.comparison import compare as compare_runs
-    from alue_bench.tracking.reading import read_targets, say_counts
+    from alue_bench.reporting.out_of_domain import out_of_domain as compare_domains
+    from alue_bench.reporting.out_of_domain_table import out_of_domain_records
+    from alue_bench.tracking.reading import read_targets, read_targets_elsewhere, say_counts
     from alue_bench.views.console import print_exactly, remarks
     from alue_bench.views.console import results as shown
 
@@ -92,6 +103,15 @@ def compare(
         margins=margins,
         resamples=resamples,
     )
+    elsewhere = compare_domains(
+        comparison.blocks,
+        results.frame,
+        partial(read_targets, results),
+        partial(read_targets_elsewhere, results),
+    )
+    if out_of_domain:
+        print_out_of_domain(elsewhere, format_)
+        return
     over_tasks = across_tasks(comparison.blocks, results.frame)
     if across and not over_tasks:
         raise UsageError(f"--across: {across_table.NO_RESULTS}")
@@ -103,16 +123,42 @@ def compare(
             shown().print(comparison_view(comparison, sort=sort))
         if over_tasks:
             shown().print(across_view(over_tasks))
+        if elsewhere and not across:
+            print_out_of_domain(elsewhere, format_)
     elif format_ in ("markdown", "latex"):
         write = comparison_table.as_markdown if format_ == "markdown" else comparison_table.as_latex
         write_across = across_table.across_as_markdown if format_ == "markdown" else across_table.across_as_latex
         parts = [] if across else [write(comparison, sort=sort)]
         print_exactly("\n".join([*parts, *([write_across(over_tasks)] if over_tasks else [])]))
+        if elsewhere and not across:
+            print_out_of_domain(elsewhere, format_)
     elif format_ == "csv":
         print_exactly(across_table.across_as_csv(over_tasks) if across else comparison_table.as_csv(comparison))
     elif across:
         print_exactly(across_table.across_as_json(over_tasks) + "\n")
     else:
-        print_exactly(comparison_table.as_json(comparison, across_table.across_records(over_tasks)) + "\n")
+        records = (across_table.across_records(over_tasks), out_of_domain_records(elsewhere))
+        print_exactly(comparison_table.as_json(comparison, *records) + "\n")
     for sentence in say_counts(results.counts):
         remarks().print(sentence)
+
+
+def print_out_of_domain(results: Sequence[OutOfDomain], format_: str) -> None:
+    """Print the changes in and out of domain. Raise UsageError if no run was scored on another task."""
+    from alue_bench.reporting import out_of_domain_table
+    from alue_bench.views.console import print_exactly
+    from alue_bench.views.console import results as shown
+    from alue_bench.views.out_of_domain_view import out_of_domain_view
+
+    if not results:
+        raise UsageError(f"--out-of-domain: {out_of_domain_table.NO_RESULTS}")
+    if format_ == "table":
+        shown().print(out_of_domain_view(results))
+        return
+    writers = {
+        "markdown": out_of_domain_table.out_of_domain_as_markdown,
+        "latex": out_of_domain_table.out_of_domain_as_latex,
+        "csv": out_of_domain_table.out_of_domain_as_csv,
+        "json": out_of_domain_table.out_of_domain_as_json,
+    }
+    print_exactly(writers[format_](results))

@@ -65,6 +65,8 @@ def tasks(
                 "data": data,
                 "trained_on": task.trained_on,
                 "label_map": dict(task.label_map),
+                "companions": sorted(task.companions),
+                "only_by_name": task.only_by_name,
                 "protocol": task.splits.protocol,
                 "source": task.source,
                 "licence": task.licence,

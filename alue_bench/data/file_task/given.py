@@ -128,12 +128,16 @@ def _path_of(given: str | Mapping[str, Any]) -> str | None:
     return given if isinstance(given, str) else given.get("path")
 
 
-def given_tasks(names: Sequence[str], options: FileOptions) -> tuple[tuple[str, ...], tuple[GivenTask, ...]]:
+def given_tasks(
+    names: Sequence[str], options: FileOptions, *, flag: str = "--task", beside: Sequence[GivenTask] = ()
+) -> tuple[tuple[str, ...], tuple[GivenTask, ...]]:
     """Return the names of all tasks that the user requests, and the tasks that are given as files.
 
     Args:
-        names: The values of `--task`: names, and paths of task files.
+        names: The values of `--task`, or of the option `flag`: names, and paths of task files.
         options: The data file, if there is one.
+        flag: The option that names the tasks, for messages.
+        beside: The tasks that another option gives as files. They are not returned again.
 
     Raises:
         UsageError: Two files give a task of the same name; or the errors of `from_file` and `from_task_file`.
@@ -145,13 +149,15 @@ def given_tasks(names: Sequence[str], options: FileOptions) -> tuple[tuple[str, 
             given.append(from_task_file(name))
             asked.append(given[-1].task.name)
         elif name.endswith((".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx")) or name.startswith(HUB):
-            raise UsageError(f"--task {shown(name, quote=False)} is a data file; name it with --file")
+            remedy = "name it with --file" if flag == "--task" else "write a task file: alue-bench new-task"
+            raise UsageError(f"{flag} {shown(name, quote=False)} is a data file; {remedy}")
         else:
             asked.append(name)
     if options.file is not None:
         given.append(from_file(options))
         asked.append(given[-1].task.name)
-    _check_names_differ(given)
+    given = [one for one in given if all(one.options != other.options for other in beside)]
+    _check_names_differ([*beside, *given])
     return tuple(asked), tuple(given)
 
 

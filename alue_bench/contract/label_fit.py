@@ -1,0 +1,192 @@
+"""The correspondence between a trained task's labels and those of another task on whose test split it is scored.
+
+It is needed for the option `--also-test`. A model of 26 cities can be scored on a test set of 18 countries if the
+country of each city is known. The correspondence comes from the first of these that applies: the option `--map`, the
+mapping that the trained task's plugin declares (`Task.companions`), the mapping of a task that is always scored with
+models of the trained one (`Task.label_map`), or equal label names.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from alue_bench.contract.formats import shown
+from alue_bench.contract.task import Labels, TargetKind, Task
+from alue_bench.contract.transfer import CLASSES
+
+LabelMap = Mapping[str, str | None]
+"""The label of the scored task that each label of the trained task counts as; None if it is never predicted."""
+
+
+@dataclass(frozen=True)
+class LabelFit:
+    """The labels of a scored task that a model of another task can predict, and the model's labels that count as each.
+
+    A regression has no labels; both tuples are then empty.
+    """
+
+    labels: Labels
+    """The label space in which predictions are scored: the scored task's labels, without those that are unreachable."""
+    sources: tuple[tuple[int, ...], ...]
+    """For each of these labels, the positions of the trained task's labels that count as it."""
+    label_map: LabelMap
+    unreachable: tuple[str, ...] = ()
+    """The scored task's labels that no label of the trained task counts as. Rows with such a gold label are left
+    out."""
+
+    def described(self) -> str:
+        """Return the label map in words; empty if every label counts as the label of its own name."""
+        pairs = [(name, own) for name, own in self.label_map.items() if name != own]
+        return ", ".join(f"{name} → {own or 'never predicted'}" for name, own in pairs)
+
+
+class LabelMisfit(Exception):
+    """An error: models of one task cannot be scored on another. The message says why, and what to do."""
+
+
+def fit_labels(task: Task, train_task: Task, given: str | None = None, *, several: bool = False) -> LabelFit:
+    """Return the correspondence between the labels of a trained task and those of a task to score its models on.
+
+    Args:
+        task: The task that is scored.
+        train_task: The task that trains the model.
+        given: The value of `--map` for the scored task, such as "NOT_OFF=normal,OFF=offensive"; None if there is none.
+        several: Whether several tasks are scored, so that `--map` must name the task.
+
+    Raises:
+        LabelMisfit: The tasks have different kinds of target or of text, or their labels do not correspond.
+    """
+    own, theirs = task.labels, train_task.labels
+    said = f"--also-test {task.name}: models of task {train_task.name!r}"
+    if own.kind is not theirs.kind and not {own.kind, theirs.kind} <= set(CLASSES):
+        raise LabelMisfit(
+            f"{said} predict {_described(theirs)}, but task {task.name!r} has {_described(own)}; choose a task of the "
+            "same kind"
+        )
+    if task.is_pair != train_task.is_pair:
+        texts = {True: "pairs of texts", False: "single texts"}
+        raise LabelMisfit(
+            f"{said} read {texts[train_task.is_pair]}, but task {task.name!r} has {texts[task.is_pair]}; choose a "
+            "task of the same kind"
+        )
+    if own.kind is TargetKind.REGRESSION:
+        if given:
+            raise LabelMisfit(f"--map {shown(given, quote=False)}: a regression has no labels to map; leave --map out")
+        if (own.minimum, own.maximum) != (theirs.minimum, theirs.maximum):
+            raise LabelMisfit(
+                f"{said} predict {_described(theirs)}, but task {task.name!r} has {_described(own)}; choose a task "
+                "with the same range"
+            )
+        return LabelFit(own, (), {})
+    remedy = _remedy(task, train_task, several=several)
+    label_map = _label_map(task, train_task, given, remedy)
+    if label_map is None:
+        raise LabelMisfit(
+            f"{said} predict {_listed(theirs)}, but the labels of task {task.name!r} are {_listed(own)}; {remedy}"
+        )
+    if unknown := next((name for name in label_map.values() if name is not None and name not in own.names), None):
+        raise LabelMisfit(
+            f"{said} would predict {shown(unknown)}, which is not one of its labels {_listed(own)}; {remedy}"
+        )
+    reached = tuple(name for name in own.names if name in label_map.values())
+    if len(reached) < 2:
+        raise LabelMisfit(
+            f"{said} could predict only {_count(reached)} of its labels {_listed(own)}; map {_listed(theirs)} to at "
+            f"least two of them: {remedy}"
+        )
+    names = theirs.names
+    return LabelFit(
+        # The model's own threshold, by which its epoch was selected.
+        labels=replace(own, names=reached, threshold=theirs.threshold),
+        sources=tuple(tuple(i for i, name in enumerate(names) if label_map[name] == one) for one in reached),
+        label_map={name: label_map[name] for name in names},
+        unreachable=tuple(name for name in own.names if name not in reached),
+    )
+
+
+def _label_map(task: Task, train_task: Task, given: str | None, remedy: str) -> LabelMap | None:
+    """Return the label that each label of the trained task counts as; None if nothing states it."""
+    names = train_task.labels.names
+    if given is not None:
+        return _parsed(given, names, task.labels.names, remedy)
+    equal = set(names) == set(task.labels.names)
+    for declared, applies in (
+        (train_task.companions.get(task.name), task.name in train_task.companions),
+        (task.label_map, task.trained_on == train_task.name),
+    ):
+        if applies and declared:
+            return declared
+    return {name: name for name in names} if equal else None
+
+
+def _parsed(given: str, names: Sequence[str], own: Sequence[str], remedy: str) -> LabelMap:
+    """Return the label map in a text such as "OFF=offensive,NOT_OFF=normal"; "LABEL=" stands for never predicted.
+
+    Labels are matched by their names, which may contain commas and equals signs.
+    """
+    label_map: dict[str, str | None] = {}
+    rest = given.strip()
+    while rest:
+        name = _first(names, rest, "=")
+        if name is None:
+            wrong = rest.split("=", 1)[0]
+            raise LabelMisfit(
+                f"--map {shown(given, quote=False)}: {shown(wrong)} is not a label of the trained task, whose labels "
+                f"are {', '.join(names)}; {remedy}"
+            )
+        if name in label_map:
+            raise LabelMisfit(f"--map {shown(given, quote=False)} maps {shown(name)} twice; leave one of them out")
+        rest = rest[len(name) + 1 :]
+        target = _first(own, rest, ",")
+        if target is None and rest and not rest.startswith(","):
+            wrong = rest.split(",", 1)[0]
+            raise LabelMisfit(
+                f"--map {shown(given, quote=False)}: {shown(wrong)} is not a label of the scored task, whose labels "
+                f"are {', '.join(own)}; {remedy}"
+            )
+        label_map[name] = target
+        rest = rest[len(target or "") + 1 :].lstrip()
+    missing = [name for name in names if name not in label_map and name not in own]
+    if missing:
+        raise LabelMisfit(
+            f"--map {shown(given, quote=False)} does not say what {shown(missing[0])} counts as; add "
+            f"{missing[0]}=LABEL with one of {', '.join(own)}, or {missing[0]}= if it is never predicted"
+        )
+    return {name: label_map.get(name, name) for name in names}
+
+
+def _first(names: Sequence[str], text: str, end: str) -> str | None:
+    """Return the longest of the names with which a text begins and that is followed by `end` or by nothing."""
+    fitting = [name for name in names if text.startswith(f"{name}{end}") or (text == name and end == ",")]
+    return max(fitting, key=len, default=None)
+
+
+def _remedy(task: Task, train_task: Task, *, several: bool) -> str:
+    """Return a sentence with a value of `--map` that can be copied: equal names first, then the others in order."""
+    names, own = train_task.labels.names, task.labels.names
+    alike = {name.casefold(): name for name in own}
+    pairs = {name: alike[name.casefold()] for name in names if name.casefold() in alike}
+    others = [name for name in own if name not in pairs.values()]
+    for name in names:
+        pairs.setdefault(name, others.pop(0) if others else "")
+    value = ",".join(f"{name}={pairs[name]}" for name in names)
+    return (
+        f"say what each label counts as, for example --map {shlex.quote(f'{task.name}:{value}' if several else value)} "
+        "(correct the pairs; LABEL= stands for a label that is never predicted)"
+    )
+
+
+def _described(labels: Labels) -> str:
+    if labels.kind is TargetKind.REGRESSION:
+        return f"numbers from {labels.minimum:g} to {labels.maximum:g}"
+    return f"{labels.kind} labels ({_listed(labels)})"
+
+
+def _listed(labels: Labels) -> str:
+    return ", ".join(labels.names)
+
+
+def _count(names: Sequence[str]) -> str:
+    return shown(names[0]) if names else "none"

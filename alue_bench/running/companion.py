@@ -1,0 +1,28 @@
+"""Another task on whose test split a trained model is scored, in addition to the task's own test split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alue_bench.contract.label_fit import LabelFit
+from alue_bench.contract.task import Task
+from alue_bench.data.location import DataFolder
+from alue_bench.data.splits import SplitRows
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A task whose test split scores the models of a plan's task out of domain (option `--also-test`)."""
+
+    task: Task
+    rows: SplitRows
+    """The scored test rows: those whose gold label a model can predict."""
+    fit: LabelFit
+    folder: DataFolder
+    """The folder that the rows were read from."""
+    digest: str
+    """A digest of the rows, the labels and their mapping, and the plugin's version."""
+    left_out: int = 0
+    """The number of test rows that are left out because no label of the trained task counts as their gold label."""
+    notes: tuple[str, ...] = ()
+    """Remarks that are recorded with each run."""

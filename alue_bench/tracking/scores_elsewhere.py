@@ -1,0 +1,46 @@
+"""The tag of a run that tells on which other tasks its trained model was scored (option `--also-test`).
+
+The option is not part of a run's fingerprint, because it does not change what is trained. A finished run therefore
+answers a later request only if this tag shows that it has all the scores that the request asks for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+ALSO_TEST = "also_test"
+"""The tag. Its value is a JSON object with a digest for each task: of the scored rows, the labels and their mapping."""
+
+
+def predictions_file(task: str) -> str:
+    """Return the name of the artifact with a run's predictions on the test split of another task."""
+    return f"also_test_{task}.csv"
+
+
+def tags_of_scores(digests: Mapping[str, str]) -> dict[str, str]:
+    """Return the tag for a run whose model is scored on other tasks; empty if there are none.
+
+    Args:
+        digests: The digest of each scored task's rows and labels, by task name: `RunSpec.scored_elsewhere`.
+    """
+    return {ALSO_TEST: json.dumps(dict(sorted(digests.items())))} if digests else {}
+
+
+def digests_in(tag: object) -> dict[str, str]:
+    """Return the digest for each scored task from the tag's value; empty if the value is missing or unreadable."""
+    try:
+        value = json.loads(tag) if isinstance(tag, str) else {}
+    except ValueError:
+        return {}
+    return {str(task): str(digest) for task, digest in value.items()} if isinstance(value, dict) else {}
+
+
+def has_scores(tags: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Return whether a run has the scores on all wanted tasks, with the same rows and labels.
+
+    Args:
+        tags: The run's tags.
+        wanted: The digest for each wanted task.
+    """
+    return digests_in(tags.get(ALSO_TEST)).items() >= wanted.items()

@@ -1,0 +1,50 @@
+"""The Arabic part of MLMA, posts labelled with one or several kinds of hostility, as test sets for other models.
+
+A label such as `offensive_hateful` stands for several kinds. Rows that are labelled as normal and as something else are
+ambiguous, and are left out.
+"""
+
+from alue_bench import DataFile, Delimited, Splits
+
+SOURCE = "MLMA, from its authors' repository"
+LICENCE = "MIT"
+CITATION = (
+    "Nedjma Ousidhoum, Zizheng Lin, Hongming Zhang, Yangqiu Song and Dit-Yan Yeung. 2019. Multilingual and "
+    "Multi-Aspect Hate Speech Analysis. In Proceedings of EMNLP-IJCNLP 2019, pages 4675-4684."
+)
+OFFICIAL_METRIC = "micro- and macro-averaged F1"
+
+# The combinations of labels that the file contains.
+COMBINATIONS = (
+    "abusive", "abusive_disrespectful", "abusive_disrespectful_hateful_normal", "abusive_hateful", "abusive_normal",
+    "abusive_offensive", "abusive_offensive_disrespectful_hateful_normal", "abusive_offensive_disrespectful_normal",
+    "abusive_offensive_hateful_disrespectful", "abusive_offensive_hateful_disrespectful_normal",
+    "abusive_offensive_hateful_normal", "disrespectful", "disrespectful_hateful", "disrespectful_normal", "fearful",
+    "fearful_abusive_disrespectful_hateful_normal", "fearful_abusive_hateful_disrespectful_normal",
+    "fearful_abusive_offensive_disrespectful_normal", "fearful_abusive_offensive_hateful",
+    "fearful_abusive_offensive_hateful_disrespectful", "fearful_abusive_offensive_hateful_disrespectful_normal",
+    "fearful_abusive_offensive_hateful_normal", "fearful_disrespectful", "fearful_disrespectful_hateful_normal",
+    "fearful_normal", "fearful_offensive_disrespectful_hateful_normal",
+    "fearful_offensive_hateful_disrespectful_normal", "fearful_offensive_hateful_normal", "hateful",
+    "hateful_disrespectful", "hateful_disrespectful_normal", "hateful_normal", "normal", "offensive",
+    "offensive_disrespectful", "offensive_hateful", "offensive_hateful_disrespectful_normal", "offensive_normal",
+)  # fmt: skip
+
+
+def splits(decode: dict[str, str], protocol: str) -> Splits:
+    """Return the test split: the rows whose combination of labels has a label of the task.
+
+    Args:
+        decode: The label for each combination; rows with another combination are left out.
+        protocol: The sentence about the left out rows, which `alue-bench list tasks` shows.
+    """
+    read = Delimited(
+        header=True,
+        delimiter=",",
+        quoted=True,
+        text="tweet",
+        target="sentiment",
+        decode=decode,
+        ignore=frozenset(set(COMBINATIONS) - decode.keys()),
+    )
+    return Splits(test=DataFile("mlma/ar_dataset.csv", read), protocol=protocol)

@@ -1,0 +1,33 @@
+"""The task MLMA, hateful: is a post hateful? A test set for models of other tasks."""
+
+from pathlib import Path
+
+from alue_bench import Labels, Task
+from alue_bench_tasks import mlma
+
+
+def _label(combination: str) -> str | None:
+    kinds = set(combination.split("_"))
+    if "normal" in kinds and len(kinds) > 1:
+        return None
+    return "hateful" if "hateful" in kinds else "not_hateful"
+
+
+TASK = Task(
+    name="mlma-hateful",
+    title="Hateful posts (MLMA)",
+    languages=("ar",),
+    labels=Labels.binary(negative="not_hateful", positive="hateful"),
+    splits=mlma.splits(
+        {code: label for code in mlma.COMBINATIONS if (label := _label(code))},
+        "the whole file is a test split; of its 3,353 rows, 282 are left out that are labelled as normal and as "
+        "something else",
+    ),
+    source=mlma.SOURCE,
+    licence=mlma.LICENCE,
+    citation=mlma.CITATION,
+    primary="f1_macro",
+    official_metric=mlma.OFFICIAL_METRIC,
+    only_by_name=True,
+    sample=Path(__file__).parent / "sample",
+)
