@@ -23,7 +23,7 @@ from alue_bench.planning.sweep_order import TAG
 from alue_bench.views.grid_view import RUNNING, GridProgress
 
 GRID = ("--grid", "bottom=0..4/2,top=0..2/2")
-EPOCHS_OF_A_HEAD = "20"
+EPOCHS_OF_A_HEAD = "60"
 """The number of epochs in which the head alone learns the easy task."""
 CELLS = {"full", "top2", "bottom2", "bottom2top2", "bottom4"}
 
