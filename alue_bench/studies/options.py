@@ -74,7 +74,7 @@ class SweepOptions(CheckedOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions(CheckedOptions):
+class SearchOptions(ConfirmationOptions):
     """The options of `search` that `run` does not have, or has with another default or meaning."""
 
     tolerance: str = option(
@@ -102,14 +102,6 @@ class SearchOptions(CheckedOptions):
         "25%",
         help="Largest cost of the search, as a share of running every cell once. Default: 25%.",
         group=Group.QUESTION,
-    )
-    confirm: int = option(
-        3,
-        help="Seeds that took no part in choosing, for the answer and for full fine-tuning; only they give the loss to "
-        "expect. Their cost is not part of the budget. 0 for none. Default: 3.",
-        group=Group.QUESTION,
-        at_least=0,
-        at_most=MOST_CONFIRMING,
     )
     grid: tuple[str, ...] = option(
         (),
