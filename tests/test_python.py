@@ -192,7 +192,7 @@ def test_a_mistake_is_one_sentence(folders_of_its_own: None, function: str, opti
 def test_keyword_arguments_are_the_keys_of_a_study_and_the_signature_shows_them(name: str) -> None:
     function: Callable[..., Any] = getattr(alue_bench, name)
     shown = set(inspect.signature(function).parameters) - {"quiet"}
-    plurals = {"tasks": "task", "models": "model", "strategies": "strategy"}
+    plurals = {"tasks": "task", "models": "model", "strategies": "strategy", "maps": "map"}
     taken = {plurals.get(word, word) for word in shown}
     keys = {key for key, option in options_of_command(name).items() if key in study_keys() and option.in_studies}
     assert taken - {"config"} == keys

@@ -53,7 +53,7 @@ def run(*, quiet: bool = False, **options: Any) -> Runs:
         quiet: Whether to print neither the list of planned runs nor the progress.
         **options: The options of `alue-bench run`, by their names in a study file: `task`, `model`, `strategy`, `seed`,
             `epochs`, `lr`, `sample`, `experiment`, `jobs` and so on; `config` is the path or name of a study file
-            (TOML). The plural names `tasks`, `models` and `strategies` are accepted too. A task is a name, an
+            (TOML). The plural names `tasks`, `models`, `strategies` and `maps` are accepted too. A task is a name, an
             `alue_bench.Task`, a path or a data frame.
 
     Returns:

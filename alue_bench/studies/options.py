@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from types import MappingProxyType
 from typing import Literal
 
 from alue_bench.contract.options import CheckedOptions, Group, Option, option, options_of
@@ -260,8 +261,10 @@ def options_of_command(command: str) -> Mapping[str, Option]:
     if command == "sweep":
         return _arranged({**options_of(SweepOptions), **options_of(ConfirmationOptions), **_axes()})
     if command == "search":
-        return _arranged(options_of(SearchOptions), without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
-    return _arranged({"margin": replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)})
+        own = dict(options_of(SearchOptions))
+        own["confirm"] = own.pop("confirm")  # behind the options that say what is searched
+        return _arranged(own, without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
+    return _arranged({}, last={"margin": replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)})
 
 
 def _axes() -> dict[str, Option]:
@@ -273,18 +276,21 @@ def _axes() -> dict[str, Option]:
     }
 
 
-def _arranged(own: Mapping[str, Option], without: Collection[str] = ()) -> Mapping[str, Option]:
+def _arranged(
+    own: Mapping[str, Option], without: Collection[str] = (), last: Mapping[str, Option] = MappingProxyType({})
+) -> Mapping[str, Option]:
     """Return the options of a command, sorted by the groups of its help page.
 
     Args:
         own: The options that only this command has, or has in another form. They replace shared options of the same
             name.
         without: The names of the shared options that the command does not have.
+        last: Further options that only this command has. They stand behind the shared options of their group.
     """
     shared = {name: declared for one in SHARED for name, declared in options_of(one).items() if name not in without}
     first = {name: declared for name, declared in own.items() if name not in shared}
     groups = list(Group)
-    return dict(sorted({**first, **shared, **own}.items(), key=lambda item: groups.index(item[1].group)))
+    return dict(sorted({**first, **shared, **own, **last}.items(), key=lambda item: groups.index(item[1].group)))
 
 
 @cache
