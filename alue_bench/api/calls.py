@@ -1,7 +1,7 @@
 """The keyword arguments of the Python API's functions, derived from the options of the commands of the same names.
 
 A study file is a TOML file with options. A function takes the options that a study file may set, under the same names,
-and the argument `config` for a study file. The plural forms `tasks`, `models`, `strategies` and `maps` are accepted too.
+and the argument `config` for a study file. The plurals `tasks`, `models`, `strategies` and `maps` are accepted too.
 """
 
 from __future__ import annotations
