@@ -27,6 +27,7 @@ from alue_bench.cost.calibration import shape_key, speed_of
 from alue_bench.cost.flops import EmptyModels
 from alue_bench.data.batches import steps_per_epoch
 from alue_bench.data.splits import TaskRows
+from alue_bench.evaluation.yardstick import expected_seconds
 from alue_bench.measure.environment import hardware_fingerprint
 from alue_bench.messages.display import first_line
 from alue_bench.planning.build import AbsentRun, Plan
@@ -78,6 +79,8 @@ class Estimate:
     no such tokenizer was needed or found."""
     problems: tuple[str, ...] = ()
     """Sentences that say why a cost is unknown."""
+    yardstick_s: float = 0.0
+    """The seconds for the linear models on TF-IDF features of all tasks, if none is in the cache; not in `seconds`."""
     upper_bound: bool = False
     """True if early stopping may end trainings before their last epoch, so that the cost is an upper bound."""
 
@@ -113,6 +116,7 @@ class Estimate:
             "upper_bound": self.upper_bound,
             "hardware": self.hardware,
             "speeds_flops_per_s": list(self.speeds),
+            "yardstick_seconds": self.yardstick_s,
             "here": part(True),
             "model_missing": part(False) | {"lengths_by_tokenizer_of": self.lengths_of},
             "data_missing": {"runs": self.without_data},
@@ -214,8 +218,15 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
         speeds=tuple(speed for speed in estimator.speeds.values() if speed),
         lengths_of=lengths_of,
         problems=tuple(estimator.problems),
+        yardstick_s=_yardstick_seconds(plan),
         upper_bound=any(one.run.hyper.patience for one in work),
     )
+
+
+def _yardstick_seconds(plan: Plan) -> float:
+    """Return the seconds for the linear models on TF-IDF features, one for each set of train and test rows."""
+    fits = {(run.spec.data.train, run.spec.data.test): run.inputs for run in plan.runs if run.inputs.yardstick}
+    return math.fsum(expected_seconds(inputs.train_task, inputs.train_rows) for inputs in fits.values())
 
 
 @dataclass(frozen=True)

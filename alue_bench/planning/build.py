@@ -324,6 +324,7 @@ def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Co
         models=shared.cache.models,
         checkpointing=shared.checkpointing,
         depths=shared.cache.depths[start],
+        yardstick=shared.request.yardstick,
     )
     shared.cache.models.expect(inputs.checkpoint, inputs.train_task.labels)
     if spec.freeze_plan.prefix_layers and combination.strategy.keeps_prefix and inputs.trial.independent:

@@ -144,6 +144,13 @@ class PlanRequest(CheckedOptions):
     fold: Fold | None = None
     """The only fold of a cross-validation to plan; None to plan all folds of all repetitions."""
     drop_bad: bool = option(False, help="Leave out malformed rows, and record how many.", group=Group.DATA)
+    yardstick: bool = option(
+        True,
+        can_be_denied=True,
+        help="Record the score of TF-IDF with logistic or ridge regression on the same rows, computed once for each "
+        "task. Default: yes.",
+        group=Group.RESULTS,
+    )
     skip_missing: bool = option(
         False,
         help="Leave out named tasks and models whose files are not available, and say why.",

@@ -11,6 +11,7 @@ from typing import Any
 from alue_bench.evaluation.intervals import LEVEL, Estimate
 from alue_bench.evaluation.margins import MarginUnit
 from alue_bench.evaluation.significance import FEWEST_SEEDS, Crossed
+from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.messages.display import latex, markdown
 from alue_bench.reporting.comparison import (
     Comparison,
@@ -141,7 +142,7 @@ def as_json(comparison: Comparison, across: Sequence[dict[str, Any]] = ()) -> st
         comparison: The comparison.
         across: The results across tasks, as `across_table.across_records` returns them.
     """
-    own = ("task", "model", "metric", "baseline", "trivial_score", "learnt")
+    own = ("task", "model", "metric", "baseline", "trivial_score", "tfidf_score", "learnt")
     blocks = [
         {name: getattr(block, name) for name in own}
         | {"conditions": {name: _simple(value) for name, value in block.conditions.items()}}
@@ -295,6 +296,8 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
         told.append(f"{several(rows[0].folds, 'fold')}{repeated}")
     if block.trivial_score is not None:
         told.append(f"trivial score {plain(block.trivial_score)} (ignores the text)")
+    if block.tfidf_score is not None:
+        told.append(f"{yardstick_name(block.metric)} {plain(block.tfidf_score)}")
     if any(row.difference and row.difference.loss_bound is not None for row in rows):
         told.append(margin_text(block))
     if conditions := describe_conditions(block):

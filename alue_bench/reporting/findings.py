@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from alue_bench.evaluation.intervals import Estimate
 from alue_bench.evaluation.learning import REMEDY
+from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.reporting import comparison, grid
 from alue_bench.reporting.comparison import Verdict
@@ -324,6 +325,8 @@ def _explained(difference: comparison.Difference, block: comparison.ComparisonBl
 def _remark(subject: Subject) -> str:
     trivial = subject.compared.trivial_score
     said = f"{subject.metric}" + ("" if trivial is None else f"; trivial score (ignores the text): {plain(trivial)}")
+    if subject.compared.tfidf_score is not None:
+        said += f"; {yardstick_name(subject.metric)}: {plain(subject.compared.tfidf_score)}"
     if any(row.difference and row.difference.loss_bound is not None for row in subject.compared.rows):
         said += f"; {margin_text(subject.compared)}"
     return f"{said}; {_cut(subject)}" if len(subject.compared.rows) > MOST_ROWS else said

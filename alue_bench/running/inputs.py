@@ -40,6 +40,8 @@ class RunInputs:
     """The folder and frequency of checkpoints; None if trainings write none."""
     depths: PlannedDepths = field(default_factory=PlannedDepths)
     """The numbers of frozen lowest layers in all planned runs that share this initial model and this training data."""
+    yardstick: bool = False
+    """A flag: the run records the scores of a linear model on TF-IDF features (`evaluation.yardstick`)."""
 
 
 def tokenized(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenizedSplit:

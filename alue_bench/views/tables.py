@@ -15,6 +15,7 @@ from alue_bench.contract.spec import Fold, HyperParameters, Resolved
 from alue_bench.evaluation.intervals import LEVEL, Estimate, estimate
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
 from alue_bench.evaluation.resampled import estimate_over_folds
+from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.planning.variation import Settings, labelled, reading_order, settings_of, varied_by_specs
@@ -175,6 +176,10 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
             trivial = _score(_values(finished, "test/trivial_score")[:1])
             heading = styled(task, "bold") + styled(f": {group[0].planned.inputs.task.primary}")
             table.add_row(heading, *[""] * (len(names) + len(varying)), styled(f"{trivial} trivial", "dim"))
+            if tfidf := _values(finished, "test/tfidf_score"):
+                title = styled(f"  {yardstick_name(group[0].planned.inputs.task.primary)}", "dim")
+                score = statistics.fmean(tfidf) if folds else tfidf[0]
+                table.add_row(title, *[""] * (len(names) + len(varying)), styled(plain(score), "dim"))
         described = [str(value) for _, value in settings]
         described += [", ".join(dict.fromkeys(read(outcome) for outcome in group)) for read in varying.values()]
         reference = _finished(groups.get((task, model, "full", settings), [])) if strategy != "full" else []
