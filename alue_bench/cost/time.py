@@ -24,10 +24,10 @@ from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import RunSpec
 from alue_bench.contract.strategy import Outline
 from alue_bench.cost.calibration import shape_key, speed_of
-from alue_bench.cost.flops import EmptyModels
 from alue_bench.data.batches import steps_per_epoch
 from alue_bench.data.splits import TaskRows
 from alue_bench.evaluation.yardstick import expected_seconds
+from alue_bench.measure.empty_models import EmptyModels
 from alue_bench.measure.environment import hardware_fingerprint
 from alue_bench.messages.display import first_line
 from alue_bench.planning.build import AbsentRun, Plan
@@ -251,7 +251,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     run, train = one.run, one.lengths["train"]
     model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
     size = run.hyper.batch_size
-    flops, depth = model.training(train, epochs, size), model.kept_layers
+    flops, depth = run.trained_share * model.training(train, epochs, size), model.kept_layers
     if speed is None:
         return _Counted(flops, None, 0, 0.0)
     each_epoch = model.training(train, 2, size) - model.training(train, 1, size)
@@ -259,6 +259,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     below = depth / model.plan.shape.layers
     evaluations = len(evaluation_points(steps_per_epoch(len(train), size), run.hyper.eval_every))
     steps = 0.0 if shares_training else (each_epoch + (1 - below) * forward["dev"] * evaluations) * epochs
+    steps *= run.trained_share
     prefix = below * sum(forward.values())
     return _Counted(flops, (steps + (1 - below) * forward["test"]) / speed, depth, prefix / speed)
 
@@ -275,7 +276,7 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
             task=inputs.task, train_task=inputs.train_task, rows=inputs.rows, train_rows=inputs.train_rows,
             model=inputs.model, strategy=inputs.strategy,
             outline=Outline(spec.freeze_plan, spec.kept_layers, spec.adapter), seed=spec.seed, hyper=spec.hyper,
-            device=spec.device, precision=spec.precision,
+            device=spec.device, precision=spec.precision, trained_share=planned.trained_share,
         )  # fmt: skip
         try:
             tokenizer = inputs.models.tokenizer(inputs.checkpoint)

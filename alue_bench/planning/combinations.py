@@ -64,6 +64,8 @@ def _strategies(names: Iterable[str], registry: Registry) -> Strategies:
     strategies: dict[str, tuple[Strategy, Origin]] = {}
     for name in names:
         strategy, origin = registry.strategy(name)
+        if (limit := strategy.compute_limit()) is not None and limit.like is not None:
+            registry.strategy(limit.like)
         strategies.setdefault(strategy.name, (strategy, origin))
     return strategies
 

@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.cells import cell_of
+from alue_bench.contract.matched_compute import matched_to
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
 from alue_bench.messages.figure_text import short
 from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTINGS
@@ -423,7 +424,12 @@ def _scatter(axes: Axes, group: Group, score: str, front: pd.DataFrame, recommen
         one = group.cells[group.cells["strategy"] == strategy]
         if len(one):
             axes.scatter(one["train_s"], one[score], s=size, marker=marker, color=colour, label=label, zorder=4)
-    named = dict.fromkeys([REFERENCE, *([recommended.strategy] if recommended else [])])
+    matched = group.cells[[matched_to(name) is not None for name in group.cells["strategy"]]]
+    if len(matched):
+        label = f"{REFERENCE} with fewer steps"
+        axes.scatter(matched["train_s"], matched[score], s=60, marker="s", facecolors="none", label=label, zorder=4,
+                     edgecolors=REFERENCE_COLOUR)  # fmt: skip
+    named = dict.fromkeys([REFERENCE, *matched["strategy"], *([recommended.strategy] if recommended else [])])
     for strategy in named:
         _label_points(axes, group.cells[group.cells["strategy"] == strategy], score, above=strategy != REFERENCE)
     axes.margins(x=0.1, y=0.1)

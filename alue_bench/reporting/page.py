@@ -19,7 +19,7 @@ from alue_bench.evaluation.across_tasks import FEWEST_TASKS
 from alue_bench.evaluation.margins import Margins
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.messages.suggestion import PROGRAM, command_line
-from alue_bench.reporting import across_section, findings, heat_maps, overview
+from alue_bench.reporting import across_section, findings, heat_maps, matched_compute, overview
 from alue_bench.reporting.comparison import Load, compare
 from alue_bench.reporting.conditions import conditions
 from alue_bench.reporting.content import Block, Item, Missing, Page, Section
@@ -218,7 +218,10 @@ def _trades(results: Results, blocks: Sequence[Comparable], request: PageRequest
         "Score against time",
         _each_block(
             blocks,
-            lambda block, prefix: overview.trades(block.subjects, request.shown.subjects, f"trade-{prefix}"),
+            lambda block, prefix: [
+                *overview.trades(block.subjects, request.shown.subjects, f"trade-{prefix}"),
+                *matched_compute.missing(block.subjects, results, request.shown.subjects),
+            ],
             Missing("No task has runs of two strategies under the same conditions. To produce some, run:", MORE_SEEDS),
         ),
         intro="Up and to the left is better. The dashed line is the Pareto front: strategies that no other one beats "

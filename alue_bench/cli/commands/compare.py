@@ -66,6 +66,7 @@ def compare(
     from alue_bench.reporting.across_tasks import across_tasks
     from alue_bench.reporting.comparison import DEFAULT_MARGIN
     from alue_bench.reporting.comparison import compare as compare_runs
+    from alue_bench.reporting.matched_compute import with_requests
     from alue_bench.tracking.reading import read_predictions, say_counts
     from alue_bench.views.console import print_exactly, remarks
     from alue_bench.views.console import results as shown
@@ -91,6 +92,7 @@ def compare(
         margins=margins,
         resamples=resamples,
     )
+    comparison = with_requests(comparison, results)
     over_tasks = across_tasks(comparison.blocks, results.frame)
     if across and not over_tasks:
         raise UsageError(f"--across: {across_table.NO_RESULTS}")
