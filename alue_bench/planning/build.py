@@ -42,6 +42,7 @@ from alue_bench.planning.combinations import (
     named_strategies,
     settings_of,
     strategies_for,
+    with_own_settings,
 )
 from alue_bench.planning.given import with_given
 from alue_bench.planning.grid import Grid
@@ -278,7 +279,10 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], fold: tuple[int, Read
     before = place * len(settings) * len(request.seeds)
     fitting, unfit = combinations(strategies, settings, request.seeds, model.outline, first=before)
     plan.skipped += [Skipped(task.task.name, name, one.strategy, one.seed, one.reason) for one in unfit]
+    own = {registry.strategy(one)[0].name: values for one, values in request.strategy_settings.items()}
     for combination in fitting:
+        if combination.strategy.name in own:
+            combination = with_own_settings(combination, request, own[combination.strategy.name], model.trial.positions)
         spec = _spec(shared, task, model, combination)
         try:
             limited = _limited(shared, task, model, combination)

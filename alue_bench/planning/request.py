@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -80,6 +80,9 @@ class PlanRequest(CheckedOptions):
     overrides: Overrides = ()
     """Pairs of an origin (recipe, study file or command line) and the hyper-parameters that it sets. Later pairs
     override earlier ones."""
+    strategy_settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """The hyper-parameters of single strategies, by strategy. The last pair in `overrides` and the grid override
+    them."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = option(
         "auto",
         help="Number format of matrix products: auto, fp32, tf32, bf16 or fp16. Auto takes bf16 where the hardware "

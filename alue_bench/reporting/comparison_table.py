@@ -24,6 +24,7 @@ from alue_bench.reporting.comparison import (
 )
 from alue_bench.reporting.numbers import percent, plain, seconds, several, signed, signed_percent
 from alue_bench.reporting.training_times import ratio_text, session_mark, time_legend, time_record, train_mark
+from alue_bench.reporting.untuned import untuned_text
 
 FEW, UNTESTED = "†", "‡"
 """The marks in tables for a difference without a verdict: because of too few seeds or folds, or for another reason."""
@@ -133,6 +134,11 @@ def explain(comparison: Comparison) -> list[str]:
 def records(comparison: Comparison) -> list[dict[str, Any]]:
     """Return a flat dict for each strategy of each set of comparable runs, with None for missing values."""
     return [_record(block, row) for block, row in all_rows(comparison)]
+
+
+def block_records(block: ComparisonBlock) -> list[dict[str, Any]]:
+    """Return a flat dict for each strategy of one set of comparable runs."""
+    return [_finite(_record(block, row)) for row in block.rows]
 
 
 def as_json(comparison: Comparison, across: Sequence[dict[str, Any]] = ()) -> str:
@@ -300,6 +306,8 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
         told.append(f"{yardstick_name(block.metric)} {plain(block.tfidf_score)}")
     if any(row.difference and row.difference.loss_bound is not None for row in rows):
         told.append(margin_text(block))
+    if len(rows) > 1 and (untuned := untuned_text(block.conditions["lr"])):
+        told.append(untuned)
     if conditions := describe_conditions(block):
         told.append(conditions)
     return TextTable(

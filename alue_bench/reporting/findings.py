@@ -24,6 +24,7 @@ from alue_bench.reporting.numbers import (
 )
 from alue_bench.reporting.subjects import Subject
 from alue_bench.reporting.time_cells import speed_up_cell, time_cell, time_remarks
+from alue_bench.reporting.untuned import untuned_text
 
 SAID = 3
 """The largest number of strategies that a sentence names. If there are more, the sentence names only the strategy that
@@ -327,6 +328,8 @@ def _remark(subject: Subject) -> str:
     said = f"{subject.metric}" + ("" if trivial is None else f"; trivial score (ignores the text): {plain(trivial)}")
     if subject.compared.tfidf_score is not None:
         said += f"; {yardstick_name(subject.metric)}: {plain(subject.compared.tfidf_score)}"
+    if len(subject.compared.rows) > 1 and (untuned := untuned_text(subject.compared.conditions["lr"])):
+        said += f"; {untuned}"
     if any(row.difference and row.difference.loss_bound is not None for row in subject.compared.rows):
         said += f"; {margin_text(subject.compared)}"
     return f"{said}; {_cut(subject)}" if len(subject.compared.rows) > MOST_ROWS else said

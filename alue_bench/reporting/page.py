@@ -19,8 +19,9 @@ from alue_bench.evaluation.across_tasks import FEWEST_TASKS
 from alue_bench.evaluation.margins import Margins
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.messages.suggestion import PROGRAM, command_line
-from alue_bench.reporting import across_section, findings, heat_maps, matched_compute, overview
-from alue_bench.reporting.comparison import Load, compare
+from alue_bench.planning.tuning import EXAMPLE
+from alue_bench.reporting import across_section, findings, heat_maps, matched_compute, overview, tuning
+from alue_bench.reporting.comparison import BASELINE, Load, compare
 from alue_bench.reporting.conditions import conditions
 from alue_bench.reporting.content import Block, Item, Missing, Page, Section
 from alue_bench.reporting.numbers import several
@@ -229,6 +230,20 @@ def _trades(results: Results, blocks: Sequence[Comparable], request: PageRequest
     )
 
 
+def _tuned(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    compared = tuning.tuned_blocks(results, _reader(results), BASELINE, request.margins)
+    items = tuning.section_items(compared, request.shown.subjects, "tuned")
+    command = f"{MORE_SEEDS} --tune {EXAMPLE}"
+    missing = Missing("No strategy was tuned: each table compares runs with one learning rate. To tune, run:", command)
+    return Section(
+        "tuned",
+        "Tuned strategies",
+        [Block("", items or [missing])],
+        intro="Every strategy has the hyper-parameters that its dev scores chose, from the same number of trials, and "
+        "was run again with fresh seeds. The figures show the best dev score to expect after a number of trials.",
+    )
+
+
 def _across(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
     return Section(
         "across",
@@ -328,5 +343,5 @@ def _conditions(results: Results, blocks: Sequence[Comparable], request: PageReq
 
 
 SECTIONS = (
-    _summary, _scores, _trades, _across, _grid, _learning, _confusion, _costs, _paper, _conditions,
+    _summary, _scores, _trades, _tuned, _across, _grid, _learning, _confusion, _costs, _paper, _conditions,
 )  # fmt: skip

@@ -115,7 +115,7 @@ def merge_study(
 
 def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
     """Return the options in a study file. Raise UsageError if the file is for another command than `command`."""
-    from alue_bench.studies.files import ABOUT, find_study, read_study
+    from alue_bench.studies.files import ABOUT, OWN_SETTINGS, find_study, read_study
 
     study = read_study(find_study(config, registry))
     meant_for = study.get("command", command)
@@ -125,6 +125,9 @@ def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
     taken = {}
     for name, value in study.items():
         if name in ABOUT:
+            continue
+        if name == OWN_SETTINGS:
+            taken[name] = value
             continue
         if name not in options or not options[name].in_studies:
             raise UsageError(_not_taken(name, config, command))
@@ -161,7 +164,15 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
     number = filled(ShorthandOptions, settings).seeds
     counted = {"seed": [*range(DEFAULT_SEED, DEFAULT_SEED + number)]} if number else {}
     tasks, given = given_tasks(settings.get("task") or (), filled(FileOptions, settings))
-    request = filled(PlanRequest, {**settings, **counted}, overrides=overrides, tasks=tasks, given=given)
+    own = settings.get("strategy_settings") or {}
+    request = filled(
+        PlanRequest,
+        {**settings, **counted},
+        overrides=overrides,
+        tasks=tasks,
+        given=given,
+        strategy_settings=own,
+    )
     return replace(request, seeds=tuple(dict.fromkeys(request.seeds)))
 
 

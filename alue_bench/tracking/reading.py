@@ -361,6 +361,11 @@ def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
     return _json(results, run_id, "config.json")
 
 
+def read_plan_results(results: Results, parent_id: str) -> dict[str, Any] | None:
+    """Read the results of a plan from the file results.json of its parent run; None if the file is missing."""
+    return _fetch_from(results.connection, parent_id, None, "results.json", _load_json)
+
+
 def read_environment(results: Results, run_id: str) -> dict[str, Any] | None:
     """Read the description of a run's hardware and software from environment.json; None if the file is missing."""
     return _json(results, run_id, "environment.json")
@@ -565,7 +570,10 @@ def _planned(connection: Connection, parent_id: str) -> list[str]:
             f"{shlex.quote(home)}"
         )
     plan = _fetch_from(connection, parent_id, parent.info.artifact_uri, "plan.json", _load_json)
-    return [spec["fingerprint"] for spec in (plan or {}).get("planned", []) if "fingerprint" in spec]
+    # The runs that follow a tuning are planned once its runs have finished: only the results name them.
+    results = _fetch_from(connection, parent_id, parent.info.artifact_uri, "results.json", _load_json)
+    named = [*(plan or {}).get("planned", []), *(results or {}).get("runs", [])]
+    return list(dict.fromkeys(spec["fingerprint"] for spec in named if "fingerprint" in spec))
 
 
 def _load_json(path: Path) -> dict[str, Any]:

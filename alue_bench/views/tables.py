@@ -21,6 +21,7 @@ from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.planning.variation import Settings, labelled, reading_order, settings_of, varied_by_specs
 from alue_bench.reporting.numbers import NONE, percent, plain, several, signed, signed_percent
 from alue_bench.reporting.training_times import ACROSS_SESSIONS
+from alue_bench.reporting.untuned import untuned_text
 from alue_bench.views.console import PlainConsole, styled
 from alue_bench.views.wide_tables import Fitted
 
@@ -195,6 +196,10 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
         notes.append(
             styled("One seed: a difference may be due to chance. Use --seeds 5 for intervals and tests.", "dim")
         )
+    if len(order) > 1 and "lr" not in names:
+        rates = {outcome.spec.hyper.lr for outcome in outcomes}
+        if said := " or ".join(sorted({untuned_text(lr) for lr in rates})):
+            notes.append(styled(f"{said}; --tune lr=1e-5..1e-3/log5 tunes each strategy on dev.".capitalize(), "dim"))
     for (task, model, strategy, settings), group in groups.items():
         learnt = _learning(_finished(group)) if strategy == BASELINE else None
         if learnt is not None and not learnt.shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -37,6 +38,14 @@ def compare(
     across: Annotated[
         bool,
         typer.Option("--across", help="Only the results across tasks: mean change, performance profile, speed-up."),
+    ] = False,
+    tuned: Annotated[
+        bool,
+        typer.Option(
+            "--tuned",
+            help="Only the strategies tuned by alue-bench run --tune, each with its chosen values: scores, verdicts, "
+            "and what tuning cost.",
+        ),
     ] = False,
     resamples: Annotated[
         int,
@@ -84,6 +93,29 @@ def compare(
     }  # fmt: skip
     results = reading.open_results(selection, baseline=baseline)
     reading.require_runs(results)
+    if tuned:
+        from alue_bench.reporting import tuning
+
+        if across or format_ == "csv":
+            raise UsageError(f"--tuned has no {'results across tasks' if across else 'csv format'}; leave it out")
+        compared = tuning.compare_tuned(
+            results,
+            lambda run_id: read_predictions(results, run_id),
+            baseline=baseline,
+            metric=metric,
+            margins=margins,
+        )
+        tables = [tuning.tuned_table(one) for one in compared]
+        if format_ == "table":
+            from alue_bench.views.tuning_view import tuned_view
+
+            shown().print(tuned_view(compared))
+        elif format_ == "json":
+            print_exactly(json.dumps({"tuned": tuning.tuned_records(compared)}, ensure_ascii=False, indent=2) + "\n")
+        else:
+            write_tables = comparison_table.markdown_tables if format_ == "markdown" else comparison_table.latex_tables
+            print_exactly(write_tables(tables, []))
+        return
     comparison = compare_runs(
         results.frame,
         lambda run_id: read_predictions(results, run_id),
