@@ -62,7 +62,7 @@ LEAST = 1e-12
 """The probability of a class that the train rows do not have."""
 PATIENCE = 300.0
 """The seconds that a process waits for another one which computes the same yardstick; then it computes it itself."""
-S_PER_CHARACTER, S_PER_PRODUCT = 5e-6, 2e-8
+S_PER_CHARACTER, S_PER_PRODUCT = 5e-6, 5e-8
 """The seconds for the features of a character, and for the fits of a feature and output, measured on a Xeon core."""
 
 

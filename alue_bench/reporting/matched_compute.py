@@ -15,6 +15,7 @@ from alue_bench.contract.registry import load_registry
 from alue_bench.messages.suggestion import command_line
 from alue_bench.reporting.comparison import Comparison, ComparisonBlock, StrategyResult
 from alue_bench.reporting.content import Item, Missing
+from alue_bench.reporting.grid import cells, recommend
 from alue_bench.reporting.subjects import Subject
 from alue_bench.tracking.connection import where_options
 from alue_bench.tracking.reading import Results, read_config
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 CLOSE = 0.03
 """The largest difference of two shares of full's FLOPs that count as matched."""
 MOST = 3
-"""The largest number of strategies with a request. Of more, as in a sweep, none is asked for but the preferred one."""
+"""The largest number of strategies with a request. Of more, as in a sweep, only the recommended one has it."""
 SELECTED_ROWS = ("limit_train", "limit_eval", "drop_bad")
 """The options that select rows, as a run's config.json has them."""
 
@@ -40,18 +41,17 @@ class Request:
     """The options of `alue-bench run`, without the store and the experiment."""
 
 
-def unmatched(block: ComparisonBlock, preferred: str | None = None) -> list[StrategyResult]:
+def unmatched(block: ComparisonBlock) -> list[StrategyResult]:
     """Return the strategies that need fewer FLOPs than full fine-tuning, and have no full fine-tuning with as many.
 
     Args:
         block: A set of comparable runs. Without runs of full fine-tuning in it, the result is empty.
-        preferred: The strategy to return alone if there are more than `MOST`, such as a recommended one.
     """
     shares = {row.strategy: row.flops_share for row in block.rows if row.flops_share is not None}
     if FULL not in shares or block.first_look:
         return []
     matched = [share for name, share in shares.items() if matched_to(name) is not None]
-    lacking = [
+    return [
         row
         for row in block.rows
         if row.strategy != FULL
@@ -60,23 +60,27 @@ def unmatched(block: ComparisonBlock, preferred: str | None = None) -> list[Stra
         and row.flops_share < 1 - CLOSE
         and all(abs(share - row.flops_share) > CLOSE for share in matched)
     ]
-    if len(lacking) <= MOST:
-        return lacking
-    return [row for row in lacking if row.strategy == preferred]
 
 
-def request_of(block: ComparisonBlock, results: Results, preferred: str | None = None) -> Request | None:
+def request_of(block: ComparisonBlock, results: Results) -> Request | None:
     """Return the request for full fine-tuning at matched compute; None if nothing is lacking.
+
+    If more than `MOST` strategies lack it, as in a sweep, it is asked for the recommended one alone.
 
     Args:
         block: A set of comparable runs.
         results: The runs that were compared, and their store.
-        preferred: See `unmatched`.
     """
-    lacking = unmatched(block, preferred)
+    lacking = unmatched(block)
     full = next((row for row in block.rows if row.strategy == FULL), None)
-    if not lacking or full is None:
+    if full is None or not lacking:
         return None
+    if len(lacking) > MOST:
+        ids = [run_id for row in block.rows for run_id in row.run_ids]
+        advice = recommend(cells(results.frame[results.frame["run_id"].isin(ids)]))
+        lacking = [row for row in lacking if advice is not None and row.strategy == advice.strategy]
+        if not lacking:
+            return None
     told = ", ".join(f"{row.strategy} ({100 * (row.flops_share or 0):.0f} %)" for row in lacking)
     return Request(
         f"no full fine-tuning with as many FLOPs as {told}: whether fewer steps keep the score as well as frozen "

@@ -81,7 +81,8 @@ def read_tunings(results: Results) -> list[Tuning]:
             continue
         for pair in dict.fromkeys((one["task"], one["model"]) for one in document["strategies"]):
             of_pair = {s["strategy"]: s for s in document["strategies"] if (s["task"], s["model"]) == pair}
-            tunings.setdefault(pair, Tuning(*pair, document["axes"], document["tune_seeds"], of_pair))
+            if any(one["fingerprints"] for one in of_pair.values()):  # else it was interrupted
+                tunings.setdefault(pair, Tuning(*pair, document["axes"], document["tune_seeds"], of_pair))
     return [tunings[pair] for pair in sorted(tunings)]
 
 
