@@ -107,7 +107,10 @@ class TestCommand:
         self, run: CommandLine, alue_bench: CommandLine, store: str, experiment: str, tmp_path: Path
     ) -> None:
         arguments = ("-s", "full", "-s", "bottom2", "--tune", "lr=1e-4,1e-3", *self.SMALL)
-        first = json.loads(run(*arguments, "--json").out)
+        said = run(*arguments, "--json")
+        shown = [line for line in said.err.splitlines() if "finished, " in line]
+        assert ["dev f1_macro" in line for line in shown] == [True] * 4 + [False] * 2
+        first = json.loads(said.out)
         tuning = first["tuning"]
         assert (tuning["tune_seeds"], tuning["seeds"]) == ([42], [43])
         assert [done["status"] for done in first["runs"]] == ["finished"] * 2

@@ -110,12 +110,13 @@ def missing(subjects: Sequence[Subject], results: Results, most: int) -> list[It
         results: The runs of the page, and their store.
         most: The largest number of notices.
     """
-    asked = [(subject, request_of(subject.compared, results)) for subject in subjects]
-    return [
-        Missing(f"{subject.label}: {request.sentence}", command_line("run", options=request.options))
-        for subject, request in asked
-        if request is not None
-    ][:most]
+    items: list[Item] = []
+    for subject in subjects:
+        request = request_of(subject.compared, results)
+        if request is not None and len(items) < most:
+            command = command_line("run", options=request.options)
+            items.append(Missing(f"{subject.label}: {request.sentence}", command))
+    return items
 
 
 def _options(results: Results, full: StrategyResult, strategies: Sequence[str]) -> dict[str, Any]:

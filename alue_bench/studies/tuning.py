@@ -187,7 +187,7 @@ def do_tuned_run(study: Study, streams: Streams, confirm: Callable[[int], None] 
     with invocation:
         name = f"tuning of {describe(tuple((name, f'{len(tried)} values') for name, tried in axes.items()))}"
         invocation.start_parent(planned.plan, name=name, tags={TUNING: "yes"})
-        trials = invocation.execute(planned.plan, progress_of(planned.plan, streams.talk))
+        trials = invocation.execute(planned.plan, progress_of(planned.plan, streams.talk, on_dev=True))
         tuned = tuned_strategies(trials.outcomes, axes)
         execution = trials
         if not trials.stop:
@@ -228,7 +228,7 @@ def tuned_strategies(outcomes: Sequence[Outcome], axes: Axes) -> list[Tuned]:
                 statistics.fmean(one.metrics.get(DEV, math.nan) for one in of_values),
                 tuple(one.planned for one in of_values),
             )
-            for _, of_values in sorted(by_values.items(), key=lambda item: [value for _, value in item[0]])  # type: ignore[misc, return-value]
+            for _, of_values in sorted(by_values.items(), key=lambda item: [value for _, value in item[0]])
         ]
         flops, seconds = (math.fsum(one.metrics.get(name, 0.0) for one in group) for name in (FLOPS, SECONDS))
         failed = sum(one.status == "failed" for one in group)

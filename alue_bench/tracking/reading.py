@@ -363,7 +363,8 @@ def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
 
 def read_plan_results(results: Results, parent_id: str) -> dict[str, Any] | None:
     """Read the results of a plan from the file results.json of its parent run; None if the file is missing."""
-    return _fetch_from(results.connection, parent_id, None, "results.json", _load_json)
+    content: dict[str, Any] | None = _fetch_from(results.connection, parent_id, None, "results.json", _load_json)
+    return content
 
 
 def read_environment(results: Results, run_id: str) -> dict[str, Any] | None:
