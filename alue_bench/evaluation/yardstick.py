@@ -50,20 +50,21 @@ FORMAT = 1
 STRENGTHS = (1.0, 10.0)
 """The values of C (inverse strength of regularisation; 1 / alpha of a ridge regression) from which the dev score
 selects. Of equal scores the first counts, which has more regularisation."""
-EXACT_WORK = 2e7
+EXACT_WORK = 1e7
 """The number of stored features times outputs up to which a logistic regression is fitted to its optimum (L-BFGS).
-Beyond it, `PASSES` passes of averaged stochastic gradient descent take its place: on the 41,600 rows and 26 classes of
-MADAR 5 s instead of 69 s, with a score lower by 0.003."""
-PASSES = 3
-"""The number of passes of stochastic gradient descent over the train rows."""
+Beyond it, averaged stochastic gradient descent takes its place: on the 41,600 rows and 26 classes of MADAR 5 s instead
+of 69 s, with a dev score lower by 0.003."""
+PASSES, EXAMPLES = 3, 100_000
+"""The least number of passes of stochastic gradient descent over the train rows, and of examples in all passes."""
 MANY_TEXTS = 1000
 """The number of train texts above which n-grams that only one of them has are left out."""
 LEAST = 1e-12
 """The probability of a class that the train rows do not have."""
 PATIENCE = 300.0
 """The seconds that a process waits for another one which computes the same yardstick; then it computes it itself."""
-S_PER_CHARACTER, S_PER_PRODUCT = 5e-6, 5e-8
-"""The seconds for the features of a character, and for the fits of a feature and output, measured on a Xeon core."""
+S_PER_CHARACTER, S_EXACT, S_DESCENT = 5e-6, 7e-7, 5e-8
+"""The seconds for the features of a character, and for the fits of a stored feature and output by L-BFGS and by
+stochastic gradient descent, measured on a Xeon core."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,10 @@ def expected_seconds(train_task: Task, train_rows: TaskRows) -> float:
     """Return a rough estimate of the seconds that the yardstick takes for these rows if it is not in the cache."""
     examples = train_rows.splits["train"].examples
     characters = sum(len(example.text) + len(example.text_pair or "") for example in examples)
-    products = 4.0 * characters * train_task.labels.outputs  # about as many n-grams of 2 to 5 characters as characters
-    return S_PER_CHARACTER * characters + S_PER_PRODUCT * products
+    pairs = examples[0].text_pair is not None
+    # There are about as many n-grams of 2 to 5 characters in a text as four times its characters; see `text_features`.
+    stored = (8.0 if pairs else 4.0) * characters * train_task.labels.outputs
+    return S_PER_CHARACTER * characters + (S_EXACT if stored <= EXACT_WORK else S_DESCENT) * stored
 
 
 def computed(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> Yardstick:
@@ -197,7 +200,8 @@ def _fitted(features: Any, targets: Array, task: Task, strength: float) -> Any:
         estimator = LogisticRegression(C=strength, max_iter=1000, tol=1e-3)
     else:
         alpha = 1 / (strength * features.shape[0])
-        estimator = SGDClassifier(loss="log_loss", alpha=alpha, max_iter=PASSES, tol=None, average=True, random_state=0)
+        passes = max(PASSES, math.ceil(EXAMPLES / features.shape[0]))
+        estimator = SGDClassifier(loss="log_loss", alpha=alpha, max_iter=passes, tol=None, average=True, random_state=0)
     if task.labels.kind is TargetKind.MULTILABEL:
         estimator = OneVsRestClassifier(estimator)
     elif task.labels.kind is not TargetKind.REGRESSION and len(np.unique(targets)) == 1:  # few rows, of one class
