@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("folders_of_its_own")
         ("full@07%", "is written 'full@7%'"),
         ("full@full", "has no fewer FLOPs than full"),
         ("full@full@50%", "has no fewer FLOPs than full"),
-        ("full@botom3", "unknown strategy 'botom3'"),
+        ("full@botom3", "'botom3' is no built-in strategy"),
     ],
 )
 def test_a_limit_that_is_none_is_refused(registry: Any, tiny_bert: Path, name: str, problem: str) -> None:

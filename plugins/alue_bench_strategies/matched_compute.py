@@ -65,7 +65,26 @@ def parse_matched(name: str) -> MatchedCompute | None:
         return strategy
     if limit in ("full", "none") or matched_to(limit) is not None:
         raise UsageError(f"strategy {name!r} has no fewer FLOPs than full; name a strategy with frozen layers after @")
-    return MatchedCompute(ComputeLimit(like=limit))
+    return MatchedCompute(ComputeLimit(like=_built_in(name, limit)))
+
+
+def _built_in(name: str, limit: str) -> str:
+    """Return the canonical name of the built-in strategy in a limit; raise UsageError if there is none.
+
+    Args:
+        name: The whole name, for the message.
+        limit: The text after the mark.
+    """
+    from alue_bench_strategies import MODULES  # which imports this module
+
+    families: list[StrategyFamily] = [family for module in MODULES for family in module.FAMILIES]
+    parsed = (family.parse(limit) for family in families)
+    strategy = next((one for one in parsed if one is not None), None)
+    if strategy is None:
+        raise UsageError(
+            f"strategy {name!r}: {limit!r} is no built-in strategy; name one after @, or give a share, such as full@66%"
+        )
+    return strategy.name
 
 
 FAMILIES = (
