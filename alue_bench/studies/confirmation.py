@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UnavailableError, UsageError
@@ -26,7 +27,7 @@ from alue_bench.reporting.grid import REFERENCE, Group, Recommendation
 from alue_bench.reporting.numbers import several
 from alue_bench.studies.results import is_of
 from alue_bench.tracking.connection import Connection
-from alue_bench.tracking.reading import read_predictions, read_runs
+from alue_bench.tracking.reading import read_runs, read_targets
 from alue_bench.tracking.spool import SPOOLED
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def confirmation_of(
         results = read_runs(connection, ids)
         return confirmed(
             results.frame,
-            lambda run_id: read_predictions(results, run_id),
+            partial(read_targets, results),
             strategy,
             reference,
             margins=margins,
