@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from alue_bench.reporting.across_tasks import across_tasks
 from alue_bench.reporting.comparison import ComparisonBlock, StrategyResult, Verdict, compare
 from alue_bench.reporting.subjects import arrange
 from alue_bench.tracking.connection import Connection, connect
-from alue_bench.tracking.reading import Results, read_predictions, read_results
+from alue_bench.tracking.reading import Results, read_results, read_targets
 from alue_bench.tracking.selection_tags import CHOSEN_IN
 
 BINARY = Labels.binary("NOT_OFF", "OFF")
@@ -38,7 +39,7 @@ def put(connection: Connection) -> Callable[..., str]:
 
 
 def compared(results: Results, task: str = "oold") -> tuple[ComparisonBlock, StrategyResult]:
-    comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id))
+    comparison = compare(results.frame, partial(read_targets, results))
     (block,) = [block for block in comparison.blocks if block.task == task]
     return block, next(row for row in block.rows if row.strategy == "bottom3top4")
 
@@ -57,7 +58,7 @@ def test_with_other_seeds_only_these_count(put: Any, connection: Connection) -> 
     assert (set(row.run_ids), set(row.left_out), row.seeds) == (set(fresh), set(lucky), (44, 45, 46))
     assert "bottom3top4: 2 runs are left out, since the strategy was chosen by them" in block.notes
     # Figures of the grid still show every run.
-    comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id))
+    comparison = compare(results.frame, partial(read_targets, results))
     (comparable,) = arrange(comparison, results.frame)
     assert len(comparable.runs) == len(results.frame) == 10
 
@@ -81,7 +82,7 @@ def test_without_any_there_is_no_verdict_but_the_command_that_confirms_it(put: A
     assert [value for name, value in options if name == "--strategy"] == ["full", "bottom3top4"]
     assert [value for name, value in options if name == "--seed"] == ["45", "46", "47"]
     assert ("--experiment", connection.experiment) in options
-    comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id))
+    comparison = compare(results.frame, partial(read_targets, results))
     (across,) = across_tasks(comparison.blocks, results.frame)
     changes = {one.strategy: one.changes for one in across.rows}
     assert len(changes["head-only"]) == 3
