@@ -101,31 +101,27 @@ class TestChoice:
 
 
 class TestCommand:
-    SMALL = ("--limit-train", "40", "--limit-eval", "20", "--epochs", "1", "--batch-size", "8")
+    SMALL = ("--limit-train", "24", "--limit-eval", "16", "--epochs", "1", "--batch-size", "8")
 
     def test_tunes_then_runs_with_fresh_seeds_and_gives_the_same_answer_again(
         self, run: CommandLine, alue_bench: CommandLine, store: str, experiment: str, tmp_path: Path
     ) -> None:
         arguments = ("-s", "full", "-s", "bottom2", "--tune", "lr=1e-4,1e-3", *self.SMALL)
-        said = run(*arguments, "--json")
+        said = run(*arguments)
         shown = [line for line in said.err.splitlines() if "finished, " in line]
         assert ["dev f1_macro" in line for line in shown] == [True] * 4 + [False] * 2
-        first = json.loads(said.out)
-        tuning = first["tuning"]
+        assert "extend the range of --tune" in " ".join(said.out.split())
+        again = json.loads(run(*arguments, "--json").out)
+        tuning = again["tuning"]
         assert (tuning["tune_seeds"], tuning["seeds"]) == ([42], [43])
-        assert [done["status"] for done in first["runs"]] == ["finished"] * 2
+        assert [done["status"] for done in again["runs"]] == ["reused"] * 2
         for one in tuning["strategies"]:
             best = max(one["trials"], key=lambda trial: trial["dev_score"])
             assert one["chosen"] == best["values"]
             assert one["cost"]["runs"] == 2
             assert one["expected_best_dev"][-1] <= best["dev_score"]
-            of_strategy = [done for done in first["runs"] if done["strategy"] == one["strategy"]]
+            of_strategy = [done for done in again["runs"] if done["strategy"] == one["strategy"]]
             assert {done["params"]["lr"] for done in of_strategy} == {one["chosen"]["lr"]}
-        said = run(*arguments)
-        assert "extend the range of --tune" in " ".join(said.out.split())
-        again = json.loads(run(*arguments, "--json").out)
-        assert again["tuning"] == tuning
-        assert {done["status"] for done in again["runs"]} == {"reused"}
 
         where = ("--experiment", experiment, "--tracking-uri", store)
         (compared,) = json.loads(alue_bench("compare", "--tuned", "--format", "json", *where).out)["tuned"]
@@ -154,7 +150,7 @@ class TestCommand:
     def test_without_a_tuning_the_message_has_a_command(
         self, run: CommandLine, alue_bench: CommandLine, store: str, experiment: str
     ) -> None:
-        run("-s", "full", *self.SMALL, "--limit-train", "16")
+        run("-s", "full", *self.SMALL, "--no-yardstick")
         said = alue_bench("compare", "--tuned", "--experiment", experiment, "--tracking-uri", store)
         assert said.code != 0
         assert "--tune lr=1e-5..1e-3/log5" in said.err
@@ -166,7 +162,7 @@ class TestStudyFile:
     ) -> None:
         study = tmp_path / "own.toml"
         study.write_text("epochs = 1\nbatch_size = 8\nlr = 1e-4\n[strategy.full]\n[strategy.bottom2]\nlr = 1e-3\n")
-        rows = ("--limit-train", "40", "--limit-eval", "20", "--json")
+        rows = ("--limit-train", "24", "--limit-eval", "16", "--no-yardstick", "--json")
         runs = json.loads(run("--config", study, *rows).out)["runs"]
         assert {done["strategy"]: done["params"]["lr"] for done in runs} == {"full": 1e-4, "bottom2": 1e-3}
         where = ("--experiment", experiment, "--tracking-uri", store)
