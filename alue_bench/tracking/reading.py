@@ -414,7 +414,8 @@ def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
 
 def read_plan_results(results: Results, parent_id: str) -> dict[str, Any] | None:
     """Read the results of a plan from the file results.json of its parent run; None if the file is missing."""
-    content: dict[str, Any] | None = _fetch_from(results.connection, parent_id, None, "results.json", _load_json)
+    address = results.connection.client.get_run(parent_id).info.artifact_uri
+    content: dict[str, Any] | None = _fetch_from(results.connection, parent_id, address, "results.json", _load_json)
     return content
 
 

@@ -105,9 +105,8 @@ def result_view(
             trivial = [styled(f"{_trivial(line)} trivial", "dim") if name == "score" else "" for name, _ in columns]
             table.add_row(heading, *blank, *trivial)
             if (tfidf := _tfidf(line)) is not None:
-                title = styled(f"  {yardstick_name(line.outcomes[0].planned.inputs.task.primary)}", "dim")
-                linear = [styled(plain(tfidf), "dim") if name == "score" else "" for name, _ in columns]
-                table.add_row(title, *blank, *linear)
+                linear = [styled(f"{plain(tfidf)} TF-IDF", "dim") if name == "score" else "" for name, _ in columns]
+                table.add_row("", *blank, *linear)
         described = [str(value) for _, value in line.settings] + [varying[name](line) for name in shown]
         numbers = [read(line) for _, read in columns] if line.finished else [NONE] * len(columns)
         table.add_row(f"  {line.strategy}", *described, *numbers, style=None if line.finished else "red")
@@ -241,6 +240,9 @@ def _notes(
     notes: list[RenderableType] = []
     if any(outcome.spec.data.source == "sample" for outcome in outcomes):
         notes.append(styled(SAMPLE_NOTE, "yellow"))
+    yardsticks = {yardstick_name(o.planned.inputs.task.primary) for o in outcomes if "test/tfidf_score" in o.metrics}
+    if yardsticks:
+        notes.append(styled(f"TF-IDF: {' or '.join(sorted(yardsticks))} on the same rows, without an encoder.", "dim"))
     notes += [styled(problem, "yellow") for problem in problems]
     if not problems and any(line.finished and line.row is None for line in lines):
         notes.append(styled(UNCOMPARED, "yellow"))
