@@ -17,10 +17,12 @@ from alue_bench.contract.errors import AlueBenchError, DataError, DoesNotFit, Un
 from alue_bench.contract.executor import Executor
 from alue_bench.contract.formats import BadRow, Delimited, Example, Reader
 from alue_bench.contract.hookspecs import hookimpl
+from alue_bench.contract.matched_compute import matched_name, matched_to
 from alue_bench.contract.model import Model
 from alue_bench.contract.strategy import (
     Adapter,
     BlockNorms,
+    ComputeLimit,
     EncoderShape,
     FreezePlan,
     Revisions,
@@ -42,6 +44,7 @@ __all__ = [
     "AlueBenchError",
     "BadRow",
     "BlockNorms",
+    "ComputeLimit",
     "DataError",
     "DataFile",
     "Delimited",
@@ -71,6 +74,8 @@ __all__ = [
     "fit",
     "hookimpl",
     "load",
+    "matched_name",
+    "matched_to",
     "read_cell",
     "read_task_file",
     "report",

@@ -13,10 +13,10 @@ from conftest import Finished
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.evaluation.intervals import Estimate
-from alue_bench.planning.build import PlannedRun, build_plan
+from alue_bench.evaluation.yardstick import Yardstick
+from alue_bench.planning.build import build_plan
 from alue_bench.planning.request import PlanRequest
 from benchmarks.command_line import shown_command
-from benchmarks.quality.bag_of_characters import yardstick
 from benchmarks.quality.command import FOLDERS, main
 from benchmarks.quality.models import chosen_models, with_models
 from benchmarks.quality.random_copy import random_copy
@@ -127,30 +127,6 @@ class TestModels:
         assert known.model("again").checkpoint == registry.model("mini").checkpoint
 
 
-class TestYardstick:
-    @pytest.fixture
-    def planned(self, registry: Any, tiny_bert: Path) -> Callable[[str], PlannedRun]:
-        def plan(task: str, **options: Any) -> PlannedRun:
-            request = PlanRequest(tasks=(task,), models=(str(tiny_bert),), strategies=("full",), sample=True, **options)
-            return build_plan(request, registry).runs[0]
-
-        return plan
-
-    @pytest.mark.parametrize("task", ["anger", "mdd", "sec", "svreg", "mq2q"])
-    def test_beats_the_trivial_predictor(self, planned: Callable[..., PlannedRun], task: str) -> None:
-        linear = yardstick(planned(task).inputs)
-        assert linear.trivial + 0.05 < linear.score <= 1
-        assert linear.strength in (1.0, 10.0)
-
-    def test_one_label_in_the_train_rows_is_no_obstacle(self, planned: Callable[..., PlannedRun]) -> None:
-        linear = yardstick(planned("ohsd", limit_train=1).inputs)
-        assert linear.score == linear.trivial
-
-    def test_is_the_same_each_time(self, planned: Callable[..., PlannedRun]) -> None:
-        first, second = (yardstick(planned("anger", limit_train=60).inputs) for _ in range(2))
-        assert (first.score, first.dev_score, first.strength) == (second.score, second.dev_score, second.strength)
-
-
 class TestStatistics:
     @pytest.mark.parametrize(
         ("low", "high", "expected"), [(0.5, 0.7, 1), (-0.7, -0.5, -1), (-0.1, 0.1, 0), (0.0, 0.1, 0)]
@@ -174,10 +150,8 @@ class TestStatistics:
 
 def results(*scores: tuple[float, float]) -> Results:
     """One task, one strategy; each pair is a seed's score of the model and of the random copy."""
-    from benchmarks.quality.bag_of_characters import Yardstick
-
     seeds = range(42, 42 + len(scores))
-    facts = TaskFacts("anger", "f1_macro", 2000, 700, "real", Yardstick(0.3, 0.6, 0.6, 1.0, 0.1))
+    facts = TaskFacts("anger", "f1_macro", 2000, 700, "real", 0.3, Yardstick(0.6, 0.6, 1.0, 0.1))
     both = {
         ("anger", name, "full"): Measured(
             {seed: pair[place] for seed, pair in zip(seeds, scores, strict=True)}, dict.fromkeys(seeds, 2.0)

@@ -16,7 +16,6 @@ from alue_bench.contract.errors import UsageError
 from alue_bench.contract.executor import Resources
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.strategy import FreezePlan
-from alue_bench.cost.flops import EmptyModel
 from alue_bench.cost.memory import PROCESS_BYTES, activation_bytes, training_bytes
 from alue_bench.data.batches import Batch
 from alue_bench.deployment import kept_model
@@ -24,6 +23,7 @@ from alue_bench.executors import ray_cluster
 from alue_bench.executors.placement import GIB, Placement, placement_of
 from alue_bench.executors.processes import start
 from alue_bench.measure import peak
+from alue_bench.measure.empty_models import EmptyModel
 from alue_bench.measure.energy import Energy
 from alue_bench.measure.environment import RUNS_PER_GPU, environment, hardware_fingerprint
 from alue_bench.planning.build import build_plan

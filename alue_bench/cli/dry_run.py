@@ -14,6 +14,9 @@ from alue_bench.studies.invocation import Invocation
 from alue_bench.studies.search import PlannedSearch
 from alue_bench.views.streams import Streams
 
+LONG_YARDSTICK_S = 10.0
+"""The seconds of the yardsticks from which an estimate mentions them."""
+
 
 def show_plan(
     invocation: Invocation,
@@ -129,6 +132,11 @@ def _grounds(estimate: Estimate) -> list[str]:
         lines.append(
             f"  extrapolated from {speeds} GFLOP/s in a few training steps just now; finished runs and cached states "
             "are not subtracted"
+        )
+    if estimate.yardstick_s >= LONG_YARDSTICK_S:
+        lines.append(
+            f"  about {duration(estimate.yardstick_s)} more for TF-IDF with logistic or ridge regression, once for "
+            "each task; --no-yardstick leaves it out"
         )
     if estimate.upper_bound:
         lines.append("  an upper bound: early stopping (--patience) may end trainings before their last epoch")

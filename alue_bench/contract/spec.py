@@ -257,6 +257,9 @@ class RunSpec:
     """The adapter that is inserted into the model and trained instead of its weights; None for none."""
     fold: Fold | None = None
     """The fold of a cross-validation; None for the task's own splits."""
+    steps: int | None = None
+    """The number of training steps, if a limit of the FLOPs (`Strategy.compute_limit`) allows fewer than those of all
+    epochs; None otherwise. The last epoch may be incomplete."""
     keep_head: bool = False
     """A flag: training starts from the checkpoint's fine-tuned head instead of a new head."""
     unusual: Mapping[str, str] = field(default_factory=dict)
@@ -298,6 +301,7 @@ class RunSpec:
                 "cuda_graphs": False,  # an entry that earlier fingerprints have
                 "providers": dict(self.providers),
                 **({"fold": [self.fold.folds, self.fold.repeat, self.fold.number]} if self.fold else {}),
+                **({"steps": self.steps} if self.steps is not None else {}),
                 **({"keep_head": True} if self.keep_head else {}),
                 **({"unusual": dict(self.unusual)} if self.unusual else {}),
             }

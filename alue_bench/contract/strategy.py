@@ -4,11 +4,12 @@ A strategy plugin returns `StrategyFamily` values from the hook `alue_bench_stra
 whose names have a common form. It turns each name into a `Strategy`: the family `bottom<N>top<M>`, for example, accepts
 the name `bottom3top4`.
 
-A strategy acts at four points of a run; all but the second are optional:
+A strategy acts at five points of a run; all but the second are optional:
 
     kept_layers(shape)       before anything else: select the layers that stay in the model
     freeze_plan(shape)       before training: freeze parts of the kept layers, the embeddings and the pooler
     adapter()                before training: insert small modules that train instead of the model's own weights
+    compute_limit()          before training: give the training fewer steps
     revisions(), revise()    during training: change what is frozen (adaptive strategies only)
 """
 
@@ -36,7 +37,7 @@ class EncoderShape:
     """The width of the hidden states; 0 if the model's configuration does not state it."""
 
 
-STRATEGY_NAME = re.compile(r"[a-z0-9][a-z0-9._%+-]*")
+STRATEGY_NAME = re.compile(r"[a-z0-9][a-z0-9._%+@-]*")
 """The pattern of the names of strategies. A name contains no comma, because commas separate names in a list."""
 
 TRAINED = ("weights", "biases", "adapters")
@@ -149,6 +150,27 @@ class Revisions:
 
 
 @dataclass(frozen=True)
+class ComputeLimit:
+    """A limit of a training's FLOPs: a share of those of full fine-tuning, or as many as another strategy needs.
+
+    Exactly one of the two fields is given.
+    """
+
+    share: float = 0.0
+    """The share of the FLOPs of full fine-tuning with all epochs, above 0 and below 1."""
+    like: str | None = None
+    """The name of the strategy whose FLOPs are the limit."""
+
+    def __post_init__(self) -> None:
+        """Check that exactly one field is given, and its value."""
+        check_types("compute limit", vars(self), {"share": float})
+        if self.like is not None and not (isinstance(self.like, str) and self.like):
+            raise TypeError(f"compute limit: like is {self.like!r}; it must be the name of a strategy")
+        if (self.like is None) != (0 < self.share < 1) or (self.like is not None and self.share):
+            raise ValueError(f"compute limit: give either a share above 0 and below 1 (not {self.share!r}), or like")
+
+
+@dataclass(frozen=True)
 class BlockNorms:
     """The L2 norms of accumulated gradients, one for the embeddings and one for each encoder layer.
 
@@ -240,6 +262,13 @@ class Strategy(ABC):
         """Return the modules to insert into the model, or None (the default) for no modules.
 
         A strategy with an adapter returns a freeze plan with `trained="adapters"`.
+        """
+        return None
+
+    def compute_limit(self) -> ComputeLimit | None:
+        """Return a limit of the training's FLOPs, by which it has fewer steps; None (the default) for all epochs.
+
+        The plan converts the limit to the nearest number of steps. The learning rate decays over these steps.
         """
         return None
 

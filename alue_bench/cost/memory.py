@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.strategy import Outline
-from alue_bench.cost.flops import EmptyModel, EmptyModels
+from alue_bench.measure.empty_models import EmptyModel, EmptyModels
 from alue_bench.planning.build import PlannedRun
 from alue_bench.running.inputs import tokenized
 from alue_bench.training.device.precision import Device

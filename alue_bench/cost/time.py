@@ -24,9 +24,10 @@ from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import RunSpec
 from alue_bench.contract.strategy import Outline
 from alue_bench.cost.calibration import shape_key, speed_of
-from alue_bench.cost.flops import EmptyModels
 from alue_bench.data.batches import steps_per_epoch
 from alue_bench.data.splits import TaskRows
+from alue_bench.evaluation.yardstick import expected_seconds
+from alue_bench.measure.empty_models import EmptyModels
 from alue_bench.measure.environment import hardware_fingerprint
 from alue_bench.messages.display import first_line
 from alue_bench.planning.build import AbsentRun, Plan
@@ -78,6 +79,8 @@ class Estimate:
     no such tokenizer was needed or found."""
     problems: tuple[str, ...] = ()
     """Sentences that say why the cost of a run is unknown."""
+    yardstick_s: float = 0.0
+    """The seconds for the linear models on TF-IDF features of all tasks, if none is in the cache; not in `seconds`."""
     upper_bound: bool = False
     """True if early stopping may end trainings before their last epoch, so that the cost is an upper bound."""
 
@@ -113,6 +116,7 @@ class Estimate:
             "upper_bound": self.upper_bound,
             "hardware": self.hardware,
             "speeds_flops_per_s": list(self.speeds),
+            "yardstick_seconds": self.yardstick_s,
             "here": part(True),
             "model_missing": part(False) | {"lengths_by_tokenizer_of": self.lengths_of},
             "data_missing": {"runs": self.without_data},
@@ -214,8 +218,15 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
         speeds=tuple(speed for speed in estimator.speeds.values() if speed),
         lengths_of=lengths_of,
         problems=tuple(estimator.problems),
+        yardstick_s=_yardstick_seconds(plan),
         upper_bound=any(one.run.hyper.patience for one in work),
     )
+
+
+def _yardstick_seconds(plan: Plan) -> float:
+    """Return the seconds for the linear models on TF-IDF features, one for each set of train and test rows."""
+    fits = {(run.spec.data.train, run.spec.data.test): run.inputs for run in plan.runs if run.inputs.yardstick}
+    return math.fsum(expected_seconds(inputs.train_task, inputs.train_rows) for inputs in fits.values())
 
 
 @dataclass(frozen=True)
@@ -243,7 +254,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     run, train = one.run, one.lengths["train"]
     model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
     size = run.hyper.batch_size
-    flops, depth = model.training(train, epochs, size), model.kept_layers
+    flops, depth = run.trained_share * model.training(train, epochs, size), model.kept_layers
     if speed is None:
         return _Counted(flops, None, 0, 0.0)
     each_epoch = model.training(train, 2, size) - model.training(train, 1, size)
@@ -251,6 +262,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     below = depth / model.plan.shape.layers
     evaluations = len(evaluation_points(steps_per_epoch(len(train), size), run.hyper.eval_every))
     steps = 0.0 if shares_training else (each_epoch + (1 - below) * forward["dev"] * evaluations) * epochs
+    steps *= run.trained_share
     prefix = below * sum(forward.values())
     return _Counted(flops, (steps + (1 - below) * forward["test"]) / speed, depth, prefix / speed)
 
@@ -267,7 +279,7 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
             task=inputs.task, train_task=inputs.train_task, rows=inputs.rows, train_rows=inputs.train_rows,
             model=inputs.model, strategy=inputs.strategy,
             outline=Outline(spec.freeze_plan, spec.kept_layers, spec.adapter), seed=spec.seed, hyper=spec.hyper,
-            device=spec.device, precision=spec.precision,
+            device=spec.device, precision=spec.precision, trained_share=planned.trained_share,
         )  # fmt: skip
         try:
             tokenizer = inputs.models.tokenizer(inputs.checkpoint)

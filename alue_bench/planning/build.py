@@ -12,17 +12,19 @@ from functools import partial
 from itertools import product
 
 from alue_bench.contract.byte_sizes import parse_size
-from alue_bench.contract.errors import UsageError
+from alue_bench.contract.errors import DoesNotFit, UsageError
 from alue_bench.contract.model import Model
 from alue_bench.contract.registry import Origin, Registry, outline_of
 from alue_bench.contract.spec import DataDigests, HyperParameters, Resolved, RunSpec, digest_of
 from alue_bench.contract.strategy import Outline, Strategy
 from alue_bench.contract.task import METRICS, Labels, TargetKind, Task
 from alue_bench.contract.version import __version__
+from alue_bench.data.batches import steps_per_epoch
 from alue_bench.data.cache_folder import cache_folder
 from alue_bench.data.splits import SplitRows, TaskRows
 from alue_bench.data.tokenization import TokenCache
 from alue_bench.data.verification import label_counts
+from alue_bench.measure.empty_models import EmptyModels
 from alue_bench.planning.available import (
     PlanCache,
     ReadyModel,
@@ -40,10 +42,12 @@ from alue_bench.planning.combinations import (
     named_strategies,
     settings_of,
     strategies_for,
+    with_own_settings,
 )
 from alue_bench.planning.companions import ReadyCompanions, ready_companions
 from alue_bench.planning.given import with_given
 from alue_bench.planning.grid import Grid
+from alue_bench.planning.matched_compute import Limited, steps_within
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.companion import Companion
 from alue_bench.running.inputs import RunInputs
@@ -70,6 +74,14 @@ class PlannedRun:
     """Tags to record with the run when it is executed. They do not affect its result."""
 
     @property
+    def trained_share(self) -> float:
+        """The share of the steps of all epochs that the training has; 1 unless a limit of the FLOPs allows fewer."""
+        if self.spec.steps is None:
+            return 1.0
+        rows = len(self.inputs.train_rows.splits["train"].examples)
+        return self.spec.steps / (steps_per_epoch(rows, self.spec.hyper.batch_size) * self.spec.hyper.epochs)
+
+    @property
     def cost(self) -> float:
         """A rough estimate of the run's computing effort, in arbitrary units, for progress bars only.
 
@@ -84,7 +96,7 @@ class PlannedRun:
             trains_below = trains_below or trained
         rows = self.inputs.train_rows.splits
         size = sum(len(example.text) for example in rows["train"].examples)
-        return float(size * passes * self.spec.hyper.epochs + size * plan.shape.layers)
+        return float(size * passes * self.spec.hyper.epochs * self.trained_share + size * plan.shape.layers)
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,9 @@ class AbsentRun:
     hyper: HyperParameters
     device: str
     precision: Precision
+    trained_share: float = 1.0
+    """The share of the steps of all epochs that the training has. A limit of the FLOPs is converted to steps only for
+    models that are on this machine; for others, all epochs are assumed."""
 
 
 @dataclass
@@ -274,8 +289,20 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], fold: tuple[int, Read
     before = place * len(settings) * len(request.seeds)
     fitting, unfit = combinations(strategies, settings, request.seeds, model.outline, first=before)
     plan.skipped += [Skipped(task.task.name, name, one.strategy, one.seed, one.reason) for one in unfit]
+    own = {registry.strategy(one)[0].name: values for one, values in request.strategy_settings.items()}
     for combination in fitting:
+        if combination.strategy.name in own:
+            combination = with_own_settings(combination, request, own[combination.strategy.name], model.trial.positions)
         spec = _spec(shared, task, model, combination)
+        try:
+            limited = _limited(shared, task, model, combination)
+        except DoesNotFit as error:
+            skipped = Skipped(task.task.name, name, combination.strategy.name, request.seeds[0], str(error))
+            plan.skipped += [skipped] if skipped not in plan.skipped else []
+            continue
+        if limited is not None:
+            spec = replace(spec, steps=limited.steps)
+            plan.notes += [note] if (note := f"{task.task.name}, {name}: {limited}") not in plan.notes else []
         if spec.fingerprint not in seen:  # else two names of one strategy
             seen.add(spec.fingerprint)
             inputs = _inputs(shared, task, model, combination, spec)
@@ -315,6 +342,33 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
     )
 
 
+def _limited(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination) -> Limited | None:
+    """Return the number of steps to which the strategy limits a training; None if it has no limit.
+
+    Raises:
+        DoesNotFit: The strategy named in the limit cannot be applied to the model, or has no fewer FLOPs than full
+            fine-tuning.
+    """
+    limit = combination.strategy.compute_limit()
+    if limit is None:
+        return None
+    like = None if limit.like is None else shared.registry.strategy(limit.like)
+    tokens = shared.tokens.tokenized(
+        task.train_rows.splits["train"],
+        labels=task.train_task.labels,
+        model=model.model,
+        model_digest=model.checkpoint.digest,
+        tokenizer=shared.cache.models.tokenizer(model.checkpoint),
+        max_length=combination.hyper.values.max_length,
+    )
+    outlined = None if like is None else (like[0], model.outline(*like))
+    models = EmptyModels(keeps_prefixes=model.trial.independent, device=shared.device)
+    empty = partial(models.of, model.config, task.train_task.labels)
+    return steps_within(
+        combination.strategy, combination.outline, outlined, empty, tokens.lengths, combination.hyper.values
+    )
+
+
 def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination, spec: RunSpec) -> RunInputs:
     """Return the inputs of a run; register its model and its number of frozen lowest layers with the shared caches."""
     start = (
@@ -336,6 +390,7 @@ def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Co
         checkpointing=shared.checkpointing,
         depths=shared.cache.depths[start],
         companions=shared.companions_of(task),
+        yardstick=shared.request.yardstick,
     )
     shared.cache.models.expect(inputs.checkpoint, inputs.train_task.labels)
     if spec.freeze_plan.prefix_layers and combination.strategy.keeps_prefix and inputs.trial.independent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 
 from alue_bench.contract.errors import DoesNotFit, UsageError
@@ -64,6 +64,8 @@ def _strategies(names: Iterable[str], registry: Registry) -> Strategies:
     strategies: dict[str, tuple[Strategy, Origin]] = {}
     for name in names:
         strategy, origin = registry.strategy(name)
+        if (limit := strategy.compute_limit()) is not None and limit.like is not None:
+            registry.strategy(limit.like)
         strategies.setdefault(strategy.name, (strategy, origin))
     return strategies
 
@@ -111,6 +113,35 @@ def _resolved(
         origins = {**resolved.origins, "max_length": f"the model's limit of {limit} tokens"}
         return Resolved(replace(resolved.values, max_length=limit), origins)
     return resolved
+
+
+def with_own_settings(
+    combination: Combination, request: PlanRequest, own: Mapping[str, object], limit: int | None
+) -> Combination:
+    """Return the combination with the hyper-parameters that the user set for its strategy alone.
+
+    Options of the command line and of the grid override them.
+
+    Args:
+        combination: The combination, with the hyper-parameters of all strategies.
+        request: The request.
+        own: The hyper-parameters of the strategy.
+        limit: The largest number of tokens that the model takes; None if it has no limit.
+
+    Raises:
+        UsageError: `max_length` exceeds the limit.
+    """
+    hyper = combination.hyper
+    above = {"grid", *(origin for origin, _ in request.overrides[-1:])}
+    used = {name: value for name, value in own.items() if hyper.origins[name] not in above}
+    origin = f"strategy {combination.strategy.name}"
+    resolved = resolve_hyper_parameters([("", asdict(hyper.values)), (origin, used)])
+    if limit is not None and resolved.values.max_length > limit:
+        raise UsageError(
+            f"{origin}: max_length is {resolved.values.max_length}, but the model takes at most {limit} tokens"
+        )
+    origins = {name: origin if name in used else hyper.origins[name] for name in hyper.origins}
+    return replace(combination, hyper=Resolved(resolved.values, origins))
 
 
 def _asked_for(request: PlanRequest, variant: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:

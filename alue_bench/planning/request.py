@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -94,6 +94,9 @@ class PlanRequest(CheckedOptions):
     overrides: Overrides = ()
     """Pairs of an origin (recipe, study file or command line) and the hyper-parameters that it sets. Later pairs
     override earlier ones."""
+    strategy_settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """The hyper-parameters of single strategies, by strategy. The last pair in `overrides` and the grid override
+    them."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = option(
         "auto",
         help="Number format of matrix products: auto, fp32, tf32, bf16 or fp16. Auto takes bf16 where the hardware "
@@ -158,6 +161,13 @@ class PlanRequest(CheckedOptions):
     fold: Fold | None = None
     """The only fold of a cross-validation to plan; None to plan all folds of all repetitions."""
     drop_bad: bool = option(False, help="Leave out malformed rows, and record how many.", group=Group.DATA)
+    yardstick: bool = option(
+        True,
+        can_be_denied=True,
+        help="Record the score of TF-IDF with logistic or ridge regression on the same rows, computed once for each "
+        "task. Default: yes.",
+        group=Group.RESULTS,
+    )
     skip_missing: bool = option(
         False,
         help="Leave out named tasks and models whose files are not available, and say why.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from alue_bench.contract.matched_compute import FULL, matched_to
 from alue_bench.messages.figure_text import short, short_names, short_title
 from alue_bench.reporting.drawing import MUTED, SERIES, Picture, looks, new_figure, style, to_svg
 
@@ -63,12 +64,16 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
                     capsize=2,
                     zorder=2 + (point.name in front),
                 )
+        matched = [point for point in points if matched_to(point.name) is not None]
+        axes.scatter(  # a ring around full fine-tuning with fewer steps, which frozen layers must beat
+            [p.time for p in matched], [p.score for p in matched], s=110, facecolors="none", edgecolors=MUTED
+        )
         axes.plot([p.time for p in best], [p.score for p in best], "--", color=MUTED, linewidth=1, zorder=1)
         axes.set_xlim(left=0)
         axes.margins(x=0.22, y=0.18)
         axes.set_xlim(left=0)
         left, right = axes.get_xlim()
-        for point in points if len(points) <= LABELLED else _some(best):
+        for point in points if len(points) <= LABELLED else dict.fromkeys([*_some(best), *matched]):
             to_the_left = point.time > left + 0.66 * (right - left)
             axes.annotate(
                 short(point.name),
@@ -87,7 +92,8 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
         name,
         svg,
         alt=f"Scatter plot for {of}: {metric} against training time. {listed}{more}. "
-        f"Pareto front: {', '.join(p.name for p in best) or 'none'}.",
+        f"Pareto front: {', '.join(p.name for p in best) or 'none'}."
+        + (f" Ringed, {FULL} with fewer steps: {', '.join(p.name for p in matched)}." if matched else ""),
     )
 
 

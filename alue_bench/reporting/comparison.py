@@ -41,6 +41,7 @@ from alue_bench.evaluation.significance import (
     seeds_needed,
     seeds_within_margin,
 )
+from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.reporting.choosing_runs import without_choosing_runs
 from alue_bench.reporting.training_times import TimeComparison, compare_times
@@ -251,6 +252,8 @@ class ComparisonBlock:
     trivial_score: float | None
     """The score of a predictor that ignores the text; None if it was not recorded, or if `metric` is not the task's
     primary metric."""
+    tfidf_score: float | None = None
+    """The score of a linear model on TF-IDF features (`evaluation.yardstick`); None as for `trivial_score`."""
     margin: Margin
     """The margin for the loss of a strategy."""
     rows: tuple[StrategyResult, ...]
@@ -590,6 +593,9 @@ def _block(
         if 0 < undefined < len(runs):
             notes.append(f"{row.strategy}: {undefined} of {len(runs)} scores are undefined and left out")
     trivial = _column(base or kept.to_dict("records"), "test/trivial_score") if primary else []
+    tfidf = _mean(_column(kept.to_dict("records"), "test/tfidf_score")) if primary else None
+    if (below := yardstick_remark(tfidf, next((row for row in rows if row.strategy == baseline), None), metric)) != "":
+        notes.append(below)
     return ComparisonBlock(
         task=task,
         model=model,
@@ -599,11 +605,28 @@ def _block(
         differing=differing,
         # The folds have different test rows, and seeds the same.
         trivial_score=(_mean(trivial) if conditions["folds"] else trivial[0]) if trivial else None,
+        tfidf_score=tfidf,
         margin=margin,
         rows=rows,
         notes=tuple(notes),
         first_look=bool(kept["first_look"].notna().all()),
         rows_told=rows_told,
+    )
+
+
+def yardstick_remark(tfidf: float | None, baseline: StrategyResult | None, metric: str) -> str:
+    """Return a sentence that says that a linear model scores above the baseline strategy; empty if it does not.
+
+    Args:
+        tfidf: The score of the linear model on TF-IDF features; None if it was not recorded.
+        baseline: The result of the baseline strategy; None if it has no runs.
+        metric: The metric of the scores.
+    """
+    if tfidf is None or baseline is None or baseline.score is None or baseline.score.mean >= tfidf:
+        return ""
+    return (
+        f"{baseline.strategy}'s score {baseline.score.mean:.3f} is below the {tfidf:.3f} of {yardstick_name(metric)}, "
+        "which needs no encoder"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from alue_bench.evaluation.intervals import LEVEL, Estimate
 from alue_bench.evaluation.margins import MarginUnit
 from alue_bench.evaluation.significance import FEWEST_SEEDS, Crossed
+from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.messages.display import latex, markdown
 from alue_bench.reporting.comparison import (
     Comparison,
@@ -24,6 +25,7 @@ from alue_bench.reporting.comparison import (
 from alue_bench.reporting.numbers import percent, plain, seconds, several, signed, signed_percent
 from alue_bench.reporting.statements import SAID, inconclusive_text, seeds_text, statements
 from alue_bench.reporting.training_times import ratio_text, session_mark, time_legend, time_record, train_mark
+from alue_bench.reporting.untuned import untuned_text
 
 FEW, UNTESTED = "†", "‡"
 """The marks in tables for a difference without a verdict: because of too few seeds or folds, or for another reason."""
@@ -157,6 +159,11 @@ def records(comparison: Comparison) -> list[dict[str, Any]]:
     return [_record(block, row) for block, row in all_rows(comparison)]
 
 
+def block_records(block: ComparisonBlock) -> list[dict[str, Any]]:
+    """Return a flat dict for each strategy of one set of comparable runs."""
+    return [_finite(_record(block, row)) for row in block.rows]
+
+
 def as_json(
     comparison: Comparison, across: Sequence[dict[str, Any]] = (), out_of_domain: Sequence[dict[str, Any]] = ()
 ) -> str:
@@ -167,7 +174,7 @@ def as_json(
         across: The results across tasks, as `across_table.across_records` returns them.
         out_of_domain: The changes in and out of domain, as `out_of_domain_table.out_of_domain_records` returns them.
     """
-    own = ("task", "model", "metric", "baseline", "trivial_score", "learnt")
+    own = ("task", "model", "metric", "baseline", "trivial_score", "tfidf_score", "learnt")
     blocks = [
         {name: getattr(block, name) for name in own}
         | {"conditions": {name: _simple(value) for name, value in block.conditions.items()}}
@@ -334,8 +341,12 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
         told.append(f"{several(rows[0].folds, 'fold')}{repeated}")
     if block.trivial_score is not None:
         told.append(f"trivial score {plain(block.trivial_score)} (ignores the text)")
+    if block.tfidf_score is not None:
+        told.append(f"{yardstick_name(block.metric)} {plain(block.tfidf_score)}")
     if any(row.difference and row.difference.loss_bound is not None for row in rows):
         told.append(margin_text(block))
+    if len(rows) > 1 and (untuned := untuned_text(block.conditions["lr"])):
+        told.append(untuned)
     if conditions := describe_conditions(block):
         told.append(conditions)
     return TextTable(

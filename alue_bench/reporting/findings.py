@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from alue_bench.evaluation.intervals import Estimate
+from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.reporting import comparison, grid
 from alue_bench.reporting.comparison import Verdict
@@ -33,6 +34,7 @@ from alue_bench.reporting.statements import (
 )
 from alue_bench.reporting.subjects import Subject
 from alue_bench.reporting.time_cells import speed_up_cell, time_cell, time_remarks
+from alue_bench.reporting.untuned import untuned_text
 
 MOST_ROWS = 100
 """The largest number of strategies that a table lists for one task and model. If there are more, the table lists the
@@ -208,6 +210,10 @@ def _explained(difference: comparison.Difference, block: comparison.ComparisonBl
 def _remark(subject: Subject) -> str:
     trivial = subject.compared.trivial_score
     said = f"{subject.metric}" + ("" if trivial is None else f"; trivial score (ignores the text): {plain(trivial)}")
+    if subject.compared.tfidf_score is not None:
+        said += f"; {yardstick_name(subject.metric)}: {plain(subject.compared.tfidf_score)}"
+    if len(subject.compared.rows) > 1 and (untuned := untuned_text(subject.compared.conditions["lr"])):
+        said += f"; {untuned}"
     if any(row.difference and row.difference.loss_bound is not None for row in subject.compared.rows):
         said += f"; {margin_text(subject.compared)}"
     return f"{said}; {_cut(subject)}" if len(subject.compared.rows) > MOST_ROWS else said

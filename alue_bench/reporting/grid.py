@@ -33,6 +33,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.cells import cell_of
+from alue_bench.contract.matched_compute import matched_to
 from alue_bench.evaluation.grid_noise import noise_of_neighbours, noise_over_seeds
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
 from alue_bench.messages.figure_text import short
@@ -536,7 +537,12 @@ def _scatter(axes: Axes, group: Group, score: str, front: pd.DataFrame, recommen
         one = group.cells[group.cells["strategy"] == strategy]
         if len(one):
             axes.scatter(one["train_s"], one[score], s=size, marker=marker, color=colour, label=label, zorder=4)
-    named = dict.fromkeys([REFERENCE, *([recommended.strategy] if recommended else [])])
+    matched = group.cells[[matched_to(name) is not None for name in group.cells["strategy"]]]
+    if len(matched):
+        label = f"{REFERENCE} with fewer steps"
+        axes.scatter(matched["train_s"], matched[score], s=60, marker="s", facecolors="none", label=label, zorder=4,
+                     edgecolors=REFERENCE_COLOUR)  # fmt: skip
+    named = dict.fromkeys([REFERENCE, *matched["strategy"], *([recommended.strategy] if recommended else [])])
     for strategy in named:
         _label_points(axes, group.cells[group.cells["strategy"] == strategy], score, above=strategy != REFERENCE)
     axes.margins(x=0.1, y=0.1)

@@ -18,8 +18,17 @@ from alue_bench.evaluation.across_tasks import FEWEST_TASKS
 from alue_bench.evaluation.margins import Margins
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.messages.suggestion import PROGRAM, command_line
-from alue_bench.reporting import across_section, findings, heat_maps, out_of_domain_table, overview
-from alue_bench.reporting.comparison import Comparison, compare
+from alue_bench.planning.tuning import EXAMPLE
+from alue_bench.reporting import (
+    across_section,
+    findings,
+    heat_maps,
+    matched_compute,
+    out_of_domain_table,
+    overview,
+    tuning,
+)
+from alue_bench.reporting.comparison import BASELINE, Comparison, compare
 from alue_bench.reporting.conditions import conditions
 from alue_bench.reporting.content import Block, Item, Missing, Page, Section
 from alue_bench.reporting.numbers import several
@@ -200,11 +209,28 @@ def _trades(results: Results, blocks: Sequence[Comparable], request: PageRequest
         "Score against time",
         _each_block(
             blocks,
-            lambda block, prefix: overview.trades(block.subjects, request.shown.subjects, f"trade-{prefix}"),
+            lambda block, prefix: [
+                *overview.trades(block.subjects, request.shown.subjects, f"trade-{prefix}"),
+                *matched_compute.missing(block.subjects, results, request.shown.subjects),
+            ],
             Missing("No task has runs of two strategies under the same conditions. To produce some, run:", MORE_SEEDS),
         ),
         intro="Up and to the left is better. The dashed line is the Pareto front: strategies that no other one beats "
         "in both.",
+    )
+
+
+def _tuned(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    compared = tuning.tuned_blocks(results, limited_reader(results), BASELINE, request.margins)
+    items = tuning.section_items(compared, request.shown.subjects, "tuned")
+    command = f"{MORE_SEEDS} --tune {EXAMPLE}"
+    missing = Missing("No strategy was tuned: each table compares runs with one learning rate. To tune, run:", command)
+    return Section(
+        "tuned",
+        "Tuned strategies",
+        [Block("", items or [missing])],
+        intro="Every strategy has the hyper-parameters that its dev scores chose, from the same number of trials, and "
+        "was run again with fresh seeds. The figures show the best dev score to expect after a number of trials.",
     )
 
 
@@ -328,5 +354,6 @@ def _conditions(results: Results, blocks: Sequence[Comparable], request: PageReq
 
 
 SECTIONS = (
-    _summary, _scores, _trades, _across, _out_of_domain, _grid, _learning, _confusion, _costs, _paper, _conditions,
+    _summary, _scores, _trades, _tuned, _across, _out_of_domain, _grid, _learning, _confusion, _costs, _paper,
+    _conditions,
 )  # fmt: skip

@@ -128,7 +128,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         data = GrowingPrefix(prefix, spec.freeze_plan, splits, prefixes.behind, prefixes.states_of)
         schedule = FreezeSchedule(stack, spec.freeze_plan, inputs.strategy)
         weights = class_weights(spec.hyper.class_weights, labels, splits["train"].targets.numpy())
-        config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights)
+        config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights, spec.steps)
         session = TrainingSession(stack, forward, schedule, data, config, _dev_scorer(inputs, splits["dev"]))
         training = fine_tune(session, file=file, on_step=on_step)
     check_frozen(stack, frozen, (segment.plan for segment in schedule.segments))

@@ -43,6 +43,8 @@ class RunInputs:
     """The numbers of frozen lowest layers in all planned runs that share this initial model and this training data."""
     companions: tuple[Companion, ...] = ()
     """The other tasks on whose test splits the trained model is scored."""
+    yardstick: bool = False
+    """A flag: the run records the scores of a linear model on TF-IDF features (`evaluation.yardstick`)."""
 
 
 def tokenized(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenizedSplit:

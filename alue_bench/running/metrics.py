@@ -11,6 +11,7 @@ from alue_bench.data.tokenization import encode_targets
 from alue_bench.evaluation.learning import Trivial, trivial
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide
+from alue_bench.evaluation.yardstick import yardstick, yardstick_name
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.running.fine_tuning import Trained
 from alue_bench.running.inputs import RunInputs
@@ -57,6 +58,21 @@ def trivial_metrics(
             if math.isfinite(baseline.error):
                 values[f"{name}/above_trivial_error"] = baseline.error
     return values
+
+
+def yardstick_metrics(inputs: RunInputs, on_problem: Callable[[str], None]) -> dict[str, float]:
+    """Return the scores of a linear model on TF-IDF features, on test (test/*) and dev split (selection/*).
+
+    The result is empty if the user does not want them. If they cannot be computed, `on_problem` is called.
+    """
+    if not inputs.yardstick:
+        return {}
+    scores = best_effort(
+        f"no scores of {yardstick_name(inputs.task.primary)}",
+        lambda: yardstick(inputs.task, inputs.rows, inputs.train_task, inputs.train_rows),
+        on_problem,
+    )
+    return {} if scores is None else {"test/tfidf_score": scores.test_score, "selection/tfidf_score": scores.dev_score}
 
 
 def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused: bool) -> dict[str, float]:

@@ -48,6 +48,12 @@ def training_notes(
             f"the training was interrupted and continued from step {training.resumed_at}: energy and peak memory are "
             "measured from there"
         )
+    if spec.steps is not None:
+        epochs = spec.steps / training.steps_per_epoch
+        notes.append(
+            f"{spec.strategy} trained for at most {spec.steps} steps, {epochs:.3g} of {spec.hyper.epochs} epochs, over "
+            "which the learning rate decays"
+        )
     if training.stopped_early:
         done, planned = training.steps / training.steps_per_epoch, spec.hyper.epochs
         notes.append(

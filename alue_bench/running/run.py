@@ -21,6 +21,7 @@ from alue_bench.running.metrics import (
     throughput_metrics,
     time_metrics,
     trivial_metrics,
+    yardstick_metrics,
 )
 from alue_bench.running.notes import scoring_notes, transfer_notes
 from alue_bench.running.scoring import score_test_split, submission_predictions
@@ -72,6 +73,7 @@ def _execute(spec: RunSpec, inputs: RunInputs, *, before: Trained | None, on_ste
     metrics = {
         **quality_metrics(inputs, trained, test),
         **baselines,
+        **yardstick_metrics(inputs, problems.append),  # after the clocks have stopped
         **time_metrics(trained, test, total_s=total_s, reused=reused),
         **throughput_metrics(trained, test, attainable),
         **resource_metrics(trained),

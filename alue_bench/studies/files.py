@@ -7,6 +7,12 @@
     seeds = 5
     epochs = 3
 
+Instead of a list, `strategy` may have a table for each strategy, with hyper-parameters for this strategy alone:
+
+    [strategy.full]
+    [strategy.bottom3top4]
+    lr = 1e-4
+
 Every key except `title` and `command` is an option of the command, with `_` in place of `-`. An option on the command
 line overrides the file. Plugins provide study files by the hook `alue_bench_studies`. The name of such a study is its
 file name without the ending.
@@ -21,11 +27,17 @@ from typing import Any
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.formats import shown
+from alue_bench.contract.options import options_of
 from alue_bench.contract.registry import Registry
+from alue_bench.contract.spec import HyperParameters
 from alue_bench.studies.options import COMMANDS, study_options
 
 ABOUT = ("title", "command")
 """The keys of a study file that are not options of a command."""
+
+
+OWN_SETTINGS = "strategy_settings"
+"""The key under which `read_study` returns the hyper-parameters of single strategies, by strategy."""
 
 
 def study_keys() -> tuple[str, ...]:
@@ -89,7 +101,11 @@ def read_study(path: Path) -> dict[str, Any]:
     for key, value in content.items():
         if problem := _problem(key, value):
             raise UsageError(f"{path}:{_line_of(key, text)}: {problem}")
-    return {
+    own = {}
+    if isinstance(content.get("strategy"), dict):
+        own = {OWN_SETTINGS: {name: dict(values) for name, values in content["strategy"].items()}}
+        content["strategy"] = list(content["strategy"])
+    return own | {
         key: [value] if key in options and options[key].many and not isinstance(value, list) else value
         for key, value in content.items()
     }
@@ -101,10 +117,25 @@ def _problem(key: str, value: object) -> str | None:
         wanted = " or ".join(COMMANDS) if key == "command" else "a text"
         fits = value in COMMANDS if key == "command" else isinstance(value, str)
         return None if fits else f"{key} is {shown(repr(value), quote=False)}; it must be {wanted}"
+    if key == "strategy" and isinstance(value, dict):
+        return next((problem for name, own in value.items() if (problem := _problem_of_own(name, own))), None)
     if key not in study_options():
         return f"unknown key {shown(key)}; known are {', '.join(study_keys())}"
     problem = study_options()[key].problem(value)
     return f"{key} {problem}" if problem else None
+
+
+def _problem_of_own(name: str, own: object) -> str | None:
+    """Return a phrase for the message if the table of one strategy is wrong; None if it is valid."""
+    if not isinstance(own, dict):
+        return f"strategy.{name} is {shown(repr(own), quote=False)}; it must be a table: [strategy.{name}]"
+    known = options_of(HyperParameters)
+    for key, value in own.items():
+        if key not in known:
+            return f"unknown hyper-parameter {shown(key)} in [strategy.{name}]; known are {', '.join(known)}"
+        if problem := known[key].problem(value):
+            return f"{key} in [strategy.{name}] {problem}"
+    return None
 
 
 def _line_of(key: str, text: str) -> int:

@@ -138,6 +138,26 @@ class SearchOptions(ConfirmationOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuningOptions(CheckedOptions):
+    """The options of `run` that tune the hyper-parameters of every strategy before it is compared."""
+
+    tune: tuple[str, ...] = option(
+        (),
+        help="Hyper-parameter to tune for every strategy, with the values to try: lr=1e-5..1e-3/log5 (five values at "
+        "equal logarithmic distances), or a list such as epochs=2,3; repeatable. The best dev score chooses, and "
+        "--seeds counts from seeds that took no part.",
+        group=Group.TRAINING,
+    )
+    tune_seeds: int = option(
+        1,
+        help="With --tune: number of seeds of each combination of values. Default: 1.",
+        group=Group.TRAINING,
+        at_least=1,
+        at_most=MOST_SEEDS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PresetOptions(CheckedOptions):
     """The option that names a recipe, that is, a predefined set of hyper-parameters."""
 
@@ -261,7 +281,9 @@ def options_of_command(command: str) -> Mapping[str, Option]:
         return _arranged({**options_of(SweepOptions), **options_of(ConfirmationOptions), **_axes()})
     if command == "search":
         return _arranged(options_of(SearchOptions), without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
-    return _arranged({"margin": replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)})
+    return _arranged(
+        {**options_of(TuningOptions), "margin": replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)}
+    )
 
 
 def _axes() -> dict[str, Option]:

@@ -12,6 +12,8 @@ from alue_bench.planning.build import Plan, build_plan
 from alue_bench.studies.invocation import Invocation
 from alue_bench.studies.results import Runs
 from alue_bench.studies.settings import Study, plan_request
+from alue_bench.studies.tuning import TunedRuns, do_tuned_run, given_tuning, plan_tuning
+from alue_bench.tracking.recording import TUNING
 from alue_bench.views.progress import progress_of
 from alue_bench.views.streams import Streams
 from alue_bench.views.tables import plan_view
@@ -31,9 +33,11 @@ def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[
     Returns:
         The `Invocation` that executes the runs and records them, and the plan.
     """
-    invocation = Invocation(
-        study, streams, margins=study.margins
-    )  # a wrong executor is reported before the plan is made
+    if study.settings.get("tune"):
+        planned = plan_tuning(study, streams)
+        return planned.invocation, planned.plan
+    # A wrong executor is reported before the plan is made.
+    invocation = Invocation(study, streams, margins=study.margins)
     request = plan_request(study.settings, study.overrides)
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
     _check_margins(study.margins, plan)
@@ -66,14 +70,21 @@ def do_run(study: Study, streams: Streams, confirm: Confirm | None = None) -> Ru
     Raises:
         UsageError: There is nothing to run, or the value of an option is invalid.
     """
+    if study.settings.get("tune"):
+        return do_tuned_run(study, streams, confirm)
     invocation, plan = planned_run(study, streams)
     invocation.check(plan)
     if confirm is not None:
         confirm(len(plan.runs))
     with invocation:
+        own = plan.runs[0].request.strategy_settings
         if len(plan.runs) > 1:
-            invocation.start_parent(plan, name=f"plan of {len(plan.runs)} runs")
+            tags = {TUNING: "yes"} if own else {}
+            invocation.start_parent(plan, name=f"plan of {len(plan.runs)} runs", tags=tags)
         execution = invocation.execute(plan, progress_of(plan, streams.talk))
         invocation.settle_kept(execution.outcomes)
         document = invocation.document(execution)
+        if own:
+            document["tuning"] = given_tuning(execution.outcomes, own)
+            return TunedRuns(execution, document, invocation.finish(document, execution))
         return Runs(execution, document, invocation.finish(document, execution))

@@ -124,7 +124,7 @@ def merge_study(
 
 def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
     """Return the options in a study file. Raise UsageError if the file is for another command than `command`."""
-    from alue_bench.studies.files import ABOUT, find_study, read_study
+    from alue_bench.studies.files import ABOUT, OWN_SETTINGS, find_study, read_study
 
     study = read_study(find_study(config, registry))
     meant_for = study.get("command", command)
@@ -134,6 +134,9 @@ def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
     taken = {}
     for name, value in study.items():
         if name in ABOUT:
+            continue
+        if name == OWN_SETTINGS:
+            taken[name] = value
             continue
         if name not in options or not options[name].in_studies:
             raise UsageError(_not_taken(name, config, command))
@@ -172,6 +175,7 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
     tasks, given = given_tasks(settings.get("task") or (), filled(FileOptions, settings))
     also_test, more = given_tasks(settings.get("also_test") or (), FileOptions(), flag="--also-test", beside=given)
     chosen = {"tasks": tasks, "also_test": also_test, "given": (*given, *more)}
+    chosen["strategy_settings"] = settings.get("strategy_settings") or {}
     request = filled(PlanRequest, {**settings, **counted}, overrides=overrides, **chosen)
     return replace(request, seeds=tuple(dict.fromkeys(request.seeds)))
 

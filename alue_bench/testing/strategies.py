@@ -288,7 +288,8 @@ def _idle(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
 
 
 def _does_nothing(example: _Example) -> bool:
-    if example.strategy.adapter() is not None or example.strategy.revisions() is not None:
+    strategy = example.strategy
+    if any(effect is not None for effect in (strategy.adapter(), strategy.revisions(), strategy.compute_limit())):
         return False
     return all(
         outline.kept_layers is None and outline.freeze_plan == FreezePlan(outline.freeze_plan.shape)
@@ -305,7 +306,7 @@ def _repeated(examples: list[_Example]) -> Iterator[str]:
     for example in examples:
         if example.strategy.revisions() is not None:  # the effect of revisions is not known before a training
             continue
-        effect = (example.outlines(), example.strategy.adapter())
+        effect = (example.outlines(), example.strategy.adapter(), example.strategy.compute_limit())
         twin = next((other for other, its in earlier if its == effect), None)
         if twin is not None and twin.strategy != example.strategy:
             yield (

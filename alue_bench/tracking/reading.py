@@ -412,6 +412,12 @@ def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
     return _json(results, run_id, "config.json")
 
 
+def read_plan_results(results: Results, parent_id: str) -> dict[str, Any] | None:
+    """Read the results of a plan from the file results.json of its parent run; None if the file is missing."""
+    content: dict[str, Any] | None = _fetch_from(results.connection, parent_id, None, "results.json", _load_json)
+    return content
+
+
 def read_environment(results: Results, run_id: str) -> dict[str, Any] | None:
     """Read the description of a run's hardware and software from environment.json; None if the file is missing."""
     return _json(results, run_id, "environment.json")

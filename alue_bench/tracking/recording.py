@@ -85,6 +85,8 @@ FAILURE = "failure"
 LOW_FIDELITY = "search.first_look"
 """The tag of low-fidelity runs of a hyper-parameter search. They have fewer epochs, and only guide the search: its
 result does not depend on their scores."""
+TUNING = "tuning"
+"""The tag of the parent runs of `alue-bench run --tune`, whose `results.json` holds what was tried and chosen."""
 FOLDS_DIGEST = "folds.digest"
 """The tag with a digest of everything that determines which examples are in which fold of a cross-validation."""
 TASK_OPTIONS = "task.options"

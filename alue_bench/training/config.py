@@ -24,3 +24,5 @@ class TrainingConfig:
     """The padding token id of training and dev batches, and the side on which they are padded."""
     class_weights: tuple[float, ...] | None = None
     """The weight of each label in the loss, in the order of the labels; None if the loss is not weighted."""
+    steps: int | None = None
+    """The number of training steps; None for all steps of all epochs."""

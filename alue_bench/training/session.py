@@ -90,7 +90,7 @@ def fine_tune(
         TrainingError: The memory is too small for a single example, or an adaptive strategy returned an invalid plan or
             one that its `revisions()` excludes.
     """
-    epochs = session.config.hyper.epochs
+    epochs = session.epochs
     session.warm_up()
     if file is not None:
         _resume(session, file)
@@ -171,7 +171,9 @@ class TrainingSession:
         self._score = score
         self._split = examples.split
         in_epoch = steps_per_epoch(len(self._split), config.hyper.batch_size)
-        self._steps = in_epoch * config.hyper.epochs
+        self._steps = in_epoch * config.hyper.epochs if config.steps is None else config.steps
+        self.epochs = math.ceil(self._steps / in_epoch)
+        """The number of epochs; the last one is incomplete if `config.steps` ends within it."""
         self._evaluate_after = frozenset(evaluation_points(in_epoch, config.hyper.eval_every))
         self.result = TrainingResult(schedule, in_epoch)
         self._clock = _Clock(config.device, self.result)
@@ -263,6 +265,7 @@ class TrainingSession:
         with self._clock.running():
             progress.order_state = dict(self._order_rng.bit_generator.state)
             order = training_order(self._split.lengths, self.config.hyper.batch_size, self._order_rng)
+            order = order[: self._steps - (self.result.steps - progress.done)]
             finite = FiniteCheck(device)
             for batch in self._batches(order[progress.done :]):
                 loss = self._train_on(batch)

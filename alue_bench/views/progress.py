@@ -19,29 +19,38 @@ from alue_bench.views.console import PlainColumn, PlainConsole
 from alue_bench.views.notebook import Bars
 
 
-def progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | LiveProgress:
+def progress_of(plan: Plan, console: PlainConsole, *, on_dev: bool = False) -> PlainProgress | LiveProgress:
     """Return an observer that shows the progress of a plan, that is, of a list of runs.
 
     On a terminal or in a notebook, it updates a progress bar in place; otherwise it prints lines.
+
+    Args:
+        plan: The plan.
+        console: The console on which the progress is shown.
+        on_dev: Whether to show dev scores instead of test scores.
     """
-    return LiveProgress(plan, console) if console.is_live else PlainProgress(plan, console)
+    if console.is_live:
+        return LiveProgress(plan, console, on_dev=on_dev)
+    return PlainProgress(plan, console, on_dev=on_dev)
 
 
-def describe(outcome: Outcome, varied: Sequence[str] = ()) -> str:
+def describe(outcome: Outcome, varied: Sequence[str] = (), *, on_dev: bool = False) -> str:
     """Return one line of text that describes the outcome of a run.
 
     Args:
         outcome: The run's outcome.
         varied: The names of the hyper-parameters that vary between runs; the line shows their values.
+        on_dev: Whether to show the dev score instead of the test score.
     """
     label = labelled(outcome.spec, varied)
     if outcome.status == "failed":
         return f"{label}: failed: {outcome.cause}"
     primary = outcome.planned.inputs.task.primary
     source = " [sample data]" if outcome.spec.data.source == "sample" else ""
+    score = f"dev {primary}" if on_dev else primary
+    value = outcome.metrics["selection/dev_score" if on_dev else "test/score"]
     return (
-        f"{label}{source}: {outcome.status}, {primary} {outcome.metrics['test/score']:.3f}, "
-        f"trained in {outcome.metrics['runtime/train_s']:.1f} s"
+        f"{label}{source}: {outcome.status}, {score} {value:.3f}, trained in {outcome.metrics['runtime/train_s']:.1f} s"
     )
 
 
@@ -62,10 +71,11 @@ class _RunNumbers:
 class PlainProgress:
     """An observer of runs that prints a line when a run starts and when a run ends, for logs and pipes."""
 
-    def __init__(self, plan: Plan, console: PlainConsole) -> None:
+    def __init__(self, plan: Plan, console: PlainConsole, *, on_dev: bool = False) -> None:
         """Create an observer of planned runs, which prints on the given console."""
         self._console, self._numbers = console, _RunNumbers(len(plan.runs))
         self._varied = varied_by_specs(run.spec for run in plan.runs)
+        self._on_dev = on_dev
 
     def __enter__(self) -> PlainProgress:
         """Return the observer; nothing needs to be prepared."""
@@ -85,7 +95,7 @@ class PlainProgress:
 
     def ended(self, outcome: Outcome) -> None:
         """Print the outcome of a run that has ended."""
-        self._print(f"run {self._numbers.of(outcome.planned)} {describe(outcome, self._varied)}")
+        self._print(f"run {self._numbers.of(outcome.planned)} {describe(outcome, self._varied, on_dev=self._on_dev)}")
 
     def warned(self, message: str) -> None:
         """Print a warning for the user."""
@@ -103,7 +113,7 @@ class LiveProgress:
 
     REFRESH_S = 0.2
 
-    def __init__(self, plan: Plan, console: PlainConsole) -> None:
+    def __init__(self, plan: Plan, console: PlainConsole, *, on_dev: bool = False) -> None:
         """Create an observer of planned runs. The bar appears when the observer is entered as a context manager."""
         self._progress = Bars(
             PlainColumn("{task.description}"),
@@ -117,6 +127,7 @@ class LiveProgress:
         self._progress.above = self.above
         self._numbers = _RunNumbers(len(plan.runs))
         self._varied = varied_by_specs(run.spec for run in plan.runs)
+        self._on_dev = on_dev
         self._bar = self._progress.add_task("planning", total=sum(run.cost for run in plan.runs))
         self._done, self._last = 0.0, 0.0
         self._under_way: dict[str, float] = {}
@@ -156,7 +167,7 @@ class LiveProgress:
         self._under_way.pop(outcome.spec.fingerprint, None)
         self._done += outcome.planned.cost
         self._show()
-        self._progress.console.print(describe(outcome, self._varied))
+        self._progress.console.print(describe(outcome, self._varied, on_dev=self._on_dev))
 
     def warned(self, message: str) -> None:
         """Print a warning above the progress bar."""

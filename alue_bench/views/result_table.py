@@ -12,7 +12,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from alue_bench.evaluation.intervals import LEVEL, estimate
+from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.executors.outcome import Outcome
+from alue_bench.planning.tuning import EXAMPLE
 from alue_bench.planning.variation import Settings, labelled, settings_of, varied_by_specs
 from alue_bench.reporting.comparison import Comparison, ComparisonBlock, StrategyResult, describe_conditions
 from alue_bench.reporting.comparison_table import (
@@ -27,6 +29,7 @@ from alue_bench.reporting.comparison_table import (
 from alue_bench.reporting.numbers import NONE, percent, plain
 from alue_bench.reporting.statements import statements
 from alue_bench.reporting.training_times import session_mark, train_mark
+from alue_bench.reporting.untuned import untuned_text
 from alue_bench.views.console import styled
 from alue_bench.views.tables import SAMPLE_NOTE
 from alue_bench.views.wide_tables import Fitted
@@ -64,8 +67,8 @@ def result_view(
     """Return the view of results: means over seeds or folds, changes against full fine-tuning, and verdicts.
 
     There is a row for each task, model, strategy and combination of varied hyper-parameters. The heading of each task
-    shows the score of a baseline that ignores the text. Values that all rows share are in the title, so that the table
-    fits a narrow terminal.
+    shows the score of a baseline that ignores the text, and the line below it that of a linear model on TF-IDF
+    features. Values that all rows share are in the title, so that the table fits a narrow terminal.
 
     Args:
         outcomes: The outcomes of the runs.
@@ -101,6 +104,10 @@ def result_view(
             heading = styled(line.place[0], "bold") + styled(f": {line.outcomes[0].planned.inputs.task.primary}")
             trivial = [styled(f"{_trivial(line)} trivial", "dim") if name == "score" else "" for name, _ in columns]
             table.add_row(heading, *blank, *trivial)
+            if (tfidf := _tfidf(line)) is not None:
+                title = styled(f"  {yardstick_name(line.outcomes[0].planned.inputs.task.primary)}", "dim")
+                linear = [styled(plain(tfidf), "dim") if name == "score" else "" for name, _ in columns]
+                table.add_row(title, *blank, *linear)
         described = [str(value) for _, value in line.settings] + [varying[name](line) for name in shown]
         numbers = [read(line) for _, read in columns] if line.finished else [NONE] * len(columns)
         table.add_row(f"  {line.strategy}", *described, *numbers, style=None if line.finished else "red")
@@ -204,6 +211,12 @@ def _trivial(line: _Line) -> str:
     return plain(recorded if recorded is not None else next(iter(_values(line.finished, "test/trivial_score")), None))
 
 
+def _tfidf(line: _Line) -> float | None:
+    """Return the test score of the linear model on TF-IDF features; None if it was not recorded."""
+    recorded = line.block.tfidf_score if line.block else None
+    return recorded if recorded is not None else _mean(line.finished, "test/tfidf_score")
+
+
 def _values(outcomes: Iterable[Outcome], metric: str) -> list[float]:
     return [outcome.metrics[metric] for outcome in outcomes if metric in outcome.metrics]
 
@@ -237,6 +250,10 @@ def _notes(
         notes.append(
             styled("One seed: a difference may be due to chance. Use --seeds 5 for intervals and tests.", "dim")
         )
+    if len({line.strategy for line in lines}) > 1 and "lr" not in names:
+        rates = sorted({untuned_text(outcome.spec.hyper.lr) for outcome in outcomes})
+        said = f"{' or '.join(rates)}; --tune {EXAMPLE} tunes each strategy on dev."
+        notes.append(styled(said[0].upper() + said[1:], "dim"))
     blocks = comparison.blocks if comparison else ()
     for block in blocks[:MOST_SAID]:
         where = ", ".join(filter(None, (f"{block.task}/{block.model}", describe_conditions(block))))

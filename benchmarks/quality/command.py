@@ -4,7 +4,7 @@
 
 The random copy has the same configuration, tokenizer and hyper-parameters, but randomly initialised weights. All runs
 are executed by alue-bench and recorded in MLflow, so that an interrupted benchmark continues if the command is
-repeated. The table also shows a linear model on character n-grams (`bag_of_characters.py`), even if it scores higher.
+repeated. The table also shows a linear model on n-grams (`evaluation/yardstick.py`), even if it scores higher.
 
 Intervals are t-intervals over seeds of fine-tuning (head initialisation and data order), paired by seed. They do not
 cover other pre-training runs, other random encoders or other test rows, and are not corrected for the number of tasks.

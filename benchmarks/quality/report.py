@@ -35,8 +35,8 @@ def quality_sheet(results: Results, strategy: str) -> Sheet:
                 task.name,
                 task.metric,
                 f"{task.train_rows}/{task.test_rows}",
-                number(task.yardstick.trivial),
-                number(task.yardstick.score),
+                number(task.trivial),
+                number(task.yardstick.test_score),
                 *(_score(results.score(task, model, strategy)) for model in (*results.models, results.random)),
                 *(text for model in results.models for text in _difference(results.gain(task, model, strategy))),
                 number(results.seconds(task, first, strategy), ".1f"),
@@ -74,7 +74,7 @@ def closing_lines(results: Results) -> list[str]:
     count = len(results.seeds)
     lines = [
         f"Score: mean ± half-width of the 95 % t-interval over {count} seeds; differences are paired by seed. "
-        f"Rows: train/test. TF-IDF: characters, linear. train s: of {results.models[0]}."
+        f"Rows: train/test. TF-IDF: characters and words, linear. train s: of {results.models[0]}."
     ]
     if count == 1:
         lines.append("One seed gives no interval: a difference may be due to chance. Use --seeds 3 for intervals.")
@@ -84,7 +84,7 @@ def closing_lines(results: Results) -> list[str]:
 
 def _verdict(results: Results, model: str, strategy: str, seeds: int) -> str:
     signs = [sign(results.gain(task, model, strategy)) for task in results.tasks]
-    scores = [(results.score(task, model, strategy), task.yardstick.score) for task in results.tasks]
+    scores = [(results.score(task, model, strategy), task.yardstick.test_score) for task in results.tasks]
     beats = sum(score is not None and score.mean > linear for score, linear in scores)
     above, below, all_tasks = signs.count(1), signs.count(-1), len(results.tasks)
     excludes = f"the interval of {model} - random excludes zero on {above + below} of {all_tasks} tasks"

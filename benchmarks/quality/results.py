@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alue_bench.evaluation.intervals import Estimate, estimate
+from alue_bench.evaluation.yardstick import Yardstick, yardstick
 from alue_bench.searching.observations import defined
-from benchmarks.quality.bag_of_characters import Yardstick, yardstick
 
 if TYPE_CHECKING:
     from alue_bench.executors.outcome import Outcome
@@ -37,6 +37,8 @@ class TaskFacts:
     train_rows: int
     test_rows: int
     source: str
+    trivial: float
+    """The test score of the best trivial predictor, which ignores the text."""
     yardstick: Yardstick
 
 
@@ -102,7 +104,7 @@ def gathered(
     for task in dict.fromkeys(spec.task for spec in specs):
         facts.append(task_facts(first_of[task]))
         linear = facts[-1].yardstick
-        talk.print(f"{task}/TF-IDF: {facts[-1].metric} {linear.score:.3f}, in {linear.seconds:.1f} s")
+        talk.print(f"{task}/TF-IDF: {facts[-1].metric} {linear.test_score:.3f}, in {linear.seconds:.1f} s")
     return Results(
         tasks=tuple(facts),
         models=tuple(models),
@@ -115,14 +117,21 @@ def gathered(
 
 def task_facts(planned: PlannedRun) -> TaskFacts:
     """Return a task's metric, its numbers of rows and the linear model's scores on the rows of a planned run."""
+    from alue_bench.data.tokenization import encode_targets
+    from alue_bench.evaluation.metrics import trivial_metrics
+
     inputs = planned.inputs
+    labels = inputs.task.labels
+    train, test = inputs.train_rows.splits["train"], inputs.rows.splits["test"]
+    known, gold = (encode_targets(rows, labels).numpy() for rows in (train, test))
     return TaskFacts(
         name=planned.spec.task,
         metric=inputs.task.primary,
-        train_rows=len(inputs.train_rows.splits["train"].examples),
-        test_rows=len(inputs.rows.splits["test"].examples),
+        train_rows=len(train.examples),
+        test_rows=len(test.examples),
         source=planned.spec.data.source,
-        yardstick=yardstick(inputs),
+        trivial=trivial_metrics(known, gold, labels)[inputs.task.primary],
+        yardstick=yardstick(inputs.task, inputs.rows, inputs.train_task, inputs.train_rows),
     )
 
 

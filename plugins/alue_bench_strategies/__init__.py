@@ -10,12 +10,14 @@ from alue_bench_strategies import (
     gradual_unfreezing,
     layer_dropping,
     layer_sets,
+    matched_compute,
     partial_training,
     static_freezing,
 )
 
 MODULES = (
     static_freezing,
+    matched_compute,
     layer_sets,
     partial_training,
     gradual_unfreezing,

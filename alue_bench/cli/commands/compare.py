@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -47,6 +48,14 @@ def compare(
         bool,
         typer.Option("--out-of-domain", help="Only the changes in and out of domain (runs with --also-test)."),
     ] = False,
+    tuned: Annotated[
+        bool,
+        typer.Option(
+            "--tuned",
+            help="Only the strategies tuned by alue-bench run --tune, each with its chosen values: scores, verdicts, "
+            "and what tuning cost.",
+        ),
+    ] = False,
     resamples: Annotated[
         int,
         typer.Option(
@@ -76,6 +85,7 @@ def compare(
     from alue_bench.reporting.across_tasks import across_tasks
     from alue_bench.reporting.comparison import DEFAULT_MARGIN
     from alue_bench.reporting.comparison import compare as compare_runs
+    from alue_bench.reporting.matched_compute import with_requests
     from alue_bench.reporting.out_of_domain import out_of_domain as compare_domains
     from alue_bench.reporting.out_of_domain_table import out_of_domain_records
     from alue_bench.tracking.reading import read_targets, read_targets_elsewhere, say_counts
@@ -95,6 +105,30 @@ def compare(
     }  # fmt: skip
     results = reading.open_results(selection, baseline=baseline)
     reading.require_runs(results)
+    if tuned:
+        from alue_bench.reporting import tuning
+
+        refused = {"--across": across, "--out-of-domain": out_of_domain, "--format csv": format_ == "csv"}
+        for option in (name for name, given in refused.items() if given):
+            raise UsageError(f"--tuned shows nothing for {option}; leave out one of them")
+        compared = tuning.compare_tuned(
+            results,
+            partial(read_targets, results),
+            baseline=baseline,
+            metric=metric,
+            margins=margins,
+        )
+        tables = [tuning.tuned_table(one) for one in compared]
+        if format_ == "table":
+            from alue_bench.views.tuning_view import tuned_view
+
+            shown().print(tuned_view(compared))
+        elif format_ == "json":
+            print_exactly(json.dumps({"tuned": tuning.tuned_records(compared)}, ensure_ascii=False, indent=2) + "\n")
+        else:
+            write_tables = comparison_table.markdown_tables if format_ == "markdown" else comparison_table.latex_tables
+            print_exactly(write_tables(tables, []))
+        return
     comparison = compare_runs(
         results.frame,
         partial(read_targets, results),
@@ -103,6 +137,7 @@ def compare(
         margins=margins,
         resamples=resamples,
     )
+    comparison = with_requests(comparison, results)
     elsewhere = compare_domains(
         comparison.blocks,
         results.frame,

@@ -269,6 +269,12 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
     lengths = np.full(TEXTS, tokens)
     counts = count_parameters(stack, outlined.freeze_plan)
     full = training_flops(whole, FreezePlan(shape), lengths, epochs=1)
+    saved = 1 - training_flops(stack, outlined.freeze_plan, lengths, epochs=1) / full
+    if (limit := strategy.compute_limit()) is not None:
+        like = None if limit.like is None else _effect(registry, limit.like, model, tokens)
+        if like is not None and "reason" in like:
+            return {"strategy": strategy.name, "reason": like["reason"]}
+        saved = 1 - limit.share if like is None else like["flops_saved"]
     return {
         "strategy": strategy.name,
         "frozen": outlined.describe() + (" at first" if strategy.revisions() else ""),
@@ -276,7 +282,7 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
         "trainable": counts.trainable,
         "total": count_parameters(whole, FreezePlan(shape)).total,
         "left": counts.total,
-        "flops_saved": 1 - training_flops(stack, outlined.freeze_plan, lengths, epochs=1) / full,
+        "flops_saved": saved,
     }
 
 

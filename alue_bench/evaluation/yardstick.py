@@ -1,0 +1,279 @@
+"""The yardstick: a linear model on TF-IDF features, which needs no pre-trained encoder and hardly any time.
+
+An encoder that does not score above the yardstick gains nothing from its pre-training on this task. The yardstick is
+trained on the train rows of a run and scored on the run's dev and test rows by the task's primary metric. Class weights
+and other hyper-parameters of the run play no part. Its model is
+
+    a logistic regression           one label for each example
+    a logistic regression a label   several labels for each example
+    a ridge regression              numbers
+
+The features are character n-grams within words (2 to 5 characters) and word n-grams (1 and 2 words). A pair of texts
+has four groups of features: those of the first text, those of the second, their absolute differences, and their
+products. The products hold what both texts have in common. The strength of the regularisation is selected by the dev
+score.
+
+The results depend only on the rows, the labels and the version of scikit-learn. They are therefore computed once for
+each set of rows and kept in the cache folder, where the runs of all strategies, seeds and processes find them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.spec import digest_of
+from alue_bench.contract.task import METRICS, TargetKind, Task
+from alue_bench.contract.transfer import transferred_logits
+from alue_bench.data.cache_folder import cache_folder
+from alue_bench.data.splits import SplitRows, TaskRows
+from alue_bench.data.tokenization import encode_targets
+from alue_bench.evaluation.metrics import metrics
+from alue_bench.evaluation.predictions import decide
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+FORMAT = 1
+"""The version of the cached results. Increase it when features or models change."""
+STRENGTHS = (1.0, 10.0)
+"""The values of C (inverse strength of regularisation; 1 / alpha of a ridge regression) from which the dev score
+selects. Of equal scores the first counts, which has more regularisation."""
+EXACT_WORK = 1e7
+"""The number of stored features times outputs up to which a logistic regression is fitted to its optimum (L-BFGS).
+Beyond it, averaged stochastic gradient descent takes its place: on the 41,600 rows and 26 classes of MADAR 5 s instead
+of 69 s, with a dev score lower by 0.003."""
+PASSES, EXAMPLES = 3, 100_000
+"""The least number of passes of stochastic gradient descent over the train rows, and of examples in all passes."""
+MANY_TEXTS = 1000
+"""The number of train texts above which n-grams that only one of them has are left out."""
+LEAST = 1e-12
+"""The probability of a class that the train rows do not have."""
+PATIENCE = 300.0
+"""The seconds that a process waits for another one which computes the same yardstick; then it computes it itself."""
+S_PER_CHARACTER, S_EXACT, S_DESCENT = 5e-6, 7e-7, 5e-8
+"""The seconds for the features of a character, and for the fits of a stored feature and output by L-BFGS and by
+stochastic gradient descent, measured on a Xeon core."""
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """The scores of the yardstick by the primary metrics of the task that trained it (dev) and of the tested task."""
+
+    dev_score: float
+    test_score: float
+    strength: float
+    """The selected value of C."""
+    seconds: float
+    """The seconds for features, fits and scores when they were computed."""
+
+
+_KNOWN: dict[str, Yardstick] = {}
+"""The results that this process has computed or read, by key."""
+
+
+def yardstick_name(metric: str) -> str:
+    """Return the name of the yardstick for a task that is scored by this metric, with or without "test/"."""
+    regression = metric.removeprefix("test/") in METRICS[TargetKind.REGRESSION]
+    return f"TF-IDF + {'ridge' if regression else 'logistic'} regression"
+
+
+def yardstick(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> Yardstick:
+    """Return the scores of the yardstick, from the cache if they are there.
+
+    Args:
+        task: The tested task.
+        rows: Its rows, of which the test split is scored.
+        train_task: The task that trains the model; usually `task`.
+        train_rows: Its rows: train and dev.
+    """
+    key = _key(task, rows, train_task, train_rows)
+    if key not in _KNOWN:
+        _KNOWN[key] = _kept_or_computed(key, (task, rows, train_task, train_rows))
+    return _KNOWN[key]
+
+
+def expected_seconds(train_task: Task, train_rows: TaskRows) -> float:
+    """Return a rough estimate of the seconds that the yardstick takes for these rows if it is not in the cache."""
+    examples = train_rows.splits["train"].examples
+    characters = sum(len(example.text) + len(example.text_pair or "") for example in examples)
+    pairs = examples[0].text_pair is not None
+    # There are about as many n-grams of 2 to 5 characters in a text as four times its characters; see `text_features`.
+    stored = (8.0 if pairs else 4.0) * characters * train_task.labels.outputs
+    return S_PER_CHARACTER * characters + (S_EXACT if stored <= EXACT_WORK else S_DESCENT) * stored
+
+
+def computed(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> Yardstick:
+    """Fit the linear model for each strength, select one by the dev score, and score it; see `yardstick`."""
+    started = time.perf_counter()
+    splits = {name: train_rows.splits[name] for name in ("train", "dev")} | {"test": rows.splits["test"]}
+    features = text_features(splits)
+    gold = {name: encode_targets(splits[name], train_task.labels).numpy() for name in ("train", "dev")}
+    gold["test"] = encode_targets(splits["test"], task.labels).numpy()
+    best = Yardstick(-math.inf, math.nan, math.nan, 0.0)
+    for strength in STRENGTHS:
+        model = _fitted(features["train"], gold["train"], train_task, strength)
+        dev = _score(_logits(model, features["dev"], train_task), gold["dev"], train_task)
+        if dev > best.dev_score:
+            test = transferred_logits(_logits(model, features["test"], train_task), task, train_task)
+            best = Yardstick(dev, _score(test, gold["test"], task), strength, 0.0)
+    return Yardstick(best.dev_score, best.test_score, best.strength, time.perf_counter() - started)
+
+
+def text_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
+    """Return the sparse TF-IDF features of each split; the vocabulary is that of the train rows.
+
+    Returns:
+        The features by split. For single texts `[examples, ngrams]`; for text pairs `[examples, 4 * ngrams]`: the
+        features of the first text and of the second text, their absolute difference and their product.
+    """
+    import numpy as np
+    from scipy.sparse import hstack
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    columns = {name: _texts(rows) for name, rows in splits.items()}
+    of_train = [text for column in columns["train"] for text in column]
+    # Most n-grams of large data occur once: they take time and tell nothing.
+    common = {"sublinear_tf": True, "dtype": np.float32, "min_df": 2 if len(of_train) > MANY_TEXTS else 1}
+    vectorizers = [
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **common),
+        TfidfVectorizer(token_pattern=r"\S+", ngram_range=(1, 2), **common),
+    ]
+    usable = [one for one in vectorizers if _learns(one, of_train)]
+    features = {}
+    for name, texts in columns.items():
+        vectors = [hstack([one.transform(column) for one in usable], format="csr") for column in texts]
+        if len(vectors) == 2:
+            first, second = vectors
+            vectors += [abs(first - second), first.multiply(second)]
+        features[name] = hstack(vectors, format="csr")
+    return features
+
+
+def _learns(vectorizer: Any, texts: Sequence[str]) -> bool:
+    """Let a vectorizer learn its vocabulary; return False if the texts have no n-gram that it counts."""
+    try:
+        vectorizer.fit(texts)
+    except ValueError as error:
+        if "vocabulary" in str(error) or "no terms remain" in str(error).lower():
+            return False
+        raise
+    return True
+
+
+def _texts(rows: SplitRows) -> list[list[str]]:
+    """Return the split's texts as one list, or as two lists (first and second texts) for a task of text pairs."""
+    columns = [[example.text for example in rows.examples]]
+    if rows.examples[0].text_pair is not None:
+        columns.append([example.text_pair or "" for example in rows.examples])
+    return columns
+
+
+def _fitted(features: Any, targets: Array, task: Task, strength: float) -> Any:
+    """Fit a linear model that suits the labels of the task.
+
+    Args:
+        features: The features, `[examples, features]`.
+        targets: The targets of the examples, in the form that `evaluation.metrics.metrics` takes.
+        task: The task.
+        strength: The value of C.
+    """
+    import numpy as np
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
+    from sklearn.multiclass import OneVsRestClassifier
+
+    if task.labels.kind is TargetKind.REGRESSION:
+        estimator: Any = Ridge(alpha=1 / strength)
+    elif features.nnz * task.labels.outputs <= EXACT_WORK:
+        estimator = LogisticRegression(C=strength, max_iter=1000, tol=1e-3)
+    else:
+        alpha = 1 / (strength * features.shape[0])
+        passes = max(PASSES, math.ceil(EXAMPLES / features.shape[0]))
+        estimator = SGDClassifier(loss="log_loss", alpha=alpha, max_iter=passes, tol=None, average=True, random_state=0)
+    if task.labels.kind is TargetKind.MULTILABEL:
+        estimator = OneVsRestClassifier(estimator)
+    elif task.labels.kind is not TargetKind.REGRESSION and len(np.unique(targets)) == 1:  # few rows, of one class
+        estimator = DummyClassifier(strategy="most_frequent")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Label .* is present in all training examples")
+        return estimator.fit(features, targets)
+
+
+def _logits(model: Any, features: Any, task: Task) -> Array:
+    """Return the linear model's outputs as logits, [examples, outputs], in the form of an encoder's."""
+    import numpy as np
+    from scipy.special import logit
+
+    if task.labels.kind is TargetKind.REGRESSION:
+        return np.asarray(model.predict(features)).reshape(-1, 1)
+    shares = np.clip(model.predict_proba(features), LEAST, 1 - LEAST)
+    if task.labels.kind is TargetKind.MULTILABEL:
+        return np.asarray(logit(shares))
+    logits = np.full((features.shape[0], task.labels.outputs), math.log(LEAST))
+    logits[:, model.classes_] = np.log(shares)
+    return logits
+
+
+def _score(logits: Array, gold: Array, task: Task) -> float:
+    """Return the task's primary metric; 0 if it is undefined, as the correlation of constant predictions."""
+    value = float(metrics(gold, decide(logits, task.labels), task.labels)[task.primary])
+    return value if math.isfinite(value) else 0.0
+
+
+# Cache -------------------------------------------------------------------------------------------------------------
+
+
+def _key(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> str:
+    """Return a digest of everything that determines the scores of the yardstick."""
+    digests = [train_rows.splits["train"].digest, train_rows.splits["dev"].digest, rows.splits["test"].digest]
+    labels = [[one.labels.kind, one.labels.names, one.labels.threshold, one.primary] for one in (train_task, task)]
+    return digest_of([FORMAT, version("scikit-learn"), digests, labels, dict(task.label_map)])
+
+
+def _kept_or_computed(key: str, inputs: tuple[Task, TaskRows, Task, TaskRows]) -> Yardstick:
+    """Read the result from the cache folder, or compute it and write it there.
+
+    Processes that need the same result at the same time wait for the first of them. If the folder is not usable, each
+    process computes the result itself.
+    """
+    from filelock import FileLock, Timeout
+
+    path = cache_folder() / "yardsticks" / f"{key}.json"
+    if (kept := _read(path)) is not None:
+        return kept
+    lock = FileLock(path.with_suffix(".lock"), timeout=PATIENCE)
+    held = False
+    with suppress(OSError, Timeout):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        held = True
+    try:
+        result = _read(path) or computed(*inputs)
+        with suppress(OSError):
+            draft = path.with_suffix(f".{os.getpid()}.draft")
+            draft.write_text(json.dumps(asdict(result)))
+            os.replace(draft, path)
+        return result
+    finally:
+        if held:
+            lock.release()
+
+
+def _read(path: Path) -> Yardstick | None:
+    """Return the result in a file of the cache; None if there is none or it is damaged."""
+    try:
+        return Yardstick(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None

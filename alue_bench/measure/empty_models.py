@@ -1,0 +1,92 @@
+"""Models without weights, whose trainings' FLOPs are computed from their shapes.
+
+The computation assumes that the outputs of a frozen prefix (the embeddings and lowest layers, if they are frozen) can
+be cached; a model whose forward pass cannot start from cached outputs costs more. An adaptive strategy changes the
+frozen parts during training, but its cost is computed as if they stayed the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.spec import digest_of
+from alue_bench.contract.strategy import FreezePlan, Outline, Strategy
+from alue_bench.contract.task import Labels
+from alue_bench.measure.flops import forward_flops, training_flops
+from alue_bench.training.architecture.anatomy import described
+from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer
+from alue_bench.training.forward import last_layer_of
+from alue_bench.training.surgery import model_in_outline
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class EmptyModel:
+    """A model without weights (on the meta device), after a strategy has removed layers or added adapters."""
+
+    stack: EncoderStack
+    plan: FreezePlan
+    kept_layers: int
+    """The number of frozen lowest layers that are computed once for each example and whose outputs are cached."""
+    last_layer: LastLayer
+    """The way in which the last layer is computed: for all tokens, or for the first token only."""
+
+    def training(self, lengths: np.ndarray[Any, Any], epochs: int, batch_size: int) -> float:
+        """Return the FLOPs of a training, as the run will record them under `flops/train`.
+
+        Args:
+            lengths: The lengths of the train examples in tokens, int64 [examples].
+            epochs: The number of epochs.
+            batch_size: The number of examples in a batch.
+        """
+        return training_flops(
+            self.stack,
+            self.plan,
+            lengths,
+            epochs,
+            prefix_cached=self.kept_layers > 0,
+            last_layer=self.last_layer,
+            batch_size=batch_size,
+        )
+
+    def scoring(self, lengths: np.ndarray[Any, Any]) -> float:
+        """Return the FLOPs of a forward pass over examples of these lengths in tokens (int64 [examples])."""
+        return forward_flops(self.stack, lengths, last_layer=self.last_layer)
+
+
+class EmptyModels:
+    """A factory of models without weights (on the meta device) for the runs of a plan.
+
+    Runs with equal models share one object.
+    """
+
+    def __init__(self, *, keeps_prefixes: bool, device: str) -> None:
+        """Create a factory of models without weights.
+
+        Args:
+            keeps_prefixes: Whether the plan caches the outputs of frozen lowest layers.
+            device: The kind of device on which the runs train.
+        """
+        self._device = device
+        self._keeps_prefixes = keeps_prefixes
+        self._stacks: dict[tuple[object, ...], EncoderStack] = {}
+
+    def of(self, config: Any, labels: Labels, strategy: Strategy, outline: Outline) -> EmptyModel:
+        """Return the model that a run trains, without weights (on the meta device).
+
+        Args:
+            config: The configuration of the pre-trained model, a transformers `PretrainedConfig`.
+            labels: The label space of the training task.
+            strategy: The strategy.
+            outline: The changes that the strategy makes to the model.
+        """
+        changed = outline.kept_layers is not None or outline.adapter is not None
+        key = (digest_of(described(config)), labels.outputs, strategy.name if changed else None)
+        if key not in self._stacks:
+            self._stacks[key] = model_in_outline(config, outline, labels)
+        stack, plan = self._stacks[key], outline.freeze_plan
+        kept = (plan.prefix_layers or 0) if self._keeps_prefixes and strategy.keeps_prefix else 0
+        return EmptyModel(stack, plan, kept, last_layer_of(stack, self._device))

@@ -1,0 +1,86 @@
+"""The number of steps of a training whose FLOPs are limited (`Strategy.compute_limit`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import DoesNotFit
+from alue_bench.contract.spec import HyperParameters
+from alue_bench.contract.strategy import Outline, Strategy
+from alue_bench.data.batches import steps_per_epoch
+from alue_bench.measure.empty_models import EmptyModel
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Empty = Callable[[Strategy, Outline], EmptyModel]
+"""A function that returns the model that a strategy trains, without weights."""
+
+
+@dataclass(frozen=True)
+class Limited:
+    """A training with a limited number of steps."""
+
+    strategy: str
+    steps: int
+    all_steps: int
+    """The number of steps of all epochs."""
+    epochs: int
+
+    def __str__(self) -> str:
+        """Return a sentence for the notes of a plan."""
+        part = self.steps / self.all_steps
+        return (
+            f"{self.strategy} trains for {self.steps} of {self.all_steps} steps ({part * self.epochs:.3g} of "
+            f"{self.epochs} epochs), with {part:.0%} of the FLOPs of full fine-tuning"
+        )
+
+
+def steps_within(
+    strategy: Strategy,
+    outline: Outline,
+    like: tuple[Strategy, Outline] | None,
+    empty: Empty,
+    lengths: np.ndarray[Any, Any],
+    hyper: HyperParameters,
+) -> Limited:
+    """Return the number of steps with which the FLOPs of a training are nearest to its limit, at least one.
+
+    The FLOPs of the frozen prefix of `like` count once, as in the metric `flops/train_vs_full`.
+
+    Args:
+        strategy: The limited strategy, which trains everything.
+        outline: The changes that it makes to the model.
+        like: The strategy whose FLOPs are the limit, with the changes that it makes to the model; None if the limit is
+            a share.
+        empty: A function that returns the model that a strategy trains, without weights.
+        lengths: The lengths of the train examples in tokens, int64 [examples].
+        hyper: The hyper-parameters, of which the epochs and the batch size count.
+
+    Raises:
+        DoesNotFit: The FLOPs of `like` are not known before its training, or are no fewer than those of full
+            fine-tuning.
+    """
+    limit = strategy.compute_limit()
+    assert limit is not None
+    share = limit.share
+    if like is not None:
+        other, other_outline = like
+        if other.revisions() is not None:
+            raise DoesNotFit(
+                f"{strategy.name}: {other.name} decides during its training what to freeze, so that its FLOPs are not "
+                "known before; state a share instead, such as full@66%"
+            )
+        if other.compute_limit() is not None:
+            raise DoesNotFit(f"{strategy.name}: {other.name} has limited FLOPs itself; use it, or state a share")
+        size = hyper.epochs, hyper.batch_size
+        share = empty(other, other_outline).training(lengths, *size) / empty(strategy, outline).training(lengths, *size)
+        if share >= 1:
+            raise DoesNotFit(
+                f"{strategy.name}: {other.name} needs {share:.0%} of the FLOPs of full fine-tuning; compare it with "
+                "full itself"
+            )
+    all_steps = steps_per_epoch(len(lengths), hyper.batch_size) * hyper.epochs
+    return Limited(strategy.name, max(1, round(share * all_steps)), all_steps, hyper.epochs)

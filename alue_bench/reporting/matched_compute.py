@@ -1,0 +1,139 @@
+"""The request for full fine-tuning at matched compute, where a comparison lacks it.
+
+A frozen strategy saves FLOPs. Full fine-tuning with fewer steps saves them too, and a comparison that lacks it cannot
+say whether the frozen layers or the saved steps keep the score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.matched_compute import FULL, matched_name, matched_to
+from alue_bench.contract.registry import load_registry
+from alue_bench.messages.suggestion import command_line
+from alue_bench.reporting.comparison import Comparison, ComparisonBlock, StrategyResult
+from alue_bench.reporting.content import Item, Missing
+from alue_bench.reporting.grid import cells, recommend
+from alue_bench.reporting.subjects import Subject
+from alue_bench.tracking.connection import where_options
+from alue_bench.tracking.reading import Results, read_config
+from alue_bench.tracking.reproduction import options_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLOSE = 0.03
+"""The largest difference of two shares of full's FLOPs that count as matched."""
+MOST = 3
+"""The largest number of strategies with a request. Of more, as in a sweep, only the recommended one has it."""
+SELECTED_ROWS = ("limit_train", "limit_eval", "drop_bad")
+"""The options that select rows, as a run's config.json has them."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request for runs of full fine-tuning at matched compute."""
+
+    sentence: str
+    options: dict[str, Any]
+    """The options of `alue-bench run`, without the store and the experiment."""
+
+
+def unmatched(block: ComparisonBlock) -> list[StrategyResult]:
+    """Return the strategies that need fewer FLOPs than full fine-tuning, and have no full fine-tuning with as many.
+
+    Args:
+        block: A set of comparable runs. Without runs of full fine-tuning in it, the result is empty.
+    """
+    shares = {row.strategy: row.flops_share for row in block.rows if row.flops_share is not None}
+    if FULL not in shares or block.first_look:
+        return []
+    matched = [share for name, share in shares.items() if matched_to(name) is not None]
+    return [
+        row
+        for row in block.rows
+        if row.strategy != FULL
+        and matched_to(row.strategy) is None
+        and row.flops_share is not None
+        and row.flops_share < 1 - CLOSE
+        and all(abs(share - row.flops_share) > CLOSE for share in matched)
+    ]
+
+
+def request_of(block: ComparisonBlock, results: Results) -> Request | None:
+    """Return the request for full fine-tuning at matched compute; None if nothing is lacking.
+
+    If more than `MOST` strategies lack it, as in a sweep, it is asked for the recommended one alone.
+
+    Args:
+        block: A set of comparable runs.
+        results: The runs that were compared, and their store.
+    """
+    lacking = unmatched(block)
+    full = next((row for row in block.rows if row.strategy == FULL), None)
+    if full is None or not lacking:
+        return None
+    if len(lacking) > MOST:
+        ids = [run_id for row in block.rows for run_id in row.run_ids]
+        advice = recommend(cells(results.frame[results.frame["run_id"].isin(ids)]))
+        lacking = [row for row in lacking if advice is not None and row.strategy == advice.strategy]
+        if not lacking:
+            return None
+    told = ", ".join(f"{row.strategy} ({100 * (row.flops_share or 0):.0f} %)" for row in lacking)
+    return Request(
+        f"no full fine-tuning with as many FLOPs as {told}: whether fewer steps keep the score as well as frozen "
+        "layers do is not known. To find out, run:",
+        _options(results, full, [row.strategy for row in lacking]),
+    )
+
+
+def with_requests(comparison: Comparison, results: Results) -> Comparison:
+    """Return the comparison with a note on each set of comparable runs that lacks full at matched compute."""
+    where = where_options(results.connection.uri, results.connection.experiment)
+    blocks = []
+    for block in comparison.blocks:
+        request = request_of(block, results)
+        notes = (
+            [] if request is None else [f"{request.sentence} {command_line('run', options=request.options | where)}"]
+        )
+        blocks.append(replace(block, notes=(*block.notes, *notes)))
+    return replace(comparison, blocks=tuple(blocks))
+
+
+def missing(subjects: Sequence[Subject], results: Results, most: int) -> list[Item]:
+    """Return a notice, with the command, for each subject that lacks full fine-tuning at matched compute.
+
+    Args:
+        subjects: The comparisons of a report page.
+        results: The runs of the page, and their store.
+        most: The largest number of notices.
+    """
+    items: list[Item] = []
+    for subject in subjects:
+        request = request_of(subject.compared, results)
+        if request is not None and len(items) < most:
+            command = command_line("run", options=request.options)
+            items.append(Missing(f"{subject.label}: {request.sentence}", command))
+    return items
+
+
+def _options(results: Results, full: StrategyResult, strategies: Sequence[str]) -> dict[str, Any]:
+    """Return the options of the command that runs full at matched compute with the seeds, settings and rows of full."""
+    frame = results.frame
+    run = frame[frame["run_id"] == full.run_ids[0]].iloc[0].to_dict()
+    options: dict[str, Any] = options_of(run, load_registry())
+    options |= {"strategy": [matched_name(name) for name in strategies], "seed": list(full.seeds)}
+    config = read_config(results, str(run["run_id"])) or {}
+    options |= {name: config.get(name) for name in SELECTED_ROWS}
+    return options | {"sample": run["data_source"] == "sample"} | _folds(frame, full)
+
+
+def _folds(frame: pd.DataFrame, full: StrategyResult) -> dict[str, Any]:
+    """Return the options of the cross-validation to which the runs belong; empty if there is none."""
+    runs = frame[frame["run_id"].isin(full.run_ids)]
+    if runs["folds"].isna().all():
+        return {}
+    repeats = int(runs["repeat"].max())
+    return {"folds": int(runs["folds"].max()), **({"repeats": repeats} if repeats > 1 else {})}

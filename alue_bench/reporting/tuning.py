@@ -1,0 +1,324 @@
+"""Comparisons of tuned strategies: each with the hyper-parameters that the dev split chose for it.
+
+`alue-bench run --tune` records in its parent run what it tried, what it chose and what that cost. Here the runs with
+the chosen values are compared as if they had the same hyper-parameters, because every strategy had the same budget to
+choose them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.evaluation.margins import Margins
+from alue_bench.messages.figure_text import short_names, short_title
+from alue_bench.planning.tuning import EXAMPLE
+from alue_bench.reporting.comparison import ComparisonBlock, Load, StrategyResult, compare
+from alue_bench.reporting.comparison_table import (
+    TextTable,
+    difference_text,
+    loss_text,
+    margin_text,
+    score_text,
+    verdict_text,
+)
+from alue_bench.reporting.content import Cell, Column, Gallery, Item, Paragraph, Row, RowGroup, Table
+from alue_bench.reporting.drawing import Picture, looks, new_figure, style, to_svg
+from alue_bench.reporting.numbers import plain, seconds, several
+from alue_bench.reporting.statements import statements
+from alue_bench.tracking.reading import Results, read_plan_results
+from alue_bench.tracking.recording import TUNING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("epochs", "batch_size", "lr", "max_length")
+"""The hyper-parameters with a column of their own in the frame of runs; the others are in `other_hyper`."""
+NO_TUNING = (
+    "no tuning is recorded here; to tune every strategy on dev, run: alue-bench run --strategy full --strategy "
+    f"bottom3top4 --tune {EXAMPLE} --seeds 5"
+)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The tuning of all strategies for one task and model."""
+
+    task: str
+    model: str
+    axes: Mapping[str, Sequence[float]]
+    """The values that were tried for each hyper-parameter."""
+    tune_seeds: Sequence[int]
+    strategies: Mapping[str, Mapping[str, Any]]
+    """The tuning of each strategy, as `studies.tuning.Tuned.as_dict` returns it."""
+
+
+@dataclass(frozen=True)
+class TunedComparison:
+    """The comparison of tuned strategies for one task and model."""
+
+    tuning: Tuning
+    block: ComparisonBlock
+
+
+def read_tunings(results: Results) -> list[Tuning]:
+    """Return the newest tuning of each task and model in the experiment; only that of the plan if one was chosen."""
+    connection = results.connection
+    if results.parent_id is not None:
+        parents = [results.parent_id]
+    else:
+        found = connection.client.search_runs(
+            [connection.experiment_id], f"tags.{TUNING} = 'yes'", order_by=["attributes.start_time DESC"]
+        )
+        parents = [run.info.run_id for run in found]
+    tunings: dict[tuple[str, str], Tuning] = {}
+    for parent in parents:
+        document = (read_plan_results(results, parent) or {}).get("tuning")
+        if not document:
+            continue
+        for pair in dict.fromkeys((one["task"], one["model"]) for one in document["strategies"]):
+            of_pair = {s["strategy"]: s for s in document["strategies"] if (s["task"], s["model"]) == pair}
+            if any(one["fingerprints"] for one in of_pair.values()):  # else it was interrupted
+                tunings.setdefault(pair, Tuning(*pair, document["axes"], document["tune_seeds"], of_pair))
+    return [tunings[pair] for pair in sorted(tunings)]
+
+
+def compare_tuned(
+    results: Results, load: Load, *, baseline: str, metric: str | None = None, margins: Margins | None = None
+) -> list[TunedComparison]:
+    """Compare the tuned strategies with the tuned baseline, for each task and model that was tuned.
+
+    Args:
+        results: The finished runs.
+        load: The function that reads a run's test predictions.
+        baseline: The strategy with which the others are compared.
+        metric: The metric; None for each task's primary metric.
+        margins: The margin for the loss of a strategy, for each metric.
+
+    Raises:
+        UnavailableError: No tuning is recorded, or none has runs with chosen values among the results.
+    """
+    tunings = read_tunings(results)
+    frames = [_with_equal_settings(results.frame, tuning) for tuning in tunings]
+    chosen = [(tuning, frame) for tuning, frame in zip(tunings, frames, strict=True) if len(frame)]
+    if not chosen:
+        raise UnavailableError(NO_TUNING)
+    import pandas as pd
+
+    # One call, so that p-values are corrected for the tests of all tasks.
+    compared = compare(
+        pd.concat([frame for _, frame in chosen]), load, baseline=baseline, metric=metric, margins=margins
+    )
+    by_pair = {(tuning.task, tuning.model): tuning for tuning, _ in chosen}
+    return [TunedComparison(by_pair[block.task, block.model], block) for block in compared.blocks]
+
+
+def _with_equal_settings(frame: pd.DataFrame, tuning: Tuning) -> pd.DataFrame:
+    """Return the runs with the chosen values, with the tuned hyper-parameters removed, so that they can be compared."""
+    import pandas as pd
+
+    fingerprints = {one for strategy in tuning.strategies.values() for one in strategy["fingerprints"]}
+    runs = frame[frame["fingerprint"].isin(fingerprints)].copy()
+    for name in tuning.axes:
+        if name in COLUMNS:
+            runs[name] = pd.Series(math.nan, index=runs.index, dtype=runs[name].dtype)
+        else:
+            runs["other_hyper"] = runs["other_hyper"].map(lambda text, name=name: _without(text, name))
+    return runs
+
+
+def _without(text: Any, name: str) -> Any:
+    """Return the JSON text of hyper-parameters without one of them."""
+    if not isinstance(text, str):
+        return text
+    return json.dumps({key: value for key, value in json.loads(text).items() if key != name}, sort_keys=True)
+
+
+def chosen_text(tuning: Mapping[str, Any]) -> str:
+    """Return a text with the chosen values of a strategy, such as "lr 0.0001, epochs 3"; an edge has a mark."""
+    if tuning["chosen"] is None:
+        return "no run has a dev score"
+    edges = tuning["at_edge"]
+    return ", ".join(f"{name} {value:g}{EDGE if name in edges else ''}" for name, value in tuning["chosen"].items())
+
+
+EDGE = "°"
+"""The mark of a chosen value that is the smallest or largest of those that were tried."""
+
+
+def cost_text(tuning: Mapping[str, Any]) -> str:
+    """Return a text with the cost of a strategy's tuning: "5 runs, 2.1e+13 FLOPs, 40 s"."""
+    cost = tuning["cost"]
+    if not cost["runs"]:
+        return "values of a study file"
+    failed = f" ({cost['failed']} failed)" if cost["failed"] else ""
+    return f"{several(cost['runs'], 'run')}{failed}, {cost['flops']:.2g} FLOPs, {seconds(cost['train_s'])}"
+
+
+def edge_remarks(tunings: Sequence[Tuning]) -> list[str]:
+    """Return a sentence for each task and model in which a chosen value lies at the edge of the values tried."""
+    said = []
+    for tuning in tunings:
+        edges: dict[str, list[str]] = {}
+        for name, one in tuning.strategies.items():
+            for axis in one["at_edge"]:
+                edges.setdefault(f"{axis} {one['chosen'][axis]:g}", []).append(name)
+        if edges:
+            told = "; ".join(f"{', '.join(strategies)} ({value})" for value, strategies in edges.items())
+            said.append(
+                f"{EDGE} {tuning.task}, {tuning.model}: the best value is at the edge of the values tried for {told}; "
+                "extend the range of --tune"
+            )
+    return said
+
+
+def tuned_table(compared: TunedComparison) -> TextTable:
+    """Return the table of tuned strategies: chosen values, score, change, verdict, and the cost of tuning."""
+    tuning, block = compared.tuning, compared.block
+    rows = tuple(
+        (
+            row.strategy,
+            chosen_text(tuning.strategies[row.strategy]),
+            str(len(row.seeds)),
+            score_text(row.score),
+            difference_text(row.difference),
+            loss_text(row.difference),
+            verdict_text(row),
+            cost_text(tuning.strategies[row.strategy]),
+        )
+        for row in block.rows
+    )
+    tuned = any(one["trials"] for one in tuning.strategies.values())
+    how = f"tuned on dev over {_axes_text(tuning)}" if tuned else "hyper-parameters of a study file"
+    told = [how, f"{block.conditions['data_source'] or 'unknown'} data"]
+    if any(row.difference and row.difference.loss_bound is not None for row in block.rows):
+        told.append(margin_text(block))
+    return TextTable(
+        title=f"{block.task}, {block.model}, tuned: {block.metric.removeprefix('test/')}",
+        subtitle="; ".join(told),
+        columns=("strategy", "chosen", "seeds", "score", f"Δ {block.baseline}", "loss up to", "verdict", "tuning cost"),
+        rows=rows,
+        notes=(*block.notes, *statements(block), *edge_remarks([tuning]), *([budget_line(tuning)] if tuned else [])),
+    )
+
+
+def _axes_text(tuning: Tuning) -> str:
+    axes = "; ".join(f"{name} {', '.join(f'{v:g}' for v in tried)}" for name, tried in tuning.axes.items())
+    return f"{axes}, {several(len(tuning.tune_seeds), 'seed')}, for every strategy"
+
+
+def budget_line(tuning: Tuning) -> str:
+    """Return a sentence with the expected best dev score of each strategy after some numbers of trials."""
+    parts = []
+    for name, one in tuning.strategies.items():
+        curve = one["expected_best_dev"]
+        if curve:
+            shown = sorted({1, (len(curve) + 1) // 2, len(curve)})
+            parts.append(f"{name} " + ", ".join(f"{plain(curve[k - 1])} after {k}" for k in shown))
+    return f"expected best dev score by the number of trials: {'; '.join(parts)}" if parts else "no trial has a score"
+
+
+def tuned_records(compared: Sequence[TunedComparison]) -> list[dict[str, Any]]:
+    """Return JSON-like data for each tuned task and model: what was tried and chosen, scores, verdicts and costs."""
+    from alue_bench.reporting.comparison_table import block_records
+
+    return [
+        {
+            "task": one.tuning.task,
+            "model": one.tuning.model,
+            "axes": one.tuning.axes,
+            "tune_seeds": list(one.tuning.tune_seeds),
+            "rows": [
+                {**_without_conditions(record), "tuning": one.tuning.strategies[record["strategy"]]}
+                for record in block_records(one.block)
+            ],
+        }
+        for one in compared
+    ]
+
+
+def _without_conditions(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a strategy's record without the hyper-parameters, which the tuning holds."""
+    return {name: value for name, value in record.items() if name not in COLUMNS}
+
+
+# Report page -------------------------------------------------------------------------------------------------------
+
+
+def section_items(compared: Sequence[TunedComparison], most: int, prefix: str) -> list[Item]:
+    """Return the tables of tuned strategies and the best-of-budget figures for the report page.
+
+    Args:
+        compared: The comparisons of tuned strategies.
+        most: The largest number of figures.
+        prefix: The text with which the names of the figures begin.
+    """
+    if not compared:
+        return []
+    columns = [
+        Column("chosen", number=False, explained=f"{EDGE}: at the edge of the values tried"),
+        Column("score", explained="test score, mean over seeds that took no part in the tuning"),
+        Column("Δ score", explained="change against the tuned baseline"),
+        Column("verdict", number=False),
+        Column("tuning cost", number=False),
+    ]
+    groups = [
+        RowGroup(
+            f"{one.tuning.task}, {one.tuning.model}", [_row(row, one) for row in one.block.rows], _axes_text(one.tuning)
+        )
+        for one in compared
+    ]
+    drawn = [one.tuning for one in compared if any(s["trials"] for s in one.tuning.strategies.values())]
+    pictures = [budget_curves(tuning, f"{prefix}-{place}") for place, tuning in enumerate(drawn[:most], start=1)]
+    remarks = [Paragraph(f"{said}.", warning=True) for said in edge_remarks([one.tuning for one in compared])]
+    return [Table("Tuned strategies", "task and model, strategy", columns, groups), *remarks, Gallery(pictures)]
+
+
+def _row(row: StrategyResult, one: TunedComparison) -> Row:
+    tuning = one.tuning.strategies[row.strategy]
+    verdict = "baseline" if row.strategy == one.block.baseline else verdict_text(row) or "no verdict"
+    texts = (chosen_text(tuning), score_text(row.score), difference_text(row.difference), verdict, cost_text(tuning))
+    return Row(row.strategy, [Cell(text) for text in texts])
+
+
+def budget_curves(tuning: Tuning, name: str) -> Picture:
+    """Draw the expected best dev score after k trials for each strategy, as in figure 1 of Dodge et al. 2019."""
+    from matplotlib.ticker import MaxNLocator
+
+    curves = {strategy: one["expected_best_dev"] for strategy, one in tuning.strategies.items()}
+    curves = {strategy: curve for strategy, curve in curves.items() if curve}
+    with style():
+        figure = new_figure(4.3, 3.0)
+        axes = figure.add_subplot()
+        lines = [
+            axes.plot(range(1, len(curve) + 1), curve, label=label, linewidth=1.6, markersize=4.5, **look)[0]
+            for (curve, look), label in zip(
+                zip(curves.values(), looks(list(curves)).values(), strict=True), short_names(list(curves)), strict=True
+            )
+        ]
+        axes.set(xlabel="trials", ylabel="expected best dev score")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(short_title(f"{tuning.task}, {tuning.model}"))
+        if lines:
+            axes.legend(lines, [str(line.get_label()) for line in lines], loc="best")
+        svg = to_svg(figure, name)
+    said = "; ".join(
+        f"{strategy} {curve[0]:.3f} after 1, {curve[-1]:.3f} after {len(curve)}" for strategy, curve in curves.items()
+    )
+    return Picture(
+        name, svg, alt=f"Expected best dev score by number of trials, {tuning.task}, {tuning.model}: {said}."
+    )
+
+
+def tuned_blocks(results: Results, load: Load, baseline: str, margins: Margins | None) -> list[TunedComparison]:
+    """Return the comparisons of tuned strategies; none if nothing was tuned."""
+    if results.frame.empty:
+        return []
+    try:
+        return compare_tuned(results, load, baseline=baseline, margins=margins)
+    except UnavailableError:
+        return []

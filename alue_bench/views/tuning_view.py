@@ -1,0 +1,99 @@
+"""The views of tuned strategies, for terminals and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from alue_bench.evaluation.intervals import estimate
+from alue_bench.executors.outcome import Outcome
+from alue_bench.reporting.numbers import plain, signed
+from alue_bench.views.console import styled
+from alue_bench.views.wide_tables import Fitted
+
+if TYPE_CHECKING:
+    from alue_bench.reporting.tuning import TunedComparison
+
+BASELINE = "full"
+
+
+def choices_view(strategies: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return the view of the values that the dev split chose, before the runs with fresh seeds."""
+    from alue_bench.reporting.tuning import chosen_text
+
+    table = Table(title="Chosen on dev", title_justify="left", title_style="bold")
+    for column in ("task", "model", "strategy", "chosen", "dev score"):
+        table.add_column(column, justify="right" if column == "dev score" else "left")
+    for one in strategies:
+        score = "" if one["dev_score"] is None else plain(one["dev_score"])
+        table.add_row(one["task"], one["model"], one["strategy"], chosen_text(one), score)
+    return Fitted(table)
+
+
+def tuned_runs_view(tuning: Mapping[str, Any], outcomes: Sequence[Outcome]) -> RenderableType:
+    """Return the view of the runs with chosen values: test scores, changes against the tuned baseline, cost of tuning.
+
+    Args:
+        tuning: The tuning, as the results' document holds it under "tuning".
+        outcomes: The outcomes of the runs with chosen values.
+    """
+    from alue_bench.reporting.comparison_table import score_text
+    from alue_bench.reporting.tuning import Tuning, chosen_text, cost_text, edge_remarks
+
+    seeds = ", ".join(map(str, tuning["seeds"][:5])) + (", …" if len(tuning["seeds"]) > 5 else "")
+    title = f"Test scores of tuned strategies (seeds {seeds})"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("task/model: strategy", no_wrap=True)
+    for column in ("chosen", "score", f"Δ {BASELINE}", "tuning cost"):
+        table.add_column(column, justify="left" if column in ("chosen", "tuning cost") else "right")
+    scores: dict[tuple[str, str, str], dict[int, float]] = {}
+    for outcome in outcomes:
+        if outcome.status != "failed" and "test/score" in outcome.metrics:
+            key = outcome.spec.task, outcome.spec.model, outcome.spec.strategy
+            scores.setdefault(key, {})[outcome.spec.seed] = outcome.metrics["test/score"]
+    previous = None
+    for one in tuning["strategies"]:
+        pair = one["task"], one["model"]
+        if pair != previous:
+            previous = pair
+            table.add_section()
+            table.add_row(styled("/".join(pair), "bold"), "", "", "", "")
+        own, base = scores.get((*pair, one["strategy"]), {}), scores.get((*pair, BASELINE), {})
+        changes = estimate([own[seed] - base[seed] for seed in own if seed in base])
+        change = "" if changes is None or one["strategy"] == BASELINE else signed(changes.mean)
+        table.add_row(
+            f"  {one['strategy']}", chosen_text(one), score_text(estimate([*own.values()])), change, cost_text(one)
+        )
+    parts: list[RenderableType] = [Fitted(table)]
+    tunings = [
+        Tuning(
+            *pair,
+            tuning["axes"],
+            tuning["tune_seeds"],
+            {s["strategy"]: s for s in tuning["strategies"] if (s["task"], s["model"]) == pair},
+        )
+        for pair in dict.fromkeys((one["task"], one["model"]) for one in tuning["strategies"])
+    ]
+    parts += [styled(said, "yellow") for said in edge_remarks(tunings)]
+    parts.append(styled("Intervals and verdicts: alue-bench compare --tuned", "dim"))
+    return Group(*parts)
+
+
+def tuned_view(compared: Sequence[TunedComparison]) -> RenderableType:
+    """Return the view of the comparisons of tuned strategies: a table with notes for each task and model."""
+    from alue_bench.reporting.tuning import tuned_table
+
+    parts: list[RenderableType] = []
+    for one in compared:
+        shown = tuned_table(one)
+        title = styled(f"{shown.title}\n", "bold") + styled(shown.subtitle, "dim")
+        table = Table(title=title, title_justify="left", title_style="")
+        for place, column in enumerate(shown.columns):
+            table.add_column(column, justify="left" if place in (0, 1, 6, 7) else "right", no_wrap=place not in (1, 7))
+        for row in shown.rows:
+            table.add_row(*row)
+        parts += [Fitted(table), *(styled(f"  {note}", "dim") for note in shown.notes), styled("")]
+    return Group(*parts)
