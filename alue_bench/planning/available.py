@@ -178,7 +178,8 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
             )
         return [ReadyTask(task, of_fold, task, of_fold) for of_fold in folds_of(task)]
 
-    names = list(dict.fromkeys(request.tasks)) or sorted(registry.tasks)
+    unnamed = sorted(name for name, declared in registry.tasks.items() if not declared.value.only_by_name)
+    names = list(dict.fromkeys(request.tasks)) or unnamed
     available, left_out = _available(names, ready, _forgiven(request, named=bool(request.tasks)))
     return [one for several in available for one in several], left_out
 

@@ -12,12 +12,12 @@ from functools import partial
 from itertools import product
 
 from alue_bench.contract.byte_sizes import parse_size
-from alue_bench.contract.errors import UsageError
+from alue_bench.contract.errors import DoesNotFit, UsageError
 from alue_bench.contract.model import Model
 from alue_bench.contract.registry import Origin, Registry, outline_of
 from alue_bench.contract.spec import DataDigests, HyperParameters, Resolved, RunSpec, digest_of
 from alue_bench.contract.strategy import Outline, Strategy
-from alue_bench.contract.task import METRICS, Labels, TargetKind, Task
+from alue_bench.contract.task import Labels, TargetKind, Task
 from alue_bench.contract.version import __version__
 from alue_bench.data.cache_folder import cache_folder
 from alue_bench.data.splits import SplitRows, TaskRows
@@ -45,7 +45,7 @@ from alue_bench.planning.given import with_given
 from alue_bench.planning.grid import Grid
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.inputs import RunInputs
-from alue_bench.training.architecture.trial import positions_of
+from alue_bench.training.architecture.trial import check_tagging, positions_of
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
 from alue_bench.training.class_weights import check_class_weights
 from alue_bench.training.device.hardware import Precision
@@ -245,9 +245,14 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], fold: tuple[int, Read
         plan.skipped.append(Skipped(task.task.name, name, "*", None, reason))
     try:
         settings = settings_of(request, task.train_task, model.model, model.trial.positions)
+        if task.train_task.labels.tags_words:
+            check_tagging(model.config, model.trial.padding)
         if request.keep_head:
             config = load_config(model.checkpoint)
             check_keeps_head(f"model {name!r}", model.checkpoint, config, task.train_task.labels)
+    except DoesNotFit as error:
+        plan.skipped.append(Skipped(task.task.name, name, "*", None, str(error)))
+        return
     except UsageError as error:
         if request.models:
             raise
@@ -407,8 +412,10 @@ def _unusual_scoring(task: Task, request: PlanRequest) -> list[dict[str, object]
         return []
     kind, labels = task.labels.kind, task.labels
     unusual: dict[str, object] = {}
-    if task.primary != METRICS[kind][0]:
+    if task.primary != labels.main_metric:
         unusual["metric"] = task.primary
+    if labels.scheme is not None:
+        unusual["scheme"] = labels.scheme
     if kind is TargetKind.MULTILABEL and labels.threshold != Labels(kind, labels.names).threshold:
         unusual["threshold"] = labels.threshold
     if kind is TargetKind.MULTICLASS and len(labels.names) == 2:

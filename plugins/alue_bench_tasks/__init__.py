@@ -1,4 +1,4 @@
-"""The built-in tasks, one module each: the tasks of ALUE, and two tasks that Betka et al. add.
+"""The built-in tasks, one module each: the tasks of ALUE, two tasks that Betka et al. add, and entity recognition.
 
 The folder `studies` has a study file for each table of Betka et al.; a study file describes the runs of a table.
 """
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from alue_bench import Task, hookimpl
-from alue_bench_tasks import anger, diag, fid, mdd, mdd_algiers_amman, mq2q, ohsd, oold, sec, svreg, xnli
+from alue_bench_tasks import anger, arabicner, diag, fid, mdd, mdd_algiers_amman, mq2q, ohsd, oold, sec, svreg, xnli
 
 
 @hookimpl
 def alue_bench_tasks() -> Iterable[Task]:
     """Return the built-in tasks."""
-    modules = (mq2q, oold, ohsd, svreg, sec, fid, xnli, mdd, mdd_algiers_amman, diag, anger)
+    modules = (mq2q, oold, ohsd, svreg, sec, fid, xnli, mdd, mdd_algiers_amman, diag, anger, arabicner)
     return [module.TASK for module in modules]
 
 
