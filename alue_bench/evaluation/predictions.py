@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from alue_bench.contract.spec import Predictions
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.data.words import as_rows
 from alue_bench.evaluation.label_cells import join_labels, split_labels
+from alue_bench.evaluation.tagging import tag_counts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,6 +157,22 @@ def _tag_rows(cells: Any, labels: Labels) -> np.ndarray[Any, Any]:
     except KeyError as error:
         raise DataError(f"the predictions contain the tag {error.args[0]!r}, which is none of the task's") from error
     return as_rows(tags, np.array([len(sentence) for sentence in sentences], dtype="int64"))
+
+
+def hits_of_tags(gold: Sequence[str], predicted: Sequence[str], labels: Labels) -> tuple[list[int], ...]:
+    """Return how many entities (or words, without a scheme) of each type were found, missed and invented.
+
+    Args:
+        gold: The gold tags of each sentence, as in a table of predictions.
+        predicted: The predicted tags.
+        labels: The tags.
+    """
+    import numpy as np
+
+    rows = [_tag_rows(np.array(cells, dtype=object), labels) for cells in (gold, predicted)]
+    counts = tag_counts(rows[0], rows[1], labels).sum(axis=0).astype("int64")
+    right, found, true = np.split(counts, 3)
+    return right.tolist(), (true - right).tolist(), (found - right).tolist()
 
 
 def _places(cells: Any, names: tuple[str, ...]) -> np.ndarray[Any, Any]:

@@ -243,12 +243,11 @@ class LibraryForward:
             with torch.no_grad():
                 model.eval()
                 pairs = [(padded, _ready_mask(padded)), (whole, None)]
-                return all(
-                    torch.allclose(
-                        *(_of_tokens(self._logits(ids, form, types), mask) for form in (mask, ready)), 1e-3, 1e-3
-                    )
-                    for mask, ready in pairs
-                )
+
+                def logits(mask: Tensor, given: Tensor | None) -> Tensor:
+                    return _of_tokens(self._logits(ids, given, types), mask)
+
+                return all(torch.allclose(logits(mask, mask), logits(mask, ready), 1e-3, 1e-3) for mask, ready in pairs)
         except (RuntimeError, TypeError, ValueError, AttributeError):  # a mask of a form that it does not expect
             return False
         finally:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alue_bench.contract.errors import UsageError
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.data.splits import SplitRows
 from alue_bench.running.inputs import RunInputs
@@ -41,6 +42,8 @@ def yardstick(inputs: RunInputs) -> Yardstick:
     from alue_bench.data.tokenization import encode_targets
     from alue_bench.evaluation.metrics import metrics, trivial_metrics
 
+    if inputs.task.labels.tags_words:
+        raise UsageError(f"task {inputs.task.name!r} tags words; the linear model classifies texts only, choose others")
     started = time.perf_counter()
     labels, primary = inputs.task.labels, inputs.task.primary
     trained_on, scored_on = inputs.train_rows.splits, inputs.rows.splits
