@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from tools.sampledata import affect, diagnostics, dialects, inference, irony, offence, questions
+from tools.sampledata import affect, diagnostics, dialects, entities, inference, irony, offence, questions
 
 DEFAULT_OUTPUT = Path("plugins/alue_bench_tasks/sample")
-_FAMILIES = (dialects, questions, offence, affect, inference, irony, diagnostics)
+_FAMILIES = (dialects, questions, offence, affect, inference, irony, diagnostics, entities)
 
 
 def sample_files() -> dict[str, bytes]:
