@@ -41,6 +41,10 @@ HUB = "hub:"
 hub:owner/name[@revision][/config]."""
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 """The usual delimiter of the files that `Delimited` reads, by file ending."""
+OF_JSON_TAGS, OF_COLUMNS = ("id",), ("delimiter", "comment", "document")
+"""The keys of words with tags that only JSON lines have, and that only columns of text have."""
+JSON_LINES = (".jsonl", ".ndjson")
+"""The endings of files with a JSON object on each line."""
 SPLITS = ("train", "dev", "test", "submission")
 NOT_STATED = "not stated"
 """The text that replaces a licence, source or citation that a task file leaves out."""
@@ -370,7 +374,9 @@ def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any],
             raise ValueError(f"{split} cannot be held out; name a file")
         return HeldOut(share_of(own["holdout"]), **({"seed": own["seed"]} if "seed" in own else {}))
     if kind == TargetKind.TOKENS:
-        return DataFile(own["path"], tagged_reader_of(own["path"], {**common, **own}))
+        foreign_to_file = {*OF_JSON_TAGS, *OF_COLUMNS} - _known_of_tagged(own["path"])
+        shared = {key: value for key, value in common.items() if key not in foreign_to_file}
+        return DataFile(own["path"], tagged_reader_of(own["path"], {**shared, **own}))
     foreign = _foreign(own["path"], {**common, **own})
     reading = {key: value for key, value in common.items() if key not in foreign}
     reading |= {key: value for key, value in own.items() if key != "path"}
@@ -416,7 +422,7 @@ def reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
 
 
 def tagged_reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
-    """Return the reader of a file of words with tags: JSON lines by the ending .jsonl or .json, else columns.
+    """Return the reader of a file of words with tags: JSON lines by the endings in `JSON_LINES`, else columns of text.
 
     Args:
         path: The path of the file.
@@ -426,10 +432,10 @@ def tagged_reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
     Raises:
         ValueError: An option does not belong to the format, or a column is of the wrong kind.
     """
-    of_json = _suffix(path) in (".jsonl", ".json")
-    if path.startswith(HUB) or _suffix(path) in (".xlsx", ".parquet", ".arrow"):
+    of_json = _suffix(path) in JSON_LINES
+    if path.startswith(HUB) or _suffix(path) in (".json", ".xlsx", ".parquet"):
         raise ValueError(f"file {path!r}: words with tags are read from columns of text or from JSON lines; convert it")
-    known = {"path", "text", "label", "decode", *(("id",) if of_json else ("delimiter", "comment", "document"))}
+    known = _known_of_tagged(path)
     if wrong := next((key for key in reading if key not in known), None):
         raise ValueError(f"file {path!r}: {wrong} says nothing about a file of this format; leave it out")
     wanted, kind = (str, "the name of a list") if of_json else (int, "the position of a column, from 0")
@@ -441,6 +447,12 @@ def tagged_reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
         return TaggedJson(**{names[key]: value for key, value in reading.items() if key != "path"})
     names = {"text": "word", "label": "tag", "delimiter": "separator"}
     return TaggedColumns(**{names.get(key, key): value for key, value in reading.items() if key != "path"})
+
+
+def _known_of_tagged(path: str) -> set[str]:
+    """Return the keys that may describe a file of words with tags."""
+    of_json = _suffix(path) in JSON_LINES
+    return {"path", "text", "label", "decode", *(OF_JSON_TAGS if of_json else OF_COLUMNS)}
 
 
 def unknown_ending(path: str) -> str:
