@@ -18,6 +18,7 @@ TASKS = {task.name: task for task in alue_bench_tasks.alue_bench_tasks()}
 
 ALUE = {"mq2q", "oold", "ohsd", "svreg", "sec", "fid", "xnli", "mdd", "diag"}
 OF_THE_PAPER = {"anger", "mdd-algiers-amman"}
+OF_WORDS = {"arabicner"}
 
 ROWS = {
     "mq2q": {"train": 11_997, "submission": 3_715},
@@ -29,6 +30,7 @@ ROWS = {
     "fid": {"train": 4_024, "test": 1_006},
     "xnli": {"train": 5_010, "test": 2_490},
     "mdd": {"train": 41_600, "dev": 5_200, "test": 5_200},
+    "arabicner": {"train": 1_114, "dev": 158, "test": 357},
     # Two of the 26 balanced classes.
     "mdd-algiers-amman": {"train": 41_600 * 2 // 26, "dev": 5_200 * 2 // 26, "test": 5_200 * 2 // 26},
 }
@@ -40,6 +42,7 @@ LABELS = {
     "sec": {"train": {"anger": 899}, "dev": {"anger": 215}, "test": {"anger": 609}},
     "anger": {"train": {"anger": 899}, "dev": {"anger": 215}, "test": {"anger": 609}},
     "fid": {"train": {"ironic": 2_091}, "test": {"ironic": 523}},
+    "arabicner": {"train": {"B-PERS": 199, "O": 12_454}, "dev": {"B-PERS": 40}, "test": {"B-PERS": 69}},
 }
 BALANCED = ("xnli", "mdd", "mdd-algiers-amman")
 
@@ -79,8 +82,9 @@ def real_data(task: str, split: str) -> Path:
     return Path(folder)
 
 
-def test_the_tasks_are_those_of_alue_and_of_the_paper() -> None:
-    assert TASKS.keys() == ALUE | OF_THE_PAPER
+def test_commands_run_the_tasks_of_alue_and_of_the_paper_unless_others_are_named() -> None:
+    assert TASKS.keys() == ALUE | OF_THE_PAPER | OF_WORDS
+    assert {name for name, task in TASKS.items() if not task.only_by_name} == ALUE | OF_THE_PAPER
 
 
 @pytest.mark.real_data
@@ -121,7 +125,10 @@ class TestSample:
     def test_every_label_occurs_in_train_and_test(self, task: Task) -> None:
         assert task.sample is not None
         for split in task.splits.files().keys() & {"train", "test"}:
-            assert label_counts(examples(task, split, task.sample)).keys() == set(task.labels.names)
+            occurring = label_counts(examples(task, split, task.sample)).keys()
+            if task.labels.scheme is not None:
+                occurring = {tag[2:] for tag in occurring if tag != "O"}
+            assert occurring == set(task.labels.types)
 
     def test_a_submission_file_has_texts_and_no_gold_labels(self, task: Task) -> None:
         assert task.sample is not None
@@ -140,7 +147,7 @@ class TestDeclaration:
         assert task.is_pair == (task.name in {"mq2q", "xnli", "diag"})
 
     def test_dev_is_official_where_its_publishers_give_one(self, task: Task) -> None:
-        official = {"sec", "svreg", "anger", "mdd", "mdd-algiers-amman"}
+        official = {"sec", "svreg", "anger", "mdd", "mdd-algiers-amman", "arabicner"}
         if task.name in official:
             assert not isinstance(task.splits.dev, HeldOut)
         elif task.splits.train is not None:
@@ -162,7 +169,13 @@ class TestDeclaration:
     def test_the_primary_metric_of_classification_is_macro_f1_but_where_the_leaderboard_differs(
         self, task: Task
     ) -> None:
-        others = {"xnli": "accuracy", "diag": "mcc", "sec": "jaccard_samples", "svreg": "pearson"}
+        others = {
+            "xnli": "accuracy",
+            "diag": "mcc",
+            "sec": "jaccard_samples",
+            "svreg": "pearson",
+            "arabicner": "f1_micro",
+        }
         assert task.primary == others.get(task.name, "f1_macro")
 
     def test_diagnostics_are_scored_with_the_inference_model(self) -> None:
