@@ -161,7 +161,7 @@ class Window:
 def windows(lengths: Sequence[int], room: int) -> list[Window]:
     """Divide a sentence into overlapping windows; each word is predicted in one of them.
 
-    A window begins where half of the window before it remains. The last one begins as early as it has room for, so that
+    A window begins where half of the window before it remains, or later if the next word needs the room. The last one begins as early as it has room for, so that
     it shows as much of the sentence as the others.
 
     Args:
@@ -179,7 +179,8 @@ def windows(lengths: Sequence[int], room: int) -> list[Window]:
         if end == count:
             break
         spans.append((start, end))
-        start = next(word for word in range(start + 1, end + 1) if total[end] - total[word] <= room // 2)
+        left = min(room // 2, room - lengths[end])  # room for at least one more word
+        start = next(word for word in range(start + 1, end + 1) if total[end] - total[word] <= left)
     spans.append((next(word for word in range(count) if total[count] - total[word] <= room), count))
     # Behind the boundary, the later window shows more of the sentence on the word's shorter side.
     edges = [0]
