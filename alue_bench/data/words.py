@@ -161,8 +161,8 @@ class Window:
 def windows(lengths: Sequence[int], room: int) -> list[Window]:
     """Divide a sentence into overlapping windows; each word is predicted in one of them.
 
-    A window begins where half of the window before it remains, or later if the next word needs the room. The last one begins as early as it has room for, so that
-    it shows as much of the sentence as the others.
+    A window begins where half of the window before it remains, or later if the next word needs the room. The last one
+    begins as early as it has room for, so that it shows as much of the sentence as the others.
 
     Args:
         lengths: The number of subwords of each word, each at most `room`.
