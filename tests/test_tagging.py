@@ -313,7 +313,6 @@ class TestHead:
             ("gpt2", "decoder"),
             ("qwen2", "decoder"),
             ("fnet", "padding"),
-            ("t5", "t5"),
         ],
     )
     def test_is_refused_for_models_that_cannot_tag(self, name: str, reason: str) -> None:
@@ -435,9 +434,6 @@ class TestRuns:
     def test_of_folds_share_stored_outputs_and_windows_are_noted(self, plan_runs: Any) -> None:
         plan = plan_runs("bottom2", folds=2, hyper={"max_length": 16, "epochs": 1})
         results = [execute(run.spec, run.inputs)[0] for run in plan.runs]
-        assert sorted(id for result in results for id in result.predictions.ids) == sorted(
-            {id for result in results for id in result.predictions.ids}
-        )
         assert sum(result.metrics["data/test_rows"] for result in results) == 40
         for result in results:
             assert any("were divided into overlapping windows" in note for note in result.notes)
@@ -470,18 +466,15 @@ def block(page: str, language: str, words: str) -> str:
 
 
 class TestGuide:
-    def test_declares_a_task_in_less_than_twenty_lines_of_code(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_declares_a_task_in_less_than_twenty_lines_of_code(self, tmp_path: Path) -> None:
         code, sample = block("plugins.md", "python", "TaggedColumns("), block("plugins.md", "text", "Salma B-PER")
         assert len([line for line in code.splitlines() if line]) < 20
-        monkeypatch.chdir(tmp_path)
         (tmp_path / "sample" / "travel").mkdir(parents=True)
         for name, towns in (("train", ("New York", "Old Cairo", "El Jadida")), ("test", ("San Juan",))):
             written = [sample.replace("New B", f"{a} B").replace("York I", f"{b} I") for a, b in map(str.split, towns)]
-            written += ["Abu B-PER\nSaid I-PER\nslept O\n", f"nobody O\nin O\n{name} O\n"]
+            written += [f"Abu B-PER\nSaid I-PER\nslept O\nin O\n{name} O\n"]
             (tmp_path / "sample" / "travel" / f"{name}.txt").write_text("\n".join(written))
-        namespace: dict[str, Any] = {}
+        namespace: dict[str, Any] = {"__file__": str(tmp_path / "task.py")}
         exec(code, namespace)
         check_task(namespace["TASK"])
 
