@@ -190,6 +190,8 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
                 example.line,
                 f"contains half of a surrogate pair ({shown(text[error.start])}), which is not a character",
             )
+    if example.words is not None and not labels.tags_words:
+        return BadRow(example.line, "has words, but the task does not tag words; leave the words of the example out")
     target, kind = example.target, labels.kind
     if target is None:
         return None
