@@ -26,6 +26,7 @@ from alue_bench.contract.strategy import Outline
 from alue_bench.cost.calibration import shape_key, speed_of
 from alue_bench.data.batches import steps_per_epoch
 from alue_bench.data.splits import TaskRows
+from alue_bench.data.words import encoded_words
 from alue_bench.evaluation.yardstick import expected_seconds
 from alue_bench.measure.empty_models import EmptyModels
 from alue_bench.measure.environment import hardware_fingerprint
@@ -358,6 +359,9 @@ def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
 def _lengths(examples: Any, normalise: Any, tokenizer: Any, most: int) -> np.ndarray[Any, Any]:
     import numpy as np
 
+    if examples[0].words is not None:
+        words = [[normalise(word) for word in example.words] for example in examples]
+        return np.array([len(ids) for ids in encoded_words(words, tokenizer, most)["input_ids"]], dtype="int64")
     texts = [normalise(example.text) for example in examples]
     pairs = None if examples[0].text_pair is None else [normalise(example.text_pair) for example in examples]
     ids = tokenizer(texts, pairs, truncation=True, max_length=most)["input_ids"]
