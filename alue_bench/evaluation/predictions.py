@@ -126,8 +126,8 @@ def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
     labels = labels_of_columns(table.columns, multilabel=multilabel)
     label = pa.float64() if labels.kind is TargetKind.REGRESSION else pa.string()
     types = {"id": pa.string(), "gold": label, "prediction": label}
-    columns = [pa.array(table[column].tolist(), kind) for column, kind in types.items()]
-    return targets_of_columns(*columns, labels)
+    ids, gold, predicted = (pa.array(table[column].tolist(), kind) for column, kind in types.items())
+    return targets_of_columns(ids, gold, predicted, labels)
 
 
 def labels_of_columns(columns: Sequence[str], *, multilabel: bool) -> Labels:

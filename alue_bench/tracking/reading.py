@@ -695,8 +695,10 @@ def _load_targets(path: Path, *, multilabel: bool) -> Targets:
     label = pa.float64() if labels.kind is TargetKind.REGRESSION else pa.dictionary(pa.int32(), pa.string())
     types = {"id": pa.string(), "gold": label, "prediction": label}
     table = _read_csv(pa.py_buffer(content), types, FIRST_COLUMNS).unify_dictionaries().combine_chunks()
-    columns = [column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns]
-    return targets_of_columns(*columns, labels)
+    ids, gold, predicted = (
+        column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns
+    )
+    return targets_of_columns(ids, gold, predicted, labels)
 
 
 def _load_predictions(path: Path) -> pd.DataFrame:
