@@ -19,7 +19,6 @@ from alue_bench.contract.spec import DataDigests, HyperParameters, Resolved, Run
 from alue_bench.contract.strategy import Outline, Strategy
 from alue_bench.contract.task import Labels, TargetKind, Task
 from alue_bench.contract.version import __version__
-from alue_bench.data.batches import steps_per_epoch
 from alue_bench.data.cache_folder import cache_folder
 from alue_bench.data.splits import SplitRows, TaskRows
 from alue_bench.data.tokenization import TokenCache
@@ -48,7 +47,7 @@ from alue_bench.planning.combinations import (
 from alue_bench.planning.companions import ReadyCompanions, ready_companions
 from alue_bench.planning.given import with_given
 from alue_bench.planning.grid import Grid
-from alue_bench.planning.matched_compute import Limited, steps_within
+from alue_bench.planning.matched_compute import Limited, steps_within, trained_share
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.companion import Companion
 from alue_bench.running.inputs import RunInputs
@@ -75,14 +74,6 @@ class PlannedRun:
     """Tags to record with the run when it is executed. They do not affect its result."""
 
     @property
-    def trained_share(self) -> float:
-        """The share of the steps of all epochs that the training has; 1 unless a limit of the FLOPs allows fewer."""
-        if self.spec.steps is None:
-            return 1.0
-        rows = len(self.inputs.train_rows.splits["train"].examples)
-        return self.spec.steps / (steps_per_epoch(rows, self.spec.hyper.batch_size) * self.spec.hyper.epochs)
-
-    @property
     def cost(self) -> float:
         """A rough estimate of the run's computing effort, in arbitrary units, for progress bars only.
 
@@ -97,7 +88,8 @@ class PlannedRun:
             trains_below = trains_below or trained
         rows = self.inputs.train_rows.splits
         size = sum(len(example.text) for example in rows["train"].examples)
-        return float(size * passes * self.spec.hyper.epochs * self.trained_share + size * plan.shape.layers)
+        share = trained_share(self.spec.steps, len(rows["train"].examples), self.spec.hyper)
+        return float(size * passes * self.spec.hyper.epochs * share + size * plan.shape.layers)
 
 
 @dataclass(frozen=True)
@@ -126,9 +118,9 @@ class AbsentRun:
     hyper: HyperParameters
     device: str
     precision: Precision
-    trained_share: float = 1.0
-    """The share of the steps of all epochs that the training has. A limit of the FLOPs is converted to steps only for
-    models that are on this machine; for others, all epochs are assumed."""
+    steps: int | None = None
+    """The number of steps to which the training is limited; None for all steps of all epochs. A limit of the FLOPs is
+    converted to steps only for models that are on this machine; for others, all epochs are assumed."""
 
 
 @dataclass
