@@ -221,8 +221,7 @@ def model_of(architecture: str, **options: Any) -> EncoderStack:
 
 
 class TestHead:
-    @pytest.mark.parametrize("architecture", ["bert", "roberta", "xlm-roberta", "electra"])
-    @pytest.mark.parametrize("frozen", [0, 2, 4])
+    @pytest.mark.parametrize(("architecture", "frozen"), [("bert", 0), ("xlm-roberta", 2), ("electra", 4)])
     def test_of_the_lean_layers_equals_the_librarys(self, architecture: str, frozen: int) -> None:
         split = tokenized(ROWS, ENTITIES, architecture)
         plan = FreezePlan(EncoderShape(4), frozenset(range(frozen)), embeddings=frozen > 0)
@@ -287,8 +286,7 @@ class TestHead:
                 alone.append(forward.logits(batch)[batch.targets != IGNORED])
         np.testing.assert_allclose(logits, torch.cat(alone).numpy(), atol=1e-5)
 
-    @pytest.mark.parametrize("architecture", ["bert", "modernbert", "deberta-v2"])
-    @pytest.mark.parametrize("frozen", [0, 3, 4])
+    @pytest.mark.parametrize(("architecture", "frozen"), [("bert", 3), ("modernbert", 0)])
     def test_costs_what_torch_counts(self, architecture: str, frozen: int) -> None:
         from torch.utils.flop_counter import FlopCounterMode
 
@@ -415,8 +413,7 @@ def plan_runs(tiny: Callable[[str], Path], registry: Any, tmp_path: Path, monkey
 
 
 class TestRuns:
-    @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
-    @pytest.mark.parametrize("strategy", ["bottom2", "head-only"])
+    @pytest.mark.parametrize(("architecture", "strategy"), [("modernbert", "bottom2"), ("bert", "head-only")])
     def test_are_the_same_with_stored_outputs_of_frozen_layers(
         self, architecture: str, strategy: str, plan_runs: Any
     ) -> None:
@@ -445,6 +442,7 @@ class TestRuns:
         ended = alue_bench(*run, *settings, "-s", "bottom1", "--seeds", "2", "--class-weights", "balanced")
         assert ended.code == 0, ended.everything
         assert "f1_micro" in ended.out
+        assert "task arabicner: no score of TF-IDF" in " ".join(ended.everything.split())
         compared = alue_bench("compare", *place, "--metric", "f1_class_PERS")
         assert compared.code == 0, compared.everything
         page = alue_bench("report", *place, "-o", "page.html")
