@@ -400,11 +400,11 @@ def plan_runs(tiny: Callable[[str], Path], registry: Any, tmp_path: Path, monkey
     monkeypatch.setenv("ALUE_BENCH_CACHE", str(tmp_path / "cache"))
 
     def build(*strategies: str, architecture: str = "bert", **options: Any) -> Plan:
-        hyper = {"epochs": 2, "max_length": 40, "lr": 1e-3, "batch_size": 8} | options.pop("hyper", {})
+        hyper = {"epochs": 1, "max_length": 40, "lr": 1e-3, "batch_size": 8, **options.pop("hyper", {})}
         return build_plan(
             PlanRequest(
                 tasks=("arabicner",), models=(str(tiny(architecture)),), strategies=strategies, sample=True,
-                overrides=(("test", hyper),), limit_train=40, limit_eval=30, **{"precision": "fp32"} | options,
+                overrides=(("test", hyper),), limit_train=24, limit_eval=16, **{"precision": "fp32"} | options,
             ),
             registry,
         )  # fmt: skip
@@ -429,9 +429,9 @@ class TestRuns:
         assert tagged == again
 
     def test_of_folds_share_stored_outputs_and_windows_are_noted(self, plan_runs: Any) -> None:
-        plan = plan_runs("bottom2", folds=2, hyper={"max_length": 16, "epochs": 1})
+        plan = plan_runs("bottom2", folds=2, hyper={"max_length": 16})
         results = [execute(run.spec, run.inputs)[0] for run in plan.runs]
-        assert sum(result.metrics["data/test_rows"] for result in results) == 40
+        assert sum(result.metrics["data/test_rows"] for result in results) == 24
         for result in results:
             assert any("were divided into overlapping windows" in note for note in result.notes)
 
