@@ -31,6 +31,7 @@ from alue_bench.contract.strategy import (
     TrainingProgress,
 )
 from alue_bench.contract.tables import Table
+from alue_bench.contract.tagged import TaggedColumns, TaggedJson
 from alue_bench.contract.task import DataFile, HeldOut, Labels, Splits, Submission, TargetKind, Task
 from alue_bench.contract.task_file import read_task_file
 from alue_bench.contract.version import __version__
@@ -63,6 +64,8 @@ __all__ = [
     "StrategyFamily",
     "Submission",
     "Table",
+    "TaggedColumns",
+    "TaggedJson",
     "TargetKind",
     "Task",
     "TrainingProgress",

@@ -17,6 +17,7 @@ from alue_bench import Adapter, EncoderShape, FreezePlan, Labels, Revisions, Str
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.batches import Padding
 from alue_bench.data.tokenization import TokenizedSplit
+from alue_bench.data.words import IGNORED, WordPlaces, as_rows
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.checkpointing import CheckpointFile, Checkpointing
 from alue_bench.training.config import TrainingConfig
@@ -47,6 +48,7 @@ LABELS = {
     "pair": Labels.binary("no", "yes"),
     "several": Labels.multilabel("a", "b", "c"),
     "number": Labels.regression(0, 1),
+    "words": Labels.tokens("a", "b", "c"),
 }
 HYPER = HyperParameters(epochs=2, batch_size=4, lr=1e-3, select="last")
 LENGTHS = [9, 5, 7, 3, 9, 4, 8, 8, 6, 5, 4, 9, 12, 3, 8, 8, 7, 5]
@@ -109,6 +111,17 @@ def split_of(targets: str, seed: int = 1) -> TokenizedSplit:
         values = rng.integers(0, 2, (n, 3)).astype(np.float32)
     if targets == "number":
         values = rng.random(n).astype(np.float32)
+    words = None
+    if targets == "words":  # every second token begins a word; the last example has none
+        counts = np.array([length // 2 for length in LENGTHS[:-1]] + [0])
+        tags = rng.integers(0, 3, counts.sum())
+        values, words = (
+            np.full(sum(LENGTHS), IGNORED),
+            WordPlaces(counts, as_rows(tags, counts), np.arange(len(tags)), 0, 0, 0),
+        )
+        starts = np.cumsum([0, *LENGTHS])[:-1]
+        firsts = [start + 2 * word for start, count in zip(starts, counts, strict=True) for word in range(count)]
+        values[np.array(firsts)] = tags
     return TokenizedSplit(
         input_ids=ids,
         token_type_ids=second if targets == "pair" else torch.zeros_like(ids),
@@ -116,11 +129,12 @@ def split_of(targets: str, seed: int = 1) -> TokenizedSplit:
         targets=torch.from_numpy(values),
         ids=[str(place) for place in range(n)],
         truncated=0,
+        words=words,
     )
 
 
 def model_of(case: Case) -> Any:
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
     p = case.dropout
     options: dict[str, Any] = {"hidden_dropout_prob": p, "attention_probs_dropout_prob": p}
@@ -131,7 +145,8 @@ def model_of(case: Case) -> Any:
     outputs = LABELS[case.targets].outputs
     torch.manual_seed(3)
     config = tiny_config(case.architecture, layers=case.layers, num_labels=outputs, **options)
-    return AutoModelForSequenceClassification.from_config(config)
+    kind = AutoModelForTokenClassification if case.targets == "words" else AutoModelForSequenceClassification
+    return kind.from_config(config)
 
 
 def plan_of(case: Case, shape: EncoderShape) -> FreezePlan:

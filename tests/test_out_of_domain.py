@@ -163,6 +163,8 @@ class TestAPlan:
                 ["predict NOT_OFF, OFF", "qadi' are AE, BH, DZ", "--map NOT_OFF=AE,OFF=BH"],
             ),
             (("--task", "svreg", "--also-test", "oold"), ["numbers from 0 to 1", "binary labels (NOT_OFF, OFF)"]),
+            (("--task", "oold", "--also-test", "arabicner"), ["task 'arabicner' tags words; choose tasks with one"]),
+            (("--task", "arabicner", "--also-test", "oold"), ["task 'arabicner' tags words; choose tasks with one"]),
             (("--task", "oold", "--also-test", "nowhere"), ["nowhere"]),
             (("--task", "oold", "--map", "OFF=a"), ["add --also-test TASK"]),
             (

@@ -12,7 +12,7 @@ from alue_bench.api.frames import is_frame, stored
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.registry import Declared, Origin, Registry
 from alue_bench.contract.spec import digest_of
-from alue_bench.contract.task import Task
+from alue_bench.contract.task import Labels, Task
 from alue_bench.contract.task_file import HUB
 from alue_bench.contract.version import __version__
 
@@ -103,7 +103,10 @@ def _content(value: Any) -> Any:
     the recorded digest of the data changes.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: _content(getattr(value, one.name)) for one in fields(value) if one.name not in NO_CONTENT}
+        content = {one.name: _content(getattr(value, one.name)) for one in fields(value) if one.name not in NO_CONTENT}
+        if isinstance(value, Labels) and value.scheme is None:  # as before there were tags
+            del content["scheme"]
+        return content
     if isinstance(value, Mapping):
         return {str(key): _content(one) for key, one in value.items()}
     if isinstance(value, set | frozenset):

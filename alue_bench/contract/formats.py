@@ -19,8 +19,8 @@ from alue_bench.contract.errors import DataError
 from alue_bench.contract.validation import Kind, check_mapping, check_texts, check_types
 
 Target = str | tuple[str, ...] | float | None
-"""The gold target of an example: one label, a tuple of labels (multi-label, possibly empty), a number (regression), or
-None if the example has no gold target."""
+"""The gold target of an example: one label, a tuple of labels (multi-label, possibly empty), a tuple of tags (one for
+each word), a number (regression), or None if the example has no gold target."""
 
 Column = str | int
 """A column, by its name in the header, or by its position from 0."""
@@ -38,6 +38,9 @@ class Example:
     line: int
     """The first line of the row in its file, counted from 1. For a file without lines (XLSX, Parquet), it is the number
     of the row as programs that display such files count it."""
+    words: tuple[str, ...] | None = None
+    """The words of the text, in a task that tags words: the target has one tag for each of them. `text` then holds the
+    words, separated by spaces. None in every other task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ class Delimited:
 
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
         """Yield each row of the file `path` as an example, or as a bad row if it cannot be used; see `Reader`."""
-        lines, undecodable = _lines(path)
+        lines, undecodable = read_lines(path)
         rows: _Rows = (_QuotedRows if self.quoted else _PlainRows)(lines, self.delimiter)
         width = self.columns
         position: dict[str, int] = {}
@@ -341,7 +344,7 @@ def listed(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" or {len(names) - most} more" if len(names) > most else "")
 
 
-def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
+def read_lines(path: Path) -> tuple[list[str], dict[int, int]]:
     """Read the lines of a file, and find the lines that are not valid UTF-8.
 
     Returns:
@@ -401,7 +404,7 @@ def header_of(path: Path, delimiter: str | None = None) -> tuple[list[str], str,
     Raises:
         DataError: The file cannot be read, is empty, or has no readable header.
     """
-    lines, undecodable = _lines(path)
+    lines, undecodable = read_lines(path)
     if 1 in undecodable or not lines[0].strip():
         raise DataError(f"{path}:1: the header cannot be read; the first line must name the columns")
     quoted = any('"' in line for line in lines)

@@ -370,7 +370,9 @@ class FreezeEvent:
 class Predictions:
     """The model's predictions for each example of a split.
 
-    `scores` is an array [examples, outputs]: the probability of each label, or the predicted number of a regression.
+    `scores` is an array [examples, outputs]: the probability of each label, or the predicted number of a regression. If
+    words have tags, `gold` and `predicted` hold the tags of each sentence, separated by spaces, and `scores` counts the
+    words with each predicted tag.
     """
 
     ids: list[str]
@@ -379,6 +381,8 @@ class Predictions:
     predicted: list[Any]
     scores: Any
     columns: tuple[str, ...]
+    prefix: str = "score_"
+    """The text before each of `columns` in the header of the recorded table."""
 
 
 @dataclass(frozen=True, kw_only=True)

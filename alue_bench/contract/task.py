@@ -18,6 +18,7 @@ from typing import Literal
 
 from alue_bench.contract.formats import Delimited, Reader
 from alue_bench.contract.tables import Table
+from alue_bench.contract.tagged import TaggedColumns, TaggedJson
 from alue_bench.contract.validation import (
     Kind,
     breaks_lines,
@@ -40,6 +41,7 @@ class TargetKind(StrEnum):
     MULTICLASS = "multiclass"
     MULTILABEL = "multilabel"
     REGRESSION = "regression"
+    TOKENS = "tokens"
 
 
 METRICS: Mapping[TargetKind, tuple[str, ...]] = MappingProxyType(
@@ -48,17 +50,22 @@ METRICS: Mapping[TargetKind, tuple[str, ...]] = MappingProxyType(
         TargetKind.MULTICLASS: ("f1_macro", "f1_micro", "f1_weighted", "accuracy", "mcc"),
         TargetKind.MULTILABEL: ("jaccard_samples", "f1_macro", "f1_micro", "f1_weighted", "accuracy"),
         TargetKind.REGRESSION: ("pearson", "spearman"),
+        TargetKind.TOKENS: ("f1_micro", "f1_macro", "accuracy"),
     }
 )
 """For each kind of target, the metrics that every run logs in addition to the F1 of each class. The primary metric of a
-task is one of them."""
+task is one of them. In a task that tags words, F1 is that of entities if the tags have a scheme, and otherwise that of
+tags; accuracy is the share of words with the right tag."""
+
+OUTSIDE = "O"
+"""The tag of a word that belongs to no entity."""
 
 
 @dataclass(frozen=True)
 class Labels:
     """The label space of a task: its label names, or the range of a regression.
 
-    Create it with `Labels.binary`, `Labels.multiclass`, `Labels.multilabel` or `Labels.regression`.
+    Create it with `Labels.binary`, `Labels.multiclass`, `Labels.multilabel`, `Labels.regression` or `Labels.tokens`.
     """
 
     kind: TargetKind
@@ -70,6 +77,8 @@ class Labels:
     """The smallest target of a regression."""
     maximum: float = float("inf")
     """The largest target of a regression."""
+    scheme: Literal["IOB2"] | None = None
+    """The scheme by which the tags of words mark entities; None for plain tags, and for every other kind of target."""
 
     @classmethod
     def binary(cls, negative: str, positive: str) -> Labels:
@@ -96,6 +105,18 @@ class Labels:
         """Return the label space of a task whose target is a number from `minimum` to `maximum`."""
         return cls(TargetKind.REGRESSION, minimum=minimum, maximum=maximum)
 
+    @classmethod
+    def tokens(cls, *names: str, scheme: Literal["IOB2"] | None = None) -> Labels:
+        """Return the label space of a task with one tag for each word of a text.
+
+        Args:
+            *names: The tags.
+            scheme: "IOB2" if the tags mark entities: B-TYPE for the first word of an entity, I-TYPE for each further
+                word, and O for a word outside entities (Tjong Kim Sang & Veenstra 1999). None for plain tags, such as
+                parts of speech.
+        """
+        return cls(TargetKind.TOKENS, names, scheme=scheme)
+
     def __post_init__(self) -> None:
         """Check each field."""
         check_types("labels", vars(self), {"kind": TargetKind, "threshold": (float, int)})
@@ -115,11 +136,49 @@ class Labels:
             raise ValueError(f"threshold {self.threshold} is not between 0 and 1")
         if broken := next((name for name in self.names if breaks_lines(name)), None):
             raise ValueError(f"label {broken!r} holds a tab, a line end or another control character; rename it")
+        if self.kind is TargetKind.TOKENS:
+            _check_tags(self)
+        elif self.scheme is not None:
+            raise ValueError(f"a {self.kind} task has no tags with a scheme; leave scheme={self.scheme!r} out")
 
     @property
     def outputs(self) -> int:
-        """The number of the head's outputs for one example."""
+        """The number of the head's outputs for one example, or for one word in a task that tags words."""
         return len(self.names) or 1
+
+    @property
+    def tags_words(self) -> bool:
+        """True if the model predicts a tag for each word, and not one target for the whole text."""
+        return self.kind is TargetKind.TOKENS
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The types of entities in the order of the tags; without a scheme, the labels themselves."""
+        if self.scheme is None:
+            return self.names
+        return tuple(dict.fromkeys(name[2:] for name in self.names if name != OUTSIDE))
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that is primary unless the task names another one."""
+        return "accuracy" if self.tags_words and self.scheme is None else METRICS[self.kind][0]
+
+
+def _check_tags(labels: Labels) -> None:
+    """Raise ValueError if a tag cannot stand in a list of tags, or does not belong to the scheme."""
+    if spaced := next((name for name in labels.names if not name or any(c.isspace() for c in name)), None):
+        raise ValueError(f"tag {spaced!r} is empty or holds a space; rename it")
+    if labels.scheme is None:
+        return
+    if labels.scheme != "IOB2":
+        raise ValueError(f"scheme {labels.scheme!r} is not known; it must be 'IOB2', or None for plain tags")
+    if OUTSIDE not in labels.names:
+        raise ValueError(f"tags of the scheme IOB2 need {OUTSIDE!r}, for words outside entities; add it")
+    for name in labels.names:
+        if name != OUTSIDE and (name[:2] not in ("B-", "I-") or not name[2:]):
+            raise ValueError(f"tag {name!r} is none of the scheme IOB2; its tags are O, B-TYPE and I-TYPE")
+        if name.startswith("I-") and f"B-{name[2:]}" not in labels.names:
+            raise ValueError(f"tag {name!r} continues an entity that none of the tags begins; add 'B-{name[2:]}'")
 
 
 @dataclass(frozen=True)
@@ -270,7 +329,7 @@ class Task:
     """The reference to the publication that introduced the data set."""
     primary: str = ""
     """The primary metric, which is logged as test/score; by default the first entry of `METRICS` for the task's kind of
-    target."""
+    target, but "accuracy" for plain tags of words."""
     official_metric: str = ""
     """The metric of the shared task or leaderboard, as its organisers describe it."""
     trained_on: str | None = None
@@ -316,7 +375,7 @@ class Task:
         check_languages(owner, self.languages)
         metrics = METRICS[self.labels.kind]
         if not self.primary:
-            object.__setattr__(self, "primary", metrics[0])
+            object.__setattr__(self, "primary", self.labels.main_metric)
         if self.primary not in metrics:
             raise ValueError(f"task {self.name!r}: primary metric {self.primary!r} is not one of {', '.join(metrics)}")
         if self.splits.train is not None and self.trained_on is not None:
@@ -328,8 +387,7 @@ class Task:
         if self.splits.train is None and (self.splits.dev is not None or isinstance(self.splits.test, HeldOut)):
             raise ValueError(f"task {self.name!r} has no train split, so that it has a test file of its own and no dev")
         for split, file in self.splits.files().items():
-            if isinstance(file.read, Delimited | Table):
-                _check_reader(f"task {self.name!r}: the reader of the {split} file", split, file.read, self.labels)
+            _check_reader(f"task {self.name!r}: the reader of the {split} file", split, file.read, self.labels)
         _check_pairs(self)
         if self.submission is not None:
             _check_submission(self, self.submission)
@@ -360,8 +418,10 @@ def _check_files_differ(files: Iterable[DataFile]) -> None:
             )
 
 
-def _check_reader(owner: str, split: str, read: Delimited | Table, labels: Labels) -> None:
+def _check_reader(owner: str, split: str, read: Reader, labels: Labels) -> None:
     """Raise ValueError if a reader names no target column, or if its targets cannot belong to the label space.
+
+    A reader of the task's own is not checked.
 
     Args:
         owner: The beginning of the message, which names the task and the file.
@@ -369,6 +429,17 @@ def _check_reader(owner: str, split: str, read: Delimited | Table, labels: Label
         read: The reader.
         labels: The label space of the task.
     """
+    if isinstance(read, TaggedColumns | TaggedJson):
+        if not labels.tags_words:
+            raise ValueError(f"{owner} gives a tag for each word; declare Labels.tokens, or take another reader")
+        _check_decoding(owner, read, labels)
+        return
+    if not isinstance(read, Delimited | Table):
+        return
+    if labels.tags_words:
+        raise ValueError(
+            f"{owner} gives one target for a text; a task that tags words needs TaggedColumns or TaggedJson"
+        )
     if read.target is None:
         if split != "submission":
             raise ValueError(f"{owner} has no target; name the column of the gold labels")
@@ -390,13 +461,14 @@ def _check_reader(owner: str, split: str, read: Delimited | Table, labels: Label
         _check_decoding(owner, read, labels)
 
 
-def _check_decoding(owner: str, read: Delimited | Table, labels: Labels) -> None:
+def _check_decoding(owner: str, read: Delimited | Table | TaggedColumns | TaggedJson, labels: Labels) -> None:
     known = f"declared are {', '.join(labels.names)}"
-    unknown = sorted({name for code, name in read.decode.items() if code not in read.ignore} - set(labels.names))
+    ignored = read.ignore if isinstance(read, Delimited | Table) else frozenset[str]()
+    unknown = sorted({name for code, name in read.decode.items() if code not in ignored} - set(labels.names))
     if unknown:
         raise ValueError(f"{owner}: decode gives {unknown[0]!r}, which is not one of the labels; {known}")
     written = {code for code, name in read.decode.items() if name in labels.names} or set(labels.names)
-    if lost := sorted(read.ignore & written):
+    if lost := sorted(ignored & written):
         raise ValueError(f"{owner} ignores {lost[0]!r}, which is a label of the task; remove it from one of the two")
 
 
@@ -417,6 +489,8 @@ def _check_pairs(task: Task) -> None:
 
 def _check_submission(task: Task, submission: Submission) -> None:
     owner = f"task {task.name!r}: submission {submission.file!r}"
+    if task.labels.tags_words:
+        raise ValueError(f"{owner} cannot hold tags of words; leave the submission out")
     columns = submission.columns(task.labels)
     if submission.header and len(submission.header) != columns:
         raise ValueError(
@@ -446,6 +520,8 @@ def _check_label_map(task: Task) -> None:
         raise ValueError(f"task {task.name!r} has a label_map, but no other task in trained_on to map the labels of")
     if task.labels.kind is TargetKind.REGRESSION:
         raise ValueError(f"task {task.name!r}: a regression has no labels to map; leave label_map out")
+    if task.labels.tags_words:
+        raise ValueError(f"task {task.name!r}: tags of words cannot be mapped; leave label_map out")
     for name, own in task.label_map.items():
         if not isinstance(name, str) or not isinstance(own, str | None):
             raise TypeError(
@@ -462,6 +538,8 @@ def _check_companions(task: Task) -> None:
     """Check `companions` as far as this is possible without the other tasks."""
     owner = f"task {task.name!r}"
     check_mapping(owner, vars(task), "companions", Mapping)
+    if task.companions and task.labels.tags_words:
+        raise ValueError(f"{owner}: models that tag words cannot be scored on other tasks; leave companions out")
     for name, labels in task.companions.items():
         if not NAME.fullmatch(name) or name == task.name:
             raise ValueError(f"{owner}: companions names {name!r}, which is not the name of another task")
@@ -476,13 +554,17 @@ def _check_companions(task: Task) -> None:
 
 
 def _with_label_space(splits: Splits, labels: Labels) -> Splits:
-    """Return the splits, with the task's labels or range set in each reader (`Delimited` or `Table`).
+    """Return the splits, with the task's labels or range set in each reader of this package.
 
     A plugin therefore states the labels only once, in the task.
     """
 
     def informed(part: DataFile | HeldOut | None) -> DataFile | HeldOut | None:
-        if not isinstance(part, DataFile) or not isinstance(part.read, Delimited | Table):
+        if not isinstance(part, DataFile):
+            return part
+        if isinstance(part.read, TaggedColumns | TaggedJson):
+            return dataclasses.replace(part, read=dataclasses.replace(part.read, labels=labels.names))
+        if not isinstance(part.read, Delimited | Table):
             return part
         if labels.kind is TargetKind.REGRESSION:
             read = dataclasses.replace(part.read, number=(labels.minimum, labels.maximum))

@@ -31,6 +31,7 @@ from typing import Any
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.formats import Delimited, Reader, shown
 from alue_bench.contract.tables import TABLE_SUFFIXES, Table
+from alue_bench.contract.tagged import TaggedColumns, TaggedJson
 from alue_bench.contract.task import NAME, DataFile, HeldOut, Labels, Splits, Submission, TargetKind, Task
 
 ENDING = ".task.toml"
@@ -40,6 +41,10 @@ HUB = "hub:"
 hub:owner/name[@revision][/config]."""
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 """The usual delimiter of the files that `Delimited` reads, by file ending."""
+OF_JSON_TAGS, OF_COLUMNS = ("id",), ("delimiter", "comment", "document")
+"""The keys of words with tags that only JSON lines have, and that only columns of text have."""
+JSON_LINES = (".jsonl", ".ndjson")
+"""The endings of files with a JSON object on each line."""
 SPLITS = ("train", "dev", "test", "submission")
 NOT_STATED = "not stated"
 """The text that replaces a licence, source or citation that a task file leaves out."""
@@ -100,6 +105,7 @@ COLUMNS: Mapping[str, _Key] = {
 """The keys of a task file that name the columns of texts, labels and identifiers."""
 FORMAT: Mapping[str, _Key] = {
     "delimiter": TEXT, "quoted": TRUTH, "header": TRUTH, "width": WHOLE, "sheet": TEXT, "split": TEXT,
+    "comment": TEXT, "document": TEXT,
 }  # fmt: skip
 """The keys of a task file that describe the format of the data files."""
 FILE: Mapping[str, _Key] = {"path": TEXT, "holdout": SHARE, "seed": WHOLE, **COLUMNS, **FORMAT}
@@ -114,6 +120,7 @@ TOP: Mapping[str, _Key] = {
     "languages": TEXTS,
     "kind": _Key(f"{', '.join(KINDS[:-1])} or {KINDS[-1]}", lambda value: value in KINDS),
     "labels": TEXTS,
+    "scheme": TEXT,
     "threshold": NUMBER,
     "minimum": NUMBER,
     "maximum": NUMBER,
@@ -304,7 +311,7 @@ def task_of(content: Mapping[str, Any], *, name: str, folder: Path) -> Task:
     """
     files = content["files"]
     common = {**content.get("columns", {}), **content.get("format", {})}
-    parts: dict[str, Any] = {split: _part(split, given, common) for split, given in files.items()}
+    parts: dict[str, Any] = {split: _part(split, given, common, kind=content["kind"]) for split, given in files.items()}
     if "trained_on" not in content and "test" not in parts:
         raise ValueError('files has no test; name a file, or hold rows out: test = { holdout = "20%" }')
     name = content.get("name", name)
@@ -339,6 +346,10 @@ def _labels(content: Mapping[str, Any]) -> Labels:
         return Labels.regression(*map(float, bounds))  # type: ignore[arg-type]
     if kind is TargetKind.MULTILABEL:
         return Labels.multilabel(*names, threshold=content.get("threshold", 0.5))
+    if kind is TargetKind.TOKENS:
+        return Labels.tokens(*names, scheme=content.get("scheme"))
+    if "scheme" in content:
+        raise ValueError(f"a {kind} task has no tags with a scheme; leave scheme out")
     return Labels(kind, names)
 
 
@@ -348,19 +359,24 @@ def _submission(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "header": tuple(given.get("header", ())), "id": given.get("id") or None}
 
 
-def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any]) -> DataFile | HeldOut:
+def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any], *, kind: str) -> DataFile | HeldOut:
     """Return the declaration of a split: a data file, or a part that is held out from the train file.
 
     Args:
         split: The name of the split.
         given: The entry of the split under `[files]`, a path or a table.
         common: The keys of `[columns]` and `[format]`, which the keys of the entry override.
+        kind: The kind of target.
     """
     own: Mapping[str, Any] = {"path": given} if isinstance(given, str) else given
     if "holdout" in own:
         if split not in ("dev", "test"):
             raise ValueError(f"{split} cannot be held out; name a file")
         return HeldOut(share_of(own["holdout"]), **({"seed": own["seed"]} if "seed" in own else {}))
+    if kind == TargetKind.TOKENS:
+        foreign_to_file = {*OF_JSON_TAGS, *OF_COLUMNS} - _known_of_tagged(own["path"])
+        shared = {key: value for key, value in common.items() if key not in foreign_to_file}
+        return DataFile(own["path"], tagged_reader_of(own["path"], {**shared, **own}))
     foreign = _foreign(own["path"], {**common, **own})
     reading = {key: value for key, value in common.items() if key not in foreign}
     reading |= {key: value for key, value in own.items() if key != "path"}
@@ -405,6 +421,40 @@ def reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
     return Table(**fields, sheet=reading.get("sheet"), split=reading.get("split"))
 
 
+def tagged_reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
+    """Return the reader of a file of words with tags: JSON lines by the endings in `JSON_LINES`, else columns of text.
+
+    Args:
+        path: The path of the file.
+        reading: The keys of a task file, as for `reader_of`; `text` is the column of the words, and `label` that of the
+            tags.
+
+    Raises:
+        ValueError: An option does not belong to the format, or a column is of the wrong kind.
+    """
+    of_json = _suffix(path) in JSON_LINES
+    if path.startswith(HUB) or _suffix(path) in (".json", ".xlsx", ".parquet"):
+        raise ValueError(f"file {path!r}: words with tags are read from columns of text or from JSON lines; convert it")
+    known = _known_of_tagged(path)
+    if wrong := next((key for key in reading if key not in known), None):
+        raise ValueError(f"file {path!r}: {wrong} says nothing about a file of this format; leave it out")
+    wanted, kind = (str, "the name of a list") if of_json else (int, "the position of a column, from 0")
+    columns = {key: reading[key] for key in ("text", "label") if key in reading}
+    if bad := next((key for key, value in columns.items() if not isinstance(value, wanted)), None):
+        raise ValueError(f"file {path!r}: {bad} is {columns[bad]!r}; it must be {kind}")
+    if of_json:
+        names = {"text": "words", "label": "tags", "id": "id", "decode": "decode"}
+        return TaggedJson(**{names[key]: value for key, value in reading.items() if key != "path"})
+    names = {"text": "word", "label": "tag", "delimiter": "separator"}
+    return TaggedColumns(**{names.get(key, key): value for key, value in reading.items() if key != "path"})
+
+
+def _known_of_tagged(path: str) -> set[str]:
+    """Return the keys that may describe a file of words with tags."""
+    of_json = _suffix(path) in JSON_LINES
+    return {"path", "text", "label", "decode", *(OF_JSON_TAGS if of_json else OF_COLUMNS)}
+
+
 def unknown_ending(path: str) -> str:
     """Return the error message for a file whose ending is not supported."""
     suffix = PurePosixPath(path).suffix.lower()
@@ -429,7 +479,8 @@ def _is_delimited(path: str, reading: Mapping[str, Any]) -> bool:
 
 def _foreign(path: str, reading: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the keys of `[format]` that do not apply to the format of this file."""
-    return ("sheet", "split") if _is_delimited(path, reading) else ("delimiter", "quoted", "header", "width")
+    other = ("sheet", "split") if _is_delimited(path, reading) else ("delimiter", "quoted", "header", "width")
+    return (*other, "comment", "document")
 
 
 def protocol_of(content: Mapping[str, Any]) -> str:

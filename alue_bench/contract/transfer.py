@@ -46,6 +46,8 @@ def misfit(task: Task, train_task: Task) -> str | None:
             f"{said}, whose epoch is selected with the threshold {theirs.threshold:g}, but its own is "
             f"{own.threshold:g}; declare one threshold for both"
         )
+    if own.scheme != theirs.scheme:
+        return f"{said}, but only one of the two has tags of the scheme IOB2; declare one scheme for both"
     if not task.label_map:
         if own.names == theirs.names:
             return None

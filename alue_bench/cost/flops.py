@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.strategy import Outline
 from alue_bench.measure.empty_models import EmptyModels
 from alue_bench.planning.build import PlannedRun
+from alue_bench.planning.matched_compute import trained_share
 from alue_bench.running.inputs import tokenized
 from alue_bench.training.pretrained.loading import load_config
 
@@ -38,5 +39,6 @@ def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
             lengths[rows] = tokenized(inputs.train_rows, "train", spec, inputs, tokenizer).lengths
         outline = Outline(spec.freeze_plan, spec.kept_layers, spec.adapter)
         model = models.of(configs[spec.model_digest], inputs.train_task.labels, inputs.strategy, outline)
-        flops.append(run.trained_share * model.training(lengths[rows], spec.hyper.epochs, spec.hyper.batch_size))
+        share = trained_share(spec.steps, len(lengths[rows]), spec.hyper)
+        flops.append(share * model.training(lengths[rows], spec.hyper.epochs, spec.hyper.batch_size))
     return flops

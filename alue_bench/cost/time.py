@@ -26,11 +26,13 @@ from alue_bench.contract.strategy import Outline
 from alue_bench.cost.calibration import shape_key, speed_of
 from alue_bench.data.batches import steps_per_epoch
 from alue_bench.data.splits import TaskRows
+from alue_bench.data.words import encoded_words
 from alue_bench.evaluation.yardstick import expected_seconds
 from alue_bench.measure.empty_models import EmptyModels
 from alue_bench.measure.environment import hardware_fingerprint
 from alue_bench.messages.display import first_line
 from alue_bench.planning.build import AbsentRun, Plan
+from alue_bench.planning.matched_compute import trained_share
 from alue_bench.planning.variation import settings_of, varied
 from alue_bench.running.inputs import tokenized
 from alue_bench.training.device.precision import Device, resolve_graphs
@@ -254,7 +256,8 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     run, train = one.run, one.lengths["train"]
     model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
     size = run.hyper.batch_size
-    flops, depth = run.trained_share * model.training(train, epochs, size), model.kept_layers
+    share = trained_share(run.steps, len(train), run.hyper)
+    flops, depth = share * model.training(train, epochs, size), model.kept_layers
     if speed is None:
         return _Counted(flops, None, 0, 0.0)
     each_epoch = model.training(train, 2, size) - model.training(train, 1, size)
@@ -262,7 +265,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     below = depth / model.plan.shape.layers
     evaluations = len(evaluation_points(steps_per_epoch(len(train), size), run.hyper.eval_every))
     steps = 0.0 if shares_training else (each_epoch + (1 - below) * forward["dev"] * evaluations) * epochs
-    steps *= run.trained_share
+    steps *= share
     prefix = below * sum(forward.values())
     return _Counted(flops, (steps + (1 - below) * forward["test"]) / speed, depth, prefix / speed)
 
@@ -279,7 +282,7 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
             task=inputs.task, train_task=inputs.train_task, rows=inputs.rows, train_rows=inputs.train_rows,
             model=inputs.model, strategy=inputs.strategy,
             outline=Outline(spec.freeze_plan, spec.kept_layers, spec.adapter), seed=spec.seed, hyper=spec.hyper,
-            device=spec.device, precision=spec.precision, trained_share=planned.trained_share,
+            device=spec.device, precision=spec.precision, steps=spec.steps,
         )  # fmt: skip
         try:
             tokenizer = inputs.models.tokenizer(inputs.checkpoint)
@@ -358,6 +361,9 @@ def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
 def _lengths(examples: Any, normalise: Any, tokenizer: Any, most: int) -> np.ndarray[Any, Any]:
     import numpy as np
 
+    if examples[0].words is not None:
+        words = [[normalise(word) for word in example.words] for example in examples]
+        return np.array([len(ids) for ids in encoded_words(words, tokenizer, most)["input_ids"]], dtype="int64")
     texts = [normalise(example.text) for example in examples]
     pairs = None if examples[0].text_pair is None else [normalise(example.text_pair) for example in examples]
     ids = tokenizer(texts, pairs, truncation=True, max_length=most)["input_ids"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from alue_bench.data.tokenization import TokenizedSplit
+from alue_bench.data.words import IGNORED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +52,8 @@ class Batch:
     attention_mask: Tensor  # int64 [b, s]
     token_type_ids: Tensor | None  # int64 [b, s]
     targets: Tensor
+    """The targets of the examples, [b, …]; if `tags_words`, those of the tokens, int64 [b, s], with `IGNORED` where no
+    tag is predicted."""
     indices: Tensor  # int64 [b]: the positions of the examples in the split
     tokens: int
     """The number of tokens in the batch, without padding."""
@@ -58,6 +61,8 @@ class Batch:
     """The side of a text on which padding was added."""
     device_indices: Tensor | None = None  # int64 [b]
     """A copy of `indices` on the accelerator that holds the batch; `indices` itself stays on the CPU."""
+    tags_words: bool = False
+    """A flag: the model predicts a tag for each word, and not one target for each example."""
 
     @property
     def width(self) -> int:
@@ -68,6 +73,11 @@ class Batch:
     def padded_tokens(self) -> int:
         """The number of tokens of all examples of the batch, with padding."""
         return self.input_ids.numel()
+
+    @property
+    def predictions(self) -> int:
+        """The number of predictions over which the loss is averaged: of examples, or of words."""
+        return int((self.targets != IGNORED).sum()) if self.tags_words else len(self.indices)
 
     @property
     def is_padded(self) -> bool:
@@ -119,7 +129,7 @@ class Batch:
             input_ids=self.input_ids[chosen, kept],
             attention_mask=mask[:, kept],
             token_type_ids=None if self.token_type_ids is None else self.token_type_ids[chosen, kept],
-            targets=self.targets[chosen],
+            targets=self.targets[chosen, kept] if self.tags_words else self.targets[chosen],
             indices=self.indices[chosen],
             tokens=int(mask.sum()),
         )
@@ -247,14 +257,16 @@ def collate(
     type_ids = None
     if split.token_type_ids is not None:
         type_ids = torch.where(mask, split.token_type_ids[source], padding.type_id)
+    targets = torch.where(mask, split.targets[source], IGNORED) if split.tags_words else split.targets[chosen]
     return Batch(
         input_ids=torch.where(mask, split.input_ids[source], padding.token),
         attention_mask=mask.long(),
         token_type_ids=type_ids,
-        targets=split.targets[chosen],
+        targets=targets,
         indices=chosen,
         tokens=int(lengths.sum()),
         side=padding.side,
+        tags_words=split.tags_words,
     )
 
 

@@ -187,7 +187,9 @@ def _stratified(examples: Sequence[Example], labels: Labels, size: int, seed: li
         by_size = sorted(range(len(texts)), key=targets.__getitem__)
         rank_of = {place: rank for rank, place in enumerate(by_size)}
         stratum = [rank_of[place] // size for place in range(len(texts))]
-    elif labels.kind is TargetKind.MULTILABEL:
+    elif labels.kind in (TargetKind.MULTILABEL, TargetKind.TOKENS):
+        if labels.tags_words:  # a sentence belongs to the rarest type of entity (or tag) in it
+            targets = [{tag.partition("-")[2] if labels.scheme else tag for tag in tags} for tags in targets]
         counts = Counter(name for names in targets for name in names)
         stratum = [sorted((counts[name], name) for name in names) for names in targets]
     shuffled = np.random.default_rng(seed).permutation(len(texts))

@@ -124,7 +124,7 @@ def checked_split(task: Task, split: str, examples: Sequence[Example]) -> SplitR
             f"task {task.name!r}: the {split} split has rows without a gold label, the first of them "
             f"{unlabelled_row.id!r} at {unlabelled_row.line} of its file"
         )
-    content = [[e.id, e.text, e.text_pair, e.target] for e in examples]
+    content = [[e.id, e.text, e.text_pair, e.target, *([] if e.words is None else [e.words])] for e in examples]
     return SplitRows(tuple(examples), digest_of(content))
 
 

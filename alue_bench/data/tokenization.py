@@ -19,6 +19,14 @@ from alue_bench.contract.spec import digest_of
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.data.cache_folder import CACHE_VARIABLE
 from alue_bench.data.splits import SplitRows
+from alue_bench.data.words import (
+    IGNORED,
+    WordPlaces,
+    encoded_words,
+    gold_rows,
+    places_of_words,
+    targets_of_tokens,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +48,7 @@ class TokenizedSplit:
     input_ids: Tensor  # int64 [t]
     token_type_ids: Tensor | None  # int64 [t]; None if the tokenizer gives none
     offsets: Tensor  # int64 [n + 1]; example i is input_ids[offsets[i]:offsets[i + 1]]
-    targets: Tensor  # int64 [n] | float32 [n, labels] | float32 [n]
+    targets: Tensor  # int64 [n] | float32 [n, labels] | float32 [n] | int64 [t], see `tags_words`
     ids: list[str]
     truncated: int
     """The number of examples that were cut to the maximal length."""
@@ -52,10 +60,28 @@ class TokenizedSplit:
     """The token ids of all rows that are divided into folds (see `SplitRows.whole`); None without cross-validation."""
     places: Tensor | None = None  # int64 [n]
     """The positions in `whole` of this split's examples; None without cross-validation."""
+    words: WordPlaces | None = None
+    """The words of a task that tags words; None for every other task. An example in the sense of this class is then a
+    window: a sentence, or a part of one that is too long. `ids` are those of the sentences."""
 
     def __len__(self) -> int:
         """Return the number of examples in the split."""
-        return len(self.ids)
+        return len(self.offsets) - 1
+
+    @property
+    def tags_words(self) -> bool:
+        """True if `targets` has a tag for each token, int64 [t], and not a target for each example."""
+        return self.words is not None
+
+    @property
+    def known_targets(self) -> Tensor:
+        """The targets, without the tokens from which no tag is predicted."""
+        return self.targets[self.targets != IGNORED] if self.tags_words else self.targets
+
+    @property
+    def gold(self) -> np.ndarray[Any, Any]:
+        """The gold targets, in the form that `evaluation.metrics.metrics` takes."""
+        return self.targets.numpy() if self.words is None else self.words.gold
 
     @property
     def lengths(self) -> np.ndarray[Any, Any]:
@@ -100,8 +126,8 @@ class TokenCache:
                 rows.whole, labels=labels, model=model, model_digest=model_digest, tokenizer=tokenizer,
                 max_length=max_length,
             )  # fmt: skip
-            part = _as_split(self._tables[table].take(list(rows.places)), rows, labels, tokenizer)
-            return replace(part, whole=whole, places=_as_tensor(rows.places))
+            part, places = _part_of(self._tables[table], rows.places)
+            return replace(_as_split(part, rows, labels, tokenizer), whole=whole, places=_as_tensor(places))
         key = (rows.digest, *made_by, *labels.names)
         if key not in self._kept:
             columns = self._columns(rows, model, model_digest, tokenizer, max_length)
@@ -126,7 +152,11 @@ def unread_notes(split: TokenizedSplit, name: str) -> list[str]:
         split: The split.
         name: The name of the split.
     """
-    return _unread_notes(split.unknown_share, split.empty, f"{len(split)} {name} texts", f"the {name} texts")
+    counted = f"{len(split.ids)} {name} texts"
+    notes = _unread_notes(split.unknown_share, split.empty, counted, f"the {name} texts")
+    if split.words is None:
+        return notes
+    return [*notes, *_word_notes(split.words.unread, int(split.words.counts.sum()), f"the {name} texts")]
 
 
 def first_texts_notes(rows: SplitRows, model: Model, tokenizer: Any, name: str) -> list[str]:
@@ -136,9 +166,15 @@ def first_texts_notes(rows: SplitRows, model: Model, tokenizer: Any, name: str) 
     """
     first = SplitRows(rows.examples[:FIRST_TEXTS], "")
     texts = _normalised(first, model)
+    what = f"the first {len(first.examples)} {name} texts"
+    if "words" in texts:
+        windows = encoded_words(texts["words"], tokenizer, FIRST_TOKENS)
+        ids = [token for window in windows["input_ids"] for token in window]
+        notes = _unread_notes(_unknown_share(ids, tokenizer), 0, what, what)
+        total = sum(map(len, texts["words"]))
+        return [*notes, *_word_notes(total - sum(map(len, windows["words"])), total, what)]
     encoded = _encoded(texts, tokenizer, FIRST_TOKENS)
     ids = [token for example in encoded["input_ids"] for token in example]
-    what = f"the first {len(first.examples)} {name} texts"
     return _unread_notes(_unknown_share(ids, tokenizer), sum(encoded["empty"]), what, what)
 
 
@@ -149,6 +185,15 @@ def _unread_notes(unknown_share: float, empty: int, counted: str, texts: str) ->
     if empty:
         notes.append(f"{empty} of {counted} had nothing left after normalisation and tokenization")
     return notes
+
+
+def _word_notes(unread: int, total: int, texts: str) -> list[str]:
+    if not unread:
+        return []
+    return [
+        f"{unread} of the {total} words of {texts} had nothing left after normalisation and tokenization; they "
+        "are predicted to be outside entities, or to have the task's first tag"
+    ]
 
 
 def _unknown_share(ids: Any, tokenizer: Any) -> float:
@@ -169,6 +214,25 @@ def _as_tensor(places: Sequence[int]) -> Tensor:
     return torch.tensor(places, dtype=torch.int64)
 
 
+def _part_of(table: Any, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
+    """Return some examples of a table of token ids, and the rows of the table that they occupy.
+
+    Args:
+        table: The token ids of all examples, as an Arrow table.
+        places: The positions of the examples, in ascending order. A sentence with tags may occupy several rows.
+    """
+    import pyarrow as pa
+
+    if "sentence" not in table.column_names:
+        return table.take(list(places)), places
+    number = {sentence: place for place, sentence in enumerate(places)}
+    sentences = table["sentence"].to_pylist()
+    rows = [row for row, sentence in enumerate(sentences) if sentence in number]
+    renumbered = pa.array([number[sentences[row]] for row in rows], pa.int64())
+    part = table.take(rows)
+    return part.set_column(part.column_names.index("sentence"), "sentence", renumbered), rows
+
+
 def _as_split(columns: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> TokenizedSplit:
     """Convert an Arrow table of token ids to a tokenized split with targets.
 
@@ -184,15 +248,24 @@ def _as_split(columns: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> 
     type_ids = None
     if "token_type_ids" in columns.column_names:
         type_ids = torch.from_numpy(columns["token_type_ids"].combine_chunks().values.to_numpy().astype("int64"))
+    offsets = torch.from_numpy(ids.offsets.to_numpy().astype("int64"))
+    of_windows: dict[str, list[Any]] = {}
+    words = None
+    if "sentence" in columns.column_names:
+        of_windows = {name: columns[name].to_pylist() for name in ("sentence", "words", "firsts", "cut")}
+        words = places_of_words(rows.examples, of_windows, labels)
     return TokenizedSplit(
         input_ids=torch.from_numpy(ids.values.to_numpy().astype("int64")),
         token_type_ids=type_ids,
-        offsets=torch.from_numpy(ids.offsets.to_numpy().astype("int64")),
-        targets=encode_targets(rows, labels),
+        offsets=offsets,
+        targets=encode_targets(rows, labels)
+        if words is None
+        else targets_of_tokens(rows.examples, labels, of_windows, offsets),
         ids=[example.id for example in rows.examples],
-        truncated=int(columns["truncated"].to_numpy().sum()),
+        truncated=0 if words is not None else int(columns["truncated"].to_numpy().sum()),
         unknown_share=_unknown_share(ids.values.to_numpy(), tokenizer),
-        empty=int(columns["empty"].to_numpy().sum()),
+        empty=0 if words is not None else int(columns["empty"].to_numpy().sum()),
+        words=words,
     )
 
 
@@ -201,7 +274,8 @@ def encode_targets(rows: SplitRows, labels: Labels) -> Tensor:
 
     Returns:
         Class indices, int64 [n]; for a multi-label task 0 and 1 for each label, float32 [n, labels]; for a regression
-        the numbers, float32 [n]. If any row has no gold label, the tensor is zeros [n], which must not be used.
+        the numbers, float32 [n]; for tags of words int64 [n, longest], see `words.as_rows`. If any row has no gold
+        label, the tensor is zeros [n], which must not be used.
     """
     import torch
 
@@ -210,6 +284,8 @@ def encode_targets(rows: SplitRows, labels: Labels) -> Tensor:
         return torch.zeros(len(targets), dtype=torch.long)
     if labels.kind is TargetKind.REGRESSION:
         return torch.tensor(targets, dtype=torch.float32)
+    if labels.tags_words:
+        return torch.from_numpy(gold_rows(rows.examples, labels))
     position = {name: index for index, name in enumerate(labels.names)}
     if labels.kind is TargetKind.MULTILABEL:
         marks = torch.zeros(len(targets), len(position))
@@ -220,18 +296,27 @@ def encode_targets(rows: SplitRows, labels: Labels) -> Tensor:
     return torch.tensor([position[target] for target in targets])
 
 
-def _normalised(rows: SplitRows, model: Model) -> dict[str, list[str]]:
+def _normalised(rows: SplitRows, model: Model) -> dict[str, list[Any]]:
+    """Return the normalised texts as columns: "text" and, for pairs, "text_pair"; or "words", a list for each text."""
     clean = model.normalise or (lambda text: text)
+    if rows.examples[0].words is not None:
+        known = {word: clean(word) for example in rows.examples for word in example.words or ()}
+        return {"words": [[known[word] for word in example.words or ()] for example in rows.examples]}
     columns = {"text": [clean(example.text) for example in rows.examples]}
     if rows.examples[0].text_pair is not None:
         columns["text_pair"] = [clean(example.text_pair or "") for example in rows.examples]
     return columns
 
 
-def _tokenized(columns: dict[str, list[str]], tokenizer: Any, max_length: int) -> Any:
+def _tokenized(columns: dict[str, list[Any]], tokenizer: Any, max_length: int) -> Any:
     import datasets
 
     datasets.disable_progress_bars()  # one bar for the whole plan is enough
+    if "words" in columns:
+        windows = encoded_words(columns["words"], tokenizer, max_length)
+        number = datasets.Value("int64")
+        kinds = {name: number if name in ("sentence", "cut") else datasets.List(number) for name in windows}
+        return datasets.Dataset.from_dict(windows, features=datasets.Features(kinds))
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         return _encoded(batch, tokenizer, max_length)
@@ -283,13 +368,13 @@ def token_ids(texts: list[str], pairs: list[str] | None, tokenizer: Any, max_len
     encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, return_attention_mask=False)
     for place, ids in enumerate(encoded["input_ids"]):
         if not ids:
-            encoded["input_ids"][place] = [_of_nothing(tokenizer)]
+            encoded["input_ids"][place] = [token_of_nothing(tokenizer)]
             if "token_type_ids" in encoded:
                 encoded["token_type_ids"][place] = [0]
     return encoded
 
 
-def _of_nothing(tokenizer: Any) -> int:
+def token_of_nothing(tokenizer: Any) -> int:
     """Return the id of the token that represents an empty text: the end, beginning or padding token."""
     ends = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
     return int(next(token for token in ends if token is not None))

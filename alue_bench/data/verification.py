@@ -11,7 +11,8 @@ from pathlib import Path
 
 from alue_bench.contract.errors import AlueBenchError, DataError
 from alue_bench.contract.formats import BadRow, Example, Target, shown
-from alue_bench.contract.task import DataFile, Labels, TargetKind, Task
+from alue_bench.contract.tagged import is_tagged, tags_without_beginning
+from alue_bench.contract.task import OUTSIDE, DataFile, Labels, TargetKind, Task
 from alue_bench.data.location import DataFolder, user_data_folder
 from alue_bench.messages.suggestion import command_line
 
@@ -174,7 +175,12 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
     """
     if not isinstance(example, Example):
         raise TypeError(f"it yielded {example!r:.80} instead of an Example or a BadRow")
-    for text in (example.id, example.text, "" if example.text_pair is None else example.text_pair):
+    for text in (
+        example.id,
+        example.text,
+        "" if example.text_pair is None else example.text_pair,
+        *(example.words or ()),
+    ):
         if not isinstance(text, str):
             return BadRow(example.line, f"{shown(repr(text), quote=False)} was read where a text was expected")
         try:
@@ -184,6 +190,8 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
                 example.line,
                 f"contains half of a surrogate pair ({shown(text[error.start])}), which is not a character",
             )
+    if example.words is not None and not labels.tags_words:
+        return BadRow(example.line, "has words, but the task does not tag words; leave the words of the example out")
     target, kind = example.target, labels.kind
     if target is None:
         return None
@@ -191,7 +199,11 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
         number = isinstance(target, float | int) and not isinstance(target, bool)
         if not number or not (labels.minimum <= target <= labels.maximum and math.isfinite(target)):  # type: ignore[operator,arg-type]
             return BadRow(example.line, f"{shown(str(target), quote=False)} is not a number of the task's range")
-    elif kind is TargetKind.MULTILABEL:
+    elif kind in (TargetKind.MULTILABEL, TargetKind.TOKENS):
+        if kind is TargetKind.TOKENS and not is_tagged(example):
+            return BadRow(
+                example.line, f"{shown(str(target))} is not a tuple with a tag for each of the example's words"
+            )
         if not isinstance(target, tuple):
             return BadRow(example.line, f"{shown(str(target))} is not a tuple of labels")
         if unknown := [name for name in target if name not in labels.names]:
@@ -204,7 +216,8 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
 def label_counts(targets: Sequence[Target]) -> dict[str, int]:
     """Return the number of examples with each label, sorted by label.
 
-    An example with several labels counts for each label. The targets of a regression are not counted.
+    An example with several labels counts for each label; tags of words are counted by word. The targets of a regression
+    are not counted.
     """
     counts: Counter[str] = Counter()
     for target in targets:
@@ -233,6 +246,8 @@ def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
     if labels.kind is TargetKind.REGRESSION:
         effect = "there is nothing to learn" if trains else "a correlation with them is undefined"
         return [f"all {len(gold)} {split} rows have the value {gold[0]}: {effect}"] if len(set(gold)) == 1 else []
+    if labels.tags_words:
+        return _gaps_of_tags(split, gold, labels)
     counts = label_counts(gold)
     sentences = []
     absent = [name for name in labels.names if name not in counts]
@@ -246,6 +261,23 @@ def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
         what = "the label" if labels.kind is TargetKind.MULTILABEL else "no label but"
         effect = "there is nothing to learn about it" if trains else "scores do not tell whether it was learnt"
         sentences += [f"all {len(gold)} {split} rows have {what} {shown(name)}: {effect}" for name in of_all[:NAMED]]
+    return sentences
+
+
+def _gaps_of_tags(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
+    """Return what `gaps` returns for a task that tags words: types without an entity, and I- tags out of place."""
+    counts, sentences = label_counts(targets), []
+    trains, entities = split == "train", labels.scheme is not None
+    found = {name[2:] for name in counts if name != OUTSIDE} if entities else set(counts)
+    if absent := [name for name in labels.types if name not in found]:
+        what = "entity types" if entities else "tags"
+        named = ", ".join(shown(name) for name in absent[:NAMED])
+        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        effect = "they cannot be learnt" if trains else "macro-F1 leaves out those that are not predicted either"
+        sentences.append(f"{what} of no {split} sentence: {named}{more} (of {len(labels.types)}); {effect}")
+    if entities and (lost := sum(tags_without_beginning(tags) for tags in targets if isinstance(tags, tuple))):
+        tags = "1 I- tag continues" if lost == 1 else f"{lost} I- tags continue"
+        sentences.append(f"{tags} no entity of the same type in {split}; each is read as the beginning of an entity")
     return sentences
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.task import Labels, TargetKind
+from alue_bench.evaluation.tagging import right_words, tag_counts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,15 +85,39 @@ def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Addi
     """
     if labels.kind is TargetKind.REGRESSION:
         return Additive(_products(gold, predicted), _pearson) if metric == "pearson" else None
+    if labels.tags_words:
+        return _of_tags(metric, gold, predicted, labels)
     if metric == "accuracy":
         right = gold == predicted
         return _mean(right.all(axis=1) if right.ndim == 2 else right)
     if metric == "jaccard_samples":
         return _mean(_jaccard(gold, predicted))
-    k = len(labels.names)
-    counts, groups = _confusion(gold, predicted, k)
+    counts, groups = _confusion(gold, predicted, len(labels.names))
+    return _of_counts(metric, counts, labels, groups)
+
+
+def _of_tags(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:
+    """Return the results of a system that tags words, with a row for each sentence.
+
+    The arguments are those of `additive`.
+    """
+    if metric == "accuracy":
+        return Additive(right_words(gold, predicted), lambda sums: _ratio(sums[..., 0], sums[..., 1]))
+    return _of_counts(metric, tag_counts(gold, predicted, labels), labels)
+
+
+def _of_counts(metric: str, counts: Array, labels: Labels, groups: Array | None = None) -> Additive | None:
+    """Return a metric of counts of right, predicted and gold labels (or entities); None for an unknown metric.
+
+    Args:
+        metric: The name of the metric.
+        counts: The counts for each group of examples, [groups, 3 k], in the form of `_confusion`.
+        labels: The label space, with k labels or types of entities.
+        groups: The group of each example; None if each example is a group of its own.
+    """
+    k = len(labels.types)
     if metric.startswith("f1_class_"):
-        index = labels.names.index(metric.removeprefix("f1_class_"))
+        index = labels.types.index(metric.removeprefix("f1_class_"))
         return Additive(counts, lambda sums: _f1(sums, k)[..., index], groups)
     by_name = {
         "f1_macro": lambda sums: _mean_of_defined(_f1(sums, k)),

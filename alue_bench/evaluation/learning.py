@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.evaluation.additive import additive
 from alue_bench.evaluation.intervals import LEVEL
-from alue_bench.evaluation.metrics import trivial_metrics, trivial_predictions
+from alue_bench.evaluation.metrics import metrics, trivial_metrics, trivial_predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,11 +63,27 @@ def trivial(train: Array, gold: Array, predicted: Array, labels: Labels, metric:
         labels: The label space.
         metric: The name of a metric of `evaluation.metrics.metrics`.
     """
+    baseline = trivial_predictions(train, len(gold), labels).astype(gold.dtype)
     score = trivial_metrics(train, gold, labels)[metric]
-    return Trivial(score, _error(train, gold, predicted, labels, metric))
+    return Trivial(score, _error(baseline, gold, predicted, labels, metric))
 
 
-def _error(train: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> float:
+def trivial_of_tags(baseline: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> Trivial:
+    """Return the score of a baseline that tags each word by itself, as `trivial` does for other tasks.
+
+    Args:
+        baseline: The predictions of the baseline (`evaluation.tagging.most_frequent_tags`).
+        gold: The gold tags of the split, in the same form.
+        predicted: The model's predictions for the split, in the same form.
+        labels: The tags.
+        metric: The name of a metric of `evaluation.metrics.metrics`.
+    """
+    score = metrics(gold, baseline, labels)[metric]
+    return Trivial(score, _error(baseline, gold, predicted, labels, metric))
+
+
+def _error(baseline: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> float:
+    """Return the standard error, over examples, of the difference between two scores; nan for a single example."""
     import numpy as np
 
     count = len(gold)
@@ -78,7 +94,7 @@ def _error(train: Array, gold: Array, predicted: Array, labels: Labels, metric: 
         return 1 / math.sqrt(count - 1)
     values = system.pseudo_values()
     if labels.kind is not TargetKind.REGRESSION:  # the correlation of a constant counts as 0, without an error
-        base = additive(metric, gold, trivial_predictions(train, count, labels).astype(gold.dtype), labels)
+        base = additive(metric, gold, baseline, labels)
         assert base is not None
         values = values - base.pseudo_values()
     return float(np.std(values, ddof=1)) / math.sqrt(count)

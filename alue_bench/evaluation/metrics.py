@@ -30,16 +30,19 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
 
     Args:
         gold: The gold targets: class indices [n]; for a multi-label task 0 or 1 for each label, [n, labels]; for a
-            regression numbers, [n].
+            regression numbers, [n]; for tags of words rows of tags, [n, longest], see `data.words.as_rows`.
         predicted: The predicted targets, in the same form.
         labels: The label space.
 
     Returns:
         The metrics that are listed in `alue_bench.contract.task.METRICS`, and f1_class_NAME for each label that occurs
-        in the gold labels or the predictions. Undefined metrics are nan.
+        in the gold labels or the predictions (of tags with a scheme, f1_class_TYPE for each type of entity). Undefined
+        metrics are nan.
     """
     if labels.kind is TargetKind.REGRESSION:
         return _correlations(gold, predicted)
+    if labels.tags_words:
+        return _of_tags(gold, predicted, labels)
     import numpy as np
     from sklearn.metrics import accuracy_score, f1_score, jaccard_score, matthews_corrcoef
 
@@ -60,6 +63,19 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
             warnings.simplefilter("ignore")  # if all labels are of one class, the coefficient is 0, with a warning
             values["mcc"] = matthews_corrcoef(gold, predicted)
     return {name: float(value) for name, value in values.items()}
+
+
+def _of_tags(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels: Labels) -> dict[str, float]:
+    """Return F1 of entities (or of tags, without a scheme) and the share of words with the right tag."""
+    from alue_bench.evaluation.additive import additive
+
+    values = {}
+    for name in (*METRICS[labels.kind], *(f"f1_class_{kind}" for kind in labels.types)):
+        sums = additive(name, gold, predicted, labels)
+        assert sums is not None
+        if not math.isnan(sums.score) or name in METRICS[labels.kind]:
+            values[name] = sums.score
+    return values
 
 
 def trivial_metrics(train: np.ndarray[Any, Any], gold: np.ndarray[Any, Any], labels: Labels) -> dict[str, float]:

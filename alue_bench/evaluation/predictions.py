@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import DataError
 from alue_bench.contract.spec import Predictions
 from alue_bench.contract.task import Labels, TargetKind
+from alue_bench.data.words import as_rows
 from alue_bench.evaluation.label_cells import join_labels, split_labels
+from alue_bench.evaluation.tagging import tag_counts
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 
-def decide(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[Any, Any]:
-    """Convert logits into predictions: class indices, 0 and 1 for each label, or numbers.
+TAGS = {None: "tag_", "IOB2": "iob2_"}
+"""The beginning of the columns of a table of predictions that count the words with each predicted tag, by scheme."""
+
+
+def decide(
+    logits: np.ndarray[Any, Any], labels: Labels, words: np.ndarray[Any, Any] | None = None
+) -> np.ndarray[Any, Any]:
+    """Convert logits into predictions: class indices, 0 and 1 for each label, numbers, or tags.
 
     Args:
-        logits: The logits of n examples, [n, outputs].
+        logits: The logits of n examples, [n, outputs]; of all words in a task that tags words, [words, outputs].
         labels: The label space.
+        words: The number of words of each sentence, int64 [n]; only for a task that tags words.
 
     Returns:
         The class indices, [n]; for a multi-label task 0 or 1 for each label, [n, labels]; for a regression numbers,
-        [n].
+        [n]; for tags of words rows of tags, [n, longest], see `data.words.as_rows`.
     """
     import numpy as np
     from scipy.special import expit
@@ -35,7 +44,8 @@ def decide(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[Any, Any]
         return np.asarray(logits[:, 0])
     if labels.kind is TargetKind.MULTILABEL:
         return np.asarray(expit(logits) > labels.threshold, dtype="int64")
-    return np.asarray(logits.argmax(axis=1))
+    best = np.asarray(logits.argmax(axis=1))
+    return best if words is None else as_rows(best, words)
 
 
 def probabilities(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[Any, Any]:
@@ -54,18 +64,38 @@ def predictions_table(
 ) -> Predictions:
     """Return a table of predictions, with the names of gold and predicted labels and a score for each label.
 
+    In a task that tags words, a cell holds the tags of a sentence, separated by spaces, and instead of scores the table
+    counts the words with each predicted tag.
+
     Args:
         ids: The identifiers of the n examples.
         gold: The gold targets, in the form that `decide` returns; None if there are no gold labels.
-        logits: The logits, [n, outputs].
+        logits: The logits, in the form that `decide` takes.
         labels: The label space.
     """
+    if labels.tags_words:
+        assert gold is not None  # a task that tags words has no submission
+        return _table_of_tags(ids, gold, decide(logits, labels, (gold >= 0).sum(axis=1)), labels)
     return Predictions(
         ids=ids,
         gold=[""] * len(ids) if gold is None else [_named(value, labels) for value in gold],
         predicted=[_named(value, labels) for value in decide(logits, labels)],
         scores=probabilities(logits, labels),
         columns=labels.names or ("value",),
+    )
+
+
+def _table_of_tags(
+    ids: list[str], gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels: Labels
+) -> Predictions:
+    import numpy as np
+
+    counts = np.stack([(predicted == place).sum(axis=1) for place in range(len(labels.names))], axis=1)
+    given, found = (
+        [" ".join(labels.names[tag] for tag in row if tag >= 0) for row in rows] for rows in (gold, predicted)
+    )
+    return Predictions(
+        ids=ids, gold=given, predicted=found, scores=counts, columns=labels.names, prefix=TAGS[labels.scheme]
     )
 
 
@@ -84,7 +114,8 @@ def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
     """Convert a recorded table of predictions into arrays of gold and predicted labels.
 
     Args:
-        table: A table with the columns id, gold, prediction, and score_LABEL for each label.
+        table: A table with the columns id, gold, prediction, and score_LABEL for each label (or, for each tag of words,
+            the columns in `TAGS`).
         multilabel: Whether a cell holds several label names, joined as in `label_cells`.
 
     Raises:
@@ -92,34 +123,90 @@ def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
     """
     import pyarrow as pa
 
-    names = tuple(name.removeprefix("score_") for name in table.columns if name.startswith("score_"))
-    label = pa.float64() if names == ("value",) else pa.string()
+    labels = labels_of_columns(table.columns, multilabel=multilabel)
+    label = pa.float64() if labels.kind is TargetKind.REGRESSION else pa.string()
     types = {"id": pa.string(), "gold": label, "prediction": label}
-    columns = [pa.array(table[column].tolist(), kind) for column, kind in types.items()]
-    return targets_of_columns(*columns, names=names, multilabel=multilabel)
+    ids, gold, predicted = (pa.array(table[column].tolist(), kind) for column, kind in types.items())
+    return targets_of_columns(ids, gold, predicted, labels)
 
 
-def targets_of_columns(ids: Any, gold: Any, predicted: Any, *, names: tuple[str, ...], multilabel: bool) -> Targets:
+def labels_of_columns(columns: Sequence[str], *, multilabel: bool) -> Labels:
+    """Return the label space of a recorded table of predictions.
+
+    Args:
+        columns: The names of the table's columns.
+        multilabel: Whether a cell holds several label names.
+    """
+    names = tuple(name.removeprefix("score_") for name in columns if name.startswith("score_"))
+    if names == ("value",):
+        return Labels.regression(-math.inf, math.inf)
+    if not names and (tags := tags_of(columns)) is not None:
+        return tags
+    return Labels.multilabel(*names) if multilabel else Labels.multiclass(*names)
+
+
+def targets_of_columns(ids: Any, gold: Any, predicted: Any, labels: Labels) -> Targets:
     """Convert the columns of a recorded table of predictions into arrays of gold and predicted labels.
 
     Args:
         ids: The ids of the examples, an Arrow array.
         gold: The gold labels, an Arrow array of texts, or of numbers for a regression. It may be dictionary-encoded.
         predicted: The predicted labels, of the same type.
-        names: The names of the labels; ("value",) for a regression.
-        multilabel: Whether a cell holds several label names, joined as in `label_cells`.
+        labels: The label space, as `labels_of_columns` returns it.
 
     Raises:
-        DataError: A gold or predicted label is not among `names`, or a cell cannot be divided into label names.
+        DataError: A gold or predicted label is not among the labels, a cell cannot be divided into label names, or the
+            gold and the predicted tags of a sentence differ in number.
     """
     import numpy as np
 
-    if names == ("value",):
+    if labels.kind is TargetKind.REGRESSION:
         numbers = [np.asarray(side.to_numpy(zero_copy_only=False), dtype="float64") for side in (gold, predicted)]
-        return Targets(ids, numbers[0], numbers[1], Labels.regression(-math.inf, math.inf))
-    read = _marks if multilabel else _places
-    labels = Labels.multilabel(*names) if multilabel else Labels.multiclass(*names)
-    return Targets(ids, _by_cell(gold, names, read), _by_cell(predicted, names, read), labels)
+        return Targets(ids, numbers[0], numbers[1], labels)
+    if labels.tags_words:
+        rows = [_tag_rows(side.to_pylist(), labels) for side in (gold, predicted)]
+        if rows[0].shape != rows[1].shape or ((rows[0] < 0) != (rows[1] < 0)).any():
+            raise DataError("the predictions hold a sentence whose gold and predicted tags differ in number")
+        return Targets(ids, rows[0], rows[1], labels)
+    read = _marks if labels.kind is TargetKind.MULTILABEL else _places
+    return Targets(ids, _by_cell(gold, labels.names, read), _by_cell(predicted, labels.names, read), labels)
+
+
+def tags_of(columns: Sequence[str]) -> Labels | None:
+    """Return the tags of a recorded table of predictions with these columns; None if its task does not tag words."""
+    for scheme, prefix in TAGS.items():
+        names = [name.removeprefix(prefix) for name in columns if name.startswith(prefix)]
+        if len(names) > 1:
+            return Labels.tokens(*names, scheme=scheme)  # type: ignore[arg-type]
+    return None
+
+
+def hits_of_tags(gold: Sequence[str], predicted: Sequence[str], labels: Labels) -> tuple[list[int], ...]:
+    """Return how many entities (or words, without a scheme) of each type were found, missed and invented.
+
+    Args:
+        gold: The gold tags of each sentence, as in a table of predictions.
+        predicted: The predicted tags.
+        labels: The tags.
+    """
+    import numpy as np
+
+    counts = tag_counts(_tag_rows(gold, labels), _tag_rows(predicted, labels), labels).sum(axis=0).astype("int64")
+    right, found, true = np.split(counts, 3)
+    return right.tolist(), (true - right).tolist(), (found - right).tolist()
+
+
+def _tag_rows(cells: Sequence[str], labels: Labels) -> np.ndarray[Any, Any]:
+    """Return the rows of tags in the cells of a table, each of which holds the tags of a sentence."""
+    import numpy as np
+
+    index = {name: place for place, name in enumerate(labels.names)}
+    sentences = [cell.split(" ") for cell in cells]
+    try:
+        tags = np.array([index[tag] for sentence in sentences for tag in sentence], dtype="int64")
+    except KeyError as error:
+        raise DataError(f"the predictions contain the tag {error.args[0]!r}, which is none of the task's") from error
+    return as_rows(tags, np.array([len(sentence) for sentence in sentences], dtype="int64"))
 
 
 def _by_cell(

@@ -11,7 +11,7 @@ and other hyper-parameters of the run play no part. Its model is
 The features are character n-grams within words (2 to 5 characters) and word n-grams (1 and 2 words). A pair of texts
 has four groups of features: those of the first text, those of the second, their absolute differences, and their
 products. The products hold what both texts have in common. The strength of the regularisation is selected by the dev
-score.
+score. Tasks that tag words have no yardstick.
 
 The results depend only on the rows, the labels and the version of scikit-learn. They are therefore computed once for
 each set of rows and kept in the cache folder, where the runs of all strategies, seeds and processes find them.
@@ -87,6 +87,11 @@ def yardstick_name(metric: str) -> str:
     """Return the name of the yardstick for a task that is scored by this metric, with or without "test/"."""
     regression = metric.removeprefix("test/") in METRICS[TargetKind.REGRESSION]
     return f"TF-IDF + {'ridge' if regression else 'logistic'} regression"
+
+
+def has_yardstick(task: Task) -> bool:
+    """Return whether there is a yardstick for a task; it predicts one target for each text, and no tags of words."""
+    return not task.labels.tags_words
 
 
 def yardstick(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> Yardstick:

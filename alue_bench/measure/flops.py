@@ -28,9 +28,9 @@ from alue_bench.contract.strategy import FreezePlan
 from alue_bench.measure.counted_flops import counted_forward, counted_prefix, counted_step
 from alue_bench.training.architecture.anatomy import described
 from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer, view_as_stack
-from alue_bench.training.forward import reads_first_only
+from alue_bench.training.forward import has_lean_forward
 from alue_bench.training.freezing import trainable_parameters
-from alue_bench.training.pretrained.loading import empty_model
+from alue_bench.training.pretrained.loading import BINARY, TAGS, empty_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,11 +61,11 @@ _methods: dict[str, Method] = {}
 def method_of(stack: EncoderStack) -> Method:
     """Return the method for determining the FLOPs of a model, which may be on the meta device."""
     model: Any = stack.model
-    if reads_first_only(stack):
+    if has_lean_forward(stack):
         return Method("formula")
     key = digest_of([type(model).__name__, described(model.config)])
     if key not in _methods:
-        _methods[key] = _compared(view_as_stack(empty_model(model.config)))
+        _methods[key] = _compared(view_as_stack(empty_model(model.config, TAGS if stack.tags_words else BINARY)))
     return _methods[key]
 
 
@@ -279,13 +279,23 @@ def _products(part: nn.Module, trained: set[int], follows: bool, behind_query: b
         yield Product(module.weight.numel(), id(module.weight) in trained, before, behind_query)
 
 
-def head_flops(stack: EncoderStack, trained: set[int], examples: int, *, trains_below: bool) -> int:
-    """Return the FLOPs that pooler and head need for training on each example once; they read one vector per example.
+def head_vectors(stack: EncoderStack, lengths: np.ndarray[Any, Any]) -> int:
+    """Return the number of vectors that pooler and head read: one for each example, or one for each token.
+
+    Args:
+        stack: The model, possibly on the meta device.
+        lengths: The number of tokens of each example, int64 `[examples]`.
+    """
+    return int(lengths.sum()) if stack.tags_words else len(lengths)
+
+
+def head_flops(stack: EncoderStack, trained: set[int], vectors: int, *, trains_below: bool) -> int:
+    """Return the FLOPs that pooler and head need for training on a number of vectors once.
 
     Args:
         stack: The model, possibly on the meta device.
         trained: The `id()`s of the parameters that train.
-        examples: The number of examples.
+        vectors: The number of vectors; see `head_vectors`.
         trains_below: Whether any parameter below pooler and head is trainable.
     """
     from torch import nn
@@ -293,17 +303,17 @@ def head_flops(stack: EncoderStack, trained: set[int], examples: int, *, trains_
     flops, before = 0, trains_below
     for module in _behind_layers(stack):
         if isinstance(module, nn.Linear):
-            flops += 2 * examples * module.weight.numel() * (1 + before + (id(module.weight) in trained))
+            flops += 2 * vectors * module.weight.numel() * (1 + before + (id(module.weight) in trained))
         before = before or any(id(parameter) in trained for parameter in module.parameters(recurse=False))
     return flops
 
 
-def head_forward(stack: EncoderStack, examples: int) -> int:
-    """Return the FLOPs of a forward pass through pooler and head for a number of examples."""
+def head_forward(stack: EncoderStack, vectors: int) -> int:
+    """Return the FLOPs of a forward pass through pooler and head for a number of vectors; see `head_vectors`."""
     from torch import nn
 
     linear = (module for module in _behind_layers(stack) if isinstance(module, nn.Linear))
-    return 2 * examples * sum(module.weight.numel() for module in linear)
+    return 2 * vectors * sum(module.weight.numel() for module in linear)
 
 
 def _behind_layers(stack: EncoderStack) -> Iterator[nn.Module]:
@@ -365,7 +375,7 @@ def _formula(
                 computed=last_layer if index == len(layers) - 1 else "whole",
             )
         trains_below = trains_below or layer.trains
-    return float(flops + head_flops(stack, trained, len(lengths), trains_below=trains_below))
+    return float(flops + head_flops(stack, trained, head_vectors(stack, lengths), trains_below=trains_below))
 
 
 def prefix_flops(
@@ -412,7 +422,7 @@ def forward_flops(stack: EncoderStack, lengths: np.ndarray[Any, Any], *, last_la
     if method_of(stack).name == "counter":
         return counted_forward(stack, lengths, max(1, len(lengths)))
     layers = prefix_flops(stack, len(stack.layers), lengths, last_layer=last_layer)
-    return layers + head_forward(stack, len(lengths))
+    return layers + head_forward(stack, head_vectors(stack, lengths))
 
 
 def training_flops(

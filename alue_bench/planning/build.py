@@ -17,13 +17,13 @@ from alue_bench.contract.model import Model
 from alue_bench.contract.registry import Origin, Registry, outline_of
 from alue_bench.contract.spec import DataDigests, HyperParameters, Resolved, RunSpec, digest_of
 from alue_bench.contract.strategy import Outline, Strategy
-from alue_bench.contract.task import METRICS, Labels, TargetKind, Task
+from alue_bench.contract.task import Labels, TargetKind, Task
 from alue_bench.contract.version import __version__
-from alue_bench.data.batches import steps_per_epoch
 from alue_bench.data.cache_folder import cache_folder
 from alue_bench.data.splits import SplitRows, TaskRows
 from alue_bench.data.tokenization import TokenCache
 from alue_bench.data.verification import label_counts
+from alue_bench.evaluation.yardstick import has_yardstick
 from alue_bench.measure.empty_models import EmptyModels
 from alue_bench.planning.available import (
     PlanCache,
@@ -47,11 +47,11 @@ from alue_bench.planning.combinations import (
 from alue_bench.planning.companions import ReadyCompanions, ready_companions
 from alue_bench.planning.given import with_given
 from alue_bench.planning.grid import Grid
-from alue_bench.planning.matched_compute import Limited, steps_within
+from alue_bench.planning.matched_compute import Limited, steps_within, trained_share
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.companion import Companion
 from alue_bench.running.inputs import RunInputs
-from alue_bench.training.architecture.trial import positions_of
+from alue_bench.training.architecture.trial import check_tagging, positions_of
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
 from alue_bench.training.class_weights import check_class_weights
 from alue_bench.training.device.hardware import Precision
@@ -74,14 +74,6 @@ class PlannedRun:
     """Tags to record with the run when it is executed. They do not affect its result."""
 
     @property
-    def trained_share(self) -> float:
-        """The share of the steps of all epochs that the training has; 1 unless a limit of the FLOPs allows fewer."""
-        if self.spec.steps is None:
-            return 1.0
-        rows = len(self.inputs.train_rows.splits["train"].examples)
-        return self.spec.steps / (steps_per_epoch(rows, self.spec.hyper.batch_size) * self.spec.hyper.epochs)
-
-    @property
     def cost(self) -> float:
         """A rough estimate of the run's computing effort, in arbitrary units, for progress bars only.
 
@@ -96,7 +88,8 @@ class PlannedRun:
             trains_below = trains_below or trained
         rows = self.inputs.train_rows.splits
         size = sum(len(example.text) for example in rows["train"].examples)
-        return float(size * passes * self.spec.hyper.epochs * self.trained_share + size * plan.shape.layers)
+        share = trained_share(self.spec.steps, len(rows["train"].examples), self.spec.hyper)
+        return float(size * passes * self.spec.hyper.epochs * share + size * plan.shape.layers)
 
 
 @dataclass(frozen=True)
@@ -125,9 +118,9 @@ class AbsentRun:
     hyper: HyperParameters
     device: str
     precision: Precision
-    trained_share: float = 1.0
-    """The share of the steps of all epochs that the training has. A limit of the FLOPs is converted to steps only for
-    models that are on this machine; for others, all epochs are assumed."""
+    steps: int | None = None
+    """The number of steps to which the training is limited; None for all steps of all epochs. A limit of the FLOPs is
+    converted to steps only for models that are on this machine; for others, all epochs are assumed."""
 
 
 @dataclass
@@ -186,6 +179,12 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
     plan.notes += device_remarks(request.device, shared.device)
     plan.notes += [note for folds in by_name.values() for note in given_notes(folds[0], request)]
     plan.notes += shared.companions.notes
+    if request.yardstick:
+        plan.notes += [
+            f"task {name}: no score of TF-IDF with logistic regression, which predicts no tags of words"
+            for name, folds in by_name.items()
+            if not has_yardstick(folds[0].task)
+        ]
     for model in models:
         notes = [*shared.cache.models.notes(model.checkpoint), *model.trial.notes]
         notes += [
@@ -270,9 +269,14 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], fold: tuple[int, Read
         plan.skipped.append(Skipped(task.task.name, name, "*", None, reason))
     try:
         settings = settings_of(request, task.train_task, model.model, model.trial.positions)
+        if task.train_task.labels.tags_words:
+            check_tagging(model.config, model.trial.padding)
         if request.keep_head:
             config = load_config(model.checkpoint)
             check_keeps_head(f"model {name!r}", model.checkpoint, config, task.train_task.labels)
+    except DoesNotFit as error:
+        plan.skipped.append(Skipped(task.task.name, name, "*", None, str(error)))
+        return
     except UsageError as error:
         if request.models:
             raise
@@ -390,7 +394,7 @@ def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Co
         checkpointing=shared.checkpointing,
         depths=shared.cache.depths[start],
         companions=shared.companions_of(task),
-        yardstick=shared.request.yardstick,
+        yardstick=shared.request.yardstick and has_yardstick(task.task),
     )
     shared.cache.models.expect(inputs.checkpoint, inputs.train_task.labels)
     if spec.freeze_plan.prefix_layers and combination.strategy.keeps_prefix and inputs.trial.independent:
@@ -474,8 +478,10 @@ def _unusual_scoring(task: Task, request: PlanRequest) -> list[dict[str, object]
         return []
     kind, labels = task.labels.kind, task.labels
     unusual: dict[str, object] = {}
-    if task.primary != METRICS[kind][0]:
+    if task.primary != labels.main_metric:
         unusual["metric"] = task.primary
+    if labels.scheme is not None:
+        unusual["scheme"] = labels.scheme
     if kind is TargetKind.MULTILABEL and labels.threshold != Labels(kind, labels.names).threshold:
         unusual["threshold"] = labels.threshold
     if kind is TargetKind.MULTICLASS and len(labels.names) == 2:

@@ -84,3 +84,14 @@ def steps_within(
             )
     all_steps = steps_per_epoch(len(lengths), hyper.batch_size) * hyper.epochs
     return Limited(strategy.name, max(1, round(share * all_steps)), all_steps, hyper.epochs)
+
+
+def trained_share(steps: int | None, examples: int, hyper: HyperParameters) -> float:
+    """Return the share of the steps of all epochs that a training has; 1 without a limit.
+
+    Args:
+        steps: The number of steps to which the training is limited; None for no limit.
+        examples: The number of train examples. In a task that tags words, each window is one.
+        hyper: The hyper-parameters, of which the epochs and the batch size count.
+    """
+    return 1.0 if steps is None else steps / (steps_per_epoch(examples, hyper.batch_size) * hyper.epochs)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.evaluation.label_cells import split_labels
+from alue_bench.evaluation.predictions import hits_of_tags, tags_of
 from alue_bench.reporting.charts import learning_curves, predicted_against_gold
 from alue_bench.reporting.content import (
     Cell,
@@ -37,6 +38,8 @@ from alue_bench.tracking.reading import Results, read_curves, read_predictions
 if TYPE_CHECKING:
     import pandas as pd
 
+HITS = [Column("true positives"), Column("false negatives"), Column("false positives")]
+"""The columns of the counts for each label or type of entity."""
 SCATTERED = 300
 """The largest number of points in a scatter plot. If there are more, every n-th point is drawn."""
 JACCARD = "test/jaccard_samples"
@@ -182,6 +185,10 @@ def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str
     caption = f"{label}, {'1 seed' if len(tables) == 1 else f'{len(tables)} seeds together'}"
     everything = pd.concat(tables, ignore_index=True)
     labels = [column.removeprefix("score_") for column in everything.columns if column.startswith("score_")]
+    if (tags := tags_of(everything.columns)) is not None:
+        counts = zip(*hits_of_tags(list(everything["gold"]), list(everything["prediction"]), tags), strict=True)
+        rows = [Row(name, [Cell(str(n)) for n in row]) for name, row in zip(tags.types, counts, strict=True)]
+        return Table(caption, "entity type" if tags.scheme else "tag", HITS, [RowGroup("", rows)])
     if pd.api.types.is_float_dtype(everything["gold"]):
         return _scatter(everything, name, caption)
     if not multilabel:
@@ -213,5 +220,4 @@ def _hits(everything: pd.DataFrame, labels: Sequence[str], caption: str) -> Tabl
         invented = sum(label not in g and label in p for g, p in both)
         return Row(label, [Cell(str(right)), Cell(str(missed)), Cell(str(invented))])
 
-    columns = [Column("true positives"), Column("false negatives"), Column("false positives")]
-    return Table(caption, "label", columns, [RowGroup("", [count(label) for label in labels])])
+    return Table(caption, "label", HITS, [RowGroup("", [count(label) for label in labels])])

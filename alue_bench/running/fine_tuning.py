@@ -127,7 +127,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     ):  # fmt: skip
         data = GrowingPrefix(prefix, spec.freeze_plan, splits, prefixes.behind, prefixes.states_of)
         schedule = FreezeSchedule(stack, spec.freeze_plan, inputs.strategy)
-        weights = class_weights(spec.hyper.class_weights, labels, splits["train"].targets.numpy())
+        weights = class_weights(spec.hyper.class_weights, labels, splits["train"].known_targets.numpy())
         config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights, spec.steps)
         session = TrainingSession(stack, forward, schedule, data, config, _dev_scorer(inputs, splits["dev"]))
         training = fine_tune(session, file=file, on_step=on_step)
@@ -148,9 +148,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         device=device,
         tokenizer=tokenizer,
         training=training,
-        dev_predictions=predictions_table(
-            splits["dev"].ids, splits["dev"].targets.numpy(), training.selected_dev_logits, labels
-        ),
+        dev_predictions=predictions_table(splits["dev"].ids, splits["dev"].gold, training.selected_dev_logits, labels),
         # The selected epoch's weights may be of a time when less was frozen: no stored outputs for other splits then.
         prefix=prefixes.behind(None) if schedule.adaptive else prefix,
         prefixes=prefixed,
@@ -178,10 +176,11 @@ def store_computed(prefix: FrozenPrefix, inputs: RunInputs) -> None:
 
 def _dev_scorer(inputs: RunInputs, dev: TokenizedSplit) -> Scorer:
     """Return a function from dev logits to metrics. The metric `score` is the primary one, which selects the epoch."""
-    task, targets = inputs.train_task, dev.targets.numpy()
+    task, gold = inputs.train_task, dev.gold
+    words = None if dev.words is None else dev.words.counts
 
     def score(logits: Any) -> dict[str, float]:
-        values = metrics(targets, decide(logits, task.labels), task.labels)
+        values = metrics(gold, decide(logits, task.labels, words), task.labels)
         return {**values, "score": values[task.primary]}
 
     return score

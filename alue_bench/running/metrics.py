@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.spec import RunSpec
+from alue_bench.contract.task import Task
 from alue_bench.contract.transfer import transferred_targets
+from alue_bench.data.splits import SplitRows
 from alue_bench.data.tokenization import encode_targets
-from alue_bench.evaluation.learning import Trivial, trivial
+from alue_bench.data.words import word_counts
+from alue_bench.evaluation.learning import Trivial, trivial, trivial_of_tags
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide
+from alue_bench.evaluation.tagging import most_frequent_tags
 from alue_bench.evaluation.yardstick import yardstick, yardstick_name
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.running.fine_tuning import Trained
 from alue_bench.running.inputs import RunInputs
 from alue_bench.running.scoring import ScoredSplit, prefix_s
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
 
 
 def quality_metrics(inputs: RunInputs, trained: Trained, test: ScoredSplit) -> dict[str, float]:
@@ -35,19 +45,31 @@ def trivial_metrics(
 ) -> dict[str, float]:
     """Return the scores of a baseline that ignores the text, on test (test/*) and dev split (selection/*).
 
+    In a task that tags words, the baseline ignores all words but the one that it tags.
+
     The baseline's score is */trivial_score. The standard error of the model's difference from this score is
     */above_trivial_error, which is absent if undefined. If a score cannot be computed, `on_problem` is called.
     """
     task, train_task = inputs.task, inputs.train_task
-    train_targets = encode_targets(inputs.train_rows.splits["train"], train_task.labels).numpy()
+    rows = inputs.train_rows.splits
+    train_targets = encode_targets(rows["train"], train_task.labels).numpy()
+
+    def of_tags(split: SplitRows, gold: Array, predicted: Array, scored: Task) -> Trivial:
+        baseline = most_frequent_tags(rows["train"].examples, split.examples, scored.labels)
+        return trivial_of_tags(baseline, gold, predicted, scored.labels, scored.primary)
 
     def on_test() -> Trivial:
+        if task.labels.tags_words:
+            return of_tags(inputs.rows.splits["test"], test.gold, test.predicted, task)
         known = transferred_targets(train_targets, task, train_task)
         return trivial(known, test.gold, test.predicted, task.labels, task.primary)
 
     def on_dev() -> Trivial:
-        gold = encode_targets(inputs.train_rows.splits["dev"], train_task.labels).numpy()
-        predicted = decide(trained.training.selected_dev_logits, train_task.labels)
+        gold = encode_targets(rows["dev"], train_task.labels).numpy()
+        words = word_counts(rows["dev"].examples) if train_task.labels.tags_words else None
+        predicted = decide(trained.training.selected_dev_logits, train_task.labels, words)
+        if train_task.labels.tags_words:
+            return of_tags(rows["dev"], gold, predicted, train_task)
         return trivial(train_targets, gold, predicted, train_task.labels, train_task.primary)
 
     values = {}
@@ -145,9 +167,9 @@ def data_metrics(spec: RunSpec, inputs: RunInputs, trained: Trained, test: Score
     of_training = 0 if inputs.task is inputs.train_task else inputs.train_rows.dropped
     return {
         "data/train_steps": training.steps,
-        "data/train_rows": len(trained.prefixes["train"].split),
-        "data/dev_rows": len(trained.prefixes["dev"].split),
-        "data/test_rows": len(test.split),
+        "data/train_rows": len(trained.prefixes["train"].split.ids),
+        "data/dev_rows": len(trained.prefixes["dev"].split.ids),
+        "data/test_rows": len(test.split.ids),
         "data/dropped_rows": inputs.rows.dropped + of_training,
     }
 

@@ -91,7 +91,17 @@ def scoring_notes(spec: RunSpec, inputs: RunInputs, test: TokenizedSplit, score:
 
 
 def _truncation(spec: RunSpec, split: TokenizedSplit, name: str) -> list[str]:
-    """Return a note if texts of the split called `name` were truncated."""
+    """Return a note if texts of the split called `name` were truncated, or sentences divided into windows."""
+    if split.words is not None:
+        notes, most = [], spec.hyper.max_length
+        if split.words.windowed:
+            notes.append(
+                f"{split.words.windowed} of {len(split.ids)} {name} sentences, longer than {most} tokens, were divided "
+                "into overlapping windows; each word is predicted in one of them"
+            )
+        if split.words.cut:
+            notes.append(f"{split.words.cut} {name} words, longer than {most} tokens, were cut to their first tokens")
+        return notes
     if not split.truncated:
         return []
     return [f"{split.truncated} of {len(split)} {name} texts cut to {spec.hyper.max_length} tokens"]

@@ -36,7 +36,7 @@ class ScoredSplit:
     @property
     def gold(self) -> np.ndarray[Any, Any]:
         """The gold targets of the split."""
-        return self.split.targets.numpy()
+        return self.split.gold
 
 
 def score_test_split(spec: RunSpec, inputs: RunInputs, trained: Trained) -> ScoredSplit:
@@ -49,7 +49,8 @@ def score_test_split(spec: RunSpec, inputs: RunInputs, trained: Trained) -> Scor
     logits = transferred_logits(logits, inputs.task, inputs.train_task)
     seconds = time.perf_counter() - started + prefix_s(examples)
     store_computed(trained.prefix, inputs)
-    return ScoredSplit(split, logits, decide(logits, inputs.task.labels), seconds)
+    words = None if split.words is None else split.words.counts
+    return ScoredSplit(split, logits, decide(logits, inputs.task.labels, words), seconds)
 
 
 def submission_predictions(

@@ -96,6 +96,7 @@ def planned_search(study: Study, streams: Streams) -> PlannedSearch:
     rules = rules_of(study.settings)
     invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
     plan, searches = _courses(plan_request(study.settings, study.overrides), rules, study.registry)
+    invocation.check(plan)
     invocation.limit_jobs(plan)
     streams.talk.print(question_view(plan, searches))
     return PlannedSearch(invocation, plan, searches)

@@ -239,9 +239,9 @@ def _misfit_of_target(labels: Labels, target: Target) -> str | None:
             return f"{target!r} is not a number; the reader must convert it"
         if not labels.minimum <= target <= labels.maximum:
             return f"{target} is not within {labels.minimum} to {labels.maximum}; correct the row or Labels.regression"
-    elif labels.kind is TargetKind.MULTILABEL:
+    elif labels.kind in (TargetKind.MULTILABEL, TargetKind.TOKENS):
         if not isinstance(target, tuple):
-            return f"{target!r} is not a tuple of label names; the reader must give one"
+            return f"{target!r:.60} is not a tuple of label names; the reader must give one"
         unknown = [name for name in target if name not in labels.names]
         if unknown:
             return f"label {unknown[0]!r} is not declared; {known}"

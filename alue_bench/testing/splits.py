@@ -43,6 +43,8 @@ def check_splits(task: Task, folder: Path, *, of_sample: bool) -> Iterator[str]:
 
 
 def _targets(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
+    if task.labels.tags_words:  # each sentence has as many tags as words: checked row by row
+        return
     for name, rows in splits.items():
         shape = tuple(encode_targets(rows, task.labels).shape)
         wanted: tuple[int, ...] = (len(rows.examples),)
@@ -53,7 +55,7 @@ def _targets(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
 
 
 def _occurring(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
-    """Yield a violation for each label of a task that occurs in no train row."""
+    """Yield a violation for each label of a task that occurs in no train row; for entities, for each type of entity."""
     if "train" not in splits:
         return
     occurring: set[str] = set()
@@ -62,7 +64,9 @@ def _occurring(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
             occurring.update(example.target)
         elif isinstance(example.target, str):
             occurring.add(example.target)
-    for label in task.labels.names:
+    if task.labels.scheme is not None:
+        occurring = {tag[2:] for tag in occurring}
+    for label in task.labels.types:
         if label not in occurring:
             yield (
                 f"task {task.name!r}: label {label!r} does not occur in train; add rows with it, or remove it from "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.spec import Predictions
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.evaluation.label_cells import split_labels
+from alue_bench.evaluation.predictions import hits_of_tags
 from alue_bench.messages.figure_text import literal_text, short, short_names
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def draw_predictions(path: Path, predictions: Predictions, labels: Labels, *, ti
     """Draw a run's predictions as a PNG file.
 
     For single-label tasks the figure is a confusion matrix. For multi-label tasks it shows the numbers of true
-    positives, false negatives and false positives of each label, and for regressions a scatter plot of predicted
-    against gold values.
+    positives, false negatives and false positives of each label, and for tags of words those of each type of entity.
+    For regressions it is a scatter plot of predicted against gold values.
 
     Args:
         path: The file to write.
@@ -124,21 +125,31 @@ class _Matrix:
         Image.fromarray(np.asarray(self._canvas.buffer_rgba())).save(path, dpi=(DPI, DPI), **QUICK)
 
 
-def _draw_hits(axes: object, predictions: Predictions, labels: Labels) -> None:
+def _hits(predictions: Predictions, labels: Labels) -> dict[str, list[int]]:
+    """Return how often each label was predicted rightly, missed and invented."""
     gold = [set(split_labels(cell)) for cell in predictions.gold]
     predicted = [set(split_labels(cell)) for cell in predictions.predicted]
-    counts = {
+    return {
         "right": [sum(n in g and n in p for g, p in zip(gold, predicted, strict=True)) for n in labels.names],
         "missed": [sum(n in g and n not in p for g, p in zip(gold, predicted, strict=True)) for n in labels.names],
         "invented": [sum(n not in g and n in p for g, p in zip(gold, predicted, strict=True)) for n in labels.names],
     }
-    left = [0] * len(labels.names)
-    places = range(len(labels.names))
+
+
+def _draw_hits(axes: object, predictions: Predictions, labels: Labels) -> None:
+    if labels.tags_words:
+        right, missed, invented = hits_of_tags(predictions.gold, predictions.predicted, labels)
+        counts = {"right": right, "missed": missed, "invented": invented}
+    else:
+        counts = _hits(predictions, labels)
+    left = [0] * len(labels.types)
+    places = range(len(labels.types))
     for (kind, values), colour, hatch in zip(
         counts.items(), ("#0072B2", "#E69F00", "#999999"), ("", "//", ".."), strict=True
     ):
         axes.barh(places, values, left=left, label=kind, color=colour, hatch=hatch)  # type: ignore[attr-defined]
         left = [a + b for a, b in zip(left, values, strict=True)]
-    axes.set_yticks(places, short_names(labels.names))  # type: ignore[attr-defined]
+    axes.set_yticks(places, short_names(labels.types))  # type: ignore[attr-defined]
     axes.legend(fontsize=8)  # type: ignore[attr-defined]
-    axes.set(xlabel="examples")  # type: ignore[attr-defined]
+    counted = "examples" if not labels.tags_words else "entities" if labels.scheme else "words"
+    axes.set(xlabel=counted)  # type: ignore[attr-defined]

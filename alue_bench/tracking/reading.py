@@ -686,17 +686,20 @@ def _check_columns(names: Sequence[str]) -> None:
 def _load_targets(path: Path, *, multilabel: bool) -> Targets:
     import pyarrow as pa
 
-    from alue_bench.evaluation.predictions import targets_of_columns
+    from alue_bench.contract.task import TargetKind
+    from alue_bench.evaluation.predictions import labels_of_columns, targets_of_columns
 
     content = path.read_bytes()
     header = next(csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")), [])
     _check_columns(header)
-    names = tuple(name.removeprefix("score_") for name in header if name.startswith("score_"))
-    label = pa.float64() if names == ("value",) else pa.dictionary(pa.int32(), pa.string())
+    labels = labels_of_columns(header, multilabel=multilabel)
+    label = pa.float64() if labels.kind is TargetKind.REGRESSION else pa.dictionary(pa.int32(), pa.string())
     types = {"id": pa.string(), "gold": label, "prediction": label}
     table = _read_csv(pa.py_buffer(content), types, FIRST_COLUMNS).unify_dictionaries().combine_chunks()
-    columns = [column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns]
-    return targets_of_columns(*columns, names=names, multilabel=multilabel)
+    ids, gold, predicted = (
+        column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns
+    )
+    return targets_of_columns(ids, gold, predicted, labels)
 
 
 def _load_predictions(path: Path) -> pd.DataFrame:

@@ -947,11 +947,13 @@ def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write a CSV file with a row for each example: id, gold label, prediction and the score of each label.
 
+    If words have tags, a row is a sentence; see `Predictions`.
+
     The input texts are left out, since the licences of many data sets forbid their redistribution.
     """
     with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "gold", "prediction", *(f"score_{name}" for name in predictions.columns)])
+        writer.writerow(["id", "gold", "prediction", *(f"{predictions.prefix}{name}" for name in predictions.columns)])
         for row in zip(predictions.ids, predictions.gold, predictions.predicted, predictions.scores, strict=True):
             identifier, gold, predicted, scores = row
             writer.writerow([identifier, gold, predicted, *(f"{score:.6g}" for score in scores)])

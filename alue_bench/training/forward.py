@@ -62,7 +62,7 @@ class Forward(Protocol):
             states: The input of layer `depth`, in the shape that `prefix` returns; None starts from the token ids.
 
         Returns:
-            The logits, `[batch, outputs]`.
+            The logits, `[batch, outputs]`; `[batch, tokens, outputs]` of a model that tags words.
         """
         ...
 
@@ -90,8 +90,8 @@ class Forward(Protocol):
         ...
 
 
-def reads_first_only(stack: EncoderStack) -> bool:
-    """Return whether the forward pass that the model will get computes the last layer for the first token only."""
+def has_lean_forward(stack: EncoderStack) -> bool:
+    """Return whether the forward pass that the model will get is a `LeanForward`."""
     from alue_bench.training.bert.forward import LeanForward
 
     return LeanForward.fits(stack)
@@ -106,7 +106,7 @@ def last_layer_of(stack: EncoderStack, device: str) -> LastLayer:
     """
     from alue_bench.training.bert.forward import LeanForward
 
-    return LeanForward.last_layer_on(device) if LeanForward.fits(stack) else "whole"
+    return LeanForward.last_layer_on(device, stack) if LeanForward.fits(stack) else "whole"
 
 
 def choose_forward(stack: EncoderStack, compute: torch.dtype) -> Forward:
@@ -256,10 +256,11 @@ class LibraryForward:
             with torch.no_grad():
                 model.eval()
                 pairs = [(padded, _ready_mask(padded)), (whole, None)]
-                return all(
-                    torch.allclose(self._logits(ids, mask, types), self._logits(ids, ready, types), 1e-3, 1e-3)
-                    for mask, ready in pairs
-                )
+
+                def logits(mask: Tensor, given: Tensor | None) -> Tensor:
+                    return _of_tokens(self._logits(ids, given, types), mask)
+
+                return all(torch.allclose(logits(mask, mask), logits(mask, ready), 1e-3, 1e-3) for mask, ready in pairs)
         except (RuntimeError, TypeError, ValueError, AttributeError):  # a mask of a form that it does not expect
             return False
         finally:
@@ -297,6 +298,11 @@ def _ready_mask(mask: Tensor) -> Tensor:
     """Convert a padding mask, int64 [batch, tokens], to an attention mask, bool [batch, 1, tokens, tokens]."""
     tokens = mask.shape[1]
     return mask.bool()[:, None, None, :].expand(-1, 1, tokens, tokens)
+
+
+def _of_tokens(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return logits without those of padding tokens, if a model gives logits for each token."""
+    return logits[mask.bool()] if logits.ndim > 2 else logits
 
 
 @contextmanager

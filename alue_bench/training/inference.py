@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import NonFiniteLossError
 from alue_bench.data.batches import Padding, batches, evaluation_order
+from alue_bench.data.tokenization import TokenizedSplit
+from alue_bench.data.words import IGNORED
 from alue_bench.training.architecture.encoder_stack import EncoderStack
 from alue_bench.training.device.errors import is_out_of_memory, release
 from alue_bench.training.device.precision import Device, autocast
@@ -20,6 +22,8 @@ def predict_logits(
     stack: EncoderStack, forward: Forward, examples: Examples, *, device: Device, padding: Padding
 ) -> np.ndarray[Any, Any]:
     """Return the logits of all examples of a split: fp32 [examples, outputs], in the order of the split.
+
+    In a task that tags words, they are the logits of all words, [words, outputs] (`WordPlaces.logits_of_all`).
 
     Texts of similar length are batched together to save padding. If memory is exhausted, the computation is repeated
     with smaller batches. The model is left in eval mode.
@@ -51,17 +55,36 @@ def predict_logits(
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits)).any(1).sum())
         raise NonFiniteLossError(
-            f"the model's outputs are not finite for {bad} of {len(logits)} texts; try a smaller --lr"
+            f"the model's outputs are not finite for {bad} of {len(logits)} "
+            f"{'texts' if examples.split.words is None else 'words'}; try a smaller --lr"
         )
     result = np.empty_like(logits)
-    result[np.concatenate(order)] = logits
-    return result
+    result[_places(examples.split, np.concatenate(order))] = logits
+    return result if examples.split.words is None else examples.split.words.logits_of_all(result)
+
+
+def _places(split: TokenizedSplit, order: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the position in the split of each prediction, if examples are computed in this order.
+
+    Args:
+        split: The split.
+        order: The positions of the examples, int64 [examples].
+    """
+    import numpy as np
+
+    if not split.tags_words:
+        return order
+    known = np.concatenate([[0], np.cumsum((split.targets != IGNORED).numpy())])
+    bounds = known[split.offsets.numpy()]
+    return np.concatenate([np.arange(bounds[place], bounds[place + 1]) for place in order])
 
 
 def _in_order(
     order: list[np.ndarray[Any, Any]], forward: Forward, examples: Examples, device: Device, padding: Padding
 ) -> np.ndarray[Any, Any]:
-    """Compute the logits of batches in the given order, and return them concatenated: fp32 [examples, outputs].
+    """Compute the logits of batches in the given order, and return them concatenated.
+
+    They are fp32 [examples, outputs], or [words, outputs] in a task that tags words.
 
     Args:
         order: The batches; each is given by the indices of its examples in the split.
@@ -75,6 +98,10 @@ def _in_order(
     parts = []
     with torch.no_grad(), autocast(device):
         for batch in batches(examples.split, order, padding, few_lengths=device.few_lengths):
-            parts.append(examples.logits(forward, batch.to(device.name, pinned=device.pins_memory)).float())
+            of_batch = examples.logits(forward, batch.to(device.name, pinned=device.pins_memory)).float()
+            if batch.tags_words:  # chosen by indices of the host, so that nothing waits for an accelerator
+                chosen = (batch.targets.flatten() != IGNORED).nonzero()[:, 0]
+                of_batch = of_batch.flatten(0, 1).index_select(0, device.sent(chosen))
+            parts.append(of_batch)
     logits: np.ndarray[Any, Any] = torch.cat(parts).cpu().numpy()
     return logits

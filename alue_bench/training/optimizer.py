@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.task import Labels, TargetKind
+from alue_bench.data.words import IGNORED
 from alue_bench.training.architecture.encoder_stack import EncoderStack
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ def learning_rate(step: int, total_steps: int, hyper: HyperParameters) -> float:
 def loss_function(labels: Labels, weights: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss function of a task: it computes the mean loss from logits [batch, outputs] and targets.
 
-    The loss is cross-entropy, binary cross-entropy for multi-label tasks, or squared error for regression.
+    The loss is cross-entropy, binary cross-entropy for multi-label tasks, or squared error for regression. For tags it
+    is the mean cross-entropy over the words of the batch, from logits [batch, tokens, outputs]; 0 without words.
 
     Args:
         labels: The label space of the task.
@@ -188,6 +190,13 @@ def loss_function(labels: Labels, weights: Tensor | None = None) -> Callable[[Te
     if labels.kind is TargetKind.MULTILABEL:
         return lambda logits, targets: functional.binary_cross_entropy_with_logits(
             logits.float(), targets, pos_weight=weights
+        )
+    if labels.tags_words:
+        return lambda logits, targets: (
+            functional.cross_entropy(
+                logits.float().flatten(0, 1), targets.flatten(), weight=weights, ignore_index=IGNORED, reduction="sum"
+            )
+            / (targets != IGNORED).sum().clamp(min=1)
         )
     if weights is None:
         return lambda logits, targets: functional.cross_entropy(logits.float(), targets)

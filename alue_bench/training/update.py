@@ -54,7 +54,7 @@ class BackwardPass:
         Args:
             batch: A batch, or a part of a batch that is too large for the memory.
             states: The stored output of the lowest `depth` layers, [batch, tokens, hidden]; None if nothing is stored.
-            share: The number of examples in `batch`, divided by that in the whole batch.
+            share: The number of predictions in `batch`, divided by that in the whole batch.
         """
         with autocast(self.device):
             logits = self.forward.logits(batch, self.depth, states)
@@ -426,7 +426,7 @@ class Updater:
     def _backward_of(self, part: Batch | Draw, whole: Batch | Draw) -> Tensor:
         moved = part.to(self._device.name, pinned=self._device.pins_memory)
         states = self._examples.states(moved)
-        return self._backward(moved, states, len(part.indices) / len(whole.indices))
+        return self._backward(moved, states, 1.0 if part is whole else part.predictions / max(1, whole.predictions))
 
     def _clear_gradients(self) -> None:
         self.optimiser.zero_grad(set_to_none=True)

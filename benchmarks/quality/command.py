@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.model import Model
 from alue_bench.contract.registry import load_registry
+from alue_bench.evaluation.yardstick import has_yardstick
 from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
 from benchmarks.command_line import Parser, check_written_files, run_command
 from benchmarks.ledger import header, write_json
@@ -163,11 +164,13 @@ def _check_plan(plan: Plan, *, sample: bool) -> None:
     meaningless here.
 
     Raises:
-        UsageError: There is nothing to run, or official files are missing.
+        UsageError: There is nothing to run, official files are missing, or a task has no linear model.
     """
     if not plan.runs:
         reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in plan.skipped))
         raise UsageError(f"nothing to run: {reasons}")
+    if tagging := next((run.spec.task for run in plan.runs if not has_yardstick(run.inputs.task)), None):
+        raise UsageError(f"task {tagging!r} tags words; the linear model classifies texts only, choose other tasks")
     lacking = dict.fromkeys(run.spec.task for run in plan.runs if run.spec.data.source == "sample")
     if lacking and not sample:
         raise UsageError(

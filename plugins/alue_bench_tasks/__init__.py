@@ -1,4 +1,4 @@
-"""The built-in tasks: those of ALUE, two that Betka et al. add, and tasks to score their models out of domain.
+"""The built-in tasks: those of ALUE, two that Betka et al. add, entity recognition, and tasks to score out of domain.
 
 The folder `studies` has a study file for each table of Betka et al.; a study file describes the runs of a table.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 from alue_bench import Task, hookimpl
 from alue_bench_tasks import (
     anger,
+    arabicner,
     arbanking77,
     arsarcasm,
     diag,
@@ -30,7 +31,7 @@ from alue_bench_tasks import (
 @hookimpl
 def alue_bench_tasks() -> Iterable[Task]:
     """Return the built-in tasks."""
-    modules = (mq2q, oold, ohsd, svreg, sec, fid, xnli, mdd, mdd_algiers_amman, diag, anger)
+    modules = (mq2q, oold, ohsd, svreg, sec, fid, xnli, mdd, mdd_algiers_amman, diag, anger, arabicner)
     out_of_domain = (mlma_offensive, mlma_hateful, arsarcasm, qadi, arbanking77)
     return [*(module.TASK for module in (*modules, *out_of_domain)), *arbanking77.IN_DIALECTS]
 

@@ -11,6 +11,7 @@ from tools.sampledata import (
     banking,
     diagnostics,
     dialects,
+    entities,
     inference,
     irony,
     offence,
@@ -19,7 +20,7 @@ from tools.sampledata import (
 )
 
 DEFAULT_OUTPUT = Path("plugins/alue_bench_tasks/sample")
-_FAMILIES = (dialects, questions, offence, affect, inference, irony, diagnostics, out_of_domain, banking)
+_FAMILIES = (dialects, questions, offence, affect, inference, irony, diagnostics, out_of_domain, banking, entities)
 
 
 def sample_files() -> dict[str, bytes]:

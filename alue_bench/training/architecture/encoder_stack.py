@@ -59,12 +59,22 @@ class EncoderStack:
     fixed."""
 
     @property
+    def tags_words(self) -> bool:
+        """True if the head reads every token, to tag words, and not one vector for each text."""
+        return tags_words(self.model)
+
+    @property
     def shape(self) -> EncoderShape:
         """The number of layers and the hidden size of the model.
 
         The hidden size is 0 if the configuration does not state it.
         """
         return EncoderShape(len(self.layers), int(getattr(self.model.config, "hidden_size", 0)))
+
+
+def tags_words(model: object) -> bool:
+    """Return whether a model of transformers has a head that classifies each token."""
+    return type(model).__name__.endswith("ForTokenClassification")
 
 
 def view_as_stack(model: Any) -> EncoderStack:

@@ -19,11 +19,12 @@ from alue_bench.contract.spec import digest_of
 from alue_bench.data.batches import Padding
 from alue_bench.messages.display import first_line
 from alue_bench.training.architecture.anatomy import TEXT, anatomy_of, described, small_copy, text_of
+from alue_bench.training.architecture.encoder_stack import tags_words
 from alue_bench.training.device.errors import is_out_of_memory
 from alue_bench.training.device.hardware import Precision
 from alue_bench.training.device.precision import Device, autocast
 from alue_bench.training.forward import Reached, in_place
-from alue_bench.training.pretrained.loading import empty_model
+from alue_bench.training.pretrained.loading import TAGS, empty_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,15 +161,19 @@ def _depends(model: Any, side: Side, lengths: tuple[int, ...]) -> bool:
 
     whole = text_of(model, texts=len(lengths), tokens=max(lengths))
     with torch.no_grad():
-        alone = torch.cat(
-            [
-                model(**{name: values[row : row + 1, :length] for name, values in whole.items()}).logits
-                for row, length in enumerate(lengths)
-            ]
-        )
-        together = model(**_batch(model, side, lengths)).logits
-        few = model(**_batch(model, side, lengths, first=1)).logits
-    gaps = [float((together - alone).abs().max()), float((few - alone[1:]).abs().max())]
+        each = [
+            model(**{name: values[row : row + 1, :length] for name, values in whole.items()}).logits
+            for row, length in enumerate(lengths)
+        ]
+        together, few = (_batch(model, side, lengths, first) for first in (0, 1))
+        logits = [model(**inputs).logits for inputs in (together, few)]
+    if tags_words(model):  # logits of padding are never used
+        each = [values[0] for values in each]
+        logits = [
+            values[inputs["attention_mask"].bool()] for values, inputs in zip(logits, (together, few), strict=True)
+        ]
+    alone, without_first = torch.cat(each), torch.cat(each[1:])
+    gaps = [float((logits[0] - alone).abs().max()), float((logits[1] - without_first).abs().max())]
     return not max(gaps) <= TOLERANCE * float(alone.abs().max()) + 1e-7
 
 
@@ -190,6 +195,65 @@ def _batch(model: Any, side: Side, lengths: tuple[int, ...], first: int = 0) -> 
             ids[row, kept] = whole[row, :length]
             mask[row, kept] = 1
     return {"input_ids": ids[first:], "attention_mask": mask[first:]}
+
+
+_tagging: dict[str, str] = {}
+"""For each configuration and padding, the reason why models of it cannot tag words; empty if they can."""
+
+
+def check_tagging(config: Any, padding: Padding) -> None:
+    """Check that a model can tag words: that the tag of a word depends on the whole text, and on nothing else.
+
+    This is tried on a small copy, as in `try_model`. Results are cached within the process.
+
+    Args:
+        config: The transformers configuration of the checkpoint.
+        padding: The padding that `try_model` has found.
+
+    Raises:
+        DoesNotFit: transformers has no such model, its parts cannot be told apart, a token does not see those behind
+            it (a decoder), or its logits depend on the padding.
+    """
+    key = digest_of([described(config), padding.token, padding.side])
+    if key not in _tagging:
+        _tagging[key] = _why_not_tagging(config, padding)
+    if _tagging[key]:
+        raise DoesNotFit(_tagging[key])
+
+
+def _why_not_tagging(config: Any, padding: Padding) -> str:
+    """Return the reason why a model cannot tag words; an empty string if it can."""
+    import torch
+
+    try:
+        outline = empty_model(config, TAGS)
+    except Exception as error:  # transformers has no such class, or one that it cannot build: no common base class
+        return f"{config.model_type!r} models cannot tag words here: {_first_line(error)}"
+    try:
+        anatomy_of(outline)
+        model = small_copy(type(outline), config)
+        whole = text_of(model, texts=1, tokens=LENGTHS[0])
+        other = {**whole, "input_ids": whole["input_ids"].clone()}
+        other["input_ids"][0, -1] = whole["input_ids"][0, 0]
+        if whole["input_ids"][0, -1] == whole["input_ids"][0, 0]:
+            other["input_ids"][0, -1] = whole["input_ids"][0, 1]
+        with torch.no_grad():
+            first, changed = (model(**inputs).logits[0, 0] for inputs in (whole, other))
+        if torch.equal(first, changed):
+            return (
+                f"{type(model).__name__} reads texts from left to right only (a decoder): it would tag a word without "
+                "the words behind it; take an encoder"
+            )
+        if _depends(model, padding.side, LENGTHS):
+            return (
+                f"the tags that {type(model).__name__} predicts depend on the other texts of a batch, since it does "
+                "not mask padding everywhere; take another model"
+            )
+    except DoesNotFit as error:
+        return str(error)
+    except Exception as error:  # a third-party architecture may raise any error on texts of several lengths
+        return f"{type(outline).__name__} cannot be run: {type(error).__name__}: {_first_line(error)}"
+    return ""
 
 
 def _precision(

@@ -23,7 +23,15 @@ HEADS = (
     "XLMRobertaForSequenceClassification",
     "ElectraForSequenceClassification",
 )
-"""The model classes that this forward pass supports. Their heads read only the first token."""
+"""The model classes that this forward pass supports and whose heads read only the first token."""
+TAGGING_HEADS = (
+    "BertForTokenClassification",
+    "RobertaForTokenClassification",
+    "XLMRobertaForTokenClassification",
+    "ElectraForTokenClassification",
+)
+"""The model classes that this forward pass supports and whose heads read every token: dropout and a linear
+classifier."""
 LAYERS_SEED = 1 << 40
 """The number added to a seed to get the seed of the layers' dropout, which must differ from that of torch's default
 generator."""
@@ -32,8 +40,9 @@ generator."""
 class LeanForward:
     """A forward pass through the layers of `training/bert/layer.py`, for models of the BERT family. See `Forward`.
 
-    Embeddings, pooler and classifier are transformers' modules. The last layer is computed for the first token only.
-    On an accelerator, the layers are those of `training/bert/few_kernels.py`.
+    Embeddings, pooler and classifier are transformers' modules. The last layer is computed for the first token only,
+    unless the head reads every token, to tag words. On an accelerator, the layers are those of
+    `training/bert/few_kernels.py`.
     """
 
     name = "lean"
@@ -51,7 +60,7 @@ class LeanForward:
         self._base: Any = getattr(stack.model, str(self._model.base_model_prefix))
         self._layers = [LayerWeights(layer, compute) for layer in stack.layers]
         self._device = next(stack.model.parameters()).device.type
-        self.last_layer = self.last_layer_on(self._device)
+        self.last_layer = self.last_layer_on(self._device, stack)
         self._masks: DropoutMasks | StepDropout
         if self._device == "cpu":
             self._masks = DropoutMasks(LAYERS_SEED)
@@ -61,14 +70,21 @@ class LeanForward:
         self.seed(0)
 
     @staticmethod
-    def last_layer_on(device: str) -> LastLayer:
-        """Return which variant of the last layer is used on a kind of device: "cpu", "cuda", "mps" or "xpu"."""
+    def last_layer_on(device: str, stack: EncoderStack) -> LastLayer:
+        """Return which variant of a model's last layer is used on a kind of device: "cpu", "cuda", "mps" or "xpu"."""
+        if stack.tags_words:
+            return "whole"
         return "reordered" if device == "cpu" else "first"
 
     @staticmethod
     def fits(stack: EncoderStack) -> bool:
-        """Return whether this forward pass supports a model: its class is in `HEADS` and its layers are unmodified."""
-        return type(stack.model).__name__ in HEADS and all(is_bert_layer(layer) for layer in stack.layers)
+        """Return whether this forward pass supports a model.
+
+        Its class must be in `HEADS` or `TAGGING_HEADS`, and its layers unmodified.
+        """
+        return type(stack.model).__name__ in HEADS + TAGGING_HEADS and all(
+            is_bert_layer(layer) for layer in stack.layers
+        )
 
     def prefix(self, batch: Batch, depth: int, states: Tensor | None = None, start: int = 0) -> Tensor:
         """Compute the embeddings and the layers below layer `depth`, whose output is the input of layer `depth`.
@@ -80,14 +96,17 @@ class LeanForward:
             start: The index of the layer whose input `states` is.
 
         Returns:
-            The hidden states, fp32 `[batch, tokens, hidden]`; after the last layer `[batch, 1, hidden]`.
+            The hidden states, fp32 `[batch, tokens, hidden]`; after the last layer `[batch, 1, hidden]` unless
+            `last_layer` is "whole".
         """
         embedded = self._embedded(batch) if states is None else states
         shape = _shape_of(batch)
         return self._through(embedded, shape, start, depth)
 
     def logits(self, batch: Batch, depth: int = 0, states: Tensor | None = None) -> Tensor:
-        """Compute the logits, `[batch, outputs]`, from the token ids, or from stored hidden states.
+        """Compute the logits from the token ids, or from stored hidden states.
+
+        They are `[batch, outputs]`, or `[batch, tokens, outputs]` if the head tags words.
 
         Args:
             batch: The examples.
@@ -95,7 +114,10 @@ class LeanForward:
             states: The input of layer `depth`, `[batch, tokens, hidden]`; None starts from the token ids.
         """
         self._refresh(depth)
-        last = self.prefix(batch, len(self._layers), states, depth)  # [batch, 1, hidden]
+        last = self.prefix(batch, len(self._layers), states, depth)  # [batch, 1, hidden], or [batch, tokens, hidden]
+        if self.stack.tags_words:
+            tags: Tensor = self._model.classifier(self._model.dropout(last))
+            return tags
         pooler = getattr(self._base, "pooler", None)
         if pooler is None:  # the classifier selects the first token itself
             logits: Tensor = self._model.classifier(last)
@@ -139,12 +161,13 @@ class LeanForward:
     def _through(self, states: Tensor, shape: BatchShape, start: int, depth: int) -> Tensor:
         """Run `states`, `[batch, tokens, hidden]`, through layers `start` to `depth - 1`.
 
-        The result is `[batch, tokens, hidden]`, but `[batch, 1, hidden]` after the last layer of the model.
+        The result is `[batch, tokens, hidden]`, but after the last layer of the model `[batch, 1, hidden]` unless
+        `last_layer` is "whole".
         """
         if start == depth:
             return states
         flat = states.reshape(shape.examples * shape.tokens, -1)
-        whole = min(depth, len(self._layers) - 1)
+        whole = min(depth, len(self._layers) - (self.last_layer != "whole"))
         # Autocast is off: the layers choose the number format of each product.
         with torch.autocast(flat.device.type, enabled=False):
             if isinstance(self._masks, StepDropout):
@@ -165,7 +188,7 @@ class LeanForward:
             depth: The index after that of the last layer to run.
             masks: The source of dropout masks.
         """
-        last = len(self._layers) - 1
+        last = len(self._layers) - (self.last_layer != "whole")
         counts: dict[float, int] = {}
         for place, weights in enumerate(self._layers[start:depth], start):
             for p, count in masks_needed(shape, weights, first_only=place == last).items():

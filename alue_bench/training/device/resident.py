@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.data.batches import Batch, Padding
 from alue_bench.data.tokenization import TokenizedSplit
+from alue_bench.data.words import IGNORED
 from alue_bench.training.device.precision import Device
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class Draw:
     def shape(self) -> Shape:
         """The shape of the batch: the number of examples, and of tokens per example with padding."""
         return len(self.indices), self.width
+
+    @property
+    def predictions(self) -> int:
+        """The number of predictions over which the loss is averaged: of examples, or of words."""
+        return self.split.predictions(self.indices)
 
     def to(self, device: Any, *, pinned: bool = False) -> Batch:
         """Return the gathered batch, on the device that holds the split.
@@ -95,7 +101,13 @@ class ResidentSplit:
             self._types = self._device.sent(torch.cat([split.token_type_ids, torch.tensor([padding.type_id])]))
         self._starts = self._device.sent(split.offsets[:-1].contiguous())
         self._lengths = self._device.sent(split.offsets[1:] - split.offsets[:-1])
-        self._targets = self._device.sent(split.targets)
+        self._tags_words, self._host_predictions = split.tags_words, None
+        targets = split.targets
+        if split.tags_words:
+            known = torch.cat([torch.zeros(1, dtype=torch.int64), (targets != IGNORED).cumsum(0)])
+            self._host_predictions = (known[split.offsets[1:]] - known[split.offsets[:-1]]).numpy()
+            targets = torch.cat([targets, torch.tensor([IGNORED])])
+        self._targets = self._device.sent(targets)
         self._steps = self._device.sent(torch.arange(self._longest)[None])  # [1, longest]
 
     @staticmethod
@@ -126,6 +138,12 @@ class ResidentSplit:
             chosen = slice(begin, begin + len(indices))
             yield self.draw(flat[chosen], placed[chosen], widths)
             begin = chosen.stop
+
+    def predictions(self, indices: Tensor) -> int:
+        """Return the number of predictions for examples (int64 [b], on the CPU); see `Batch.predictions`."""
+        if self._host_predictions is None:
+            return len(indices)
+        return int(self._host_predictions[indices.numpy()].sum())
 
     def width_for(self, longest: int) -> int:
         """Return the padded length of a batch: `longest` rounded up to a multiple of `MULTIPLE`, within the split.
@@ -176,9 +194,10 @@ class ResidentSplit:
             input_ids=self._ids[source],
             attention_mask=is_padding.logical_not().long(),
             token_type_ids=None if self._types is None else self._types[source],
-            targets=self._targets.index_select(0, indices),
+            targets=self._targets[source] if self._tags_words else self._targets.index_select(0, indices),
             indices=indices,
             tokens=tokens,
             side=self._padding.side,
             device_indices=indices,
+            tags_words=self._tags_words,
         )

@@ -35,6 +35,8 @@ from alue_bench.training.pretrained.tokenizer import pads_with, read_tokenizer
 
 BINARY = Labels.binary("no", "yes")
 """Placeholder labels, for models of which only the encoder matters, such as when counting an encoder's parameters."""
+TAGS = Labels.tokens("no", "yes")
+"""Placeholder tags, for such models that tag words."""
 
 
 @dataclass(frozen=True)
@@ -311,8 +313,8 @@ def classifier_outline(config: Any, labels: Labels, folder: Path) -> Any:
         return empty_model(config, labels)
     except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no common base class
         raise UnavailableError(
-            f"{folder}: its config.json describes no usable {config.model_type!r} model for text classification: "
-            f"{in_short(error)}"
+            f"{folder}: its config.json describes no usable {config.model_type!r} model for "
+            f"{'tagging words' if labels.tags_words else 'text classification'}: {in_short(error)}"
         ) from error
 
 
@@ -452,12 +454,16 @@ def random_model(config: Any, labels: Labels, *, seed: int) -> Any:
 
 
 def _from_config(config: Any, labels: Labels) -> Any:
-    """Build a classification model in fp32, even if the configuration names another number format."""
-    import torch
-    from transformers import AutoModelForSequenceClassification
+    """Build a classification model in fp32, even if the configuration names another number format.
 
+    Its head classifies texts, or each token if the labels are tags of words.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+    kind = AutoModelForTokenClassification if labels.tags_words else AutoModelForSequenceClassification
     with quiet_transformers():
-        return AutoModelForSequenceClassification.from_config(_with_labels(config, labels), dtype=torch.float32)
+        return kind.from_config(_with_labels(config, labels), dtype=torch.float32)
 
 
 def _with_labels(config: Any, labels: Labels) -> Any:

@@ -1,0 +1,224 @@
+"""Readers of files in which each word has a tag: columns as in CoNLL's shared tasks, and lines of JSON.
+
+Both yield an example for each sentence. A sentence with an unusable line becomes one bad row, at that line. An I- tag
+that continues no entity of its type is not an error: the metrics read it as the beginning of an entity, and
+`alue-bench data verify` counts such tags.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alue_bench.contract.errors import DataError
+from alue_bench.contract.formats import BadRow, Example, read_lines, shown, text_of, unknown_label
+from alue_bench.contract.validation import Kind, check_mapping, check_types
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggedColumns:
+    r"""A reader of files with one word on each line, its tag in another column, and a blank line after each sentence.
+
+    >>> TaggedColumns()                                # word tag
+    >>> TaggedColumns(separator="\t", word=1, tag=3, comment="# ")   # CoNLL-U: the universal part of speech
+    >>> TaggedColumns(tag=-1)                          # CoNLL 2003: the last of four columns
+
+    Columns that are not named are left out, and lines may have different numbers of them.
+    """
+
+    word: int = 0
+    """The column of the word, counted from 0; from -1 backwards if negative."""
+    tag: int = 1
+    """The column of the tag, counted like `word`."""
+    separator: str | None = None
+    """The text between two columns; None for any number of spaces and tabs."""
+    comment: str | None = None
+    """The beginning of a line that is left out; None if there are no such lines. A word may begin with "#", so that
+    this is not the default."""
+    document: str = "-DOCSTART-"
+    """The word of a line that separates documents, which is left out and ends a sentence; empty if there is none."""
+    decode: Mapping[str, str] = field(default_factory=dict)
+    """The tag for each code in the file; empty if the file contains the tags themselves."""
+    labels: tuple[str, ...] | None = None
+    """The permitted tags; None permits every tag. A plugin need not set it, because a task sets it from its labels."""
+
+    def __post_init__(self) -> None:
+        """Check the type and value of each field."""
+        nothing = type(None)
+        kinds: dict[str, Kind] = {
+            "word": int, "tag": int, "separator": (str, nothing), "comment": (str, nothing), "document": str,
+            "labels": (tuple, nothing),
+        }  # fmt: skip
+        check_types("TaggedColumns", vars(self), kinds)
+        check_mapping("TaggedColumns", vars(self), "decode")
+        if self.word == self.tag:
+            raise ValueError(f"TaggedColumns: column {self.word} cannot be both the word and the tag")
+        for name in ("separator", "comment"):
+            if getattr(self, name) == "":
+                raise ValueError(f"TaggedColumns: {name} is empty; leave it out, or name a text")
+
+    def __call__(self, path: Path) -> Iterator[Example | BadRow]:
+        """Yield each sentence of the file `path` as an example, or as a bad row if it cannot be used; see `Reader`."""
+        lines, undecodable = read_lines(path)
+        sentence = _Sentence()
+        number = 0
+        for line, text in enumerate([*lines, ""], start=1):
+            if self.comment is not None and text.startswith(self.comment):
+                continue
+            cells = self._cells(text)
+            if cells and not (self.document and self._word(cells) == self.document):
+                self._add(sentence, line, cells, undecodable)
+                continue
+            if (row := sentence.row(number)) is not None:
+                yield row
+                number, sentence = number + 1, _Sentence()
+        if not number:
+            raise DataError(f"{path}: the file has no sentences")
+
+    def _cells(self, line: str) -> list[str]:
+        """Return the columns of a line; none if it is blank."""
+        if not line.strip():
+            return []
+        if self.separator is not None:
+            return line.split(self.separator)
+        # Other spaces, such as the no-break space, are part of words.
+        return [cell for cell in line.replace("\t", " ").split(" ") if cell]
+
+    def _word(self, cells: Sequence[str]) -> str | None:
+        return cells[self.word] if -len(cells) <= self.word < len(cells) else None
+
+    def _add(self, sentence: _Sentence, line: int, cells: Sequence[str], undecodable: Mapping[int, int]) -> None:
+        """Add the word and the tag of a line to a sentence, or the reason why the line cannot be used."""
+        last = len(cells)
+        missing = next((c for c in (self.word, self.tag) if not -last <= c < last), None)
+        if line in undecodable:
+            sentence.refuse(line, f"not valid UTF-8 (byte {undecodable[line]} of line {line})")
+        elif any("\0" in cell for cell in cells):
+            sentence.refuse(line, "holds a NUL character: the file is damaged, or not UTF-8 text")
+        elif missing is not None:
+            what = "word" if missing == self.word else "tag"
+            sentence.refuse(line, f"no {what}: column {missing} (from 0) is missing in {shown(' '.join(cells))}")
+        else:
+            sentence.add(line, cells[self.word], cells[self.tag], self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggedJson:
+    """A reader of JSON lines: on each line one object, with a list of words and a list of as many tags.
+
+    >>> TaggedJson(words="tokens", tags="ner_tags", decode={"0": "O", "1": "B-PER", "2": "I-PER"})
+    """
+
+    words: str = "tokens"
+    """The key of the list of words."""
+    tags: str = "tags"
+    """The key of the list of tags, which are texts or whole numbers."""
+    id: str | None = None
+    """The key of the example's identifier; None to use the number of the line, counted from 0."""
+    decode: Mapping[str, str] = field(default_factory=dict)
+    """The tag for each code in the file, such as {"0": "O"}; empty if the file contains the tags themselves."""
+    labels: tuple[str, ...] | None = None
+    """The permitted tags; see `TaggedColumns.labels`."""
+
+    def __post_init__(self) -> None:
+        """Check the type of each field."""
+        nothing = type(None)
+        check_types(
+            "TaggedJson", vars(self), {"words": str, "tags": str, "id": (str, nothing), "labels": (tuple, nothing)}
+        )
+        check_mapping("TaggedJson", vars(self), "decode")
+
+    def __call__(self, path: Path) -> Iterator[Example | BadRow]:
+        """Yield each line of the file `path` as an example, or as a bad row if it cannot be used; see `Reader`."""
+        lines, undecodable = read_lines(path)
+        for line, text in enumerate(lines, start=1):
+            if line in undecodable:
+                yield BadRow(line, f"not valid UTF-8 (byte {undecodable[line]} of line {line})")
+            else:
+                yield self._row(line, text)
+
+    def _row(self, line: int, text: str) -> Example | BadRow:
+        """Return the example on a line, or a bad row with the reason why there is none."""
+        if not text.strip():
+            return BadRow(line, "empty line")
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            return BadRow(line, f"not valid JSON: {error}")
+        if not isinstance(content, dict):
+            return BadRow(line, "not a JSON object, such as {...}")
+        lists = []
+        for key in (self.words, self.tags):
+            given = content.get(key)
+            if not isinstance(given, list):
+                return BadRow(line, f"{shown(key)} is missing" if given is None else f"{shown(key)} is not a list")
+            lists.append(given)
+        words, tags = lists
+        if len(words) != len(tags):
+            return BadRow(line, f"{len(words)} words, but {len(tags)} tags")
+        if self.id is not None and self.id not in content:
+            return BadRow(line, f"{shown(self.id)} is missing")
+        sentence = _Sentence()
+        for word, tag in zip(words, tags, strict=True):
+            if not isinstance(word, str) or not isinstance(tag, str | int):
+                return BadRow(line, f"{shown(repr(word))} with {shown(repr(tag))} is not a word with a tag")
+            sentence.add(line, word, text_of(tag), self)
+        row = sentence.row(line - 1, None if self.id is None else text_of(content[self.id]))
+        return BadRow(line, "no words") if row is None else row
+
+
+@dataclass
+class _Sentence:
+    """The words and tags of a sentence that is being read."""
+
+    words: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    line: int = 0
+    """The line of the first word."""
+    bad: BadRow | None = None
+    """The first line that cannot be used, with the reason."""
+
+    def add(self, line: int, word: str, code: str, read: TaggedColumns | TaggedJson) -> None:
+        """Add a word, and the tag that its code means for the reader."""
+        tag = read.decode.get(code) if read.decode else code
+        if not word.strip():
+            self.refuse(line, "a word is empty")
+        elif tag is None or not tag or (read.labels is not None and tag not in read.labels):
+            self.refuse(line, f"word {shown(word)}: {unknown_label(code, tag, read.decode, read.labels)}")
+        else:
+            self.line = self.line or line
+            self.words.append(word)
+            self.tags.append(tag)
+
+    def refuse(self, line: int, reason: str) -> None:
+        """Note that a line of the sentence cannot be used; the first such line is reported."""
+        self.bad = self.bad or BadRow(line, reason)
+
+    def row(self, number: int, identifier: str | None = None) -> Example | BadRow | None:
+        """Return the sentence as an example or a bad row; None if it has no words.
+
+        Args:
+            number: The number of the sentence, from 0, which identifies the example if it has no identifier.
+            identifier: The identifier; None if there is none.
+        """
+        if self.bad is not None or not self.words:
+            return self.bad
+        words = tuple(self.words)
+        name = str(number) if identifier is None else identifier
+        return Example(name, " ".join(words), None, tuple(self.tags), self.line, words)
+
+
+def tags_without_beginning(tags: Sequence[str]) -> int:
+    """Return the number of I- tags in a sentence that continue no entity of the same type."""
+    before, count = "", 0
+    for tag in tags:
+        count += tag.startswith("I-") and before[2:] != tag[2:]
+        before = tag
+    return count
+
+
+def is_tagged(row: Example) -> bool:
+    """Return whether an example has words with tags, as a task with `Labels.tokens` needs them."""
+    return isinstance(row.words, tuple) and isinstance(row.target, tuple) and len(row.words) == len(row.target)

@@ -1,0 +1,291 @@
+"""The tokenization of words that have tags: subwords word by word, in windows if a sentence is too long.
+
+A word's tag is predicted from its first subword (Devlin et al. 2019, section 5.3). The model's normalisation is applied
+to each word, and each word is tokenized as it is inside a text. A word of which nothing is left has no subword; it is
+predicted to be outside entities (O), or to have the first tag.
+
+A sentence that exceeds the maximal length is divided into windows that overlap by half. Each word is predicted in one
+window, the one that shows most of the sentence on the shorter side of the word; the other windows show it as context.
+
+Notation: n is the number of sentences, w the number of words of all sentences together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.formats import Example
+from alue_bench.contract.task import OUTSIDE, Labels
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    Array = np.ndarray[Any, Any]
+
+IGNORED = -100
+"""The target of a token from which no tag is predicted; torch's cross-entropy ignores it."""
+NO_WORD = -1
+"""The tag in rows of tags behind the last word of a sentence."""
+
+
+@dataclass(frozen=True)
+class WordPlaces:
+    """The words of a tokenized split, and which of them are predicted from a token."""
+
+    counts: Array  # int64 [n]
+    """The number of words of each sentence."""
+    gold: Array  # int64 [n, longest]
+    """The gold tags, in the form of `as_rows`."""
+    predicted: Array  # int64 [p]
+    """The positions, among all words of the split, of the words that have a first subword, in ascending order. The
+    tokens whose target is not `IGNORED` are these subwords, in the same order."""
+    outside: int
+    """The tag of the words that have no subword: the position of O, or 0 without this tag."""
+    windowed: int
+    """The number of sentences that were divided into windows."""
+    cut: int
+    """The number of words that have more subwords than a window has room for, of which the rest was cut off."""
+
+    @property
+    def unread(self) -> int:
+        """The number of words without a subword."""
+        return int(self.counts.sum()) - len(self.predicted)
+
+    def logits_of_all(self, logits: Array) -> Array:
+        """Return logits for all words, fp32 [w, labels].
+
+        Args:
+            logits: The logits of the words with a subword, fp32 [p, labels]. The others get logits that favour the tag
+                `outside`.
+        """
+        import numpy as np
+
+        every = np.zeros((int(self.counts.sum()), logits.shape[1]), dtype=logits.dtype)
+        every[:, self.outside] = 1.0
+        every[self.predicted] = logits
+        return every
+
+
+def outside_of(labels: Labels) -> int:
+    """Return the position of the tag O, or 0 if the task has no such tag."""
+    return labels.names.index(OUTSIDE) if OUTSIDE in labels.names else 0
+
+
+def as_rows(tags: Array, counts: Array) -> Array:
+    """Return a row of tags for each sentence, int64 [n, longest], with `NO_WORD` behind its last word.
+
+    Args:
+        tags: The tags of all words, int64 [w].
+        counts: The number of words of each sentence, int64 [n].
+    """
+    import numpy as np
+
+    rows = np.full((len(counts), int(counts.max(initial=0))), NO_WORD, dtype="int64")
+    rows[np.arange(rows.shape[1]) < counts[:, None]] = tags
+    return rows
+
+
+def gold_rows(examples: Sequence[Example], labels: Labels) -> Array:
+    """Return the gold tags of sentences in the form of `as_rows`."""
+    import numpy as np
+
+    position = {name: index for index, name in enumerate(labels.names)}
+    tags = [position[tag] for example in examples for tag in _tags_of(example)]
+    return as_rows(np.array(tags, dtype="int64"), word_counts(examples))
+
+
+def word_counts(examples: Sequence[Example]) -> Array:
+    """Return the number of words of each sentence, int64 [n]."""
+    import numpy as np
+
+    return np.array([len(example.words or ()) for example in examples], dtype="int64")
+
+
+def _tags_of(example: Example) -> tuple[str, ...]:
+    return example.target if isinstance(example.target, tuple) else ()
+
+
+def encoded_words(sentences: Sequence[Sequence[str]], tokenizer: Any, max_length: int) -> dict[str, list[Any]]:
+    """Return the token ids of sentences, as columns of a table with one row for each window.
+
+    Args:
+        sentences: The normalised words of each sentence. A word may be empty, or may hold spaces.
+        tokenizer: The tokenizer, of any backend.
+        max_length: The maximal number of tokens of a window, special tokens included.
+
+    Returns:
+        The columns "input_ids" and, if the tokenizer gives any, "token_type_ids"; "sentence", the position of the
+        window's sentence; "words" and "firsts", the positions in the sentence of the words that are predicted in this
+        window, and of their first subwords in the window; "cut", the number of those words that were cut.
+    """
+    frame = _Frame.of(tokenizer)
+    pieces_of = _pieces({word for words in sentences for word in words}, tokenizer)
+    room = max(1, max_length - len(frame.before) - len(frame.behind))
+    columns: dict[str, list[Any]] = {name: [] for name in ("input_ids", "sentence", "words", "firsts", "cut")}
+    if frame.types is not None:
+        columns["token_type_ids"] = []
+    for place, words in enumerate(sentences):
+        whole = [pieces_of[word] for word in words]
+        pieces = [ids[:room] for ids in whole]
+        for window in windows([len(ids) for ids in pieces], room):
+            inside = pieces[window.start : window.end]
+            starts = list(accumulate((len(ids) for ids in inside), initial=len(frame.before)))
+            chosen = [word for word in range(window.first, window.last) if pieces[word]]
+            ids = [*frame.before, *(token for ids in inside for token in ids), *frame.behind]
+            columns["input_ids"].append(ids or [frame.of_nothing])
+            columns["sentence"].append(place)
+            columns["words"].append(chosen)
+            columns["firsts"].append([starts[word - window.start] for word in chosen])
+            columns["cut"].append(sum(len(whole[word]) > room for word in chosen))
+            if frame.types is not None:
+                columns["token_type_ids"].append(frame.types_for(len(ids)) if ids else [0])
+    return columns
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a sentence, as ranges of its words: those that the model reads, and those that are predicted."""
+
+    start: int
+    end: int
+    """The end of the words that are read, exclusive."""
+    first: int
+    last: int
+    """The end of the words that are predicted, exclusive."""
+
+
+def windows(lengths: Sequence[int], room: int) -> list[Window]:
+    """Divide a sentence into overlapping windows; each word is predicted in one of them.
+
+    A window begins where half of the window before it remains, or later if the next word needs the room. The last one
+    begins as early as it has room for, so that it shows as much of the sentence as the others.
+
+    Args:
+        lengths: The number of subwords of each word, each at most `room`.
+        room: The number of subwords that a window has room for.
+    """
+    total = [0, *accumulate(lengths)]  # total[i]: the number of subwords before word i
+    count = len(lengths)
+    if total[-1] <= room:
+        return [Window(0, count, 0, count)]
+    spans: list[tuple[int, int]] = []
+    start = 0
+    while True:
+        end = next((word for word in range(start + 1, count + 1) if total[word] - total[start] > room), count + 1) - 1
+        if end == count:
+            break
+        spans.append((start, end))
+        left = min(room // 2, room - lengths[end])  # room for at least one more word
+        start = next(word for word in range(start + 1, end + 1) if total[end] - total[word] <= left)
+    spans.append((next(word for word in range(count) if total[count] - total[word] <= room), count))
+    # Behind the boundary, the later window shows more of the sentence on the word's shorter side.
+    edges = [0]
+    for (_, end), (later, _) in pairwise(spans):
+        inside = range(max(later, edges[-1]), end)
+        edges.append(next((w for w in inside if total[w] - total[later] > total[end] - total[w + 1]), end))
+    return [
+        Window(start, end, first, last)
+        for (start, end), (first, last) in zip(spans, pairwise([*edges, count]), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The special tokens that a tokenizer adds to a text."""
+
+    before: tuple[int, ...]
+    behind: tuple[int, ...]
+    types: tuple[tuple[int, ...], int, tuple[int, ...]] | None
+    """The token types (segments) before, of and behind the text; None if the tokenizer gives none."""
+    of_nothing: int
+    """The token that represents an empty sentence if there are no special tokens."""
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> _Frame:
+        """Find the special tokens around an ordinary text."""
+        from alue_bench.data.tokenization import token_of_nothing
+
+        framed = tokenizer("a", return_attention_mask=False)
+        around = list(framed["input_ids"])
+        own = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+        begin = next(b for b in range(len(around) + 1) if around[b : b + len(own)] == own)
+        end = begin + len(own)
+        types = None
+        if "token_type_ids" in framed:
+            given = tuple(framed["token_type_ids"])
+            types = (given[:begin], given[begin] if begin < end else 0, given[end:])
+        return cls(tuple(around[:begin]), tuple(around[end:]), types, token_of_nothing(tokenizer))
+
+    def types_for(self, tokens: int) -> list[int]:
+        """Return the token types of a window of this many tokens, special tokens included."""
+        assert self.types is not None
+        before, own, behind = self.types
+        return [*before, *[own] * (tokens - len(before) - len(behind)), *behind]
+
+
+def _pieces(words: set[str], tokenizer: Any) -> dict[str, list[int]]:
+    """Return the subwords of each word, as the tokenizer gives them for a word inside a text."""
+    known = sorted(words)
+    plain, spaced = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", " a"))
+    # Tokenizers of bytes, such as RoBERTa's, have other tokens for a word behind a space.
+    before = " " if plain != spaced and len(plain) == len(spaced) else ""
+    given = [before + word if word.strip() else "" for word in known]
+    ids = tokenizer(given, add_special_tokens=False)["input_ids"] if known else []
+    return dict(zip(known, ids, strict=True))
+
+
+def targets_of_tokens(
+    examples: Sequence[Example], labels: Labels, columns: Mapping[str, Sequence[Any]], offsets: Tensor
+) -> Tensor:
+    """Return the target of each token: the tag of the word whose first subword it is, else `IGNORED`; int64 [tokens].
+
+    Args:
+        examples: The sentences. A sentence without gold tags gets the first tag throughout, which must not be used.
+        labels: The tags.
+        columns: The columns "sentence", "words" and "firsts" of `encoded_words`.
+        offsets: The positions of the first token of each window, and the number of tokens: int64 [windows + 1].
+    """
+    import torch
+
+    position = {name: index for index, name in enumerate(labels.names)}
+    starts = offsets.tolist()
+    targets = torch.full((starts[-1],), IGNORED, dtype=torch.int64)
+    places: list[int] = []
+    tags: list[int] = []
+    for window, (sentence, words, firsts) in enumerate(
+        zip(columns["sentence"], columns["words"], columns["firsts"], strict=True)
+    ):
+        given = _tags_of(examples[sentence])
+        places += [starts[window] + first for first in firsts]
+        tags += [position[given[word]] if given else 0 for word in words]
+    targets[torch.tensor(places, dtype=torch.int64)] = torch.tensor(tags, dtype=torch.int64)
+    return targets
+
+
+def places_of_words(examples: Sequence[Example], columns: Mapping[str, Sequence[Any]], labels: Labels) -> WordPlaces:
+    """Return the words of a split and where they are predicted.
+
+    Args:
+        examples: The sentences.
+        columns: The columns of `encoded_words`.
+        labels: The tags.
+    """
+    import numpy as np
+
+    counts = word_counts(examples)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    predicted = [starts[s] + w for s, words in zip(columns["sentence"], columns["words"], strict=True) for w in words]
+    sentences, times = np.unique(np.asarray(columns["sentence"], dtype="int64"), return_counts=True)
+    assert len(sentences) == len(counts)
+    return WordPlaces(
+        counts=counts,
+        gold=gold_rows(examples, labels),
+        predicted=np.array(predicted, dtype="int64"),
+        outside=outside_of(labels),
+        windowed=int((times > 1).sum()),
+        cut=int(sum(columns["cut"])),
+    )
