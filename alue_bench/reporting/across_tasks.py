@@ -190,7 +190,7 @@ def _by_strategy(chosen: Mapping[str, ComparisonBlock], runs: Mapping[str, Run])
             pairs = paired_runs([runs[run_id] for run_id in row.run_ids], base) if row.difference else []
             differences = [_score(ours, block.metric) - _score(theirs, block.metric) for ours, theirs in pairs]
             finite = [difference for difference in differences if math.isfinite(difference)]
-            score = math.nan if row.score is None else row.score.mean
+            score = math.nan if row.score is None or row.unconfirmed else row.score.mean
             by_strategy.setdefault(row.strategy, {})[task] = _OnTask(row, finite, score)
     return by_strategy
 
