@@ -107,7 +107,9 @@ def confirmed(
         margins: The margin for the loss, for each metric.
         seeds: The fresh seeds with which both settings were meant to run.
     """
-    ours = _with_undefined_as_trivial(frame[frame["strategy"].isin([strategy, reference])])
+    ours = frame[frame["strategy"].isin([strategy, reference])]
+    undefined = _undefined_notes(ours)
+    ours = _with_undefined_as_trivial(ours)
     missing = _missing(ours, strategy, reference, seeds)
     unconfirmed = Confirmation(strategy=strategy, reference=reference, seeds=tuple(seeds), missing=missing)
     if set(ours["strategy"]) != {strategy, reference} or len(missing) == len(seeds):
@@ -130,7 +132,8 @@ def confirmed(
         )
     if told is None:
         return _without(unconfirmed, "the test scores of the runs with fresh seeds are undefined")
-    return _with_missing(replace(told, notes=(*told.notes, *blocks[0].notes)), missing, len(seeds))
+    notes = tuple(dict.fromkeys((*told.notes, *undefined, *blocks[0].notes)))
+    return _with_missing(replace(told, notes=notes), missing, len(seeds))
 
 
 def confirmation_in(block: ComparisonBlock, strategy: str) -> Confirmation | None:
@@ -168,6 +171,15 @@ def confirmation_in(block: ComparisonBlock, strategy: str) -> Confirmation | Non
         run_ids=(*row.run_ids, *base.run_ids),
         notes=tuple(f"{name}: {text}" for name, text in collapsed if text),
     )
+
+
+def _undefined_notes(frame: pd.DataFrame) -> list[str]:
+    """Return a note for each strategy that has undefined scores."""
+    return [
+        f"{name}: {count} of {len(part)} test scores undefined (constant predictions), counted as the trivial score"
+        for name, part in frame.groupby("strategy")
+        if (count := int(part["score"].isna().sum()))
+    ]
 
 
 def _with_undefined_as_trivial(frame: pd.DataFrame) -> pd.DataFrame:
