@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 from planted_runs import classes, plant, spec
 
 from alue_bench.contract.task import Labels
+from alue_bench.evaluation.margins import Margin, Margins
 from alue_bench.reporting.across_tasks import across_tasks
 from alue_bench.reporting.comparison import ComparisonBlock, StrategyResult, Verdict, compare
+from alue_bench.reporting.confirmation import Confirmation, confirmed
 from alue_bench.reporting.subjects import arrange
+from alue_bench.studies.confirmation import confirmation_by
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import Results, read_results, read_targets
 from alue_bench.tracking.selection_tags import CHOSEN_IN
@@ -87,3 +91,76 @@ def test_without_any_there_is_no_verdict_but_the_command_that_confirms_it(put: A
     changes = {one.strategy: one.changes for one in across.rows}
     assert len(changes["head-only"]) == 3
     assert not changes.get("bottom3top4")
+    # It would be the best on every task by the runs that chose it.
+    assert {one.strategy: one.profile[-1] for one in across.rows}["full"] == 1
+
+
+class TestConfirmation:
+    """The loss to expect, from fresh seeds: none of them may be left out because it went badly."""
+
+    SEEDS = (43, 44, 45)
+
+    def confirm(self, connection: Connection, margin: float, seeds: tuple[int, ...] = SEEDS) -> Confirmation:
+        results = read_results(connection)
+        load, margins = partial(read_targets, results), Margins(Margin(margin))
+        return confirmed(results.frame, load, "bottom3top4", "full", margins=margins, seeds=seeds)
+
+    @pytest.mark.parametrize(
+        ("done", "accuracy", "verdict"),
+        [((43, 44, 45, 46), 0.9, "within the margin"), ((43, 44, 45), 0.9, "inconclusive"), ((43, 44, 45), 1.0, "")],
+    )
+    def test_a_failed_seed_is_stated_and_leaves_no_verdict_in_favour(
+        self, put: Any, connection: Connection, done: tuple[int, ...], accuracy: float, verdict: str
+    ) -> None:
+        seeds = (*self.SEEDS, 46)
+        for seed in seeds:
+            put("full", seed, 0.9)
+            if seed in done:
+                put("bottom3top4", seed, accuracy)
+        found = self.confirm(connection, 0.5, seeds)
+        assert found.seeds == done
+        assert found.verdict == verdict or (found.verdict, accuracy) == ("inconclusive", 1.0)  # even if it is better
+        assert found.missing == tuple(sorted({*seeds} - {*done}))
+        if found.missing:
+            assert found.loss_bound is None
+            said = (
+                "inconclusive, since the seeds that failed may have lost more; 1 of 4 fresh seeds failed or could not"
+            )
+            assert said in found.sentence()
+
+    def test_constant_predictions_count_as_no_correlation(self, connection: Connection) -> None:
+        gold = np.linspace(0, 1, 200)
+        rng = np.random.default_rng(5)
+        for seed in self.SEEDS:
+            for strategy in ("full", "bottom3top4"):
+                constant = strategy != "full" and seed == 44
+                guessed = np.full(200, 0.5) if constant else gold + 0.1 * rng.standard_normal(200)
+                plant(connection, spec("svreg", strategy, seed), Labels.regression(0, 1), gold, guessed)
+        found = self.confirm(connection, margin=0.1)
+        assert (found.seeds, found.missing) == (self.SEEDS, ())
+        assert found.difference == pytest.approx((0.1 - 0.95) / 3, abs=0.02)  # 0.1 is the planted trivial score
+        assert found.verdict == "inconclusive"  # the test takes the seed into account, too
+        assert found.low is not None
+        assert found.low < -0.9
+        assert "bottom3top4: 1 of 3 test scores undefined" in found.sentence()
+
+    def test_the_stated_scores_are_those_of_the_stated_difference(self, put: Any, connection: Connection) -> None:
+        """Full was run with further seeds, in which it was better."""
+        for seed, accuracy in ((43, 0.8), (44, 0.8), (45, 0.8), (46, 1.0), (47, 1.0)):
+            put("full", seed, accuracy)
+        for seed in self.SEEDS:
+            put("bottom3top4", seed, 0.7)
+        found = self.confirm(connection, margin=0.01)
+        assert (found.test_score, found.reference_score, found.difference) != (None, None, None)
+        assert found.test_score - found.reference_score == pytest.approx(found.difference)  # type: ignore[operator]
+        assert found.reference_score < 0.9  # type: ignore[operator]
+
+    def test_a_store_that_does_not_answer_leaves_it_unconfirmed(
+        self, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from mlflow import MlflowClient
+
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        gone = replace(connection, client=MlflowClient("http://127.0.0.1:9"), uri="http://127.0.0.1:9")
+        found = confirmation_by(gone, ("bottom3top4", "full"), ["0" * 32], Margins(Margin(0.1)), self.SEEDS)
+        assert found.sentence().startswith("Not confirmed: tracking store http://127.0.0.1:9 cannot be read")

@@ -19,11 +19,11 @@ from alue_bench.contract.errors import UsageError
 from alue_bench.contract.task import Labels
 from alue_bench.evaluation.additive import additive
 from alue_bench.evaluation.metrics import metrics
+from alue_bench.reporting.confirmation import Confirmation
 from alue_bench.searching.candidates import Amount, parse_amount, parse_share
 from alue_bench.searching.observations import (
     Evaluation,
     Loss,
-    OnTest,
     by_replicate,
     left_out_by_sums,
     left_out_scores,
@@ -33,7 +33,6 @@ from alue_bench.searching.policy import Decision, Question, Step, ahead, decide
 from alue_bench.searching.runs import SearchGrid
 from alue_bench.searching.state import Done, SearchState
 from alue_bench.searching.surface import fit
-from alue_bench.studies.search import confirmation_of
 from benchmarks.verdicts.searches import main, simulate
 from benchmarks.verdicts.worlds import WORLDS, World, candidates, measured_world, question, search, world
 
@@ -171,6 +170,25 @@ class TestEnds:
                     assert standing.loss.mean > question(of).limit(of.evaluation(Step(of.options[0], 0)).score)
                     given_up.append(standing.loss.pairs)
         assert set(given_up) >= {2}
+
+    def test_so_is_one_in_a_second_test(self) -> None:
+        """Full was already run with all seeds of the first test."""
+        for draw in range(20):
+            of = world(draw, noise=0.3)
+            asked = question(of, budget=30.0)
+            tested = [s.candidate for s in search(of, asked)[0].standings if s.tested]
+            if len(tested) == 2:
+                break
+        first, second = sorted(tested, key=lambda candidate: -candidate.cost)
+        bad = replace(of, score={**of.score, second.name: 0.5 * of.full})
+        evaluations: list[Evaluation] = []
+        while (decision := decide(asked, evaluations)).step is not None:
+            chooses = decision.step.replicate == 0  # its first run was lucky
+            evaluations.append((of if chooses else bad).evaluation(decision.step))
+        assert decision.best.candidate == first
+        standing = next(s for s in decision.standings if s.candidate == second)
+        assert standing.loss is not None
+        assert (standing.state, standing.loss.pairs) == ("given up", 2)
 
     def test_candidates_whose_training_fails_are_left_out_and_paid_for(self) -> None:
         of = world(5)
@@ -320,10 +338,7 @@ class TestNothingLearnt:
 
 
 def done(step: Step, evaluation: Evaluation) -> Done:
-    def on_test() -> OnTest:
-        return OnTest(evaluation.score, np.full(40, evaluation.score))
-
-    return Done(step, "id", False, "", evaluation, on_test, "fingerprint", step.cost, 1.0)
+    return Done(step, "id", False, "", evaluation, evaluation.score, "fingerprint", step.cost, 1.0)
 
 
 class TestConclusion:
@@ -336,22 +351,33 @@ class TestConclusion:
         of = flat(world(5, noise=0.3))
         search = self.search(of, confirm=3)
         while (step := search.decision().step) is not None:
-            evaluation = of.evaluation(step)
-            fresh = step.replicate in search.question.confirming
-            if fresh and step.candidate.name != "full":  # truth is worse than what chose
-                evaluation = replace(evaluation, score=evaluation.score - 0.2 * of.full)
-            search.done.append(done(step, evaluation))
+            search.done.append(done(step, of.evaluation(step)))
         decision = search.decision()
         answer = decision.best.candidate
         assert search.conclusion(decision)[1].startswith("Not confirmed")
-        search.confirmation = confirmation_of(search, answer)
+        score = sum(d.test_score for d in search.confirming(search.question.full)) / 3
+        assert search.confirmed_margin == pytest.approx(search.question.limit(score))
+        search.confirmation = Confirmation(
+            strategy=answer.name,
+            reference="full",
+            seeds=(51, 52, 53),
+            test_score=score - 0.1,
+            reference_score=score,
+            difference=-0.1,
+            loss_bound=0.2,
+            margin=search.confirmed_margin,
+            verdict="inconclusive",
+        )
         said = search.conclusion(decision)
         assert said[0].startswith(f"Answer: {answer.name}, at ")
-        assert "Confirmed on test with 3 fresh seeds: f1_macro" in said[1]
-        assert "; worse (margin" in said[1]
+        assert said[1].startswith("Expected loss, from 3 seeds that took no part in the choice: test score ")
+        assert "inconclusive, a loss up to 0.200 is not excluded" in said[1]
         document = search.as_dict(decision)
-        assert document["test"]["loss"] == pytest.approx(0.2 * of.full, rel=0.2)
-        assert document["test"]["seeds"] == 3
+        assert (document["test"]["difference"], document["test"]["seeds"]) == (-0.1, [51, 52, 53])
+        assert (document["test_score"], document["test_score_of_full"]) == (score - 0.1, score)
+        # The limit is the tested one, by full's first score alone.
+        first = next(d.dev.score for d in search.done if d.step == Step(search.question.full, 0))
+        assert f"tolerance + margin, {search.question.limit(first):.4f}." in said[0]
         assert document["dev"]["loss"] < 0.03 * of.full
         fresh_seeds = search.question.confirming
         assert not any(one.step.replicate in fresh_seeds for one in search.selecting(answer))

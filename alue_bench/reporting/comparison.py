@@ -131,6 +131,8 @@ class Difference:
     mean: float
     seeds: int
     """The number of seeds with which both ran; in a cross-validation the number of common folds over all repeats."""
+    base_score: float | None = None
+    """The baseline's mean score over the same seeds or folds as `mean`."""
     verdict: Verdict
     reason: str = ""
     """The reason why there is no verdict on the difference; empty if there is a verdict."""
@@ -504,6 +506,17 @@ class _Influence:
     ids: Any
     """The ids of the examples `[examples]`."""
 
+    def of_score(self, score: float) -> Any:
+        """Return the contributions `[examples]` to a run's score.
+
+        Constant predictions have no correlation, with or without an example. If such a run's score counts as a number,
+        as in a confirmation, every example contributes this number.
+        """
+        import numpy as np
+
+        undefined = np.isnan(self.pseudo_values).all()
+        return np.full(len(self.pseudo_values), score) if undefined else self.pseudo_values
+
 
 class _Influences:
     """A reader of runs' test predictions, which computes each example's contribution to a run's score.
@@ -752,6 +765,7 @@ def _difference(
         return Difference(
             mean=sum(scores) / len(scores) - sum(base_scores) / len(base_scores),
             seeds=0,
+            base_score=sum(base_scores) / len(base_scores),
             verdict=Verdict.NOT_TESTED,
             reason=f"it has no {'fold and seed' if over_folds else 'seed'} in common with the baseline",
         )
@@ -761,6 +775,7 @@ def _difference(
     difference = Difference(
         mean=sum(by_seed) / len(by_seed),
         seeds=len(by_seed),
+        base_score=sum(b[metric] for _, b in finite) / len(finite),
         verdict=Verdict.NOT_TESTED,
         cohens_d=cohens_d(by_seed),
         improvement=probability_of_improvement([a[metric] for a, _ in finite], [b[metric] for _, b in finite]),
@@ -785,7 +800,12 @@ def _difference(
         return replace(difference, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(1))
     import numpy as np
 
-    table = np.stack([a.pseudo_values - b.pseudo_values for a, b in zip(of_strategy, of_baseline, strict=True)])
+    table = np.stack(
+        [
+            ours.of_score(a[metric]) - theirs.of_score(b[metric])
+            for ours, theirs, (a, b) in zip(of_strategy, of_baseline, finite, strict=True)
+        ]
+    )
     if table.shape[1] < 2 or not np.isfinite(table).all():
         return replace(difference, reason="the metric is undefined when an example is left out")
     test = crossed_test_of(np.array(by_seed), table)
@@ -809,6 +829,7 @@ def _difference_over_folds(pairs: Sequence[tuple[Run, Run]], metric: str) -> Dif
     difference = Difference(
         mean=sum(differences) / len(differences),
         seeds=len(differences),
+        base_score=sum(base_scores[fold] for fold in scores) / len(scores),
         verdict=Verdict.TOO_FEW_SEEDS if len(differences) < FEWEST_SEEDS else Verdict.INCONCLUSIVE,
         reason=_few(len(differences), "fold") if len(differences) < FEWEST_SEEDS else "",
         cohens_d=cohens_d(differences),

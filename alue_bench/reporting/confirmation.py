@@ -3,6 +3,10 @@
 The setting with the best chances is chosen partly because its runs were lucky, so that the test scores of these runs
 are too high on average. The setting and the reference, usually `full` (full fine-tuning), are therefore run again with
 fresh seeds. Their difference is tested as in `alue-bench compare`, and is the loss to expect.
+
+No fresh seed is left out because its runs went badly, since the loss would then be too low. A seed whose predictions
+are constant, so that the score is undefined (a correlation), counts with the trivial score. A seed whose runs failed
+has no score at all: it is stated, and there is no verdict in favour of the setting.
 """
 
 from __future__ import annotations
@@ -26,12 +30,15 @@ class Confirmation:
     strategy: str
     reference: str
     seeds: tuple[int, ...]
-    """The fresh seeds with which both were run."""
+    """The fresh seeds with which both were run; all fresh seeds if there is no difference."""
+    missing: tuple[int, ...] = ()
+    """The fresh seeds with which a run of either setting failed or could not be read."""
     folds: int = 0
     """The number of folds over which the difference is a mean; 0 without cross-validation."""
     test_score: float | None = None
-    """The mean test score of the recommended setting; None if there is no pair of runs."""
+    """The mean test score of the recommended setting over the seeds with which both ran; None without such seeds."""
     reference_score: float | None = None
+    """The mean test score of the reference over the same seeds."""
     difference: float | None = None
     """The difference of the mean test scores, in the unit of the metric. A loss is negative."""
     test_change: float | None = None
@@ -50,6 +57,8 @@ class Confirmation:
     """The saved training time of the fresh runs, as a share of the reference's."""
     run_ids: tuple[str, ...] = ()
     """The MLflow ids of the fresh runs of both settings."""
+    notes: tuple[str, ...] = ()
+    """Sentences about runs that collapsed, failed or were left out."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values as a dict for JSON."""
@@ -73,7 +82,7 @@ class Confirmation:
         return (
             f"Expected loss, from {over} that took no part in the choice: test score {plain(self.test_score)} against "
             f"{plain(self.reference_score)} of {self.reference}, a change of {self.change_text()}{relative}{saving}. "
-            f"Verdict: {self._verdict()}"
+            f"Verdict: {self._verdict()}{''.join(f'; {note}' for note in self.notes)}"
         )
 
     def _verdict(self) -> str:
@@ -96,11 +105,14 @@ def confirmed(
         strategy: The recommended setting.
         reference: The setting with which it is compared.
         margins: The margin for the loss, for each metric.
-        seeds: The fresh seeds.
+        seeds: The fresh seeds with which both settings were meant to run.
     """
-    unconfirmed = Confirmation(strategy=strategy, reference=reference, seeds=tuple(seeds))
     ours = frame[frame["strategy"].isin([strategy, reference])]
-    if set(ours["strategy"]) != {strategy, reference}:
+    undefined = _undefined_notes(ours)
+    ours = _with_undefined_as_trivial(ours)
+    missing = _missing(ours, strategy, reference, seeds)
+    unconfirmed = Confirmation(strategy=strategy, reference=reference, seeds=tuple(seeds), missing=missing)
+    if set(ours["strategy"]) != {strategy, reference} or len(missing) == len(seeds):
         return _without(unconfirmed, "the runs with fresh seeds failed; run the same command again to repeat them")
     recorded = Margins(margins.default, tuple(one for one in margins.by_metric if f"test/{one[0]}" in ours))
     blocks = [
@@ -118,7 +130,10 @@ def confirmed(
             f"an earlier sweep or search has chosen {strategy} by its runs with seeds {seen}; a larger --confirm adds "
             "others",
         )
-    return told or _without(unconfirmed, "the test scores of the runs with fresh seeds are undefined")
+    if told is None:
+        return _without(unconfirmed, "the test scores of the runs with fresh seeds are undefined")
+    notes = tuple(dict.fromkeys((*told.notes, *undefined, *blocks[0].notes)))
+    return _with_missing(replace(told, notes=notes), missing, len(seeds))
 
 
 def confirmation_in(block: ComparisonBlock, strategy: str) -> Confirmation | None:
@@ -133,15 +148,16 @@ def confirmation_in(block: ComparisonBlock, strategy: str) -> Confirmation | Non
     """
     row = next((row for row in block.rows if row.strategy == strategy), None)
     base = next((row for row in block.rows if row.strategy == block.baseline), None)
-    if row is None or base is None or row.difference is None or row.score is None or base.score is None:
+    if row is None or base is None or row.difference is None or row.difference.base_score is None:
         return None
-    difference, test, score = row.difference, row.difference.test, base.score.mean
+    difference, test, score = row.difference, row.difference.test, row.difference.base_score
+    collapsed = ((one.strategy, one.collapsed_text()) for one in (row, base))
     return Confirmation(
         strategy=strategy,
         reference=block.baseline,
         seeds=tuple(sorted(set(row.seeds) & set(base.seeds))),
         folds=block.folds and difference.seeds,
-        test_score=row.score.mean,
+        test_score=score + difference.mean,
         reference_score=score,
         difference=difference.mean,
         test_change=difference.mean / abs(score) if score else None,
@@ -153,7 +169,62 @@ def confirmation_in(block: ComparisonBlock, strategy: str) -> Confirmation | Non
         reason=difference.reason,
         saving=-row.time_change.mean if row.time_change else None,
         run_ids=(*row.run_ids, *base.run_ids),
+        notes=tuple(f"{name}: {text}" for name, text in collapsed if text),
     )
+
+
+def _undefined_notes(frame: pd.DataFrame) -> list[str]:
+    """Return a note for each strategy that has undefined scores."""
+    return [
+        f"{name}: {count} of {len(part)} test scores undefined (constant predictions), counted as the trivial score"
+        for name, part in frame.groupby("strategy")
+        if (count := int(part["score"].isna().sum()))
+    ]
+
+
+def _with_undefined_as_trivial(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with the trivial score in place of undefined scores of the primary metric.
+
+    A score is undefined if it is the correlation of constant predictions. The trivial score is then 0.
+    """
+    undefined = 0.0
+    trivial = frame["test/trivial_score"].fillna(undefined) if "test/trivial_score" in frame else undefined
+    filled = frame
+    for metric in frame["primary_metric"].dropna().unique():
+        column, has_it = f"test/{metric}", frame["primary_metric"] == metric
+        scores = frame[column] if column in frame else frame["score"].where(has_it)
+        filled = filled.assign(**{column: scores.mask(has_it & scores.isna(), trivial)})
+    return filled
+
+
+def _missing(frame: pd.DataFrame, strategy: str, reference: str, seeds: Sequence[int]) -> tuple[int, ...]:
+    """Return the seeds with which one of two settings has no run, or has no run on some fold."""
+    folds = frame[["repeat", "fold"]].drop_duplicates()
+    runs = frame.drop_duplicates(["strategy", "seed", "repeat", "fold"])
+    number = {key: len(part) for key, part in runs.groupby(["strategy", "seed"])}
+    whole = len(folds)
+    return tuple(seed for seed in seeds if any(number.get((name, seed), 0) < whole for name in (strategy, reference)))
+
+
+def _with_missing(confirmation: Confirmation, missing: tuple[int, ...], number: int) -> Confirmation:
+    """Return the confirmation with the seeds that are missing, and without a verdict in favour of the setting.
+
+    The runs that failed might have had low scores, so that neither the margin nor a gain is shown by the others.
+    """
+    if not missing:
+        return confirmation
+    named = f"{len(missing)} of {number} fresh seeds failed or could not be read ({', '.join(map(str, missing))})"
+    told = replace(
+        confirmation,
+        missing=missing,
+        notes=(*confirmation.notes, f"{named}; run the same command again to repeat them"),
+    )
+    if told.verdict == Verdict.WORSE_WITHIN_MARGIN:
+        return replace(told, verdict=str(Verdict.WORSE), loss_bound=None)
+    if told.verdict in (Verdict.WITHIN_MARGIN, Verdict.BETTER):
+        reason = "since the seeds that failed may have lost more"
+        return replace(told, verdict=str(Verdict.INCONCLUSIVE), loss_bound=None, reason=reason)
+    return told
 
 
 def _without(confirmation: Confirmation, reason: str) -> Confirmation:

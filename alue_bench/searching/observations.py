@@ -58,16 +58,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class OnTest:
-    """The score of one run on the test split."""
-
-    score: float
-    contributions: np.ndarray[Any, Any]
-    """The contributions of the test examples, or of groups of them, to the score, as jackknife pseudo-values,
-    [examples]."""
-
-
-@dataclass(frozen=True)
 class Loss:
     """The amount by which a freezing setting's mean score is below full fine-tuning's, with its uncertainty."""
 

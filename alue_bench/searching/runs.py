@@ -24,8 +24,6 @@ from alue_bench.planning.request import LARGEST_SEED
 from alue_bench.searching.candidates import Candidate
 from alue_bench.searching.observations import (
     Evaluation,
-    OnTest,
-    contributions,
     defined,
     left_out_by_sums,
     left_out_scores,
@@ -134,27 +132,6 @@ def _with_epochs(run: PlannedRun, epochs: int | None) -> PlannedRun:
         return run
     hyper = replace(run.spec.hyper, epochs=epochs)
     return replace(run, spec=replace(run.spec, hyper=hyper), hyper=replace(run.hyper, values=hyper))
-
-
-def on_test_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str, recorded: float) -> OnTest:
-    """Compute a run's test score from its predictions, and the contribution of each example to it.
-
-    For a metric that is not a function of sums over examples, the contributions are those of groups of examples.
-
-    Args:
-        step: The step of the search for which the run was made.
-        table: The run's test predictions, as returned by `tracking.reading.read_predictions`.
-        labels: The label space of the task.
-        primary: The name of the primary metric.
-        recorded: The score that the run recorded.
-
-    Raises:
-        UnavailableError: As in `evaluation_of`.
-    """
-    evaluation = evaluation_of(step, table, labels, primary, recorded)
-    targets = targets_of(table, multilabel=labels.kind is TargetKind.MULTILABEL)
-    sums = additive(primary, targets.gold, targets.predicted, labels)
-    return OnTest(evaluation.score, contributions(evaluation) if sums is None else sums.pseudo_values())
 
 
 def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str, recorded: float) -> Evaluation:

@@ -2,68 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alue_bench.evaluation.learning import REMEDY
-from alue_bench.evaluation.significance import Crossed
 from alue_bench.planning.build import PlannedRun
 from alue_bench.searching.candidates import Candidate
-from alue_bench.searching.observations import Evaluation, OnTest
+from alue_bench.searching.observations import Evaluation, by_replicate, defined
 from alue_bench.searching.policy import Decision, Question, Standing, Step, ahead, decide, mean_of_full
 from alue_bench.searching.runs import SearchGrid
 
+if TYPE_CHECKING:
+    from alue_bench.reporting.confirmation import Confirmation
+
 CLEARER = "more --epochs, another --lr or more rows"
 """The advice to users if low-fidelity runs, or whole runs of single settings, did not learn anything."""
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """The loss of the search's answer on the test split, with seeds that took no part in the search."""
-
-    seeds: int
-    """The number of seeds with which both the answer and full fine-tuning were run."""
-    score: float
-    """The mean score of the answer."""
-    score_of_full: float
-    """The mean score of full fine-tuning."""
-    margin: float
-    """The tolerance plus the margin, as a difference of test scores."""
-    verdict: str
-    """The verdict by that margin, as in `alue-bench compare`."""
-    test: Crossed | None
-    """The test of the difference between the two scores; None if there is only one seed."""
-
-    @property
-    def loss(self) -> float:
-        """The score of full fine-tuning minus the score of the answer."""
-        return self.score_of_full - self.score
-
-    def sentence(self, metric: str) -> str:
-        """Return a sentence that states the loss to expect."""
-        seeds = f"{self.seeds} fresh seed{'s' if self.seeds > 1 else ''}"
-        interval = ""
-        if self.test is not None:
-            low, high = (self.loss + sign * self.test.half_width for sign in (-1, 1))
-            interval = f" (95 % interval {low:.4f} to {high:.4f})"
-        return (
-            f"Confirmed on test with {seeds}: {metric} {self.score:.4f} against {self.score_of_full:.4f}, so expect a "
-            f"loss of {self.loss:.4f}{interval}; {self.verdict} (margin: tolerance + margin, {self.margin:.4f})."
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the values as a dict for JSON."""
-        test = self.test
-        return {
-            "loss": self.loss,
-            "standard_error": test.error if test else None,
-            "low": self.loss - test.half_width if test else None,
-            "high": self.loss + test.half_width if test else None,
-            "seeds": self.seeds,
-            "margin": self.margin,
-            "verdict": self.verdict,
-        }
 
 
 @dataclass(frozen=True)
@@ -78,8 +31,8 @@ class Done:
     """The reason why the search asked for the run."""
     dev: Evaluation
     """The score on the dev split, with its uncertainty."""
-    on_test: Callable[[], OnTest]
-    """A function that computes the score on the test split. It is called for the runs of the confirmation only."""
+    test_score: float
+    """The score on the test split; nan if it is undefined. It is used for the runs of the confirmation only."""
     fingerprint: str
     """The identifier of the planned run."""
     flops: float
@@ -101,7 +54,8 @@ class SearchState:
     failed: dict[Step, str] = field(default_factory=dict)
     """The cause of failure for each failed run."""
     confirmation: Confirmation | None = None
-    """The confirmation of the answer; None if there is none, or not yet."""
+    """The loss of the answer on the test split, with seeds that took no part in the search; None if it was not asked
+    for, or not yet."""
 
     def decision(self) -> Decision:
         """Return the next run, or the end of the search, with the reason and the state of all freezing settings."""
@@ -135,10 +89,22 @@ class SearchState:
         """Full fine-tuning's mean dev score over seeds without the confirmation's; None before its first run."""
         return mean_of_full(self.question, [done.dev for done in self.done])
 
-    def confirming(self, candidate: Candidate) -> dict[int, Done]:
-        """Return the finished runs of a freezing setting in the confirmation, keyed by the index of the seed."""
+    def confirming(self, candidate: Candidate) -> list[Done]:
+        """Return the finished runs of a freezing setting in the confirmation."""
         seeds = self.question.confirming
-        return {d.step.replicate: d for d in self.done if d.step.candidate == candidate and d.step.replicate in seeds}
+        return [d for d in self.done if d.step.candidate == candidate and d.step.replicate in seeds]
+
+    @property
+    def confirming_seeds(self) -> tuple[int, ...]:
+        """The seeds of the confirmation."""
+        first = self.grid.runs[self.question.full.name].spec.seed
+        return tuple(first + replicate for replicate in self.question.confirming)
+
+    @property
+    def confirmed_margin(self) -> float:
+        """The margin of the confirmation: tolerance + margin, as a difference of test scores."""
+        scores = [defined(done.test_score) for done in self.confirming(self.question.full)]
+        return self.question.limit(sum(scores) / len(scores) if scores else 0.0)
 
     def selecting(self, candidate: Candidate) -> list[Done]:
         """Return the whole runs of a freezing setting with the seeds that chose and tested it."""
@@ -206,14 +172,16 @@ class SearchState:
 
     def _answer(self, best: Standing) -> str:
         assert best.loss is not None
-        assert self.full_score is not None
-        question, loss, score = self.question, best.loss, self.full_score
-        part = f"{loss.mean / score:.1%}; " if score else ""
+        question, loss = self.question, best.loss
+        # The test's limits rest on full's score with the first seed.
+        score = by_replicate([done.dev for done in self.done], question.full.name)[0].score
+        part = f"{loss.mean / score:.1%} of " if score else ""
         return (
-            f"Answer: {best.candidate.name}, at {best.candidate.cost:.0%} of full fine-tuning's FLOPs. On dev, over "
-            f"{loss.pairs} seeds that did not choose it, it loses {loss.mean:.4f} of {score:.4f} ({part}tolerance "
-            f"{question.tolerance}), and with {1 - question.level:.0%} confidence no more than "
-            f"{loss.upper(question.level):.4f} (tolerance and margin: {question.limit(score):.4f})."
+            f"Answer: {best.candidate.name}, at {best.candidate.cost:.0%} of full fine-tuning's FLOPs. It passed the "
+            f"test on dev: over {loss.pairs} seeds and the three quarters of the examples that did not choose it, its "
+            f"mean loss is {loss.mean:.4f} ({part}full's first score {score:.4f}; tolerance {question.tolerance}), and "
+            f"the test's upper bound of the loss at the level {question.level:g}, {loss.upper(question.level):.4f}, is "
+            f"at most tolerance + margin, {question.limit(score):.4f}."
         )
 
     def _confirmed(self, best: Candidate) -> str:
@@ -221,11 +189,10 @@ class SearchState:
             unknown = "Not confirmed, so its loss on test is not known without bias"
             if not self.question.confirm:
                 return f"{unknown}; add --confirm 3."
-            failed = any(step.replicate in self.question.confirming for step in self.failed)
-            return f"{unknown}{': runs with fresh seeds failed' if failed else ''}; run the same command again."
+            return f"{unknown}; run the same command again."
         seconds, of_full = self.seconds(best), self.seconds(self.question.full)
         time = f" Training took {seconds:.1f} s against {of_full:.1f} s." if seconds and of_full else ""
-        return self.confirmation.sentence(self.metric) + time
+        return f"{self.confirmation.sentence()}.{time}"
 
     def _not_learnt(self, decision: Decision) -> list[str]:
         """Return sentences about the runs that have learnt nothing, with advice."""
@@ -267,8 +234,8 @@ class SearchState:
             "low_fidelity_runs_ignored": decision.ignored,
             "dev_score_of_full": self.full_score,
             "test": confirmation.as_dict() if confirmation else None,
-            "test_score": confirmation.score if confirmation else None,
-            "test_score_of_full": confirmation.score_of_full if confirmation else None,
+            "test_score": confirmation.test_score if confirmation else None,
+            "test_score_of_full": confirmation.reference_score if confirmation else None,
             "train_s": self.seconds(best.candidate),
             "train_s_of_full": self.seconds(question.full),
             "compute": {

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 CONFIRMS = "sweep.confirms"
 """The tag of a run that confirms a recommended setting; its value is the name of the setting."""
 
+FIXED_SEEDS = (
+    "--init-seed and --data-seed fix both random seeds, so that there are no fresh ones; leave one of them out"
+)
+"""The reason why a sweep with both options confirms nothing."""
+
 
 @dataclass(frozen=True)
 class ConfirmingSeeds:
@@ -44,11 +49,21 @@ class ConfirmingSeeds:
     seeds: tuple[int, ...]
     """The fresh seeds; empty if nothing is confirmed."""
     most_runs: int
+    why_none: str = ""
+    """The reason why there are no fresh seeds, although the user asked for some; empty if there is no such reason."""
+
+    def explained(self, recommendation: Recommendation) -> Recommendation:
+        """Return a recommendation with the reason why it cannot be confirmed, if there is one."""
+        if not self.why_none or recommendation.is_reference:
+            return recommendation
+        pair = {"strategy": recommendation.strategy, "reference": recommendation.reference}
+        return replace(recommendation, confirmation=Confirmation(**pair, seeds=(), reason=self.why_none))
 
     def describe(self) -> str:
         """Return a sentence for the plan."""
         if not self.seeds:
-            return "confirmation: none, so that the loss to expect will not be known"
+            why = f" ({self.why_none})" if self.why_none else ""
+            return f"confirmation: none{why}, so that the loss to expect will not be known"
         return (
             f"confirmation: at most {several(self.most_runs, 'further run')}, of each recommended setting and of "
             f"{REFERENCE} with {_counted(self.seeds)} that take no part in the choice (--confirm)"
@@ -84,8 +99,10 @@ def confirming_seeds(runs: Sequence[PlannedRun], number: int) -> ConfirmingSeeds
     Raises:
         UsageError: There are not as many seeds above the largest one of the sweep.
     """
-    if not runs or not number or _seeds_are_fixed(runs[0]):
+    if not runs or not number:
         return ConfirmingSeeds((), 0)
+    if _seeds_are_fixed(runs[0]):
+        return ConfirmingSeeds((), 0, FIXED_SEEDS)
     last = max(run.spec.seed for run in runs)
     if last + number > LARGEST_SEED:
         raise UsageError(
@@ -140,23 +157,33 @@ def confirmation_of(
         outcomes: The outcomes of runs by fingerprint.
         margins: The margin for the loss, for each metric.
     """
-    strategy, reference = recommendation.strategy, recommendation.reference
     seeds = tuple(dict.fromkeys(run.spec.seed for run in runs))
     done = [outcomes[run.spec.fingerprint] for run in runs if run.spec.fingerprint in outcomes]
-    ids = [one.run_id for one in done if one.status != "failed" and not one.run_id.startswith(SPOOLED)]
+    ids = [one.run_id for one in done if one.status != "failed"]
+    return confirmation_by(connection, (recommendation.strategy, recommendation.reference), ids, margins, seeds)
+
+
+def confirmation_by(
+    connection: Connection, pair: tuple[str, str], run_ids: Sequence[str], margins: Margins, seeds: Sequence[int]
+) -> Confirmation:
+    """Return the confirmation of a setting by recorded runs. If the store does not answer, it says so.
+
+    Args:
+        connection: The open store, from which the test predictions are read.
+        pair: The setting, and the reference with which it is compared.
+        run_ids: The MLflow ids of the finished runs of both with fresh seeds.
+        margins: The margin for the loss, for each metric.
+        seeds: The fresh seeds with which both were meant to run.
+    """
+    strategy, reference = pair
     try:
-        results = read_runs(connection, ids)
+        results = read_runs(connection, [run_id for run_id in run_ids if not run_id.startswith(SPOOLED)])
         return confirmed(
-            results.frame,
-            partial(read_targets, results),
-            strategy,
-            reference,
-            margins=margins,
-            seeds=seeds,
+            results.frame, partial(read_targets, results), strategy, reference, margins=margins, seeds=seeds
         )
     except UnavailableError as error:
         reason = f"{error}; run the same command again once the store answers, no run is lost"
-        return Confirmation(strategy=strategy, reference=reference, seeds=seeds, reason=reason)
+        return Confirmation(strategy=strategy, reference=reference, seeds=tuple(seeds), reason=reason)
 
 
 def _with_seed(run: PlannedRun, seed: int, confirmed_strategy: str) -> PlannedRun:

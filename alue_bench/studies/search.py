@@ -5,29 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 from alue_bench.contract.cells import cell_name
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry
-from alue_bench.evaluation.significance import FEWEST_SEEDS, crossed_test_of
+from alue_bench.evaluation.margins import Margin, Margins
 from alue_bench.executors.outcome import Interrupted, Outcome
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
 from alue_bench.planning.grid import WHOLE, parse_grid
 from alue_bench.planning.request import PlanRequest
-from alue_bench.reporting.comparison import Verdict, verdict_of
+from alue_bench.reporting.confirmation import Confirmation
 from alue_bench.searching.candidates import Candidate, parse_amount, parse_share
-from alue_bench.searching.observations import OnTest
 from alue_bench.searching.policy import Question, Step
-from alue_bench.searching.runs import evaluation_of, grid_of, on_test_of
-from alue_bench.searching.state import Asked, Confirmation, Done, SearchState
+from alue_bench.searching.runs import evaluation_of, grid_of
+from alue_bench.searching.state import Asked, Done, SearchState
+from alue_bench.studies.confirmation import confirmation_by
 from alue_bench.studies.invocation import Execution, Invocation
 from alue_bench.studies.options import SearchOptions
 from alue_bench.studies.results import Search
 from alue_bench.studies.settings import Study, plan_request
-from alue_bench.tracking.reading import read_dev_predictions, read_predictions, read_runs
+from alue_bench.tracking.connection import Connection
+from alue_bench.tracking.reading import read_dev_predictions, read_runs
 from alue_bench.tracking.selection_tags import tag_selection_runs
 from alue_bench.views.search_progress import SearchProgress
 from alue_bench.views.search_tables import question_view
@@ -133,7 +133,7 @@ def do_search(study: Study, streams: Streams) -> Search:
         searched = tuple((search, search.decision()) for search in searches if search.done or search.failed)
         for search, decision in searched:
             if decision.step is None and decision.best.candidate != search.question.full:
-                search.confirmation = confirmation_of(search, decision.best.candidate)
+                search.confirmation = _confirmation_of(search, decision.best.candidate, invocation.recorder.connection)
                 _tag(search, decision.best.candidate, invocation)
         asked = {(run.spec.task, run.spec.model): run.spec.hyper for run in first.runs}
         whole = [o for o in outcomes if o.spec.hyper == asked[o.spec.task, o.spec.model]]  # not the short runs
@@ -276,11 +276,6 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
         )
     metrics, trained_on = outcome.metrics, inputs.train_task
 
-    @cache
-    def on_test() -> OnTest:
-        table = read_predictions(results, outcome.run_id)
-        return on_test_of(step, table, inputs.task.labels, inputs.task.primary, metrics["test/score"])
-
     return Done(
         step,
         outcome.run_id,
@@ -291,40 +286,30 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
             trivial=metrics.get("selection/trivial_score", math.nan),
             trivial_error=metrics.get("selection/above_trivial_error", math.nan),
         ),
-        on_test,
+        metrics["test/score"],
         outcome.spec.fingerprint,
         metrics["flops/train"],
         metrics["runtime/train_s"],
     )
 
 
-def confirmation_of(search: SearchState, answer: Candidate) -> Confirmation | None:
+def _confirmation_of(search: SearchState, answer: Candidate, connection: Connection) -> Confirmation | None:
     """Return the loss of a search's answer on the test split, with the seeds of its confirmation.
 
     Args:
         search: The search, which has ended.
         answer: The answer, a setting other than full fine-tuning.
+        connection: The open store, from which the test predictions are read.
 
     Returns:
-        The confirmation; None if no seed of the confirmation was run with both the answer and full fine-tuning.
+        The confirmation; None if it was not asked for.
     """
-    import numpy as np
-
-    own, base = search.confirming(answer), search.confirming(search.question.full)
-    shared = sorted(own.keys() & base.keys())
-    if not shared:
+    if not search.question.confirm:
         return None
-    runs = [(own[replicate].on_test(), base[replicate].on_test()) for replicate in shared]
-    score, score_of_full = (float(np.mean([pair[side].score for pair in runs])) for side in (0, 1))
-    margin, test, verdict = search.question.limit(score_of_full), None, Verdict.TOO_FEW_SEEDS
-    table = np.stack([a.contributions - b.contributions for a, b in runs])
-    if not np.isfinite(table).all():
-        verdict = Verdict.NOT_TESTED
-    elif len(shared) > 1:
-        test = crossed_test_of(np.array([a.score - b.score for a, b in runs]), table)
-        if len(shared) >= FEWEST_SEEDS:
-            verdict = verdict_of(test, test.p_value, margin)
-    return Confirmation(len(shared), score, score_of_full, margin, str(verdict), test)
+    full = search.question.full
+    ids = [done.run_id for candidate in (full, answer) for done in search.confirming(candidate)]
+    margins = Margins(Margin(search.confirmed_margin))
+    return confirmation_by(connection, (answer.name, full.name), ids, margins, search.confirming_seeds)
 
 
 def _tag(search: SearchState, answer: Candidate, invocation: Invocation) -> None:

@@ -30,7 +30,7 @@ from alue_bench.studies.confirmation import (
 from alue_bench.studies.invocation import Execution, Invocation, Progress
 from alue_bench.studies.options import HYPER_OPTIONS, ConfirmationOptions, SweepOptions, options_of_command
 from alue_bench.studies.results import Sweep, is_of
-from alue_bench.studies.run import Confirm
+from alue_bench.studies.run import Confirm, check_margins
 from alue_bench.studies.settings import COMMAND_LINE, RECIPE_ORIGIN, Study, parse_tolerance, plan_request
 from alue_bench.tracking.selection_tags import tag_selection_runs
 from alue_bench.views.console import PlainConsole
@@ -78,6 +78,7 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
     invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
     request = sweep_request(study.settings, study.overrides)
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
+    check_margins(margins, plan)
     order = spread_out(plan.runs)
     plan.runs, plan.order_matters = order.runs, True
     invocation.limit_jobs(plan)
@@ -113,7 +114,7 @@ def do_sweep(
     invocation, plan, order = planned.invocation, planned.plan, planned.order
     invocation.check(plan)
     if confirm is not None:
-        confirm(len(plan.runs))
+        confirm(len(plan.runs) + planned.confirming.most_runs)
     with invocation, invocation.keeping_workers():
         invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
         execution = invocation.execute(plan, progress_of(plan, streams.talk))
@@ -149,6 +150,10 @@ def _confirmed(planned: PlannedSweep, execution: Execution, conclusions: Conclus
         recommendations unconfirmed.
     """
     invocation, seeds = planned.invocation, planned.confirming.seeds
+    conclusions = tuple(
+        (group, recommendation and planned.confirming.explained(recommendation))
+        for group, recommendation in conclusions
+    )
     runs_of = {
         place: confirming_runs(planned.plan.runs, group, recommendation, seeds)
         for place, (group, recommendation) in enumerate(conclusions)
