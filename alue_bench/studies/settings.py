@@ -174,7 +174,7 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
     counted = {"seed": [*range(DEFAULT_SEED, DEFAULT_SEED + number)]} if number else {}
     tasks, given = given_tasks(settings.get("task") or (), filled(FileOptions, settings))
     also_test, more = given_tasks(settings.get("also_test") or (), FileOptions(), flag="--also-test", beside=given)
-    chosen = {"tasks": tasks, "also_test": also_test, "given": (*given, *more)}
+    chosen: dict[str, Any] = {"tasks": tasks, "also_test": also_test, "given": (*given, *more)}
     chosen["strategy_settings"] = settings.get("strategy_settings") or {}
     request = filled(PlanRequest, {**settings, **counted}, overrides=overrides, **chosen)
     return replace(request, seeds=tuple(dict.fromkeys(request.seeds)))
