@@ -35,9 +35,13 @@ def connection(store: str, experiment: str) -> Connection:
 
 @pytest.fixture
 def put(connection: Connection) -> Callable[..., str]:
-    def plant_one(strategy: str, seed: int, accuracy: float, *, chosen: bool = False, task: str = "oold") -> str:
+    def plant_one(
+        strategy: str, seed: int, accuracy: float, *, chosen: bool = False, task: str = "oold", **more: Any
+    ) -> str:
         predicted = classes(np.random.default_rng([seed, len(strategy)]), GOLD, accuracy, 2)
-        return plant(connection, spec(task, strategy, seed), BINARY, GOLD, predicted, tags=CHOSEN if chosen else None)
+        return plant(
+            connection, spec(task, strategy, seed, **more), BINARY, GOLD, predicted, tags=CHOSEN if chosen else None
+        )
 
     return plant_one
 
@@ -164,3 +168,38 @@ class TestConfirmation:
         gone = replace(connection, client=MlflowClient("http://127.0.0.1:9"), uri="http://127.0.0.1:9")
         found = confirmation_by(gone, ("bottom3top4", "full"), ["0" * 32], Margins(Margin(0.1)), self.SEEDS)
         assert found.sentence().startswith("Not confirmed: tracking store http://127.0.0.1:9 cannot be read")
+
+
+def command_in(note: str) -> list[tuple[str, str]]:
+    words = shlex.split(note.partition(": alue-bench ")[2])
+    assert words[0] == "run"
+    return list(zip(words[1::2], words[2::2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "others"), [("full", ["full"]), ("bottom3top4", ["full"]), ("bottom3top4", ["full", "a", "b", "c"])]
+)
+def test_the_command_runs_the_same_rows_in_the_same_store(
+    put: Any, connection: Connection, baseline: str, others: list[str]
+) -> None:
+    limits = {"limit_train": 2000, "limit_eval": 500}
+    for seed in (42, 43):
+        put("bottom3top4", seed, 0.9, chosen=True, **limits)
+        for other in others:
+            put(other, seed, 0.9, **limits)
+    results = read_results(connection)
+    comparison = compare(results.frame, partial(read_targets, results), baseline=baseline)
+    (note,) = [note for block in comparison.blocks for note in block.notes]
+    options = command_in(note)
+    assert {("--limit-train", "2000"), ("--limit-eval", "500"), ("--tracking-uri", connection.uri)} <= set(options)
+    assert [value for name, value in options if name == "--strategy"] == ["full", "bottom3top4"]
+    assert "not recorded" not in note
+
+
+def test_runs_that_did_not_record_their_limits_are_told_about(put: Any, connection: Connection) -> None:
+    put("full", 42, 0.9), put("bottom3top4", 42, 0.9, chosen=True)
+    results = read_results(connection)
+    older = results.frame.assign(row_options=None)
+    (block,) = compare(older, partial(read_targets, results)).blocks
+    assert block.notes[0].endswith("(add --limit-train, --limit-eval or --drop-bad if these runs had them, which was "
+                                   "not recorded)")  # fmt: skip

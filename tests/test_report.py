@@ -14,7 +14,7 @@ from conftest import CommandLine
 from planted_runs import classes, plant, spec
 
 from alue_bench.contract.task import Labels
-from alue_bench.reporting.content import Item, Missing, Page, Sentence, Table
+from alue_bench.reporting.content import Item, Missing, Page, Paragraph, Sentence, Table
 from alue_bench.reporting.numbers import plain, seconds
 from alue_bench.reporting.page import PageRequest, build_page
 from alue_bench.reporting.rendering import pictures, render_html, render_markdown
@@ -223,6 +223,37 @@ class TestWhatIsSaidOf:
         assert sentence.text.startswith(
             "Of 6 settings the dev split recommends bottom3. bottom3 trains in 70 % of the time of full"
         )
+        assert "it was chosen by these runs" in sentence.text
+        assert "To confirm it: alue-bench run " in sentence.text
+
+    @pytest.mark.parametrize(("tolerance", "chosen"), [(0.01, "bottom3top1"), (0.1, "bottom4top1")])
+    def test_a_report_that_chooses_judges_by_other_seeds(
+        self, put: Put, connection: Connection, tolerance: float, chosen: str
+    ) -> None:
+        """Both settings were lucky with the seeds of the grid; fresh ones, which one of them has, show its loss."""
+        for cell in ("full", "bottom1", "bottom2", "bottom1top1", "bottom3top1", "bottom4top1"):
+            dev, time = {"full": (0.9, 9.0), "bottom3top1": (0.9, 7.0), "bottom4top1": (0.85, 5.0)}.get(
+                cell, (0.5, 9.5)
+            )
+            for seed in (42, 43, 44):
+                put(strategy=cell, seed=seed, more={"runtime/train_s": time, "selection/dev_score": dev})
+        for seed in (45, 46, 47):
+            for cell in ("full", "bottom3top1"):
+                put(strategy=cell, seed=seed, more={"runtime/train_s": 5.0, "selection/dev_score": 0.9})
+        shown = build_page(read_results(connection), PageRequest(tolerance=tolerance))
+        (sentence,) = said(shown)
+        assert f"recommends {chosen}." in sentence.text
+        maps = " ".join(item.text for item in items(shown, "grid") if isinstance(item, Paragraph))
+        assert f"within {100 * tolerance:g}% of full's" in maps
+        if chosen == "bottom3top1":
+            assert "With seeds that took no part in the choice, bottom3top1 " in sentence.text
+            assert "from 3 seeds that took no part in the choice" in maps
+            fresh = read_results(connection).frame.query("seed > 44").groupby("strategy")["test/f1_macro"].mean()
+            assert f"{fresh['bottom3top1']:.3f} against {fresh['full']:.3f} of full" in maps
+        else:
+            assert "not known before fresh seeds confirm it" in sentence.text
+            for text in (sentence.text, maps):
+                assert "--strategy bottom4top1 --seed 48" in text
 
     @pytest.mark.parametrize("undefined", ["selection/dev_score", "test/score"])
     def test_more_strategies_without_a_score_to_choose_by(

@@ -277,6 +277,12 @@ class RunSpec:
     rows and labels. They are not part of the fingerprint, because they change nothing in training or in-domain test."""
 
     @property
+    def row_options(self) -> dict[str, object]:
+        """The options of `alue-bench run` that select this run's rows, such as limit_train; empty for all rows."""
+        given = {"limit_train": self.limit_train, "limit_eval": self.limit_eval, "drop_bad": self.drop_bad or None}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
     def training_key(self) -> str:
         """A digest of everything that determines the trained weights; runs with equal digests share one training."""
         return digest_of(

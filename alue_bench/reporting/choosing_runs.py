@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from alue_bench.evaluation.significance import FEWEST_SEEDS
+from alue_bench.messages.redaction import redact
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.request import LARGEST_SEED
-from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
-from alue_bench.tracking.reproduction import options_of
+from alue_bench.reporting.grid import REFERENCE
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT, tracking_uri
+from alue_bench.tracking.reproduction import options_of, row_options
 
 Run = dict[Any, Any]
 """A row of the frame of runs: one run's values by column."""
+MOST_OTHERS = 3
+"""The largest number of strategies that the command to confirm a baseline runs for the comparison with it."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,11 @@ class ChoosingRuns:
         for name, runs in self.unconfirmed.items():
             seeds = sorted({int(run["seed"]) for run in runs})
             said = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-            command = confirming_command(name, runs, baseline, by_strategy.get(baseline, ()))
+            others = {other: by_strategy.get(other, ()) for other in _compared_with(name, baseline, by_strategy)}
+            command = confirming_command(name, runs, others)
             notes.append(
                 f"{name}: no verdict, since it was chosen among others by its runs with {said}, whose scores are "
-                f"therefore too high on average; confirm it with other seeds: {command}"
+                f"therefore too high on average; confirm it with other seeds: {command}{unrecorded_options(runs)}"
             )
         return notes
 
@@ -79,30 +84,51 @@ def without_choosing_runs(
 
 
 def confirming_command(
-    strategy: str, runs: Sequence[Run], baseline: str, base: Sequence[Run], number: int = FEWEST_SEEDS
+    strategy: str, runs: Sequence[Run], others: Mapping[str, Sequence[Run]], number: int = FEWEST_SEEDS
 ) -> str:
-    """Return the command that runs a strategy and the baseline with fresh seeds, under the conditions of recorded runs.
+    """Return the command that runs strategies with fresh seeds, on the rows and in the store of recorded runs.
 
     Args:
         strategy: The strategy to confirm.
         runs: The recorded runs of the strategy.
-        baseline: The strategy with which it is compared.
-        base: The recorded runs of the baseline.
+        others: The recorded runs of each strategy with which it is compared.
         number: The number of fresh seeds. They count up from the last recorded one.
     """
     from alue_bench.contract.registry import load_registry
 
     first = runs[0]
-    last = min(max(int(run["seed"]) for run in (*runs, *base)), LARGEST_SEED - number)
+    recorded = [*runs, *(run for of_other in others.values() for run in of_other)]
+    last = min(max(int(run["seed"]) for run in recorded), LARGEST_SEED - number)
     options: dict[str, object] = {
         **options_of(first, load_registry()),
-        "strategy": list(dict.fromkeys((baseline, strategy))),
+        **row_options(first),
+        "strategy": [*others, strategy],
         "seed": [last + 1 + place for place in range(number)],
         "sample": first.get("data_source") == "sample",
     }
-    folds, experiment = first.get("folds"), first.get("experiment")
+    folds, experiment, uri = first.get("folds"), first.get("experiment"), first.get("tracking_uri")
     if isinstance(folds, int):
         options["folds"] = folds
     if isinstance(experiment, str) and experiment != DEFAULT_EXPERIMENT:
         options["experiment"] = experiment
+    if isinstance(uri, str) and uri != redact(tracking_uri(None)):
+        options["tracking_uri"] = uri
     return command_line("run", options=options)
+
+
+def unrecorded_options(runs: Sequence[Run]) -> str:
+    """Return a remark for the command that confirms a strategy if older runs did not record which rows they used."""
+    if isinstance(runs[0].get("row_options"), str):
+        return ""
+    return " (add --limit-train, --limit-eval or --drop-bad if these runs had them, which was not recorded)"
+
+
+def _compared_with(strategy: str, baseline: str, by_strategy: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Return the strategies that must run with the same fresh seeds: the baseline or, to confirm it, some others.
+
+    Where many strategies are compared with a baseline, they are represented by `full`, or else by the first ones.
+    """
+    if strategy != baseline:
+        return [baseline]
+    others = [name for name in by_strategy if name != baseline]
+    return others if len(others) <= MOST_OTHERS else [REFERENCE] if REFERENCE in others else others[:MOST_OTHERS]

@@ -13,6 +13,7 @@ from alue_bench.reporting import grid
 from alue_bench.reporting.confirmation import confirmation_in
 from alue_bench.reporting.content import Gallery, Item, Paragraph
 from alue_bench.reporting.drawing import Picture, style, to_svg
+from alue_bench.reporting.fresh_runs import Choice, how_to_confirm
 from alue_bench.reporting.subjects import Subject
 
 LEAST_CELLS = 6
@@ -25,7 +26,7 @@ COMMAND = "alue-bench sweep -t mdd --grid bottom-top"
 """A command that fine-tunes with many numbers of frozen bottom and top layers, as heat maps need."""
 
 
-def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
+def heat_maps(subjects: Sequence[Subject], prefix: str, choice: Choice) -> list[Item]:
     """Return heat maps of score and training time for each subject with runs of enough freezing settings.
 
     A freezing setting is a number of frozen bottom layers and a number of frozen top layers. The result is empty if no
@@ -35,11 +36,12 @@ def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
         subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
             conditions.
         prefix: The text with which the names of the pictures begin, so that they are unique on the page.
+        choice: The way in which one of the settings is chosen.
     """
     groups = [(subject, group) for subject in subjects for group in _groups(subject) if _is_map(group)]
     items: list[Item] = []
     for number, (subject, group) in enumerate(groups[:MOST_MAPS]):
-        recommended = _recommended(subject, group)
+        recommended = _recommended(subject, group, choice)
         with style(grid=False):
             drawn = [
                 Picture(
@@ -57,8 +59,8 @@ def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
             ]
         items.append(Gallery(drawn))
         if recommended is not None:
-            said = recommended.sentences()
-            items.append(Paragraph(f"Recommended for {group.title}: {' '.join(f'{one}.' for one in said)}"))
+            said = _sentences(recommended, subject)
+            items.append(Paragraph(f"Recommended for {group.title}: {' '.join(said)}"))
         elif (why := grid.nothing_learnt(group.cells)) is not None:
             items.append(Paragraph(f"No recommendation for {group.title}: {why.sentence()}.", warning=True))
     if len(groups) > MOST_MAPS:
@@ -81,15 +83,25 @@ def _groups(subject: Subject) -> list[grid.Group]:
     return [replace(group, conditions=subject.conditions) for group in grid.groups(grid.choosing_runs(placed))]
 
 
-def _recommended(subject: Subject, group: grid.Group) -> grid.Recommendation | None:
-    """Return the recommended setting of a grid, with its confirmation if it has runs by which it was not chosen."""
-    recommended = grid.recommend(group.cells)
-    rows = {row.strategy: row for row in subject.compared.rows}
-    if recommended is None or recommended.is_reference or not rows[recommended.strategy].left_out:
+def _recommended(subject: Subject, group: grid.Group, choice: Choice) -> grid.Recommendation | None:
+    """Return the recommended setting of a grid, with its confirmation if it has runs with fresh seeds."""
+    recommended = grid.recommend(group.cells, choice.tolerance)
+    if recommended is None or recommended.is_reference or recommended.reference != subject.compared.baseline:
         return recommended
-    if recommended.reference != subject.compared.baseline:
-        return recommended
-    return replace(recommended, confirmation=confirmation_in(subject.compared, recommended.strategy))
+    fresh = choice.fresh(subject, recommended.strategy)
+    return (
+        recommended
+        if fresh is None
+        else replace(recommended, confirmation=confirmation_in(fresh, recommended.strategy))
+    )
+
+
+def _sentences(recommended: grid.Recommendation, subject: Subject) -> list[str]:
+    """Return the recommendation and the loss to expect; if it is not known, the command that confirms it."""
+    if recommended.is_reference or recommended.confirmation is not None:
+        return [f"{said}." for said in recommended.sentences()]
+    said = [f"{one}." for one in (recommended.sentence(), recommended.alternatives_sentence()) if one]
+    return [*said, how_to_confirm(subject, recommended.strategy)]
 
 
 def _is_map(group: grid.Group) -> bool:

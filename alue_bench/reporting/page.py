@@ -18,6 +18,7 @@ from alue_bench.evaluation.across_tasks import FEWEST_TASKS
 from alue_bench.evaluation.margins import Margins
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.messages.suggestion import PROGRAM, command_line
+from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.planning.tuning import EXAMPLE
 from alue_bench.reporting import (
     across_section,
@@ -31,6 +32,7 @@ from alue_bench.reporting import (
 from alue_bench.reporting.comparison import BASELINE, Comparison, compare
 from alue_bench.reporting.conditions import conditions
 from alue_bench.reporting.content import Block, Item, Missing, Page, Section
+from alue_bench.reporting.fresh_runs import Choice
 from alue_bench.reporting.numbers import several
 from alue_bench.reporting.out_of_domain import out_of_domain
 from alue_bench.reporting.out_of_domain_table import COMMAND as OUT_OF_DOMAIN
@@ -58,6 +60,8 @@ class PageRequest:
     """The metric by which strategies are compared, such as "f1_micro"; None for each task's primary metric."""
     margins: Margins | None = None
     """The margin for the loss of a strategy, for each metric; None for the default."""
+    tolerance: float = DEFAULT_TOLERANCE
+    """The largest accepted loss of dev score of a recommended setting, as a share of full fine-tuning's dev score."""
     shown: Shown = field(default_factory=Shown)
     """The largest numbers of tasks, strategies and seeds in sections that need much room or time, such as learning
     curves."""
@@ -176,12 +180,13 @@ def _each_block(
 
 
 def _summary(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    choice = Choice(limited_reader(results), request.tolerance)
     return Section(
         "summary",
         "Summary",
         _each_block(
             blocks,
-            lambda block, prefix: findings.sentences(block.subjects),
+            lambda block, prefix: findings.sentences(block.subjects, choice),
             Missing("No run has finished yet. To produce some, run:", MORE_SEEDS),
         ),
     )
@@ -269,12 +274,13 @@ def _out_of_domain(results: Results, blocks: Sequence[Comparable], request: Page
 
 
 def _grid(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    choice = Choice(limited_reader(results), request.tolerance)
     return Section(
         "grid",
         "Grid of frozen layers",
         _each_block(
             blocks,
-            lambda block, prefix: heat_maps.heat_maps(block.subjects, f"grid-{prefix}"),
+            lambda block, prefix: heat_maps.heat_maps(block.subjects, f"grid-{prefix}", choice),
             Missing(
                 "No sweep over frozen bottom and top layers is among these runs. To produce one, run:",
                 heat_maps.COMMAND,

@@ -42,7 +42,8 @@ def log_parent_page(recorded: RecordedRuns) -> bool:
         return False
     from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-    page = build_page(recorded.results, PageRequest(shown=SHOWN), compared=recorded.comparison)
+    request = PageRequest(tolerance=recorded.tolerance, shown=SHOWN)
+    page = build_page(recorded.results, request, compared=recorded.comparison)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_page(page, folder / PAGE_FILE)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.evaluation.margins import Margins
+from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.reporting.comparison import Comparison, Load, compare
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.reading import Results, read_runs, read_targets
@@ -36,6 +37,8 @@ class RecordedRuns:
     """The MLflow id of their parent run; None if there is none."""
     margins: Margins | None = None
     """The margin for the loss of a strategy, for each metric; None for the default."""
+    tolerance: float = DEFAULT_TOLERANCE
+    """The largest accepted loss of dev score of a recommended setting, as a share of full fine-tuning's dev score."""
 
     @cached_property
     def results(self) -> Results:

@@ -34,6 +34,7 @@ from alue_bench.measure.best_effort import best_effort
 from alue_bench.messages.redaction import redact
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.build import Plan, PlannedRun
+from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.studies.settings import Study
 from alue_bench.tracking.connection import connect, public, tracking_uri, where_options
 from alue_bench.tracking.recording import Recorder
@@ -106,7 +107,9 @@ class Ending:
 class Invocation:
     """One call of the command `run`, `sweep` or `search`, which executes runs and records them in MLflow."""
 
-    def __init__(self, study: Study, streams: Streams, *, margins: Margins | None = None) -> None:
+    def __init__(
+        self, study: Study, streams: Streams, *, margins: Margins | None = None, tolerance: float = DEFAULT_TOLERANCE
+    ) -> None:
         """Choose the MLflow store and the way to execute runs, according to the settings in `study`.
 
         Raise UsageError if the settings are invalid.
@@ -115,8 +118,10 @@ class Invocation:
             study: The settings of the command, and the plugins.
             streams: The output streams.
             margins: The margin for the loss of a strategy, for the verdicts on the runs; None for the default.
+            tolerance: The largest accepted loss of dev score of a setting that the report recommends, as a share of
+                full fine-tuning's dev score.
         """
-        self.study, self.streams, self._margins = study, streams, margins
+        self.study, self.streams, self._margins, self._tolerance = study, streams, margins, tolerance
         self._options = study.execution
         self.place = Place(tracking_uri(self._options.tracking_uri), self._options.experiment)
         self._executor = chosen_executor(
@@ -309,7 +314,9 @@ class Invocation:
         from alue_bench.reporting.recorded import RecordedRuns
 
         remarks = self.remarks()
-        recorded = RecordedRuns(self.recorder.connection, self._recorded, self.recorder.parent_id, self._margins)
+        recorded = RecordedRuns(
+            self.recorder.connection, self._recorded, self.recorder.parent_id, self._margins, self._tolerance
+        )
         if not execution.stop and not remarks:
             self.keep_page(recorded)
         # A store that did not accept results is not asked for them.

@@ -75,7 +75,8 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
     tolerance = parse_tolerance(options.tolerance)
     of_tolerance = Margin(tolerance, MarginUnit.SCORE)
     margins = Margins(of_tolerance) if options.margin is None else parse_margins(options.margin, of_tolerance)
-    invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
+    # A wrong executor is reported before the plan is made.
+    invocation = Invocation(study, streams, margins=margins, tolerance=tolerance)
     request = sweep_request(study.settings, study.overrides)
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
     check_margins(margins, plan)

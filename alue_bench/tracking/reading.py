@@ -32,12 +32,13 @@ from urllib.parse import unquote, urlparse
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.spec import digest_of
 from alue_bench.messages.display import first_line
+from alue_bench.messages.redaction import redact
 from alue_bench.messages.suggestion import command_line
 from alue_bench.tracking.claims import FINGERPRINT, INVOCATION
 from alue_bench.tracking.connection import Connection, public, where_options
 from alue_bench.tracking.liveness import MACHINE
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
-from alue_bench.tracking.recording import CURVES, FOLDS_DIGEST, LOW_FIDELITY, SUBMISSION_FILE, TASK_OPTIONS
+from alue_bench.tracking.recording import CURVES, FOLDS_DIGEST, LOW_FIDELITY, ROW_OPTIONS, SUBMISSION_FILE, TASK_OPTIONS
 from alue_bench.tracking.scores_elsewhere import ALSO_TEST, predictions_file
 from alue_bench.tracking.selection_tags import CHOSEN_IN
 
@@ -60,6 +61,7 @@ COLUMNS: Mapping[str, str] = {
     # The run in MLflow
     "run_id": "string",
     "run_name": "string",
+    "tracking_uri": "string",  # the address of the store, without passwords
     "experiment": "string",
     "parent_id": "string",
     "status": "string",
@@ -92,6 +94,7 @@ COLUMNS: Mapping[str, str] = {
     # Data, hardware and software
     "data_source": "string",
     "protocol": "string",
+    "row_options": "string",  # JSON of the options that select rows, such as limit_train
     "train_digest": "string",
     "dev_digest": "string",
     "test_digest": "string",
@@ -150,6 +153,7 @@ TAGS: Mapping[str, str] = {
     "hyper": "other_hyper",
     "data.source": "data_source",
     "data.protocol": "protocol",
+    ROW_OPTIONS: "row_options",
     FOLDS_DIGEST: "folds_digest",
     "hardware": "hardware",
     "device": "device",
@@ -533,18 +537,19 @@ def _read(connection: Connection, run_ids: Sequence[str] | None = None) -> tuple
             if not _is_ours(run):
                 foreign += 1
             elif run.data.tags.get("kind") == "run":
-                records.append(_record(run, connection.experiment))
+                records.append(_record(run, connection))
     frame = _typed(records)
     readable = frame[list(NEEDED)].notna().all(axis="columns")
     return frame[readable].reset_index(drop=True), foreign, int((~readable).sum())
 
 
-def _record(run: Any, experiment: str) -> dict[str, Any]:
+def _record(run: Any, connection: Connection) -> dict[str, Any]:
     info, data = run.info, run.data
     record: dict[str, Any] = {
         "run_id": info.run_id,
         "run_name": info.run_name,
-        "experiment": experiment,
+        "tracking_uri": redact(connection.uri),
+        "experiment": connection.experiment,
         "status": info.status,
         "start_time": info.start_time,
         "end_time": info.end_time,

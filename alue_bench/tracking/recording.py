@@ -92,6 +92,8 @@ FOLDS_DIGEST = "folds.digest"
 TASK_OPTIONS = "task.options"
 """The tag with the options of `alue-bench run` that select the task. It is recorded if the user gave the task as a
 file."""
+ROW_OPTIONS = "data.options"
+"""The tag with the options that select a run's rows (`RunSpec.row_options`), as JSON. Older runs lack it."""
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
@@ -520,6 +522,7 @@ class Recorder:
             STAGE: CLAIMING,
             "data.source": spec.data.source,
             "data.protocol": spec.data.protocol,
+            ROW_OPTIONS: json.dumps(spec.row_options),
             "hardware": hardware_fingerprint(spec.device),
             "device": spec.device,
             "precision": spec.precision,

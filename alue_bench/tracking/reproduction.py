@@ -58,6 +58,20 @@ def task_options(run: Mapping[Hashable, Any]) -> dict[str, object]:
     return options if isinstance(options, dict) else {"task": run["task"]}
 
 
+def row_options(run: Mapping[Hashable, Any]) -> dict[str, object]:
+    """Return the options that select a recorded run's rows, such as limit_train; none if they were not recorded.
+
+    Args:
+        run: A row of `Results.frame`.
+    """
+    recorded = run.get("row_options")
+    try:
+        options = json.loads(recorded) if isinstance(recorded, str) else {}
+    except ValueError:
+        return {}
+    return options if isinstance(options, dict) else {}
+
+
 def model_reference(run: Mapping[Hashable, Any], registry: Registry) -> str:
     """Return the value of the option --model for a recorded run's model.
 
