@@ -107,7 +107,7 @@ class Outcomes:
     confirmed: list[float] = field(default_factory=list)
     """Its loss on test by the fresh seeds."""
     covered: list[bool] = field(default_factory=list)
-    """True if the 95 % interval of the confirmation contains the true loss."""
+    """For each sweep, True if the 95 % interval of the confirmation contains the true loss."""
     set_sizes: list[int] = field(default_factory=list)
 
     def bias(self, losses: Sequence[float]) -> tuple[float, float]:
