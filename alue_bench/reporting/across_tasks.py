@@ -116,7 +116,7 @@ class _OnTask:
     differences: list[float]
     """The difference from the baseline's score, for each seed that both have."""
     score: float
-    """The mean score; nan if it is undefined."""
+    """The mean score; nan if it is undefined, or only known from the runs by which the strategy was chosen."""
 
 
 def _combined(group: Sequence[ComparisonBlock], runs: Mapping[str, Run]) -> AcrossTasks | None:
@@ -190,7 +190,8 @@ def _by_strategy(chosen: Mapping[str, ComparisonBlock], runs: Mapping[str, Run])
             pairs = paired_runs([runs[run_id] for run_id in row.run_ids], base) if row.difference else []
             differences = [_score(ours, block.metric) - _score(theirs, block.metric) for ours, theirs in pairs]
             finite = [difference for difference in differences if math.isfinite(difference)]
-            score = math.nan if row.score is None else row.score.mean
+            # The scores of runs by which a strategy was chosen are too high, and would make the others look worse.
+            score = math.nan if row.score is None or row.unconfirmed else row.score.mean
             by_strategy.setdefault(row.strategy, {})[task] = _OnTask(row, finite, score)
     return by_strategy
 
