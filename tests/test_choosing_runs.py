@@ -6,19 +6,23 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 from planted_runs import classes, plant, spec
 
 from alue_bench.contract.task import Labels
 from alue_bench.evaluation.margins import Margin, Margins
+from alue_bench.planning.build import PlannedRun
+from alue_bench.planning.request import PlanRequest
+from alue_bench.reporting import grid
 from alue_bench.reporting.across_tasks import across_tasks
 from alue_bench.reporting.comparison import ComparisonBlock, StrategyResult, Verdict, compare
 from alue_bench.reporting.confirmation import Confirmation, confirmed
 from alue_bench.reporting.subjects import arrange
-from alue_bench.studies.confirmation import confirmation_by
+from alue_bench.studies.confirmation import confirmation_by, unused_seeds
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import Results, read_results, read_targets
 from alue_bench.tracking.selection_tags import CHOSEN_IN
@@ -203,3 +207,41 @@ def test_runs_that_did_not_record_their_limits_are_told_about(put: Any, connecti
     (block,) = compare(older, partial(read_targets, results)).blocks
     assert block.notes[0].endswith("(add --limit-train, --limit-eval or --drop-bad if these runs had them, which was "
                                    "not recorded)")  # fmt: skip
+
+
+def test_the_performance_profile_has_no_scores_of_runs_that_chose(put: Any, connection: Connection) -> None:
+    for task in ("oold", "ohsd", "anger", "mdd"):
+        lucky = task == "mdd"
+        put("full", 42, 0.9, task=task), put("bottom3top4", 42, 1.0 if lucky else 0.6, chosen=lucky, task=task)
+    results = read_results(connection)
+    (across,) = across_tasks(compare(results.frame, partial(read_targets, results)).blocks, results.frame)
+    assert {one.strategy: one.profile[0] for one in across.rows} == {"full": 1.0, "bottom3top4": 0.0}
+
+
+def test_a_sweep_after_a_search_confirms_with_seeds_that_the_search_left(put: Any, connection: Connection) -> None:
+    """The search has tested the setting with seeds 43 to 45 and 47, and has tagged these runs."""
+    planned = [
+        PlannedRun(spec("oold", name, 42), cast(Any, None), cast(Any, None), PlanRequest())
+        for name in ("full", "bottom3top4")
+    ]
+    rows = [
+        {
+            "task": "oold",
+            "model": "mini",
+            "strategy": name,
+            "seed": 42,
+            grid.DEV: 0.9,
+            grid.TEST: 0.9,
+            grid.SECONDS: time,
+        }
+        for name, time in (("full", 2.0), ("bottom3top4", 1.0))
+    ]
+    (group,) = grid.groups(pd.DataFrame(rows))
+    recommendation = grid.recommend(group.cells)
+    assert recommendation is not None
+    asked = (connection, planned, group, recommendation, (43, 44, 45))
+    assert unused_seeds(*asked) == (43, 44, 45)
+    for seed in (43, 44, 45, 47):
+        put("bottom3top4", seed, 0.9, chosen=True)
+    put("bottom3top4", 46, 0.9)
+    assert unused_seeds(*asked) == (46, 48, 49)

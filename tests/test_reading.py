@@ -27,6 +27,7 @@ from alue_bench.tracking.reading import (
     read_runs,
     say_counts,
 )
+from alue_bench.tracking.selection_tags import CHOSEN_IN
 
 LABELS = Labels.multiclass("1", "nan", "NOT OFF")
 GOLD = np.array([0, 1, 2, 0, 1, 2, 0, 1])
@@ -218,3 +219,13 @@ def test_runs_can_be_asked_for_by_their_ids(connection: Connection) -> None:
     everything = read_results(connection).frame.set_index("run_id").loc[[ids[0], ids[2]]].reset_index()
     assert results.frame.equals(everything[results.frame.columns])
     assert read_runs(connection, []).frame.empty
+
+
+def test_a_repetition_of_a_run_that_chose_is_no_more_independent(connection: Connection) -> None:
+    """Also where the repetition alone is read, as at the end of `run --rerun`."""
+    planted(connection, "anger", "full", 1, tags={CHOSEN_IN: "the parent run"})
+    planted(connection, "anger", "full", 2, tags={CHOSEN_IN: "the parent run"}, status="FAILED")
+    again = [planted(connection, "anger", "full", seed) for seed in (1, 2)]
+    frame = read_runs(connection, again).frame.set_index("seed")
+    assert frame.loc[1, "chosen_in"] == "the parent run"
+    assert frame["chosen_in"].isna().to_dict() == {1: False, 2: True}

@@ -27,7 +27,7 @@ from alue_bench.reporting.grid import REFERENCE, Group, Recommendation
 from alue_bench.reporting.numbers import several
 from alue_bench.studies.results import is_of
 from alue_bench.tracking.connection import Connection
-from alue_bench.tracking.reading import read_runs, read_targets
+from alue_bench.tracking.reading import read_choices, read_runs, read_targets
 from alue_bench.tracking.spool import SPOOLED
 
 if TYPE_CHECKING:
@@ -141,6 +141,37 @@ def confirming_runs(
         for name in (pair if place % 2 == 0 else pair[::-1])
         for run in by_strategy[name]
     ]
+
+
+def unused_seeds(
+    connection: Connection,
+    runs: Sequence[PlannedRun],
+    group: Group,
+    recommendation: Recommendation,
+    seeds: Sequence[int],
+) -> tuple[int, ...]:
+    """Return as many seeds as planned, without those by whose runs a sweep or a search has chosen a setting.
+
+    An earlier search may have chosen the same setting by runs with the planned seeds, which are then no longer fresh.
+    Later seeds take their place.
+
+    Args:
+        connection: The open store.
+        runs: The planned runs of the sweep.
+        group: The grid that has the recommendation.
+        recommendation: A recommendation of another setting than the reference.
+        seeds: The planned seeds, which count up.
+    """
+    try:
+        chosen_in = read_choices(connection)
+    except UnavailableError:  # the results are kept on this machine, and the confirmation says so
+        return tuple(seeds)
+    fresh: list[int] = []
+    for seed in range(seeds[0], min(seeds[-1] + len(chosen_in), LARGEST_SEED) + 1):
+        pair = confirming_runs(runs, group, recommendation, (seed,))
+        if len(fresh) < len(seeds) and not any(run.spec.fingerprint in chosen_in for run in pair):
+            fresh.append(seed)
+    return tuple(fresh)
 
 
 def confirmation_of(

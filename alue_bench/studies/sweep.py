@@ -26,6 +26,7 @@ from alue_bench.studies.confirmation import (
     confirmation_of,
     confirming_runs,
     confirming_seeds,
+    unused_seeds,
 )
 from alue_bench.studies.invocation import Execution, Invocation, Progress
 from alue_bench.studies.options import HYPER_OPTIONS, ConfirmationOptions, SweepOptions, options_of_command
@@ -156,7 +157,12 @@ def _confirmed(planned: PlannedSweep, execution: Execution, conclusions: Conclus
         for group, recommendation in conclusions
     )
     runs_of = {
-        place: confirming_runs(planned.plan.runs, group, recommendation, seeds)
+        place: confirming_runs(
+            planned.plan.runs,
+            group,
+            recommendation,
+            unused_seeds(invocation.recorder.connection, planned.plan.runs, group, recommendation, seeds),
+        )
         for place, (group, recommendation) in enumerate(conclusions)
         if seeds and recommendation is not None and not recommendation.is_reference
     }
@@ -165,7 +171,8 @@ def _confirmed(planned: PlannedSweep, execution: Execution, conclusions: Conclus
         return execution, conclusions
     talk = invocation.streams.talk
     names = ", ".join(dict.fromkeys(str(run.tags[CONFIRMS]) for run in further.runs))
-    talk.print(f"confirming {names} with seeds {', '.join(map(str, seeds))}: {several(len(further.runs), 'run')}")
+    used = sorted({run.spec.seed for run in further.runs})
+    talk.print(f"confirming {names} with seeds {', '.join(map(str, used))}: {several(len(further.runs), 'run')}")
     done = invocation.execute(further, list_progress_of(further, talk))
     whole = Execution(
         replace(planned.plan, runs=[*planned.plan.runs, *further.runs]), execution.outcomes + done.outcomes, done.stop

@@ -273,7 +273,29 @@ def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str 
         UnavailableError: The store does not answer.
     """
     attempts, _, unreadable = _read(connection, run_ids)
+    chosen_in = read_choices(connection) if len(attempts) else {}
+    attempts["chosen_in"] = attempts["chosen_in"].fillna(attempts["fingerprint"].map(chosen_in).astype("string"))
     return _results(connection, attempts, Counts(unreadable=unreadable), parent_id)
+
+
+def read_choices(connection: Connection) -> dict[str, str]:
+    """Return the fingerprints of all finished runs of an experiment by which a sweep or a search chose a setting.
+
+    A repetition of such a run gives the same score again. It is no more independent of the choice, although only the
+    first run is tagged.
+
+    Args:
+        connection: The open store.
+
+    Returns:
+        The id of the MLflow parent run of the (last) sweep or search, by the run's fingerprint.
+
+    Raises:
+        UnavailableError: The store does not answer.
+    """
+    wanted = f"attributes.status = 'FINISHED' AND tags.`{CHOSEN_IN}` != ''"
+    tags = [run.data.tags for run in _pages(connection, [wanted])]
+    return {one[FINGERPRINT]: one[CHOSEN_IN] for one in tags if FINGERPRINT in one}
 
 
 def say_counts(counts: Counts) -> list[str]:
@@ -496,9 +518,13 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _pages(connection: Connection, run_ids: Sequence[str] | None = None) -> Iterator[Any]:
-    """Yield an experiment's MLflow runs, or only the runs with the given ids, oldest first."""
-    filters = [""] if run_ids is None else [_one_of(run_ids[at : at + IDS]) for at in range(0, len(run_ids), IDS)]
+def _filters(run_ids: Sequence[str] | None) -> list[str]:
+    """Return the filters of MLflow that select all runs, or only the runs with the given ids."""
+    return [""] if run_ids is None else [_one_of(run_ids[at : at + IDS]) for at in range(0, len(run_ids), IDS)]
+
+
+def _pages(connection: Connection, filters: Sequence[str]) -> Iterator[Any]:
+    """Yield the MLflow runs of an experiment that match one of the filters, oldest first for each filter."""
     with _store_told(connection):
         for filter_string in filters:
             token = None
@@ -533,7 +559,7 @@ def _read(connection: Connection, run_ids: Sequence[str] | None = None) -> tuple
     """
     records, foreign = [], 0
     with _no_collection():
-        for run in _pages(connection, run_ids):
+        for run in _pages(connection, _filters(run_ids)):
             if not _is_ours(run):
                 foreign += 1
             elif run.data.tags.get("kind") == "run":
