@@ -99,8 +99,17 @@ def test_without_any_there_is_no_verdict_but_the_command_that_confirms_it(put: A
     changes = {one.strategy: one.changes for one in across.rows}
     assert len(changes["head-only"]) == 3
     assert not changes.get("bottom3top4")
-    # It would be the best on every task by the runs that chose it.
-    assert {one.strategy: one.profile[-1] for one in across.rows}["full"] == 1
+
+
+def test_scores_that_chose_a_strategy_take_no_part_in_its_profile_over_tasks(put: Any, connection: Connection) -> None:
+    for task in ("oold", "ohsd", "anger", "mdd"):
+        put("full", 42, 0.9, task=task)
+        put("bottom3top4", 42, 1.0, chosen=task == "mdd", task=task)
+    results = read_results(connection)
+    comparison = compare(results.frame, partial(read_targets, results))
+    (across,) = across_tasks(comparison.blocks, results.frame)
+    best = {one.strategy: one.profile[0] for one in across.rows}
+    assert best["bottom3top4"] == 3 / 4
 
 
 class TestConfirmation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from alue_bench.planning.build import build_plan
 from alue_bench.planning.grid import parse_grid
 from alue_bench.planning.request import PlanRequest
 from alue_bench.planning.sweep_order import TAG
+from alue_bench.reporting.grid import Recommendation
+from alue_bench.studies.confirmation import FIXED_SEEDS, ConfirmingSeeds
 from alue_bench.views.grid_view import RUNNING, GridProgress
 
 GRID = ("--grid", "bottom=0..4/2,top=0..2/2")
@@ -131,6 +134,23 @@ def test_broken_off_and_repeated_it_ends_with_the_same_table(
     assert scores(resumed) == scores(at_once)
     assert [done["strategy"] for done in resumed["runs"]] == [done["strategy"] for done in at_once["runs"]]
     assert {done.info.status for done in runs("tags.kind = 'run'")} == {"FINISHED", "KILLED"}
+
+
+def test_what_a_confirmation_cannot_do_is_said_before_the_sweep_begins(sweep: CommandLine) -> None:
+    grid = ("--grid", "bottom=0..4/4", "--dry-run")
+    refused = sweep(*grid, "--margin", "pearsn=0.02")
+    assert refused.code == 2
+    assert "--margin pearsn=0.02: no planned task has this metric" in refused.err
+    planned = sweep(*grid, "--init-seed", "1", "--data-seed", "2")
+    assert "confirmation: none (--init-seed and --data-seed fix both random seeds" in planned.err
+
+
+def test_with_fixed_seeds_a_recommendation_names_them_and_does_not_advise_more_seeds() -> None:
+    fixed = ConfirmingSeeds((), 0, FIXED_SEEDS)
+    chosen = Recommendation("bottom3", "full", 0.01, 0.8, -0.01, 1.0, 0.5, candidates=1, settings=2, seeds=1)
+    assert fixed.explained(chosen).loss_sentence() == f"Not confirmed: {FIXED_SEEDS}"
+    assert "--confirm" in ConfirmingSeeds((), 0).explained(chosen).loss_sentence()
+    assert fixed.explained(replace(chosen, strategy="full")).confirmation is None
 
 
 def test_a_recommendation_is_confirmed_with_fresh_seeds_and_only_these_are_compared(
