@@ -44,9 +44,16 @@ class ConfirmingSeeds:
     seeds: tuple[int, ...]
     """The fresh seeds; empty if nothing is confirmed."""
     most_runs: int
+    fixed: bool = False
+    """True if there are no fresh seeds, because options fix both random seeds."""
 
     def describe(self) -> str:
         """Return a sentence for the plan."""
+        if self.fixed:
+            return (
+                "confirmation: none, since --init-seed and --data-seed leave no fresh seeds, so that the loss to "
+                "expect will not be known"
+            )
         if not self.seeds:
             return "confirmation: none, so that the loss to expect will not be known"
         return (
@@ -85,7 +92,7 @@ def confirming_seeds(runs: Sequence[PlannedRun], number: int) -> ConfirmingSeeds
         UsageError: There are not as many seeds above the largest one of the sweep.
     """
     if not runs or not number or _seeds_are_fixed(runs[0]):
-        return ConfirmingSeeds((), 0)
+        return ConfirmingSeeds((), 0, fixed=bool(runs and number))
     last = max(run.spec.seed for run in runs)
     if last + number > LARGEST_SEED:
         raise UsageError(

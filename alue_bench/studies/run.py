@@ -36,13 +36,13 @@ def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[
     )  # a wrong executor is reported before the plan is made
     request = plan_request(study.settings, study.overrides)
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
-    _check_margins(study.margins, plan)
+    check_margins(study.margins, plan)
     invocation.limit_jobs(plan)
     streams.talk.print(plan_view(plan))
     return invocation, plan
 
 
-def _check_margins(margins: Margins, plan: Plan) -> None:
+def check_margins(margins: Margins, plan: Plan) -> None:
     """Raise UsageError if a margin is for a metric that no planned task has."""
     known = {metric for run in plan.runs for metric in METRICS[run.inputs.task.labels.kind]}
     for metric, margin in margins.by_metric:

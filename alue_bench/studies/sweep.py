@@ -18,7 +18,7 @@ from alue_bench.planning.build import Plan, build_plan
 from alue_bench.planning.grid import WHOLE, Grid, parse_grid
 from alue_bench.planning.request import Overrides, PlanRequest
 from alue_bench.planning.sweep_order import Order, spread_out
-from alue_bench.reporting.grid import Group, Recommendation, groups, nothing_learnt, pareto_front, recommend
+from alue_bench.reporting.grid import REFERENCE, Group, Recommendation, groups, nothing_learnt, pareto_front, recommend
 from alue_bench.reporting.numbers import several
 from alue_bench.studies.confirmation import (
     CONFIRMS,
@@ -31,7 +31,7 @@ from alue_bench.studies.confirmation import (
 from alue_bench.studies.invocation import Execution, Invocation, Progress
 from alue_bench.studies.options import HYPER_OPTIONS, ConfirmationOptions, SweepOptions, options_of_command
 from alue_bench.studies.results import Sweep, is_of
-from alue_bench.studies.run import Confirm
+from alue_bench.studies.run import Confirm, check_margins
 from alue_bench.studies.settings import COMMAND_LINE, RECIPE_ORIGIN, Study, parse_tolerance, plan_request
 from alue_bench.tracking.selection_tags import tag_selection_runs
 from alue_bench.views.console import PlainConsole
@@ -83,6 +83,7 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
     order = spread_out(plan.runs)
     plan.runs, plan.order_matters = order.runs, True
     invocation.limit_jobs(plan)
+    check_margins(margins, plan)
     streams.talk.print(plan_view(plan))
     streams.talk.print(f"order: {order.describe()}")
     confirming = confirming_seeds(plan.runs, filled(ConfirmationOptions, study.settings).confirm)
@@ -115,7 +116,7 @@ def do_sweep(
     invocation, plan, order = planned.invocation, planned.plan, planned.order
     invocation.check(plan)
     if confirm is not None:
-        confirm(len(plan.runs))
+        confirm(len(plan.runs) + planned.confirming.most_runs)
     with invocation, invocation.keeping_workers():
         invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
         execution = invocation.execute(plan, progress_of(plan, streams.talk))
@@ -134,11 +135,15 @@ def do_sweep(
 
 
 def _tag_choosing_runs(conclusions: Conclusions, outcomes: list[Outcome], invocation: Invocation) -> None:
-    """Tag the runs by which the recommended settings were chosen."""
+    """Tag the runs by which the recommended settings were chosen, and those of a reference that was chosen too.
+
+    Without `full` in the grid, the reference is the setting with the best dev score among all.
+    """
     parent_id = invocation.recorder.parent_id
     for group, recommendation in conclusions:
-        if parent_id is not None and recommendation is not None and not recommendation.is_reference:
-            chosen = [one for one in outcomes if is_of(one.spec, group, recommendation.strategy)]
+        if parent_id is not None and recommendation is not None:
+            names = {recommendation.strategy, recommendation.reference} - {REFERENCE}
+            chosen = [one for one in outcomes if any(is_of(one.spec, group, name) for name in names)]
             runs = {one.run_id: one.spec.fingerprint for one in chosen if one.status != "failed"}
             tag_selection_runs(invocation.recorder, runs, parent_id)
 
