@@ -22,7 +22,7 @@ from alue_bench.reporting.across_tasks import across_tasks
 from alue_bench.reporting.comparison import ComparisonBlock, StrategyResult, Verdict, compare
 from alue_bench.reporting.confirmation import Confirmation, confirmed
 from alue_bench.reporting.subjects import arrange
-from alue_bench.studies.confirmation import confirmation_by, unused_seeds
+from alue_bench.studies.confirmation import confirmation_by, confirming_seeds, unused_seeds
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import Results, read_results, read_targets
 from alue_bench.tracking.selection_tags import CHOSEN_IN
@@ -254,3 +254,10 @@ def test_a_sweep_after_a_search_confirms_with_seeds_that_the_search_left(put: An
         put("bottom3top4", seed, 0.9, chosen=True)
     put("bottom3top4", 46, 0.9)
     assert unused_seeds(*asked) == (46, 48, 49)
+
+
+def test_the_plan_says_why_fixed_seeds_leave_nothing_to_confirm_with() -> None:
+    fixed = PlanRequest(init_seed=1, data_seed=1)
+    planned = [PlannedRun(spec("oold", name, 42), cast(Any, None), cast(Any, None), fixed) for name in ("full", "top1")]
+    assert "--init-seed and --data-seed fix both random seeds" in confirming_seeds(planned, 3).describe()
+    assert "no fresh seeds" not in confirming_seeds(planned, 0).describe()

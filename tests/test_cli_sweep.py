@@ -289,6 +289,7 @@ def test_an_axis_wins_over_a_recipe_and_is_said_once_otherwise(sweep: CommandLin
         (("--grid", "bottom=9..11"), "--grid freezes more layers than the 4 of tiny-bert; use smaller numbers"),
         (("--grid", "strategy=nonsense"), "nonsense"),
         (("--tolerance", "a little"), "'a little' is not a share of full fine-tuning's score; write it as 1%"),
+        (("--margin", "pearsn=0.02"), "--margin pearsn=0.02: no planned task has this metric"),
         (("--tolerance", "0.01"), "is not a share of full fine-tuning's score"),
     ],
 )

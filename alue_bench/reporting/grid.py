@@ -186,7 +186,8 @@ class Recommendation:
             return ""
         return (
             f"The loss to expect is not known: {self.strategy} was chosen among {self.settings} settings by these "
-            "runs, so that its scores are too high on average. The same sweep with --confirm 3 runs it with fresh seeds"
+            "runs, so that its scores are too high on average. The same sweep with --confirm 3, and not with both "
+            "--init-seed and --data-seed, runs it with fresh seeds"
         )
 
     def sentence(self) -> str:

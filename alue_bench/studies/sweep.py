@@ -18,7 +18,7 @@ from alue_bench.planning.build import Plan, build_plan
 from alue_bench.planning.grid import WHOLE, Grid, parse_grid
 from alue_bench.planning.request import Overrides, PlanRequest
 from alue_bench.planning.sweep_order import Order, spread_out
-from alue_bench.reporting.grid import Group, Recommendation, groups, nothing_learnt, pareto_front, recommend
+from alue_bench.reporting.grid import REFERENCE, Group, Recommendation, groups, nothing_learnt, pareto_front, recommend
 from alue_bench.reporting.numbers import several
 from alue_bench.studies.confirmation import (
     CONFIRMS,
@@ -84,6 +84,7 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
     order = spread_out(plan.runs)
     plan.runs, plan.order_matters = order.runs, True
     invocation.limit_jobs(plan)
+    check_margins(margins, plan)
     streams.talk.print(plan_view(plan))
     streams.talk.print(f"order: {order.describe()}")
     confirming = confirming_seeds(plan.runs, filled(ConfirmationOptions, study.settings).confirm)
@@ -135,11 +136,15 @@ def do_sweep(
 
 
 def _tag_choosing_runs(conclusions: Conclusions, outcomes: list[Outcome], invocation: Invocation) -> None:
-    """Tag the runs by which the recommended settings were chosen."""
+    """Tag the runs by which the recommended settings were chosen, and those of a reference that was chosen too.
+
+    Without `full` in the grid, the reference is the setting with the best dev score among all.
+    """
     parent_id = invocation.recorder.parent_id
     for group, recommendation in conclusions:
-        if parent_id is not None and recommendation is not None and not recommendation.is_reference:
-            chosen = [one for one in outcomes if is_of(one.spec, group, recommendation.strategy)]
+        if parent_id is not None and recommendation is not None:
+            names = {recommendation.strategy, recommendation.reference} - {REFERENCE}
+            chosen = [one for one in outcomes if any(is_of(one.spec, group, name) for name in names)]
             runs = {one.run_id: one.spec.fingerprint for one in chosen if one.status != "failed"}
             tag_selection_runs(invocation.recorder, runs, parent_id)
 
