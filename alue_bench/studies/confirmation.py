@@ -56,8 +56,9 @@ class ConfirmingSeeds:
         """Return a recommendation with the reason why it cannot be confirmed, if there is one."""
         if not self.why_none or recommendation.is_reference:
             return recommendation
-        pair = {"strategy": recommendation.strategy, "reference": recommendation.reference}
-        return replace(recommendation, confirmation=Confirmation(**pair, seeds=(), reason=self.why_none))
+        strategy, reference = recommendation.strategy, recommendation.reference
+        unconfirmed = Confirmation(strategy=strategy, reference=reference, seeds=(), reason=self.why_none)
+        return replace(recommendation, confirmation=unconfirmed)
 
     def describe(self) -> str:
         """Return a sentence for the plan."""
