@@ -56,9 +56,8 @@ class ConfirmingSeeds:
         """Return a recommendation with the reason why it cannot be confirmed, if there is one."""
         if not self.why_none or recommendation.is_reference:
             return recommendation
-        unconfirmed = Confirmation(
-            strategy=recommendation.strategy, reference=recommendation.reference, seeds=(), reason=self.why_none
-        )
+        strategy, reference = recommendation.strategy, recommendation.reference
+        unconfirmed = Confirmation(strategy=strategy, reference=reference, seeds=(), reason=self.why_none)
         return replace(recommendation, confirmation=unconfirmed)
 
     def describe(self) -> str:
