@@ -81,6 +81,18 @@ class TestError:
             assert searched.full_returned < share
             assert searched.possible < searched.cost < 1
 
+    def test_a_strategy_without_neighbours_is_found(self) -> None:
+        """Freezing layers loses too much here; two strategies keep the score, and the cheapest one does not."""
+        name = "only 2 of 3 strategies keep the score"
+        answers = Counter()
+        for draw in range(20):
+            of = WORLDS[name](draw)
+            decision, evaluations = search(of, question(of))
+            answers[decision.best.candidate.name] += 1
+            assert not any(e.short for e in evaluations if e.candidate.startswith("strategy"))
+        assert answers.keys() <= {"full", "strategy0", "strategy1"}
+        assert answers["strategy1"] >= 5
+
     def test_short_runs_that_mislead_do_not_end_it(self) -> None:
         """On a real task, with a third of the epochs, freezing seemed to cost what it does not."""
         searched = simulate("measured", measured_world, range(40))

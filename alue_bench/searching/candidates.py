@@ -11,7 +11,7 @@ from alue_bench.contract.errors import UsageError
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate of a search: a freezing setting with its training costs.
+    """A candidate of a search: a freezing setting, or another strategy, with its training costs.
 
     Costs are FLOPs divided by the FLOPs of one full fine-tuning.
     """
@@ -26,6 +26,9 @@ class Candidate:
     """The cost of one run with the full number of epochs."""
     short_cost: float
     """The cost of a low-fidelity run, which has fewer epochs."""
+    placed: bool = True
+    """True if the numbers of frozen bottom and top layers describe the candidate, so that it has a place on the surface
+    of losses over both numbers. Other strategies, such as adapters, have none; their numbers mean nothing."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ matters. The first seed chooses, and further seeds decide:
    candidates, and whole runs of a few candidates. None of these runs depends on a score;
 2. *exploring*: with the first seed, whole runs of the most promising candidate, until that candidate has been run. The
    most promising candidate has the largest expected saving: the saving times the probability, from the model in
-   `surface`, of passing the test below (Gardner et al. 2014, Bayesian optimization with inequality constraints);
+   `surface`, of passing the test below (Gardner et al. 2014, Bayesian optimization with inequality constraints).
+   Strategies other than freezing bottom and top layers have no place on the surface; the loss of each one is modelled
+   on its own, with a wide prior;
 3. *test*: the most promising candidate that was run is tested with further seeds, which took no part in choosing it, in
    pairs with full fine-tuning. The number of pairs depends on nothing but the budget, and is fixed before the first
    pair. After the last pair there is one test;
@@ -74,6 +76,9 @@ MOST_EXPLORED = 4
 """The largest number of candidates that are run, one after the other, between the opening and the first test."""
 MOST_TESTS = 2
 """The largest number of tests."""
+LOSS_ALONE, LOSS_ALONE_SD = 0.05, 0.1
+"""The prior mean and standard deviation of the loss of a strategy that has no place on the surface, as shares of full
+fine-tuning's score. They are so wide that a first run decides."""
 SMALLEST_FUTILE = 2
 """The number of pairs after which a candidate may be given up."""
 
@@ -352,17 +357,20 @@ def _opening_steps(question: Question) -> tuple[Step, ...]:
     """Return all runs of the opening: full fine-tuning, the low-fidelity runs, and the whole runs of candidates."""
     steps = [Step(question.full, 0)]
     if question.short_runs:
-        steps += [Step(c, 0, short=True) for c in dict.fromkeys((question.full, *_nearest(question, SHORT_CELLS)))]
+        compared = dict.fromkeys((question.full, *_nearest(question, SHORT_CELLS)))
+        # Strategies without a place on the surface learn nothing from low-fidelity runs of others.
+        steps += [Step(c, 0, short=True) for c in compared if len(compared) > 1]
     steps += [Step(c, 0) for c in dict.fromkeys(_nearest(question, WHOLE_CELLS)) if c != question.full]
     return tuple(steps)
 
 
 def _nearest(question: Question, cells: Sequence[tuple[float, float]]) -> list[Candidate]:
-    """Return, for each pair of shares of frozen layers, the candidate nearest to it."""
+    """Return, for each pair of shares of frozen layers, the candidate on the surface that is nearest to it."""
+    placed = [c for c in question.candidates if c.placed]
 
     def nearest(bottom: float, top: float) -> Candidate:
         place = (bottom * question.layers, top * question.layers)
-        return min(question.candidates, key=lambda c: abs(c.bottom - place[0]) + abs(c.top - place[1]))
+        return min(placed, key=lambda c: abs(c.bottom - place[0]) + abs(c.top - place[1]))
 
     return [nearest(*cell) for cell in cells]
 
@@ -431,17 +439,30 @@ def _chances(question: Question, choosing: tuple[Evaluation, ...]) -> np.ndarray
         question: The specification of the search.
         choosing: The runs with the first seed, on the examples that choose.
     """
-    from scipy.special import stdtrit
+    import numpy as np
+    from scipy.special import ndtr, stdtrit
 
     score = by_replicate(choosing, question.full.name)[0].score
     scale = max(abs(score), SMALLEST_SCORE)
     limit = question.limit(score)
-    surface = fit(question.candidates, question.layers, choosing, scale=scale, noise_variance=(PRIOR_SD * scale) ** 2)
+    placed = [c for c in question.candidates if c.placed]
+    of_placed = [e for e in choosing if question.by_name[e.candidate].placed]
+    surface = fit(placed, question.layers, of_placed, scale=scale, noise_variance=(PRIOR_SD * scale) ** 2)
     error = math.sqrt(2 / question.min_pairs) * PRIOR_SD * scale
     passed_below = min(
         question.tolerance.of(score), limit - float(stdtrit(question.min_pairs, 1 - question.level)) * error
     )
-    return surface.likely_within(question.candidates, passed_below, error)
+    chances = dict(zip(placed, surface.likely_within(placed, passed_below, error), strict=True))
+    mean, variance = LOSS_ALONE * scale, (LOSS_ALONE_SD * scale) ** 2
+    for candidate in question.candidates:
+        if not candidate.placed:
+            own = by_replicate(choosing, candidate.name)
+            of_run = 2 * (PRIOR_SD * scale) ** 2  # the variance of the difference of two runs
+            weight = variance / (variance + of_run) if own else 0.0
+            expected = mean + weight * (score - own[0].score - mean) if own else mean
+            spread = math.sqrt((1 - weight) * variance + error**2)
+            chances[candidate] = ndtr((passed_below - expected) / spread)
+    return np.array([chances[candidate] for candidate in question.candidates])
 
 
 # The tests ---------------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def fit(
     """Fit the Gaussian process to the scores of runs, and return the distribution of every setting's loss of score.
 
     Args:
-        candidates: The n freezing settings that the search chooses from, full fine-tuning first.
+        candidates: The n freezing settings that have a place on the surface, full fine-tuning first.
         layers: The encoder's number of layers.
         evaluations: The scores of the runs so far, including low-fidelity runs.
         scale: The score of full fine-tuning, or an estimate of it.

@@ -107,7 +107,13 @@ class SearchOptions(ConfirmationOptions):
         (),
         short="-g",
         help="Settings to search: bottom-top for every pair of frozen bottom and top layers, or ranges such as "
-        "bottom=0..9,top=0..4; see alue-bench sweep. Default: bottom-top.",
+        "bottom=0..9,top=0..4; see alue-bench sweep. Further axis: strategy=. Default: bottom-top.",
+        group=Group.QUESTION,
+    )
+    strategy: tuple[str, ...] = option(
+        (),
+        short="-s",
+        help="Strategy to choose from, in addition to the grid, such as lora-r8; repeatable.",
         group=Group.QUESTION,
     )
     short_runs: bool = option(
@@ -247,7 +253,7 @@ MARGIN_OF_RUN = (
 )
 COMMANDS = ("run", "sweep", "search")
 HYPER_OPTIONS = tuple(options_of(HyperParameters))
-CHOSEN_BY_SEARCH = ("strategy", "seeds", "init_seed", "data_seed")
+CHOSEN_BY_SEARCH = ("seeds", "init_seed", "data_seed")
 """The options of `run` that `search` does not have, because a search chooses their values itself."""
 
 SCORED_ELSEWHERE = ("also_test", "map")

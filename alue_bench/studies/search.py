@@ -60,8 +60,10 @@ def rules_of(settings: Mapping[str, Any]) -> Rules:
             "leave it out, or cross-validate the settings with alue-bench sweep"
         )
     grid = parse_grid(question.grid or [WHOLE])
-    if grid.strategies or grid.settings or grid.seeds:
-        raise UsageError("--grid of a search accepts only the axes bottom and top; use alue-bench sweep for other axes")
+    if grid.settings or grid.seeds:
+        raise UsageError(
+            "--grid of a search accepts only the axes bottom, top and strategy; use alue-bench sweep for other axes"
+        )
     return Rules(
         parse_amount("--tolerance", question.tolerance),
         parse_amount("--margin", question.margin),
@@ -152,10 +154,16 @@ def do_search(study: Study, streams: Streams) -> Search:
 def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[SearchState]]:
     """Return the list of the first runs, which are full fine-tuning, and a search for each task and model.
 
-    Raise UsageError if there is nothing to search.
+    Raise UsageError if there is nothing to search, or if the cost of a strategy is not known before its run.
     """
     full = cell_name((0, 0))
-    cells = build_plan(replace(request, strategies=(full,), grid=rules.grid), registry)
+    for name in (*request.strategies, *rules.grid.strategies):
+        if registry.strategy(name)[0].revisions() is not None:
+            raise UsageError(
+                f"strategy {name!r}: a search needs the FLOPs of each setting before its run, but {name} changes what "
+                "is frozen during training; leave it out, or run it with alue-bench run"
+            )
+    cells = build_plan(replace(request, strategies=(full, *request.strategies), grid=rules.grid), registry)
     whole = [run for run in cells.runs if run.spec.strategy == full]
     if not whole:
         reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in cells.skipped))

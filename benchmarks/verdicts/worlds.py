@@ -8,7 +8,7 @@ the error of a search. The other worlds show its power.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -98,13 +98,14 @@ def _examples(rng: np.random.Generator, options: tuple[Candidate, ...], layers: 
 
     Args:
         rng: The random generator.
-        options: The freezing settings.
+        options: The freezing settings, and strategies that have no neighbours.
         layers: The number of layers.
         sd: The standard deviation of a group's score.
     """
     common = rng.normal(0, sd, GROUPS)
     walks = [np.cumsum(rng.normal(0, sd * WALK / np.sqrt(layers), (layers + 1, GROUPS)), axis=0) for _ in "bt"]
-    return {c.name: common + walks[0][c.bottom] + walks[1][c.top] for c in options}
+    examples = {c.name: common + walks[0][c.bottom] + walks[1][c.top] for c in options if c.placed}
+    return examples | {c.name: common + rng.normal(0, sd * WALK, GROUPS) for c in options if not c.placed}
 
 
 def world(draw: int, *, noise: float = 1.0, layers: int = 12, options: tuple[Candidate, ...] | None = None) -> World:
@@ -150,12 +151,18 @@ class Shape:
     """The number of dev examples."""
     full: float = 0.8
     """The score of full fine-tuning."""
+    strategies: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """The strategies that are candidates beside the freezing settings: for each name, the cost and the loss, as shares
+    of full fine-tuning's cost and score."""
 
     def world(self, draw: int) -> World:
         """Draw a world of this kind: losses are fixed, the noise of seeds and examples is drawn."""
         options, layers = candidates(), 12
         rng = np.random.default_rng([draw, 1])
         score = {c.name: self.full * (1 - self.loss(c.bottom / layers, c.top / layers)) for c in options}
+        for name, (cost, loss) in self.strategies.items():
+            options += (Candidate(name, 0, 0, cost, cost / 3, placed=False),)
+            score[name] = self.full * (1 - loss)
         examples = _examples(rng, options, layers, EXAMPLE_SD * np.sqrt(GROUPS / self.rows))
         return World(
             options, score | {"full": self.full}, self.seed_sd, examples, rng.uniform(0.5, 2), draw, self.frozen_seeds
@@ -177,9 +184,19 @@ def top_friendly(bottom: float, top: float) -> float:
     return 0.28 if bottom + top > 0.999 else 0.3 * bottom**0.7
 
 
+def steep(bottom: float, top: float) -> float:
+    """Return a loss far beyond the limit, wherever layers are frozen."""
+    return 0.1 + 0.3 * bottom + 0.3 * top
+
+
 def ridge(bottom: float, top: float) -> float:
     """Return no loss for a quarter to a third of the bottom layers, and a loss just beyond the limit elsewhere."""
     return 0.0 if 0.24 < bottom < 0.34 and top < 0.26 else JUST_BEYOND * LIMIT
+
+
+def strategies(*losses: float) -> dict[str, tuple[float, float]]:
+    """Return strategies with these losses, each cheaper than the one before, from 70 % of full fine-tuning's cost."""
+    return {f"strategy{place}": (0.7 - 0.08 * place, loss) for place, loss in enumerate(losses)}
 
 
 WORLDS: dict[str, Callable[[int], World]] = {
@@ -187,9 +204,11 @@ WORLDS: dict[str, Callable[[int], World]] = {
     "plateau, frozen seeds 3 × as variable": Shape(loss=plateau, frozen_seeds=3.0).world,
     "plateau, seed SD 3 points": Shape(loss=plateau, seed_sd=0.03).world,
     "plateau, 138 dev rows": Shape(loss=plateau, rows=138).world,
+    "plateau with 6 strategies": Shape(loss=plateau, strategies=strategies(*[JUST_BEYOND * LIMIT] * 6)).world,
     "ridge": Shape(loss=ridge).world,
     "cliff at head-only": Shape(loss=cliff_at_head_only).world,
     "top-friendly": Shape(loss=top_friendly).world,
+    "only 2 of 3 strategies keep the score": Shape(loss=steep, strategies=strategies(0.0, 0.0, 0.3)).world,
     "varied tasks": world,
 }
 """The generators of worlds by their names: functions that take the number of the draw."""
