@@ -17,7 +17,7 @@ class Candidate:
     """
 
     name: str
-    """The name of the strategy."""
+    """The name of the strategy, with the learning rate if there are several, such as "bottom3top4 lr=3e-4"."""
     bottom: int
     """The number of frozen layers next to the embeddings."""
     top: int
@@ -29,6 +29,8 @@ class Candidate:
     placed: bool = True
     """True if the numbers of frozen bottom and top layers describe the candidate, so that it has a place on the surface
     of losses over both numbers. Other strategies, such as adapters, have none; their numbers mean nothing."""
+    rate: float | None = None
+    """The learning rate, if the search chooses among several; otherwise None."""
 
 
 @dataclass(frozen=True)

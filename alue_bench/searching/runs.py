@@ -94,38 +94,47 @@ def grid_of(runs: Sequence[PlannedRun]) -> SearchGrid:
     Raises:
         UsageError: There is nothing to search, since no run is full fine-tuning, or no other run is planned.
     """
-    distinct: dict[object, PlannedRun] = {}
+    distinct: dict[tuple[object, float], PlannedRun] = {}
     for run in runs:
-        trained = _trained(run.spec)
+        trained = _trained(run.spec), run.spec.hyper.lr
         known = distinct.get(trained)
         if known is None or _written_simpler(run.spec, known.spec):
             distinct[trained] = run
     chosen = list(distinct.values())
     full = next((run for run in chosen if cell_of(run.spec.strategy) == (0, 0)), None)
-    if full is None or len(chosen) < 2:
+    if full is None or all(cell_of(run.spec.strategy) == (0, 0) for run in chosen):
         raise UsageError("--grid leaves nothing to search: it must have settings besides full fine-tuning")
     chosen.sort(key=lambda run: run is not full)
     epochs = full.spec.hyper.epochs
     short = max(1, epochs // SHORT_PART) if epochs > 1 else None
     costs = forecast_flops(chosen)
     short_costs = forecast_flops([_with_epochs(run, short) for run in chosen])
+    several = len({run.spec.hyper.lr for run in chosen}) > 1
+    names = [run.spec.strategy + (f" lr={_short(run.spec.hyper.lr)}" if several else "") for run in chosen]
     candidates = tuple(
         Candidate(
-            run.spec.strategy,
+            name,
             *(_cell(run.spec) or (0, 0)),
             cost / costs[0],
             short_cost / costs[0],
             placed=_cell(run.spec) is not None,
+            rate=run.spec.hyper.lr if several else None,
         )
-        for run, cost, short_cost in zip(chosen, costs, short_costs, strict=True)
+        for name, run, cost, short_cost in zip(names, chosen, costs, short_costs, strict=True)
     )
     return SearchGrid(
         candidates,
-        {run.spec.strategy: run for run in chosen},
+        dict(zip(names, chosen, strict=True)),
         full.spec.freeze_plan.shape.layers,
         costs[0],
         short,
     )
+
+
+def _short(rate: float) -> str:
+    """Return a learning rate in the notation that options usually have, such as "3e-4"."""
+    mantissa, exponent = f"{rate:.5e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _trained(spec: RunSpec) -> object:

@@ -107,7 +107,7 @@ class SearchOptions(ConfirmationOptions):
         (),
         short="-g",
         help="Settings to search: bottom-top for every pair of frozen bottom and top layers, or ranges such as "
-        "bottom=0..9,top=0..4; see alue-bench sweep. Further axis: strategy=. Default: bottom-top.",
+        "bottom=0..9,top=0..4; see alue-bench sweep. Further axes: strategy=, lr=. Default: bottom-top.",
         group=Group.QUESTION,
     )
     strategy: tuple[str, ...] = option(
@@ -266,7 +266,8 @@ def options_of_command(command: str) -> Mapping[str, Option]:
     if command == "sweep":
         return _arranged({**options_of(SweepOptions), **options_of(ConfirmationOptions), **_axes()})
     if command == "search":
-        return _arranged(options_of(SearchOptions), without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
+        own = {**options_of(SearchOptions), "lr": _axes()["lr"]}
+        return _arranged(own, without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
     return _arranged({"margin": replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)})
 
 

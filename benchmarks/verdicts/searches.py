@@ -25,6 +25,7 @@ from typing import Any
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.searching.candidates import parse_share
+from alue_bench.searching.policy import referenced
 from benchmarks.command_line import Parser, run_command, say
 from benchmarks.tables import Sheet, show, write_page
 from benchmarks.verdicts.worlds import WORLDS, World, question, search
@@ -93,11 +94,12 @@ def simulate(
         of = generator(draw)
         grid = sum(c.cost for c in of.options)
         asked = question(of, budget=budget * grid, **changes)
-        decision, _ = search(of, asked)
+        decision, evaluations = search(of, asked)
+        reference = of.score[referenced(asked, evaluations).full.name]
         answer = decision.best.candidate
-        tolerance, limit = asked.tolerance.of(of.full), asked.limit(of.full)
+        tolerance, wrong = asked.tolerance.of(of.full), reference - of.score[answer.name] > asked.limit(reference)
         possible = min(c.cost for c in of.options if of.loss(c.name) <= tolerance + 1e-12)
-        answers.append((float(of.loss(answer.name) > limit), answer.cost, possible, decision.spent / grid))
+        answers.append((float(wrong), answer.cost, possible, decision.spent / grid))
     return Searched(name, tuple(answers))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class World:
 
     @property
     def full(self) -> float:
-        """The mean score of full fine-tuning."""
+        """The mean score of full fine-tuning, at its best learning rate if there are several."""
         return self.score["full"]
 
     def loss(self, name: str) -> float:
@@ -87,7 +88,7 @@ class World:
         place = next(i for i, candidate in enumerate(self.options) if candidate.name == name)
         rng = np.random.default_rng([self.draw, place, step.replicate, step.short])
         mean = 0.7 * self.full - self.short_factor * self.loss(name) if step.short else self.score[name]
-        sd = self.seed_sd * (1.0 if name == "full" else self.frozen_seeds)
+        sd = self.seed_sd * (self.frozen_seeds if step.candidate.bottom + step.candidate.top else 1.0)
         groups = mean + rng.normal(0, sd) + self.examples[name]
         left_out = (groups.sum() - groups) / (len(groups) - 1)
         return Evaluation(name, step.replicate, float(groups.mean()), tuple(left_out), step.short)
@@ -105,7 +106,9 @@ def _examples(rng: np.random.Generator, options: tuple[Candidate, ...], layers: 
     common = rng.normal(0, sd, GROUPS)
     walks = [np.cumsum(rng.normal(0, sd * WALK / np.sqrt(layers), (layers + 1, GROUPS)), axis=0) for _ in "bt"]
     examples = {c.name: common + walks[0][c.bottom] + walks[1][c.top] for c in options if c.placed}
-    return examples | {c.name: common + rng.normal(0, sd * WALK, GROUPS) for c in options if not c.placed}
+    examples |= {c.name: common + rng.normal(0, sd * WALK, GROUPS) for c in options if not c.placed}
+    at_rates = [c for c in options if c.rate is not None]
+    return examples | {c.name: examples[c.name] + rng.normal(0, sd * WALK / 2, GROUPS) for c in at_rates}
 
 
 def world(draw: int, *, noise: float = 1.0, layers: int = 12, options: tuple[Candidate, ...] | None = None) -> World:
@@ -154,6 +157,9 @@ class Shape:
     strategies: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """The strategies that are candidates beside the freezing settings: for each name, the cost and the loss, as shares
     of full fine-tuning's cost and score."""
+    rates: Mapping[float, Callable[[float, float], float]] = field(default_factory=dict)
+    """The learning rates, if there are several: for each one, the further loss of a setting, given as in `loss`. Full
+    fine-tuning has the loss at (0, 0)."""
 
     def world(self, draw: int) -> World:
         """Draw a world of this kind: losses are fixed, the noise of seeds and examples is drawn."""
@@ -163,10 +169,23 @@ class Shape:
         for name, (cost, loss) in self.strategies.items():
             options += (Candidate(name, 0, 0, cost, cost / 3, placed=False),)
             score[name] = self.full * (1 - loss)
+        score["full"] = self.full
+        if self.rates:
+            options, score = self._at_rates(options, score)
         examples = _examples(rng, options, layers, EXAMPLE_SD * np.sqrt(GROUPS / self.rows))
-        return World(
-            options, score | {"full": self.full}, self.seed_sd, examples, rng.uniform(0.5, 2), draw, self.frozen_seeds
-        )
+        return World(options, score, self.seed_sd, examples, rng.uniform(0.5, 2), draw, self.frozen_seeds)
+
+    def _at_rates(
+        self, options: tuple[Candidate, ...], score: dict[str, float]
+    ) -> tuple[tuple[Candidate, ...], dict[str, float]]:
+        """Return the settings at all learning rates, and their scores; "full" has the score at its best rate."""
+        at_rates, scores = [], {}
+        for c, (rate, further) in product(options, self.rates.items()):
+            one = replace(c, name=f"{c.name} lr={rate:g}", rate=rate)
+            at_rates.append(one)
+            scores[one.name] = score[c.name] - self.full * further(c.bottom / 12, c.top / 12)
+        best = max(scores[c.name] for c in at_rates if not c.bottom + c.top)
+        return tuple(at_rates), scores | {"full": best}
 
 
 def plateau(bottom: float, top: float) -> float:
@@ -199,16 +218,35 @@ def strategies(*losses: float) -> dict[str, tuple[float, float]]:
     return {f"strategy{place}": (0.7 - 0.08 * place, loss) for place, loss in enumerate(losses)}
 
 
+def none(bottom: float, top: float) -> float:
+    """Return no loss."""
+    return 0.0
+
+
+def small_rate(bottom: float, top: float) -> float:
+    """Return a loss that grows with the frozen layers, as if they needed a larger rate; none without frozen layers."""
+    return 0.2 * (bottom + top)
+
+
+def large_rate(bottom: float, top: float) -> float:
+    """Return a loss that full fine-tuning has, and settings with frozen layers do not."""
+    return 0.0 if bottom + top else 0.05
+
+
 WORLDS: dict[str, Callable[[int], World]] = {
     "plateau just beyond the limit": Shape(loss=plateau).world,
     "plateau, frozen seeds 3 × as variable": Shape(loss=plateau, frozen_seeds=3.0).world,
     "plateau, seed SD 3 points": Shape(loss=plateau, seed_sd=0.03).world,
     "plateau, 138 dev rows": Shape(loss=plateau, rows=138).world,
     "plateau with 6 strategies": Shape(loss=plateau, strategies=strategies(*[JUST_BEYOND * LIMIT] * 6)).world,
+    "plateau, 3 learning rates": Shape(loss=plateau, rates=dict.fromkeys((1e-5, 3e-5, 1e-4), none)).world,
     "ridge": Shape(loss=ridge).world,
     "cliff at head-only": Shape(loss=cliff_at_head_only).world,
     "top-friendly": Shape(loss=top_friendly).world,
     "only 2 of 3 strategies keep the score": Shape(loss=steep, strategies=strategies(0.0, 0.0, 0.3)).world,
+    "frozen layers need a larger rate": Shape(
+        loss=cliff_at_head_only, rates={1e-5: small_rate, 3e-5: large_rate}
+    ).world,
     "varied tasks": world,
 }
 """The generators of worlds by their names: functions that take the number of the draw."""
