@@ -210,6 +210,19 @@ def test_a_dry_run_computes_what_the_grid_costs_and_starts_nothing(search: Comma
         runs()  # not even the experiment
 
 
+def test_strategies_are_candidates_once_at_each_rate(search: CommandLine) -> None:
+    """On four layers, head-only and last-quarter are cells of the grid, and adapters are not."""
+    given = ("--grid", "bottom=0..4,strategy=lora-r2,head-only", "-s", "last-quarter", "-s", "lora-r4", "-s", "full")
+    said = search(*given, "--lr", "1e-4", "--lr", "3e-4", "--budget", "200%", "--dry-run", "--json", wide=False)
+    (planned,) = document_of(said)["searches"]
+    told = " ".join(said.err.split())
+    assert "the cheapest of 14 settings" in told  # five cells and two adapters, with two rates each
+    assert "The search begins with full fine-tuning at each learning rate" in told
+    assert planned["reference"] == "full lr=1e-4"
+    compute = planned["compute"]
+    assert compute["budget_flops"] == pytest.approx(2 * compute["grid_flops"])
+
+
 def test_a_dry_run_guesses_the_time_that_the_budget_pays_for(search: CommandLine, run: CommandLine) -> None:
     cells = ("--grid", "bottom=0..4", "--dry-run", "--json")
     guessed = document_of(search("--budget", "50%", *cells, wide=False))["estimate"]
@@ -233,7 +246,8 @@ def test_a_dry_run_guesses_the_time_that_the_budget_pays_for(search: CommandLine
         (("--tolerance", "many"), "--tolerance is 'many'"),
         (("--budget", "0"), "--budget is '0'"),
         (("--level", "0.7"), "--level is 0.7"),
-        (("--grid", "strategy=full,head-only"), "--grid of a search accepts only the axes bottom and top"),
+        (("--grid", "bottom-top,epochs=1,2"), "--grid of a search accepts only the axes bottom, top, strategy and lr"),
+        (("--strategy", "autofreeze"), "strategy 'autofreeze': a search needs the FLOPs of each setting before"),
         (("--grid", "bottom=0"), "--grid leaves nothing to search"),
         (("--seed", "4294967292"), "seeds count up from --seed 4294967292, and there is none above 4294967295"),
     ],

@@ -28,13 +28,17 @@ from alue_bench.searching.observations import (
     left_out_by_sums,
     left_out_scores,
     paired_loss,
+    restricted,
 )
-from alue_bench.searching.policy import Decision, Question, Step, ahead, decide
+from alue_bench.searching.policy import Decision, Question, Step, ahead, decide, referenced
 from alue_bench.searching.runs import SearchGrid
 from alue_bench.searching.state import Done, SearchState
 from alue_bench.searching.surface import fit
 from benchmarks.verdicts.searches import main, simulate
 from benchmarks.verdicts.worlds import WORLDS, World, candidates, measured_world, question, search, world
+
+ONE_RATE = [name for name in WORLDS if name.startswith("plateau") and "rates" not in name]
+"""The worlds in which every setting loses too much. With several learning rates, a search takes longer to simulate."""
 
 
 def within(of: World, asked: Question, part: float = 1.0) -> list[str]:
@@ -67,7 +71,7 @@ class TestWithoutNoise:
 class TestError:
     """The stated error of 10 %. Where the same seeds choose and decide it is 37 % on a plateau."""
 
-    @pytest.mark.parametrize("name", [name for name in WORLDS if name.startswith("plateau")])
+    @pytest.mark.parametrize("name", ONE_RATE)
     def test_a_setting_beyond_tolerance_and_margin_is_returned_as_seldom_as_stated(self, name: str) -> None:
         searched = simulate(name, WORLDS[name], range(50))
         assert searched.error <= 0.2  # with a true error of 10 % in 99 of 100 sets of worlds
@@ -79,6 +83,56 @@ class TestError:
             searched = simulate(name, WORLDS[name], range(1000, 1030))
             assert searched.full_returned < share
             assert searched.possible < searched.cost < 1
+
+    def test_a_strategy_without_neighbours_is_found(self) -> None:
+        """Freezing layers loses too much here; two strategies keep the score, and the cheapest one does not."""
+        name = "only 2 of 3 strategies keep the score"
+        answers: Counter[str] = Counter()
+        for draw in range(20):
+            of = WORLDS[name](draw)
+            decision, evaluations = search(of, question(of))
+            answers[decision.best.candidate.name] += 1
+            assert not any(e.short for e in evaluations if e.candidate.startswith("strategy"))
+        assert answers.keys() <= {"full", "strategy0", "strategy1"}
+        assert answers["strategy1"] >= 5
+
+    def test_the_reference_is_full_at_its_best_rate_and_settings_keep_up_at_another(self) -> None:
+        """Where frozen layers need a larger rate than full fine-tuning, it finds settings at that rate."""
+        answers: Counter[float | None] = Counter()
+        for draw in range(8):
+            of = WORLDS["frozen layers need a larger rate"](draw)
+            asked = question(of)
+            foreseen = [d.step.candidate.name for d in ahead(asked, []) if d.step]
+            assert foreseen == ["full lr=1e-05", "full lr=3e-05"]
+            decision, evaluations = search(of, asked)
+            assert decision.spent <= asked.budget
+            reference = referenced(asked, evaluations).full
+            # Neither further seeds nor the examples that test have a say in it.
+            first = evaluations[:2]
+            assert referenced(asked, first).full == reference
+            parts = {e.candidate: restricted(e, choosing=True).score for e in first}
+            assert parts[reference.name] == max(parts.values())
+            tested = {e.candidate for e in evaluations if e.replicate}
+            assert not tested & ({c.name for c in asked.fulls} - {reference.name})
+            answer = decision.best.candidate
+            answers[answer.rate if answer not in asked.fulls else None] += 1
+        assert answers[3e-5] >= 3
+        assert not answers[1e-5]
+
+    def test_with_several_rates_full_may_fail_or_learn_nothing_at_one_of_them(self) -> None:
+        of = WORLDS["frozen layers need a larger rate"](0)
+        asked = question(of)
+        low, high = (Step(c, 0) for c in asked.fulls)
+        after = decide(asked, [], [low])
+        assert after.step == high
+        after = decide(asked, [of.evaluation(high)], [low])
+        assert after.step is not None
+        assert after.step.candidate.rate == 3e-5
+        assert decide(asked, [], [low, high]).step is None
+        nothing = replace(of.evaluation(low), score=0.4, left_out=(), trivial=0.45, trivial_error=0.02)
+        assert decide(asked, [nothing]).step == high
+        assert decide(asked, [nothing, of.evaluation(high)]).unlearnt is None
+        assert decide(asked, [nothing, replace(nothing, candidate=high.candidate.name)]).unlearnt is not None
 
     def test_short_runs_that_mislead_do_not_end_it(self) -> None:
         """On a real task, with a third of the epochs, freezing seemed to cost what it does not."""

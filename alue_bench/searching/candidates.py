@@ -11,13 +11,13 @@ from alue_bench.contract.errors import UsageError
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate of a search: a freezing setting with its training costs.
+    """A candidate of a search: a freezing setting, or another strategy, with its training costs.
 
     Costs are FLOPs divided by the FLOPs of one full fine-tuning.
     """
 
     name: str
-    """The name of the strategy."""
+    """The name of the strategy, with the learning rate if there are several, such as "bottom3top4 lr=3e-4"."""
     bottom: int
     """The number of frozen layers next to the embeddings."""
     top: int
@@ -26,6 +26,11 @@ class Candidate:
     """The cost of one run with the full number of epochs."""
     short_cost: float
     """The cost of a low-fidelity run, which has fewer epochs."""
+    placed: bool = True
+    """True if the numbers of frozen bottom and top layers describe the candidate, so that it has a place on the surface
+    of losses over both numbers. Other strategies, such as adapters, have none; their numbers mean nothing."""
+    rate: float | None = None
+    """The learning rate, if the search chooses among several; otherwise None."""
 
 
 @dataclass(frozen=True)

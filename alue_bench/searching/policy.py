@@ -8,7 +8,11 @@ matters. The first seed chooses, and further seeds decide:
    candidates, and whole runs of a few candidates. None of these runs depends on a score;
 2. *exploring*: with the first seed, whole runs of the most promising candidate, until that candidate has been run. The
    most promising candidate has the largest expected saving: the saving times the probability, from the model in
-   `surface`, of passing the test below (Gardner et al. 2014, Bayesian optimization with inequality constraints);
+   `surface`, of passing the test below (Gardner et al. 2014, Bayesian optimization with inequality constraints).
+   Strategies other than freezing bottom and top layers have no place on the surface; the loss of each one is modelled
+   on its own, with a wide prior.
+   If the search chooses among several learning rates, the reference is full fine-tuning at the rate that is best with
+   the first seed (`referenced`), and the surface extends over rates;
 3. *test*: the most promising candidate that was run is tested with further seeds, which took no part in choosing it, in
    pairs with full fine-tuning. The number of pairs depends on nothing but the budget, and is fixed before the first
    pair. After the last pair there is one test;
@@ -74,6 +78,9 @@ MOST_EXPLORED = 4
 """The largest number of candidates that are run, one after the other, between the opening and the first test."""
 MOST_TESTS = 2
 """The largest number of tests."""
+LOSS_ALONE, LOSS_ALONE_SD = 0.05, 0.1
+"""The prior mean and standard deviation of the loss of a strategy that has no place on the surface, as shares of full
+fine-tuning's score. They are so wide that a first run decides."""
 SMALLEST_FUTILE = 2
 """The number of pairs after which a candidate may be given up."""
 
@@ -83,7 +90,8 @@ class Question:
     """The specification of a search: the candidates (freezing settings), the acceptable score loss and the budget."""
 
     candidates: tuple[Candidate, ...]
-    """The freezing settings to choose from. The first is full fine-tuning, with which the others are compared."""
+    """The freezing settings to choose from. The first is full fine-tuning, with which the others are compared; if the
+    search chooses among several learning rates, see `referenced`."""
     layers: int
     """The model's number of layers."""
     tolerance: Amount
@@ -110,6 +118,11 @@ class Question:
     def full(self) -> Candidate:
         """Full fine-tuning, as one of the settings to choose from."""
         return self.candidates[0]
+
+    @cached_property
+    def fulls(self) -> tuple[Candidate, ...]:
+        """Full fine-tuning at each learning rate; only `full` if there is one rate."""
+        return tuple(c for c in self.candidates if c.placed and not c.bottom and not c.top)
 
     @cached_property
     def by_name(self) -> dict[str, Candidate]:
@@ -222,6 +235,13 @@ class _Records:
         runs = (e for e in self.evaluations if e.replicate == 0 and (not e.short or has_learnt(e)))
         return tuple(restricted(e, choosing=True) for e in runs)
 
+    @cached_property
+    def pending(self) -> tuple[Candidate, ...]:
+        """Full fine-tuning at the learning rates with which it was not run yet, if there are several rates."""
+        ran = {e.candidate for e in self.evaluations if e.replicate == 0 and not e.short} | self.failed(range(1))
+        fulls = self.question.fulls
+        return tuple(c for c in fulls if c.name not in ran) if len(fulls) > 1 else ()
+
     @property
     def ignored(self) -> int:
         """The number of low-fidelity runs that have learnt nothing."""
@@ -247,6 +267,25 @@ class _Records:
         return frozenset(step.candidate.name for step in self.broken if step.replicate in replicates)
 
 
+def referenced(question: Question, evaluations: Sequence[Evaluation]) -> Question:
+    """Return the specification with full fine-tuning at its best learning rate as the first candidate, the reference.
+
+    The best rate has the largest score with the first seed, on the examples that choose. No test uses either.
+
+    Args:
+        question: The specification of the search.
+        evaluations: The dev scores of the finished runs.
+    """
+    if len(question.fulls) < 2:
+        return question
+    scores = {e.candidate: restricted(e, choosing=True).score for e in evaluations if not (e.replicate or e.short)}
+    scored = [c for c in question.fulls if c.name in scores]
+    if not scored:
+        return question
+    best = max(scored, key=lambda c: scores[c.name])
+    return replace(question, candidates=(best, *(c for c in question.candidates if c != best)))
+
+
 def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> Decision:
     """Return the next run, or the end of the search with its reason.
 
@@ -255,6 +294,7 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
         evaluations: The dev scores of the finished runs.
         broken: The runs that failed. Their cost counts as spent, and their freezing settings are excluded.
     """
+    question = referenced(question, evaluations)
     records = _Records(question, tuple(evaluations), tuple(broken))
     full, deciding = question.full, range(question.max_pairs + 1)
     base = records.whole(full, deciding)
@@ -276,13 +316,13 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
         )
 
     learnt = learning_of(base)
-    if learnt is not None and not learnt.shown:
+    if learnt is not None and not learnt.shown and not records.pending:
         return decision(learnt.sentence(full.name, "dev"), unlearnt=learnt)
-    if full.name in records.failed(range(1)):
+    if full.name in records.failed(range(1)) and not records.pending:
         return decision(f"{full.name} failed")
     opening = _opening(records)
     if opening:
-        return decision(_why_opened_with(opening[0]), opening[0])
+        return decision(_why_opened_with(question, opening[0]), opening[0])
     if not base:
         return decision("the budget does not pay for full fine-tuning", hoped_for=full)
     explored = _next_explored(records)
@@ -311,11 +351,13 @@ def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequenc
     decision = decide(question, evaluations, broken)
     if decision.step is None:
         return ()
+    question = referenced(question, evaluations)
     records = _Records(question, tuple(evaluations), tuple(broken))
     step = decision.step
     if step.replicate == 0:
         opening = _opening(records)
-        return (decision, *(replace(decision, step=later, why=_why_opened_with(later)) for later in opening[1:]))
+        whys = ((later, _why_opened_with(question, later)) for later in opening[1:])
+        return (decision, *(replace(decision, step=later, why=why) for later, why in whys))
     if step.replicate in question.confirming:
         later_steps = [*_confirming_steps(records, decision.best.candidate)]
     else:
@@ -329,20 +371,23 @@ def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequenc
 def _opening(records: _Records) -> tuple[Step, ...]:
     """Return the remaining runs of the search's opening (the first runs), as far as the budget pays for them.
 
-    The whole runs of candidates are left out if the budget would not pay for a test after them.
+    The whole runs of candidates are left out if the budget would not pay for a test after them. If there are several
+    learning rates, full fine-tuning is run at all of them first; the other runs have the best one.
     """
     question, left = records.question, records.question.budget - records.cost(range(1)) + 1e-9
     failed = records.failed(range(1))
     done = {(e.candidate, e.short) for e in records.evaluations if e.replicate == 0}
     steps: list[Step] = []
     for step in _opening_steps(question):
+        if records.pending and (step.short or step.candidate not in question.fulls):
+            continue
         if (step.candidate.name, step.short) in done or step.candidate.name in failed:
             continue
-        reserved = 0.0 if step.short or step.candidate == question.full else _cost_of_pairs(question, step.candidate)
+        reserved = 0.0 if step.short or step.candidate in question.fulls else _cost_of_pairs(question, step.candidate)
         cost = sum(one.cost for one in steps) + step.cost
         if cost + reserved <= left:
             steps.append(step)
-        elif step.candidate == question.full and not step.short:
+        elif step.candidate in question.fulls and not step.short:
             return ()
     return tuple(steps)
 
@@ -350,27 +395,35 @@ def _opening(records: _Records) -> tuple[Step, ...]:
 @lru_cache(maxsize=8)
 def _opening_steps(question: Question) -> tuple[Step, ...]:
     """Return all runs of the opening: full fine-tuning, the low-fidelity runs, and the whole runs of candidates."""
-    steps = [Step(question.full, 0)]
+    steps = [Step(candidate, 0) for candidate in question.fulls]
     if question.short_runs:
-        steps += [Step(c, 0, short=True) for c in dict.fromkeys((question.full, *_nearest(question, SHORT_CELLS)))]
+        compared = dict.fromkeys((question.full, *_nearest(question, SHORT_CELLS)))
+        # Strategies without a place on the surface learn nothing from low-fidelity runs of others.
+        steps += [Step(c, 0, short=True) for c in compared if len(compared) > 1]
     steps += [Step(c, 0) for c in dict.fromkeys(_nearest(question, WHOLE_CELLS)) if c != question.full]
     return tuple(steps)
 
 
 def _nearest(question: Question, cells: Sequence[tuple[float, float]]) -> list[Candidate]:
-    """Return, for each pair of shares of frozen layers, the candidate nearest to it."""
+    """Return, for each pair of shares of frozen layers, the candidate on the surface that is nearest to it.
+
+    Candidates with another learning rate than the reference are left out.
+    """
+    placed = [c for c in question.candidates if c.placed and c.rate == question.full.rate]
 
     def nearest(bottom: float, top: float) -> Candidate:
         place = (bottom * question.layers, top * question.layers)
-        return min(question.candidates, key=lambda c: abs(c.bottom - place[0]) + abs(c.top - place[1]))
+        return min(placed, key=lambda c: abs(c.bottom - place[0]) + abs(c.top - place[1]))
 
     return [nearest(*cell) for cell in cells]
 
 
-def _why_opened_with(step: Step) -> str:
+def _why_opened_with(question: Question, step: Step) -> str:
     if step.short:
         return "a low-fidelity run with fewer epochs"
-    return "a whole run for comparison" if step.candidate.bottom or step.candidate.top else "the reference"
+    if step.candidate not in question.fulls:
+        return "a whole run for comparison"
+    return "the reference" if len(question.fulls) == 1 else "the reference has the best learning rate"
 
 
 def _why_confirmed(candidate: Candidate) -> str:
@@ -431,17 +484,30 @@ def _chances(question: Question, choosing: tuple[Evaluation, ...]) -> np.ndarray
         question: The specification of the search.
         choosing: The runs with the first seed, on the examples that choose.
     """
-    from scipy.special import stdtrit
+    import numpy as np
+    from scipy.special import ndtr, stdtrit
 
     score = by_replicate(choosing, question.full.name)[0].score
     scale = max(abs(score), SMALLEST_SCORE)
     limit = question.limit(score)
-    surface = fit(question.candidates, question.layers, choosing, scale=scale, noise_variance=(PRIOR_SD * scale) ** 2)
+    placed = [c for c in question.candidates if c.placed]
+    of_placed = [e for e in choosing if question.by_name[e.candidate].placed]
+    surface = fit(placed, question.layers, of_placed, scale=scale, noise_variance=(PRIOR_SD * scale) ** 2)
     error = math.sqrt(2 / question.min_pairs) * PRIOR_SD * scale
     passed_below = min(
         question.tolerance.of(score), limit - float(stdtrit(question.min_pairs, 1 - question.level)) * error
     )
-    return surface.likely_within(question.candidates, passed_below, error)
+    chances = dict(zip(placed, surface.likely_within(placed, passed_below, error), strict=True))
+    mean, variance = LOSS_ALONE * scale, (LOSS_ALONE_SD * scale) ** 2
+    for candidate in question.candidates:
+        if not candidate.placed:
+            own = by_replicate(choosing, candidate.name)
+            of_run = 2 * (PRIOR_SD * scale) ** 2  # the variance of the difference of two runs
+            weight = variance / (variance + of_run) if own else 0.0
+            expected = mean + weight * (score - own[0].score - mean) if own else mean
+            spread = math.sqrt((1 - weight) * variance + error**2)
+            chances[candidate] = ndtr((passed_below - expected) / spread)
+    return np.array([chances[candidate] for candidate in question.candidates])
 
 
 # The tests ---------------------------------------------------------------------------------------------------------
@@ -498,7 +564,9 @@ def _try(records: _Records, candidate: Candidate, pairs: int) -> _Try:
     question, planned = records.question, range(1, 1 + pairs)
     base, own = records.whole(question.full, planned), records.whole(candidate, planned)
     on_test_part = ({r: restricted(e, choosing=False) for r, e in runs.items()} for runs in (base, own))
-    loss, limit = paired_loss(*on_test_part), question.limit(records.full_score)
+    # The first seed's score is too high on average if this seed chose the reference among several learning rates.
+    score = mean_score(base) if base and len(question.fulls) > 1 else records.full_score
+    loss, limit = paired_loss(*on_test_part), question.limit(score)
     done = len(base.keys() & own.keys())
     state: State = "open"
     learnt = learning_of(own)
@@ -507,7 +575,7 @@ def _try(records: _Records, candidate: Candidate, pairs: int) -> _Try:
     elif question.full.name in records.failed(planned):
         state = "undecided"
     elif done == pairs and loss is not None:
-        kept = loss.mean <= question.tolerance.of(records.full_score) and loss.upper(question.level) <= limit
+        kept = loss.mean <= question.tolerance.of(score) and loss.upper(question.level) <= limit
         state = "supported" if kept else "undecided"
         if learnt is not None and not learnt.shown:
             state = "nothing learnt"
@@ -572,7 +640,7 @@ def _standings(records: _Records, tries: Sequence[_Try]) -> tuple[Standing, ...]
 
 def mean_of_full(question: Question, evaluations: Sequence[Evaluation]) -> float | None:
     """Return full fine-tuning's mean dev score over seeds without the confirmation's; None before its first run."""
-    base = by_replicate(evaluations, question.full.name)
+    base = by_replicate(evaluations, referenced(question, evaluations).full.name)
     deciding = {replicate: e for replicate, e in base.items() if replicate not in question.confirming}
     return mean_score(deciding) if deciding else None
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from alue_bench.contract.cells import Cell, cell_of
 from alue_bench.contract.errors import UnavailableError, UsageError
-from alue_bench.contract.spec import RunSpec
+from alue_bench.contract.spec import RunSpec, digest_of
+from alue_bench.contract.strategy import FreezePlan
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.cost.flops import forecast_flops
 from alue_bench.evaluation.additive import additive
@@ -79,52 +80,86 @@ class SearchGrid:
 
 
 def grid_of(runs: Sequence[PlannedRun]) -> SearchGrid:
-    """Return the candidates of a search with their costs, given the planned runs of a grid of freezing settings.
+    """Return the candidates of a search with their costs, given the planned runs of a grid and of further strategies.
 
-    The grid has a setting for each number of frozen bottom layers and number of frozen top layers. Settings that freeze
-    the same parameters become one candidate. For example, all settings that freeze every layer train only the head.
+    The grid has a setting for each number of frozen bottom layers and number of frozen top layers. Settings and
+    strategies that train the same parameters become one candidate. For example, all settings that freeze every layer
+    train only the head, and so does the strategy `head-only`.
 
     Args:
-        runs: The planned runs of the grid's settings, for one task, model and seed.
+        runs: The planned runs of the grid's settings and of the strategies, for one task, model and seed.
 
     Raises:
         UsageError: There is nothing to search, since no run is full fine-tuning, or no other run is planned.
     """
-    distinct: dict[object, PlannedRun] = {}
+    distinct: dict[tuple[object, float], PlannedRun] = {}
     for run in runs:
-        known = distinct.get(run.spec.freeze_plan)
+        trained = _trained(run.spec), run.spec.hyper.lr
+        known = distinct.get(trained)
         if known is None or _written_simpler(run.spec, known.spec):
-            distinct[run.spec.freeze_plan] = run
+            distinct[trained] = run
     chosen = list(distinct.values())
-    full = next((run for run in chosen if not run.spec.freeze_plan.frozen_layers), None)
-    if full is None or len(chosen) < 2:
-        raise UsageError("--grid leaves nothing to search: it must have cells besides full fine-tuning")
+    full = next((run for run in chosen if cell_of(run.spec.strategy) == (0, 0)), None)
+    if full is None or all(cell_of(run.spec.strategy) == (0, 0) for run in chosen):
+        raise UsageError("--grid leaves nothing to search: it must have settings besides full fine-tuning")
     chosen.sort(key=lambda run: run is not full)
     epochs = full.spec.hyper.epochs
     short = max(1, epochs // SHORT_PART) if epochs > 1 else None
     costs = forecast_flops(chosen)
     short_costs = forecast_flops([_with_epochs(run, short) for run in chosen])
+    several = len({run.spec.hyper.lr for run in chosen}) > 1
+    names = [run.spec.strategy + (f" lr={_short(run.spec.hyper.lr)}" if several else "") for run in chosen]
     candidates = tuple(
-        Candidate(run.spec.strategy, *_cell(run.spec), cost / costs[0], short_cost / costs[0])
-        for run, cost, short_cost in zip(chosen, costs, short_costs, strict=True)
+        Candidate(
+            name,
+            *(_cell(run.spec) or (0, 0)),
+            cost / costs[0],
+            short_cost / costs[0],
+            placed=_cell(run.spec) is not None,
+            rate=run.spec.hyper.lr if several else None,
+        )
+        for name, run, cost, short_cost in zip(names, chosen, costs, short_costs, strict=True)
     )
     return SearchGrid(
         candidates,
-        {run.spec.strategy: run for run in chosen},
+        dict(zip(names, chosen, strict=True)),
         full.spec.freeze_plan.shape.layers,
         costs[0],
         short,
     )
 
 
-def _cell(spec: RunSpec) -> Cell:
-    cell = cell_of(spec.strategy)
-    assert cell is not None, f"{spec.strategy} is not a cell of a grid"
-    return cell
+def _short(rate: float) -> str:
+    """Return a learning rate in the notation that options usually have, such as "3e-4"."""
+    mantissa, exponent = f"{rate:.5e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def _trained(spec: RunSpec) -> object:
+    """Return a key that is equal for runs that train the same parameters of the same model."""
+    adapter = digest_of([spec.adapter.kind, spec.adapter.options]) if spec.adapter else None
+    return spec.freeze_plan, spec.kept_layers, adapter
+
+
+def _cell(spec: RunSpec) -> Cell | None:
+    """Return the numbers of frozen bottom and top layers of a run; None if they do not say all that its strategy does.
+
+    An example is (12, 0) for `head-only` with 12 layers. The result is None for adapters, for example.
+    """
+    plan = spec.freeze_plan
+    cell = plan.bottom, plan.top
+    static = plan == FreezePlan(plan.shape, plan.frozen_layers, embeddings=plan.bottom > 0)
+    whole = spec.kept_layers is None and spec.adapter is None
+    return cell_of(spec.strategy) or (cell if static and whole and sum(cell) == len(plan.frozen_layers) else None)
 
 
 def _written_simpler(spec: RunSpec, than: RunSpec) -> bool:
-    return (len(spec.strategy), spec.strategy) < (len(than.strategy), than.strategy)
+    """Return whether the name of a run's strategy is simpler: a pair of numbers of layers, or else a shorter one."""
+
+    def key(one: RunSpec) -> tuple[bool, int, str]:
+        return cell_of(one.strategy) is None, len(one.strategy), one.strategy
+
+    return key(spec) < key(than)
 
 
 def _with_epochs(run: PlannedRun, epochs: int | None) -> PlannedRun:

@@ -9,7 +9,7 @@ from alue_bench.evaluation.learning import REMEDY
 from alue_bench.planning.build import PlannedRun
 from alue_bench.searching.candidates import Candidate
 from alue_bench.searching.observations import Evaluation, by_replicate, defined
-from alue_bench.searching.policy import Decision, Question, Standing, Step, ahead, decide, mean_of_full
+from alue_bench.searching.policy import Decision, Question, Standing, Step, ahead, decide, mean_of_full, referenced
 from alue_bench.searching.runs import SearchGrid
 
 if TYPE_CHECKING:
@@ -49,13 +49,19 @@ class SearchState:
     model: str
     metric: str
     grid: SearchGrid
-    question: Question
+    posed: Question
+    """The specification of the search, before the reference is chosen among several learning rates."""
     done: list[Done] = field(default_factory=list)
     failed: dict[Step, str] = field(default_factory=dict)
     """The cause of failure for each failed run."""
     confirmation: Confirmation | None = None
     """The loss of the answer on the test split, with seeds that took no part in the search; None if it was not asked
     for, or not yet."""
+
+    @property
+    def question(self) -> Question:
+        """The specification of the search, with the reference that the runs so far suggest as the first candidate."""
+        return referenced(self.posed, [done.dev for done in self.done])
 
     def decision(self) -> Decision:
         """Return the next run, or the end of the search, with the reason and the state of all freezing settings."""
@@ -168,6 +174,11 @@ class SearchState:
                     f"The budget ended before the search did: {decision.why}, which is cheaper and may do as well."
                 )
             said.append(self._confirmed(best))
+        if len(self.question.fulls) > 1:
+            said.append(
+                f"Reference: {full.name}, the best of {len(self.question.fulls)} learning rates of full fine-tuning on "
+                "dev with the first seed."
+            )
         return [*said, *self._not_learnt(decision)]
 
     def _answer(self, best: Standing) -> str:
@@ -226,6 +237,7 @@ class SearchState:
             "answer": best.candidate.name if begun and decision.unlearnt is None else None,
             "supported": best.loss is not None if begun else None,
             "nothing_learnt": decision.unlearnt.as_dict() if decision.unlearnt else None,
+            "reference": question.full.name,
             "budget_ended": decision.exhausted,
             "why": decision.why,
             "said": self.conclusion(decision) if begun else [],

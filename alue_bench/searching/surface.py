@@ -1,7 +1,8 @@
 """A Gaussian process that predicts the score losses of all freezing settings from the scores of a few runs.
 
 A freezing setting is a pair of numbers: of frozen bottom layers and of frozen top layers. Its score is modelled as a
-smooth function of these two numbers, plus noise that depends on the seed. The score of a low-fidelity run, which has
+smooth function of these two numbers, and of the logarithm of the learning rate if the search chooses among several,
+plus noise that depends on the seed. The score of a low-fidelity run, which has
 fewer epochs, is modelled as the same function plus a constant and a smooth bias (Kennedy & O'Hagan 2000). Three
 hyper-parameters are unknown: the function's standard deviation, its length scale, and the size of the low-fidelity
 runs' bias. The model averages over a few values of each, weighted by the likelihood of the scores (Rasmussen & Williams
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ from alue_bench.searching.observations import Evaluation
 
 SPREADS = (0.02, 0.05, 0.1, 0.2, 0.4)
 """The possible standard deviations of the modelled function, as shares of full fine-tuning's score."""
+RATE_REACHES = (0.25, 0.5, 1.0)
+"""The possible length scales of the modelled function over the decimal logarithm of the learning rate."""
 REACHES = (0.2, 0.4, 0.8)
 """The possible length scales of the modelled function, as shares of the model's number of layers."""
 EMBEDDINGS = 0.5
@@ -80,7 +84,8 @@ class Surface:
             error: The standard error of the measured loss; 0 for the probability that the true loss is acceptable.
 
         Returns:
-            The probabilities `[n]`. A setting never has a larger probability than a setting that freezes fewer layers.
+            The probabilities `[n]`. A setting never has a larger probability than a setting that freezes fewer layers
+            and has the same learning rate.
         """
         from scipy.special import ndtr  # scipy.stats takes long to import
 
@@ -88,6 +93,7 @@ class Surface:
         own = self.weights @ ndtr((tolerance - self.means) / np.maximum(sds, 1e-12))
         bottoms, tops = (np.array([getattr(c, part) for c in candidates]) for part in ("bottom", "top"))
         freezes_less = (bottoms[None, :] <= bottoms[:, None]) & (tops[None, :] <= tops[:, None])  # [n, n]
+        freezes_less &= np.array([[one.rate == other.rate for other in candidates] for one in candidates])
         return np.asarray(np.where(freezes_less, own[None, :], 1.0).min(axis=1))
 
 
@@ -102,7 +108,7 @@ def fit(
     """Fit the Gaussian process to the scores of runs, and return the distribution of every setting's loss of score.
 
     Args:
-        candidates: The n freezing settings that the search chooses from, full fine-tuning first.
+        candidates: The n freezing settings that have a place on the surface, full fine-tuning first.
         layers: The encoder's number of layers.
         evaluations: The scores of the runs so far, including low-fidelity runs.
         scale: The score of full fine-tuning, or an estimate of it.
@@ -115,18 +121,28 @@ def fit(
     scores = np.array([e.score for e in evaluations])
     scores = scores - np.where(short, _middle(scores[short]), _middle(scores[~short]))
     distances = np.square(points[:, None, :] - points[None, :, :]).sum(-1)  # [n, n]
+    rates = np.log10([c.rate or 1.0 for c in candidates])
+    apart = np.square(rates[:, None] - rates[None, :])  # [n, n]
+    scales = np.array([*product(REACHES, RATE_REACHES if apart.any() else RATE_REACHES[:1])])  # [scales, 2]
+
+    def alike(rows: Any) -> Any:
+        """Return the correlations `[scales, rows, n]` of some of the settings with all settings."""
+        over_layers, over_rates = (2 * np.square(scale)[:, None, None] for scale in scales.T)
+        return np.exp(-distances[rows] / over_layers - apart[rows] / over_rates)
+
     both_short = short[:, None] & short[None, :]
     # Whole and low-fidelity runs have separate means.
     means_apart = (short[:, None] == short[None, :]) * (CONSTANT * scale) ** 2
     noise = (noise_variance + (1e-4 * scale) ** 2) * np.eye(len(scores))
-    spread, reach, of_short = (
+    spread, place, of_short = (
         axis.ravel()[:, None, None]  # [k, 1, 1]
-        for axis in np.meshgrid(SPREADS, REACHES, OF_SHORT if short.any() else OF_SHORT[:1], indexing="ij")
+        for axis in np.meshgrid(
+            SPREADS, np.arange(len(scales)), OF_SHORT if short.any() else OF_SHORT[:1], indexing="ij"
+        )
     )
     variance = (spread * scale) ** 2
-    by_reach = np.exp(-distances[where] / (2 * np.square(REACHES)[:, None, None]))  # [reaches, seen, n]
-    place = np.searchsorted(REACHES, reach.ravel())
-    seen = variance * by_reach[:, :, where][place]  # [k, seen, seen]
+    by_scale, place = alike(where), place.ravel()  # [scales, seen, n], [k]
+    seen = variance * by_scale[:, :, where][place]  # [k, seen, seen]
     factor = np.linalg.cholesky(seen + both_short * of_short**2 * seen + means_apart + noise)
     inverse = np.linalg.inv(factor)
     weights = inverse @ scores  # [k, seen]
@@ -135,10 +151,9 @@ def fit(
     likely = np.exp(likelihoods - likelihoods.max())
     kept = np.flatnonzero(likely > NEGLIGIBLE)
     # The loss is a difference of two values of the function, in which a constant mean cancels.
-    losses = (by_reach[:, :, :1] - by_reach)[place[kept]]
+    losses = (by_scale[:, :, :1] - by_scale)[place[kept]]
     difference = variance[kept] * (inverse[kept] @ losses)  # [kept, seen, n]
-    alike = np.exp(-distances[0] / (2 * np.square(REACHES)[:, None]))[place[kept]]  # [kept, n]
-    unseen = 2 * variance[kept, 0] * (1 - alike)
+    unseen = 2 * variance[kept, 0] * (1 - alike([0])[place[kept], 0])  # [kept, n]
     return Surface(
         likely[kept] / likely[kept].sum(),
         (weights[kept, :, None] * difference).sum(1),

@@ -210,9 +210,9 @@ def confirmation_by(
     strategy, reference = pair
     try:
         results = read_runs(connection, [run_id for run_id in run_ids if not run_id.startswith(SPOOLED)])
-        return confirmed(
-            results.frame, partial(read_targets, results), strategy, reference, margins=margins, seeds=seeds
-        )
+        # A search may have chosen a learning rate for each of both. Elsewhere, runs of different rates do not compare.
+        frame = results.frame.assign(lr=results.frame["lr"].iloc[0]) if len(results.frame) else results.frame
+        return confirmed(frame, partial(read_targets, results), strategy, reference, margins=margins, seeds=seeds)
     except UnavailableError as error:
         reason = f"{error}; run the same command again once the store answers, no run is lost"
         return Confirmation(strategy=strategy, reference=reference, seeds=tuple(seeds), reason=reason)

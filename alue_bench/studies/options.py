@@ -108,7 +108,13 @@ class SearchOptions(ConfirmationOptions):
         (),
         short="-g",
         help="Settings to search: bottom-top for every pair of frozen bottom and top layers, or ranges such as "
-        "bottom=0..9,top=0..4; see alue-bench sweep. Default: bottom-top.",
+        "bottom=0..9,top=0..4; see alue-bench sweep. Further axes: strategy=, lr=. Default: bottom-top.",
+        group=Group.QUESTION,
+    )
+    strategy: tuple[str, ...] = option(
+        (),
+        short="-s",
+        help="Strategy to choose from, in addition to the grid, such as lora-r8; repeatable.",
         group=Group.QUESTION,
     )
     short_runs: bool = option(
@@ -268,7 +274,7 @@ MARGIN_OF_RUN = (
 )
 COMMANDS = ("run", "sweep", "search")
 HYPER_OPTIONS = tuple(options_of(HyperParameters))
-CHOSEN_BY_SEARCH = ("strategy", "seeds", "init_seed", "data_seed")
+CHOSEN_BY_SEARCH = ("seeds", "init_seed", "data_seed")
 """The options of `run` that `search` does not have, because a search chooses their values itself."""
 
 SCORED_ELSEWHERE = ("also_test", "map")
@@ -281,7 +287,7 @@ def options_of_command(command: str) -> Mapping[str, Option]:
     if command == "sweep":
         return _arranged({**options_of(SweepOptions), **options_of(ConfirmationOptions), **_axes()})
     if command == "search":
-        own = dict(options_of(SearchOptions))
+        own = {**options_of(SearchOptions), "lr": _axes()["lr"]}
         own["confirm"] = own.pop("confirm")  # behind the options that say what is searched
         return _arranged(own, without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
     margin = replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)

@@ -15,7 +15,7 @@ from alue_bench.evaluation.margins import Margin, Margins
 from alue_bench.executors.outcome import Interrupted, Outcome
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
 from alue_bench.planning.grid import WHOLE, parse_grid
-from alue_bench.planning.request import PlanRequest
+from alue_bench.planning.request import Overrides, PlanRequest
 from alue_bench.reporting.confirmation import Confirmation
 from alue_bench.searching.candidates import Candidate, parse_amount, parse_share
 from alue_bench.searching.policy import Question, Step
@@ -23,11 +23,13 @@ from alue_bench.searching.runs import evaluation_of, grid_of
 from alue_bench.searching.state import Asked, Done, SearchState
 from alue_bench.studies.confirmation import confirmation_by
 from alue_bench.studies.invocation import Execution, Invocation
-from alue_bench.studies.options import SearchOptions
+from alue_bench.studies.options import SearchOptions, options_of_command
 from alue_bench.studies.results import Search
-from alue_bench.studies.settings import Study, plan_request
+from alue_bench.studies.settings import COMMAND_LINE, Study, plan_request
+from alue_bench.studies.sweep import check_said_once
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.reading import read_dev_predictions, read_runs
+from alue_bench.tracking.recording import LOW_FIDELITY
 from alue_bench.tracking.selection_tags import tag_selection_runs
 from alue_bench.views.search_progress import SearchProgress
 from alue_bench.views.search_tables import question_view
@@ -51,7 +53,7 @@ class Rules:
     """The number of seeds that confirm the answer."""
 
 
-def rules_of(settings: Mapping[str, Any]) -> Rules:
+def rules_of(settings: Mapping[str, Any], overrides: Overrides) -> Rules:
     """Read the settings of a search from its options. If an option is invalid, raise a UsageError that names it."""
     question = filled(SearchOptions, settings)
     if question.folds is not None:
@@ -60,8 +62,15 @@ def rules_of(settings: Mapping[str, Any]) -> Rules:
             "leave it out, or cross-validate the settings with alue-bench sweep"
         )
     grid = parse_grid(question.grid or [WHOLE])
-    if grid.strategies or grid.settings or grid.seeds:
-        raise UsageError("--grid of a search accepts only the axes bottom and top; use alue-bench sweep for other axes")
+    if grid.settings.keys() - {"lr"} or grid.seeds:
+        raise UsageError(
+            "--grid of a search accepts only the axes bottom, top, strategy and lr; use alue-bench sweep for other axes"
+        )
+    rates = settings.get("lr")  # several; a single one is a hyper-parameter of every run
+    check_said_once(grid, settings, (*overrides, (COMMAND_LINE, {"lr": rates} if rates else {})))
+    if rates:
+        converted = options_of_command("search")["lr"].converted(rates)
+        grid = replace(grid, settings={"lr": tuple(dict.fromkeys(converted))})
     return Rules(
         parse_amount("--tolerance", question.tolerance),
         parse_amount("--margin", question.margin),
@@ -93,9 +102,10 @@ def planned_search(study: Study, streams: Streams) -> PlannedSearch:
     Raises:
         UsageError: The value of an option is invalid, or there is nothing to search.
     """
-    rules = rules_of(study.settings)
+    rules = rules_of(study.settings, study.overrides)
     invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
-    plan, searches = _courses(plan_request(study.settings, study.overrides), rules, study.registry)
+    single = {name: value for name, value in study.settings.items() if name != "lr"}
+    plan, searches = _courses(plan_request(single, study.overrides), rules, study.registry)
     invocation.check(plan)
     invocation.limit_jobs(plan)
     streams.talk.print(question_view(plan, searches))
@@ -119,7 +129,7 @@ def do_search(study: Study, streams: Streams) -> Search:
     invocation, searches = planned.invocation, planned.searches
     skipped = planned.plan.skipped
     with invocation:
-        first = Plan([search.grid.runs[search.question.full.name] for search in searches], skipped)
+        first = Plan([search.grid.runs[one.name] for search in searches for one in search.posed.fulls], skipped)
         invocation.start_parent(first, name=f"search in {_counted(searches)}", tags={"command": "search"})
         outcomes: list[Outcome] = []
         stop: Interrupted | None = None
@@ -135,8 +145,7 @@ def do_search(study: Study, streams: Streams) -> Search:
             if decision.step is None and decision.best.candidate != search.question.full:
                 search.confirmation = _confirmation_of(search, decision.best.candidate, invocation.recorder.connection)
                 _tag(search, decision.best.candidate, invocation)
-        asked = {(run.spec.task, run.spec.model): run.spec.hyper for run in first.runs}
-        whole = [o for o in outcomes if o.spec.hyper == asked[o.spec.task, o.spec.model]]  # not the short runs
+        whole = [outcome for outcome in outcomes if LOW_FIDELITY not in outcome.planned.tags]
         invocation.settle_kept(whole)
         document = invocation.document(execution)
         document["searches"] = [search.as_dict(decision) for search, decision in searched]
@@ -153,10 +162,16 @@ def do_search(study: Study, streams: Streams) -> Search:
 def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[SearchState]]:
     """Return the list of the first runs, which are full fine-tuning, and a search for each task and model.
 
-    Raise UsageError if there is nothing to search.
+    Raise UsageError if there is nothing to search, or if the cost of a strategy is not known before its run.
     """
     full = cell_name((0, 0))
-    cells = build_plan(replace(request, strategies=(full,), grid=rules.grid), registry)
+    for name in (*request.strategies, *rules.grid.strategies):
+        if registry.strategy(name)[0].revisions() is not None:
+            raise UsageError(
+                f"strategy {name!r}: a search needs the FLOPs of each setting before its run, but {name} changes what "
+                "is frozen during training; leave it out, or run it with alue-bench run"
+            )
+    cells = build_plan(replace(request, strategies=(full, *request.strategies), grid=rules.grid), registry)
     whole = [run for run in cells.runs if run.spec.strategy == full]
     if not whole:
         reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in cells.skipped))
@@ -309,14 +324,22 @@ def _confirmation_of(search: SearchState, answer: Candidate, connection: Connect
     full = search.question.full
     ids = [done.run_id for candidate in (full, answer) for done in search.confirming(candidate)]
     margins = Margins(Margin(search.confirmed_margin))
-    return confirmation_by(connection, (answer.name, full.name), ids, margins, search.confirming_seeds)
+    own, base = (search.grid.runs[candidate.name].spec.strategy for candidate in (answer, full))
+    found = confirmation_by(connection, (own, base), ids, margins, search.confirming_seeds)
+    return replace(found, strategy=answer.name, reference=full.name)  # names with the learning rate, if rates differ
 
 
 def _tag(search: SearchState, answer: Candidate, invocation: Invocation) -> None:
-    """Tag the runs of the answer with the seeds that chose it, so that reports leave them out of verdicts."""
+    """Tag the runs of the answer with the seeds that chose it, so that reports leave them out of verdicts.
+
+    If full fine-tuning's learning rate was chosen too, its run with the first seed is tagged likewise.
+    """
     parent_id = invocation.recorder.parent_id
     if parent_id is not None:
-        runs = {done.run_id: done.fingerprint for done in search.selecting(answer)}
+        chosen = search.selecting(answer)
+        if len(search.question.fulls) > 1:
+            chosen += [done for done in search.selecting(search.question.full) if done.step.replicate == 0]
+        runs = {done.run_id: done.fingerprint for done in chosen}
         tag_selection_runs(invocation.recorder, runs, parent_id)
 
 

@@ -151,7 +151,7 @@ def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
 def _not_taken(name: str, config: str, command: str) -> str:
     """Return the error message for an option in a study file that the command does not have."""
     if command == "search" and name in CHOSEN_BY_SEARCH:
-        return f"the study sets {name}, but a search chooses strategies and seeds itself; leave it out"
+        return f"the study sets {name}, but a search chooses seeds itself; leave it out"
     owner = next(
         other for other in COMMANDS if (option := options_of_command(other).get(name)) is not None and option.in_studies
     )

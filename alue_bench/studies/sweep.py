@@ -214,7 +214,7 @@ def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequ
     options = options_of_command("sweep")
     grid = parse_grid(settings.get("grid") or [WHOLE])
     lists = {name: settings[name] for name in HYPER_OPTIONS if settings.get(name)}
-    _check_said_once(grid, settings, (*overrides, (COMMAND_LINE, lists)))
+    check_said_once(grid, settings, (*overrides, (COMMAND_LINE, lists)))
     axes = {name: tuple(dict.fromkeys(options[name].converted(values))) for name, values in lists.items()}
     grid = replace(grid, settings={**grid.settings, **axes})
     request = plan_request({name: value for name, value in settings.items() if name not in lists}, overrides)
@@ -223,7 +223,7 @@ def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequ
     return replace(request, grid=grid, seeds=grid.seeds or request.seeds)
 
 
-def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
+def check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
     """Raise UsageError if a hyper-parameter that the grid varies is also set by an option or a study file."""
     given = {
         name: origin

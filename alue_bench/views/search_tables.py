@@ -39,9 +39,11 @@ def question_view(plan: Plan, searches: Sequence[SearchState]) -> RenderableType
 
     It has the first runs, and for each task and model the number of freezing settings to choose from, and the budget.
     """
+    several = any(len(search.question.fulls) > 1 for search in searches)
+    these = "full fine-tuning at each learning rate" if several else "this run"
     lines: list[RenderableType] = [
         plan_view(plan),
-        styled("The search begins with this run. It chooses the other runs from the results."),
+        styled(f"The search begins with {these}. It chooses the other runs from the results."),
     ]
     for search in searches:
         question, grid = search.question, search.grid

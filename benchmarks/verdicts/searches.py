@@ -25,9 +25,10 @@ from typing import Any
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.searching.candidates import parse_share
+from alue_bench.searching.policy import referenced
 from benchmarks.command_line import Parser, run_command, say
 from benchmarks.tables import Sheet, show, write_page
-from benchmarks.verdicts.worlds import WORLDS, World, candidates, question, search
+from benchmarks.verdicts.worlds import WORLDS, World, question, search
 
 ACCEPTED = 0.02
 """The amount by which the simulated error may exceed the stated level."""
@@ -76,25 +77,29 @@ class Searched:
         return sum(answer[place] for answer in self.answers) / len(self.answers)
 
 
-def simulate(name: str, generator: Callable[[int], World], draws: range, **changes: Any) -> Searched:
+def simulate(
+    name: str, generator: Callable[[int], World], draws: range, *, budget: float = 0.25, **changes: Any
+) -> Searched:
     """Simulate searches in worlds of one kind.
 
     Args:
         name: The name of the kind.
         generator: The function that draws a world.
         draws: The numbers of the worlds.
+        budget: The budget, as a share of the cost of running every setting once.
         changes: Fields of `alue_bench.searching.policy.Question` that differ from the defaults of `alue-bench search`.
     """
     answers = []
     for draw in draws:
         of = generator(draw)
-        asked = question(of, **changes)
-        decision, _ = search(of, asked)
-        answer = decision.best.candidate
-        tolerance, limit = asked.tolerance.of(of.full), asked.limit(of.full)
-        possible = min(c.cost for c in of.options if of.loss(c.name) <= tolerance + 1e-12)
         grid = sum(c.cost for c in of.options)
-        answers.append((float(of.loss(answer.name) > limit), answer.cost, possible, decision.spent / grid))
+        asked = question(of, budget=budget * grid, **changes)
+        decision, evaluations = search(of, asked)
+        reference = of.score[referenced(asked, evaluations).full.name]
+        answer = decision.best.candidate
+        tolerance, wrong = asked.tolerance.of(of.full), reference - of.score[answer.name] > asked.limit(reference)
+        possible = min(c.cost for c in of.options if of.loss(c.name) <= tolerance + 1e-12)
+        answers.append((float(wrong), answer.cost, possible, decision.spent / grid))
     return Searched(name, tuple(answers))
 
 
@@ -140,7 +145,7 @@ def _simulated(options: argparse.Namespace, command: str) -> int:
     if options.simulations < 1 or not 0 < options.level < 0.5 or options.first < 0:
         raise UsageError("--simulations must be at least 1, --level between 0 and 0.5, --first at least 0")
     changes = {
-        "budget": parse_share("--budget", options.budget) * sum(c.cost for c in candidates()),
+        "budget": parse_share("--budget", options.budget),
         "level": options.level,
         "short_runs": not options.no_short_runs,
     }

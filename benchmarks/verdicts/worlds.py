@@ -8,8 +8,9 @@ the error of a search. The other worlds show its power.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class World:
 
     @property
     def full(self) -> float:
-        """The mean score of full fine-tuning."""
+        """The mean score of full fine-tuning, at its best learning rate if there are several."""
         return self.score["full"]
 
     def loss(self, name: str) -> float:
@@ -87,7 +88,7 @@ class World:
         place = next(i for i, candidate in enumerate(self.options) if candidate.name == name)
         rng = np.random.default_rng([self.draw, place, step.replicate, step.short])
         mean = 0.7 * self.full - self.short_factor * self.loss(name) if step.short else self.score[name]
-        sd = self.seed_sd * (1.0 if name == "full" else self.frozen_seeds)
+        sd = self.seed_sd * (self.frozen_seeds if step.candidate.bottom + step.candidate.top else 1.0)
         groups = mean + rng.normal(0, sd) + self.examples[name]
         left_out = (groups.sum() - groups) / (len(groups) - 1)
         return Evaluation(name, step.replicate, float(groups.mean()), tuple(left_out), step.short)
@@ -98,13 +99,16 @@ def _examples(rng: np.random.Generator, options: tuple[Candidate, ...], layers: 
 
     Args:
         rng: The random generator.
-        options: The freezing settings.
+        options: The freezing settings, and strategies that have no neighbours.
         layers: The number of layers.
         sd: The standard deviation of a group's score.
     """
     common = rng.normal(0, sd, GROUPS)
     walks = [np.cumsum(rng.normal(0, sd * WALK / np.sqrt(layers), (layers + 1, GROUPS)), axis=0) for _ in "bt"]
-    return {c.name: common + walks[0][c.bottom] + walks[1][c.top] for c in options}
+    examples = {c.name: common + walks[0][c.bottom] + walks[1][c.top] for c in options if c.placed}
+    examples |= {c.name: common + rng.normal(0, sd * WALK, GROUPS) for c in options if not c.placed}
+    at_rates = [c for c in options if c.rate is not None]
+    return examples | {c.name: examples[c.name] + rng.normal(0, sd * WALK / 2, GROUPS) for c in at_rates}
 
 
 def world(draw: int, *, noise: float = 1.0, layers: int = 12, options: tuple[Candidate, ...] | None = None) -> World:
@@ -150,16 +154,38 @@ class Shape:
     """The number of dev examples."""
     full: float = 0.8
     """The score of full fine-tuning."""
+    strategies: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """The strategies that are candidates beside the freezing settings: for each name, the cost and the loss, as shares
+    of full fine-tuning's cost and score."""
+    rates: Mapping[float, Callable[[float, float], float]] = field(default_factory=dict)
+    """The learning rates, if there are several: for each one, the further loss of a setting, given as in `loss`. Full
+    fine-tuning has the loss at (0, 0)."""
 
     def world(self, draw: int) -> World:
         """Draw a world of this kind: losses are fixed, the noise of seeds and examples is drawn."""
         options, layers = candidates(), 12
         rng = np.random.default_rng([draw, 1])
         score = {c.name: self.full * (1 - self.loss(c.bottom / layers, c.top / layers)) for c in options}
+        for name, (cost, loss) in self.strategies.items():
+            options += (Candidate(name, 0, 0, cost, cost / 3, placed=False),)
+            score[name] = self.full * (1 - loss)
+        score["full"] = self.full
+        if self.rates:
+            options, score = self._at_rates(options, score)
         examples = _examples(rng, options, layers, EXAMPLE_SD * np.sqrt(GROUPS / self.rows))
-        return World(
-            options, score | {"full": self.full}, self.seed_sd, examples, rng.uniform(0.5, 2), draw, self.frozen_seeds
-        )
+        return World(options, score, self.seed_sd, examples, rng.uniform(0.5, 2), draw, self.frozen_seeds)
+
+    def _at_rates(
+        self, options: tuple[Candidate, ...], score: dict[str, float]
+    ) -> tuple[tuple[Candidate, ...], dict[str, float]]:
+        """Return the settings at all learning rates, and their scores; "full" has the score at its best rate."""
+        at_rates, scores = [], {}
+        for c, (rate, further) in product(options, self.rates.items()):
+            one = replace(c, name=f"{c.name} lr={rate:g}", rate=rate)
+            at_rates.append(one)
+            scores[one.name] = score[c.name] - self.full * further(c.bottom / 12, c.top / 12)
+        best = max(scores[c.name] for c in at_rates if not c.bottom + c.top)
+        return tuple(at_rates), scores | {"full": best}
 
 
 def plateau(bottom: float, top: float) -> float:
@@ -177,9 +203,34 @@ def top_friendly(bottom: float, top: float) -> float:
     return 0.28 if bottom + top > 0.999 else 0.3 * bottom**0.7
 
 
+def steep(bottom: float, top: float) -> float:
+    """Return a loss far beyond the limit, wherever layers are frozen."""
+    return 0.1 + 0.3 * bottom + 0.3 * top
+
+
 def ridge(bottom: float, top: float) -> float:
     """Return no loss for a quarter to a third of the bottom layers, and a loss just beyond the limit elsewhere."""
     return 0.0 if 0.24 < bottom < 0.34 and top < 0.26 else JUST_BEYOND * LIMIT
+
+
+def strategies(*losses: float) -> dict[str, tuple[float, float]]:
+    """Return strategies with these losses, each cheaper than the one before, from 70 % of full fine-tuning's cost."""
+    return {f"strategy{place}": (0.7 - 0.08 * place, loss) for place, loss in enumerate(losses)}
+
+
+def none(bottom: float, top: float) -> float:
+    """Return no loss."""
+    return 0.0
+
+
+def small_rate(bottom: float, top: float) -> float:
+    """Return a loss that grows with the frozen layers, as if they needed a larger rate; none without frozen layers."""
+    return 0.2 * (bottom + top)
+
+
+def large_rate(bottom: float, top: float) -> float:
+    """Return a loss that full fine-tuning has, and settings with frozen layers do not."""
+    return 0.0 if bottom + top else 0.05
 
 
 WORLDS: dict[str, Callable[[int], World]] = {
@@ -187,9 +238,15 @@ WORLDS: dict[str, Callable[[int], World]] = {
     "plateau, frozen seeds 3 × as variable": Shape(loss=plateau, frozen_seeds=3.0).world,
     "plateau, seed SD 3 points": Shape(loss=plateau, seed_sd=0.03).world,
     "plateau, 138 dev rows": Shape(loss=plateau, rows=138).world,
+    "plateau with 6 strategies": Shape(loss=plateau, strategies=strategies(*[JUST_BEYOND * LIMIT] * 6)).world,
+    "plateau, 3 learning rates": Shape(loss=plateau, rates=dict.fromkeys((1e-5, 3e-5, 1e-4), none)).world,
     "ridge": Shape(loss=ridge).world,
     "cliff at head-only": Shape(loss=cliff_at_head_only).world,
     "top-friendly": Shape(loss=top_friendly).world,
+    "only 2 of 3 strategies keep the score": Shape(loss=steep, strategies=strategies(0.0, 0.0, 0.3)).world,
+    "frozen layers need a larger rate": Shape(
+        loss=cliff_at_head_only, rates={1e-5: small_rate, 3e-5: large_rate}
+    ).world,
     "varied tasks": world,
 }
 """The generators of worlds by their names: functions that take the number of the draw."""
