@@ -385,5 +385,5 @@ def alue_bench_run_finished(spec, result):
 
 
 def test_a_name_that_nobody_declares_is_answered_with_the_nearest(registry: Registry) -> None:
-    with pytest.raises(UsageError, match=r"unknown task 'angr' \(did you mean 'anger'\?\); known are anger, diag"):
+    with pytest.raises(UsageError, match=r"unknown task 'angr' \(did you mean 'anger'\?\); known are anger, arabicner"):
         registry.task("angr")

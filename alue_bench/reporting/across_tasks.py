@@ -186,13 +186,12 @@ def _by_strategy(chosen: Mapping[str, ComparisonBlock], runs: Mapping[str, Run])
     by_strategy: dict[str, dict[str, _OnTask]] = {}
     for task, block in chosen.items():
         base = [runs[run_id] for run_id in block.rows[0].run_ids]
-        alone = len(block.rows) > 1 and all(row.unconfirmed for row in block.rows[1:])
         for row in block.rows:
             pairs = paired_runs([runs[run_id] for run_id in row.run_ids], base) if row.difference else []
             differences = [_score(ours, block.metric) - _score(theirs, block.metric) for ours, theirs in pairs]
             finite = [difference for difference in differences if math.isfinite(difference)]
-            # The scores that chose a strategy are too high on average; a baseline without rivals is not the best.
-            score = math.nan if row.score is None or row.unconfirmed or alone else row.score.mean
+            # The scores that chose a strategy are too high on average, and would make the others look worse.
+            score = math.nan if row.score is None or row.unconfirmed else row.score.mean
             by_strategy.setdefault(row.strategy, {})[task] = _OnTask(row, finite, score)
     return by_strategy
 
