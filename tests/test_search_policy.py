@@ -97,7 +97,7 @@ class TestError:
         assert answers["strategy1"] >= 5
 
     def test_the_reference_is_full_at_its_best_rate_and_settings_keep_up_at_another(self) -> None:
-        """Where frozen layers need a larger rate than full fine-tuning, it finds settings at that rate."""
+        """It finds settings at a larger rate if frozen layers need one."""
         answers: Counter[float | None] = Counter()
         for draw in range(8):
             of = WORLDS["frozen layers need a larger rate"](draw)
