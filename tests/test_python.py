@@ -175,7 +175,7 @@ def test_data_frames_and_paths_become_data_files(folders_of_its_own: None, tmp_p
         ("run", {"model": "mini", "models": ["mini"]}, "run() is given 'model' twice"),
         ("run", {"tasks": [3]}, "a task is given as int"),
         ("run", {"tasks": ["oolt"]}, "unknown task 'oolt' (did you mean 'oold'?)"),
-        ("search", {"strategy": "full"}, "search() has no option 'strategy'"),
+        ("search", {"init_seed": 1}, "search() has no option 'init_seed'"),
         ("fit", {"task": "oold", "seeds": 2}, "fit() trains one model"),
         ("fit", {"task": "oold", "folds": 2}, "fit() trains one model, and folds ask for one of each fold"),
         ("compare", {"lr": 1}, "compare() has no option 'lr'"),
