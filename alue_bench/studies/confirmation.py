@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UnavailableError, UsageError
@@ -165,12 +166,12 @@ def unused_seeds(
         chosen_in = read_choices(connection)
     except UnavailableError:  # the results are kept on this machine, and the confirmation says so
         return tuple(seeds)
-    fresh: list[int] = []
-    for seed in range(seeds[0], min(seeds[-1] + len(chosen_in), LARGEST_SEED) + 1):
-        pair = confirming_runs(runs, group, recommendation, (seed,))
-        if len(fresh) < len(seeds) and not any(run.spec.fingerprint in chosen_in for run in pair):
-            fresh.append(seed)
-    return tuple(fresh)
+    fresh = (
+        seed
+        for seed in range(seeds[0], min(seeds[-1] + len(chosen_in), LARGEST_SEED) + 1)
+        if not any(run.spec.fingerprint in chosen_in for run in confirming_runs(runs, group, recommendation, (seed,)))
+    )
+    return tuple(islice(fresh, len(seeds)))
 
 
 def confirmation_of(

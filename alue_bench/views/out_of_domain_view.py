@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from alue_bench.views.console import styled
-from alue_bench.views.wide_tables import Fitted
+from alue_bench.views.text_tables import text_table_view
 
 if TYPE_CHECKING:
     from alue_bench.reporting.out_of_domain import OutOfDomain
@@ -21,11 +20,5 @@ def out_of_domain_view(results: Sequence[OutOfDomain]) -> RenderableType:
 
     parts: list[RenderableType] = []
     for shown in out_of_domain_tables(results):
-        title = styled(f"{shown.title}\n", "bold") + styled(shown.subtitle, "dim")
-        table = Table(title=title, title_justify="left", title_style="")
-        for place, column in enumerate(shown.columns):
-            table.add_column(column, justify="right" if place else "left", no_wrap=True)
-        for row in shown.rows:
-            table.add_row(*row)
-        parts += [Fitted(table), *(styled(f"  {note}", "dim") for note in shown.notes), styled("")]
+        parts += [*text_table_view(shown), styled("")]
     return Group(*parts, *(styled(line, "dim") for line in out_of_domain_legend(results)))

@@ -14,6 +14,7 @@ from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.planning.variation import reading_order
 from alue_bench.reporting.numbers import several
 from alue_bench.views.console import PlainConsole, styled
+from alue_bench.views.text_tables import text_table_view
 from alue_bench.views.wide_tables import Fitted
 
 if TYPE_CHECKING:
@@ -117,13 +118,7 @@ def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
 
     parts: list[RenderableType] = []
     for block, shown in zip(comparison.blocks, text_tables(comparison, sort=sort), strict=True):
-        title = styled(f"{shown.title}\n", "bold") + styled(shown.subtitle, "dim")
-        table = Table(title=title, title_justify="left", title_style="")
-        for place, column in enumerate(shown.columns):
-            table.add_column(column, justify="right" if place else "left", no_wrap=True)
-        for row in shown.rows:
-            table.add_row(*row)
-        parts += [Fitted(table), *(styled(f"  {note}", "dim") for note in shown.notes)]
+        parts += text_table_view(shown)
         if block.sample:
             parts.append(styled(SAMPLE_NOTE, "yellow"))
         parts.append(styled(""))

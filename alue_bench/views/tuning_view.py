@@ -10,14 +10,14 @@ from rich.table import Table
 
 from alue_bench.evaluation.intervals import estimate
 from alue_bench.executors.outcome import Outcome
+from alue_bench.reporting.comparison import BASELINE
 from alue_bench.reporting.numbers import plain, signed
 from alue_bench.views.console import styled
+from alue_bench.views.text_tables import text_table_view
 from alue_bench.views.wide_tables import Fitted
 
 if TYPE_CHECKING:
     from alue_bench.reporting.tuning import TunedComparison
-
-BASELINE = "full"
 
 
 def choices_view(strategies: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -88,12 +88,5 @@ def tuned_view(compared: Sequence[TunedComparison]) -> RenderableType:
 
     parts: list[RenderableType] = []
     for one in compared:
-        shown = tuned_table(one)
-        title = styled(f"{shown.title}\n", "bold") + styled(shown.subtitle, "dim")
-        table = Table(title=title, title_justify="left", title_style="")
-        for place, column in enumerate(shown.columns):
-            table.add_column(column, justify="left" if place in (0, 1, 6, 7) else "right", no_wrap=place not in (1, 7))
-        for row in shown.rows:
-            table.add_row(*row)
-        parts += [Fitted(table), *(styled(f"  {note}", "dim") for note in shown.notes), styled("")]
+        parts += [*text_table_view(tuned_table(one), left=(0, 1, 6, 7), wrapped=(1, 7)), styled("")]
     return Group(*parts)

@@ -4,6 +4,8 @@ A label such as `offensive_hateful` stands for several kinds. Rows that are labe
 ambiguous, and are left out.
 """
 
+from collections.abc import Callable, Set
+
 from alue_bench import DataFile, Delimited, Splits
 
 SOURCE = "MLMA, from its authors' repository"
@@ -31,13 +33,17 @@ COMBINATIONS = (
 )  # fmt: skip
 
 
-def splits(decode: dict[str, str], protocol: str) -> Splits:
-    """Return the test split: the rows whose combination of labels has a label of the task.
+def splits(label_of: Callable[[Set[str]], str | None], protocol: str) -> Splits:
+    """Return the test split: the rows that have a label of the task, without ambiguous ones.
 
     Args:
-        decode: The label for each combination; rows with another combination are left out.
+        label_of: A function that returns the task's label for the kinds that a row is labelled with; None leaves the
+            row out.
         protocol: The sentence about the left out rows, which `alue-bench list tasks` shows.
     """
+    kinds = {combination: set(combination.split("_")) for combination in COMBINATIONS}
+    clear = {combination: of_row for combination, of_row in kinds.items() if "normal" not in of_row or len(of_row) == 1}
+    decode = {combination: label for combination, of_row in clear.items() if (label := label_of(of_row))}
     read = Delimited(
         header=True,
         delimiter=",",

@@ -5,21 +5,13 @@ from pathlib import Path
 from alue_bench import Labels, Task
 from alue_bench_tasks import mlma
 
-
-def _label(combination: str) -> str | None:
-    kinds = set(combination.split("_"))
-    if "normal" in kinds and len(kinds) > 1:
-        return None
-    return "hateful" if "hateful" in kinds else "not_hateful"
-
-
 TASK = Task(
     name="mlma-hateful",
     title="Hateful posts (MLMA)",
     languages=("ar",),
     labels=Labels.binary(negative="not_hateful", positive="hateful"),
     splits=mlma.splits(
-        {code: label for code in mlma.COMBINATIONS if (label := _label(code))},
+        lambda kinds: "hateful" if "hateful" in kinds else "not_hateful",
         "the whole file is a test split; of its 3,353 rows, 282 are left out that are labelled as normal and as "
         "something else",
     ),

@@ -1,5 +1,6 @@
 """The task MLMA, offensive: is a post offensive or hateful, or is it normal? A test set for models of other tasks."""
 
+from collections.abc import Set
 from pathlib import Path
 
 from alue_bench import Labels, Task
@@ -8,11 +9,8 @@ from alue_bench_tasks import mlma
 OFFENSIVE = {"offensive", "hateful"}
 
 
-def _label(combination: str) -> str | None:
-    kinds = set(combination.split("_"))
-    if kinds == {"normal"}:
-        return "normal"
-    return "offensive" if kinds & OFFENSIVE and "normal" not in kinds else None
+def _label(kinds: Set[str]) -> str | None:
+    return "normal" if "normal" in kinds else "offensive" if kinds & OFFENSIVE else None
 
 
 TASK = Task(
@@ -21,7 +19,7 @@ TASK = Task(
     languages=("ar",),
     labels=Labels.binary(negative="normal", positive="offensive"),
     splits=mlma.splits(
-        {code: label for code in mlma.COMBINATIONS if (label := _label(code))},
+        _label,
         "the whole file is a test split; of its 3,353 rows, 282 are left out that are labelled as normal and as "
         "something else, and 404 that are labelled neither as normal nor as offensive or hateful",
     ),
