@@ -166,6 +166,8 @@ class Standing:
     seed; None if there are no whole runs."""
     tested: bool = False
     """True if the candidate was tested; its loss is then that over the seeds of the test."""
+    full_score: float | None = None
+    """Full fine-tuning's dev score from which the test's limits were computed; None if the candidate was not tested."""
 
 
 @dataclass(frozen=True)
@@ -581,7 +583,7 @@ def _try(records: _Records, candidate: Candidate, pairs: int) -> _Try:
             state = "nothing learnt"
     elif done >= SMALLEST_FUTILE and loss is not None and loss.mean > limit:  # in a second test, full ran before
         state = "given up"
-    return _Try(Standing(candidate, state, loss, tested=True), pairs, done)
+    return _Try(Standing(candidate, state, loss, tested=True, full_score=score), pairs, done)
 
 
 def _next_of(records: _Records, one: _Try) -> Step | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.evaluation.learning import REMEDY
 from alue_bench.planning.build import PlannedRun
 from alue_bench.searching.candidates import Candidate
-from alue_bench.searching.observations import Evaluation, by_replicate, defined
+from alue_bench.searching.observations import Evaluation, defined
 from alue_bench.searching.policy import Decision, Question, Standing, Step, ahead, decide, mean_of_full, referenced
 from alue_bench.searching.runs import SearchGrid
 
@@ -183,16 +183,16 @@ class SearchState:
 
     def _answer(self, best: Standing) -> str:
         assert best.loss is not None
-        question, loss = self.question, best.loss
-        # The test's limits rest on full's score with the first seed.
-        score = by_replicate([done.dev for done in self.done], question.full.name)[0].score
+        assert best.full_score is not None
+        question, loss, score = self.question, best.loss, best.full_score
+        which = "first" if len(question.fulls) == 1 else "mean"  # over the test's seeds
         part = f"{loss.mean / score:.1%} of " if score else ""
         return (
             f"Answer: {best.candidate.name}, at {best.candidate.cost:.0%} of full fine-tuning's FLOPs. It passed the "
             f"test on dev: over {loss.pairs} seeds and the three quarters of the examples that did not choose it, its "
-            f"mean loss is {loss.mean:.4f} ({part}full's first score {score:.4f}; tolerance {question.tolerance}), and "
-            f"the test's upper bound of the loss at the level {question.level:g}, {loss.upper(question.level):.4f}, is "
-            f"at most tolerance + margin, {question.limit(score):.4f}."
+            f"mean loss is {loss.mean:.4f} ({part}full's {which} score {score:.4f}; tolerance {question.tolerance}), "
+            f"and the test's upper bound of the loss at the level {question.level:g}, "
+            f"{loss.upper(question.level):.4f}, is at most tolerance + margin, {question.limit(score):.4f}."
         )
 
     def _confirmed(self, best: Candidate) -> str:
