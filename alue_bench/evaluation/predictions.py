@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -236,18 +238,24 @@ def _places(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
 def _marks(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
     import numpy as np
 
-    index = {name: place for place, name in enumerate(names)}
-    marks = np.zeros((len(cells), len(index)), dtype="int64")
-    for row, cell in enumerate(cells):
-        try:
-            marked = split_labels(cell)
-        except ValueError as error:
-            raise DataError(f"the predictions' cell {cell!r:.60} cannot be parsed: {error}") from error
-        for name in marked:
-            if name not in index:
-                raise DataError(f"the predictions contain the label {name!r}, which is not one of {', '.join(names)}")
-            marks[row, index[name]] = 1
+    marks = np.zeros((len(cells), len(names)), dtype="int64")
+    marked = [_marked(cell, names) for cell in cells]
+    rows = np.repeat(np.arange(len(cells)), [len(places) for places in marked])
+    marks[rows, np.fromiter(itertools.chain.from_iterable(marked), dtype="int64")] = 1
     return marks
+
+
+@functools.lru_cache(maxsize=1 << 16)  # the runs of a task share most of their cells
+def _marked(cell: str, names: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the places, among the label names, of the labels in a table's cell."""
+    try:
+        marked = split_labels(cell)
+    except ValueError as error:
+        raise DataError(f"the predictions' cell {cell!r:.60} cannot be parsed: {error}") from error
+    for name in marked:
+        if name not in names:
+            raise DataError(f"the predictions contain the label {name!r}, which is not one of {', '.join(names)}")
+    return tuple(map(names.index, marked))
 
 
 def _named(value: Any, labels: Labels) -> Any:

@@ -579,7 +579,8 @@ def _block(
     if len(versions) > 1 and (varying := _varying(versions)):
         notes.append(f"library versions differ between runs: {varying}")
     by_strategy: dict[str, list[Run]] = {}
-    for run in kept.to_dict("records"):
+    every_run = kept.to_dict("records")
+    for run in every_run:
         by_strategy.setdefault(str(run["strategy"]), []).append(run)
     compared, choosing = without_choosing_runs(by_strategy)
     notes += choosing.notes(by_strategy, baseline)
@@ -605,8 +606,8 @@ def _block(
         undefined = len(runs) - len(_column(runs, metric))
         if 0 < undefined < len(runs):
             notes.append(f"{row.strategy}: {undefined} of {len(runs)} scores are undefined and left out")
-    trivial = _column(base or kept.to_dict("records"), "test/trivial_score") if primary else []
-    tfidf = _mean(_column(kept.to_dict("records"), "test/tfidf_score")) if primary else None
+    trivial = _column(base or every_run, "test/trivial_score") if primary else []
+    tfidf = _mean(_column(every_run, "test/tfidf_score")) if primary else None
     if (below := yardstick_remark(tfidf, next((row for row in rows if row.strategy == baseline), None), metric)) != "":
         notes.append(below)
     return ComparisonBlock(

@@ -558,24 +558,25 @@ def _read(connection: Connection, run_ids: Sequence[str] | None = None) -> tuple
         that lack necessary values.
     """
     records, foreign = [], 0
+    address = redact(connection.uri)  # once, because it searches all environment variables
     with _no_collection():
         for run in _pages(connection, _filters(run_ids)):
             if not _is_ours(run):
                 foreign += 1
             elif run.data.tags.get("kind") == "run":
-                records.append(_record(run, connection))
+                records.append(_record(run, connection.experiment, address))
     frame = _typed(records)
     readable = frame[list(NEEDED)].notna().all(axis="columns")
     return frame[readable].reset_index(drop=True), foreign, int((~readable).sum())
 
 
-def _record(run: Any, connection: Connection) -> dict[str, Any]:
+def _record(run: Any, experiment: str, address: str) -> dict[str, Any]:
     info, data = run.info, run.data
     record: dict[str, Any] = {
         "run_id": info.run_id,
         "run_name": info.run_name,
-        "tracking_uri": redact(connection.uri),
-        "experiment": connection.experiment,
+        "tracking_uri": address,
+        "experiment": experiment,
         "status": info.status,
         "start_time": info.start_time,
         "end_time": info.end_time,
