@@ -89,12 +89,13 @@ class TestScores:
 class TestRun:
     def test_a_run_trains_what_was_chosen_and_charges_for_it(self, planned: Any) -> None:
         for run in planned(*NAMES).runs:
-            before = copy.deepcopy(
+            before: Any = copy.deepcopy(
                 run.inputs.models.model(
                     run.inputs.checkpoint, run.inputs.train_task.labels, init_seed=run.spec.init_seed
                 )
             )
             result, trained = execute(run.spec, run.inputs)
+            after: Any = trained.stack.model
             again, _ = execute(run.spec, run.inputs)
             assert result.layer_scores == again.layer_scores
             assert result.metrics["test/score"] == again.metrics["test/score"]
@@ -110,7 +111,7 @@ class TestRun:
                     torch.equal(a, b)
                     for a, b in zip(
                         before.bert.encoder.layer[layer].parameters(),
-                        trained.stack.model.bert.encoder.layer[layer].parameters(),
+                        after.bert.encoder.layer[layer].parameters(),
                         strict=True,
                     )
                 )

@@ -31,6 +31,7 @@ top layers (`bottom<N>`) at equal FLOPs before relying on a selector.
 
 from __future__ import annotations
 
+import math
 import re
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ def signal_to_noise(weight: Any) -> float:
 
 
 def _norm(tensors: list[Any]) -> float:
-    return sum(float(tensor.double().square().sum()) for tensor in tensors) ** 0.5
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
 
 
 def _family(kind: type[Selector], title: str, source: str) -> StrategyFamily:
