@@ -19,6 +19,7 @@ from alue_bench.contract.formats import BadRow, Delimited, Example, Reader
 from alue_bench.contract.hookspecs import hookimpl
 from alue_bench.contract.matched_compute import matched_name, matched_to
 from alue_bench.contract.model import Model
+from alue_bench.contract.probe import Choice, Probe
 from alue_bench.contract.strategy import (
     Adapter,
     BlockNorms,
@@ -45,6 +46,7 @@ __all__ = [
     "AlueBenchError",
     "BadRow",
     "BlockNorms",
+    "Choice",
     "ComputeLimit",
     "DataError",
     "DataFile",
@@ -57,6 +59,7 @@ __all__ = [
     "HeldOut",
     "Labels",
     "Model",
+    "Probe",
     "Reader",
     "Revisions",
     "Splits",

@@ -157,6 +157,17 @@ class TestOtherBlocks:
             frozen.append(plan.prefix_layers)
         assert frozen == [None, None, 1, 2]
 
+    def test_a_strategy_that_chooses(self) -> None:
+        loudest = executed("class Loudest")["Loudest"]
+        family = StrategyFamily(
+            grammar="cafes-loudest",
+            title="as in the guide",
+            source="the guide",
+            examples=("cafes-loudest",),
+            parse=lambda name: loudest() if name == "cafes-loudest" else None,
+        )
+        check_strategy(family)
+
     @pytest.mark.parametrize("name", ["read_json_lines", "read_parquet"])
     def test_a_reader_of_one_s_own(self, tmp_path: Path, name: str) -> None:
         read = executed(f"def {name}")[name]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.options import Group, option, options_of, problem_in
+from alue_bench.contract.probe import LayerScore
 from alue_bench.contract.strategy import Adapter, FreezePlan
 
 # Increase when the meaning of a recorded result changes, so that older results are not reused for newer specs.
@@ -127,6 +128,15 @@ class HyperParameters:
     )
     """The distance between two dev evaluations as a part of an epoch, such as 0.5. There is always an evaluation at the
     end of each epoch."""
+    probe_rows: int = option(
+        256,
+        help="Train examples by which a strategy such as surgical-3 chooses its layers; unused by other strategies.",
+        group=Group.TRAINING,
+        at_least=1,
+        default_is_implied=True,
+    )
+    """The number of train examples in the probe of a strategy that chooses its layers (`Strategy.choose`). The runs of
+    other strategies have the default."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for the first value that is out of its bounds."""
@@ -411,6 +421,8 @@ class RunResult:
     environment: Mapping[str, Any]
     freezing: tuple[FreezeEvent, ...] = ()
     """The decisions of a strategy that changes the frozen layers during training; empty for all other strategies."""
+    layer_scores: tuple[LayerScore, ...] = ()
+    """The score of each layer, for a strategy that chose its layers by a probe; empty for all other strategies."""
     notes: tuple[str, ...] = ()
     """Remarks for people who read the result, such as how many texts were truncated."""
     problems: tuple[str, ...] = ()

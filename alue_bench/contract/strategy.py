@@ -4,12 +4,13 @@ A strategy plugin returns `StrategyFamily` values from the hook `alue_bench_stra
 whose names have a common form. It turns each name into a `Strategy`: the family `bottom<N>top<M>`, for example, accepts
 the name `bottom3top4`.
 
-A strategy acts at five points of a run; all but the second are optional:
+A strategy acts at six points of a run; all but the second are optional:
 
     kept_layers(shape)       before anything else: select the layers that stay in the model
     freeze_plan(shape)       before training: freeze parts of the kept layers, the embeddings and the pooler
     adapter()                before training: insert small modules that train instead of the model's own weights
     compute_limit()          before training: give the training fewer steps
+    choose(probe)            before training: choose the frozen parts by a look at the loaded model and train examples
     revisions(), revise()    during training: change what is frozen (adaptive strategies only)
 """
 
@@ -21,10 +22,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import index
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from alue_bench.contract.errors import DoesNotFit
 from alue_bench.contract.validation import check_callable, check_mapping, check_stated, check_texts, check_types
+
+if TYPE_CHECKING:
+    from alue_bench.contract.probe import Choice, Probe
 
 
 @dataclass(frozen=True)
@@ -232,6 +236,9 @@ class Strategy(ABC):
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
         """Return the parts of the encoder that are frozen when training begins.
 
+        A strategy that chooses (`choose`) returns the costliest plan that it may choose. The cost of a run is estimated
+        from it before the run.
+
         Args:
             shape: The size of the encoder after `kept_layers` was applied.
 
@@ -271,6 +278,24 @@ class Strategy(ABC):
         The plan converts the limit to the nearest number of steps. The learning rate decays over these steps.
         """
         return None
+
+    def choose(self, probe: Probe) -> Choice:
+        """Return the freeze plan chosen by a look at the loaded model, with the score of each layer.
+
+        A strategy that overrides this method is called once in a run, after the weights are loaded and before training.
+        Time and FLOPs are charged to the run. The result must depend only on the probe, its generator and the strategy.
+        The plan freezes at least as many layers as the one of `freeze_plan`, and the embeddings and the pooler if that
+        plan freezes them.
+
+        Args:
+            probe: A copy of the loaded model, tokenised train examples and the loss.
+        """
+        raise NotImplementedError(f"strategy {self.name!r} does not choose its layers by a probe")
+
+    @property
+    def chooses(self) -> bool:
+        """True if the strategy chooses the frozen parts at the start of a run, that is, if it overrides `choose`."""
+        return type(self).choose is not Strategy.choose
 
     def revisions(self) -> Revisions | None:
         """Return the points of the training at which `revise` is called; None (the default) if it never is."""

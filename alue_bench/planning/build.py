@@ -43,6 +43,7 @@ from alue_bench.planning.combinations import (
     settings_of,
     strategies_for,
     with_own_settings,
+    without_unused_settings,
 )
 from alue_bench.planning.companions import ReadyCompanions, ready_companions
 from alue_bench.planning.given import with_given
@@ -297,6 +298,10 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], fold: tuple[int, Read
     for combination in fitting:
         if combination.strategy.name in own:
             combination = with_own_settings(combination, request, own[combination.strategy.name], model.trial.positions)
+        combination = without_unused_settings(combination)
+        if combination.strategy.chooses:
+            note = _choice_note(combination)
+            plan.notes += [note] if note not in plan.notes else []
         spec = _spec(shared, task, model, combination)
         try:
             limited = _limited(shared, task, model, combination)
@@ -311,6 +316,17 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], fold: tuple[int, Read
             seen.add(spec.fingerprint)
             inputs = _inputs(shared, task, model, combination, spec)
             plan.runs.append(PlannedRun(spec, inputs, combination.hyper, request))
+
+
+def _choice_note(combination: Combination) -> str:
+    """Return the note that a strategy chooses its layers in the run, so that the plan's cost is only a bound."""
+    bound = combination.outline.freeze_plan
+    trained = bound.shape.layers - len(bound.frozen_layers)
+    return (
+        f"{combination.strategy.name} chooses its layers at the start of the run, from "
+        f"{combination.hyper.values.probe_rows} train examples; its cost is estimated for the costliest choice, which "
+        f"trains {trained} of {bound.shape.layers} layers, and without the choosing"
+    )
 
 
 def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination) -> RunSpec:

@@ -9,7 +9,7 @@ from itertools import product
 from alue_bench.contract.errors import DoesNotFit, UsageError
 from alue_bench.contract.model import Model
 from alue_bench.contract.registry import Origin, Registry
-from alue_bench.contract.spec import Resolved, resolve_hyper_parameters
+from alue_bench.contract.spec import HyperParameters, Resolved, resolve_hyper_parameters
 from alue_bench.contract.strategy import Outline, Strategy
 from alue_bench.contract.task import Task
 from alue_bench.planning.grid import Grid
@@ -142,6 +142,20 @@ def with_own_settings(
         )
     origins = {name: origin if name in used else hyper.origins[name] for name in hyper.origins}
     return replace(combination, hyper=Resolved(resolved.values, origins))
+
+
+def without_unused_settings(combination: Combination) -> Combination:
+    """Return the combination with the default `probe_rows`, unless its strategy chooses its layers by a probe.
+
+    The fingerprint of a run then does not depend on an option that does not affect it.
+    """
+    if combination.strategy.chooses:
+        return combination
+    hyper, default = combination.hyper, HyperParameters().probe_rows
+    if hyper.values.probe_rows == default:
+        return combination
+    origins = {**hyper.origins, "probe_rows": "default"}
+    return replace(combination, hyper=Resolved(replace(hyper.values, probe_rows=default), origins))
 
 
 def _asked_for(request: PlanRequest, variant: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:

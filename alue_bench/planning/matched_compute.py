@@ -68,9 +68,9 @@ def steps_within(
     share = limit.share
     if like is not None:
         other, other_outline = like
-        if other.revisions() is not None:
+        if other.revisions() is not None or other.chooses:
             raise DoesNotFit(
-                f"{strategy.name}: {other.name} decides during its training what to freeze, so that its FLOPs are not "
+                f"{strategy.name}: {other.name} decides only in its run what to freeze, so that its FLOPs are not "
                 "known before; state a share instead, such as full@66%"
             )
         if other.compute_limit() is not None:

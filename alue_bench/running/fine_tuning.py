@@ -19,6 +19,7 @@ from alue_bench.measure.host_load import HostLoad
 from alue_bench.measure.memory import PeakMemory
 from alue_bench.running.inputs import RunInputs, cache_description, tokenized_for
 from alue_bench.running.notes import NO_GRAPHS, flops_notes, model_notes, training_notes
+from alue_bench.running.probing import Probed, probe
 from alue_bench.running.work import Work, flops_done, full_flops, most_parameters
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.checkpointing import CheckpointFile
@@ -61,6 +62,8 @@ class Trained:
     energy: Energy
     load: HostLoad
     work: Work
+    probed: Probed | None
+    """The layers that the strategy chose, with the cost of choosing; None for a strategy that does not choose."""
     prepare_s: float
     """The seconds for computing the outputs of frozen prefixes of all depths in the plan, for this and other runs."""
     notes: tuple[str, ...]
@@ -111,7 +114,9 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     with seeded(spec.init_seed):
         stack = operate(stack, spec.kept_layers, spec.adapter)
     stack.model.to(spec.device)
-    apply_plan(stack, spec.freeze_plan)
+    probed = probe(spec, inputs, stack, splits["train"], device)
+    plan = spec.freeze_plan if probed is None else probed.choice.plan
+    apply_plan(stack, plan)
     forward = choose_forward(stack, device.compute)
     if device.records and not forward.recordable:
         if device.graphs == "on":
@@ -119,14 +124,14 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         device = replace(device, graphs="off")
 
     prefixes = _Prefixes(spec, inputs, stack, forward, device)
-    prefix = prefixes.behind(spec.freeze_plan.prefix_layers)
+    prefix = prefixes.behind(plan.prefix_layers)
     prepare_s = prefixes.prepare(prefix, splits, tokenizer)
-    frozen = frozen_weights(stack, spec.freeze_plan)
+    frozen = frozen_weights(stack, plan)
     with (
         PeakMemory(spec.device, inputs.models.kept_bytes) as memory, Energy(spec.device) as energy, HostLoad() as load
     ):  # fmt: skip
-        data = GrowingPrefix(prefix, spec.freeze_plan, splits, prefixes.behind, prefixes.states_of)
-        schedule = FreezeSchedule(stack, spec.freeze_plan, inputs.strategy)
+        data = GrowingPrefix(prefix, plan, splits, prefixes.behind, prefixes.states_of)
+        schedule = FreezeSchedule(stack, plan, inputs.strategy)
         weights = class_weights(spec.hyper.class_weights, labels, splits["train"].known_targets.numpy())
         config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights, spec.steps)
         session = TrainingSession(stack, forward, schedule, data, config, _dev_scorer(inputs, splits["dev"]))
@@ -136,6 +141,10 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     if device.accelerated:
         store_computed(prefix, inputs)
         prefixed = {name: examples.released() for name, examples in prefixed.items()}
+    if probed is not None:
+        notes.append(
+            f"chosen from {min(spec.hyper.probe_rows, len(lengths))} train examples; frozen: {plan.describe()}"
+        )
     notes += training_notes(spec, inputs, device, training, splits)
     if weights is not None:
         notes.append(described(weights, labels))
@@ -157,10 +166,12 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         load=load,
         work=Work(
             parameters=most_parameters(stack, schedule.segments),
-            flops=flops_done(stack, schedule.segments, lengths, spec.hyper, last_layer=forward.last_layer),
+            flops=flops_done(stack, schedule.segments, lengths, spec.hyper, last_layer=forward.last_layer)
+            + (0.0 if probed is None else probed.flops),
             flops_full=whole_flops,
             method=method,
         ),
+        probed=probed,
         prepare_s=prepare_s,
         notes=tuple(notes),
     )

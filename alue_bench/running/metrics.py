@@ -116,6 +116,7 @@ def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused:
         "runtime/loop_s": training.loop_s,
         "runtime/prefix_s": prefix_s(prefixes["train"]),
         "runtime/prefix_reused": float(train_prefix is not None and train_prefix.reused),
+        **({} if trained.probed is None else {"runtime/probe_s": trained.probed.seconds}),
         "runtime/prepare_s": trained.prepare_s,
         "runtime/dev_s": training.dev_s + prefix_s(prefixes["dev"]),
         "runtime/test_s": test.seconds,
@@ -153,6 +154,7 @@ def resource_metrics(trained: Trained) -> dict[str, float]:
     return {
         "flops/train": work.flops,
         "flops/train_vs_full": work.flops / work.flops_full,
+        **({} if trained.probed is None else {"flops/probe": trained.probed.flops}),
         "params/total": work.parameters.total,
         "params/trainable": work.parameters.trainable,
         "params/trainable_share": work.parameters.trainable / work.parameters.total,
@@ -175,8 +177,9 @@ def data_metrics(spec: RunSpec, inputs: RunInputs, trained: Trained, test: Score
 
 
 def _train_s(trained: Trained) -> float:
-    """Return the seconds of training, including the frozen prefix on the train split."""
-    return trained.training.loop_s + prefix_s(trained.prefixes["train"])
+    """Return the seconds of training, including the choice of layers and the frozen prefix on the train split."""
+    chosen_s = 0.0 if trained.probed is None else trained.probed.seconds
+    return trained.training.loop_s + prefix_s(trained.prefixes["train"]) + chosen_s
 
 
 def _known(values: Mapping[str, float | None]) -> dict[str, float]:

@@ -21,7 +21,7 @@ class Work:
     parameters: ParameterCounts
     """The parameter counts. If the frozen parts change, they are those of the time when most parameters trained."""
     flops: float
-    """The FLOPs of the training."""
+    """The FLOPs of the training, with those of choosing the layers if the strategy chooses them in the run."""
     flops_full: float
     """The FLOPs of fine-tuning the whole pre-trained model, with all its layers and no adapter, on the same data."""
     method: Method

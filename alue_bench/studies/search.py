@@ -166,6 +166,11 @@ def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Pl
     """
     full = cell_name((0, 0))
     for name in (*request.strategies, *rules.grid.strategies):
+        if registry.strategy(name)[0].chooses:
+            raise UsageError(
+                f"strategy {name!r}: a search needs the FLOPs of each setting before its run, but {name} chooses its "
+                "layers at the start of its run; leave it out, or run it with alue-bench run"
+            )
         if registry.strategy(name)[0].revisions() is not None:
             raise UsageError(
                 f"strategy {name!r}: a search needs the FLOPs of each setting before its run, but {name} changes what "

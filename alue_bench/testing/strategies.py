@@ -20,6 +20,7 @@ from alue_bench.contract.strategy import (
     Strategy,
     StrategyFamily,
 )
+from alue_bench.testing.choosing import check_choosing
 from alue_bench.testing.revising import check_revising
 from alue_bench.testing.violations import Remark, cause, incomplete, raise_if_any, told
 
@@ -50,6 +51,7 @@ def check_strategy(family: StrategyFamily) -> None:
     - A strategy with an adapter has a plan that trains adapters, and the adapter fits into a BERT.
     - `revise`, called as in simulated trainings, gives plans of the same shape as the first one, keeps the promises of
       `revisions`, and depends on its arguments alone.
+    - `choose`, called with a small BERT, gives equal and valid choices for equal probes.
     - Each strategy freezes, leaves out or inserts something at some time, unless the family's title begins with
       "Everything trains".
     - `parse` returns None for a name of no family, and for the examples of other installed families.
@@ -115,6 +117,7 @@ def _examples(family: StrategyFamily) -> Iterator[str]:
         yield from violations
         if not violations:
             violations = [*_adapting(example), *check_revising(family, name, strategy, example.outlines())]
+            violations += check_choosing(example.subject, strategy, example.outlines())
             yield from violations
         if not violations:
             sound.append(example)

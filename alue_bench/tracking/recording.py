@@ -28,6 +28,7 @@ from uuid import uuid4
 
 from alue_bench.contract.errors import StoreUnavailableError
 from alue_bench.contract.executor import Keep
+from alue_bench.contract.probe import LayerScore
 from alue_bench.contract.spec import FreezeEvent, Predictions, RunResult, RunSpec
 from alue_bench.contract.strategy import Outline
 from alue_bench.contract.task import Labels
@@ -637,6 +638,8 @@ class Recorder:
                 part(SUBMISSION_FILE, lambda path: write_predictions(path, submission))
             for task, predictions in result.predictions_elsewhere.items():
                 part(predictions_file(task), functools.partial(write_predictions, predictions=predictions))
+            if result.layer_scores:
+                part("layer_scores.csv", lambda path: write_layer_scores(path, result.layer_scores))
             if result.freezing:
                 part("freezing.csv", lambda path: write_freezing(path, result.freezing))
             part(
@@ -947,6 +950,14 @@ def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
             writer.writerow([event.step, event.epoch, event.block, norm, int(event.frozen)])
 
 
+def write_layer_scores(path: Path, scores: Iterable[LayerScore]) -> None:
+    """Write a CSV file of a strategy's choice: each layer, its score, and 1 if it is frozen, otherwise 0."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["layer", "score", "frozen"])
+        writer.writerows([one.layer, repr(one.score), int(one.frozen)] for one in scores)
+
+
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write a CSV file with a row for each example: id, gold label, prediction and the score of each label.
 
@@ -993,8 +1004,9 @@ def _description(spec: RunSpec, inputs: RunInputs) -> str:
     )
     trained_on = f", trained on {spec.train_task}" if spec.train_task != spec.task else ""
     outlined = Outline(spec.freeze_plan, spec.kept_layers, spec.adapter)
+    frozen = "chosen in the run, see layer_scores.csv" if inputs.strategy.chooses else outlined.describe()
     return (
-        f"{sample}{markdown(f'{inputs.task.title}{trained_on}; {inputs.model.title}; frozen: {outlined.describe()}.')}"
+        f"{sample}{markdown(f'{inputs.task.title}{trained_on}; {inputs.model.title}; frozen: {frozen}.')}"
         f"\n\nSplits: {markdown(spec.data.protocol)}. Text normalisation: {markdown(inputs.model.normalisation)}."
     )
 

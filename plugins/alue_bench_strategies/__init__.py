@@ -12,6 +12,7 @@ from alue_bench_strategies import (
     layer_sets,
     matched_compute,
     partial_training,
+    selectors,
     static_freezing,
 )
 
@@ -22,6 +23,7 @@ MODULES = (
     partial_training,
     gradual_unfreezing,
     autofreeze,
+    selectors,
     layer_dropping,
     bias_training,
     adapters,

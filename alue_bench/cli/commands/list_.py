@@ -277,7 +277,8 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
         saved = 1 - limit.share if like is None else like["flops_saved"]
     return {
         "strategy": strategy.name,
-        "frozen": outlined.describe() + (" at first" if strategy.revisions() else ""),
+        "frozen": outlined.describe()
+        + (" at first" if strategy.revisions() else " or other layers, chosen in the run" if strategy.chooses else ""),
         "changes": strategy.revisions() is not None,
         "trainable": counts.trainable,
         "total": count_parameters(whole, FreezePlan(shape)).total,

@@ -1,0 +1,80 @@
+"""The probe of a loaded model, from which a strategy chooses the layers to train, and the strategy's choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alue_bench.contract.strategy import EncoderShape, FreezePlan
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A copy of the loaded model in eval mode, and train examples on which `Strategy.choose` may run it.
+
+    The copy is discarded afterwards. All of its parameters that influence the logits have `requires_grad` set.
+    """
+
+    model: Any
+    """The model, a `torch.nn.Module` of transformers with the new head of the task."""
+    shape: EncoderShape
+    """The size of the encoder after `Strategy.kept_layers` was applied."""
+    layers: tuple[Any, ...]
+    """The encoder layers, `torch.nn.Module` each, from layer 0 upwards."""
+    batches: tuple[Any, ...]
+    """The tokenised train examples, as batches on the model's device with `input_ids` and `attention_mask`, int64
+    [batch, tokens], and `targets`. There are `--probe-rows` examples, or all if the train split has fewer."""
+    loss: Callable[[Any], Any]
+    """A function that returns the mean loss of a batch, a tensor from which gradients can be computed."""
+    hidden_states: Callable[[Any], tuple[Any, ...]]
+    """A function that returns the outputs of the embeddings and of each layer for a batch: tensors [batch, tokens,
+    hidden], one more than there are layers. Architectures may apply their last norm to the last one."""
+    generator: Any
+    """A `numpy.random.Generator`, seeded by the run's data seed."""
+
+    def examples(self) -> Iterator[Any]:
+        """Yield each example as a batch of its own, padded as in its batch."""
+        for batch in self.batches:
+            for row in range(len(batch.input_ids)):
+                yield batch.rows(slice(row, row + 1))
+
+    def gradients(self, batch: Any) -> tuple[list[Any], ...]:
+        """Return the gradients of a batch's mean loss with respect to each layer's parameters: a list for each layer.
+
+        Parameters without influence on the loss are left out.
+        """
+        import torch
+
+        parameters = [[p for p in layer.parameters() if p.requires_grad] for layer in self.layers]
+        flat = [parameter for of_layer in parameters for parameter in of_layer]
+        computed = iter(torch.autograd.grad(self.loss(batch), flat, allow_unused=True))
+        return tuple([g for g in (next(computed) for _ in of_layer) if g is not None] for of_layer in parameters)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The freeze plan that a strategy chose, with the score of each layer."""
+
+    plan: FreezePlan
+    scores: tuple[float, ...]
+    """The score of each layer, from layer 0 upwards, in a unit of the strategy's own."""
+
+    @classmethod
+    def highest(cls, shape: EncoderShape, scores: Sequence[float], count: int) -> Choice:
+        """Return the choice that trains the `count` layers with the highest scores; equal scores favour upper layers.
+
+        The embeddings and all other layers are frozen.
+        """
+        ranked = sorted(range(shape.layers), key=lambda layer: (scores[layer], layer), reverse=True)
+        plan = FreezePlan(shape, frozenset(ranked[count:]), embeddings=True)
+        return cls(plan, tuple(float(score) for score in scores))
+
+
+@dataclass(frozen=True, slots=True)
+class LayerScore:
+    """The score of one layer in a strategy's choice, and whether the choice freezes the layer."""
+
+    layer: int
+    score: float
+    frozen: bool

@@ -1,0 +1,55 @@
+"""The conformance checks of strategies that choose their layers by a probe, made on a small random BERT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from alue_bench.contract.errors import TrainingError
+from alue_bench.contract.strategy import Outline, Strategy
+from alue_bench.testing.violations import cause
+
+
+def check_choosing(subject: str, strategy: Strategy, outlines: Mapping[int, Outline]) -> Iterator[str]:
+    """Yield a violation if `choose` fails, breaks its contract or is not deterministic; nothing without `choose`.
+
+    Args:
+        subject: The beginning of a message about the strategy.
+        strategy: The strategy.
+        outlines: The changes that the strategy makes to an encoder, by the encoder's number of layers.
+    """
+    if not strategy.chooses or not outlines:
+        return
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from alue_bench.data.batches import Batch
+    from alue_bench.training.architecture.encoder_stack import view_as_stack
+    from alue_bench.training.probing import checked_choice, probe_of
+
+    layers = min(outlines)
+    plan = outlines[layers].freeze_plan
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=32, hidden_size=16, num_hidden_layers=plan.shape.layers, num_attention_heads=2,
+            intermediate_size=32, num_labels=2,
+        )  # fmt: skip
+        stack = view_as_stack(BertForSequenceClassification(config))
+        ids = torch.randint(1, 32, (4, 8))
+        batch = Batch(ids, torch.ones_like(ids), None, torch.tensor([0, 1, 0, 1]), torch.arange(4), ids.numel())
+        choices = []
+        for _ in range(2):
+            probe = probe_of(stack, [batch], torch.nn.functional.cross_entropy, seed=0)
+            bound = type(plan)(probe.shape, plan.frozen_layers, plan.embeddings, plan.pooler, plan.trained)
+            try:
+                choices.append(checked_choice(strategy, bound, probe))
+            except TrainingError as error:
+                yield f"{subject}: {error}"
+                return
+            except Exception as error:  # a plugin's method may raise anything
+                yield f"{subject}: choose raises {cause(error)}; return a Choice"
+                return
+    if choices[0] != choices[1]:
+        yield (
+            f"{subject}: choose gives different choices for equal probes; draw random numbers from probe.generator only"
+        )
