@@ -458,6 +458,14 @@ class TestRuns:
         assert page.code == 0, page.everything
         assert "entity type" in Path("page.html").read_text()
 
+    def test_tune_a_learning_rate(self, alue_bench: CommandLine, tiny_bert: Path, own_store: str) -> None:
+        run = ("run", "-t", "arabicner", "--sample", "-m", tiny_bert, "--tracking-uri", own_store, "-s", "head-only")
+        small = ("--epochs", "1", "--limit-train", "24", "--limit-eval", "16", "--tune", "lr=1e-3,3e-3")
+        ended = alue_bench(*run, *small)
+        assert ended.code == 0, ended.everything
+        assert "Chosen on dev" in ended.everything
+        assert "Test scores of tuned strategies" in ended.everything
+
 
 class TestKeptModel:
     @pytest.mark.parametrize("architecture", ["bert", "roberta"])
