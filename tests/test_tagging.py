@@ -19,7 +19,7 @@ from conftest import CommandLine
 from gallery import gallery_config
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import save_tokenizer, tiny_config
+from tiny_models import save_tiny_model, save_tokenizer, tiny_config
 
 from alue_bench import BadRow, Example, FreezePlan, Labels, TaggedColumns, TaggedJson
 from alue_bench.contract.errors import DataError, DoesNotFit, UsageError
@@ -37,6 +37,9 @@ from alue_bench.data.words import (
     targets_of_tokens,
     windows,
 )
+from alue_bench.deployment.kept_model import KeptModel
+from alue_bench.deployment.model_folder import FinishedRun, write_model_folder
+from alue_bench.deployment.predicting import PredictionRequest, predict_file
 from alue_bench.evaluation.additive import additive
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import predictions_table, targets_of
@@ -400,10 +403,11 @@ def plan_runs(tiny: Callable[[str], Path], registry: Any, tmp_path: Path, monkey
     monkeypatch.setenv("ALUE_BENCH_CACHE", str(tmp_path / "cache"))
 
     def build(*strategies: str, architecture: str = "bert", **options: Any) -> Plan:
+        model = options.pop("model", None) or tiny(architecture)
         hyper = {"epochs": 1, "max_length": 40, "lr": 1e-3, "batch_size": 8, **options.pop("hyper", {})}
         return build_plan(
             PlanRequest(
-                tasks=("arabicner",), models=(str(tiny(architecture)),), strategies=strategies, sample=True,
+                tasks=("arabicner",), models=(str(model),), strategies=strategies, sample=True,
                 overrides=(("test", hyper),), limit_train=24, limit_eval=16, **{"precision": "fp32"} | options,
             ),
             registry,
@@ -439,18 +443,70 @@ class TestRuns:
         place = ("--tracking-uri", own_store, "--experiment", "ner")
         run = ("run", "-t", "arabicner", "--sample", "-m", tiny_bert, *place, "-s", "full")
         settings = ("--epochs", "1", "--limit-train", "40", "--limit-eval", "30", "--batch-size", "8")
-        ended = alue_bench(*run, *settings, "-s", "bottom1", "--seeds", "2", "--class-weights", "balanced")
+        ended = alue_bench(
+            *run, *settings, "-s", "bottom1", "--seeds", "2", "--class-weights", "balanced", "--keep", "best"
+        )
         assert ended.code == 0, ended.everything
         assert "f1_micro" in ended.out
         assert "task arabicner: no score of TF-IDF" in " ".join(ended.everything.split())
+        kept = " ".join(ended.everything.split())
+        assert "alue-bench predict" in kept
+        assert "not kept" not in kept
         compared = alue_bench("compare", *place, "--metric", "f1_class_PERS")
         assert compared.code == 0, compared.everything
         page = alue_bench("report", *place, "-o", "page.html")
         assert page.code == 0, page.everything
         assert "entity type" in Path("page.html").read_text()
-        refused = alue_bench(*run, "--keep", "best")
-        assert refused.code == 2
-        assert "cannot be kept" in refused.err
+
+    def test_tune_a_learning_rate(self, alue_bench: CommandLine, tiny_bert: Path, own_store: str) -> None:
+        run = ("run", "-t", "arabicner", "--sample", "-m", tiny_bert, "--tracking-uri", own_store, "-s", "head-only")
+        small = ("--epochs", "1", "--limit-train", "24", "--limit-eval", "16", "--tune", "lr=1e-3,3e-3")
+        ended = alue_bench(*run, *small)
+        assert ended.code == 0, ended.everything
+        assert "Chosen on dev" in ended.everything
+        assert "Test scores of tuned strategies" in ended.everything
+
+
+class TestKeptModel:
+    @pytest.mark.parametrize("architecture", ["bert", "roberta"])
+    def test_predicts_what_its_run_predicted(self, architecture: str, plan_runs: Any, tmp_path: Path) -> None:
+        import mlflow
+
+        save_tiny_model(architecture, tmp_path / "lively", initializer_range=0.3)  # else all words get one tag
+        (planned,) = plan_runs("bottom1", model=tmp_path / "lively", hyper={"max_length": 16, "lr": 1e-4}).runs
+        result, trained = execute(planned.spec, planned.inputs)
+        folder = tmp_path / "kept"
+        write_model_folder(folder, FinishedRun("0" * 32, planned.spec, planned.inputs, trained, result))
+        rows, recorded = planned.inputs.rows.splits["test"].examples, result.predictions.predicted
+        texts = [row.text for row in rows]
+        model = KeptModel(folder, device="cpu")
+        assert len({tag for cell in recorded for tag in str(cell).split()}) > 1  # else any constant would do
+        assert [" ".join(tags) for tags in model.predict(texts)] == recorded
+        assert model.scores(texts).shape == (sum(len(row.words or ()) for row in rows), len(model.labels))
+        served = mlflow.pyfunc.load_model(str(folder)).predict(pd.DataFrame({"text": texts}))
+        assert served["prediction"].tolist() == recorded
+        assert list(served) == ["prediction"]
+
+        pd.DataFrame({"n": range(len(texts)), "s": texts}).to_csv(tmp_path / "in.csv", index=False)
+        (tmp_path / "in.txt").write_text("".join(f"{text}\n" for text in texts))
+        lines = ["\n".join(f"{word}\t_" for word in row.words or ()) for row in rows]
+        (tmp_path / "in.conll").write_text("-DOCSTART- _\n\n" + "\n\n\n".join(lines))
+        tagged = "".join(
+            "".join(f"{word} {tag}\n" for word, tag in zip(row.words or (), str(cell).split(" "), strict=True)) + "\n"
+            for row, cell in zip(rows, recorded, strict=True)
+        )
+        for source, text in (("in.csv", "s"), ("in.txt", None), ("in.conll", None)):
+            for kind in ("csv", "txt", "conll"):
+                out = tmp_path / f"out.{kind}"
+                request = PredictionRequest(source=tmp_path / source, output=str(out), text=text, overwrite=True)
+                predict_file(model, request)
+                if kind == "csv":
+                    assert pd.read_csv(out)["prediction"].tolist() == recorded
+                else:
+                    assert out.read_text() == (tagged if kind == "conll" else "".join(f"{c}\n" for c in recorded))
+        refused = PredictionRequest(source=tmp_path / "in.txt", output=str(tmp_path / "x.csv"), scores=True)
+        with pytest.raises(UsageError, match="leave --scores out"):
+            predict_file(model, refused)
 
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -20,9 +20,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alue_bench.contract.errors import StoreUnavailableError, UnavailableError, UsageError
+from alue_bench.contract.errors import StoreUnavailableError, UnavailableError
 from alue_bench.contract.spec import RunSpec, digest_of
-from alue_bench.contract.task import Task
 from alue_bench.deployment.logged_models import (
     DEV_SCORE,
     GROUP,
@@ -53,15 +52,6 @@ SELECTED_BY = "selection/dev_score"
 def group_of(spec: RunSpec) -> str:
     """Return a digest of a run's task, data and pre-trained model. `--keep best` keeps one model per digest."""
     return digest_of([spec.train_task, spec.model, spec.model_digest, spec.data.train])
-
-
-def check_kept_task(task: Task) -> None:
-    """Raise UsageError if models for a task cannot be kept."""
-    if task.labels.tags_words:
-        raise UsageError(
-            f"task {task.name!r} tags words, and a model that tags words cannot be kept or predict files; leave --keep "
-            "out"
-        )
 
 
 def keep_model(recorder: Recorder, run: FinishedRun, tags: Mapping[str, str] | None = None) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ model = load("complaints-model")            # a folder, a run's id, or models:/N
 model.predict(["The parcel never came."])   # ["delivery"]
 model.scores(["The parcel never came."])    # array([[0.02, 0.97, 0.01]], dtype=float32)
 
+A model that tags words reads sentences as texts with a space between two words, and predicts a list of tags for each.
+
 Batches and forward pass are the same as in the evaluation of a run, so the model gives the run's recorded predictions.
 """
 
@@ -11,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.formats import Example
 from alue_bench.contract.task import TargetKind
 from alue_bench.data.tokenization import TokenizedSplit, token_ids
+from alue_bench.data.words import encoded_words, places_of_words, targets_of_tokens
 from alue_bench.deployment.description import ADAPTER, BASE, Description, read_description
 from alue_bench.deployment.normalisation import normalise_of
 from alue_bench.evaluation.predictions import decide, probabilities
@@ -44,7 +49,18 @@ class TokenizedTexts:
 
     split: TokenizedSplit
     truncated: int
-    """The number of texts that were truncated to the model's largest number of tokens."""
+    """The number of texts that were truncated to the model's largest number of tokens. A model that tags words reads
+    longer sentences in windows; this is then the number of words that are longer than a window."""
+
+    @property
+    def words(self) -> np.ndarray[Any, Any] | None:
+        """The number of words of each sentence, int64 [texts]; None if the model does not tag words."""
+        return None if self.split.words is None else self.split.words.counts
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a sentence, which are separated by spaces; other spaces are parts of words."""
+    return [word for word in text.split(" ") if word.strip()]
 
 
 class KeptModel:
@@ -87,19 +103,24 @@ class KeptModel:
         return self.description.columns
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
-        """Return the prediction for each text: a label, a list of labels (multi-label), or a number (regression).
+        """Return the prediction for each text.
+
+        It is a label, a list of labels (multi-label), a number (regression), or a list with a tag for each word.
 
         Args:
-            texts: The texts.
+            texts: The texts. For a model that tags words, the sentences, with a space between two words.
             pairs: The second texts, for a model that reads pairs.
 
         Raises:
             UsageError: A text is missing, `pairs` is given and the model reads single texts, or `pairs` is missing.
         """
-        return self.decided(self.logits(texts, pairs))
+        logits = self.logits(texts, pairs)
+        return self.decided(logits, self.word_counts(texts))
 
     def scores(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
         """Return the probability of each label, fp32 [texts, labels]; for a regression, the predictions, [texts, 1].
+
+        A model that tags words gives the probability of each tag for the words of all texts in order, [words, tags].
 
         Args:
             texts: The texts.
@@ -110,10 +131,25 @@ class KeptModel:
         """
         return probabilities(self.logits(texts, pairs), self.description.labels)
 
-    def decided(self, logits: np.ndarray[Any, Any]) -> list[Any]:
-        """Convert logits, [texts, outputs], to predictions, in the form that `predict` returns."""
+    def word_counts(self, texts: Sequence[str]) -> np.ndarray[Any, Any] | None:
+        """Return the number of words of each text, int64 [texts]; None if the model does not tag words."""
+        import numpy as np
+
+        if not self.description.labels.tags_words:
+            return None
+        return np.array([len(words_of(text)) for text in texts], dtype="int64")
+
+    def decided(self, logits: np.ndarray[Any, Any], words: np.ndarray[Any, Any] | None = None) -> list[Any]:
+        """Convert logits to predictions, in the form that `predict` returns.
+
+        Args:
+            logits: The logits, as `logits` returns them.
+            words: The number of words of each text, int64 [texts], if the model tags words; otherwise None.
+        """
         labels = self.description.labels
-        decisions = decide(logits, labels)
+        decisions = decide(logits, labels, words)
+        if labels.tags_words:
+            return [[labels.names[tag] for tag in row if tag >= 0] for row in decisions]
         if labels.kind is TargetKind.REGRESSION:
             return [float(value) for value in decisions]
         if labels.kind is TargetKind.MULTILABEL:
@@ -122,6 +158,8 @@ class KeptModel:
 
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
         """Return the model's logits for texts, or pairs of texts: fp32 [texts, outputs].
+
+        A model that tags words gives logits for the words of all texts in order, [words, tags].
 
         Args:
             texts: The texts.
@@ -155,6 +193,10 @@ class KeptModel:
             wrong = next((place for place, text in enumerate(column) if not isinstance(text, str)), None)
             if wrong is not None:
                 raise UsageError(f"{name} {wrong} is {column[wrong]!r:.60}; it must be a text")
+        if self.description.labels.tags_words:
+            empty = next((place for place, text in enumerate(listed) if not words_of(text)), None)
+            if empty is not None:
+                raise UsageError(f"text {empty} has no words; leave it out")
         return listed, others
 
     def tokenized(self, texts: list[str], pairs: list[str] | None) -> TokenizedTexts:
@@ -167,6 +209,8 @@ class KeptModel:
         import numpy as np
         import torch
 
+        if self.description.labels.tags_words:
+            return self.tokenized_words([words_of(text) for text in texts])
         clean = self._normalise
         if clean is not None:
             texts = [clean(text) for text in texts]
@@ -195,8 +239,39 @@ class KeptModel:
         check_ids(self._stack, split, "the texts")
         return TokenizedTexts(split, cut)
 
+    def tokenized_words(self, sentences: Sequence[Sequence[str]]) -> TokenizedTexts:
+        """Normalise and tokenize the words of sentences as the run did, for a model that tags words.
+
+        Args:
+            sentences: The words of each sentence, at least one.
+        """
+        import torch
+
+        labels, clean = self.description.labels, self._normalise or (lambda word: word)
+        # The tags are placeholders: they only mark the tokens from which a tag is predicted.
+        rows = [
+            Example(str(place), " ".join(words), None, (labels.names[0],) * len(words), place, tuple(words))
+            for place, words in enumerate(sentences)
+        ]
+        normalised = [[clean(word) for word in words] for words in sentences]
+        columns = encoded_words(normalised, self._tokenizer, self.description.max_length)
+        ids, types = columns["input_ids"], columns.get("token_type_ids")
+        offsets = torch.tensor([0, *accumulate(map(len, ids))])
+        places = places_of_words(rows, columns, labels)
+        split = TokenizedSplit(
+            input_ids=_flat(ids, int(offsets[-1])),
+            token_type_ids=None if types is None else _flat(types, int(offsets[-1])),
+            offsets=offsets,
+            targets=targets_of_tokens(rows, labels, columns, offsets),
+            ids=[row.id for row in rows],
+            truncated=0,
+            words=places,
+        )
+        check_ids(self._stack, split, "the texts")
+        return TokenizedTexts(split, places.cut)
+
     def logits_of(self, texts: TokenizedTexts) -> np.ndarray[Any, Any]:
-        """Return the model's logits for tokenized texts, fp32 [texts, outputs]."""
+        """Return the model's logits for tokenized texts, fp32 [texts, outputs], or [words, tags]."""
         examples = Examples(texts.split)
         with number_format(self.device):
             return predict_logits(

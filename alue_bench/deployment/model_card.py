@@ -19,6 +19,7 @@ KINDS = {
     TargetKind.MULTICLASS: "one label",
     TargetKind.MULTILABEL: "any number of labels",
     TargetKind.REGRESSION: "a number",
+    TargetKind.TOKENS: "one tag",
 }
 
 
@@ -47,7 +48,7 @@ def _front_matter(description: Description, inputs: RunInputs) -> str:
     """Return the model card's YAML header, which model hubs read."""
     fields: dict[str, Any] = {
         "library_name": "transformers",
-        "pipeline_tag": "text-classification",
+        "pipeline_tag": "token-classification" if description.labels.tags_words else "text-classification",
         "language": sorted({one.partition("-")[0] for one in description.languages}),
         "tags": ["alue-bench"],
     }
@@ -61,6 +62,8 @@ def _about(description: Description, inputs: RunInputs) -> Iterator[str]:
     yield f"# {markdown(description.title)}: {markdown(inputs.model.title)}"
     yield ""
     what = "a pair of texts" if description.is_pair else "a text"
+    if description.labels.tags_words:
+        what = "each word of a sentence"
     names = f": {', '.join(markdown(name) for name in description.labels.names)}" if description.labels.names else ""
     yield f"Predicts {KINDS[description.labels.kind]} for {what}{names}."
     if description.spec.get("data", {}).get("source") == "sample":
@@ -79,7 +82,8 @@ def _use(description: Description) -> Iterator[str]:
     yield "\n## Use\n"
     yield "`DIR` is this folder.\n"
     yield "```sh"
-    yield f"alue-bench predict DIR new.csv --text COLUMN {column}-o out.csv --scores"
+    scores = "" if description.labels.tags_words else " --scores"
+    yield f"alue-bench predict DIR new.csv --text COLUMN {column}-o out.csv{scores}"
     yield "mlflow models serve -m DIR --env-manager local"
     yield "```\n"
     yield "```python"
@@ -87,7 +91,7 @@ def _use(description: Description) -> Iterator[str]:
     yield f'load("DIR").predict(["A text."]{pairs})\n'
     yield "import mlflow, pandas as pd"
     yield f'mlflow.pyfunc.load_model("DIR").predict(pd.DataFrame({frame}))'
-    if description.adapter is None:
+    if description.adapter is None and not description.labels.tags_words:  # a pipeline divides texts otherwise
         yield ""
         yield "from transformers import pipeline"
         yield f'pipeline("text-classification", model="DIR", truncation=True, top_k=None)({one})'
@@ -160,7 +164,11 @@ def _scores(description: Description) -> Iterator[str]:
 
 def _limits(description: Description, inputs: RunInputs) -> Iterator[str]:
     yield "\n## Limits\n"
-    yield f"- Texts beyond {description.max_length} tokens are cut; `truncation=True` makes a pipeline do the same."
+    if description.labels.tags_words:
+        yield f"- A sentence beyond {description.max_length} tokens is read in overlapping windows."
+        yield "- Words are separated by spaces; a word's tag is predicted from its first subword."
+    else:
+        yield f"- Texts beyond {description.max_length} tokens are cut; `truncation=True` makes a pipeline do the same."
     if description.precision != "fp32":
         yield (
             f"- The run's test predictions were computed in {description.precision}; fp32 gives slightly other "

@@ -157,8 +157,9 @@ def _complete_config(folder: Path, description: Description) -> None:
         config |= {
             "id2label": {str(place): name for place, name in enumerate(names)},
             "label2id": {name: place for place, name in enumerate(names)},
-            "problem_type": PROBLEM_TYPES[description.labels.kind],
         }
+        if not description.labels.tags_words:  # transformers has no such type for tags
+            config["problem_type"] = PROBLEM_TYPES[description.labels.kind]
 
     _edit(folder / "config.json", complete)
 
@@ -193,14 +194,38 @@ def _check(folder: Path, run: FinishedRun) -> None:
     if not inputs.trial.independent:
         return
     rows = inputs.rows.splits["test"].examples[:CHECKED]
-    texts, pairs = [row.text for row in rows], [row.text_pair or "" for row in rows]
     kept = KeptModel(folder, device=device.name, precision=device.precision, normalise=inputs.model.normalise)
+    if kept.description.labels.tags_words:
+        difference = _difference_of_tags(kept, run)
+        _refuse_above(TOLERANCE[device.precision], difference)
+        return
+    texts, pairs = [row.text for row in rows], [row.text_pair or "" for row in rows]
     logits = kept.logits(texts, pairs if kept.description.is_pair else None)
     logits = transferred_logits(logits, inputs.task, inputs.train_task)
     scores = probabilities(logits, inputs.task.labels)
     wanted = np.asarray(run.result.predictions.scores[:CHECKED])
     difference = float(np.abs(scores - wanted).max())
-    if not difference <= TOLERANCE[device.precision] * max(1.0, float(np.abs(wanted).max())):
+    _refuse_above(TOLERANCE[device.precision] * max(1.0, float(np.abs(wanted).max())), difference)
+
+
+def _difference_of_tags(kept: KeptModel, run: FinishedRun) -> float:
+    """Return the largest difference between the probabilities of the saved model's tag and of the run's tag of a word.
+
+    It is 0 if all tags are equal, and small if two tags are equally probable for a word.
+    """
+    import numpy as np
+
+    labels, rows = kept.description.labels, run.inputs.rows.splits["test"].examples[:CHECKED]
+    scores = probabilities(kept.logits_of(kept.tokenized_words([row.words or () for row in rows])), labels)
+    tags = [
+        labels.names.index(tag) for row in run.result.predictions.predicted[:CHECKED] for tag in str(row).split(" ")
+    ]
+    return float((scores.max(axis=1) - scores[np.arange(len(tags)), tags]).max())
+
+
+def _refuse_above(tolerance: float, difference: float) -> None:
+    """Raise TrainingError if scores of the saved model and of the run differ by more than a tolerance."""
+    if not difference <= tolerance:
         raise TrainingError(
             f"the saved model does not give the run's predictions: a score differs by {difference:.2g}; report this "
             "with the model's config.json"

@@ -126,6 +126,7 @@ def predict_file(
     present = table.columns()
     columns = _columns(table.path, present, request, description)
     kind = _output_format(request)
+    _check_words(request, kind, description)
     new = _new_columns(description, request)
     if taken := next((name for name in new if name in present), None):
         raise UsageError(
@@ -137,12 +138,13 @@ def predict_file(
     done, began = Predicted(), time.perf_counter()
     scorer = _Scorer(description) if columns.label is not None else None
     with (
-        OutputFile(request.output, kind, present, stdout) as output,
+        OutputFile(request.output, kind, present, stdout, columns.text) as output,
         ThreadPoolExecutor(1, thread_name_prefix="tokenize") as thread,
     ):
         for chunk, texts, good in _tokenized_ahead(thread, table, columns, model):
             logits = model.logits_of(texts) if texts is not None else None
-            output.write(chunk, _values(model, request, logits, good, len(chunk)))
+            new_values = _values(model, request, logits, good, len(chunk), None if texts is None else texts.words)
+            output.write(chunk, new_values)
             if scorer is not None and logits is not None:
                 scorer.add(chunk.column(columns.label or ""), logits, good)
             done.rows += len(chunk)
@@ -199,6 +201,18 @@ def _output_format(request: PredictionRequest) -> Format:
     if path.exists() and not request.overwrite:
         raise UsageError(f"{path} exists; name another output, or say --overwrite")
     return kind
+
+
+def _check_words(request: PredictionRequest, kind: Format, description: Description) -> None:
+    """Raise UsageError if an option or a format of files does not fit a model that tags words, or another model."""
+    if description.labels.tags_words:
+        if request.scores or request.label is not None:
+            option = "--scores" if request.scores else "--label"
+            raise UsageError(f"the model tags words, and predicts only tags; leave {option} out")
+    elif "conll" in (format_of(request.source), kind):
+        raise UsageError("a .conll file has a tag for each word, and the model predicts texts; use .txt or .csv files")
+    if kind in ("txt", "conll") and request.scores:
+        raise UsageError(f"{request.output}: such a file has only the predictions; name a .csv file for --scores")
 
 
 def _new_columns(description: Description, request: PredictionRequest) -> list[str]:
@@ -324,7 +338,12 @@ def _tokenized_ahead(thread: ThreadPoolExecutor, table: Table, columns: _Columns
 
 
 def _values(
-    model: KeptModel, request: PredictionRequest, logits: np.ndarray[Any, Any] | None, good: list[int], count: int
+    model: KeptModel,
+    request: PredictionRequest,
+    logits: np.ndarray[Any, Any] | None,
+    good: list[int],
+    count: int,
+    words: np.ndarray[Any, Any] | None,
 ) -> dict[str, Sequence[Any]]:
     """Return the columns to add to a chunk of rows: predictions and scores, by name. Rows without a text get None.
 
@@ -334,11 +353,12 @@ def _values(
         logits: The model's outputs for the rows with a text; None if there are no such rows.
         good: The positions of the rows with a text.
         count: The number of rows of the chunk.
+        words: The number of words of each row with a text, if the model tags words; otherwise None.
     """
     names = _new_columns(model.description, request)
     if logits is None:
         return {name: [None] * count for name in names}
-    columns = list(columns_of(model, logits, scores=request.scores).values())
+    columns = list(columns_of(model, logits, scores=request.scores, words=words).values())
     if len(good) < count:
         columns = [_spread(column, good, count) for column in columns]
     return dict(zip(names, columns, strict=True))

@@ -40,6 +40,8 @@ class KeptModelFunction:
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         """Return a data frame with the column `prediction`, and `score_LABEL` for each label.
 
+        A model that tags words gives only the column `prediction`, with a space between two tags.
+
         Args:
             model_input: A data frame with the column `text`, and `pair` for a model that reads pairs; or the texts, as
                 a list, a series or an array.
@@ -52,7 +54,8 @@ class KeptModelFunction:
 
         texts, pairs = _texts(model_input, is_pair=self.model.description.is_pair)
         logits = self.model.logits(texts, pairs)
-        return pd.DataFrame(columns_of(self.model, logits, scores=True))
+        scores = not self.model.description.labels.tags_words
+        return pd.DataFrame(columns_of(self.model, logits, scores=scores, words=self.model.word_counts(texts)))
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> KeptModelFunction:
@@ -65,18 +68,21 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> KeptM
     return KeptModelFunction(KeptModel(Path(path), **(model_config or {})))
 
 
-def columns_of(model: KeptModel, logits: Any, *, scores: bool) -> dict[str, list[Any]]:
+def columns_of(model: KeptModel, logits: Any, *, scores: bool, words: Any = None) -> dict[str, list[Any]]:
     """Return the columns with predictions and scores by name, in the same form as runs record them.
 
     Args:
         model: The model.
         logits: The model's outputs, [examples, outputs].
         scores: Whether to return the probability of each label too. A regression has only the prediction.
+        words: The number of words of each text, int64 [texts], if the model tags words; otherwise None.
     """
     import numpy as np
 
     labels = model.description.labels
-    decided = model.decided(logits)
+    decided = model.decided(logits, words)
+    if labels.tags_words:
+        return {PREDICTION: [" ".join(tags) for tags in decided]}
     several = labels.kind is TargetKind.MULTILABEL
     columns: dict[str, list[Any]] = {PREDICTION: [join_labels(names) for names in decided] if several else decided}
     if scores and labels.kind is not TargetKind.REGRESSION:
@@ -125,7 +131,7 @@ def write_mlflow_model(folder: Path, description: Description, **identity: Any) 
     example = {TEXT: [text], **({PAIR: [pair]} if description.is_pair else {})}
     is_number = description.labels.kind is TargetKind.REGRESSION
     outputs = [ColSpec(DataType.double if is_number else DataType.string, PREDICTION)]
-    if not is_number:
+    if not is_number and not description.labels.tags_words:
         outputs += [ColSpec(DataType.double, f"{SCORE}{name}") for name in description.labels.names]
     signature = ModelSignature(Schema([ColSpec(DataType.string, name) for name in example]), Schema(outputs))
 

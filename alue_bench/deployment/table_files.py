@@ -1,5 +1,9 @@
 """Reading and writing of tables in chunks of rows: CSV, TSV, JSON lines and Parquet, recognised by the file suffix.
 
+Two formats without column names are read as a table with the one column `text`: a text on each line (.txt), and a word
+on each line with a blank line after each sentence (.conll), of which the words of a sentence make a text. Such a file
+is written with the predictions in place of the texts, or with a tag behind each word.
+
 Only one chunk of rows is in memory, however large the file is. Messages name a row by its line in the file or, for
 Parquet, by its number.
 """
@@ -14,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO
 
@@ -21,12 +26,17 @@ from alue_bench.contract.errors import DataError, UnavailableError, UsageError
 from alue_bench.contract.formats import CSV_DELIMITERS, shown
 from alue_bench.messages.display import first_line
 
-Format = Literal["csv", "tsv", "jsonl", "parquet"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "txt", "conll"]
 SUFFIXES: Mapping[str, Format] = {
     ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet",
+    ".txt": "txt", ".conll": "conll",
 }  # fmt: skip
 DELIMITERS = {"csv": ",", "tsv": "\t"}
+DOCUMENT = "-DOCSTART-"
+"""The word that separates documents in CoNLL's files, and is no word of a sentence."""
 STDOUT = "-"
+TEXT = "text"
+"""The name of the column of a file without column names."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,8 @@ def open_table(path: Path) -> Table:
         return _Parquet(path)
     if kind == "jsonl":
         return _JsonLines(path)
+    if kind in ("txt", "conll"):
+        return _Lines(path) if kind == "txt" else _Words(path)
     return _Delimited(path, _delimiter_of(path) if kind == "csv" else DELIMITERS[kind])
 
 
@@ -172,6 +184,47 @@ class _Delimited(Table):
                     return
                 line, before = before + 1, reader.line_num
                 yield line, cells
+
+
+class _Lines(Table):
+    """A file with a text on each line."""
+
+    def columns(self) -> list[str]:
+        return [TEXT]
+
+    def chunks(self, size: int, wanted: Sequence[str] | None = None) -> Iterator[Chunk]:
+        rows = self._rows()
+        while part := list(islice(rows, size)):
+            yield Chunk([{TEXT: text} for _, text in part], [line for line, _ in part])
+
+    def _rows(self) -> Iterator[tuple[int, str]]:
+        """Yield, for each text, the number of its first line in the file, and the text."""
+        yield from self._lines()
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        line = 0
+        with _text(self.path) as file:
+            try:
+                for line, text in enumerate(file, start=1):
+                    yield line, text.rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise DataError(_not_utf8(self.path, line, error)) from error
+
+
+class _Words(_Lines):
+    """A file with a word in the first column of each line, and a blank line after each sentence."""
+
+    def _rows(self) -> Iterator[tuple[int, str]]:
+        words: list[str] = []
+        first = 0
+        for line, text in chain(self._lines(), [(0, "")]):
+            word = next((cell for cell in text.replace("\t", " ").split(" ") if cell.strip()), None)
+            if word is not None and word != DOCUMENT:
+                first = first if words else line
+                words.append(word)
+            elif words:
+                yield first, " ".join(words)
+                words = []
 
 
 class _JsonLines(Table):
@@ -292,7 +345,9 @@ class OutputFile:
         output.write(chunk, {"prediction": [...]})
     """
 
-    def __init__(self, path: str, kind: Format, columns: Sequence[str], stdout: Stream | None = None) -> None:
+    def __init__(
+        self, path: str, kind: Format, columns: Sequence[str], stdout: Stream | None = None, text: str = TEXT
+    ) -> None:
         """Store the settings of the output; `__enter__` opens the file.
 
         Args:
@@ -300,7 +355,9 @@ class OutputFile:
             kind: The format of the file.
             columns: The names of the input table's columns.
             stdout: The stream to use for "-"; None for `sys.stdout`.
+            text: The column of the texts, whose words a .conll file repeats.
         """
+        self._text = text
         self._path, self._kind, self._columns, self._stdout = path, kind, list(columns), stdout
         self._aside = Path(f"{path}.part")
         self._stream: Any = None
@@ -320,6 +377,8 @@ class OutputFile:
             raise UnavailableError(f"{self._path} cannot be written: {error.strerror}; name another file") from error
         if self._kind == "jsonl":
             self._output = _JsonLinesOutput(self._stream)
+        elif self._kind in ("txt", "conll"):
+            self._output = _LinesOutput(self._stream, self._text if self._kind == "conll" else None)
         else:
             self._output = _DelimitedOutput(self._stream, DELIMITERS[self._kind], self._columns)
         return self._output
@@ -379,6 +438,26 @@ class _JsonLinesOutput(Output):
             {**row, **dict(zip(new, values, strict=True))} for row, *values in zip(rows, *new.values(), strict=True)
         )
         self._stream.write("".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in whole))
+
+    def close(self) -> None:
+        pass
+
+
+class _LinesOutput(Output):
+    """A file with a prediction on each line or, if the column of the texts is given, with a word and its tag."""
+
+    def __init__(self, stream: Stream, text: str | None) -> None:
+        self._stream, self._text_column = stream, text
+
+    def write(self, chunk: Chunk, new: Mapping[str, Sequence[Any]]) -> None:
+        predictions = [_cell(value) for value in next(iter(new.values()))]
+        if self._text_column is None:
+            self._stream.write("".join(f"{prediction}\n" for prediction in predictions))
+            return
+        for text, tags in zip(chunk.column(self._text_column), predictions, strict=True):
+            words = [word for word in (text or "").split(" ") if word.strip()]
+            pairs = zip(words, tags.split(" "), strict=True) if words else ()
+            self._stream.write("".join(f"{word} {tag}\n" for word, tag in pairs) + "\n")
 
     def close(self) -> None:
         pass

@@ -177,15 +177,10 @@ class Invocation:
             plan.notes.append(placement.describe())
 
     def check(self, plan: Plan) -> None:
-        """Raise UsageError if the list of planned runs is empty, or if the models to be kept cannot be kept."""
+        """Raise UsageError if the list of planned runs is empty."""
         if not plan.runs:
             reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in plan.skipped))
             raise UsageError(f"nothing to run: {reasons or 'no combination of task, model and strategy is possible'}")
-        if self._options.keep is not None:
-            from alue_bench.deployment.keeping import check_kept_task
-
-            for run in plan.runs:
-                check_kept_task(run.inputs.task)
 
     def __enter__(self) -> Self:
         """Open the MLflow store, or create it.

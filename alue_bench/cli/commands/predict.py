@@ -30,7 +30,9 @@ def predict(
     model: Annotated[
         str, typer.Argument(help="Kept model: a folder, the id of the run that kept it, or models:/NAME/VERSION.")
     ],
-    file: Annotated[Path, typer.Argument(help="File of texts: CSV, TSV, JSON lines or Parquet, by suffix.")],
+    file: Annotated[
+        Path, typer.Argument(help="File of texts: CSV, TSV, JSON lines, Parquet, .txt or .conll, by suffix.")
+    ],
     text: Annotated[
         str | None, typer.Option(help="Column of the texts. Default: the column text, or the only one.")
     ] = None,
@@ -121,7 +123,8 @@ def _tell(predicted: Predicted, description: Description, output: str, talk: Pla
     into = "" if output == STDOUT else f" in {output}"
     talk.print(f"{predicted.rows} rows{into}, {rate:,.0f} a second")
     if predicted.truncated:
-        talk.print(f"{predicted.truncated} texts were cut to {description.max_length} tokens")
+        what = "words" if description.labels.tags_words else "texts"
+        talk.print(f"{predicted.truncated} {what} were cut to {description.max_length} tokens")
     if predicted.bad:
         talk.print(f"{predicted.bad} rows have no text, and no prediction", style="yellow")
     if as_json:
