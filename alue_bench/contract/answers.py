@@ -34,6 +34,8 @@ class SquadJson:
     it from its labels."""
     text_pair: ClassVar[str] = "question"
     """The key of the second text; it tells the task that its examples are pairs."""
+    has_lines: ClassVar[bool] = False
+    """A flag for messages, which name the number of a question and not a line of the file."""
 
     def __post_init__(self) -> None:
         """Check the type of the field."""

@@ -105,7 +105,7 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
     if not path.exists():
         raise DataError(f"{path}: the file is missing")
     content = path.read_bytes() if path.is_file() else b""
-    has_lines = path.is_file() and is_text(content)
+    has_lines = getattr(file.read, "has_lines", True) and path.is_file() and is_text(content)
     examples: list[Example] = []
     bad: list[BadRow] = []
     last: Example | BadRow | None = None
