@@ -12,10 +12,11 @@ loads neither torch nor transformers nor mlflow; the functions load them when th
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.contract.answers import SquadJson
 from alue_bench.contract.cells import cell_name, read_cell
 from alue_bench.contract.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
 from alue_bench.contract.executor import Executor
-from alue_bench.contract.formats import BadRow, Delimited, Example, Reader
+from alue_bench.contract.formats import Answers, BadRow, Delimited, Example, Reader
 from alue_bench.contract.hookspecs import hookimpl
 from alue_bench.contract.matched_compute import matched_name, matched_to
 from alue_bench.contract.model import Model
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Adapter",
     "AlueBenchError",
+    "Answers",
     "BadRow",
     "BlockNorms",
     "Choice",
@@ -63,6 +65,7 @@ __all__ = [
     "Reader",
     "Revisions",
     "Splits",
+    "SquadJson",
     "Strategy",
     "StrategyFamily",
     "Submission",

@@ -106,6 +106,8 @@ def _content(value: Any) -> Any:
         content = {one.name: _content(getattr(value, one.name)) for one in fields(value) if one.name not in NO_CONTENT}
         if isinstance(value, Labels) and value.scheme is None:  # as before there were tags
             del content["scheme"]
+        if isinstance(value, Labels) and not value.no_answer:  # as before there were spans
+            del content["no_answer"]
         return content
     if isinstance(value, Mapping):
         return {str(key): _content(one) for key, one in value.items()}

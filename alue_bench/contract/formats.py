@@ -18,9 +18,25 @@ from typing import Any, Protocol
 from alue_bench.contract.errors import DataError
 from alue_bench.contract.validation import Kind, check_mapping, check_texts, check_types
 
-Target = str | tuple[str, ...] | float | None
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The gold answers to a question about a text, each a part of this text; no answer if the fields are empty."""
+
+    texts: tuple[str, ...] = ()
+    """The answers as their file gives them. A prediction is compared with each of them, and the best comparison counts.
+    The first one is learnt."""
+    starts: tuple[int, ...] = ()
+    """The position of each answer's first character in the text."""
+    ends: tuple[int, ...] = ()
+    """The position behind each answer's last character."""
+    corrected: int = 0
+    """The number of answers whose positions the reader has corrected."""
+
+
+Target = str | tuple[str, ...] | float | Answers | None
 """The gold target of an example: one label, a tuple of labels (multi-label, possibly empty), a tuple of tags (one for
-each word), a number (regression), or None if the example has no gold target."""
+each word), a number (regression), answers (span extraction), or None if the example has no gold target."""
 
 Column = str | int
 """A column, by its name in the header, or by its position from 0."""

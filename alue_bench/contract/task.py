@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Literal
 
+from alue_bench.contract.answers import SquadJson
 from alue_bench.contract.formats import Delimited, Reader
 from alue_bench.contract.tables import Table
 from alue_bench.contract.tagged import TaggedColumns, TaggedJson
@@ -42,6 +43,7 @@ class TargetKind(StrEnum):
     MULTILABEL = "multilabel"
     REGRESSION = "regression"
     TOKENS = "tokens"
+    SPAN = "span"
 
 
 METRICS: Mapping[TargetKind, tuple[str, ...]] = MappingProxyType(
@@ -51,11 +53,16 @@ METRICS: Mapping[TargetKind, tuple[str, ...]] = MappingProxyType(
         TargetKind.MULTILABEL: ("jaccard_samples", "f1_macro", "f1_micro", "f1_weighted", "accuracy"),
         TargetKind.REGRESSION: ("pearson", "spearman"),
         TargetKind.TOKENS: ("f1_micro", "f1_macro", "accuracy"),
+        TargetKind.SPAN: ("f1", "exact_match", "f1_arabic", "exact_match_arabic"),
     }
 )
 """For each kind of target, the metrics that every run logs in addition to the F1 of each class. The primary metric of a
 task is one of them. In a task that tags words, F1 is that of entities if the tags have a scheme, and otherwise that of
-tags; accuracy is the share of words with the right tag."""
+tags; accuracy is the share of words with the right tag. The metrics of span extraction are those of SQuAD's script, and
+the same two after a further normalisation of Arabic answers (`alue_bench.evaluation.answers`)."""
+
+START, END = "start", "end"
+"""The names of the head's two outputs for each token in span extraction."""
 
 OUTSIDE = "O"
 """The tag of a word that belongs to no entity."""
@@ -65,7 +72,8 @@ OUTSIDE = "O"
 class Labels:
     """The label space of a task: its label names, or the range of a regression.
 
-    Create it with `Labels.binary`, `Labels.multiclass`, `Labels.multilabel`, `Labels.regression` or `Labels.tokens`.
+    Create it with `Labels.binary`, `Labels.multiclass`, `Labels.multilabel`, `Labels.regression`, `Labels.tokens` or
+    `Labels.span`.
     """
 
     kind: TargetKind
@@ -79,6 +87,8 @@ class Labels:
     """The largest target of a regression."""
     scheme: Literal["IOB2"] | None = None
     """The scheme by which the tags of words mark entities; None for plain tags, and for every other kind of target."""
+    no_answer: bool = False
+    """A flag of span extraction: a text need not hold the answer to its question."""
 
     @classmethod
     def binary(cls, negative: str, positive: str) -> Labels:
@@ -117,9 +127,18 @@ class Labels:
         """
         return cls(TargetKind.TOKENS, names, scheme=scheme)
 
+    @classmethod
+    def span(cls, *, no_answer: bool = False) -> Labels:
+        """Return the label space of span extraction: the answer to a question is a part of a text.
+
+        Args:
+            no_answer: Whether a text need not hold the answer, as in SQuAD 2.0 (Rajpurkar, Jia & Liang 2018).
+        """
+        return cls(TargetKind.SPAN, (START, END), no_answer=no_answer)
+
     def __post_init__(self) -> None:
         """Check each field."""
-        check_types("labels", vars(self), {"kind": TargetKind, "threshold": (float, int)})
+        check_types("labels", vars(self), {"kind": TargetKind, "threshold": (float, int), "no_answer": bool})
         check_texts("labels", vars(self), ("names",))
         object.__setattr__(self, "names", tuple(self.names))
         if self.kind is TargetKind.REGRESSION:
@@ -136,6 +155,10 @@ class Labels:
             raise ValueError(f"threshold {self.threshold} is not between 0 and 1")
         if broken := next((name for name in self.names if breaks_lines(name)), None):
             raise ValueError(f"label {broken!r} holds a tab, a line end or another control character; rename it")
+        if self.kind is TargetKind.SPAN and self.names != (START, END):
+            raise ValueError(f"span extraction has the labels {START!r} and {END!r}; declare Labels.span()")
+        if self.no_answer and self.kind is not TargetKind.SPAN:
+            raise ValueError(f"a {self.kind} task has no answers; leave no_answer out")
         if self.kind is TargetKind.TOKENS:
             _check_tags(self)
         elif self.scheme is not None:
@@ -143,13 +166,23 @@ class Labels:
 
     @property
     def outputs(self) -> int:
-        """The number of the head's outputs for one example, or for one word in a task that tags words."""
+        """The number of the head's outputs for one example; for one word or token if `reads_tokens`."""
         return len(self.names) or 1
 
     @property
     def tags_words(self) -> bool:
         """True if the model predicts a tag for each word, and not one target for the whole text."""
         return self.kind is TargetKind.TOKENS
+
+    @property
+    def extracts_spans(self) -> bool:
+        """True if the model answers a question by a part of the text."""
+        return self.kind is TargetKind.SPAN
+
+    @property
+    def reads_tokens(self) -> bool:
+        """True if the head reads every token, to tag words or extract spans, and not one vector for each text."""
+        return self.tags_words or self.extracts_spans
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -434,8 +467,12 @@ def _check_reader(owner: str, split: str, read: Reader, labels: Labels) -> None:
             raise ValueError(f"{owner} gives a tag for each word; declare Labels.tokens, or take another reader")
         _check_decoding(owner, read, labels)
         return
+    if isinstance(read, SquadJson) and not labels.extracts_spans:
+        raise ValueError(f"{owner} gives answers in a text; declare Labels.span, or take another reader")
     if not isinstance(read, Delimited | Table):
         return
+    if labels.extracts_spans:
+        raise ValueError(f"{owner} gives one target for a text; a task that extracts spans needs SquadJson")
     if labels.tags_words:
         raise ValueError(
             f"{owner} gives one target for a text; a task that tags words needs TaggedColumns or TaggedJson"
@@ -489,8 +526,9 @@ def _check_pairs(task: Task) -> None:
 
 def _check_submission(task: Task, submission: Submission) -> None:
     owner = f"task {task.name!r}: submission {submission.file!r}"
-    if task.labels.tags_words:
-        raise ValueError(f"{owner} cannot hold tags of words; leave the submission out")
+    if task.labels.reads_tokens:
+        what = "tags of words" if task.labels.tags_words else "parts of texts"
+        raise ValueError(f"{owner} cannot hold {what}; leave the submission out")
     columns = submission.columns(task.labels)
     if submission.header and len(submission.header) != columns:
         raise ValueError(
@@ -522,6 +560,8 @@ def _check_label_map(task: Task) -> None:
         raise ValueError(f"task {task.name!r}: a regression has no labels to map; leave label_map out")
     if task.labels.tags_words:
         raise ValueError(f"task {task.name!r}: tags of words cannot be mapped; leave label_map out")
+    if task.labels.extracts_spans:
+        raise ValueError(f"task {task.name!r}: answers have no labels to map; leave label_map out")
     for name, own in task.label_map.items():
         if not isinstance(name, str) or not isinstance(own, str | None):
             raise TypeError(
@@ -540,6 +580,8 @@ def _check_companions(task: Task) -> None:
     check_mapping(owner, vars(task), "companions", Mapping)
     if task.companions and task.labels.tags_words:
         raise ValueError(f"{owner}: models that tag words cannot be scored on other tasks; leave companions out")
+    if task.companions and task.labels.extracts_spans:
+        raise ValueError(f"{owner}: models that extract spans cannot be scored on other tasks; leave companions out")
     for name, labels in task.companions.items():
         if not NAME.fullmatch(name) or name == task.name:
             raise ValueError(f"{owner}: companions names {name!r}, which is not the name of another task")
@@ -564,6 +606,8 @@ def _with_label_space(splits: Splits, labels: Labels) -> Splits:
             return part
         if isinstance(part.read, TaggedColumns | TaggedJson):
             return dataclasses.replace(part, read=dataclasses.replace(part.read, labels=labels.names))
+        if isinstance(part.read, SquadJson):
+            return dataclasses.replace(part, read=dataclasses.replace(part.read, no_answer=labels.no_answer))
         if not isinstance(part.read, Delimited | Table):
             return part
         if labels.kind is TargetKind.REGRESSION:

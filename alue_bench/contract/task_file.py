@@ -113,7 +113,7 @@ FILE: Mapping[str, _Key] = {"path": TEXT, "holdout": SHARE, "seed": WHOLE, **COL
 SUBMISSION: Mapping[str, _Key] = {
     "file": TEXT, "header": TEXTS, "id": TEXT, "encode": TABLE_OF_TEXTS, "leaderboard": TEXT,
 }  # fmt: skip
-KINDS = tuple(str(kind) for kind in TargetKind)
+KINDS = tuple(str(kind) for kind in TargetKind if kind is not TargetKind.SPAN)
 TOP: Mapping[str, _Key] = {
     "name": TEXT,
     "title": TEXT,

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from alue_bench.contract.errors import DataError
-from alue_bench.contract.formats import Example, shown
+from alue_bench.contract.formats import Answers, Example, shown
 from alue_bench.contract.spec import Fold, digest_of
 from alue_bench.contract.task import DataFile, HeldOut, Labels, TargetKind, Task
 from alue_bench.data.location import DataFolder
@@ -187,6 +187,8 @@ def _stratified(examples: Sequence[Example], labels: Labels, size: int, seed: li
         by_size = sorted(range(len(texts)), key=targets.__getitem__)
         rank_of = {place: rank for rank, place in enumerate(by_size)}
         stratum = [rank_of[place] // size for place in range(len(texts))]
+    elif labels.extracts_spans:  # contexts with and without unanswerable questions
+        stratum = [isinstance(target, Answers) and bool(target.texts) for target in targets]
     elif labels.kind in (TargetKind.MULTILABEL, TargetKind.TOKENS):
         if labels.tags_words:  # a sentence belongs to the rarest type of entity (or tag) in it
             targets = [{tag.partition("-")[2] if labels.scheme else tag for tag in tags} for tags in targets]

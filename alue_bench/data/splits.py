@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from alue_bench.contract.errors import DataError
-from alue_bench.contract.formats import Example
+from alue_bench.contract.formats import Answers, Example, Target
 from alue_bench.contract.spec import Fold, digest_of
 from alue_bench.contract.task import DataFile, HeldOut, Task
 from alue_bench.data.location import DataFolder
@@ -124,8 +124,13 @@ def checked_split(task: Task, split: str, examples: Sequence[Example]) -> SplitR
             f"task {task.name!r}: the {split} split has rows without a gold label, the first of them "
             f"{unlabelled_row.id!r} at {unlabelled_row.line} of its file"
         )
-    content = [[e.id, e.text, e.text_pair, e.target, *([] if e.words is None else [e.words])] for e in examples]
+    content = [[e.id, e.text, e.text_pair, _plain(e.target), *([] if e.words is None else [e.words])] for e in examples]
     return SplitRows(tuple(examples), digest_of(content))
+
+
+def _plain(target: Target) -> object:
+    """Return a target as data that JSON can represent."""
+    return [target.texts, target.starts, target.ends] if isinstance(target, Answers) else target
 
 
 def submission_rows(task: Task, folder: DataFolder) -> SplitRows | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alue_bench.contract.errors import AlueBenchError, DataError
-from alue_bench.contract.formats import BadRow, Example, Target, shown
+from alue_bench.contract.formats import Answers, BadRow, Example, Target, shown
 from alue_bench.contract.tagged import is_tagged, tags_without_beginning
 from alue_bench.contract.task import OUTSIDE, DataFile, Labels, TargetKind, Task
 from alue_bench.data.location import DataFolder, user_data_folder
@@ -105,7 +105,7 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
     if not path.exists():
         raise DataError(f"{path}: the file is missing")
     content = path.read_bytes() if path.is_file() else b""
-    has_lines = path.is_file() and is_text(content)
+    has_lines = getattr(file.read, "has_lines", True) and path.is_file() and is_text(content)
     examples: list[Example] = []
     bad: list[BadRow] = []
     last: Example | BadRow | None = None
@@ -190,6 +190,8 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
                 example.line,
                 f"contains half of a surrogate pair ({shown(text[error.start])}), which is not a character",
             )
+    if labels.extracts_spans and example.text_pair is None:
+        return BadRow(example.line, "has no question; give it as text_pair, and the text that holds the answer as text")
     if example.words is not None and not labels.tags_words:
         return BadRow(example.line, "has words, but the task does not tag words; leave the words of the example out")
     target, kind = example.target, labels.kind
@@ -208,6 +210,14 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
             return BadRow(example.line, f"{shown(str(target))} is not a tuple of labels")
         if unknown := [name for name in target if name not in labels.names]:
             return BadRow(example.line, f"unknown label {shown(str(unknown[0]))}")
+    elif labels.extracts_spans:
+        if not isinstance(target, Answers):
+            return BadRow(example.line, f"{shown(str(target))} is not an Answers value")
+        if not target.texts and not labels.no_answer:
+            return BadRow(example.line, "has no answer; declare Labels.span(no_answer=True)")
+        bounds = zip(target.starts, target.ends, strict=True)
+        if len(target.texts) != len(target.starts) or not all(0 <= a < b <= len(example.text) for a, b in bounds):
+            return BadRow(example.line, f"the positions {target.starts} to {target.ends} are none of answers in it")
     elif target not in labels.names:
         return BadRow(example.line, f"unknown label {shown(str(target))}")
     return None
@@ -248,6 +258,8 @@ def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
         return [f"all {len(gold)} {split} rows have the value {gold[0]}: {effect}"] if len(set(gold)) == 1 else []
     if labels.tags_words:
         return _gaps_of_tags(split, gold, labels)
+    if labels.extracts_spans:
+        return _gaps_of_answers(split, gold, labels)
     counts = label_counts(gold)
     sentences = []
     absent = [name for name in labels.names if name not in counts]
@@ -278,6 +290,23 @@ def _gaps_of_tags(split: str, targets: Sequence[Target], labels: Labels) -> list
     if entities and (lost := sum(tags_without_beginning(tags) for tags in targets if isinstance(tags, tuple))):
         tags = "1 I- tag continues" if lost == 1 else f"{lost} I- tags continue"
         sentences.append(f"{tags} no entity of the same type in {split}; each is read as the beginning of an entity")
+    return sentences
+
+
+def _gaps_of_answers(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
+    """Return what `gaps` returns for span extraction: questions of one kind only, and corrected positions."""
+    answers = [target for target in targets if isinstance(target, Answers)]
+    without = sum(not one.texts for one in answers)
+    sentences = []
+    if labels.no_answer and without in (0, len(answers)):
+        kind = "an answer" if not without else "no answer"
+        effect = "the other case cannot be learnt" if split == "train" else "scores say nothing about the other case"
+        sentences.append(f"all {len(answers)} {split} questions have {kind}: {effect}")
+    if corrected := sum(one.corrected for one in answers):
+        what = "1 answer does" if corrected == 1 else f"{corrected} answers do"
+        sentences.append(
+            f"{what} not stand at the given position in {split}; each was found where it occurs once in its text"
+        )
     return sentences
 
 

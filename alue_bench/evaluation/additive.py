@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.contract.task import Labels, TargetKind
+from alue_bench.contract.task import METRICS, Labels, TargetKind
+from alue_bench.evaluation.answers import scores
 from alue_bench.evaluation.tagging import right_words, tag_counts
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Addi
         return Additive(_products(gold, predicted), _pearson) if metric == "pearson" else None
     if labels.tags_words:
         return _of_tags(metric, gold, predicted, labels)
+    if labels.extracts_spans:  # a question is the unit that is resampled, also if several share a context
+        return _mean(scores(metric, gold, predicted)) if metric in METRICS[labels.kind] else None
     if metric == "accuracy":
         right = gold == predicted
         return _mean(right.all(axis=1) if right.ndim == 2 else right)

@@ -20,6 +20,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.task import METRICS, Labels, TargetKind
+from alue_bench.evaluation.answers import scores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,8 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
 
     Args:
         gold: The gold targets: class indices [n]; for a multi-label task 0 or 1 for each label, [n, labels]; for a
-            regression numbers, [n]; for tags of words rows of tags, [n, longest], see `data.words.as_rows`.
+            regression numbers, [n]; for tags of words rows of tags, [n, longest], see `data.words.as_rows`. For span
+            extraction the texts of the gold answers, [n] tuples, and of the predicted answer, [n], as objects.
         predicted: The predicted targets, in the same form.
         labels: The label space.
 
@@ -43,6 +45,8 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
         return _correlations(gold, predicted)
     if labels.tags_words:
         return _of_tags(gold, predicted, labels)
+    if labels.extracts_spans:
+        return {name: float(scores(name, gold, predicted).mean()) for name in METRICS[labels.kind]}
     import numpy as np
     from sklearn.metrics import accuracy_score, f1_score, jaccard_score, matthews_corrcoef
 

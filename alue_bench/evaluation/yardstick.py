@@ -90,8 +90,8 @@ def yardstick_name(metric: str) -> str:
 
 
 def has_yardstick(task: Task) -> bool:
-    """Return whether there is a yardstick for a task; it predicts one target for each text, and no tags of words."""
-    return not task.labels.tags_words
+    """Return whether there is a yardstick for a task; it predicts one target for each text, no tags or spans."""
+    return not task.labels.reads_tokens
 
 
 def yardstick(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> Yardstick:

@@ -270,6 +270,11 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], fold: tuple[int, Read
         plan.skipped.append(Skipped(task.task.name, name, "*", None, reason))
     try:
         settings = settings_of(request, task.train_task, model.model, model.trial.positions)
+        if task.train_task.labels.extracts_spans:
+            raise DoesNotFit(
+                f"task {task.train_task.name!r} extracts spans; models cannot be trained for such tasks yet, but "
+                "`alue-bench data verify` checks their files"
+            )
         if task.train_task.labels.tags_words:
             check_tagging(model.config, model.trial.padding)
         if request.keep_head:
@@ -479,6 +484,8 @@ def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
     Macro averages leave these labels out, so that they affect the scores. The result is a list with one list of labels,
     or an empty list if every label occurs.
     """
+    if labels.extracts_spans:
+        return []
     counts = label_counts([example.target for example in rows.examples if example.target is not None])
     absent = [] if labels.kind is TargetKind.REGRESSION else [name for name in labels.names if name not in counts]
     return [absent] if absent else []
@@ -498,6 +505,8 @@ def _unusual_scoring(task: Task, request: PlanRequest) -> list[dict[str, object]
         unusual["metric"] = task.primary
     if labels.scheme is not None:
         unusual["scheme"] = labels.scheme
+    if labels.no_answer:
+        unusual["no_answer"] = True
     if kind is TargetKind.MULTILABEL and labels.threshold != Labels(kind, labels.names).threshold:
         unusual["threshold"] = labels.threshold
     if kind is TargetKind.MULTICLASS and len(labels.names) == 2:

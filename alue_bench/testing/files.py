@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.contract.errors import DataError
-from alue_bench.contract.formats import BadRow, Delimited, Example, Target
+from alue_bench.contract.formats import Answers, BadRow, Delimited, Example, Target
 from alue_bench.contract.task import DataFile, Labels, TargetKind, Task
 from alue_bench.data.location import file_in
 from alue_bench.data.verification import is_text, place, unfit
@@ -245,6 +245,9 @@ def _misfit_of_target(labels: Labels, target: Target) -> str | None:
         unknown = [name for name in target if name not in labels.names]
         if unknown:
             return f"label {unknown[0]!r} is not declared; {known}"
+    elif labels.extracts_spans:
+        if not isinstance(target, Answers):
+            return f"{target!r:.60} is not an Answers value; the reader must give one"
     elif target not in labels.names:
         return f"label {target!r} is not declared; {known}"
     return None

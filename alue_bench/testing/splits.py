@@ -43,7 +43,7 @@ def check_splits(task: Task, folder: Path, *, of_sample: bool) -> Iterator[str]:
 
 
 def _targets(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
-    if task.labels.tags_words:  # each sentence has as many tags as words: checked row by row
+    if task.labels.reads_tokens:  # tags and answers are checked row by row
         return
     for name, rows in splits.items():
         shape = tuple(encode_targets(rows, task.labels).shape)
@@ -56,7 +56,7 @@ def _targets(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
 
 def _occurring(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
     """Yield a violation for each label of a task that occurs in no train row; for entities, for each type of entity."""
-    if "train" not in splits:
+    if "train" not in splits or task.labels.extracts_spans:
         return
     occurring: set[str] = set()
     for example in splits["train"].examples:

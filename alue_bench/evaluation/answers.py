@@ -1,0 +1,95 @@
+"""Exact match and token F1 of answers, by the definition of SQuAD's evaluation script.
+
+A prediction is compared with each gold answer, and the best comparison counts (Rajpurkar et al. 2016). Before that, the
+script puts texts into lower case and removes ASCII punctuation, the words "a", "an" and "the", and extra white space.
+Exact match is 1 if the texts are then equal. F1 is that of their words, as multisets. If the prediction or the gold
+answer has no words, both metrics are 1 if neither has, else 0; a question without an answer has the gold answer ""
+(Rajpurkar, Jia & Liang 2018). Gold answers of which the script leaves nothing do not count, unless there is no other.
+
+The script knows English only. For the metrics whose names end in `_arabic`, texts are first changed as follows, and
+then as by the script:
+
+- Diacritics (Unicode category Mn) and the elongation character (tatweel) are removed.
+- Punctuation of every script (categories P and S) is removed, so that "القاهرة،" equals "القاهرة".
+- The article ال is removed at the beginning of a word, unless fewer than two letters remain. Behind an attached
+  particle, as in "والقاهرة", it stays, because it cannot be told from letters of the word without a dictionary.
+
+Letters are not unified: "أحمد" differs from "احمد". Texts are brought into Unicode's form NFC, so that "أ" written as
+one or as two characters is the same letter.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+ARABIC = "_arabic"
+"""The end of the names of metrics that are computed after the normalisation of Arabic."""
+
+_ENGLISH_ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
+_ARABIC_ARTICLE = re.compile(r"(?<!\S)ال(?=\S{2})")
+_TATWEEL = "\u0640"
+_ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
+
+
+@lru_cache(maxsize=1 << 16)  # gold answers are compared after every epoch
+def as_in_script(text: str) -> str:
+    """Return a text as SQuAD's evaluation script compares it."""
+    return " ".join(_ENGLISH_ARTICLES.sub(" ", text.lower().translate(_ASCII_PUNCTUATION)).split())
+
+
+@lru_cache(maxsize=1 << 16)  # gold answers are compared after every epoch
+def as_arabic(text: str) -> str:
+    """Return a text without Arabic diacritics, punctuation of any script and Arabic articles, and as in the script."""
+    composed = unicodedata.normalize("NFC", text)
+    kept = "".join(c for c in composed if c != _TATWEEL and unicodedata.category(c)[0] not in "PS" and not _is_mark(c))
+    return as_in_script(_ARABIC_ARTICLE.sub("", kept))
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character) == "Mn"
+
+
+def scores(metric: str, gold: Sequence[tuple[str, ...]] | Array, predicted: Sequence[str] | Array) -> Array:
+    """Return the score of each question, float64 [questions].
+
+    Args:
+        metric: "f1" or "exact_match", or one of them followed by "_arabic".
+        gold: The gold answers to each question; empty if the question has no answer.
+        predicted: The predicted answer to each question; empty for "no answer".
+    """
+    import numpy as np
+
+    clean = as_arabic if metric.endswith(ARABIC) else as_in_script
+    compare = {"f1": _f1, "exact_match": _equal}[metric.removesuffix(ARABIC)]
+    return np.array([_best(compare, clean, *one) for one in zip(gold, predicted, strict=True)], dtype="float64")
+
+
+def _best(
+    compare: Callable[[str, str], float], clean: Callable[[str], str], gold: tuple[str, ...], predicted: str
+) -> float:
+    answers = [clean(text) for text in gold]
+    answers = [text for text in answers if text] or [""]
+    return max(compare(answer, clean(predicted)) for answer in answers)
+
+
+def _equal(gold: str, predicted: str) -> float:
+    return float(gold == predicted)
+
+
+def _f1(gold: str, predicted: str) -> float:
+    true, found = gold.split(), predicted.split()
+    if not true or not found:
+        return float(true == found)
+    common = sum((Counter(true) & Counter(found)).values())
+    return 2 * common / (len(true) + len(found))
