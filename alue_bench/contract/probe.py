@@ -34,7 +34,7 @@ class Probe:
     """A `numpy.random.Generator`, seeded by the run's data seed."""
 
     def examples(self) -> Iterator[Any]:
-        """Yield each example as a batch of its own, padded as in its batch."""
+        """Yield each example as a batch of its own, without padding."""
         for batch in self.batches:
             for row in range(len(batch.input_ids)):
                 yield batch.rows(slice(row, row + 1))

@@ -60,6 +60,7 @@ def probe(
     began = time.perf_counter()
     rng = np.random.default_rng([spec.data_seed, 1])  # not the generator of the training's order
     rows = rng.permutation(len(split))[: spec.hyper.probe_rows]
+    rows = rows[np.argsort(split.lengths[rows], kind="stable")]  # batches of similar lengths need little padding
     order = [rows[start : start + size] for start in range(0, len(rows), size)]
     drawn = [batch.to(spec.device) for batch in batches(split, order, inputs.trial.padding)]
     with seeded(spec.data_seed), counting_flops() as counting:
