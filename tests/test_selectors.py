@@ -15,6 +15,7 @@ from alue_bench_strategies.selectors import signal_to_noise
 
 from alue_bench import Choice, EncoderShape, FreezePlan
 from alue_bench.contract.errors import TrainingError
+from alue_bench.deployment.model_folder import FinishedRun, describe
 from alue_bench.planning.build import Plan, build_plan
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
@@ -117,6 +118,8 @@ class TestRun:
                 )
             }
             assert unchanged == frozen
+            kept = describe(FinishedRun("", run.spec, run.inputs, trained, result))
+            assert kept.spec["freeze_plan"]["frozen_layers"] == sorted(frozen), "a kept model states the choice"
             metrics = result.metrics
             assert 0 < metrics["runtime/probe_s"] < metrics["runtime/train_s"]
             assert (metrics["flops/probe"] > 0) == (run.spec.strategy in ("surgical-2", "rgn-2"))

@@ -341,13 +341,7 @@ class RunSpec:
     def as_dict(self) -> dict[str, Any]:
         """Return the specification as JSON-like data, for the configuration file that MLflow stores with the run."""
         content = asdict(self)
-        content["freeze_plan"] = {
-            "layers": self.freeze_plan.shape.layers,
-            "frozen_layers": sorted(self.freeze_plan.frozen_layers),
-            "embeddings": self.freeze_plan.embeddings,
-            "pooler": self.freeze_plan.pooler,
-            "trained": self.freeze_plan.trained,
-        }
+        content["freeze_plan"] = self.freeze_plan.as_dict()
         content |= {"fingerprint": self.fingerprint, "training_key": self.training_key}
         return content
 

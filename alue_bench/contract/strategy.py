@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import index
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from alue_bench.contract.errors import DoesNotFit
 from alue_bench.contract.validation import check_callable, check_mapping, check_stated, check_texts, check_types
@@ -94,6 +94,16 @@ class FreezePlan:
         no frozen prefix.
         """
         return self.bottom if self.embeddings else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON-like data: the number of layers, the frozen layers from 0, and the other parts."""
+        return {
+            "layers": self.shape.layers,
+            "frozen_layers": sorted(self.frozen_layers),
+            "embeddings": self.embeddings,
+            "pooler": self.pooler,
+            "trained": self.trained,
+        }
 
     def describe(self) -> str:
         """Return a description of the frozen parts for people, such as "embeddings, layers 0-2, 8-11"."""

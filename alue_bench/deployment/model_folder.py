@@ -99,6 +99,9 @@ def describe(run: FinishedRun) -> Description:
     spec, inputs, trained = run.spec, run.inputs, run.trained
     task, model = inputs.train_task, inputs.model
     scores = {name: value for name, value in run.result.metrics.items() if name.startswith(("test/", "selection/"))}
+    content = spec.as_dict()
+    if trained.probed is not None:
+        content["freeze_plan"] = trained.probed.choice.plan.as_dict()
     return Description(
         task=task.name,
         title=task.title,
@@ -113,7 +116,7 @@ def describe(run: FinishedRun) -> Description:
         normalisation=kept_normalisation(model, dict(spec.providers)),
         run_id=run.run_id,
         fingerprint=spec.fingerprint,
-        spec=redacted(spec.as_dict()),
+        spec=redacted(content),
         scores=scores,
         versions=_versions(spec),
     )
