@@ -13,7 +13,7 @@ import numpy as np
 from alue_bench.contract.formats import Example
 from alue_bench.contract.model import Model
 from alue_bench.contract.spec import DataDigests, HyperParameters, Predictions, RunSpec, digest_of
-from alue_bench.contract.strategy import EncoderShape, FreezePlan
+from alue_bench.contract.strategy import EncoderShape, FreezePlan, Strategy
 from alue_bench.contract.task import DataFile, HeldOut, Labels, Splits, TargetKind, Task
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import SplitRows, TaskRows
@@ -64,6 +64,20 @@ def spec(
     return replace(made, **changes)
 
 
+class PlantedStrategy(Strategy):
+    """A strategy with a planted run's name and plan."""
+
+    def __init__(self, name: str, plan: FreezePlan) -> None:
+        self._name, self._plan = name, plan
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        return self._plan
+
+
 def plant(
     connection: Connection,
     planted: RunSpec,
@@ -90,7 +104,7 @@ def plant(
         train_task=task,
         train_rows=rows,
         model=model,
-        strategy=nothing,
+        strategy=PlantedStrategy(planted.strategy, planted.freeze_plan),
         checkpoint=nothing,
         trial=nothing,
         tokens=nothing,

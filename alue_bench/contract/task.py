@@ -181,7 +181,7 @@ class Labels:
 
     @property
     def reads_tokens(self) -> bool:
-        """True if the head reads every token, to tag words or extract spans, and not one vector for each text."""
+        """True if the head reads every token, to tag words or find spans, and not one vector for each text."""
         return self.tags_words or self.extracts_spans
 
     @property
@@ -581,7 +581,7 @@ def _check_companions(task: Task) -> None:
     if task.companions and task.labels.tags_words:
         raise ValueError(f"{owner}: models that tag words cannot be scored on other tasks; leave companions out")
     if task.companions and task.labels.extracts_spans:
-        raise ValueError(f"{owner}: models that extract spans cannot be scored on other tasks; leave companions out")
+        raise ValueError(f"{owner}: models that find spans cannot be scored on other tasks; leave companions out")
     for name, labels in task.companions.items():
         if not NAME.fullmatch(name) or name == task.name:
             raise ValueError(f"{owner}: companions names {name!r}, which is not the name of another task")
