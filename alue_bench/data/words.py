@@ -158,6 +158,11 @@ class Window:
     """The end of the words that are predicted, exclusive."""
 
 
+def words_of(text: str) -> list[str]:
+    """Return the words of a sentence, which are separated by spaces; other spaces are parts of words."""
+    return [word for word in text.split(" ") if word.strip()]
+
+
 def windows(lengths: Sequence[int], room: int) -> list[Window]:
     """Divide a sentence into overlapping windows; each word is predicted in one of them.
 

@@ -21,7 +21,7 @@ from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.formats import Example
 from alue_bench.contract.task import TargetKind
 from alue_bench.data.tokenization import TokenizedSplit, token_ids
-from alue_bench.data.words import encoded_words, places_of_words, targets_of_tokens
+from alue_bench.data.words import encoded_words, places_of_words, targets_of_tokens, words_of
 from alue_bench.deployment.description import ADAPTER, BASE, Description, read_description
 from alue_bench.deployment.normalisation import normalise_of
 from alue_bench.evaluation.predictions import decide, probabilities
@@ -56,11 +56,6 @@ class TokenizedTexts:
     def words(self) -> np.ndarray[Any, Any] | None:
         """The number of words of each sentence, int64 [texts]; None if the model does not tag words."""
         return None if self.split.words is None else self.split.words.counts
-
-
-def words_of(text: str) -> list[str]:
-    """Return the words of a sentence, which are separated by spaces; other spaces are parts of words."""
-    return [word for word in text.split(" ") if word.strip()]
 
 
 class KeptModel:

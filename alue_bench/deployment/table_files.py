@@ -24,6 +24,7 @@ from typing import Any, Literal, Protocol, TextIO
 
 from alue_bench.contract.errors import DataError, UnavailableError, UsageError
 from alue_bench.contract.formats import CSV_DELIMITERS, shown
+from alue_bench.data.words import words_of
 from alue_bench.messages.display import first_line
 
 Format = Literal["csv", "tsv", "jsonl", "parquet", "txt", "conll"]
@@ -455,7 +456,7 @@ class _LinesOutput(Output):
             self._stream.write("".join(f"{prediction}\n" for prediction in predictions))
             return
         for text, tags in zip(chunk.column(self._text_column), predictions, strict=True):
-            words = [word for word in (text or "").split(" ") if word.strip()]
+            words = words_of(text or "")
             pairs = zip(words, tags.split(" "), strict=True) if words else ()
             self._stream.write("".join(f"{word} {tag}\n" for word, tag in pairs) + "\n")
 

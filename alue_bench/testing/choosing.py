@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from alue_bench.contract.errors import TrainingError
 from alue_bench.contract.strategy import Outline, Strategy
@@ -40,7 +41,7 @@ def check_choosing(subject: str, strategy: Strategy, outlines: Mapping[int, Outl
         choices = []
         for _ in range(2):
             probe = probe_of(stack, [batch], torch.nn.functional.cross_entropy, seed=0)
-            bound = type(plan)(probe.shape, plan.frozen_layers, plan.embeddings, plan.pooler, plan.trained)
+            bound = replace(plan, shape=probe.shape)
             try:
                 choices.append(checked_choice(strategy, bound, probe))
             except TrainingError as error:
