@@ -227,31 +227,21 @@ def _buffers(model: Any) -> dict[str, Tensor]:
     return {name: buffer.cpu() if not buffer.is_meta else buffer for name, buffer in own.items()}
 
 
-class FlopCount:
-    """The FLOPs of the matrix products that were computed inside a `counting_flops` block."""
-
-    def __init__(self, mode: Any) -> None:
-        """Read the count from torch's `FlopCounterMode`."""
-        self._mode = mode
-
-    @property
-    def flops(self) -> int:
-        """The FLOPs so far."""
-        return int(self._mode.get_total_flops())
-
-
 @contextmanager
-def counting_flops() -> Iterator[FlopCount]:
+def counting_flops() -> Iterator[Callable[[], int]]:
     """Count the FLOPs of the matrix products that are computed inside the `with` block.
 
     Attention is computed as single products, because torch's counter does not know the CPU's fused kernel. Matrix
     decompositions are not counted.
+
+    Yields:
+        A function that returns the FLOPs so far.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as mode:
-        yield FlopCount(mode)
+        yield mode.get_total_flops
 
 
 class _Counting:

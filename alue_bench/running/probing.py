@@ -63,11 +63,11 @@ def probe(
     rows = rows[np.argsort(split.lengths[rows], kind="stable")]  # batches of similar lengths need little padding
     order = [rows[start : start + size] for start in range(0, len(rows), size)]
     drawn = [batch.to(spec.device) for batch in batches(split, order, inputs.trial.padding)]
-    with seeded(spec.data_seed), counting_flops() as counting:
+    with seeded(spec.data_seed), counting_flops() as flops_so_far:
         looked_at = probe_of(stack, drawn, loss_function(labels, on_device), spec.data_seed)
         choice = checked_choice(inputs.strategy, spec.freeze_plan, looked_at)
     device.synchronise()
     seconds = time.perf_counter() - began
     del looked_at, drawn
     release(spec.device)
-    return Probed(choice, seconds, float(counting.flops))
+    return Probed(choice, seconds, float(flops_so_far()))
