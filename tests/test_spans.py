@@ -132,7 +132,7 @@ class TestFiles:
             ({"answers": [], "is_impossible": True}, Answers()),
             ({"is_impossible": True, "plausible_answers": []}, Answers()),
             ({}, None),
-            (answer("Omar", 0), "'Omar' does not stand at 0, and occurs 2 times"),
+            (answer("Omar", 0), "'Omar' is not at position 0, and occurs 2 times"),
             (answer("Rome", 3), "occurs nowhere in the context"),
             (answer(" ", 3), "an answer is empty"),
             (answer("Cairo", "16"), "has no text with an answer_start"),

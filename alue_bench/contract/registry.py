@@ -231,7 +231,7 @@ def _metadata(distribution: Distribution, field: str, otherwise: str) -> str:
     """Return a field of a distribution's metadata; `otherwise` if a broken installation lacks the field."""
     try:
         value: str | None = distribution.metadata[field]
-    except Exception:  # missing or unreadable metadata raise various errors, none of which says more
+    except Exception:  # missing or unreadable metadata raise various errors, without further information
         value = None
     return value or otherwise
 
@@ -403,7 +403,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _told(value: object) -> str:
-    """Return the repr of a value from a plugin, or a text that says that the repr raises an error."""
+    """Return the repr of a value from a plugin, or a phrase that says that the repr raises an error."""
     try:
         return f"{value!r:.80}"
     except Exception as error:

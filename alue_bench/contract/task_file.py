@@ -83,14 +83,14 @@ def _is_table_of_texts(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
 
 
-TEXT = _Key("a text", _is_text)
-TEXTS = _Key("a list of texts", _are_texts)
+TEXT = _Key("a string", _is_text)
+TEXTS = _Key("a list of strings", _are_texts)
 NUMBER = _Key("a number", _is_number)
 WHOLE = _Key("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
 TRUTH = _Key("true or false", lambda value: isinstance(value, bool))
 COLUMN = _Key("the name of a column, or its position from 0", _is_column)
 TABLE = _Key("a table", lambda value: isinstance(value, dict))
-TABLE_OF_TEXTS = _Key("a table of texts", _is_table_of_texts)
+TABLE_OF_TEXTS = _Key("a table of strings", _is_table_of_texts)
 SHARE = _Key("a share such as 20%", lambda value: _is_text(value) or _is_number(value))
 
 COLUMNS: Mapping[str, _Key] = {
@@ -307,7 +307,7 @@ def task_of(content: Mapping[str, Any], *, name: str, folder: Path) -> Task:
         folder: The folder that `sample` is relative to.
 
     Raises:
-        TypeError, ValueError: A value is wrong, or contradicts another one.
+        TypeError, ValueError: A value is wrong, or contradicts another value.
     """
     files = content["files"]
     common = {**content.get("columns", {}), **content.get("format", {})}
