@@ -175,7 +175,7 @@ BAD_FILES = {
     ),
     "identifier of two rows": BadFile(
         file("bad.csv", "--id", "number"),
-        ("bad.csv:3: the identifier '7' in column 'number' is that of bad.csv:2 too",),
+        ("bad.csv:3: the identifier '7' in column 'number' is used in bad.csv:2 too",),
         csv(["7,a,x", "7,b,y"], "number,text,label", 0),
     ),
     # Rows

@@ -303,9 +303,9 @@ def _gaps_of_answers(split: str, targets: Sequence[Target], labels: Labels) -> l
         effect = "the other case cannot be learnt" if split == "train" else "scores say nothing about the other case"
         sentences.append(f"all {len(answers)} {split} questions have {kind}: {effect}")
     if corrected := sum(one.corrected for one in answers):
-        what = "1 answer does" if corrected == 1 else f"{corrected} answers do"
+        what = "1 answer is" if corrected == 1 else f"{corrected} answers are"
         sentences.append(
-            f"{what} not stand at the given position in {split}; each was found where it occurs once in its text"
+            f"{what} not at the given position in {split}; it was corrected, because the answer occurs once in its text"
         )
     return sentences
 

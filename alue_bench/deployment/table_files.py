@@ -397,7 +397,7 @@ class OutputFile:
             if kind is None:
                 self._aside.replace(self._path)
         except OSError as error:
-            raise UnavailableError(f"{self._path} cannot be written: {error.strerror}; make room") from error
+            raise UnavailableError(f"{self._path} cannot be written: {error.strerror}; free some space") from error
         finally:
             with suppress(OSError):
                 self._aside.unlink(missing_ok=True)

@@ -129,7 +129,7 @@ class Learning:
         return self.seeds - self.above
 
     def collapsed_text(self, over: str = "seed") -> str:
-        """Return a text such as "2 of 5 seeds collapsed"; empty if none did.
+        """Format the number of seeds that collapsed, such as "2 of 5 seeds collapsed"; empty if none did.
 
         Args:
             over: "seed" or "fold", the word for what the scores are averaged over, or "run" if they are over both.

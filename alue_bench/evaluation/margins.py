@@ -24,7 +24,7 @@ from alue_bench.contract.formats import shown
 
 
 class MarginUnit(StrEnum):
-    """The unit of a margin, as it is written behind the number; empty for the unit of the metric."""
+    """The unit of a margin, as written after the number; empty for the unit of the metric."""
 
     METRIC = ""
     SCORE = "%"

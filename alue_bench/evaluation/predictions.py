@@ -199,7 +199,7 @@ def hits_of_tags(gold: Sequence[str], predicted: Sequence[str], labels: Labels) 
 
 
 def _tag_rows(cells: Sequence[str], labels: Labels) -> np.ndarray[Any, Any]:
-    """Return the rows of tags in the cells of a table, each of which holds the tags of a sentence."""
+    """Return rows of tags from the cells of a table; each cell holds the tags of one sentence."""
     import numpy as np
 
     index = {name: place for place, name in enumerate(labels.names)}

@@ -61,7 +61,7 @@ MANY_TEXTS = 1000
 LEAST = 1e-12
 """The probability of a class that the train rows do not have."""
 PATIENCE = 300.0
-"""The seconds that a process waits for another one which computes the same yardstick; then it computes it itself."""
+"""The seconds that a process waits for a process that computes the same yardstick, before it computes it too."""
 S_PER_CHARACTER, S_EXACT, S_DESCENT = 5e-6, 7e-7, 5e-8
 """The seconds for the features of a character, and for the fits of a stored feature and output by L-BFGS and by
 stochastic gradient descent, measured on a Xeon core."""
@@ -99,9 +99,9 @@ def yardstick(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows
 
     Args:
         task: The tested task.
-        rows: Its rows, of which the test split is scored.
+        rows: The rows of `task`; the model is scored on the test split.
         train_task: The task that trains the model; usually `task`.
-        train_rows: Its rows: train and dev.
+        train_rows: The rows of `train_task`; the splits train and dev are used.
     """
     key = _key(task, rows, train_task, train_rows)
     if key not in _KNOWN:
@@ -137,7 +137,7 @@ def computed(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows)
 
 
 def text_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
-    """Return the sparse TF-IDF features of each split; the vocabulary is that of the train rows.
+    """Return the sparse TF-IDF features of each split; the vocabulary comes from the train rows.
 
     Returns:
         The features by split. For single texts `[examples, ngrams]`; for text pairs `[examples, 4 * ngrams]`: the

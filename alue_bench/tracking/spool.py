@@ -225,7 +225,8 @@ class Spool:
                 shutil.rmtree(scratch, ignore_errors=True)
             raise StoreUnavailableError(
                 "the tracking store does not accept the result of a run, and the result cannot be kept in "
-                f"{self.folder} either ({error.strerror or error}); make room, or choose another folder with {VARIABLE}"
+                f"{self.folder} either ({error.strerror or error}); free some space, or choose another folder with "
+                f"{VARIABLE}"
             ) from error
         return _read(target)
 
