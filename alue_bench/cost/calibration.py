@@ -75,7 +75,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     Args:
         config: The model's configuration, a transformers `PretrainedConfig`.
         lengths: The lengths of the examples in tokens, int64 [examples]; the timed examples are drawn from them.
-        hyper: The hyper-parameters of the training. The batch size is limited to MOST_EXAMPLES.
+        hyper: The training hyper-parameters. The batch size is limited to MOST_EXAMPLES.
         device: The device and number format, and whether steps are captured as CUDA graphs.
 
     Returns:

@@ -56,7 +56,7 @@ class RunEstimate:
     here: bool
     """True if the run's model and data are on this machine."""
     flops: float | None
-    """The FLOPs of the training, as `flops/train` will record them; None if unknown."""
+    """The training FLOPs, as `flops/train` will record them; None if unknown."""
     seconds: float | None
     """The seconds for training and scoring; None if unknown. The computation of frozen lowest layers, which runs share,
     is not included: see `Estimate.shared_s`."""
@@ -84,13 +84,13 @@ class Estimate:
     yardstick_s: float = 0.0
     """The seconds for the linear models on TF-IDF features of all tasks, if none is in the cache; not in `seconds`."""
     upper_bound: bool = False
-    """True if early stopping may end trainings before their last epoch, so that the cost is an upper bound."""
+    """True if early stopping may end runs before their last epoch, so that the cost is an upper bound."""
 
     def flops(self, *, here: bool) -> float | None:
         """Return the total training FLOPs of the plan's runs; None if the FLOPs of a run are unknown.
 
         Args:
-            here: Whether to sum over the runs that can be executed on this machine, or over the others.
+            here: True to sum over the runs that this machine can execute, False to sum over the remaining runs.
         """
         return _sum(run.flops for run in self.runs if run.here == here)
 
@@ -98,7 +98,7 @@ class Estimate:
         """Return the total seconds of the plan's runs, including `shared_s`; None if those of a run are unknown.
 
         Args:
-            here: Whether to sum over the runs that can be executed on this machine, or over the others.
+            here: True to sum over the runs that this machine can execute, False to sum over the remaining runs.
             part: A function that returns the fraction of a run's seconds to include. Frozen prefixes are always
                 included in full.
         """
@@ -133,7 +133,7 @@ class _Work:
 
     run: AbsentRun
     key: str
-    """A key that is equal for runs that share one training, because they only test the same trained model."""
+    """A key that is equal for runs that test the same trained model, which is therefore trained only once."""
     start: tuple[object, ...]
     """A key that is equal for runs with the same initial model and data, which share the outputs of frozen layers."""
     here: bool
