@@ -34,11 +34,11 @@ def written_aside(stack: ExitStack, write: Callable[[Path], None]) -> tuple[Path
             `state_folder()`.
 
     Returns:
-        The folder, and a text for the user: a sentence if the folder is not in the system's folder for temporary files,
-        otherwise empty.
+        The folder, and a sentence for the user if the folder is not in the system's folder for temporary files,
+        otherwise "".
 
     Raises:
-        StoreUnavailableError: There is no room in either folder.
+        StoreUnavailableError: The disks of both folders are full.
     """
     try:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alue-bench-")))
