@@ -46,7 +46,7 @@ from alue_bench.tracking.scratch import state_folder, written_aside
 from alue_bench.tracking.spool import SPOOLED
 
 SELECTED_BY = "selection/dev_score"
-"""The name of the MLflow metric by which `--keep best` chooses the best run."""
+"""The name of the MLflow metric with which `--keep best` chooses the best run."""
 
 
 def group_of(spec: RunSpec) -> str:
@@ -114,7 +114,7 @@ def keep_again(
         connection: The open MLflow store.
         run: The run, with the model of its second training.
         folder: A new folder for a copy of the model; None for none.
-        on_problem: A function that is called with a sentence if the folder for temporary files has no room.
+        on_problem: A function that is called with a sentence if the disk of the folder for temporary files is full.
 
     Raises:
         UnavailableError: The MLflow store does not accept the model, whose folder then stays on this machine; or
@@ -229,9 +229,9 @@ class KeptRun:
     candidate: Candidate
     model: LoggedModel
     among: int
-    """The number of runs of which `--keep best` chose the best one; 1 with `--keep all`."""
+    """The number of runs from which `--keep best` chose the best one; 1 with `--keep all`."""
     registered: str = ""
-    """The model's address in the model registry; empty if it was not registered."""
+    """The model's URI in the model registry, such as "models:/NAME/1"; empty if it was not registered."""
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None
 def _groups(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
     """Return the runs, grouped by the digest of task, training data and pre-trained model that `group_of` gives.
 
-    Of several runs that share one training, only the first is included.
+    Of several runs that test the same trained model, only the first is included.
     """
     groups: dict[str, dict[str, Candidate]] = {}
     for run in candidates:

@@ -1,4 +1,5 @@
-"""The text normalisation of a saved model: its code is in a plugin and must not have changed since the training."""
+"""The text normalisation of a saved model: its code is in a plugin and must not have changed since the model was
+trained."""
 
 from __future__ import annotations
 
@@ -67,8 +68,8 @@ def normalise_of(kept: KeptNormalisation | None, registry: Registry | None = Non
             )
     if _probed(declared.value.normalise) != kept.probe:
         raise UnavailableError(
-            f"the text normalisation of {kept.model!r} is another one now than when the model was trained, so that its "
-            f"predictions would differ; install the versions of the training ({from_where}"
+            f"the text normalisation of {kept.model!r} has changed since the model was trained, so its predictions "
+            f"would differ; install the versions used in training ({from_where}"
             f"{''.join(f', {package}' for package in kept.requires)})"
         )
     return declared.value.normalise

@@ -1,8 +1,8 @@
 """Reading and writing of tables in chunks of rows: CSV, TSV, JSON lines and Parquet, recognised by the file suffix.
 
 Two formats without column names are read as a table with the one column `text`: a text on each line (.txt), and a word
-on each line with a blank line after each sentence (.conll), of which the words of a sentence make a text. Such a file
-is written with the predictions in place of the texts, or with a tag behind each word.
+on each line with a blank line after each sentence (.conll). Each sentence of a .conll file is read as one text: its
+words, joined by spaces. The output has the predictions in place of the texts (.txt), or a tag after each word (.conll).
 
 Only one chunk of rows is in memory, however large the file is. Messages name a row by its line in the file or, for
 Parquet, by its number.
@@ -34,7 +34,7 @@ SUFFIXES: Mapping[str, Format] = {
 }  # fmt: skip
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 DOCUMENT = "-DOCSTART-"
-"""The word that separates documents in CoNLL's files, and is no word of a sentence."""
+"""The word that separates documents in CoNLL's files, and does not belong to a sentence."""
 STDOUT = "-"
 TEXT = "text"
 """The name of the column of a file without column names."""
@@ -101,7 +101,7 @@ class Table(ABC):
         """
 
     def place(self, line: int) -> str:
-        """Return the position of a row in messages, such as `file.csv:12`, from the row's line."""
+        """Return the position of a row for messages, such as `file.csv:12`, given the row's line."""
         return f"{self.path}:{line}"
 
 
@@ -319,7 +319,7 @@ class Stream(Protocol):
     """A text stream that can be written and flushed, such as `sys.stdout`."""
 
     def write(self, text: str, /) -> object:
-        """Write a text to the stream."""
+        """Write a string to the stream."""
         ...
 
     def flush(self) -> object:
@@ -486,7 +486,7 @@ class _ParquetOutput(Output):
             writer.write_table(table.select(writer.schema.names).cast(writer.schema))
         except (pa.ArrowException, KeyError, ValueError) as error:
             raise DataError(
-                f"row {chunk.lines[0]} and those behind it do not have the columns and types of the first rows "
+                f"row {chunk.lines[0]} and those after it do not have the columns and types of the first rows "
                 f"({first_line(error)}); write the output as .jsonl"
             ) from error
 

@@ -62,6 +62,6 @@ def placement_of(runs: Sequence[PlannedRun], jobs: int, only: int | None = None)
     gpus = len(gpu_environments(hardware, only))
     if jobs <= gpus:
         return None
-    # The free memory of other GPUs than the current one is unknown: asking for it would create a context on each.
+    # The free memory of GPUs other than the current one is unknown: a query would create a context on each.
     room = hardware.free_bytes() if gpus == 1 else hardware.smallest_bytes()
     return Placement(jobs, gpus, largest_training(runs), room)

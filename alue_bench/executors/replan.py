@@ -93,7 +93,7 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache)
         shelf: A cache of loaded data and checkpoints, for later runs in this process.
 
     Raises:
-        DiffersHere: The data, model or plugins of this process give another fingerprint.
+        DiffersHere: The data, model or plugins of this process give a different fingerprint.
         AlueBenchError: This process cannot find the data, the model or the plugins, as in `build_plan`.
     """
     told_by_spec = {field: getattr(spec, field) for field in _fields_of_request() if hasattr(spec, field)}
