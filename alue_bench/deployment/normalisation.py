@@ -1,5 +1,4 @@
-"""The text normalisation of a saved model: its code is in a plugin and must not have changed since the model was
-trained."""
+"""The text normalisation of a saved model: its code is in a plugin and must not have changed since training."""
 
 from __future__ import annotations
 
