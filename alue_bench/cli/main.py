@@ -162,7 +162,7 @@ def _show_misuse(error: Any) -> None:
         talk = remarks()
         talk.print(context.get_usage())
         talk.print(f"Try '{context.command_path} {context.help_option_names[0]}' for help.")
-    _complain(error.format_message())  # it may repeat an argument, such as a store's address
+    _complain(error.format_message())  # it may repeat an argument, such as a tracking URI
 
 
 def _show_mistake() -> int:

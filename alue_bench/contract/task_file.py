@@ -185,7 +185,11 @@ def read_task_file(path: Path) -> Task:
 
 
 def load_task_file(path: Path) -> TaskFile:
-    """Read and check a task file; see `read_task_file`."""
+    """Read and check a task file; see `read_task_file`.
+
+    Raises:
+        UsageError: The file cannot be read, is not valid TOML, or a key is missing, unknown or has a wrong value.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # not UTF-8; a NUL in the name

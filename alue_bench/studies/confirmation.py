@@ -5,8 +5,8 @@ the choice. The seeds count up from the largest one of the sweep, so that a repe
 finished.
 
 In a cross-validation, both are run with each fresh seed on every fold. Fresh seeds remove the bias by lucky seeds. They
-do not remove the bias by lucky examples: the dev rows of a fold, by which the setting was chosen, are train or test
-rows of other folds.
+do not remove the bias by lucky examples: the dev rows of a fold, which were used to choose the setting, are train or
+test rows of other folds.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def confirming_runs(
     Args:
         runs: The planned runs of the sweep.
         group: The grid that has the recommendation.
-        recommendation: A recommendation of another setting than the reference.
+        recommendation: A recommendation of a setting other than the reference.
         seeds: The fresh seeds.
     """
     pair = (recommendation.reference, recommendation.strategy)
@@ -150,16 +150,16 @@ def unused_seeds(
     recommendation: Recommendation,
     seeds: Sequence[int],
 ) -> tuple[int, ...]:
-    """Return as many seeds as planned, without those by whose runs a sweep or a search has chosen a setting.
+    """Return as many seeds as planned, without those that a sweep or a search has used to choose a setting.
 
-    An earlier search may have chosen the same setting by runs with the planned seeds, which are then no longer fresh.
+    An earlier search may have used runs with the planned seeds to choose the same setting; they are then not fresh.
     Later seeds take their place.
 
     Args:
         connection: The open store.
         runs: The planned runs of the sweep.
         group: The grid that has the recommendation.
-        recommendation: A recommendation of another setting than the reference.
+        recommendation: A recommendation of a setting other than the reference.
         seeds: The planned seeds, which count up.
     """
     try:

@@ -132,8 +132,8 @@ class SearchOptions(ConfirmationOptions):
     )
     folds: int | None = option(
         None,
-        help="Not for a search, which compares settings on the same dev rows: each fold has others. Use "
-        "alue-bench sweep.",
+        help="Not supported by search: it compares settings on one fixed set of dev rows, and each fold has different "
+        "dev rows. Use alue-bench sweep.",
         group=Group.DATA,
     )
     dry_run: bool = option(
@@ -230,7 +230,7 @@ class ExecutionOptions(CheckedOptions):
         None,
         short="-j",
         help="Number of runs at once. local spreads them over this machine's cores or GPUs, with as many on a GPU as "
-        "fit into its memory. Default: 1 for local, as many as the cluster has room for with ray.",
+        "fit into its memory. Default: 1 for local, as many as fit into the cluster with ray.",
         group=Group.EXECUTION,
         at_least=1,
     )
@@ -288,7 +288,7 @@ def options_of_command(command: str) -> Mapping[str, Option]:
         return _arranged({**options_of(SweepOptions), **options_of(ConfirmationOptions), **_axes()})
     if command == "search":
         own = {**options_of(SearchOptions), "lr": _axes()["lr"]}
-        own["confirm"] = own.pop("confirm")  # behind the options that say what is searched
+        own["confirm"] = own.pop("confirm")  # after the options that say what is searched
         return _arranged(own, without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
     margin = replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)
     return _arranged({}, last={**options_of(TuningOptions), "margin": margin})
@@ -309,10 +309,10 @@ def _arranged(
     """Return the options of a command, sorted by the groups of its help page.
 
     Args:
-        own: The options that only this command has, or has in another form. They replace shared options of the same
+        own: The options that only this command has, or that differ for it. They replace shared options of the same
             name.
         without: The names of the shared options that the command does not have.
-        last: Further options that only this command has. They stand behind the shared options of their group.
+        last: Further options that only this command has. They are listed after the shared options of their group.
     """
     shared = {name: declared for one in SHARED for name, declared in options_of(one).items() if name not in without}
     first = {name: declared for name, declared in own.items() if name not in shared}

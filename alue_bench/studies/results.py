@@ -177,7 +177,7 @@ class Runs(Shown):
     def _best_of(self, outcomes: Sequence[Outcome]) -> TrainedRun:
         if len({outcome.spec.fold for outcome in outcomes}) > 1:
             raise UsageError(
-                "best() compares dev scores, and each fold has other dev rows; choose a strategy with "
+                "best() compares dev scores, and each fold has different dev rows; choose a strategy with "
                 "alue_bench.compare(), and run it without folds"
             )
         scored = [one for one in outcomes if math.isfinite(one.metrics.get(DEV, math.nan))]
@@ -212,8 +212,11 @@ class Sweep(Runs):
             model: The name of a model, to consider only its runs; None to consider the runs of all models.
 
         Raises:
-            UsageError: The sweep has several tasks and `task` is None, or the results have no such task or model.
-            UnavailableError: Nothing can be recommended, for example because full fine-tuning did not learn.
+            UsageError: The sweep has several tasks and `task` is None, the results have no such task or model, or the
+                runs are of several folds of a cross-validation.
+            UnavailableError: No setting can be recommended, for example because full fine-tuning did not learn
+                anything.
+            TrainingError: No run of the setting has a dev score.
         """
         chosen = self._chosen(task, model)
         specs = [outcome.spec for outcome in chosen]
@@ -283,6 +286,7 @@ class Search(Runs):
         Raises:
             UsageError: The search has several tasks and `task` is None, or the results have no such task or model.
             UnavailableError: The search found no strategy.
+            TrainingError: No run of the strategy has a dev score.
         """
         answers = self.answers
         chosen = [

@@ -58,8 +58,8 @@ def rules_of(settings: Mapping[str, Any], overrides: Overrides) -> Rules:
     question = filled(SearchOptions, settings)
     if question.folds is not None:
         raise UsageError(
-            f"--folds {question.folds}: a search compares settings on the same dev rows, and each fold has others; "
-            "leave it out, or cross-validate the settings with alue-bench sweep"
+            f"--folds {question.folds}: a search compares settings on the same dev rows, and each fold has different "
+            "ones; leave it out, or cross-validate the settings with alue-bench sweep"
         )
     grid = parse_grid(question.grid or [WHOLE])
     if grid.settings.keys() - {"lr"} or grid.seeds:
@@ -212,8 +212,8 @@ def _follow(
 ) -> Interrupted | None:
     """Execute rounds of runs until the searches have ended.
 
-    A round has the next run of each search. With worker processes, it also has the later runs that a search needs in
-    any case, whatever the results of the round are.
+    A round has the next run of each search. With worker processes, it also has the later runs that a search needs
+    whatever the results of the round are.
 
     Args:
         searches: The searches.

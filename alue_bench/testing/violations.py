@@ -70,7 +70,7 @@ def raise_if_any(declaration: Declaration, kind: type[Declaration], checks: Iter
 
 
 def cause(error: BaseException) -> str:
-    """Return the type of an exception and the first line of its message, as a text."""
+    """Format an exception as its type and the first line of its message."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".removesuffix(": ")
 
 

@@ -88,7 +88,7 @@ def silent() -> PlainConsole:
 
 
 def styled(text: str, style: str = "") -> Text:
-    """Return a text in a style such as "bold red", for printing on a console. Markup in the text is not interpreted."""
+    """Return a string in a style such as "bold red", for printing on a console. Markup in it is not interpreted."""
     return Text(visible(text), style=style)
 
 

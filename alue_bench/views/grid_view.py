@@ -84,8 +84,8 @@ class GridProgress(LiveProgress):
         self._at: tuple[str, ...] | None = None
         self._now: set[Cell] = set()
 
-    def above(self) -> RenderableType | None:
-        """Return the table of scores to which the current run belongs; None if the run belongs to no grid."""
+    def table_above_bar(self) -> RenderableType | None:
+        """Return the table of scores of the current run's grid; None if the run is not part of a grid."""
         cells = self._cells.get(self._at) if self._at else None
         if not cells or self._at is None:
             return None

@@ -1,6 +1,6 @@
 """The view of the results of `run`: a table of scores, changes, verdicts and costs, with a sentence on each strategy.
 
-All numbers are those of `reporting.comparison`, so that `alue-bench compare` shows the same ones.
+All numbers come from `reporting.comparison`, so that `alue-bench compare` shows the same ones.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _lines(outcomes: Sequence[Outcome], names: Sequence[str], comparison: Compar
         parts: dict[tuple[int, ...], list[Outcome]] = {}
         for outcome in group:
             at = found.get(outcome.run_id)
-            # A failed run stands with the others of its strategy.
+            # A failed run is shown with the other runs of its strategy.
             key = () if at is None else (blocks[id(at[0])],)
             parts.setdefault(key, []).append(outcome)
         failed = [one for one in parts.get((), []) if one.status == "failed"]
@@ -221,8 +221,8 @@ def _values(outcomes: Iterable[Outcome], metric: str) -> list[float]:
 
 
 def _mean(outcomes: Iterable[Outcome], metric: str) -> float | None:
-    found = estimate(_values(outcomes, metric))
-    return found.mean if found else None
+    average = estimate(_values(outcomes, metric))
+    return average.mean if average else None
 
 
 def _joined(values: Iterable[str]) -> str:
@@ -236,7 +236,7 @@ def _notes(
     problems: Sequence[str],
     names: Sequence[str],
 ) -> list[RenderableType]:
-    """Return what stands below the table: warnings, a sentence on each strategy, the legend, and failed runs."""
+    """Return the elements shown below the table: warnings, a sentence on each strategy, the legend, and failed runs."""
     notes: list[RenderableType] = []
     if any(outcome.spec.data.source == "sample" for outcome in outcomes):
         notes.append(styled(SAMPLE_NOTE, "yellow"))

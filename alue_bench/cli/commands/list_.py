@@ -234,7 +234,7 @@ def studies(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         _print_json(entries)
         return
-    # Where each comes from stands in the JSON: a name that is cut in two cannot be copied.
+    # The origin of each is only in the JSON output: a name that is cut in two by a wide table cannot be copied.
     rows = [(entry["name"], entry.get("for", "–"), entry.get("title") or entry.get("problem", "")) for entry in entries]
     _print_table(("study", "for", "what"), rows)
 

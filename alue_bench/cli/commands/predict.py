@@ -57,7 +57,7 @@ def predict(
 ) -> None:
     """Predict the label of each row of a file, with a model that a run kept.
 
-    Writes all columns of the file, in its order, with `prediction` behind them, and `score_LABEL` with --scores. With
+    Writes all columns of the file, in their order, followed by `prediction`, and by `score_LABEL` with --scores. With
     --label also scores the predictions. Texts are normalised as the model needs, and never sit in memory all at once.
 
     `alue-bench predict RUN_ID new.csv --text complaint -o out.csv --scores`
