@@ -44,7 +44,7 @@ from alue_bench.messages.display import one_line
 from alue_bench.messages.redaction import redact
 from alue_bench.views.standard_output import prints_to_stderr
 
-# Newer releases of typer bring a click of their own: its errors are not those of the package click.
+# Newer releases of typer contain a copy of click, whose error classes differ from those of the package click.
 CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 app = typer.Typer(

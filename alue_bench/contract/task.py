@@ -210,7 +210,7 @@ def _check_tags(labels: Labels) -> None:
         raise ValueError(f"tags of the scheme IOB2 need {OUTSIDE!r}, for words outside entities; add it")
     for name in labels.names:
         if name != OUTSIDE and (name[:2] not in ("B-", "I-") or not name[2:]):
-            raise ValueError(f"tag {name!r} is none of the scheme IOB2; its tags are O, B-TYPE and I-TYPE")
+            raise ValueError(f"tag {name!r} does not belong to the scheme IOB2; its tags are O, B-TYPE and I-TYPE")
         if name.startswith("I-") and f"B-{name[2:]}" not in labels.names:
             raise ValueError(f"tag {name!r} continues an entity that none of the tags begins; add 'B-{name[2:]}'")
 
@@ -297,9 +297,8 @@ class Submission:
     """The tab-separated file in which a leaderboard expects the predictions for a task.
 
     The file has one line for each row of the official test file without gold labels (`Splits.submission`), in that
-    file's order. If the task has no such file, the rows are those of its test file. A line holds the row's identifier,
-    if the leaderboard wants it, and the predicted label or number. For a multi-label task it holds 0 or 1 for each
-    label.
+    file's order. If the task has no such file, its test file takes its place. A line holds the row's identifier, if the
+    leaderboard wants it, and the predicted label or number. For a multi-label task it holds 0 or 1 for each label.
     """
 
     file: str

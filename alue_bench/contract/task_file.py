@@ -421,7 +421,7 @@ def reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
     if suffix and suffix not in TABLE_SUFFIXES:
         raise ValueError(unknown_ending(path))
     if by_place := next((value for value in fields.values() if isinstance(value, int)), None):
-        raise ValueError(f"file {path!r}: columns of this format have names; {by_place} is none")
+        raise ValueError(f"file {path!r}: columns of this format have names; write a name instead of {by_place}")
     return Table(**fields, sheet=reading.get("sheet"), split=reading.get("split"))
 
 

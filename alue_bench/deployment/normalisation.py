@@ -56,8 +56,8 @@ def normalise_of(kept: KeptNormalisation | None, registry: Registry | None = Non
     from_where = " or ".join(f"{name} {version}" for name, version in kept.providers.items())
     if declared is None or declared.value.normalise is None:
         raise UnavailableError(
-            f"the model's text normalisation is that of {kept.model!r}, which no installed plugin declares; install "
-            f"the one that the model was trained with ({from_where})"
+            f"the model needs the text normalisation of {kept.model!r}, which no installed plugin declares; install "
+            f"the plugin that the model was trained with ({from_where})"
         )
     for package in kept.requires:
         if importlib.util.find_spec(package) is None:

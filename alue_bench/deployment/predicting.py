@@ -282,7 +282,7 @@ def _label_problem(value: Any, description: Description) -> str | None:
     wrong = next((name for name in named if name not in description.labels.names), None)
     if wrong is None:
         return None
-    return f"label {shown(wrong)} is none of the model's: {', '.join(description.labels.names)}"
+    return f"label {shown(wrong)} is not a label of the model: {', '.join(description.labels.names)}"
 
 
 def _gold_of(value: Any, description: Description) -> Any:

@@ -16,8 +16,8 @@ tasks. Percentiles of the bootstrap are not used: with three to five tasks they 
 
 **What it assumes.** The tasks are a random sample of the tasks that the conclusion is about, and independent of each
 other; seeds are independent within and between tasks; the change of a task is about as often above the mean as below
-it. Every task counts the same, whatever its number of test examples or seeds. With fewer than `FEWEST_TASKS` tasks,
-nothing can be said about other tasks, and a ValueError is raised.
+it. Every task counts the same, whatever its number of test examples or seeds. With fewer than `FEWEST_TASKS` tasks, no
+conclusion about other tasks is possible, and a ValueError is raised.
 
 **The interquartile mean** (IQM) is the mean of the middle half of the tasks. A single task with an extreme change
 moves it less than the mean (Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice).

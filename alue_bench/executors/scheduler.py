@@ -281,7 +281,7 @@ class _Scheduler:
         """Return why an event that the executor reported cannot occur in this plan; None if it can."""
         match event:
             case RunEnded(_, status) if status not in get_args(Status):
-                known, what = False, f"status {status!r}, which is none of {', '.join(get_args(Status))}"
+                known, what = False, f"status {status!r}, which is not one of {', '.join(get_args(Status))}"
             case RunEnded(fingerprint, "held"):
                 known = any(fingerprint in _fingerprints(unit.runs) for unit in self._out.values())
                 what = f"run {fingerprint!r}, which no worker has"
@@ -296,7 +296,7 @@ class _Scheduler:
             case _:
                 known, what = (
                     False,
-                    f"{type(event).__name__} {event!r}, which is none of alue_bench.contract.executor's events",
+                    f"{type(event).__name__} {event!r}, which is not an event of alue_bench.contract.executor",
                 )
         return None if known else f"reported {what}"
 

@@ -2,13 +2,14 @@
 
 A measured difference of scores is uncertain for two reasons: other seeds give other scores, and so would other
 examples. Differences are taken between runs with the same seed, which have the same order of the data. Their
-uncertainty is that of the crossed test (`evaluation.significance`), which every other report uses as well. Here the
-examples are divided into groups, and the jackknife leaves out one group after the other (Efron & Tibshirani 1993,
+uncertainty is computed as in the crossed test (`evaluation.significance`), which every other report uses as well. Here
+the examples are divided into groups, and the jackknife leaves out one group after the other (Efron & Tibshirani 1993,
 chapter 11; Kott 2001). It works for every metric that is a smooth function of its examples, and takes into account that
 both settings are evaluated on the same examples.
 
-The variance over seeds is estimated from the compared runs alone. It is not pooled with that of other settings: frozen
-settings may vary several times as much over seeds as others, and a pooled variance would then be too small.
+The variance over seeds is estimated from the compared runs alone. It is not pooled with the variance of other settings:
+frozen settings may vary several times as much over seeds as other settings, and a pooled variance would then be too
+small.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ TAG_LENGTH = 8000
 
 _REFUSED = re.compile(r"[^/\w.\- ]|-{2,}|\A/|/\Z|(?<=/)/|\A\.\.|(?<![^/])\.{1,2}(?![^/])|(?<![^/]) +| +(?![^/])")
 """A pattern for all parts of a name that must be spelt out: characters that MLflow refuses, the path parts `.` and
-`..`, empty path parts, blanks that a file system or a database ignores, and double hyphens, which mark spelt-out
+`..`, empty path parts, spaces that a file system or a database ignores, and double hyphens, which mark spelt-out
 characters."""
 _SPELT = re.compile(r"--([a-z0-9_.-]+?)--(?!-)")
 _EMPTY = "----"

@@ -120,8 +120,8 @@ COLUMNS: Mapping[str, str] = {
 They are followed by a column for each final metric, named like the metric (`test/f1_macro`, `runtime/train_s`,
 `memory/process_peak_mib` …, all float64; see docs/measuring.md), in sorted order, with nan if a run has no value.
 `score` equals `test/score`. `parent_id` is the id of the MLflow parent run of a command's runs, and is missing if the
-command had only one run. Values that older versions of alue-bench did not record are missing; but for missing
-`init_seed` and `data_seed`, the value is that of `seed`.
+command had only one run. Values that older versions of alue-bench did not record are missing; but missing values of
+`init_seed` and `data_seed` are replaced by `seed`.
 """
 
 PARAMS: Mapping[str, str] = {

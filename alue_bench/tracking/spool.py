@@ -94,8 +94,8 @@ class SpooledRun:
     artifacts_only: bool = False
     """True if only the artifacts remain to be written to the MLflow store."""
     tags_for: str | None = None
-    """The id of a run that has been recorded and to which only the tags of `closing` are to be added. The id is that of
-    an MLflow run or of an entry of the spool. None if the entry is a run of its own."""
+    """The id of a run that has been recorded and to which only the tags of `closing` are to be added. It is the id of
+    an MLflow run or of an entry of the spool. None if the entry is a separate run."""
 
     @property
     def is_result(self) -> bool:

@@ -35,7 +35,7 @@ from alue_bench.views.tables import SAMPLE_NOTE
 from alue_bench.views.wide_tables import Fitted
 
 MOST_SAID = 12
-"""The largest number of tasks, models and settings whose results are said in sentences below the table."""
+"""The largest number of tasks, models and settings for which sentences below the table state the results."""
 UNCOMPARED = "The tracking store does not have all of these runs, so changes and verdicts are missing."
 
 
