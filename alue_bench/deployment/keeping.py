@@ -207,7 +207,7 @@ def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class KeptCandidate:
     """A finished run whose model may be kept; the command has executed the run or found it in the MLflow store."""
 
     run_id: str
@@ -226,7 +226,7 @@ class Candidate:
 class KeptRun:
     """A run whose trained model is kept."""
 
-    candidate: Candidate
+    candidate: KeptCandidate
     model: LoggedModel
     among: int
     """The number of runs from which `--keep best` chose the best one; 1 with `--keep all`."""
@@ -239,7 +239,7 @@ class Settled:
     """The result of keeping models at the end of a command: the kept models, and the runs whose models are missing."""
 
     kept: list[KeptRun] = field(default_factory=list)
-    lacking: list[Candidate] = field(default_factory=list)
+    lacking: list[KeptCandidate] = field(default_factory=list)
     """The runs whose models should be kept but are missing, because an earlier command finished the runs without
     keeping them."""
 
@@ -260,7 +260,7 @@ class Settled:
         ]
 
 
-def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None = None) -> Settled:
+def settle(recorder: Recorder, candidates: Sequence[KeptCandidate], name: str | None = None) -> Settled:
     """List the models that a command has kept, and register them in MLflow, at the end of the command.
 
     Incomplete models, which worker processes left when they died, are removed.
@@ -297,12 +297,12 @@ def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None
     return settled
 
 
-def _groups(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
+def _groups(candidates: Sequence[KeptCandidate]) -> dict[str, list[KeptCandidate]]:
     """Return the runs, grouped by the digest of task, training data and pre-trained model that `group_of` gives.
 
     Of several runs that test the same trained model, only the first is included.
     """
-    groups: dict[str, dict[str, Candidate]] = {}
+    groups: dict[str, dict[str, KeptCandidate]] = {}
     for run in candidates:
         groups.setdefault(group_of(run.spec), {}).setdefault(run.spec.training_key, run)
     return {group: list(runs.values()) for group, runs in groups.items()}

@@ -279,10 +279,10 @@ class Invocation:
         """
         if self._options.keep is None:
             return
-        from alue_bench.deployment.keeping import Candidate, settle
+        from alue_bench.deployment.keeping import KeptCandidate, settle
 
         candidates = [
-            Candidate(outcome.run_id, outcome.spec, outcome.metrics, outcome.status == "reused")
+            KeptCandidate(outcome.run_id, outcome.spec, outcome.metrics, outcome.status == "reused")
             for outcome in outcomes
             if outcome.status != "failed"
         ]
