@@ -26,7 +26,7 @@ from alue_bench.contract.registry import Registry, load_registry
 from alue_bench.studies.results import Runs, Search, Sweep, TrainedRun
 from alue_bench.studies.selection import RunSelection, VerdictOptions, none_selected, select_runs
 from alue_bench.studies.settings import Study, study_of
-from alue_bench.views.notebook import Shown, without_widget_warning
+from alue_bench.views.notebook import Displayed, without_widget_warning
 from alue_bench.views.streams import Streams
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def report(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Compared(Shown):
+class Compared(Displayed):
     """A comparison of freezing strategies with a baseline, which a notebook shows as tables."""
 
     comparison: Comparison

@@ -16,7 +16,7 @@ from alue_bench.contract.spec import RunSpec
 from alue_bench.executors.outcome import Outcome
 from alue_bench.studies import kept_models
 from alue_bench.studies.invocation import Ending, Execution, Place
-from alue_bench.views.notebook import Shown
+from alue_bench.views.notebook import Displayed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ DEV = "selection/dev_score"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TrainedRun(Shown):
+class TrainedRun(Displayed):
     """A fine-tuning run that was executed now, or was finished earlier and is reused from the MLflow store."""
 
     outcome: Outcome
@@ -103,7 +103,7 @@ class TrainedRun(Shown):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Runs(Shown):
+class Runs(Displayed):
     """The results of all runs of one call."""
 
     execution: Execution

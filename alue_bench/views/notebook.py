@@ -20,7 +20,7 @@ PAGE = (
 )
 
 
-class Shown(ABC):
+class Displayed(ABC):
     """A result that is shown as text when it is printed, and as HTML in the output of a notebook's cell."""
 
     @abstractmethod
