@@ -25,10 +25,10 @@ from alue_bench.deployment.pyfunc import PREDICTION, SCORE, columns_of
 from alue_bench.deployment.table_files import (
     STDOUT,
     Chunk,
+    ChunkedTable,
     Format,
     OutputFile,
     Stream,
-    Table,
     format_of,
     open_table,
 )
@@ -221,7 +221,7 @@ def _new_columns(description: Description, request: PredictionRequest) -> list[s
     return [request.prefix + name for name in (PREDICTION, *scores)]
 
 
-def _checked(table: Table, columns: _Columns, description: Description, *, skip_bad: bool) -> int:
+def _checked(table: ChunkedTable, columns: _Columns, description: Description, *, skip_bad: bool) -> int:
     """Check all texts and gold labels of the file to predict, and return its number of rows.
 
     Raises:
@@ -316,7 +316,9 @@ _Ready = tuple[Chunk, TokenizedTexts | None, list[int]]
 """A chunk of rows, its texts as token ids (None if no row has a text), and the positions of the rows with a text."""
 
 
-def _tokenized_ahead(thread: ThreadPoolExecutor, table: Table, columns: _Columns, model: KeptModel) -> Iterator[_Ready]:
+def _tokenized_ahead(
+    thread: ThreadPoolExecutor, table: ChunkedTable, columns: _Columns, model: KeptModel
+) -> Iterator[_Ready]:
     """Yield the chunks of a file with their token ids, while a thread tokenizes the next chunk."""
     chunks = table.chunks(CHUNK)
 

@@ -74,7 +74,7 @@ def format_of(path: Path) -> Format:
     return known
 
 
-class Table(ABC):
+class ChunkedTable(ABC):
     """A table in a file, which is read in chunks of rows."""
 
     def __init__(self, path: Path) -> None:
@@ -105,7 +105,7 @@ class Table(ABC):
         return f"{self.path}:{line}"
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path) -> ChunkedTable:
     """Return a reader of the table in a file.
 
     Raises:
@@ -134,7 +134,7 @@ def _delimiter_of(path: Path) -> str:
     return max(CSV_DELIMITERS, key=lambda by: len(next(csv.reader([header], delimiter=by), [])))
 
 
-class _Delimited(Table):
+class _Delimited(ChunkedTable):
     def __init__(self, path: Path, delimiter: str) -> None:
         super().__init__(path)
         self._delimiter = delimiter
@@ -187,7 +187,7 @@ class _Delimited(Table):
                 yield line, cells
 
 
-class _Lines(Table):
+class _Lines(ChunkedTable):
     """A file with a text on each line."""
 
     def columns(self) -> list[str]:
@@ -228,7 +228,7 @@ class _Words(_Lines):
                 words = []
 
 
-class _JsonLines(Table):
+class _JsonLines(ChunkedTable):
     def columns(self) -> list[str]:
         names: dict[str, None] = {}
         for _, row in self._rows():
@@ -271,7 +271,7 @@ class _JsonLines(Table):
                 yield line, row
 
 
-class _Parquet(Table):
+class _Parquet(ChunkedTable):
     def columns(self) -> list[str]:
         with self._opened() as file:
             return list(file.schema_arrow.names)
