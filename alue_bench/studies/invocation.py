@@ -28,7 +28,7 @@ from alue_bench.data.cache_folder import check_cache_folder
 from alue_bench.executors.choice import DEFAULT, chosen_executor
 from alue_bench.executors.local import execute_plan
 from alue_bench.executors.outcome import Interrupted, Observer, Outcome, aggregate, result_document
-from alue_bench.executors.placement import placement_of
+from alue_bench.executors.placement import gpu_sharing
 from alue_bench.executors.scheduler import Workers, execute_with
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.messages.redaction import redact
@@ -170,7 +170,7 @@ class Invocation:
             return
         jobs, only = self._options.jobs or 1, gpu_number(plan.runs[0].request.device)
         placement = best_effort(
-            "no estimate of how many runs fit on a GPU", lambda: placement_of(plan.runs, jobs, only), plan.notes.append
+            "no estimate of how many runs fit on a GPU", lambda: gpu_sharing(plan.runs, jobs, only), plan.notes.append
         )
         if placement is not None:
             self._jobs = placement.at_once
