@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from alue_bench.contract.registry import Registry
-from alue_bench.cost.time import Estimate, estimate_plan
+from alue_bench.cost.time import CostEstimate, estimate_plan
 from alue_bench.planning.build import Plan
 from alue_bench.studies.confirmation import ConfirmingSeeds
 from alue_bench.studies.invocation import Invocation
@@ -89,7 +89,7 @@ def show_question(planned: PlannedSearch, streams: Streams) -> int:
     return 0
 
 
-def _estimate(plan: Plan, registry: Registry, streams: Streams) -> Estimate:
+def _estimate(plan: Plan, registry: Registry, streams: Streams) -> CostEstimate:
     streams.talk.print("timing a few training steps for the estimate ...", style="dim")
     return estimate_plan(plan, registry)
 
@@ -99,7 +99,7 @@ def _tell(lines: Sequence[str], streams: Streams) -> None:
         streams.talk.print(line)
 
 
-def describe(estimate: Estimate) -> list[str]:
+def describe(estimate: CostEstimate) -> list[str]:
     """Describe an estimate in lines of text.
 
     The lines state the cost of the runs that this machine can execute, the cost of the runs whose files are missing,
@@ -124,7 +124,7 @@ def describe(estimate: Estimate) -> list[str]:
     return [*lines, *_grounds(estimate)]
 
 
-def _grounds(estimate: Estimate) -> list[str]:
+def _grounds(estimate: CostEstimate) -> list[str]:
     """Return lines that state the basis of an estimate, and why a part of it is unknown."""
     lines = []
     if estimate.speeds:

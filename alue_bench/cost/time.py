@@ -59,11 +59,11 @@ class RunEstimate:
     """The training FLOPs, as `flops/train` will record them; None if unknown."""
     seconds: float | None
     """The seconds for training and scoring; None if unknown. The computation of frozen lowest layers, which runs share,
-    is not included: see `Estimate.shared_s`."""
+    is not included: see `CostEstimate.shared_s`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class CostEstimate:
     """The estimated cost of a plan."""
 
     runs: tuple[RunEstimate, ...]
@@ -177,7 +177,7 @@ class _Estimator:
         return self.speeds[key]
 
 
-def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
+def estimate_plan(plan: Plan, registry: Registry) -> CostEstimate:
     """Return the estimated cost of a plan.
 
     Args:
@@ -212,7 +212,7 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
     shared: defaultdict[bool, float] = defaultdict(float)
     for (here, _), by_depth in depths.items():
         shared[here] += by_depth[max(by_depth)]  # computing the deepest prefix gives all shallower ones too
-    return Estimate(
+    return CostEstimate(
         runs=tuple(runs),
         shared_s=dict(shared),
         without_data=plan.without_data,

@@ -32,7 +32,7 @@ from alue_bench.tracking.reading import read_choices, read_runs, read_targets
 from alue_bench.tracking.spool import SPOOLED
 
 if TYPE_CHECKING:
-    from alue_bench.cost.time import Estimate, RunEstimate
+    from alue_bench.cost.time import CostEstimate, RunEstimate
 
 CONFIRMS = "sweep.confirms"
 """The tag of a run that confirms a recommended setting; its value is the name of the setting."""
@@ -71,7 +71,7 @@ class ConfirmingSeeds:
             f"{REFERENCE} with {_counted(self.seeds)} that take no part in the choice (--confirm)"
         )
 
-    def cost_at_most(self, estimate: Estimate) -> tuple[float | None, float | None]:
+    def cost_at_most(self, estimate: CostEstimate) -> tuple[float | None, float | None]:
         """Return the largest FLOPs and seconds of the confirming runs; None if the cost of a planned run is unknown.
 
         In the costliest case, the recommended setting of each grid is the one that costs most, apart from the
