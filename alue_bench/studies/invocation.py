@@ -143,7 +143,11 @@ class Invocation:
 
     @property
     def recorder(self) -> Recorder:
-        """The recorder, which writes the runs to the opened store."""
+        """The recorder, which writes the runs to the opened store.
+
+        Raises:
+            RuntimeError: The store is not open yet.
+        """
         if self._recorder is None:
             raise RuntimeError("the store is not open yet")
         return self._recorder

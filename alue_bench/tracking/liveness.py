@@ -180,6 +180,9 @@ def this_process() -> str:
     """Return this process's id (PID) and start time as a string.
 
     The start time distinguishes this process from a later one that gets the same id.
+
+    Raises:
+        RuntimeError: The start time cannot be read, because /proc is not mounted.
     """
     began = _start_time(os.getpid())
     if began is None:
