@@ -35,9 +35,11 @@ memory and time."""
 LAYERS = 2
 """The number of layers that are timed for a large model. Since all layers are alike, a few give the model's speed."""
 WHOLE_BELOW = 256
-"""The largest hidden size for which all layers of a model are timed, because in its short steps overheads matter."""
+"""The largest hidden size for which all layers of a model are timed, because overheads are a large part of its short
+steps."""
 VOCABULARY = 1000
-"""The vocabulary size of the model whose training is timed. Embeddings are looked up, so the size hardly matters."""
+"""The vocabulary size of the model whose training is timed. Embeddings are looked up, so this size has little effect on
+the speed."""
 
 
 def shape_key(config: Any) -> tuple[object, ...]:

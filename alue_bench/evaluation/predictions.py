@@ -152,7 +152,7 @@ def targets_of_columns(ids: Any, gold: Any, predicted: Any, labels: Labels) -> T
 
     Args:
         ids: The ids of the examples, an Arrow array.
-        gold: The gold labels, an Arrow array of texts, or of numbers for a regression. It may be dictionary-encoded.
+        gold: The gold labels, an Arrow array of strings, or of numbers for a regression. It may be dictionary-encoded.
         predicted: The predicted labels, of the same type.
         labels: The label space, as `labels_of_columns` returns it.
 
