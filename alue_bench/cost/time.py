@@ -340,7 +340,7 @@ def _splits(run: AbsentRun) -> tuple[tuple[str, TaskRows], ...]:
 
 
 def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
-    """Return a local tokenizer to use instead of those of models that are not on this machine; None if none is found.
+    """Return a local tokenizer for models that are not on this machine; None if none is found.
 
     The result is a local model's name, normalisation function and tokenizer. A model of the plan is preferred, then a
     model that a plugin bundles, then a downloaded model.

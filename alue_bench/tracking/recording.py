@@ -84,8 +84,8 @@ from alue_bench.tracking.spool import MISSING_TAG, SPOOLED, Sent, Spool, new_run
 FAILURE = "failure"
 """The tag that holds the cause of a run's failure."""
 LOW_FIDELITY = "search.first_look"
-"""The tag of low-fidelity runs of a hyper-parameter search. They have fewer epochs, and only guide the search: its
-result does not depend on their scores."""
+"""The tag of the low-fidelity runs of `alue-bench search`. They have fewer epochs, and are only used to choose
+candidates: no setting is tested with them."""
 TUNING = "tuning"
 """The tag of the parent runs of `alue-bench run --tune`, whose `results.json` holds the tried and the chosen values."""
 FOLDS_DIGEST = "folds.digest"

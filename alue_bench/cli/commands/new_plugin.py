@@ -53,8 +53,7 @@ def new_plugin(
 
 
 def renamer(name: str) -> Callable[[str], str]:
-    """Return a function that replaces the example plugin's names in a file's text by names for the new plugin
-    `name`."""
+    """Return a function that replaces the example plugin's names in a text by names for the plugin `name`."""
     renamed = {
         TEMPLATE_DISTRIBUTION: f"alue-bench-{name}",
         TEMPLATE_PACKAGE: f"alue_bench_{name.replace('-', '_')}",
