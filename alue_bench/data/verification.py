@@ -114,7 +114,7 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
         if rows is None:
             raise TypeError("it returned None; it must yield each row")
         for row in rows:
-            last = _checked(row, labels, last)
+            last = _validated_row(row, labels, last)
             if isinstance(last, BadRow):
                 bad.append(last)
             else:
@@ -152,7 +152,7 @@ def _unit(has_lines: bool) -> str:
     return "line" if has_lines else "row"
 
 
-def _checked(row: Example | BadRow | None, labels: Labels, last: Example | BadRow | None) -> Example | BadRow:
+def _validated_row(row: Example | BadRow | None, labels: Labels, last: Example | BadRow | None) -> Example | BadRow:
     """Return a row unchanged if it is usable or already a bad row; otherwise return a bad row with the reason.
 
     Args:

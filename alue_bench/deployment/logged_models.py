@@ -209,7 +209,9 @@ def connection_of_run(run_id: str, store: str | None) -> Connection:
     """
     uri = tracking_uri(store)
     client = open_client(uri)
-    with _told(uri, f"there is no run {shown(run_id)} in {public(uri)}; name its store with --tracking-uri"):
+    with _converted_errors(
+        uri, f"there is no run {shown(run_id)} in {public(uri)}; name its store with --tracking-uri"
+    ):
         run = client.get_run(run_id)
         experiment = client.get_experiment(run.info.experiment_id)
     return Connection(client, uri, experiment.name, experiment.experiment_id)
@@ -217,7 +219,7 @@ def connection_of_run(run_id: str, store: str | None) -> Connection:
 
 def _model_of(run_id: str, store: str | None) -> LoggedModel:
     connection = connection_of_run(run_id, store)
-    with _told(connection.uri, f"the models of run {run_id} cannot be read"):
+    with _converted_errors(connection.uri, f"the models of run {run_id} cannot be read"):
         model = model_of_run(connection, run_id)
     if model is None:
         where = where_options(connection.uri)
@@ -229,7 +231,9 @@ def _model_of(run_id: str, store: str | None) -> LoggedModel:
 def _location_of(model_uri: str, store: str | None) -> str:
     uri = tracking_uri(store)
     client = open_client(uri)
-    with _told(uri, f"there is no model {shown(model_uri)} in {public(uri)}; name its store with --tracking-uri"):
+    with _converted_errors(
+        uri, f"there is no model {shown(model_uri)} in {public(uri)}; name its store with --tracking-uri"
+    ):
         if match := _LOGGED.fullmatch(model_uri):
             return _read(client.get_logged_model(match["id"])).location
         match = _REGISTERED.fullmatch(model_uri)
@@ -259,12 +263,12 @@ def _fetched(location: str, store: str | None) -> Path:
 
     uri = tracking_uri(store)
     copy = tempfile.mkdtemp(prefix="alue-bench-model-")
-    with _told(uri, f"the files of the model cannot be fetched from {public(location)}"):
+    with _converted_errors(uri, f"the files of the model cannot be fetched from {public(location)}"):
         return Path(get_artifact_repository(location, tracking_uri=uri).download_artifacts("", copy))
 
 
 @contextmanager
-def _told(uri: str, absent: str) -> Iterator[None]:
+def _converted_errors(uri: str, absent: str) -> Iterator[None]:
     """Convert errors that MLflow raises inside the `with` block to errors of alue-bench.
 
     Args:

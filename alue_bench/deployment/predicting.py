@@ -132,7 +132,7 @@ def predict_file(
         raise UsageError(
             f"{request.source} has a column {taken!r} already; give the new columns other names with --prefix"
         )
-    total = _checked(table, columns, description, skip_bad=request.skip_bad)
+    total = _check_rows(table, columns, description, skip_bad=request.skip_bad)
 
     keep_freed()
     done, began = Predicted(), time.perf_counter()
@@ -221,7 +221,7 @@ def _new_columns(description: Description, request: PredictionRequest) -> list[s
     return [request.prefix + name for name in (PREDICTION, *scores)]
 
 
-def _checked(table: ChunkedTable, columns: _Columns, description: Description, *, skip_bad: bool) -> int:
+def _check_rows(table: ChunkedTable, columns: _Columns, description: Description, *, skip_bad: bool) -> int:
     """Check all texts and gold labels of the file to predict, and return its number of rows.
 
     Raises:

@@ -68,7 +68,7 @@ class ConfirmingSeeds:
             return f"confirmation: none{why}, so that the loss to expect will not be known"
         return (
             f"confirmation: at most {several(self.most_runs, 'further run')}, of each recommended setting and of "
-            f"{REFERENCE} with {_counted(self.seeds)} that take no part in the choice (--confirm)"
+            f"{REFERENCE} with {_number_of_seeds(self.seeds)} that take no part in the choice (--confirm)"
         )
 
     def cost_at_most(self, estimate: CostEstimate) -> tuple[float | None, float | None]:
@@ -252,5 +252,5 @@ def _costliest_pair(runs: Sequence[RunEstimate], what: str) -> float | None:
     return sum(highest[:2]) if len(highest) > 1 else 0.0
 
 
-def _counted(seeds: Sequence[int]) -> str:
+def _number_of_seeds(seeds: Sequence[int]) -> str:
     return several(len(seeds), "seed") + f" ({', '.join(map(str, seeds))})"

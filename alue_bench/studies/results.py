@@ -156,13 +156,13 @@ class Runs(Displayed):
                 the runs are of several folds of a cross-validation.
             TrainingError: No run has a dev score.
         """
-        return self._best_of(self._chosen(task, model))
+        return self._best_of(self._outcomes_of(task, model))
 
     def view(self) -> RenderableType:
         """Return the table of scores and costs, for a terminal or a notebook."""
         return _results_view(self.outcomes, lambda: self.ending.recorded)
 
-    def _chosen(self, task: str | None, model: str | None) -> list[Outcome]:
+    def _outcomes_of(self, task: str | None, model: str | None) -> list[Outcome]:
         """Return the outcomes of one task and, if `model` is given, of one model."""
         chosen = self.outcomes
         for name, wanted in (("task", task), ("model", model)):
@@ -218,7 +218,7 @@ class Sweep(Runs):
                 anything.
             TrainingError: No run of the setting has a dev score.
         """
-        chosen = self._chosen(task, model)
+        chosen = self._outcomes_of(task, model)
         specs = [outcome.spec for outcome in chosen]
         tasks, models = {spec.task for spec in specs}, {spec.model for spec in specs}
         of_these = [(grid, advice) for grid, advice in self.grids if grid.task in tasks and grid.model in models]
@@ -291,7 +291,7 @@ class Search(Runs):
         answers = self.answers
         chosen = [
             outcome
-            for outcome in self._chosen(task, model)
+            for outcome in self._outcomes_of(task, model)
             if outcome.spec.fingerprint not in self.low_fidelity
             and answers.get((outcome.spec.task, outcome.spec.model)) == outcome.spec.strategy
         ]

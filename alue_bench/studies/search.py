@@ -130,7 +130,7 @@ def do_search(study: Study, streams: Streams) -> Search:
     skipped = planned.plan.skipped
     with invocation:
         first = Plan([search.grid.runs[one.name] for search in searches for one in search.posed.fulls], skipped)
-        invocation.start_parent(first, name=f"search in {_counted(searches)}", tags={"command": "search"})
+        invocation.start_parent(first, name=f"search in {_number_of_settings(searches)}", tags={"command": "search"})
         outcomes: list[Outcome] = []
         stop: Interrupted | None = None
         fail_fast = study.execution.fail_fast
@@ -366,6 +366,6 @@ def _metrics(searched: Iterable[tuple[SearchState, Any]]) -> dict[str, float]:
     return values
 
 
-def _counted(searches: list[SearchState]) -> str:
+def _number_of_settings(searches: list[SearchState]) -> str:
     cells = sum(len(search.question.candidates) for search in searches)
     return f"{cells} settings"
