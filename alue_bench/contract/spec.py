@@ -95,14 +95,14 @@ class HyperParameters:
     """The largest number of tokens of an example, special tokens included. The number of truncated examples is
     recorded."""
     select: Literal["best", "last"] = option(
-        "best", help="Evaluation to test: best (by dev score) or last.", group=Group.TRAINING
+        "best", help="Evaluation whose weights are tested: best (by dev score) or last.", group=Group.TRAINING
     )
     """The choice of the weights that are tested: the weights at the dev evaluation with the best score ("best"), or
     at the last dev evaluation ("last"). There is a dev evaluation after each epoch, and more if `eval_every` is
     below 1."""
     class_weights: str = option(
         "none",
-        help="Weights of the classes in the loss: balanced, or LABEL=WEIGHT,LABEL=WEIGHT (others 1); none: all alike.",
+        help="Weights of the classes in the loss: balanced, or LABEL=WEIGHT,LABEL=WEIGHT (others 1); none: all equal.",
         group=Group.TRAINING,
         default_is_implied=True,
     )
@@ -130,7 +130,7 @@ class HyperParameters:
     end of each epoch."""
     probe_rows: int = option(
         256,
-        help="Train examples with which a strategy such as surgical-3 chooses its layers; unused by other strategies.",
+        help="Number of train examples from which a strategy such as surgical-3 chooses its layers.",
         group=Group.TRAINING,
         at_least=1,
         default_is_implied=True,

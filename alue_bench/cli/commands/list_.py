@@ -97,7 +97,7 @@ def tasks(
 
 @app.command("models")
 def models(context: typer.Context, as_json: Json = False) -> None:
-    """List models, and whether they can be used now."""
+    """List models, and whether they can be used."""
     keep_for_documents(as_json)
     from alue_bench.contract.errors import UnavailableError
     from alue_bench.training.pretrained.loading import locate_checkpoint
