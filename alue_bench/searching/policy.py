@@ -145,7 +145,8 @@ class Step:
 
     candidate: Candidate
     replicate: int
-    """The index of the run's seed: 0 for the first seed of the search, which chooses, 1 for the second, and so on."""
+    """The index of the run's seed: 0 for the first seed, which is used to choose candidates, 1 for the second, and so
+    on."""
     short: bool = False
     """True if the run is a low-fidelity run, which has fewer epochs."""
 

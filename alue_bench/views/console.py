@@ -98,5 +98,5 @@ def print_document(value: object) -> None:
 
 
 def print_exactly(text: str) -> None:
-    """Print a text unchanged on stdout, such as CSV for another program."""
+    """Print a string unchanged on stdout, such as CSV for another program."""
     write_exactly(text)
