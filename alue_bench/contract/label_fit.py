@@ -28,7 +28,7 @@ class LabelFit:
     """
 
     labels: Labels
-    """The label space in which predictions are scored: the scored task's labels, without those that are unreachable."""
+    """The label space in which predictions are scored: the reachable labels of the scored task."""
     sources: tuple[tuple[int, ...], ...]
     """For each of these labels, the positions of the trained task's labels that count as it."""
     label_map: LabelMap

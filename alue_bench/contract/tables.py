@@ -218,12 +218,12 @@ def _mark(cells: Cells, column: str) -> str:
 
 
 def _codes(value: object, column: str, separator: str | None) -> list[str]:
-    """Return the labels in one table cell of a multi-label task; none if the cell holds an empty list or text.
+    """Return the labels in one table cell of a multi-label task; none if the cell holds an empty list or string.
 
     Args:
-        value: The content of the cell: a list, or a text that is divided at `separator`.
+        value: The content of the cell: a list, or a string that is divided at `separator`.
         column: The name of the column, for error messages.
-        separator: The text between two labels.
+        separator: The string between two labels.
     """
     if isinstance(value, list | tuple):
         if any(_is_null(item) or isinstance(item, list | tuple | dict) for item in value):

@@ -271,7 +271,7 @@ def name_of(file_name: str) -> str:
 def share_problem(given: object) -> str | None:
     """Return the problem with the size of a held-out part, such as "20%" or 0.2; None if it is valid.
 
-    The problem is a text that follows the key's name in a message.
+    The problem is the end of a message, after the key's name.
     """
     try:
         share = share_of(given)

@@ -1,6 +1,6 @@
 """The estimated cost of a plan on this machine before it runs: counted FLOPs and estimated seconds.
 
-The FLOPs are those that the runs will record, computed from the models' shapes and the real lengths of the examples.
+The FLOPs are the ones that the runs will record, computed from the models' shapes and the real lengths of the examples.
 The seconds are these FLOPs divided by the speed of a few training steps, which is measured at the time of the estimate.
 The scoring of the dev and test splits is included. So is the computation of frozen prefixes (the embeddings and lowest
 layers, if they are frozen), which runs of a plan share. Not considered are loading times, concurrent runs, finished or

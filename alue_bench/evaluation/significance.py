@@ -106,7 +106,7 @@ def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> Crosse
 def crossed_test_of(scores: Array, table: Array) -> Crossed:
     """Test the difference between the mean scores of two systems, given the differences for seeds and examples.
 
-    The test is the one of `crossed_test`.
+    The test is the same as in `crossed_test`.
 
     Args:
         scores: The difference of the scores for each seed, [seeds].

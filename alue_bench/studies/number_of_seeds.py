@@ -102,8 +102,8 @@ def describe_seeds(advice: Sequence[SeedAdvice], margins: Margins) -> list[str]:
 
 
 def _finished(place: Place, tasks: Sequence[str]) -> Results | None:
-    """Return the finished runs of some tasks; None if the store or experiment does not exist or the store does not
-    answer."""
+    """Return the finished runs of some tasks; None if the store does not answer, or store or experiment do not
+    exist."""
     try:
         return read_results(open_store(place.uri, place.experiment), tasks=tasks)
     except AlueBenchError:

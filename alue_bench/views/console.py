@@ -52,7 +52,7 @@ class PlainConsole(Console):
         return (self.is_terminal or self.is_jupyter) and not self.quiet
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Convert a text (a line, a table entry or a title) for rich, with control characters made visible."""
+        """Convert a string (a line, a table entry or a title) for rich, with control characters made visible."""
         return super().render_str(visible(text), **options)
 
     def on_broken_pipe(self) -> NoReturn:

@@ -120,7 +120,7 @@ def _with_leaderboard(names: Sequence[str] | None, registry: Registry) -> list[T
     without = next((one for one in tasks if one.submission is None), None)
     if without is not None:
         known = ", ".join(name for name, one in sorted(registry.tasks.items()) if one.value.submission is not None)
-        raise UsageError(f"task {without.name!r} has no leaderboard file; those that have: {known}")
+        raise UsageError(f"task {without.name!r} has no leaderboard file; tasks with one: {known}")
     return tasks
 
 
