@@ -82,10 +82,10 @@ def _questions(path: Path, content: Any) -> Iterator[tuple[Any, Any]]:
     """Yield each question with its context. Raise DataError if the file has a different structure."""
 
     def listed(value: Any, key: str, where: str) -> list[Any]:
-        found = value.get(key) if isinstance(value, Mapping) else None
-        if not isinstance(found, list):
+        entries = value.get(key) if isinstance(value, Mapping) else None
+        if not isinstance(entries, list):
             raise DataError(f"{path}: {where} has no list {key!r}; the file is not in SQuAD's format")
-        return found
+        return entries
 
     for place, article in enumerate(listed(content, "data", "the file")):
         for paragraph in listed(article, "paragraphs", f"data[{place}]"):

@@ -280,8 +280,8 @@ def _gaps_of_tags(split: str, targets: Sequence[Target], labels: Labels) -> list
     """Return what `gaps` returns for a task that tags words: types without an entity, and I- tags out of place."""
     counts, sentences = label_counts(targets), []
     trains, entities = split == "train", labels.scheme is not None
-    found = {name[2:] for name in counts if name != OUTSIDE} if entities else set(counts)
-    if absent := [name for name in labels.types if name not in found]:
+    occurring = {name[2:] for name in counts if name != OUTSIDE} if entities else set(counts)
+    if absent := [name for name in labels.types if name not in occurring]:
         what = "entity types" if entities else "tags"
         named = ", ".join(shown(name) for name in absent[:NAMED])
         more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""

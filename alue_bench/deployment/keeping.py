@@ -282,18 +282,18 @@ def settle(recorder: Recorder, candidates: Sequence[KeptCandidate], name: str | 
             remove(connection, model)
     for runs in _groups(candidates).values():
         for run in [max(runs, key=lambda run: run.dev_score)] if recorder.keep == "best" else runs:
-            found = ours.get(run.run_id) or model_of_run(connection, run.run_id)
+            kept_model = ours.get(run.run_id) or model_of_run(connection, run.run_id)
             kept = run
-            if found is None:
+            if kept_model is None:
                 settled.lacking.append(run)
                 there = [one for one in runs if one.run_id in ours] if recorder.keep == "best" else []
                 kept = max(there, key=lambda one: one.dev_score, default=run)
-                found = ours.get(kept.run_id)
-            if found is not None:
-                attach(connection, found)
-                version = register(connection, found, name) if name else ""
+                kept_model = ours.get(kept.run_id)
+            if kept_model is not None:
+                attach(connection, kept_model)
+                version = register(connection, kept_model, name) if name else ""
                 among = len(runs) if recorder.keep == "best" else 1
-                settled.kept.append(KeptRun(kept, found, among, version))
+                settled.kept.append(KeptRun(kept, kept_model, among, version))
     return settled
 
 

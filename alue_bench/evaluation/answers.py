@@ -89,8 +89,8 @@ def _equal(gold: str, predicted: str) -> float:
 
 
 def _f1(gold: str, predicted: str) -> float:
-    true, found = gold.split(), predicted.split()
-    if not true or not found:
-        return float(true == found)
-    common = sum((Counter(true) & Counter(found)).values())
-    return 2 * common / (len(true) + len(found))
+    gold_words, predicted_words = gold.split(), predicted.split()
+    if not gold_words or not predicted_words:
+        return float(gold_words == predicted_words)
+    common = sum((Counter(gold_words) & Counter(predicted_words)).values())
+    return 2 * common / (len(gold_words) + len(predicted_words))

@@ -89,13 +89,13 @@ def tag_counts(gold: Array, predicted: Array, labels: Labels) -> Array:
             counted(sentence, gold[words]),
         ]
     else:
-        true, found = entities(gold, labels), entities(predicted, labels)
+        true, guessed = entities(gold, labels), entities(predicted, labels)
         width = gold.shape[1] + 1
-        keys = [((e.sentence * width + e.first) * width + e.last) * k + e.type for e in (true, found)]
+        keys = [((e.sentence * width + e.first) * width + e.last) * k + e.type for e in (true, guessed)]
         right = np.isin(keys[1], keys[0])
         parts = [
-            counted(found.sentence[right], found.type[right]),
-            counted(found.sentence, found.type),
+            counted(guessed.sentence[right], guessed.type[right]),
+            counted(guessed.sentence, guessed.type),
             counted(true.sentence, true.type),
         ]
     return np.concatenate(parts, axis=1).astype("float64")

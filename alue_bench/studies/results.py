@@ -226,7 +226,7 @@ class Sweep(Runs):
         if not advised:
             from alue_bench.reporting.grid import nothing_learnt
 
-            why = next((found.sentence() for grid, _ in of_these if (found := nothing_learnt(grid.cells))), "")
+            why = next((verdict.sentence() for grid, _ in of_these if (verdict := nothing_learnt(grid.cells))), "")
             raise UnavailableError(f"the sweep recommends no setting{f': {why}' if why else ''}")
         grid, advice = min(advised, key=lambda one: one[1].train_s)
         return self._best_of([one for one in chosen if is_of(one.spec, grid, advice.strategy)])

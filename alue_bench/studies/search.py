@@ -330,12 +330,13 @@ def _confirmation_of(search: SearchState, answer: Candidate, connection: Connect
     ids = [done.run_id for candidate in (full, answer) for done in search.confirming(candidate)]
     margins = Margins(Margin(search.confirmed_margin))
     own, base = (search.grid.runs[candidate.name].spec.strategy for candidate in (answer, full))
-    found = confirmation_by(connection, (own, base), ids, margins, search.confirming_seeds)
-    return replace(found, strategy=answer.name, reference=full.name)  # names with the learning rate, if rates differ
+    confirmation = confirmation_by(connection, (own, base), ids, margins, search.confirming_seeds)
+    # The names contain the learning rate, if rates differ.
+    return replace(confirmation, strategy=answer.name, reference=full.name)
 
 
 def _tag(search: SearchState, answer: Candidate, invocation: Invocation) -> None:
-    """Tag the runs of the answer with the seeds that chose it, so that reports leave them out of verdicts.
+    """Tag the runs that were used to choose the answer, so that reports leave them out of verdicts.
 
     If full fine-tuning's learning rate was chosen too, its run with the first seed is tagged likewise.
     """

@@ -660,13 +660,13 @@ def _planned(connection: Connection, parent_id: str) -> list[str]:
             f"{shlex.quote(home)}"
         )
     # The runs that a sweep or a search decides on later, such as a confirmation, are in its results only.
-    found = [
+    fingerprints = [
         spec["fingerprint"]
         for name, key in (("plan.json", "planned"), ("results.json", "runs"))
         for spec in (_fetch_from(connection, parent_id, parent.info.artifact_uri, name, _load_json) or {}).get(key, [])
         if "fingerprint" in spec
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(fingerprints))
 
 
 def _load_json(path: Path) -> dict[str, Any]:

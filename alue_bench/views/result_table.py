@@ -127,7 +127,7 @@ def _lines(outcomes: Sequence[Outcome], names: Sequence[str], comparison: Compar
     order = list(dict.fromkeys(outcome.spec.strategy for outcome in outcomes))
     places = list(dict.fromkeys((task, model) for task, model, _, _ in groups))
     settings_order = list(dict.fromkeys(settings for *_, settings in groups))
-    found = {
+    compared = {
         run_id: (block, row)
         for block in (comparison.blocks if comparison else ())
         for row in block.rows
@@ -138,7 +138,7 @@ def _lines(outcomes: Sequence[Outcome], names: Sequence[str], comparison: Compar
     for (_, _, strategy, settings), group in groups.items():
         parts: dict[tuple[int, ...], list[Outcome]] = {}
         for outcome in group:
-            at = found.get(outcome.run_id)
+            at = compared.get(outcome.run_id)
             # A failed run is shown with the other runs of its strategy.
             key = () if at is None else (blocks[id(at[0])],)
             parts.setdefault(key, []).append(outcome)
@@ -149,7 +149,7 @@ def _lines(outcomes: Sequence[Outcome], names: Sequence[str], comparison: Compar
             parts[first] = [*parts[first], *failed]
         for part in parts.values():
             if part:
-                at = next((found[one.run_id] for one in part if one.run_id in found), None)
+                at = next((compared[one.run_id] for one in part if one.run_id in compared), None)
                 lines.append(_Line(strategy, settings, part, *(at or ())))
     return sorted(
         lines,
@@ -168,7 +168,7 @@ def _is_split(lines: Sequence[_Line]) -> bool:
     for line in lines:
         if line.block is not None:
             blocks.setdefault((line.place, line.settings), set()).add(id(line.block))
-    return any(len(found) > 1 for found in blocks.values())
+    return any(len(ids) > 1 for ids in blocks.values())
 
 
 def _mean_of(outcomes: Sequence[Outcome]) -> str:
