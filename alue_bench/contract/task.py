@@ -298,7 +298,7 @@ class Submission:
 
     The file has one line for each row of the official test file without gold labels (`Splits.submission`), in that
     file's order. If the task has no such file, its test file takes its place. A line holds the row's identifier, if the
-    leaderboard wants it, and the predicted label or number. For a multi-label task it holds 0 or 1 for each label.
+    leaderboard requires it, and the predicted label or number. For a multi-label task it holds 0 or 1 for each label.
     """
 
     file: str

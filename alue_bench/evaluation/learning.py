@@ -69,7 +69,7 @@ def trivial(train: Array, gold: Array, predicted: Array, labels: Labels, metric:
 
 
 def trivial_of_tags(baseline: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> Trivial:
-    """Return the score of a baseline that tags each word by itself, as `trivial` does for other tasks.
+    """Return the score of a baseline that tags each word separately, as `trivial` does for other tasks.
 
     Args:
         baseline: The predictions of the baseline (`evaluation.tagging.most_frequent_tags`).

@@ -149,7 +149,7 @@ def text_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
 
     columns = {name: _texts(rows) for name, rows in splits.items()}
     of_train = [text for column in columns["train"] for text in column]
-    # Most n-grams of large data occur once: they take time and tell nothing.
+    # Most n-grams of large data occur once: they take time and are of no use for prediction.
     common = {"sublinear_tf": True, "dtype": np.float32, "min_df": 2 if len(of_train) > MANY_TEXTS else 1}
     vectorizers = [
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **common),

@@ -179,9 +179,9 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
 
 
 def store_computed(prefix: FrozenPrefix, inputs: RunInputs) -> None:
-    """Write to the store what an accelerator computed and other runs of the plan want to read.
+    """Write to the store the outputs of frozen layers that an accelerator computed and other runs will read.
 
-    A failure costs these runs the time for computing it again, and this run nothing: it becomes a note.
+    A failure becomes a note, and the other runs compute the outputs again.
     """
     best_effort("the outputs of frozen layers are not stored", prefix.store_computed, inputs.prefixes.on_problem)
 

@@ -70,7 +70,7 @@ def predict(
     from alue_bench.views.console import remarks
 
     if as_json and output == STDOUT:
-        raise UsageError("--json and the predictions both want stdout; name a file with --output")
+        raise UsageError("--json and the predictions are both written to stdout; name a file with --output")
     keep_for_documents(as_json or output == STDOUT)
     talk = remarks()
     request = PredictionRequest(
