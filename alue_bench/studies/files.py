@@ -131,6 +131,10 @@ def _problem_of_strategy_table(name: str, table: object) -> str | None:
     """Return what is wrong with the TOML table `[strategy.NAME]` of a study file; None if it is valid.
 
     The result is the end of an error message.
+
+    Args:
+        name: The NAME.
+        table: The value of the key.
     """
     if not isinstance(table, dict):
         return f"strategy.{name} is {shown(repr(table), quote=False)}; it must be a table: [strategy.{name}]"

@@ -127,7 +127,10 @@ def close_running(connection: Connection, run_id: str, status: str = "KILLED") -
 
 
 def withdraw(connection: Connection, run_id: str) -> None:
-    """End and delete an MLflow run of this process, because another process executes the same fingerprint."""
+    """End and delete an MLflow run that this process has created.
+
+    This is done because another process executes a run with the same fingerprint.
+    """
     connection.client.set_terminated(run_id, "KILLED")
     connection.client.delete_run(run_id)
 
