@@ -50,7 +50,7 @@ class Method:
     name: Literal["formula", "counter"]
     largest_gap: float | None = None
     """The largest relative difference between the formulas and torch's counter; None if the comparison failed, and for
-    the BERT family, for which the project's tests make it."""
+    the BERT family, for which it is made in the project's tests and not here."""
     problem: str = ""
     """The reason why the comparison of the formulas with torch's counter failed; empty if it did not."""
 
