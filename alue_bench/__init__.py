@@ -97,8 +97,8 @@ _ON_DEMAND = {
     **dict.fromkeys(("compare", "fit", "report", "run", "search", "sweep"), "alue_bench.api.functions"),
     "load": "alue_bench.deployment.kept_model",
 }
-"""The module of each function for scripts and notebooks, by function name. These modules import many others, so that
-each one is imported only when its function is first looked up."""
+"""The module of each function for scripts and notebooks, by function name. These modules import many other modules, so
+each is imported only when its function is first looked up."""
 
 
 def __getattr__(name: str) -> Any:

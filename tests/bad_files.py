@@ -129,7 +129,7 @@ BAD_FILES = {
         file("bad.json"), ("bad.json:2: not valid JSON",), text("bad.json", '[{"text": "a", "label": "b"},\n{"text": ')
     ),
     "Parquet that breaks off": BadFile(
-        PARQUET, ("bad.parquet: cannot be read as Parquet", "write the file anew"), truncated_parquet
+        PARQUET, ("bad.parquet: cannot be read as Parquet", "write the file again"), truncated_parquet
     ),
     "XLSX with a password": BadFile(
         XLSX, ("bad.xlsx: the file has a password",), text("bad.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" * 99)
@@ -175,7 +175,7 @@ BAD_FILES = {
     ),
     "identifier of two rows": BadFile(
         file("bad.csv", "--id", "number"),
-        ("bad.csv:3: the identifier '7' in column 'number' is that of bad.csv:2 too",),
+        ("bad.csv:3: the identifier '7' in column 'number' is used in bad.csv:2 too",),
         csv(["7,a,x", "7,b,y"], "number,text,label", 0),
     ),
     # Rows

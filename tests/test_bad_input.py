@@ -206,7 +206,7 @@ MISTAKES = {
     ),
     "list strategies of no model": Mistake(("list", "strategies", "-m", "mni"), ("unknown model 'mni'", "'mini'")),
     # Tracking
-    "file store": Mistake((*RUN, "--tracking-uri", "file:///tmp/x"), ("database or behind a server", "sqlite:///")),
+    "file store": Mistake((*RUN, "--tracking-uri", "file:///tmp/x"), ("database or on a server", "sqlite:///")),
     "folder for a store": Mistake((*RUN, "--tracking-uri", "mlruns"), ("'mlruns'", "sqlite:///path/to/mlflow.db")),
     "sqlite without a file": Mistake((*RUN, "--tracking-uri", "sqlite://"), ("names no file", "sqlite:///path/to")),
     "sqlite with a folder": Mistake((*RUN, "--tracking-uri", "sqlite:////"), ("names a folder", "sqlite:///path/to")),

@@ -311,7 +311,7 @@ def test_a_terminal_shows_the_grid_filling_in(tiny_bert: Path, registry: Any, fo
         progress.started(first)
         progress.ended(Outcome(first, "finished", "id", metrics))
         progress.started(second)
-        above = progress.above()
+        above = progress.table_above_bar()
     console.print(above)
     shown = console.export_text()
     assert "anger tiny-bert: test scores so far" in shown

@@ -763,7 +763,7 @@ class TestStrategy:
             (family_of(Idle, title="Everything trains but N layers"), "'first2' freezes nothing"),
             (family_of(Nameless), "'first2': name raises ZeroDivisionError"),
             (family_of(OneForAll), "strategy 'first3' and strategy 'first2' have the same effect on every encoder"),
-            (family_of(NeverActs), "revise froze nothing in 5 trainings"),
+            (family_of(NeverActs), "revise froze nothing in 5 simulated training runs"),
             (family_of(AskedInVain), "but there is no revise to call"),
             (family_of(BareTrained), "trained is 'bias'; it must be weights, biases, adapters"),
             (family_of(AdapterOfASet), "its options are not JSON-like"),

@@ -20,7 +20,7 @@ from alue_bench.cost.memory import PROCESS_BYTES, activation_bytes, training_byt
 from alue_bench.data.batches import Batch
 from alue_bench.deployment import kept_model
 from alue_bench.executors import ray_cluster
-from alue_bench.executors.placement import GIB, Placement, placement_of
+from alue_bench.executors.placement import GIB, GpuSharing, gpu_sharing
 from alue_bench.executors.processes import start
 from alue_bench.measure import peak
 from alue_bench.measure.empty_models import EmptyModel
@@ -596,7 +596,7 @@ class TestMemoryEstimate:
     def test_as_many_runs_share_a_gpu_as_fit(
         self, jobs: int, gpus: int, need: int, room: int, on_one: int, at_once: int, waits: bool
     ) -> None:
-        placement = Placement(jobs, gpus, need * GIB, room * GIB)
+        placement = GpuSharing(jobs, gpus, need * GIB, room * GIB)
         assert (placement.most_on_one, placement.at_once) == (on_one, at_once)
         assert placement.describe().endswith("wait") is waits
         assert f"{need}.0 GiB of {room}.0 GiB" in placement.describe()
@@ -608,12 +608,12 @@ class TestMemoryEstimate:
             device="cuda",
         )  # fmt: skip
         runs = build_plan(request, registry).runs
-        assert placement_of(runs, 2) is None
-        shared = placement_of(runs, 4)
-        alone = placement_of(runs, 4, only=1)
+        assert gpu_sharing(runs, 2) is None
+        shared = gpu_sharing(runs, 4)
+        alone = gpu_sharing(runs, 4, only=1)
         assert shared is not None
         assert alone is not None
-        assert (shared.gpus, shared.room_bytes, alone.gpus, alone.room_bytes) == (2, 16 * GIB, 1, 4 * GIB)
+        assert (shared.gpus, shared.available_bytes, alone.gpus, alone.available_bytes) == (2, 16 * GIB, 1, 4 * GIB)
         assert PROCESS_BYTES < shared.need_bytes < 3 * GIB
 
 

@@ -233,13 +233,13 @@ class TestAPluginsExecutor:
             ("executor.Advanced('f00', 1, 2)", "reported run 'f00', which is not in the plan"),
             (
                 "executor.RunEnded('f00', 'done', 'r1')",
-                "reported status 'done', which is none of finished, reused, failed",
+                "reported status 'done', which is not one of finished, reused, failed",
             ),
             ("executor.RunEnded('f00', 'held', 'r1')", "reported run 'f00', which no worker has"),
             ("executor.Returned(99)", "reported assignment 99, which no worker has"),
             ("executor.Returned(1)", "reported assignment 1 as done, but not of anger/tiny-bert/full/seed42"),
             ("executor.Lost(99, 'gone')", "reported assignment 99, which no worker has"),
-            ("{'run': 'f00'}", "reported dict {'run': 'f00'}, which is none of alue_bench.contract.executor's events"),
+            ("{'run': 'f00'}", "reported dict {'run': 'f00'}, which is not an event of alue_bench.contract.executor"),
         ],
     )
     def test_one_that_tells_of_what_it_was_not_given_is_named_and_leaves_nothing_open(

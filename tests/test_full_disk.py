@@ -102,7 +102,7 @@ def test_where_nothing_is_left_anywhere_the_plan_ends_with_a_sentence_and_goes_o
     assert said.code == 2, said.err
     sentence = said.err.rpartition("alue-bench: ")[2]
     assert "No space left on device" in sentence
-    assert "make room" in sentence
+    assert "free some space" in sentence
     assert "ALUE_BENCH_STATE" in sentence
     assert "Traceback" not in said.everything
     assert list(checkpoint_folder().iterdir())  # the training need not be done again
@@ -134,7 +134,7 @@ def test_a_full_cache_costs_time_and_nothing_else(
     disk = small_disk("cache", 64)
     fill(disk)
     monkeypatch.setenv("ALUE_BENCH_CACHE", str(disk))
-    with pytest.warns(UserWarning, match="token ids are not kept in .* make room"):
+    with pytest.warns(UserWarning, match="token ids are not kept in .* free some space"):
         said = run(*TWO, "--checkpoint-every", "0")
     assert said.code == 0, said.err
     assert statuses(store, experiment) == {"FINISHED": 2}

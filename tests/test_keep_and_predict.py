@@ -396,7 +396,11 @@ def test_a_key_that_only_later_rows_have_is_a_column(model: KeptModel, tmp_path:
 BAD = {
     "a null in the middle": ("in.jsonl", '{"text": "a"}\n{"text": null}\n', r"in\.jsonl:2: no text; mend .*--skip-bad"),
     "an empty cell": ("in.csv", "id,text\n1,a\n2,  \n", r"in\.csv:3: no text"),
-    "an unknown label": ("in.csv", "text,label\na,anger\nb,fury\n", r"in\.csv:3: label 'fury' is none of .*no_anger"),
+    "an unknown label": (
+        "in.csv",
+        "text,label\na,anger\nb,fury\n",
+        r"in\.csv:3: label 'fury' is not a label of the model: .*no_anger",
+    ),
     "no label": ("in.csv", "text,label\na,anger\nb,\n", r"in\.csv:3: no gold label"),
     "a row too short": ("in.csv", "id,text\n1,a\n2\n", r"in\.csv:3: 1 columns instead of 2"),
     "no JSON": ("in.jsonl", '{"text": "a"}\n{"text"\n', r"in\.jsonl:2: not a JSON object"),

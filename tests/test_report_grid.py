@@ -229,7 +229,7 @@ class TestRecommendation:
         chosen = recommend(grid_of(full, bottom3, bottom4, lost))
         assert chosen is not None
         assert (chosen.strategy, chosen.fewest_flops) == ("full", "bottom4")
-        assert "; but bottom4 needs fewer operations (67% of full's against 100%): measured times" in chosen.sentence()
+        assert "; but bottom4 needs fewer FLOPs (67% of full's against 100%): measured times" in chosen.sentence()
         believed = recommend(grid_of(full, bottom3 | {"runtime/train_s": 2.1}, bottom4 | {"runtime/train_s": 2.0}))
         assert believed is not None
         assert (believed.strategy, believed.fewest_flops) == ("bottom4", "")

@@ -132,7 +132,7 @@ class TestFiles:
             ({"answers": [], "is_impossible": True}, Answers()),
             ({"is_impossible": True, "plausible_answers": []}, Answers()),
             ({}, None),
-            (answer("Omar", 0), "'Omar' does not stand at 0, and occurs 2 times"),
+            (answer("Omar", 0), "'Omar' is not at position 0, and occurs 2 times"),
             (answer("Rome", 3), "occurs nowhere in the context"),
             (answer(" ", 3), "an answer is empty"),
             (answer("Cairo", "16"), "has no text with an answer_start"),
@@ -177,7 +177,7 @@ class TestFiles:
         assert len(splits["dev"].examples) == 6
         assert not texts["train"] & texts["dev"]
         everything = [one.target for name in ("train", "dev") for one in splits[name].examples]
-        assert any("3 answers do not stand at" in one for one in gaps("train", everything, SPAN))
+        assert any("3 answers are not at the given position" in one for one in gaps("train", everything, SPAN))
         assert gaps("test", [one.target for one in splits["test"].examples], SPAN_OR_NONE) == []
         with pytest.raises(DataError, match=r"row 1: question '0' has no answer; .*Labels.span\(no_answer=True\)"):
             load_rows(task_of(SPAN), DataFolder(tmp_path, "real"), drop_bad=False, limit_train=None, limit_eval=None)

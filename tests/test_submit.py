@@ -222,7 +222,7 @@ class TestMistakes:
     def test_a_task_without_a_leaderboard(self, alue_bench: CommandLine, where: tuple[str, ...]) -> None:
         said = alue_bench("submit", "out", "-t", "anger", *where)
         assert said.code == 2
-        assert "task 'anger' has no leaderboard file; those that have: diag, fid" in said.err
+        assert "task 'anger' has no leaderboard file; tasks with one: diag, fid" in said.err
 
     def test_no_store(self, alue_bench: CommandLine) -> None:
         said = alue_bench("submit", "out")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alue_bench.api.frames import is_frame, stored
+from alue_bench.api.frames import is_frame, store_frame
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.options import Option, options_of
 from alue_bench.studies.options import OutputOptions, options_of_command
@@ -110,7 +110,7 @@ def _plain(value: object, option: Option) -> Any:
     to a file, whose path is returned.
     """
     if is_frame(value):
-        value = stored(value)
+        value = store_frame(value)
     if isinstance(value, list | tuple | set | frozenset | range) or hasattr(value, "tolist"):
         listed = value.tolist() if hasattr(value, "tolist") else list(value)  # type: ignore[call-overload]
         if isinstance(listed, list):

@@ -17,7 +17,7 @@ def is_frame(value: object) -> bool:
     return hasattr(value, "to_pandas") or (hasattr(value, "to_parquet") and hasattr(value, "columns"))
 
 
-def stored(frame: Any) -> Path:
+def store_frame(frame: Any) -> Path:
     """Write a data frame to a file in the cache folder, and return the file's path.
 
     The file's name is a digest of the content. Equal frames therefore give the same task, and finished runs are reused.

@@ -26,7 +26,7 @@ from alue_bench.contract.registry import Registry, load_registry
 from alue_bench.studies.results import Runs, Search, Sweep, TrainedRun
 from alue_bench.studies.selection import RunSelection, VerdictOptions, none_selected, select_runs
 from alue_bench.studies.settings import Study, study_of
-from alue_bench.views.notebook import Shown, without_widget_warning
+from alue_bench.views.notebook import Displayed, without_widget_warning
 from alue_bench.views.streams import Streams
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from alue_bench.tracking.reading import Results
 
 ORIGIN = "this call"
-"""The text that shows, in the list of planned runs, that a hyper-parameter was given as a keyword argument."""
+"""The note in the list of planned runs that a hyper-parameter was given as a keyword argument."""
 
 R = TypeVar("R", bound=Runs)
 
@@ -63,6 +63,7 @@ def run(*, quiet: bool = False, **options: Any) -> Runs:
         UsageError: An option is unknown or has a wrong value, or there is nothing to run.
         DataError: A file of a named task is missing or malformed.
         UnavailableError: A named model or the MLflow store is not available.
+        KeyboardInterrupt: The user stopped the call. The finished runs are recorded.
     """
     from alue_bench.studies.run import do_run
 
@@ -85,6 +86,9 @@ def sweep(*, quiet: bool = False, **options: Any) -> Sweep:
 
     Raises:
         UsageError: An option is unknown or has a wrong value, or there is nothing to run.
+        DataError: A file of a named task is missing or malformed.
+        UnavailableError: A named model or the MLflow store is not available.
+        KeyboardInterrupt: The user stopped the call. The finished runs are recorded.
     """
     from alue_bench.studies.sweep import do_sweep
 
@@ -106,6 +110,9 @@ def search(*, quiet: bool = False, **options: Any) -> Search:
 
     Raises:
         UsageError: An option is unknown or has a wrong value, or there is nothing to search.
+        DataError: A file of a named task is missing or malformed.
+        UnavailableError: A named model or the MLflow store is not available.
+        KeyboardInterrupt: The user stopped the call. The finished runs are recorded.
     """
     from alue_bench.studies.search import do_search
 
@@ -132,7 +139,10 @@ def fit(
 
     Raises:
         UsageError: An option is unknown or has a wrong value, or the options ask for several runs.
+        DataError: A file of a named task is missing or malformed.
+        UnavailableError: A named model or the MLflow store is not available.
         TrainingError: The run failed.
+        KeyboardInterrupt: The user stopped the call.
     """
     seeds = options.get("seed")
     if (options.get("seeds") or 1) != 1 or (isinstance(seeds, list | tuple) and len(seeds) != 1):
@@ -169,10 +179,13 @@ def compare(
         **selection: The options of `alue-bench compare` that select runs: `task`, `model`, `strategy`,
             `experiment`, `parent`, `data_source`, `tracking_uri`.
 
+    Returns:
+        The comparison, which a notebook shows as tables; its methods give it as data frames or Markdown.
+
     Raises:
         UsageError: An option is unknown, the margin has a wrong form, or the MLflow store, experiment or parent run
             does not exist.
-        UnavailableError: No finished run is selected.
+        UnavailableError: No finished run is selected, or the MLflow store does not answer.
     """
     from alue_bench.evaluation.margins import parse_margins
     from alue_bench.reporting.comparison import DEFAULT_MARGIN
@@ -208,7 +221,9 @@ def report(
         The path of the written file.
 
     Raises:
-        UsageError: The file has another ending, or an option is unknown.
+        UsageError: The file has a different ending, an option is unknown or has a wrong value, or the MLflow store,
+            experiment or parent run does not exist.
+        UnavailableError: The MLflow store does not answer, or the file cannot be written.
     """
     from alue_bench.evaluation.margins import parse_margins
     from alue_bench.reporting.comparison import BASELINE, DEFAULT_MARGIN
@@ -224,7 +239,7 @@ def report(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Compared(Shown):
+class Compared(Displayed):
     """A comparison of freezing strategies with a baseline, which a notebook shows as tables."""
 
     comparison: Comparison
@@ -337,6 +352,11 @@ def _selected(function: str, given: Mapping[str, Any], baseline: str, *, may_be_
         given: The keyword arguments.
         baseline: The strategy with which others are compared, and whose runs are therefore selected too.
         may_be_none: Whether the selection may be empty; otherwise an error is raised.
+
+    Raises:
+        UsageError: An option is unknown or has a wrong value, or the store, experiment or parent run does not exist.
+        UnavailableError: No finished run is selected although the selection may not be empty, or the store does not
+            answer.
     """
     selection = filled(RunSelection, checked(function, options_of_function("select"), given))
     results, remarks = select_runs(selection, baseline=baseline)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alue_bench.api.frames import is_frame, stored
+from alue_bench.api.frames import is_frame, store_frame
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.registry import Declared, Origin, Registry
 from alue_bench.contract.spec import digest_of
@@ -53,7 +53,7 @@ def given_tasks(given: Any, registry: Registry) -> GivenTasks:
             _declare(one, declared)
             names.append(one.name)
         elif is_frame(one):
-            files.append(str(stored(one)))
+            files.append(str(store_frame(one)))
         elif not isinstance(one, str | Path):
             raise UsageError(
                 f"a task is given as {type(one).__name__}; give the name of a declared task, an alue_bench.Task, a "
@@ -82,8 +82,8 @@ def _declare(task: Task, declared: dict[str, Declared[Task]]) -> None:
     known = declared.setdefault(task.name, Declared(task, _origin(task)))
     if known.value != task:
         raise UsageError(
-            f"task {task.name!r} is declared by {known.origin}, and the task of this name that is given here is "
-            "another one; give it another name"
+            f"task {task.name!r} is declared by {known.origin}, and the given task of this name is a different one; "
+            "give it a different name"
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from alue_bench.contract.registry import Registry
-from alue_bench.cost.time import Estimate, estimate_plan
+from alue_bench.cost.time import CostEstimate, estimate_plan
 from alue_bench.planning.build import Plan
 from alue_bench.studies.confirmation import ConfirmingSeeds
 from alue_bench.studies.invocation import Invocation
@@ -28,17 +28,17 @@ def show_plan(
     """Show a plan's estimated cost on stderr; with --json, also print the plan and the estimate on stdout.
 
     Args:
-        invocation: the invocation, that is, the execution of a command, that would execute the plan.
-        plan: the plan.
-        more: further keys of the JSON output, with their values.
-        lines: lines of text to show below the estimate.
-        confirming: the fresh seeds with which a sweep confirms its recommendations; their largest cost is shown too.
+        invocation: The invocation, that is, the execution of a command, that would execute the plan.
+        plan: The plan.
+        more: Further keys of the JSON output, with their values.
+        lines: Lines of text to show below the estimate.
+        confirming: The fresh seeds with which a sweep confirms its recommendations; their largest cost is shown too.
 
     Returns:
         The exit code.
 
     Raises:
-        UsageError: the plan has no run, and would have none even if the missing files were on this machine.
+        UsageError: The plan has no run, and would have none even if the missing files were on this machine.
     """
     if not plan.absent:
         invocation.check(plan)
@@ -60,8 +60,8 @@ def show_question(planned: PlannedSearch, streams: Streams) -> int:
     The confirmations, whose cost is not part of the budgets, are included.
 
     Args:
-        planned: the searches and their first runs.
-        streams: the output streams.
+        planned: The searches and their first runs.
+        streams: The output streams.
 
     Returns:
         The exit code.
@@ -89,7 +89,7 @@ def show_question(planned: PlannedSearch, streams: Streams) -> int:
     return 0
 
 
-def _estimate(plan: Plan, registry: Registry, streams: Streams) -> Estimate:
+def _estimate(plan: Plan, registry: Registry, streams: Streams) -> CostEstimate:
     streams.talk.print("timing a few training steps for the estimate ...", style="dim")
     return estimate_plan(plan, registry)
 
@@ -99,7 +99,7 @@ def _tell(lines: Sequence[str], streams: Streams) -> None:
         streams.talk.print(line)
 
 
-def describe(estimate: Estimate) -> list[str]:
+def describe(estimate: CostEstimate) -> list[str]:
     """Describe an estimate in lines of text.
 
     The lines state the cost of the runs that this machine can execute, the cost of the runs whose files are missing,
@@ -124,7 +124,7 @@ def describe(estimate: Estimate) -> list[str]:
     return [*lines, *_grounds(estimate)]
 
 
-def _grounds(estimate: Estimate) -> list[str]:
+def _grounds(estimate: CostEstimate) -> list[str]:
     """Return lines that state the basis of an estimate, and why a part of it is unknown."""
     lines = []
     if estimate.speeds:
@@ -139,7 +139,7 @@ def _grounds(estimate: Estimate) -> list[str]:
             "each task; --no-yardstick leaves it out"
         )
     if estimate.upper_bound:
-        lines.append("  an upper bound: early stopping (--patience) may end trainings before their last epoch")
+        lines.append("  an upper bound: early stopping (--patience) may end runs before their last epoch")
     return [*lines, *(f"  {problem}" for problem in estimate.problems)]
 
 

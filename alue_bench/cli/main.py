@@ -44,7 +44,7 @@ from alue_bench.messages.display import one_line
 from alue_bench.messages.redaction import redact
 from alue_bench.views.standard_output import prints_to_stderr
 
-# Newer releases of typer bring a click of their own: its errors are not those of the package click.
+# Newer releases of typer contain a copy of click, whose error classes differ from those of the package click.
 CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 app = typer.Typer(
@@ -162,7 +162,7 @@ def _show_misuse(error: Any) -> None:
         talk = remarks()
         talk.print(context.get_usage())
         talk.print(f"Try '{context.command_path} {context.help_option_names[0]}' for help.")
-    _complain(error.format_message())  # it may repeat an argument, such as a store's address
+    _complain(error.format_message())  # it may repeat an argument, such as a tracking URI
 
 
 def _show_mistake() -> int:

@@ -24,7 +24,7 @@ STARTS_S = 180.0
 ASK_S = 0.2
 """The seconds between two checks whether the server answers."""
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""The hosts that stand for all addresses of the machine, each with an address that a browser can open."""
+"""The hosts that mean all addresses of the machine, each with an address that a browser can open."""
 
 
 class MlflowServer:
@@ -40,7 +40,7 @@ class MlflowServer:
 
     @property
     def address(self) -> str:
-        """The address for a browser on this machine."""
+        """The URL of the server for a browser on this machine."""
         host = self._reachable_host
         return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
 
@@ -54,7 +54,7 @@ class MlflowServer:
 
         command = [sys.executable, "-m", "alue_bench.cli.server_guard", sys.executable, "-m", "mlflow", "server"]
         command += ["--host", self._host, "--port", str(self._port), "--workers", "1"]
-        # The store's address is no argument: every user of the machine sees those.
+        # The tracking URI is not an argument, because every user of the machine can see the arguments.
         environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
         environment |= {"MLFLOW_BACKEND_STORE_URI": mlflow_uri(self._uri)}
         self._guard = subprocess.Popen(  # its messages go to our stderr, which tests and plugins do not exchange
@@ -117,12 +117,12 @@ def check_place(host: str, port: int, options: Mapping[str, object]) -> None:
     """Check that a server can listen at an address of this machine.
 
     Args:
-        host: the host name or address.
-        port: the number of the port.
-        options: the options that the user gave to `alue-bench ui`, for suggesting the command with another port.
+        host: The host name or address.
+        port: The port number.
+        options: The options that the user gave to `alue-bench ui`, for suggesting the command with another port.
 
     Raises:
-        UsageError: the host is not an address of this machine, another process uses the port, or the port is reserved
+        UsageError: The host is not an address of this machine, another process uses the port, or the port is reserved
             for the system. For an unusable port, the message has the command with a free port.
     """
     problem = _binding_problem(host, port)

@@ -31,11 +31,11 @@ def open_results(selection: Mapping[str, Any], *, baseline: str | None = None) -
     """Return the recorded runs that the options select. If a given name occurs in no run, a message says so on stderr.
 
     Args:
-        selection: the values of the options of `RunSelection`, by name.
-        baseline: a strategy to select in addition to the named ones.
+        selection: The values of the options of `RunSelection`, by name.
+        baseline: A strategy to select in addition to the named ones.
 
     Raises:
-        UsageError: an option has a wrong value, or the MLflow store, experiment or parent run does not exist.
+        UsageError: An option has a wrong value, or the MLflow store, experiment or parent run does not exist.
     """
     from alue_bench.views.console import remarks
 
@@ -46,10 +46,10 @@ def open_results(selection: Mapping[str, Any], *, baseline: str | None = None) -
 
 
 def require_runs(results: Results) -> None:
-    """End the command with a message on stderr if there are no finished runs.
+    """End the command with a message on stderr if no finished run fits the options.
 
     Raises:
-        typer.Exit: there is no finished run; the exit code is 1.
+        typer.Exit: No finished run fits the options; the exit code is 1.
     """
     if not results.frame.empty:
         return

@@ -16,6 +16,9 @@ def stoppable() -> Iterator[None]:
 
     Some code, such as the building of a plan, does not handle an interruption. The command then ends with a message and
     the exit code of the signal: 130 for Ctrl-C, 143 for SIGTERM. Typer would exit with 130 for both.
+
+    Raises:
+        typer.Exit: The work was interrupted; the exit code is the one of the signal.
     """
     try:
         with stop_on_sigterm():

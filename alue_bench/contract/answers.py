@@ -1,4 +1,4 @@
-"""A reader of questions with answers that stand in a text: JSON in the format of SQuAD 1.1 and 2.0."""
+"""A reader for extractive question answering: JSON in the format of SQuAD 1.1 and 2.0."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class SquadJson:
     An example is a question. Its `text` is the context and its `text_pair` the question, so that the questions about a
     context stay together when a split is held out. Its target is an `Answers` value.
 
-    An answer must stand in the context at its `answer_start`, which counts characters (code points). If it does not,
-    but occurs exactly once in the context, it is found there; runs of white space may differ. Such answers are counted
-    in `Answers.corrected`. A question with any other answer is a bad row. As JSON has no rows, questions are counted
-    from 1.
+    An answer must be in the context at its `answer_start`, which counts characters (code points). If it is not there
+    but occurs exactly once in the context, its position is corrected; white space may differ. Corrected positions are
+    counted in `Answers.corrected`. If the position of an answer can be neither confirmed nor corrected, its question is
+    a bad row. As JSON has no rows, questions are counted from 1.
     """
 
     no_answer: bool = True
@@ -35,7 +35,7 @@ class SquadJson:
     text_pair: ClassVar[str] = "question"
     """The key of the second text; it tells the task that its examples are pairs."""
     has_lines: ClassVar[bool] = False
-    """A flag for messages, which name the number of a question and not a line of the file."""
+    """A flag: messages name the number of a question, because a row of JSON has no line."""
 
     def __post_init__(self) -> None:
         """Check the type of the field."""
@@ -55,7 +55,7 @@ class SquadJson:
             raise DataError(f"{path}: the file has no questions; name a file in SQuAD's format")
 
     def _row(self, number: int, context: Any, question: Any) -> Example | BadRow:
-        """Return a question as an example, or as a bad row with the reason why it is none."""
+        """Return a question as an example, or as a bad row with the reason why it cannot be used."""
         if not isinstance(context, str) or not context.strip():
             return BadRow(number, "empty text: the paragraph has no context")
         if not isinstance(question, Mapping):
@@ -79,13 +79,13 @@ class SquadJson:
 
 
 def _questions(path: Path, content: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield each question with its context. Raise DataError if the file has another structure."""
+    """Yield each question with its context. Raise DataError if the file has a different structure."""
 
     def listed(value: Any, key: str, where: str) -> list[Any]:
-        found = value.get(key) if isinstance(value, Mapping) else None
-        if not isinstance(found, list):
+        entries = value.get(key) if isinstance(value, Mapping) else None
+        if not isinstance(entries, list):
             raise DataError(f"{path}: {where} has no list {key!r}; the file is not in SQuAD's format")
-        return found
+        return entries
 
     for place, article in enumerate(listed(content, "data", "the file")):
         for paragraph in listed(article, "paragraphs", f"data[{place}]"):
@@ -94,7 +94,7 @@ def _questions(path: Path, content: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _answers(context: str, given: list[Any]) -> Answers | str:
-    """Return the answers to a question at their places in the context, or the reason why they cannot be used."""
+    """Return the answers to a question with their positions in the context, or the reason why they cannot be used."""
     texts, starts, ends, corrected = [], [], [], 0
     for answer in given:
         text, start = (answer.get(key) if isinstance(answer, Mapping) else None for key in ("text", "answer_start"))
@@ -107,7 +107,7 @@ def _answers(context: str, given: list[Any]) -> Answers | str:
             places = _places(context, text)
             if len(places) != 1:
                 times = f"{len(places)} times" if places else "nowhere"
-                return f"answer {shown(text)} does not stand at {start}, and occurs {times} in the context"
+                return f"answer {shown(text)} is not at position {start}, and occurs {times} in the context"
             ((start, end),) = places
             corrected += 1
         texts.append(text)
@@ -117,6 +117,6 @@ def _answers(context: str, given: list[Any]) -> Answers | str:
 
 
 def _places(context: str, text: str) -> list[tuple[int, int]]:
-    """Return where a text occurs, as pairs of its first character and the one behind it; white space may differ."""
+    """Return the (start, end) positions of a text in its context; `end` is exclusive, and white space may differ."""
     pattern = r"\s+".join(map(re.escape, text.split()))
     return [(match.start(1), match.end(1)) for match in re.finditer(f"(?=({pattern}))", context)]

@@ -13,7 +13,7 @@ UNITS |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", star
 
 
 def parse_size(text: str) -> int:
-    """Return the number of bytes that a text such as "20GB" (decimal), "512 MiB" (binary) or "0" means.
+    """Parse a size such as "20GB" (decimal), "512 MiB" (binary) or "0", and return it in bytes.
 
     Raises:
         UsageError: The text is not a size.

@@ -1,4 +1,4 @@
-"""The names of strategies that freeze a fixed number of bottom layers and of top layers during the whole training.
+"""The names of strategies that freeze a fixed number of bottom layers and of top layers throughout training.
 
 The pair of these two numbers is called a cell, because it is one cell of a grid over both numbers. The names of these
 strategies are part of the contract, because the search and the reports use them too: alue-bench asks the plugins for

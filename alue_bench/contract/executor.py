@@ -79,7 +79,7 @@ class Assignment:
     """The identifier of the assignment; `Returned` and `Lost` refer to it."""
     runs: tuple[tuple[RunSpec, Source], ...]
     tracking_uri: str
-    """The address of the MLflow tracking store."""
+    """The MLflow tracking URI."""
     experiment: str
     """The name of the MLflow experiment."""
     parent_id: str | None
@@ -111,7 +111,7 @@ class Advanced:
     done: int
     """The number of steps done."""
     total: int
-    """The number of steps of the whole run."""
+    """The total number of steps of the run."""
 
 
 Status = Literal["finished", "reused", "failed", "held"]

@@ -24,12 +24,12 @@ class Answers:
     """The gold answers to a question about a text, each a part of this text; no answer if the fields are empty."""
 
     texts: tuple[str, ...] = ()
-    """The answers as their file gives them. A prediction is compared with each of them, and the best comparison counts.
-    The first one is learnt."""
+    """The answers as their file gives them. The score of a prediction is the maximum over them. The model is trained on
+    the first one."""
     starts: tuple[int, ...] = ()
     """The position of each answer's first character in the text."""
     ends: tuple[int, ...] = ()
-    """The position behind each answer's last character."""
+    """The end of each answer in the text: the position after its last character."""
     corrected: int = 0
     """The number of answers whose positions the reader has corrected."""
 
@@ -247,7 +247,7 @@ def unknown_label(
     """Return a sentence that says that a label is unknown, with the permitted codes and the label that each code means.
 
     Args:
-        written: The label as it stands in the file.
+        written: The label as written in the file.
         decoded: The label name that `decode` gives for `written`; None if it gives none.
         decode: The label name for each code in the file.
         permitted: The labels of the task; None if they are not known.
@@ -331,22 +331,22 @@ def _as_tuple(columns: Column | tuple[str, ...] | None) -> tuple[Column, ...]:
 
 
 def shown(text: str, *, quote: bool = True, most: int = 60) -> str:
-    """Return a text from a file or user in a form that is safe in a message.
+    """Return a string from a file or user in a form that is safe in a message.
 
     Args:
-        text: Any text.
+        text: Any string.
         quote: Whether to enclose the text in single quotation marks.
         most: The largest number of characters of `text`; the rest is replaced by "…".
 
     Returns:
-        The text on one line, with control characters escaped.
+        The string on one line, with control characters escaped.
     """
     safe = printable(text if len(text) <= most else text[:most] + "…")
     return f"'{safe}'" if quote else safe
 
 
 def printable(text: str) -> str:
-    """Return a text in which every character that is invisible or controls a terminal is escaped."""
+    """Return `text` with every character escaped that is invisible or controls a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

@@ -28,7 +28,7 @@ class LabelFit:
     """
 
     labels: Labels
-    """The label space in which predictions are scored: the scored task's labels, without those that are unreachable."""
+    """The label space in which predictions are scored: the reachable labels of the scored task."""
     sources: tuple[tuple[int, ...], ...]
     """For each of these labels, the positions of the trained task's labels that count as it."""
     label_map: LabelMap
@@ -99,12 +99,12 @@ def fit_labels(task: Task, train_task: Task, given: str | None = None, *, severa
     reached = tuple(name for name in own.names if name in label_map.values())
     if len(reached) < 2:
         raise LabelMisfit(
-            f"{said} could predict only {_count(reached)} of its labels {_listed(own)}; map {_listed(theirs)} to at "
-            f"least two of them: {remedy}"
+            f"{said} could predict only {_only_or_none(reached)} of its labels {_listed(own)}; map {_listed(theirs)} "
+            f"to at least two of them: {remedy}"
         )
     names = theirs.names
     return LabelFit(
-        # The model's own threshold, by which its epoch was selected.
+        # The model's own threshold, with which its epoch was selected.
         labels=replace(own, names=reached, threshold=theirs.threshold),
         sources=tuple(tuple(i for i, name in enumerate(names) if label_map[name] == one) for one in reached),
         label_map={name: label_map[name] for name in names},
@@ -128,14 +128,14 @@ def _label_map(task: Task, train_task: Task, given: str | None, remedy: str) -> 
 
 
 def _parsed(given: str, names: Sequence[str], own: Sequence[str], remedy: str) -> LabelMap:
-    """Return the label map in a text such as "OFF=offensive,NOT_OFF=normal"; "LABEL=" stands for never predicted.
+    """Parse a label map such as "OFF=offensive,NOT_OFF=normal"; "LABEL=" stands for a label that is never predicted.
 
     Labels are matched by their names, which may contain commas and equals signs.
     """
     label_map: dict[str, str | None] = {}
     rest = given.strip()
     while rest:
-        name = _first(names, rest, "=")
+        name = _longest_leading_name(names, rest, "=")
         if name is None:
             wrong = rest.split("=", 1)[0]
             raise LabelMisfit(
@@ -145,7 +145,7 @@ def _parsed(given: str, names: Sequence[str], own: Sequence[str], remedy: str) -
         if name in label_map:
             raise LabelMisfit(f"--map {shown(given, quote=False)} maps {shown(name)} twice; leave one of them out")
         rest = rest[len(name) + 1 :]
-        target = _first(own, rest, ",")
+        target = _longest_leading_name(own, rest, ",")
         if target is None and rest and not rest.startswith(","):
             wrong = rest.split(",", 1)[0]
             raise LabelMisfit(
@@ -163,8 +163,11 @@ def _parsed(given: str, names: Sequence[str], own: Sequence[str], remedy: str) -
     return {name: label_map.get(name, name) for name in names}
 
 
-def _first(names: Sequence[str], text: str, end: str) -> str | None:
-    """Return the longest of the names with which a text begins and that is followed by `end` or by nothing."""
+def _longest_leading_name(names: Sequence[str], text: str, end: str) -> str | None:
+    """Return the longest name that `text` begins with and that is followed by `end`; None if there is none.
+
+    If `end` is ",", the name may also be the whole text.
+    """
     fitting = [name for name in names if text.startswith(f"{name}{end}") or (text == name and end == ",")]
     return max(fitting, key=len, default=None)
 
@@ -194,5 +197,5 @@ def _listed(labels: Labels) -> str:
     return ", ".join(labels.names)
 
 
-def _count(names: Sequence[str]) -> str:
+def _only_or_none(names: Sequence[str]) -> str:
     return shown(names[0]) if names else "none"

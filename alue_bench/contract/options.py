@@ -58,9 +58,9 @@ class Option:
     many: bool = False
     """A flag: the option is repeatable, and takes a list in a study file."""
     choices: tuple[str, ...] = ()
-    """The permitted values of a text; all texts are permitted if it is empty."""
+    """The permitted values of a string option; empty if every string is permitted."""
     pattern: str = ""
-    """A regular expression; a text that matches it is permitted in addition to `choices`."""
+    """A regular expression; a string that matches it is permitted in addition to `choices`."""
     short: str = ""
     """The short form on the command line, such as "-t"."""
     can_be_denied: bool = False
@@ -86,13 +86,13 @@ class Option:
         return f"--{self.name.replace('_', '-')}"
 
     def problem(self, value: object) -> str | None:
-        """Return the problem with a value, as a text that follows the option's name in a message; None if it is valid.
+        """Return the problem with a value, as the end of a message after the option's name; None if the value is valid.
 
         Args:
             value: One value; for a repeatable option, one value or a list of values.
 
         Returns:
-            A text such as "is 0; it must be at least 1".
+            A string such as "is 0; it must be at least 1".
         """
         if self.many and isinstance(value, list | tuple):
             return next((problem for one in value if (problem := self._problem_of_one(one))), None)
@@ -101,8 +101,8 @@ class Option:
     def converted(self, value: object) -> Any:
         """Convert a value that `problem` accepts to the type of the option's field.
 
-        An integer becomes a float and a text a path if the field has that type. For a repeatable option, a single value
-        becomes a tuple.
+        An integer becomes a float and a string a path if the field has that type. For a repeatable option, a single
+        value becomes a tuple.
         """
         if self.many:
             return tuple(self.kind(one) for one in (value if isinstance(value, list | tuple) else (value,)))

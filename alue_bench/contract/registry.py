@@ -231,7 +231,7 @@ def _metadata(distribution: Distribution, field: str, otherwise: str) -> str:
     """Return a field of a distribution's metadata; `otherwise` if a broken installation lacks the field."""
     try:
         value: str | None = distribution.metadata[field]
-    except Exception:  # missing or unreadable metadata raise various errors, none of which says more
+    except Exception:  # missing or unreadable metadata raise various errors, without further information
         value = None
     return value or otherwise
 
@@ -303,7 +303,9 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
             report.studies.append(study.stem)
         for executor in _declared(plugin, report, "alue_bench_executors", Executor):
             if not isinstance(executor.name, str) or not NAME.fullmatch(executor.name):
-                report.fail(f"alue_bench_executors() named one {_told(executor.name)}, but names match {NAME.pattern}")
+                report.fail(
+                    f"alue_bench_executors() named one {_repr_or_error(executor.name)}, but names match {NAME.pattern}"
+                )
                 continue
             if executor.name in RESERVED_EXECUTORS:
                 report.fail(
@@ -342,7 +344,7 @@ def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) ->
     good = [value for value in values if isinstance(value, kind)]
     for value in values:
         if not isinstance(value, kind):
-            report.fail(f"{hook}() returned {_told(value)} where a {kind.__name__} was expected")
+            report.fail(f"{hook}() returned {_repr_or_error(value)} where a {kind.__name__} was expected")
     return good
 
 
@@ -402,8 +404,8 @@ def _cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {message:.300}" if message else type(error).__name__
 
 
-def _told(value: object) -> str:
-    """Return the repr of a value from a plugin, or a text that says that the repr raises an error."""
+def _repr_or_error(value: object) -> str:
+    """Return the repr of a value from a plugin, or a phrase that says that the repr raises an error."""
     try:
         return f"{value!r:.80}"
     except Exception as error:

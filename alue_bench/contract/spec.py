@@ -25,7 +25,7 @@ def digest_of(value: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class HyperParameters:
-    """The hyper-parameters of a training. The defaults are those of ALUE's own baselines (Seelawi et al. 2021).
+    """The training hyper-parameters of a run. The defaults are those of ALUE's own baselines (Seelawi et al. 2021).
 
     To add a hyper-parameter, declare a field here and use it. If every earlier run was trained with the default of the
     new field, pass `default_is_implied=True`; the fingerprints of runs with this default then stay the same
@@ -95,28 +95,28 @@ class HyperParameters:
     """The largest number of tokens of an example, special tokens included. The number of truncated examples is
     recorded."""
     select: Literal["best", "last"] = option(
-        "best", help="Evaluation to test: best (by dev score) or last.", group=Group.TRAINING
+        "best", help="Evaluation whose weights are tested: best (by dev score) or last.", group=Group.TRAINING
     )
     """The choice of the weights that are tested: the weights at the dev evaluation with the best score ("best"), or
     at the last dev evaluation ("last"). There is a dev evaluation after each epoch, and more if `eval_every` is
     below 1."""
     class_weights: str = option(
         "none",
-        help="Weights of the classes in the loss: balanced, or LABEL=WEIGHT,LABEL=WEIGHT (others 1); none: all alike.",
+        help="Weights of the classes in the loss: balanced, or LABEL=WEIGHT,LABEL=WEIGHT (others 1); none: all equal.",
         group=Group.TRAINING,
         default_is_implied=True,
     )
     """The weights of the classes in the loss; see `alue_bench.training.class_weights`."""
     patience: int = option(
         0,
-        help="Stop a training after this many dev evaluations in a row without a better dev score; 0: never.",
+        help="Stop training after this many consecutive dev evaluations without a better dev score; 0: never.",
         group=Group.TRAINING,
         at_least=0,
         default_is_implied=True,
         remark="0 turns early stopping off",
     )
-    """The number of dev evaluations in a row without a better score after which the training stops (Prechelt 1998);
-    0 for no early stopping. The learning-rate schedule always spans all epochs, even if training stops early."""
+    """The number of consecutive dev evaluations without a better score after which training stops (Prechelt 1998); 0
+    for no early stopping. The learning-rate schedule always spans all epochs, even if training stops early."""
     eval_every: float = option(
         1.0,
         help="Epochs between two dev evaluations, such as 0.5; there is always one at the end of an epoch.",
@@ -130,7 +130,7 @@ class HyperParameters:
     end of each epoch."""
     probe_rows: int = option(
         256,
-        help="Train examples by which a strategy such as surgical-3 chooses its layers; unused by other strategies.",
+        help="Number of train examples from which a strategy such as surgical-3 chooses its layers.",
         group=Group.TRAINING,
         at_least=1,
         default_is_implied=True,
@@ -145,7 +145,7 @@ class HyperParameters:
             raise ValueError(f"{declared.name} {problem}")
 
     def identity(self) -> dict[str, Any]:
-        """Return the values that distinguish one training from another, by hyper-parameter name.
+        """Return the values that distinguish the training of one run from that of another, by hyper-parameter name.
 
         A hyper-parameter with `default_is_implied` is left out if it has its default, because all runs that were
         recorded before it existed were trained with that value. Such a run and the same run today therefore have the
@@ -161,7 +161,7 @@ class HyperParameters:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The hyper-parameters of a training, and for each the origin of its value, such as a recipe or an option."""
+    """The training hyper-parameters of a run, and for each the origin of its value, such as a recipe or an option."""
 
     values: HyperParameters
     origins: Mapping[str, str]
@@ -200,10 +200,12 @@ def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]])
 
 @dataclass(frozen=True, kw_only=True)
 class DataDigests:
-    """The digests of the data that determine a result, with the kind of the data and a sentence about the splits."""
+    """The identity of the data of a run: digests of the rows, the source, and a description of the splits."""
 
     source: Literal["real", "sample"]
+    """The source of the rows: "real" for the official files, "sample" for the sample that the plugin contains."""
     protocol: str
+    """A sentence on where the splits come from, such as "official train, dev and test files"."""
     train: str
     """A digest of the train and dev rows that are used (after limits, and without dropped rows), and of how dev is
     scored."""
@@ -218,7 +220,7 @@ class Fold:
     folds: int
     """The number of folds that the rows are divided into."""
     repeat: int
-    """The number, from 1, of the repetition of the cross-validation; each repetition divides the rows anew."""
+    """The number, from 1, of the repetition of the cross-validation; each has its own random division of the rows."""
     number: int
     """The number of the fold within its repetition, from 1."""
 
@@ -274,7 +276,7 @@ class RunSpec:
     """A flag: training starts from the checkpoint's fine-tuned head instead of a new head."""
     unusual: Mapping[str, str] = field(default_factory=dict)
     """The unusual properties of the model that also determine the training, by a short name: "parts" (its modules are
-    registered in another order than they are used), "padding" (it is on the left), "head" (the checkpoint has a
+    registered in a different order from that of their use), "padding" (it is on the left), "head" (the checkpoint has a
     fine-tuned head that is not used). Empty for an ordinary model."""
     providers: Mapping[str, str] = field(default_factory=dict)
     """The versions of the Python distributions (by name) that provide alue-bench itself, the task that trains the
@@ -294,7 +296,7 @@ class RunSpec:
 
     @property
     def training_key(self) -> str:
-        """A digest of everything that determines the trained weights; runs with equal digests share one training."""
+        """A digest of everything that determines the trained weights, which are equal in runs with equal digests."""
         return digest_of(
             {
                 "result_version": RESULT_VERSION,

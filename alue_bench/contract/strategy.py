@@ -10,7 +10,7 @@ A strategy acts at six points of a run; all but the second are optional:
     freeze_plan(shape)       before training: freeze parts of the kept layers, the embeddings and the pooler
     adapter()                before training: insert small modules that train instead of the model's own weights
     compute_limit()          before training: give the training fewer steps
-    choose(probe)            before training: choose the frozen parts by a look at the loaded model and train examples
+    choose(probe)            before training: choose the frozen parts by inspecting the loaded model and train examples
     revisions(), revise()    during training: change what is frozen (adaptive strategies only)
 """
 
@@ -142,7 +142,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Revisions:
-    """The points of a training at which an adaptive strategy changes what is frozen (`Strategy.revise`)."""
+    """The points during training at which an adaptive strategy changes what is frozen (`Strategy.revise`)."""
 
     per_epoch: int = 1
     """The number of these points in an epoch. They divide the epoch's steps into equal parts; the last one is the end
@@ -165,7 +165,7 @@ class Revisions:
 
 @dataclass(frozen=True)
 class ComputeLimit:
-    """A limit of a training's FLOPs: a share of those of full fine-tuning, or as many as another strategy needs.
+    """A limit on the training FLOPs of a run: a share of those of full fine-tuning, or those of another strategy.
 
     Exactly one of the two fields is given.
     """
@@ -200,7 +200,7 @@ class BlockNorms:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """The state of a training when `Strategy.revise` is called, so that the strategy can decide what to freeze."""
+    """The state of training when `Strategy.revise` is called, so that the strategy can decide what to freeze."""
 
     epoch: int
     """The number, from 1, of the epoch that is in progress or has just ended."""
@@ -290,7 +290,7 @@ class Strategy(ABC):
         return None
 
     def choose(self, probe: Probe) -> Choice:
-        """Return the freeze plan chosen by a look at the loaded model, with the score of each layer.
+        """Return the freeze plan chosen by inspecting the loaded model, with the score of each layer.
 
         A strategy that overrides this method is called once in a run, after the weights are loaded and before training.
         Time and FLOPs are charged to the run. The result must depend only on the probe, its generator and the strategy.

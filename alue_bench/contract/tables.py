@@ -50,8 +50,9 @@ class Table:
     >>> Table(text="premise", text_pair="hypothesis", target="label", split="validation")
 
     The ending of a file determines its format. Whole numbers and truth values can be labels: 1 becomes the label "1",
-    true becomes "true". In a multi-label task, the target column holds a list of labels, or a text that `separator`
-    divides into labels. If `datasets` declares a column as a class label, the names of the classes replace the numbers.
+    true becomes "true". In a multi-label task, the target column holds a list of labels, or a string of labels
+    separated by `separator`. If `datasets` declares a column as a class label, the names of the classes replace the
+    numbers.
     """
 
     text: str
@@ -64,7 +65,7 @@ class Table:
     id: str | None = None
     """The column of the example's identifier; None to use the number of the row, counted from 0."""
     separator: str | None = None
-    """The text between two labels in one cell; None if no cell holds several labels as one text."""
+    """The string between two labels in one cell; None if no cell holds a string of several labels."""
     decode: Mapping[str, str] = field(default_factory=dict)
     """The label name for each code in the label column; empty if the file contains the label names themselves."""
     labels: tuple[str, ...] | None = None
@@ -217,12 +218,12 @@ def _mark(cells: Cells, column: str) -> str:
 
 
 def _codes(value: object, column: str, separator: str | None) -> list[str]:
-    """Return the labels in one table cell of a multi-label task; none if the cell holds an empty list or text.
+    """Return the labels in one table cell of a multi-label task; none if the cell holds an empty list or string.
 
     Args:
-        value: The content of the cell: a list, or a text that is divided at `separator`.
+        value: The content of the cell: a list, or a string that is divided at `separator`.
         column: The name of the column, for error messages.
-        separator: The text between two labels.
+        separator: The string between two labels.
     """
     if isinstance(value, list | tuple):
         if any(_is_null(item) or isinstance(item, list | tuple | dict) for item in value):
@@ -379,7 +380,7 @@ def _open_parquet(path: Path) -> OpenTable:
         file = pyarrow.parquet.ParquetFile(path)
         schema = file.schema_arrow
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet ({_first_line(error)}); write the file anew") from error
+        raise DataError(f"{path}: cannot be read as Parquet ({_first_line(error)}); write the file again") from error
     names = _class_names(schema.metadata or {})
 
     def rows(wanted: Sequence[str]) -> Iterator[Numbered]:
@@ -390,7 +391,7 @@ def _open_parquet(path: Path) -> OpenTable:
                     line += 1
                     yield line, _with_names(cells, names)
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{path}: damaged after row {line} ({_first_line(error)}); write the file anew") from error
+            raise DataError(f"{path}: damaged after row {line} ({_first_line(error)}); write the file again") from error
 
     return OpenTable(tuple(schema.names), rows, names)
 
@@ -466,7 +467,7 @@ def load_folder(path: Path) -> Any:
     try:
         return datasets.load_from_disk(str(path))
     except Exception as error:  # Arrow, JSON and the library's own errors
-        raise DataError(f"{path}: the folder cannot be read ({_first_line(error)}); save it anew") from error
+        raise DataError(f"{path}: the folder cannot be read ({_first_line(error)}); save it again") from error
 
 
 ENCRYPTED = b"\xd0\xcf\x11\xe0"
@@ -500,7 +501,7 @@ def _open_xlsx(path: Path, sheet: str | None) -> OpenTable:
     except DataError:
         raise
     except Exception as error:  # the library raises errors of zipfile, of XML parsers, KeyError …
-        raise DataError(f"{path}: cannot be read as XLSX ({_first_line(error)}); save the file anew") from error
+        raise DataError(f"{path}: cannot be read as XLSX ({_first_line(error)}); save the file again") from error
     return _of_lines(path, lines)
 
 

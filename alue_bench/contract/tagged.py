@@ -140,7 +140,7 @@ class TaggedJson:
                 yield self._row(line, text)
 
     def _row(self, line: int, text: str) -> Example | BadRow:
-        """Return the example on a line, or a bad row with the reason why there is none."""
+        """Return the example on a line, or a bad row with the reason why it cannot be used."""
         if not text.strip():
             return BadRow(line, "empty line")
         try:

@@ -57,8 +57,8 @@ METRICS: Mapping[TargetKind, tuple[str, ...]] = MappingProxyType(
     }
 )
 """For each kind of target, the metrics that every run logs in addition to the F1 of each class. The primary metric of a
-task is one of them. In a task that tags words, F1 is that of entities if the tags have a scheme, and otherwise that of
-tags; accuracy is the share of words with the right tag. The metrics of span extraction are those of SQuAD's script, and
+task is one of them. In a task that tags words, F1 is computed over entities if the tags have a scheme, and otherwise
+over tags; accuracy is the share of words with the correct tag. Span extraction has the metrics of SQuAD's script, and
 the same two after a further normalisation of Arabic answers (`alue_bench.evaluation.answers`)."""
 
 START, END = "start", "end"
@@ -86,7 +86,8 @@ class Labels:
     maximum: float = float("inf")
     """The largest target of a regression."""
     scheme: Literal["IOB2"] | None = None
-    """The scheme by which the tags of words mark entities; None for plain tags, and for every other kind of target."""
+    """The scheme with which the tags of words mark entities; None for tags without a scheme, and for every other kind
+    of target."""
     no_answer: bool = False
     """A flag of span extraction: a text need not hold the answer to its question."""
 
@@ -193,12 +194,12 @@ class Labels:
 
     @property
     def main_metric(self) -> str:
-        """The metric that is primary unless the task names another one."""
+        """The primary metric of a task that does not name one."""
         return "accuracy" if self.tags_words and self.scheme is None else METRICS[self.kind][0]
 
 
 def _check_tags(labels: Labels) -> None:
-    """Raise ValueError if a tag cannot stand in a list of tags, or does not belong to the scheme."""
+    """Raise ValueError if a tag is empty, contains white space, or does not belong to the scheme."""
     if spaced := next((name for name in labels.names if not name or any(c.isspace() for c in name)), None):
         raise ValueError(f"tag {spaced!r} is empty or holds a space; rename it")
     if labels.scheme is None:
@@ -209,7 +210,7 @@ def _check_tags(labels: Labels) -> None:
         raise ValueError(f"tags of the scheme IOB2 need {OUTSIDE!r}, for words outside entities; add it")
     for name in labels.names:
         if name != OUTSIDE and (name[:2] not in ("B-", "I-") or not name[2:]):
-            raise ValueError(f"tag {name!r} is none of the scheme IOB2; its tags are O, B-TYPE and I-TYPE")
+            raise ValueError(f"tag {name!r} does not belong to the scheme IOB2; its tags are O, B-TYPE and I-TYPE")
         if name.startswith("I-") and f"B-{name[2:]}" not in labels.names:
             raise ValueError(f"tag {name!r} continues an entity that none of the tags begins; add 'B-{name[2:]}'")
 
@@ -296,9 +297,8 @@ class Submission:
     """The tab-separated file in which a leaderboard expects the predictions for a task.
 
     The file has one line for each row of the official test file without gold labels (`Splits.submission`), in that
-    file's order. If the task has no such file, the rows are those of its test file. A line holds the row's identifier,
-    if the leaderboard wants it, and the predicted label or number. For a multi-label task it holds 0 or 1 for each
-    label.
+    file's order. If the task has no such file, its test file takes its place. A line holds the row's identifier, if the
+    leaderboard requires it, and the predicted label or number. For a multi-label task it holds 0 or 1 for each label.
     """
 
     file: str
@@ -550,7 +550,7 @@ def _check_submission(task: Task, submission: Submission) -> None:
 
 
 def _check_label_map(task: Task) -> None:
-    """Check `label_map` as far as this is possible without the training task.
+    """Make the checks of `label_map` that do not need the training task.
 
     `alue_bench.contract.transfer` makes the other checks.
     """
@@ -575,7 +575,7 @@ def _check_label_map(task: Task) -> None:
 
 
 def _check_companions(task: Task) -> None:
-    """Check `companions` as far as this is possible without the other tasks."""
+    """Make the checks of `companions` that do not need the other tasks."""
     owner = f"task {task.name!r}"
     check_mapping(owner, vars(task), "companions", Mapping)
     if task.companions and task.labels.tags_words:

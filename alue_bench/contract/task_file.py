@@ -83,14 +83,14 @@ def _is_table_of_texts(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
 
 
-TEXT = _Key("a text", _is_text)
-TEXTS = _Key("a list of texts", _are_texts)
+TEXT = _Key("a string", _is_text)
+TEXTS = _Key("a list of strings", _are_texts)
 NUMBER = _Key("a number", _is_number)
 WHOLE = _Key("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
 TRUTH = _Key("true or false", lambda value: isinstance(value, bool))
 COLUMN = _Key("the name of a column, or its position from 0", _is_column)
 TABLE = _Key("a table", lambda value: isinstance(value, dict))
-TABLE_OF_TEXTS = _Key("a table of texts", _is_table_of_texts)
+TABLE_OF_TEXTS = _Key("a table of strings", _is_table_of_texts)
 SHARE = _Key("a share such as 20%", lambda value: _is_text(value) or _is_number(value))
 
 COLUMNS: Mapping[str, _Key] = {
@@ -185,7 +185,11 @@ def read_task_file(path: Path) -> Task:
 
 
 def load_task_file(path: Path) -> TaskFile:
-    """Read and check a task file; see `read_task_file`."""
+    """Read and check a task file; see `read_task_file`.
+
+    Raises:
+        UsageError: The file cannot be read, is not valid TOML, or a key is missing, unknown or has a wrong value.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # not UTF-8; a NUL in the name
@@ -267,7 +271,7 @@ def name_of(file_name: str) -> str:
 def share_problem(given: object) -> str | None:
     """Return the problem with the size of a held-out part, such as "20%" or 0.2; None if it is valid.
 
-    The problem is a text that follows the key's name in a message.
+    The problem is the end of a message, after the key's name.
     """
     try:
         share = share_of(given)
@@ -307,7 +311,7 @@ def task_of(content: Mapping[str, Any], *, name: str, folder: Path) -> Task:
         folder: The folder that `sample` is relative to.
 
     Raises:
-        TypeError, ValueError: A value is wrong, or contradicts another one.
+        TypeError, ValueError: A value is wrong, or contradicts another value.
     """
     files = content["files"]
     common = {**content.get("columns", {}), **content.get("format", {})}
@@ -417,7 +421,7 @@ def reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
     if suffix and suffix not in TABLE_SUFFIXES:
         raise ValueError(unknown_ending(path))
     if by_place := next((value for value in fields.values() if isinstance(value, int)), None):
-        raise ValueError(f"file {path!r}: columns of this format have names; {by_place} is none")
+        raise ValueError(f"file {path!r}: columns of this format have names; write a name instead of {by_place}")
     return Table(**fields, sheet=reading.get("sheet"), split=reading.get("split"))
 
 

@@ -34,13 +34,13 @@ def check_types(owner: str, fields: Mapping[str, object], kinds: Mapping[str, Ki
 
 
 def check_texts(owner: str, fields: Mapping[str, object], names: tuple[str, ...]) -> None:
-    """Raise an error for the first of the named fields that is not a tuple or list of different, non-blank texts.
+    """Raise an error for the first of the named fields that is not a tuple or list of different, non-blank strings.
 
-    A single text is refused, because iterating over it would give its letters.
+    A single string is refused, because iterating over it would give its letters.
 
     Raises:
-        TypeError: A field is not a tuple or list of texts.
-        ValueError: A text is blank, or occurs twice.
+        TypeError: A field is not a tuple or list of strings.
+        ValueError: A string is blank, or occurs twice.
     """
     for name in names:
         value = fields[name]
@@ -63,7 +63,7 @@ def check_mapping(owner: str, fields: Mapping[str, object], name: str, values: t
 
 
 def check_stated(owner: str, fields: Mapping[str, object], names: tuple[str, ...]) -> None:
-    """Raise ValueError for the first of the named fields whose text is empty or blank."""
+    """Raise ValueError for the first of the named fields that is empty or a blank string."""
     for name in names:
         value = fields[name]
         if not value or (isinstance(value, str) and not value.strip()):

@@ -35,9 +35,11 @@ memory and time."""
 LAYERS = 2
 """The number of layers that are timed for a large model. Since all layers are alike, a few give the model's speed."""
 WHOLE_BELOW = 256
-"""The largest hidden size for which all layers of a model are timed, because in its short steps overheads matter."""
+"""The largest hidden size for which all layers of a model are timed, because overheads are a large part of its short
+steps."""
 VOCABULARY = 1000
-"""The vocabulary size of the model whose training is timed. Embeddings are looked up, so the size hardly matters."""
+"""The vocabulary size of the model whose training is timed. Embeddings are looked up, so this size has little effect on
+the speed."""
 
 
 def shape_key(config: Any) -> tuple[object, ...]:
@@ -75,7 +77,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     Args:
         config: The model's configuration, a transformers `PretrainedConfig`.
         lengths: The lengths of the examples in tokens, int64 [examples]; the timed examples are drawn from them.
-        hyper: The hyper-parameters of the training. The batch size is limited to MOST_EXAMPLES.
+        hyper: The training hyper-parameters. The batch size is limited to MOST_EXAMPLES.
         device: The device and number format, and whether steps are captured as CUDA graphs.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The FLOPs of planned trainings, computed from model shapes and example lengths without loading weights.
+"""The training FLOPs of planned runs, computed from model shapes and example lengths without loading weights.
 
 See `measure.empty_models` for what the computation assumes.
 """

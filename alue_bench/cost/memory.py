@@ -1,4 +1,4 @@
-"""The accelerator memory that a training needs, estimated from shapes, to decide how many runs fit on one GPU.
+"""The accelerator memory that training needs, estimated from shapes, to decide how many runs fit on one GPU.
 
 The estimate is meant to be too high rather than too low. If it is too low, a run divides its batches
 (`training/update.py`).
@@ -31,9 +31,9 @@ FRAGMENTATION = 1.1
 
 
 def training_bytes(model: EmptyModel, hyper: HyperParameters, longest: int, device: Device) -> int:
-    """Return an estimate of the accelerator memory that a training needs, in bytes.
+    """Return an estimate of the accelerator memory that the training of a run needs, in bytes.
 
-    With P parameters, of which T train, and e bytes per number in matrix products (4, or 2 in bf16 and fp16):
+    With P parameters (T of them trained) and e bytes per number in matrix products (4, or 2 in bf16 and fp16):
 
         PROCESS_BYTES + 1.1 · (4 P  weights
                              + e P  copies of the weights in the number format of matrix products, if e < 4
@@ -45,8 +45,8 @@ def training_bytes(model: EmptyModel, hyper: HyperParameters, longest: int, devi
     The activations are those that the backward pass reads (`activation_bytes`) and those of one more layer, for the
     temporary tensors of the backward pass; or those of a layer of an inference batch, if these are more. If steps may
     be captured, both are added: CUDA graphs keep their memory, gradients included, while eager steps and evaluations
-    take other memory. Outputs of frozen layers are kept on the accelerator only if there is room for them, and do not
-    count.
+    take other memory. Cached outputs of frozen layers are not counted, because they are kept on the accelerator only if
+    they fit.
 
     Args:
         model: The model without weights, which says which parts are frozen.
@@ -114,7 +114,7 @@ def _layer_bytes(model: EmptyModel, examples: int, tokens: int, device: Device, 
 
 
 def _inner_size(layer: nn.Module) -> int:
-    """Return the width of a layer's widest matrix product, which is that of its feed-forward network."""
+    """Return the width of a layer's widest matrix product, the inner size of its feed-forward network."""
     from torch import nn
 
     return max((module.out_features for module in layer.modules() if isinstance(module, nn.Linear)), default=0)

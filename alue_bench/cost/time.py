@@ -1,6 +1,6 @@
 """The estimated cost of a plan on this machine before it runs: counted FLOPs and estimated seconds.
 
-The FLOPs are those that the runs will record, computed from the models' shapes and the real lengths of the examples.
+The FLOPs are the ones that the runs will record, computed from the models' shapes and the real lengths of the examples.
 The seconds are these FLOPs divided by the speed of a few training steps, which is measured at the time of the estimate.
 The scoring of the dev and test splits is included. So is the computation of frozen prefixes (the embeddings and lowest
 layers, if they are frozen), which runs of a plan share. Not considered are loading times, concurrent runs, finished or
@@ -56,14 +56,14 @@ class RunEstimate:
     here: bool
     """True if the run's model and data are on this machine."""
     flops: float | None
-    """The FLOPs of the training, as `flops/train` will record them; None if unknown."""
+    """The training FLOPs, as `flops/train` will record them; None if unknown."""
     seconds: float | None
     """The seconds for training and scoring; None if unknown. The computation of frozen lowest layers, which runs share,
-    is not included: see `Estimate.shared_s`."""
+    is not included: see `CostEstimate.shared_s`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class CostEstimate:
     """The estimated cost of a plan."""
 
     runs: tuple[RunEstimate, ...]
@@ -84,13 +84,13 @@ class Estimate:
     yardstick_s: float = 0.0
     """The seconds for the linear models on TF-IDF features of all tasks, if none is in the cache; not in `seconds`."""
     upper_bound: bool = False
-    """True if early stopping may end trainings before their last epoch, so that the cost is an upper bound."""
+    """True if early stopping may end runs before their last epoch, so that the cost is an upper bound."""
 
     def flops(self, *, here: bool) -> float | None:
         """Return the total training FLOPs of the plan's runs; None if the FLOPs of a run are unknown.
 
         Args:
-            here: Whether to sum over the runs that can be executed on this machine, or over the others.
+            here: True to sum over the runs that this machine can execute, False to sum over the remaining runs.
         """
         return _sum(run.flops for run in self.runs if run.here == here)
 
@@ -98,7 +98,7 @@ class Estimate:
         """Return the total seconds of the plan's runs, including `shared_s`; None if those of a run are unknown.
 
         Args:
-            here: Whether to sum over the runs that can be executed on this machine, or over the others.
+            here: True to sum over the runs that this machine can execute, False to sum over the remaining runs.
             part: A function that returns the fraction of a run's seconds to include. Frozen prefixes are always
                 included in full.
         """
@@ -133,7 +133,7 @@ class _Work:
 
     run: AbsentRun
     key: str
-    """A key that is equal for runs that share one training, because they only test the same trained model."""
+    """A key that is equal for runs that test the same trained model, which is therefore trained only once."""
     start: tuple[object, ...]
     """A key that is equal for runs with the same initial model and data, which share the outputs of frozen layers."""
     here: bool
@@ -177,7 +177,7 @@ class _Estimator:
         return self.speeds[key]
 
 
-def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
+def estimate_plan(plan: Plan, registry: Registry) -> CostEstimate:
     """Return the estimated cost of a plan.
 
     Args:
@@ -212,7 +212,7 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
     shared: defaultdict[bool, float] = defaultdict(float)
     for (here, _), by_depth in depths.items():
         shared[here] += by_depth[max(by_depth)]  # computing the deepest prefix gives all shallower ones too
-    return Estimate(
+    return CostEstimate(
         runs=tuple(runs),
         shared_s=dict(shared),
         without_data=plan.without_data,
@@ -340,7 +340,7 @@ def _splits(run: AbsentRun) -> tuple[tuple[str, TaskRows], ...]:
 
 
 def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
-    """Return a local tokenizer to use instead of those of models that are not on this machine; None if none is found.
+    """Return a local tokenizer for models that are not on this machine; None if none is found.
 
     The result is a local model's name, normalisation function and tokenizer. A model of the plan is preferred, then a
     model that a plugin bundles, then a downloaded model.

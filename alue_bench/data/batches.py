@@ -1,4 +1,4 @@
-"""The batches of a training or an evaluation, made of examples of similar length.
+"""The batches for training or evaluation, made of examples of similar length.
 
 For every epoch, a new random order of all examples is drawn and divided into windows of `WINDOW` batches. Each window
 is sorted by length and divided into batches; then all batches are shuffled. Batch size and number of steps are the same
@@ -27,7 +27,7 @@ JITTER, LEAST_JITTER = 1 / 25, 1.0
 (`JITTER`), but at least a number of tokens (`LEAST_JITTER`).
 
 Without noise, a data set that fits into one window would have the same batches in every epoch. The padding of an
-example grows at most by the noise. One token is enough for short texts, many of which have the same length; long texts
+example grows at most by the noise. One token is enough for short texts, because many have the same length; long texts
 may all have different lengths."""
 
 

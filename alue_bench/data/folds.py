@@ -1,6 +1,6 @@
 """Cross-validation for small data: the rows of a task are divided into folds, and each fold is the test split once.
 
-The divided rows are those of the train file and, if there is one, of the dev file. They include the rows that a task
+The rows of the train file and, if there is one, of the dev file are divided. They include the rows that a task
 otherwise holds out from its train file as the test split. They exclude an official test file, so that no model is
 trained on its rows. For each fold, a part of all other rows is held out as the dev split, which selects the weights,
 and the rest is the train split.
@@ -74,9 +74,7 @@ def load_folds(
     notes = []
     if isinstance(task.splits.test, DataFile):
         files = "train and dev files" if "dev" in rows else "train file"
-        notes.append(
-            f"the rows that are divided are those of the {files}; the test file {task.splits.test.path} is not used"
-        )
+        notes.append(f"the rows of the {files} are divided; the test file {task.splits.test.path} is not used")
     parts: dict[int, list[int]] = {}
     divided = []
     for fold in folds:

@@ -93,7 +93,7 @@ def locate(task: Task, *, given: Path | None, sample: bool) -> DataFolder:
     Args:
         task: The task.
         given: The folder that the user names; None if there is none.
-        sample: Whether to use the plugin's sample in any case.
+        sample: Whether to use the plugin's sample even if official files are available.
 
     Raises:
         DataError: The task's files are in none of the folders.

@@ -408,8 +408,8 @@ def _save(tokens: Any, folder: Path) -> None:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
         warnings.warn(
-            f"token ids are not kept in {folder.parent} ({error.strerror or error}); make room, or choose another "
-            f"cache folder with {CACHE_VARIABLE}",
+            f"token ids are not kept in {folder.parent} ({error.strerror or error}); free some space, or choose "
+            f"another cache folder with {CACHE_VARIABLE}",
             stacklevel=2,
         )
         return

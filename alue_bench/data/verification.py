@@ -114,7 +114,7 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
         if rows is None:
             raise TypeError("it returned None; it must yield each row")
         for row in rows:
-            last = _checked(row, labels, last)
+            last = _validated_row(row, labels, last)
             if isinstance(last, BadRow):
                 bad.append(last)
             else:
@@ -152,7 +152,7 @@ def _unit(has_lines: bool) -> str:
     return "line" if has_lines else "row"
 
 
-def _checked(row: Example | BadRow | None, labels: Labels, last: Example | BadRow | None) -> Example | BadRow:
+def _validated_row(row: Example | BadRow | None, labels: Labels, last: Example | BadRow | None) -> Example | BadRow:
     """Return a row unchanged if it is usable or already a bad row; otherwise return a bad row with the reason.
 
     Args:
@@ -280,8 +280,8 @@ def _gaps_of_tags(split: str, targets: Sequence[Target], labels: Labels) -> list
     """Return what `gaps` returns for a task that tags words: types without an entity, and I- tags out of place."""
     counts, sentences = label_counts(targets), []
     trains, entities = split == "train", labels.scheme is not None
-    found = {name[2:] for name in counts if name != OUTSIDE} if entities else set(counts)
-    if absent := [name for name in labels.types if name not in found]:
+    occurring = {name[2:] for name in counts if name != OUTSIDE} if entities else set(counts)
+    if absent := [name for name in labels.types if name not in occurring]:
         what = "entity types" if entities else "tags"
         named = ", ".join(shown(name) for name in absent[:NAMED])
         more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
@@ -303,9 +303,9 @@ def _gaps_of_answers(split: str, targets: Sequence[Target], labels: Labels) -> l
         effect = "the other case cannot be learnt" if split == "train" else "scores say nothing about the other case"
         sentences.append(f"all {len(answers)} {split} questions have {kind}: {effect}")
     if corrected := sum(one.corrected for one in answers):
-        what = "1 answer does" if corrected == 1 else f"{corrected} answers do"
+        what = "1 answer is" if corrected == 1 else f"{corrected} answers are"
         sentences.append(
-            f"{what} not stand at the given position in {split}; each was found where it occurs once in its text"
+            f"{what} not at the given position in {split}; it was corrected, because the answer occurs once in its text"
         )
     return sentences
 

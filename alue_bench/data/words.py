@@ -1,11 +1,11 @@
 """The tokenization of words that have tags: subwords word by word, in windows if a sentence is too long.
 
 A word's tag is predicted from its first subword (Devlin et al. 2019, section 5.3). The model's normalisation is applied
-to each word, and each word is tokenized as it is inside a text. A word of which nothing is left has no subword; it is
-predicted to be outside entities (O), or to have the first tag.
+to each word, and each word is tokenized as it is inside a text. A word that normalisation removes entirely has no
+subword; it is predicted as O, or as the first tag if the task has no O.
 
 A sentence that exceeds the maximal length is divided into windows that overlap by half. Each word is predicted in one
-window, the one that shows most of the sentence on the shorter side of the word; the other windows show it as context.
+window, the one that gives it the most context on its shorter side; in the other windows it is only context.
 
 Notation: n is the number of sentences, w the number of words of all sentences together.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 IGNORED = -100
 """The target of a token from which no tag is predicted; torch's cross-entropy ignores it."""
 NO_WORD = -1
-"""The tag in rows of tags behind the last word of a sentence."""
+"""The padding value after the last tag of a sentence in a row of tags."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class WordPlaces:
     windowed: int
     """The number of sentences that were divided into windows."""
     cut: int
-    """The number of words that have more subwords than a window has room for, of which the rest was cut off."""
+    """The number of words with more subwords than fit into a window; their further subwords were cut off."""
 
     @property
     def unread(self) -> int:
@@ -76,7 +76,7 @@ def outside_of(labels: Labels) -> int:
 
 
 def as_rows(tags: Array, counts: Array) -> Array:
-    """Return a row of tags for each sentence, int64 [n, longest], with `NO_WORD` behind its last word.
+    """Return a row of tags for each sentence, int64 [n, longest], padded with `NO_WORD`.
 
     Args:
         tags: The tags of all words, int64 [w].
@@ -124,23 +124,23 @@ def encoded_words(sentences: Sequence[Sequence[str]], tokenizer: Any, max_length
     """
     frame = _Frame.of(tokenizer)
     pieces_of = _pieces({word for words in sentences for word in words}, tokenizer)
-    room = max(1, max_length - len(frame.before) - len(frame.behind))
+    size = max(1, max_length - len(frame.before) - len(frame.after))
     columns: dict[str, list[Any]] = {name: [] for name in ("input_ids", "sentence", "words", "firsts", "cut")}
     if frame.types is not None:
         columns["token_type_ids"] = []
     for place, words in enumerate(sentences):
         whole = [pieces_of[word] for word in words]
-        pieces = [ids[:room] for ids in whole]
-        for window in windows([len(ids) for ids in pieces], room):
+        pieces = [ids[:size] for ids in whole]
+        for window in windows([len(ids) for ids in pieces], size):
             inside = pieces[window.start : window.end]
             starts = list(accumulate((len(ids) for ids in inside), initial=len(frame.before)))
             chosen = [word for word in range(window.first, window.last) if pieces[word]]
-            ids = [*frame.before, *(token for ids in inside for token in ids), *frame.behind]
+            ids = [*frame.before, *(token for ids in inside for token in ids), *frame.after]
             columns["input_ids"].append(ids or [frame.of_nothing])
             columns["sentence"].append(place)
             columns["words"].append(chosen)
             columns["firsts"].append([starts[word - window.start] for word in chosen])
-            columns["cut"].append(sum(len(whole[word]) > room for word in chosen))
+            columns["cut"].append(sum(len(whole[word]) > size for word in chosen))
             if frame.types is not None:
                 columns["token_type_ids"].append(frame.types_for(len(ids)) if ids else [0])
     return columns
@@ -163,31 +163,31 @@ def words_of(text: str) -> list[str]:
     return [word for word in text.split(" ") if word.strip()]
 
 
-def windows(lengths: Sequence[int], room: int) -> list[Window]:
+def windows(lengths: Sequence[int], size: int) -> list[Window]:
     """Divide a sentence into overlapping windows; each word is predicted in one of them.
 
-    A window begins where half of the window before it remains, or later if the next word needs the room. The last one
-    begins as early as it has room for, so that it shows as much of the sentence as the others.
+    A window begins where half of the window before it remains, or later if the next word would not fit. The last window
+    begins as early as its size allows, so that it contains as much of the sentence as the others.
 
     Args:
-        lengths: The number of subwords of each word, each at most `room`.
-        room: The number of subwords that a window has room for.
+        lengths: The number of subwords of each word, each at most `size`.
+        size: The number of subwords that fit into a window.
     """
     total = [0, *accumulate(lengths)]  # total[i]: the number of subwords before word i
     count = len(lengths)
-    if total[-1] <= room:
+    if total[-1] <= size:
         return [Window(0, count, 0, count)]
     spans: list[tuple[int, int]] = []
     start = 0
     while True:
-        end = next((word for word in range(start + 1, count + 1) if total[word] - total[start] > room), count + 1) - 1
+        end = next((word for word in range(start + 1, count + 1) if total[word] - total[start] > size), count + 1) - 1
         if end == count:
             break
         spans.append((start, end))
-        left = min(room // 2, room - lengths[end])  # room for at least one more word
+        left = min(size // 2, size - lengths[end])  # at least one more word fits
         start = next(word for word in range(start + 1, end + 1) if total[end] - total[word] <= left)
-    spans.append((next(word for word in range(count) if total[count] - total[word] <= room), count))
-    # Behind the boundary, the later window shows more of the sentence on the word's shorter side.
+    spans.append((next(word for word in range(count) if total[count] - total[word] <= size), count))
+    # After the boundary, the later window has more context on the word's shorter side.
     edges = [0]
     for (_, end), (later, _) in pairwise(spans):
         inside = range(max(later, edges[-1]), end)
@@ -203,9 +203,9 @@ class _Frame:
     """The special tokens that a tokenizer adds to a text."""
 
     before: tuple[int, ...]
-    behind: tuple[int, ...]
+    after: tuple[int, ...]
     types: tuple[tuple[int, ...], int, tuple[int, ...]] | None
-    """The token types (segments) before, of and behind the text; None if the tokenizer gives none."""
+    """The token types (segments) before, in and after the text; None if the tokenizer gives none."""
     of_nothing: int
     """The token that represents an empty sentence if there are no special tokens."""
 
@@ -228,15 +228,15 @@ class _Frame:
     def types_for(self, tokens: int) -> list[int]:
         """Return the token types of a window of this many tokens, special tokens included."""
         assert self.types is not None
-        before, own, behind = self.types
-        return [*before, *[own] * (tokens - len(before) - len(behind)), *behind]
+        before, own, after = self.types
+        return [*before, *[own] * (tokens - len(before) - len(after)), *after]
 
 
 def _pieces(words: set[str], tokenizer: Any) -> dict[str, list[int]]:
     """Return the subwords of each word, as the tokenizer gives them for a word inside a text."""
     known = sorted(words)
     plain, spaced = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", " a"))
-    # Tokenizers of bytes, such as RoBERTa's, have other tokens for a word behind a space.
+    # Byte-level tokenizers, such as RoBERTa's, have different tokens for a word after a space.
     before = " " if plain != spaced and len(plain) == len(spaced) else ""
     given = [before + word if word.strip() else "" for word in known]
     ids = tokenizer(given, add_special_tokens=False)["input_ids"] if known else []

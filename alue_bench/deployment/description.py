@@ -46,7 +46,7 @@ class Description:
     languages: tuple[str, ...]
     labels: Labels
     primary: str
-    """The name of the task's primary metric, by which the best epoch is selected on the dev split."""
+    """The name of the task's primary metric, with which the best epoch is selected on the dev split."""
     is_pair: bool
     """True if the model reads pairs of texts."""
     max_length: int

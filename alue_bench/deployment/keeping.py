@@ -46,7 +46,7 @@ from alue_bench.tracking.scratch import state_folder, written_aside
 from alue_bench.tracking.spool import SPOOLED
 
 SELECTED_BY = "selection/dev_score"
-"""The name of the MLflow metric by which `--keep best` chooses the best run."""
+"""The name of the MLflow metric with which `--keep best` chooses the best run."""
 
 
 def group_of(spec: RunSpec) -> str:
@@ -114,7 +114,7 @@ def keep_again(
         connection: The open MLflow store.
         run: The run, with the model of its second training.
         folder: A new folder for a copy of the model; None for none.
-        on_problem: A function that is called with a sentence if the folder for temporary files has no room.
+        on_problem: A function that is called with a sentence if the disk of the folder for temporary files is full.
 
     Raises:
         UnavailableError: The MLflow store does not accept the model, whose folder then stays on this machine; or
@@ -207,7 +207,7 @@ def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class KeptCandidate:
     """A finished run whose model may be kept; the command has executed the run or found it in the MLflow store."""
 
     run_id: str
@@ -226,12 +226,12 @@ class Candidate:
 class KeptRun:
     """A run whose trained model is kept."""
 
-    candidate: Candidate
+    candidate: KeptCandidate
     model: LoggedModel
     among: int
-    """The number of runs of which `--keep best` chose the best one; 1 with `--keep all`."""
+    """The number of runs from which `--keep best` chose the best one; 1 with `--keep all`."""
     registered: str = ""
-    """The model's address in the model registry; empty if it was not registered."""
+    """The model's URI in the model registry, such as "models:/NAME/1"; empty if it was not registered."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class Settled:
     """The result of keeping models at the end of a command: the kept models, and the runs whose models are missing."""
 
     kept: list[KeptRun] = field(default_factory=list)
-    lacking: list[Candidate] = field(default_factory=list)
+    lacking: list[KeptCandidate] = field(default_factory=list)
     """The runs whose models should be kept but are missing, because an earlier command finished the runs without
     keeping them."""
 
@@ -260,7 +260,7 @@ class Settled:
         ]
 
 
-def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None = None) -> Settled:
+def settle(recorder: Recorder, candidates: Sequence[KeptCandidate], name: str | None = None) -> Settled:
     """List the models that a command has kept, and register them in MLflow, at the end of the command.
 
     Incomplete models, which worker processes left when they died, are removed.
@@ -282,27 +282,27 @@ def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None
             remove(connection, model)
     for runs in _groups(candidates).values():
         for run in [max(runs, key=lambda run: run.dev_score)] if recorder.keep == "best" else runs:
-            found = ours.get(run.run_id) or model_of_run(connection, run.run_id)
+            kept_model = ours.get(run.run_id) or model_of_run(connection, run.run_id)
             kept = run
-            if found is None:
+            if kept_model is None:
                 settled.lacking.append(run)
                 there = [one for one in runs if one.run_id in ours] if recorder.keep == "best" else []
                 kept = max(there, key=lambda one: one.dev_score, default=run)
-                found = ours.get(kept.run_id)
-            if found is not None:
-                attach(connection, found)
-                version = register(connection, found, name) if name else ""
+                kept_model = ours.get(kept.run_id)
+            if kept_model is not None:
+                attach(connection, kept_model)
+                version = register(connection, kept_model, name) if name else ""
                 among = len(runs) if recorder.keep == "best" else 1
-                settled.kept.append(KeptRun(kept, found, among, version))
+                settled.kept.append(KeptRun(kept, kept_model, among, version))
     return settled
 
 
-def _groups(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
+def _groups(candidates: Sequence[KeptCandidate]) -> dict[str, list[KeptCandidate]]:
     """Return the runs, grouped by the digest of task, training data and pre-trained model that `group_of` gives.
 
-    Of several runs that share one training, only the first is included.
+    Of several runs that test the same trained model, only the first is included.
     """
-    groups: dict[str, dict[str, Candidate]] = {}
+    groups: dict[str, dict[str, KeptCandidate]] = {}
     for run in candidates:
         groups.setdefault(group_of(run.spec), {}).setdefault(run.spec.training_key, run)
     return {group: list(runs.values()) for group, runs in groups.items()}

@@ -173,7 +173,7 @@ class KeptModel:
         """Check texts and second texts, and return them as lists.
 
         Raises:
-            UsageError: A value is not a text, or second texts are missing or given to a model of single texts.
+            UsageError: A value is not a string, or second texts are missing or given to a model of single texts.
         """
         if isinstance(texts, str) or isinstance(pairs, str):
             raise UsageError("predict takes a list of texts; put the one text into a list: [text]")
@@ -187,7 +187,7 @@ class KeptModel:
         for name, column in (("text", listed), ("second text", others or [])):
             wrong = next((place for place, text in enumerate(column) if not isinstance(text, str)), None)
             if wrong is not None:
-                raise UsageError(f"{name} {wrong} is {column[wrong]!r:.60}; it must be a text")
+                raise UsageError(f"{name} {wrong} is {column[wrong]!r:.60}; it must be a string")
         if self.description.labels.tags_words:
             empty = next((place for place, text in enumerate(listed) if not words_of(text)), None)
             if empty is not None:

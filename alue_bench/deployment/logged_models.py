@@ -1,7 +1,7 @@
 """Kept models (the saved models of runs) in MLflow: logging, finding, removing, registering and fetching them.
 
 A kept model is a logged model of MLflow 3 with the name `model` and the run as its source: `runs:/RUN_ID/model` and
-`models:/MODEL_ID` both load it. Each MLflow client is given the address of its store, because MLflow's global
+`models:/MODEL_ID` both load it. Each MLflow client is given the tracking URI of its store, because MLflow's global
 settings are not used.
 """
 
@@ -28,8 +28,8 @@ from alue_bench.tracking.connection import Connection, open_client, public, trac
 NAME = "model"
 """The name of every kept model. Kept models differ by their runs."""
 GROUP, DEV_SCORE, RUN_LABEL = "kept.group", "kept.dev_score", "kept.run"
-"""The tags of a kept model: a digest of its task and pre-trained model, within which the best model is chosen; the dev
-score, by which it is chosen; a readable name of the run."""
+"""The tags of a kept model: a digest of its task and pre-trained model (the best model is chosen among models with the
+same digest); the dev score, with which it is chosen; a readable name of the run."""
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _REGISTERED = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/]+))")
 _LOGGED = re.compile(r"models:/+(?P<id>m-[0-9a-f]+)")
@@ -42,7 +42,7 @@ class LoggedModel:
     model_id: str
     run_id: str
     location: str
-    """The address of the model's folder in the MLflow store."""
+    """The URI of the model's folder in the MLflow store."""
     created: int
     """The time of creation in milliseconds since 1970."""
     ready: bool
@@ -136,7 +136,9 @@ def check_registered_name(name: str) -> None:
 
 
 def register(connection: Connection, model: LoggedModel, name: str) -> str:
-    """Register a model under a name in the model registry, as a new version, and return the version's address.
+    """Register a model under a name in the model registry, as a new version, and return the URI of the version.
+
+    An example of the URI is "models:/NAME/1".
 
     Raises:
         UsageError: MLflow does not accept the name.
@@ -207,7 +209,9 @@ def connection_of_run(run_id: str, store: str | None) -> Connection:
     """
     uri = tracking_uri(store)
     client = open_client(uri)
-    with _told(uri, f"there is no run {shown(run_id)} in {public(uri)}; name its store with --tracking-uri"):
+    with _converted_errors(
+        uri, f"there is no run {shown(run_id)} in {public(uri)}; name its store with --tracking-uri"
+    ):
         run = client.get_run(run_id)
         experiment = client.get_experiment(run.info.experiment_id)
     return Connection(client, uri, experiment.name, experiment.experiment_id)
@@ -215,7 +219,7 @@ def connection_of_run(run_id: str, store: str | None) -> Connection:
 
 def _model_of(run_id: str, store: str | None) -> LoggedModel:
     connection = connection_of_run(run_id, store)
-    with _told(connection.uri, f"the models of run {run_id} cannot be read"):
+    with _converted_errors(connection.uri, f"the models of run {run_id} cannot be read"):
         model = model_of_run(connection, run_id)
     if model is None:
         where = where_options(connection.uri)
@@ -224,16 +228,18 @@ def _model_of(run_id: str, store: str | None) -> LoggedModel:
     return model
 
 
-def _location_of(address: str, store: str | None) -> str:
+def _location_of(model_uri: str, store: str | None) -> str:
     uri = tracking_uri(store)
     client = open_client(uri)
-    with _told(uri, f"there is no model {shown(address)} in {public(uri)}; name its store with --tracking-uri"):
-        if match := _LOGGED.fullmatch(address):
+    with _converted_errors(
+        uri, f"there is no model {shown(model_uri)} in {public(uri)}; name its store with --tracking-uri"
+    ):
+        if match := _LOGGED.fullmatch(model_uri):
             return _read(client.get_logged_model(match["id"])).location
-        match = _REGISTERED.fullmatch(address)
+        match = _REGISTERED.fullmatch(model_uri)
         if match is None:
             raise UsageError(
-                f"{shown(address)} names no model; write models:/NAME/VERSION, models:/NAME@ALIAS or models:/MODEL_ID"
+                f"{shown(model_uri)} names no model; write models:/NAME/VERSION, models:/NAME@ALIAS or models:/MODEL_ID"
             )
         if match["alias"]:
             version = client.get_model_version_by_alias(match["name"], match["alias"])
@@ -246,7 +252,7 @@ def _fetched(location: str, store: str | None) -> Path:
     """Return a kept model's folder on this machine; a remote model is downloaded to a temporary folder.
 
     Args:
-        location: The address of the model's folder in the MLflow store.
+        location: The URI of the model's folder in the MLflow store.
         store: The MLflow store; None for the default one.
     """
     if urlparse(location).scheme in ("file", ""):
@@ -257,16 +263,16 @@ def _fetched(location: str, store: str | None) -> Path:
 
     uri = tracking_uri(store)
     copy = tempfile.mkdtemp(prefix="alue-bench-model-")
-    with _told(uri, f"the files of the model cannot be fetched from {public(location)}"):
+    with _converted_errors(uri, f"the files of the model cannot be fetched from {public(location)}"):
         return Path(get_artifact_repository(location, tracking_uri=uri).download_artifacts("", copy))
 
 
 @contextmanager
-def _told(uri: str, absent: str) -> Iterator[None]:
+def _converted_errors(uri: str, absent: str) -> Iterator[None]:
     """Convert errors that MLflow raises inside the `with` block to errors of alue-bench.
 
     Args:
-        uri: The address of the MLflow store.
+        uri: The MLflow tracking URI.
         absent: The message of a UsageError, which is raised if the requested object does not exist. Any other error
             becomes an UnavailableError.
     """

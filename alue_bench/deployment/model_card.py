@@ -177,7 +177,7 @@ def _limits(description: Description, inputs: RunInputs) -> Iterator[str]:
     if not inputs.trial.independent:
         yield "- With this architecture, predictions depend slightly on the other texts of a batch."
     if inputs.task.label_map:
-        yield f"- The scores are those of {markdown(inputs.task.name)}, whose labels are mapped; the model's are above."
+        yield f"- The scores are for {markdown(inputs.task.name)}, with mapped labels; the model's labels are above."
 
 
 def _versions(description: Description) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The text normalisation of a saved model: its code is in a plugin and must not have changed since the training."""
+"""The text normalisation of a saved model: its code is in a plugin and must not have changed since training."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def normalise_of(kept: KeptNormalisation | None, registry: Registry | None = Non
     from_where = " or ".join(f"{name} {version}" for name, version in kept.providers.items())
     if declared is None or declared.value.normalise is None:
         raise UnavailableError(
-            f"the model's text normalisation is that of {kept.model!r}, which no installed plugin declares; install "
-            f"the one that the model was trained with ({from_where})"
+            f"the model needs the text normalisation of {kept.model!r}, which no installed plugin declares; install "
+            f"the plugin that the model was trained with ({from_where})"
         )
     for package in kept.requires:
         if importlib.util.find_spec(package) is None:
@@ -67,8 +67,8 @@ def normalise_of(kept: KeptNormalisation | None, registry: Registry | None = Non
             )
     if _probed(declared.value.normalise) != kept.probe:
         raise UnavailableError(
-            f"the text normalisation of {kept.model!r} is another one now than when the model was trained, so that its "
-            f"predictions would differ; install the versions of the training ({from_where}"
+            f"the text normalisation of {kept.model!r} has changed since the model was trained, so its predictions "
+            f"would differ; install the versions used in training ({from_where}"
             f"{''.join(f', {package}' for package in kept.requires)})"
         )
     return declared.value.normalise

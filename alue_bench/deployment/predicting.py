@@ -25,10 +25,10 @@ from alue_bench.deployment.pyfunc import PREDICTION, SCORE, columns_of
 from alue_bench.deployment.table_files import (
     STDOUT,
     Chunk,
+    ChunkedTable,
     Format,
     OutputFile,
     Stream,
-    Table,
     format_of,
     open_table,
 )
@@ -132,7 +132,7 @@ def predict_file(
         raise UsageError(
             f"{request.source} has a column {taken!r} already; give the new columns other names with --prefix"
         )
-    total = _checked(table, columns, description, skip_bad=request.skip_bad)
+    total = _check_rows(table, columns, description, skip_bad=request.skip_bad)
 
     keep_freed()
     done, began = Predicted(), time.perf_counter()
@@ -221,7 +221,7 @@ def _new_columns(description: Description, request: PredictionRequest) -> list[s
     return [request.prefix + name for name in (PREDICTION, *scores)]
 
 
-def _checked(table: Table, columns: _Columns, description: Description, *, skip_bad: bool) -> int:
+def _check_rows(table: ChunkedTable, columns: _Columns, description: Description, *, skip_bad: bool) -> int:
     """Check all texts and gold labels of the file to predict, and return its number of rows.
 
     Raises:
@@ -282,7 +282,7 @@ def _label_problem(value: Any, description: Description) -> str | None:
     wrong = next((name for name in named if name not in description.labels.names), None)
     if wrong is None:
         return None
-    return f"label {shown(wrong)} is none of the model's: {', '.join(description.labels.names)}"
+    return f"label {shown(wrong)} is not a label of the model: {', '.join(description.labels.names)}"
 
 
 def _gold_of(value: Any, description: Description) -> Any:
@@ -316,7 +316,9 @@ _Ready = tuple[Chunk, TokenizedTexts | None, list[int]]
 """A chunk of rows, its texts as token ids (None if no row has a text), and the positions of the rows with a text."""
 
 
-def _tokenized_ahead(thread: ThreadPoolExecutor, table: Table, columns: _Columns, model: KeptModel) -> Iterator[_Ready]:
+def _tokenized_ahead(
+    thread: ThreadPoolExecutor, table: ChunkedTable, columns: _Columns, model: KeptModel
+) -> Iterator[_Ready]:
     """Yield the chunks of a file with their token ids, while a thread tokenizes the next chunk."""
     chunks = table.chunks(CHUNK)
 

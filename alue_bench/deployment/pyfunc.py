@@ -153,7 +153,7 @@ def _requirements(description: Description) -> list[str]:
     """Return pip requirements for loading the model, with the versions that trained it."""
     from importlib.metadata import PackageNotFoundError, distributions, version
 
-    # A task that is a value in Python has a provider of its own, which is no distribution.
+    # A task that is a value in Python has its own provider, which is not a distribution.
     installed = {one.name for one in distributions()} | {"alue-bench"}
     pinned = {name: number for name, number in description.versions.items() if number and name in installed}
     pinned["mlflow"] = version("mlflow")

@@ -89,7 +89,7 @@ def recorded_run(connection: Connection, run_id: str) -> RecordedRun:
     config = read_config(results, run_id)
     if config is None:
         raise UnavailableError(
-            f"run {run_id} has no config.json, by which it could be done again; do it anew with: alue-bench run --keep "
+            f"run {run_id} has no config.json, so it cannot be repeated; execute a new run with: alue-bench run --keep "
             "best"
         )
     return RecordedRun(run_id, config, rows[0], read_predictions(results, run_id))

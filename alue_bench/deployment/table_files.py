@@ -1,8 +1,8 @@
 """Reading and writing of tables in chunks of rows: CSV, TSV, JSON lines and Parquet, recognised by the file suffix.
 
 Two formats without column names are read as a table with the one column `text`: a text on each line (.txt), and a word
-on each line with a blank line after each sentence (.conll), of which the words of a sentence make a text. Such a file
-is written with the predictions in place of the texts, or with a tag behind each word.
+on each line with a blank line after each sentence (.conll). Each sentence of a .conll file is read as one text: its
+words, joined by spaces. The output has the predictions in place of the texts (.txt), or a tag after each word (.conll).
 
 Only one chunk of rows is in memory, however large the file is. Messages name a row by its line in the file or, for
 Parquet, by its number.
@@ -34,7 +34,7 @@ SUFFIXES: Mapping[str, Format] = {
 }  # fmt: skip
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 DOCUMENT = "-DOCSTART-"
-"""The word that separates documents in CoNLL's files, and is no word of a sentence."""
+"""The word that separates documents in CoNLL's files, and does not belong to a sentence."""
 STDOUT = "-"
 TEXT = "text"
 """The name of the column of a file without column names."""
@@ -74,7 +74,7 @@ def format_of(path: Path) -> Format:
     return known
 
 
-class Table(ABC):
+class ChunkedTable(ABC):
     """A table in a file, which is read in chunks of rows."""
 
     def __init__(self, path: Path) -> None:
@@ -101,11 +101,11 @@ class Table(ABC):
         """
 
     def place(self, line: int) -> str:
-        """Return the position of a row in messages, such as `file.csv:12`, from the row's line."""
+        """Return the position of a row for messages, such as `file.csv:12`, given the row's line."""
         return f"{self.path}:{line}"
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path) -> ChunkedTable:
     """Return a reader of the table in a file.
 
     Raises:
@@ -134,7 +134,7 @@ def _delimiter_of(path: Path) -> str:
     return max(CSV_DELIMITERS, key=lambda by: len(next(csv.reader([header], delimiter=by), [])))
 
 
-class _Delimited(Table):
+class _Delimited(ChunkedTable):
     def __init__(self, path: Path, delimiter: str) -> None:
         super().__init__(path)
         self._delimiter = delimiter
@@ -187,7 +187,7 @@ class _Delimited(Table):
                 yield line, cells
 
 
-class _Lines(Table):
+class _Lines(ChunkedTable):
     """A file with a text on each line."""
 
     def columns(self) -> list[str]:
@@ -228,7 +228,7 @@ class _Words(_Lines):
                 words = []
 
 
-class _JsonLines(Table):
+class _JsonLines(ChunkedTable):
     def columns(self) -> list[str]:
         names: dict[str, None] = {}
         for _, row in self._rows():
@@ -271,7 +271,7 @@ class _JsonLines(Table):
                 yield line, row
 
 
-class _Parquet(Table):
+class _Parquet(ChunkedTable):
     def columns(self) -> list[str]:
         with self._opened() as file:
             return list(file.schema_arrow.names)
@@ -319,7 +319,7 @@ class Stream(Protocol):
     """A text stream that can be written and flushed, such as `sys.stdout`."""
 
     def write(self, text: str, /) -> object:
-        """Write a text to the stream."""
+        """Write a string to the stream."""
         ...
 
     def flush(self) -> object:
@@ -397,7 +397,7 @@ class OutputFile:
             if kind is None:
                 self._aside.replace(self._path)
         except OSError as error:
-            raise UnavailableError(f"{self._path} cannot be written: {error.strerror}; make room") from error
+            raise UnavailableError(f"{self._path} cannot be written: {error.strerror}; free some space") from error
         finally:
             with suppress(OSError):
                 self._aside.unlink(missing_ok=True)
@@ -486,7 +486,7 @@ class _ParquetOutput(Output):
             writer.write_table(table.select(writer.schema.names).cast(writer.schema))
         except (pa.ArrowException, KeyError, ValueError) as error:
             raise DataError(
-                f"row {chunk.lines[0]} and those behind it do not have the columns and types of the first rows "
+                f"row {chunk.lines[0]} and those after it do not have the columns and types of the first rows "
                 f"({first_line(error)}); write the output as .jsonl"
             ) from error
 

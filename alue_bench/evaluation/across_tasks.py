@@ -1,7 +1,7 @@
 """Statistics over several tasks: the mean change of a strategy, with a two-level bootstrap, and performance profiles.
 
 A strategy may lose a little on every task, too little on each one to be significant there. The question over all tasks
-is another one: how much does the strategy change the score on a task of this kind? For each task there are the
+is different: how much does the strategy change the score on a task of this kind? For each task there are the
 differences of a few seeds, paired with the baseline's; tasks and seeds are both random:
 
     difference of seed s on task t = mean change + effect of task t + effect of seed s on task t
@@ -16,8 +16,8 @@ tasks. Percentiles of the bootstrap are not used: with three to five tasks they 
 
 **What it assumes.** The tasks are a random sample of the tasks that the conclusion is about, and independent of each
 other; seeds are independent within and between tasks; the change of a task is about as often above the mean as below
-it. Every task counts the same, whatever its number of test examples or seeds. With fewer than `FEWEST_TASKS` tasks,
-nothing can be said about other tasks, and a ValueError is raised.
+it. Every task counts the same, whatever its number of test examples or seeds. With fewer than `FEWEST_TASKS` tasks, no
+conclusion about other tasks is possible, and a ValueError is raised.
 
 **The interquartile mean** (IQM) is the mean of the middle half of the tasks. A single task with an extreme change
 moves it less than the mean (Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice).
@@ -105,7 +105,7 @@ def resampled_tasks(values: Sequence[Sequence[float]], *, resamples: int = RESAM
     drawn, shares = _draws(resamples, tasks, most, seed)
     counts = np.array([len(of_task) for of_task in values])
     means = np.array([np.mean(of_task) for of_task in values])
-    residuals = np.zeros((tasks, most))  # [tasks, seeds], zeros behind the seeds of a task
+    residuals = np.zeros((tasks, most))  # [tasks, seeds], zeros after the seeds of a task
     for task, of_task in enumerate(values):
         if len(of_task) > 1:  # scaled so that their variance is unbiased
             scale = math.sqrt(len(of_task) / (len(of_task) - 1))
@@ -240,6 +240,6 @@ def performance_profile(scores: Array, distances: Sequence[float]) -> Array:
     """
     import numpy as np
 
-    behind = np.fmax.reduce(scores, axis=0) - scores  # [strategies, tasks]
+    distance_to_best = np.fmax.reduce(scores, axis=0) - scores  # [strategies, tasks]
     # A distance of 0.02 includes a score that is 0.02 lower, whatever the rounding of the subtraction.
-    return np.asarray((behind[..., None] <= np.asarray(distances) + 1e-9).mean(axis=1))
+    return np.asarray((distance_to_best[..., None] <= np.asarray(distances) + 1e-9).mean(axis=1))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.task import METRICS, Labels, TargetKind
 from alue_bench.evaluation.answers import scores
-from alue_bench.evaluation.tagging import right_words, tag_counts
+from alue_bench.evaluation.tagging import correct_words, tag_counts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,10 +102,10 @@ def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Addi
 def _of_tags(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:
     """Return the results of a system that tags words, with a row for each sentence.
 
-    The arguments are those of `additive`.
+    The arguments are the same as of `additive`.
     """
     if metric == "accuracy":
-        return Additive(right_words(gold, predicted), lambda sums: _ratio(sums[..., 0], sums[..., 1]))
+        return Additive(correct_words(gold, predicted), lambda sums: _ratio(sums[..., 0], sums[..., 1]))
     return _of_counts(metric, tag_counts(gold, predicted, labels), labels)
 
 
@@ -201,7 +201,10 @@ def _micro(sums: Array, k: int) -> Array:
 
 
 def _mcc(sums: Array, k: int) -> Array:
-    """Return Matthews correlation coefficient, generalised to k classes (Gorodkin 2004) as in scikit-learn."""
+    """Return the Matthews correlation coefficient from sums of the rows that `_confusion` returns.
+
+    It is generalised to k classes (Gorodkin 2004) as in scikit-learn.
+    """
     import numpy as np
 
     right, predicted, gold = sums[..., :k].sum(axis=-1), sums[..., k : 2 * k], sums[..., 2 * k :]

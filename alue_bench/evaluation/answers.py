@@ -1,18 +1,19 @@
 """Exact match and token F1 of answers, by the definition of SQuAD's evaluation script.
 
-A prediction is compared with each gold answer, and the best comparison counts (Rajpurkar et al. 2016). Before that, the
-script puts texts into lower case and removes ASCII punctuation, the words "a", "an" and "the", and extra white space.
-Exact match is 1 if the texts are then equal. F1 is that of their words, as multisets. If the prediction or the gold
-answer has no words, both metrics are 1 if neither has, else 0; a question without an answer has the gold answer ""
-(Rajpurkar, Jia & Liang 2018). Gold answers of which the script leaves nothing do not count, unless there is no other.
+The score of a prediction is its maximum over the gold answers (Rajpurkar et al. 2016). Before the comparison, the
+script puts answers into lower case and removes ASCII punctuation, the words "a", "an" and "the", and extra white space.
+Exact match is 1 if the answers are then equal. F1 is computed over their words, as multisets. If the prediction or the
+gold answer has no words, both metrics are 1 if neither has, else 0; a question without an answer has the gold answer ""
+(Rajpurkar, Jia & Liang 2018). Gold answers that are empty after this normalisation are ignored, unless all of them are.
 
-The script knows English only. For the metrics whose names end in `_arabic`, texts are first changed as follows, and
-then as by the script:
+The script is made for English. For the metrics whose names end in `_arabic`, answers are first changed as follows, and
+then as in the script:
 
 - Diacritics (Unicode category Mn) and the elongation character (tatweel) are removed.
 - Punctuation of every script (categories P and S) is removed, so that "القاهرة،" equals "القاهرة".
-- The article ال is removed at the beginning of a word, unless fewer than two letters remain. Behind an attached
-  particle, as in "والقاهرة", it stays, because it cannot be told from letters of the word without a dictionary.
+- The article ال is removed at the beginning of a word, unless fewer than two letters remain. After an attached
+  particle, as in "والقاهرة", it is kept, because without a dictionary it cannot be distinguished from the letters of
+  the word.
 
 Letters are not unified: "أحمد" differs from "احمد". Texts are brought into Unicode's form NFC, so that "أ" written as
 one or as two characters is the same letter.
@@ -44,13 +45,13 @@ _ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 
 @lru_cache(maxsize=1 << 16)  # gold answers are compared after every epoch
 def as_in_script(text: str) -> str:
-    """Return a text as SQuAD's evaluation script compares it."""
+    """Return an answer normalised as in SQuAD's evaluation script."""
     return " ".join(_ENGLISH_ARTICLES.sub(" ", text.lower().translate(_ASCII_PUNCTUATION)).split())
 
 
 @lru_cache(maxsize=1 << 16)  # gold answers are compared after every epoch
 def as_arabic(text: str) -> str:
-    """Return a text without Arabic diacritics, punctuation of any script and Arabic articles, and as in the script."""
+    """Return an answer without diacritics, punctuation and Arabic articles, normalised as in the script."""
     composed = unicodedata.normalize("NFC", text)
     kept = "".join(c for c in composed if c != _TATWEEL and unicodedata.category(c)[0] not in "PS" and not _is_mark(c))
     return as_in_script(_ARABIC_ARTICLE.sub("", kept))
@@ -88,8 +89,8 @@ def _equal(gold: str, predicted: str) -> float:
 
 
 def _f1(gold: str, predicted: str) -> float:
-    true, found = gold.split(), predicted.split()
-    if not true or not found:
-        return float(true == found)
-    common = sum((Counter(true) & Counter(found)).values())
-    return 2 * common / (len(true) + len(found))
+    gold_words, predicted_words = gold.split(), predicted.split()
+    if not gold_words or not predicted_words:
+        return float(gold_words == predicted_words)
+    common = sum((Counter(gold_words) & Counter(predicted_words)).values())
+    return 2 * common / (len(gold_words) + len(predicted_words))

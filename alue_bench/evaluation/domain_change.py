@@ -1,14 +1,14 @@
-"""The test of whether a change of score is another one out of domain than in domain, for the same trained models.
+"""The test of whether a change of score differs between in-domain and out-of-domain data, for the same trained models.
 
 Two strategies are compared by their difference on the task's own test set, and by their difference on the test set of
 another task. The models of a seed are the same on both test sets, and the examples of the two sets are independent. The
 difference of the two differences is uncertain for these reasons:
 
-    other seeds        would give other models; both differences change with them, perhaps alike: paired by seed
+    other seeds        would give other models; both differences may change in a similar way: paired by seed
     other examples     would give other scores, independently in each of the two test sets
 
-The variance over seeds is that of the difference of differences of each seed, which contains the covariance of both
-test sets. The variance components of examples come from each set's table of seeds × examples, as in
+The variance over seeds is computed from the difference of differences of each seed, so it includes the covariance of
+both test sets. The variance components of examples come from each set's table of seeds × examples, as in
 `evaluation.significance.crossed_test`, and the degrees of freedom from Satterthwaite (1946).
 """
 
@@ -72,7 +72,7 @@ def contrast(values: Sequence[Additive], base: Sequence[Additive]) -> Contrast:
 
 
 def domain_change(inside: Contrast, outside: Contrast) -> DomainChange:
-    """Test whether two systems differ by another amount out of domain than in domain.
+    """Test whether the difference between two systems is larger or smaller out of domain than in domain.
 
     Args:
         inside: The difference of the systems on the test set in domain.

@@ -1,7 +1,7 @@
 """The notation of several label names in one cell of a table, for multi-label tasks.
 
-Names are separated by blanks, so that tables are easy to read. If a name contains a blank or begins with "[", the cell
-is a JSON list instead:
+Names are separated by spaces, so that tables are easy to read. If a name is empty, contains white space or begins with
+"[", the cell is a JSON list instead:
 
     joy optimism
     ["very angry", "sad"]
@@ -14,7 +14,11 @@ from collections.abc import Iterable
 
 
 def join_labels(names: Iterable[str]) -> str:
-    """Return the text of a table cell that holds these label names; empty if there are no names."""
+    """Return label names as one table cell; an empty string if there are no names.
+
+    The names are separated by spaces. If a name is empty, contains white space or begins with "[", the cell is a JSON
+    list.
+    """
     listed = list(names)
     if all(name.split() == [name] and not name.startswith("[") for name in listed):
         return " ".join(listed)
@@ -22,10 +26,10 @@ def join_labels(names: Iterable[str]) -> str:
 
 
 def split_labels(cell: str) -> tuple[str, ...]:
-    """Return the label names in the text of a table cell that `join_labels` made.
+    """Return the label names in a table cell that `join_labels` made.
 
     Raises:
-        ValueError: The cell begins with "[" but is not a JSON list of texts.
+        ValueError: The cell begins with "[" but is not a JSON list of strings.
     """
     if not cell.startswith("["):
         return tuple(cell.split())

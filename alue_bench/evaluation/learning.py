@@ -69,7 +69,7 @@ def trivial(train: Array, gold: Array, predicted: Array, labels: Labels, metric:
 
 
 def trivial_of_tags(baseline: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> Trivial:
-    """Return the score of a baseline that tags each word by itself, as `trivial` does for other tasks.
+    """Return the score of a baseline that tags each word separately, as `trivial` does for other tasks.
 
     Args:
         baseline: The predictions of the baseline (`evaluation.tagging.most_frequent_tags`).
@@ -129,7 +129,7 @@ class Learning:
         return self.seeds - self.above
 
     def collapsed_text(self, over: str = "seed") -> str:
-        """Return a text such as "2 of 5 seeds collapsed"; empty if none did.
+        """Format the number of seeds that collapsed, such as "2 of 5 seeds collapsed"; empty if none did.
 
         Args:
             over: "seed" or "fold", the word for what the scores are averaged over, or "run" if they are over both.

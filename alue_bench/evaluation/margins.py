@@ -1,12 +1,12 @@
 """Margins of non-inferiority: the largest loss of score with which a strategy still counts as good as the baseline.
 
-The test is the one of clinical trials (Piaggio et al. 2012, JAMA 308): a strategy is *within the margin* if the
+The test is the one used in clinical trials (Piaggio et al. 2012, JAMA 308): a strategy is *within the margin* if the
 one-sided 95 % bound of its loss is below the margin. A margin has one of three units:
 
 - the metric's own: 0.01 is one point of F1, and so is 1pt;
 - a share of the baseline's score: 1%;
 - a share of what the baseline learnt, that is, of its score minus the trivial score: 5% of learnt. The trivial score is
-  that of a baseline that ignores the text.
+  the score of a baseline that ignores the text.
 
 The last two are computed from the baseline's mean score, which counts as known. A seed that changes the score by 1.8
 points changes a margin of 5 % by 0.09 points, far less than the bound varies.
@@ -24,7 +24,7 @@ from alue_bench.contract.formats import shown
 
 
 class MarginUnit(StrEnum):
-    """The unit of a margin, as it is written behind the number; empty for the unit of the metric."""
+    """The unit of a margin, as written after the number; empty for the unit of the metric."""
 
     METRIC = ""
     SCORE = "%"

@@ -152,7 +152,7 @@ def targets_of_columns(ids: Any, gold: Any, predicted: Any, labels: Labels) -> T
 
     Args:
         ids: The ids of the examples, an Arrow array.
-        gold: The gold labels, an Arrow array of texts, or of numbers for a regression. It may be dictionary-encoded.
+        gold: The gold labels, an Arrow array of strings, or of numbers for a regression. It may be dictionary-encoded.
         predicted: The predicted labels, of the same type.
         labels: The label space, as `labels_of_columns` returns it.
 
@@ -199,7 +199,7 @@ def hits_of_tags(gold: Sequence[str], predicted: Sequence[str], labels: Labels) 
 
 
 def _tag_rows(cells: Sequence[str], labels: Labels) -> np.ndarray[Any, Any]:
-    """Return the rows of tags in the cells of a table, each of which holds the tags of a sentence."""
+    """Return rows of tags from the cells of a table; each cell holds the tags of one sentence."""
     import numpy as np
 
     index = {name: place for place, name in enumerate(labels.names)}

@@ -106,7 +106,7 @@ def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> Crosse
 def crossed_test_of(scores: Array, table: Array) -> Crossed:
     """Test the difference between the mean scores of two systems, given the differences for seeds and examples.
 
-    The test is the one of `crossed_test`.
+    The test is the same as in `crossed_test`.
 
     Args:
         scores: The difference of the scores for each seed, [seeds].
@@ -210,7 +210,7 @@ def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int
 
 
 def seeds_within_margin(observed: Crossed, margin: float) -> int | None:
-    """Return the smallest number of seeds that probably show a system that loses nothing to be within a margin.
+    """Return the smallest number of seeds with which a system without loss would probably be found within the margin.
 
     A system is within the margin if the one-sided upper confidence bound of its loss is below it. With the returned
     number of seeds this happens with the probability POWER, if the true loss is zero.

@@ -2,11 +2,12 @@
 
 An entity is a stretch of words: it begins at a B- tag, or at an I- tag that follows O, the beginning of the sentence or
 a tag of another type; it ends before the next beginning and before O. This is the definition of CoNLL's evaluation
-script `conlleval` (Tjong Kim Sang & De Meulder 2003) and the default of seqeval. A predicted entity is right if gold
-has an entity of the same type with the same first and last word.
+script `conlleval` (Tjong Kim Sang & De Meulder 2003) and the default of seqeval. A predicted entity is correct if a
+gold entity has the same type, first word and last word.
 
 Sums of the counts over sentences give every metric, so that a sentence can be left out or drawn twice (`additive`).
-The rows of tags are those of `data.words.as_rows`: int64 [n, longest], with -1 behind the last word of a sentence.
+Rows of tags have the form of `data.words.as_rows`: int64 [n, longest], padded with -1 after the last word of a
+sentence.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def entities(tags: Array, labels: Labels) -> Entities:
     import numpy as np
 
     position = {name: place for place, name in enumerate(labels.types)}
-    # The last entry is that of the tag -1, behind the end of a sentence.
+    # The last entry is for the tag -1, after the end of a sentence.
     type_of = np.array([position.get(name[2:], -1) if name != OUTSIDE else -1 for name in (*labels.names, OUTSIDE)])
     is_beginning = np.array([name.startswith("B-") for name in (*labels.names, OUTSIDE)])
     types = np.pad(type_of[tags], ((0, 0), (1, 1)), constant_values=-1)
@@ -62,7 +63,7 @@ def entities(tags: Array, labels: Labels) -> Entities:
 
 
 def tag_counts(gold: Array, predicted: Array, labels: Labels) -> Array:
-    """Return counts for each sentence, [n, 3 k]: of right, predicted and gold entities of each of the k types.
+    """Return counts for each sentence, [n, 3 k]: of correct, predicted and gold entities of each of the k types.
 
     Without a scheme, words with each of the k tags are counted instead.
 
@@ -88,20 +89,20 @@ def tag_counts(gold: Array, predicted: Array, labels: Labels) -> Array:
             counted(sentence, gold[words]),
         ]
     else:
-        true, found = entities(gold, labels), entities(predicted, labels)
+        true, guessed = entities(gold, labels), entities(predicted, labels)
         width = gold.shape[1] + 1
-        keys = [((e.sentence * width + e.first) * width + e.last) * k + e.type for e in (true, found)]
+        keys = [((e.sentence * width + e.first) * width + e.last) * k + e.type for e in (true, guessed)]
         right = np.isin(keys[1], keys[0])
         parts = [
-            counted(found.sentence[right], found.type[right]),
-            counted(found.sentence, found.type),
+            counted(guessed.sentence[right], guessed.type[right]),
+            counted(guessed.sentence, guessed.type),
             counted(true.sentence, true.type),
         ]
     return np.concatenate(parts, axis=1).astype("float64")
 
 
-def right_words(gold: Array, predicted: Array) -> Array:
-    """Return, for each sentence, the number of words with the right tag and the number of words, [n, 2]."""
+def correct_words(gold: Array, predicted: Array) -> Array:
+    """Return, for each sentence, the number of words with the correct tag and the number of words, [n, 2]."""
     import numpy as np
 
     words = gold >= 0

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 """The version of the cached results. Increase it when features or models change."""
 STRENGTHS = (1.0, 10.0)
-"""The values of C (inverse strength of regularisation; 1 / alpha of a ridge regression) from which the dev score
-selects. Of equal scores the first counts, which has more regularisation."""
+"""The values of C (inverse strength of regularisation; 1 / alpha of a ridge regression) from which the one with the
+best dev score is selected. In case of a tie, it is the first, with more regularisation."""
 EXACT_WORK = 1e7
 """The number of stored features times outputs up to which a logistic regression is fitted to its optimum (L-BFGS).
 Beyond it, averaged stochastic gradient descent takes its place: on the 41,600 rows and 26 classes of MADAR 5 s instead
@@ -61,7 +61,7 @@ MANY_TEXTS = 1000
 LEAST = 1e-12
 """The probability of a class that the train rows do not have."""
 PATIENCE = 300.0
-"""The seconds that a process waits for another one which computes the same yardstick; then it computes it itself."""
+"""The seconds that a process waits for a process that computes the same yardstick, before it computes it too."""
 S_PER_CHARACTER, S_EXACT, S_DESCENT = 5e-6, 7e-7, 5e-8
 """The seconds for the features of a character, and for the fits of a stored feature and output by L-BFGS and by
 stochastic gradient descent, measured on a Xeon core."""
@@ -99,9 +99,9 @@ def yardstick(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows
 
     Args:
         task: The tested task.
-        rows: Its rows, of which the test split is scored.
+        rows: The rows of `task`; the model is scored on the test split.
         train_task: The task that trains the model; usually `task`.
-        train_rows: Its rows: train and dev.
+        train_rows: The rows of `train_task`; the splits train and dev are used.
     """
     key = _key(task, rows, train_task, train_rows)
     if key not in _KNOWN:
@@ -137,7 +137,7 @@ def computed(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows)
 
 
 def text_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
-    """Return the sparse TF-IDF features of each split; the vocabulary is that of the train rows.
+    """Return the sparse TF-IDF features of each split; the vocabulary comes from the train rows.
 
     Returns:
         The features by split. For single texts `[examples, ngrams]`; for text pairs `[examples, 4 * ngrams]`: the
@@ -149,7 +149,7 @@ def text_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
 
     columns = {name: _texts(rows) for name, rows in splits.items()}
     of_train = [text for column in columns["train"] for text in column]
-    # Most n-grams of large data occur once: they take time and tell nothing.
+    # Most n-grams of large data occur once: they take time and are of no use for prediction.
     common = {"sublinear_tf": True, "dtype": np.float32, "min_df": 2 if len(of_train) > MANY_TEXTS else 1}
     vectorizers = [
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **common),

@@ -19,11 +19,11 @@ class HeartbeatPoller:
     """
 
     def __init__(self, assignment: Assignment) -> None:
-        """Take the address of the MLflow store and the id of the invocation from an assignment.
+        """Take the MLflow tracking URI and the id of the invocation from an assignment.
 
         Args:
-            assignment: Any assignment (group of runs for one worker) of the invocation; all contain the same address
-                and id.
+            assignment: Any assignment (group of runs for one worker) of the invocation; all contain the same URI and
+                id.
         """
         self._store = assignment.tracking_uri, assignment.experiment
         self._connection: Connection | None = None

@@ -102,7 +102,7 @@ def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tra
         outcomes: The outcomes in the plan's order.
         plan: The plan.
         experiment: The MLflow experiment.
-        tracking_uri: The address of the MLflow store.
+        tracking_uri: The MLflow tracking URI.
     """
     listed = in_reading_order(outcomes) if plan.order_matters else outcomes
     specs = [planned.spec for planned in plan.runs]

@@ -14,7 +14,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Placement:
+class GpuSharing:
     """The distribution of concurrent runs over the GPUs of this machine."""
 
     jobs: int
@@ -22,13 +22,14 @@ class Placement:
     gpus: int
     need_bytes: int
     """The estimated accelerator memory, in bytes, of the run that needs most."""
-    room_bytes: int
-    """The memory, in bytes, of the smallest GPU that runs may use."""
+    available_bytes: int
+    """The memory, in bytes, that runs may use on one GPU: the free memory if there is one GPU, the total memory of the
+    smallest if there are several."""
 
     @property
     def most_on_one(self) -> int:
         """The number of runs that share one GPU: as many as fit, but at least 1, and not more than `jobs` requires."""
-        return max(1, min(self.room_bytes // self.need_bytes, -(-self.jobs // self.gpus)))
+        return max(1, min(self.available_bytes // self.need_bytes, -(-self.jobs // self.gpus)))
 
     @property
     def at_once(self) -> int:
@@ -37,16 +38,16 @@ class Placement:
 
     def describe(self) -> str:
         """Return a sentence about how many runs share a GPU, to be shown with the plan."""
-        need, room = (f"{size / GIB:.1f} GiB" for size in (self.need_bytes, self.room_bytes))
+        need, available = (f"{size / GIB:.1f} GiB" for size in (self.need_bytes, self.available_bytes))
         gpus = "1 GPU" if self.gpus == 1 else f"{self.gpus} GPUs"
         waiting = "; the others wait" if self.at_once < self.jobs else ""
         return (
             f"--jobs {self.jobs} on {gpus}: up to {self.most_on_one} at once on each, since the largest run needs "
-            f"about {need} of {room}{waiting}"
+            f"about {need} of {available}{waiting}"
         )
 
 
-def placement_of(runs: Sequence[PlannedRun], jobs: int, only: int | None = None) -> Placement | None:
+def gpu_sharing(runs: Sequence[PlannedRun], jobs: int, only: int | None = None) -> GpuSharing | None:
     """Return how many runs share a GPU; None if no GPU need be shared or the runs need none.
 
     Args:
@@ -62,6 +63,6 @@ def placement_of(runs: Sequence[PlannedRun], jobs: int, only: int | None = None)
     gpus = len(gpu_environments(hardware, only))
     if jobs <= gpus:
         return None
-    # The free memory of other GPUs than the current one is unknown: asking for it would create a context on each.
-    room = hardware.free_bytes() if gpus == 1 else hardware.smallest_bytes()
-    return Placement(jobs, gpus, largest_training(runs), room)
+    # The free memory of GPUs other than the current one is unknown: a query would create a context on each.
+    available = hardware.free_bytes() if gpus == 1 else hardware.smallest_bytes()
+    return GpuSharing(jobs, gpus, largest_training(runs), available)

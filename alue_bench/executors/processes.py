@@ -82,7 +82,7 @@ def visible_gpus(hardware: Hardware) -> list[str]:
         return [str(number) for number in range(hardware.count)]
     names = [name.strip() for name in given.split(",") if name.strip()]
     if names and names[0].startswith(SLICE):
-        # A process sees only the first slice of the list. A worker that is given another one alone sees that one.
+        # A process sees only the first slice of the list. A worker that is given only a later slice sees that slice.
         return list(takewhile(lambda name: name.startswith(SLICE), names))
     # CUDA ignores the list from the first missing GPU on, for example in a container whose image names more GPUs than
     # its machine has.
@@ -242,7 +242,7 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
                     carry_out(assignment, tell)
                 except DeviceLostError:  # the pool starts another process in place of this one
                     sys.exit(DEVICE_LOST)
-                except Exception as error:  # such as an unreachable store, of which the main process must learn
+                except Exception as error:  # such as an unreachable store; the main process must be told
                     message = next(iter(str(error).splitlines()), "")
                     cause = message if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {message}"
                     tell(Lost(assignment.number, redact(cause)))

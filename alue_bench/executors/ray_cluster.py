@@ -102,7 +102,7 @@ class RayPool:
         Args:
             ray: The module `ray`, connected to a cluster.
             gpus: The number of GPUs of a run, or a fraction of one GPU; 0 for the CPU.
-            jobs: The largest number of concurrent runs; None for as many as the cluster has room for.
+            jobs: The largest number of concurrent runs; None for as many as fit into the cluster.
             ours: Whether `start` connected this process to the cluster, so that `stop` must disconnect it.
         """
         self._ray, self._gpus, self._jobs, self._ours = ray, gpus, jobs, ours

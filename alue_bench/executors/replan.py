@@ -83,24 +83,24 @@ def _reference(model: Model, registry: Registry) -> str:
     return f"{model.checkpoint}@{model.revision}" if model.revision else model.checkpoint
 
 
-def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache) -> PlannedRun:
+def rebuilt(spec: RunSpec, source: Source, registry: Registry, cache: PlanCache) -> PlannedRun:
     """Plan a run again from its specification, and load its inputs.
 
     Args:
         spec: The run's specification, as the main process planned it.
         source: The names, paths and settings from `source_of`.
         registry: The declarations of the plugins in this process.
-        shelf: A cache of loaded data and checkpoints, for later runs in this process.
+        cache: A cache of loaded data and checkpoints, for later runs in this process.
 
     Raises:
-        DiffersHere: The data, model or plugins of this process give another fingerprint.
+        DiffersHere: The data, model or plugins of this process give a different fingerprint.
         AlueBenchError: This process cannot find the data, the model or the plugins, as in `build_plan`.
     """
     told_by_spec = {field: getattr(spec, field) for field in _fields_of_request() if hasattr(spec, field)}
     narrowed = {"tasks": (spec.task,), "models": (source.model,), "strategies": (spec.strategy,), "seeds": (spec.seed,)}
     overrides = (("the plan", asdict(spec.hyper)),)
     request = PlanRequest(**{**source.options, **told_by_spec, **narrowed}, overrides=overrides, fold=spec.fold)
-    plan = build_plan(request, registry, shelf)
+    plan = build_plan(request, registry, cache)
     if not plan.runs:
         raise UsageError("; ".join(skipped.reason for skipped in plan.skipped))
     (planned,) = plan.runs
@@ -113,10 +113,10 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache)
     inputs = replace(planned.inputs, model=replace(planned.inputs.model, name=spec.model), trial=trial)
     inputs.depths.depths.update(source.depths)
     inputs.depths.shared.update(source.shared_depths)
-    if (inputs.checkpoint, inputs.train_task.labels) not in shelf.more_expected:
+    if (inputs.checkpoint, inputs.train_task.labels) not in cache.more_expected:
         # The next assignment probably begins with the same model, which is therefore kept.
-        shelf.more_expected.append((inputs.checkpoint, inputs.train_task.labels))
-        shelf.models.expect(inputs.checkpoint, inputs.train_task.labels)
+        cache.more_expected.append((inputs.checkpoint, inputs.train_task.labels))
+        cache.models.expect(inputs.checkpoint, inputs.train_task.labels)
     return PlannedRun(spec, inputs, planned.hyper, planned.request, source.tags)
 
 

@@ -26,7 +26,7 @@ from alue_bench.tracking.recording import ClaimLost, Recorded, Recorder
 from alue_bench.training.device.errors import device_is_lost, give_back
 
 SAME_SCORE = 1e-9
-"""The largest difference between equal scores. (Repeated trainings on one machine give the same numbers.)"""
+"""The largest difference between equal scores. (Repeated runs on one machine give the same numbers.)"""
 
 
 class Runner:

@@ -2,7 +2,7 @@
 
 A unit is a group of runs that test the same trained model and go to one worker together. A unit that is sent to a
 worker is an assignment. An invocation is one execution of a command, including its workers; another invocation may
-execute equal runs (runs with the same fingerprint) at the same time.
+execute runs with the same fingerprints at the same time.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Workers:
         """
         return PluginError(
             f"executor {self._executor.name!r} {what}; finished runs are recorded. Run the same command again to "
-            "continue, with this executor or another one (--executor)"
+            "continue, with this executor or a different one (--executor)"
         )
 
 
@@ -127,7 +127,9 @@ def execute_with(
     fail_fast: bool = False,
     keep_workers: bool = False,
 ) -> list[Outcome]:
-    """Execute the unfinished runs of a plan, distributed to workers. The results are those of `local.execute_plan`.
+    """Execute the unfinished runs of a plan, distributed to workers.
+
+    The results are the same as from `local.execute_plan`.
 
     Args:
         workers: The workers, which are started if there is work for them.
@@ -217,8 +219,8 @@ class _Scheduler:
 
         A unit is a group of runs that test the same trained model. Unless the plan prescribes an order, the task, model
         and hyper-parameters with the costliest run come first, so that no long run is left at the end. Within these,
-        the order is that of the plan. It alternates the strategies by seed; if all runs of the costliest strategy came
-        first, a drift of the machine's speed would look like a difference between strategies.
+        the runs are in the order of the plan. It alternates the strategies by seed; if all runs of the costliest
+        strategy came first, a drift of the machine's speed would look like a difference between strategies.
         """
         waiting = []
         for unit in units(self._plan):
@@ -279,7 +281,7 @@ class _Scheduler:
         """Return why an event that the executor reported cannot occur in this plan; None if it can."""
         match event:
             case RunEnded(_, status) if status not in get_args(Status):
-                known, what = False, f"status {status!r}, which is none of {', '.join(get_args(Status))}"
+                known, what = False, f"status {status!r}, which is not one of {', '.join(get_args(Status))}"
             case RunEnded(fingerprint, "held"):
                 known = any(fingerprint in _fingerprints(unit.runs) for unit in self._out.values())
                 what = f"run {fingerprint!r}, which no worker has"
@@ -294,7 +296,7 @@ class _Scheduler:
             case _:
                 known, what = (
                     False,
-                    f"{type(event).__name__} {event!r}, which is none of alue_bench.contract.executor's events",
+                    f"{type(event).__name__} {event!r}, which is not an event of alue_bench.contract.executor",
                 )
         return None if known else f"reported {what}"
 

@@ -34,7 +34,7 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
     and the exception is raised again.
 
     Args:
-        assignment: The runs, and the address of the MLflow store in which to record them.
+        assignment: The runs, and the MLflow tracking URI of the store in which to record them.
         tell: A function that sends a report to the main process.
 
     Raises:

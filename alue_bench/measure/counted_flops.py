@@ -135,11 +135,11 @@ def _count(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int
     shapes = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
     key = digest_of([described(model.config), type(model).__name__, shapes, sorted(trained), texts, tokens, depth])
     if key not in _known:
-        _known[key] = _counted(stack, trained, texts, tokens, depth)
+        _known[key] = _count_flops(stack, trained, texts, tokens, depth)
     return _known[key]
 
 
-def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int, depth: int | None) -> int:
+def _count_flops(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int, depth: int | None) -> int:
     """Count the FLOPs of a training step or a forward pass, without reusing earlier counts; see `_count`."""
     import torch
     from torch.func import functional_call

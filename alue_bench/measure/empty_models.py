@@ -1,4 +1,4 @@
-"""Models without weights, whose trainings' FLOPs are computed from their shapes.
+"""Models without weights, from whose shapes the FLOPs of training are computed.
 
 The computation assumes that the outputs of a frozen prefix (the embeddings and lowest layers, if they are frozen) can
 be cached; a model whose forward pass cannot start from cached outputs costs more. An adaptive strategy changes the
@@ -35,7 +35,7 @@ class EmptyModel:
     """The way in which the last layer is computed: for all tokens, or for the first token only."""
 
     def training(self, lengths: np.ndarray[Any, Any], epochs: int, batch_size: int) -> float:
-        """Return the FLOPs of a training, as the run will record them under `flops/train`.
+        """Return the training FLOPs of a run, as the run will record them under `flops/train`.
 
         Args:
             lengths: The lengths of the train examples in tokens, int64 [examples].

@@ -1,8 +1,8 @@
 """FLOPs of fine-tuning, from formulas over a model's shapes, or counted for architectures that the formulas do not fit.
 
-FLOPs are those of matrix products; a multiply-add counts as two, and padding tokens do not count. For each architecture
-the formulas are compared once with torch's FLOP counter, for a few freeze plans and text lengths. If they differ by
-more than 1 %, the counter's numbers are used (`counted_flops`). The method is recorded with each run.
+Only the FLOPs of matrix products count; a multiply-add counts as two, and padding tokens do not count. For each
+architecture the formulas are compared once with torch's FLOP counter, for a few freeze plans and text lengths. If they
+differ by more than 1 %, the counter's numbers are used (`counted_flops`). The method is recorded with each run.
 
 The formulas: a product with a weight matrix costs its forward FLOPs once more for the gradient of its input, if
 something below it trains, and once more for the gradient of the matrix, if the matrix trains. So a layer whose forward
@@ -45,12 +45,12 @@ counter."""
 
 @dataclass(frozen=True)
 class Method:
-    """The method by which the FLOPs of an architecture are determined: formulas or torch's FLOP counter."""
+    """The method that determines the FLOPs of an architecture: formulas or torch's FLOP counter."""
 
     name: Literal["formula", "counter"]
     largest_gap: float | None = None
     """The largest relative difference between the formulas and torch's counter; None if the comparison failed, and for
-    the BERT family, for which the project's tests make it."""
+    the BERT family, for which it is made in the project's tests and not here."""
     problem: str = ""
     """The reason why the comparison of the formulas with torch's counter failed; empty if it did not."""
 
@@ -435,7 +435,7 @@ def training_flops(
     last_layer: LastLayer = "whole",
     batch_size: int | None = None,
 ) -> float:
-    """Return the FLOPs of a training whose frozen parts do not change, without dev evaluation.
+    """Return the FLOPs of training with constant frozen parts, without dev evaluation.
 
     Args:
         stack: The model, possibly on the meta device.

@@ -1,4 +1,4 @@
-"""The load of the host at the start of a training, and the CPU time that this process spends on the training.
+"""The load of the host at the start of training, and the CPU time that this process spends on training.
 
 Both show whether a time was measured on an otherwise idle machine. The load average is the number of threads that
 computed or waited for a processor, as a mean over the last minute. The CPU time divided by the elapsed time is the

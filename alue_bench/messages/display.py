@@ -21,8 +21,8 @@ _STEERING = re.compile(
     "]"
 )
 LONGEST_FILE_NAME = 200
-"""The largest length of a file name in bytes. File systems permit 255; the difference leaves room for suffixes that are
-appended later, such as those of temporary files."""
+"""The largest length of a file name in bytes. File systems permit 255; the difference leaves space for suffixes that
+are appended later, such as those of temporary files."""
 DIGEST = 10
 """The number of hexadecimal digits of the digest that makes shortened file names distinct."""
 
@@ -43,11 +43,11 @@ def file_name(stem: str, ending: str = "") -> str:
     Different stems never give the same name: a changed stem gets a digest of the original stem.
     """
     safe = one_line(stem).replace("/", "-").replace("\\", "-")
-    room = LONGEST_FILE_NAME - len(ending.encode())
-    if safe == stem and len(safe.encode()) <= room:
+    longest = LONGEST_FILE_NAME - len(ending.encode())
+    if safe == stem and len(safe.encode()) <= longest:
         return stem + ending
     digest = hashlib.sha256(stem.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST]
-    kept = safe.encode()[: room - DIGEST - 1].decode(errors="ignore")
+    kept = safe.encode()[: longest - DIGEST - 1].decode(errors="ignore")
     return f"{kept}-{digest}{ending}"
 
 

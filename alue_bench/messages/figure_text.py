@@ -17,7 +17,7 @@ from alue_bench.messages.display import one_line
 
 SETTINGS = {"text.parse_math": False, "text.usetex": False, "axes.formatter.use_mathtext": False}
 LONGEST_NAME = 28
-"""The largest number of characters of a name in a figure; longer names would leave no room for the figure."""
+"""The largest number of characters of a name in a figure; longer names would leave no space for the figure."""
 LONGEST_TITLE = 2 * LONGEST_NAME
 """The largest number of characters of a title in a figure."""
 

@@ -16,8 +16,8 @@ def command_line(*words: object, options: Mapping[str, object] | None = None) ->
     Args:
         *words: The command and its arguments, such as `"data", "verify", "mdd"`.
         options: The values of options by the names of the command's parameters, such as `{"data_dir": folder}`. None,
-            False and empty lists are left out, True gives a flag, and a list gives one option for each of its values.
-            A password in an address is replaced by `***`.
+            False and empty lists are left out, True gives a flag, and a list gives one option for each of its values. A
+            password in a URI is replaced by `***`.
     """
     given = [part for name, value in (options or {}).items() for part in _option(name, value)]
     return shlex.join([PROGRAM, *map(str, words), *given])

@@ -120,7 +120,7 @@ class AbsentRun:
     device: str
     precision: Precision
     steps: int | None = None
-    """The number of steps to which the training is limited; None for all steps of all epochs. A limit of the FLOPs is
+    """The number of steps to which training is limited; None for all steps of all epochs. A limit of the FLOPs is
     converted to steps only for models that are on this machine; for others, all epochs are assumed."""
 
 
@@ -174,8 +174,8 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
     for task in tasks:
         by_name.setdefault(task.task.name, []).append(task)
     for folds, model in product(by_name.values(), models):
-        for place, task in enumerate(folds):
-            _add_runs(plan, shared, seen, (place, task), model)
+        for folds_before, task in enumerate(folds):
+            _add_runs(plan, shared, seen, folds_before, task, model)
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
     plan.notes += device_remarks(request.device, shared.device)
     plan.notes += [note for folds in by_name.values() for note in given_notes(folds[0], request)]
@@ -211,7 +211,7 @@ def _meanings(runs: list[PlannedRun], model: ReadyModel) -> list[str]:
 
 @dataclass(frozen=True)
 class _Shared:
-    """The conditions that all runs of a plan share, such as the device and the number format."""
+    """The request, plugins, device, number format and caches that all runs of a plan have in common."""
 
     request: PlanRequest
     registry: Registry
@@ -231,7 +231,7 @@ class _Shared:
 
     @classmethod
     def of(cls, request: PlanRequest, registry: Registry, cache: PlanCache) -> _Shared:
-        """Return the shared conditions for a request, with choices such as the device "auto" resolved for this machine.
+        """Return the common values of a request's runs, with the choice "auto" of a device or number format resolved.
 
         Raises:
             UsageError: This machine does not provide a requested device or number format.
@@ -251,17 +251,19 @@ class _Shared:
         )
 
 
-def _add_runs(plan: Plan, shared: _Shared, seen: set[str], fold: tuple[int, ReadyTask], model: ReadyModel) -> None:
+def _add_runs(
+    plan: Plan, shared: _Shared, seen: set[str], folds_before: int, task: ReadyTask, model: ReadyModel
+) -> None:
     """Add the runs and the skipped combinations of one task (or fold) and one model to a plan.
 
     Args:
         plan: The plan.
-        shared: The conditions of all runs.
+        shared: The request, plugins, device, number format and caches that all runs of the plan have in common.
         seen: The fingerprints of the runs in the plan, which prevent duplicates. Those of the new runs are added.
-        fold: The task, after the number of its folds that are in the plan already.
+        folds_before: The number of folds of the task that the plan contains already.
+        task: The task, or one of its folds.
         model: The model.
     """
-    place, task = fold
     request, registry = shared.request, shared.registry
     grid, layers, name = request.grid or Grid(), encoder_shape(model.config).layers, model.model.name
     strategies = strategies_for(request, registry, layers)
@@ -296,7 +298,7 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], fold: tuple[int, Read
             raise
         plan.skipped.append(Skipped(task.task.name, name, "*", None, str(error)))
         return
-    before = place * len(settings) * len(request.seeds)
+    before = folds_before * len(settings) * len(request.seeds)
     fitting, unfit = combinations(strategies, settings, request.seeds, model.outline, first=before)
     plan.skipped += [Skipped(task.task.name, name, one.strategy, one.seed, one.reason) for one in unfit]
     own = {registry.strategy(one)[0].name: values for one, values in request.strategy_settings.items()}
@@ -368,7 +370,7 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
 
 
 def _limited(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination) -> Limited | None:
-    """Return the number of steps to which the strategy limits a training; None if it has no limit.
+    """Return the number of steps to which the strategy limits training; None if it has no limit.
 
     Raises:
         DoesNotFit: The strategy named in the limit cannot be applied to the model, or has no fewer FLOPs than full
@@ -515,9 +517,9 @@ def _unusual_scoring(task: Task, request: PlanRequest) -> list[dict[str, object]
 
 
 def _providers(registry: Registry, train_task: Task, model: Model, strategy: Origin) -> dict[str, str]:
-    """Return the versions of the Python distributions whose code determines the result of a training, by name.
+    """Return the versions of the Python distributions whose code determines the result of a run, by name.
 
-    They are part of the digest that identifies a training: another version counts as another training.
+    They are part of the run's fingerprint: a run with another version counts as a different run.
     """
     origins = [strategy, registry.tasks[train_task.name].origin]
     if model.name in registry.models:

@@ -33,10 +33,10 @@ class Combination:
 
 
 @dataclass(frozen=True)
-class Unfit:
+class UnfitStrategy:
     """A strategy that cannot be applied to the model, with the reason.
 
-    The seed is the first of the requested seeds; the list of skipped runs shows it.
+    It is listed once among the skipped runs, under the first requested seed.
     """
 
     strategy: str
@@ -170,7 +170,7 @@ def combinations(
     outline: Callable[[Strategy, Origin], Outline],
     *,
     first: int = 0,
-) -> tuple[list[Combination], list[Unfit]]:
+) -> tuple[list[Combination], list[UnfitStrategy]]:
     """Combine all hyper-parameters, seeds and strategies for one task and one model; the strategy varies fastest.
 
     The order of the strategies alternates: it is reversed for the second seed, the fourth and so on. A machine that
@@ -189,14 +189,14 @@ def combinations(
         The combinations, and the strategies that cannot be applied to the model, each once.
     """
     fitting: list[Combination] = []
-    unfit: dict[str, Unfit] = {}
+    unfit: dict[str, UnfitStrategy] = {}
     for place, (hyper, seed) in enumerate(product(settings, seeds), start=first):
         given = list(strategies.values())
         for strategy, origin in reversed(given) if place % 2 else given:
             try:
                 outlined = outline(strategy, origin)
             except DoesNotFit as error:
-                unfit.setdefault(strategy.name, Unfit(strategy.name, seed, str(error)))
+                unfit.setdefault(strategy.name, UnfitStrategy(strategy.name, seed, str(error)))
                 continue
             fitting.append(Combination(strategy, origin, outlined, hyper, seed))
     return fitting, list(unfit.values())

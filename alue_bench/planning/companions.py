@@ -23,7 +23,7 @@ Companions = Mapping[str, tuple[Companion, ...]]
 
 @dataclass(frozen=True)
 class ReadyCompanions:
-    """The companions of each planned task, with remarks for the plan."""
+    """The `--also-test` tasks of each planned task, with notes for the plan."""
 
     of_task: Companions
     notes: tuple[str, ...] = ()
@@ -59,7 +59,9 @@ def ready_companions(
         problems = []
         for source in trained.values():
             if source.task.name == name:
-                problems.append(f"--also-test {name}: the task is scored on its own test split in any case")
+                problems.append(
+                    f"--also-test {name}: models of this task are scored on its test split without this option"
+                )
                 continue
             try:
                 fit = fit_labels(task, source.task, maps.get(name), several=len(named) > 1)

@@ -8,7 +8,7 @@ A cell is a pair of numbers: how many of the lowest and how many of the highest 
     strategy=full,last-quarter          strategies by name, in addition to the cells
     lr=2e-5,5e-5 seed=42..44            each cell with each learning rate and each seed
 
-Axes are separated by commas or blanks. A value belongs to the axis named before it. If only one of the axes bottom and
+Axes are separated by commas or spaces. A value belongs to the axis named before it. If only one of the axes bottom and
 top is given, the number for the other is 0. Cells that freeze more layers than a model has are left out.
 """
 

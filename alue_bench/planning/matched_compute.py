@@ -1,4 +1,4 @@
-"""The number of steps of a training whose FLOPs are limited (`Strategy.compute_limit`)."""
+"""The number of training steps of a run whose FLOPs are limited (`Strategy.compute_limit`)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def steps_within(
     lengths: np.ndarray[Any, Any],
     hyper: HyperParameters,
 ) -> Limited:
-    """Return the number of steps with which the FLOPs of a training are nearest to its limit, at least one.
+    """Return the number of steps, at least one, with which a run's training FLOPs are nearest to their limit.
 
     The FLOPs of the frozen prefix of `like` count once, as in the metric `flops/train_vs_full`.
 
@@ -57,11 +57,10 @@ def steps_within(
             a share.
         empty: A function that returns the model that a strategy trains, without weights.
         lengths: The lengths of the train examples in tokens, int64 [examples].
-        hyper: The hyper-parameters, of which the epochs and the batch size count.
+        hyper: The hyper-parameters; only the epochs and the batch size are used.
 
     Raises:
-        DoesNotFit: The FLOPs of `like` are not known before its training, or are no fewer than those of full
-            fine-tuning.
+        DoesNotFit: The FLOPs of `like` are not known before its run, or are no fewer than those of full fine-tuning.
     """
     limit = strategy.compute_limit()
     assert limit is not None
@@ -70,8 +69,8 @@ def steps_within(
         other, other_outline = like
         if other.revisions() is not None or other.chooses:
             raise DoesNotFit(
-                f"{strategy.name}: {other.name} decides only in its run what to freeze, so that its FLOPs are not "
-                "known before; state a share instead, such as full@66%"
+                f"{strategy.name}: {other.name} decides only in its run what to freeze, so its FLOPs are not known "
+                "before the run; state a share instead, such as full@66%"
             )
         if other.compute_limit() is not None:
             raise DoesNotFit(f"{strategy.name}: {other.name} has limited FLOPs itself; use it, or state a share")
@@ -87,11 +86,11 @@ def steps_within(
 
 
 def trained_share(steps: int | None, examples: int, hyper: HyperParameters) -> float:
-    """Return the share of the steps of all epochs that a training has; 1 without a limit.
+    """Return the fraction of the steps of all epochs that a run executes; 1 without a limit.
 
     Args:
-        steps: The number of steps to which the training is limited; None for no limit.
+        steps: The number of steps to which training is limited; None for no limit.
         examples: The number of train examples. In a task that tags words, each window is one.
-        hyper: The hyper-parameters, of which the epochs and the batch size count.
+        hyper: The hyper-parameters; only the epochs and the batch size are used.
     """
     return 1.0 if steps is None else steps / (steps_per_epoch(examples, hyper.batch_size) * hyper.epochs)

@@ -3,7 +3,7 @@
 A recipe can be combined with any strategy. Its values take precedence over the defaults of task and model, and a study
 file and options take precedence over the recipe: `--recipe mosbach --epochs 5` means the recipe "mosbach" with five
 epochs. A recipe sets every hyper-parameter except `max_length`, which depends on the task, and `select`, which does not
-affect the training.
+affect training.
 
 All recipes use AdamW with the betas 0.9 and 0.999 and with bias correction.
 """

@@ -153,7 +153,7 @@ class PlanRequest(CheckedOptions):
     )
     repeats: int = option(
         1,
-        help="With --folds: how often the rows are divided anew. Default: 1.",
+        help="With --folds: the number of repetitions, each with a new random division. Default: 1.",
         group=Group.DATA,
         at_least=1,
         at_most=1000,
@@ -183,8 +183,8 @@ class PlanRequest(CheckedOptions):
     )
     checkpoint_every: float | None = option(
         None,
-        help="Minutes between checkpoints of a training. An interrupted training continues from the last one, with the "
-        "same result. Default: no checkpoints.",
+        help="Minutes between training checkpoints. An interrupted run continues from the last one, with the same "
+        "result. Default: no checkpoints.",
         group=Group.EXECUTION,
         at_least=0,
         remark="minutes",

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 ROUNDS = 4
 DRAWS = 1000
-"""The number of random orders that are drawn, of which the least biased one is used (see `Order.bias`)."""
+"""The number of random orders that are drawn; the least biased one is used (see `Order.bias`)."""
 DRIFTS = 3
-"""The number of curves that stand for a drift of the machine: polynomials of time of degree 1, 2 and 3."""
+"""The number of curves that model a drift of the machine's speed: polynomials of time of degree 1, 2 and 3."""
 TAG = "sweep.position"
 """The name of the MLflow tag that holds a run's position in its sweep, such as 17/91."""
 
@@ -59,7 +59,7 @@ def spread_out(runs: Sequence[PlannedRun], seed: int = 0) -> Order:
     """Return the runs of a sweep in the order in which they are to be executed.
 
     Runs with the same training task and model are compared with each other, and therefore form one contiguous group.
-    Runs that share one training are neighbours.
+    Runs that test the same trained model are neighbours.
 
     Args:
         runs: The runs in any order.

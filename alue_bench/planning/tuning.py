@@ -41,7 +41,7 @@ def parse_tuning(texts: Iterable[str]) -> Axes:
             if name not in NUMERIC:
                 raise UsageError(f"--tune {part}: {name!r} cannot be tuned; these can: {', '.join(NUMERIC)}")
             if name in axes:
-                raise UsageError(f"--tune gives values of {name} twice; write all of them behind one {name}=")
+                raise UsageError(f"--tune gives values of {name} twice; write all of them after one {name}=")
             axes[name] = tuple(sorted(set(_values(part, name, values))))
     for name, values_of in axes.items():
         if len(values_of) < 2:

@@ -116,7 +116,7 @@ class _OnTask:
     differences: list[float]
     """The difference from the baseline's score, for each seed that both have."""
     score: float
-    """The mean score; nan if it is undefined, or only known from the runs by which the strategy was chosen."""
+    """The mean score; nan if it is undefined, or only known from the runs that were used to choose the strategy."""
 
 
 def _combined(group: Sequence[ComparisonBlock], runs: Mapping[str, Run]) -> AcrossTasks | None:

@@ -10,7 +10,7 @@ from alue_bench.messages.figure_text import short, short_names, short_title
 from alue_bench.reporting.drawing import MUTED, SERIES, Picture, looks, new_figure, style, to_svg
 
 WIDTH = 4.3
-"""The width in inches of a figure that stands next to another one. It is about 310 SVG units, so that the text is
+"""The width in inches of a figure that is placed next to another figure. It is about 310 SVG units, so that the text is
 readable on a phone."""
 LABELLED = 12
 """The largest number of points in a plot for which every point is labelled. In a plot with more points, only `NAMED`

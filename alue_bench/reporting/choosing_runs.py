@@ -1,8 +1,9 @@
-"""The exclusion of runs by which a setting was chosen from the comparison of that setting with others.
+"""Exclusion of the runs that were used to choose a setting from the comparison of that setting.
 
-A sweep or a search tags the runs by which it chose a setting (`tracking.selection_tags`). The setting was partly chosen
-because these runs were lucky, so that their difference from full fine-tuning is biased. A comparison uses the setting's
-other runs only. If there are no others, there is no difference, and a note names the command that confirms the setting.
+A sweep or a search tags the runs that it used to choose a setting (`tracking.selection_tags`). The setting was partly
+chosen because these runs were lucky, so that their difference from full fine-tuning is biased. A comparison uses the
+setting's other runs only. If there are no other runs, no difference is computed, and a note names the command that
+confirms the setting.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MOST_OTHERS = 3
 
 @dataclass(frozen=True)
 class ChoosingRuns:
-    """The runs by which settings were chosen, among the runs of one task and model that can be compared."""
+    """The runs that were used to choose settings, among the runs of one task and model that can be compared."""
 
     left_out: Mapping[str, tuple[str, ...]]
     """The ids of the runs that are left out, for each strategy that has other runs."""
@@ -39,7 +40,7 @@ class ChoosingRuns:
         return strategy != baseline and (strategy in self.unconfirmed or baseline in self.unconfirmed)
 
     def notes(self, by_strategy: Mapping[str, Sequence[Run]], baseline: str) -> list[str]:
-        """Return a note for each strategy that has runs by which it was chosen.
+        """Return a note for each strategy that has runs that were used to choose it.
 
         Args:
             by_strategy: The runs that are compared, by strategy.
@@ -65,7 +66,7 @@ class ChoosingRuns:
 def without_choosing_runs(
     by_strategy: Mapping[str, Sequence[Run]],
 ) -> tuple[dict[str, list[Run]], ChoosingRuns]:
-    """Separate the runs by which settings were chosen from the others.
+    """Separate the runs that were used to choose settings from the other runs.
 
     Returns:
         The runs by strategy: the independent ones or, if a strategy has none, all of them; and what was separated.

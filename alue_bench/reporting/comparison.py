@@ -188,7 +188,7 @@ class StrategyResult:
     """The mean score over seeds or folds, with its confidence interval; None if every score is undefined."""
     difference: Difference | None
     """The difference from the baseline's score. None for the baseline itself, if either score is undefined, and if the
-    strategy or the baseline only has runs by which it was chosen."""
+    strategy or the baseline only has runs that were used to choose it."""
     train_s: Estimate | None
     time_change: Estimate | None
     """The relative change of the training time against the baseline, as a mean over seeds; -0.3 is 30 % less."""
@@ -213,9 +213,9 @@ class StrategyResult:
     times: TimeComparison | None = None
     """The comparison of training times; `time_change` and `speed_up` are taken from it."""
     left_out: tuple[str, ...] = ()
-    """The ids of further runs of the strategy, by which it was chosen among others; no value here rests on them."""
+    """The ids of further runs of the strategy, which were used to choose it; no value here rests on them."""
     unconfirmed: bool = False
-    """True if there is no difference because the strategy or the baseline only has runs by which it was chosen."""
+    """True if there is no difference because the strategy or the baseline only has runs that were used to choose it."""
 
     @property
     def replicates(self) -> int:
@@ -233,7 +233,7 @@ class StrategyResult:
         return 0 if self.learning is None else self.learning.collapsed
 
     def collapsed_text(self) -> str:
-        """Return a text such as "2 of 5 seeds collapsed"; empty if none did."""
+        """Format the number of runs that collapsed, such as "2 of 5 seeds collapsed"; empty if none did."""
         over = "seed" if not self.folds else "fold" if self.folds == len(self.run_ids) else "run"
         return "" if self.learning is None else self.learning.collapsed_text(over)
 
@@ -395,9 +395,9 @@ def compare(
 
 
 def describe_conditions(block: ComparisonBlock) -> str:
-    """Return a text with the conditions that distinguish a block from others of the same task and model.
+    """Describe the conditions that distinguish a block from the other blocks of its task and model.
 
-    A block is a set of comparable runs. If it is the only one of its task and model, the text is empty; but
+    A block is a set of comparable runs. If it is the only one of its task and model, the description is empty; but
     low-fidelity runs of a search, which have fewer epochs, are always mentioned.
     """
     import json
@@ -656,7 +656,7 @@ def _learning(runs: Sequence[Run], metric: str) -> Learning | None:
 
 
 def _varying(versions: Sequence[str]) -> str:
-    """Return a text that lists the packages that had different versions in different runs, with these versions.
+    """List the packages that had different versions in different runs, with these versions.
 
     Args:
         versions: The recorded package versions of each run, such as "torch 2.13.0, mlflow 3.1".

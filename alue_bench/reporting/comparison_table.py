@@ -276,25 +276,25 @@ def _verdict_columns(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> 
 
 
 def collapsed_text(row: StrategyResult) -> str:
-    """Return a text with the number of runs that collapsed, such as "2 of 5"; empty if none did."""
+    """Format the number of runs that collapsed, such as "2 of 5"; empty if none did."""
     return f"{row.collapsed} of {row.learning.seeds}" if row.learning is not None and row.collapsed else ""
 
 
 def of_learnt_text(block: ComparisonBlock, difference: Difference | None) -> str:
-    """Return a text with a difference as a share of what the baseline learnt; empty for the baseline itself."""
+    """Format a difference as a share of what the baseline learnt; empty for the baseline itself."""
     share = block.of_learnt(difference.mean) if difference else None
     return "" if share is None else signed_percent(share)
 
 
 def loss_text(difference: Difference | None) -> str:
-    """Return a text with the upper bound of a loss; empty if there is none, and "no loss" if a gain was shown."""
+    """Format the upper bound of a loss; empty if there is none, and "no loss" if a gain was shown."""
     if difference is None or difference.loss_bound is None:
         return ""
     return plain(difference.loss_bound) if difference.loss_bound > 0 else "no loss"
 
 
 def verdict_text(row: StrategyResult) -> str:
-    """Return a text with the verdict on a strategy, and whether it learnt nothing; empty if there is neither."""
+    """Format the verdict on a strategy, and whether it learnt nothing; empty if there is neither."""
     difference = row.difference
     judged = str(difference.verdict) if difference and difference.loss_bound is not None else ""
     if row.learnt_nothing:
@@ -303,7 +303,7 @@ def verdict_text(row: StrategyResult) -> str:
 
 
 def margin_text(block: ComparisonBlock) -> str:
-    """Return a text with the margin of a block, such as "margin 0.008 (1% of full's score)"."""
+    """Format the margin of a block, such as "margin 0.008 (1% of full's score)"."""
     unit = block.margin.unit
     if unit is MarginUnit.METRIC:
         return f"margin {block.margin}"
@@ -359,16 +359,16 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
 
 
 def score_text(score: Estimate | None) -> str:
-    """Return a text such as "0.745 ± 0.012", a mean score and half the width of its interval; "undefined" for None."""
+    """Format a mean score and half the width of its interval, such as "0.745 ± 0.012"; "undefined" for None."""
     if score is None:
         return "undefined"
     return plain(score.mean) + (f" ± {plain(score.half_width)}" if score.half_width is not None else "")
 
 
 def difference_text(difference: Difference | None) -> str:
-    """Return a text with a difference of scores, half the width of its interval, and stars or a mark.
+    """Format a difference of scores, half the width of its interval, and stars or a mark.
 
-    The text is empty for None, that is, for the baseline itself.
+    The result is empty for None, that is, for the baseline itself.
     """
     if difference is None:
         return ""
@@ -378,9 +378,9 @@ def difference_text(difference: Difference | None) -> str:
 
 
 def change_text(change: Estimate | None) -> str:
-    """Return a text with a relative change in per cent, and half the width of its interval.
+    """Format a relative change in per cent, and half the width of its interval.
 
-    The text is empty for None, that is, for the baseline itself.
+    The result is empty for None, that is, for the baseline itself.
     """
     if change is None:
         return ""

@@ -87,7 +87,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Matrices:
-    """A group of confusion matrices, which stand side by side if the page is wide enough."""
+    """A group of confusion matrices, shown side by side if the page is wide enough."""
 
     matrices: Sequence[Matrix]
 
@@ -111,7 +111,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Gallery:
-    """A group of pictures, which stand side by side if the page is wide enough."""
+    """A group of pictures, shown side by side if the page is wide enough."""
 
     pictures: Sequence[Picture]
 

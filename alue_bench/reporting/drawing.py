@@ -77,7 +77,7 @@ class Picture:
     """The alternative text, which describes the figure to readers who do not see it."""
     caption: str = ""
     wide: bool = False
-    """True if the figure has the page's whole width; otherwise it may stand next to another figure."""
+    """True if the figure has the page's whole width; otherwise it may be placed next to another figure."""
     themed: bool = True
     """True if the figure uses the colours of the page, such as those of dark mode; otherwise it keeps its own colours
     on a white background."""

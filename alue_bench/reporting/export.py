@@ -128,5 +128,5 @@ def _json(runs: pd.DataFrame, environments: list[tuple[dict[str, Any], list[str]
 
 
 def _plain(value: Any) -> Any:
-    """Convert a time to an ISO 8601 text, and a numpy number to a Python number, since JSON does not support them."""
+    """Convert a time to an ISO 8601 string, and a numpy number to a Python number, since JSON does not support them."""
     return value.isoformat() if hasattr(value, "isoformat") else value.item()

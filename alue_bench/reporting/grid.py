@@ -48,10 +48,10 @@ if TYPE_CHECKING:
 
 REFERENCE = "full"
 CLEARLY = 0.1
-"""The share of FLOPs by which another setting must be below the fastest setting before the report says that measured
-times and counted FLOPs disagree."""
+"""The smallest difference in FLOPs, as a share, between the fastest setting and a setting with fewer FLOPs for which
+the report says that measured times and counted FLOPs disagree."""
 AS_FAST = 0.1
-"""The share by which the training time of another setting may be longer if it counts as equally fast."""
+"""The largest difference in training time, as a share, between settings that count as equally fast."""
 MOST_NAMED = 8
 """The largest number of settings that a sentence names."""
 TRIVIAL, TRIVIAL_ERROR = "selection/trivial_score", "selection/above_trivial_error"
@@ -205,7 +205,7 @@ class Recommendation:
         if not self.fewest_flops:
             return ""
         return (
-            f"; but {self.fewest_flops} needs fewer operations ({self.fewest_flops_share:.0%} of full's against "
+            f"; but {self.fewest_flops} needs fewer FLOPs ({self.fewest_flops_share:.0%} of full's against "
             f"{self.flops_share:.0%}): measured times may mislead if runs are short or the machine is busy"
         )
 
@@ -695,13 +695,14 @@ def _confirmed(recommended: Recommendation | None) -> str:
     """Return the part of a title that states the confirmed change of the test score; empty if there is none."""
     if recommended is None or recommended.confirmation is None or recommended.confirmation.difference is None:
         return ""
-    found = recommended.confirmation
-    seeds = f"{len(found.seeds)} fresh seed{'s' if len(found.seeds) != 1 else ''}"
-    return f"; {short(found.strategy)} against {short(found.reference)}: {found.change_text()} on test with {seeds}"
+    confirmation = recommended.confirmation
+    seeds = f"{len(confirmation.seeds)} fresh seed{'s' if len(confirmation.seeds) != 1 else ''}"
+    pair = f"{short(confirmation.strategy)} against {short(confirmation.reference)}"
+    return f"; {pair}: {confirmation.change_text()} on test with {seeds}"
 
 
 def _named(names: Sequence[str]) -> str:
-    """Return a list of names as a text; of many, the first ones and the number of the others."""
+    """Return names as a comma-separated string; a long list is shortened, such as "a, b and 3 more"."""
     more = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 

@@ -8,11 +8,6 @@ NONE = "–"
 """The text that is shown for a missing number."""
 
 
-def there(value: float | None) -> bool:
-    """Return whether a value is a finite number, and neither None nor nan."""
-    return value is not None and math.isfinite(value)
-
-
 def plain(value: float | None, digits: int = 3) -> str:
     """Format a number with a fixed number of decimal places, such as 0.745."""
     return NONE if value is None or not math.isfinite(value) else _minus(f"{value:.{digits}f}")

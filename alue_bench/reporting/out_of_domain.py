@@ -45,7 +45,7 @@ class StrategyOutOfDomain:
     """The mean difference from the baseline's score in domain, for the same seeds; None for the baseline itself."""
     change_outside: float | None = None
     test: DomainChange | None = None
-    """The test of whether the change out of domain is another one than in domain; None if it was not tested."""
+    """The test of whether the change differs between in domain and out of domain; None if it was not tested."""
     p_corrected: float | None = None
     """The p-value, corrected for the number of tests in all tables (Holm 1979)."""
     reason: str = ""
@@ -153,10 +153,10 @@ class _Scored:
             metric=self._metric,
             baseline=block.baseline,
             rows=tuple(self._row(strategy, of_one, base) for strategy, of_one in self._runs.items() if of_one),
-            examples=int(_first(all_runs, f"{name}/rows") or 0),
-            left_out=int(_first(all_runs, f"{name}/left_out_rows") or 0),
+            examples=int(_first_finite(all_runs, f"{name}/rows") or 0),
+            left_out=int(_first_finite(all_runs, f"{name}/left_out_rows") or 0),
             trivial_inside=block.trivial_score,
-            trivial_outside=_first(all_runs, f"{name}/trivial_score") if primary else None,
+            trivial_outside=_first_finite(all_runs, f"{name}/trivial_score") if primary else None,
             notes=tuple(notes),
         )
 
@@ -225,5 +225,5 @@ def _value(run: Run, metric: str) -> float:
     return math.nan if value is None else float(value)
 
 
-def _first(runs: Sequence[Run], metric: str) -> float | None:
+def _first_finite(runs: Sequence[Run], metric: str) -> float | None:
     return next((value for run in runs if math.isfinite(value := _value(run, metric))), None)

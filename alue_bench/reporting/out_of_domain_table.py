@@ -23,14 +23,14 @@ COMMAND = (
 )
 """A command that produces runs for the section of a report."""
 INTRO = (
-    "The same trained models, scored on the task's own test split and on that of another task. Δ out − Δ in: whether a "
-    "strategy's change against the baseline is another one out of domain. The test takes seeds and the examples of "
+    "The same trained models, scored on the task's own test split and on that of another task. Δ out − Δ in: whether "
+    "a strategy's change against the baseline is different out of domain. The test takes seeds and the examples of "
     "both test sets as random, pairs the two changes by seed, and is corrected for the number of tests."
 )
 
 
 def out_of_domain_tables(results: Sequence[OutOfDomain]) -> list[TextTable]:
-    """Return a text table for each trained task, model and other task."""
+    """Return a plain-text table for each trained task, model and other task."""
     return [
         TextTable(
             title=title(result),

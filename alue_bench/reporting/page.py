@@ -57,13 +57,13 @@ class PageRequest:
     """The options of a report page."""
 
     metric: str | None = None
-    """The metric by which strategies are compared, such as "f1_micro"; None for each task's primary metric."""
+    """The metric for the comparison of strategies, such as "f1_micro"; None for each task's primary metric."""
     margins: Margins | None = None
     """The margin for the loss of a strategy, for each metric; None for the default."""
     tolerance: float = DEFAULT_TOLERANCE
     """The largest accepted loss of dev score of a recommended setting, as a share of full fine-tuning's dev score."""
     shown: Shown = field(default_factory=Shown)
-    """The largest numbers of tasks, strategies and seeds in sections that need much room or time, such as learning
+    """The largest numbers of tasks, strategies and seeds in sections that are long or slow to build, such as learning
     curves."""
 
 

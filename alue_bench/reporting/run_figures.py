@@ -1,7 +1,7 @@
-"""Figures made from the recorded files of single runs: learning curves, and predictions pooled over seeds.
+"""Figures made from the artifacts of individual runs: learning curves, and predictions pooled over the seeds.
 
-The files take time to read and room to show. A page therefore shows figures for only a few subjects (tasks with models)
-and strategies, and says how many it leaves out.
+Reading these files is slow and the figures are large, so a page shows them for only a few subjects (a task with a
+model) and strategies, and says how many it leaves out.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ HITS = [Column("true positives"), Column("false negatives"), Column("false posit
 SCATTERED = 300
 """The largest number of points in a scatter plot. If there are more, every n-th point is drawn."""
 JACCARD = "test/jaccard_samples"
-"""A metric that only runs of multi-label tasks have, and by which they are recognised."""
+"""A metric that identifies the runs of multi-label tasks, because no other runs have it."""
 LARGE = 12
 """The largest number of labels for which a confusion matrix is always visible. A larger matrix is hidden until the
 reader unfolds it."""

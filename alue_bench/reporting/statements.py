@@ -125,7 +125,7 @@ def _verdict(difference: Difference, block: ComparisonBlock) -> str:
 
 
 def _observed(difference: Difference, block: ComparisonBlock) -> str:
-    """Return a text with the observed difference, such as "0.4 ± 0.9 points lower than full's"."""
+    """Format the observed difference, such as "0.4 ± 0.9 points lower than full's"."""
     half = f" ± {100 * difference.test.half_width:.1f}" if difference.test else ""
     if abs(100 * difference.mean) < 0.05:  # it would be shown as zero
         return f"that of {block.baseline} (a difference of 0.0{half} points)"
@@ -134,7 +134,7 @@ def _observed(difference: Difference, block: ComparisonBlock) -> str:
 
 
 def inconclusive_text(difference: Difference, block: ComparisonBlock) -> str:
-    """Return a text that says which loss is not excluded, for a difference on which the verdict is inconclusive."""
+    """Describe the losses that are not excluded, for a difference on which the verdict is inconclusive."""
     bound = difference.loss_bound or 0.0
     if bound <= 0:  # only if the margin is not known
         return "inconclusive: a loss is excluded, but the margin is not known and no gain is shown"
@@ -145,9 +145,9 @@ def inconclusive_text(difference: Difference, block: ComparisonBlock) -> str:
 
 
 def seeds_text(difference: Difference, block: ComparisonBlock) -> str:
-    """Return a text with the number of seeds that would settle an inconclusive verdict if the strategy lost nothing.
+    """Format the number of seeds that would settle an inconclusive verdict if the strategy lost nothing.
 
-    The text is empty if the number is not known, or if the existing seeds should have sufficed.
+    The result is empty if the number is not known, or if the existing seeds should have sufficed.
     """
     if difference.over_folds or block.margin_size is None:
         return ""
@@ -159,7 +159,7 @@ def seeds_text(difference: Difference, block: ComparisonBlock) -> str:
 
 
 def counted(difference: Difference) -> str:
-    """Return a text with the number of seeds or folds behind a difference, such as "one seed" or "5 folds"."""
+    """Format the number of seeds or folds from which a difference was computed, such as "one seed" or "5 folds"."""
     what = "fold" if difference.over_folds else "seed"
     return f"one {what}" if difference.seeds == 1 else f"{difference.seeds} {what}s"
 
@@ -181,13 +181,13 @@ def few_digits(value: float) -> str:
 
 
 def _of_learnt(size: float, block: ComparisonBlock) -> str:
-    """Return a text with a difference as a share of what the baseline learnt; empty if that is not known."""
+    """Format a difference as a share of what the baseline learnt; empty if that is not known."""
     share = block.of_learnt(size)
     return "" if share is None else f"{percent(abs(share))} of what {block.baseline} learnt"
 
 
 def _points(size: float) -> str:
-    """Return a text with a size in hundredths of a metric, such as "0.8 points" or "2 points"."""
+    """Format a size in hundredths of a metric, such as "0.8 points" or "2 points"."""
     shown = f"{100 * size:.1f}".removesuffix(".0") if 100 * size >= 0.05 else f"{100 * size:.1g}"
     return f"{shown} point{'' if shown == '1' else 's'}"
 

@@ -84,12 +84,12 @@ def _session(run: Run) -> str | None:
 
 
 def train_mark(times: TimeComparison | None) -> str:
-    """Return the mark to show behind a training time, with a space before it; empty if it needs none."""
+    """Return the mark to print after a training time, with a leading space; empty if no mark applies."""
     return f" {REUSED}" if times and times.reused else ""
 
 
 def session_mark(times: TimeComparison | None) -> str:
-    """Return the mark to show behind a change of time or a speed-up, with a space before it; empty if it needs none."""
+    """Return the mark to print after a change of time or a speed-up, with a leading space; empty if no mark applies."""
     return f" {ACROSS_SESSIONS}" if times and times.across_sessions else ""
 
 

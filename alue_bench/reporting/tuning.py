@@ -139,7 +139,7 @@ def _without(text: Any, name: str) -> Any:
 
 
 def chosen_text(tuning: Mapping[str, Any]) -> str:
-    """Return a text with the chosen values of a strategy, such as "lr 0.0001, epochs 3"; an edge has a mark."""
+    """Format the chosen values of a strategy, such as "lr 0.0001, epochs 3"; an edge has a mark."""
     if tuning["chosen"] is None:
         return "no run has a dev score"
     edges = tuning["at_edge"]
@@ -151,7 +151,7 @@ EDGE = "°"
 
 
 def cost_text(tuning: Mapping[str, Any]) -> str:
-    """Return a text with the cost of a strategy's tuning: "5 runs, 2.1e+13 FLOPs, 40 s"."""
+    """Format the cost of a strategy's tuning, such as "5 runs, 2.1e+13 FLOPs, 40 s"."""
     cost = tuning["cost"]
     if not cost["runs"]:
         return "values of a study file"

@@ -124,13 +124,13 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         device = replace(device, graphs="off")
 
     prefixes = _Prefixes(spec, inputs, stack, forward, device)
-    prefix = prefixes.behind(plan.prefix_layers)
+    prefix = prefixes.frozen_prefix_of(plan.prefix_layers)
     prepare_s = prefixes.prepare(prefix, splits, tokenizer)
     frozen = frozen_weights(stack, plan)
     with (
         PeakMemory(spec.device, inputs.models.kept_bytes) as memory, Energy(spec.device) as energy, HostLoad() as load
     ):  # fmt: skip
-        data = GrowingPrefix(prefix, plan, splits, prefixes.behind, prefixes.states_of)
+        data = GrowingPrefix(prefix, plan, splits, prefixes.frozen_prefix_of, prefixes.states_of)
         schedule = FreezeSchedule(stack, plan, inputs.strategy)
         weights = class_weights(spec.hyper.class_weights, labels, splits["train"].known_targets.numpy())
         config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights, spec.steps)
@@ -158,8 +158,9 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         tokenizer=tokenizer,
         training=training,
         dev_predictions=predictions_table(splits["dev"].ids, splits["dev"].gold, training.selected_dev_logits, labels),
-        # The selected epoch's weights may be of a time when less was frozen: no stored outputs for other splits then.
-        prefix=prefixes.behind(None) if schedule.adaptive else prefix,
+        # The selected epoch's weights may come from a time when less was frozen: no stored outputs for other splits
+        # then.
+        prefix=prefixes.frozen_prefix_of(None) if schedule.adaptive else prefix,
         prefixes=prefixed,
         memory=memory,
         energy=energy,
@@ -178,9 +179,9 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
 
 
 def store_computed(prefix: FrozenPrefix, inputs: RunInputs) -> None:
-    """Write to the store what an accelerator computed and other runs of the plan want to read.
+    """Write to the store the outputs of frozen layers that an accelerator computed and other runs will read.
 
-    A failure costs these runs the time for computing it again, and this run nothing: it becomes a note.
+    A failure becomes a note, and the other runs compute the outputs again.
     """
     best_effort("the outputs of frozen layers are not stored", prefix.store_computed, inputs.prefixes.on_problem)
 
@@ -210,13 +211,13 @@ class _Prefixes:
     forward: Forward
     device: Device
 
-    def behind(self, depth: int | None) -> FrozenPrefix:
+    def frozen_prefix_of(self, depth: int | None) -> FrozenPrefix:
         """Return the frozen prefix of the embeddings and the lowest `depth` layers; with None, an empty prefix.
 
         The prefix is also empty if the strategy or the architecture does not allow its outputs to be cached.
         """
-        # The stored outputs of an architecture whose texts are not independent would be of other batches than those of
-        # the training.
+        # If the outputs of a text depend on the other texts of its batch, stored outputs would come from batches other
+        # than those of training.
         kept = self.inputs.strategy.keeps_prefix and self.inputs.trial.independent
         return FrozenPrefix(
             self.stack,

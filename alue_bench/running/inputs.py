@@ -38,7 +38,7 @@ class RunInputs:
     prefixes: PrefixStore
     models: ModelCache = field(default_factory=ModelCache)
     checkpointing: Checkpointing | None = None
-    """The folder and frequency of checkpoints; None if trainings write none."""
+    """The folder and frequency of checkpoints; None if no checkpoints are written."""
     depths: PlannedDepths = field(default_factory=PlannedDepths)
     """The numbers of frozen lowest layers in all planned runs that share this initial model and this training data."""
     companions: tuple[Companion, ...] = ()

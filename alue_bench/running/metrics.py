@@ -1,4 +1,4 @@
-"""The metrics of a run, under the names by which MLflow records them."""
+"""The metrics of a run, under the names that MLflow records."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def yardstick_metrics(inputs: RunInputs, on_problem: Callable[[str], None]) -> d
 
 
 def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused: bool) -> dict[str, float]:
-    """Return the seconds of each part of a run, the load of the host and the CPU time of the training (runtime/*).
+    """Return the seconds of each part of a run, the load of the host and the CPU time of training (runtime/*).
 
     Args:
         trained: The model with the costs of its training.

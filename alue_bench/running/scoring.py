@@ -74,8 +74,8 @@ def submission_predictions(
 
 
 def prefix_s(examples: Examples) -> float:
-    """Return the seconds for computing a split's frozen prefix; on a CPU, with the time for storing its outputs.
+    """Return the seconds for computing a split's frozen prefix; on a CPU, they include the storing of its outputs.
 
-    On an accelerator, the time for storing outputs, or for copying stored ones to the device, does not count.
+    On an accelerator, the time for storing outputs, or for copying stored outputs to the device, is not included.
     """
     return examples.prefix.seconds if examples.prefix else 0.0

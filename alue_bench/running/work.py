@@ -1,4 +1,4 @@
-"""The work of a training: the number of trained parameters, and FLOPs (floating-point operations)."""
+"""The amount of work of training: the number of trained parameters, and FLOPs (floating-point operations)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from alue_bench.training.schedule import Segment
 
 @dataclass(frozen=True)
 class Work:
-    """The number of parameters and the FLOPs of a training."""
+    """The number of trained parameters and the training FLOPs of a run."""
 
     parameters: ParameterCounts
-    """The parameter counts. If the frozen parts change, they are those of the time when most parameters trained."""
+    """The parameter counts. If the frozen parts change, they are counted while the largest number of parameters
+    trained."""
     flops: float
-    """The FLOPs of the training, with those of choosing the layers if the strategy chooses them in the run."""
+    """The training FLOPs, including those of choosing the layers if the strategy chooses them in the run."""
     flops_full: float
     """The FLOPs of fine-tuning the whole pre-trained model, with all its layers and no adapter, on the same data."""
     method: Method
-    """The method by which the FLOPs are determined: formulas or torch's FLOP counter."""
+    """The method that determines the FLOPs: formulas or torch's FLOP counter."""
 
 
 def most_parameters(stack: EncoderStack, segments: list[Segment]) -> ParameterCounts:

@@ -90,7 +90,7 @@ def parse_share(option: str, text: str) -> float:
 
 
 def _number(text: str) -> tuple[float, bool]:
-    """Parse a text such as `25%` or `0.25`.
+    """Parse a share such as `25%` or `0.25`.
 
     Returns:
         The value, such as 0.25 (nan if the text has neither form), and whether it was written in per cent.

@@ -2,13 +2,14 @@
 
 A measured difference of scores is uncertain for two reasons: other seeds give other scores, and so would other
 examples. Differences are taken between runs with the same seed, which have the same order of the data. Their
-uncertainty is that of the crossed test (`evaluation.significance`), which every other report uses as well. Here the
-examples are divided into groups, and the jackknife leaves out one group after the other (Efron & Tibshirani 1993,
+uncertainty is computed as in the crossed test (`evaluation.significance`), which every other report uses as well. Here
+the examples are divided into groups, and the jackknife leaves out one group after the other (Efron & Tibshirani 1993,
 chapter 11; Kott 2001). It works for every metric that is a smooth function of its examples, and takes into account that
 both settings are evaluated on the same examples.
 
-The variance over seeds is estimated from the compared runs alone. It is not pooled with that of other settings: frozen
-settings may vary several times as much over seeds as others, and a pooled variance would then be too small.
+The variance over seeds is estimated from the compared runs alone. It is not pooled with the variance of other settings:
+frozen settings may vary several times as much over seeds as other settings, and a pooled variance would then be too
+small.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 GROUPS = 20
 """The number of groups into which the jackknife divides the dev examples."""
 CHOOSING_EVERY = 4
-"""The number of groups of examples among which one chooses the candidates to test. The others test them, so that a
-candidate that was chosen because the dev examples happen to suit it is not tested on these examples."""
+"""One of this many groups of examples is used to choose the candidates to test. The other groups are used to test them,
+so that a candidate that was chosen because the dev examples happen to suit it is not tested on these examples."""
 PRIOR_SD = 0.02
 """The assumed standard deviation of a run's score over seeds, as a share of the score. It is used to choose a setting,
 and not to test it."""
 SMALLEST_SCORE = 1e-6
-"""The smallest score by which variances are scaled, so that a score of 0 does not make variances 0."""
+"""The smallest score with which variances are scaled, so that a score of 0 does not make variances 0."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Loss:
-    """The amount by which a freezing setting's mean score is below full fine-tuning's, with its uncertainty."""
+    """The difference of full fine-tuning's mean score and a freezing setting's, with its uncertainty."""
 
     mean: float
     standard_error: float
@@ -120,7 +121,7 @@ def left_out_by_sums(
 ) -> tuple[float, ...]:
     """Return the jackknife scores for a metric that can be computed from sums over examples.
 
-    The result is that of `left_out_scores`.
+    The result is the same as from `left_out_scores`.
 
     Args:
         parts: The summands: a row of p numbers for each of the n examples, `[n, p]`.

@@ -2,13 +2,13 @@
 
 The search looks for the cheapest candidate, that is, freezing setting, that loses little score against full
 fine-tuning. Training costs are known beforehand. Losses are not, and they vary over seeds by more than the loss that
-matters. The first seed chooses, and further seeds decide:
+matters. The first seed is used to choose candidates, and further seeds to test them:
 
 1. *opening*: with the first seed, full fine-tuning, low-fidelity runs (with fewer epochs) of full fine-tuning and a few
-   candidates, and whole runs of a few candidates. None of these runs depends on a score;
-2. *exploring*: with the first seed, whole runs of the most promising candidate, until that candidate has been run. The
-   most promising candidate has the largest expected saving: the saving times the probability, from the model in
-   `surface`, of passing the test below (Gardner et al. 2014, Bayesian optimization with inequality constraints).
+   candidates, and full-length runs of a few candidates. None of these runs depends on a score;
+2. *exploring*: with the first seed, full-length runs of the most promising candidate, until that candidate has been
+   run. The most promising candidate has the largest expected saving: the saving times the probability, from the model
+   in `surface`, of passing the test below (Gardner et al. 2014, Bayesian optimization with inequality constraints).
    Strategies other than freezing bottom and top layers have no place on the surface; the loss of each one is modelled
    on its own, with a wide prior.
    If the search chooses among several learning rates, the reference is full fine-tuning at the rate that is best with
@@ -23,17 +23,17 @@ A candidate is **supported**, that is, it passes its test, if its mean loss is w
 confidence bound of its loss is at most tolerance + margin. A candidate is **given up** before its last pair if its mean
 loss is above tolerance + margin; this cannot make the search err more often.
 
-A failed test ends the search. After a passed one, a cheaper candidate is tested if the budget pays for it. The search
+A failed test ends the search. After a passed test, a cheaper candidate is tested if the budget allows it. The search
 errs if it returns a setting that loses more than tolerance + margin. The probability of this error is at most `level`,
 the level of each test (a fixed sequence of tests; Maurer, Hothorn & Lehmacher 1995): if the first candidate loses too
 much, passing the first test is the error; if it does not, only the second test can err. This holds for any losses, and
-if frozen settings vary more over seeds than full fine-tuning, since no seed and no example both chooses and tests, and
-no variance is borrowed from other runs. A second attempt after a failed test was tried: the level must then be divided
-between the two, and the search saved less (`docs/decisions.md`).
+if frozen settings vary more over seeds than full fine-tuning, since no seed and no example is used both to choose and
+to test, and no variance is borrowed from other runs. A second attempt after a failed test was tried: the level must
+then be divided between the two, and the search saved less (`docs/decisions.md`).
 
 The search first tests whether full fine-tuning has learnt anything (`alue_bench.evaluation.learning`). If full
 fine-tuning's score is not significantly above that of a baseline that ignores the text, the search ends without an
-answer. Candidates whose whole run has learnt nothing are never an answer, and low-fidelity runs that have learnt
+answer. Candidates whose full-length run has learnt nothing are never an answer, and low-fidelity runs that have learnt
 nothing are ignored.
 """
 
@@ -67,13 +67,13 @@ if TYPE_CHECKING:
 State = Literal["open", "supported", "given up", "undecided", "failed", "nothing learnt"]
 """The state of a candidate (freezing setting): "open" if it was not tested; "supported" if it passed its test; "given
 up" if its test ended early, since its mean loss was above tolerance + margin; "undecided" if it did not pass its test;
-"failed" if a run failed; "nothing learnt" if a whole run was not above a baseline that ignores the text."""
+"failed" if a run failed; "nothing learnt" if a full-length run was not above a baseline that ignores the text."""
 
 SHORT_CELLS = ((1 / 4, 0), (1 / 2, 0), (3 / 4, 0), (1 / 4, 1 / 3), (0, 1 / 3), (0, 2 / 3))
 """The freezing settings of the low-fidelity runs, which have fewer epochs. Each is a pair: the share of the layers that
 is frozen at the bottom, and the share that is frozen at the top."""
-WHOLE_CELLS = ((1, 0), (1 / 4, 1 / 3), (0, 2 / 3))
-"""The freezing settings of the opening's whole runs, as in `SHORT_CELLS`."""
+FULL_LENGTH_CELLS = ((1, 0), (1 / 4, 1 / 3), (0, 2 / 3))
+"""The freezing settings of the opening's full-length runs, as in `SHORT_CELLS`."""
 MOST_EXPLORED = 4
 """The largest number of candidates that are run, one after the other, between the opening and the first test."""
 MOST_TESTS = 2
@@ -97,7 +97,7 @@ class Question:
     tolerance: Amount
     """The greatest acceptable mean loss of score against full fine-tuning."""
     margin: Amount
-    """The amount by which the upper confidence bound of the loss may exceed the tolerance."""
+    """The largest permitted difference between the upper confidence bound of the loss and the tolerance."""
     budget: float
     """The greatest total cost of the runs without those of the confirmation, in units of the cost of one full
     fine-tuning."""
@@ -145,7 +145,8 @@ class Step:
 
     candidate: Candidate
     replicate: int
-    """The index of the run's seed: 0 for the first seed of the search, which chooses, 1 for the second, and so on."""
+    """The index of the run's seed: 0 for the first seed, which is used to choose candidates, 1 for the second, and so
+    on."""
     short: bool = False
     """True if the run is a low-fidelity run, which has fewer epochs."""
 
@@ -163,9 +164,9 @@ class Standing:
     state: State
     loss: Loss | None = None
     """The loss against full fine-tuning, over the seeds of the test or, if the candidate was not tested, with the first
-    seed; None if there are no whole runs."""
+    seed; None if there are no full-length runs."""
     tested: bool = False
-    """True if the candidate was tested; its loss is then that over the seeds of the test."""
+    """True if the candidate was tested; its loss is then computed over the seeds of the test."""
     full_score: float | None = None
     """Full fine-tuning's dev score from which the test's limits were computed; None if the candidate was not tested."""
 
@@ -198,7 +199,7 @@ class Decision:
 
     @property
     def exhausted(self) -> bool:
-        """True if the search ended because the budget did not pay for the runs of a promising freezing setting."""
+        """True if the search ended because the budget did not cover the runs of a promising freezing setting."""
         return self.hoped_for is not None
 
 
@@ -233,7 +234,7 @@ class _Records:
 
     @cached_property
     def choosing(self) -> tuple[Evaluation, ...]:
-        """The runs with the first seed, on the examples that choose, without low-fidelity runs that learnt nothing."""
+        """The runs with the first seed, on the examples for choosing, without low-fidelity runs that learnt nothing."""
         runs = (e for e in self.evaluations if e.replicate == 0 and (not e.short or has_learnt(e)))
         return tuple(restricted(e, choosing=True) for e in runs)
 
@@ -254,8 +255,8 @@ class _Records:
         """Full fine-tuning's score with the first seed."""
         return by_replicate(self.evaluations, self.question.full.name)[0].score
 
-    def whole(self, candidate: Candidate, replicates: range) -> dict[int, Evaluation]:
-        """Return a candidate's whole runs with some of the seeds, keyed by the index of the seed."""
+    def full_length(self, candidate: Candidate, replicates: range) -> dict[int, Evaluation]:
+        """Return a candidate's full-length runs with some of the seeds, keyed by the index of the seed."""
         own = by_replicate(self.evaluations, candidate.name)
         return {replicate: own[replicate] for replicate in replicates if replicate in own}
 
@@ -272,7 +273,7 @@ class _Records:
 def referenced(question: Question, evaluations: Sequence[Evaluation]) -> Question:
     """Return the specification with full fine-tuning at its best learning rate as the first candidate, the reference.
 
-    The best rate has the largest score with the first seed, on the examples that choose. No test uses either.
+    The best rate has the largest score with the first seed, on the examples for choosing. No test uses either.
 
     Args:
         question: The specification of the search.
@@ -299,7 +300,7 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
     question = referenced(question, evaluations)
     records = _Records(question, tuple(evaluations), tuple(broken))
     full, deciding = question.full, range(question.max_pairs + 1)
-    base = records.whole(full, deciding)
+    base = records.full_length(full, deciding)
     spent = records.cost(deciding)
 
     def decision(why: str, step: Step | None = None, progress: _Progress | None = None, **rest: Any) -> Decision:
@@ -326,7 +327,7 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
     if opening:
         return decision(_why_opened_with(question, opening[0]), opening[0])
     if not base:
-        return decision("the budget does not pay for full fine-tuning", hoped_for=full)
+        return decision("the budget does not cover full fine-tuning", hoped_for=full)
     explored = _next_explored(records)
     if explored is not None:
         return decision(f"{explored.name} has the largest expected saving", Step(explored, 0))
@@ -339,11 +340,11 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
 
 
 def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> tuple[Decision, ...]:
-    """Return the search's next decisions, as far as they are certain before any further run has ended.
+    """Return the search's next decisions that are certain before any further run has ended.
 
     The result is empty at the end of the search. It has several decisions during the opening, during the pairs of a
-    test after which a candidate cannot be given up yet, and during the confirmation. The search can end meanwhile only
-    if a run fails, or if full fine-tuning has learnt nothing.
+    test after which a candidate cannot be given up yet, and during the confirmation. During these runs the search can
+    end only if a run fails, or if full fine-tuning has learnt nothing.
 
     Args:
         question: The specification of the search.
@@ -371,10 +372,10 @@ def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequenc
 
 
 def _opening(records: _Records) -> tuple[Step, ...]:
-    """Return the remaining runs of the search's opening (the first runs), as far as the budget pays for them.
+    """Return the remaining runs of the search's opening (the first runs) that the budget covers.
 
-    The whole runs of candidates are left out if the budget would not pay for a test after them. If there are several
-    learning rates, full fine-tuning is run at all of them first; the other runs have the best one.
+    The full-length runs of candidates are left out if the budget would not cover a test after them. If there are
+    several learning rates, full fine-tuning is run at all of them first; the other runs have the best one.
     """
     question, left = records.question, records.question.budget - records.cost(range(1)) + 1e-9
     failed = records.failed(range(1))
@@ -396,20 +397,20 @@ def _opening(records: _Records) -> tuple[Step, ...]:
 
 @lru_cache(maxsize=8)
 def _opening_steps(question: Question) -> tuple[Step, ...]:
-    """Return all runs of the opening: full fine-tuning, the low-fidelity runs, and the whole runs of candidates."""
+    """Return all runs of the opening: full fine-tuning, the low-fidelity runs, and the full-length runs."""
     steps = [Step(candidate, 0) for candidate in question.fulls]
     if question.short_runs:
         compared = dict.fromkeys((question.full, *_nearest(question, SHORT_CELLS)))
-        # Strategies without a place on the surface learn nothing from low-fidelity runs of others.
+        # Low-fidelity runs of other strategies say nothing about a strategy without a place on the surface.
         steps += [Step(c, 0, short=True) for c in compared if len(compared) > 1]
-    steps += [Step(c, 0) for c in dict.fromkeys(_nearest(question, WHOLE_CELLS)) if c != question.full]
+    steps += [Step(c, 0) for c in dict.fromkeys(_nearest(question, FULL_LENGTH_CELLS)) if c != question.full]
     return tuple(steps)
 
 
 def _nearest(question: Question, cells: Sequence[tuple[float, float]]) -> list[Candidate]:
     """Return, for each pair of shares of frozen layers, the candidate on the surface that is nearest to it.
 
-    Candidates with another learning rate than the reference are left out.
+    Candidates whose learning rate differs from that of the reference are left out.
     """
     placed = [c for c in question.candidates if c.placed and c.rate == question.full.rate]
 
@@ -424,7 +425,7 @@ def _why_opened_with(question: Question, step: Step) -> str:
     if step.short:
         return "a low-fidelity run with fewer epochs"
     if step.candidate not in question.fulls:
-        return "a whole run for comparison"
+        return "a full-length run for comparison"
     return "the reference" if len(question.fulls) == 1 else "the reference has the best learning rate"
 
 
@@ -465,7 +466,7 @@ def _expected_savings(records: _Records, against: Candidate) -> dict[Candidate, 
 
     Args:
         records: The runs so far.
-        against: The candidate than which others must be cheaper.
+        against: The reference candidate; only cheaper candidates are considered.
     """
     question, broken = records.question, records.failed(range(1))
     unlearnt = {e.candidate for e in records.evaluations if e.replicate == 0 and not e.short and not has_learnt(e)}
@@ -484,7 +485,7 @@ def _chances(question: Question, choosing: tuple[Evaluation, ...]) -> np.ndarray
 
     Args:
         question: The specification of the search.
-        choosing: The runs with the first seed, on the examples that choose.
+        choosing: The runs with the first seed, on the examples for choosing.
     """
     import numpy as np
     from scipy.special import ndtr, stdtrit
@@ -530,13 +531,13 @@ def _tests(records: _Records) -> _Progress:
             hopes = savings
         if not hopes:
             return _Progress(None, f"nothing cheaper than {against.name} is likely to keep the score", tuple(tries))
-        pairs = {c: _payable_pairs(question, c, left, pairs_of_full) for c in hopes}
-        payable = {c: saving for c, saving in hopes.items() if pairs[c] and (c.name in seen or tries)}
-        if not payable:
+        pairs = {c: _affordable_pairs(question, c, left, pairs_of_full) for c in hopes}
+        affordable = {c: saving for c, saving in hopes.items() if pairs[c] and (c.name in seen or tries)}
+        if not affordable:
             hoped_for = max(hopes, key=lambda c: hopes[c])
-            why = f"the budget does not pay for a test of {hoped_for.name}"
+            why = f"the budget does not cover a test of {hoped_for.name}"
             return _Progress(None, why, tuple(tries), hoped_for)
-        candidate = max(payable, key=lambda c: payable[c])
+        candidate = max(affordable, key=lambda c: affordable[c])
         one = _try(records, candidate, pairs[candidate])
         step = _next_of(records, one)
         if step is not None:
@@ -553,8 +554,8 @@ def _tests(records: _Records) -> _Progress:
     return _Progress(None, f"{MOST_TESTS} tests are done", tuple(tries))
 
 
-def _payable_pairs(question: Question, candidate: Candidate, left: float, pairs_of_full: int) -> int:
-    """Return the number of pairs for which the rest of the budget pays; 0 if it is below `min_pairs`."""
+def _affordable_pairs(question: Question, candidate: Candidate, left: float, pairs_of_full: int) -> int:
+    """Return the number of pairs that the remaining budget covers; 0 if that is below `min_pairs`."""
     for pairs in range(question.max_pairs, question.min_pairs - 1, -1):
         if pairs * candidate.cost + max(0, pairs - pairs_of_full) * question.full.cost <= left:
             return pairs
@@ -562,9 +563,9 @@ def _payable_pairs(question: Question, candidate: Candidate, left: float, pairs_
 
 
 def _try(records: _Records, candidate: Candidate, pairs: int) -> _Try:
-    """Return the test of a candidate as far as it has come."""
+    """Return the state of a candidate's test, from the pairs that have been run so far."""
     question, planned = records.question, range(1, 1 + pairs)
-    base, own = records.whole(question.full, planned), records.whole(candidate, planned)
+    base, own = records.full_length(question.full, planned), records.full_length(candidate, planned)
     on_test_part = ({r: restricted(e, choosing=False) for r, e in runs.items()} for runs in (base, own))
     # The first seed's score is too high on average if this seed chose the reference among several learning rates.
     score = mean_score(base) if base and len(question.fulls) > 1 else records.full_score
@@ -596,7 +597,7 @@ def _steps_of(records: _Records, one: _Try) -> Iterator[Step]:
     full, candidate, planned = records.question.full, one.standing.candidate, range(1, 1 + one.pairs)
     for replicate in planned:
         for each in (full, candidate):
-            if replicate not in records.whole(each, planned):
+            if replicate not in records.full_length(each, planned):
                 yield Step(each, replicate)
 
 
@@ -616,7 +617,7 @@ def _confirming_steps(records: _Records, answer: Candidate) -> Iterator[Step]:
         if any(step.replicate == replicate for step in records.broken):
             continue
         for each in (question.full, answer):
-            if replicate not in records.whole(each, question.confirming):
+            if replicate not in records.full_length(each, question.confirming):
                 yield Step(each, replicate)
 
 
@@ -625,12 +626,12 @@ def _standings(records: _Records, tries: Sequence[_Try]) -> tuple[Standing, ...]
     question = records.question
     tested = {one.standing.candidate: one.standing for one in tries}
     ran = {e.candidate for e in records.evaluations} | records.failed(range(1))
-    base = records.whole(question.full, range(1))
+    base = records.full_length(question.full, range(1))
 
     def standing(candidate: Candidate) -> Standing:
         if candidate in tested:
             return tested[candidate]
-        own = records.whole(candidate, range(1))
+        own = records.full_length(candidate, range(1))
         loss = paired_loss(base, own)
         if candidate.name in records.failed(range(1)):
             return Standing(candidate, "failed", loss)

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHORT_PART = 3
-"""The number by which the epochs are divided for a low-fidelity run. Such a run has a third of the usual epochs, but at
-least one epoch."""
+"""The divisor of the number of epochs for a low-fidelity run. Such a run has a third of the usual epochs, but at least
+one epoch."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def grid_of(runs: Sequence[PlannedRun]) -> SearchGrid:
     """
     distinct: dict[tuple[object, float], PlannedRun] = {}
     for run in runs:
-        trained = _trained(run.spec), run.spec.hyper.lr
+        trained = _trained_parameters_key(run.spec), run.spec.hyper.lr
         known = distinct.get(trained)
         if known is None or _written_simpler(run.spec, known.spec):
             distinct[trained] = run
@@ -135,16 +135,17 @@ def _short(rate: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
-def _trained(spec: RunSpec) -> object:
+def _trained_parameters_key(spec: RunSpec) -> object:
     """Return a key that is equal for runs that train the same parameters of the same model."""
     adapter = digest_of([spec.adapter.kind, spec.adapter.options]) if spec.adapter else None
     return spec.freeze_plan, spec.kept_layers, adapter
 
 
 def _cell(spec: RunSpec) -> Cell | None:
-    """Return the numbers of frozen bottom and top layers of a run; None if they do not say all that its strategy does.
+    """Return the numbers of frozen bottom and top layers of a run, such as (12, 0) for `head-only` with 12 layers.
 
-    An example is (12, 0) for `head-only` with 12 layers. The result is None for adapters, for example.
+    The result is None if the strategy cannot be described by these two numbers, because it uses an adapter, removes
+    layers, or freezes other parts.
     """
     plan = spec.freeze_plan
     cell = plan.bottom, plan.top
@@ -180,8 +181,8 @@ def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str,
         recorded: The score that the run recorded.
 
     Raises:
-        UnavailableError: The score of the predictions is not the recorded one, so that the predictions are of another
-            run.
+        UnavailableError: The score of the predictions is not the recorded one, so that the predictions are of a
+            different run.
     """
     targets = targets_of(table, multilabel=labels.kind is TargetKind.MULTILABEL)
     gold, predicted = targets.gold, targets.predicted

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from alue_bench.reporting.confirmation import Confirmation
 
 CLEARER = "more --epochs, another --lr or more rows"
-"""The advice to users if low-fidelity runs, or whole runs of single settings, did not learn anything."""
+"""The advice to users if low-fidelity runs, or full-length runs of single settings, did not learn anything."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class SearchState:
 
     @property
     def full_score(self) -> float | None:
-        """Full fine-tuning's mean dev score over seeds without the confirmation's; None before its first run."""
+        """The mean dev score of full fine-tuning, without the seeds of the confirmation; None before its first run."""
         return mean_of_full(self.question, [done.dev for done in self.done])
 
     def confirming(self, candidate: Candidate) -> list[Done]:
@@ -113,7 +113,10 @@ class SearchState:
         return self.question.limit(sum(scores) / len(scores) if scores else 0.0)
 
     def selecting(self, candidate: Candidate) -> list[Done]:
-        """Return the whole runs of a freezing setting with the seeds that chose and tested it."""
+        """Return a freezing setting's full-length runs with the seeds that were used to choose and to test it.
+
+        The runs of the confirmation are left out.
+        """
         return [
             d
             for d in self.done

@@ -5,8 +5,8 @@ the choice. The seeds count up from the largest one of the sweep, so that a repe
 finished.
 
 In a cross-validation, both are run with each fresh seed on every fold. Fresh seeds remove the bias by lucky seeds. They
-do not remove the bias by lucky examples: the dev rows of a fold, by which the setting was chosen, are train or test
-rows of other folds.
+do not remove the bias by lucky examples: the dev rows of a fold, which were used to choose the setting, are train or
+test rows of other folds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from alue_bench.tracking.reading import read_choices, read_runs, read_targets
 from alue_bench.tracking.spool import SPOOLED
 
 if TYPE_CHECKING:
-    from alue_bench.cost.time import Estimate, RunEstimate
+    from alue_bench.cost.time import CostEstimate, RunEstimate
 
 CONFIRMS = "sweep.confirms"
 """The tag of a run that confirms a recommended setting; its value is the name of the setting."""
@@ -68,10 +68,10 @@ class ConfirmingSeeds:
             return f"confirmation: none{why}, so that the loss to expect will not be known"
         return (
             f"confirmation: at most {several(self.most_runs, 'further run')}, of each recommended setting and of "
-            f"{REFERENCE} with {_counted(self.seeds)} that take no part in the choice (--confirm)"
+            f"{REFERENCE} with {_number_of_seeds(self.seeds)} that take no part in the choice (--confirm)"
         )
 
-    def cost_at_most(self, estimate: Estimate) -> tuple[float | None, float | None]:
+    def cost_at_most(self, estimate: CostEstimate) -> tuple[float | None, float | None]:
         """Return the largest FLOPs and seconds of the confirming runs; None if the cost of a planned run is unknown.
 
         In the costliest case, the recommended setting of each grid is the one that costs most, apart from the
@@ -130,7 +130,7 @@ def confirming_runs(
     Args:
         runs: The planned runs of the sweep.
         group: The grid that has the recommendation.
-        recommendation: A recommendation of another setting than the reference.
+        recommendation: A recommendation of a setting other than the reference.
         seeds: The fresh seeds.
     """
     pair = (recommendation.reference, recommendation.strategy)
@@ -150,16 +150,16 @@ def unused_seeds(
     recommendation: Recommendation,
     seeds: Sequence[int],
 ) -> tuple[int, ...]:
-    """Return as many seeds as planned, without those by whose runs a sweep or a search has chosen a setting.
+    """Return as many seeds as planned, without those that a sweep or a search has used to choose a setting.
 
-    An earlier search may have chosen the same setting by runs with the planned seeds, which are then no longer fresh.
+    An earlier search may have used runs with the planned seeds to choose the same setting; they are then not fresh.
     Later seeds take their place.
 
     Args:
         connection: The open store.
         runs: The planned runs of the sweep.
         group: The grid that has the recommendation.
-        recommendation: A recommendation of another setting than the reference.
+        recommendation: A recommendation of a setting other than the reference.
         seeds: The planned seeds, which count up.
     """
     try:
@@ -252,5 +252,5 @@ def _costliest_pair(runs: Sequence[RunEstimate], what: str) -> float | None:
     return sum(highest[:2]) if len(highest) > 1 else 0.0
 
 
-def _counted(seeds: Sequence[int]) -> str:
+def _number_of_seeds(seeds: Sequence[int]) -> str:
     return several(len(seeds), "seed") + f" ({', '.join(map(str, seeds))})"

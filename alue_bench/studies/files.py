@@ -112,25 +112,34 @@ def read_study(path: Path) -> dict[str, Any]:
 
 
 def _problem(key: str, value: object) -> str | None:
-    """Return a phrase for the message if a study file's key is unknown or its value invalid; None if both are valid."""
+    """Return what is wrong with a key of a study file or its value, for an error message; None if both are valid."""
     if key in ABOUT:
-        wanted = " or ".join(COMMANDS) if key == "command" else "a text"
+        wanted = " or ".join(COMMANDS) if key == "command" else "a string"
         fits = value in COMMANDS if key == "command" else isinstance(value, str)
         return None if fits else f"{key} is {shown(repr(value), quote=False)}; it must be {wanted}"
     if key == "strategy" and isinstance(value, dict):
-        return next((problem for name, own in value.items() if (problem := _problem_of_own(name, own))), None)
+        return next(
+            (problem for name, table in value.items() if (problem := _problem_of_strategy_table(name, table))), None
+        )
     if key not in study_options():
         return f"unknown key {shown(key)}; known are {', '.join(study_keys())}"
     problem = study_options()[key].problem(value)
     return f"{key} {problem}" if problem else None
 
 
-def _problem_of_own(name: str, own: object) -> str | None:
-    """Return a phrase for the message if the table of one strategy is wrong; None if it is valid."""
-    if not isinstance(own, dict):
-        return f"strategy.{name} is {shown(repr(own), quote=False)}; it must be a table: [strategy.{name}]"
+def _problem_of_strategy_table(name: str, table: object) -> str | None:
+    """Return what is wrong with the TOML table `[strategy.NAME]` of a study file; None if it is valid.
+
+    The result is the end of an error message.
+
+    Args:
+        name: The NAME.
+        table: The value of the key.
+    """
+    if not isinstance(table, dict):
+        return f"strategy.{name} is {shown(repr(table), quote=False)}; it must be a table: [strategy.{name}]"
     known = options_of(HyperParameters)
-    for key, value in own.items():
+    for key, value in table.items():
         if key not in known:
             return f"unknown hyper-parameter {shown(key)} in [strategy.{name}]; known are {', '.join(known)}"
         if problem := known[key].problem(value):

@@ -28,7 +28,7 @@ from alue_bench.data.cache_folder import check_cache_folder
 from alue_bench.executors.choice import DEFAULT, chosen_executor
 from alue_bench.executors.local import execute_plan
 from alue_bench.executors.outcome import Interrupted, Observer, Outcome, aggregate, result_document
-from alue_bench.executors.placement import placement_of
+from alue_bench.executors.placement import gpu_sharing
 from alue_bench.executors.scheduler import Workers, execute_with
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.messages.redaction import redact
@@ -143,7 +143,11 @@ class Invocation:
 
     @property
     def recorder(self) -> Recorder:
-        """The recorder, which writes the runs to the opened store."""
+        """The recorder, which writes the runs to the opened store.
+
+        Raises:
+            RuntimeError: The store is not open yet.
+        """
         if self._recorder is None:
             raise RuntimeError("the store is not open yet")
         return self._recorder
@@ -170,7 +174,7 @@ class Invocation:
             return
         jobs, only = self._options.jobs or 1, gpu_number(plan.runs[0].request.device)
         placement = best_effort(
-            "no estimate of how many runs fit on a GPU", lambda: placement_of(plan.runs, jobs, only), plan.notes.append
+            "no estimate of how many runs fit on a GPU", lambda: gpu_sharing(plan.runs, jobs, only), plan.notes.append
         )
         if placement is not None:
             self._jobs = placement.at_once
@@ -279,10 +283,10 @@ class Invocation:
         """
         if self._options.keep is None:
             return
-        from alue_bench.deployment.keeping import Candidate, settle
+        from alue_bench.deployment.keeping import KeptCandidate, settle
 
         candidates = [
-            Candidate(outcome.run_id, outcome.spec, outcome.metrics, outcome.status == "reused")
+            KeptCandidate(outcome.run_id, outcome.spec, outcome.metrics, outcome.status == "reused")
             for outcome in outcomes
             if outcome.status != "failed"
         ]

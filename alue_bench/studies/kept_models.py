@@ -42,7 +42,7 @@ def save(place: Place, outcome: Outcome, folder: Path) -> Path:
 
     Raises:
         UsageError: The folder exists.
-        UnavailableError: The store does not answer, a model that was trained again gives other predictions than the
+        UnavailableError: The store does not answer, the predictions of a model that was trained again differ from the
             recorded ones, or the folder cannot be written.
     """
     from alue_bench.deployment.logged_models import check_new, copy_model

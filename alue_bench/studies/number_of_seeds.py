@@ -102,7 +102,7 @@ def describe_seeds(advice: Sequence[SeedAdvice], margins: Margins) -> list[str]:
 
 
 def _finished(place: Place, tasks: Sequence[str]) -> Results | None:
-    """Return the finished runs of some tasks; None if the store or the experiment does not exist or answer."""
+    """Return the finished runs of some tasks; None if there is no such store or experiment, or it does not answer."""
     try:
         return read_results(open_store(place.uri, place.experiment), tasks=tasks)
     except AlueBenchError:

@@ -37,8 +37,8 @@ class ConfirmationOptions(CheckedOptions):
 
     confirm: int = option(
         3,
-        help="Seeds that took no part in choosing, for the chosen setting and for full fine-tuning; only they give the "
-        "loss to expect. 0 for none. Default: 3.",
+        help="Number of fresh seeds, for the chosen setting and for full fine-tuning, whose runs estimate the loss "
+        "without bias; 0 for none. Default: 3.",
         group=Group.QUESTION,
         at_least=0,
         at_most=MOST_CONFIRMING,
@@ -132,8 +132,8 @@ class SearchOptions(ConfirmationOptions):
     )
     folds: int | None = option(
         None,
-        help="Not for a search, which compares settings on the same dev rows: each fold has others. Use "
-        "alue-bench sweep.",
+        help="Not supported by search: it compares settings on one fixed set of dev rows, and each fold has different "
+        "dev rows. Use alue-bench sweep.",
         group=Group.DATA,
     )
     dry_run: bool = option(
@@ -151,8 +151,8 @@ class TuningOptions(CheckedOptions):
     tune: tuple[str, ...] = option(
         (),
         help="Hyper-parameter to tune for every strategy, with the values to try: lr=1e-5..1e-3/log5 (five values at "
-        "equal logarithmic distances), or a list such as epochs=2,3; repeatable. The best dev score chooses, and "
-        "--seeds counts from seeds that took no part.",
+        "equal logarithmic distances), or a list such as epochs=2,3; repeatable. The values with the best dev score "
+        "are chosen, and --seeds counts from seeds that took no part in the choice.",
         group=Group.TRAINING,
     )
     tune_seeds: int = option(
@@ -211,8 +211,9 @@ class ExecutionOptions(CheckedOptions):
     )
     keep: Literal["best", "all"] | None = option(
         None,
-        help="Keep trained models, as MLflow models of their runs: best (for each task and model, that of the best dev "
-        "score, whatever its strategy and seed) or all. Short runs of a search are never kept. Default: none.",
+        help="Keep trained models, as MLflow models of their runs: best (for each task and model, the model with "
+        "the best dev score of all strategies and seeds) or all. Low-fidelity runs of a search are never "
+        "kept. Default: none.",
         group=Group.RESULTS,
     )
     register: str | None = option(
@@ -229,8 +230,9 @@ class ExecutionOptions(CheckedOptions):
     jobs: int | None = option(
         None,
         short="-j",
-        help="Number of runs at once. local spreads them over this machine's cores or GPUs, with as many on a GPU as "
-        "fit into its memory. Default: 1 for local, as many as the cluster has room for with ray.",
+        help="Number of concurrent runs. The executor local distributes them over this machine's cores or GPUs, "
+        "with as many on a GPU as fit into its memory. Default: 1 for local; for ray, as many as fit into the "
+        "cluster.",
         group=Group.EXECUTION,
         at_least=1,
     )
@@ -288,7 +290,7 @@ def options_of_command(command: str) -> Mapping[str, Option]:
         return _arranged({**options_of(SweepOptions), **options_of(ConfirmationOptions), **_axes()})
     if command == "search":
         own = {**options_of(SearchOptions), "lr": _axes()["lr"]}
-        own["confirm"] = own.pop("confirm")  # behind the options that say what is searched
+        own["confirm"] = own.pop("confirm")  # after the options that say what is searched
         return _arranged(own, without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
     margin = replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)
     return _arranged({}, last={**options_of(TuningOptions), "margin": margin})
@@ -309,10 +311,10 @@ def _arranged(
     """Return the options of a command, sorted by the groups of its help page.
 
     Args:
-        own: The options that only this command has, or has in another form. They replace shared options of the same
+        own: The options that only this command has, or that differ for it. They replace shared options of the same
             name.
         without: The names of the shared options that the command does not have.
-        last: Further options that only this command has. They stand behind the shared options of their group.
+        last: Further options that only this command has. They are listed after the shared options of their group.
     """
     shared = {name: declared for one in SHARED for name, declared in options_of(one).items() if name not in without}
     first = {name: declared for name, declared in own.items() if name not in shared}

@@ -16,7 +16,7 @@ from alue_bench.contract.spec import RunSpec
 from alue_bench.executors.outcome import Outcome
 from alue_bench.studies import kept_models
 from alue_bench.studies.invocation import Ending, Execution, Place
-from alue_bench.views.notebook import Shown
+from alue_bench.views.notebook import Displayed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ DEV = "selection/dev_score"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TrainedRun(Shown):
+class TrainedRun(Displayed):
     """A fine-tuning run that was executed now, or was finished earlier and is reused from the MLflow store."""
 
     outcome: Outcome
@@ -103,7 +103,7 @@ class TrainedRun(Shown):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Runs(Shown):
+class Runs(Displayed):
     """The results of all runs of one call."""
 
     execution: Execution
@@ -156,13 +156,13 @@ class Runs(Shown):
                 the runs are of several folds of a cross-validation.
             TrainingError: No run has a dev score.
         """
-        return self._best_of(self._chosen(task, model))
+        return self._best_of(self._outcomes_of(task, model))
 
     def view(self) -> RenderableType:
         """Return the table of scores and costs, for a terminal or a notebook."""
         return _results_view(self.outcomes, lambda: self.ending.recorded)
 
-    def _chosen(self, task: str | None, model: str | None) -> list[Outcome]:
+    def _outcomes_of(self, task: str | None, model: str | None) -> list[Outcome]:
         """Return the outcomes of one task and, if `model` is given, of one model."""
         chosen = self.outcomes
         for name, wanted in (("task", task), ("model", model)):
@@ -177,7 +177,7 @@ class Runs(Shown):
     def _best_of(self, outcomes: Sequence[Outcome]) -> TrainedRun:
         if len({outcome.spec.fold for outcome in outcomes}) > 1:
             raise UsageError(
-                "best() compares dev scores, and each fold has other dev rows; choose a strategy with "
+                "best() compares dev scores, and each fold has different dev rows; choose a strategy with "
                 "alue_bench.compare(), and run it without folds"
             )
         scored = [one for one in outcomes if math.isfinite(one.metrics.get(DEV, math.nan))]
@@ -212,10 +212,13 @@ class Sweep(Runs):
             model: The name of a model, to consider only its runs; None to consider the runs of all models.
 
         Raises:
-            UsageError: The sweep has several tasks and `task` is None, or the results have no such task or model.
-            UnavailableError: Nothing can be recommended, for example because full fine-tuning did not learn.
+            UsageError: The sweep has several tasks and `task` is None, the results have no such task or model, or the
+                runs are of several folds of a cross-validation.
+            UnavailableError: No setting can be recommended, for example because full fine-tuning did not learn
+                anything.
+            TrainingError: No run of the setting has a dev score.
         """
-        chosen = self._chosen(task, model)
+        chosen = self._outcomes_of(task, model)
         specs = [outcome.spec for outcome in chosen]
         tasks, models = {spec.task for spec in specs}, {spec.model for spec in specs}
         of_these = [(grid, advice) for grid, advice in self.grids if grid.task in tasks and grid.model in models]
@@ -223,7 +226,7 @@ class Sweep(Runs):
         if not advised:
             from alue_bench.reporting.grid import nothing_learnt
 
-            why = next((found.sentence() for grid, _ in of_these if (found := nothing_learnt(grid.cells))), "")
+            why = next((verdict.sentence() for grid, _ in of_these if (verdict := nothing_learnt(grid.cells))), "")
             raise UnavailableError(f"the sweep recommends no setting{f': {why}' if why else ''}")
         grid, advice = min(advised, key=lambda one: one[1].train_s)
         return self._best_of([one for one in chosen if is_of(one.spec, grid, advice.strategy)])
@@ -283,11 +286,12 @@ class Search(Runs):
         Raises:
             UsageError: The search has several tasks and `task` is None, or the results have no such task or model.
             UnavailableError: The search found no strategy.
+            TrainingError: No run of the strategy has a dev score.
         """
         answers = self.answers
         chosen = [
             outcome
-            for outcome in self._chosen(task, model)
+            for outcome in self._outcomes_of(task, model)
             if outcome.spec.fingerprint not in self.low_fidelity
             and answers.get((outcome.spec.task, outcome.spec.model)) == outcome.spec.strategy
         ]

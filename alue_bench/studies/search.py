@@ -58,8 +58,8 @@ def rules_of(settings: Mapping[str, Any], overrides: Overrides) -> Rules:
     question = filled(SearchOptions, settings)
     if question.folds is not None:
         raise UsageError(
-            f"--folds {question.folds}: a search compares settings on the same dev rows, and each fold has others; "
-            "leave it out, or cross-validate the settings with alue-bench sweep"
+            f"--folds {question.folds}: a search compares settings on the same dev rows, and each fold has different "
+            "ones; leave it out, or cross-validate the settings with alue-bench sweep"
         )
     grid = parse_grid(question.grid or [WHOLE])
     if grid.settings.keys() - {"lr"} or grid.seeds:
@@ -130,7 +130,7 @@ def do_search(study: Study, streams: Streams) -> Search:
     skipped = planned.plan.skipped
     with invocation:
         first = Plan([search.grid.runs[one.name] for search in searches for one in search.posed.fulls], skipped)
-        invocation.start_parent(first, name=f"search in {_counted(searches)}", tags={"command": "search"})
+        invocation.start_parent(first, name=f"search in {_number_of_settings(searches)}", tags={"command": "search"})
         outcomes: list[Outcome] = []
         stop: Interrupted | None = None
         fail_fast = study.execution.fail_fast
@@ -212,8 +212,8 @@ def _follow(
 ) -> Interrupted | None:
     """Execute rounds of runs until the searches have ended.
 
-    A round has the next run of each search. With worker processes, it also has the later runs that a search needs in
-    any case, whatever the results of the round are.
+    A round has the next run of each search. With worker processes, it also has the later runs that a search needs
+    whatever the results of the round are.
 
     Args:
         searches: The searches.
@@ -330,12 +330,13 @@ def _confirmation_of(search: SearchState, answer: Candidate, connection: Connect
     ids = [done.run_id for candidate in (full, answer) for done in search.confirming(candidate)]
     margins = Margins(Margin(search.confirmed_margin))
     own, base = (search.grid.runs[candidate.name].spec.strategy for candidate in (answer, full))
-    found = confirmation_by(connection, (own, base), ids, margins, search.confirming_seeds)
-    return replace(found, strategy=answer.name, reference=full.name)  # names with the learning rate, if rates differ
+    confirmation = confirmation_by(connection, (own, base), ids, margins, search.confirming_seeds)
+    # The names contain the learning rate, if rates differ.
+    return replace(confirmation, strategy=answer.name, reference=full.name)
 
 
 def _tag(search: SearchState, answer: Candidate, invocation: Invocation) -> None:
-    """Tag the runs of the answer with the seeds that chose it, so that reports leave them out of verdicts.
+    """Tag the runs that were used to choose the answer, so that reports leave them out of verdicts.
 
     If full fine-tuning's learning rate was chosen too, its run with the first seed is tagged likewise.
     """
@@ -366,6 +367,6 @@ def _metrics(searched: Iterable[tuple[SearchState, Any]]) -> dict[str, float]:
     return values
 
 
-def _counted(searches: list[SearchState]) -> str:
+def _number_of_settings(searches: list[SearchState]) -> str:
     cells = sum(len(search.question.candidates) for search in searches)
     return f"{cells} settings"

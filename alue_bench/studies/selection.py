@@ -50,7 +50,7 @@ class VerdictOptions(CheckedOptions):
     margin: str = option(
         f"{DEFAULT_TOLERANCE:.0%}",
         help="Largest acceptable loss of score: 0.01 or 1pt (in the unit of the metric: one point of F1), 1% (of the "
-        "baseline's score), or 5% of learnt (of its score minus the trivial score). For single metrics: "
+        "baseline's score), or 5% of learnt (of its score minus the trivial score). For individual metrics: "
         "f1_macro=0.01,pearson=0.02.",
         group=Group.QUESTION,
     )

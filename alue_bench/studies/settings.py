@@ -123,7 +123,7 @@ def merge_study(
 
 
 def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
-    """Return the options in a study file. Raise UsageError if the file is for another command than `command`."""
+    """Return the options in a study file. Raise UsageError if the file is for a command other than `command`."""
     from alue_bench.studies.files import ABOUT, OWN_SETTINGS, find_study, read_study
 
     study = read_study(find_study(config, registry))

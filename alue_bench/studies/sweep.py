@@ -136,7 +136,7 @@ def do_sweep(
 
 
 def _tag_choosing_runs(conclusions: Conclusions, outcomes: list[Outcome], invocation: Invocation) -> None:
-    """Tag the runs by which the recommended settings were chosen, and those of a reference that was chosen too.
+    """Tag the runs that were used to choose the recommended settings, and those of a reference that was chosen too.
 
     Without `full` in the grid, the reference is the setting with the best dev score among all.
     """
@@ -272,7 +272,7 @@ def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -
 def _headline(conclusions: Conclusions) -> dict[str, float]:
     """Return the recommendations of a sweep as metrics for its MLflow parent run.
 
-    Test scores are those of the confirmation.
+    The test scores are from the confirmation.
     """
     shown = {}
     for group, recommendation in conclusions:

@@ -43,7 +43,7 @@ DEV, FLOPS, SECONDS = "selection/dev_score", "flops/train", "runtime/train_s"
 
 
 @dataclass(frozen=True)
-class Trial:
+class TuningTrial:
     """One combination of values in the tuning of a strategy."""
 
     values: dict[str, int | float]
@@ -59,16 +59,16 @@ class Tuned:
     task: str
     model: str
     strategy: str
-    trials: tuple[Trial, ...]
+    trials: tuple[TuningTrial, ...]
     flops: float
-    """The FLOPs of all trainings of the tuning."""
+    """The training FLOPs of all runs of the tuning."""
     seconds: float
-    """The seconds of all trainings of the tuning."""
+    """The training seconds of all runs of the tuning."""
     failed: int
 
     @property
-    def chosen(self) -> Trial | None:
-        """The trial with the best mean dev score, of equals the first; None if no trial has a score."""
+    def chosen(self) -> TuningTrial | None:
+        """The trial with the highest mean dev score; the first one in case of a tie. None if no trial has a score."""
         scored = [trial for trial in self.trials if math.isfinite(trial.dev_score)]
         return max(scored, key=lambda trial: trial.dev_score) if scored else None
 
@@ -223,7 +223,7 @@ def tuned_strategies(outcomes: Sequence[Outcome], axes: Axes) -> list[Tuned]:
         for outcome in group:
             by_values.setdefault(settings_of(outcome.spec.hyper, tuple(axes)), []).append(outcome)
         trials = [
-            Trial(
+            TuningTrial(
                 {name: getattr(of_values[0].spec.hyper, name) for name in axes},
                 statistics.fmean(one.metrics.get(DEV, math.nan) for one in of_values),
                 tuple(one.planned for one in of_values),
@@ -279,7 +279,9 @@ def _check(request: PlanRequest, study: Study, axes: Axes) -> None:
     if request.folds is not None:
         raise UsageError("--tune chooses values by the scores on one dev split; leave out --folds")
     if request.init_seed is not None or request.data_seed is not None:
-        raise UsageError("--tune takes other seeds for tuning than for its runs; leave out --init-seed and --data-seed")
+        raise UsageError(
+            "--tune needs different seeds for tuning and for its runs; leave out --init-seed and --data-seed"
+        )
 
 
 def _seeds(request: PlanRequest, study: Study, number: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -47,7 +47,7 @@ def _pool(executor: Executor) -> Iterator[str]:
         return
     try:
         if not pool.has_room():
-            yield f"{subject}: an idle pool has no room; has_room must return True"
+            yield f"{subject}: an idle pool accepts no run; has_room must return True"
         if list(pool.events(0)):
             yield f"{subject}: there are events before any run was submitted; return none"
     except Exception as error:  # as above

@@ -1,4 +1,4 @@
-"""The conformance checks of strategies that change the frozen layers during training, made in simulated trainings."""
+"""The conformance checks of strategies that change the frozen layers during training, made in simulated runs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from alue_bench.contract.strategy import (
 from alue_bench.testing.violations import cause
 
 DEEP = 12
-"""The number of layers of the encoder for which all simulated trainings are run. For other encoders, only the first
-simulated training is run."""
+"""The number of layers of the encoder for which all simulated training runs are made. For other encoders, only the
+first one is made."""
 
 
 @dataclass(frozen=True)
 class _Course:
-    """A simulated training without a model: it defines the dev scores and gradient norms that a strategy sees."""
+    """A simulated training run without a model: it defines the dev scores and gradient norms that a strategy sees."""
 
     epochs: int
     score: Callable[[int], float]
@@ -41,13 +41,13 @@ COURSES = (
     _Course(40, lambda epoch: 0.9, lambda drawn, point, layer: 0.0 if point > 20 else float(point * (layer + 2))),
     _Course(40, lambda epoch: 0.5 + 0.3 * (epoch % 3), lambda drawn, point, layer: drawn.uniform(1e-6, 1e3)),
 )
-"""The simulated trainings, short and long. Scores rise, fall or stay; gradient norms decrease, stay or jump."""
+"""The simulated training runs, short and long. Scores rise, fall or stay; gradient norms decrease, stay or jump."""
 
 
 def check_revising(
     family: StrategyFamily, example: str, strategy: Strategy, outlines: Mapping[int, Outline]
 ) -> Iterator[str]:
-    """Yield the violations of a strategy that changes the frozen layers during training, in simulated trainings.
+    """Yield the violations of a strategy that changes the frozen layers during training, in simulated training runs.
 
     For other strategies, nothing is yielded.
 
@@ -86,15 +86,15 @@ def check_revising(
             acts = acts or outcome or outlined != Outline(FreezePlan(outlined.freeze_plan.shape), None, None)
     if not acts:
         yield (
-            f"{subject}: nothing is frozen at first, and revise froze nothing in {len(COURSES)} trainings of up to "
-            f"{COURSES[-1].epochs} epochs; correct revise, or give an example that acts sooner"
+            f"{subject}: nothing is frozen at first, and revise froze nothing in {len(COURSES)} simulated training "
+            f"runs of up to {COURSES[-1].epochs} epochs; correct revise, or give an example that acts sooner"
         )
 
 
 def _training(
     family: StrategyFamily, example: str, strategy: Strategy, revisions: Revisions, plan: FreezePlan, course: _Course
 ) -> bool | str:
-    """Simulate a training with a strategy; return whether `revise` changed the freeze plan, or a violation."""
+    """Simulate a training run with a strategy; return whether `revise` changed the freeze plan, or a violation."""
     first, steps = plan, 10 * revisions.per_epoch
     drawn = random.Random(0)
     norms: list[BlockNorms] = []

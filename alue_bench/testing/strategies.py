@@ -49,8 +49,8 @@ def check_strategy(family: StrategyFamily) -> None:
     - `kept_layers` gives layers of the encoder in ascending order.
     - `freeze_plan` is deterministic, and gives a plan for the kept layers or raises DoesNotFit with a reason.
     - A strategy with an adapter has a plan that trains adapters, and the adapter fits into a BERT.
-    - `revise`, called as in simulated trainings, gives plans of the same shape as the first one, keeps the promises of
-      `revisions`, and depends on its arguments alone.
+    - `revise`, called as in simulated training runs, gives plans of the same shape as the first one, keeps the promises
+      of `revisions`, and depends on its arguments alone.
     - `choose`, called with a small BERT, gives equal and valid choices for equal probes.
     - Each strategy freezes, leaves out or inserts something at some time, unless the family's title begins with
       "Everything trains".
@@ -185,8 +185,8 @@ def _freezing(example: _Example) -> Iterator[str]:
             yield f"{example.on(layers)}{wrong}"
             return
         again = _attempt(example.strategy, "freeze_plan", shape)
-        anew = _attempt(_parsed(example.family, example.name), "freeze_plan", shape)
-        if not _same(plan, again) or not _same(plan, anew):
+        of_equal = _attempt(_parsed(example.family, example.name), "freeze_plan", shape)
+        if not _same(plan, again) or not _same(plan, of_equal):
             yield (
                 f"{example.on(layers)}: freeze_plan gives different plans; it may depend only on the name and the shape"
             )
@@ -307,7 +307,7 @@ def _repeated(examples: list[_Example]) -> Iterator[str]:
     """
     earlier: list[tuple[_Example, tuple[object, ...]]] = []
     for example in examples:
-        if example.strategy.revisions() is not None:  # the effect of revisions is not known before a training
+        if example.strategy.revisions() is not None:  # the effect of revisions is known only during training
             continue
         effect = (example.outlines(), example.strategy.adapter(), example.strategy.compute_limit())
         twin = next((other for other, its in earlier if its == effect), None)

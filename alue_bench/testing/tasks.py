@@ -87,7 +87,7 @@ def _submission(task: Task) -> Iterator[str]:
         yield (f"task {task.name!r}: the submission's id is {task.submission.id!r}; it must be 'given', 'row' or None")
     if task.submission.id == "given" and isinstance(official.read, Delimited | Table) and official.read.id is None:
         yield (
-            f"task {task.name!r}: the submission wants the identifiers of {official.path!r}, but its reader names no "
+            f"task {task.name!r}: the submission needs the identifiers of {official.path!r}, but its reader names no "
             "column for them; give the reader id=, or the submission id='row'"
         )
 

@@ -19,7 +19,7 @@ SHOWN = 3
 """The largest number of violations of the same kind that a check lists."""
 
 PLACEHOLDER = re.compile(r"(?i)\W*(todo|tbd|fixme|xxx|\?+|n/?a|none)?\W*")
-"""A pattern for texts that state nothing, such as "TODO", "n/a" or an empty text."""
+"""A pattern for strings that state nothing, such as "TODO", "n/a" or an empty string."""
 
 Declaration = TypeVar("Declaration", Task, Model, StrategyFamily, Executor)
 Check = Callable[[Declaration], Iterable[str]]
@@ -70,7 +70,7 @@ def raise_if_any(declaration: Declaration, kind: type[Declaration], checks: Iter
 
 
 def cause(error: BaseException) -> str:
-    """Return the type of an exception and the first line of its message, as a text."""
+    """Format an exception as its type and the first line of its message."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".removesuffix(": ")
 
 

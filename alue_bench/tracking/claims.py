@@ -1,9 +1,9 @@
 """Claims, which ensure that only one of several processes executes a run that all of them have planned.
 
-A fingerprint is a digest of everything that determines a run's result; equal runs have the same one. A claim is an
-MLflow run with status RUNNING and the fingerprint as a tag. If the claim wins against other processes' claims, this
-MLflow run becomes the record of the run. MLflow has no compare-and-set operation, so each process writes its claim
-first and reads the other claims afterwards:
+A fingerprint is a digest of everything that determines a run's result; runs that would give the same result have the
+same fingerprint. A claim is an MLflow run with status RUNNING and the fingerprint as a tag. If the claim wins against
+other processes' claims, this MLflow run becomes the record of the run. MLflow has no compare-and-set operation, so each
+process writes its claim first and reads the other claims afterwards:
 
     1. Create the MLflow run, with its stage tag set to "claiming".
     2. Read the other claims of the same fingerprint whose processes are alive.
@@ -127,7 +127,10 @@ def close_running(connection: Connection, run_id: str, status: str = "KILLED") -
 
 
 def withdraw(connection: Connection, run_id: str) -> None:
-    """End and delete an MLflow run that this process has created, because another process executes an equal run."""
+    """End and delete an MLflow run that this process has created.
+
+    This is done because another process executes a run with the same fingerprint.
+    """
     connection.client.set_terminated(run_id, "KILLED")
     connection.client.delete_run(run_id)
 

@@ -37,8 +37,8 @@ DEFAULT_EXPERIMENT = "alue-bench"
 DRIVERS = {"psycopg2": "pip install psycopg2-binary", "MySQLdb": "pip install mysqlclient"}
 """For database drivers whose package and Python module have different names: the install command, by module."""
 LONGEST_PATH = 4096
-"""The largest number of characters of an MLflow store's address that a message shows. It is the greatest length of a
-path on Linux, so paths in messages are complete and can be copied."""
+"""The largest number of characters of an MLflow tracking URI that a message shows. It is the greatest length of a path
+on Linux, so paths in messages are complete and can be copied."""
 # Without it MLflow's UI opens an experiment on its pages for language-model traces.
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -54,7 +54,7 @@ class Connection:
 
 
 def tracking_uri(option: str | None) -> str:
-    """Return the MLflow store's address: from the option, else from MLFLOW_TRACKING_URI, else the default.
+    """Return the MLflow tracking URI: from the option, else from MLFLOW_TRACKING_URI, else the default.
 
     The default is the sqlite file `mlruns/mlflow.db` below the working folder.
 
@@ -68,7 +68,7 @@ def tracking_uri(option: str | None) -> str:
 def where_options(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> dict[str, object]:
     """Return the command-line options that select an MLflow store and experiment.
 
-    An option that is not needed, because its default value is right, has the value None.
+    An option that is not needed, because its default selects the same store or experiment, has the value None.
     """
     return {
         "experiment": None if experiment == DEFAULT_EXPERIMENT else experiment,
@@ -80,12 +80,12 @@ def connect(uri: str, experiment: str) -> Connection:
     """Open an MLflow store, and create the store and the experiment if they do not exist yet.
 
     Args:
-        uri: The store's address, as returned by `tracking_uri`.
+        uri: The MLflow tracking URI, as returned by `tracking_uri`.
         experiment: The name of the MLflow experiment.
 
     Raises:
         UnavailableError: A server does not answer, or a folder cannot be written. This error is raised within seconds.
-        UsageError: The address is of a kind that cannot be used, or the experiment's name is empty.
+        UsageError: The URI is of a kind that cannot be used, or the experiment's name is empty.
     """
     if not experiment.strip():
         raise UsageError("--experiment is empty; give it a name")
@@ -115,8 +115,8 @@ def _check_kind(uri: str) -> None:
     if not re.match(r"sqlite:|(postgresql|mysql|mssql)(\+\w+)?://", uri):
         said = VARIABLE if uri == os.environ.get(VARIABLE) else "--tracking-uri"
         raise UsageError(
-            f"{said} '{public(uri)}': MLflow keeps runs in a database or behind a server; "
-            "use sqlite:///path/to/mlflow.db or http://host:port"
+            f"{said} '{public(uri)}': MLflow keeps runs in a database or on a server; use sqlite:///path/to/mlflow.db "
+            "or http://host:port"
         )
 
 
@@ -150,12 +150,12 @@ def open_store(uri: str, experiment: str) -> Connection:
     """Open an existing MLflow store to read an existing experiment; create nothing.
 
     Args:
-        uri: The store's address, as returned by `tracking_uri`.
+        uri: The MLflow tracking URI, as returned by `tracking_uri`.
         experiment: The name of the MLflow experiment.
 
     Raises:
-        UsageError: The store or the experiment does not exist (the message lists the existing experiments), or the
-            address is of a kind that cannot be used.
+        UsageError: The store or the experiment does not exist (the message lists the existing experiments), or the URI
+            is of a kind that cannot be used.
         UnavailableError: A server or database does not answer.
     """
     _check_store(uri, experiment)
@@ -166,10 +166,10 @@ def open_client(uri: str) -> MlflowClient:
     """Return a client for an existing MLflow store, to read runs or models of any experiment.
 
     Args:
-        uri: The store's address, as returned by `tracking_uri`.
+        uri: The MLflow tracking URI, as returned by `tracking_uri`.
 
     Raises:
-        UsageError: The store does not exist, or the address is of a kind that cannot be used.
+        UsageError: The store does not exist, or the URI is of a kind that cannot be used.
         UnavailableError: A server or database does not answer.
     """
     _check_store(uri, DEFAULT_EXPERIMENT)
@@ -192,17 +192,19 @@ def _check_store(uri: str, experiment: str) -> None:
 
 
 def store_name(uri: str) -> str:
-    """Return a name for an MLflow store that is the same for all spellings of its address, and has no credentials."""
+    """Return a name for an MLflow store that is the same for all spellings of its URI, and has no credentials."""
     if uri.startswith("sqlite:"):
         return sqlite_uri(sqlite_path(uri).resolve())
     return redact(uri).rstrip("/")
 
 
 def sqlite_uri(path: Path) -> str:
-    """Return the MLflow address of a sqlite file, with the characters `%` and `?` in the path escaped.
+    """Return the MLflow tracking URI of a sqlite file.
+
+    `%` and `?` in the path are percent-encoded if the installed SQLAlchemy decodes them.
 
     Raises:
-        UsageError: The installed version of SQLAlchemy cannot open this path, whatever the spelling of the address.
+        UsageError: The installed version of SQLAlchemy cannot open this path, however the URI is written.
     """
     plain = f"sqlite:///{path}"
     if not {"%", "?"} & set(plain):
@@ -223,7 +225,7 @@ def sqlite_path(uri: str) -> Path:
     Such a URI has three slashes before a relative path and four slashes before an absolute path.
 
     Raises:
-        UsageError: The address names no file, or a folder.
+        UsageError: The URI names no file, or a folder.
     """
     database = _database(uri)
     if not database:
@@ -304,20 +306,20 @@ def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -
 
 
 def mlflow_uri(uri: str) -> str:
-    """Return a store's address in the form that MLflow needs.
+    """Return a tracking URI in the form that MLflow needs.
 
-    Only sqlite addresses are changed. A parameter is added by which sqlite waits longer than its default of five
-    seconds while another process writes. An address with an escaped character also gets the name of the driver, because
-    MLflow would create a folder with the escapes in its name for an address that begins with `sqlite:///`.
+    Only sqlite URIs are changed. A timeout parameter is added, so that sqlite waits longer than its default of five
+    seconds while another process writes. A URI with an escaped character also gets the name of the driver, because
+    MLflow would create a folder with the escapes in its name for a URI that begins with `sqlite:///`.
     """
     if not uri.startswith("sqlite:"):
         return uri
-    address, mark, query = uri.partition("?")
+    file, mark, query = uri.partition("?")
     if "timeout=" not in query:
         mark, query = "?", f"{query}{'&' if query else ''}timeout={BUSY_TIMEOUT_S}"
-    if "%" in address:
-        address = f"sqlite+pysqlite:{address.removeprefix('sqlite:')}"
-    return f"{address}{mark}{query}"
+    if "%" in file:
+        file = f"sqlite+pysqlite:{file.removeprefix('sqlite:')}"
+    return f"{file}{mark}{query}"
 
 
 def _check_server(uri: str) -> None:
@@ -351,18 +353,18 @@ def _another(uri: str) -> str:
 
 
 def _version_request(uri: str) -> urllib.request.Request:
-    """Return an HTTP request for an MLflow server's version. Credentials in the address are sent as a header."""
-    address = urlsplit(uri)
-    place = address.netloc.rpartition("@")[2]
-    request = urllib.request.Request(urlunsplit((address.scheme, place, address.path.rstrip("/") + "/version", "", "")))
-    if address.username is not None:
-        pair = f"{unquote(address.username)}:{unquote(address.password or '')}"
+    """Return an HTTP request for an MLflow server's version. Credentials in the URI are sent as a header."""
+    parts = urlsplit(uri)
+    place = parts.netloc.rpartition("@")[2]
+    request = urllib.request.Request(urlunsplit((parts.scheme, place, parts.path.rstrip("/") + "/version", "", "")))
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         request.add_header("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
     return request
 
 
 def public(text: str) -> str:
-    """Return a text on one line, with the credentials removed from an MLflow store's address in it."""
+    """Return a message on one line, without the credentials of the tracking URIs in it."""
     return shown(redact(text), quote=False, most=LONGEST_PATH)
 
 

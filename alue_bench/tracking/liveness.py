@@ -63,7 +63,7 @@ class Heart:
                 self._thread.start()
 
     def tell(self, run_id: str, news: str) -> None:
-        """Set a text, such as the run's progress, to include when the run's heartbeat tag is next rewritten."""
+        """Set a status message, such as the run's progress, for the next heartbeat of the run."""
         if run_id in self._runs:
             self._runs[run_id] = news
 
@@ -162,7 +162,7 @@ class Watch:
 def this_machine() -> str:
     """Return an identifier of this boot of the kernel and this process namespace.
 
-    Two processes that get the same identifier can look each other up by process number.
+    Two processes that get the same identifier can look each other up by process id.
 
     A host name would not suffice: a container may have the name of its host, machines made from the same image may have
     the same name, and process numbers start again after a reboot.
@@ -177,11 +177,14 @@ def this_machine() -> str:
 
 
 def this_process() -> str:
-    """Return this process's number and start time as a text.
+    """Return this process's id (PID) and start time as a string.
 
-    The start time distinguishes this process from a later one that gets the same number.
+    The start time distinguishes this process from a later one that gets the same id.
+
+    Raises:
+        RuntimeError: The start time cannot be read, because /proc is not mounted.
     """
-    began = _began(os.getpid())
+    began = _start_time(os.getpid())
     if began is None:
         raise RuntimeError("the system does not show this process to itself; is /proc mounted?")
     return f"{os.getpid()}@{began}"
@@ -191,29 +194,29 @@ def is_alive(process: str) -> bool | None:
     """Return whether a process of this machine still runs.
 
     Args:
-        process: The text that `this_process` returned in that process.
+        process: The string that `this_process` returned in that process.
 
     Returns:
         True or False; None if the system hides the process, so that the answer is unknown.
     """
-    number, _, began = process.partition("@")
-    if not number.isdigit():
+    pid, _, began = process.partition("@")
+    if not pid.isdigit():
         return False
-    seen = _began(int(number))
-    if seen is None and _is_hidden(int(number)):
+    seen = _start_time(int(pid))
+    if seen is None and _is_hidden(int(pid)):
         return None
     return seen == began
 
 
-def _is_hidden(number: int) -> bool:
-    """Return whether a process with this number exists but the system hides everything else about it.
+def _is_hidden(pid: int) -> bool:
+    """Return whether a process with this id exists but the system hides everything else about it.
 
     Many clusters mount /proc with `hidepid`, which hides the processes of other users.
     """
-    if os.name != "posix" or Path(f"/proc/{number}").exists():
+    if os.name != "posix" or Path(f"/proc/{pid}").exists():
         return False
     try:
-        os.kill(number, 0)  # signal 0 only checks whether a signal could be sent
+        os.kill(pid, 0)  # signal 0 only checks whether a signal could be sent
     except PermissionError:
         return True
     except (ProcessLookupError, OverflowError):
@@ -221,17 +224,17 @@ def _is_hidden(number: int) -> bool:
     return False
 
 
-def _began(number: int) -> str | None:
-    """Return the start time of a process as a text; None if the process does not run.
+def _start_time(pid: int) -> str | None:
+    """Return the start time of a process as a string; None if the process is not running.
 
-    Two such texts can only be compared if they are from the same machine.
+    Two such strings can only be compared if they are from the same machine.
 
-    On Linux the time is in ticks since the boot. psutil's creation time is not used on Linux: it changes when the clock
-    is set, so that a living process would seem to be a different one. A zombie (an ended process whose exit code nobody
+    On Linux it is in clock ticks since boot. psutil's creation time is not used on Linux: it changes when the clock is
+    set, so that a living process would seem to be a different one. A zombie (an ended process whose exit code nobody
     has fetched, common in containers) counts as not running.
     """
     try:
-        state, *fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else fields[18]
     except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():
@@ -239,7 +242,7 @@ def _began(number: int) -> str | None:
     import psutil
 
     try:
-        process = psutil.Process(number)
+        process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
     except psutil.Error:
         return None

@@ -1,6 +1,6 @@
 """Valid MLflow names of metrics, params and tags, made from names that may contain any character.
 
-MLflow allows word characters, `/`, `.`, `-` and blanks (and `:`, but not on Windows), at most 250 of them, and requires
+MLflow allows word characters, `/`, `.`, `-` and spaces (and `:`, but not on Windows), at most 250 of them, and requires
 a path without `.`, `..` or empty parts. Names of labels and strategies may break these rules. A name that MLflow
 accepts is stored unchanged; in any other name, the characters that MLflow refuses are spelt out between double hyphens:
 
@@ -12,8 +12,8 @@ accepts is stored unchanged; in any other name, the characters that MLflow refus
 
 The original name can therefore be computed from a stored one (`original_name`), except from a shortened name; the
 originals of shortened names are kept in tags of the run (`tags_of_originals`). Some stores do not distinguish names
-that differ only in case or accents (MySQL, SQL Server). File systems cannot store two names of which one would be a
-folder in the other's path. In such names, further characters are spelt out until the names can be distinguished.
+that differ only in case or accents (MySQL, SQL Server). File systems cannot store both "a" and "a/b", because "a" would
+be a file and a folder. In such names, further characters are spelt out until the names can be distinguished.
 
 A character is spelt out as its Unicode name, or as its code point if Python knows no name for it.
 """
@@ -37,7 +37,7 @@ TAG_LENGTH = 8000
 
 _REFUSED = re.compile(r"[^/\w.\- ]|-{2,}|\A/|/\Z|(?<=/)/|\A\.\.|(?<![^/])\.{1,2}(?![^/])|(?<![^/]) +| +(?![^/])")
 """A pattern for all parts of a name that must be spelt out: characters that MLflow refuses, the path parts `.` and
-`..`, empty path parts, blanks that a file system or a database ignores, and double hyphens, which mark spelt-out
+`..`, empty path parts, spaces that a file system or a database ignores, and double hyphens, which mark spelt-out
 characters."""
 _SPELT = re.compile(r"--([a-z0-9_.-]+?)--(?!-)")
 _EMPTY = "----"
@@ -132,9 +132,9 @@ def metrics_by_original(metrics: Mapping[str, float], tags: Mapping[str, str]) -
 
 
 def fitted(text: str, longest: int) -> str:
-    """Convert a text to a value of a param or tag that every MLflow store accepts.
+    """Convert a string to a value of a param or tag that every MLflow store accepts.
 
-    The value has at most `longest` characters. A longer text is cut, and a digest is added, so that different texts
+    The value has at most `longest` characters. A longer string is cut, and a digest is added, so that different strings
     stay different. NUL characters and lone surrogates, which databases cannot store, are written as escapes.
     """
     safe = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
@@ -206,7 +206,7 @@ def _digest(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Return the text in lower case and without accents, so that texts can be compared as MySQL and SQL Server do."""
+    """Return a string in lower case and without accents, so that strings can be compared as MySQL and SQL Server do."""
     bare = "".join(
         str(unicodedata.digit(character, character))
         for character in unicodedata.normalize("NFKD", text.casefold())

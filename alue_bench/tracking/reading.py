@@ -61,7 +61,7 @@ COLUMNS: Mapping[str, str] = {
     # The run in MLflow
     "run_id": "string",
     "run_name": "string",
-    "tracking_uri": "string",  # the address of the store, without passwords
+    "tracking_uri": "string",  # the tracking URI of the store, without passwords
     "experiment": "string",
     "parent_id": "string",
     "status": "string",
@@ -120,8 +120,8 @@ COLUMNS: Mapping[str, str] = {
 They are followed by a column for each final metric, named like the metric (`test/f1_macro`, `runtime/train_s`,
 `memory/process_peak_mib` …, all float64; see docs/measuring.md), in sorted order, with nan if a run has no value.
 `score` equals `test/score`. `parent_id` is the id of the MLflow parent run of a command's runs, and is missing if the
-command had only one run. Values that older versions of alue-bench did not record are missing; but for missing
-`init_seed` and `data_seed`, the value is that of `seed`.
+command had only one run. Values that older versions of alue-bench did not record are missing; but missing values of
+`init_seed` and `data_seed` are replaced by `seed`.
 """
 
 PARAMS: Mapping[str, str] = {
@@ -185,13 +185,13 @@ class Counts:
     """
 
     failed: int = 0
-    """The number of runs whose newest attempt failed and of which no attempt has finished. Attempts are MLflow runs
-    with the same task, model, strategy, seed, settings and data."""
+    """The number of runs with no finished attempt whose newest attempt failed. Attempts are MLflow runs with the same
+    task, model, strategy, seed, settings and data."""
     interrupted: int = 0
-    """The number of runs whose newest attempt was interrupted (status KILLED) and of which no attempt has finished."""
+    """The number of runs with no finished attempt whose newest attempt was interrupted (status KILLED)."""
     unfinished: int = 0
-    """The number of runs whose newest attempt has the status RUNNING or SCHEDULED, and of which no attempt has
-    finished. Such an attempt is being executed, or its process has died."""
+    """The number of runs with no finished attempt whose newest attempt has the status RUNNING or SCHEDULED. Such an
+    attempt is being executed, or its process has died."""
     repeated: int = 0
     """The number of finished runs that are not in the frame because a newer finished run repeats them."""
     foreign: int = 0
@@ -279,7 +279,7 @@ def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str 
 
 
 def read_choices(connection: Connection) -> dict[str, str]:
-    """Return the fingerprints of all finished runs of an experiment by which a sweep or a search chose a setting.
+    """Return the fingerprints of all finished runs that a sweep or a search of the experiment used to choose a setting.
 
     A repetition of such a run gives the same score again. It is no more independent of the choice, although only the
     first run is tagged.
@@ -323,7 +323,7 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
     Returns:
         A frame with the columns id, gold and prediction, and score_LABEL for each label or score_value for a
         regression. Gold and prediction are label names, or numbers for a regression. In a multi-label task, several
-        label names are joined to one text by `evaluation.label_cells`.
+        label names are joined to one string by `evaluation.label_cells`.
 
     Raises:
         UnavailableError: The file with the predictions is missing or damaged.
@@ -440,8 +440,10 @@ def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
 
 def read_plan_results(results: Results, parent_id: str) -> dict[str, Any] | None:
     """Read the results of a plan from the file results.json of its parent run; None if the file is missing."""
-    address = results.connection.client.get_run(parent_id).info.artifact_uri
-    content: dict[str, Any] | None = _fetch_from(results.connection, parent_id, address, "results.json", _load_json)
+    artifact_uri = results.connection.client.get_run(parent_id).info.artifact_uri
+    content: dict[str, Any] | None = _fetch_from(
+        results.connection, parent_id, artifact_uri, "results.json", _load_json
+    )
     return content
 
 
@@ -558,24 +560,24 @@ def _read(connection: Connection, run_ids: Sequence[str] | None = None) -> tuple
         that lack necessary values.
     """
     records, foreign = [], 0
-    address = redact(connection.uri)  # once, because it searches all environment variables
+    tracking_uri = redact(connection.uri)  # once, because it searches all environment variables
     with _no_collection():
         for run in _pages(connection, _filters(run_ids)):
             if not _is_ours(run):
                 foreign += 1
             elif run.data.tags.get("kind") == "run":
-                records.append(_record(run, connection.experiment, address))
+                records.append(_record(run, connection.experiment, tracking_uri))
     frame = _typed(records)
     readable = frame[list(NEEDED)].notna().all(axis="columns")
     return frame[readable].reset_index(drop=True), foreign, int((~readable).sum())
 
 
-def _record(run: Any, experiment: str, address: str) -> dict[str, Any]:
+def _record(run: Any, experiment: str, tracking_uri: str) -> dict[str, Any]:
     info, data = run.info, run.data
     record: dict[str, Any] = {
         "run_id": info.run_id,
         "run_name": info.run_name,
-        "tracking_uri": address,
+        "tracking_uri": tracking_uri,
         "experiment": experiment,
         "status": info.status,
         "start_time": info.start_time,
@@ -658,13 +660,13 @@ def _planned(connection: Connection, parent_id: str) -> list[str]:
             f"{shlex.quote(home)}"
         )
     # The runs that a sweep or a search decides on later, such as a confirmation, are in its results only.
-    found = [
+    fingerprints = [
         spec["fingerprint"]
         for name, key in (("plan.json", "planned"), ("results.json", "runs"))
         for spec in (_fetch_from(connection, parent_id, parent.info.artifact_uri, name, _load_json) or {}).get(key, [])
         if "fingerprint" in spec
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(fingerprints))
 
 
 def _load_json(path: Path) -> dict[str, Any]:
@@ -765,7 +767,7 @@ def _fetch_from(
     Args:
         connection: The open store.
         run_id: The id of the MLflow run.
-        artifact_uri: The address of the run's artifacts; None if it is unknown.
+        artifact_uri: The URI of the run's artifacts; None if it is unknown.
         name: The file name of the artifact.
         load: The function that reads the file.
 

@@ -85,7 +85,7 @@ class Shortfall:
     """The parts of a run's record that could not be written although the MLflow store answers."""
 
     refused: tuple[str, ...] = ()
-    """A text for each entry that the MLflow store refused, with the name of the entry and the reason."""
+    """A message for each entry that the MLflow store refused, with the name of the entry and the reason."""
     artifacts: str = ""
     """The location to which the artifacts could not be written, and the reason; empty if they were written or if there
     are none."""
@@ -160,7 +160,7 @@ def write_closing(
     return Shortfall(tuple(refused), missing)
 
 
-def end(client: MlflowClient, run_id: str, closing: Closing) -> None:
+def end_run(client: MlflowClient, run_id: str, closing: Closing) -> None:
     """Set a run's status and end time in the MLflow store."""
     client.set_terminated(run_id, closing.status, closing.ended)
 
@@ -175,7 +175,7 @@ def write_folder(client: MlflowClient, run_id: str, folder: Path, *, into: str |
         into: The folder in the run's artifacts into which to write the files; None for the root.
 
     Returns:
-        An empty text if the files were written; otherwise the location that cannot be written to, and the reason.
+        An empty string if the files were written; otherwise the location that cannot be written to, and the reason.
 
     Raises:
         Exception: The store itself does not answer. The error is the one that MLflow raises.
@@ -215,7 +215,7 @@ def said_of_refusal(refused: str) -> str:
 
 
 def _log(client: MlflowClient, run_id: str, kind: str, entries: Sequence[Any]) -> list[str]:
-    """Write metrics, params or tags, and return a text about each that the store refused.
+    """Write metrics, params or tags, and return a message about each that the store refused.
 
     Args:
         client: The MLflow client.
@@ -231,7 +231,7 @@ def _log(client: MlflowClient, run_id: str, kind: str, entries: Sequence[Any]) -
 
 
 def _log_batch(client: MlflowClient, run_id: str, kind: str, batch: Sequence[Any]) -> list[str]:
-    """Write a batch of metrics, params or tags, and return a text about each that the store refused.
+    """Write a batch of metrics, params or tags, and return a message about each that the store refused.
 
     MLflow refuses a whole batch if one entry is invalid. The batch is then halved repeatedly to find the invalid
     entries.

@@ -69,7 +69,7 @@ from alue_bench.tracking.record import (
     Opening,
     Point,
     Shortfall,
-    end,
+    end_run,
     said_of_refusal,
     write_closing,
     write_files,
@@ -84,10 +84,10 @@ from alue_bench.tracking.spool import MISSING_TAG, SPOOLED, Sent, Spool, new_run
 FAILURE = "failure"
 """The tag that holds the cause of a run's failure."""
 LOW_FIDELITY = "search.first_look"
-"""The tag of low-fidelity runs of a hyper-parameter search. They have fewer epochs, and only guide the search: its
-result does not depend on their scores."""
+"""The tag of the low-fidelity runs of `alue-bench search`. They have fewer epochs, and are only used to choose
+candidates: no setting is tested with them."""
 TUNING = "tuning"
-"""The tag of the parent runs of `alue-bench run --tune`, whose `results.json` holds what was tried and chosen."""
+"""The tag of the parent runs of `alue-bench run --tune`, whose `results.json` holds the tried and the chosen values."""
 FOLDS_DIGEST = "folds.digest"
 """The tag with a digest of everything that determines which examples are in which fold of a cross-validation."""
 TASK_OPTIONS = "task.options"
@@ -170,7 +170,7 @@ class ClaimLost(Exception):
     """An error: while this process executed a run, it lost its claim, that is, the exclusive right to execute the run.
 
     There are two possible causes. Another process saw no sign of life in the MLflow store and considered this process
-    dead. Or another process executed an equal run while the store could not be reached.
+    dead. Or another process executed a run with the same fingerprint while the store could not be reached.
     """
 
 
@@ -179,7 +179,7 @@ class Away:
     """A period during which an MLflow store or its artifact location is not tried, because it did not answer before."""
 
     why: str
-    """The reason why the MLflow store or the artifact location did not answer, as a text for the user."""
+    """The reason why the MLflow store or the artifact location did not answer, for messages."""
     until: float
     """The end of the period on the monotonic clock, in seconds."""
 
@@ -192,7 +192,8 @@ class _Open:
     fingerprint: str | None
     """The digest of everything that determines the run's result; None for a parent run, which holds a list of runs."""
     again: bool
-    """True if the user asked to execute the run even if another process executes or has finished an equal run."""
+    """True if the user asked to execute the run even if another process executes or has finished a run with its
+    fingerprint."""
     written: bool
     """True if the opening (the values known before the run begins) was written to the MLflow store, except the parts in
     `missing`."""
@@ -286,8 +287,8 @@ class Recorder:
         if invocation is not None:
             wanted += f" and tags.{INVOCATION} = '{invocation}'"
         most = 1 if not scored else MOST_REPETITIONS
-        found = self.connection.client.search_runs([self.connection.experiment_id], wanted, max_results=most)
-        run = next((run for run in found if has_scores(run.data.tags, scored or {})), None)
+        matching_runs = self.connection.client.search_runs([self.connection.experiment_id], wanted, max_results=most)
+        run = next((run for run in matching_runs if has_scores(run.data.tags, scored or {})), None)
         if run is None:
             return None
         # The last points of curves are left out, so that a reused run shows the same metrics as a newly finished one.
@@ -492,11 +493,13 @@ class Recorder:
         Args:
             spec: The specification of the run.
             inputs: The task, model and data that `spec` names.
-            again: Whether to create the run even if another process executes or has finished an equal run.
+            again: Whether to create the run even if another process executes or has finished a run with its
+                fingerprint.
             tags: Further tags of the run.
 
         Returns:
-            The id of the new run; or a `Held` with the equal run that another process executes or has just finished.
+            The id of the new run; or a `Held` with the run of the same fingerprint that another process executes or has
+            just finished.
         """
         opening = self._opening(spec, inputs, tags or {})
         started = self._unless_away(lambda: self._start(opening, spec.fingerprint, again=again), None)
@@ -611,15 +614,15 @@ class Recorder:
             these files, and the sentences are added to the run's notes.
 
         Raises:
-            ClaimLost: Another process has meanwhile ended this MLflow run, which is then not changed; or another
-                process has finished an equal run while the store did not answer.
+            ClaimLost: Another process has ended this MLflow run, which is then not changed; or another process has
+                finished a run with the same fingerprint while the store did not answer.
         """
         self._heart.rest(run_id)
         now = _now()
         values = [(name, value, 0) for name, value in result.metrics.items()]
         values += [(point.metric, point.value, point.step) for point in result.curves]
         points, originals = _points(values, now)
-        # The number format that was used: a run that cannot be executed in its own format falls back to another one.
+        # The number format that was used: a run that cannot be executed in its own format falls back to another format.
         engine = result.environment["engine"]
         tags = {"precision": engine["precision"], STAGE: "done", **originals}
         tags |= {"cuda_graphs": "yes"} if engine["recorded_shapes"] else {}
@@ -664,8 +667,8 @@ class Recorder:
             trace: The traceback, which becomes an artifact.
 
         Raises:
-            ClaimLost: Another process has meanwhile ended this MLflow run, or has finished an equal run while the store
-                did not answer.
+            ClaimLost: Another process has ended this MLflow run, or has finished a run with the same fingerprint while
+                the store did not answer.
         """
         self._heart.rest(run_id)
         tags = {FAILURE: redact(cause)[:5000]}
@@ -821,7 +824,7 @@ class Recorder:
         if missing.artifacts:
             self._artifacts_are_away(missing.artifacts)
             self._keep_artifacts(run_id, opened, closing, folder, missing.artifacts)
-        end(self.connection.client, run_id, closing)
+        end_run(self.connection.client, run_id, closing)
         return True
 
     def _keep_artifacts(self, run_id: str, opened: _Open | None, closing: Closing, folder: Path, missing: str) -> None:
@@ -877,9 +880,10 @@ class Recorder:
         return tags
 
     def advanced(self, run_id: str, done: int, total: int) -> None:
-        """Set the progress of a run in steps, which its next heartbeats contain; write nothing now.
+        """Set the progress of a run in steps, which its next heartbeats contain.
 
-        A heartbeat is a tag of the run that is rewritten regularly, to show that the process is alive.
+        Nothing is written to the store by this call. A heartbeat is a tag of the run that is rewritten regularly, to
+        show that the process is alive.
         """
         self._heart.tell(run_id, f"{done}/{total}")
 

@@ -77,7 +77,8 @@ def model_reference(run: Mapping[Hashable, Any], registry: Registry) -> str:
 
     It is the model's name if a plugin declares this model, otherwise the folder or hub id of its checkpoint.
 
-    Older versions of alue-bench did not record the folder or hub id. For their runs the name is returned in any case.
+    Older versions of alue-bench did not record the folder or hub id. For their runs the name is returned even if no
+    plugin declares the model.
     """
     name = str(run["model"])
     recorded = run.get("model_checkpoint")

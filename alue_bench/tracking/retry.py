@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 BUSY = ("database is locked", "database table is locked", "deadlock detected", "could not serialize access")
-"""Parts of the error messages by which databases say that they are busy."""
+"""Parts of the error messages of databases that are busy."""
 
 PATIENCE_S = 60.0
 """The seconds after which a call is no longer retried."""

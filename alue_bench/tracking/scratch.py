@@ -34,11 +34,11 @@ def written_aside(stack: ExitStack, write: Callable[[Path], None]) -> tuple[Path
             `state_folder()`.
 
     Returns:
-        The folder, and a text for the user: a sentence if the folder is not in the system's folder for temporary files,
-        otherwise empty.
+        The folder, and a sentence for the user if the folder is not in the system's folder for temporary files,
+        otherwise "".
 
     Raises:
-        StoreUnavailableError: There is no room in either folder.
+        StoreUnavailableError: The disks of both folders are full.
     """
     try:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alue-bench-")))
@@ -46,8 +46,8 @@ def written_aside(stack: ExitStack, write: Callable[[Path], None]) -> tuple[Path
         return folder, ""
     except OSError as error:
         sentence = (
-            f"a run's files cannot be written to the folder for temporary files ({error.strerror or error}); "
-            "make room there, or name another with TMPDIR"
+            f"a run's files cannot be written to the folder for temporary files ({error.strerror or error}); free some "
+            "space there, or name another with TMPDIR"
         )
     spare = state_folder()
     try:
@@ -56,7 +56,7 @@ def written_aside(stack: ExitStack, write: Callable[[Path], None]) -> tuple[Path
         write(folder)
     except OSError as error:
         raise StoreUnavailableError(
-            f"{sentence}. Nor can they be written to {spare} ({error.strerror or error}); make room there, or choose "
-            f"another folder with {VARIABLE}"
+            f"{sentence}. Nor can they be written to {spare} ({error.strerror or error}); free some space there, or "
+            f"choose another folder with {VARIABLE}"
         ) from error
     return folder, f"{sentence}; they were written to {spare} instead"

@@ -1,8 +1,8 @@
-"""The tag of the runs by which a sweep or a search chose the setting that it recommends.
+"""The tag of the runs that a sweep or a search used to choose the setting that it recommends.
 
-A setting is chosen among many partly because its runs were lucky. With the seeds by which it was chosen, its score is
-therefore too high on average, and a comparison of these runs with full fine-tuning is biased. Reports leave them out of
-differences, intervals and verdicts, and use runs with other seeds. The runs of all other settings are not tagged.
+A setting is chosen among many partly because its runs were lucky. With the seeds that were used to choose it, its score
+is therefore too high on average, and a comparison of these runs with full fine-tuning is biased. Reports leave them out
+of differences, intervals and verdicts, and use runs with other seeds. The runs of all other settings are not tagged.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from alue_bench.tracking.recording import Recorder
 
 CHOSEN_IN = "selection.chosen_in"
-"""The tag of a run by which the recommended setting was chosen. Its value is the id of the MLflow parent run of the
-sweep or search; if several have chosen the setting by this run, of the last one."""
+"""The tag of a run that was used to choose the recommended setting. Its value is the id of the MLflow parent run of the
+sweep or search; if several have used this run to choose the setting, of the last one."""
 
 
 def tag_selection_runs(recorder: Recorder, runs: Mapping[str, str], parent_id: str) -> None:
-    """Tag the runs by which a recommended setting was chosen.
+    """Tag the runs that were used to choose a recommended setting.
 
     If the store does not answer, the tags are kept on this machine and written to the store later, like results.
 

@@ -5,11 +5,11 @@
     STORE/.scratch-*            an entry that is being written, or the remains of one that a dead process left
     STORE/.lock                 a lock, held while entries are written to the store
 
-STORE is a digest of the store's address and the experiment. An entry holds the record of one run. It is written under a
-temporary name, flushed to the disk and renamed, so that it exists either completely or not at all. The entry is removed
-when the store has accepted it. If a process dies after it has sent an entry to the store and before it has removed the
-entry, the entry is sent again. The entry's id is a tag of the MLflow run, so that the second attempt finds the run that
-the first attempt has created.
+STORE is a digest of the store's tracking URI and the experiment. An entry holds the record of one run. It is written
+under a temporary name, flushed to the disk and renamed, so that it exists either completely or not at all. The entry is
+removed when the store has accepted it. If a process dies after it has sent an entry to the store and before it has
+removed the entry, the entry is sent again. The entry's id is a tag of the MLflow run, so that the second attempt finds
+the run that the first attempt has created.
 
 If the store has accepted a result, but its artifact location cannot be reached, the entry holds only the artifacts.
 """
@@ -37,7 +37,7 @@ from alue_bench.tracking.record import (
     Closing,
     DataUsed,
     Opening,
-    end,
+    end_run,
     said_of_refusal,
     write_closing,
     write_folder,
@@ -79,14 +79,14 @@ class SpooledRun:
 
     id: str
     store: str
-    """The MLflow store's address, without credentials."""
+    """The MLflow tracking URI, without credentials."""
     experiment: str
     run_id: str | None
     """The id of the MLflow run; None if it could not be created."""
     fingerprint: str | None
     """The digest of everything that determines the run's result; None for an MLflow parent run."""
     again: bool
-    """True if the user asked to execute the run even if an equal run has finished before."""
+    """True if the user asked to execute the run even if a run with the same fingerprint has finished before."""
     opening: Opening
     closing: Closing
     folder: Path
@@ -94,8 +94,8 @@ class SpooledRun:
     artifacts_only: bool = False
     """True if only the artifacts remain to be written to the MLflow store."""
     tags_for: str | None = None
-    """The id of a run that has been recorded and to which only the tags of `closing` are to be added. The id is that of
-    an MLflow run or of an entry of the spool. None if the entry is a run of its own."""
+    """The id of a run that has been recorded and to which only the tags of `closing` are to be added. It is the id of
+    an MLflow run or of an entry of the spool. None if the entry is a separate run."""
 
     @property
     def is_result(self) -> bool:
@@ -225,7 +225,8 @@ class Spool:
                 shutil.rmtree(scratch, ignore_errors=True)
             raise StoreUnavailableError(
                 "the tracking store does not accept the result of a run, and the result cannot be kept in "
-                f"{self.folder} either ({error.strerror or error}); make room, or choose another folder with {VARIABLE}"
+                f"{self.folder} either ({error.strerror or error}); free some space, or choose another folder with "
+                f"{VARIABLE}"
             ) from error
         return _read(target)
 
@@ -386,7 +387,7 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
     if missing:  # kept first, so that a process that dies here leaves no finished run whose artifacts are forgotten
         _keep_artifacts(entry, run_id)
         client.set_tag(run_id, MISSING_TAG, said_of_missing(missing, entry.folder))
-    end(client, run_id, entry.closing)
+    end_run(client, run_id, entry.closing)
     problems = tuple(map(said_of_refusal, (*opened.refused, *closed.refused)))
     return Sent(entry, "without artifacts" if missing else "written", missing, problems)
 
@@ -413,14 +414,14 @@ def _send_artifacts(connection: Connection, entry: SpooledRun, run: Any | None) 
     if missing:
         return Sent(entry, "without artifacts", missing)
     if run.info.status != entry.closing.status:  # the store stopped answering just before the run was closed
-        end(connection.client, run.info.run_id, entry.closing)
+        end_run(connection.client, run.info.run_id, entry.closing)
     if MISSING_TAG in run.data.tags:
         connection.client.delete_tag(run.info.run_id, MISSING_TAG)
     return Sent(entry, "written")
 
 
 def _send_tags(connection: Connection, entry: SpooledRun, run_id: str) -> Sent:
-    """Add the tags of an entry to the run that they are for, or to the equal run that the store has instead of it."""
+    """Add the tags of an entry to their run, or to the run with the same fingerprint that the store has instead."""
     from mlflow.exceptions import MlflowException
 
     client = connection.client
@@ -473,7 +474,7 @@ def _known(connection: Connection, entry: SpooledRun) -> Any | None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return _by_spool_id(connection, entry.id)  # the store was lost and created anew
+        return _by_spool_id(connection, entry.id)  # the store was lost and created again
     return run if run.info.lifecycle_stage == "active" else _by_spool_id(connection, entry.id)
 
 

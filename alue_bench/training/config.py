@@ -1,4 +1,4 @@
-"""The settings of a training that do not change between its first step and its last."""
+"""The settings that stay constant during training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alue_bench.training.device.precision import Device
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The settings of a training that do not change between its first step and its last."""
+    """The settings that stay constant during training."""
 
     labels: Labels
     """The label space of the training task; it determines the loss."""

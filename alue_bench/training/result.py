@@ -1,4 +1,4 @@
-"""The counts, times, curves and dev scores of a training."""
+"""The counts, times, curves and dev scores of a training run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COUNTED = (
 
 @dataclass
 class TrainingResult:
-    """The counts, times, curves and dev scores of a training, updated while the training runs."""
+    """The counts, times, curves and dev scores of a training run, updated during the run."""
 
     schedule: FreezeSchedule
     """The freeze plans that were in effect, and the examples that were trained on under each plan."""

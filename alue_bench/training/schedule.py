@@ -127,7 +127,8 @@ class FreezeSchedule:
     def trained_on(self, indices: Any) -> None:
         """Add a batch to the current segment.
 
-        `indices` are those of its examples in the train split, int64 [batch] on the CPU.
+        Args:
+            indices: The indices of the batch's examples in the train split, int64 [batch] on the CPU.
         """
         self.segments[-1].batches.append(indices.numpy())
 

@@ -264,7 +264,7 @@ class Updater:
             draws: A batch of each shape, the longest first; empty if the train split is not on the device.
             typical: A batch of the most frequent shape. If it is given, the graphs are kept only if a replayed step of
                 this shape is faster than an eager one; the optimiser must not have made a step yet. None keeps the
-                graphs in any case.
+                graphs without a measurement.
 
         Raises:
             TrainingError: The step cannot be captured, and the user asked for graphs.

@@ -52,7 +52,7 @@ class PlainConsole(Console):
         return (self.is_terminal or self.is_jupyter) and not self.quiet
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Convert a text (a line, a table entry or a title) for rich, with control characters made visible."""
+        """Convert a string (a line, a table entry or a title) for rich, with control characters made visible."""
         return super().render_str(visible(text), **options)
 
     def on_broken_pipe(self) -> NoReturn:
@@ -88,7 +88,7 @@ def silent() -> PlainConsole:
 
 
 def styled(text: str, style: str = "") -> Text:
-    """Return a text in a style such as "bold red", for printing on a console. Markup in the text is not interpreted."""
+    """Return a string in a style such as "bold red", for printing on a console. Markup in it is not interpreted."""
     return Text(visible(text), style=style)
 
 
@@ -98,5 +98,5 @@ def print_document(value: object) -> None:
 
 
 def print_exactly(text: str) -> None:
-    """Print a text unchanged on stdout, such as CSV for another program."""
+    """Print a string unchanged on stdout, such as CSV for another program."""
     write_exactly(text)

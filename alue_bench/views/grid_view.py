@@ -84,13 +84,13 @@ class GridProgress(LiveProgress):
         self._at: tuple[str, ...] | None = None
         self._now: set[Cell] = set()
 
-    def above(self) -> RenderableType | None:
-        """Return the table of scores to which the current run belongs; None if the run belongs to no grid."""
+    def table_above_bar(self) -> RenderableType | None:
+        """Return the table of scores of the current run's grid; None if the run is not part of a grid."""
         cells = self._cells.get(self._at) if self._at else None
         if not cells or self._at is None:
             return None
         title = f"{' '.join(self._at)}: test scores so far"
-        return _drawn(title, {cell: self._shown(cell, values) for cell, values in cells.items()})
+        return _drawn(title, {cell: self._cell_text(cell, values) for cell, values in cells.items()})
 
     def started(self, planned: PlannedRun) -> None:
         """Mark a run as running in the table of scores, and show this table."""
@@ -116,7 +116,7 @@ class GridProgress(LiveProgress):
         settings = variation.describe(variation.settings_of(planned.spec.hyper, self._varied))
         return tuple(filter(None, (planned.spec.task, planned.spec.model, settings)))
 
-    def _shown(self, cell: Cell, values: Sequence[str | float]) -> Text:
+    def _cell_text(self, cell: Cell, values: Sequence[str | float]) -> Text:
         numbers = [value for value in values if not isinstance(value, str)]
         if cell in self._now:
             return styled(RUNNING, "bold yellow")

@@ -20,7 +20,7 @@ PAGE = (
 )
 
 
-class Shown(ABC):
+class Displayed(ABC):
     """A result that is shown as text when it is printed, and as HTML in the output of a notebook's cell."""
 
     @abstractmethod
@@ -71,7 +71,7 @@ class Bars(Progress):
     above: Callable[[], RenderableType | None] = staticmethod(lambda: None)
 
     def __init__(self, *columns: Any, console: PlainConsole) -> None:
-        """Create progress bars on a console; the arguments `columns` are those of `rich.progress.Progress`."""
+        """Create progress bars on a console; the arguments `columns` are the same as for `rich.progress.Progress`."""
         self._cell: Any = None
         """The output of the notebook cell that shows the bars; None before the bars are shown, and in a terminal."""
         super().__init__(*columns, console=console, auto_refresh=not console.is_jupyter)
@@ -109,7 +109,7 @@ class Bars(Progress):
             self._cell.update(HTML(as_html(self.get_renderable())))
 
     def update(self, *bar: Any, **changes: Any) -> None:
-        """Change the state of a progress bar; the arguments are those of `rich.progress.Progress.update`.
+        """Change the state of a progress bar; the arguments are the same as for `rich.progress.Progress.update`.
 
         In a notebook, no thread redraws the bars regularly; therefore this method redraws them.
         """

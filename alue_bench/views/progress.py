@@ -124,7 +124,7 @@ class LiveProgress:
             TimeRemainingColumn(),
             console=console,
         )
-        self._progress.above = self.above
+        self._progress.above = self.table_above_bar
         self._numbers = _RunNumbers(len(plan.runs))
         self._varied = varied_by_specs(run.spec for run in plan.runs)
         self._on_dev = on_dev
@@ -132,7 +132,7 @@ class LiveProgress:
         self._done, self._last = 0.0, 0.0
         self._under_way: dict[str, float] = {}
 
-    def above(self) -> RenderableType | None:
+    def table_above_bar(self) -> RenderableType | None:
         """Return a table or text to show above the progress bar; None for nothing. Subclasses override this method."""
         return None
 

@@ -1,6 +1,6 @@
 """The view of the results of `run`: a table of scores, changes, verdicts and costs, with a sentence on each strategy.
 
-All numbers are those of `reporting.comparison`, so that `alue-bench compare` shows the same ones.
+All numbers come from `reporting.comparison`, so that `alue-bench compare` shows the same ones.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from alue_bench.views.tables import SAMPLE_NOTE
 from alue_bench.views.wide_tables import Fitted
 
 MOST_SAID = 12
-"""The largest number of tasks, models and settings whose results are said in sentences below the table."""
+"""The largest number of tasks, models and settings for which sentences below the table state the results."""
 UNCOMPARED = "The tracking store does not have all of these runs, so changes and verdicts are missing."
 
 
@@ -67,8 +67,8 @@ def result_view(
     """Return the view of results: means over seeds or folds, changes against full fine-tuning, and verdicts.
 
     There is a row for each task, model, strategy and combination of varied hyper-parameters. The heading of each task
-    shows the score of a baseline that ignores the text, and the line below it that of a linear model on TF-IDF
-    features. Values that all rows share are in the title, so that the table fits a narrow terminal.
+    shows the score of a baseline that ignores the text, and the line below it shows the score of a linear model on
+    TF-IDF features. Values that all rows share are in the title, so that the table fits a narrow terminal.
 
     Args:
         outcomes: The outcomes of the runs.
@@ -127,7 +127,7 @@ def _lines(outcomes: Sequence[Outcome], names: Sequence[str], comparison: Compar
     order = list(dict.fromkeys(outcome.spec.strategy for outcome in outcomes))
     places = list(dict.fromkeys((task, model) for task, model, _, _ in groups))
     settings_order = list(dict.fromkeys(settings for *_, settings in groups))
-    found = {
+    compared = {
         run_id: (block, row)
         for block in (comparison.blocks if comparison else ())
         for row in block.rows
@@ -138,8 +138,8 @@ def _lines(outcomes: Sequence[Outcome], names: Sequence[str], comparison: Compar
     for (_, _, strategy, settings), group in groups.items():
         parts: dict[tuple[int, ...], list[Outcome]] = {}
         for outcome in group:
-            at = found.get(outcome.run_id)
-            # A failed run stands with the others of its strategy.
+            at = compared.get(outcome.run_id)
+            # A failed run is shown with the other runs of its strategy.
             key = () if at is None else (blocks[id(at[0])],)
             parts.setdefault(key, []).append(outcome)
         failed = [one for one in parts.get((), []) if one.status == "failed"]
@@ -149,7 +149,7 @@ def _lines(outcomes: Sequence[Outcome], names: Sequence[str], comparison: Compar
             parts[first] = [*parts[first], *failed]
         for part in parts.values():
             if part:
-                at = next((found[one.run_id] for one in part if one.run_id in found), None)
+                at = next((compared[one.run_id] for one in part if one.run_id in compared), None)
                 lines.append(_Line(strategy, settings, part, *(at or ())))
     return sorted(
         lines,
@@ -168,7 +168,7 @@ def _is_split(lines: Sequence[_Line]) -> bool:
     for line in lines:
         if line.block is not None:
             blocks.setdefault((line.place, line.settings), set()).add(id(line.block))
-    return any(len(found) > 1 for found in blocks.values())
+    return any(len(ids) > 1 for ids in blocks.values())
 
 
 def _mean_of(outcomes: Sequence[Outcome]) -> str:
@@ -221,8 +221,8 @@ def _values(outcomes: Iterable[Outcome], metric: str) -> list[float]:
 
 
 def _mean(outcomes: Iterable[Outcome], metric: str) -> float | None:
-    found = estimate(_values(outcomes, metric))
-    return found.mean if found else None
+    average = estimate(_values(outcomes, metric))
+    return average.mean if average else None
 
 
 def _joined(values: Iterable[str]) -> str:
@@ -236,7 +236,7 @@ def _notes(
     problems: Sequence[str],
     names: Sequence[str],
 ) -> list[RenderableType]:
-    """Return what stands below the table: warnings, a sentence on each strategy, the legend, and failed runs."""
+    """Return the elements shown below the table: warnings, a sentence on each strategy, the legend, and failed runs."""
     notes: list[RenderableType] = []
     if any(outcome.spec.data.source == "sample" for outcome in outcomes):
         notes.append(styled(SAMPLE_NOTE, "yellow"))

@@ -30,8 +30,8 @@ class SearchProgress:
     A search chooses its runs one after the other, to find the cheapest freezing setting for a task and model. A plan is
     a list of runs to execute.
 
-    The observer is a context manager. It is entered once for all searches together, and again for each plan that is
-    executed meanwhile.
+    The observer is a context manager. It is entered once for all searches together, and again for each plan that the
+    searches execute.
     """
 
     REFRESH_S = 0.2
@@ -62,7 +62,7 @@ class SearchProgress:
         """The share of its steps that each unfinished run has done, by the run's fingerprint (identifier)."""
 
     def __enter__(self) -> SearchProgress:
-        """Show the bar, if this is the first of several nested entries."""
+        """Show the bar on the outermost entry; nested entries do nothing."""
         self._entered += 1
         if self._bar and self._entered == 1:
             self._bar.start()
@@ -71,7 +71,7 @@ class SearchProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the bar, if this is the exit from the outermost of several nested entries."""
+        """Stop the bar on the exit from the outermost entry."""
         self._entered -= 1
         if self._bar and self._entered == 0:
             self._bar.stop()

@@ -36,7 +36,7 @@ class KeptOutput(io.TextIOBase):
             os.dup2(STDERR, STDOUT)
 
     def write(self, text: str) -> int:
-        """Write a text to standard error."""
+        """Write a string to standard error."""
         return sys.stderr.write(text)
 
     def flush(self) -> None:
@@ -61,7 +61,7 @@ class KeptOutput(io.TextIOBase):
         return sys.stderr.encoding
 
     def write_document(self, text: str) -> None:
-        """Write a text to the real standard output and flush it."""
+        """Write a string to the real standard output and flush it."""
         if self._descriptor is None:
             self.real.write(text)
             self.real.flush()
@@ -106,7 +106,7 @@ def prints_to_stderr() -> Iterator[None]:
 
 
 def write_exactly(text: str) -> None:
-    """Write a text unchanged to the real standard output, even if prints are being redirected to standard error.
+    """Write a string unchanged to the real standard output, even if prints are being redirected to standard error.
 
     Prints are redirected while standard output is reserved for a command's document, such as JSON.
     """

@@ -70,7 +70,7 @@ def plan_view(plan: Plan) -> RenderableType:
 
 
 def _folds(runs: Sequence[PlannedRun]) -> str:
-    """Return a text that describes the cross-validation to which the runs belong; empty if there is none."""
+    """Describe the cross-validation to which the runs belong; empty if there is none."""
     repeats = {run.spec.fold.repeat for run in runs if run.spec.fold}
     if not repeats:
         return ""
@@ -112,7 +112,7 @@ def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
 
     Args:
         comparison: The comparison.
-        sort: The key by which the rows are sorted, as in `comparison_table.text_tables`.
+        sort: The key for sorting the rows, as in `comparison_table.text_tables`.
     """
     from alue_bench.reporting.comparison_table import explain, text_tables
 

@@ -32,8 +32,8 @@ class Fitted:
         """Yield the parts of the table. The package rich calls this method to print the object."""
         columns = [_Needs.of(column, console, options, first=not n) for n, column in enumerate(self.table.columns)]
         for number, places in enumerate(self._groups(columns, console, options)):
-            room = options.max_width - self._frame(places, console, options)
-            part = self._empty(places, _shared_out(room, [columns[place] for place in places]), titled=not number)
+            width = options.max_width - self._frame(places, console, options)
+            part = self._empty(places, _shared_out(width, [columns[place] for place in places]), titled=not number)
             cells = zip(*(self.table.columns[place].cells for place in places), strict=True)
             for row, shown in zip(self.table.rows, cells, strict=True):
                 part.add_row(*shown, style=row.style, end_section=row.end_section)
@@ -98,22 +98,22 @@ class _Needs:
         else:
             longest = max([header.minimum, *(cell.minimum for cell in cells)])
             least = longest if first else min(longest, LONG_WORD)
-        if first:  # it is repeated in each part: a name of hundreds of letters must leave room for other columns
+        if first:  # it is repeated in each part: a name of hundreds of letters must leave space for other columns
             least = min(least, max(LONG_WORD, options.max_width // 2))
         return cls(max(least, 1), max(natural, 1))
 
 
-def _shared_out(room: int, columns: Sequence[_Needs]) -> list[int]:
-    """Distribute the available width `room` over the columns, and return the columns' widths.
+def _shared_out(width: int, columns: Sequence[_Needs]) -> list[int]:
+    """Distribute the available width over the columns, and return the columns' widths.
 
     First, each column gets the smallest width in which no word is broken. The remaining width goes to the narrowest
-    columns whose entries need further lines. If `room` is too small even for the smallest widths, the widest columns
+    columns whose entries need further lines. If `width` is too small even for the smallest widths, the widest columns
     are narrowed, and their words are broken.
     """
     widths = [column.least for column in columns]
-    while sum(widths) > room and max(widths) > 1:
+    while sum(widths) > width and max(widths) > 1:
         widths[widths.index(max(widths))] -= 1
-    while sum(widths) < room:
+    while sum(widths) < width:
         wrapping = [n for n, column in enumerate(columns) if widths[n] < column.natural]
         if not wrapping:
             break

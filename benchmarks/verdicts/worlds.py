@@ -229,7 +229,7 @@ def small_rate(bottom: float, top: float) -> float:
 
 
 def large_rate(bottom: float, top: float) -> float:
-    """Return a loss that full fine-tuning has, and settings with frozen layers do not."""
+    """Return a loss of 0.05 for full fine-tuning, and none for settings with frozen layers."""
     return 0.0 if bottom + top else 0.05
 
 

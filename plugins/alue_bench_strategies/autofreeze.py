@@ -21,7 +21,7 @@ Summing the gradients costs one more pass over the weights at each step, and mem
 time the frozen part grows, the newly frozen layers are computed once over the train split. No other run can use the
 cached outputs, because the layers were trained in this run before they were frozen.
 
-When it does not help: in short trainings, which leave little to save after the first evaluation points. The rule
+When it does not help: in short training runs, which leave little to save after the first evaluation points. The rule
 compares layers with each other, so that noise freezes layers as readily as convergence does: about the lower half of
 the training layers is always below the median. Inspect the norms in `freezing.csv`.
 """

@@ -2,8 +2,8 @@
 
 Source: Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classification", section 3.3. In the first
 epoch only the last layer is trained (here the top layer, with pooler and head). In each further epoch the next lower
-layer is trained too, and finally the embeddings. `gradual-unfreeze-K` unfreezes K layers in each epoch, for trainings
-of few epochs. If there are too few epochs, the lowest layers and the embeddings stay frozen to the end: with the
+layer is trained too, and finally the embeddings. `gradual-unfreeze-K` unfreezes K layers in each epoch, for training
+with few epochs. If there are too few epochs, the lowest layers and the embeddings stay frozen to the end: with the
 default of ten epochs and with twelve layers, two layers and the embeddings.
 
 Cost: each epoch costs as much as static freezing of the bottom layers that are frozen in this epoch. If the forward

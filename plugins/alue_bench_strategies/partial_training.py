@@ -33,7 +33,7 @@ class LastQuarter(Strategy):
         return FreezePlan(shape, frozenset(range(shape.layers - trained)), embeddings=shape.layers > trained)
 
     def meaning(self, shape: EncoderShape) -> str:
-        """Return a text with the number of frozen layers, such as "last-quarter freezes bottom 9 of 12 layers"."""
+        """Return a sentence with the number of frozen layers, such as "last-quarter freezes bottom 9 of 12 layers"."""
         frozen = self.freeze_plan(shape).bottom
         return f"{self.name} freezes {f'bottom {frozen}' if frozen else 'none'} of {shape.layers} layers"
 

@@ -128,7 +128,7 @@ class RelativeFreezing(Strategy):
         return frozen_ends(shape, self.cell(shape), train_embeddings=self.train_embeddings)
 
     def meaning(self, shape: EncoderShape) -> str:
-        """Return a text such as "bottom25%top33% freezes bottom 3 and top 4 of 12 layers"."""
+        """Return a sentence such as "bottom25%top33% freezes bottom 3 and top 4 of 12 layers"."""
         ends = zip(("bottom", "top"), self.cell(shape), strict=True)
         frozen = " and ".join(f"{end} {count}" for end, count in ends if count)
         return f"{self.name} freezes {frozen} of {shape.layers} layers"

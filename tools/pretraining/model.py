@@ -1,10 +1,10 @@
 """The pre-trained model and a fast forward pass for it.
 
-The weights are those of a standard ``BertForPreTraining``, so that the exported model is an ordinary BERT. The layers
-are computed as in ``alue_bench.training.bert.layer``: query, key and value come from one matrix product, and forward
-and backward pass are written by hand. There is no attention mask, since sequences have no padding. Everything after the
-attention of the last layer is computed for the predicted positions only. Tests in ``tools/pretraining/tests`` check
-that the results equal those of the standard forward pass.
+The weights have the names and shapes of a standard ``BertForPreTraining``, so that the exported model is an ordinary
+BERT. The layers are computed as in ``alue_bench.training.bert.layer``: query, key and value come from one matrix
+product, and forward and backward pass are written by hand. There is no attention mask, since sequences have no padding.
+Everything after the attention of the last layer is computed for the predicted positions only. Tests in
+``tools/pretraining/tests`` check that the results equal those of the standard forward pass.
 
 Besides predicting masked words, the model learns to predict from the pooled state of ``[CLS]`` which words are in the
 text and how two segments are related (`SequenceHeads`), because a classifier gets only this pooled state.

@@ -53,7 +53,7 @@ class Recipe:
 
     @property
     def tokens(self) -> float:
-        """The duration of the whole run in tokens."""
+        """The total duration of the run in tokens."""
         return sum(stage.tokens for stage in self.stages)
 
     def stage_at(self, tokens: float) -> tuple[int, float]:

@@ -44,8 +44,8 @@ class Batch:
     def bags(self) -> NDArray[np.float32]:
         """Return the bag of words of each text, as weights of its pieces, float32 `[batch, tokens]`.
 
-        The distinct pieces of a text, special pieces excluded, have equal weights that sum to 1. The weight stands at
-        the first occurrence of the piece in `targets`; all other positions are 0.
+        The distinct pieces of a text, special pieces excluded, have equal weights that sum to 1. The weight is at the
+        first occurrence of the piece in `targets`; all other positions are 0.
         """
         order = np.argsort(self.targets, axis=1, kind="stable")
         ordered = np.take_along_axis(self.targets, order, axis=1)

@@ -15,7 +15,7 @@ _ATTEMPTS = 400
 
 
 def fill(frame: str, slots: Slots, rng: random.Random) -> str:
-    """Replace every ``[slot]`` in a sentence frame by a random filler, drawn anew for each occurrence."""
+    """Replace every ``[slot]`` in a sentence frame by a random filler, drawn separately for each occurrence."""
     return join_article(_SLOT.sub(lambda match: rng.choice(slots[match[1]]), frame))
 
 

@@ -365,7 +365,7 @@ def files() -> dict[str, bytes]:
         rng = random.Random(f"madar {split}")
         rows = []
         for _ in range(scene_count):
-            # Frames are removed when used, so that dev and test tell other scenes than train.
+            # Frames are removed when used, so that dev and test contain different scenes from train.
             scene = " ".join(frames.pop() for _ in range(_FRAMES_PER_TEXT))
             for city in AREA_OF:
                 [text] = distinct(partial(tell_anew, scene, city, rng), str, 1, seen)

@@ -1,8 +1,9 @@
 """The sample of named entity recognition: sentences of hand-written frames, with an IOB2 tag for each word.
 
-A word's tag depends on its context: towns are part of the names of organisations, first names are those of streets, and
-numbers count, order, date and measure. As in the official files, a word inside two entities carries the tag of the
-outer one first and that of the inner one behind it. People, organisations and products are invented.
+A word's tag depends on its context: names of towns are also part of names of organisations, first names are also names
+of streets, and numbers are counts, ordinals, dates and measures. As in the official files, a word inside two entities
+has the tag of the outer entity first, followed by the tag of the inner entity. People, organisations and products are
+invented.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def status() -> None:
         f"Outputs of frozen layers: {readable(sum(entry.bytes for entry in entries))}, entries: {len(entries)}; "
         f"limit of a run: {DEFAULT_CACHE_SIZE} (change it with --cache-size)",
         f"Token ids: {readable(_size_of(_tokens_folder()))}",
-        f"Checkpoints of interrupted trainings: {readable(_size_of(_checkpoint_folder()))}",
+        f"Checkpoints of interrupted runs: {readable(_size_of(_checkpoint_folder()))}",
         f"Cache folder: {cache_folder()}",
     ):
         console.print(line)
@@ -44,7 +44,7 @@ def status() -> None:
 @app.command("clear")
 def clear(
     everything: Annotated[
-        bool, typer.Option("--all", help="Also remove token ids and checkpoints of interrupted trainings.")
+        bool, typer.Option("--all", help="Also remove token ids and checkpoints of interrupted runs.")
     ] = False,
 ) -> None:
     """Remove the stored outputs of frozen layers. They are computed again when needed."""
@@ -90,7 +90,7 @@ def _tokens_folder() -> Path:
 
 
 def _size_of(folder: Path) -> int:
-    """Return the size in bytes of all files in a folder and its subfolders. Files that vanish meanwhile are ignored."""
+    """Return the size in bytes of the files in a folder and its subfolders, without files removed during the call."""
     total = 0
     for path in folder.rglob("*"):
         try:

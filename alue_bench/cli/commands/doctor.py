@@ -61,7 +61,7 @@ def _findings(registry: Registry, uri: str | None, data_dir: Path | None) -> Ite
     yield _tracking(uri)
 
 
-def _checked(what: str, check: Callable[[], str]) -> Finding:
+def _run_check(what: str, check: Callable[[], str]) -> Finding:
     try:
         return what, "ok", check()
     except AlueBenchError as error:
@@ -77,7 +77,7 @@ def _data(registry: Registry, data_dir: Path | None) -> Finding:
         rest = "nothing: every task uses its embedded sample" if not present else ", ".join(present)
         return f"{folder} holds {rest}"
 
-    return _checked("data", check)
+    return _run_check("data", check)
 
 
 def _models(registry: Registry) -> Iterator[Finding]:
@@ -108,4 +108,4 @@ def _tracking(option: str | None) -> Finding:
         connect(uri, DEFAULT_EXPERIMENT)
         return f"{public(uri)} answers"
 
-    return _checked("tracking", check)
+    return _run_check("tracking", check)

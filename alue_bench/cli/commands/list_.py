@@ -97,7 +97,7 @@ def tasks(
 
 @app.command("models")
 def models(context: typer.Context, as_json: Json = False) -> None:
-    """List models, and whether they can be used now."""
+    """List models, and whether they can be used."""
     keep_for_documents(as_json)
     from alue_bench.contract.errors import UnavailableError
     from alue_bench.training.pretrained.loading import locate_checkpoint
@@ -234,7 +234,7 @@ def studies(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         _print_json(entries)
         return
-    # Where each comes from stands in the JSON: a name that is cut in two cannot be copied.
+    # The origin of each is only in the JSON output: a name that is cut in two by a wide table cannot be copied.
     rows = [(entry["name"], entry.get("for", "–"), entry.get("title") or entry.get("problem", "")) for entry in entries]
     _print_table(("study", "for", "what"), rows)
 

@@ -35,7 +35,7 @@ def new_plugin(
         raise UsageError("plugin name 'example' is the template's own; choose another")
     package = f"alue_bench_{name.replace('-', '_')}"
     if importlib.util.find_spec(package) is not None:
-        raise UsageError(f"a package {package!r} is installed already; choose another plugin name than {name!r}")
+        raise UsageError(f"a package {package!r} is installed already; choose a plugin name other than {name!r}")
     target = folder or Path(f"alue-bench-{name}")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists and is not an empty folder; choose another with --dir")
@@ -53,7 +53,7 @@ def new_plugin(
 
 
 def renamer(name: str) -> Callable[[str], str]:
-    """Return a function that replaces the example plugin's names in a text by those of the new plugin `name`."""
+    """Return a function that replaces the example plugin's names in a text by names for the plugin `name`."""
     renamed = {
         TEMPLATE_DISTRIBUTION: f"alue-bench-{name}",
         TEMPLATE_PACKAGE: f"alue_bench_{name.replace('-', '_')}",
@@ -75,7 +75,11 @@ def template_files(template: Path) -> Iterator[Path]:
 
 
 def template_folder() -> Path:
-    """Return the folder of the example plugin, either from the installed wheel or from a source checkout."""
+    """Return the folder of the example plugin, either from the installed wheel or from a source checkout.
+
+    Raises:
+        UnavailableError: The installation does not contain the template.
+    """
     package = Path(__file__).parents[2]
     for folder in (package / "plugin_template", package.parent / "plugins" / "example_plugin"):
         if folder.is_dir():

@@ -42,7 +42,7 @@ def predict(
         str, typer.Option("--output", "-o", help="File to write, in the format of its suffix; - for stdout.")
     ] = STDOUT,
     scores: Annotated[bool, typer.Option("--scores", help="Write the probability of each label too.")] = False,
-    prefix: Annotated[str, typer.Option(help="Text before the names of the new columns.")] = "",
+    prefix: Annotated[str, typer.Option(help="Prefix of the names of the new columns.")] = "",
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave the predictions of rows without a text empty.")
     ] = False,
@@ -57,8 +57,9 @@ def predict(
 ) -> None:
     """Predict the label of each row of a file, with a model that a run kept.
 
-    Writes all columns of the file, in its order, with `prediction` behind them, and `score_LABEL` with --scores. With
-    --label also scores the predictions. Texts are normalised as the model needs, and never sit in memory all at once.
+    Writes all columns of the file, in their order, followed by `prediction`, and by `score_LABEL` with --scores. With
+    --label also scores the predictions. Texts are normalised as the model needs, and the file is read in parts, so that
+    it can be larger than the memory.
 
     `alue-bench predict RUN_ID new.csv --text complaint -o out.csv --scores`
 
@@ -69,7 +70,7 @@ def predict(
     from alue_bench.views.console import remarks
 
     if as_json and output == STDOUT:
-        raise UsageError("--json and the predictions both want stdout; name a file with --output")
+        raise UsageError("--json and the predictions are both written to stdout; name a file with --output")
     keep_for_documents(as_json or output == STDOUT)
     talk = remarks()
     request = PredictionRequest(

@@ -28,7 +28,7 @@ def report(
     ] = None,
     margin: reading.Margin = reading.DEFAULT_MARGIN,
 ) -> None:
-    """Write the results as one page: findings for each task, tables, figures, and the paper's numbers beside ours.
+    """Write the results as one page: findings for each task, tables, figures, and a comparison with published numbers.
 
     The HTML page is self-contained: nothing is fetched when it is opened.
 

@@ -53,7 +53,7 @@ def submit(
     ] = None,
     data_dir: Annotated[Path | None, arguments.declared("data_dir")] = None,
     sample: Annotated[
-        bool, arguments.which("--sample", help="Use runs on the embedded sample, to rehearse a submission.")
+        bool, arguments.which("--sample", help="Use runs on the embedded sample, to try the command out.")
     ] = False,
     experiment: Annotated[str | None, arguments.declared("experiment")] = None,
     tracking_uri: Annotated[str | None, arguments.declared("tracking_uri")] = None,
@@ -120,7 +120,7 @@ def _with_leaderboard(names: Sequence[str] | None, registry: Registry) -> list[T
     without = next((one for one in tasks if one.submission is None), None)
     if without is not None:
         known = ", ".join(name for name, one in sorted(registry.tasks.items()) if one.value.submission is not None)
-        raise UsageError(f"task {without.name!r} has no leaderboard file; those that have: {known}")
+        raise UsageError(f"task {without.name!r} has no leaderboard file; tasks with one: {known}")
     return tasks
 
 
@@ -240,7 +240,7 @@ def _show(
     from alue_bench.views.wide_tables import Fitted
 
     if chosen:
-        rehearsal = " (embedded sample: a rehearsal)" if sample else ""
+        rehearsal = " (embedded sample: not for submission)" if sample else ""
         title = f"{several(len(chosen), 'file')} in {output} and {archive}{rehearsal}"
         table = Table(title=title, title_justify="left", title_style="bold")
         for column in ("file", "task", "rows", "best on dev", "of run"):

@@ -31,7 +31,7 @@ def ui(
 ) -> None:
     """Open the MLflow comparison of all runs in the browser.
 
-    Serves the store until Ctrl-C, and prints the addresses to open once MLflow's server answers.
+    Serves the store until Ctrl-C, and prints the URLs to open once MLflow's server answers.
     """
     from alue_bench.cli.mlflow_server import MlflowServer, check_place
     from alue_bench.tracking.connection import open_store, public
@@ -42,7 +42,7 @@ def ui(
     connection = open_store(uri, experiment)
     if uri.startswith("http"):
         _show_pages(public(uri).rstrip("/"), connection)
-        remarks().print("This store is already a server: open an address above.")
+        remarks().print("This store is already a server: open a URL above.")
         return
     check_place(host, port, options_given(context))
     with stop_on_sigterm():
@@ -68,12 +68,12 @@ def _show_pages(served: str, connection: Connection) -> None:
 
 
 def runs_page(served: str, connection: Connection) -> str:
-    """Return the address of MLflow's page that lists all runs without grouping them.
+    """Return the URL of the MLflow page that lists all runs without grouping them.
 
     The runs are sorted by task. If they were sorted by time, MLflow would hide a plan's runs under the parent run.
 
     Args:
-        served: The address of MLflow's server.
+        served: The URL of MLflow's server.
         connection: The open store.
     """
     query = {
@@ -86,7 +86,7 @@ def runs_page(served: str, connection: Connection) -> str:
 
 
 def comparison_page(served: str, connection: Connection) -> str | None:
-    """Return the address of MLflow's page that compares the finished runs of the newest plan.
+    """Return the URL of the MLflow page that compares the finished runs of the newest plan.
 
     Return None for fewer than two runs or more than MOST_COMPARED, for which the page does not work.
     """

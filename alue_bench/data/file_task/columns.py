@@ -123,14 +123,14 @@ def _guessed_texts(path: Path, columns: Sequence[str], *, alone: bool) -> tuple[
 
 
 def _guessed_label(path: Path, columns: Sequence[str]) -> str:
-    found = _named(LABELS, columns)
-    if len(found) != 1:
-        raise DataError(_ask(path, columns, found, "the label", "--label"))
-    return found[0]
+    matching = _named(LABELS, columns)
+    if len(matching) != 1:
+        raise DataError(_ask(path, columns, matching, "the label", "--label"))
+    return matching[0]
 
 
-def _ask(path: Path, columns: Sequence[str], found: Sequence[str], what: str, flag: str) -> str:
-    names = listed([shown(name, quote=False) for name in (found or columns)], most=30)
-    if found:
+def _ask(path: Path, columns: Sequence[str], matching: Sequence[str], what: str, flag: str) -> str:
+    names = listed([shown(name, quote=False) for name in (matching or columns)], most=30)
+    if matching:
         return f"{path}: several columns may hold {what}: {names}; name it with {flag} COLUMN"
     return f"{path}: no column has a usual name for {what}; name it with {flag} COLUMN, one of {names}"

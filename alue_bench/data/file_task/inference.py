@@ -245,7 +245,7 @@ def _has_gold(source: _Source, columns: Columns, options: FileOptions) -> bool:
 
 
 def _repeated_ids(rows: Labelled, columns: Columns) -> str:
-    """Return an error message if two rows have the same identifier; an empty text if all identifiers differ."""
+    """Return an error message if two rows have the same identifier; an empty string if all identifiers differ."""
     if columns.id is None:
         return ""
     seen: dict[str, Example] = {}
@@ -253,7 +253,7 @@ def _repeated_ids(rows: Labelled, columns: Columns) -> str:
         first = seen.setdefault(one.id, one)
         if first is not one:
             return (
-                f"{rows.place(one)}: the identifier {shown(one.id)} in column {shown(columns.id)} is that of "
+                f"{rows.place(one)}: the identifier {shown(one.id)} in column {shown(columns.id)} is used in "
                 f"{rows.place(first)} too; name another column with --id, or none"
             )
     return ""

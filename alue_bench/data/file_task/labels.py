@@ -163,7 +163,7 @@ def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, op
 
     Args:
         rows: The rows of the train file.
-        numbers: The labels as they stand in the file, with their values.
+        numbers: The labels as written in the file, with their values.
         column: The name of the label column, for error messages.
         options: The user's options.
 
@@ -224,8 +224,8 @@ def _number(code: str) -> float | None:
 def _ordered(names: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
     """Return the different names among `names` in a fixed order.
 
-    The order is that of `classes` if `classes` contains every name. Otherwise numbers come first, sorted by value, and
-    then all other names, sorted alphabetically.
+    The names are in the order of `classes` if `classes` contains every name. Otherwise numbers come first, sorted by
+    value, and then all other names, sorted alphabetically.
     """
     different = set(names)
     if different <= set(classes):

@@ -39,7 +39,9 @@ class FileOptions(CheckedOptions):
         group=Group.FILE,
     )
     label_separator: str | None = option(
-        None, help="Text between the labels of one cell of the data file, for several labels per row.", group=Group.FILE
+        None,
+        help="Separator between the labels of one cell of the data file, for several labels per row.",
+        group=Group.FILE,
     )
     target: Literal["binary", "multiclass", "multilabel", "regression"] | None = option(
         None,

@@ -211,8 +211,8 @@ def check_tagging(config: Any, padding: Padding) -> None:
         padding: The padding that `try_model` has found.
 
     Raises:
-        DoesNotFit: transformers has no such model, its parts cannot be told apart, a token does not see those behind
-            it (a decoder), or its logits depend on the padding.
+        DoesNotFit: transformers has no such model, its parts cannot be told apart, the model is causal (a decoder, in
+            which a token does not attend to later tokens), or its logits depend on the padding.
     """
     key = digest_of([described(config), padding.token, padding.side])
     if key not in _tagging:
@@ -242,7 +242,7 @@ def _why_not_tagging(config: Any, padding: Padding) -> str:
         if torch.equal(first, changed):
             return (
                 f"{type(model).__name__} reads texts from left to right only (a decoder): it would tag a word without "
-                "the words behind it; take an encoder"
+                "seeing the words after it; take an encoder"
             )
         if _depends(model, padding.side, LENGTHS):
             return (

@@ -168,7 +168,7 @@ class _Product(torch.autograd.Function):
             inputs: The input, [rows, in].
             weight: The matrix, [out, in], in the format of the input.
             bias: The bias, [out].
-            *parameters: The weights of which `weight` is a copy, one below the other, followed by their biases.
+            *parameters: The weights whose concatenation along the rows is `weight`, followed by their biases.
         """
         needs = ctx.needs_input_grad[3:]
         ctx.weight, ctx.count = weight, len(parameters) // 2

@@ -128,7 +128,7 @@ class AcceleratorStates:
     def store_computed(self) -> None:
         """Write computed outputs to the on-disk store, if other runs of the plan will read them.
 
-        Outputs for which the store has no room are dropped and reported to its `on_problem`.
+        Outputs that do not fit into the store are dropped and reported to its `on_problem`.
         """
         import torch
 

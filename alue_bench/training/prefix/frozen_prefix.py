@@ -13,9 +13,9 @@ plan need several depths, one pass over the texts stores the outputs at all thes
 an entry, nor its recorded cost, which is the time of computing it alone from the token ids.
 
 All this holds on a CPU. On an accelerator, each run computes its states directly into the accelerator's memory; or, if
-`prefix/placement.py` finds it faster, into pinned host memory, or anew at every step. They are written to the store
-only if another run of the plan needs the same depth and would read them faster than compute them. This happens after
-the training, so that the timed training does not involve the disk.
+`prefix/placement.py` finds it faster, into pinned host memory, or computes them at every step. They are written to the
+store only if another run of the plan needs the same depth and would read them faster than compute them. This happens
+after the training, so that the timed training does not involve the disk.
 
 Shapes: `examples` and `total_tokens` are the sizes of a split; `batch` and `tokens` are those of a padded batch.
 """
@@ -141,10 +141,11 @@ class FrozenPrefix:
                 accelerator's states depends on it.
 
         Returns:
-            The split with its states. It has none if there is no frozen prefix, if the store has no room, or if the
-            model cannot start from stored states (the store reports the reason in the last two cases). The prefix is
-            then computed at every step. On an accelerator, the store's room does not matter unless its limit is 0, and
-            the split has no states if computing them at every step is fastest, see `Examples.placement`.
+            The split with its states. It has none if there is no frozen prefix, if its states do not fit into the
+            store, or if the model cannot start from stored states (the store reports the reason in the last two cases).
+            The prefix is then computed at every step. On an accelerator, it does not matter whether the store is full,
+            unless its limit is 0, and the split has no states if computing them at every step is fastest, see
+            `Examples.placement`.
         """
         if split.whole is not None and split.places is not None:
             if self._whole is None or self._whole.split is not split.whole:
