@@ -1,6 +1,7 @@
 """The built-in tasks: those of ALUE, two that Betka et al. add, and others that run only by name.
 
-The others are entity recognition, reading comprehension, and tasks to score out of domain. The folder `studies` has a study file for each table of Betka et al.; a study file describes the runs of a table.
+The others are entity recognition, reading comprehension, and tasks to score out of domain. The folder `studies` has a
+study file for each table of Betka et al.; a study file describes the runs of a table.
 """
 
 from collections.abc import Iterable
