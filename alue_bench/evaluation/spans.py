@@ -57,6 +57,32 @@ def best_answers(logits: Array, places: SpanPlaces, *, no_answer: bool) -> Array
     return answers
 
 
+def score_of_answer(logits: Array, places: SpanPlaces, question: int, text: str) -> float:
+    """Return the score that a text has as the answer to a question; -inf if it cannot be the answer.
+
+    Args:
+        logits: The logits of the tokens with a target, fp32 [p, 2].
+        places: The words of the split.
+        question: The position of the question.
+        text: The answer; empty for the null candidate.
+    """
+    import numpy as np
+
+    if not text:
+        return float(logits[places.nulls[places.questions == question]].sum(axis=1).min())
+    words = np.nonzero(places.questions[places.windows] == question)[0].tolist()
+    return max(
+        (
+            float(logits[places.firsts[first], 0] + logits[places.lasts[last], 1])
+            for first in words
+            for last in range(first, min(first + MOST_WORDS, words[-1] + 1))
+            if places.windows[first] == places.windows[last]
+            and places.contexts[question][places.begins[first] : places.ends[last]] == text
+        ),
+        default=-np.inf,
+    )
+
+
 def first_words(train: Sequence[Example], examples: Sequence[Example]) -> Array:
     """Return the answers of a baseline that ignores the question: the first words of each context, objects [n].
 

@@ -183,7 +183,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
     plan.notes += shared.companions.notes
     if request.yardstick:
         plan.notes += [
-            f"task {name}: no score of TF-IDF with logistic regression, which predicts no tags of words"
+            f"task {name}: no score of TF-IDF with logistic regression, which predicts no tags or spans"
             for name, folds in by_name.items()
             if not has_yardstick(folds[0].task)
         ]
