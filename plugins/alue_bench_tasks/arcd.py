@@ -11,7 +11,7 @@ TASK = Task(
     languages=("ar",),
     labels=Labels.span(),
     splits=Splits(
-        train=TRAIN, dev=HeldOut(0.1), test=TEST, protocol="official train and test files; dev is a tenth of train"
+        train=TRAIN, dev=HeldOut(0.1), test=TEST, protocol="official train and test files; dev is a fixed 10 % of train"
     ),
     source="Hussein Mozannar and colleagues: https://github.com/husseinmozannar/SOQAL (the folder data)",
     licence="MIT",
