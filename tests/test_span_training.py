@@ -15,6 +15,7 @@ import torch
 from conftest import CommandLine
 from hypothesis import given
 from hypothesis import strategies as st
+from test_resumption import assert_same, cut_off_at
 from test_tagging import tokenizer_of
 from tiny_models import tiny_config
 
@@ -354,6 +355,14 @@ class TestRuns:
         assert (depth, none) == ({"bottom2": 2, "head-only": 4}[strategy], 0)
         np.testing.assert_allclose(cached, computed, rtol=2e-4)
         assert answers == again
+
+    def test_end_the_same_after_an_interruption(self, plan_runs: Any) -> None:
+        (planned,) = plan_runs("bottom2", hyper={"epochs": 2, "max_length": 40}).runs
+        alone = execute(planned.spec, planned.inputs)
+        resumed = cut_off_at(planned, 2, alone[1].training.steps - 1)
+        assert_same(resumed, alone)
+        assert resumed[0].predictions.predicted == alone[0].predictions.predicted
+        assert any("continued from step" in note for note in resumed[0].notes)
 
     def test_of_folds_keep_questions_about_a_text_together_and_note_windows(self, plan_runs: Any) -> None:
         plan = plan_runs("bottom2", folds=2, hyper={"max_length": 40})
