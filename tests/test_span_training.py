@@ -8,6 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import alue_bench_tasks
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,13 +17,15 @@ from conftest import CommandLine
 from hypothesis import given
 from hypothesis import strategies as st
 from test_resumption import assert_same, cut_off_at
-from test_tagging import tokenizer_of
+from test_tagging import block, tokenizer_of
 from tiny_models import tiny_config
 
 from alue_bench import Answers, Example, FreezePlan, Labels
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.strategy import EncoderShape
+from alue_bench.contract.task_file import read_task_file
 from alue_bench.data.batches import Padding, collate
+from alue_bench.data.location import DataFolder
 from alue_bench.data.spans import (
     ENDS,
     MAY_END,
@@ -35,6 +38,7 @@ from alue_bench.data.spans import (
     targets_of_spans,
     word_spans,
 )
+from alue_bench.data.splits import load_rows
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.data.words import IGNORED
 from alue_bench.deployment.kept_model import KeptModel
@@ -439,3 +443,32 @@ class TestRefusals:
         plan = plan_runs("full", model=tmp_path / "slow")
         assert not plan.runs
         assert "CanineTokenizer gives no character offsets" in plan.skipped[0].reason
+
+
+class TestGuide:
+    def test_has_a_task_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "town.task.toml"
+        file.write_text(block("your-own-data.md", "toml", 'kind = "span"'))
+        sample = Path(alue_bench_tasks.__file__).parent / "sample" / "arcd"
+        shutil.copy(sample / "arcd-train.json", tmp_path / "questions.json")
+        shutil.copy(sample / "arcd-test.json", tmp_path / "questions-2024.json")
+        task = read_task_file(file)
+        assert task.labels == SPAN_OR_NONE
+        rows = load_rows(task, DataFolder(tmp_path, "real"), drop_bad=False, limit_train=None, limit_eval=None).splits
+        assert {name: len(part.examples) for name, part in rows.items()} == {"train": 96, "dev": 24, "test": 72}
+        for line, reason in {
+            'labels = ["a", "b"]': "has no labels",
+            "columns = { text = 0 }": "text says nothing about a file",
+            'scheme = "IOB2"': "leave scheme out",
+        }.items():
+            file.write_text(line + "\n" + block("your-own-data.md", "toml", 'kind = "span"'))
+            with pytest.raises(UsageError, match=reason):
+                read_task_file(file)
+        file.write_text(block("your-own-data.md", "toml", 'kind = "span"').replace(".json", ".csv"))
+        with pytest.raises(UsageError, match=r"SQuAD's JSON \(.json\); convert it"):
+            read_task_file(file)
+        file.write_text(
+            block("your-own-data.md", "toml", 'kind = "tokens"').replace("kind =", "no_answer = true\nkind =")
+        )
+        with pytest.raises(UsageError, match="leave no_answer out"):
+            read_task_file(file)
