@@ -133,7 +133,7 @@ def split_of(targets: str, seed: int = 1) -> TokenizedSplit:
             values[last] |= ENDS
         nothing = np.zeros(0, dtype="int64")
         gold = np.array([GoldAnswers((), number) for number in range(n)], dtype=object)
-        spans = SpanPlaces([""] * n, gold, np.arange(n), *[nothing] * 6, 0, 0, 0, 0)
+        spans = SpanPlaces([""] * n, gold, np.arange(n), *[nothing] * 6, 0, 0, 0, 0, 0)
     return TokenizedSplit(
         input_ids=ids,
         token_type_ids=second if targets == "pair" else torch.zeros_like(ids),

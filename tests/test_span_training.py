@@ -31,11 +31,10 @@ from alue_bench.data.spans import (
     MAY_END,
     MAY_START,
     STARTS,
+    as_targets,
     encoded_questions,
     gold_answers,
     normalised_questions,
-    places_of_spans,
-    targets_of_spans,
     word_spans,
 )
 from alue_bench.data.splits import load_rows
@@ -81,19 +80,23 @@ ROWS = [
 ]
 
 
-def tokenized(rows: list[Example], architecture: str = "bert", most: int = 40, clean: Any = str) -> TokenizedSplit:
-    columns = encoded_questions(normalised_questions(rows, clean), tokenizer_of(architecture), most)
-    ids, types = columns["input_ids"], columns.get("token_type_ids")
-    offsets = torch.tensor([0, *accumulate(map(len, ids))])
-    targets = targets_of_spans(rows, columns, offsets)
+def windows_of(rows: list[Example], architecture: str, most: int) -> dict[str, list[Any]]:
+    made = encoded_questions(normalised_questions(rows, str), tokenizer_of(architecture), most)
+    return dict(made.to_pydict())
+
+
+def tokenized(rows: list[Example], architecture: str = "bert", most: int = 40) -> TokenizedSplit:
+    table = encoded_questions(normalised_questions(rows, str), tokenizer_of(architecture), most)
+    targets, places = as_targets(rows, table)
+    ids, types = (table.to_pydict().get(name) for name in ("input_ids", "token_type_ids"))
     return TokenizedSplit(
         input_ids=torch.tensor([token for one in ids for token in one]),
         token_type_ids=None if types is None else torch.tensor([kind for one in types for kind in one]),
-        offsets=offsets,
+        offsets=torch.tensor([0, *accumulate(map(len, ids))]),
         targets=targets,
         ids=[row.id for row in rows],
         truncated=0,
-        spans=places_of_spans(rows, columns, targets, offsets),
+        spans=places,
     )
 
 
@@ -130,7 +133,7 @@ class TestWindows:
     def test_of_one_hold_the_tokens_of_the_pair(self, architecture: str) -> None:
         tokenizer = tokenizer_of(architecture)
         rows = [question("who is old", "omar")]
-        made = encoded_questions(normalised_questions(rows, str), tokenizer, 500)
+        made = windows_of(rows, architecture, 500)
         whole = tokenizer("who is old", CONTEXT)
         assert made["input_ids"] == [whole["input_ids"]]
         assert made.get("token_type_ids") == ([whole["token_type_ids"]] if "token_type_ids" in whole else None)
@@ -147,7 +150,7 @@ class TestWindows:
     def test_show_every_answer_that_fits_and_count_the_rest(self, words: list[str], most: int) -> None:
         context = " ".join(words)
         rows = [question("who is it", None, context)]
-        columns = encoded_questions(normalised_questions(rows, str), tokenizer_of("bert"), most)
+        columns = windows_of(rows, "bert", most)
         assert max(map(len, columns["input_ids"])) <= most
         shown = {pair for begins, ends in zip(columns["begins"], columns["ends"], strict=True)
                  for pair in zip(begins, ends, strict=True)}  # fmt: skip

@@ -365,7 +365,7 @@ def _lengths(examples: Any, normalise: Any, tokenizer: Any, most: int) -> np.nda
 
     if isinstance(examples[0].target, Answers) and tokenizer.is_fast:
         windows = encoded_questions(normalised_questions(examples, normalise), tokenizer, most)
-        return np.array([len(ids) for ids in windows["input_ids"]], dtype="int64")
+        return np.asarray(windows["input_ids"].combine_chunks().value_lengths(), dtype="int64")
     if examples[0].words is not None:
         words = [[normalise(word) for word in example.words] for example in examples]
         return np.array([len(ids) for ids in encoded_words(words, tokenizer, most)["input_ids"]], dtype="int64")

@@ -31,6 +31,7 @@ from alue_bench.data.words import IGNORED
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from torch import Tensor
 
     Array = np.ndarray[Any, Any]
@@ -80,6 +81,8 @@ class SpanPlaces:
     """The number of questions of which only the first tokens are read."""
     unread: int
     """The number of words that no window shows completely, because they have too many tokens."""
+    empty: int
+    """The number of questions of which no word can begin an answer."""
     unlearnt: int
     """The number of questions whose answer no window shows completely, so that it cannot be learnt."""
 
@@ -191,8 +194,8 @@ def _mapped(match: re.Match[str], whole: str, clean: Callable[[str], str]) -> It
 # Tokens ----------------------------------------------------------------------------------------------------------
 
 
-def encoded_questions(columns: Mapping[str, Sequence[Any]], tokenizer: Any, max_length: int) -> dict[str, list[Any]]:
-    """Return the token ids of questions with their contexts, as columns of a table with one row for each window.
+def encoded_questions(columns: Mapping[str, Sequence[Any]], tokenizer: Any, max_length: int) -> pa.Table:
+    """Return the token ids of questions with their contexts, as an Arrow table with one row for each window.
 
     Args:
         columns: The columns of `normalised_questions`.
@@ -204,24 +207,27 @@ def encoded_questions(columns: Mapping[str, Sequence[Any]], tokenizer: Any, max_
         The columns "input_ids" and, if the tokenizer gives any, "token_type_ids"; "question", the position of the
         window's question; "null", the position of the null candidate in the window; "firsts" and "lasts", the positions
         in the window of the first and last token of each word that it shows completely; "begins" and "ends", where
-        these words stand in the original context; "cut", whether the question was cut; "unread", the number of words
-        that no window shows completely, which stands in the first window of a question.
+        these words stand in the original context; "cut", 1 if the question was cut; "unread", the number of words that
+        no window shows completely, which stands in the first window of a question.
     """
-    table: dict[str, list[Any]] = {
-        name: []
-        for name in ("input_ids", "question", "null", "firsts", "lasts", "begins", "ends", "cut", "unread")
-    }  # fmt: skip
-    for start in range(0, len(columns["question"]), AT_ONCE):
+    import pyarrow as pa
+
+    parts = []
+    for start in range(0, len(columns["question"]), AT_ONCE):  # Python's numbers take much more memory than Arrow's
         part = slice(start, start + AT_ONCE)
         encoded = tokenizer(
             list(columns["question"][part]), list(columns["context"][part]), truncation=False, verbose=False,
             return_attention_mask=False, return_offsets_mapping=True,
         )  # fmt: skip
-        for row, places in enumerate(columns["places"][part]):
-            for window in _windows_of(_Pair.of(encoded, row), places, tokenizer, max_length):
-                for name, value in {**window, "question": start + row}.items():
-                    table.setdefault(name, []).append(value)
-    return table
+        rows = [
+            {"question": start + row, **window}
+            for row, places in enumerate(columns["places"][part])
+            for window in _windows_of(_Pair.of(encoded, row), places, tokenizer, max_length)
+        ]
+        number = pa.int64()
+        kinds = {name: pa.list_(number) if isinstance(value, list) else number for name, value in rows[0].items()}
+        parts.append(pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()}))
+    return pa.concat_tables(parts)
 
 
 @dataclass(frozen=True)
@@ -310,98 +316,85 @@ def _parts(tokens: int, room: int) -> list[tuple[int, int]]:
 # Targets ---------------------------------------------------------------------------------------------------------
 
 
-def targets_of_spans(examples: Sequence[Example], columns: Mapping[str, Sequence[Any]], offsets: Tensor) -> Tensor:
-    """Return the target of each token, int64 [tokens]: a sum of marks, or `IGNORED`.
+def as_targets(examples: Sequence[Example], table: pa.Table) -> tuple[Tensor, SpanPlaces]:
+    """Return the target of each token, int64 [tokens], and the words of the split with the tokens that score them.
 
     Args:
         examples: The questions. If one has several gold answers, the first is learnt. Unknown answers are treated as no
             answer; their targets must not be used.
-        columns: The columns of `encoded_questions`.
-        offsets: The positions of the first token of each window, and the number of tokens: int64 [m + 1].
+        table: The windows, as `encoded_questions` returns them.
     """
+    import numpy as np
     import torch
 
-    starts = offsets.tolist()
-    targets = torch.full((starts[-1],), IGNORED, dtype=torch.int64)
-    marks: dict[int, int] = {}
-    for window, answer in enumerate(_answers_in_windows(examples, columns)):
-        start, null = starts[window], columns["null"][window]
-        firsts, lasts = columns["firsts"][window], columns["lasts"][window]
-        of_null = [(null, MAY_START | MAY_END | (0 if answer else STARTS | ENDS))]
-        of_answer = [(firsts[answer[0]], STARTS), (lasts[answer[1]], ENDS)] if answer else []
-        candidates = [*((first, MAY_START) for first in firsts), *((last, MAY_END) for last in lasts)]
-        for place, mark in [*of_null, *candidates, *of_answer]:
-            marks[start + place] = marks.get(start + place, 0) | mark
-    targets[torch.tensor(list(marks), dtype=torch.int64)] = torch.tensor(list(marks.values()), dtype=torch.int64)
-    return targets
+    def numbers(name: str) -> Array:
+        return np.asarray(table[name].to_numpy())
+
+    def flat(name: str) -> Array:
+        return np.asarray(table[name].combine_chunks().flatten())
+
+    def lengths(name: str) -> Array:
+        return np.asarray(table[name].combine_chunks().value_lengths(), dtype="int64")
+
+    ends_of_windows = np.cumsum(lengths("input_ids"))
+    starts = ends_of_windows - lengths("input_ids")
+    question, windows = numbers("question"), np.repeat(np.arange(len(table)), lengths("firsts"))
+    firsts, lasts = (starts[windows] + flat(name) for name in ("firsts", "lasts"))
+    begins, ends, nulls = flat("begins"), flat("ends"), starts + numbers("null")
+    spans = np.array([_span_of(example) for example in examples], dtype="int64")
+    is_first, is_last = _edges(question[windows], begins, ends, spans)
+    shown = (
+        np.bincount(windows[is_first], minlength=len(table)) * np.bincount(windows[is_last], minlength=len(table)) > 0
+    )
+
+    marks = np.zeros(int(ends_of_windows[-1]), dtype="int64")
+    marks[firsts] |= MAY_START
+    marks[lasts] |= MAY_END
+    marks[nulls] |= MAY_START | MAY_END
+    marks[nulls[~shown]] |= STARTS | ENDS
+    marks[firsts[is_first & shown[windows]]] |= STARTS
+    marks[lasts[is_last & shown[windows]]] |= ENDS
+
+    counted = np.cumsum(marks > 0) - 1  # the position of a token among those with a target
+    learnt = np.bincount(question[shown], minlength=len(examples)) > 0
+    places = SpanPlaces(
+        contexts=[example.text for example in examples],
+        gold=gold_answers(examples),
+        questions=question,
+        nulls=counted[nulls],
+        windows=windows,
+        firsts=counted[firsts],
+        lasts=counted[lasts],
+        begins=begins,
+        ends=ends,
+        windowed=int((np.bincount(question) > 1).sum()),
+        cut=len(np.unique(question[numbers("cut") > 0])),
+        unread=int(numbers("unread").sum()),
+        empty=len(examples) - len(np.unique(question[windows])),
+        unlearnt=int(((spans[:, 1] > 0) & ~learnt).sum()),
+    )
+    return torch.from_numpy(np.where(marks > 0, marks, IGNORED)), places
 
 
-def _answers_in_windows(
-    examples: Sequence[Example], columns: Mapping[str, Sequence[Any]]
-) -> list[tuple[int, int] | None]:
-    """Return the first and the last word of the gold answer in each window; None if it does not show all of it.
+def _edges(question: Array, begins: Array, ends: Array, spans: Array) -> tuple[Array, Array]:
+    """Return whether each word in a window is the first one of its question's gold answer, and the last one: bool [u].
 
-    Words are given as positions among those of the window.
+    Args:
+        question: The question of each word, int64 [u].
+        begins: The position of each word's first character in the context, int64 [u].
+        ends: The position behind each word's last character, int64 [u].
+        spans: The characters of each question's gold answer, int64 [n, 2]; 0 and 0 without an answer.
     """
-    wanted: dict[int, tuple[int, int]] = {}
-    spans = [_span_of(examples[question]) for question in columns["question"]]
-    rows = list(zip(columns["question"], spans, columns["begins"], columns["ends"], strict=True))
-    for question, (low, high), begins, ends in rows:
-        inside = [(begin, end) for begin, end in zip(begins, ends, strict=True) if begin < high and low < end]
-        if inside:
-            first, last = wanted.get(question, (inside[0][0], inside[-1][1]))
-            wanted[question] = (min(first, inside[0][0]), max(last, inside[-1][1]))
-    answers: list[tuple[int, int] | None] = []
-    for question, _, begins, ends in rows:
-        first, last = wanted.get(question, (-1, -1))
-        shown = first in begins and last in ends
-        answers.append((begins.index(first), ends.index(last)) if shown else None)
-    return answers
+    import numpy as np
+
+    inside = (begins < spans[question, 1]) & (spans[question, 0] < ends)
+    first, last = np.full(len(spans), np.iinfo("int64").max), np.full(len(spans), -1)
+    np.minimum.at(first, question[inside], begins[inside])
+    np.maximum.at(last, question[inside], ends[inside])
+    return inside & (begins == first[question]), inside & (ends == last[question])
 
 
 def _span_of(example: Example) -> tuple[int, int]:
     """Return the characters of the first gold answer in the context; an empty span if there is none."""
     answers = example.target
     return (answers.starts[0], answers.ends[0]) if isinstance(answers, Answers) and answers.starts else (0, 0)
-
-
-def places_of_spans(
-    examples: Sequence[Example], columns: Mapping[str, Sequence[Any]], targets: Tensor, offsets: Tensor
-) -> SpanPlaces:
-    """Return the words of a split of questions and the tokens that score them.
-
-    Args:
-        examples: The questions.
-        columns: The columns of `encoded_questions`.
-        targets: The targets of the tokens, as `targets_of_spans` returns them.
-        offsets: The positions of the first token of each window, and the number of tokens: int64 [m + 1].
-    """
-    import numpy as np
-
-    counted = np.cumsum((targets != IGNORED).numpy()) - 1  # the position of a token among those with a target
-    starts = offsets.numpy()[:-1]
-    questions = np.array(columns["question"], dtype="int64")
-    counts = [len(firsts) for firsts in columns["firsts"]]
-
-    def flat(name: str) -> Array:
-        return np.array([value for values in columns[name] for value in values], dtype="int64")
-
-    of_word = np.repeat(starts, counts)
-    shown = {q for q, answer in zip(columns["question"], _answers_in_windows(examples, columns), strict=True) if answer}
-    answered = [place for place, example in enumerate(examples) if _span_of(example) != (0, 0)]
-    cut = {question for question, is_cut in zip(columns["question"], columns["cut"], strict=True) if is_cut}
-    return SpanPlaces(
-        contexts=[example.text for example in examples],
-        gold=gold_answers(examples),
-        questions=questions,
-        nulls=counted[starts + np.array(columns["null"], dtype="int64")],
-        windows=np.repeat(np.arange(len(counts)), counts),
-        firsts=counted[of_word + flat("firsts")],
-        lasts=counted[of_word + flat("lasts")],
-        begins=flat("begins"),
-        ends=flat("ends"),
-        windowed=int((np.bincount(questions) > 1).sum()),
-        cut=len(cut),
-        unread=int(sum(columns["unread"])),
-        unlearnt=sum(place not in shown for place in answered),
-    )

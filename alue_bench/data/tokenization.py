@@ -18,13 +18,7 @@ from alue_bench.contract.model import Model
 from alue_bench.contract.spec import digest_of
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.data.cache_folder import CACHE_VARIABLE
-from alue_bench.data.spans import (
-    SpanPlaces,
-    encoded_questions,
-    normalised_questions,
-    places_of_spans,
-    targets_of_spans,
-)
+from alue_bench.data.spans import SpanPlaces, as_targets, encoded_questions, normalised_questions
 from alue_bench.data.splits import SplitRows
 from alue_bench.data.words import (
     IGNORED,
@@ -244,8 +238,8 @@ def _part_of(table: Any, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
 
     Args:
         table: The token ids of all examples, as an Arrow table.
-        places: The positions of the examples, in ascending order. A sentence with tags, or a
-            question about a text, may occupy several rows.
+        places: The positions of the examples, in ascending order. A sentence with tags, or a question
+            about a text, may occupy several rows.
     """
     import pyarrow as pa
 
@@ -282,10 +276,7 @@ def _as_split(columns: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> 
         words = places_of_words(rows.examples, of_windows, labels)
         targets = targets_of_tokens(rows.examples, labels, of_windows, offsets)
     elif "question" in columns.column_names:
-        given = set(columns.column_names) - {"input_ids", "token_type_ids"}
-        of_windows = {name: columns[name].to_pylist() for name in given}
-        targets = targets_of_spans(rows.examples, of_windows, offsets)
-        spans = places_of_spans(rows.examples, of_windows, targets, offsets)
+        targets, spans = as_targets(rows.examples, columns)
     else:
         targets = encode_targets(rows, labels)
     has_flags = words is None and spans is None
@@ -297,7 +288,7 @@ def _as_split(columns: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> 
         ids=[example.id for example in rows.examples],
         truncated=int(columns["truncated"].to_numpy().sum()) if has_flags else 0,
         unknown_share=_unknown_share(ids.values.to_numpy(), tokenizer),
-        empty=int(columns["empty"].to_numpy().sum()) if has_flags else 0,
+        empty=int(columns["empty"].to_numpy().sum()) if has_flags else 0 if spans is None else spans.empty,
         words=words,
         spans=spans,
     )
@@ -352,10 +343,12 @@ def _tokenized(columns: dict[str, list[Any]], tokenizer: Any, max_length: int) -
 
     datasets.disable_progress_bars()  # one bar for the whole plan is enough
     if "words" in columns:
-        return _table_of(encoded_words(columns["words"], tokenizer, max_length), ("sentence", "cut"))
+        windows = encoded_words(columns["words"], tokenizer, max_length)
+        number = datasets.Value("int64")
+        kinds = {name: number if name in ("sentence", "cut") else datasets.List(number) for name in windows}
+        return datasets.Dataset.from_dict(windows, features=datasets.Features(kinds))
     if "question" in columns:
-        windows = encoded_questions(columns, tokenizer, max_length)
-        return _table_of(windows, ("question", "null", "cut", "unread"))
+        return datasets.Dataset(encoded_questions(columns, tokenizer, max_length))
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         return _encoded(batch, tokenizer, max_length)
@@ -363,20 +356,6 @@ def _tokenized(columns: dict[str, list[Any]], tokenizer: Any, max_length: int) -
     # Rows are passed in memory and the result is saved under this module's key; the library's own cache is not used.
     table = datasets.Dataset.from_dict(columns)
     return table.map(encode, batched=True, batch_size=1000, remove_columns=list(columns), keep_in_memory=True)
-
-
-def _table_of(windows: dict[str, list[Any]], of_window: tuple[str, ...]) -> Any:
-    """Return windows as a data set of `datasets`.
-
-    Args:
-        windows: The columns.
-        of_window: The names of the columns with one number for each window; the others hold lists.
-    """
-    import datasets
-
-    number = datasets.Value("int64")
-    kinds = {name: number if name in of_window else datasets.List(number) for name in windows}
-    return datasets.Dataset.from_dict(windows, features=datasets.Features(kinds))
 
 
 def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> dict[str, list[Any]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.formats import Example
 from alue_bench.contract.task import TargetKind
-from alue_bench.data.spans import encoded_questions, normalised_questions, places_of_spans, targets_of_spans
+from alue_bench.data.spans import as_targets, encoded_questions, normalised_questions
 from alue_bench.data.tokenization import TokenizedSplit, token_ids
 from alue_bench.data.words import encoded_words, places_of_words, targets_of_tokens, words_of
 from alue_bench.deployment.description import ADAPTER, BASE, Description, read_description
@@ -40,6 +41,8 @@ from alue_bench.training.pretrained.tokenizer import read_tokenizer
 if TYPE_CHECKING:
     import numpy as np
 
+TOKENS = ("input_ids", "token_type_ids")
+"""The columns of tokens in a table of windows."""
 CHUNK = 8192
 """The number of texts that are tokenized and sorted by length together. A larger number would save less than 1 % of all
 padding."""
@@ -248,7 +251,7 @@ class KeptModel:
         normalised = [[clean(word) for word in words] for words in sentences]
         columns = encoded_words(normalised, self._tokenizer, self.description.max_length)
         places = places_of_words(rows, columns, labels)
-        split = _windows(rows, columns, lambda offsets: targets_of_tokens(rows, labels, columns, offsets))
+        split = _windows(rows, columns, partial(targets_of_tokens, rows, labels, columns))
         check_ids(self._stack, split, "the texts")
         return TokenizedTexts(replace(split, words=places), places.cut)
 
@@ -259,10 +262,11 @@ class KeptModel:
             for place, (context, question) in enumerate(zip(contexts, questions, strict=True))
         ]
         normalised = normalised_questions(rows, self._normalise or (lambda text: text))
-        columns = encoded_questions(normalised, self._tokenizer, self.description.max_length)
-        split = _windows(rows, columns, lambda offsets: targets_of_spans(rows, columns, offsets))
+        table = encoded_questions(normalised, self._tokenizer, self.description.max_length)
+        targets, places = as_targets(rows, table)
+        tokens = {name: table[name].to_pylist() for name in TOKENS if name in table.column_names}
+        split = _windows(rows, tokens, lambda offsets: targets)
         check_ids(self._stack, split, "the texts")
-        places = places_of_spans(rows, columns, split.targets, split.offsets)
         return TokenizedTexts(replace(split, spans=places), places.cut)
 
     def logits_of(self, texts: TokenizedTexts) -> np.ndarray[Any, Any]:
