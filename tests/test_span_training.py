@@ -315,6 +315,19 @@ class TestHead:
                 alone.append(forward.logits(batch)[batch.targets != IGNORED])
         np.testing.assert_allclose(logits, torch.cat(alone).numpy(), atol=1e-5)
 
+    def test_learns_to_answer(self) -> None:
+        split, stack = tokenized(ROWS, most=22), model_of("bert")
+        stack.model.train()
+        forward, loss_of = choose_forward(stack, torch.float32), loss_function(SPAN_OR_NONE)
+        optimiser = torch.optim.AdamW(stack.model.parameters(), lr=3e-3)
+        batch = collate(split, np.arange(len(split)), Padding(0))
+        for _ in range(160):
+            optimiser.zero_grad()
+            loss_of(forward.logits(batch), batch.targets).backward()
+            optimiser.step()
+        logits = predict_logits(stack, forward, Examples(split), device=CPU, padding=Padding(0))
+        assert decide(logits, SPAN_OR_NONE, split.decoding).tolist() == ["cairo", "omar", "", "the old man"]
+
     def test_costs_what_torch_counts(self) -> None:
         from torch.utils.flop_counter import FlopCounterMode
 
