@@ -316,12 +316,12 @@ class TestHead:
         np.testing.assert_allclose(logits, torch.cat(alone).numpy(), atol=1e-5)
 
     def test_learns_to_answer(self) -> None:
-        split, stack = tokenized(ROWS, most=22), model_of("bert")
+        split, stack = tokenized(ROWS, most=22), model_of("bert", layers=2)
         stack.model.train()
         forward, loss_of = choose_forward(stack, torch.float32), loss_function(SPAN_OR_NONE)
         optimiser = torch.optim.AdamW(stack.model.parameters(), lr=3e-3)
         batch = collate(split, np.arange(len(split)), Padding(0))
-        for _ in range(160):
+        for _ in range(200):
             optimiser.zero_grad()
             loss_of(forward.logits(batch), batch.targets).backward()
             optimiser.step()
