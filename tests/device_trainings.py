@@ -273,6 +273,8 @@ def check(case: Case, expected: Trained, folder: Path, machine: Machine) -> Trai
     # In low precision, the device rounds at other places: it has kernels that the CPU lacks.
     tolerance = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}[case.precision]
     for name, weight in expected.weights.items():
+        if name == "classifier.bias" and case.targets == "spans":  # no influence on a softmax over tokens: only noise
+            continue
         torch.testing.assert_close(
             trained.weights[name], weight, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
         )
@@ -280,6 +282,8 @@ def check(case: Case, expected: Trained, folder: Path, machine: Machine) -> Trai
         (trained.test_logits, expected.test_logits),
         *zip(trained.result.dev_logits, expected.result.dev_logits, strict=True),
     ):
+        if case.targets == "spans":  # as above
+            logits, wanted = (values - values.mean(axis=0) for values in (logits, wanted))
         np.testing.assert_allclose(logits, wanted, rtol=0, atol=30 * tolerance)
     assert trained.result.steps == expected.result.steps == HYPER.epochs * STEPS
     assert (trained.depth, trained.problems) == (expected.depth, [])
