@@ -59,7 +59,7 @@ def _draw_others(path: Path, predictions: Predictions, labels: Labels, title: st
         axes.set(xlabel="gold", ylabel="predicted")
     elif labels.extracts_spans:
         axes.hist(predictions.scores[:, predictions.columns.index(F1)], bins=10, range=(0, 1), color="#0072B2")
-        axes.set(xlabel=f"{F1} of an answer", ylabel="questions")
+        axes.set(xlabel="F1 of an answer", ylabel="questions")
     else:
         _draw_hits(axes, predictions, labels)
     figure.savefig(path, dpi=DPI, pil_kwargs=QUICK)
