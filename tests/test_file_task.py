@@ -359,7 +359,7 @@ def test_data_verify_shows_the_rows_of_a_file_and_of_a_task_file(alue_bench: Com
 
 def test_the_task_file_of_the_guide_can_be_read(tmp_path: Path) -> None:
     guide = (Path(__file__).parents[1] / "docs" / "your-own-data.md").read_text(encoding="utf-8")
-    block, of_tags = re.findall(r"^```toml\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    block, *others = re.findall(r"^```toml\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
     (tmp_path / "x.task.toml").write_text(block, encoding="utf-8")
     task = read_task_file(tmp_path / "x.task.toml")
     assert task.name == "complaints"
@@ -373,7 +373,7 @@ def test_the_task_file_of_the_guide_can_be_read(tmp_path: Path) -> None:
         "sheet",
         "split",
     }
-    assert all(re.search(rf"\b{key}\b", block + of_tags) for key in keys)
+    assert all(re.search(rf"\b{key}\b", block + "".join(others)) for key in keys)
 
 
 class TestHub:

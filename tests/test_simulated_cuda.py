@@ -82,6 +82,8 @@ COVERING = [
     Case("pair", "full", adaptive=True, library=True, cached=False),
     Case("words", "bottom1top1", graphs=True),
     Case("words", "head-only", "bf16", class_weights=(0.5, 1.0, 2.0)),
+    Case("spans", "bottom1top1", graphs=True),
+    Case("spans", "head-only", "bf16"),
 ]
 """Each value of each feature at least once, together with the values of others that may interfere with it."""
 

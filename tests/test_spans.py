@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 
 from alue_bench import Answers, BadRow, DataFile, Delimited, Example, HeldOut, Labels, Splits, SquadJson, Task
-from alue_bench.api.tasks import given_tasks
 from alue_bench.contract.errors import DataError
 from alue_bench.data.location import DataFolder
+from alue_bench.data.spans import GoldAnswers
 from alue_bench.data.splits import load_rows
 from alue_bench.data.verification import gaps, unfit
 from alue_bench.evaluation.additive import additive
 from alue_bench.evaluation.answers import scores
 from alue_bench.evaluation.metrics import metrics
-from alue_bench.planning.build import build_plan
-from alue_bench.planning.request import PlanRequest
 
 SPAN, SPAN_OR_NONE = Labels.span(), Labels.span(no_answer=True)
 CONTEXT = "Salma lives in  Cairo, and Omar in Oslo. Omar is old."
@@ -65,13 +63,18 @@ def objects(values: list[Any]) -> Any:
     return array
 
 
+def given(gold: Any) -> Any:
+    """Gold answers to questions, of which each four are about one text."""
+    return objects([GoldAnswers(texts, number // 4) for number, texts in enumerate(gold)])
+
+
 class TestMetrics:
     def test_are_those_of_the_script(self) -> None:
         gold, predicted, equal, f1 = zip(*TRICKY, strict=True)
         assert len(TRICKY) == 30
         assert scores("exact_match", gold, predicted).tolist() == list(equal)
         assert scores("f1", gold, predicted).tolist() == pytest.approx(list(f1))
-        values = metrics(objects(list(gold)), objects(list(predicted)), SPAN_OR_NONE)
+        values = metrics(given(gold), objects(list(predicted)), SPAN_OR_NONE)
         assert values["exact_match"] == pytest.approx(np.mean(equal))
         assert values["f1"] == pytest.approx(np.mean(f1))
 
@@ -98,16 +101,16 @@ class TestMetrics:
             assert scores("f1_arabic", [(one,)], [other]).tolist() == pytest.approx([f1])
             assert scores("exact_match_arabic", [(one,)], [other]).tolist() == [float(f1 == 1)]
 
-    def test_are_means_over_questions(self) -> None:
-        gold, predicted = (objects([row[side] for row in TRICKY]) for side in (0, 1))
-        kept = np.arange(30) != 7
+    def test_are_means_over_questions_of_which_those_about_a_text_are_left_out_together(self) -> None:
+        gold, predicted = given([row[0] for row in TRICKY]), objects([row[1] for row in TRICKY])
+        kept = np.arange(30) // 4 != 7
         for name, value in metrics(gold, predicted, SPAN).items():
             system = additive(name, gold, predicted, SPAN)
             assert system is not None
             assert system.score == pytest.approx(value)
-            assert system.pseudo_values()[kept].mean() == pytest.approx(
-                metrics(gold[kept], predicted[kept], SPAN)[name]
-            )
+            assert len(system.parts) == 8
+            left_out = system.value(system.parts.sum(axis=0) - system.parts[7])
+            assert left_out == pytest.approx(metrics(gold[kept], predicted[kept], SPAN)[name])
 
 
 def squad(*questions: dict[str, Any], context: str = CONTEXT) -> str:
@@ -219,18 +222,3 @@ class TestDeclaration:
         bad = unfit(Example("0", CONTEXT, pair, target, 1), SPAN)
         assert bad is not None
         assert reason in bad.reason
-
-    def test_is_skipped_by_a_plan_with_the_reason(
-        self, registry: Any, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("ALUE_BENCH_CACHE", str(tmp_path / "cache"))
-        for name in ("train", "test"):
-            content = [squad(answer("Salma", 0), context=f"Salma {name} {n}") for n in range(10)]
-            articles = [article for one in content for article in json.loads(one)["data"]]
-            (tmp_path / f"{name}.json").write_text(json.dumps({"data": articles}))
-        task = task_of(SPAN)
-        made = given_tasks([task], registry)
-        request = PlanRequest(tasks=("q",), models=(str(tiny_bert),), strategies=("full",), data_dir=tmp_path)
-        plan = build_plan(request, made.registry)
-        assert not plan.runs
-        assert "cannot be trained for such tasks yet" in plan.skipped[0].reason

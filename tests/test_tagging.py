@@ -374,7 +374,7 @@ class TestMetrics:
             assert system.pseudo_values().mean() == pytest.approx(system.score, abs=0.05)
         # The recorded table gives the same tags back.
         logits = np.eye(len(labels.names))[predicted[predicted >= 0]]
-        table = predictions_table([str(n) for n in range(30)], gold, logits, labels)
+        table = predictions_table([str(n) for n in range(30)], gold, logits, labels, counts)
         write_predictions(tmp_path / "predictions.csv", table)
         again = targets_of(pd.read_csv(tmp_path / "predictions.csv", dtype={"id": "str"}))
         assert again.labels == labels

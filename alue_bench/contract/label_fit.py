@@ -57,13 +57,14 @@ def fit_labels(task: Task, train_task: Task, given: str | None = None, *, severa
 
     Raises:
         LabelMisfit: The tasks have different kinds of target or of text, their labels do not correspond, or one of
-            them tags words.
+            them tags words or extracts spans.
     """
     own, theirs = task.labels, train_task.labels
-    if tagging := next((one.name for one in (task, train_task) if one.labels.tags_words), None):
+    if other := next((one for one in (task, train_task) if one.labels.reads_tokens), None):
         raise LabelMisfit(
             f"--also-test {task.name}: models of task {train_task.name!r} are not scored on it, because task "
-            f"{tagging!r} tags words; choose tasks with one target for each text"
+            f"{other.name!r} {'tags words' if other.labels.tags_words else 'extracts spans'}; choose tasks with one "
+            "target for each text"
         )
     said = f"--also-test {task.name}: models of task {train_task.name!r}"
     if own.kind is not theirs.kind and not {own.kind, theirs.kind} <= set(CLASSES):

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from alue_bench.contract.answers import SquadJson
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.formats import Delimited, Reader, shown
 from alue_bench.contract.tables import TABLE_SUFFIXES, Table
@@ -113,7 +114,7 @@ FILE: Mapping[str, _Key] = {"path": TEXT, "holdout": SHARE, "seed": WHOLE, **COL
 SUBMISSION: Mapping[str, _Key] = {
     "file": TEXT, "header": TEXTS, "id": TEXT, "encode": TABLE_OF_TEXTS, "leaderboard": TEXT,
 }  # fmt: skip
-KINDS = tuple(str(kind) for kind in TargetKind if kind is not TargetKind.SPAN)
+KINDS = tuple(map(str, TargetKind))
 TOP: Mapping[str, _Key] = {
     "name": TEXT,
     "title": TEXT,
@@ -121,6 +122,7 @@ TOP: Mapping[str, _Key] = {
     "kind": _Key(f"{', '.join(KINDS[:-1])} or {KINDS[-1]}", lambda value: value in KINDS),
     "labels": TEXTS,
     "scheme": TEXT,
+    "no_answer": TRUTH,
     "threshold": NUMBER,
     "minimum": NUMBER,
     "maximum": NUMBER,
@@ -341,6 +343,8 @@ def task_of(content: Mapping[str, Any], *, name: str, folder: Path) -> Task:
 
 def _labels(content: Mapping[str, Any]) -> Labels:
     kind, names = TargetKind(content["kind"]), tuple(content.get("labels", ()))
+    if kind is not TargetKind.SPAN and "no_answer" in content:
+        raise ValueError(f"a {kind} task has no answers; leave no_answer out")
     if kind is TargetKind.REGRESSION:
         bounds = [content.get(bound) for bound in ("minimum", "maximum")]
         if None in bounds:
@@ -354,6 +358,10 @@ def _labels(content: Mapping[str, Any]) -> Labels:
         return Labels.tokens(*names, scheme=content.get("scheme"))
     if "scheme" in content:
         raise ValueError(f"a {kind} task has no tags with a scheme; leave scheme out")
+    if kind is TargetKind.SPAN:
+        if names:
+            raise ValueError("span extraction has no labels; leave them out")
+        return Labels.span(no_answer=content.get("no_answer", False))
     return Labels(kind, names)
 
 
@@ -381,6 +389,8 @@ def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any],
         foreign_to_file = {*OF_JSON_TAGS, *OF_COLUMNS} - _known_of_tagged(own["path"])
         shared = {key: value for key, value in common.items() if key not in foreign_to_file}
         return DataFile(own["path"], tagged_reader_of(own["path"], {**shared, **own}))
+    if kind == TargetKind.SPAN:
+        return DataFile(own["path"], squad_reader_of(own["path"], {**common, **own}))
     foreign = _foreign(own["path"], {**common, **own})
     reading = {key: value for key, value in common.items() if key not in foreign}
     reading |= {key: value for key, value in own.items() if key != "path"}
@@ -451,6 +461,23 @@ def tagged_reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
         return TaggedJson(**{names[key]: value for key, value in reading.items() if key != "path"})
     names = {"text": "word", "label": "tag", "delimiter": "separator"}
     return TaggedColumns(**{names.get(key, key): value for key, value in reading.items() if key != "path"})
+
+
+def squad_reader_of(path: str, reading: Mapping[str, Any]) -> SquadJson:
+    """Return the reader of a file of questions with answers in a text, which is JSON in SQuAD's format.
+
+    Args:
+        path: The path of the file.
+        reading: The keys of a task file, as for `reader_of`; none of them describes such a file.
+
+    Raises:
+        ValueError: The file has another ending, or a key says nothing about it.
+    """
+    if _suffix(path) != ".json":
+        raise ValueError(f"file {path!r}: answers in a text are read from SQuAD's JSON (.json); convert it")
+    if wrong := next((key for key in reading if key != "path"), None):
+        raise ValueError(f"file {path!r}: {wrong} says nothing about a file of this format; leave it out")
+    return SquadJson()
 
 
 def _known_of_tagged(path: str) -> set[str]:

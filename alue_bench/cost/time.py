@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import AlueBenchError
+from alue_bench.contract.formats import Answers
 from alue_bench.contract.model import Model
 from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import RunSpec
 from alue_bench.contract.strategy import Outline
 from alue_bench.cost.calibration import shape_key, speed_of
 from alue_bench.data.batches import steps_per_epoch
+from alue_bench.data.spans import encoded_questions, normalised_questions
 from alue_bench.data.splits import TaskRows
 from alue_bench.data.words import encoded_words
 from alue_bench.evaluation.yardstick import expected_seconds
@@ -361,6 +363,9 @@ def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
 def _lengths(examples: Any, normalise: Any, tokenizer: Any, most: int) -> np.ndarray[Any, Any]:
     import numpy as np
 
+    if isinstance(examples[0].target, Answers) and tokenizer.is_fast:
+        windows = encoded_questions(normalised_questions(examples, normalise), tokenizer, most)
+        return np.asarray(windows["input_ids"].combine_chunks().value_lengths(), dtype="int64")
     if examples[0].words is not None:
         words = [[normalise(word) for word in example.words] for example in examples]
         return np.array([len(ids) for ids in encoded_words(words, tokenizer, most)["input_ids"]], dtype="int64")

@@ -52,8 +52,8 @@ class Batch:
     attention_mask: Tensor  # int64 [b, s]
     token_type_ids: Tensor | None  # int64 [b, s]
     targets: Tensor
-    """The targets of the examples, [b, …]; if `tags_words`, those of the tokens, int64 [b, s], with `IGNORED` where no
-    tag is predicted."""
+    """The targets of the examples, [b, …]; if `token_targets`, those of the tokens, int64 [b, s], with `IGNORED` where
+    nothing is predicted."""
     indices: Tensor  # int64 [b]: the positions of the examples in the split
     tokens: int
     """The number of tokens in the batch, without padding."""
@@ -61,8 +61,10 @@ class Batch:
     """The side of a text on which padding was added."""
     device_indices: Tensor | None = None  # int64 [b]
     """A copy of `indices` on the accelerator that holds the batch; `indices` itself stays on the CPU."""
+    token_targets: bool = False
+    """A flag: there is a target for each token, and not one for each example."""
     tags_words: bool = False
-    """A flag: the model predicts a tag for each word, and not one target for each example."""
+    """A flag: the model predicts a tag for each word."""
 
     @property
     def width(self) -> int:
@@ -129,7 +131,7 @@ class Batch:
             input_ids=self.input_ids[chosen, kept],
             attention_mask=mask[:, kept],
             token_type_ids=None if self.token_type_ids is None else self.token_type_ids[chosen, kept],
-            targets=self.targets[chosen, kept] if self.tags_words else self.targets[chosen],
+            targets=self.targets[chosen, kept] if self.token_targets else self.targets[chosen],
             indices=self.indices[chosen],
             tokens=int(mask.sum()),
         )
@@ -257,7 +259,7 @@ def collate(
     type_ids = None
     if split.token_type_ids is not None:
         type_ids = torch.where(mask, split.token_type_ids[source], padding.type_id)
-    targets = torch.where(mask, split.targets[source], IGNORED) if split.tags_words else split.targets[chosen]
+    targets = torch.where(mask, split.targets[source], IGNORED) if split.token_targets else split.targets[chosen]
     return Batch(
         input_ids=torch.where(mask, split.input_ids[source], padding.token),
         attention_mask=mask.long(),
@@ -266,6 +268,7 @@ def collate(
         indices=chosen,
         tokens=int(lengths.sum()),
         side=padding.side,
+        token_targets=split.token_targets,
         tags_words=split.tags_words,
     )
 

@@ -18,6 +18,7 @@ from alue_bench.contract.model import Model
 from alue_bench.contract.spec import digest_of
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.data.cache_folder import CACHE_VARIABLE
+from alue_bench.data.spans import SpanPlaces, as_targets, encoded_questions, normalised_questions
 from alue_bench.data.splits import SplitRows
 from alue_bench.data.words import (
     IGNORED,
@@ -48,7 +49,7 @@ class TokenizedSplit:
     input_ids: Tensor  # int64 [t]
     token_type_ids: Tensor | None  # int64 [t]; None if the tokenizer gives none
     offsets: Tensor  # int64 [n + 1]; example i is input_ids[offsets[i]:offsets[i + 1]]
-    targets: Tensor  # int64 [n] | float32 [n, labels] | float32 [n] | int64 [t], see `tags_words`
+    targets: Tensor  # int64 [n] | float32 [n, labels] | float32 [n] | int64 [t], see `token_targets`
     ids: list[str]
     truncated: int
     """The number of examples that were cut to the maximal length."""
@@ -63,6 +64,10 @@ class TokenizedSplit:
     words: WordPlaces | None = None
     """The words of a task that tags words; None for every other task. An example in the sense of this class is then a
     window: a sentence, or a part of one that is too long. `ids` are those of the sentences."""
+    spans: SpanPlaces | None = None
+    """The words of the contexts in span extraction; None for every other task. An example in the sense of this class is
+    then a window: a question with its context, or with a part of one that is too long. `ids` are those of the
+    questions."""
 
     def __len__(self) -> int:
         """Return the number of examples in the split."""
@@ -70,18 +75,30 @@ class TokenizedSplit:
 
     @property
     def tags_words(self) -> bool:
-        """True if `targets` has a tag for each token, int64 [t], and not a target for each example."""
+        """True if the model predicts a tag for each word."""
         return self.words is not None
 
     @property
+    def token_targets(self) -> bool:
+        """True if `targets` has a target for each token, int64 [t], and not one for each example."""
+        return self.words is not None or self.spans is not None
+
+    @property
     def known_targets(self) -> Tensor:
-        """The targets, without the tokens from which no tag is predicted."""
-        return self.targets[self.targets != IGNORED] if self.tags_words else self.targets
+        """The targets, without the tokens from which nothing is predicted."""
+        return self.targets[self.targets != IGNORED] if self.token_targets else self.targets
 
     @property
     def gold(self) -> np.ndarray[Any, Any]:
         """The gold targets, in the form that `evaluation.metrics.metrics` takes."""
+        if self.spans is not None:
+            return self.spans.gold
         return self.targets.numpy() if self.words is None else self.words.gold
+
+    @property
+    def decoding(self) -> np.ndarray[Any, Any] | SpanPlaces | None:
+        """What `evaluation.predictions.decide` needs with the logits: word counts, or the words of the contexts."""
+        return self.spans if self.words is None else self.words.counts
 
     @property
     def lengths(self) -> np.ndarray[Any, Any]:
@@ -121,7 +138,7 @@ class TokenCache:
         if rows.whole is not None:  # parts are not kept: there are many, and cutting them out takes no time
             table = (rows.whole.digest, *made_by)
             if table not in self._tables:
-                self._tables[table] = self._columns(rows.whole, model, model_digest, tokenizer, max_length)
+                self._tables[table] = self._columns(rows.whole, labels, model, model_digest, tokenizer, max_length)
             whole = self.tokenized(
                 rows.whole, labels=labels, model=model, model_digest=model_digest, tokenizer=tokenizer,
                 max_length=max_length,
@@ -130,13 +147,15 @@ class TokenCache:
             return replace(_as_split(part, rows, labels, tokenizer), whole=whole, places=_as_tensor(places))
         key = (rows.digest, *made_by, *labels.names)
         if key not in self._kept:
-            columns = self._columns(rows, model, model_digest, tokenizer, max_length)
+            columns = self._columns(rows, labels, model, model_digest, tokenizer, max_length)
             self._kept[key] = _as_split(columns, rows, labels, tokenizer)
         return self._kept[key]
 
-    def _columns(self, rows: SplitRows, model: Model, model_digest: str, tokenizer: Any, max_length: int) -> Any:
+    def _columns(
+        self, rows: SplitRows, labels: Labels, model: Model, model_digest: str, tokenizer: Any, max_length: int
+    ) -> Any:
         """Return the token ids of the rows as an Arrow table, from the disk cache if they are there."""
-        texts = _normalised(rows, model)
+        texts = _questions(rows, model) if labels.extracts_spans else _normalised(rows, model)
         folder = self.folder / "tokens" / digest_of([FORMAT, texts, model_digest, max_length])
         tokens = _load(folder)
         if tokens is None:
@@ -219,18 +238,20 @@ def _part_of(table: Any, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
 
     Args:
         table: The token ids of all examples, as an Arrow table.
-        places: The positions of the examples, in ascending order. A sentence with tags may occupy several rows.
+        places: The positions of the examples, in ascending order. A sentence with tags, or a question
+            about a text, may occupy several rows.
     """
     import pyarrow as pa
 
-    if "sentence" not in table.column_names:
+    owner = next((name for name in ("sentence", "question") if name in table.column_names), None)
+    if owner is None:
         return table.take(list(places)), places
     number = {sentence: place for place, sentence in enumerate(places)}
-    sentences = table["sentence"].to_pylist()
+    sentences = table[owner].to_pylist()
     rows = [row for row, sentence in enumerate(sentences) if sentence in number]
     renumbered = pa.array([number[sentences[row]] for row in rows], pa.int64())
     part = table.take(rows)
-    return part.set_column(part.column_names.index("sentence"), "sentence", renumbered), rows
+    return part.set_column(part.column_names.index(owner), owner, renumbered), rows
 
 
 def _as_split(columns: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> TokenizedSplit:
@@ -249,23 +270,27 @@ def _as_split(columns: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> 
     if "token_type_ids" in columns.column_names:
         type_ids = torch.from_numpy(columns["token_type_ids"].combine_chunks().values.to_numpy().astype("int64"))
     offsets = torch.from_numpy(ids.offsets.to_numpy().astype("int64"))
-    of_windows: dict[str, list[Any]] = {}
-    words = None
+    words = spans = None
     if "sentence" in columns.column_names:
         of_windows = {name: columns[name].to_pylist() for name in ("sentence", "words", "firsts", "cut")}
         words = places_of_words(rows.examples, of_windows, labels)
+        targets = targets_of_tokens(rows.examples, labels, of_windows, offsets)
+    elif "question" in columns.column_names:
+        targets, spans = as_targets(rows.examples, columns)
+    else:
+        targets = encode_targets(rows, labels)
+    has_flags = words is None and spans is None
     return TokenizedSplit(
         input_ids=torch.from_numpy(ids.values.to_numpy().astype("int64")),
         token_type_ids=type_ids,
         offsets=offsets,
-        targets=encode_targets(rows, labels)
-        if words is None
-        else targets_of_tokens(rows.examples, labels, of_windows, offsets),
+        targets=targets,
         ids=[example.id for example in rows.examples],
-        truncated=0 if words is not None else int(columns["truncated"].to_numpy().sum()),
+        truncated=int(columns["truncated"].to_numpy().sum()) if has_flags else 0,
         unknown_share=_unknown_share(ids.values.to_numpy(), tokenizer),
-        empty=0 if words is not None else int(columns["empty"].to_numpy().sum()),
+        empty=int(columns["empty"].to_numpy().sum()) if has_flags else 0 if spans is None else spans.empty,
         words=words,
+        spans=spans,
     )
 
 
@@ -308,6 +333,11 @@ def _normalised(rows: SplitRows, model: Model) -> dict[str, list[Any]]:
     return columns
 
 
+def _questions(rows: SplitRows, model: Model) -> dict[str, list[Any]]:
+    """Return the normalised questions and contexts of span extraction, as columns; see `normalised_questions`."""
+    return normalised_questions(rows.examples, model.normalise or (lambda text: text))
+
+
 def _tokenized(columns: dict[str, list[Any]], tokenizer: Any, max_length: int) -> Any:
     import datasets
 
@@ -317,6 +347,8 @@ def _tokenized(columns: dict[str, list[Any]], tokenizer: Any, max_length: int) -
         number = datasets.Value("int64")
         kinds = {name: number if name in ("sentence", "cut") else datasets.List(number) for name in windows}
         return datasets.Dataset.from_dict(windows, features=datasets.Features(kinds))
+    if "question" in columns:
+        return datasets.Dataset(encoded_questions(columns, tokenizer, max_length))
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         return _encoded(batch, tokenizer, max_length)

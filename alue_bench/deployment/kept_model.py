@@ -5,14 +5,16 @@ model.predict(["The parcel never came."])   # ["delivery"]
 model.scores(["The parcel never came."])    # array([[0.02, 0.97, 0.01]], dtype=float32)
 
 A model that tags words reads sentences as texts with a space between two words, and predicts a list of tags for each.
+A model that extracts spans reads texts with questions as their second texts, and predicts an answer for each question.
 
 Batches and forward pass are the same as in the evaluation of a run, so the model gives the run's recorded predictions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.formats import Example
 from alue_bench.contract.task import TargetKind
+from alue_bench.data.spans import as_targets, encoded_questions, normalised_questions
 from alue_bench.data.tokenization import TokenizedSplit, token_ids
 from alue_bench.data.words import encoded_words, places_of_words, targets_of_tokens, words_of
 from alue_bench.deployment.description import ADAPTER, BASE, Description, read_description
@@ -38,6 +41,8 @@ from alue_bench.training.pretrained.tokenizer import read_tokenizer
 if TYPE_CHECKING:
     import numpy as np
 
+TOKENS = ("input_ids", "token_type_ids")
+"""The columns of tokens in a table of windows."""
 CHUNK = 8192
 """The number of texts that are tokenized and sorted by length together. A larger number would save less than 1 % of all
 padding."""
@@ -49,13 +54,9 @@ class TokenizedTexts:
 
     split: TokenizedSplit
     truncated: int
-    """The number of texts that were truncated to the model's largest number of tokens. A model that tags words reads
-    longer sentences in windows; this is then the number of words that are longer than a window."""
-
-    @property
-    def words(self) -> np.ndarray[Any, Any] | None:
-        """The number of words of each sentence, int64 [texts]; None if the model does not tag words."""
-        return None if self.split.words is None else self.split.words.counts
+    """The number of texts that were truncated to the model's largest number of tokens. Models that tag words or extract
+    spans read longer texts in windows; this is then the number of words that are longer than a window, or of questions
+    that are longer than half of one."""
 
 
 class KeptModel:
@@ -100,17 +101,17 @@ class KeptModel:
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
         """Return the prediction for each text.
 
-        It is a label, a list of labels (multi-label), a number (regression), or a list with a tag for each word.
+        It is a label, a list of labels (multi-label), a number (regression), a list with a tag for each word, or the
+        answer to a question: a part of the text, empty for no answer.
 
         Args:
             texts: The texts. For a model that tags words, the sentences, with a space between two words.
-            pairs: The second texts, for a model that reads pairs.
+            pairs: The second texts, for a model that reads pairs; the questions, for a model that extracts spans.
 
         Raises:
             UsageError: A text is missing, `pairs` is given and the model reads single texts, or `pairs` is missing.
         """
-        logits = self.logits(texts, pairs)
-        return self.decided(logits, self.word_counts(texts))
+        return [one for part in self.chunks(texts, pairs) for one in self.decided(self.logits_of(part), part.split)]
 
     def scores(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
         """Return the probability of each label, fp32 [texts, labels]; for a regression, the predictions, [texts, 1].
@@ -122,27 +123,23 @@ class KeptModel:
             pairs: The second texts, for a model that reads pairs.
 
         Raises:
-            UsageError: As in `predict`.
+            UsageError: As in `predict`, or the model extracts spans, which have no labels.
         """
+        if self.description.labels.extracts_spans:
+            raise UsageError("the model extracts spans, and has no probabilities of labels; call predict")
         return probabilities(self.logits(texts, pairs), self.description.labels)
 
-    def word_counts(self, texts: Sequence[str]) -> np.ndarray[Any, Any] | None:
-        """Return the number of words of each text, int64 [texts]; None if the model does not tag words."""
-        import numpy as np
-
-        if not self.description.labels.tags_words:
-            return None
-        return np.array([len(words_of(text)) for text in texts], dtype="int64")
-
-    def decided(self, logits: np.ndarray[Any, Any], words: np.ndarray[Any, Any] | None = None) -> list[Any]:
+    def decided(self, logits: np.ndarray[Any, Any], split: TokenizedSplit) -> list[Any]:
         """Convert logits to predictions, in the form that `predict` returns.
 
         Args:
-            logits: The logits, as `logits` returns them.
-            words: The number of words of each text, int64 [texts], if the model tags words; otherwise None.
+            logits: The logits, as `logits_of` returns them.
+            split: The tokenized texts.
         """
         labels = self.description.labels
-        decisions = decide(logits, labels, words)
+        decisions = decide(logits, labels, split.decoding)
+        if labels.extracts_spans:
+            return [str(text) for text in decisions]
         if labels.tags_words:
             return [[labels.names[tag] for tag in row if tag >= 0] for row in decisions]
         if labels.kind is TargetKind.REGRESSION:
@@ -162,12 +159,15 @@ class KeptModel:
         """
         import numpy as np
 
+        parts = [self.logits_of(part) for part in self.chunks(texts, pairs)]
+        return np.concatenate(parts) if parts else np.zeros((0, self.description.labels.outputs), dtype="float32")
+
+    def chunks(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Iterator[TokenizedTexts]:
+        """Check texts, and yield them tokenized, `CHUNK` at a time; see `checked` and `tokenized`."""
         texts, pairs = self.checked(texts, pairs)
-        parts = []
         for start in range(0, len(texts), CHUNK):
             part = slice(start, start + CHUNK)
-            parts.append(self.logits_of(self.tokenized(texts[part], None if pairs is None else pairs[part])))
-        return np.concatenate(parts) if parts else np.zeros((0, self.description.labels.outputs), dtype="float32")
+            yield self.tokenized(texts[part], None if pairs is None else pairs[part])
 
     def checked(self, texts: Sequence[str], pairs: Sequence[str] | None) -> tuple[list[str], list[str] | None]:
         """Check texts and second texts, and return them as lists.
@@ -206,6 +206,8 @@ class KeptModel:
 
         if self.description.labels.tags_words:
             return self.tokenized_words([words_of(text) for text in texts])
+        if self.description.labels.extracts_spans:
+            return self._tokenized_questions(texts, pairs or [])
         clean = self._normalise
         if clean is not None:
             texts = [clean(text) for text in texts]
@@ -240,8 +242,6 @@ class KeptModel:
         Args:
             sentences: The words of each sentence, at least one.
         """
-        import torch
-
         labels, clean = self.description.labels, self._normalise or (lambda word: word)
         # The tags are placeholders: they only mark the tokens from which a tag is predicted.
         rows = [
@@ -250,20 +250,24 @@ class KeptModel:
         ]
         normalised = [[clean(word) for word in words] for words in sentences]
         columns = encoded_words(normalised, self._tokenizer, self.description.max_length)
-        ids, types = columns["input_ids"], columns.get("token_type_ids")
-        offsets = torch.tensor([0, *accumulate(map(len, ids))])
         places = places_of_words(rows, columns, labels)
-        split = TokenizedSplit(
-            input_ids=_flat(ids, int(offsets[-1])),
-            token_type_ids=None if types is None else _flat(types, int(offsets[-1])),
-            offsets=offsets,
-            targets=targets_of_tokens(rows, labels, columns, offsets),
-            ids=[row.id for row in rows],
-            truncated=0,
-            words=places,
-        )
+        split = _windows(rows, columns, partial(targets_of_tokens, rows, labels, columns))
         check_ids(self._stack, split, "the texts")
-        return TokenizedTexts(split, places.cut)
+        return TokenizedTexts(replace(split, words=places), places.cut)
+
+    def _tokenized_questions(self, contexts: Sequence[str], questions: Sequence[str]) -> TokenizedTexts:
+        """Normalise and tokenize questions about texts as the run did, for a model that extracts spans."""
+        rows = [
+            Example(str(place), context, question, None, place)
+            for place, (context, question) in enumerate(zip(contexts, questions, strict=True))
+        ]
+        normalised = normalised_questions(rows, self._normalise or (lambda text: text))
+        table = encoded_questions(normalised, self._tokenizer, self.description.max_length)
+        targets, places = as_targets(rows, table)
+        tokens = {name: table[name].to_pylist() for name in TOKENS if name in table.column_names}
+        split = _windows(rows, tokens, lambda offsets: targets)
+        check_ids(self._stack, split, "the texts")
+        return TokenizedTexts(replace(split, spans=places), places.cut)
 
     def logits_of(self, texts: TokenizedTexts) -> np.ndarray[Any, Any]:
         """Return the model's logits for tokenized texts, fp32 [texts, outputs], or [words, tags]."""
@@ -294,6 +298,28 @@ def load(
     from alue_bench.deployment.logged_models import folder_of
 
     return KeptModel(folder_of(model, tracking_uri), device=device, precision=precision)
+
+
+def _windows(rows: Sequence[Example], columns: dict[str, list[Any]], targets: Callable[[Any], Any]) -> TokenizedSplit:
+    """Return windows as a tokenized split, still without the places of words.
+
+    Args:
+        rows: The sentences or questions.
+        columns: The columns "input_ids" and, if the tokenizer gives any, "token_type_ids" of the windows.
+        targets: A function that returns the targets of the tokens, given the offsets of the windows.
+    """
+    import torch
+
+    ids, types = columns["input_ids"], columns.get("token_type_ids")
+    offsets = torch.tensor([0, *accumulate(map(len, ids))])
+    return TokenizedSplit(
+        input_ids=_flat(ids, int(offsets[-1])),
+        token_type_ids=None if types is None else _flat(types, int(offsets[-1])),
+        offsets=offsets,
+        targets=targets(offsets),
+        ids=[row.id for row in rows],
+        truncated=0,
+    )
 
 
 def _flat(lists: Sequence[Sequence[int]], length: int) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 from alue_bench.contract.task import TargetKind
 from alue_bench.deployment.description import ADAPTER, BASE, Description
+from alue_bench.evaluation.spans import MOST_WORDS
 from alue_bench.messages.display import markdown
 from alue_bench.running.inputs import RunInputs
 
@@ -20,7 +21,10 @@ KINDS = {
     TargetKind.MULTILABEL: "any number of labels",
     TargetKind.REGRESSION: "a number",
     TargetKind.TOKENS: "one tag",
+    TargetKind.SPAN: "the answer to a question, a part of a text",
 }
+PIPELINES = {TargetKind.TOKENS: "token-classification", TargetKind.SPAN: "question-answering"}
+"""The task as the Hugging Face hub names it, for the kinds that are no classification of texts."""
 
 
 def write_model_card(folder: Path, description: Description, inputs: RunInputs) -> None:
@@ -48,7 +52,7 @@ def _front_matter(description: Description, inputs: RunInputs) -> str:
     """Return the model card's YAML header, which model hubs read."""
     fields: dict[str, Any] = {
         "library_name": "transformers",
-        "pipeline_tag": "token-classification" if description.labels.tags_words else "text-classification",
+        "pipeline_tag": PIPELINES.get(description.labels.kind, "text-classification"),
         "language": sorted({one.partition("-")[0] for one in description.languages}),
         "tags": ["alue-bench"],
     }
@@ -65,6 +69,8 @@ def _about(description: Description, inputs: RunInputs) -> Iterator[str]:
     if description.labels.tags_words:
         what = "each word of a sentence"
     names = f": {', '.join(markdown(name) for name in description.labels.names)}" if description.labels.names else ""
+    if description.labels.extracts_spans:
+        what, names = "a text (first) with a question (second)", ""
     yield f"Predicts {KINDS[description.labels.kind]} for {what}{names}."
     if description.spec.get("data", {}).get("source") == "sample":
         yield ""
@@ -82,7 +88,7 @@ def _use(description: Description) -> Iterator[str]:
     yield "\n## Use\n"
     yield "`DIR` is this folder.\n"
     yield "```sh"
-    scores = "" if description.labels.tags_words else " --scores"
+    scores = "" if description.labels.reads_tokens else " --scores"
     yield f"alue-bench predict DIR new.csv --text COLUMN {column}-o out.csv{scores}"
     yield "mlflow models serve -m DIR --env-manager local"
     yield "```\n"
@@ -91,7 +97,7 @@ def _use(description: Description) -> Iterator[str]:
     yield f'load("DIR").predict(["A text."]{pairs})\n'
     yield "import mlflow, pandas as pd"
     yield f'mlflow.pyfunc.load_model("DIR").predict(pd.DataFrame({frame}))'
-    if description.adapter is None and not description.labels.tags_words:  # a pipeline divides texts otherwise
+    if description.adapter is None and not description.labels.reads_tokens:  # a pipeline divides texts otherwise
         yield ""
         yield "from transformers import pipeline"
         yield f'pipeline("text-classification", model="DIR", truncation=True, top_k=None)({one})'
@@ -167,6 +173,9 @@ def _limits(description: Description, inputs: RunInputs) -> Iterator[str]:
     if description.labels.tags_words:
         yield f"- A sentence beyond {description.max_length} tokens is read in overlapping windows."
         yield "- Words are separated by spaces; a word's tag is predicted from its first subword."
+    elif description.labels.extracts_spans:
+        yield f"- A text beyond {description.max_length} tokens, with its question, is read in overlapping windows."
+        yield f"- An answer has at most {MOST_WORDS} words."
     else:
         yield f"- Texts beyond {description.max_length} tokens are cut; `truncation=True` makes a pipeline do the same."
     if description.precision != "fp32":

@@ -31,6 +31,7 @@ from alue_bench.deployment.model_card import write_model_card
 from alue_bench.deployment.normalisation import kept_normalisation
 from alue_bench.deployment.pyfunc import write_mlflow_model
 from alue_bench.evaluation.predictions import probabilities
+from alue_bench.evaluation.spans import score_of_answer
 from alue_bench.messages.redaction import redacted
 from alue_bench.running.fine_tuning import Trained
 from alue_bench.running.inputs import RunInputs
@@ -161,7 +162,7 @@ def _complete_config(folder: Path, description: Description) -> None:
             "id2label": {str(place): name for place, name in enumerate(names)},
             "label2id": {name: place for place, name in enumerate(names)},
         }
-        if not description.labels.tags_words:  # transformers has no such type for tags
+        if not description.labels.reads_tokens:  # transformers has no such type for tags and spans
             config["problem_type"] = PROBLEM_TYPES[description.labels.kind]
 
     _edit(folder / "config.json", complete)
@@ -202,6 +203,9 @@ def _check(folder: Path, run: FinishedRun) -> None:
         difference = _difference_of_tags(kept, run)
         _refuse_above(TOLERANCE[device.precision], difference)
         return
+    if kept.description.labels.extracts_spans:
+        _refuse_above(TOLERANCE[device.precision], _difference_of_answers(kept, run))
+        return
     texts, pairs = [row.text for row in rows], [row.text_pair or "" for row in rows]
     logits = kept.logits(texts, pairs if kept.description.is_pair else None)
     logits = transferred_logits(logits, inputs.task, inputs.train_task)
@@ -224,6 +228,25 @@ def _difference_of_tags(kept: KeptModel, run: FinishedRun) -> float:
         labels.names.index(tag) for row in run.result.predictions.predicted[:CHECKED] for tag in str(row).split(" ")
     ]
     return float((scores.max(axis=1) - scores[np.arange(len(tags)), tags]).max())
+
+
+def _difference_of_answers(kept: KeptModel, run: FinishedRun) -> float:
+    """Return the largest relative difference between the scores of the saved model's answer and of the run's answer.
+
+    It is 0 if all answers are equal, and small if two answers are equally good.
+    """
+    rows = run.inputs.rows.splits["test"].examples[:CHECKED]
+    texts = kept.tokenized([row.text for row in rows], [row.text_pair or "" for row in rows])
+    logits, places = kept.logits_of(texts), texts.split.spans
+    assert places is not None
+    worst = 0.0
+    for question, (own, recorded) in enumerate(
+        zip(kept.decided(logits, texts.split), run.result.predictions.predicted[:CHECKED], strict=True)
+    ):
+        if own != recorded:
+            best, other = (score_of_answer(logits, places, question, text) for text in (own, recorded))
+            worst = max(worst, (best - other) / max(1.0, abs(best)))
+    return worst
 
 
 def _refuse_above(tolerance: float, difference: float) -> None:

@@ -143,7 +143,8 @@ def predict_file(
     ):
         for chunk, texts, good in _tokenized_ahead(thread, table, columns, model):
             logits = model.logits_of(texts) if texts is not None else None
-            new_values = _values(model, request, logits, good, len(chunk), None if texts is None else texts.words)
+            of_texts = {} if texts is None or logits is None else _predicted(model, request, logits, texts)
+            new_values = {name: _spread(of_texts.get(name, []), good, len(chunk)) for name in new}
             output.write(chunk, new_values)
             if scorer is not None and logits is not None:
                 scorer.add(chunk.column(columns.label or ""), logits, good)
@@ -205,11 +206,14 @@ def _output_format(request: PredictionRequest) -> Format:
 
 def _check_words(request: PredictionRequest, kind: Format, description: Description) -> None:
     """Raise UsageError if an option or a format of files does not fit a model that tags words, or another model."""
-    if description.labels.tags_words:
-        if request.scores or request.label is not None:
-            option = "--scores" if request.scores else "--label"
-            raise UsageError(f"the model tags words, and predicts only tags; leave {option} out")
-    elif "conll" in (format_of(request.source), kind):
+    labels = description.labels
+    if labels.reads_tokens and (request.scores or request.label is not None):
+        option = "--scores" if request.scores else "--label"
+        what = (
+            "tags words, and predicts only tags" if labels.tags_words else "extracts spans, and predicts only answers"
+        )
+        raise UsageError(f"the model {what}; leave {option} out")
+    if not labels.tags_words and "conll" in (format_of(request.source), kind):
         raise UsageError("a .conll file has a tag for each word, and the model predicts texts; use .txt or .csv files")
     if kind in ("txt", "conll") and request.scores:
         raise UsageError(f"{request.output}: such a file has only the predictions; name a .csv file for --scores")
@@ -339,34 +343,25 @@ def _tokenized_ahead(
         yield ready
 
 
-def _values(
-    model: KeptModel,
-    request: PredictionRequest,
-    logits: np.ndarray[Any, Any] | None,
-    good: list[int],
-    count: int,
-    words: np.ndarray[Any, Any] | None,
+def _predicted(
+    model: KeptModel, request: PredictionRequest, logits: np.ndarray[Any, Any], texts: TokenizedTexts
 ) -> dict[str, Sequence[Any]]:
-    """Return the columns to add to a chunk of rows: predictions and scores, by name. Rows without a text get None.
+    """Return the columns to add to the rows with a text: predictions and scores, by name.
 
     Args:
         model: The model.
         request: The request, which says if scores are wanted and how the columns are named.
-        logits: The model's outputs for the rows with a text; None if there are no such rows.
-        good: The positions of the rows with a text.
-        count: The number of rows of the chunk.
-        words: The number of words of each row with a text, if the model tags words; otherwise None.
+        logits: The model's outputs for the texts.
+        texts: The tokenized texts.
     """
-    names = _new_columns(model.description, request)
-    if logits is None:
-        return {name: [None] * count for name in names}
-    columns = list(columns_of(model, logits, scores=request.scores, words=words).values())
-    if len(good) < count:
-        columns = [_spread(column, good, count) for column in columns]
-    return dict(zip(names, columns, strict=True))
+    columns = columns_of(model, logits, texts.split, scores=request.scores).values()
+    return dict(zip(_new_columns(model.description, request), columns, strict=True))
 
 
-def _spread(column: Sequence[Any], places: list[int], count: int) -> list[Any]:
+def _spread(column: Sequence[Any], places: list[int], count: int) -> Sequence[Any]:
+    """Return a column for all rows of a chunk, in which rows without a text have None."""
+    if len(column) == count:
+        return column
     values: list[Any] = [None] * count
     for place, value in zip(places, column, strict=True):
         values[place] = value

@@ -13,6 +13,7 @@ from typing import Any
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.task import TargetKind
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.deployment.description import Description
 from alue_bench.deployment.kept_model import KeptModel
 from alue_bench.evaluation.label_cells import join_labels
@@ -40,7 +41,7 @@ class KeptModelFunction:
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         """Return a data frame with the column `prediction`, and `score_LABEL` for each label.
 
-        A model that tags words gives only the column `prediction`, with a space between two tags.
+        A model that tags words or extracts spans gives only the column `prediction`; there is a space between two tags.
 
         Args:
             model_input: A data frame with the column `text`, and `pair` for a model that reads pairs; or the texts, as
@@ -53,9 +54,14 @@ class KeptModelFunction:
         import pandas as pd
 
         texts, pairs = _texts(model_input, is_pair=self.model.description.is_pair)
-        logits = self.model.logits(texts, pairs)
-        scores = not self.model.description.labels.tags_words
-        return pd.DataFrame(columns_of(self.model, logits, scores=scores, words=self.model.word_counts(texts)))
+        scores = not self.model.description.labels.reads_tokens
+        parts = [
+            pd.DataFrame(columns_of(self.model, self.model.logits_of(part), part.split, scores=scores))
+            for part in self.model.chunks(texts, pairs)
+        ]
+        if not parts:
+            return pd.DataFrame({name: [] for name in (PREDICTION, *_score_columns(self.model.description))})
+        return pd.concat(parts, ignore_index=True)
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> KeptModelFunction:
@@ -68,19 +74,26 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> KeptM
     return KeptModelFunction(KeptModel(Path(path), **(model_config or {})))
 
 
-def columns_of(model: KeptModel, logits: Any, *, scores: bool, words: Any = None) -> dict[str, list[Any]]:
+def _score_columns(description: Description) -> list[str]:
+    """Return the names of the columns of scores in MLflow's output; none for a model that gives no scores."""
+    labels = description.labels
+    without = labels.kind is TargetKind.REGRESSION or labels.reads_tokens
+    return [] if without else [f"{SCORE}{name}" for name in labels.names]
+
+
+def columns_of(model: KeptModel, logits: Any, split: TokenizedSplit, *, scores: bool) -> dict[str, list[Any]]:
     """Return the columns with predictions and scores by name, in the same form as runs record them.
 
     Args:
         model: The model.
-        logits: The model's outputs, [examples, outputs].
+        logits: The model's outputs for the texts, as `KeptModel.logits_of` returns them.
+        split: The tokenized texts.
         scores: Whether to return the probability of each label too. A regression has only the prediction.
-        words: The number of words of each text, int64 [texts], if the model tags words; otherwise None.
     """
     import numpy as np
 
     labels = model.description.labels
-    decided = model.decided(logits, words)
+    decided = model.decided(logits, split)
     if labels.tags_words:
         return {PREDICTION: [" ".join(tags) for tags in decided]}
     several = labels.kind is TargetKind.MULTILABEL
@@ -131,8 +144,7 @@ def write_mlflow_model(folder: Path, description: Description, **identity: Any) 
     example = {TEXT: [text], **({PAIR: [pair]} if description.is_pair else {})}
     is_number = description.labels.kind is TargetKind.REGRESSION
     outputs = [ColSpec(DataType.double if is_number else DataType.string, PREDICTION)]
-    if not is_number and not description.labels.tags_words:
-        outputs += [ColSpec(DataType.double, f"{SCORE}{name}") for name in description.labels.names]
+    outputs += [ColSpec(DataType.double, name) for name in _score_columns(description)]
     signature = ModelSignature(Schema([ColSpec(DataType.string, name) for name in example]), Schema(outputs))
 
     model = Model(signature=signature, metadata={"alue_bench.fingerprint": description.fingerprint}, **identity)

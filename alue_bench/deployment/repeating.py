@@ -219,7 +219,7 @@ def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> s
     then, now = recorded.predictions, result.predictions
     if [str(one) for one in then["id"]] != [str(one) for one in now.ids]:
         return "its test rows differ from the recorded ones"
-    scores = then[[f"score_{name}" for name in now.columns]].to_numpy(dtype="float64")
+    scores = then[[f"{now.prefix}{name}" for name in now.columns]].to_numpy(dtype="float64")
     difference = np.abs(scores - np.asarray(now.scores)) / np.maximum(1.0, np.abs(scores))
     if planned.inputs.task.labels.kind is not TargetKind.REGRESSION:
         other = sum(str(a) != str(b) for a, b in zip(then["prediction"], now.predicted, strict=True))

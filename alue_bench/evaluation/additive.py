@@ -3,7 +3,8 @@
 Accuracy, every F1 and the Matthews correlation coefficient depend on the confusion counts alone; Pearson's correlation
 depends on five sums. Each example is therefore represented by a short row of numbers. To leave an example out, draw it
 twice, or exchange its predictions between two systems, rows are added or subtracted. The function `Additive.value`
-computes the metric from sums of rows, for any number of resamples at once.
+computes the metric from sums of rows, for any number of resamples at once. In a task that tags words, an example is a
+sentence here; in span extraction, it is a context with all its questions.
 
 In the shapes of arrays, n is the number of examples, p the length of a row, k the number of labels.
 """
@@ -88,8 +89,8 @@ def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Addi
         return Additive(_products(gold, predicted), _pearson) if metric == "pearson" else None
     if labels.tags_words:
         return _of_tags(metric, gold, predicted, labels)
-    if labels.extracts_spans:  # a question is the unit that is resampled, also if several share a context
-        return _mean(scores(metric, gold, predicted)) if metric in METRICS[labels.kind] else None
+    if labels.extracts_spans:
+        return _of_answers(metric, gold, predicted) if metric in METRICS[labels.kind] else None
     if metric == "accuracy":
         right = gold == predicted
         return _mean(right.all(axis=1) if right.ndim == 2 else right)
@@ -107,6 +108,19 @@ def _of_tags(metric: str, gold: Array, predicted: Array, labels: Labels) -> Addi
     if metric == "accuracy":
         return Additive(correct_words(gold, predicted), lambda sums: _ratio(sums[..., 0], sums[..., 1]))
     return _of_counts(metric, tag_counts(gold, predicted, labels), labels)
+
+
+def _of_answers(metric: str, gold: Array, predicted: Array) -> Additive:
+    """Return the mean score of questions, with a row for each context: questions about one text are not independent.
+
+    The arguments are those of `additive`.
+    """
+    import numpy as np
+
+    values = scores(metric, [one.texts for one in gold], predicted)
+    _, context = np.unique(np.array([one.context for one in gold], dtype="int64"), return_inverse=True)
+    rows = np.stack([np.bincount(context, values), np.bincount(context).astype("float64")], axis=1)
+    return Additive(rows, lambda sums: _ratio(sums[..., 0], sums[..., 1]))
 
 
 def _of_counts(metric: str, counts: Array, labels: Labels, groups: Array | None = None) -> Additive | None:

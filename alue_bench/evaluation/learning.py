@@ -68,14 +68,15 @@ def trivial(train: Array, gold: Array, predicted: Array, labels: Labels, metric:
     return Trivial(score, _error(baseline, gold, predicted, labels, metric))
 
 
-def trivial_of_tags(baseline: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> Trivial:
-    """Return the score of a baseline that tags each word separately, as `trivial` does for other tasks.
+def trivial_of_tokens(baseline: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> Trivial:
+    """Return the score of a baseline for a task that tags words or extracts spans, as `trivial` does for other tasks.
 
     Args:
-        baseline: The predictions of the baseline (`evaluation.tagging.most_frequent_tags`).
-        gold: The gold tags of the split, in the same form.
+        baseline: The predictions of the baseline (`evaluation.tagging.most_frequent_tags` or
+            `evaluation.spans.first_words`).
+        gold: The gold targets of the split, in the form that `evaluation.metrics.metrics` takes.
         predicted: The model's predictions for the split, in the same form.
-        labels: The tags.
+        labels: The label space.
         metric: The name of a metric of `evaluation.metrics.metrics`.
     """
     score = metrics(gold, baseline, labels)[metric]
@@ -86,18 +87,19 @@ def _error(baseline: Array, gold: Array, predicted: Array, labels: Labels, metri
     """Return the standard error, over examples, of the difference between two scores; nan for a single example."""
     import numpy as np
 
-    count = len(gold)
-    if count < 2:
+    if len(gold) < 2:
         return math.nan
     system = additive(metric, gold, predicted, labels)
     if system is None:  # a rank correlation: the standard error under the hypothesis of no correlation
-        return 1 / math.sqrt(count - 1)
+        return 1 / math.sqrt(len(gold) - 1)
     values = system.pseudo_values()
     if labels.kind is not TargetKind.REGRESSION:  # the correlation of a constant counts as 0, without an error
         base = additive(metric, gold, baseline, labels)
         assert base is not None
         values = values - base.pseudo_values()
-    return float(np.std(values, ddof=1)) / math.sqrt(count)
+    if len(values) < 2:  # all questions are about one text
+        return math.nan
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 @dataclass(frozen=True)

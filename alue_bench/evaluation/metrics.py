@@ -32,8 +32,8 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
     Args:
         gold: The gold targets: class indices [n]; for a multi-label task 0 or 1 for each label, [n, labels]; for a
             regression numbers, [n]; for tags of words rows of tags, [n, longest], see `data.words.as_rows`. For span
-            extraction the texts of the gold answers, [n] tuples, and of the predicted answer, [n], as objects.
-        predicted: The predicted targets, in the same form.
+            extraction the gold answers, objects [n] of type `data.spans.GoldAnswers`.
+        predicted: The predicted targets, in the same form; for span extraction the answers, texts [n].
         labels: The label space.
 
     Returns:
@@ -46,7 +46,8 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
     if labels.tags_words:
         return _of_tags(gold, predicted, labels)
     if labels.extracts_spans:
-        return {name: float(scores(name, gold, predicted).mean()) for name in METRICS[labels.kind]}
+        texts = [one.texts for one in gold]
+        return {name: float(scores(name, texts, predicted).mean()) for name in METRICS[labels.kind]}
     import numpy as np
     from sklearn.metrics import accuracy_score, f1_score, jaccard_score, matthews_corrcoef
 

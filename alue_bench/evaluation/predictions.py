@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import DataError
 from alue_bench.contract.spec import Predictions
-from alue_bench.contract.task import Labels, TargetKind
+from alue_bench.contract.task import METRICS, Labels, TargetKind
+from alue_bench.data.spans import GoldAnswers, SpanPlaces
 from alue_bench.data.words import as_rows
+from alue_bench.evaluation.answers import scores
 from alue_bench.evaluation.label_cells import join_labels, split_labels
+from alue_bench.evaluation.spans import best_answers
 from alue_bench.evaluation.tagging import tag_counts
 
 if TYPE_CHECKING:
@@ -23,21 +27,27 @@ if TYPE_CHECKING:
 
 TAGS = {None: "tag_", "IOB2": "iob2_"}
 """The beginning of the columns of a table of predictions that count the words with each predicted tag, by scheme."""
+SPAN, CONTEXT = "answer_", "context"
+"""The beginning of the columns of a table of predicted answers: the score of each by each metric, and the number of the
+question's context."""
 
 
 def decide(
-    logits: np.ndarray[Any, Any], labels: Labels, words: np.ndarray[Any, Any] | None = None
+    logits: np.ndarray[Any, Any], labels: Labels, decoding: np.ndarray[Any, Any] | SpanPlaces | None = None
 ) -> np.ndarray[Any, Any]:
-    """Convert logits into predictions: class indices, 0 and 1 for each label, numbers, or tags.
+    """Convert logits into predictions: class indices, 0 and 1 for each label, numbers, tags, or answers.
 
     Args:
-        logits: The logits of n examples, [n, outputs]; of all words in a task that tags words, [words, outputs].
+        logits: The logits of n examples, [n, outputs]; in a task that tags words or extracts spans, those that
+            `training.inference.predict_logits` returns.
         labels: The label space.
-        words: The number of words of each sentence, int64 [n]; only for a task that tags words.
+        decoding: In a task that tags words, the number of words of each sentence, int64 [n]; in span extraction, the
+            words of the contexts; None for every other task. See `TokenizedSplit.decoding`.
 
     Returns:
         The class indices, [n]; for a multi-label task 0 or 1 for each label, [n, labels]; for a regression numbers,
-        [n]; for tags of words rows of tags, [n, longest], see `data.words.as_rows`.
+        [n]; for tags of words rows of tags, [n, longest], see `data.words.as_rows`; for span extraction the texts of
+        the answers, objects [n].
     """
     import numpy as np
     from scipy.special import expit
@@ -46,8 +56,10 @@ def decide(
         return np.asarray(logits[:, 0])
     if labels.kind is TargetKind.MULTILABEL:
         return np.asarray(expit(logits) > labels.threshold, dtype="int64")
+    if isinstance(decoding, SpanPlaces):
+        return best_answers(logits, decoding, no_answer=labels.no_answer)
     best = np.asarray(logits.argmax(axis=1))
-    return best if words is None else as_rows(best, words)
+    return best if decoding is None else as_rows(best, decoding)
 
 
 def probabilities(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[Any, Any]:
@@ -62,22 +74,29 @@ def probabilities(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[An
 
 
 def predictions_table(
-    ids: list[str], gold: np.ndarray[Any, Any] | None, logits: np.ndarray[Any, Any], labels: Labels
+    ids: list[str],
+    gold: np.ndarray[Any, Any] | None,
+    logits: np.ndarray[Any, Any],
+    labels: Labels,
+    decoding: np.ndarray[Any, Any] | SpanPlaces | None = None,
 ) -> Predictions:
     """Return a table of predictions, with the names of gold and predicted labels and a score for each label.
 
     In a task that tags words, a cell holds the tags of a sentence, separated by spaces, and instead of scores the table
-    counts the words with each predicted tag.
+    counts the words with each predicted tag. In span extraction, the gold answers are a list in JSON, and instead of
+    scores the table has the value of each metric and the number of the context.
 
     Args:
         ids: The identifiers of the n examples.
-        gold: The gold targets, in the form that `decide` returns; None if there are no gold labels.
+        gold: The gold targets, in the form that `metrics` takes; None if there are no gold labels.
         logits: The logits, in the form that `decide` takes.
         labels: The label space.
+        decoding: The argument of `decide`.
     """
-    if labels.tags_words:
-        assert gold is not None  # a task that tags words has no submission
-        return _table_of_tags(ids, gold, decide(logits, labels, (gold >= 0).sum(axis=1)), labels)
+    if labels.reads_tokens:
+        assert gold is not None  # a task that tags words or extracts spans has no submission
+        table = _table_of_tags if labels.tags_words else _table_of_answers
+        return table(ids, gold, decide(logits, labels, decoding), labels)
     return Predictions(
         ids=ids,
         gold=[""] * len(ids) if gold is None else [_named(value, labels) for value in gold],
@@ -101,6 +120,23 @@ def _table_of_tags(
     )
 
 
+def _table_of_answers(
+    ids: list[str], gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels: Labels
+) -> Predictions:
+    import numpy as np
+
+    texts, names = [one.texts for one in gold], METRICS[labels.kind]
+    values = [scores(name, texts, predicted) for name in names]
+    return Predictions(
+        ids=ids,
+        gold=[json.dumps(one, ensure_ascii=False) for one in texts],
+        predicted=predicted.tolist(),
+        scores=np.stack([*values, np.array([one.context for one in gold], dtype="float64")], axis=1),
+        columns=(*names, CONTEXT),
+        prefix=SPAN,
+    )
+
+
 @dataclass(frozen=True)
 class Targets:
     """The gold and predicted labels in a table of predictions, as arrays that `evaluation.metrics.metrics` takes."""
@@ -116,8 +152,8 @@ def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
     """Convert a recorded table of predictions into arrays of gold and predicted labels.
 
     Args:
-        table: A table with the columns id, gold, prediction, and score_LABEL for each label (or, for each tag of words,
-            the columns in `TAGS`).
+        table: A table with the columns id, gold, prediction, and score_LABEL for each label (or, for tags of words and
+            for answers, the columns in `TAGS` and `SPAN`).
         multilabel: Whether a cell holds several label names, joined as in `label_cells`.
 
     Raises:
@@ -129,7 +165,8 @@ def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
     label = pa.float64() if labels.kind is TargetKind.REGRESSION else pa.string()
     types = {"id": pa.string(), "gold": label, "prediction": label}
     ids, gold, predicted = (pa.array(table[column].tolist(), kind) for column, kind in types.items())
-    return targets_of_columns(ids, gold, predicted, labels)
+    contexts = pa.array(table[SPAN + CONTEXT].tolist(), pa.int64()) if labels.extracts_spans else None
+    return targets_of_columns(ids, gold, predicted, labels, contexts)
 
 
 def labels_of_columns(columns: Sequence[str], *, multilabel: bool) -> Labels:
@@ -144,10 +181,17 @@ def labels_of_columns(columns: Sequence[str], *, multilabel: bool) -> Labels:
         return Labels.regression(-math.inf, math.inf)
     if not names and (tags := tags_of(columns)) is not None:
         return tags
+    if not names and has_answers(columns):
+        return Labels.span(no_answer=True)  # a table does not say whether it is permitted; no metric asks
     return Labels.multilabel(*names) if multilabel else Labels.multiclass(*names)
 
 
-def targets_of_columns(ids: Any, gold: Any, predicted: Any, labels: Labels) -> Targets:
+def has_answers(columns: Sequence[str]) -> bool:
+    """Return whether a recorded table of predictions with these columns is one of span extraction."""
+    return SPAN + CONTEXT in columns
+
+
+def targets_of_columns(ids: Any, gold: Any, predicted: Any, labels: Labels, contexts: Any = None) -> Targets:
     """Convert the columns of a recorded table of predictions into arrays of gold and predicted labels.
 
     Args:
@@ -155,10 +199,11 @@ def targets_of_columns(ids: Any, gold: Any, predicted: Any, labels: Labels) -> T
         gold: The gold labels, an Arrow array of strings, or of numbers for a regression. It may be dictionary-encoded.
         predicted: The predicted labels, of the same type.
         labels: The label space, as `labels_of_columns` returns it.
+        contexts: In span extraction, the number of each question's context, an Arrow array; otherwise None.
 
     Raises:
-        DataError: A gold or predicted label is not among the labels, a cell cannot be divided into label names, or the
-            gold and the predicted tags of a sentence differ in number.
+        DataError: A gold or predicted label is not among the labels, a cell cannot be divided into label names, the
+            gold and the predicted tags of a sentence differ in number, or gold answers are not a list in JSON.
     """
     import numpy as np
 
@@ -170,6 +215,8 @@ def targets_of_columns(ids: Any, gold: Any, predicted: Any, labels: Labels) -> T
         if rows[0].shape != rows[1].shape or ((rows[0] < 0) != (rows[1] < 0)).any():
             raise DataError("the predictions hold a sentence whose gold and predicted tags differ in number")
         return Targets(ids, rows[0], rows[1], labels)
+    if labels.extracts_spans:
+        return Targets(ids, _gold_answers(gold, contexts), _objects(predicted.to_pylist()), labels)
     read = _marks if labels.kind is TargetKind.MULTILABEL else _places
     return Targets(ids, _by_cell(gold, labels.names, read), _by_cell(predicted, labels.names, read), labels)
 
@@ -209,6 +256,23 @@ def _tag_rows(cells: Sequence[str], labels: Labels) -> np.ndarray[Any, Any]:
     except KeyError as error:
         raise DataError(f"the predictions contain the tag {error.args[0]!r}, which is none of the task's") from error
     return as_rows(tags, np.array([len(sentence) for sentence in sentences], dtype="int64"))
+
+
+def _gold_answers(cells: Any, contexts: Any) -> np.ndarray[Any, Any]:
+    """Return the gold answers in the cells of a table, each of which holds a list in JSON: objects [n]."""
+    try:
+        texts = [tuple(json.loads(cell)) for cell in cells.to_pylist()]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"the predictions hold gold answers that are not a list in JSON: {error}") from error
+    return _objects([GoldAnswers(*pair) for pair in zip(texts, contexts.to_pylist(), strict=True)])
+
+
+def _objects(values: Sequence[Any]) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
 
 
 def _by_cell(

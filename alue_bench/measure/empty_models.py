@@ -84,7 +84,7 @@ class EmptyModels:
             outline: The changes that the strategy makes to the model.
         """
         changed = outline.kept_layers is not None or outline.adapter is not None
-        key = (digest_of(described(config)), labels.tags_words, labels.outputs, strategy.name if changed else None)
+        key = (digest_of(described(config)), labels.reads_tokens, labels.outputs, strategy.name if changed else None)
         if key not in self._stacks:
             self._stacks[key] = model_in_outline(config, outline, labels)
         stack, plan = self._stacks[key], outline.freeze_plan

@@ -65,7 +65,7 @@ def method_of(stack: EncoderStack) -> Method:
         return Method("formula")
     key = digest_of([type(model).__name__, described(model.config)])
     if key not in _methods:
-        _methods[key] = _compared(view_as_stack(empty_model(model.config, TAGS if stack.tags_words else BINARY)))
+        _methods[key] = _compared(view_as_stack(empty_model(model.config, TAGS if stack.reads_tokens else BINARY)))
     return _methods[key]
 
 
@@ -286,7 +286,7 @@ def head_vectors(stack: EncoderStack, lengths: np.ndarray[Any, Any]) -> int:
         stack: The model, possibly on the meta device.
         lengths: The number of tokens of each example, int64 `[examples]`.
     """
-    return int(lengths.sum()) if stack.tags_words else len(lengths)
+    return int(lengths.sum()) if stack.reads_tokens else len(lengths)
 
 
 def head_flops(stack: EncoderStack, trained: set[int], vectors: int, *, trains_below: bool) -> int:

@@ -60,6 +60,7 @@ from alue_bench.training.device.precision import Graphs, resolve_graphs
 from alue_bench.training.device.selection import device_remarks, resolve_device, resolve_precision
 from alue_bench.training.prefix.store import PrefixStore, prefix_folder
 from alue_bench.training.pretrained.loading import check_keeps_head, encoder_shape, load_config
+from alue_bench.training.pretrained.tokenizer import check_offsets
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
     plan.notes += shared.companions.notes
     if request.yardstick:
         plan.notes += [
-            f"task {name}: no score of TF-IDF with logistic regression, which predicts no tags of words"
+            f"task {name}: no score of TF-IDF with logistic regression, which predicts no tags or spans"
             for name, folds in by_name.items()
             if not has_yardstick(folds[0].task)
         ]
@@ -272,13 +273,10 @@ def _add_runs(
         plan.skipped.append(Skipped(task.task.name, name, "*", None, reason))
     try:
         settings = settings_of(request, task.train_task, model.model, model.trial.positions)
-        if task.train_task.labels.extracts_spans:
-            raise DoesNotFit(
-                f"task {task.train_task.name!r} extracts spans; models cannot be trained for such tasks yet, but "
-                "`alue-bench data verify` checks their files"
-            )
-        if task.train_task.labels.tags_words:
+        if task.train_task.labels.reads_tokens:
             check_tagging(model.config, model.trial.padding)
+        if task.train_task.labels.extracts_spans:
+            check_offsets(shared.cache.models.tokenizer(model.checkpoint), model.checkpoint.folder)
         if request.keep_head:
             config = load_config(model.checkpoint)
             check_keeps_head(f"model {name!r}", model.checkpoint, config, task.train_task.labels)

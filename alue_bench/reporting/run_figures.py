@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.evaluation.label_cells import split_labels
-from alue_bench.evaluation.predictions import hits_of_tags, tags_of
+from alue_bench.evaluation.predictions import SPAN, has_answers, hits_of_tags, tags_of
 from alue_bench.reporting.charts import learning_curves, predicted_against_gold
 from alue_bench.reporting.content import (
     Cell,
@@ -113,8 +113,8 @@ def _steps_per_epoch(runs: pd.DataFrame, run_id: str) -> int | None:
 def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
     """Return figures of each strategy's test predictions, pooled over seeds; empty if there are no predictions.
 
-    Single-label tasks have confusion matrices, multi-label tasks have counts for each label, and regressions have
-    scatter plots.
+    Single-label tasks have confusion matrices, multi-label tasks have counts for each label, regressions have scatter
+    plots, and span extraction has counts of wrong, partly right and right answers.
 
     Args:
         results: The results that hold the runs.
@@ -189,12 +189,26 @@ def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str
         counts = zip(*hits_of_tags(list(everything["gold"]), list(everything["prediction"]), tags), strict=True)
         rows = [Row(name, [Cell(str(n)) for n in row]) for name, row in zip(tags.types, counts, strict=True)]
         return Table(caption, "entity type" if tags.scheme else "tag", HITS, [RowGroup("", rows)])
+    if has_answers(everything.columns):
+        return _answers(everything, caption)
     if pd.api.types.is_float_dtype(everything["gold"]):
         return _scatter(everything, name, caption)
     if not multilabel:
         pairs = Counter(zip(everything["gold"], everything["prediction"], strict=True))
         return Matrix(caption, labels, [[pairs[gold, predicted] for predicted in labels] for gold in labels])
     return _hits(everything, labels, caption)
+
+
+def _answers(everything: pd.DataFrame, caption: str) -> Table:
+    """Return the numbers of right, partly right and wrong answers, compared after the normalisation of Arabic."""
+    equal, f1 = (everything[f"{SPAN}{name}_arabic"].astype("float64") for name in ("exact_match", "f1"))
+    counts = {
+        "exact match": int((equal == 1).sum()),
+        "some words in common": int(((equal < 1) & (f1 > 0)).sum()),
+        "no word in common": int((f1 == 0).sum()),
+    }
+    rows = [Row(name, [Cell(str(count))]) for name, count in counts.items()]
+    return Table(caption, "answer, after normalisation of Arabic", [Column("questions")], [RowGroup("", rows)])
 
 
 def _are_multilabel(results: Results, run_ids: Sequence[str]) -> bool:

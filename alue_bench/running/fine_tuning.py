@@ -149,6 +149,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     if weights is not None:
         notes.append(described(weights, labels))
 
+    dev = splits["dev"]
     return Trained(
         key=spec.training_key,
         file=file,
@@ -157,7 +158,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         device=device,
         tokenizer=tokenizer,
         training=training,
-        dev_predictions=predictions_table(splits["dev"].ids, splits["dev"].gold, training.selected_dev_logits, labels),
+        dev_predictions=predictions_table(dev.ids, dev.gold, training.selected_dev_logits, labels, dev.decoding),
         # The selected epoch's weights may come from a time when less was frozen: no stored outputs for other splits
         # then.
         prefix=prefixes.frozen_prefix_of(None) if schedule.adaptive else prefix,
@@ -189,10 +190,9 @@ def store_computed(prefix: FrozenPrefix, inputs: RunInputs) -> None:
 def _dev_scorer(inputs: RunInputs, dev: TokenizedSplit) -> Scorer:
     """Return a function from dev logits to metrics. The metric `score` is the primary one, which selects the epoch."""
     task, gold = inputs.train_task, dev.gold
-    words = None if dev.words is None else dev.words.counts
 
     def score(logits: Any) -> dict[str, float]:
-        values = metrics(gold, decide(logits, task.labels, words), task.labels)
+        values = metrics(gold, decide(logits, task.labels, dev.decoding), task.labels)
         return {**values, "score": values[task.primary]}
 
     return score

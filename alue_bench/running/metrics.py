@@ -11,10 +11,10 @@ from alue_bench.contract.task import Task
 from alue_bench.contract.transfer import transferred_targets
 from alue_bench.data.splits import SplitRows
 from alue_bench.data.tokenization import encode_targets
-from alue_bench.data.words import word_counts
-from alue_bench.evaluation.learning import Trivial, trivial, trivial_of_tags
+from alue_bench.evaluation.learning import Trivial, trivial, trivial_of_tokens
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide
+from alue_bench.evaluation.spans import first_words
 from alue_bench.evaluation.tagging import most_frequent_tags
 from alue_bench.evaluation.yardstick import yardstick, yardstick_name
 from alue_bench.measure.best_effort import best_effort
@@ -45,32 +45,36 @@ def trivial_metrics(
 ) -> dict[str, float]:
     """Return the scores of a baseline that ignores the text, on test (test/*) and dev split (selection/*).
 
-    In a task that tags words, the baseline ignores all words but the one that it tags.
+    In a task that tags words, the baseline ignores all words but the one that it tags. In span extraction, it answers
+    by the first words of the context.
 
     The baseline's score is */trivial_score. The standard error of the model's difference from this score is
     */above_trivial_error, which is absent if undefined. If a score cannot be computed, `on_problem` is called.
     """
     task, train_task = inputs.task, inputs.train_task
     rows = inputs.train_rows.splits
-    train_targets = encode_targets(rows["train"], train_task.labels).numpy()
+    reads_tokens, train = train_task.labels.reads_tokens, rows["train"]
 
-    def of_tags(split: SplitRows, gold: Array, predicted: Array, scored: Task) -> Trivial:
-        baseline = most_frequent_tags(rows["train"].examples, split.examples, scored.labels)
-        return trivial_of_tags(baseline, gold, predicted, scored.labels, scored.primary)
+    def of_tokens(split: SplitRows, gold: Array, predicted: Array, scored: Task) -> Trivial:
+        if scored.labels.tags_words:
+            baseline = most_frequent_tags(train.examples, split.examples, scored.labels)
+        else:
+            baseline = first_words(train.examples, split.examples)
+        return trivial_of_tokens(baseline, gold, predicted, scored.labels, scored.primary)
 
     def on_test() -> Trivial:
-        if task.labels.tags_words:
-            return of_tags(inputs.rows.splits["test"], test.gold, test.predicted, task)
-        known = transferred_targets(train_targets, task, train_task)
+        if reads_tokens:
+            return of_tokens(inputs.rows.splits["test"], test.gold, test.predicted, task)
+        known = transferred_targets(encode_targets(train, train_task.labels).numpy(), task, train_task)
         return trivial(known, test.gold, test.predicted, task.labels, task.primary)
 
     def on_dev() -> Trivial:
-        gold = encode_targets(rows["dev"], train_task.labels).numpy()
-        words = word_counts(rows["dev"].examples) if train_task.labels.tags_words else None
-        predicted = decide(trained.training.selected_dev_logits, train_task.labels, words)
-        if train_task.labels.tags_words:
-            return of_tags(rows["dev"], gold, predicted, train_task)
-        return trivial(train_targets, gold, predicted, train_task.labels, train_task.primary)
+        dev = trained.prefixes["dev"].split
+        predicted = decide(trained.training.selected_dev_logits, train_task.labels, dev.decoding)
+        if reads_tokens:
+            return of_tokens(rows["dev"], dev.gold, predicted, train_task)
+        known = encode_targets(train, train_task.labels).numpy()
+        return trivial(known, dev.gold, predicted, train_task.labels, train_task.primary)
 
     values = {}
     for name, scored in (("test", on_test), ("selection", on_dev)):

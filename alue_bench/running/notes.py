@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from alue_bench.contract.spec import RunSpec
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.contract.transfer import told
+from alue_bench.data.spans import SpanPlaces
 from alue_bench.data.tokenization import TokenizedSplit, unread_notes
 from alue_bench.data.verification import gaps
 from alue_bench.measure.flops import Method
@@ -91,7 +92,9 @@ def scoring_notes(spec: RunSpec, inputs: RunInputs, test: TokenizedSplit, score:
 
 
 def _truncation(spec: RunSpec, split: TokenizedSplit, name: str) -> list[str]:
-    """Return a note if texts of the split called `name` were truncated, or sentences divided into windows."""
+    """Return notes if texts of the split called `name` were truncated or divided into windows."""
+    if split.spans is not None:
+        return _span_notes(spec, split.spans, f"{len(split.ids)} {name} questions")
     if split.words is not None:
         notes, most = [], spec.hyper.max_length
         if split.words.windowed:
@@ -105,6 +108,31 @@ def _truncation(spec: RunSpec, split: TokenizedSplit, name: str) -> list[str]:
     if not split.truncated:
         return []
     return [f"{split.truncated} of {len(split)} {name} texts cut to {spec.hyper.max_length} tokens"]
+
+
+def _span_notes(spec: RunSpec, spans: SpanPlaces, questions: str) -> list[str]:
+    """Return notes on questions that do not fit into the maximal length with their contexts.
+
+    Args:
+        spec: The run.
+        spans: The words of the tokenized split.
+        questions: The number of questions with the name of the split, such as "702 test questions".
+    """
+    notes, most = [], spec.hyper.max_length
+    if spans.windowed:
+        notes.append(
+            f"{spans.windowed} of {questions}, with contexts longer than {most} tokens, were divided into overlapping "
+            "windows; the best answer of all windows counts"
+        )
+    if spans.cut:
+        notes.append(f"{spans.cut} of {questions} were cut to half of the {most} tokens; the context gets the rest")
+    if spans.unread:
+        notes.append(
+            f"{spans.unread} words of contexts have too many tokens for a window; no answer can begin or end there"
+        )
+    if spans.unlearnt:
+        notes.append(f"{spans.unlearnt} of {questions} have an answer that no window shows as a whole")
+    return notes
 
 
 def _label_gaps(inputs: RunInputs) -> list[str]:

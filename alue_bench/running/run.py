@@ -90,7 +90,7 @@ def _execute(spec: RunSpec, inputs: RunInputs, *, before: Trained | None, on_ste
     result = RunResult(
         metrics={**metrics, **elsewhere},
         curves=tuple(trained.training.curves),
-        predictions=predictions_table(test.split.ids, test.gold, test.logits, inputs.task.labels),
+        predictions=predictions_table(test.split.ids, test.gold, test.logits, inputs.task.labels, test.split.decoding),
         dev_predictions=trained.dev_predictions,
         predictions_elsewhere=predictions_elsewhere,
         submission_predictions=submission,

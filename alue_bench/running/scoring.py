@@ -49,8 +49,7 @@ def score_test_split(spec: RunSpec, inputs: RunInputs, trained: Trained) -> Scor
     logits = transferred_logits(logits, inputs.task, inputs.train_task)
     seconds = time.perf_counter() - started + prefix_s(examples)
     store_computed(trained.prefix, inputs)
-    words = None if split.words is None else split.words.counts
-    return ScoredSplit(split, logits, decide(logits, inputs.task.labels, words), seconds)
+    return ScoredSplit(split, logits, decide(logits, inputs.task.labels, split.decoding), seconds)
 
 
 def submission_predictions(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DPI = 110
 LONGEST_TITLE = 80
 """The number of characters of a title that fit into the figure's width."""
+F1 = "f1"
+"""The metric of answers whose distribution is drawn."""
 WIDE = 12
 """The most characters of a label name on the horizontal axis; if a name is longer, all names are written vertically."""
 QUICK: dict[str, Any] = {"compress_level": 2}
@@ -30,7 +32,8 @@ def draw_predictions(path: Path, predictions: Predictions, labels: Labels, *, ti
 
     For single-label tasks the figure is a confusion matrix. For multi-label tasks it shows the numbers of true
     positives, false negatives and false positives of each label, and for tags of words those of each type of entity.
-    For regressions it is a scatter plot of predicted against gold values.
+    For regressions it is a scatter plot of predicted against gold values, and for span extraction a histogram of the
+    answers' F1.
 
     Args:
         path: The file to write.
@@ -54,6 +57,9 @@ def _draw_others(path: Path, predictions: Predictions, labels: Labels, title: st
         axes.scatter(predictions.gold, predictions.predicted, s=8, alpha=0.6)
         axes.axline((0, 0), slope=1, color="grey", linewidth=0.8)
         axes.set(xlabel="gold", ylabel="predicted")
+    elif labels.extracts_spans:
+        axes.hist(predictions.scores[:, predictions.columns.index(F1)], bins=10, range=(0, 1), color="#0072B2")
+        axes.set(xlabel="F1 of an answer", ylabel="questions")
     else:
         _draw_hits(axes, predictions, labels)
     figure.savefig(path, dpi=DPI, pil_kwargs=QUICK)

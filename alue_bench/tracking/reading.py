@@ -721,7 +721,7 @@ def _load_targets(path: Path, *, multilabel: bool) -> Targets:
     import pyarrow as pa
 
     from alue_bench.contract.task import TargetKind
-    from alue_bench.evaluation.predictions import labels_of_columns, targets_of_columns
+    from alue_bench.evaluation.predictions import CONTEXT, SPAN, labels_of_columns, targets_of_columns
 
     content = path.read_bytes()
     header = next(csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")), [])
@@ -729,11 +729,13 @@ def _load_targets(path: Path, *, multilabel: bool) -> Targets:
     labels = labels_of_columns(header, multilabel=multilabel)
     label = pa.float64() if labels.kind is TargetKind.REGRESSION else pa.dictionary(pa.int32(), pa.string())
     types = {"id": pa.string(), "gold": label, "prediction": label}
-    table = _read_csv(pa.py_buffer(content), types, FIRST_COLUMNS).unify_dictionaries().combine_chunks()
-    ids, gold, predicted = (
+    if labels.extracts_spans:
+        types[SPAN + CONTEXT] = pa.int64()
+    table = _read_csv(pa.py_buffer(content), types, tuple(types)).unify_dictionaries().combine_chunks()
+    ids, gold, predicted, *contexts = (
         column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns
     )
-    return targets_of_columns(ids, gold, predicted, labels)
+    return targets_of_columns(ids, gold, predicted, labels, contexts[0] if contexts else None)
 
 
 def _load_predictions(path: Path) -> pd.DataFrame:

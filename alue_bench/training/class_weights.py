@@ -43,6 +43,11 @@ def check_class_weights(given: str, labels: Labels, task: str) -> None:
             f"--class-weights {shown(given, quote=False)}: task {task!r} is a regression, which has no classes to "
             "weigh; leave --class-weights out"
         )
+    if labels.extracts_spans:
+        raise UsageError(
+            f"--class-weights {shown(given, quote=False)}: task {task!r} extracts spans, which have no classes to "
+            "weigh; leave --class-weights out"
+        )
     if given != BALANCED:
         _parsed(given, labels, task)
 

@@ -62,7 +62,7 @@ class Forward(Protocol):
             states: The input of layer `depth`, in the shape that `prefix` returns; None starts from the token ids.
 
         Returns:
-            The logits, `[batch, outputs]`; `[batch, tokens, outputs]` of a model that tags words.
+            The logits, `[batch, outputs]`; `[batch, tokens, outputs]` of a model whose head reads every token.
         """
         ...
 

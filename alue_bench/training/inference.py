@@ -23,7 +23,8 @@ def predict_logits(
 ) -> np.ndarray[Any, Any]:
     """Return the logits of all examples of a split: fp32 [examples, outputs], in the order of the split.
 
-    In a task that tags words, they are the logits of all words, [words, outputs] (`WordPlaces.logits_of_all`).
+    In a task that tags words, they are the logits of all words, [words, outputs] (`WordPlaces.logits_of_all`). In span
+    extraction, they are those of the tokens whose target is not `IGNORED`, [tokens, outputs].
 
     Texts of similar length are batched together to save padding. If memory is exhausted, the computation is repeated
     with smaller batches. The model is left in eval mode.
@@ -56,7 +57,7 @@ def predict_logits(
         bad = int((~np.isfinite(logits)).any(1).sum())
         raise NonFiniteLossError(
             f"the model's outputs are not finite for {bad} of {len(logits)} "
-            f"{'texts' if examples.split.words is None else 'words'}; try a smaller --lr"
+            f"{'tokens' if examples.split.token_targets else 'texts'}; try a smaller --lr"
         )
     result = np.empty_like(logits)
     result[_places(examples.split, np.concatenate(order))] = logits
@@ -72,7 +73,7 @@ def _places(split: TokenizedSplit, order: np.ndarray[Any, Any]) -> np.ndarray[An
     """
     import numpy as np
 
-    if not split.tags_words:
+    if not split.token_targets:
         return order
     known = np.concatenate([[0], np.cumsum((split.targets != IGNORED).numpy())])
     bounds = known[split.offsets.numpy()]
@@ -84,7 +85,7 @@ def _in_order(
 ) -> np.ndarray[Any, Any]:
     """Compute the logits of batches in the given order, and return them concatenated.
 
-    They are fp32 [examples, outputs], or [words, outputs] in a task that tags words.
+    They are fp32 [examples, outputs], or [tokens, outputs] of the tokens whose target is not `IGNORED`.
 
     Args:
         order: The batches; each is given by the indices of its examples in the split.
@@ -99,7 +100,7 @@ def _in_order(
     with torch.no_grad(), autocast(device):
         for batch in batches(examples.split, order, padding, few_lengths=device.few_lengths):
             of_batch = examples.logits(forward, batch.to(device.name, pinned=device.pins_memory)).float()
-            if batch.tags_words:  # chosen by indices of the host, so that nothing waits for an accelerator
+            if batch.token_targets:  # chosen by indices of the host, so that nothing waits for an accelerator
                 chosen = (batch.targets.flatten() != IGNORED).nonzero()[:, 0]
                 of_batch = of_batch.flatten(0, 1).index_select(0, device.sent(chosen))
             parts.append(of_batch)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.task import Labels, TargetKind
+from alue_bench.data.spans import ENDS, MAY_END, MAY_START, STARTS
 from alue_bench.data.words import IGNORED
 from alue_bench.training.architecture.encoder_stack import EncoderStack
 
@@ -175,7 +176,9 @@ def loss_function(labels: Labels, weights: Tensor | None = None) -> Callable[[Te
     """Return the loss function of a task: it computes the mean loss from logits [batch, outputs] and targets.
 
     The loss is cross-entropy, binary cross-entropy for multi-label tasks, or squared error for regression. For tags it
-    is the mean cross-entropy over the words of the batch, from logits [batch, tokens, outputs]; 0 without words.
+    is the mean cross-entropy over the words of the batch, from logits [batch, tokens, outputs]; 0 without words. For
+    spans it is the mean of the cross-entropies of the first and of the last token of the answer among the candidates in
+    the example (Devlin et al. 2019, section 4.2).
 
     Args:
         labels: The label space of the task.
@@ -198,8 +201,25 @@ def loss_function(labels: Labels, weights: Tensor | None = None) -> Callable[[Te
             )
             / (targets != IGNORED).sum().clamp(min=1)
         )
+    if labels.extracts_spans:
+        return _loss_of_spans
     if weights is None:
         return lambda logits, targets: functional.cross_entropy(logits.float(), targets)
     return lambda logits, targets: functional.cross_entropy(
         logits.float(), targets, weight=weights, reduction="none"
     ).mean()
+
+
+def _loss_of_spans(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean loss of spans, over examples and over beginnings and ends; see `loss_function`.
+
+    Args:
+        logits: The logits of beginnings and ends, [batch, tokens, 2].
+        targets: The marks of each token, int64 [batch, tokens], see `data.spans`.
+    """
+    marks = targets.clamp(min=0)  # `IGNORED` has no mark
+    losses = []
+    for scores, may, gold in zip(logits.float().unbind(-1), (MAY_START, MAY_END), (STARTS, ENDS), strict=True):
+        among = scores.masked_fill((marks & may) == 0, -float("inf")).log_softmax(dim=1)
+        losses.append(-among.masked_fill((marks & gold) == 0, 0.0).sum(dim=1).mean())
+    return (losses[0] + losses[1]) / 2

@@ -1,6 +1,7 @@
-"""The built-in tasks: those of ALUE, two that Betka et al. add, entity recognition, and tasks to score out of domain.
+"""The built-in tasks: those of ALUE, two that Betka et al. add, and others that run only by name.
 
-The folder `studies` has a study file for each table of Betka et al.; a study file describes the runs of a table.
+The others are entity recognition, reading comprehension, and tasks to score out of domain. The folder `studies` has a
+study file for each table of Betka et al.; a study file describes the runs of a table.
 """
 
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from alue_bench_tasks import (
     anger,
     arabicner,
     arbanking77,
+    arcd,
     arsarcasm,
     diag,
     fid,
@@ -31,7 +33,7 @@ from alue_bench_tasks import (
 @hookimpl
 def alue_bench_tasks() -> Iterable[Task]:
     """Return the built-in tasks."""
-    modules = (mq2q, oold, ohsd, svreg, sec, fid, xnli, mdd, mdd_algiers_amman, diag, anger, arabicner)
+    modules = (mq2q, oold, ohsd, svreg, sec, fid, xnli, mdd, mdd_algiers_amman, diag, anger, arabicner, arcd)
     out_of_domain = (mlma_offensive, mlma_hateful, arsarcasm, qadi, arbanking77)
     return [*(module.TASK for module in (*modules, *out_of_domain)), *arbanking77.IN_DIALECTS]
 

@@ -17,10 +17,23 @@ from tools.sampledata import (
     offence,
     out_of_domain,
     questions,
+    reading,
 )
 
 DEFAULT_OUTPUT = Path("plugins/alue_bench_tasks/sample")
-_FAMILIES = (dialects, questions, offence, affect, inference, irony, diagnostics, out_of_domain, banking, entities)
+_FAMILIES = (
+    dialects,
+    questions,
+    offence,
+    affect,
+    inference,
+    irony,
+    diagnostics,
+    out_of_domain,
+    banking,
+    entities,
+    reading,
+)
 
 
 def sample_files() -> dict[str, bytes]:

@@ -124,7 +124,8 @@ def _tell(predicted: Predicted, description: Description, output: str, talk: Pla
     into = "" if output == STDOUT else f" in {output}"
     talk.print(f"{predicted.rows} rows{into}, {rate:,.0f} a second")
     if predicted.truncated:
-        what = "words" if description.labels.tags_words else "texts"
+        labels = description.labels
+        what = "words" if labels.tags_words else "questions" if labels.extracts_spans else "texts"
         talk.print(f"{predicted.truncated} {what} were cut to {description.max_length} tokens")
     if predicted.bad:
         talk.print(f"{predicted.bad} rows have no text, and no prediction", style="yellow")

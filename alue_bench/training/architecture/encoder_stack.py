@@ -59,9 +59,9 @@ class EncoderStack:
     fixed."""
 
     @property
-    def tags_words(self) -> bool:
-        """True if the head reads every token, to tag words, and not one vector for each text."""
-        return tags_words(self.model)
+    def reads_tokens(self) -> bool:
+        """True if the head reads every token, to tag words or find spans, and not one vector for each text."""
+        return reads_tokens(self.model)
 
     @property
     def shape(self) -> EncoderShape:
@@ -72,7 +72,7 @@ class EncoderStack:
         return EncoderShape(len(self.layers), int(getattr(self.model.config, "hidden_size", 0)))
 
 
-def tags_words(model: object) -> bool:
+def reads_tokens(model: object) -> bool:
     """Return whether a model of transformers has a head that classifies each token."""
     return type(model).__name__.endswith("ForTokenClassification")
 

@@ -19,7 +19,7 @@ from alue_bench.contract.spec import digest_of
 from alue_bench.data.batches import Padding
 from alue_bench.messages.display import first_line
 from alue_bench.training.architecture.anatomy import TEXT, anatomy_of, described, small_copy, text_of
-from alue_bench.training.architecture.encoder_stack import tags_words
+from alue_bench.training.architecture.encoder_stack import reads_tokens
 from alue_bench.training.device.errors import is_out_of_memory
 from alue_bench.training.device.hardware import Precision
 from alue_bench.training.device.precision import Device, autocast
@@ -167,7 +167,7 @@ def _depends(model: Any, side: Side, lengths: tuple[int, ...]) -> bool:
         ]
         together, few = (_batch(model, side, lengths, first) for first in (0, 1))
         logits = [model(**inputs).logits for inputs in (together, few)]
-    if tags_words(model):  # logits of padding are never used
+    if reads_tokens(model):  # logits of padding are never used
         each = [values[0] for values in each]
         logits = [
             values[inputs["attention_mask"].bool()] for values, inputs in zip(logits, (together, few), strict=True)
@@ -202,7 +202,7 @@ _tagging: dict[str, str] = {}
 
 
 def check_tagging(config: Any, padding: Padding) -> None:
-    """Check that a model can tag words: that the tag of a word depends on the whole text, and on nothing else.
+    """Check that a model can tag words or find spans: that a token's logits depend on the whole text and nothing else.
 
     This is tried on a small copy, as in `try_model`. Results are cached within the process.
 
@@ -228,7 +228,7 @@ def _why_not_tagging(config: Any, padding: Padding) -> str:
     try:
         outline = empty_model(config, TAGS)
     except Exception as error:  # transformers has no such class, or one that it cannot build: no common base class
-        return f"{config.model_type!r} models cannot tag words here: {_first_line(error)}"
+        return f"{config.model_type!r} models cannot classify tokens here: {_first_line(error)}"
     try:
         anatomy_of(outline)
         model = small_copy(type(outline), config)
@@ -241,12 +241,12 @@ def _why_not_tagging(config: Any, padding: Padding) -> str:
             first, changed = (model(**inputs).logits[0, 0] for inputs in (whole, other))
         if torch.equal(first, changed):
             return (
-                f"{type(model).__name__} reads texts from left to right only (a decoder): it would tag a word without "
-                "seeing the words after it; take an encoder"
+                f"{type(model).__name__} reads texts from left to right only (a decoder): it would tag a word, or "
+                "begin an answer, without seeing the words after it; take an encoder"
             )
         if _depends(model, padding.side, LENGTHS):
             return (
-                f"the tags that {type(model).__name__} predicts depend on the other texts of a batch, since it does "
+                f"what {type(model).__name__} predicts for a word depends on the other texts of a batch, since it does "
                 "not mask padding everywhere; take another model"
             )
     except DoesNotFit as error:

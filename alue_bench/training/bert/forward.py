@@ -72,7 +72,7 @@ class LeanForward:
     @staticmethod
     def last_layer_on(device: str, stack: EncoderStack) -> LastLayer:
         """Return which variant of a model's last layer is used on a kind of device: "cpu", "cuda", "mps" or "xpu"."""
-        if stack.tags_words:
+        if stack.reads_tokens:
             return "whole"
         return "reordered" if device == "cpu" else "first"
 
@@ -106,7 +106,7 @@ class LeanForward:
     def logits(self, batch: Batch, depth: int = 0, states: Tensor | None = None) -> Tensor:
         """Compute the logits from the token ids, or from stored hidden states.
 
-        They are `[batch, outputs]`, or `[batch, tokens, outputs]` if the head tags words.
+        They are `[batch, outputs]`, or `[batch, tokens, outputs]` if the head reads every token.
 
         Args:
             batch: The examples.
@@ -115,7 +115,7 @@ class LeanForward:
         """
         self._refresh(depth)
         last = self.prefix(batch, len(self._layers), states, depth)  # [batch, 1, hidden], or [batch, tokens, hidden]
-        if self.stack.tags_words:
+        if self.stack.reads_tokens:
             tags: Tensor = self._model.classifier(self._model.dropout(last))
             return tags
         pooler = getattr(self._base, "pooler", None)

@@ -101,11 +101,13 @@ class ResidentSplit:
             self._types = self._device.sent(torch.cat([split.token_type_ids, torch.tensor([padding.type_id])]))
         self._starts = self._device.sent(split.offsets[:-1].contiguous())
         self._lengths = self._device.sent(split.offsets[1:] - split.offsets[:-1])
-        self._tags_words, self._host_predictions = split.tags_words, None
+        self._token_targets, self._host_predictions = split.token_targets, None
+        self._tags_words = split.tags_words
         targets = split.targets
         if split.tags_words:
             known = torch.cat([torch.zeros(1, dtype=torch.int64), (targets != IGNORED).cumsum(0)])
             self._host_predictions = (known[split.offsets[1:]] - known[split.offsets[:-1]]).numpy()
+        if split.token_targets:
             targets = torch.cat([targets, torch.tensor([IGNORED])])
         self._targets = self._device.sent(targets)
         self._steps = self._device.sent(torch.arange(self._longest)[None])  # [1, longest]
@@ -194,10 +196,11 @@ class ResidentSplit:
             input_ids=self._ids[source],
             attention_mask=is_padding.logical_not().long(),
             token_type_ids=None if self._types is None else self._types[source],
-            targets=self._targets[source] if self._tags_words else self._targets.index_select(0, indices),
+            targets=self._targets[source] if self._token_targets else self._targets.index_select(0, indices),
             indices=indices,
             tokens=tokens,
             side=self._padding.side,
             device_indices=indices,
+            token_targets=self._token_targets,
             tags_words=self._tags_words,
         )

@@ -398,7 +398,7 @@ class FrozenPrefix:
                 states = self._forward.prefix(moved, self._depth)
                 stored = self._few_states(states, split, batch)
                 parted = self._forward.logits(moved, self._depth, stored.of(moved))
-                if batch.tags_words:  # those of padding are never used
+                if batch.token_targets:  # those of padding are never used
                     whole, parted = (logits[moved.attention_mask.bool()] for logits in (whole, parted))
         except Exception as error:  # a third-party architecture may raise any error on unexpected inputs
             if isinstance(error, RuntimeError) and is_out_of_memory(error):
@@ -469,7 +469,7 @@ class FrozenPrefix:
         for layer in self._stack.layers[:depth]:
             _add_values(digest, (layer,))
             digests.append(digest.hexdigest())
-        if self._stack.tags_words and depth == len(self._stack.layers):  # a classifier of texts stores one token
+        if self._stack.reads_tokens and depth == len(self._stack.layers):  # a classifier of texts stores one token
             digest.update(b"every token")
             digests[-1] = digest.hexdigest()
         return digests

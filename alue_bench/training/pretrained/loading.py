@@ -314,7 +314,7 @@ def classifier_outline(config: Any, labels: Labels, folder: Path) -> Any:
     except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no common base class
         raise UnavailableError(
             f"{folder}: its config.json describes no usable {config.model_type!r} model for "
-            f"{'tagging words' if labels.tags_words else 'text classification'}: {in_short(error)}"
+            f"{'classifying tokens' if labels.reads_tokens else 'text classification'}: {in_short(error)}"
         ) from error
 
 
@@ -456,12 +456,12 @@ def random_model(config: Any, labels: Labels, *, seed: int) -> Any:
 def _from_config(config: Any, labels: Labels) -> Any:
     """Build a classification model in fp32, even if the configuration names another number format.
 
-    Its head classifies texts, or each token if the labels are tags of words.
+    Its head classifies texts, or each token if it tags words or finds spans.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-    kind = AutoModelForTokenClassification if labels.tags_words else AutoModelForSequenceClassification
+    kind = AutoModelForTokenClassification if labels.reads_tokens else AutoModelForSequenceClassification
     with quiet_transformers():
         return kind.from_config(_with_labels(config, labels), dtype=torch.float32)
 

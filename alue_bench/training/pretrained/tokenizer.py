@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alue_bench.contract.errors import UnavailableError
+from alue_bench.contract.errors import DoesNotFit, UnavailableError
 from alue_bench.contract.formats import shown
 from alue_bench.training.pretrained.library import in_short, quiet_transformers
 
@@ -42,6 +42,22 @@ def read_tokenizer(folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
         raise UnavailableError(f"{folder}: the tokenizer cannot be loaded: {_cause(folder, config, error)}") from error
     _check_vocabulary(folder, tokenizer)
     return tokenizer, _settle_padding(folder, tokenizer, config)
+
+
+def check_offsets(tokenizer: Any, folder: Path) -> None:
+    """Raise DoesNotFit if a tokenizer does not say which characters of a text each token stands for.
+
+    Without that, an answer cannot be found among the tokens of a text.
+
+    Args:
+        tokenizer: The tokenizer.
+        folder: The checkpoint's folder, for the error message.
+    """
+    if not tokenizer.is_fast:
+        raise DoesNotFit(
+            f"{folder}: its tokenizer {type(tokenizer).__name__} gives no character offsets, so that answers cannot be "
+            f"found among its tokens; save a fast one ({WHOLE}) there, or take another model"
+        )
 
 
 def pads_with(config: Any, pad_id: int) -> None:

@@ -1,0 +1,400 @@
+"""The tokenization of questions about a text (the context): pairs of texts, in windows if a context is too long.
+
+An answer is a part of the context that begins and ends with whole words, so that it can be cut out of the text as it is
+written, whatever a model's normalisation and tokenizer change. A word is a punctuation mark or symbol, or a stretch of
+other characters without white space. Its tokens are found by the character offsets that the tokenizer gives; the head
+scores the first token of a word as the beginning of the answer and the last one as its end (Devlin et al. 2019,
+section 4.2).
+
+A pair that exceeds the maximal length is divided into windows, each with the question and a part of the context, which
+overlap by half. Only words that a window shows completely can begin or end an answer in it. In a window without the
+whole gold answer, the null candidate is right: the tokenizer's token for classification (CLS), or the first token if it
+has none.
+
+The target of a token tells of which candidates it is one, as a sum of `MAY_START`, `MAY_END`, `STARTS` and `ENDS`;
+`IGNORED` of none.
+
+Notation: n is the number of questions, m that of windows, p that of tokens whose target is not `IGNORED`, u that of
+words in windows.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.formats import Answers, Example
+from alue_bench.data.words import IGNORED
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from torch import Tensor
+
+    Array = np.ndarray[Any, Any]
+
+MAY_START, MAY_END, STARTS, ENDS = 1, 2, 4, 8
+"""The marks of a token: it may begin an answer, may end one, begins the gold answer, ends the gold answer."""
+AT_ONCE = 1000
+"""The number of questions that are passed to the tokenizer at once."""
+_STRETCH = re.compile(r"\S+")
+
+
+@dataclass(frozen=True, slots=True)
+class GoldAnswers:
+    """The gold answers to a question, and the number of its context, by which questions are grouped."""
+
+    texts: tuple[str, ...]
+    """The answers; empty if the context does not hold one."""
+    context: int
+    """The number of the context; questions with the same number are about the same text."""
+
+
+@dataclass(frozen=True)
+class SpanPlaces:
+    """The words of a tokenized split of questions, and the tokens that score them as parts of an answer."""
+
+    contexts: list[str]
+    """The context of each question, [n], as its file gives it."""
+    gold: Array  # objects [n]
+    """The gold answers, each of type `GoldAnswers`; without answers if they are unknown."""
+    questions: Array  # int64 [m]
+    """The question of each window, in ascending order."""
+    nulls: Array  # int64 [m]
+    """The null candidate of each window, as its position among the p tokens."""
+    windows: Array  # int64 [u]
+    """The window of each word, in ascending order."""
+    firsts: Array  # int64 [u]
+    """The first token of each word, as its position among the p tokens."""
+    lasts: Array  # int64 [u]
+    """The last token of each word, as its position among the p tokens."""
+    begins: Array  # int64 [u]
+    """The position of each word's first character in the context."""
+    ends: Array  # int64 [u]
+    """The position behind each word's last character."""
+    windowed: int
+    """The number of questions that were divided into windows."""
+    cut: int
+    """The number of questions of which only the first tokens are read."""
+    unread: int
+    """The number of words that no window shows completely, because they have too many tokens."""
+    empty: int
+    """The number of questions of which no word can begin an answer."""
+    unlearnt: int
+    """The number of questions whose answer no window shows completely, so that it cannot be learnt."""
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Return the words of a text, as pairs of the position of the first character and the one behind the last."""
+    return [span for match in _STRETCH.finditer(text) for span in _divided(match.group(), match.start())]
+
+
+def _divided(stretch: str, offset: int) -> list[tuple[int, int]]:
+    """Return the words in a stretch of text without white space, which begins at `offset`."""
+    spans: list[tuple[int, int]] = []
+    inside = False
+    for place, character in enumerate(stretch, offset):
+        mark = unicodedata.category(character)[0] in "PS"
+        if inside and not mark:
+            spans[-1] = (spans[-1][0], place + 1)
+        else:
+            spans.append((place, place + 1))
+        inside = not mark
+    return spans
+
+
+def contexts_of(examples: Sequence[Example]) -> Array:
+    """Return the number of each question's context, int64 [n], in the order of their first questions."""
+    import numpy as np
+
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(one.text, len(numbers)) for one in examples], dtype="int64")
+
+
+def gold_answers(examples: Sequence[Example]) -> Array:
+    """Return the gold answers to each question with the number of its context: objects [n] of type `GoldAnswers`."""
+    import numpy as np
+
+    gold = np.empty(len(examples), dtype=object)
+    for place, (example, context) in enumerate(zip(examples, contexts_of(examples).tolist(), strict=True)):
+        texts = example.target.texts if isinstance(example.target, Answers) else ()
+        gold[place] = GoldAnswers(texts, context)
+    return gold
+
+
+# Normalisation ---------------------------------------------------------------------------------------------------
+
+
+def normalised_questions(examples: Sequence[Example], clean: Callable[[str], str]) -> dict[str, list[Any]]:
+    """Return questions and contexts as a model reads them, as columns with one entry for each question.
+
+    Args:
+        examples: The questions.
+        clean: The model's normalisation. It is applied to each question, and to each stretch of a context between white
+            space. If it changes a stretch as a whole, such as an address, the stretch is one word.
+
+    Returns:
+        The columns "question" and "context"; and "places", with four numbers for each word: where it begins and ends in
+        the normalised context, and in the original one.
+    """
+    known: dict[str, str] = {}
+
+    def cleaned(text: str) -> str:
+        if text not in known:
+            known[text] = clean(text)
+        return known[text]
+
+    made = {text: _normalised(text, cleaned) for text in {example.text for example in examples}}
+    return {
+        "question": [cleaned(example.text_pair or "") for example in examples],
+        "context": [made[example.text][0] for example in examples],
+        "places": [made[example.text][1] for example in examples],
+    }
+
+
+def _normalised(context: str, clean: Callable[[str], str]) -> tuple[str, list[list[int]]]:
+    parts: list[str] = []
+    places: list[list[int]] = []
+    length = 0
+    for match in _STRETCH.finditer(context):
+        whole = clean(match.group())
+        for begin, end, first, last in _mapped(match, whole, clean):
+            places.append([length + begin, length + end, first, last])
+        parts.append(whole)
+        length += len(whole) + 1
+    return " ".join(parts), places
+
+
+def _mapped(match: re.Match[str], whole: str, clean: Callable[[str], str]) -> Iterator[tuple[int, int, int, int]]:
+    """Yield where each word of a stretch stands in the normalised stretch, and in the original context.
+
+    Args:
+        match: The stretch in the original context.
+        whole: The normalised stretch, in which the normalisation may have put spaces.
+        clean: The normalisation.
+    """
+    visible = [place for place, character in enumerate(whole) if not character.isspace()]
+    if not visible:
+        return
+    spans = _divided(match.group(), match.start())
+    alone = ["".join(clean(match.string[begin:end]).split()) for begin, end in spans]
+    if "".join(alone) != "".join(whole.split()):
+        yield visible[0], visible[-1] + 1, match.start(), match.end()
+        return
+    done = 0
+    for (begin, end), word in zip(spans, alone, strict=True):
+        if word:
+            yield visible[done], visible[done + len(word) - 1] + 1, begin, end
+        done += len(word)
+
+
+# Tokens ----------------------------------------------------------------------------------------------------------
+
+
+def encoded_questions(columns: Mapping[str, Sequence[Any]], tokenizer: Any, max_length: int) -> pa.Table:
+    """Return the token ids of questions with their contexts, as an Arrow table with one row for each window.
+
+    Args:
+        columns: The columns of `normalised_questions`.
+        tokenizer: The tokenizer, which must give character offsets (a "fast" one).
+        max_length: The maximal number of tokens of a window, special tokens included. A question gets at most half of
+            them; the rest of a longer question is cut off.
+
+    Returns:
+        The columns "input_ids" and, if the tokenizer gives any, "token_type_ids"; "question", the position of the
+        window's question; "null", the position of the null candidate in the window; "firsts" and "lasts", the positions
+        in the window of the first and last token of each word that it shows completely; "begins" and "ends", where
+        these words stand in the original context; "cut", 1 if the question was cut; "unread", the number of words that
+        no window shows completely, which stands in the first window of a question.
+    """
+    import pyarrow as pa
+
+    parts = []
+    for start in range(0, len(columns["question"]), AT_ONCE):  # Python's numbers take much more memory than Arrow's
+        part = slice(start, start + AT_ONCE)
+        encoded = tokenizer(
+            list(columns["question"][part]), list(columns["context"][part]), truncation=False, verbose=False,
+            return_attention_mask=False, return_offsets_mapping=True,
+        )  # fmt: skip
+        rows = [
+            {"question": start + row, **window}
+            for row, places in enumerate(columns["places"][part])
+            for window in _windows_of(_Pair.of(encoded, row), places, tokenizer, max_length)
+        ]
+        number = pa.int64()
+        kinds = {name: pa.list_(number) if isinstance(value, list) else number for name, value in rows[0].items()}
+        parts.append(pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()}))
+    return pa.concat_tables(parts)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The tokens of a question with its context, before they are divided into windows."""
+
+    ids: list[int]
+    types: list[int] | None
+    offsets: list[tuple[int, int]]
+    """The characters of each token, in the text that it belongs to."""
+    texts: list[int | None]
+    """The text of each token: 0 for the question, 1 for the context, None for special tokens."""
+
+    @classmethod
+    def of(cls, encoded: Any, row: int) -> _Pair:
+        types = encoded["token_type_ids"][row] if "token_type_ids" in encoded else None
+        return cls(encoded["input_ids"][row], types, encoded["offset_mapping"][row], encoded.sequence_ids(row))
+
+    def tokens_of(self, text: int) -> list[int]:
+        """Return the positions of the tokens of a text."""
+        return [place for place, one in enumerate(self.texts) if one == text]
+
+
+def _windows_of(pair: _Pair, places: Sequence[Sequence[int]], tokenizer: Any, most: int) -> Iterator[dict[str, Any]]:
+    """Yield the windows of a question with its context, as rows of the table of `encoded_questions`."""
+    from alue_bench.data.tokenization import token_of_nothing
+
+    question, context = pair.tokens_of(0), pair.tokens_of(1)
+    left = most - (len(pair.ids) - len(question) - len(context))  # for both texts
+    kept = question[: max(1, left // 2)]
+    room = max(1, left - len(kept))
+    outside = [place for place, text in enumerate(pair.texts) if text is None] + kept
+    begin = context[0] if context else len(pair.ids)
+    before = sorted(place for place in outside if place < begin)
+    behind = sorted(place for place in outside if place >= begin)
+    words = _word_tokens([pair.offsets[place] for place in context], places)
+    parts = _parts(len(context), room)
+    seen = [{w for w, (first, last) in words.items() if low <= first and last < high} for low, high in parts]
+    unread = len(words) - len(set().union(*seen))
+    for number, ((low, high), shown) in enumerate(zip(parts, seen, strict=True)):
+        chosen = [*before, *context[low:high], *behind]
+        inside, shift = sorted(shown), len(before) - low
+        ids = [pair.ids[place] for place in chosen] or [token_of_nothing(tokenizer)]
+        window: dict[str, Any] = {
+            "input_ids": ids,
+            "null": ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0,
+            "firsts": [words[word][0] + shift for word in inside],
+            "lasts": [words[word][1] + shift for word in inside],
+            "begins": [places[word][2] for word in inside],
+            "ends": [places[word][3] for word in inside],
+            "cut": int(len(kept) < len(question)),
+            "unread": 0 if number else unread,
+        }
+        if pair.types is not None:
+            window["token_type_ids"] = [pair.types[place] for place in chosen] or [0]
+        yield window
+
+
+def _word_tokens(offsets: Sequence[tuple[int, int]], places: Sequence[Sequence[int]]) -> dict[int, tuple[int, int]]:
+    """Return the first and the last token of each word that has any, as positions among the tokens of the context.
+
+    Args:
+        offsets: The characters of each token in the normalised context.
+        places: The places of the words; see `normalised_questions`.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    word = 0
+    for token, (begin, end) in enumerate(offsets):
+        while word < len(places) and places[word][1] <= begin:
+            word += 1
+        reached = word
+        while reached < len(places) and places[reached][0] < end and begin < end:
+            found[reached] = (found.get(reached, (token, token))[0], token)
+            reached += 1
+    return found
+
+
+def _parts(tokens: int, room: int) -> list[tuple[int, int]]:
+    """Divide a context into parts of at most `room` tokens that overlap by half; the last one is as long as others."""
+    if tokens <= room:
+        return [(0, tokens)]
+    starts = [*range(0, tokens - room, room - room // 2), tokens - room]
+    return [(start, start + room) for start in starts]
+
+
+# Targets ---------------------------------------------------------------------------------------------------------
+
+
+def as_targets(examples: Sequence[Example], table: pa.Table) -> tuple[Tensor, SpanPlaces]:
+    """Return the target of each token, int64 [tokens], and the words of the split with the tokens that score them.
+
+    Args:
+        examples: The questions. If one has several gold answers, the first is learnt. Unknown answers are treated as no
+            answer; their targets must not be used.
+        table: The windows, as `encoded_questions` returns them.
+    """
+    import numpy as np
+    import torch
+
+    def numbers(name: str) -> Array:
+        return np.asarray(table[name].to_numpy())
+
+    def flat(name: str) -> Array:
+        return np.asarray(table[name].combine_chunks().flatten())
+
+    def lengths(name: str) -> Array:
+        return np.asarray(table[name].combine_chunks().value_lengths(), dtype="int64")
+
+    ends_of_windows = np.cumsum(lengths("input_ids"))
+    starts = ends_of_windows - lengths("input_ids")
+    question, windows = numbers("question"), np.repeat(np.arange(len(table)), lengths("firsts"))
+    firsts, lasts = (starts[windows] + flat(name) for name in ("firsts", "lasts"))
+    begins, ends, nulls = flat("begins"), flat("ends"), starts + numbers("null")
+    spans = np.array([_span_of(example) for example in examples], dtype="int64")
+    is_first, is_last = _edges(question[windows], begins, ends, spans)
+    shown = (
+        np.bincount(windows[is_first], minlength=len(table)) * np.bincount(windows[is_last], minlength=len(table)) > 0
+    )
+
+    marks = np.zeros(int(ends_of_windows[-1]), dtype="int64")
+    marks[firsts] |= MAY_START
+    marks[lasts] |= MAY_END
+    marks[nulls] |= MAY_START | MAY_END
+    marks[nulls[~shown]] |= STARTS | ENDS
+    marks[firsts[is_first & shown[windows]]] |= STARTS
+    marks[lasts[is_last & shown[windows]]] |= ENDS
+
+    counted = np.cumsum(marks > 0) - 1  # the position of a token among those with a target
+    learnt = np.bincount(question[shown], minlength=len(examples)) > 0
+    places = SpanPlaces(
+        contexts=[example.text for example in examples],
+        gold=gold_answers(examples),
+        questions=question,
+        nulls=counted[nulls],
+        windows=windows,
+        firsts=counted[firsts],
+        lasts=counted[lasts],
+        begins=begins,
+        ends=ends,
+        windowed=int((np.bincount(question) > 1).sum()),
+        cut=len(np.unique(question[numbers("cut") > 0])),
+        unread=int(numbers("unread").sum()),
+        empty=len(examples) - len(np.unique(question[windows])),
+        unlearnt=int(((spans[:, 1] > 0) & ~learnt).sum()),
+    )
+    return torch.from_numpy(np.where(marks > 0, marks, IGNORED)), places
+
+
+def _edges(question: Array, begins: Array, ends: Array, spans: Array) -> tuple[Array, Array]:
+    """Return whether each word in a window is the first one of its question's gold answer, and the last one: bool [u].
+
+    Args:
+        question: The question of each word, int64 [u].
+        begins: The position of each word's first character in the context, int64 [u].
+        ends: The position behind each word's last character, int64 [u].
+        spans: The characters of each question's gold answer, int64 [n, 2]; 0 and 0 without an answer.
+    """
+    import numpy as np
+
+    inside = (begins < spans[question, 1]) & (spans[question, 0] < ends)
+    first, last = np.full(len(spans), np.iinfo("int64").max), np.full(len(spans), -1)
+    np.minimum.at(first, question[inside], begins[inside])
+    np.maximum.at(last, question[inside], ends[inside])
+    return inside & (begins == first[question]), inside & (ends == last[question])
+
+
+def _span_of(example: Example) -> tuple[int, int]:
+    """Return the characters of the first gold answer in the context; an empty span if there is none."""
+    answers = example.target
+    return (answers.starts[0], answers.ends[0]) if isinstance(answers, Answers) and answers.starts else (0, 0)

@@ -1,0 +1,107 @@
+"""The choice of an answer from the scores of its first and last token, and a baseline that ignores the question."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.formats import Answers, Example
+from alue_bench.data.spans import SpanPlaces, word_spans
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+MOST_WORDS = 30
+"""The largest number of words of a predicted answer. A punctuation mark is a word."""
+
+
+def best_answers(logits: Array, places: SpanPlaces, *, no_answer: bool) -> Array:
+    """Return the predicted answer to each question: objects [n], the texts; empty for "no answer".
+
+    The answer is the span of at most `MOST_WORDS` words, over all windows of the question, with the highest sum of the
+    logits of its beginning and its end (Devlin et al. 2019, section 4.2); of equals the first one. If a question need
+    not have an answer, there is none if the sum at the null candidate is higher; with several windows, the lowest of
+    these sums counts, because the answer stands in some windows only (section 4.3).
+
+    Args:
+        logits: The logits of the tokens with a target, fp32 [p, 2].
+        places: The words of the split.
+        no_answer: Whether a question need not have an answer.
+    """
+    import numpy as np
+
+    count = len(places.windows)
+    begin, end = logits[places.firsts, 0], logits[places.lasts, 1]
+    best, length = np.full(count, -np.inf), np.zeros(count, dtype="int64")
+    for more in range(min(MOST_WORDS, count)):  # words behind the first one
+        scores = begin[: count - more] + end[more:]
+        better = (places.windows[: count - more] == places.windows[more:]) & (scores > best[: count - more])
+        best[: count - more][better] = scores[better]
+        length[: count - more][better] = more
+    answers = np.full(len(places.contexts), "", dtype=object)
+    highest = np.full(len(places.contexts), -np.inf)
+    questions = places.questions[places.windows]
+    order = np.lexsort((np.arange(count), -best, questions))
+    asked, first = np.unique(questions[order], return_index=True)
+    for question, word in zip(asked.tolist(), order[first].tolist(), strict=True):
+        highest[question] = best[word]
+        last = word + length[word]
+        answers[question] = places.contexts[question][places.begins[word] : places.ends[last]]
+    if no_answer:
+        null = np.full(len(places.contexts), np.inf)
+        np.minimum.at(null, places.questions, logits[places.nulls].sum(axis=1))
+        answers[null > highest] = ""
+    return answers
+
+
+def score_of_answer(logits: Array, places: SpanPlaces, question: int, text: str) -> float:
+    """Return the score that a text has as the answer to a question; -inf if it cannot be the answer.
+
+    Args:
+        logits: The logits of the tokens with a target, fp32 [p, 2].
+        places: The words of the split.
+        question: The position of the question.
+        text: The answer; empty for the null candidate.
+    """
+    import numpy as np
+
+    if not text:
+        return float(logits[places.nulls[places.questions == question]].sum(axis=1).min())
+    words = np.nonzero(places.questions[places.windows] == question)[0].tolist()
+    return max(
+        (
+            float(logits[places.firsts[first], 0] + logits[places.lasts[last], 1])
+            for first in words
+            for last in range(first, min(first + MOST_WORDS, words[-1] + 1))
+            if places.windows[first] == places.windows[last]
+            and places.contexts[question][places.begins[first] : places.ends[last]] == text
+        ),
+        default=-np.inf,
+    )
+
+
+def first_words(train: Sequence[Example], examples: Sequence[Example]) -> Array:
+    """Return the answers of a baseline that ignores the question: the first words of each context, objects [n].
+
+    There are as many words as the median train answer has (the lower median). An answer that is missing has no words.
+
+    Args:
+        train: The train questions.
+        examples: The questions to answer.
+    """
+    import numpy as np
+
+    lengths = [
+        len(word_spans(target.texts[0])) if target.texts else 0
+        for target in (example.target for example in train)
+        if isinstance(target, Answers)
+    ]
+    count = statistics.median_low(lengths) if lengths else 0
+    answers = np.full(len(examples), "", dtype=object)
+    for place, example in enumerate(examples):
+        words = word_spans(example.text)[:count]
+        answers[place] = example.text[words[0][0] : words[-1][1]] if words else ""
+    return answers
