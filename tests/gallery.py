@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tiny_models import SPECIAL, vocabulary
+from tiny_models import SPECIAL, save_tokenizer, vocabulary
 
 WORDS = len(vocabulary("bert"))
 IDS: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 3}
@@ -148,6 +148,18 @@ def gallery_model(name: str, *, tags: bool = False, **more: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         return kind.from_config(gallery_config(name, **more)).eval()
+
+
+def save_encoder(name: str, folder: Path) -> Path:
+    """Save a model of one of them, without a head, with a tokenizer of letters."""
+    import torch
+    from transformers import AutoModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        AutoModel.from_config(gallery_config(name)).save_pretrained(folder)
+    save_tokenizer(folder, "roberta" if GALLERY[name].get("pad_token_id") == 1 else "bert")
+    return folder
 
 
 def save_decoder(name: str, folder: Path, *, pad: str | None = None, eos: str | None = "[SEP]", **more: Any) -> Path:

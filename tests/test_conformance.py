@@ -269,7 +269,7 @@ class TestTaskWithTags:
             ("train", TAGGED["train"] + "بدر\n", "train.tsv:6: no tag: column 1 (from 0) is missing in 'بدر'"),
             ("train", "عاد O\n\nنام O\n", "label 'P' does not occur in train"),
             ("test", TAGGED["dev"], "1 of the 1 rows of test are rows of dev too"),
-            ("dev", "\n\n", "the file has no sentences"),
+            ("dev", "-DOCSTART- O\n", "the file has no sentences"),
         ],
     )
     def test_broken_sample(self, tagging_task: Task, split: str, rows: str, words: str) -> None:
@@ -281,7 +281,7 @@ class TestTaskWithTags:
     @pytest.mark.parametrize(
         ("read", "words"),
         [
-            (TaggedColumns(word=1, tag=0), "unknown label 'سلمى'"),
+            (TaggedColumns(word=1, tag=0), "label 'سلمى' is not declared"),
             (lambda path: tagged(path, words=None), "is not a tuple with a tag for each of the example's words"),
             (lambda path: tagged(path, target=("O",)), "is not a tuple with a tag for each of the example's words"),
             (lambda path: tagged(path, target="O"), "'O' is not a tuple of label names"),

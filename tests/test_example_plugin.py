@@ -54,7 +54,7 @@ class TestInstalled:
     def test_it_is_listed_with_what_it_provides(self, installed: Path, command: CommandLine) -> None:
         report = listed(command, installed)["alue-bench-example"]
         assert report["status"] == "loaded"
-        assert report["tasks"] == ["example-names", "example-reviews"]
+        assert report["tasks"] == ["example-reviews", "example-names"]
         assert report["models"] == ["example-mini"]
         assert report["strategies"] == ["example-every<K>"]
 
@@ -108,7 +108,7 @@ class TestNewPlugin:
         report = listed(command, target)["alue-bench-my-hotels"]
         assert report["origin"]["entry_point"] == "my-hotels"
         assert report["status"] == "loaded"
-        assert report["tasks"] == ["my-hotels-names", "my-hotels-reviews"]
+        assert report["tasks"] == ["my-hotels-reviews", "my-hotels-names"]
         assert report["models"] == ["my-hotels-mini"]
         assert report["strategies"] == ["my-hotels-every<K>"]
         tested = subprocess.run(

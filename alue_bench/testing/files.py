@@ -275,6 +275,8 @@ def _spoilt(file: _File, rows: list[Any]) -> Iterator[str]:
         )
         return
     content += b"" if content.endswith(b"\n") else b"\n"
+    if file.task.labels.tags_words:
+        content += b"\n"  # the bad row begins another sentence
     line = content.count(b"\n") + 1
     read = file.declared.read
     if isinstance(read, Delimited):
