@@ -265,8 +265,8 @@ class TestTaskWithTags:
     @pytest.mark.parametrize(
         ("split", "rows", "words"),
         [
-            ("train", TAGGED["train"] + "بدر B-X\n", "train.tsv:6: word 'بدر': unknown label 'B-X'"),
-            ("train", TAGGED["train"] + "بدر\n", "train.tsv:6: no tag: column 1 (from 0) is missing in 'بدر'"),
+            ("train", TAGGED["train"] + "بدر B-X\n", "train.tsv:7: word 'بدر': unknown label 'B-X'"),
+            ("train", TAGGED["train"] + "بدر\n", "train.tsv:7: no tag: column 1 (from 0) is missing in 'بدر'"),
             ("train", "عاد O\n\nنام O\n", "label 'P' does not occur in train"),
             ("test", TAGGED["dev"], "1 of the 1 rows of test are rows of dev too"),
             ("dev", "-DOCSTART- O\n", "the file has no sentences"),
