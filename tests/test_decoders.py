@@ -78,10 +78,11 @@ class TestFineTuning:
         self, name: str, strategy: str, plan_runs: Callable[..., Plan]
     ) -> None:
         plan = plan_runs(name, strategy)
-        assert any("no padding token; batches are padded with '[SEP]'" in note for note in plan.notes)
         (run,) = plan.runs
         before = weights_before(run)
-        _, trained = execute(run.spec, run.inputs)
+        result, trained = execute(run.spec, run.inputs)
+        for notes in (plan.notes, result.notes):
+            assert any("no padding token; batches are padded with '[SEP]'" in note for note in notes)
         after = dict(trained.stack.model.named_parameters())
         frozen = {key for key in after if is_frozen(key, strategy)}
         assert bool(frozen) == (strategy != "full")
