@@ -25,9 +25,10 @@ from alue_bench.contract.registry import load_registry
 from alue_bench.contract.strategy import EncoderShape, FreezePlan
 from alue_bench.data.batches import Padding, collate
 from alue_bench.data.tokenization import TokenizedSplit
+from alue_bench.data.words import IGNORED, WordPlaces, as_rows
 from alue_bench.measure.flops import method_of, training_flops
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
-from alue_bench.training.architecture.trial import try_model
+from alue_bench.training.architecture.trial import check_tagging, try_model
 from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan, training_mode
@@ -35,13 +36,22 @@ from alue_bench.training.prefix.frozen_prefix import FrozenPrefix
 from alue_bench.training.prefix.store import PrefixStore
 from alue_bench.training.pretrained.loading import empty_model
 
-HEADINGS = ("architecture", "parts", "frozen exactly", "FLOPs", "cached equals uncached", "independent of batch mates")
+HEADINGS = (
+    *("architecture", "parts", "forward", "frozen exactly", "FLOPs", "cached equals uncached"),
+    *("independent of batch mates", "tags of words"),
+)
 PLANS: dict[str, FreezePlan] = {
     name: load_registry().strategy(name)[0].freeze_plan(EncoderShape(4))
     for name in ("full", "head-only", "bottom2", "top2")
 }
 CPU = Device("cpu", "fp32")
 EXAMPLES, TOKENS = 3, 64
+REASONS = {
+    "reads texts from left to right only": "a decoder",
+    "depend on the other texts of a batch": "padding is not masked",
+    "Unrecognized configuration class": "transformers has no such head",
+}
+"""For each reason for not tagging words, some words of the plan's message, and how the table says it."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +60,18 @@ class Row:
 
     name: str
     refused: str = ""
+    forward: str = ""
     frozen: str = ""
     flops: str = ""
     cached: str = ""
     independent: str = ""
+    tags: str = ""
 
     def cells(self) -> tuple[str, ...]:
         if self.refused:
-            return (self.name, f"refused: {self.refused}", "", "", "", "")
-        return (self.name, "found", self.frozen, self.flops, self.cached, self.independent)
+            return (self.name, f"refused: {self.refused}", *[""] * (len(HEADINGS) - 2))
+        tried = (self.forward, self.frozen, self.flops, self.cached, self.independent, self.tags)
+        return (self.name, "found", *tried)
 
 
 @cache
@@ -73,15 +86,17 @@ def row_of(name: str) -> Row:
         independent = "yes" if trial.padding.side == "right" else "yes, padded on the left"
     else:
         independent = "no, with a note"
-    exactly = all(changes_what_it_should(name, PLANS[key]) for key in ("head-only", "bottom2", "top2"))
+    exactly = freezes_exactly(name)
     gap = flops_gap(name)
     by = method_of(view_as_stack(empty_model(gallery_config(name)))).name
     return Row(
         name,
+        forward=choose_forward(loaded(name), torch.float32).name,
         frozen="yes" if exactly else "NO",
         flops=f"{by}, within 2 %" if gap <= 0.02 else f"OFF BY {gap:.0%}",
         cached=cached(name, trial.padding) if trial.independent else "computed at every step, with a note",
         independent=independent,
+        tags=tags_of_words(name, trial.padding),
     )
 
 
@@ -91,32 +106,54 @@ def tokenizer_of(name: str) -> Any:
     return SimpleNamespace(pad_token_id=pad or 0, padding_side="right", pad_token_type_id=0)
 
 
-def loaded(name: str) -> EncoderStack:
-    model = gallery_model(name)
+def loaded(name: str, *, tags: bool = False) -> EncoderStack:
+    model = gallery_model(name, tags=tags)
     if getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = 0
     return view_as_stack(model)
 
 
-def split() -> TokenizedSplit:
-    """Five texts of several lengths."""
+def split(*, tags: bool = False) -> TokenizedSplit:
+    """Five texts of several lengths, with a label each, or with a tag for every second token."""
     lengths = [12, 9, 5, 12, 3]
     ids = torch.randint(5, 90, (sum(lengths),), generator=torch.Generator().manual_seed(1))
     offsets = torch.tensor([0, *itertools.accumulate(lengths)])
-    return TokenizedSplit(ids, None, offsets, torch.tensor([0, 1, 0, 1, 1]), list("abcde"), 0)
+    if not tags:
+        return TokenizedSplit(ids, None, offsets, torch.tensor([0, 1, 0, 1, 1]), list("abcde"), 0)
+    targets = torch.where(torch.arange(len(ids)) % 2 == 0, ids % 2, IGNORED)
+    known = targets[targets != IGNORED].numpy()
+    counts = np.array([int((part != IGNORED).sum()) for part in targets.split(lengths)])
+    words = WordPlaces(counts, as_rows(known, counts), np.arange(len(known)), outside=0, windowed=0, cut=0)
+    return TokenizedSplit(ids, None, offsets, targets, list("abcde"), 0, words=words)
 
 
-def changes_what_it_should(name: str, plan: FreezePlan) -> bool:
+def tags_of_words(name: str, padding: Padding) -> str:
+    """Return whether models of this architecture are trained to tag words, or why the plan refuses it."""
+    try:
+        check_tagging(gallery_config(name), padding)
+    except DoesNotFit as error:
+        return f"no: {next((short for words, short in REASONS.items() if words in str(error)), str(error))}"
+    if not freezes_exactly(name, tags=True):
+        return "NOT EXACTLY FROZEN"
+    states = cached(name, padding, tags=True)
+    return "yes" if states == "yes" else f"yes; {states}"
+
+
+def freezes_exactly(name: str, *, tags: bool = False) -> bool:
+    return all(changes_what_it_should(name, PLANS[key], tags=tags) for key in ("head-only", "bottom2", "top2"))
+
+
+def changes_what_it_should(name: str, plan: FreezePlan, *, tags: bool = False) -> bool:
     """Return whether a training step changes every parameter that the plan lets train, and no other."""
-    stack = loaded(name)
+    stack = loaded(name, tags=tags)
     apply_plan(stack, plan)
     training_mode(stack, plan)
     forward = choose_forward(stack, torch.float32)
     before = {key: p.detach().clone() for key, p in stack.model.named_parameters()}
-    batch = collate(split(), np.arange(5), Padding(int(stack.model.config.pad_token_id or 0)))  # type: ignore[union-attr,arg-type]
+    batch = collate(split(tags=tags), np.arange(5), Padding(int(stack.model.config.pad_token_id or 0)))  # type: ignore[union-attr,arg-type]
     optimiser = torch.optim.SGD([p for p in stack.model.parameters() if p.requires_grad], lr=1.0)
     for _ in range(2):
-        cross_entropy(forward.logits(batch), batch.targets).backward()
+        cross_entropy(forward.logits(batch).flatten(0, -2), batch.targets.flatten()).backward()
         reached = {key for key, p in stack.model.named_parameters() if p.grad is not None}
         optimiser.step()
         optimiser.zero_grad()
@@ -170,20 +207,22 @@ def flops_gap(name: str) -> float:
     return max(gaps)
 
 
-def cached(name: str, padding: Padding) -> str:
+def cached(name: str, padding: Padding, *, tags: bool = False) -> str:
     """Return whether logits from stored states equal those from texts, or that frozen layers are always computed."""
-    stack = loaded(name)
+    stack = loaded(name, tags=tags)
     forward = choose_forward(stack, torch.float32)
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         store = PrefixStore(Path(folder), parse_size("1GB"), problems.append)
-        examples = FrozenPrefix(stack, forward, 2, store=store, device=CPU).examples(split(), padding, {})
+        examples = FrozenPrefix(stack, forward, 2, store=store, device=CPU).examples(split(tags=tags), padding, {})
         if examples.depth == 0:
             return "computed at every step, with a note" if problems else "NO NOTE"
-        batch = collate(split(), np.arange(5), padding)
+        batch = collate(split(tags=tags), np.arange(5), padding)
         with torch.no_grad():
-            gap = (examples.logits(forward, batch) - forward.logits(batch)).abs().max()
-            scale = forward.logits(batch).abs().max()
+            both = [examples.logits(forward, batch), forward.logits(batch)]
+            if tags:
+                both = [logits[batch.targets != IGNORED] for logits in both]  # others are never used
+            gap, scale = (both[0] - both[1]).abs().max(), both[1].abs().max()
         return "yes" if gap <= 1e-4 * scale else f"OFF BY {float(gap / scale):.2g}"
 
 

@@ -5,9 +5,11 @@ Names are those of the library's `model_type`, with a suffix where one is here i
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
-from tiny_models import vocabulary
+from tiny_models import SPECIAL, save_tokenizer, vocabulary
 
 WORDS = len(vocabulary("bert"))
 IDS: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 3}
@@ -137,11 +139,46 @@ def gallery_config(name: str, **more: Any) -> Any:
     return AutoConfig.for_model(kind, **options)
 
 
-def gallery_model(name: str, **more: Any) -> Any:
-    """Return a classification model of one of them, with random weights, in eval mode."""
+def gallery_model(name: str, *, tags: bool = False, **more: Any) -> Any:
+    """Return a model of one of them that classifies texts, or tokens, with random weights, in eval mode."""
     import torch
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+    kind = AutoModelForTokenClassification if tags else AutoModelForSequenceClassification
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return kind.from_config(gallery_config(name, **more)).eval()
+
+
+def save_encoder(name: str, folder: Path) -> Path:
+    """Save a model of one of them, without a head, with a tokenizer of letters."""
+    import torch
+    from transformers import AutoModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        return AutoModelForSequenceClassification.from_config(gallery_config(name, **more)).eval()
+        AutoModel.from_config(gallery_config(name)).save_pretrained(folder)
+    save_tokenizer(folder, "roberta" if GALLERY[name].get("pad_token_id") == 1 else "bert")
+    return folder
+
+
+def save_decoder(name: str, folder: Path, *, pad: str | None = None, eos: str | None = "[SEP]", **more: Any) -> Path:
+    """Save a language model of one of them with a tokenizer of bytes, as GPT-2's: by default without padding token."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    pieces = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    options = {"pad_token_id": None, "vocab_size": len(pieces), **more}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        AutoModelForCausalLM.from_config(gallery_config(name, **options)).save_pretrained(folder)
+    tokenizer = Tokenizer(models.BPE({piece: place for place, piece in enumerate(pieces)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    given = {key: value for key, value in (("pad_token", pad), ("eos_token", eos)) if value}
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", mask_token="[MASK]", model_max_length=64, **given
+    ).save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token": pad}))  # else Qwen2's class has its own
+    return folder

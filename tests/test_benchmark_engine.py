@@ -12,10 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, Finished
 
 from alue_bench.contract.errors import DataError
+from alue_bench.data.batches import Padding, collate
 from benchmarks.command_line import shown_command
 from benchmarks.engine import command as engine
 from benchmarks.engine.profiling import kind_of
@@ -26,6 +28,7 @@ from benchmarks.sweep import report as sweep_report
 from benchmarks.timing.cells import WAYS, Cell, possible_ways, schedule
 from benchmarks.timing.checkpoint import tokenizer_of
 from benchmarks.timing.comparison import Comparison, Summary, comparison, ratio, summary, tail_mean
+from benchmarks.timing.features import features
 from benchmarks.timing.fitting import fit_by_engine, fit_by_trainer
 from benchmarks.timing.measuring import Measurement, MeasurementFailed, measured_apart, measured_here
 from benchmarks.timing.rows import Row, read_rows
@@ -65,11 +68,18 @@ def rows_file(tmp_path: Path, call: Callable[..., Finished]) -> Path:
     return file
 
 
+@pytest.fixture
+def tagged_file(tmp_path: Path, call: Callable[..., Finished]) -> Path:
+    file = tmp_path / "tagged.json"
+    assert call(engine.main, "--write-rows", file, "--task", "arabicner", *SMALL).code == 0
+    return file
+
+
 def measurement(cell: Cell, repetition: int, seconds: float = 1.0, **other: Any) -> Measurement:
     """Return a measurement with made-up values."""
     values = {"prefix_s": 0.0, "final_loss": 0.5, "flops": 1.0, "flops_full": 2.0, "hardware": {"threads": 1}}
     fixed = {"steps": 3, "samples": 40, "samples_per_s": 40.0, "tokens": 80, "padded_tokens": 100}
-    memory = {"peak_rss_mib": 1.0, "peak_device_mib": None, "f1_macro": 0.5, "trainable": 1}
+    memory = {"peak_rss_mib": 1.0, "peak_device_mib": None, "score": 0.5, "trainable": 1}
     return Measurement(**cell._asdict(), repetition=repetition, seconds=seconds, **fixed, **memory, **values | other)
 
 
@@ -98,7 +108,7 @@ class TestWays:
         content = json.loads((tmp_path / "out.json").read_text())
         measurements = content["measurements"]
         assert {(m["way"], m["precision"]) for m in measurements} == {(w, p) for w in ON_CPU for p in ("fp32", "bf16")}
-        for name in ("seconds", "samples_per_s", "final_loss", "f1_macro", "peak_rss_mib"):
+        for name in ("seconds", "samples_per_s", "final_loss", "score", "peak_rss_mib"):
             assert all(math.isfinite(m[name]) for m in measurements)
         for name in ("steps", "samples", "tokens", "trainable"):
             assert len({m[name] for m in measurements}) == 1, name
@@ -124,6 +134,29 @@ class TestWays:
         moved = [changed(start, plan, fitted.stack.model) for fitted in (by_trainer, by_engine)]
         assert moved[0] == moved[1] != set()
         assert ("bert.embeddings.word_embeddings.weight" in moved[0]) == (strategy == "full")
+
+    def test_trainer_gets_the_tags_that_the_engine_gets(self, tagged_file: Path) -> None:
+        from transformers import DataCollatorForTokenClassification
+
+        start = start_of(tagged_file)
+        assert start.labels.scheme == "IOB2"
+        split, places = start.longest, np.arange(len(start.longest))
+        ours = collate(split, places, Padding(start.tokenizer.pad_token_id))
+        padded = DataCollatorForTokenClassification(start.tokenizer)(
+            features(split, start.tokenizer.pad_token_id, None)
+        )
+        assert ours.targets.unique().numel() > 2
+        assert padded["labels"].equal(ours.targets)
+        assert padded["input_ids"].equal(ours.input_ids)
+
+    @pytest.mark.parametrize("way", ["trainer", "engine"])
+    def test_tags_of_words_are_learnt(self, tagged_file: Path, way: str) -> None:
+        pytest.importorskip("accelerate")
+        known = setup(lr=1e-2, epochs=12, max_length=24)
+        measured = measured_here(known, tagged_file, Cell(way, "full", "fp32"), 1, None)
+        assert measured.steps == 12 * math.ceil(len(prepared(known, read_rows(tagged_file, 40, 16)).train) / 16)
+        assert measured.final_loss < 0.9
+        assert 0 <= measured.score <= 1
 
     def test_all_start_from_the_same_weights(self, rows_file: Path) -> None:
         start = start_of(rows_file)
@@ -242,6 +275,16 @@ class TestRows:
         lengths = [len(tokenizer(row.text)["input_ids"]) for row in (*rows.train, *rows.held_out)]
         assert 0 < len(lengths) < 56
         assert max(lengths) <= 12
+
+    def test_words_keep_their_tags(self, tagged_file: Path) -> None:
+        rows = read_rows(tagged_file, 40, 16)
+        assert all(row.words is not None and len(row.words) == len(row.label) for row in rows.train)
+        assert {tag for row in rows.train for tag in row.label} <= set(rows.labels.names)
+        content = json.loads(tagged_file.read_text())
+        content[0]["tags"].pop()
+        tagged_file.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=r"words with .* tags"):
+            read_rows(tagged_file, 40, 16)
 
     def test_a_file_that_holds_none(self, tmp_path: Path) -> None:
         (tmp_path / "rows.json").write_text('{"text": 1}')

@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 from conftest import CommandLine
+from gallery import save_decoder
 from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURES, save_tokenizer, tiny_config, vocabulary
 
@@ -404,21 +405,7 @@ class TestTokenizer:
         assert "tiktoken" not in str(caught.value)
 
 
-def save_gpt2(folder: Path, *, vocab_size: int, pad: str | None, eos: str | None, **options: Any) -> Path:
-    size = {"vocab_size": vocab_size, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
-    config = transformers.GPT2Config(**size, bos_token_id=2, eos_token_id=3, **options)
-    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
-    save_tokenizer(folder, "bert")
-    path = folder / "tokenizer_config.json"
-    content = {name: value for name, value in json.loads(path.read_text()).items() if name != "pad_token"}
-    given = {name: value for name, value in (("pad_token", pad), ("eos_token", eos)) if value}
-    path.write_text(json.dumps(content | given))
-    return folder
-
-
 class TestPadding:
-    SIZE = len(vocabulary("bert"))
-
     @pytest.mark.parametrize(
         ("options", "pad_id", "note"),
         [
@@ -432,7 +419,7 @@ class TestPadding:
     def test_is_one_that_model_and_tokenizer_know(
         self, registry: Any, tmp_path: Path, options: dict[str, Any], pad_id: int, note: str | None
     ) -> None:
-        folder = save_gpt2(tmp_path / "model", vocab_size=self.SIZE, **options)
+        folder = save_decoder("gpt2", tmp_path / "model", **options)
         plan = planned(registry, folder)
         (run,) = plan.runs
         tokenizer = run.inputs.models.tokenizer(run.inputs.checkpoint)
@@ -443,7 +430,7 @@ class TestPadding:
 
     def test_without_any_the_plan_says_what_to_do(self, registry: Any, tmp_path: Path) -> None:
         with pytest.raises(UnavailableError, match="the tokenizer has no padding token; name one of its tokens"):
-            planned(registry, save_gpt2(tmp_path / "a", vocab_size=self.SIZE, pad=None, eos=None))
+            planned(registry, save_decoder("gpt2", tmp_path / "a", eos=None))
 
     def test_positions_go_on_counting_by_the_id_that_the_weights_were_trained_with(
         self, registry: Any, tmp_path: Path
@@ -540,7 +527,7 @@ class TestTexts:
     @pytest.mark.usefixtures("folders_of_its_own")
     def test_of_which_nothing_is_left_are_counted(self, registry: Any, tmp_path: Path) -> None:
         # GPT-2 puts nothing around a text: an empty one would have no token at all.
-        folder = save_gpt2(tmp_path / "model", vocab_size=len(vocabulary("bert")), pad="[PAD]", eos="[SEP]")
+        folder = save_decoder("gpt2", tmp_path / "model", pad="[PAD]")
         content = json.loads((folder / "tokenizer.json").read_text())
         content["post_processor"] = None
         (folder / "tokenizer.json").write_text(json.dumps(content))

@@ -43,6 +43,7 @@ from alue_bench import (
     Strategy,
     StrategyFamily,
     Submission,
+    TaggedColumns,
     Task,
     TrainingProgress,
     UsageError,
@@ -233,6 +234,66 @@ class TestTask:
     )
     def test_broken_reader(self, good_task: Task, read: Any, words: str) -> None:
         task = dataclasses.replace(good_task, splits=splits(read))
+        assert any(words in violation for violation in violations(check_task, task))
+
+
+TAGGED = {
+    "train": "سلمى B-P\nوصلت O\n\nعاد O\nعلي B-P\nسالم I-P\n",
+    "dev": "نامت O\nليلى B-P\n",
+    "test": "ضحك O\nبدر B-P\n",
+}
+
+
+@pytest.fixture
+def tagging_task(good_task: Task) -> Task:
+    for split, rows in TAGGED.items():
+        write(good_task.sample, split, rows)  # type: ignore[arg-type]
+    labels = Labels.tokens("O", "B-P", "I-P", scheme="IOB2")
+    return dataclasses.replace(good_task, labels=labels, primary="", splits=splits(TaggedColumns()))
+
+
+def tagged(path: Path, **changes: object) -> Iterator[Any]:
+    """The sentences of a file, each with other values."""
+    for row in TaggedColumns(labels=("O", "B-P", "I-P"))(path):
+        yield dataclasses.replace(row, **changes) if isinstance(row, Example) else row  # type: ignore[arg-type]
+
+
+class TestTaskWithTags:
+    def test_good(self, tagging_task: Task) -> None:
+        check_task(tagging_task)
+
+    @pytest.mark.parametrize(
+        ("split", "rows", "words"),
+        [
+            ("train", TAGGED["train"] + "بدر B-X\n", "train.tsv:7: word 'بدر': unknown label 'B-X'"),
+            ("train", TAGGED["train"] + "بدر\n", "train.tsv:7: no tag: column 1 (from 0) is missing in 'بدر'"),
+            ("train", "عاد O\n\nنام O\n", "label 'P' does not occur in train"),
+            ("test", TAGGED["dev"], "1 of the 1 rows of test are rows of dev too"),
+            ("dev", "-DOCSTART- O\n", "the file has no sentences"),
+        ],
+    )
+    def test_broken_sample(self, tagging_task: Task, split: str, rows: str, words: str) -> None:
+        assert tagging_task.sample is not None
+        write(tagging_task.sample, split, rows)
+        (only,) = violations(check_task, tagging_task)
+        assert words in only
+
+    @pytest.mark.parametrize(
+        ("read", "words"),
+        [
+            (TaggedColumns(word=1, tag=0), "label 'سلمى' is not declared"),
+            (lambda path: tagged(path, words=None), "is not a tuple with a tag for each of the example's words"),
+            (lambda path: tagged(path, target=("O",)), "is not a tuple with a tag for each of the example's words"),
+            (lambda path: tagged(path, target="O"), "'O' is not a tuple of label names"),
+            (lambda path: tagged(path, target=None), "the row has no gold label"),
+            (lambda path: tagged(path, text="نص"), "the text is not that of the words"),
+            (lambda path: tagged(path, words=("O", "B-P"), target=("O", "B-P"), text="O B-P"), "is its own tag"),
+            (lambda path: (row for row in tagged(path) if isinstance(row, Example)), "is not reported"),
+        ],
+        ids=itertools.count(),
+    )
+    def test_broken_reader(self, tagging_task: Task, read: Any, words: str) -> None:
+        task = broken(tagging_task, splits=splits(read))
         assert any(words in violation for violation in violations(check_task, task))
 
 

@@ -141,11 +141,23 @@ class TestModelsThatAreNotHere:
         assert "estimate: no run can be done here" in document["err"]
         assert "56 runs more with models that are missing here" in document["err"]
 
-    @pytest.mark.parametrize("name", ["arabertv02", "camelbert", "qarib", "marbert"])
-    def test_the_papers_models_declare_the_shape_of_bert_base(self, registry: Any, name: str) -> None:
+    @pytest.mark.parametrize(
+        ("name", "layers", "parameters"),
+        [
+            *((name, 12, 85_054_464) for name in ("arabertv02", "camelbert", "qarib", "marbert", "marbertv2")),
+            *((name, 22, 110_330_112) for name in ("aramodernbert", "mmbert")),
+        ],
+    )
+    def test_declared_shapes_are_those_of_bert_base_and_modernbert_base(
+        self, registry: Any, name: str, layers: int, parameters: int
+    ) -> None:
         stack = view_as_stack(empty_model(declared_config(registry.model(name)), Labels.binary("no", "yes")))
-        assert (stack.shape.layers, stack.shape.hidden_size) == (12, 768)
-        assert sum(p.numel() for layer in stack.layers for p in layer.parameters()) == 85_054_464
+        assert (stack.shape.layers, stack.shape.hidden_size) == (layers, 768)
+        assert sum(p.numel() for layer in stack.layers for p in layer.parameters()) == parameters
+
+    def test_mmbert_is_as_large_as_its_authors_say(self, registry: Any) -> None:
+        model = empty_model(declared_config(registry.model("mmbert")), Labels.binary("no", "yes"))
+        assert round(sum(p.numel() for p in model.base_model.parameters()) / 1e6) == 307
 
     def test_data_that_is_not_here_is_counted_as_runs_of_unknown_cost(
         self, alue_bench: CommandLine, tiny_bert: Path, registry: Any

@@ -195,6 +195,8 @@ def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
         yield f"{what} both texts of every pair are the same; name two columns"
     if all(example.text == str(example.target) for example in examples):
         yield f"{what} the text of every row is its gold label; name the column of the texts"
+    if all(example.words is not None and example.words == example.target for example in examples):
+        yield f"{what} every word is its own tag; name the column of the words, or that of the tags"
     of_numbers = file.task.labels.kind is TargetKind.REGRESSION and file.split != "submission"
     if of_numbers and len({str(example.target) for example in examples}) == 1:
         yield (
@@ -226,6 +228,8 @@ def _misfit(task: Task, example: Example) -> str | None:
             "is_pair says that rows are single texts, but this one has a second text; give the reader an attribute "
             "text_pair that is not None"
         )
+    if example.words is not None and example.text != " ".join(example.words):
+        return "the text is not that of the words; the reader must give the words joined by single spaces as text"
     return None
 
 
@@ -271,6 +275,8 @@ def _spoilt(file: _File, rows: list[Any]) -> Iterator[str]:
         )
         return
     content += b"" if content.endswith(b"\n") else b"\n"
+    if file.task.labels.tags_words:
+        content += b"\n"  # the bad row begins another sentence
     line = content.count(b"\n") + 1
     read = file.declared.read
     if isinstance(read, Delimited):

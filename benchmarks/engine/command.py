@@ -11,6 +11,8 @@ The same model is trained on the same rows, with the same initial weights and hy
     engine            our `fine_tune`, with the output of the frozen prefix computed once, timed too, and stored
     engine-graphs     like engine, with training steps captured as CUDA graphs; on a GPU only
 
+`--task oold` classifies texts, `--task arabicner` tags words.
+
 A cell is a combination of a way, a strategy and a number format. Each measurement is one training in a separate
 process, after a warm-up that is not timed. Each repetition measures all cells in random order before the next
 repetition begins, so that changes in the machine's load affect all cells alike. With `--json` an interrupted benchmark

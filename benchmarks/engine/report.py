@@ -24,7 +24,7 @@ def summaries(measurements: Sequence[Measurement]) -> dict[str, Any]:
                 "against_trainer_fp32": ratio(own, _seconds(measurements, cell._replace(way=BASE, precision="fp32"))),
                 **{
                     f"mean_{name}": statistics.fmean(_values(measurements, cell, name))
-                    for name in ("final_loss", "f1_macro")
+                    for name in ("final_loss", "score")
                 },
             }
             for cell in _cells(measurements)
@@ -103,7 +103,7 @@ def quality_sheet(measurements: Sequence[Measurement], precision: str) -> Sheet:
     """Return the table of final training losses and of scores on held-out rows."""
 
     def row(cell: Cell) -> tuple[str, ...]:
-        losses, scores = (_values(measurements, cell, name) for name in ("final_loss", "f1_macro"))
+        losses, scores = (_values(measurements, cell, name) for name in ("final_loss", "score"))
         return (
             *(cell.strategy, cell.way),
             *(number(statistics.fmean(losses), ".4f"), span(summary(losses), ".4f")),
@@ -112,7 +112,7 @@ def quality_sheet(measurements: Sequence[Measurement], precision: str) -> Sheet:
 
     return Sheet(
         title=f"{precision}: what was learnt",
-        columns=("strategy", "way", "final loss", "min–max", "macro-F1", "min–max"),
+        columns=("strategy", "way", "final loss", "min–max", "F1", "min–max"),
         rows=tuple(row(cell) for cell in _cells(measurements) if cell.precision == precision),
     )
 

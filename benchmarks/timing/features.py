@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from alue_bench.data.tokenization import TokenizedSplit
+from alue_bench.data.words import IGNORED
 
 Features = list[dict[str, Any]]
-"""A list of examples in the form that `Trainer` expects: dictionaries from the model's inputs to lists of numbers."""
+"""A list of examples in the form that `Trainer` expects: dictionaries from the model's inputs to lists of numbers.
+"labels" is the class of a text, or the tag of each token of a text whose words are tagged."""
 
 
 def features(split: TokenizedSplit, pad_id: int, pad_to: int | None) -> Features:
@@ -22,10 +24,11 @@ def features(split: TokenizedSplit, pad_id: int, pad_to: int | None) -> Features
     for index, (start, end) in enumerate(zip(split.offsets[:-1], split.offsets[1:], strict=True)):
         length = int(end - start)
         padding = max(0, (pad_to or 0) - length)
+        tags = split.targets[start:end].tolist()
         example = {
             "input_ids": split.input_ids[start:end].tolist() + [pad_id] * padding,
             "attention_mask": [1] * length + [0] * padding,
-            "labels": int(split.targets[index]),
+            "labels": tags + [IGNORED] * padding if split.tags_words else int(split.targets[index]),
         }
         if split.token_type_ids is not None:
             example["token_type_ids"] = split.token_type_ids[start:end].tolist() + [0] * padding

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from alue_bench.contract.errors import UnavailableError
 from alue_bench.contract.strategy import FreezePlan
 from alue_bench.data.batches import Padding
 from benchmarks.machine import peaks
-from benchmarks.timing.starting_point import StartingPoint
+from benchmarks.timing.starting_point import StartingPoint, chosen
 
 if TYPE_CHECKING:
     from alue_bench.data.tokenization import TokenizedSplit
@@ -197,23 +197,9 @@ def fine_tune(
     from alue_bench.training.prefix.growing import FixedData
     from alue_bench.training.schedule import FreezeSchedule
 
-    data = FixedData(examples, Examples(_first(start.held_out)))
+    data = FixedData(examples, Examples(chosen(start.held_out, [0])))
     padding = Padding(start.tokenizer.pad_token_id)
     config = TrainingConfig(start.labels, start.setup.hyper, data_seed=seed, device=device, padding=padding)
     schedule = FreezeSchedule(stack, plan)
     training = session.TrainingSession(stack, forward, schedule, data, config, score=lambda logits: {"score": 0.0})
     return session.fine_tune(training, on_step=on_step)
-
-
-def _first(split: TokenizedSplit) -> TokenizedSplit:
-    """Return a split that contains only the first example of the given split."""
-    end = int(split.offsets[1])
-    types = None if split.token_type_ids is None else split.token_type_ids[:end]
-    return replace(
-        split,
-        input_ids=split.input_ids[:end],
-        token_type_ids=types,
-        offsets=split.offsets[:2],
-        targets=split.targets[:1],
-        ids=split.ids[:1],
-    )

@@ -69,8 +69,8 @@ class Measurement:
     """The peak memory on the GPU in MiB; None on a CPU."""
     final_loss: float
     """The mean loss over the last quarter of the last epoch's steps."""
-    f1_macro: float
-    """The macro-F1 on the held-out rows."""
+    score: float
+    """The score on the held-out rows: macro-F1 of the labels, or micro-F1 of entities if words are tagged."""
     trainable: int
     """The number of trainable parameters."""
     flops: float | None = None
@@ -150,7 +150,7 @@ def measured_here(setup: Setup, rows: Path, cell: Cell, repetition: int, store: 
         samples_per_s=samples / fitted.costs["seconds"],
         tokens=int(start.train.lengths.sum()) * setup.epochs,
         final_loss=_final_loss(start, fitted),
-        f1_macro=_f1_macro(start, fitted, device),
+        score=_score(start, fitted, device),
         trainable=count_parameters(fitted.stack, plan).trainable,
         hardware=hardware(setup.device),
         **fitted.costs,
@@ -170,11 +170,14 @@ def _final_loss(start: StartingPoint, fitted: Fitted) -> float:
     return loss
 
 
-def _f1_macro(start: StartingPoint, fitted: Fitted, device: Device) -> float:
+def _score(start: StartingPoint, fitted: Fitted, device: Device) -> float:
+    from alue_bench.data.words import as_rows
     from alue_bench.evaluation.metrics import metrics
     from alue_bench.training.inference import predict_logits
     from alue_bench.training.prefix.frozen_prefix import Examples
 
     padding = Padding(start.tokenizer.pad_token_id)
     logits = predict_logits(fitted.stack, fitted.forward, Examples(start.held_out), device=device, padding=padding)
-    return metrics(start.held_out.targets.numpy(), logits.argmax(-1), start.labels)["f1_macro"]
+    words = start.held_out.words
+    predicted = logits.argmax(-1) if words is None else as_rows(logits.argmax(-1), words.counts)
+    return metrics(start.held_out.gold, predicted, start.labels)[start.labels.main_metric]

@@ -1,4 +1,4 @@
-"""The rows (texts and labels) of a comparison, from a task's train file or from a JSON file.
+"""The rows (texts and labels, or words and tags) of a comparison, from a task's train file or from a JSON file.
 
 The JSON file can be read without the package `datasets`.
 """
@@ -15,18 +15,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alue_bench.contract.errors import DataError, UsageError
-from alue_bench.contract.task import Labels
+from alue_bench.contract.formats import Example
+from alue_bench.contract.task import OUTSIDE, Labels
 from benchmarks.timing.checkpoint import tokenizer_of
 from benchmarks.timing.settings import Setup, chosen_setup
 
-TASK = "oold"
-
 
 class Row(NamedTuple):
-    """A text and its gold label."""
+    """A text and its gold label, or the words of a text and their gold tags."""
 
     text: str
-    label: str
+    label: str | tuple[str, ...]
+    """The gold label of the text, or the gold tag of each of its words."""
+    words: tuple[str, ...] | None = None
+    """The words of the text if they have tags; None if the text has a label."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,12 @@ class Rows:
 
     @property
     def labels(self) -> Labels:
-        """The labels that occur in the rows."""
-        return Labels.multiclass(*sorted({row.label for row in (*self.train, *self.held_out)}))
+        """The labels that occur in the rows; if words have tags, those of all types of entity that occur."""
+        rows = (*self.train, *self.held_out)
+        if rows[0].words is None:
+            return Labels.multiclass(*sorted({str(row.label) for row in rows}))
+        types = sorted({tag[2:] for row in rows for tag in row.label if tag != OUTSIDE})
+        return Labels.tokens(OUTSIDE, *(f"{place}-{name}" for name in types for place in "BI"), scheme="IOB2")
 
 
 def chosen_rows(options: argparse.Namespace) -> tuple[Rows, Setup]:
@@ -65,10 +71,11 @@ def read_rows(file: Path, train: int, held_out: int) -> Rows:
         DataError: The file has another format, too few rows, or only one label.
     """
     try:
-        all_rows = [Row(str(entry["text"]), str(entry["label"])) for entry in json.loads(file.read_text("utf-8"))]
+        all_rows = [_row_of(entry) for entry in json.loads(file.read_text("utf-8"))]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
-            f'{file} is not a list of {{"text": …, "label": …}}; --write-rows makes such a file ({error!r})'
+            f'{file} is not a list of {{"text": …, "label": …}} or {{"words": […], "tags": […]}}; --write-rows makes '
+            f"such a file ({error!r})"
         ) from error
     if len(all_rows) <= held_out:
         raise DataError(f"{file} has {len(all_rows)} rows; take fewer than that as --eval-rows")
@@ -76,6 +83,27 @@ def read_rows(file: Path, train: int, held_out: int) -> Rows:
     if len({row.label for row in all_rows}) < 2:
         raise DataError(f"{file} has one label only; there is nothing to learn")
     return rows
+
+
+def _row_of(entry: dict[str, Any]) -> Row:
+    """Return the row that an entry of a JSON file describes."""
+    if "words" not in entry:
+        return Row(str(entry["text"]), str(entry["label"]))
+    words, tags = (tuple(map(str, entry[name])) for name in ("words", "tags"))
+    if len(words) != len(tags):
+        raise ValueError(f"{len(words)} words with {len(tags)} tags")
+    return Row(" ".join(words), tags, words)
+
+
+def _entry_of(row: Row) -> dict[str, Any]:
+    """Return the entry of a JSON file that describes a row."""
+    return {"text": row.text, "label": row.label} if row.words is None else {"words": row.words, "tags": row.label}
+
+
+def _row_of_example(example: Example) -> Row:
+    if isinstance(example.target, tuple):
+        return Row(example.text, tuple(map(str, example.target)), example.words)
+    return Row(example.text, str(example.target))
 
 
 def task_rows(options: argparse.Namespace) -> Rows:
@@ -88,17 +116,17 @@ def task_rows(options: argparse.Namespace) -> Rows:
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.data.splits import load_rows
 
-    task = load_registry().task(TASK)
+    task = load_registry().task(options.task)
     given = None if options.sample else given_data_folder(options.data_dir)
     folder = locate(task, given=given, sample=options.sample)
     if folder.kind == "sample" and not options.sample:
         raise UsageError(
-            f"there are no official files of {TASK}; name their folder with --data-dir or ALUE_BENCH_DATA, "
+            f"there are no official files of {task.name}; name their folder with --data-dir or ALUE_BENCH_DATA, "
             "take rows from a file with --rows-json, or try the benchmark itself with --sample"
         )
     splits = load_rows(task, folder, drop_bad=False, limit_train=options.rows, limit_eval=options.eval_rows).splits
-    train, dev = (tuple(Row(e.text, str(e.target)) for e in splits[name].examples) for name in ("train", "dev"))
-    return Rows(train, dev, f"{TASK} ({folder.kind})")
+    train, dev = (tuple(map(_row_of_example, splits[name].examples)) for name in ("train", "dev"))
+    return Rows(train, dev, f"{task.name} ({folder.kind})")
 
 
 def without_long_ones(rows: Rows, tokenizer: Any, longest: int) -> Rows:
@@ -125,7 +153,7 @@ def without_long_ones(rows: Rows, tokenizer: Any, longest: int) -> Rows:
 
 def write_rows(rows: Rows, file: Path) -> None:
     """Write rows to a JSON file that `read_rows` can read."""
-    content = [row._asdict() for row in (*rows.train, *rows.held_out)]
+    content = [_entry_of(row) for row in (*rows.train, *rows.held_out)]
     file.write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.spec import HyperParameters
 
+TASKS = ("oold", "arabicner")
+"""The tasks whose rows can be trained on: one that classifies texts, and one that tags words."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
@@ -68,6 +71,7 @@ def chosen_setup(options: argparse.Namespace) -> Setup:
 def add_shared_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for rows, model, hyper-parameters, device and output files to a command-line parser."""
     add = parser.add_argument
+    add("--task", choices=TASKS, default=TASKS[0], help=f"classify texts or tag words (default: {TASKS[0]})")
     add("--data-dir", type=Path, help="folder with the official files (default: $ALUE_BENCH_DATA)")
     add("--sample", action="store_true", help="use the embedded sample data: to try the benchmark")
     add("--rows-json", type=Path, metavar="FILE", help="take the rows from this file; its last ones are held out")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UsageError
+from alue_bench.contract.formats import Example
 from alue_bench.contract.strategy import EncoderShape, FreezePlan
 from alue_bench.contract.task import Labels
 from benchmarks.timing.checkpoint import checkpoint_in, tokenizer_of
@@ -65,40 +66,86 @@ def prepared(setup: Setup, rows: Rows) -> StartingPoint:
 
     resolve_device(setup.device)  # reports a missing device before anything is loaded
     tokenizer = tokenizer_of(setup)
-    split = partial(tokenized, tokenizer=tokenizer, max_length=setup.max_length, names=rows.labels.names)
+    split = partial(tokenized, tokenizer=tokenizer, max_length=setup.max_length, labels=rows.labels)
     train = split(rows.train)
     longest = np.argsort(train.lengths, kind="stable")[-setup.batch_size :]
-    return StartingPoint(
-        setup, tokenizer, rows.labels, train, split(rows.held_out), split([rows.train[index] for index in longest])
-    )
+    return StartingPoint(setup, tokenizer, rows.labels, train, split(rows.held_out), chosen(train, longest))
 
 
-def tokenized(rows: Sequence[Row], tokenizer: Any, max_length: int, names: Sequence[str]) -> TokenizedSplit:
+def tokenized(rows: Sequence[Row], tokenizer: Any, max_length: int, labels: Labels) -> TokenizedSplit:
     """Tokenize rows without the package `datasets`, which alue-bench itself uses for tokenization.
 
     Args:
         rows: The rows.
         tokenizer: The tokenizer.
-        max_length: The number of tokens to which longer texts are truncated.
-        names: The labels, in the order of their indices.
+        max_length: The number of tokens to which longer texts are truncated; a text whose words have tags is divided
+            into windows instead.
+        labels: The labels.
     """
     import torch
 
     from alue_bench.data.tokenization import TokenizedSplit
+    from alue_bench.data.words import encoded_words, places_of_words, targets_of_tokens
 
-    encoded = tokenizer([row.text for row in rows], truncation=True, max_length=max_length)
+    examples = [Example(str(i), row.text, None, row.label, i + 1, row.words) for i, row in enumerate(rows)]
+    if labels.tags_words:
+        encoded = encoded_words([row.words or () for row in rows], tokenizer, max_length)
+    else:
+        encoded = tokenizer([row.text for row in rows], truncation=True, max_length=max_length)
     lengths = torch.tensor([len(ids) for ids in encoded["input_ids"]])
 
     def joined(name: str) -> torch.Tensor:
         return torch.tensor(list(chain.from_iterable(encoded[name])))
 
+    offsets = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
+    if labels.tags_words:
+        targets = targets_of_tokens(examples, labels, encoded, offsets)
+    else:
+        targets = torch.tensor([labels.names.index(str(row.label)) for row in rows])
     return TokenizedSplit(
         input_ids=joined("input_ids"),
         token_type_ids=joined("token_type_ids") if "token_type_ids" in encoded else None,
-        offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]),
-        targets=torch.tensor([names.index(row.label) for row in rows]),
-        ids=[str(index) for index in range(len(rows))],
+        offsets=offsets,
+        targets=targets,
+        ids=[example.id for example in examples],
         truncated=0,
+        words=places_of_words(examples, encoded, labels) if labels.tags_words else None,
+    )
+
+
+def chosen(split: TokenizedSplit, indices: Iterable[int]) -> TokenizedSplit:
+    """Return a split that contains only some examples of the given one.
+
+    If words are tagged, an example is a window, and each window of the result counts as a sentence, of those words that
+    are predicted in it.
+    """
+    import numpy as np
+    import torch
+
+    from alue_bench.data.words import IGNORED, as_rows
+
+    kept = list(indices)
+    lengths = split.offsets.diff()[kept]
+    tokens = torch.cat([torch.arange(*split.offsets[index : index + 2].tolist()) for index in kept])
+    words, targets = None, split.targets[tokens if split.tags_words else kept]
+    if split.words is not None:
+        counts = np.array([int((part != IGNORED).sum()) for part in targets.split(lengths.tolist())])
+        words = replace(
+            split.words,
+            counts=counts,
+            gold=as_rows(targets[targets != IGNORED].numpy(), counts),
+            predicted=np.arange(counts.sum()),
+            windowed=0,
+            cut=0,
+        )
+    return replace(
+        split,
+        input_ids=split.input_ids[tokens],
+        token_type_ids=None if split.token_type_ids is None else split.token_type_ids[tokens],
+        offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]),
+        targets=targets,
+        ids=[str(index) for index in kept],
+        words=words,
     )
 
 
@@ -133,7 +180,7 @@ def freeze_plan(strategy: str, shape: EncoderShape) -> FreezePlan:
 def _initial_model(setup: Setup, tokenizer: Any, labels: Labels) -> Any:
     """Return the comparison's initial model, whose weights are the same in every process."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification
+    from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
 
     from alue_bench.training.pretrained.library import quiet_transformers
     from alue_bench.training.pretrained.loading import head_options, load_model
@@ -152,4 +199,4 @@ def _initial_model(setup: Setup, tokenizer: Any, labels: Labels) -> Any:
     )
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(MODEL_SEED)
-        return BertForSequenceClassification(config)
+        return BertForTokenClassification(config) if labels.tags_words else BertForSequenceClassification(config)

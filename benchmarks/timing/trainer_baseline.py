@@ -3,7 +3,8 @@
 There are three ways, which differ in padding: every example is padded to the maximal length (as in transformers'
 example script for GLUE); each batch is padded to its longest example; or, in addition, each batch consists of examples
 of similar length. Rows, initial weights, frozen parameters, optimiser, learning rates and clipping are the same as with
-the engine. Nothing is logged, evaluated or saved during training.
+the engine. Nothing is logged, evaluated or saved during training. Batches of words with tags are padded by
+`DataCollatorForTokenClassification`.
 
 One difference remains: `Trainer` puts the whole model into training mode at each step, so that dropout stays on in
 frozen layers. This is so for every user of `Trainer`.
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    DataCollatorForTokenClassification,
     DataCollatorWithPadding,
     PrinterCallback,
     Trainer,
@@ -31,6 +33,7 @@ from transformers import (
 
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.tokenization import TokenizedSplit
+from alue_bench.training.architecture.encoder_stack import tags_words
 from alue_bench.training.device.precision import Device
 from alue_bench.training.pretrained.library import quiet_transformers
 from benchmarks.timing.features import Features, features
@@ -153,11 +156,12 @@ def build_trainer(
     model: Any, examples: Features, way: str, tokenizer: Any, arguments: TrainingArguments
 ) -> CountingTrainer:
     """Return a `Trainer` for a model and examples; `way` is the way of padding, see `fit`."""
+    padded = DataCollatorForTokenClassification if tags_words(model) else DataCollatorWithPadding
     trainer = CountingTrainer(
         model=model,
         args=arguments,
         train_dataset=examples,
-        data_collator=default_data_collator if way == "trainer-128" else DataCollatorWithPadding(tokenizer),
+        data_collator=default_data_collator if way == "trainer-128" else padded(tokenizer),
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is reserved for the result

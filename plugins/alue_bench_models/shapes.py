@@ -15,3 +15,17 @@ BERT_BASE: Mapping[str, object] = MappingProxyType(
 )
 """The architecture of BERT-base (Devlin et al. 2019), which the four models of Betka et al. share; their vocabularies
 differ."""
+
+MODERNBERT_BASE: Mapping[str, object] = MappingProxyType(
+    {
+        "model_type": "modernbert",
+        "num_hidden_layers": 22,
+        "hidden_size": 768,
+        "intermediate_size": 1152,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 8192,
+        "local_attention": 128,
+    }
+)
+"""The architecture of ModernBERT-base (Warner et al. 2024): every third layer attends to the whole text, the others to
+128 tokens."""

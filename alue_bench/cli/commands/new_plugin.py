@@ -16,7 +16,7 @@ from alue_bench.contract.errors import UnavailableError, UsageError
 TEMPLATE_DISTRIBUTION = "alue-bench-example"
 TEMPLATE_PACKAGE = "alue_bench_example"
 TEMPLATE_PREFIX = "example"
-"""The name of the example plugin's entry point, and the prefix of the names of its task, model and strategies."""
+"""The name of the example plugin's entry point, and the prefix of the names of its tasks, model and strategies."""
 
 GENERATED = re.compile(r"__pycache__|build|dist|.*\.egg-info|\.(?!gitignore$).*|mlruns")
 """The names of files and folders that tools generate in a working copy; they do not belong to the template."""
@@ -26,7 +26,7 @@ def new_plugin(
     name: Annotated[str, typer.Argument(help="Short name of the plugin, such as hotels.")],
     folder: Annotated[Path | None, typer.Option("--dir", help="Folder to create. Default: ./alue-bench-NAME.")] = None,
 ) -> None:
-    """Create a plugin package with a task, a model, a strategy and tests, ready for pip install."""
+    """Create a plugin package with two tasks (classification, tagging), a model, a strategy and tests."""
     from alue_bench.views.console import results
 
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):

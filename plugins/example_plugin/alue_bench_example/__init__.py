@@ -1,4 +1,4 @@
-"""A plugin for alue-bench with one task, one model and one family of strategies.
+"""A plugin for alue-bench with two tasks, one model and one family of strategies.
 
 The entry point in `pyproject.toml` names this module. alue-bench calls the hooks below and registers the declarations
 that they return.
@@ -7,15 +7,15 @@ that they return.
 from collections.abc import Iterable
 
 from alue_bench import Model, StrategyFamily, Task, hookimpl
+from alue_bench_example import names, task
 from alue_bench_example.model import MODEL
 from alue_bench_example.strategy import FAMILY
-from alue_bench_example.task import TASK
 
 
 @hookimpl
 def alue_bench_tasks() -> Iterable[Task]:
     """Return the tasks of this plugin."""
-    return [TASK]
+    return [task.TASK, names.TASK]
 
 
 @hookimpl

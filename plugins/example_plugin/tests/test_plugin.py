@@ -2,6 +2,7 @@
 
 import alue_bench_example
 import pytest
+from alue_bench_example import names
 from alue_bench_example.model import normalise
 from alue_bench_example.strategy import EveryKth, parse
 from alue_bench_example.task import TASK
@@ -31,6 +32,15 @@ def test_the_sample_has_as_many_rows_of_either_label(split: str) -> None:
     file = TASK.splits.files()[split]
     labels = [row.target for row in file.read(TASK.sample / file.path) if isinstance(row, Example)]
     assert labels.count("positive") == labels.count("negative") > 0
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_names_have_one_word_or_more(split: str) -> None:
+    assert names.TASK.sample is not None
+    file = names.TASK.splits.files()[split]
+    tags = [row.target for row in file.read(names.TASK.sample / file.path) if isinstance(row, Example)]
+    assert any("I-HOTEL" in sentence for sentence in tags if isinstance(sentence, tuple))
+    assert any(set(sentence) == {"O"} for sentence in tags if isinstance(sentence, tuple))
 
 
 def test_the_model_reads_every_number_as_ones() -> None:
