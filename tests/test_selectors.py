@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from alue_bench_strategies.selectors import signal_to_noise
+from alue_bench_strategies.weight_spectrum import signal_to_noise
 
 from alue_bench import Choice, EncoderShape, FreezePlan
 from alue_bench.contract.errors import TrainingError
