@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import torch
 from alue_bench_strategies.weight_spectrum import signal_to_noise
 
-from alue_bench import Choice, EncoderShape, FreezePlan
+from alue_bench import Choice, EncoderShape, FreezePlan, Probe
 from alue_bench.contract.errors import TrainingError
 from alue_bench.deployment.model_folder import FinishedRun, describe
 from alue_bench.planning.build import Plan, build_plan
@@ -21,7 +22,7 @@ from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
 from alue_bench.training.probing import checked_choice
 
-NAMES = ("surgical-2", "rgn-2", "spectrum-2", "random-2")
+NAMES = ("surgical-2", "rgn-2", "prism-2", "spectrum-2", "random-2")
 
 
 @pytest.fixture
@@ -39,41 +40,57 @@ def planned(tiny: Callable[..., Path], registry: Any, tmp_path: Path, monkeypatc
 
 
 class _Linear(torch.nn.Module):
-    """A model of two scalar layers, whose loss is w0 w1 x."""
+    """A model of two layers: w (x (a0 + 2 a1) + b), where layer 0 has the tensors a and b, and layer 1 has w."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.weights = torch.nn.ParameterList([torch.tensor([2.0]), torch.tensor([5.0])])
+        self.below = torch.nn.ParameterList([torch.tensor([2.0, 0.0]), torch.tensor([1.0])])
+        self.above = torch.nn.ParameterList([torch.tensor([5.0])])
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        a, b = self.below
+        return self.above[0] * (inputs * (a[0] + 2 * a[1]) + b)
+
+
+class Rows:
+    """A batch of numbers, or of texts of which only the attention mask matters."""
+
+    def __init__(self, values: Any) -> None:
+        self.input_ids = self.attention_mask = torch.as_tensor(values)
+
+    def rows(self, chosen: slice) -> Rows:
+        return Rows(self.input_ids[chosen])
+
+
+def probe_with(layers: Sequence[torch.nn.Module], **given: Any) -> Any:
+    """A hand-made probe, of which only what the test gives can be used."""
+    nothing: dict[str, Any] = {"model": None, "batches": (), "loss": None, "hidden_states": None, "generator": None}
+    return Probe(shape=EncoderShape(len(layers)), layers=tuple(layers), **{**nothing, **given})
 
 
 def linear_probe() -> Any:
-    from alue_bench import Probe
-
     model = _Linear()
-    layers = tuple(torch.nn.ParameterList([weight]) for weight in model.weights)
-
-    class Rows:
-        def __init__(self, values: torch.Tensor) -> None:
-            self.input_ids = values
-
-        def rows(self, chosen: slice) -> Rows:
-            return Rows(self.input_ids[chosen])
-
-    def loss(batch: Any) -> Any:
-        return (model.weights[0] * model.weights[1] * batch.input_ids).mean()
-
-    batches = (Rows(torch.tensor([1.0, 3.0])), Rows(torch.tensor([-2.0])))
-    return Probe(model, EncoderShape(2), layers, batches, loss, lambda batch: (), np.random.default_rng(1))
+    batches = (Rows([1.0, 3.0]), Rows([-2.0]))
+    return probe_with(
+        (model.below, model.above),
+        model=model,
+        batches=batches,
+        loss=lambda batch: model(batch.input_ids).mean(),
+        generator=np.random.default_rng(1),
+    )
 
 
 class TestScores:
-    def test_fisher_information_and_relative_gradient_as_computed_by_hand(self, registry: Any) -> None:
-        """The gradients of an example x are 5 x and 2 x; x is 1, 3 and -2."""
-        surgical = registry.strategy("surgical-1")[0].choose(linear_probe())
-        assert surgical.scores == pytest.approx((25 * 14 / 3, 4 * 14 / 3))
-        assert surgical.plan == FreezePlan(EncoderShape(2), frozenset({1}), embeddings=True)
-        relative = registry.strategy("rgn-1")[0].choose(linear_probe())
-        assert relative.scores == pytest.approx((5 * (2 / 3) / 2, 2 * (2 / 3) / 5))
+    def test_fisher_information_as_computed_by_hand(self, registry: Any) -> None:
+        """An example x has the gradients (5 x, 10 x), 5 and 2 x + 1; x is 1, 3 and -2, with the mean square 14 / 3."""
+        choice = registry.strategy("surgical-1")[0].choose(linear_probe())
+        assert choice.scores == pytest.approx((14 / 3 * math.hypot(25, 100) + 25, (9 + 49 + 9) / 3))
+        assert choice.plan == FreezePlan(EncoderShape(2), frozenset({1}), embeddings=True)
+
+    def test_relative_gradient_norm_as_computed_by_hand(self, registry: Any) -> None:
+        """The batches have the mean x 2 and -2, and so the gradients (10, 20), 5, 5 and (-10, -20), 5, -3."""
+        choice = registry.strategy("rgn-1")[0].choose(linear_probe())
+        assert choice.scores == pytest.approx((math.sqrt(525) / math.sqrt(5), (5 + 3) / 2 / 5))
 
     def test_signal_to_noise_of_a_planted_spectrum(self) -> None:
         """Quartiles 1.75 and 4.75 give the edge 2 x 3 / 1.349 = 4.45: 10 is above it, the others below."""
@@ -82,6 +99,47 @@ class TestScores:
         edge = 2 * (4.75 - 1.75) / 1.349
         above = values[values > edge].sum()
         assert signal_to_noise(rotation @ values.diag()) == pytest.approx(float(above / (16 - above) / 10), rel=1e-4)
+
+    def test_spectra_are_compared_within_each_kind_of_matrix(self, registry: Any) -> None:
+        """The second matrix has much larger ratios; each kind of matrix counts as much as the other."""
+
+        def layer(first: float, second: float) -> torch.nn.Module:
+            spectra = ([first, 3.0, 2.0, 1.0], [second, 0.03, 0.02, 0.01])
+            return torch.nn.ParameterList([torch.tensor(spectrum).diag() for spectrum in spectra])
+
+        layers = (layer(12.0, 0.4), layer(10.0, 0.3), layer(11.0, 0.5), layer(10.0, 0.1))
+        ratios = [[signal_to_noise(matrix.detach()) for matrix in one.parameters()] for one in layers]
+        ranks = [
+            [(sum(o[k] < r[k] for o in ratios) + (sum(o[k] == r[k] for o in ratios) - 1) / 2) / 3 for k in (0, 1)]
+            for r in ratios
+        ]
+        choice = registry.strategy("spectrum-2")[0].choose(probe_with(layers))
+        assert choice.scores == pytest.approx([sum(of_layer) / 2 for of_layer in ranks])
+        assert ranks[1][0] == ranks[3][0], "equal matrices have equal ranks"
+
+    def test_planted_similarity(self, registry: Any) -> None:
+        """The outputs of layer 1 and of layer 2 lie between those of the others; each half has its own choice.
+
+        The first text begins with padding, which must not be looked at.
+        """
+        angles = [0, 10, 50, 80]  # degrees; the embeddings' output, before them, points elsewhere
+        states = []
+        for angle in (200, *angles):
+            direction = torch.tensor([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
+            noise = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(angle))
+            noise[0, 1], noise[1, 0] = 3 * direction, direction  # the length does not matter
+            states.append(noise)
+        probe = probe_with(
+            [torch.nn.Identity()] * 4,
+            batches=(Rows([[0, 1, 1], [1, 1, 1]]),),
+            hidden_states=lambda batch: tuple(states),
+        )
+        between = [[math.cos(math.radians(a - b)) for b in angles if b != a] for a in angles]
+        choice = registry.strategy("prism-2")[0].choose(probe)
+        assert choice.scores == pytest.approx([sum(similar) / 3 for similar in between])
+        assert choice.plan.frozen_layers == {0, 3}
+        assert registry.strategy("prism-1")[0].choose(probe).plan.frozen_layers == {0, 1, 3}
+        assert registry.strategy("prism-3")[0].choose(probe).plan.frozen_layers == {3}, "one layer, one layer, two"
 
     def test_equal_scores_favour_upper_layers(self) -> None:
         assert Choice.highest(EncoderShape(4), [1, 1, 0, 1], 2).plan.frozen_layers == {0, 2}
@@ -122,7 +180,7 @@ class TestRun:
             assert kept.spec["freeze_plan"]["frozen_layers"] == sorted(frozen), "a kept model states the choice"
             metrics = result.metrics
             assert 0 < metrics["runtime/probe_s"] < metrics["runtime/train_s"]
-            assert (metrics["flops/probe"] > 0) == (run.spec.strategy in ("surgical-2", "rgn-2"))
+            assert (metrics["flops/probe"] > 0) == (run.spec.strategy not in ("spectrum-2", "random-2"))
 
     def test_the_plan_says_that_the_choice_is_made_in_the_run(self, planned: Any) -> None:
         assert any(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +42,14 @@ class Probe:
     def gradients(self, batch: Any) -> tuple[list[Any], ...]:
         """Return the gradients of a batch's mean loss with respect to each layer's parameters: a list for each layer.
 
-        Parameters without influence on the loss are left out.
+        The gradient of a parameter without influence on this batch's loss is zero.
         """
         import torch
 
         parameters = [[p for p in layer.parameters() if p.requires_grad] for layer in self.layers]
         flat = [parameter for of_layer in parameters for parameter in of_layer]
-        computed = iter(torch.autograd.grad(self.loss(batch), flat, allow_unused=True))
-        return tuple([g for g in (next(computed) for _ in of_layer) if g is not None] for of_layer in parameters)
+        computed = iter(torch.autograd.grad(self.loss(batch), flat, allow_unused=True, materialize_grads=True))
+        return tuple([next(computed) for _ in of_layer] for of_layer in parameters)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,12 @@ class Choice:
         The embeddings and all other layers are frozen.
         """
         ranked = sorted(range(shape.layers), key=lambda layer: (scores[layer], layer), reverse=True)
-        plan = FreezePlan(shape, frozenset(ranked[count:]), embeddings=True)
+        return cls.training(shape, ranked[:count], scores)
+
+    @classmethod
+    def training(cls, shape: EncoderShape, layers: Iterable[int], scores: Sequence[float]) -> Choice:
+        """Return the choice that trains `layers`, the pooler and the head, and freezes everything else."""
+        plan = FreezePlan(shape, frozenset(range(shape.layers)) - frozenset(layers), embeddings=True)
         return cls(plan, tuple(float(score) for score in scores))
 
 

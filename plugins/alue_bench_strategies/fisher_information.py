@@ -1,18 +1,26 @@
 """The selector `surgical-K`: the K layers with the highest Fisher information train.
 
-Source: Lodha et al. 2023, "On Surgical Fine-tuning for Language Encoders", arXiv 2310.17041. The score of a layer is
-the diagonal of the empirical Fisher information: the mean over examples of the squared gradient of the example's loss,
-summed over the layer's parameters. The loss is that of the gold labels, with the new head. The sum (and not the mean)
-over parameters, and the loss of tasks other than classification, are choices made here: the text of the paper beyond
-its abstract was not available.
+Source: Lodha et al. 2023, "On Surgical Fine-tuning for Language Encoders", Findings of EMNLP 2023, arXiv 2310.17041,
+and the authors' code (ymtao5219/surgical_fine_tuning, `code/fim_calculator.py`). The diagonal of the empirical Fisher
+information of a parameter tensor is the mean over examples of the squared gradient. The score of a layer is the sum of
+the Frobenius norms of these diagonals, one for each of the layer's parameter tensors. As in the code, the model is in
+eval mode, has a new head, and gets one example at a time.
 
-Cost: a forward and a backward pass for each example of the probe (`--probe-rows`), one at a time.
+Choices made here: The gradient is that of the loss, which is the negative log-likelihood of the gold label in
+classification, as the empirical Fisher information is defined. The authors' code differentiates the logit of the gold
+label instead, which has no counterpart in regression. The authors' code uses 100 examples; here there are
+`--probe-rows`. Of the paper itself only the abstract was available; sections cannot be cited.
+
+Cost: a forward and a backward pass for each example of the probe, one at a time, and memory for one more copy of the
+layers' gradients.
 
 When it does not help: the gradients are those of a new head with random weights, and may say more about this head than
 about the task. See `selector` for what applies to all selectors.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from alue_bench import Probe
 from alue_bench_strategies.selector import Selector, selector_family
@@ -24,13 +32,18 @@ class Surgical(Selector):
     prefix = "surgical"
 
     def scores(self, probe: Probe) -> list[float]:
-        """Return the mean over examples of each layer's sum of squared gradients."""
-        total, examples = [0.0] * probe.shape.layers, 0
+        """Return the sum over each layer's tensors of the Frobenius norm of the Fisher information's diagonal."""
+        squares: list[list[Any]] = []
+        examples = 0
         for example in probe.examples():
             examples += 1
-            for layer, gradients in enumerate(probe.gradients(example)):
-                total[layer] += sum(float(gradient.double().square().sum()) for gradient in gradients)
-        return [value / examples for value in total]
+            new = [[gradient.double().square() for gradient in of_layer] for of_layer in probe.gradients(example)]
+            squares = _added(squares, new) if squares else new
+        return [sum(float(total.norm()) for total in of_layer) / examples for of_layer in squares]
+
+
+def _added(totals: list[list[Any]], new: list[list[Any]]) -> list[list[Any]]:
+    return [[a.add_(b) for a, b in zip(*of_layer, strict=True)] for of_layer in zip(totals, new, strict=True)]
 
 
 FAMILIES = (

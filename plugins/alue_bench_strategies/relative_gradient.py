@@ -1,11 +1,17 @@
 """The selector `rgn-K`: the K layers whose gradients are largest relative to their weights train.
 
-Source: Lee et al. 2022, "Surgical Fine-Tuning Improves Adaptation to Distribution Shifts", arXiv 2210.11466. The score
-of a layer is the norm of the gradient of the mean loss, divided by the norm of the weights. In the source, this ratio
-(RGN) scales the learning rate of each layer (Auto-RGN). Training only the K layers with the highest ratio is a choice
-made here.
+Source: Lee et al. 2023, "Surgical Fine-Tuning Improves Adaptation to Distribution Shifts", ICLR 2023, arXiv 2210.11466,
+and the authors' code (anniesch/surgical-finetuning, `main.py`, `get_lr_weights`). The relative gradient norm (RGN) is
+the norm of the gradient of a batch's loss divided by the norm of the weights, as a mean over batches.
 
-Cost: a forward and a backward pass for each batch of the probe (`--probe-rows`).
+Choices made here: The source's method Auto-RGN trains all layers, and multiplies the learning rate of each parameter
+tensor by its RGN divided by the largest RGN, anew in every epoch. Freezing all but the K layers with the highest RGN is
+another use of the same score, which makes it comparable with the other selectors; hence the name `rgn-K` and not
+`auto-rgn`. The norms are those of all parameters of a layer together, biases and norms included; the authors' code
+computes the ratio for each tensor, without those of batch normalisation. It averages over 5 batches; here the batches
+are those of the probe (`--probe-rows`).
+
+Cost: a forward and a backward pass for each batch of the probe.
 
 When it does not help: the gradients are those of a new head with random weights, and may say more about this head than
 about the task. See `selector` for what applies to all selectors.
@@ -26,17 +32,10 @@ class RelativeGradient(Selector):
     prefix = "rgn"
 
     def scores(self, probe: Probe) -> list[float]:
-        """Return the relative norm of the gradient of each layer; the gradient is of the mean loss of all examples."""
-        sums: list[list[Any]] = []
-        examples = sum(len(batch.input_ids) for batch in probe.batches)
-        for batch in probe.batches:
-            share = len(batch.input_ids) / examples
-            parts = [[gradient * share for gradient in layer] for layer in probe.gradients(batch)]
-            sums = (
-                [list(map(sum, zip(*pair, strict=True))) for pair in zip(sums, parts, strict=True)] if sums else parts
-            )
-        weights = [[p.detach() for p in layer.parameters() if p.requires_grad] for layer in probe.layers]
-        return [_norm(gradients) / _norm(of_layer) for gradients, of_layer in zip(sums, weights, strict=True)]
+        """Return the relative gradient norm of each layer, as a mean over the probe's batches."""
+        norms = [[_norm(of_layer) for of_layer in probe.gradients(batch)] for batch in probe.batches]
+        weights = [_norm([p.detach() for p in layer.parameters() if p.requires_grad]) for layer in probe.layers]
+        return [math.fsum(of_layer) / len(norms) / weight for *of_layer, weight in zip(*norms, weights, strict=True)]
 
 
 def _norm(tensors: list[Any]) -> float:
@@ -47,6 +46,6 @@ FAMILIES = (
     selector_family(
         RelativeGradient,
         "The K layers whose gradients are largest relative to their weights train",
-        "Lee et al. 2022, Surgical Fine-Tuning Improves Adaptation to Distribution Shifts, arXiv 2210.11466",
+        "Lee et al. 2023, Surgical Fine-Tuning Improves Adaptation to Distribution Shifts, arXiv 2210.11466",
     ),
 )

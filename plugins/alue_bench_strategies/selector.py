@@ -1,8 +1,8 @@
 """Selectors: strategies that train the K layers with the highest scores in one look at the model, and freeze the rest.
 
 The embeddings are frozen, and the pooler and the head train. The trained layers need not be adjacent. Each module of a
-selector states its score, its source and its cost: `fisher_information`, `relative_gradient`, `weight_spectrum` and
-`random_layers`, the control.
+selector states its score, its source and its cost: `fisher_information`, `relative_gradient`, `layer_similarity`,
+`weight_spectrum` and `random_layers`, the control.
 
 Cost: All selectors copy the model for the time of the choice. A training in which layer 0 is chosen back-propagates
 through all layers, and saves only the gradients of the frozen weights.

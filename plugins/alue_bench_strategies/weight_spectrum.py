@@ -1,16 +1,27 @@
-"""The selector `spectrum-K`: the K layers whose weights have the highest signal-to-noise ratio train.
+"""The selector `spectrum-K`: the K layers whose weights have the highest signal-to-noise ratios train.
 
-Source: Hartford et al. 2024, "Spectrum: Targeted Training on Signal to Noise Ratio", arXiv 2406.06623. For each weight
-matrix with singular values s, the noise is estimated as sigma = IQR(s) / 1.349, the edge of the Marchenko-Pastur law as
-sigma (1 + sqrt(beta)) with beta the ratio of the shorter to the longer side, and the score is the sum of the s above
-the edge, divided by the sum of the others and by the largest s. The source ranks matrices of each kind separately; the
-mean over a layer's matrices is a choice made here. It needs no examples.
+Source: Hartford et al. 2024, "Spectrum: Targeted Training on Signal to Noise Ratio", arXiv 2406.06623, sections 3.3 and
+4 of the authors' manuscript. The singular values s of a weight matrix whose sides have the ratio beta <= 1 are divided
+into signal and noise at sigma (1 + sqrt(beta)), the edge of the Marchenko-Pastur law, with sigma estimated as
+IQR(s) / 1.349. The signal-to-noise ratio of the matrix is the sum of the s above the edge, divided by the sum of the
+others and by the largest s.
 
-Cost: the singular values of all matrices, which `flops/probe` does not count (`runtime/probe_s` does).
+Section 4.2 compares matrices only with those of the same kind in other layers, such as all query projections, and
+trains the highest quarter of each kind. Choices made here: A strategy of this family trains whole layers. The score of
+a layer is the mean over its matrices of the matrix's relative rank among those of its kind: the share of the other
+layers whose matrix has a lower ratio, where an equal ratio counts one half. A matrix without counterparts in other
+layers counts one half.
+
+Cost: the singular values of all matrices, which `flops/probe` does not count (`runtime/probe_s` does). The score
+needs no examples.
+
+When it does not help: the score depends on the pretrained weights only, so that all tasks get the same layers. See
+`selector` for what applies to all selectors.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from alue_bench import Probe
@@ -26,9 +37,15 @@ class Spectrum(Selector):
     prefix = "spectrum"
 
     def scores(self, probe: Probe) -> list[float]:
-        """Return the mean signal-to-noise ratio of each layer's weight matrices."""
-        ratios = [[signal_to_noise(p.detach()) for p in layer.parameters() if p.ndim == 2] for layer in probe.layers]
-        return [sum(of_layer) / len(of_layer) for of_layer in ratios]
+        """Return the mean relative rank of each layer's matrices among those of the same kind."""
+        of_kind: defaultdict[str, dict[int, float]] = defaultdict(dict)
+        for layer, module in enumerate(probe.layers):
+            for name, parameter in module.named_parameters():
+                if parameter.ndim == 2:
+                    of_kind[name][layer] = signal_to_noise(parameter.detach())
+        ranks = [relative_ranks(ratios) for ratios in of_kind.values()]
+        of_layer = [[by_layer[layer] for by_layer in ranks if layer in by_layer] for layer in range(len(probe.layers))]
+        return [sum(values) / len(values) for values in of_layer]
 
 
 def signal_to_noise(weight: Any) -> float:
@@ -45,10 +62,22 @@ def signal_to_noise(weight: Any) -> float:
     return signal / noise / (float(values[0]) or 1.0)
 
 
+def relative_ranks(ratios: dict[int, float]) -> dict[int, float]:
+    """Return, by layer, the share of the other layers with a lower ratio; equal ratios count one half."""
+    others = len(ratios) - 1
+    if others == 0:
+        return dict.fromkeys(ratios, 0.5)
+    listed = list(ratios.values())
+    return {
+        layer: (sum(other < ratio for other in listed) + (listed.count(ratio) - 1) / 2) / others
+        for layer, ratio in ratios.items()
+    }
+
+
 FAMILIES = (
     selector_family(
         Spectrum,
-        "The K layers whose weights have the highest signal-to-noise ratio train",
+        "The K layers whose weights have the highest signal-to-noise ratios train",
         "Hartford et al. 2024, Spectrum: Targeted Training on Signal to Noise Ratio, arXiv 2406.06623",
     ),
 )
