@@ -16,13 +16,19 @@ from alue_bench_strategies.weight_spectrum import signal_to_noise
 
 from alue_bench import Choice, EncoderShape, FreezePlan, Probe
 from alue_bench.contract.errors import TrainingError
+from alue_bench.contract.probe import HeldOut
+from alue_bench.data.splits import SplitRows
 from alue_bench.deployment.model_folder import FinishedRun, describe
+from alue_bench.measure.flops import training_flops
 from alue_bench.planning.build import Plan, build_plan
 from alue_bench.planning.request import PlanRequest
+from alue_bench.running.inputs import tokenized
 from alue_bench.running.run import execute
+from alue_bench.training.architecture.encoder_stack import view_as_stack
+from alue_bench.training.forward import last_layer_of
 from alue_bench.training.probing import checked_choice
 
-NAMES = ("surgical-2", "rgn-2", "prism-2", "spectrum-2", "random-2")
+NAMES = ("surgical-2", "rgn-2", "prism-2", "spectrum-2", "subtuning-2", "random-2")
 
 
 @pytest.fixture
@@ -30,10 +36,10 @@ def planned(tiny: Callable[..., Path], registry: Any, tmp_path: Path, monkeypatc
     """A plan on sample data with a tiny encoder and a cache of the test's own."""
     monkeypatch.setenv("ALUE_BENCH_CACHE", str(tmp_path / "cache"))
 
-    def build(*strategies: str, **hyper: Any) -> Plan:
+    def build(*strategies: str, task: str = "anger", **hyper: Any) -> Plan:
         settings = {"epochs": 1, "max_length": 24, "batch_size": 8, **hyper}
         model = (str(tiny("bert")),)
-        request = PlanRequest(tasks=("anger",), models=model, strategies=strategies, limit_train=24)
+        request = PlanRequest(tasks=(task,), models=model, strategies=strategies, limit_train=24)
         return build_plan(replace(request, overrides=(("test", settings),)), registry)
 
     return build
@@ -64,7 +70,8 @@ class Rows:
 
 def probe_with(layers: Sequence[torch.nn.Module], **given: Any) -> Any:
     """A hand-made probe, of which only what the test gives can be used."""
-    nothing: dict[str, Any] = {"model": None, "batches": (), "loss": None, "hidden_states": None, "generator": None}
+    nothing: dict[str, Any] = {"model": None, "batches": (), "loss": None, "hidden_states": None}
+    nothing |= {"train_and_score": None, "generator": None}
     return Probe(shape=EncoderShape(len(layers)), layers=tuple(layers), **{**nothing, **given})
 
 
@@ -141,6 +148,24 @@ class TestScores:
         assert registry.strategy("prism-1")[0].choose(probe).plan.frozen_layers == {0, 1, 3}
         assert registry.strategy("prism-3")[0].choose(probe).plan.frozen_layers == {3}, "one layer, one layer, two"
 
+    def test_greedy_selection_of_a_planted_order(self, registry: Any) -> None:
+        """Alone, layer 0 is best; with it, layer 3 is better than layer 1, which is second alone; then a tie."""
+        scores = {(0,): 0.5, (1,): 0.4, (2,): 0.1, (3,): 0.2, (0, 1): 0.6, (0, 2): 0.6, (0, 3): 0.7}
+        scores |= {(0, 1, 3): 0.8, (0, 2, 3): 0.8}
+        tried: list[tuple[int, ...]] = []
+
+        def train_and_score(plan: FreezePlan) -> HeldOut:
+            assert plan.embeddings
+            trained = tuple(sorted(set(range(4)) - plan.frozen_layers))
+            tried.append(trained)
+            return HeldOut(scores[trained], loss=1.0 if 1 in trained else 2.0)
+
+        probe = probe_with([torch.nn.Identity()] * 4, train_and_score=train_and_score)
+        choice = registry.strategy("subtuning-3")[0].choose(probe)
+        assert choice.scores == (0.5, 0.4, 0.1, 0.2)
+        assert choice.plan.frozen_layers == {2}, "of equal scores, the lower loss decides"
+        assert tried == [(0,), (1,), (2,), (3,), (0, 1), (0, 2), (0, 3), (0, 1, 3), (0, 2, 3)]
+
     def test_equal_scores_favour_upper_layers(self) -> None:
         assert Choice.highest(EncoderShape(4), [1, 1, 0, 1], 2).plan.frozen_layers == {0, 2}
 
@@ -181,6 +206,42 @@ class TestRun:
             metrics = result.metrics
             assert 0 < metrics["runtime/probe_s"] < metrics["runtime/train_s"]
             assert (metrics["flops/probe"] > 0) == (run.spec.strategy not in ("spectrum-2", "random-2"))
+
+    @pytest.mark.parametrize("task", ["anger", "arabicner"])
+    def test_short_trainings_are_repeatable_and_charged(self, planned: Any, registry: Any, task: str) -> None:
+        """They train on four fifths of the probe; the FLOPs are those of trainings without a cached prefix."""
+        run = planned("random-2", task=task, probe_rows=10).runs[0]
+        seen: list[HeldOut] = []
+
+        class Trying(type(run.inputs.strategy)):  # type: ignore[misc]
+            def choose(self, probe: Probe) -> Choice:
+                for layers in ((0, 1, 2), (0, 1, 2), (2, 3)):
+                    seen.append(probe.train_and_score(FreezePlan(probe.shape, frozenset(layers), embeddings=True)))
+                return Choice.highest(probe.shape, [0, 1, 2, 3], 2)
+
+        result, _ = execute(run.spec, replace(run.inputs, strategy=Trying(2)))
+        assert seen[0] == seen[1] != seen[2]
+        assert all(math.isfinite(one.loss) for one in seen)
+        stack = view_as_stack(run.inputs.models.model(run.inputs.checkpoint, run.inputs.train_task.labels, init_seed=0))
+        rows = run.inputs.train_rows.splits["train"]
+        drawn = np.random.default_rng([run.spec.data_seed, 1]).permutation(len(rows.examples))[2:10]
+        part = SplitRows(tuple(rows.examples[place] for place in drawn), "part")
+        tokenizer = run.inputs.models.tokenizer(run.inputs.checkpoint)
+        rows_of_part = replace(run.inputs.train_rows, splits={"train": part})
+        lengths = tokenized(rows_of_part, "train", run.spec, run.inputs, tokenizer).lengths
+        top, upper = (
+            training_flops(
+                stack, FreezePlan(stack.shape, frozenset(layers), embeddings=True), lengths, 1, prefix_cached=False,
+                last_layer=last_layer_of(stack, "cpu"), batch_size=8,
+            )
+            for layers in ((0, 1, 2), (2, 3))
+        )  # fmt: skip
+        assert result.metrics["flops/probe"] == pytest.approx(2 * top + upper)
+
+    def test_a_probe_of_one_example_cannot_be_divided(self, planned: Any) -> None:
+        run = planned("subtuning-1", probe_rows=1).runs[0]
+        with pytest.raises(TrainingError, match="the probe has 1; raise --probe-rows"):
+            execute(run.spec, run.inputs)
 
     def test_the_plan_says_that_the_choice_is_made_in_the_run(self, planned: Any) -> None:
         assert any(

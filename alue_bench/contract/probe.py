@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from alue_bench.contract.strategy import EncoderShape, FreezePlan
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The quality of a model that was trained on a part of the probe's examples, on the rest of them."""
+
+    score: float
+    """The task's primary metric; greater is better."""
+    loss: float
+    """The mean loss."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,10 @@ class Probe:
     hidden_states: Callable[[Any], tuple[Any, ...]]
     """A function that returns the outputs of the embeddings and of each layer for a batch: tensors [batch, tokens,
     hidden], one more than there are layers. Architectures may apply their last norm to the last one."""
+    train_and_score: Callable[[FreezePlan], HeldOut]
+    """A function that trains a copy of the loaded model under a freeze plan, and scores it. It trains on four fifths of
+    the probe's examples with the run's own hyper-parameters, and scores the best epoch on the other fifth, for which
+    the same examples are held out each time. Equal plans give equal results."""
     generator: Any
     """A `numpy.random.Generator`, seeded by the run's data seed."""
 
@@ -67,12 +81,7 @@ class Choice:
         The embeddings and all other layers are frozen.
         """
         ranked = sorted(range(shape.layers), key=lambda layer: (scores[layer], layer), reverse=True)
-        return cls.training(shape, ranked[:count], scores)
-
-    @classmethod
-    def training(cls, shape: EncoderShape, layers: Iterable[int], scores: Sequence[float]) -> Choice:
-        """Return the choice that trains `layers`, the pooler and the head, and freezes everything else."""
-        plan = FreezePlan(shape, frozenset(range(shape.layers)) - frozenset(layers), embeddings=True)
+        plan = FreezePlan(shape, frozenset(ranked[count:]), embeddings=True)
         return cls(plan, tuple(float(score) for score in scores))
 
 

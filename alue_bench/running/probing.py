@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from alue_bench.contract.probe import Choice, LayerScore
-from alue_bench.contract.spec import RunSpec
-from alue_bench.data.batches import batches
+from alue_bench.contract.errors import TrainingError
+from alue_bench.contract.probe import Choice, HeldOut, LayerScore
+from alue_bench.contract.spec import RunSpec, digest_of
+from alue_bench.contract.strategy import FreezePlan
+from alue_bench.data.batches import Batch, batches
+from alue_bench.data.splits import SplitRows
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.measure.counted_flops import counting_flops
-from alue_bench.running.inputs import RunInputs
+from alue_bench.running.dev_scoring import dev_scorer
+from alue_bench.running.inputs import RunInputs, tokenized
+from alue_bench.running.short_training import HELD_OUT, ShortTrainings
 from alue_bench.training.architecture.encoder_stack import EncoderStack
 from alue_bench.training.class_weights import class_weights
+from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.errors import release
 from alue_bench.training.device.precision import Device
 from alue_bench.training.device.random_state import seeded
@@ -29,7 +36,8 @@ class Probed:
     choice: Choice
     seconds: float
     flops: float
-    """The FLOPs of matrix products, with padding tokens, as torch's counter counts them."""
+    """The FLOPs of matrix products, with padding tokens, as torch's counter counts them, and those of the short
+    trainings (`Probe.train_and_score`), counted as the FLOPs of a run."""
 
     @property
     def scores(self) -> tuple[LayerScore, ...]:
@@ -39,7 +47,7 @@ class Probed:
 
 
 def probe(
-    spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: TokenizedSplit, device: Device
+    spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: TokenizedSplit, device: Device, tokenizer: Any
 ) -> Probed | None:
     """Ask the run's strategy which layers to train; return None if it does not choose.
 
@@ -53,21 +61,70 @@ def probe(
         return None
     import torch
 
-    labels, size = inputs.train_task.labels, spec.hyper.batch_size
+    labels = inputs.train_task.labels
     weights = class_weights(spec.hyper.class_weights, labels, split.known_targets.numpy())
+    config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights)
     on_device = None if weights is None else torch.tensor(weights, device=spec.device)
+    trainings: list[ShortTrainings] = []
     device.synchronise()
     began = time.perf_counter()
-    rng = np.random.default_rng([spec.data_seed, 1])  # not the generator of the training's order
-    rows = rng.permutation(len(split))[: spec.hyper.probe_rows]
-    rows = rows[np.argsort(split.lengths[rows], kind="stable")]  # batches of similar lengths need little padding
-    order = [rows[start : start + size] for start in range(0, len(rows), size)]
-    drawn = [batch.to(spec.device) for batch in batches(split, order, inputs.trial.padding)]
-    with seeded(spec.data_seed), counting_flops() as flops_so_far:
-        looked_at = probe_of(stack, drawn, loss_function(labels, on_device), spec.data_seed)
+    with seeded(spec.data_seed), counting_flops() as count:
+
+        def train_and_score(plan: FreezePlan) -> HeldOut:
+            with count.paused():
+                if not trainings:
+                    train, held_out = _parts(spec, inputs, tokenizer)
+                    scorer = dev_scorer(inputs.train_task, held_out)
+                    trainings.append(ShortTrainings(stack, train, held_out, scorer, config))
+                return trainings[0](plan)
+
+        looked_at = probe_of(
+            stack, _batches(spec, inputs, split), loss_function(labels, on_device), train_and_score, spec.data_seed
+        )
         choice = checked_choice(inputs.strategy, spec.freeze_plan, looked_at)
     device.synchronise()
     seconds = time.perf_counter() - began
-    del looked_at, drawn
+    del looked_at
     release(spec.device)
-    return Probed(choice, seconds, float(flops_so_far()))
+    return Probed(choice, seconds, count.total + sum(one.flops for one in trainings))
+
+
+def _drawn(spec: RunSpec, count: int) -> np.ndarray[Any, Any]:
+    """Return the positions of the probe's rows among `count` rows, int64 [rows], in the order of the draw."""
+    rng = np.random.default_rng([spec.data_seed, 1])  # not the generator of the training's order
+    return rng.permutation(count)[: spec.hyper.probe_rows]
+
+
+def _batches(spec: RunSpec, inputs: RunInputs, split: TokenizedSplit) -> list[Batch]:
+    """Return the probe's examples in batches of similar lengths, which need little padding, on the run's device."""
+    rows, size = _drawn(spec, len(split)), spec.hyper.batch_size
+    rows = rows[np.argsort(split.lengths[rows], kind="stable")]
+    order = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [batch.to(spec.device) for batch in batches(split, order, inputs.trial.padding)]
+
+
+def _parts(spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> tuple[TokenizedSplit, TokenizedSplit]:
+    """Return the probe's examples in two parts, to train on and to score.
+
+    In a task that tags words these are whole sentences, while the probe's batches hold windows of sentences.
+
+    Raises:
+        TrainingError: The probe has a single example.
+    """
+    rows = inputs.train_rows.splits["train"]
+    drawn = _drawn(spec, len(rows.examples))
+    if len(drawn) < 2:
+        raise TrainingError(
+            f"strategy {spec.strategy!r} trains on some examples of its probe and scores others, but the probe has "
+            f"{len(drawn)}; raise --probe-rows"
+        )
+    held_out = max(1, len(drawn) // HELD_OUT)
+
+    def part(name: str, places: np.ndarray[Any, Any]) -> TokenizedSplit:
+        chosen = SplitRows(
+            tuple(rows.examples[place] for place in places), digest_of([rows.digest, name, places.tolist()])
+        )
+        only = replace(inputs.train_rows, splits={name: chosen})
+        return tokenized(only, name, spec, inputs, tokenizer)
+
+    return part("probe-train", drawn[held_out:]), part("probe-held-out", drawn[:held_out])

@@ -23,10 +23,10 @@ from __future__ import annotations
 from typing import Any
 
 from alue_bench import Probe
-from alue_bench_strategies.selector import Selector, selector_family
+from alue_bench_strategies.selector import RankingSelector, selector_family
 
 
-class Surgical(Selector):
+class Surgical(RankingSelector):
     """A selector by the diagonal of the empirical Fisher information."""
 
     prefix = "surgical"

@@ -27,7 +27,7 @@ import itertools
 from typing import Any
 
 from alue_bench import Choice, Probe
-from alue_bench_strategies.selector import Selector, selector_family
+from alue_bench_strategies.selector import Selector, selector_family, training_only
 
 
 class Prism(Selector):
@@ -41,7 +41,7 @@ class Prism(Selector):
         bounds = [layers * block // self.count for block in range(self.count + 1)]
         blocks = [range(start, end) for start, end in itertools.pairwise(bounds)]
         best = [max(block, key=lambda layer: (scores[layer], layer)) for block in blocks]
-        return Choice.training(probe.shape, best, scores)
+        return Choice(training_only(probe.shape, best), tuple(scores))
 
     def scores(self, probe: Probe) -> list[float]:
         """Return the mean cosine similarity of each layer's first token to that of the other layers."""

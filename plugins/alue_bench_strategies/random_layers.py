@@ -6,10 +6,10 @@ A selector that is not better than it has chosen by chance.
 from __future__ import annotations
 
 from alue_bench import Probe
-from alue_bench_strategies.selector import Selector, selector_family
+from alue_bench_strategies.selector import RankingSelector, selector_family
 
 
-class Random(Selector):
+class Random(RankingSelector):
     """A selector by random scores: the control of the others."""
 
     prefix = "random"

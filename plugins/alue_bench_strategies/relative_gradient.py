@@ -23,10 +23,10 @@ import math
 from typing import Any
 
 from alue_bench import Probe
-from alue_bench_strategies.selector import Selector, selector_family
+from alue_bench_strategies.selector import RankingSelector, selector_family
 
 
-class RelativeGradient(Selector):
+class RelativeGradient(RankingSelector):
     """A selector by the norm of the gradient, divided by the norm of the weights."""
 
     prefix = "rgn"

@@ -1,8 +1,8 @@
-"""Selectors: strategies that train the K layers with the highest scores in one look at the model, and freeze the rest.
+"""Selectors: strategies that choose K layers to train by a look at the loaded model, and freeze the rest.
 
 The embeddings are frozen, and the pooler and the head train. The trained layers need not be adjacent. Each module of a
 selector states its score, its source and its cost: `fisher_information`, `relative_gradient`, `layer_similarity`,
-`weight_spectrum` and `random_layers`, the control.
+`weight_spectrum`, `greedy_selection` and `random_layers`, the control.
 
 Cost: All selectors copy the model for the time of the choice. A training in which layer 0 is chosen back-propagates
 through all layers, and saves only the gradients of the frozen weights.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from alue_bench import Choice, DoesNotFit, EncoderShape, FreezePlan, Probe, Strategy, StrategyFamily, UsageError
@@ -23,7 +24,7 @@ from alue_bench import Choice, DoesNotFit, EncoderShape, FreezePlan, Probe, Stra
 
 @dataclass(frozen=True)
 class Selector(Strategy):
-    """A strategy that trains the layers with the highest scores."""
+    """A strategy that chooses K layers to train by a look at the loaded model."""
 
     count: int
     """The number of layers that train."""
@@ -46,7 +47,11 @@ class Selector(Strategy):
                 f"{self.name} chooses {self.count} layers to train, but the model has only {shape.layers}; choose "
                 f"fewer than {shape.layers}"
             )
-        return FreezePlan(shape, frozenset(range(self.count, shape.layers)), embeddings=True)
+        return training_only(shape, range(self.count))
+
+
+class RankingSelector(Selector):
+    """A selector that trains the layers with the highest scores."""
 
     def choose(self, probe: Probe) -> Choice:
         """Return the choice of the layers with the highest scores."""
@@ -55,6 +60,11 @@ class Selector(Strategy):
     @abstractmethod
     def scores(self, probe: Probe) -> list[float]:
         """Return the score of each layer, from layer 0 upwards."""
+
+
+def training_only(shape: EncoderShape, layers: Iterable[int]) -> FreezePlan:
+    """Return the plan that trains some layers, the pooler and the head, and freezes everything else."""
+    return FreezePlan(shape, frozenset(range(shape.layers)) - frozenset(layers), embeddings=True)
 
 
 def selector_family(kind: type[Selector], title: str, source: str) -> StrategyFamily:

@@ -25,13 +25,13 @@ from collections import defaultdict
 from typing import Any
 
 from alue_bench import Probe
-from alue_bench_strategies.selector import Selector, selector_family
+from alue_bench_strategies.selector import RankingSelector, selector_family
 
 IQR_OF_NORMAL = 1.349
 """The interquartile range of a normal distribution with standard deviation 1."""
 
 
-class Spectrum(Selector):
+class Spectrum(RankingSelector):
     """A selector by the signal-to-noise ratio of the singular values of the weights."""
 
     prefix = "spectrum"
