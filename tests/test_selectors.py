@@ -16,7 +16,7 @@ from alue_bench_strategies.weight_spectrum import signal_to_noise
 
 from alue_bench import Choice, EncoderShape, FreezePlan, Probe
 from alue_bench.contract.errors import TrainingError
-from alue_bench.contract.probe import HeldOut
+from alue_bench.contract.probe import HeldOutScore
 from alue_bench.data.splits import SplitRows
 from alue_bench.deployment.model_folder import FinishedRun, describe
 from alue_bench.measure.flops import training_flops
@@ -154,11 +154,11 @@ class TestScores:
         scores |= {(0, 1, 3): 0.8, (0, 2, 3): 0.8}
         tried: list[tuple[int, ...]] = []
 
-        def train_and_score(plan: FreezePlan) -> HeldOut:
+        def train_and_score(plan: FreezePlan) -> HeldOutScore:
             assert plan.embeddings
             trained = tuple(sorted(set(range(4)) - plan.frozen_layers))
             tried.append(trained)
-            return HeldOut(scores[trained], loss=1.0 if 1 in trained else 2.0)
+            return HeldOutScore(scores[trained], loss=1.0 if 1 in trained else 2.0)
 
         probe = probe_with([torch.nn.Identity()] * 4, train_and_score=train_and_score)
         choice = registry.strategy("subtuning-3")[0].choose(probe)
@@ -211,7 +211,7 @@ class TestRun:
     def test_short_trainings_are_repeatable_and_charged(self, planned: Any, registry: Any, task: str) -> None:
         """They train on four fifths of the probe; the FLOPs are those of trainings without a cached prefix."""
         run = planned("random-2", task=task, probe_rows=10).runs[0]
-        seen: list[HeldOut] = []
+        seen: list[HeldOutScore] = []
 
         class Trying(type(run.inputs.strategy)):  # type: ignore[misc]
             def choose(self, probe: Probe) -> Choice:

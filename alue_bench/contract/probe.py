@@ -10,7 +10,7 @@ from alue_bench.contract.strategy import EncoderShape, FreezePlan
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
+class HeldOutScore:
     """The quality of a model that was trained on a part of the probe's examples, on the rest of them."""
 
     score: float
@@ -40,7 +40,7 @@ class Probe:
     hidden_states: Callable[[Any], tuple[Any, ...]]
     """A function that returns the outputs of the embeddings and of each layer for a batch: tensors [batch, tokens,
     hidden], one more than there are layers. Architectures may apply their last norm to the last one."""
-    train_and_score: Callable[[FreezePlan], HeldOut]
+    train_and_score: Callable[[FreezePlan], HeldOutScore]
     """A function that trains a copy of the loaded model under a freeze plan, and scores it. It trains on four fifths of
     the probe's examples with the run's own hyper-parameters, and scores the best epoch on the other fifth, for which
     the same examples are held out each time. Equal plans give equal results."""
@@ -83,6 +83,19 @@ class Choice:
         ranked = sorted(range(shape.layers), key=lambda layer: (scores[layer], layer), reverse=True)
         plan = FreezePlan(shape, frozenset(ranked[count:]), embeddings=True)
         return cls(plan, tuple(float(score) for score in scores))
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeCost:
+    """The work of a choice (`Strategy.choose`), by which a run's cost is estimated before it begins."""
+
+    forward_passes: int = 0
+    """The number of forward passes over all of the probe's examples."""
+    gradient_passes: int = 0
+    """The number of forward and backward passes over all of the probe's examples."""
+    trainings: tuple[FreezePlan, ...] = ()
+    """The freeze plans that are given to `Probe.train_and_score`. If they depend on results, those of the costliest
+    case."""
 
 
 @dataclass(frozen=True, slots=True)

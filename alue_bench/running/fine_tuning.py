@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from alue_bench.contract.errors import NonFiniteLossError
@@ -19,7 +20,7 @@ from alue_bench.measure.memory import PeakMemory
 from alue_bench.running.dev_scoring import dev_scorer
 from alue_bench.running.inputs import RunInputs, cache_description, tokenized_for
 from alue_bench.running.notes import NO_GRAPHS, flops_notes, model_notes, training_notes
-from alue_bench.running.probing import Probed, probe
+from alue_bench.running.probing import Probed, probe, probe_once
 from alue_bench.running.work import Work, flops_done, full_flops, most_parameters
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.checkpointing import CheckpointFile
@@ -114,7 +115,12 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     with seeded(spec.init_seed):
         stack = operate(stack, spec.kept_layers, spec.adapter)
     stack.model.to(spec.device)
-    probed = probe(spec, inputs, stack, splits["train"], device, tokenizer)
+    memory, energy, load = PeakMemory(spec.device, inputs.models.kept_bytes), Energy(spec.device), HostLoad()
+    probed = None
+    if inputs.strategy.chooses:
+        ask = partial(probe, spec, inputs, stack, splits["train"], device, tokenizer)
+        with memory, energy, load:
+            probed = probe_once(spec, file, ask, notes.append)
     plan = spec.freeze_plan if probed is None else probed.choice.plan
     apply_plan(stack, plan)
     forward = choose_forward(stack, device.compute)
@@ -127,9 +133,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     prefix = prefixes.behind(plan.prefix_layers)
     prepare_s = prefixes.prepare(prefix, splits, tokenizer)
     frozen = frozen_weights(stack, plan)
-    with (
-        PeakMemory(spec.device, inputs.models.kept_bytes) as memory, Energy(spec.device) as energy, HostLoad() as load
-    ):  # fmt: skip
+    with memory, energy, load:
         data = GrowingPrefix(prefix, plan, splits, prefixes.behind, prefixes.states_of)
         schedule = FreezeSchedule(stack, plan, inputs.strategy)
         weights = class_weights(spec.hyper.class_weights, labels, splits["train"].known_targets.numpy())

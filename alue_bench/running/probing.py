@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from alue_bench.contract.errors import TrainingError
-from alue_bench.contract.probe import Choice, HeldOut, LayerScore
+from alue_bench.contract.errors import DoesNotFit, TrainingError
+from alue_bench.contract.probe import Choice, HeldOutScore, LayerScore
 from alue_bench.contract.spec import RunSpec, digest_of
 from alue_bench.contract.strategy import FreezePlan
 from alue_bench.data.batches import Batch, batches
@@ -20,6 +21,7 @@ from alue_bench.running.dev_scoring import dev_scorer
 from alue_bench.running.inputs import RunInputs, tokenized
 from alue_bench.running.short_training import HELD_OUT, ShortTrainings
 from alue_bench.training.architecture.encoder_stack import EncoderStack
+from alue_bench.training.checkpointing import CheckpointFile
 from alue_bench.training.class_weights import class_weights
 from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.errors import release
@@ -27,6 +29,7 @@ from alue_bench.training.device.precision import Device
 from alue_bench.training.device.random_state import seeded
 from alue_bench.training.optimizer import loss_function
 from alue_bench.training.probing import checked_choice, probe_of
+from alue_bench.training.schedule import plan_as_json, plan_from_json
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,51 @@ class Probed:
         frozen = self.choice.plan.frozen_layers
         return tuple(LayerScore(layer, score, layer in frozen) for layer, score in enumerate(self.choice.scores))
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the choice and its cost as JSON values."""
+        choice = {"plan": plan_as_json(self.choice.plan), "scores": list(self.choice.scores)}
+        return {**choice, "seconds": self.seconds, "flops": self.flops}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], bound: FreezePlan) -> Probed:
+        """Return what `as_json` wrote; `bound` is the plan from `Strategy.freeze_plan`."""
+        choice = Choice(plan_from_json(content["plan"], bound), tuple(content["scores"]))
+        return cls(choice, content["seconds"], content["flops"])
+
+
+def probe_once(
+    spec: RunSpec, file: CheckpointFile | None, choose: Callable[[], Probed], on_problem: Callable[[str], None]
+) -> Probed:
+    """Return the choice that an interrupted process made for this training; otherwise choose, and keep the choice.
+
+    Equal probes give equal choices, but on some devices only within rounding. A training that is resumed must not
+    change its layers.
+
+    Args:
+        spec: The run.
+        file: The training's checkpoint file; None without checkpoints.
+        choose: A function that asks the strategy.
+        on_problem: A function that receives a message about a kept choice that is damaged.
+    """
+    content = None if file is None else file.load_choice()
+    if content is not None and file is not None:
+        try:
+            probed = Probed.from_json(content, spec.freeze_plan)
+        except (KeyError, TypeError, ValueError, DoesNotFit) as error:
+            on_problem(f"the choice of layers that an interrupted process made is damaged ({error!r}): chosen again")
+        else:
+            file.earlier_s = probed.seconds
+            return probed
+    probed = choose()
+    if file is not None:
+        file.save_choice(probed.as_json())
+    return probed
+
 
 def probe(
     spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: TokenizedSplit, device: Device, tokenizer: Any
-) -> Probed | None:
-    """Ask the run's strategy which layers to train; return None if it does not choose.
+) -> Probed:
+    """Ask the run's strategy, which chooses its layers, which of them to train.
 
     The strategy gets a copy of the model, and `probe_rows` rows of the train split, drawn by the data seed. The time
     includes copying the model and drawing the rows.
@@ -57,8 +100,6 @@ def probe(
     Raises:
         TrainingError: The choice is invalid.
     """
-    if not inputs.strategy.chooses:
-        return None
     import torch
 
     labels = inputs.train_task.labels
@@ -70,7 +111,7 @@ def probe(
     began = time.perf_counter()
     with seeded(spec.data_seed), counting_flops() as count:
 
-        def train_and_score(plan: FreezePlan) -> HeldOut:
+        def train_and_score(plan: FreezePlan) -> HeldOutScore:
             with count.paused():
                 if not trainings:
                     train, held_out = _parts(spec, inputs, tokenizer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alue_bench.contract.errors import TrainingError
-from alue_bench.contract.probe import HeldOut
+from alue_bench.contract.probe import HeldOutScore
 from alue_bench.contract.strategy import FreezePlan
 from alue_bench.contract.task import Labels
 from alue_bench.data.tokenization import TokenizedSplit
@@ -45,7 +45,7 @@ class ShortTrainings:
     flops: float = 0.0
     """The FLOPs of all trainings so far, counted as those of a run: without the scoring."""
 
-    def __call__(self, plan: FreezePlan) -> HeldOut:
+    def __call__(self, plan: FreezePlan) -> HeldOutScore:
         """Train a copy of the model under a freeze plan, and score the weights of its best epoch.
 
         Raises:
@@ -69,7 +69,7 @@ class ShortTrainings:
         )
         release(config.device.name)
         loss = mean_loss(training.selected_dev_logits, self.held_out, config.labels)
-        return HeldOut(training.selected_dev_score, loss)
+        return HeldOutScore(training.selected_dev_score, loss)
 
 
 def mean_loss(logits: Any, split: TokenizedSplit, labels: Labels) -> float:

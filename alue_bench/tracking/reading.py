@@ -38,7 +38,15 @@ from alue_bench.tracking.claims import FINGERPRINT, INVOCATION
 from alue_bench.tracking.connection import Connection, public, where_options
 from alue_bench.tracking.liveness import MACHINE
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
-from alue_bench.tracking.recording import CURVES, FOLDS_DIGEST, LOW_FIDELITY, ROW_OPTIONS, SUBMISSION_FILE, TASK_OPTIONS
+from alue_bench.tracking.recording import (
+    CHOSEN_LAYERS,
+    CURVES,
+    FOLDS_DIGEST,
+    LOW_FIDELITY,
+    ROW_OPTIONS,
+    SUBMISSION_FILE,
+    TASK_OPTIONS,
+)
 from alue_bench.tracking.scores_elsewhere import ALSO_TEST, predictions_file
 from alue_bench.tracking.selection_tags import CHOSEN_IN
 
@@ -85,6 +93,7 @@ COLUMNS: Mapping[str, str] = {
     "freeze_bottom": "Int64",
     "freeze_top": "Int64",
     "freeze_embeddings": "Int64",
+    "chosen_layers": "string",  # "0,2": those that the strategy chose to train in the run, else missing
     # Hyper-parameters; the less common ones together as JSON
     "epochs": "Int64",
     "batch_size": "Int64",
@@ -165,6 +174,7 @@ TAGS: Mapping[str, str] = {
     LOW_FIDELITY: "first_look",
     CHOSEN_IN: "chosen_in",
     ALSO_TEST: "also_test",
+    CHOSEN_LAYERS: "chosen_layers",
 }
 """The columns whose values are read from MLflow tags, by the name of the tag."""
 SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "test_digest"}

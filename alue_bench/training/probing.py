@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alue_bench.contract.errors import TrainingError
-from alue_bench.contract.probe import Choice, HeldOut, Probe
+from alue_bench.contract.probe import Choice, HeldOutScore, Probe
 from alue_bench.contract.strategy import FreezePlan, Strategy
 from alue_bench.data.batches import Batch
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
@@ -23,7 +23,7 @@ def probe_of(
     stack: EncoderStack,
     batches: Sequence[Batch],
     loss_of: Callable[[Tensor, Tensor], Tensor],
-    train_and_score: Callable[[FreezePlan], HeldOut],
+    train_and_score: Callable[[FreezePlan], HeldOutScore],
     seed: int,
 ) -> Probe:
     """Return a probe with a copy of the model, so that nothing that a strategy does to it changes the training.

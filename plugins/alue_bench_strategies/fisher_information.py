@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from alue_bench import Probe
+from alue_bench import EncoderShape, Probe, ProbeCost
 from alue_bench_strategies.selector import RankingSelector, selector_family
 
 
@@ -30,6 +30,10 @@ class Surgical(RankingSelector):
     """A selector by the diagonal of the empirical Fisher information."""
 
     prefix = "surgical"
+
+    def probe_cost(self, shape: EncoderShape) -> ProbeCost:
+        """Return the cost of a gradient for each example."""
+        return ProbeCost(gradient_passes=1)
 
     def scores(self, probe: Probe) -> list[float]:
         """Return the sum over each layer's tensors of the Frobenius norm of the Fisher information's diagonal."""

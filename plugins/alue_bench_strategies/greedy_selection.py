@@ -13,8 +13,8 @@ scores are decided by the lower held-out loss, then for the upper layer. The rec
 first round, in which it trains alone (the finetuning profile). With K > 1, the chosen layers need not be those with the
 highest recorded scores.
 
-Cost: K L - K (K - 1) / 2 trainings for L layers, which are charged to the run: 3 of 12 layers cost 33 trainings, each on
-205 examples if the probe has 256. This is the expensive reference of the selectors.
+Cost: K L - K (K - 1) / 2 trainings for L layers, which are charged to the run: 3 of 12 layers cost 33 trainings, each
+on 205 examples if the probe has 256. This is the expensive reference of the selectors.
 
 When it does not help: if the probe is too small for the model to learn anything, all candidates have nearly the same
 score, and the choice is decided by noise. See `selector` for what applies to all selectors.
@@ -22,7 +22,7 @@ score, and the choice is decided by noise. See `selector` for what applies to al
 
 from __future__ import annotations
 
-from alue_bench import Choice, Probe
+from alue_bench import Choice, EncoderShape, Probe, ProbeCost
 from alue_bench_strategies.selector import Selector, selector_family, training_only
 
 
@@ -30,6 +30,15 @@ class SubTuning(Selector):
     """A selector by greedy forward selection."""
 
     prefix = "subtuning"
+
+    def probe_cost(self, shape: EncoderShape) -> ProbeCost:
+        """Return the cost of all trainings if the lowest layers are chosen, so that gradients pass through all."""
+        plans = [
+            training_only(shape, [*range(chosen), layer])
+            for chosen in range(self.count)
+            for layer in range(chosen, shape.layers)
+        ]
+        return ProbeCost(trainings=tuple(plans))
 
     def choose(self, probe: Probe) -> Choice:
         """Return the choice of the layers that are found in K rounds of short trainings."""

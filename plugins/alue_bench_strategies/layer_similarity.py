@@ -26,7 +26,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from alue_bench import Choice, Probe
+from alue_bench import Choice, EncoderShape, Probe, ProbeCost
 from alue_bench_strategies.selector import Selector, selector_family, training_only
 
 
@@ -34,6 +34,10 @@ class Prism(Selector):
     """A selector by the similarity of a layer's output to those of the other layers."""
 
     prefix = "prism"
+
+    def probe_cost(self, shape: EncoderShape) -> ProbeCost:
+        """Return the cost of a forward pass."""
+        return ProbeCost(forward_passes=1)
 
     def choose(self, probe: Probe) -> Choice:
         """Return the choice of the layer with the highest score in each of K blocks of consecutive layers."""

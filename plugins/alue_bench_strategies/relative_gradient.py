@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from alue_bench import Probe
+from alue_bench import EncoderShape, Probe, ProbeCost
 from alue_bench_strategies.selector import RankingSelector, selector_family
 
 
@@ -30,6 +30,10 @@ class RelativeGradient(RankingSelector):
     """A selector by the norm of the gradient, divided by the norm of the weights."""
 
     prefix = "rgn"
+
+    def probe_cost(self, shape: EncoderShape) -> ProbeCost:
+        """Return the cost of a gradient for each batch."""
+        return ProbeCost(gradient_passes=1)
 
     def scores(self, probe: Probe) -> list[float]:
         """Return the relative gradient norm of each layer, as a mean over the probe's batches."""

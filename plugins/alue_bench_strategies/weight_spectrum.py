@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from alue_bench import Probe
+from alue_bench import EncoderShape, Probe, ProbeCost
 from alue_bench_strategies.selector import RankingSelector, selector_family
 
 IQR_OF_NORMAL = 1.349
@@ -35,6 +35,10 @@ class Spectrum(RankingSelector):
     """A selector by the signal-to-noise ratio of the singular values of the weights."""
 
     prefix = "spectrum"
+
+    def probe_cost(self, shape: EncoderShape) -> ProbeCost:
+        """Return no cost: no example is computed, and matrix decompositions are not counted."""
+        return ProbeCost()
 
     def scores(self, probe: Probe) -> list[float]:
         """Return the mean relative rank of each layer's matrices among those of the same kind."""
