@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from alue_bench_strategies.weight_spectrum import signal_to_noise
+from conftest import SHORT, CommandLine
+from planted_runs import plant, spec
 
-from alue_bench import Choice, EncoderShape, FreezePlan, Probe
+from alue_bench import Choice, EncoderShape, FreezePlan, Labels, Probe, ProbeCost, TargetKind
 from alue_bench.contract.errors import TrainingError
 from alue_bench.contract.probe import HeldOutScore
+from alue_bench.cost.flops import forecast_flops
+from alue_bench.cost.time import estimate_plan
 from alue_bench.data.splits import SplitRows
 from alue_bench.deployment.model_folder import FinishedRun, describe
 from alue_bench.measure.flops import training_flops
 from alue_bench.planning.build import Plan, build_plan
 from alue_bench.planning.request import PlanRequest
+from alue_bench.reporting.comparison import compare
 from alue_bench.running.inputs import tokenized
 from alue_bench.running.run import execute
+from alue_bench.tracking.connection import connect
+from alue_bench.tracking.reading import read_results, read_targets
 from alue_bench.training.architecture.encoder_stack import view_as_stack
 from alue_bench.training.forward import last_layer_of
 from alue_bench.training.probing import checked_choice
@@ -243,6 +253,38 @@ class TestRun:
         with pytest.raises(TrainingError, match="the probe has 1; raise --probe-rows"):
             execute(run.spec, run.inputs)
 
+    def test_meters_cover_the_choice(self, planned: Any) -> None:
+        run = planned("random-2").runs[0]
+
+        class Hungry(type(run.inputs.strategy)):  # type: ignore[misc]
+            def choose(self, probe: Probe) -> Choice:
+                filled = torch.ones(2**26)  # 256 MiB
+                began = time.process_time()
+                while time.process_time() < began + 0.3:
+                    filled[::4096] += 1
+                return super().choose(probe)
+
+        frugal, hungry = (
+            execute(run.spec, replace(run.inputs, strategy=kind(2)))[0].metrics
+            for kind in (type(run.inputs.strategy), Hungry)
+        )
+        assert hungry["memory/process_peak_mib"] - frugal["memory/process_peak_mib"] > 200
+        assert hungry["runtime/cpu_s"] - frugal["runtime/cpu_s"] > 0.15
+
+    def test_the_estimated_cost_includes_the_choice(self, planned: Any, registry: Any) -> None:
+        """The recorded FLOPs count padding, the estimate counts the gradients of the head, which a probe needs not."""
+        plan = planned(*NAMES, probe_rows=24)
+        estimated = {one.strategy: one.flops for one in estimate_plan(plan, registry).runs}
+        forecast = forecast_flops(plan.runs)
+        for run, foreseen in zip(plan.runs, forecast, strict=True):
+            cost = run.inputs.strategy.probe_cost(run.spec.freeze_plan.shape)
+            without = type("Unknown", (type(run.inputs.strategy),), {"probe_cost": lambda self, shape: None})(2)
+            (bare,) = forecast_flops([replace(run, inputs=replace(run.inputs, strategy=without))])
+            assert estimated[run.spec.strategy] == foreseen
+            recorded = execute(run.spec, run.inputs)[0].metrics["flops/probe"]
+            assert foreseen - bare == pytest.approx(recorded, rel=0.2)
+            assert (recorded > 0) == (cost != ProbeCost())
+
     def test_the_plan_says_that_the_choice_is_made_in_the_run(self, planned: Any) -> None:
         assert any(
             "surgical-2 chooses its layers at the start of the run" in note for note in planned("surgical-2").notes
@@ -272,3 +314,61 @@ class TestRun:
 
         with pytest.raises(TrainingError, match=message):
             checked_choice(Wrong(1), strategy.freeze_plan(EncoderShape(2)), linear_probe())
+
+
+class TestRecord:
+    def test_the_choice_is_recorded_alike_by_worker_processes(
+        self, alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path
+    ) -> None:
+        strategies = ("-s", "full", "-s", "surgical-1", "-s", "random-1")
+        frames = []
+        for name, more in ((experiment, ()), (f"{experiment}-workers", ("--jobs", "2"))):
+            done = alue_bench(
+                "run", "--tracking-uri", store, "--experiment", name, "-t", "anger", "-m", tiny_bert, *strategies,
+                *SHORT, *more,
+            )  # fmt: skip
+            assert done.code == 0, done.err
+            results = read_results(connect(store, name))
+            frames.append(results.frame.set_index("strategy"))
+        alone, workers = frames
+        same = ["chosen_layers", "freeze_bottom", "freeze_top", "freeze_embeddings", "flops/probe", "score"]
+        pd.testing.assert_frame_equal(alone[same], workers.loc[alone.index, same])
+        assert alone["chosen_layers"].notna().to_dict() == {"full": False, "surgical-1": True, "random-1": True}
+        for strategy in ("surgical-1", "random-1"):
+            row = alone.loc[strategy]
+            (chosen,) = (int(layer) for layer in row["chosen_layers"].split(","))
+            layers = 4
+            assert row["freeze_bottom"] == chosen
+            assert row["freeze_top"] == layers - 1 - chosen
+        assert alone.loc["surgical-1", "params/trainable_share"] < alone.loc["full", "params/trainable_share"]
+
+
+class TestProbeRows:
+    def test_probes_of_different_sizes_are_compared_apart_each_with_all_others(
+        self, store: str, experiment: str
+    ) -> None:
+        connection = connect(store, experiment)
+        labels = Labels(TargetKind.MULTICLASS, ("a", "b"))
+        gold = np.array([0, 1] * 10)
+        for strategy, rows in (("full", 256), ("head-only", 256), ("surgical-1", 256), ("surgical-1", 64)):
+            more = {"flops/probe": 1.0} if strategy == "surgical-1" else {}
+            for seed in (1, 2):
+                plant(
+                    connection, spec(strategy=strategy, seed=seed, hyper={"probe_rows": rows}), labels, gold,
+                    np.roll(gold, seed), more=more,
+                )  # fmt: skip
+        results = read_results(connection)
+
+        def compared(part: pd.DataFrame) -> list[tuple[list[str], bool]]:
+            return [
+                (sorted(row.strategy for row in block.rows), "probe_rows" in str(block.conditions["other_hyper"]))
+                for block in compare(part, partial(read_targets, results)).blocks
+            ]
+
+        frame = results.frame
+        everything = ["full", "head-only", "surgical-1"]
+        assert sorted(compared(frame)) == [(everything, False), (everything, True)]
+        small = frame["other_hyper"].str.contains("probe_rows")
+        assert compared(frame[small | (frame["strategy"] != "surgical-1")]) == [(everything, True)]
+        assert compared(frame[frame["strategy"] != "surgical-1"]) == [(["full", "head-only"], False)]
+        assert compared(frame[frame["strategy"] == "surgical-1"]) == [(["surgical-1"], False), (["surgical-1"], True)]

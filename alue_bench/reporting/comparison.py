@@ -44,6 +44,7 @@ from alue_bench.evaluation.significance import (
 from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.reporting.choosing_runs import without_choosing_runs
+from alue_bench.reporting.probe_rows import beside_each_probe
 from alue_bench.reporting.training_times import TimeComparison, compare_times
 
 if TYPE_CHECKING:
@@ -362,7 +363,7 @@ def compare(
         _check_recorded(frame, column, f"--metric {metric}")
     for name, margin in margins.by_metric:
         _check_recorded(frame, f"test/{name}", f"--margin {name}={margin}")
-    frame = _with_rows_of_all_folds(frame)
+    frame = beside_each_probe(_with_rows_of_all_folds(frame))
     blocks: list[ComparisonBlock] = []
     for (task, model), of_both in frame.groupby(["task", "model"], sort=True):
         if column and not of_both[column].notna().any():
