@@ -26,10 +26,11 @@ def probe_flops(cost: ProbeCost, model: EmptyModel, lengths: np.ndarray[Any, Any
         hyper: The hyper-parameters, among them the number of examples in the probe.
     """
     share = min(hyper.probe_rows, len(lengths)) / len(lengths)
-    every_layer = replace(model, plan=replace(model.plan, frozen_layers=frozenset()), kept_layers=0)
-    flops = cost.forward_passes * model.scoring(lengths)
+    every_layer = replace(model.plan, frozen_layers=frozenset())
+    looked_at = replace(model, plan=every_layer, kept_layers=0, last_layer="whole")  # as transformers computes it
+    flops = cost.forward_passes * looked_at.scoring(lengths)
     if cost.gradient_passes:
-        flops += cost.gradient_passes * every_layer.training(lengths, 1, hyper.batch_size)
+        flops += cost.gradient_passes * looked_at.training(lengths, 1, hyper.batch_size)
     for plan in cost.trainings:
         training = replace(model, plan=plan, kept_layers=0).training(lengths, hyper.epochs, hyper.batch_size)
         flops += (1 - 1 / HELD_OUT) * training
