@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from planted_runs import plant, spec
 
 from alue_bench import Choice, EncoderShape, FreezePlan, Labels, Probe, ProbeCost, TargetKind
 from alue_bench.contract.errors import TrainingError
-from alue_bench.contract.probe import HeldOutScore
+from alue_bench.contract.probe import HeldOutScore, LayerScore
 from alue_bench.cost.flops import forecast_flops
 from alue_bench.cost.time import estimate_plan
 from alue_bench.data.splits import SplitRows
@@ -29,7 +30,10 @@ from alue_bench.deployment.model_folder import FinishedRun, describe
 from alue_bench.measure.flops import training_flops
 from alue_bench.planning.build import Plan, build_plan
 from alue_bench.planning.request import PlanRequest
+from alue_bench.reporting.charts import layer_scores
 from alue_bench.reporting.comparison import compare
+from alue_bench.reporting.content import Gallery
+from alue_bench.reporting.page import build_page
 from alue_bench.running.inputs import tokenized
 from alue_bench.running.run import execute
 from alue_bench.tracking.connection import connect
@@ -331,6 +335,9 @@ class TestRecord:
             results = read_results(connect(store, name))
             frames.append(results.frame.set_index("strategy"))
         alone, workers = frames
+        (section,) = [one for one in build_page(results).sections if one.anchor == "choices"]
+        pictures = [one for item in section.blocks[0].items if isinstance(item, Gallery) for one in item.pictures]
+        assert len(pictures) == 2
         same = ["chosen_layers", "freeze_bottom", "freeze_top", "freeze_embeddings", "flops/probe", "score"]
         pd.testing.assert_frame_equal(alone[same], workers.loc[alone.index, same])
         assert alone["chosen_layers"].notna().to_dict() == {"full": False, "surgical-1": True, "random-1": True}
@@ -340,6 +347,8 @@ class TestRecord:
             layers = 4
             assert row["freeze_bottom"] == chosen
             assert row["freeze_top"] == layers - 1 - chosen
+            (text,) = [one.alt for one in pictures if f"by {strategy}," in one.alt]
+            assert re.findall(r"layer (\d) [^;]*chosen in 1", text) == [str(chosen)]
         assert alone.loc["surgical-1", "params/trainable_share"] < alone.loc["full", "params/trainable_share"]
 
 
@@ -372,3 +381,14 @@ class TestProbeRows:
         assert compared(frame[small | (frame["strategy"] != "surgical-1")]) == [(everything, True)]
         assert compared(frame[frame["strategy"] != "surgical-1"]) == [(["full", "head-only"], False)]
         assert compared(frame[frame["strategy"] == "surgical-1"]) == [(["surgical-1"], False), (["surgical-1"], True)]
+
+
+def test_the_chart_of_layer_scores_marks_what_most_runs_chose() -> None:
+    runs = [
+        [LayerScore(0, 1.0, True), LayerScore(1, 3.0, False), LayerScore(2, 2.0, frozen=one != 0)] for one in range(3)
+    ]
+    picture = layer_scores(runs, name="chart", strategy="surgical-1", of="anger · mini")
+    assert "layer 0 1; layer 1 3, chosen in 3; layer 2 2, chosen in 1" in picture.alt
+    assert "mean of 3 runs" in picture.alt
+    bars = re.findall(r'style="fill: ([^;"]+)[^"]*stroke: #0072b2', picture.svg)
+    assert bars == ["#ffffff", "#0072b2", "#ffffff"]

@@ -118,7 +118,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     memory, energy, load = PeakMemory(spec.device, inputs.models.kept_bytes), Energy(spec.device), HostLoad()
     probed = None
     if inputs.strategy.chooses:
-        ask = partial(probe, spec, inputs, stack, splits["train"], device, tokenizer)
+        ask = partial(probe, spec, inputs, stack, splits["train"], device)
         with memory, energy, load:
             probed = probe_once(spec, file, ask, notes.append)
     plan = spec.freeze_plan if probed is None else probed.choice.plan

@@ -89,9 +89,7 @@ def probe_once(
     return probed
 
 
-def probe(
-    spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: TokenizedSplit, device: Device, tokenizer: Any
-) -> Probed:
+def probe(spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: TokenizedSplit, device: Device) -> Probed:
     """Ask the run's strategy, which chooses its layers, which of them to train.
 
     The strategy gets a copy of the model, and `probe_rows` rows of the train split, drawn by the data seed. The time
@@ -114,7 +112,7 @@ def probe(
         def train_and_score(plan: FreezePlan) -> HeldOutScore:
             with count.paused():
                 if not trainings:
-                    train, held_out = _parts(spec, inputs, tokenizer)
+                    train, held_out = _parts(spec, inputs)
                     scorer = dev_scorer(inputs.train_task, held_out)
                     trainings.append(ShortTrainings(stack, train, held_out, scorer, config))
                 return trainings[0](plan)
@@ -144,7 +142,7 @@ def _batches(spec: RunSpec, inputs: RunInputs, split: TokenizedSplit) -> list[Ba
     return [batch.to(spec.device) for batch in batches(split, order, inputs.trial.padding)]
 
 
-def _parts(spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> tuple[TokenizedSplit, TokenizedSplit]:
+def _parts(spec: RunSpec, inputs: RunInputs) -> tuple[TokenizedSplit, TokenizedSplit]:
     """Return the probe's examples in two parts, to train on and to score.
 
     In a task that tags words these are whole sentences, while the probe's batches hold windows of sentences.
@@ -160,6 +158,7 @@ def _parts(spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> tuple[TokenizedS
             f"{len(drawn)}; raise --probe-rows"
         )
     held_out = max(1, len(drawn) // HELD_OUT)
+    tokenizer = inputs.models.tokenizer(inputs.checkpoint)
 
     def part(name: str, places: np.ndarray[Any, Any]) -> TokenizedSplit:
         chosen = SplitRows(
