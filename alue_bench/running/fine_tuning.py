@@ -120,7 +120,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     if inputs.strategy.chooses:
         ask = partial(probe, spec, inputs, stack, splits["train"], device)
         with memory, energy, load:
-            probed = probe_once(spec, file, ask, notes.append)
+            probed = probe_once(spec, file, ask, notes)
     plan = spec.freeze_plan if probed is None else probed.choice.plan
     apply_plan(stack, plan)
     forward = choose_forward(stack, device.compute)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -60,9 +61,7 @@ class Probed:
         return cls(choice, content["seconds"], content["flops"])
 
 
-def probe_once(
-    spec: RunSpec, file: CheckpointFile | None, choose: Callable[[], Probed], on_problem: Callable[[str], None]
-) -> Probed:
+def probe_once(spec: RunSpec, file: CheckpointFile | None, choose: Callable[[], Probed], notes: list[str]) -> Probed:
     """Return the choice that an interrupted process made for this training; otherwise choose, and keep the choice.
 
     Equal probes give equal choices, but on some devices only within rounding. A training that is resumed must not
@@ -72,15 +71,16 @@ def probe_once(
         spec: The run.
         file: The training's checkpoint file; None without checkpoints.
         choose: A function that asks the strategy.
-        on_problem: A function that receives a message about a kept choice that is damaged.
+        notes: The run's notes, to which a sentence is added if there is a kept choice.
     """
     content = None if file is None else file.load_choice()
     if content is not None and file is not None:
         try:
             probed = Probed.from_json(content, spec.freeze_plan)
         except (KeyError, TypeError, ValueError, DoesNotFit) as error:
-            on_problem(f"the choice of layers that an interrupted process made is damaged ({error!r}): chosen again")
+            notes.append(f"the choice of layers that an interrupted process made is damaged ({error!r}): chosen again")
         else:
+            notes.append("the trained layers are those that an interrupted process chose for this training")
             file.earlier_s = probed.seconds
             return probed
     probed = choose()
@@ -125,7 +125,7 @@ def probe(spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: Tokenize
     seconds = time.perf_counter() - began
     del looked_at
     release(spec.device)
-    return Probed(choice, seconds, count.total + sum(one.flops for one in trainings))
+    return Probed(choice, seconds, count.total + math.fsum(one.flops for one in trainings))
 
 
 def _drawn(spec: RunSpec, count: int) -> np.ndarray[Any, Any]:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import TrainingError
-from alue_bench.contract.strategy import Outline, Strategy
+from alue_bench.contract.probe import ProbeCost
+from alue_bench.contract.strategy import EncoderShape, Outline, Strategy
 from alue_bench.testing.violations import cause
 
 if TYPE_CHECKING:
@@ -57,10 +58,22 @@ def check_choosing(subject: str, strategy: Strategy, outlines: Mapping[int, Outl
             except Exception as error:  # a plugin's method may raise anything
                 yield f"{subject}: choose raises {cause(error)}; return a Choice"
                 return
+    yield from _check_cost(subject, strategy, plan.shape)
     if choices[0] != choices[1]:
         yield (
             f"{subject}: choose gives different choices for equal probes; draw random numbers from probe.generator only"
         )
+
+
+def _check_cost(subject: str, strategy: Strategy, shape: EncoderShape) -> Iterator[str]:
+    """Yield a violation if `probe_cost` fails or returns something else than a `ProbeCost` or None."""
+    try:
+        cost = strategy.probe_cost(shape)
+    except Exception as error:  # a plugin's method may raise anything
+        yield f"{subject}: probe_cost raises {cause(error)}; return a ProbeCost, or None if the cost is unknown"
+        return
+    if not (cost is None or isinstance(cost, ProbeCost)):
+        yield f"{subject}: probe_cost returns {cost!r:.80}; return a ProbeCost, or None if the cost is unknown"
 
 
 def _short_trainings(stack: EncoderStack, batch: Batch) -> ShortTrainings:
