@@ -10,7 +10,7 @@ A strategy acts at six points of a run; all but the second are optional:
     freeze_plan(shape)       before training: freeze parts of the kept layers, the embeddings and the pooler
     adapter()                before training: insert small modules that train instead of the model's own weights
     compute_limit()          before training: give the training fewer steps
-    choose(probe)            before training: choose the frozen parts by a look at the loaded model and train examples
+    choose(probe)            before training: choose the frozen parts by inspecting the loaded model and train examples
     revisions(), revise()    during training: change what is frozen (adaptive strategies only)
 """
 
@@ -290,7 +290,7 @@ class Strategy(ABC):
         return None
 
     def choose(self, probe: Probe) -> Choice:
-        """Return the freeze plan chosen by a look at the loaded model, with the score of each layer.
+        """Return the freeze plan chosen by inspecting the loaded model, with the score of each layer.
 
         A strategy that overrides this method is called once in a run, after the weights are loaded and before training.
         Time and FLOPs are charged to the run. The result must depend only on the probe, its generator and the strategy.

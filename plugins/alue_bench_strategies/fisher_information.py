@@ -53,7 +53,7 @@ def _added(totals: list[list[Any]], new: list[list[Any]]) -> list[list[Any]]:
 FAMILIES = (
     selector_family(
         Surgical,
-        "The K layers with the highest Fisher information train, chosen by a look at the loaded model",
+        "The K layers with the highest Fisher information train, chosen by inspecting the loaded model",
         "Lodha et al. 2023, On Surgical Fine-tuning for Language Encoders, arXiv 2310.17041",
     ),
 )

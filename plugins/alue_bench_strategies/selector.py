@@ -1,4 +1,4 @@
-"""Selectors: strategies that choose K layers to train by a look at the loaded model, and freeze the rest.
+"""Selectors: strategies that choose K layers to train by inspecting the loaded model, and freeze the rest.
 
 The embeddings are frozen, and the pooler and the head train. The trained layers need not be adjacent. Each module of a
 selector states its score, its source and its cost: `fisher_information`, `relative_gradient`, `layer_similarity`,
@@ -24,7 +24,7 @@ from alue_bench import Choice, DoesNotFit, EncoderShape, FreezePlan, Probe, Stra
 
 @dataclass(frozen=True)
 class Selector(Strategy):
-    """A strategy that chooses K layers to train by a look at the loaded model."""
+    """A strategy that chooses K layers to train by inspecting the loaded model."""
 
     count: int
     """The number of layers that train."""
