@@ -20,7 +20,7 @@ from alue_bench.contract.formats import Answers, BadRow, Delimited, Example, Rea
 from alue_bench.contract.hookspecs import hookimpl
 from alue_bench.contract.matched_compute import matched_name, matched_to
 from alue_bench.contract.model import Model
-from alue_bench.contract.probe import Choice, Probe
+from alue_bench.contract.probe import Choice, Probe, ProbeCost
 from alue_bench.contract.strategy import (
     Adapter,
     BlockNorms,
@@ -62,6 +62,7 @@ __all__ = [
     "Labels",
     "Model",
     "Probe",
+    "ProbeCost",
     "Reader",
     "Revisions",
     "Splits",

@@ -28,6 +28,7 @@ import pytest
 from alue_bench import (
     Adapter,
     BadRow,
+    Choice,
     DataError,
     DataFile,
     Delimited,
@@ -38,6 +39,8 @@ from alue_bench import (
     HeldOut,
     Labels,
     Model,
+    Probe,
+    ProbeCost,
     Revisions,
     Splits,
     Strategy,
@@ -710,6 +713,42 @@ class Idle(First):
         return FreezePlan(shape)
 
 
+class Chooses(First):
+    """Trains the layers that train alone worst, which a probe can tell."""
+
+    def choose(self, probe: Probe) -> Choice:
+        def alone(layer: int) -> float:
+            others = frozenset(range(probe.shape.layers)) - {layer}
+            return -probe.train_and_score(FreezePlan(probe.shape, others, embeddings=True)).loss
+
+        shape = probe.shape
+        return Choice.highest(shape, [alone(layer) for layer in range(shape.layers)], shape.layers - self.layers)
+
+    def probe_cost(self, shape: EncoderShape) -> ProbeCost | None:
+        return ProbeCost(trainings=(FreezePlan(shape, embeddings=True),) * shape.layers)
+
+
+class ChoosesByChance(Chooses):
+    def choose(self, probe: Probe) -> Choice:
+        count = probe.shape.layers
+        return Choice.highest(probe.shape, [random.random() for _ in range(count)], count - self.layers)
+
+
+class ChoosesNothing(Chooses):
+    def choose(self, probe: Probe) -> Choice:
+        return None  # type: ignore[return-value]
+
+
+class CostsAWord(Chooses):
+    def probe_cost(self, shape: EncoderShape) -> ProbeCost | None:
+        return "little"  # type: ignore[return-value]
+
+
+class CostsAnError(Chooses):
+    def probe_cost(self, shape: EncoderShape) -> ProbeCost | None:
+        return ProbeCost(forward_passes=1 // (self.layers - self.layers))
+
+
 class Nameless(First):
     @property
     def name(self) -> str:
@@ -785,10 +824,19 @@ class TestStrategy:
             family(explains_near_misses),
             family_of(Asked),
             family_of(ActsLate),
+            family_of(Chooses),
             dataclasses.replace(family_of(Idle), title="Everything trains (a control)", examples=("first2",)),
             dataclasses.replace(family_of(Idle), title="Full fine-tuning, by another name", examples=("first2",)),
         ],
-        ids=["plain", "explains", "is asked", "acts late", "trains everything and says so", "full and says so"],
+        ids=[
+            "plain",
+            "explains",
+            "is asked",
+            "acts late",
+            "chooses",
+            "trains everything and says so",
+            "full and says so",
+        ],
     )
     def test_good(self, good: StrategyFamily) -> None:
         check_strategy(good)
@@ -820,6 +868,10 @@ class TestStrategy:
             (family_of(BreaksPromise), "the frozen prefix shrinks"),
             (family_of(ReadsNormsItDidNotAskFor), "revise raises IndexError"),
             (family_of(Deep), "fits no encoder of 1 to 24 layers"),
+            (family_of(ChoosesByChance), "choose gives different choices for equal probes"),
+            (family_of(ChoosesNothing), "choose returned None; it must return a Choice"),
+            (family_of(CostsAWord), "probe_cost returns 'little'"),
+            (family_of(CostsAnError), "probe_cost raises ZeroDivisionError"),
             (family_of(Idle), "'first2' freezes nothing, removes no layer and inserts no adapter"),
             (family_of(Idle, title="Everything trains but N layers"), "'first2' freezes nothing"),
             (family_of(Nameless), "'first2': name raises ZeroDivisionError"),

@@ -142,9 +142,10 @@ class TestAStoreWithSeveralSeeds:
 
     def test_has_every_section_filled_that_these_runs_can_fill(self, page: Page) -> None:
         empty = {s.anchor for s in page.sections if any(isinstance(i, Missing) for b in s.blocks for i in b.items)}
-        # No sweep, no curves in planted runs, no run of the models that the paper names, none scored on another task,
-        # no tuning. Beside the figures of score against time, full fine-tuning at matched compute is asked for.
-        assert empty == {"grid", "curves", "paper", "out-of-domain", "tuned", "trade"}
+        # No sweep, no chosen layers, no curves in planted runs, no run of the models that the paper names, none scored
+        # on another task, no tuning. Beside the figures of score against time, full fine-tuning at matched compute is
+        # asked for.
+        assert empty == {"grid", "choices", "curves", "paper", "out-of-domain", "tuned", "trade"}
         assert not page.notices
 
     def test_draws_each_task_and_the_results_across_tasks(self, page: Page) -> None:

@@ -32,6 +32,7 @@ CASES = [
     ("bert", "gradual-unfreeze"),
     ("bert", "bitfit"),
     ("distilbert", "bottom1top1"),
+    ("bert", "surgical-2"),
 ]
 
 
@@ -252,3 +253,34 @@ def test_by_the_command_line_a_finished_run_leaves_no_checkpoint(
     assert runs()[0].info.status == "FINISHED"
     assert list(checkpoint_folder().iterdir()) == []
     assert "--checkpoint-every is -1.0; it must be at least 0" in run("--checkpoint-every", "-1").err
+
+
+def test_a_choice_of_layers_is_made_once(planned: Callable[..., PlannedRun], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed training keeps the layers that the interrupted one chose, even if it would choose others now."""
+    run = planned("bert", "random-2")
+    kind = type(run.inputs.strategy)
+    scores = iter([[3.0, 0.0, 1.0, 2.0], [0.0, 3.0, 2.0, 1.0]])
+    monkeypatch.setattr(kind, "scores", lambda strategy, probe: next(scores))
+    cut_off(run, 1, every_s=60.0)  # before the first checkpoint
+    cut_off(run, 5)
+    result, trained = cut_off_at(run)
+    assert [one.score for one in result.layer_scores] == [3.0, 0.0, 1.0, 2.0]
+    assert trained.training.schedule.segments[0].plan.frozen_layers == {1, 2}
+    assert result.metrics["runtime/total_s"] > result.metrics["runtime/train_s"] > result.metrics["runtime/probe_s"] > 0
+    assert trained.file is not None
+    trained.file.remove()
+    assert not list(checkpoint_folder().iterdir())
+    assert [one.score for one in cut_off_at(run)[0].layer_scores] == [0.0, 3.0, 2.0, 1.0], (
+        "nothing was left of the choice"
+    )
+
+
+def test_a_damaged_choice_is_made_again(planned: Callable[..., PlannedRun], undisturbed: Undisturbed) -> None:
+    run = planned("bert", "surgical-2")
+    cut_off(run, 1, every_s=60.0)
+    (kept,) = checkpoint_folder().glob("*.choice.json")
+    for content in ("{", '{"plan": {}}'):
+        kept.write_text(content)
+        resumed = cut_off_at(run)
+        assert_same(resumed, undisturbed(run))
+        assert any("damaged" in note for note in resumed[0].notes)

@@ -9,6 +9,16 @@ from typing import Any
 from alue_bench.contract.strategy import EncoderShape, FreezePlan
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOutScore:
+    """The quality of a model that was trained on a part of the probe's examples, on the rest of them."""
+
+    score: float
+    """The task's primary metric; greater is better."""
+    loss: float
+    """The mean loss."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """A copy of the loaded model in eval mode, and train examples on which `Strategy.choose` may run it.
@@ -30,6 +40,10 @@ class Probe:
     hidden_states: Callable[[Any], tuple[Any, ...]]
     """A function that returns the outputs of the embeddings and of each layer for a batch: tensors [batch, tokens,
     hidden], one more than there are layers. Architectures may apply their last norm to the last one."""
+    train_and_score: Callable[[FreezePlan], HeldOutScore]
+    """A function that trains a copy of the loaded model under a freeze plan, and scores it. It trains on four fifths of
+    the probe's examples with the run's own hyper-parameters, and scores the best epoch on the other fifth, for which
+    the same examples are held out each time. Equal plans give equal results."""
     generator: Any
     """A `numpy.random.Generator`, seeded by the run's data seed."""
 
@@ -42,14 +56,14 @@ class Probe:
     def gradients(self, batch: Any) -> tuple[list[Any], ...]:
         """Return the gradients of a batch's mean loss with respect to each layer's parameters: a list for each layer.
 
-        Parameters without influence on the loss are left out.
+        The gradient of a parameter without influence on this batch's loss is zero.
         """
         import torch
 
         parameters = [[p for p in layer.parameters() if p.requires_grad] for layer in self.layers]
         flat = [parameter for of_layer in parameters for parameter in of_layer]
-        computed = iter(torch.autograd.grad(self.loss(batch), flat, allow_unused=True))
-        return tuple([g for g in (next(computed) for _ in of_layer) if g is not None] for of_layer in parameters)
+        computed = iter(torch.autograd.grad(self.loss(batch), flat, allow_unused=True, materialize_grads=True))
+        return tuple([next(computed) for _ in of_layer] for of_layer in parameters)
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,19 @@ class Choice:
         ranked = sorted(range(shape.layers), key=lambda layer: (scores[layer], layer), reverse=True)
         plan = FreezePlan(shape, frozenset(ranked[count:]), embeddings=True)
         return cls(plan, tuple(float(score) for score in scores))
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeCost:
+    """The work of a choice (`Strategy.choose`), by which a run's cost is estimated before it begins."""
+
+    forward_passes: int = 0
+    """The number of forward passes over all of the probe's examples."""
+    gradient_passes: int = 0
+    """The number of forward and backward passes over all of the probe's examples."""
+    trainings: tuple[FreezePlan, ...] = ()
+    """The freeze plans that are given to `Probe.train_and_score`. If they depend on results, those of the costliest
+    case."""
 
 
 @dataclass(frozen=True, slots=True)

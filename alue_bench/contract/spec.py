@@ -419,6 +419,8 @@ class RunResult:
     """The decisions of a strategy that changes the frozen layers during training; empty for all other strategies."""
     layer_scores: tuple[LayerScore, ...] = ()
     """The score of each layer, for a strategy that chose its layers by a probe; empty for all other strategies."""
+    chosen_plan: FreezePlan | None = None
+    """The freeze plan that the strategy chose by a probe; None for all other strategies."""
     notes: tuple[str, ...] = ()
     """Remarks for people who read the result, such as how many texts were truncated."""
     problems: tuple[str, ...] = ()

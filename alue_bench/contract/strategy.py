@@ -28,7 +28,7 @@ from alue_bench.contract.errors import DoesNotFit
 from alue_bench.contract.validation import check_callable, check_mapping, check_stated, check_texts, check_types
 
 if TYPE_CHECKING:
-    from alue_bench.contract.probe import Choice, Probe
+    from alue_bench.contract.probe import Choice, Probe, ProbeCost
 
 
 @dataclass(frozen=True)
@@ -301,6 +301,14 @@ class Strategy(ABC):
             probe: A copy of the loaded model, tokenised train examples and the loss.
         """
         raise NotImplementedError(f"strategy {self.name!r} does not choose its layers by a probe")
+
+    def probe_cost(self, shape: EncoderShape) -> ProbeCost | None:
+        """Return the work of `choose` for an encoder of this size; None (the default) if it is unknown.
+
+        The estimated cost of a plan (`alue-bench run --dry-run`) then includes the choice. Recorded costs do not depend
+        on it.
+        """
+        return None
 
     @property
     def chooses(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.strategy import Outline
+from alue_bench.cost.probe import probe_flops
 from alue_bench.measure.empty_models import EmptyModels
 from alue_bench.planning.build import PlannedRun
 from alue_bench.planning.matched_compute import trained_share
@@ -40,5 +41,7 @@ def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
         outline = Outline(spec.freeze_plan, spec.kept_layers, spec.adapter)
         model = models.of(configs[spec.model_digest], inputs.train_task.labels, inputs.strategy, outline)
         share = trained_share(spec.steps, len(lengths[rows]), spec.hyper)
-        flops.append(share * model.training(lengths[rows], spec.hyper.epochs, spec.hyper.batch_size))
+        choosing = inputs.strategy.probe_cost(spec.freeze_plan.shape) if inputs.strategy.chooses else None
+        chosen = 0.0 if choosing is None else probe_flops(choosing, model, lengths[rows], spec.hyper)
+        flops.append(share * model.training(lengths[rows], spec.hyper.epochs, spec.hyper.batch_size) + chosen)
     return flops

@@ -25,6 +25,7 @@ from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import RunSpec
 from alue_bench.contract.strategy import Outline
 from alue_bench.cost.calibration import shape_key, speed_of
+from alue_bench.cost.probe import probe_flops
 from alue_bench.data.batches import steps_per_epoch
 from alue_bench.data.spans import encoded_questions, normalised_questions
 from alue_bench.data.splits import TaskRows
@@ -259,7 +260,9 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
     size = run.hyper.batch_size
     share = trained_share(run.steps, len(train), run.hyper)
-    flops, depth = share * model.training(train, epochs, size), model.kept_layers
+    choosing = run.strategy.probe_cost(run.outline.freeze_plan.shape) if run.strategy.chooses else None
+    chosen = 0.0 if choosing is None else probe_flops(choosing, model, train, run.hyper)
+    flops, depth = share * model.training(train, epochs, size) + chosen, model.kept_layers
     if speed is None:
         return _Counted(flops, None, 0, 0.0)
     each_epoch = model.training(train, 2, size) - model.training(train, 1, size)
@@ -267,7 +270,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     below = depth / model.plan.shape.layers
     evaluations = len(evaluation_points(steps_per_epoch(len(train), size), run.hyper.eval_every))
     steps = 0.0 if shares_training else (each_epoch + (1 - below) * forward["dev"] * evaluations) * epochs
-    steps *= share
+    steps = steps * share + (0.0 if shares_training else chosen)
     prefix = below * sum(forward.values())
     return _Counted(flops, (steps + (1 - below) * forward["test"]) / speed, depth, prefix / speed)
 

@@ -11,7 +11,7 @@ per text from the cost per batch, such as the projections of DeBERTa's relative 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -227,21 +227,59 @@ def _buffers(model: Any) -> dict[str, Tensor]:
     return {name: buffer.cpu() if not buffer.is_meta else buffer for name, buffer in own.items()}
 
 
+class FlopCount:
+    """A running count of the FLOPs of matrix products, which can be paused; see `counting_flops`."""
+
+    def __init__(self) -> None:
+        """Start with a count of zero FLOPs; nothing is counted yet."""
+        self._earlier = 0
+        self._contexts = ExitStack()
+        self._mode: Any = None
+
+    @property
+    def total(self) -> int:
+        """The FLOPs counted so far."""
+        return self._earlier + (0 if self._mode is None else int(self._mode.get_total_flops()))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count nothing inside the `with` block, where work has its usual kernels and speed."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def start(self) -> None:
+        """Begin to count, or continue."""
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+        from torch.utils.flop_counter import FlopCounterMode
+
+        self._contexts.enter_context(sdpa_kernel(SDPBackend.MATH))
+        self._mode = self._contexts.enter_context(FlopCounterMode(display=False))
+
+    def stop(self) -> None:
+        """End the count, or interrupt it."""
+        self._earlier, self._mode = self.total, None
+        self._contexts.close()
+
+
 @contextmanager
-def counting_flops() -> Iterator[Callable[[], int]]:
+def counting_flops() -> Iterator[FlopCount]:
     """Count the FLOPs of the matrix products that are computed inside the `with` block.
 
     Attention is computed as single products, because torch's counter does not know the CPU's fused kernel. Matrix
     decompositions are not counted.
 
     Yields:
-        A function that returns the FLOPs so far.
+        The count.
     """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as mode:
-        yield mode.get_total_flops
+    count = FlopCount()
+    count.start()
+    try:
+        yield count
+    finally:
+        count.stop()
 
 
 class _Counting:

@@ -30,7 +30,8 @@ MILLI, MICRO = 1e-3, 1e-6
 class Energy:
     """A context manager that measures the energy used inside the `with` block.
 
-    Afterwards `joules` holds the energy in joules from each readable counter, "gpu" and "cpu".
+    It can be entered several times; the energy is then the sum over all blocks. Afterwards `joules` holds the
+    energy in joules from each readable counter, "gpu" and "cpu".
     """
 
     def __init__(self, device: str, powercap: Path = POWERCAP) -> None:
@@ -68,7 +69,7 @@ class Energy:
         for name, advance in self._running.items():
             joules = best_effort(f"no energy/{name}_j", advance, self.problems.append)
             if joules is not None:
-                self.joules[name] = joules
+                self.joules[name] = self.joules.get(name, 0.0) + joules
 
 
 Counter = Callable[[], Callable[[], float]]

@@ -17,9 +17,10 @@ from alue_bench.measure.best_effort import best_effort
 class HostLoad:
     """A context manager that records the load average before the `with` block and the CPU time within it.
 
-    Afterwards `average` holds the load average over one minute, and `cpu_s` the CPU seconds, user and system, of all
-    threads of this process; `cores` holds the CPU seconds divided by the elapsed seconds. A value that the system does
-    not provide is None, and `problems` says why.
+    It can be entered several times: the load average is then that before the first block, and times are sums over
+    all blocks. Afterwards `average` holds the load average over one minute, and `cpu_s` the CPU seconds, user and
+    system, of all threads of this process; `cores` holds the CPU seconds divided by the elapsed seconds. A value
+    that the system does not provide is None, and `problems` says why.
     """
 
     def __init__(self) -> None:
@@ -29,12 +30,14 @@ class HostLoad:
         self.cores: float | None = None
         self.problems: list[str] = []
         self._started: float | None = None
-        self._began = 0.0
+        self._began = self._elapsed = 0.0
+        self._entered = False
 
     def __enter__(self) -> HostLoad:
         """Read the load average and start counting CPU time."""
-        if hasattr(os, "getloadavg"):  # not on Windows
+        if hasattr(os, "getloadavg") and not self._entered:  # not on Windows
             self.average = best_effort("no runtime/load_average", lambda: os.getloadavg()[0], self.problems.append)
+        self._entered = True
         self._began = time.perf_counter()
         self._started = best_effort("no runtime/cpu_s", time.process_time, self.problems.append)
         return self
@@ -44,5 +47,6 @@ class HostLoad:
     ) -> None:
         """Compute `cpu_s` (CPU seconds) and `cores` (CPU seconds per elapsed second)."""
         if self._started is not None:
-            self.cpu_s = time.process_time() - self._started
-            self.cores = self.cpu_s / (time.perf_counter() - self._began)
+            self.cpu_s = (self.cpu_s or 0.0) + time.process_time() - self._started
+            self._elapsed += time.perf_counter() - self._began
+            self.cores = self.cpu_s / self._elapsed

@@ -1,4 +1,4 @@
-"""The peak memory of a `with` block, on the host (this process) and on the accelerator."""
+"""The peak memory of `with` blocks, on the host (this process) and on the accelerator."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ MIB = 2**20
 class PeakMemory:
     """A context manager that measures the peak memory inside the `with` block.
 
-    Afterwards `process_mib` and, on an accelerator that counts it, `device_mib` hold the peaks in MiB. A peak that
-    could not be measured is None, and `problems` says why.
+    It can be entered several times; the peaks are then those of all blocks. Afterwards `process_mib` and, on an
+    accelerator that counts it, `device_mib` hold the peaks in MiB. A peak that could not be measured is None, and
+    `problems` says why.
 
     The operating system's own peak of a process never decreases, so the peak of a run is found by sampling the resident
     memory about fifty times a second, with one system call each. Shorter spikes can be missed.
@@ -40,9 +41,11 @@ class PeakMemory:
         self._highest_bytes, self._complete = 0, False
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._device_counted = False
 
     def __enter__(self) -> PeakMemory:
         """Start sampling the process's memory, and reset the accelerator's statistics of peak memory."""
+        self._thread, self._complete, self._stop = None, False, threading.Event()
         best_effort("no memory/process_peak_mib", self._start_sampling, self.problems.append)
         self._device_counted = self._hardware.counts_peak and self._reset_device()
         return self
@@ -58,7 +61,8 @@ class PeakMemory:
                 self.process_mib = self._highest_bytes / MIB - self._beside_mib
         if self._device_counted:
             peak = best_effort("no memory/device_peak_mib", self._hardware.peak_bytes, self.problems.append)
-            self.device_mib = None if peak is None else peak / MIB
+            if peak is not None:
+                self.device_mib = max(self.device_mib or 0.0, peak / MIB)
 
     def _start_sampling(self) -> None:
         import psutil

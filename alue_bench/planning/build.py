@@ -327,10 +327,11 @@ def _choice_note(combination: Combination) -> str:
     """Return the note that a strategy chooses its layers in the run, so that the plan's cost is only a bound."""
     bound = combination.outline.freeze_plan
     trained = bound.shape.layers - len(bound.frozen_layers)
+    said = "leaves out" if combination.strategy.probe_cost(bound.shape) is None else "includes"
     return (
         f"{combination.strategy.name} chooses its layers at the start of the run, from "
-        f"{combination.hyper.values.probe_rows} train examples; its cost is estimated for the costliest choice, which "
-        f"trains {trained} of {bound.shape.layers} layers, and without the choosing"
+        f"{combination.hyper.values.probe_rows} train examples; its estimated cost is that of the costliest choice, "
+        f"which trains {trained} of {bound.shape.layers} layers, and {said} the choosing"
     )
 
 

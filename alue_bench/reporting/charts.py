@@ -1,13 +1,16 @@
-"""The report's figures: score against time, averages across tasks, and learning curves."""
+"""The report's figures: score against time, averages across tasks, learning curves, and scores of layers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from alue_bench.contract.matched_compute import FULL, matched_to
+from alue_bench.contract.probe import LayerScore
 from alue_bench.messages.figure_text import short, short_names, short_title
-from alue_bench.reporting.drawing import MUTED, SERIES, Picture, looks, new_figure, style, to_svg
+from alue_bench.reporting.drawing import MUTED, PAPER, SERIES, Picture, looks, new_figure, style, to_svg
+from alue_bench.reporting.numbers import several
 
 WIDTH = 4.3
 """The width in inches of a figure that is placed next to another figure. It is about 310 SVG units, so that the text is
@@ -169,6 +172,52 @@ def learning_curves(
             axes.legend(lines, [str(line.get_label()) for line in lines], loc="best")
         svg = to_svg(figure, name)
     return Picture(name, svg, alt=f"Dev {metric} by epoch for {of}: {'; '.join(ends) or 'no finite values'}.")
+
+
+def layer_scores(seeds: Sequence[Sequence[LayerScore]], *, name: str, strategy: str, of: str) -> Picture:
+    """Draw the score of each layer by which a strategy chose: bars for the mean over runs, dots for single runs.
+
+    The bars of layers that most runs chose are filled. With several runs, a number above each bar of a layer that any
+    run chose says how many did.
+
+    Args:
+        seeds: For each run, the scores of all layers, from layer 0 upwards.
+        name: The picture's name for files and ids, unique on the report page.
+        strategy: The strategy's name.
+        of: The title of the figure, such as the names of task and model.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    layers = range(len(seeds[0]))
+    means = [fmean(run[layer].score for run in seeds) for layer in layers]
+    times = [sum(not run[layer].frozen for run in seeds) for layer in layers]
+    with style():
+        figure = new_figure(WIDTH, 2.6)
+        axes = figure.add_subplot()
+        most = [2 * count > len(seeds) for count in times]
+        bars = axes.bar(
+            layers, means, width=0.7, color=[SERIES[0] if chosen else PAPER for chosen in most], edgecolor=SERIES[0],
+            linewidth=1,
+        )  # fmt: skip
+        if len(seeds) > 1:
+            for run in seeds:
+                axes.scatter(layers, [one.score for one in run], s=9, color=SERIES[1], linewidths=0, zorder=3)
+            axes.bar_label(bars, labels=[str(count) if count else "" for count in times], padding=3, fontsize=8.5)
+        axes.margins(y=0.16)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="x", visible=False)
+        axes.set(xlabel="layer", ylabel=f"score by {short(strategy)}", title=short_title(of))
+        svg = to_svg(figure, name)
+    told = "; ".join(
+        f"layer {layer} {mean:.3g}" + (f", chosen in {count}" if count else "")
+        for layer, mean, count in zip(layers, means, times, strict=True)
+    )
+    return Picture(
+        name,
+        svg,
+        alt=f"Bars for {of}: score of each layer by {strategy}, mean of {several(len(seeds), 'run')}. {told}.",
+        caption=f"{strategy}: filled bars are the layers that {'most runs' if len(seeds) > 1 else 'the run'} chose",
+    )
 
 
 def _mean_curve(seeds: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:

@@ -44,6 +44,7 @@ from alue_bench.evaluation.significance import (
 from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.reporting.choosing_runs import without_choosing_runs
+from alue_bench.reporting.probe_rows import beside_each_probe
 from alue_bench.reporting.training_times import TimeComparison, compare_times
 
 if TYPE_CHECKING:
@@ -204,7 +205,8 @@ class StrategyResult:
     energy_j: float | None
     """The energy in joules: of the GPU or, if that was not recorded, of the processor; None if neither was."""
     freeze: tuple[int, int, int] | None
-    """The numbers of frozen bottom layers and of frozen top layers, and 1 if the embeddings are frozen, else 0."""
+    """The numbers of frozen bottom layers and of frozen top layers, and 1 if the embeddings are frozen, else 0. None if
+    that was not recorded, or if a strategy that chooses its layers chose different ones in its runs."""
     learning: Learning | None = None
     """The comparison of the strategy's scores with the trivial score, that of a predictor that ignores the text. None
     if that was not recorded, or if the compared metric is not the task's primary metric."""
@@ -361,7 +363,7 @@ def compare(
         _check_recorded(frame, column, f"--metric {metric}")
     for name, margin in margins.by_metric:
         _check_recorded(frame, f"test/{name}", f"--margin {name}={margin}")
-    frame = _with_rows_of_all_folds(frame)
+    frame = beside_each_probe(_with_rows_of_all_folds(frame))
     blocks: list[ComparisonBlock] = []
     for (task, model), of_both in frame.groupby(["task", "model"], sort=True):
         if column and not of_both[column].notna().any():
@@ -682,7 +684,6 @@ def _row(
     times = compare_times(runs, pairs)
     by_fold, seeds = _by_fold(runs, metric), tuple(int(run["seed"]) for run in runs)
     scores = [*by_fold.values()] if by_fold else _column(runs, metric)
-    bottom, top, embeddings = _plain(runs[0][name] for name in ("freeze_bottom", "freeze_top", "freeze_embeddings"))
     return StrategyResult(
         strategy=strategy,
         seeds=tuple(dict.fromkeys(seeds)) if by_fold else seeds,
@@ -696,10 +697,19 @@ def _row(
         flops_share=_mean(_column(runs, "flops/train_vs_full")),
         memory_mib=_mean(_column(runs, "memory/device_peak_mib") or _column(runs, "memory/process_peak_mib")),
         energy_j=_mean(_column(runs, "energy/gpu_j") or _column(runs, "energy/cpu_j")),
-        freeze=None if None in (bottom, top, embeddings) else (int(bottom), int(top), int(embeddings)),
+        freeze=_freeze(runs),
         folds=len(by_fold),
         times=times,
     )
+
+
+def _freeze(runs: Sequence[Run]) -> tuple[int, int, int] | None:
+    """Return `StrategyResult.freeze`; None if it was not recorded, or if the runs chose different layers."""
+    freezing = {_plain(run[name] for name in ("freeze_bottom", "freeze_top", "freeze_embeddings")) for run in runs}
+    bottom, top, embeddings = freezing.pop()
+    if freezing or None in (bottom, top, embeddings):
+        return None
+    return int(bottom), int(top), int(embeddings)
 
 
 def _by_fold(runs: Sequence[Run], metric: str) -> dict[tuple[int, int], float]:

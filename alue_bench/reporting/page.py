@@ -38,7 +38,7 @@ from alue_bench.reporting.out_of_domain import out_of_domain
 from alue_bench.reporting.out_of_domain_table import COMMAND as OUT_OF_DOMAIN
 from alue_bench.reporting.papers_tables import papers_tables
 from alue_bench.reporting.recorded import MOST_TESTED, limited_reader
-from alue_bench.reporting.run_figures import Shown, confusion, learning
+from alue_bench.reporting.run_figures import Shown, choices, confusion, learning
 from alue_bench.reporting.subjects import Comparable, arrange
 from alue_bench.tracking.connection import where_options
 from alue_bench.tracking.reading import Results, read_targets_elsewhere, say_counts
@@ -46,6 +46,8 @@ from alue_bench.tracking.reading import Results, read_targets_elsewhere, say_cou
 TITLE = "Which layers should I train?"
 MORE_SEEDS = "alue-bench run --strategy full --strategy bottom3top4 --strategy head-only --seeds 3"
 """A command that produces the runs that most sections of a report page need."""
+CHOOSING = "alue-bench run --strategy full --strategy surgical-3 --strategy random-3 --seeds 3"
+"""A command that produces runs whose strategies choose their layers by a probe."""
 SAMPLE_NOTICE = (
     "Some of these results come from the embedded sample data, which was written for demonstration. Such scores say "
     "nothing about the real tasks."
@@ -304,6 +306,20 @@ def _learning(results: Results, blocks: Sequence[Comparable], request: PageReque
     )
 
 
+def _choices(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "choices",
+        "Layers chosen by a probe",
+        _each_block(
+            blocks,
+            lambda block, prefix: choices(results, block.subjects, request.shown, f"choices-{prefix}"),
+            Missing("No strategy among these runs chooses its layers. To compare some, run:", CHOOSING),
+        ),
+        intro="The score that a strategy gave to each layer before training, in a unit of its own. Bars are means over "
+        "seeds, dots are seeds, and a number says in how many runs the layer was chosen.",
+    )
+
+
 def _confusion(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
     return Section(
         "confusion",
@@ -360,6 +376,6 @@ def _conditions(results: Results, blocks: Sequence[Comparable], request: PageReq
 
 
 SECTIONS = (
-    _summary, _scores, _trades, _tuned, _across, _out_of_domain, _grid, _learning, _confusion, _costs, _paper,
+    _summary, _scores, _trades, _tuned, _across, _out_of_domain, _grid, _choices, _learning, _confusion, _costs, _paper,
     _conditions,
 )  # fmt: skip

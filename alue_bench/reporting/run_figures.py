@@ -1,4 +1,4 @@
-"""Figures made from the artifacts of individual runs: learning curves, and predictions pooled over the seeds.
+"""Figures made from the artifacts of individual runs: learning curves, layer scores, predictions pooled over the seeds.
 
 Reading these files is slow and the figures are large, so a page shows them for only a few subjects (a task with a
 model) and strategies, and says how many it leaves out.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.evaluation.label_cells import split_labels
 from alue_bench.evaluation.predictions import SPAN, has_answers, hits_of_tags, tags_of
-from alue_bench.reporting.charts import learning_curves, predicted_against_gold
+from alue_bench.reporting.charts import layer_scores, learning_curves, predicted_against_gold
 from alue_bench.reporting.content import (
     Cell,
     Column,
@@ -33,7 +33,7 @@ from alue_bench.reporting.content import (
 from alue_bench.reporting.drawing import Picture
 from alue_bench.reporting.numbers import several
 from alue_bench.reporting.subjects import Subject
-from alue_bench.tracking.reading import Results, read_curves, read_predictions
+from alue_bench.tracking.reading import Results, read_curves, read_layer_scores, read_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,6 +108,40 @@ def _steps_per_epoch(runs: pd.DataFrame, run_id: str) -> int | None:
     if "eval_every" not in json.loads(settings) or not run.get("data/train_rows", math.nan) > 0:
         return None
     return math.ceil(float(run["data/train_rows"]) / int(run["batch_size"]))
+
+
+def choices(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
+    """Return a chart of layer scores for each subject and strategy that chose its layers by a probe.
+
+    Args:
+        results: The results that hold the runs.
+        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
+            conditions.
+        shown: The largest numbers of subjects and seeds to show; all strategies that chose are shown.
+        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
+    """
+    choosing = [subject for subject in subjects if subject.runs["chosen_layers"].notna().any()]
+    drawn, unread = [], 0
+    for number, subject in enumerate(choosing[: shown.subjects], start=1):
+        chose = set(subject.runs.loc[subject.runs["chosen_layers"].notna(), "strategy"])
+        for place, strategy in enumerate(subject.strategies, start=1):
+            if strategy not in chose:
+                continue
+            seeds = []
+            for run_id in subject.run_ids(strategy)[: shown.seeds]:
+                try:
+                    scores = read_layer_scores(results, run_id)
+                except UnavailableError:
+                    scores = []
+                seeds += [scores] if scores else []
+                unread += not scores
+            if seeds:
+                name = f"{prefix}-{number}-{place}"
+                drawn.append(layer_scores(seeds, name=name, strategy=strategy, of=subject.label))
+    said = [f"The layer scores of {several(unread, 'run')} could not be read and are left out."] if unread else []
+    if len(choosing) > shown.subjects:
+        said.append(f"Shown: {shown.subjects} of {len(choosing)} tasks and models. Use --task and --model to choose.")
+    return [*([Gallery(drawn)] if drawn else []), *(Paragraph(sentence, warning=True) for sentence in said)]
 
 
 def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from alue_bench.contract.errors import NonFiniteLossError
 from alue_bench.contract.spec import Predictions, RunSpec
 from alue_bench.data.tokenization import TokenizedSplit
-from alue_bench.evaluation.metrics import metrics
-from alue_bench.evaluation.predictions import decide, predictions_table
+from alue_bench.evaluation.predictions import predictions_table
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.measure.energy import Energy
 from alue_bench.measure.flops import method_of
 from alue_bench.measure.host_load import HostLoad
 from alue_bench.measure.memory import PeakMemory
+from alue_bench.running.dev_scoring import dev_scorer
 from alue_bench.running.inputs import RunInputs, cache_description, tokenized_for
 from alue_bench.running.notes import NO_GRAPHS, flops_notes, model_notes, training_notes
-from alue_bench.running.probing import Probed, probe
+from alue_bench.running.probing import Probed, probe, probe_once
 from alue_bench.running.work import Work, flops_done, full_flops, most_parameters
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.checkpointing import CheckpointFile
@@ -34,7 +35,7 @@ from alue_bench.training.prefix.frozen_prefix import ALL_FOLDS, Examples, Frozen
 from alue_bench.training.prefix.growing import GrowingPrefix
 from alue_bench.training.result import TrainingResult
 from alue_bench.training.schedule import FreezeSchedule
-from alue_bench.training.session import OnStep, Scorer, TrainingSession, fine_tune
+from alue_bench.training.session import OnStep, TrainingSession, fine_tune
 from alue_bench.training.surgery import operate
 
 
@@ -114,7 +115,12 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     with seeded(spec.init_seed):
         stack = operate(stack, spec.kept_layers, spec.adapter)
     stack.model.to(spec.device)
-    probed = probe(spec, inputs, stack, splits["train"], device)
+    memory, energy, load = PeakMemory(spec.device, inputs.models.kept_bytes), Energy(spec.device), HostLoad()
+    probed = None
+    if inputs.strategy.chooses:
+        ask = partial(probe, spec, inputs, stack, splits["train"], device)
+        with memory, energy, load:
+            probed = probe_once(spec, file, ask, notes)
     plan = spec.freeze_plan if probed is None else probed.choice.plan
     apply_plan(stack, plan)
     forward = choose_forward(stack, device.compute)
@@ -127,14 +133,12 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     prefix = prefixes.frozen_prefix_of(plan.prefix_layers)
     prepare_s = prefixes.prepare(prefix, splits, tokenizer)
     frozen = frozen_weights(stack, plan)
-    with (
-        PeakMemory(spec.device, inputs.models.kept_bytes) as memory, Energy(spec.device) as energy, HostLoad() as load
-    ):  # fmt: skip
+    with memory, energy, load:
         data = GrowingPrefix(prefix, plan, splits, prefixes.frozen_prefix_of, prefixes.states_of)
         schedule = FreezeSchedule(stack, plan, inputs.strategy)
         weights = class_weights(spec.hyper.class_weights, labels, splits["train"].known_targets.numpy())
         config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights, spec.steps)
-        session = TrainingSession(stack, forward, schedule, data, config, _dev_scorer(inputs, splits["dev"]))
+        session = TrainingSession(stack, forward, schedule, data, config, dev_scorer(inputs.train_task, splits["dev"]))
         training = fine_tune(session, file=file, on_step=on_step)
     check_frozen(stack, frozen, (segment.plan for segment in schedule.segments))
     prefixed = {name: data.examples(name) for name in splits}
@@ -185,17 +189,6 @@ def store_computed(prefix: FrozenPrefix, inputs: RunInputs) -> None:
     A failure becomes a note, and the other runs compute the outputs again.
     """
     best_effort("the outputs of frozen layers are not stored", prefix.store_computed, inputs.prefixes.on_problem)
-
-
-def _dev_scorer(inputs: RunInputs, dev: TokenizedSplit) -> Scorer:
-    """Return a function from dev logits to metrics. The metric `score` is the primary one, which selects the epoch."""
-    task, gold = inputs.train_task, dev.gold
-
-    def score(logits: Any) -> dict[str, float]:
-        values = metrics(gold, decide(logits, task.labels, dev.decoding), task.labels)
-        return {**values, "score": values[task.primary]}
-
-    return score
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from alue_bench.contract.probe import Choice, LayerScore
-from alue_bench.contract.spec import RunSpec
-from alue_bench.data.batches import batches
+from alue_bench.contract.errors import DoesNotFit, TrainingError
+from alue_bench.contract.probe import Choice, HeldOutScore, LayerScore
+from alue_bench.contract.spec import RunSpec, digest_of
+from alue_bench.contract.strategy import FreezePlan
+from alue_bench.data.batches import Batch, batches
+from alue_bench.data.splits import SplitRows
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.measure.counted_flops import counting_flops
-from alue_bench.running.inputs import RunInputs
+from alue_bench.running.dev_scoring import dev_scorer
+from alue_bench.running.inputs import RunInputs, tokenized
+from alue_bench.running.short_training import HELD_OUT, ShortTrainings
 from alue_bench.training.architecture.encoder_stack import EncoderStack
+from alue_bench.training.checkpointing import CheckpointFile
 from alue_bench.training.class_weights import class_weights
+from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.errors import release
 from alue_bench.training.device.precision import Device
 from alue_bench.training.device.random_state import seeded
 from alue_bench.training.optimizer import loss_function
 from alue_bench.training.probing import checked_choice, probe_of
+from alue_bench.training.schedule import plan_as_json, plan_from_json
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,8 @@ class Probed:
     choice: Choice
     seconds: float
     flops: float
-    """The FLOPs of matrix products, with padding tokens, as torch's counter counts them."""
+    """The FLOPs of matrix products, with padding tokens, as torch's counter counts them, and those of the short
+    trainings (`Probe.train_and_score`), counted as the FLOPs of a run."""
 
     @property
     def scores(self) -> tuple[LayerScore, ...]:
@@ -37,11 +49,48 @@ class Probed:
         frozen = self.choice.plan.frozen_layers
         return tuple(LayerScore(layer, score, layer in frozen) for layer, score in enumerate(self.choice.scores))
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the choice and its cost as JSON values."""
+        choice = {"plan": plan_as_json(self.choice.plan), "scores": list(self.choice.scores)}
+        return {**choice, "seconds": self.seconds, "flops": self.flops}
 
-def probe(
-    spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: TokenizedSplit, device: Device
-) -> Probed | None:
-    """Ask the run's strategy which layers to train; return None if it does not choose.
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], bound: FreezePlan) -> Probed:
+        """Return what `as_json` wrote; `bound` is the plan from `Strategy.freeze_plan`."""
+        choice = Choice(plan_from_json(content["plan"], bound), tuple(content["scores"]))
+        return cls(choice, content["seconds"], content["flops"])
+
+
+def probe_once(spec: RunSpec, file: CheckpointFile | None, choose: Callable[[], Probed], notes: list[str]) -> Probed:
+    """Return the choice that an interrupted process made for this training; otherwise choose, and keep the choice.
+
+    Equal probes give equal choices, but on some devices only within rounding. A training that is resumed must not
+    change its layers.
+
+    Args:
+        spec: The run.
+        file: The training's checkpoint file; None without checkpoints.
+        choose: A function that asks the strategy.
+        notes: The run's notes, to which a sentence is added if there is a kept choice.
+    """
+    content = None if file is None else file.load_choice()
+    if content is not None and file is not None:
+        try:
+            probed = Probed.from_json(content, spec.freeze_plan)
+        except (KeyError, TypeError, ValueError, DoesNotFit) as error:
+            notes.append(f"the choice of layers that an interrupted process made is damaged ({error!r}): chosen again")
+        else:
+            notes.append("the trained layers are those that an interrupted process chose for this training")
+            file.earlier_s = probed.seconds
+            return probed
+    probed = choose()
+    if file is not None:
+        file.save_choice(probed.as_json())
+    return probed
+
+
+def probe(spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: TokenizedSplit, device: Device) -> Probed:
+    """Ask the run's strategy, which chooses its layers, which of them to train.
 
     The strategy gets a copy of the model, and `probe_rows` rows of the train split, drawn by the data seed. The time
     includes copying the model and drawing the rows.
@@ -49,25 +98,73 @@ def probe(
     Raises:
         TrainingError: The choice is invalid.
     """
-    if not inputs.strategy.chooses:
-        return None
     import torch
 
-    labels, size = inputs.train_task.labels, spec.hyper.batch_size
+    labels = inputs.train_task.labels
     weights = class_weights(spec.hyper.class_weights, labels, split.known_targets.numpy())
+    config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights)
     on_device = None if weights is None else torch.tensor(weights, device=spec.device)
+    trainings: list[ShortTrainings] = []
     device.synchronise()
     began = time.perf_counter()
-    rng = np.random.default_rng([spec.data_seed, 1])  # not the generator of the training's order
-    rows = rng.permutation(len(split))[: spec.hyper.probe_rows]
-    rows = rows[np.argsort(split.lengths[rows], kind="stable")]  # batches of similar lengths need little padding
-    order = [rows[start : start + size] for start in range(0, len(rows), size)]
-    drawn = [batch.to(spec.device) for batch in batches(split, order, inputs.trial.padding)]
-    with seeded(spec.data_seed), counting_flops() as flops_so_far:
-        looked_at = probe_of(stack, drawn, loss_function(labels, on_device), spec.data_seed)
+    with seeded(spec.data_seed), counting_flops() as count:
+
+        def train_and_score(plan: FreezePlan) -> HeldOutScore:
+            with count.paused():
+                if not trainings:
+                    train, held_out = _parts(spec, inputs)
+                    scorer = dev_scorer(inputs.train_task, held_out)
+                    trainings.append(ShortTrainings(stack, train, held_out, scorer, config))
+                return trainings[0](plan)
+
+        looked_at = probe_of(
+            stack, _batches(spec, inputs, split), loss_function(labels, on_device), train_and_score, spec.data_seed
+        )
         choice = checked_choice(inputs.strategy, spec.freeze_plan, looked_at)
     device.synchronise()
     seconds = time.perf_counter() - began
-    del looked_at, drawn
+    del looked_at
     release(spec.device)
-    return Probed(choice, seconds, float(flops_so_far()))
+    return Probed(choice, seconds, count.total + math.fsum(one.flops for one in trainings))
+
+
+def _drawn(spec: RunSpec, count: int) -> np.ndarray[Any, Any]:
+    """Return the positions of the probe's rows among `count` rows, int64 [rows], in the order of the draw."""
+    rng = np.random.default_rng([spec.data_seed, 1])  # not the generator of the training's order
+    return rng.permutation(count)[: spec.hyper.probe_rows]
+
+
+def _batches(spec: RunSpec, inputs: RunInputs, split: TokenizedSplit) -> list[Batch]:
+    """Return the probe's examples in batches of similar lengths, which need little padding, on the run's device."""
+    rows, size = _drawn(spec, len(split)), spec.hyper.batch_size
+    rows = rows[np.argsort(split.lengths[rows], kind="stable")]
+    order = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [batch.to(spec.device) for batch in batches(split, order, inputs.trial.padding)]
+
+
+def _parts(spec: RunSpec, inputs: RunInputs) -> tuple[TokenizedSplit, TokenizedSplit]:
+    """Return the probe's examples in two parts, to train on and to score.
+
+    In a task that tags words these are whole sentences, while the probe's batches hold windows of sentences.
+
+    Raises:
+        TrainingError: The probe has a single example.
+    """
+    rows = inputs.train_rows.splits["train"]
+    drawn = _drawn(spec, len(rows.examples))
+    if len(drawn) < 2:
+        raise TrainingError(
+            f"strategy {spec.strategy!r} trains on some examples of its probe and scores others, but the probe has "
+            f"{len(drawn)}; raise --probe-rows"
+        )
+    held_out = max(1, len(drawn) // HELD_OUT)
+    tokenizer = inputs.models.tokenizer(inputs.checkpoint)
+
+    def part(name: str, places: np.ndarray[Any, Any]) -> TokenizedSplit:
+        chosen = SplitRows(
+            tuple(rows.examples[place] for place in places), digest_of([rows.digest, name, places.tolist()])
+        )
+        only = replace(inputs.train_rows, splits={name: chosen})
+        return tokenized(only, name, spec, inputs, tokenizer)
+
+    return part("probe-train", drawn[held_out:]), part("probe-held-out", drawn[:held_out])

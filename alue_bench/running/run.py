@@ -97,6 +97,7 @@ def _execute(spec: RunSpec, inputs: RunInputs, *, before: Trained | None, on_ste
         environment={**(circumstances or {}), "engine": _engine(trained, attainable)},
         freezing=tuple(trained.training.schedule.events),
         layer_scores=() if trained.probed is None else trained.probed.scores,
+        chosen_plan=None if trained.probed is None else trained.probed.choice.plan,
         notes=tuple(dict.fromkeys([*notes, *problems])),
         problems=tuple(dict.fromkeys(problems)),
     )

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import TrainingError
-from alue_bench.contract.strategy import Outline, Strategy
+from alue_bench.contract.probe import ProbeCost
+from alue_bench.contract.strategy import EncoderShape, Outline, Strategy
 from alue_bench.testing.violations import cause
+
+if TYPE_CHECKING:
+    from alue_bench.data.batches import Batch
+    from alue_bench.running.short_training import ShortTrainings
+    from alue_bench.training.architecture.encoder_stack import EncoderStack
 
 
 def check_choosing(subject: str, strategy: Strategy, outlines: Mapping[int, Outline]) -> Iterator[str]:
@@ -40,7 +47,8 @@ def check_choosing(subject: str, strategy: Strategy, outlines: Mapping[int, Outl
         batch = Batch(ids, torch.ones_like(ids), None, torch.tensor([0, 1, 0, 1]), torch.arange(4), ids.numel())
         choices = []
         for _ in range(2):
-            probe = probe_of(stack, [batch], torch.nn.functional.cross_entropy, seed=0)
+            trainings = _short_trainings(stack, batch)
+            probe = probe_of(stack, [batch], torch.nn.functional.cross_entropy, trainings, seed=0)
             bound = replace(plan, shape=probe.shape)
             try:
                 choices.append(checked_choice(strategy, bound, probe))
@@ -50,7 +58,44 @@ def check_choosing(subject: str, strategy: Strategy, outlines: Mapping[int, Outl
             except Exception as error:  # a plugin's method may raise anything
                 yield f"{subject}: choose raises {cause(error)}; return a Choice"
                 return
+    yield from _check_cost(subject, strategy, plan.shape)
     if choices[0] != choices[1]:
         yield (
             f"{subject}: choose gives different choices for equal probes; draw random numbers from probe.generator only"
         )
+
+
+def _check_cost(subject: str, strategy: Strategy, shape: EncoderShape) -> Iterator[str]:
+    """Yield a violation if `probe_cost` fails or returns something else than a `ProbeCost` or None."""
+    try:
+        cost = strategy.probe_cost(shape)
+    except Exception as error:  # a plugin's method may raise anything
+        yield f"{subject}: probe_cost raises {cause(error)}; return a ProbeCost, or None if the cost is unknown"
+        return
+    if not (cost is None or isinstance(cost, ProbeCost)):
+        yield f"{subject}: probe_cost returns {cost!r:.80}; return a ProbeCost, or None if the cost is unknown"
+
+
+def _short_trainings(stack: EncoderStack, batch: Batch) -> ShortTrainings:
+    """Return trainings of one epoch on a batch of texts of equal length, which are scored on the same batch."""
+    import torch
+
+    from alue_bench.contract.spec import HyperParameters
+    from alue_bench.contract.task import Labels, TargetKind
+    from alue_bench.data.batches import Padding
+    from alue_bench.data.tokenization import TokenizedSplit
+    from alue_bench.running.short_training import ShortTrainings
+    from alue_bench.training.config import TrainingConfig
+    from alue_bench.training.device.precision import Device
+
+    texts, tokens = batch.input_ids.shape
+    offsets = torch.arange(texts + 1) * tokens
+    names = [str(text) for text in range(texts)]
+    split = TokenizedSplit(batch.input_ids.flatten(), None, offsets, batch.targets, names, truncated=0)
+
+    def score(logits: Any) -> dict[str, float]:
+        return {"score": float((logits.argmax(1) == batch.targets.numpy()).mean())}
+
+    labels = Labels(TargetKind.MULTICLASS, ("0", "1"))
+    config = TrainingConfig(labels, HyperParameters(epochs=1), 0, Device("cpu", "fp32", "off"), Padding(0))
+    return ShortTrainings(stack, split, split, score, config)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.probe import LayerScore
 from alue_bench.contract.spec import digest_of
 from alue_bench.messages.display import first_line
 from alue_bench.messages.redaction import redact
@@ -38,7 +39,15 @@ from alue_bench.tracking.claims import FINGERPRINT, INVOCATION
 from alue_bench.tracking.connection import Connection, public, where_options
 from alue_bench.tracking.liveness import MACHINE
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
-from alue_bench.tracking.recording import CURVES, FOLDS_DIGEST, LOW_FIDELITY, ROW_OPTIONS, SUBMISSION_FILE, TASK_OPTIONS
+from alue_bench.tracking.recording import (
+    CHOSEN_LAYERS,
+    CURVES,
+    FOLDS_DIGEST,
+    LOW_FIDELITY,
+    ROW_OPTIONS,
+    SUBMISSION_FILE,
+    TASK_OPTIONS,
+)
 from alue_bench.tracking.scores_elsewhere import ALSO_TEST, predictions_file
 from alue_bench.tracking.selection_tags import CHOSEN_IN
 
@@ -49,6 +58,8 @@ if TYPE_CHECKING:
 
 PREDICTIONS = "predictions.csv"
 """The artifact with a run's test predictions."""
+LAYER_SCORES = "layer_scores.csv"
+"""The artifact with the score of each layer, for a strategy that chooses its layers by a probe."""
 FIRST_COLUMNS = ("id", "gold", "prediction")
 """The first columns of an artifact with predictions. They are followed by a column score_LABEL for each label."""
 
@@ -85,6 +96,7 @@ COLUMNS: Mapping[str, str] = {
     "freeze_bottom": "Int64",
     "freeze_top": "Int64",
     "freeze_embeddings": "Int64",
+    "chosen_layers": "string",  # "0,2": those that the strategy chose to train in the run, else missing
     # Hyper-parameters; the less common ones together as JSON
     "epochs": "Int64",
     "batch_size": "Int64",
@@ -165,6 +177,7 @@ TAGS: Mapping[str, str] = {
     LOW_FIDELITY: "first_look",
     CHOSEN_IN: "chosen_in",
     ALSO_TEST: "also_test",
+    CHOSEN_LAYERS: "chosen_layers",
 }
 """The columns whose values are read from MLflow tags, by the name of the tag."""
 SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "test_digest"}
@@ -431,6 +444,18 @@ def _stored_curves(client: Any, run_id: str, metrics: Sequence[str] | None) -> d
     originals = originals_of(data.tags)
     curves = {original_name(stored, originals): stored for stored in sorted(data.metrics) if stored.startswith(CURVES)}
     return curves if metrics is None else {name: curves[name] for name in metrics if name in curves}
+
+
+def read_layer_scores(results: Results, run_id: str) -> list[LayerScore]:
+    """Read the score of each layer by which a run's strategy chose, from layer 0 upwards.
+
+    Returns:
+        The scores; none if the strategy does not choose its layers by a probe.
+
+    Raises:
+        UnavailableError: The file with the scores is damaged.
+    """
+    return _fetch(results, run_id, LAYER_SCORES, _load_layer_scores) or []
 
 
 def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
@@ -747,6 +772,15 @@ def _load_predictions(path: Path) -> pd.DataFrame:
         for place, name in ((1, "gold"), (2, "prediction")):
             table = table.set_column(place, name, table.column(name).cast(pa.float64()))
     return table.to_pandas(use_threads=False)
+
+
+def _load_layer_scores(path: Path) -> list[LayerScore]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = [LayerScore(int(row["layer"]), float(row["score"]), row["frozen"] == "1") for row in rows]
+    if [one.layer for one in scores] != list(range(len(scores))):
+        raise ValueError("its rows are not the layers in order")
+    return scores
 
 
 def _load_unlabelled(path: Path) -> pd.DataFrame:

@@ -78,6 +78,8 @@ class Closing:
     """The end time in milliseconds since 1970."""
     tags: Mapping[str, str] = field(default_factory=dict)
     points: tuple[Point, ...] = ()
+    params: Mapping[str, str] = field(default_factory=dict)
+    """The params that are known only at the end, such as the layers that a strategy chose in the run."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def write_opening(
 def write_closing(
     client: MlflowClient, run_id: str, closing: Closing, folder: Path | None = None, *, artifacts_away: str = ""
 ) -> Shortfall:
-    """Write a run's final metrics, tags and artifacts. The caller must then set the run's status by `end`.
+    """Write a run's final metrics, params, tags and artifacts. The caller must then set the run's status by `end`.
 
     Args:
         client: The MLflow client.
@@ -145,10 +147,11 @@ def write_closing(
     Returns:
         The parts that could not be written.
     """
-    from mlflow.entities import Metric, RunTag
+    from mlflow.entities import Metric, Param, RunTag
 
     points = [Metric(name, value, timestamp, step) for name, value, timestamp, step in closing.points]
     refused = _log(client, run_id, "metrics", points)
+    refused += _log(client, run_id, "params", [Param(name, value) for name, value in closing.params.items()])
     refused += _log(client, run_id, "tags", [RunTag(name, value) for name, value in closing.tags.items()])
     if folder is None:
         return Shortfall(tuple(refused))

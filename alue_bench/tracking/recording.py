@@ -30,7 +30,7 @@ from alue_bench.contract.errors import StoreUnavailableError
 from alue_bench.contract.executor import Keep
 from alue_bench.contract.probe import LayerScore
 from alue_bench.contract.spec import FreezeEvent, Predictions, RunResult, RunSpec
-from alue_bench.contract.strategy import Outline
+from alue_bench.contract.strategy import FreezePlan, Outline
 from alue_bench.contract.task import Labels
 from alue_bench.contract.version import __version__
 from alue_bench.measure.best_effort import best_effort
@@ -95,6 +95,8 @@ TASK_OPTIONS = "task.options"
 file."""
 ROW_OPTIONS = "data.options"
 """The tag with the options that select a run's rows (`RunSpec.row_options`), as JSON. Older runs lack it."""
+CHOSEN_LAYERS = "chosen_layers"
+"""The tag with the layers that a strategy chose to train by a probe, such as "0,2,5". Other runs lack it."""
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
@@ -517,7 +519,6 @@ class Recorder:
     def _opening(self, spec: RunSpec, inputs: RunInputs, more_tags: Mapping[str, str]) -> Opening:
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
-        plan = spec.freeze_plan
         tags = {
             **more_tags,
             **self._common_tags(),
@@ -550,10 +551,8 @@ class Recorder:
             "task": spec.task,
             "model": spec.model,
             "strategy": spec.strategy,
-            "freeze.bottom": plan.bottom,
-            "freeze.top": plan.top,
-            "freeze.embeddings": int(plan.embeddings),
-            "layers": plan.shape.layers,
+            **({} if inputs.strategy.chooses else _freezing_params(spec.freeze_plan)),
+            "layers": spec.freeze_plan.shape.layers,
             "seed": spec.seed,
             "lr": spec.hyper.lr,
             "epochs": spec.hyper.epochs,
@@ -626,6 +625,9 @@ class Recorder:
         engine = result.environment["engine"]
         tags = {"precision": engine["precision"], STAGE: "done", **originals}
         tags |= {"cuda_graphs": "yes"} if engine["recorded_shapes"] else {}
+        chosen = result.chosen_plan
+        tags |= {CHOSEN_LAYERS: _trained_layers(chosen)} if chosen is not None else {}
+        params = {} if chosen is None else {name: str(value) for name, value in _freezing_params(chosen).items()}
         problems: list[str] = []
 
         def render(folder: Path) -> None:
@@ -655,7 +657,7 @@ class Recorder:
                 write_texts(folder, {NOTES_FILE: redact("\n".join(notes)) + "\n"})
 
         files = {"environment.json": _json(result.environment)}
-        self._close(run_id, Closing("FINISHED", now, tags, points), files, render)
+        self._close(run_id, Closing("FINISHED", now, tags, points, params), files, render)
         return tuple(problems)
 
     def fail(self, run_id: str, cause: str, trace: str) -> None:
@@ -998,6 +1000,14 @@ def _data_used(inputs: RunInputs) -> tuple[DataUsed, ...]:
         )
         for split, task, rows, context in parts
     )
+
+
+def _freezing_params(plan: FreezePlan) -> dict[str, int]:
+    return {"freeze.bottom": plan.bottom, "freeze.top": plan.top, "freeze.embeddings": int(plan.embeddings)}
+
+
+def _trained_layers(plan: FreezePlan) -> str:
+    return ",".join(str(layer) for layer in range(plan.shape.layers) if layer not in plan.frozen_layers)
 
 
 def _description(spec: RunSpec, inputs: RunInputs) -> str:

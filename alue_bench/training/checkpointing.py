@@ -3,6 +3,8 @@
     KEY.safetensors    the tensors: weights that have changed, optimiser state, weights of the best epoch, random
                        states, losses of the current epoch, dev logits. The metadata of the file hold everything else
                        as JSON (position in the epoch, curves, times, freeze plans) and a checksum of the file.
+    KEY.choice.json    the layers that the strategy chose by a probe, if it did, with the cost of choosing. It is
+                       written before the training begins, so that no later process chooses again.
 
 KEY is a digest of everything that determines the trained weights. A checkpoint is written to a temporary file in the
 same folder, flushed to the disk and renamed. So the file is always complete, and the previous checkpoint stays until
@@ -72,7 +74,8 @@ class CheckpointFile:
     every_s: float
     on_problem: Callable[[str], None]
     earlier_s: float = 0.0
-    """The seconds that earlier processes spent on this training, up to the checkpoint that was loaded."""
+    """The seconds that earlier processes spent on this training, up to the checkpoint that was loaded, or on the choice
+    of layers if there is no checkpoint yet."""
     _last: float = field(default_factory=time.monotonic)
     _began: float = field(default_factory=time.monotonic)
     _told: bool = False
@@ -84,8 +87,36 @@ class CheckpointFile:
     def remove(self) -> None:
         """Remove the files of this training's checkpoint, also incomplete ones. Call this when the training is over."""
         self._sweep()
-        with suppress(OSError):
-            self.path.unlink()
+        for path in (self.path, self._choice):
+            with suppress(OSError):
+                path.unlink()
+
+    def save_choice(self, content: Mapping[str, Any]) -> None:
+        """Write the strategy's choice of layers, as JSON; if this fails, call `on_problem`."""
+        scratch = self._choice.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_text(json.dumps(content), encoding="utf-8")
+            os.replace(scratch, self._choice)
+        except OSError as error:
+            with suppress(OSError):
+                scratch.unlink()
+            self.on_problem(f"the choice of layers was not written to {self.path.parent}: {error}")
+
+    def load_choice(self) -> dict[str, Any] | None:
+        """Return what `save_choice` wrote; None if there is no file. A damaged file is reported to `on_problem`."""
+        try:
+            content: dict[str, Any] = json.loads(self._choice.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            self.on_problem(f"{self._choice} is damaged ({error}): the layers were chosen again")
+            return None
+        return content
+
+    @property
+    def _choice(self) -> Path:
+        return self.path.with_name(self.path.name.removesuffix(SUFFIX) + ".choice.json")
 
     def _sweep(self) -> None:
         """Remove incomplete checkpoints of this training, left by processes that were killed while writing them."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alue_bench.contract.errors import TrainingError
-from alue_bench.contract.probe import Choice, Probe
+from alue_bench.contract.probe import Choice, HeldOutScore, Probe
 from alue_bench.contract.strategy import FreezePlan, Strategy
 from alue_bench.data.batches import Batch
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 
 def probe_of(
-    stack: EncoderStack, batches: Sequence[Batch], loss_of: Callable[[Tensor, Tensor], Tensor], seed: int
+    stack: EncoderStack,
+    batches: Sequence[Batch],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    train_and_score: Callable[[FreezePlan], HeldOutScore],
+    seed: int,
 ) -> Probe:
     """Return a probe with a copy of the model, so that nothing that a strategy does to it changes the training.
 
@@ -28,6 +32,7 @@ def probe_of(
         stack: The model.
         batches: The train examples, on the model's device.
         loss_of: A function that computes the mean loss from logits and targets.
+        train_and_score: The probe's function of this name.
         seed: The seed of the probe's random generator.
     """
     model: Any = copy.deepcopy(stack.model).eval()
@@ -49,6 +54,7 @@ def probe_of(
         batches=tuple(batches),
         loss=lambda batch: loss_of(forward.logits(batch), batch.targets),
         hidden_states=hidden_states,
+        train_and_score=train_and_score,
         generator=np.random.default_rng(seed),
     )
 

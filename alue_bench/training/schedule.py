@@ -177,10 +177,10 @@ class FreezeSchedule:
         names = {id(parameter): name for name, parameter in self.stack.model.named_parameters()}
         sums = {} if self.watch is None else self.watch.sums
         return {
-            "plan": _plan_as_json(self.plan),
+            "plan": plan_as_json(self.plan),
             "segments": [
                 {
-                    "plan": _plan_as_json(segment.plan),
+                    "plan": plan_as_json(segment.plan),
                     "depth": segment.depth,
                     "sizes": [len(batch) for batch in segment.batches],
                     "indices": torch.from_numpy(segment.indices),
@@ -195,10 +195,10 @@ class FreezeSchedule:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `state_dict` returned. The plan is not applied to the model."""
         first = self.plan
-        self.plan = _plan_from_json(state["plan"], first)
+        self.plan = plan_from_json(state["plan"], first)
         self.segments = [
             Segment(
-                _plan_from_json(segment["plan"], first),
+                plan_from_json(segment["plan"], first),
                 segment["depth"],
                 _batches(segment["indices"].numpy(), segment["sizes"]),
             )
@@ -236,11 +236,13 @@ class FreezeSchedule:
             self.events.append(FreezeEvent(step, epoch, f"layer {layer}", norm, frozen))
 
 
-def _plan_as_json(plan: FreezePlan) -> dict[str, Any]:
+def plan_as_json(plan: FreezePlan) -> dict[str, Any]:
+    """Return the parts of a freeze plan that may change in a training, as JSON values."""
     return {"frozen_layers": sorted(plan.frozen_layers), "embeddings": plan.embeddings, "pooler": plan.pooler}
 
 
-def _plan_from_json(content: Mapping[str, Any], like: FreezePlan) -> FreezePlan:
+def plan_from_json(content: Mapping[str, Any], like: FreezePlan) -> FreezePlan:
+    """Return the freeze plan that `plan_as_json` wrote; the parts that never change are those of the plan `like`."""
     return replace(
         like,
         frozen_layers=frozenset(content["frozen_layers"]),

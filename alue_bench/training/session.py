@@ -110,7 +110,7 @@ def _resume(session: TrainingSession, file: CheckpointFile) -> None:
     state = file.load()
     if state is not None:
         session.load_state_dict(state)
-        session.result.earlier_s = file.earlier_s
+    session.result.earlier_s = file.earlier_s
 
 
 @dataclass

@@ -1,0 +1,37 @@
+"""The estimated FLOPs of a strategy's choice of layers, from the work that the strategy declares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.probe import ProbeCost
+from alue_bench.contract.spec import HyperParameters
+from alue_bench.measure.empty_models import EmptyModel
+from alue_bench.running.short_training import HELD_OUT
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def probe_flops(cost: ProbeCost, model: EmptyModel, lengths: np.ndarray[Any, Any], hyper: HyperParameters) -> float:
+    """Return the FLOPs of a choice, for a probe whose examples are as long as all train examples on average.
+
+    The run will record them under `flops/probe`, where padding counts too.
+
+    Args:
+        cost: The work that the strategy declares.
+        model: The run's model without weights.
+        lengths: The lengths of all train examples in tokens, int64 [examples].
+        hyper: The hyper-parameters, among them the number of examples in the probe.
+    """
+    share = min(hyper.probe_rows, len(lengths)) / len(lengths)
+    every_layer = replace(model.plan, frozen_layers=frozenset())
+    looked_at = replace(model, plan=every_layer, kept_layers=0, last_layer="whole")  # as transformers computes it
+    flops = cost.forward_passes * looked_at.scoring(lengths)
+    if cost.gradient_passes:
+        flops += cost.gradient_passes * looked_at.training(lengths, 1, hyper.batch_size)
+    for plan in cost.trainings:
+        training = replace(model, plan=plan, kept_layers=0).training(lengths, hyper.epochs, hyper.batch_size)
+        flops += (1 - 1 / HELD_OUT) * training
+    return share * flops

@@ -1,0 +1,53 @@
+"""Comparisons of strategies that choose their layers by probes of different sizes with those that do not choose.
+
+`--probe-rows` is recorded as a setting of the runs whose strategy chooses its layers; those of all other strategies
+have the default, whatever was given. Settings are conditions of a comparison: runs with different settings are never
+averaged or compared. A run that makes no use of the setting is comparable with runs of any value, and appears beside
+each of them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS = "probe_rows"
+
+
+def beside_each_probe(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame of runs, with a copy of each run without a probe for every other probe size.
+
+    A copy has the settings of the runs with this probe size, which else equal its own. A run that is beside no run with
+    the default size is replaced by its copies.
+
+    Args:
+        frame: The finished runs, as in `tracking.reading.Results.frame`.
+    """
+    import pandas as pd
+
+    sized = {text: other for text in frame["other_hyper"].dropna().unique() if (other := _without_rows(text)) != text}
+    if not sized:
+        return frame
+    probed = frame["flops/probe"].notna() if "flops/probe" in frame else pd.Series(False, frame.index)
+    default = set(frame.loc[probed, "other_hyper"].dropna())
+    copies = [
+        frame[~probed & (frame["other_hyper"] == other).fillna(False)].assign(other_hyper=text)
+        for text, other in sized.items()
+    ]
+    replaced = ~probed & frame["other_hyper"].isin(set(sized.values()) - default)
+    every = pd.concat([frame[~replaced], *copies], ignore_index=True)
+    return every.astype(frame.dtypes.to_dict()).sort_values("start_time", kind="stable", ignore_index=True)
+
+
+def _without_rows(text: str) -> str:
+    """Return the JSON text of settings without `probe_rows`; unreadable text is returned unchanged."""
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(settings, dict) or ROWS not in settings:
+        return text
+    return json.dumps({name: value for name, value in settings.items() if name != ROWS}, sort_keys=True)

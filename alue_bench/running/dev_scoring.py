@@ -1,0 +1,22 @@
+"""The scoring of a dev split during training, which selects the epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alue_bench.contract.task import Task
+from alue_bench.data.tokenization import TokenizedSplit
+from alue_bench.evaluation.metrics import metrics
+from alue_bench.evaluation.predictions import decide
+from alue_bench.training.session import Scorer
+
+
+def dev_scorer(task: Task, dev: TokenizedSplit) -> Scorer:
+    """Return a function from dev logits to metrics. The metric `score` is the primary one, which selects the epoch."""
+    gold = dev.gold
+
+    def score(logits: Any) -> dict[str, float]:
+        values = metrics(gold, decide(logits, task.labels, dev.decoding), task.labels)
+        return {**values, "score": values[task.primary]}
+
+    return score

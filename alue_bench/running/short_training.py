@@ -1,0 +1,89 @@
+"""Short trainings on a part of a probe's examples, scored on the rest: `Probe.train_and_score`."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+from alue_bench.contract.errors import TrainingError
+from alue_bench.contract.probe import HeldOutScore
+from alue_bench.contract.strategy import FreezePlan
+from alue_bench.contract.task import Labels
+from alue_bench.data.tokenization import TokenizedSplit
+from alue_bench.running.work import flops_done
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.config import TrainingConfig
+from alue_bench.training.device.errors import release
+from alue_bench.training.forward import choose_forward
+from alue_bench.training.freezing import apply_plan
+from alue_bench.training.optimizer import loss_function
+from alue_bench.training.prefix.growing import FixedData
+from alue_bench.training.prefix.states import Examples
+from alue_bench.training.schedule import FreezeSchedule
+from alue_bench.training.session import Scorer, TrainingSession, fine_tune
+
+HELD_OUT = 5
+"""One of this many examples is held out for scoring."""
+
+
+@dataclass
+class ShortTrainings:
+    """Trainings of copies of a model under different freeze plans, on the same few examples.
+
+    They differ from a run's training in the examples alone: hyper-parameters, optimiser, number format and the choice
+    of the epoch are the run's own. Outputs of frozen layers are not cached, and steps are not captured as CUDA graphs.
+    """
+
+    stack: EncoderStack
+    """The loaded model, which stays as it is."""
+    train: TokenizedSplit
+    held_out: TokenizedSplit
+    score: Scorer
+    """The function that scores logits of the held-out examples."""
+    config: TrainingConfig
+    flops: float = 0.0
+    """The FLOPs of all trainings so far, counted as those of a run: without the scoring."""
+
+    def __call__(self, plan: FreezePlan) -> HeldOutScore:
+        """Train a copy of the model under a freeze plan, and score the weights of its best epoch.
+
+        Raises:
+            NonFiniteLossError: A loss is not finite.
+            TrainingError: The plan is not one of this model.
+        """
+        if not isinstance(plan, FreezePlan) or plan.shape != self.stack.shape:
+            raise TrainingError(
+                f"train_and_score got {plan!r:.120}; give a FreezePlan for {self.stack.shape.layers} layers"
+            )
+        stack = view_as_stack(copy.deepcopy(self.stack.model))
+        apply_plan(stack, plan)
+        config = replace(self.config, device=replace(self.config.device, graphs="off"))
+        forward = choose_forward(stack, config.device.compute)
+        data = FixedData(Examples(self.train), Examples(self.held_out))
+        schedule = FreezeSchedule(stack, plan)
+        session = TrainingSession(stack, forward, schedule, data, config, self.score)
+        training = fine_tune(session)
+        self.flops += flops_done(
+            stack, schedule.segments, self.train.lengths, config.hyper, last_layer=forward.last_layer
+        )
+        release(config.device.name)
+        loss = mean_loss(training.selected_dev_logits, self.held_out, config.labels)
+        return HeldOutScore(training.selected_dev_score, loss)
+
+
+def mean_loss(logits: Any, split: TokenizedSplit, labels: Labels) -> float:
+    """Return the mean loss of a split, without class weights.
+
+    Args:
+        logits: The logits of all examples, fp32 [examples, outputs]; of all words in a task that tags words.
+        split: The split.
+        labels: The label space.
+    """
+    import torch
+
+    given = torch.from_numpy(logits)
+    if split.words is None:
+        return float(loss_function(labels)(given, split.targets))
+    predicted = given[torch.from_numpy(split.words.predicted)]
+    return float(loss_function(labels)(predicted[None], split.known_targets[None]))

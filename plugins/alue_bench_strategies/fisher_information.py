@@ -1,0 +1,59 @@
+"""The selector `surgical-K`: the K layers with the highest Fisher information train.
+
+Source: Lodha et al. 2023, "On Surgical Fine-tuning for Language Encoders", Findings of EMNLP 2023, arXiv 2310.17041,
+and the authors' code (ymtao5219/surgical_fine_tuning, `code/fim_calculator.py`). The diagonal of the empirical Fisher
+information of a parameter tensor is the mean over examples of the squared gradient. The score of a layer is the sum of
+the Frobenius norms of these diagonals, one for each of the layer's parameter tensors. As in the code, the model is in
+eval mode, has a new head, and gets one example at a time.
+
+Choices made here: The gradient is that of the loss, which is the negative log-likelihood of the gold label in
+classification, as the empirical Fisher information is defined. The authors' code differentiates the logit of the gold
+label instead, which has no counterpart in regression. The authors' code uses 100 examples; here there are
+`--probe-rows`. Of the paper itself only the abstract was available; sections cannot be cited.
+
+Cost: a forward and a backward pass for each example of the probe, one at a time, and memory for one more copy of the
+layers' gradients.
+
+When it does not help: the gradients are those of a new head with random weights, and may say more about this head than
+about the task. See `selector` for what applies to all selectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alue_bench import EncoderShape, Probe, ProbeCost
+from alue_bench_strategies.selector import RankingSelector, selector_family
+
+
+class Surgical(RankingSelector):
+    """A selector by the diagonal of the empirical Fisher information."""
+
+    prefix = "surgical"
+
+    def probe_cost(self, shape: EncoderShape) -> ProbeCost:
+        """Return the cost of a gradient for each example."""
+        return ProbeCost(gradient_passes=1)
+
+    def scores(self, probe: Probe) -> list[float]:
+        """Return the sum over each layer's tensors of the Frobenius norm of the Fisher information's diagonal."""
+        squares: list[list[Any]] = []
+        examples = 0
+        for example in probe.examples():
+            examples += 1
+            new = [[gradient.double().square() for gradient in of_layer] for of_layer in probe.gradients(example)]
+            squares = _added(squares, new) if squares else new
+        return [sum(float(total.norm()) for total in of_layer) / examples for of_layer in squares]
+
+
+def _added(totals: list[list[Any]], new: list[list[Any]]) -> list[list[Any]]:
+    return [[a.add_(b) for a, b in zip(*of_layer, strict=True)] for of_layer in zip(totals, new, strict=True)]
+
+
+FAMILIES = (
+    selector_family(
+        Surgical,
+        "The K layers with the highest Fisher information train, chosen by inspecting the loaded model",
+        "Lodha et al. 2023, On Surgical Fine-tuning for Language Encoders, arXiv 2310.17041",
+    ),
+)
