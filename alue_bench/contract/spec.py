@@ -307,6 +307,7 @@ class RunSpec:
                     self.freeze_plan.pooler,
                     self.freeze_plan.trained,
                 ],
+                **({"parameters": single} if (single := self.freeze_plan.single_parameters()) else {}),
                 "kept_layers": self.kept_layers,
                 "adapter": asdict(self.adapter) if self.adapter else None,
                 "seeds": [self.init_seed, self.data_seed],

@@ -44,7 +44,8 @@ class EncoderShape:
 STRATEGY_NAME = re.compile(r"[a-z0-9][a-z0-9._%+@-]*")
 """The pattern of the names of strategies. A name contains no comma, because commas separate names in a list."""
 
-TRAINED = ("weights", "biases", "adapters")
+Trained = Literal["weights", "biases", "norms", "attention", "feed-forward", "names", "adapters"]
+TRAINED: tuple[Trained, ...] = ("weights", "biases", "norms", "attention", "feed-forward", "names", "adapters")
 """The permitted values of `FreezePlan.trained`, which says what trains in the parts that are not frozen."""
 
 
@@ -59,15 +60,41 @@ class FreezePlan:
     """True if the embeddings are frozen."""
     pooler: bool = False
     """True if the pooler is frozen."""
-    trained: Literal["weights", "biases", "adapters"] = "weights"
-    """The parameters that train in the layers and embeddings that are not frozen: "weights" for all of them, "biases"
-    for the biases alone, "adapters" for the strategy's adapters alone."""
+    trained: Trained = "weights"
+    """The parameters that train in the layers and embeddings that are not frozen, whatever the architecture calls them:
+
+    - "weights": all of them;
+    - "biases": the biases alone, also those of norms;
+    - "norms": the parameters of the normalisation layers alone;
+    - "attention": the attention of each layer, without norms;
+    - "feed-forward": everything in a layer but attention and norms;
+    - "names": those whose names match a pattern in `names`;
+    - "adapters": the strategy's adapters alone.
+
+    Before a run, layers and embeddings in which nothing trains are frozen, so that the frozen prefix ends below the
+    lowest layer in which something does."""
+    names: tuple[str, ...] = ()
+    """The patterns of `trained="names"`, with `*`, `?` and `[…]` as in file names (`fnmatch`). They are compared with
+    whole names, as in `model.named_parameters()`: "*.query.*" matches the query projections of BERT's layers."""
+    frozen_parameters: frozenset[str] = frozenset()
+    """The names of single parameters that are frozen although the other fields say that they train, as in
+    `model.named_parameters()`. Adaptive strategies take these names from `TrainingProgress.changes`."""
 
     def __post_init__(self) -> None:
         """Check each field; raise DoesNotFit if the plan freezes a layer that the encoder does not have."""
         check_types("freeze plan", vars(self), {"shape": EncoderShape, "embeddings": bool, "pooler": bool})
         if self.trained not in TRAINED:
             raise ValueError(f"freeze plan: trained is {self.trained!r}; it must be {', '.join(TRAINED)}")
+        check_texts("freeze plan", vars(self), ("names",))
+        if (self.trained == "names") != bool(self.names):
+            raise ValueError(
+                f"freeze plan: trained is {self.trained!r} and names is {self.names!r}; give patterns in `names` "
+                'together with trained="names", and only then'
+            )
+        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "frozen_parameters", frozenset(self.frozen_parameters))
+        if not all(isinstance(name, str) for name in self.frozen_parameters):
+            raise TypeError("freeze plan: frozen_parameters must be names of parameters")
         # Any iterable of numbers is accepted, also NumPy's. They become ints, by which plans are recorded and compared.
         object.__setattr__(self, "frozen_layers", frozenset(map(index, self.frozen_layers)))
         outside = sorted(layer for layer in self.frozen_layers if not 0 <= layer < self.shape.layers)
@@ -103,15 +130,26 @@ class FreezePlan:
             "embeddings": self.embeddings,
             "pooler": self.pooler,
             "trained": self.trained,
+            **self.single_parameters(),
         }
+
+    def single_parameters(self) -> dict[str, list[str]]:
+        """Return the fields that name single parameters, as JSON-like data; only those that are not empty."""
+        fields = {"names": list(self.names), "frozen_parameters": sorted(self.frozen_parameters)}
+        return {name: value for name, value in fields.items() if value}
 
     def describe(self) -> str:
         """Return a description of the frozen parts for people, such as "embeddings, layers 0-2, 8-11"."""
         parts = ["embeddings"] if self.embeddings else []
         parts += [_named(self.frozen_layers)] if self.frozen_layers else []
         parts += ["pooler"] if self.pooler else []
-        if self.trained != "weights":
-            parts.append(f"all but the {self.trained} of {'the other layers' if self.frozen_layers else 'the layers'}")
+        where = "the other layers" if self.frozen_layers else "the layers"
+        if self.trained == "names":
+            parts.append(f"all but {', '.join(self.names)} of {where}")
+        elif self.trained != "weights":
+            parts.append(f"all but the {self.trained} of {where}")
+        if self.frozen_parameters:
+            parts.append(f"{len(self.frozen_parameters)} single parameters of {where}")
         return ", ".join(parts) or "nothing"
 
 

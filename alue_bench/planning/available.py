@@ -39,6 +39,7 @@ from alue_bench.training.pretrained.loading import (
 )
 from alue_bench.training.pretrained.model_cache import ModelCache
 from alue_bench.training.pretrained.tokenizer import pads_with
+from alue_bench.training.freezing import without_idle_parts
 from alue_bench.training.surgery import model_in_outline
 
 R = TypeVar("R")
@@ -97,7 +98,8 @@ class ReadyModel:
         if strategy.name not in self.outlines:
             outline = outline_of(strategy, origin, encoder_shape(self.config))
             if outline.freeze_plan.trained != "weights":  # whether there is any of it, only the modules tell
-                model_in_outline(self.config, outline)
+                stack = model_in_outline(self.config, outline)
+                outline = replace(outline, freeze_plan=without_idle_parts(stack, outline.freeze_plan))
             self.outlines[strategy.name] = outline
         return self.outlines[strategy.name]
 
