@@ -159,7 +159,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     # Strategies
     "an example twice": (lambda: family(examples=("g", "g")), "examples holds 'g' twice"),
     "blank title": (lambda: family(title=" "), "does not state its title"),
-    "trained": (lambda: FreezePlan(SHAPE, trained="bias"), "trained is 'bias'; it must be weights, biases, adapters"),  # type: ignore[arg-type]
+    "trained": (lambda: FreezePlan(SHAPE, trained="bias"), "trained is 'bias'; it must be weights, biases, norms, attention, "),  # type: ignore[arg-type]
     "flag": (lambda: FreezePlan(SHAPE, embeddings="yes"), "embeddings is 'yes'; it must be of type bool"),  # type: ignore[arg-type]
     "half a layer": (lambda: FreezePlan(SHAPE, frozenset({0.5})), "'float' object cannot be interpreted"),  # type: ignore[arg-type]
     "half an epoch": (lambda: Revisions(per_epoch=0.5), "per_epoch is 0.5; it must be of type int"),  # type: ignore[arg-type]

@@ -369,10 +369,11 @@ class FreezeEvent:
     epoch: int
     """The number of the epoch, from 1."""
     block: str
-    """The name of the block: "embeddings", "layer 0", "layer 1" and so on."""
+    """The name of the block: "embeddings", "layer 0", "layer 1" and so on; or the name of a weight matrix, for
+    strategies that freeze single ones."""
     norm: float | None
     """The norm of the block's gradient: the gradients of all steps since the last evaluation point are summed before
-    the norm is taken; None if it was not measured."""
+    the norm is taken. For a weight matrix, the change of its gradient (`MatrixChanges`). None if it was not measured."""
     frozen: bool
     """A flag: the block is frozen from this step on."""
 

@@ -138,6 +138,10 @@ class FreezePlan:
         fields = {"names": list(self.names), "frozen_parameters": sorted(self.frozen_parameters)}
         return {name: value for name, value in fields.items() if value}
 
+    def revises(self, other: FreezePlan) -> bool:
+        """Return whether a training can go from another plan to this one: both differ at most in what is frozen."""
+        return (self.shape, self.trained, self.names) == (other.shape, other.trained, other.names)
+
     def describe(self) -> str:
         """Return a description of the frozen parts for people, such as "embeddings, layers 0-2, 8-11"."""
         parts = ["embeddings"] if self.embeddings else []
@@ -185,9 +189,15 @@ class Revisions:
     per_epoch: int = 1
     """The number of these points in an epoch. They divide the epoch's steps into equal parts; the last one is the end
     of the epoch."""
+    at_start: bool = False
+    """True if `Strategy.revise` is also called before the first step, with epoch 1 and step 0. Its plan then replaces
+    that of `Strategy.freeze_plan`, from which the cost of the run is estimated."""
     gradient_norms: bool = False
     """True if `Strategy.revise` uses the gradient norms in `TrainingProgress.norms`. Measuring them costs one addition
     per training weight and step."""
+    matrix_changes: bool = False
+    """True if `Strategy.revise` uses the changes of each weight matrix's gradient in `TrainingProgress.changes`.
+    Measuring them costs one addition per training weight and step, and memory for two copies of the gradients."""
     prefix_only_grows: bool = False
     """True if the frozen prefix (`FreezePlan.prefix_layers`) never shrinks during training. The outputs of the prefix
     are then cached; each time the prefix grows, its new outputs are computed once from the cached ones. If False, the
@@ -195,7 +205,7 @@ class Revisions:
 
     def __post_init__(self) -> None:
         """Check each field."""
-        flags = {"gradient_norms": bool, "prefix_only_grows": bool}
+        flags = {"at_start": bool, "gradient_norms": bool, "matrix_changes": bool, "prefix_only_grows": bool}
         check_types("revisions", vars(self), {"per_epoch": int, **flags})
         if self.per_epoch < 1:
             raise ValueError(f"per_epoch is {self.per_epoch}; it must be at least 1")
@@ -237,6 +247,20 @@ class BlockNorms:
 
 
 @dataclass(frozen=True)
+class MatrixChanges:
+    """The change of the gradient of each weight matrix in the layers, between two evaluation points.
+
+    A weight matrix is a parameter of more than one dimension; biases and norms are not measured.
+    The gradients of all steps since the last evaluation point are averaged. The change is the element-wise L1 norm of
+    the difference between this average and that of the evaluation point before.
+    """
+
+    layers: tuple[Mapping[str, float], ...]
+    """For each layer, from layer 0 upwards, the change of each weight matrix that has trained since the evaluation
+    point before the last one, by the name of the parameter in the model. Empty at the first evaluation point."""
+
+
+@dataclass(frozen=True)
 class TrainingProgress:
     """The state of a training when `Strategy.revise` is called, so that the strategy can decide what to freeze."""
 
@@ -252,6 +276,11 @@ class TrainingProgress:
     """The dev score after each epoch that has ended."""
     norms: tuple[BlockNorms, ...] = ()
     """The gradient norms at each evaluation point so far, in order; empty unless `Revisions.gradient_norms` is True."""
+    changes: tuple[MatrixChanges, ...] = ()
+    """The changes of gradients at each evaluation point so far, in order; empty unless `Revisions.matrix_changes` is
+    True."""
+    data_seed: int = 0
+    """The run's random seed of the order of the training data, for strategies that draw what is frozen."""
 
     @property
     def ends_epoch(self) -> bool:
@@ -354,10 +383,11 @@ class Strategy(ABC):
 
         The method is called only if `revisions` does not return None. The result must depend only on the arguments and
         the strategy. A block (the embeddings or one layer) that was frozen and trains again starts with a fresh
-        optimiser state; all other blocks keep their optimiser state.
+        optimiser state; all other blocks keep their optimiser state. This holds for single parameters too.
 
         Args:
-            plan: The freeze plan in force until now.
+            plan: The freeze plan in force until now. The returned plan may differ from it in what is frozen, but not in
+                what trains in the other parts (`FreezePlan.trained` and `names`).
             progress: The state of the training at this evaluation point.
         """
         return plan

@@ -28,6 +28,7 @@ from alue_bench.planning.request import PlanRequest
 from alue_bench.training.architecture.encoder_stack import check_layers_can_be_told_apart
 from alue_bench.training.architecture.trial import Trial, try_model
 from alue_bench.training.device.hardware import Precision
+from alue_bench.training.freezing import without_idle_parts
 from alue_bench.training.prefix.frozen_prefix import PlannedDepths
 from alue_bench.training.pretrained.loading import (
     Checkpoint,
@@ -39,7 +40,6 @@ from alue_bench.training.pretrained.loading import (
 )
 from alue_bench.training.pretrained.model_cache import ModelCache
 from alue_bench.training.pretrained.tokenizer import pads_with
-from alue_bench.training.freezing import without_idle_parts
 from alue_bench.training.surgery import model_in_outline
 
 R = TypeVar("R")

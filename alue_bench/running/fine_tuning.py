@@ -9,6 +9,7 @@ from typing import Any
 
 from alue_bench.contract.errors import NonFiniteLossError
 from alue_bench.contract.spec import Predictions, RunSpec
+from alue_bench.data.batches import steps_per_epoch
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
@@ -33,7 +34,7 @@ from alue_bench.training.freezing import apply_plan, check_frozen, frozen_weight
 from alue_bench.training.prefix.frozen_prefix import ALL_FOLDS, Examples, FrozenPrefix
 from alue_bench.training.prefix.growing import GrowingPrefix
 from alue_bench.training.result import TrainingResult
-from alue_bench.training.schedule import FreezeSchedule
+from alue_bench.training.schedule import FreezeSchedule, first_plan
 from alue_bench.training.session import OnStep, Scorer, TrainingSession, fine_tune
 from alue_bench.training.surgery import operate
 
@@ -108,14 +109,21 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     splits = {name: tokenized_for(stack, inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
     lengths = splits["train"].lengths
     last_layer = last_layer_of(stack, spec.device)
-    whole_flops, method = full_flops(stack, lengths, spec.hyper, last_layer), method_of(stack)
+    whole_flops, method = full_flops(stack, lengths, spec.hyper, last_layer), method_of(stack, spec.freeze_plan)
     notes += flops_notes(method)
 
     with seeded(spec.init_seed):
         stack = operate(stack, spec.kept_layers, spec.adapter)
     stack.model.to(spec.device)
     probed = probe(spec, inputs, stack, splits["train"], device)
-    plan = spec.freeze_plan if probed is None else probed.choice.plan
+    all_steps = spec.steps or steps_per_epoch(len(lengths), spec.hyper.batch_size) * spec.hyper.epochs
+    plan = first_plan(
+        inputs.strategy,
+        spec.freeze_plan if probed is None else probed.choice.plan,
+        epochs=spec.hyper.epochs,
+        steps=all_steps,
+        data_seed=spec.data_seed,
+    )
     apply_plan(stack, plan)
     forward = choose_forward(stack, device.compute)
     if device.records and not forward.recordable:
@@ -131,7 +139,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         PeakMemory(spec.device, inputs.models.kept_bytes) as memory, Energy(spec.device) as energy, HostLoad() as load
     ):  # fmt: skip
         data = GrowingPrefix(prefix, plan, splits, prefixes.behind, prefixes.states_of)
-        schedule = FreezeSchedule(stack, plan, inputs.strategy)
+        schedule = FreezeSchedule(stack, plan, inputs.strategy, data_seed=spec.data_seed)
         weights = class_weights(spec.hyper.class_weights, labels, splits["train"].known_targets.numpy())
         config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights, spec.steps)
         session = TrainingSession(stack, forward, schedule, data, config, _dev_scorer(inputs, splits["dev"]))
