@@ -373,7 +373,8 @@ class FreezeEvent:
     strategies that freeze single ones."""
     norm: float | None
     """The norm of the block's gradient: the gradients of all steps since the last evaluation point are summed before
-    the norm is taken. For a weight matrix, the change of its gradient (`MatrixChanges`). None if it was not measured."""
+    the norm is taken. For a weight matrix, the change of its gradient (`MatrixChanges`). None if it was not
+    measured."""
     frozen: bool
     """A flag: the block is frozen from this step on."""
 

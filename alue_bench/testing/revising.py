@@ -31,9 +31,9 @@ class _Course:
     score: Callable[[int], float]
     """The function that gives the dev score after each epoch; its argument is the number of the epoch, from 1."""
     norm: Callable[[random.Random, int, int], float]
-    """The function that gives the gradient norm of a layer at an evaluation point, or the change of a matrix's gradient.
-    Its arguments are a random generator, the number of the point (from 1) and the index of the layer (-1 for the
-    embeddings)."""
+    """The function that gives the gradient norm of a layer at an evaluation point, or the change of a matrix's
+    gradient. Its arguments are a random generator, the number of the point (from 1) and the index of the layer (-1 for
+    the embeddings)."""
 
 
 COURSES = (

@@ -49,7 +49,8 @@ def check_strategy(family: StrategyFamily) -> None:
     - Strategies of equal names are equal, hashable values; strategies of different names differ in effect.
     - `kept_layers` gives layers of the encoder in ascending order.
     - `freeze_plan` is deterministic, and gives a plan for the kept layers or raises DoesNotFit with a reason.
-    - A plan that trains one part of the layers, such as their norms or the parameters of some names, finds it in a BERT.
+    - A plan that trains one part of the layers, such as their norms or the parameters of some names, finds it in a
+      BERT.
     - A strategy with an adapter has a plan that trains adapters, and the adapter fits into a BERT.
     - `revise`, called as in simulated trainings, gives plans of the same shape as the first one, keeps the promises of
       `revisions`, and depends on its arguments alone.
@@ -242,8 +243,7 @@ def _parts(example: _Example) -> Iterator[str]:
         model_in_outline(_small_bert(outlined), outlined)
     except DoesNotFit as error:
         yield (
-            f"{example.subject}: on a BERT, its freeze plan {error}; correct trained, names or frozen_parameters of the "
-            "plan"
+            f"{example.subject}: on a BERT, its freeze plan {error}; correct `trained`, `names` or `frozen_parameters`"
         )
 
 

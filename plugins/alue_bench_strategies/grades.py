@@ -2,20 +2,20 @@
 
 Source: Wen et al. 2025, "GradES: Significantly Faster Training in Transformers with Gradient-Based Early Stopping",
 arXiv 2509.01842, abstract of version 3, and the authors' published code. For each weight matrix of attention and
-feed-forward parts, the L1 norm of the change of its gradient is measured. After a grace period, a matrix whose change is
-below a threshold is frozen, and stays frozen; the gradient still passes through it. (The authors' code measures the
+feed-forward parts, the L1 norm of the change of its gradient is measured. After a grace period, a matrix whose change
+is below a threshold is frozen, and stays frozen; the gradient still passes through it. (The authors' code measures the
 change of the weights instead, by the same norm; the text of the paper beyond its abstract was not available.)
 
 Choices made here:
 
 - The change is measured five times per epoch, between the average gradients of successive intervals. Between single
   steps, as in the source, it consists mainly of the noise of small batches.
-- The threshold is relative: 50 % of the largest change of the same matrix so far, or P % with `grades-pP`. The source has
-  absolute thresholds, tuned for each model and method (from 0.001 to 9), which mean nothing for another model.
+- The threshold is relative: 50 % of the largest change of the same matrix so far, or P % with `grades-pP`. The source
+  has absolute thresholds, tuned for each model and method (from 0.001 to 9), which mean nothing for another model.
 - The grace period is the first 30 % of the steps, the default of the authors' code.
 - Biases and norms are not measured. They train until all matrices of their layer are frozen; then the whole layer is
-  frozen, and the embeddings with layer 0, so that there is a frozen prefix. In the source, embeddings are not frozen, and
-  the training ends when all matrices are frozen; here, pooler and head train to the end.
+  frozen, and the embeddings with layer 0, so that there is a frozen prefix. In the source, embeddings are not frozen,
+  and the training ends when all matrices are frozen; here, pooler and head train to the end.
 - A frozen matrix loses its optimiser state.
 
 Cost: a step costs as much as in full fine-tuning at first, and one forward product less for each frozen matrix. If the
@@ -23,10 +23,10 @@ forward pass of a layer costs F, a layer whose matrices are all frozen costs 2 F
 if everything below it is frozen too. Measuring costs one more pass over the weights at each step, and memory for two
 copies of the gradients. On a GPU, each change of the frozen matrices costs the time for capturing CUDA graphs again.
 
-When it does not help: in short trainings, in which the grace period is most of what could be saved. As long as gradients
-are mostly noise, their change says little about convergence. With a learning rate that decays to zero, all gradients
-settle in the end, whether the model has learnt the task or not. The backward pass stays as deep as the lowest layer that
-trains. `freezing.csv` has the change of each matrix.
+When it does not help: in short trainings, in which the grace period is most of what could be saved. As long as
+gradients are mostly noise, their change says little about convergence. With a learning rate that decays to zero, all
+gradients settle in the end, whether the model has learnt the task or not. The backward pass stays as deep as the lowest
+layer that trains. `freezing.csv` has the change of each matrix.
 """
 
 from __future__ import annotations

@@ -10,17 +10,17 @@ Choices made here, where the source leaves it open or gives numbers for language
 - Layers are drawn at the start and ten times in each epoch, at equal distances. The authors' example script draws them
   every 20 steps, which would be once or never in the small train splits of classification tasks.
 - A draw depends on the run's data seed and on the step, and on nothing else.
-- A layer that is not drawn loses its optimiser state, as in the source, whose aim is to keep no such state. A layer that
-  is drawn twice in succession keeps its state; the authors' code starts it anew.
+- A layer that is not drawn loses its optimiser state, as in the source, whose aim is to keep no such state. A layer
+  that is drawn twice in succession keeps its state; the authors' code starts it anew.
 
 Cost: if the forward pass of a layer costs F, a step costs 2 F for each layer and K F more, because the embeddings train
 and the gradient passes through all layers: 26 F for `lisa-2` with twelve layers, instead of 36 F. There is no frozen
 prefix. The optimiser state is that of K layers, the embeddings and the head. On a GPU, each draw costs the time for
 capturing CUDA graphs again.
 
-When it does not help: LISA saves memory, not time. An encoder that fits into memory anyway is trained faster by freezing
-the same number of layers at the bottom. In short trainings, each layer is drawn only a few times, for a few steps each,
-with an optimiser that starts anew.
+When it does not help: LISA saves memory, not time. An encoder that fits into memory anyway is trained faster by
+freezing the same number of layers at the bottom. In short trainings, each layer is drawn only a few times, for a few
+steps each, with an optimiser that starts anew.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def parse(name: str) -> Lisa | None:
 FAMILIES = (
     StrategyFamily(
         grammar="lisa-<K>",
-        title="K randomly drawn layers train at a time, with embeddings, pooler and head; drawn anew ten times an epoch",
+        title="K random layers train at a time, with embeddings, pooler and head; drawn again ten times an epoch",
         source="Pan et al. 2024, LISA: Layerwise Importance Sampling, arXiv 2403.17919",
         examples=("lisa-1", "lisa-2"),
         parse=parse,

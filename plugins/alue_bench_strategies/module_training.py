@@ -1,18 +1,18 @@
-"""Training of one part of the layers: only attention, feed-forward parts, norms or biases of layers that are not frozen.
+"""Training of one part of the layers: only attention, feed-forward parts, norms or biases.
 
 `bottom3top4-attention` freezes the layers that `bottom3top4` freezes, and in the other layers everything but attention.
-`full-feedforward` trains the feed-forward parts of all layers. The embeddings are frozen, and pooler and head train. The
-parts are found in any encoder: attention is the module of a layer in which tokens exchange information, with its
+`full-feedforward` trains the feed-forward parts of all layers. The embeddings are frozen, and pooler and head train.
+The parts are found in any encoder: attention is the module of a layer in which tokens exchange information, with its
 projections; norms are the normalisation layers; the feed-forward part is the rest. Attention, feed-forward parts and
 norms do not overlap.
 
 Source: AkbarTajari, Rajaee & Pilehvar 2022, "An Empirical Study on the Transferability of Transformer Modules in
-Parameter-efficient Fine-tuning", arXiv 2302.00378, train single modules of all layers. Combining this with frozen layers
-is a choice made here.
+Parameter-efficient Fine-tuning", arXiv 2302.00378, train single modules of all layers. Combining this with frozen
+layers is a choice made here.
 
-Cost: if the forward pass of a layer costs F, of which attention's products with weights are about a third, a layer costs
-2.3 F per step with `-attention`, 2.7 F with `-feedforward`, and 2 F with `-norms` or `-biases`. Layers frozen at the
-bottom form a frozen prefix, which costs 1 F and is computed once.
+Cost: if the forward pass of a layer costs F, of which attention's products with weights are about a third, a layer
+costs 2.3 F per step with `-attention`, 2.7 F with `-feedforward`, and 2 F with `-norms` or `-biases`. Layers frozen at
+the bottom form a frozen prefix, which costs 1 F and is computed once.
 
 When it does not help: training less in each layer saves at most a third of the compute. Freezing the lower layers saves
 more at equal numbers of trained parameters. SqueezeBERT keeps the output projection of attention outside its attention
@@ -55,7 +55,11 @@ class ModuleTraining(Strategy):
         return f"{cell_name((self.bottom, self.top))}-{self.part}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that trains one part of the layers in the middle; raise DoesNotFit if there are too few layers."""
+        """Return a plan that trains one part of the layers between the frozen ones.
+
+        Raises:
+            DoesNotFit: The model has too few layers.
+        """
         plan = StaticFreezing(self.bottom, self.top).freeze_plan(shape)
         return replace(plan, embeddings=True, trained=PARTS[self.part])
 
@@ -76,7 +80,7 @@ def parse(name: str) -> ModuleTraining | None:
 
 FAMILIES = (
     StrategyFamily(
-        grammar="full-<part>, bottom<N>-<part>, top<M>-<part>, bottom<N>top<M>-<part>; attention, feedforward, norms, biases",
+        grammar="full, bottom<N>, top<M> or bottom<N>top<M>, then -attention, -feedforward, -norms or -biases",
         title="Only one part of the layers trains, while the bottom N and top M layers and the embeddings stay frozen",
         source="AkbarTajari, Rajaee & Pilehvar 2022, Transferability of Transformer Modules, arXiv 2302.00378",
         examples=("full-attention", "full-feedforward", "bottom3top4-attention", "bottom6-norms", "top4-biases"),

@@ -3,8 +3,9 @@
 Source: ValizadehAslani & Liang 2024, "LayerNorm: A key component in parameter-efficient fine-tuning", arXiv 2403.20284.
 They find that LayerNorm changes more than any other component when BERT is fine-tuned, and that training it alone comes
 close to full fine-tuning on GLUE. Only the abstract of the paper was available, so that these details are choices made
-here, the same as for `bitfit`: both norms of every layer train, weights and biases; the norm of the embeddings is frozen
-with the embeddings; pooler and head train. The paper's smaller subsets, chosen by Fisher information, are not built.
+here, the same as for `bitfit`: both norms of every layer train, weights and biases; the norm of the embeddings is
+frozen with the embeddings; pooler and head train. The paper's smaller subsets, chosen by Fisher information, are not
+built.
 
 Cost: as for `bitfit`. If the forward pass of a layer costs F, a layer costs 2 F per step instead of 3 F, because the
 gradient passes through every layer, so that at most a third of the compute is saved. There is no frozen prefix. In

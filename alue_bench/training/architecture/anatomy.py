@@ -498,7 +498,8 @@ def _attention(
             for own, module in entry.named_modules()
             if not matrices <= {id(p) for p in module.parameters()}
             and any(
-                start < products[0] and products[-1] < end for start, end in uses.calls[f"{name}.{index}.{own}".rstrip(".")]
+                start < products[0] and products[-1] < end
+                for start, end in uses.calls[f"{name}.{index}.{own}".rstrip(".")]
             )
         ]
         if not around:
