@@ -44,8 +44,8 @@ class EncoderShape:
 STRATEGY_NAME = re.compile(r"[a-z0-9][a-z0-9._%+@-]*")
 """The pattern of the names of strategies. A name contains no comma, because commas separate names in a list."""
 
-Trained = Literal["weights", "biases", "norms", "attention", "feed-forward", "names", "adapters"]
-TRAINED: tuple[Trained, ...] = ("weights", "biases", "norms", "attention", "feed-forward", "names", "adapters")
+TrainedPart = Literal["weights", "biases", "norms", "attention", "feed-forward", "names", "adapters"]
+TRAINED: tuple[TrainedPart, ...] = ("weights", "biases", "norms", "attention", "feed-forward", "names", "adapters")
 """The permitted values of `FreezePlan.trained`, which says what trains in the parts that are not frozen."""
 
 
@@ -60,7 +60,7 @@ class FreezePlan:
     """True if the embeddings are frozen."""
     pooler: bool = False
     """True if the pooler is frozen."""
-    trained: Trained = "weights"
+    trained: TrainedPart = "weights"
     """The parameters that train in the layers and embeddings that are not frozen, whatever the architecture calls them:
 
     - "weights": all of them;
