@@ -278,11 +278,13 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
         if like is not None and "reason" in like:
             return {"strategy": strategy.name, "reason": like["reason"]}
         saved = 1 - limit.share if like is None else like["flops_saved"]
+    revisions = strategy.revisions()
+    chosen = strategy.chooses or (revisions is not None and revisions.at_start)
     return {
         "strategy": strategy.name,
         "frozen": outlined.describe()
-        + (" at first" if strategy.revisions() else " or other layers, chosen in the run" if strategy.chooses else ""),
-        "changes": strategy.revisions() is not None,
+        + (" or other layers, chosen in the run" if chosen else " at first" if revisions else ""),
+        "changes": revisions is not None,
         "trainable": counts.trainable,
         "total": count_parameters(whole, FreezePlan(shape)).total,
         "left": counts.total,
