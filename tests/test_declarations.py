@@ -159,7 +159,11 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     # Strategies
     "an example twice": (lambda: family(examples=("g", "g")), "examples holds 'g' twice"),
     "blank title": (lambda: family(title=" "), "does not state its title"),
-    "trained": (lambda: FreezePlan(SHAPE, trained="bias"), "trained is 'bias'; it must be weights, biases, adapters"),  # type: ignore[arg-type]
+    "trained": (lambda: FreezePlan(SHAPE, trained="bias"), "trained is 'bias'; it must be weights, biases, norms, "),  # type: ignore[arg-type]
+    "names of weights": (lambda: FreezePlan(SHAPE, names=("*.query.*",)), 'together with trained="names"'),
+    "no names": (lambda: FreezePlan(SHAPE, trained="names"), "give patterns in `names`"),
+    "a text as names": (lambda: FreezePlan(SHAPE, trained="names", names="*"), "must be a tuple of strings"),  # type: ignore[arg-type]
+    "a number as a parameter": (lambda: FreezePlan(SHAPE, frozen_parameters=frozenset({3})), "must be names of par"),  # type: ignore[arg-type]
     "flag": (lambda: FreezePlan(SHAPE, embeddings="yes"), "embeddings is 'yes'; it must be of type bool"),  # type: ignore[arg-type]
     "half a layer": (lambda: FreezePlan(SHAPE, frozenset({0.5})), "'float' object cannot be interpreted"),  # type: ignore[arg-type]
     "half an epoch": (lambda: Revisions(per_epoch=0.5), "per_epoch is 0.5; it must be of type int"),  # type: ignore[arg-type]

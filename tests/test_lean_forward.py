@@ -34,7 +34,15 @@ PLANS = {
     "bottom1top2": FreezePlan(FOUR, frozenset({0, 2, 3}), embeddings=True, pooler=True),
     "bottom1-trainemb": FreezePlan(FOUR, frozenset({0})),
     "head-only": FreezePlan(FOUR, frozenset(range(4)), embeddings=True, pooler=True),
-}
+    "attention": FreezePlan(FOUR, embeddings=True, trained="attention"),
+    "feed-forward": FreezePlan(FOUR, frozenset({0}), embeddings=True, trained="feed-forward"),
+    "norms": FreezePlan(FOUR, trained="norms"),
+    # Of single matrices, and of a last layer whose keys alone train.
+    "names": FreezePlan(
+        FOUR, frozenset({2}), embeddings=True, trained="names",
+        names=("*.0.attention.self.value.weight", "*.1.attention.self.[qk]*.weight", "*.3.attention.self.key.bias"),
+    ),
+}  # fmt: skip
 
 
 def load(folder: Path) -> EncoderStack:

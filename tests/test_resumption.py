@@ -31,6 +31,9 @@ CASES = [
     ("bert", "autofreeze"),
     ("bert", "gradual-unfreeze"),
     ("bert", "bitfit"),
+    ("bert", "bottom1-attention"),
+    ("bert", "lisa-2"),
+    ("bert", "grades-p90"),
     ("distilbert", "bottom1top1"),
     ("bert", "surgical-2"),
 ]

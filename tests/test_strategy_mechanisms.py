@@ -523,6 +523,10 @@ class TestCounts:
             ("drop-symmetric4", EMBEDDINGS + 8 * LAYER + HEAD),
             ("last-quarter", 3 * LAYER + HEAD),
             ("random-7-seed0", 5 * LAYER + HEAD),
+            ("lntune", 12 * 4 * 768 + HEAD),
+            ("bottom3top4-attention", 5 * 4 * (768 * 768 + 768) + HEAD),
+            ("lisa-2", EMBEDDINGS + 2 * LAYER + HEAD),
+            ("grades", EMBEDDINGS + 12 * LAYER + HEAD),
         ],
     )
     def test_trainable_parameters(self, registry: Any, name: str, trainable: int) -> None:
@@ -549,6 +553,16 @@ class TestCounts:
             ("random-7-seed0", lambda d, a, n: 12 * d + a + 5 * (36 * d + 3 * a) - 3 * d + 6 * (24 * d + 3 * a)),
             # Biases: every layer is crossed but for the projections of the lowest one.
             ("bitfit", lambda d, a, n: 12 * (24 * d + 3 * a) - 3 * d),
+            # Norms: as biases, but nothing before the first norm gets a gradient in the lowest layer: neither attention
+            # nor any of its four matrices.
+            ("lntune", lambda d, a, n: 12 * (24 * d + 3 * a) - 4 * d - 2 * a),
+            # Three layers are the prefix, four are crossed, five train attention: 4 of 12 matrices.
+            (
+                "bottom3top4-attention",
+                lambda d, a, n: 3 * (12 * d + a) + 5 * (28 * d + 3 * a) - 3 * d + 4 * (24 * d + 3 * a),
+            ),
+            # The embeddings train: every layer is crossed.
+            ("lisa-2", lambda d, a, n: 2 * (36 * d + 3 * a) + 10 * (24 * d + 3 * a)),
             # Rank 8: beside two projections a pair of 768 x 8 matrices, three passes each, but for the gradient of the
             # input of the first ones in the lowest layer; no gradient of its keys, a quarter of backward attention.
             (
@@ -570,7 +584,10 @@ class TestCounts:
         flops = step_flops(stack, outlined.freeze_plan, np.array([tokens]))
         assert flops == passes(square, attention, tokens) + head
 
-    @pytest.mark.parametrize("name", ["bitfit", "lora-r4", "ia3", "drop-top1", "drop-alternate", "gradual-unfreeze"])
+    @pytest.mark.parametrize(
+        "name",
+        ["bitfit", "lora-r4", "ia3", "drop-top1", "drop-alternate", "gradual-unfreeze", "lntune", "lisa-1"],
+    )
     def test_agree_with_the_counter_of_torch(self, registry: Any, name: str) -> None:
         """The counted step uses the library's own modules, without fused attention."""
         assert _analytic(registry, "bert", name) == pytest.approx(_counted(registry, "bert", name), rel=0.002)

@@ -309,6 +309,7 @@ class RunSpec:
                     self.freeze_plan.pooler,
                     self.freeze_plan.trained,
                 ],
+                **({"parameters": single} if (single := self.freeze_plan.single_parameters()) else {}),
                 "kept_layers": self.kept_layers,
                 "adapter": asdict(self.adapter) if self.adapter else None,
                 "seeds": [self.init_seed, self.data_seed],
@@ -370,10 +371,12 @@ class FreezeEvent:
     epoch: int
     """The number of the epoch, from 1."""
     block: str
-    """The name of the block: "embeddings", "layer 0", "layer 1" and so on."""
+    """The name of the block: "embeddings", "layer 0", "layer 1" and so on; or the name of a weight matrix, for
+    strategies that freeze single ones."""
     norm: float | None
     """The norm of the block's gradient: the gradients of all steps since the last evaluation point are summed before
-    the norm is taken; None if it was not measured."""
+    the norm is taken. For a weight matrix, the change of its gradient (`MatrixChanges`). None if it was not
+    measured."""
     frozen: bool
     """A flag: the block is frozen from this step on."""
 

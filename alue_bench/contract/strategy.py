@@ -44,7 +44,8 @@ class EncoderShape:
 STRATEGY_NAME = re.compile(r"[a-z0-9][a-z0-9._%+@-]*")
 """The pattern of the names of strategies. A name contains no comma, because commas separate names in a list."""
 
-TRAINED = ("weights", "biases", "adapters")
+TrainedPart = Literal["weights", "biases", "norms", "attention", "feed-forward", "names", "adapters"]
+TRAINED: tuple[TrainedPart, ...] = ("weights", "biases", "norms", "attention", "feed-forward", "names", "adapters")
 """The permitted values of `FreezePlan.trained`, which says what trains in the parts that are not frozen."""
 
 
@@ -59,15 +60,41 @@ class FreezePlan:
     """True if the embeddings are frozen."""
     pooler: bool = False
     """True if the pooler is frozen."""
-    trained: Literal["weights", "biases", "adapters"] = "weights"
-    """The parameters that train in the layers and embeddings that are not frozen: "weights" for all of them, "biases"
-    for the biases alone, "adapters" for the strategy's adapters alone."""
+    trained: TrainedPart = "weights"
+    """The parameters that train in the layers and embeddings that are not frozen, whatever the architecture calls them:
+
+    - "weights": all of them;
+    - "biases": the biases alone, also those of norms;
+    - "norms": the parameters of the normalisation layers alone;
+    - "attention": the attention of each layer, without norms;
+    - "feed-forward": everything in a layer but attention and norms;
+    - "names": those whose names match a pattern in `names`;
+    - "adapters": the strategy's adapters alone.
+
+    Before a run, layers and embeddings in which nothing trains are frozen, so that the frozen prefix ends below the
+    lowest layer in which something does."""
+    names: tuple[str, ...] = ()
+    """The patterns of `trained="names"`, with `*`, `?` and `[…]` as in file names (`fnmatch`). They are compared with
+    whole names, as in `model.named_parameters()`: "*.query.*" matches the query projections of BERT's layers."""
+    frozen_parameters: frozenset[str] = frozenset()
+    """The names of single parameters that are frozen although the other fields say that they train, as in
+    `model.named_parameters()`. Adaptive strategies take these names from `TrainingProgress.changes`."""
 
     def __post_init__(self) -> None:
         """Check each field; raise DoesNotFit if the plan freezes a layer that the encoder does not have."""
         check_types("freeze plan", vars(self), {"shape": EncoderShape, "embeddings": bool, "pooler": bool})
         if self.trained not in TRAINED:
             raise ValueError(f"freeze plan: trained is {self.trained!r}; it must be {', '.join(TRAINED)}")
+        check_texts("freeze plan", vars(self), ("names",))
+        if (self.trained == "names") != bool(self.names):
+            raise ValueError(
+                f"freeze plan: trained is {self.trained!r} and names is {self.names!r}; give patterns in `names` "
+                'together with trained="names", and only then'
+            )
+        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "frozen_parameters", frozenset(self.frozen_parameters))
+        if not all(isinstance(name, str) for name in self.frozen_parameters):
+            raise TypeError("freeze plan: frozen_parameters must be names of parameters")
         # Any iterable of numbers is accepted, also NumPy's. They become ints, by which plans are recorded and compared.
         object.__setattr__(self, "frozen_layers", frozenset(map(index, self.frozen_layers)))
         outside = sorted(layer for layer in self.frozen_layers if not 0 <= layer < self.shape.layers)
@@ -103,15 +130,30 @@ class FreezePlan:
             "embeddings": self.embeddings,
             "pooler": self.pooler,
             "trained": self.trained,
+            **self.single_parameters(),
         }
+
+    def single_parameters(self) -> dict[str, list[str]]:
+        """Return the fields that name single parameters, as JSON-like data; only those that are not empty."""
+        fields = {"names": list(self.names), "frozen_parameters": sorted(self.frozen_parameters)}
+        return {name: value for name, value in fields.items() if value}
+
+    def revises(self, other: FreezePlan) -> bool:
+        """Return whether a training can go from another plan to this one: both differ at most in what is frozen."""
+        return (self.shape, self.trained, self.names) == (other.shape, other.trained, other.names)
 
     def describe(self) -> str:
         """Return a description of the frozen parts for people, such as "embeddings, layers 0-2, 8-11"."""
         parts = ["embeddings"] if self.embeddings else []
         parts += [_named(self.frozen_layers)] if self.frozen_layers else []
         parts += ["pooler"] if self.pooler else []
-        if self.trained != "weights":
-            parts.append(f"all but the {self.trained} of {'the other layers' if self.frozen_layers else 'the layers'}")
+        where = "the other layers" if self.frozen_layers else "the layers"
+        if self.trained == "names":
+            parts.append(f"all but {', '.join(self.names)} of {where}")
+        elif self.trained != "weights":
+            parts.append(f"all but the {self.trained} of {where}")
+        if self.frozen_parameters:
+            parts.append(f"{len(self.frozen_parameters)} single parameters of {where}")
         return ", ".join(parts) or "nothing"
 
 
@@ -147,9 +189,15 @@ class Revisions:
     per_epoch: int = 1
     """The number of these points in an epoch. They divide the epoch's steps into equal parts; the last one is the end
     of the epoch."""
+    at_start: bool = False
+    """True if `Strategy.revise` is also called before the first step, with epoch 1 and step 0. Its plan then replaces
+    that of `Strategy.freeze_plan`, from which the cost of the run is estimated."""
     gradient_norms: bool = False
     """True if `Strategy.revise` uses the gradient norms in `TrainingProgress.norms`. Measuring them costs one addition
     per training weight and step."""
+    matrix_changes: bool = False
+    """True if `Strategy.revise` uses the changes of each weight matrix's gradient in `TrainingProgress.changes`.
+    Measuring them costs one addition per training weight and step, and memory for two copies of the gradients."""
     prefix_only_grows: bool = False
     """True if the frozen prefix (`FreezePlan.prefix_layers`) never shrinks during training. The outputs of the prefix
     are then cached; each time the prefix grows, its new outputs are computed once from the cached ones. If False, the
@@ -157,7 +205,7 @@ class Revisions:
 
     def __post_init__(self) -> None:
         """Check each field."""
-        flags = {"gradient_norms": bool, "prefix_only_grows": bool}
+        flags = {"at_start": bool, "gradient_norms": bool, "matrix_changes": bool, "prefix_only_grows": bool}
         check_types("revisions", vars(self), {"per_epoch": int, **flags})
         if self.per_epoch < 1:
             raise ValueError(f"per_epoch is {self.per_epoch}; it must be at least 1")
@@ -199,6 +247,20 @@ class BlockNorms:
 
 
 @dataclass(frozen=True)
+class MatrixChanges:
+    """The change of the gradient of each weight matrix in the layers, between two evaluation points.
+
+    A weight matrix is a parameter of more than one dimension; biases and norms are not measured.
+    The gradients of all steps since the last evaluation point are averaged. The change is the element-wise L1 norm of
+    the difference between this average and that of the evaluation point before.
+    """
+
+    layers: tuple[Mapping[str, float], ...]
+    """For each layer, from layer 0 upwards, the change of each weight matrix that has trained since the evaluation
+    point before the last one, by the name of the parameter in the model. Empty at the first evaluation point."""
+
+
+@dataclass(frozen=True)
 class TrainingProgress:
     """The state of training when `Strategy.revise` is called, so that the strategy can decide what to freeze."""
 
@@ -214,6 +276,11 @@ class TrainingProgress:
     """The dev score after each epoch that has ended."""
     norms: tuple[BlockNorms, ...] = ()
     """The gradient norms at each evaluation point so far, in order; empty unless `Revisions.gradient_norms` is True."""
+    changes: tuple[MatrixChanges, ...] = ()
+    """The changes of gradients at each evaluation point so far, in order; empty unless `Revisions.matrix_changes` is
+    True."""
+    data_seed: int = 0
+    """The run's random seed of the order of the training data, for strategies that draw what is frozen."""
 
     @property
     def ends_epoch(self) -> bool:
@@ -324,10 +391,11 @@ class Strategy(ABC):
 
         The method is called only if `revisions` does not return None. The result must depend only on the arguments and
         the strategy. A block (the embeddings or one layer) that was frozen and trains again starts with a fresh
-        optimiser state; all other blocks keep their optimiser state.
+        optimiser state; all other blocks keep their optimiser state. This holds for single parameters too.
 
         Args:
-            plan: The freeze plan in force until now.
+            plan: The freeze plan in force until now. The returned plan may differ from it in what is frozen, but not in
+                what trains in the other parts (`FreezePlan.trained` and `names`).
             progress: The state of the training at this evaluation point.
         """
         return plan

@@ -151,6 +151,8 @@ def _outline(description: Description) -> str:
     plan, kept = description.spec["freeze_plan"], description.spec.get("kept_layers")
     frozen = ", ".join(map(str, plan["frozen_layers"])) or "none"
     said = f"{plan['layers']} layers, frozen: {frozen}; embeddings {'frozen' if plan['embeddings'] else 'trained'}"
+    if plan["trained"] != "weights" and description.spec.get("adapter") is None:
+        said += f"; in the other layers only the {', '.join(plan.get('names', [plan['trained']]))} trained"
     if kept is not None:
         said += f"; kept of the pre-trained layers, counted from 0: {', '.join(map(str, kept))}"
     if description.spec.get("adapter") is not None:

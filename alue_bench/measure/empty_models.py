@@ -17,6 +17,7 @@ from alue_bench.measure.flops import forward_flops, training_flops
 from alue_bench.training.architecture.anatomy import described
 from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer
 from alue_bench.training.forward import last_layer_of
+from alue_bench.training.freezing import without_idle_parts
 from alue_bench.training.surgery import model_in_outline
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class EmptyModels:
         key = (digest_of(described(config)), labels.reads_tokens, labels.outputs, strategy.name if changed else None)
         if key not in self._stacks:
             self._stacks[key] = model_in_outline(config, outline, labels)
-        stack, plan = self._stacks[key], outline.freeze_plan
+        stack = self._stacks[key]
+        plan = without_idle_parts(stack, outline.freeze_plan)
         kept = (plan.prefix_layers or 0) if self._keeps_prefixes and strategy.keeps_prefix else 0
         return EmptyModel(stack, plan, kept, last_layer_of(stack, self._device))

@@ -1,8 +1,11 @@
 """FLOPs of fine-tuning, from formulas over a model's shapes, or counted for architectures that the formulas do not fit.
 
 Only the FLOPs of matrix products count; a multiply-add counts as two, and padding tokens do not count. For each
-architecture the formulas are compared once with torch's FLOP counter, for a few freeze plans and text lengths. If they
-differ by more than 1 %, the counter's numbers are used (`counted_flops`). The method is recorded with each run.
+architecture the formulas are compared once with torch's FLOP counter, for a few freeze plans and text lengths, and again
+for each part of the layers that a plan trains alone, such as attention. If they differ by more than 1 %, the counter's
+numbers are used (`counted_flops`). The method is recorded with each run. The fused attention of an accelerator gives the
+gradients of queries, keys and values together. If a plan needs only some of these gradients in the lowest trained layer,
+the others are computed too, but not counted.
 
 The formulas: a product with a weight matrix costs its forward FLOPs once more for the gradient of its input, if
 something below it trains, and once more for the gradient of the matrix, if the matrix trains. So a layer whose forward
@@ -12,7 +15,8 @@ pass costs F costs in a training step:
 - frozen, above something that trains: 2 F; its attention scores and their product with the values, which involve no
   weights, cost 3 times their share of F;
 - frozen, with nothing below it that trains: 1 F;
-- only its biases trained, above something that trains: 2 F, as if it were frozen;
+- only its biases or norms trained, above something that trains: 2 F, as if it were frozen;
+- only some of its matrices trained, such as those of attention: 2 F and the forward FLOPs of these matrices;
 - trained, with nothing below it that trains: less than 3 F, because the gradient of its own input is not needed, so
   that the query, key and value projections need no product for it.
 """
@@ -56,29 +60,43 @@ class Method:
 
 
 _methods: dict[str, Method] = {}
+PARTS = ("norms", "attention", "feed-forward", "names")
+"""The values of `FreezePlan.trained` for which the formulas are compared with torch's counter again."""
 
 
-def method_of(stack: EncoderStack) -> Method:
-    """Return the method for determining the FLOPs of a model, which may be on the meta device."""
+def method_of(stack: EncoderStack, plan: FreezePlan | None = None) -> Method:
+    """Return the method for determining the FLOPs of a model.
+
+    Args:
+        stack: The model, possibly on the meta device.
+        plan: The freeze plan, if FLOPs of training are to be determined.
+    """
     model: Any = stack.model
     if has_lean_forward(stack):
         return Method("formula")
-    key = digest_of([type(model).__name__, described(model.config)])
+    only = {"trained": plan.trained, "names": plan.names} if plan is not None and plan.trained in PARTS else {}
+    key = digest_of([type(model).__name__, described(model.config), only])
     if key not in _methods:
-        _methods[key] = _compared(view_as_stack(empty_model(model.config, TAGS if stack.reads_tokens else BINARY)))
+        whole = view_as_stack(empty_model(model.config, TAGS if stack.reads_tokens else BINARY))
+        _methods[key] = _compared(whole, only)
     return _methods[key]
 
 
-def _compared(stack: EncoderStack) -> Method:
-    """Compare the FLOP formulas with torch's counter for three freeze plans, and return the method to use."""
+def _compared(stack: EncoderStack, only: dict[str, Any]) -> Method:
+    """Compare the FLOP formulas with torch's counter for three freeze plans, and return the method to use.
+
+    Args:
+        stack: The model, on the meta device.
+        only: The fields of `FreezePlan` that say which part of the layers trains; empty if all of it does.
+    """
     import numpy as np
 
     shape = stack.shape
     low = frozenset(range(shape.layers // 2))
     plans = (
-        FreezePlan(shape),
-        FreezePlan(shape, low, embeddings=True),
-        FreezePlan(shape, frozenset(range(shape.layers)) - low),
+        FreezePlan(shape, **only),
+        FreezePlan(shape, low, embeddings=True, **only),
+        FreezePlan(shape, frozenset(range(shape.layers)) - low, **only),
     )
     texts, tokens = COMPARED
     positions = getattr(stack.model.config, "max_position_embeddings", None)
@@ -344,7 +362,7 @@ def step_flops(
         batch_size: The number of examples in a batch; None puts all in one. It matters if an architecture computes
             something once per batch, such as projections of relative positions.
     """
-    if method_of(stack).name == "counter":
+    if method_of(stack, plan).name == "counter":
         return counted_step(stack, plan, lengths, batch_size or max(1, len(lengths)), start=start)
     return _formula(stack, plan, lengths, start=start, last_layer=last_layer)
 

@@ -28,6 +28,7 @@ from alue_bench.planning.request import PlanRequest
 from alue_bench.training.architecture.encoder_stack import check_layers_can_be_told_apart
 from alue_bench.training.architecture.trial import Trial, try_model
 from alue_bench.training.device.hardware import Precision
+from alue_bench.training.freezing import without_idle_parts
 from alue_bench.training.prefix.frozen_prefix import PlannedDepths
 from alue_bench.training.pretrained.loading import (
     Checkpoint,
@@ -97,7 +98,8 @@ class ReadyModel:
         if strategy.name not in self.outlines:
             outline = outline_of(strategy, origin, encoder_shape(self.config))
             if outline.freeze_plan.trained != "weights":  # whether there is any of it, only the modules tell
-                model_in_outline(self.config, outline)
+                stack = model_in_outline(self.config, outline)
+                outline = replace(outline, freeze_plan=without_idle_parts(stack, outline.freeze_plan))
             self.outlines[strategy.name] = outline
         return self.outlines[strategy.name]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from alue_bench.contract.errors import NonFiniteLossError
 from alue_bench.contract.spec import Predictions, RunSpec
+from alue_bench.data.batches import steps_per_epoch
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.evaluation.predictions import predictions_table
 from alue_bench.measure.best_effort import best_effort
@@ -34,7 +35,7 @@ from alue_bench.training.freezing import apply_plan, check_frozen, frozen_weight
 from alue_bench.training.prefix.frozen_prefix import ALL_FOLDS, Examples, FrozenPrefix
 from alue_bench.training.prefix.growing import GrowingPrefix
 from alue_bench.training.result import TrainingResult
-from alue_bench.training.schedule import FreezeSchedule
+from alue_bench.training.schedule import FreezeSchedule, first_plan
 from alue_bench.training.session import OnStep, TrainingSession, fine_tune
 from alue_bench.training.surgery import operate
 
@@ -109,7 +110,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     splits = {name: tokenized_for(stack, inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
     lengths = splits["train"].lengths
     last_layer = last_layer_of(stack, spec.device)
-    whole_flops, method = full_flops(stack, lengths, spec.hyper, last_layer), method_of(stack)
+    whole_flops, method = full_flops(stack, lengths, spec.hyper, last_layer), method_of(stack, spec.freeze_plan)
     notes += flops_notes(method)
 
     with seeded(spec.init_seed):
@@ -121,7 +122,14 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         ask = partial(probe, spec, inputs, stack, splits["train"], device)
         with memory, energy, load:
             probed = probe_once(spec, file, ask, notes)
-    plan = spec.freeze_plan if probed is None else probed.choice.plan
+    all_steps = spec.steps or steps_per_epoch(len(lengths), spec.hyper.batch_size) * spec.hyper.epochs
+    plan = first_plan(
+        inputs.strategy,
+        spec.freeze_plan if probed is None else probed.choice.plan,
+        epochs=spec.hyper.epochs,
+        steps=all_steps,
+        data_seed=spec.data_seed,
+    )
     apply_plan(stack, plan)
     forward = choose_forward(stack, device.compute)
     if device.records and not forward.recordable:
@@ -135,7 +143,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     frozen = frozen_weights(stack, plan)
     with memory, energy, load:
         data = GrowingPrefix(prefix, plan, splits, prefixes.frozen_prefix_of, prefixes.states_of)
-        schedule = FreezeSchedule(stack, plan, inputs.strategy)
+        schedule = FreezeSchedule(stack, plan, inputs.strategy, data_seed=spec.data_seed)
         weights = class_weights(spec.hyper.class_weights, labels, splits["train"].known_targets.numpy())
         config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights, spec.steps)
         session = TrainingSession(stack, forward, schedule, data, config, dev_scorer(inputs.train_task, splits["dev"]))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from alue_bench.contract.strategy import (
     BlockNorms,
     FreezePlan,
+    MatrixChanges,
     Outline,
     Revisions,
     Strategy,
@@ -30,8 +31,9 @@ class _Course:
     score: Callable[[int], float]
     """The function that gives the dev score after each epoch; its argument is the number of the epoch, from 1."""
     norm: Callable[[random.Random, int, int], float]
-    """The function that gives the gradient norm of a layer at an evaluation point. Its arguments are a random
-    generator, the number of the point (from 1) and the index of the layer (-1 for the embeddings)."""
+    """The function that gives the gradient norm of a layer at an evaluation point, or the change of a matrix's
+    gradient. Its arguments are a random generator, the number of the point (from 1) and the index of the layer (-1 for
+    the embeddings)."""
 
 
 COURSES = (
@@ -98,14 +100,19 @@ def _training(
     first, steps = plan, 10 * revisions.per_epoch
     drawn = random.Random(0)
     norms: list[BlockNorms] = []
+    changes: list[MatrixChanges] = []
     changed = False
-    for point in range(1, course.epochs * revisions.per_epoch):
-        epoch = -(-point // revisions.per_epoch)
-        ended = epoch if point % revisions.per_epoch == 0 else epoch - 1
-        if revisions.gradient_norms:
+    for point in range(0 if revisions.at_start else 1, course.epochs * revisions.per_epoch):
+        epoch = max(1, -(-point // revisions.per_epoch))
+        ended = epoch if point and point % revisions.per_epoch == 0 else epoch - 1
+        if revisions.gradient_norms and point:
             norms.append(_norms(plan, drawn, point, course))
+        if revisions.matrix_changes and point:
+            changes.append(_changes(plan, drawn, point, course))
         scores = tuple(course.score(one) for one in range(1, ended + 1))
-        progress = TrainingProgress(epoch, course.epochs, 10 * point, course.epochs * steps, scores, tuple(norms))
+        progress = TrainingProgress(
+            epoch, course.epochs, 10 * point, course.epochs * steps, scores, tuple(norms), tuple(changes), data_seed=7
+        )
         twin = family.parse(example)
         assert isinstance(twin, Strategy)
         try:
@@ -114,13 +121,36 @@ def _training(
             return f"revise raises {cause(error)}; return a FreezePlan"
         if revised != again:
             return "revise gives different plans; it may depend only on its arguments"
-        if not isinstance(revised, FreezePlan) or revised.shape != plan.shape or revised.trained != plan.trained:
-            return f"revise returns {revised!r:.80}; return a FreezePlan of the same shape and `trained`"
+        if not isinstance(revised, FreezePlan) or not revised.revises(plan):
+            return f"revise returns {revised!r:.80}; return a FreezePlan of the same shape, `trained` and `names`"
+        known = {name for layer in range(plan.shape.layers) for name in _matrices(layer)}
+        if unknown := sorted(revised.frozen_parameters - plan.frozen_parameters - known):
+            return (
+                f"revise freezes the parameter {unknown[0]!r}, which occurs in no TrainingProgress.changes; take names "
+                "from there"
+            )
         if revisions.prefix_only_grows and (revised.prefix_layers or 0) < (plan.prefix_layers or 0):
             return "the frozen prefix shrinks, but revisions says prefix_only_grows; correct one of them"
         plan = revised
         changed = changed or plan != first
     return changed
+
+
+def _matrices(layer: int) -> tuple[str, ...]:
+    """Return the names of the simulated weight matrices of a layer."""
+    return tuple(f"encoder.layer.{layer}.{part}.weight" for part in ("attention", "intermediate", "output"))
+
+
+def _changes(plan: FreezePlan, drawn: random.Random, point: int, course: _Course) -> MatrixChanges:
+    """Return changes of all matrices that train, none at the first evaluation point."""
+
+    def of_layer(layer: int) -> dict[str, float]:
+        if point == 1 or layer in plan.frozen_layers:
+            return {}
+        trained = [name for name in _matrices(layer) if name not in plan.frozen_parameters]
+        return {name: course.norm(drawn, point, layer) for name in trained}
+
+    return MatrixChanges(tuple(of_layer(layer) for layer in range(plan.shape.layers)))
 
 
 def _norms(plan: FreezePlan, drawn: random.Random, point: int, course: _Course) -> BlockNorms:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from alue_bench.contract.errors import DoesNotFit, UnavailableError, UsageError
 from alue_bench.contract.strategy import (
@@ -48,6 +49,8 @@ def check_strategy(family: StrategyFamily) -> None:
     - Strategies of equal names are equal, hashable values; strategies of different names differ in effect.
     - `kept_layers` gives layers of the encoder in ascending order.
     - `freeze_plan` is deterministic, and gives a plan for the kept layers or raises DoesNotFit with a reason.
+    - A plan that trains one part of the layers, such as their norms or the parameters of some names, finds it in a
+      BERT.
     - A strategy with an adapter has a plan that trains adapters, and the adapter fits into a BERT.
     - `revise`, called as in simulated training runs, gives plans of the same shape as the first one, keeps the promises
       of `revisions`, and depends on its arguments alone.
@@ -116,7 +119,8 @@ def _examples(family: StrategyFamily) -> Iterator[str]:
         violations = [*_name(example, sound), *_freezing(example)]
         yield from violations
         if not violations:
-            violations = [*_adapting(example), *check_revising(family, name, strategy, example.outlines())]
+            violations = [*_parts(example), *_adapting(example)]
+            violations += check_revising(family, name, strategy, example.outlines())
             violations += check_choosing(example.subject, strategy, example.outlines())
             yield from violations
         if not violations:
@@ -228,6 +232,29 @@ def _same(one: object, other: object) -> bool:
     return one == other
 
 
+def _parts(example: _Example) -> Iterator[str]:
+    """Yield a violation if the strategy trains one part of the layers that a BERT does not have."""
+    outlined = next(reversed(example.outlines().values()))
+    if outlined.freeze_plan.trained in ("weights", "adapters"):
+        return
+    from alue_bench.training.surgery import model_in_outline
+
+    try:
+        model_in_outline(_small_bert(outlined), outlined)
+    except DoesNotFit as error:
+        yield (
+            f"{example.subject}: on a BERT, its freeze plan {error}; correct `trained`, `names` or `frozen_parameters`"
+        )
+
+
+def _small_bert(outline: Outline) -> Any:
+    """Return the configuration of a small BERT with as many layers as the outline is for."""
+    from transformers import BertConfig
+
+    whole = outline.freeze_plan.shape.layers if outline.kept_layers is None else LAYERS[-1]
+    return BertConfig(hidden_size=64, num_hidden_layers=whole, num_attention_heads=2, intermediate_size=128)
+
+
 def _adapting(example: _Example) -> Iterator[str]:
     subject = example.subject
     try:
@@ -253,14 +280,10 @@ def _adapting(example: _Example) -> Iterator[str]:
 
 
 def _injection(subject: str, outline: Outline) -> Iterator[str]:
-    from transformers import BertConfig
-
     from alue_bench.training.surgery import model_in_outline
 
-    whole = outline.freeze_plan.shape.layers if outline.kept_layers is None else LAYERS[-1]
-    config = BertConfig(hidden_size=64, num_hidden_layers=whole, num_attention_heads=2, intermediate_size=128)
     try:
-        model_in_outline(config, outline)
+        model_in_outline(_small_bert(outline), outline)
     except UnavailableError as error:
         yield Remark(f"{subject}: its adapter was not checked: {error}")
     except DoesNotFit as error:

@@ -944,9 +944,10 @@ def _points(values: Iterable[tuple[str, float, int]], now: int) -> tuple[tuple[P
 def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
     """Write a CSV file of the decisions that an adaptive freezing strategy made during training.
 
-    The strategy decides at certain steps which blocks to freeze; a block is the embeddings or one layer of the encoder.
-    For each decision and block, there is a row with the step, the epoch, the block, the norm of the block's gradient,
-    and 1 if the block is frozen from then on, otherwise 0.
+    The strategy decides at certain steps which blocks to freeze; a block is the embeddings, one layer of the encoder
+    or, for strategies that freeze single weight matrices, one of these. For each decision and block, there is a row
+    with the step, the epoch, the block, the norm of the block's gradient (of a matrix: its change), and 1 if the block
+    is frozen from then on, otherwise 0.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

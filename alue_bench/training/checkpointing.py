@@ -31,7 +31,7 @@ from alue_bench.data.cache_folder import cache_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 3
+FORMAT = 4
 """The version of the content of checkpoint files. Increase it with a change of what `TrainingSession.state_dict`
 returns."""
 SUFFIX = ".safetensors"

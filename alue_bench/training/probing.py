@@ -75,7 +75,7 @@ def checked_choice(strategy: Strategy, bound: FreezePlan, probe: Probe) -> Choic
     if not isinstance(choice, Choice) or not isinstance(choice.plan, FreezePlan):
         raise TrainingError(f"{said} {choice!r:.80}; it must return a Choice with a FreezePlan")
     plan = choice.plan
-    if plan.shape != bound.shape or plan.trained != bound.trained:
+    if not plan.revises(bound):
         raise TrainingError(f"{said} {plan!r:.120}; its shape and trained must be those of freeze_plan's result")
     if len(choice.scores) != plan.shape.layers:
         raise TrainingError(f"{said} {len(choice.scores)} scores; return one for each of {plan.shape.layers} layers")

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import TrainingError
 from alue_bench.contract.spec import FreezeEvent
-from alue_bench.contract.strategy import BlockNorms, FreezePlan, Revisions, Strategy, TrainingProgress
+from alue_bench.contract.strategy import (
+    BlockNorms,
+    FreezePlan,
+    MatrixChanges,
+    Revisions,
+    Strategy,
+    TrainingProgress,
+)
 from alue_bench.training.architecture.encoder_stack import EncoderStack
 
 if TYPE_CHECKING:
@@ -20,15 +27,20 @@ if TYPE_CHECKING:
 class GradientWatch:
     """The gradients of the embeddings and of each layer, summed over steps.
 
-    Adaptive strategies may use the norms of these sums to decide what to freeze.
+    Adaptive strategies may use the norms of these sums, or the changes of their averages, to decide what to freeze.
     """
 
     def __init__(self, stack: EncoderStack) -> None:
         """Start with zero sums for the embeddings and layers of a model."""
+        self._names = {parameter: name for name, parameter in stack.model.named_parameters()}
         self._blocks = [[p for m in stack.embeddings for p in m.parameters()]]
         self._blocks += [list(layer.parameters()) for layer in stack.layers]
         self.sums: dict[nn.Parameter, Tensor] = {}
         """The sum of each parameter's gradients since the last call of `take`."""
+        self.steps = 0
+        """The number of steps whose gradients were added since the last call of `take`."""
+        self.averages: dict[nn.Parameter, Tensor] = {}
+        """The average gradient of each weight matrix of the layers, at the last call of `changes`."""
 
     def add(self, *, skipping_overflows: bool = False) -> None:
         """Add the current gradients to the sums. Frozen parameters have no gradient, which counts as zero.
@@ -47,6 +59,26 @@ class GradientWatch:
         if known:
             torch._foreach_add_([self.sums[p] for p in known], [gradients[p] for p in known])
         self.sums |= {p: gradient.clone() for p, gradient in gradients.items() if p not in self.sums}
+        self.steps += 1
+
+    def changes(self) -> MatrixChanges:
+        """Return how much the average gradient of each weight matrix of the layers has changed since the last call.
+
+        Matrices without gradients since the last call, or before it, are left out. Call this before `take`, which
+        resets the sums. The call waits until a GPU has finished its work.
+        """
+        import torch
+
+        layers: list[dict[str, float]] = []
+        averages: dict[nn.Parameter, Tensor] = {}
+        for block in self._blocks[1:]:
+            averages |= {p: self.sums[p] / self.steps for p in block if p.ndim > 1 and p in self.sums}
+            pairs = [(p, self.averages[p]) for p in block if p in averages and p in self.averages]
+            norms = [torch.linalg.vector_norm(averages[p] - before, 1) for p, before in pairs]
+            values = torch.stack(norms).tolist() if norms else []
+            layers.append({self._names[p]: value for (p, _), value in zip(pairs, values, strict=True)})
+        self.averages = averages
+        return MatrixChanges(tuple(layers))
 
     def take(self) -> BlockNorms:
         """Return the L2 norm of the summed gradients of the embeddings and of each layer, and reset the sums.
@@ -59,9 +91,30 @@ class GradientWatch:
         for block in self._blocks:
             sums = [self.sums[p] for p in block if p in self.sums]
             norms.append(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(sums))) if sums else None)
-        self.sums.clear()
+        self.reset()
         embeddings, *layers = (None if norm is None else float(norm) for norm in norms)
         return BlockNorms(embeddings, tuple(layers))
+
+    def reset(self) -> None:
+        """Start again with zero sums; the averages stay."""
+        self.sums.clear()
+        self.steps = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums, the number of steps and the averages, as tensors and JSON values."""
+        sums, averages = (
+            {self._names[parameter]: value for parameter, value in kept.items()} for kept in (self.sums, self.averages)
+        )
+        return {"sums": sums, "steps": self.steps, "averages": averages}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state that `state_dict` returned."""
+        parameters = {name: parameter for parameter, name in self._names.items()}
+        self.sums, self.averages = (
+            {parameters[name]: value.to(parameters[name].device) for name, value in state[kept].items()}
+            for kept in ("sums", "averages")
+        )
+        self.steps = state["steps"]
 
 
 @dataclass
@@ -103,11 +156,16 @@ class FreezeSchedule:
     whenever the strategy was asked for a new plan; empty unless the strategy is adaptive."""
     norms: list[BlockNorms] = field(default_factory=list)
     """The gradient norms at each request for a new plan; empty unless the strategy asks for them."""
+    changes: list[MatrixChanges] = field(default_factory=list)
+    """The changes of gradients at each request for a new plan; empty unless the strategy asks for them."""
+    data_seed: int = 0
+    """The run's seed of the order of the training data, from which a strategy may draw what is frozen."""
 
     def __post_init__(self) -> None:
         """Ask the strategy at which steps it may change the plan, and record the initial plan if it is adaptive."""
         self.revisions: Revisions | None = self.strategy.revisions() if self.strategy else None
-        self.watch = GradientWatch(self.stack) if self.revisions and self.revisions.gradient_norms else None
+        watches = self.revisions is not None and (self.revisions.gradient_norms or self.revisions.matrix_changes)
+        self.watch = GradientWatch(self.stack) if watches else None
         if self.revisions:
             self._log(0, 1, None)
 
@@ -160,11 +218,15 @@ class FreezeSchedule:
             TrainingError: The returned plan is invalid, or contradicts the declaration in `Strategy.revisions`.
         """
         assert self.strategy is not None
+        assert self.revisions is not None
         if self.watch is not None:
-            self.norms.append(self.watch.take())
-        progress = TrainingProgress(epoch, epochs, step, steps, tuple(dev_scores), tuple(self.norms))
-        revised = self.strategy.revise(self.plan, progress)
-        self._check(revised)
+            self.changes += [self.watch.changes()] if self.revisions.matrix_changes else []
+            self.norms += [self.watch.take()] if self.revisions.gradient_norms else []
+            self.watch.reset()
+        progress = TrainingProgress(
+            epoch, epochs, step, steps, tuple(dev_scores), tuple(self.norms), tuple(self.changes), self.data_seed
+        )
+        revised = _revised(self.strategy, self.revisions, self.plan, progress)
         changed = revised != self.plan
         self.plan = revised
         self._log(step, epoch, self.norms[-1] if self.norms else None)
@@ -174,8 +236,6 @@ class FreezeSchedule:
         """Return the plan in effect and the recorded segments, events and gradient sums, as tensors and JSON values."""
         import torch
 
-        names = {id(parameter): name for name, parameter in self.stack.model.named_parameters()}
-        sums = {} if self.watch is None else self.watch.sums
         return {
             "plan": plan_as_json(self.plan),
             "segments": [
@@ -189,7 +249,8 @@ class FreezeSchedule:
             ],
             "events": [asdict(event) for event in self.events],
             "norms": [[norms.embeddings, list(norms.layers)] for norms in self.norms],
-            "gradients": {names[id(parameter)]: value for parameter, value in sums.items()},
+            "changes": [[dict(layer) for layer in changes.layers] for changes in self.changes],
+            "watch": {} if self.watch is None else self.watch.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -206,24 +267,9 @@ class FreezeSchedule:
         ]
         self.events = [FreezeEvent(**event) for event in state["events"]]
         self.norms = [BlockNorms(embeddings, tuple(layers)) for embeddings, layers in state["norms"]]
+        self.changes = [MatrixChanges(tuple(layers)) for layers in state["changes"]]
         if self.watch is not None:
-            parameters = dict(self.stack.model.named_parameters())
-            sums = {parameters[name]: value for name, value in state["gradients"].items()}
-            self.watch.sums = {parameter: value.to(parameter.device) for parameter, value in sums.items()}
-
-    def _check(self, revised: object) -> None:
-        """Raise TrainingError if the plan that a strategy returned is invalid, or contradicts its `revisions()`."""
-        assert self.strategy is not None
-        assert self.revisions is not None
-        said = f"strategy {self.strategy.name!r}: revise returned"
-        before = self.plan
-        if not isinstance(revised, FreezePlan) or revised.shape != before.shape or revised.trained != before.trained:
-            raise TrainingError(f"{said} {revised!r:.120}; it must be a FreezePlan like the one that it was given")
-        if self.revisions.prefix_only_grows and (revised.prefix_layers or 0) < (before.prefix_layers or 0):
-            raise TrainingError(
-                f"{said} a frozen prefix of {revised.prefix_layers or 0} layers after one of {before.prefix_layers}, "
-                "but its revisions promise that it only grows"
-            )
+            self.watch.load_state_dict(state["watch"])
 
     def _log(self, step: int, epoch: int, norms: BlockNorms | None) -> None:
         """Append the state of the embeddings and of each layer (frozen or not, norm of the gradients) to `events`."""
@@ -234,11 +280,56 @@ class FreezeSchedule:
             norm = norms.layers[layer] if norms else None
             frozen = layer in self.plan.frozen_layers
             self.events.append(FreezeEvent(step, epoch, f"layer {layer}", norm, frozen))
+            for name, change in self.changes[-1].layers[layer].items() if self.changes else ():
+                is_out = frozen or name in self.plan.frozen_parameters
+                self.events.append(FreezeEvent(step, epoch, name, change, is_out))
+
+
+def first_plan(strategy: Strategy, plan: FreezePlan, *, epochs: int, steps: int, data_seed: int) -> FreezePlan:
+    """Return the plan in effect at the first step: the given one, or the one that the strategy then replaces it with.
+
+    Args:
+        strategy: The strategy.
+        plan: Its plan from `Strategy.freeze_plan`.
+        epochs: The number of epochs of the training.
+        steps: The number of steps of the training.
+        data_seed: The run's seed of the order of the training data.
+
+    Raises:
+        TrainingError: The returned plan is invalid.
+    """
+    revisions = strategy.revisions()
+    if revisions is None or not revisions.at_start:
+        return plan
+    return _revised(strategy, revisions, plan, TrainingProgress(1, epochs, 0, steps, data_seed=data_seed))
+
+
+def _revised(strategy: Strategy, revisions: Revisions, before: FreezePlan, progress: TrainingProgress) -> FreezePlan:
+    """Return the plan by which an adaptive strategy replaces another one, after checking it.
+
+    Raises:
+        TrainingError: The returned plan is invalid, or contradicts the declaration in `Strategy.revisions`.
+    """
+    revised = strategy.revise(before, progress)
+    said = f"strategy {strategy.name!r}: revise returned"
+    if not isinstance(revised, FreezePlan) or not revised.revises(before):
+        raise TrainingError(f"{said} {revised!r:.120}; it must be a FreezePlan like the one that it was given")
+    if revisions.prefix_only_grows and (revised.prefix_layers or 0) < (before.prefix_layers or 0):
+        raise TrainingError(
+            f"{said} a frozen prefix of {revised.prefix_layers or 0} layers after one of {before.prefix_layers}, "
+            "but its revisions promise that it only grows"
+        )
+    return revised
 
 
 def plan_as_json(plan: FreezePlan) -> dict[str, Any]:
     """Return the parts of a freeze plan that may change in a training, as JSON values."""
-    return {"frozen_layers": sorted(plan.frozen_layers), "embeddings": plan.embeddings, "pooler": plan.pooler}
+    return {
+        "frozen_layers": sorted(plan.frozen_layers),
+        "embeddings": plan.embeddings,
+        "pooler": plan.pooler,
+        "frozen_parameters": sorted(plan.frozen_parameters),
+    }
 
 
 def plan_from_json(content: Mapping[str, Any], like: FreezePlan) -> FreezePlan:
@@ -248,6 +339,7 @@ def plan_from_json(content: Mapping[str, Any], like: FreezePlan) -> FreezePlan:
         frozen_layers=frozenset(content["frozen_layers"]),
         embeddings=content["embeddings"],
         pooler=content["pooler"],
+        frozen_parameters=frozenset(content["frozen_parameters"]),
     )
 
 

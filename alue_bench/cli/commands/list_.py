@@ -245,13 +245,15 @@ TEXTS = 16
 
 def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[str, Any]:
     """Return the effect of a strategy on a model as JSON-like data, or the reason why the strategy does not fit."""
+    from dataclasses import replace
+
     import numpy as np
 
     from alue_bench.contract.errors import AlueBenchError, PluginError
     from alue_bench.contract.registry import outline_of
     from alue_bench.contract.strategy import FreezePlan, Outline
     from alue_bench.measure.flops import training_flops
-    from alue_bench.training.freezing import count_parameters
+    from alue_bench.training.freezing import count_parameters, without_idle_parts
     from alue_bench.training.pretrained.loading import encoder_shape, fetch_config
     from alue_bench.training.surgery import model_in_outline
 
@@ -262,6 +264,7 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
     try:
         outlined = outline_of(strategy, origin, shape)
         stack = model_in_outline(config, outlined)
+        outlined = replace(outlined, freeze_plan=without_idle_parts(stack, outlined.freeze_plan))
     except PluginError:
         raise
     except AlueBenchError as error:  # of a strategy that does not fit, or a package that is missing
@@ -275,11 +278,13 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
         if like is not None and "reason" in like:
             return {"strategy": strategy.name, "reason": like["reason"]}
         saved = 1 - limit.share if like is None else like["flops_saved"]
+    revisions = strategy.revisions()
+    chosen = strategy.chooses or (revisions is not None and revisions.at_start)
     return {
         "strategy": strategy.name,
         "frozen": outlined.describe()
-        + (" at first" if strategy.revisions() else " or other layers, chosen in the run" if strategy.chooses else ""),
-        "changes": strategy.revisions() is not None,
+        + (" or other layers, chosen in the run" if chosen else " at first" if revisions else ""),
+        "changes": revisions is not None,
         "trainable": counts.trainable,
         "total": count_parameters(whole, FreezePlan(shape)).total,
         "left": counts.total,

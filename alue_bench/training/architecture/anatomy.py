@@ -7,6 +7,9 @@ share. The modules that run after the last layer are the pooler and the head. Mo
 idle; they never train.
 
     time ─►  embeddings │ layer 0 │ beside 0 │ layer 1 │ … │ layer L-1 │ pooler, head
+
+Within a layer, attention is the outermost module that contains every batched product (of queries with keys, and of
+their scores with values), but not every weight matrix of the layer.
 """
 
 from __future__ import annotations
@@ -68,6 +71,10 @@ class Anatomy:
     """The parameters that have no influence on the logits, or that transformers keeps fixed."""
     returns_tuple: bool
     """True if a layer returns a tuple whose first element is the hidden states."""
+    attention: tuple[tuple[str, str], ...] | None
+    """The modules of attention in a layer: the name of the module list, and the name of the module within an entry of
+    that list (empty for the entry itself). No module if the layers have no attention, as in FNet; None if attention is
+    not a module of its own."""
     as_registered: bool
     """True if dividing the encoder's modules by the order in which they are registered (those before the layers are
     embeddings) gives the same parts as dividing them by the order in which they run."""
@@ -286,6 +293,8 @@ class _Uses:
 
     parameters: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     """The moments (event numbers) at which an operation read each parameter, by the parameter's `id()`."""
+    batched: list[int] = field(default_factory=list)
+    """The moments (event numbers) of the batched matrix products, by which tokens exchange information."""
     calls: defaultdict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     """The moments (event numbers) at which each call of a module began and ended, by the module's name."""
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -318,6 +327,7 @@ def _traced(model: Any) -> Anatomy:
         inputs_only=inputs_only,
         idle=idle,
         returns_tuple=isinstance(uses.outputs.get(f"{lists[-1]}.0"), tuple),
+        attention=_attention(model, uses, lists, spans),
         as_registered=len(lists) == 1
         and not (beside or idle or embeddings.parameters)
         and all(_is_on_top(model, name) for name in inputs_only)
@@ -369,6 +379,8 @@ def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
     class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             moment = next(clock)
+            if func._overloadpacket is torch.ops.aten.bmm:
+                uses.batched.append(moment)
             for leaf in tree_leaves((args, kwargs)):
                 if id(leaf) in known:
                     uses.parameters[id(leaf)].append(moment)
@@ -460,6 +472,40 @@ def _interleaved(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bo
     return len(pairs) > 1 and all(
         max(ended for _, ended in pair) < min(began for began, _ in following) for pair, following in pairwise(pairs)
     )
+
+
+def _attention(
+    model: Any, uses: _Uses, lists: tuple[str, ...], spans: list[tuple[int, int]]
+) -> tuple[tuple[str, str], ...] | None:
+    """Return the modules of attention in the layers; see `Anatomy.attention`.
+
+    Args:
+        model: The model.
+        uses: The record of its forward pass.
+        lists: The names of the module lists that contain the layers.
+        spans: The moments (event numbers, see `_Uses`) at which each layer began and ended.
+    """
+    places: dict[tuple[str, str], None] = {}
+    for index, (began, ended) in enumerate(spans):
+        products = [moment for moment in uses.batched if began < moment < ended]
+        if not products:
+            continue
+        entries = {name: model.get_submodule(f"{name}.{index}") for name in lists}
+        matrices = {id(p) for entry in entries.values() for p in entry.parameters() if p.ndim > 1}
+        around = [
+            (name, own)
+            for name, entry in entries.items()
+            for own, module in entry.named_modules()
+            if not matrices <= {id(p) for p in module.parameters()}
+            and any(
+                start < products[0] and products[-1] < end
+                for start, end in uses.calls[f"{name}.{index}.{own}".rstrip(".")]
+            )
+        ]
+        if not around:
+            return None
+        places[min(around, key=lambda place: place[1].count(".") + bool(place[1]))] = None
+    return tuple(places)
 
 
 def _why_none(model: Any, uses: _Uses, lists: dict[str, list[str]], count: int) -> str:

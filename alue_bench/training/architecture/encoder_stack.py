@@ -54,6 +54,8 @@ class EncoderStack:
     at a later layer skips them."""
     returns_tuple: bool = False
     """True if a layer returns a tuple whose first element is the hidden states."""
+    attention: tuple[tuple[nn.Module, ...], ...] | None = ()
+    """For each layer, the modules of its attention; None if attention is not a module of its own."""
     idle: tuple[nn.Parameter, ...] = ()
     """The parameters that never train: those without influence on the logits, and those that transformers keeps
     fixed."""
@@ -97,6 +99,7 @@ def view_as_stack(model: Any) -> EncoderStack:
         entries=tuple(model.get_submodule(anatomy.lists[0])) if anatomy.restartable else (),
         inputs_only=tuple(model.get_submodule(name) for name in anatomy.inputs_only),
         returns_tuple=anatomy.returns_tuple,
+        attention=_attention(model, anatomy, count),
         idle=tuple(p for name, p in model.named_parameters() if _plain(name) in anatomy.idle),
     )
 
@@ -104,6 +107,14 @@ def view_as_stack(model: Any) -> EncoderStack:
 def _layer(model: Any, anatomy: Anatomy, index: int) -> nn.Module:
     modules = [model.get_submodule(f"{name}.{index}") for name in anatomy.lists]
     return _joined(modules + _members(model, anatomy.beside.get(index, Members())))
+
+
+def _attention(model: Any, anatomy: Anatomy, count: int) -> tuple[tuple[nn.Module, ...], ...] | None:
+    if anatomy.attention is None:
+        return None
+    modules = dict(model.named_modules())
+    names = [[f"{name}.{index}.{own}".rstrip(".") for name, own in anatomy.attention] for index in range(count)]
+    return tuple(tuple(modules[name] for name in of_layer if name in modules) for of_layer in names)
 
 
 def _members(model: Any, members: Members) -> list[nn.Module]:

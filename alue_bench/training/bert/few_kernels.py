@@ -181,8 +181,11 @@ class _Product(torch.autograd.Function):
         (inputs,) = ctx.saved_tensors
         count, needs = ctx.count, ctx.needs_input_grad[3:]
         grads: list[Tensor | None] = [None] * (2 * count)
-        if any(needs[:count]):
+        if all(needs[:count]):
             grads[:count] = _product_in_fp32(grad.t(), inputs).chunk(count)
+        elif any(needs[:count]):
+            parts = zip(grad.chunk(count, dim=1), needs[:count], strict=True)
+            grads[:count] = [_product_in_fp32(part.t(), inputs) if needed else None for part, needed in parts]
         if any(needs[count:]):
             grads[count:] = grad.sum(0, dtype=torch.float32).chunk(count)
         return (grad @ ctx.weight if ctx.needs_input_grad[0] else None, None, None, *grads)

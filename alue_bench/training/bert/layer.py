@@ -7,7 +7,8 @@ BERT, RoBERTa, XLM-R and ELECTRA share this layer (Devlin et al. 2019, section 3
 
 Outputs and gradients equal those of transformers' modules (tested), with less work around the matrix products: query,
 key and value are one product, dropout masks are drawn in bulk, tensors that the backward pass does not read are neither
-kept nor copied, and the backward pass of a frozen layer computes only the gradient of its input.
+kept nor copied, and the backward pass computes only the gradients that trainable parameters need, in the layer and
+below it.
 
 The number formats are those of autocast: matrix products in `dtype` (fp32, bf16 or fp16); residual sums, layer norms
 and softmax in fp32.
@@ -31,9 +32,6 @@ FLASH_FROM = 128
 separate matrix products are faster (measured on a CPU: with 26 tokens the kernel takes twice as long)."""
 
 Grads = tuple[Tensor | None, ...]
-MATRICES = (0, 1, 2, 6, 10, 12)
-"""The positions of weight matrices in `LayerWeights.parameters`; the others are biases and weights of layer norms."""
-
 
 FAMILY = ("Bert", "Roberta", "XLMRoberta", "Electra")
 """The prefixes of the names of transformers' classes that implement this layer."""
@@ -73,7 +71,6 @@ def is_bert_layer(layer: nn.Module) -> bool:
         and not any(module._forward_hooks or module._forward_pre_hooks for module in layer.modules())
         and _is_exact_gelu(any_layer.intermediate.intermediate_act_fn)
         and not any_layer.is_decoder
-        and len({module.weight.requires_grad for module in expected["Linear"][:3]}) == 1
     )
 
 
@@ -336,14 +333,14 @@ class _EncoderLayer(torch.autograd.Function):
         sum2 = _add_dropped(middle, torch.addmm(bd, after, wd.t()), mask_fed)
         result, mean2, scale2 = torch.native_layer_norm(sum2, size, norm2.weight, norm2.bias, norm2.eps)
 
-        # The inputs of products are read only for the gradients of weight matrices: kept only if these matrices train.
+        # The input of a product is read only for the gradient of its weight matrix: kept only if this matrix trains.
         needs = ctx.needs_input_grad[4:]
-        trains = any(needs[place] for place in MATRICES)
         ctx.weights, ctx.shape = weights, shape
         ctx.save_for_backward(
             *(query, key, value, probs, used, mask_probs, mask_attended, mask_fed),
             *(sum1, mean1, scale1, before, sum2, mean2, scale2),
-            *((inputs, attended, narrow, after) if trains else (None,) * 4),
+            *(inputs if any(needs[:3]) else None, attended if needs[6] else None),
+            *(narrow if needs[10] else None, after if needs[12] else None),
         )
         return result
 
@@ -358,13 +355,17 @@ class _EncoderLayer(torch.autograd.Function):
         Returns:
             The gradients in the order of `forward`'s arguments; None for an argument that needs no gradient.
         """
-        query, key, value, probs, used, mask_probs, mask_attended, mask_fed, *rest = ctx.saved_tensors
-        sum1, mean1, scale1, before, sum2, mean2, scale2, inputs, attended, narrow, after = rest
+        *for_attention, mask_attended, mask_fed, sum1, mean1, scale1 = (saved := ctx.saved_tensors)[:11]
+        before, sum2, mean2, scale2, inputs, attended, narrow, after = saved[11:]
         weights, shape = ctx.weights, ctx.shape
         wqkv, _, wo, _, wi, _, wd, _ = weights.products
-        h, dtype = weights.heads, weights.dtype
+        dtype, below = weights.dtype, ctx.needs_input_grad[0]
         needs = ctx.needs_input_grad[4:]
         grads: list[Tensor | None] = [None] * 16
+
+        def ends_at(place: int) -> bool:
+            """Return whether neither the parameters before this position nor the input need a gradient."""
+            return not below and not any(needs[:place])
 
         def of_product(place: int, outer: Tensor, inner: Tensor) -> None:
             """Store the gradients of one linear layer's weight and bias.
@@ -380,33 +381,67 @@ class _EncoderLayer(torch.autograd.Function):
                 grads[place + 1] = outer.sum(0, dtype=torch.float32)
 
         dsum2, grads[14], grads[15] = _norm_backward(grad, sum2, mean2, scale2, weights.norms[1], needs[14:16])
+        if ends_at(14):
+            return (None, None, None, None, *grads)
         dfed = (dsum2 if mask_fed is None else dsum2 * mask_fed).to(dtype)
         of_product(12, dfed, after)
+        if ends_at(12):
+            return (None, None, None, None, *grads)
         dbefore = dfed @ wd
         torch.ops.aten.gelu_backward.grad_input(dbefore, before, grad_input=dbefore)  # in place
         of_product(10, dbefore, narrow)
+        if ends_at(10):
+            return (None, None, None, None, *grads)
         dmiddle = _add_product(dsum2, dbefore, wi)
         dsum1, grads[8], grads[9] = _norm_backward(dmiddle, sum1, mean1, scale1, weights.norms[0], needs[8:10])
+        if ends_at(8):
+            return (None, None, None, None, *grads)
         dout = (dsum1 if mask_attended is None else dsum1 * mask_attended).to(dtype)
         of_product(6, dout, attended)
-        b, s = shape.examples, shape.tokens
-        dattended = (dout @ wo).view(b, s, h, -1).transpose(1, 2).reshape(b * h, s, -1)
+        if ends_at(6):
+            return (None, None, None, None, *grads)
+        needed = [below or needs[place] or needs[place + 3] for place in range(3)]
+        dmixed = _attention_backward(dout @ wo, for_attention, weights, shape, needed)
 
-        mixed = torch.empty((3, *query.shape), dtype=dtype, device=query.device)  # [3, b h, s, e]
-        torch.bmm(used.transpose(1, 2), dattended, out=mixed[2])
-        dused = torch.bmm(dattended, value.transpose(1, 2)).float()
-        dprobs = dused if mask_probs is None else dused.mul_(mask_probs)
-        dscores = torch.ops.aten._softmax_backward_data(dprobs, probs, -1, torch.float32).mul_(weights.scale).to(dtype)
-        torch.bmm(dscores, key, out=mixed[0])
-        torch.bmm(dscores.transpose(1, 2), query, out=mixed[1])
-        dmixed = mixed.view(3, b, h, s, -1).permute(1, 3, 0, 2, 4).reshape(b * s, -1)  # [n, 3 d]
-
-        if any(needs[:3]):
+        if all(needs[:3]):
             grads[0], grads[1], grads[2] = (dmixed.t() @ inputs).float().chunk(3)
+        else:
+            parts = dmixed.chunk(3, dim=1)
+            grads[:3] = [(parts[place].t() @ inputs).float() if needs[place] else None for place in range(3)]
         if any(needs[3:6]):
             grads[3], grads[4], grads[5] = dmixed.sum(0, dtype=torch.float32).chunk(3)
-        dstates = _add_product(dsum1, dmixed, wqkv) if ctx.needs_input_grad[0] else None
-        return (dstates, None, None, None, *grads)
+        return (_add_product(dsum1, dmixed, wqkv) if below else None, None, None, None, *grads)
+
+
+def _attention_backward(
+    dattended: Tensor, saved: list[Tensor], weights: LayerWeights, shape: BatchShape, needed: list[bool]
+) -> Tensor:
+    """Compute the gradients of queries, keys and values, side by side for each token: `[n, 3 d]`.
+
+    Args:
+        dattended: The gradient of the heads' outputs, `[n, d]`.
+        saved: Queries, keys, values, attention weights before and after dropout, and the dropout mask or None, all from
+            the forward pass.
+        weights: The layer.
+        shape: The shape of the batch.
+        needed: Whether the gradient of queries, keys and values is needed. Those that are not needed are zero.
+    """
+    query, key, value, probs, used, mask = saved
+    b, s, h, dtype = shape.examples, shape.tokens, weights.heads, weights.dtype
+    dattended = dattended.view(b, s, h, -1).transpose(1, 2).reshape(b * h, s, -1)
+    allocate = torch.empty if all(needed) else torch.zeros
+    mixed = allocate((3, *query.shape), dtype=dtype, device=query.device)  # [3, b h, s, e]
+    if needed[2]:
+        torch.bmm(used.transpose(1, 2), dattended, out=mixed[2])
+    if needed[0] or needed[1]:
+        dused = torch.bmm(dattended, value.transpose(1, 2)).float()
+        dprobs = dused if mask is None else dused.mul_(mask)
+        dscores = torch.ops.aten._softmax_backward_data(dprobs, probs, -1, torch.float32).mul_(weights.scale).to(dtype)
+        if needed[0]:
+            torch.bmm(dscores, key, out=mixed[0])
+        if needed[1]:
+            torch.bmm(dscores.transpose(1, 2), query, out=mixed[1])
+    return mixed.view(3, b, h, s, -1).permute(1, 3, 0, 2, 4).reshape(b * s, -1)
 
 
 def _add_dropped(kept: Tensor, added: Tensor, mask: Tensor | None) -> Tensor:
