@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.probe import LayerScore
 from alue_bench.contract.spec import digest_of
 from alue_bench.messages.display import first_line
 from alue_bench.messages.redaction import redact
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 PREDICTIONS = "predictions.csv"
 """The artifact with a run's test predictions."""
+LAYER_SCORES = "layer_scores.csv"
+"""The artifact with the score of each layer, for a strategy that chooses its layers by a probe."""
 FIRST_COLUMNS = ("id", "gold", "prediction")
 """The first columns of an artifact with predictions. They are followed by a column score_LABEL for each label."""
 
@@ -433,6 +436,18 @@ def _stored_curves(client: Any, run_id: str, metrics: Sequence[str] | None) -> d
     return curves if metrics is None else {name: curves[name] for name in metrics if name in curves}
 
 
+def read_layer_scores(results: Results, run_id: str) -> list[LayerScore]:
+    """Read the score of each layer by which a run's strategy chose, from layer 0 upwards.
+
+    Returns:
+        The scores; none if the strategy does not choose its layers by a probe.
+
+    Raises:
+        UnavailableError: The file with the scores is damaged.
+    """
+    return _fetch(results, run_id, LAYER_SCORES, _load_layer_scores) or []
+
+
 def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
     """Read a run's complete configuration from its file config.json; None if the file is missing."""
     return _json(results, run_id, "config.json")
@@ -743,6 +758,15 @@ def _load_predictions(path: Path) -> pd.DataFrame:
         for place, name in ((1, "gold"), (2, "prediction")):
             table = table.set_column(place, name, table.column(name).cast(pa.float64()))
     return table.to_pandas(use_threads=False)
+
+
+def _load_layer_scores(path: Path) -> list[LayerScore]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = [LayerScore(int(row["layer"]), float(row["score"]), row["frozen"] == "1") for row in rows]
+    if [one.layer for one in scores] != list(range(len(scores))):
+        raise ValueError("its rows are not the layers in order")
+    return scores
 
 
 def _load_unlabelled(path: Path) -> pd.DataFrame:
