@@ -235,7 +235,9 @@ def _chosen_runs(
     if unmatched:
         notes.append(f"{sweep.task}: {unmatched} runs have no cell of their cost in the grid, and no regret")
     if all(len(runs) == 1 for runs in sweep.cells.values()):
-        notes.append(f"{sweep.task}: one seed, so that the best cell was chosen by its own scores: regrets are too high")
+        notes.append(
+            f"{sweep.task}: one seed, so that the best cell was chosen by its own scores: regrets are too high"
+        )
     if sweep.left_out:
         notes.append(f"{sweep.task}: {sweep.left_out} further sweeps under other conditions left out")
     return [*chosen, *highest], effects, notes

@@ -1,8 +1,9 @@
 """Sweeps in a table of finished runs: for each task, the cells of a grid and the other strategies beside it.
 
-A cell is a pair of numbers of frozen bottom and top layers. All runs of a task have the same conditions, that is, equal
-examples, hyper-parameters, model and hardware (`comparison.CONDITIONS`). Runs of cross-validations and the short runs of
-a search are left out.
+A cell is a pair of numbers of frozen bottom and top layers. All runs of a task have the same conditions: equal
+examples, hyper-parameters, model and hardware (`comparison.CONDITIONS`). The number of examples of a probe may differ,
+since only strategies that choose by a probe use it. Runs of cross-validations and the short runs of a search are left
+out.
 
 A score that is undefined, the correlation of constant predictions, counts as the trivial score, that of a baseline that
 ignores the text.
@@ -10,6 +11,7 @@ ignores the text.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,13 +58,13 @@ class SweptTask:
     example: Run
     """A run of the grid, whose values state the conditions."""
     trivial: float
-    """The test score of a baseline that ignores the text; nan if it was not recorded."""
+    """The test score of a baseline that ignores the text."""
     left_out: int = 0
     """The number of sets of runs under other conditions, which are not part of this value."""
 
     @property
     def learnt(self) -> float:
-        """The mean test score of full fine-tuning minus the trivial score; nan if the latter is unknown."""
+        """The mean test score of full fine-tuning minus the trivial score."""
         return self.score(FULL) - self.trivial
 
     def score(self, cell: Cell) -> float:
@@ -88,7 +90,7 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
     """Find the sweeps in a table of finished runs.
 
     For each task and model, the set of comparable runs with the most cells is used. A task on which full fine-tuning
-    learnt nothing is left out, since freezing cannot lose anything there.
+    learnt nothing is left out, since freezing cannot lose anything there; so is one without a trivial score.
 
     Args:
         frame: The finished runs, as in `Results.frame`.
@@ -99,6 +101,7 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
     found, notes = [], []
     usable = frame[frame["folds"].isna() & frame["first_look"].isna()]
     for (task, model), of_both in usable.groupby(["task", "model"], sort=True):
+        of_both = of_both.assign(other_hyper=of_both["other_hyper"].map(_without_probe_rows, na_action="ignore"))
         sets = [part for _, part in of_both.groupby(list(CONDITIONS), dropna=False, sort=True)]
         swept = [part for part in sets if _is_sweep(part)]
         if not swept:
@@ -109,8 +112,23 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
         if unlearnt is not None:
             notes.append(f"{task}, {model}: left out, since full fine-tuning learnt nothing")
             continue
-        found.append(_swept(str(task), str(model), runs, len(swept) - 1))
+        sweep = _swept(str(task), str(model), runs, len(swept) - 1)
+        if sweep.learnt > 0:
+            found.append(sweep)
+        elif math.isnan(sweep.learnt):
+            notes.append(f"{task}, {model}: left out, since its runs have no trivial score; repeat them with --rerun")
+        else:
+            notes.append(f"{task}, {model}: left out, since full fine-tuning is not above the trivial test score")
     return found, notes
+
+
+def _without_probe_rows(hyper: str) -> str:
+    """Return the JSON text of hyper-parameters without the number of examples of a probe."""
+    try:
+        values = json.loads(hyper)
+    except ValueError:
+        return hyper
+    return json.dumps({name: value for name, value in values.items() if name != "probe_rows"}, sort_keys=True)
 
 
 def _is_sweep(runs: pd.DataFrame) -> bool:
