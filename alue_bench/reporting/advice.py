@@ -4,9 +4,10 @@ A prediction is the mean loss of a setting over the tasks that were swept with t
 options for rows, with a prediction interval (`evaluation.new_task`). Losses are shares of what full fine-tuning learnt,
 its score minus the trivial score, so that tasks with different metrics can be averaged.
 
-Scores of layers from a probe may correct the mean: a setting that freezes layers with higher scores than on other tasks
-may lose more. The feature of a setting is the sum of the ranks of its frozen layers, as a share of the sum of all ranks.
-The correction is used only if it predicts tasks that are left out clearly better (`new_task.Correction.helps`).
+Scores of layers from a probe may correct the mean: a setting that freezes layers with higher scores than on other
+tasks may lose more. The feature of a setting is the sum of the ranks of its frozen layers, as a share of the sum of all
+ranks. The correction is used only if it predicts tasks that are left out clearly better
+(`new_task.Correction.helps`).
 
 The error of the whole procedure, including the choice of settings, is measured by leaving out each task in turn.
 """

@@ -42,8 +42,8 @@ def notes(advice: Advice) -> list[str]:
     left_out = advice.left_out
     said = [
         f"On each of these {len(advice.calibration.sweeps)} tasks, predicted from the others: root mean "
-        f"square error {percent(left_out.error, 1)}; {left_out.covered} of {left_out.predictions} measured losses within "
-        f"their {LEVEL:.0%} intervals."
+        f"square error {percent(left_out.error, 1)}; {left_out.covered} of {left_out.predictions} measured losses "
+        f"within their {LEVEL:.0%} intervals."
     ]
     corrected = advice.calibration.correction
     families = ", ".join(advice.calibration.features)
