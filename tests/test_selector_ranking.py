@@ -112,6 +112,7 @@ class TestOneTask:
         assert (fisher.trained, fisher.best) == ((0, 2), "bottom1")
         assert fisher.regret == pytest.approx((0.76 - 0.77) / 0.5)
         assert fisher.advantage == pytest.approx(0.04 / 0.5)
+        assert fisher.loss == pytest.approx(0.03 / 0.5)
         assert fisher.correlation == pytest.approx(1)
         assert control.regret == pytest.approx((0.76 - 0.73) / 0.5)
         assert control.advantage == 0
@@ -151,16 +152,24 @@ class TestOneTask:
         rows = [row | {"flops/train_vs_full": 0.01} if row["strategy"] == "fisher-2" else row for row in planted_runs()]
         ranking = ranked(rows)
         assert math.isnan(one(ranking, "fisher").regret)
-        assert "2 runs have no cell of their cost" in ranking.notes[0]
+        assert "no cell of the cost of 2 runs" in ranking.notes[0]
 
 
 class TestSweeps:
-    def test_a_selector_with_another_number_of_probe_rows_belongs_to_the_sweep(self) -> None:
+    def test_selectors_with_another_number_of_probe_rows_belong_to_the_sweep(self) -> None:
         rows = [
-            row | ({"other_hyper": '{"clip": 1.0, "probe_rows": 64}'} if row["strategy"] == "fisher-2" else {})
+            row | ({"other_hyper": '{"clip": 1.0, "probe_rows": 64}'} if row["strategy"].endswith("-2") else {})
             for row in planted_runs()
         ]
         assert one(ranked(rows), "fisher").trained == (0, 2)
+
+    def test_runs_with_fewer_used_numbers_of_probe_rows_are_left_out(self) -> None:
+        rows = planted_runs()
+        (first, *_) = [row for row in rows if row["strategy"] == "fisher-2"]
+        rows.append(first | {"other_hyper": '{"clip": 1.0, "probe_rows": 64}', "test/score": 0.1})
+        ranking = ranked(rows)
+        assert one(ranking, "fisher").score == pytest.approx(0.77)
+        assert "1 run with another number of probe rows than 256 left out" in ranking.notes[0]
 
     def test_other_hyper_parameters_make_another_sweep(self) -> None:
         rows = [row | ({"lr": "other"} if row["strategy"] == "fisher-2" else {}) for row in planted_runs()]

@@ -214,7 +214,8 @@ def feature(scores: Sequence[float], cells: Sequence[Cell]) -> Array:
 
     ranks = rankdata(scores)
     layers = len(ranks)
-    return np.array([ranks[:bottom].sum() + ranks[layers - top :].sum() for bottom, top in cells]) / ranks.sum()
+    frozen = [float(ranks[:bottom].sum() + ranks[layers - top :].sum()) for bottom, top in cells]
+    return np.array(frozen) / float(ranks.sum())
 
 
 def _scores(sweep: SweptTask, load: LoadScores) -> dict[str, list[float]]:

@@ -11,20 +11,22 @@ For each run of a selector, the module answers four questions:
   at random?
 - **Correlation.** Do its scores of layers rank the layers as the grid does? It is Spearman's correlation with the loss
   by freezing each layer (`evaluation.freezing_effects`).
-- **Cost.** How long did choosing take, and how many FLOPs did the run need, the probe included?
+- **Loss and cost.** How much worse is it than full fine-tuning with the same seed, how long did choosing take, and how
+  many FLOPs did the run need, the probe included?
 
 The grid's own cells that train only the highest layers (`bottom10` of twelve layers for two) are a second control. Its
 score of a layer is the layer's number.
 
-Regret and advantage are shares of what full fine-tuning learnt (its score minus the trivial score), so that tasks with
-different metrics can be averaged. Means and intervals over tasks and seeds are those of `evaluation.across_tasks`; with
-fewer than three tasks there is no interval.
+Regret, advantage and loss are shares of what full fine-tuning learnt (its score minus the trivial score), so that tasks
+with different metrics can be averaged. Means and intervals over tasks and seeds are those of `evaluation.across_tasks`;
+with fewer than three tasks there is no interval.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -36,7 +38,8 @@ from alue_bench.evaluation.across_tasks import FEWEST_TASKS, over_tasks
 from alue_bench.evaluation.freezing_effects import FreezingEffect, freezing_effects, rank_correlation
 from alue_bench.evaluation.intervals import Estimate
 from alue_bench.reporting.comparison import Run
-from alue_bench.reporting.swept_tasks import Scored, SweptTask, scored
+from alue_bench.reporting.numbers import several
+from alue_bench.reporting.swept_tasks import FULL, PROBE_ROWS, Scored, SweptTask, scored
 
 PROBE_SECONDS, PROBE_FLOPS, FLOPS = "runtime/probe_s", "flops/probe", "flops/train"
 SHARE = "flops/train_vs_full"
@@ -66,6 +69,9 @@ class ChosenRun:
     """The test score."""
     cost: float
     """The training FLOPs with the probe, as a share of those of full fine-tuning."""
+    loss: float
+    """The test score of full fine-tuning with the same seed minus that of the run, as a share of what full fine-tuning
+    learnt; nan if full fine-tuning did not run with the seed."""
     best: str
     """The best cell that costs no more; empty if the grid has no candidate."""
     regret: float
@@ -103,6 +109,7 @@ class RankedSelector:
     family: str
     count: int | None
     """The number of layers that train; None for the mean over the numbers with which the family ran."""
+    loss: Averaged | None
     regret: Averaged | None
     advantage: Averaged | None
     correlation: Averaged | None
@@ -204,6 +211,8 @@ def _chosen_runs(
     selected = [run for run in sweep.others if scores.get(str(run["run_id"]))]
     if not selected:
         return [], [], []
+    (probe_rows, _), *fewer = Counter(run[PROBE_ROWS] for run in selected).most_common()
+    selected = [run for run in selected if run[PROBE_ROWS] == probe_rows]
     layers = len(scores[str(selected[0]["run_id"])])
     effects = freezing_effects({cell: sweep.score(cell) for cell in sweep.cells}, layers)
     at_random = {
@@ -232,14 +241,17 @@ def _chosen_runs(
     highest = [one for count in counts for one in _highest(sweep, layers, count, at_random, effects)]
     unmatched = sum(not one.best for one in chosen)
     notes = []
+    if fewer:
+        others = several(sum(number for _, number in fewer), "run")
+        notes.append(f"{sweep.task}: {others} with another number of probe rows than {probe_rows} left out")
     if unmatched:
-        notes.append(f"{sweep.task}: {unmatched} runs have no cell of their cost in the grid, and no regret")
+        notes.append(f"{sweep.task}: no cell of the cost of {several(unmatched, 'run')} in the grid, so no regret")
     if all(len(runs) == 1 for runs in sweep.cells.values()):
         notes.append(
             f"{sweep.task}: one seed, so that the best cell was chosen by its own scores: regrets are too high"
         )
     if sweep.left_out:
-        notes.append(f"{sweep.task}: {sweep.left_out} further sweeps under other conditions left out")
+        notes.append(f"{sweep.task}: {several(sweep.left_out, 'further sweep')} under other conditions left out")
     return [*chosen, *highest], effects, notes
 
 
@@ -258,7 +270,7 @@ def _trained(scores: Iterable[LayerScore]) -> tuple[int, ...]:
 
 def _against_grid(sweep: SweptTask, ours: Scored, seed: int) -> dict[str, Any]:
     """Return the fields of `ChosenRun` that tell how a run compares with the best cell of its cost."""
-    best = best_cell(sweep, ours.cost, seed)
+    best, full = best_cell(sweep, ours.cost, seed), sweep.cells[FULL].get(seed)
     cell = next((cell for cell in sweep.cells if cell_name(cell) == best), None)
     theirs = math.nan if cell is None else sweep.cells[cell][seed].test
     return {
@@ -267,6 +279,7 @@ def _against_grid(sweep: SweptTask, ours: Scored, seed: int) -> dict[str, Any]:
         "score": ours.test,
         "cost": ours.cost,
         "best": best,
+        "loss": math.nan if full is None else (full.test - ours.test) / sweep.learnt,
         "regret": (theirs - ours.test) / sweep.learnt,
     }
 
@@ -351,6 +364,7 @@ def _ranked(family: str, count: int | None, parts: Sequence[Sequence[ChosenRun]]
     return RankedSelector(
         family=family,
         count=count,
+        loss=averaged("loss"),
         regret=averaged("regret"),
         advantage=averaged("advantage"),
         correlation=averaged("correlation"),

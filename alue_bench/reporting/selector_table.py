@@ -14,7 +14,9 @@ from alue_bench.reporting.comparison_table import TextTable, markdown_tables
 from alue_bench.reporting.numbers import percent, plain, seconds, several, signed, signed_percent
 from alue_bench.reporting.selector_ranking import HIGHEST, Averaged, ChosenRun, RankedSelector, SelectorRanking
 
-COLUMNS = ("selector, layers", "tasks", "regret", "advantage", "correlation", "FLOPs", "choosing", "FLOPs of choosing")
+COLUMNS = (
+    "selector, layers", "tasks", "regret", "advantage", "correlation", "loss", "FLOPs", "choosing", "FLOPs of choosing"
+)  # fmt: skip
 
 
 def ranking_tables(rankings: Sequence[SelectorRanking]) -> list[TextTable]:
@@ -38,6 +40,7 @@ def ranking_legend(rankings: Sequence[SelectorRanking]) -> list[str]:
         "selector was better.",
         f"Advantage: test score minus that of {control} with as many layers and the same seed, as the same share.",
         "Correlation: Spearman's, of the scores of layers with the measured loss by freezing each block of layers.",
+        "Loss: test score of full fine-tuning with the same seed minus the selector's, as the same share.",
         f"FLOPs: relative to full fine-tuning, with the probe. ±: {LEVEL:.0%} interval over tasks and seeds, for tasks "
         "of this kind; not corrected for several selectors.",
         f"{HIGHEST}: cells of the grid that train the highest layers only. Its score of a layer is the layer's number.",
@@ -119,6 +122,7 @@ def _summary_row(row: RankedSelector) -> tuple[str, ...]:
         _share(row.regret),
         _share(row.advantage),
         _correlation(row.correlation),
+        _share(row.loss),
         percent(row.cost.estimate.mean),
         seconds(row.probe_s.estimate.mean),
         percent(row.probe_share.estimate.mean, 1),
@@ -186,7 +190,7 @@ def _layers(block: Sequence[int]) -> str:
 
 def _record(row: RankedSelector) -> dict[str, Any]:
     record: dict[str, Any] = {"family": row.family, "layers": row.count, "tasks": len(row.cost.by_task)}
-    for name in ("regret", "advantage", "correlation", "cost", "probe_s", "probe_share"):
+    for name in ("regret", "advantage", "correlation", "loss", "cost", "probe_s", "probe_share"):
         value: Averaged | None = getattr(row, name)
         record[name] = value.estimate.mean if value else None
         record[f"{name}_half_width"] = value.estimate.half_width if value else None

@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.cells import Cell, cell_name, cell_of
+from alue_bench.contract.spec import HyperParameters
 from alue_bench.reporting import grid
 from alue_bench.reporting.comparison import CONDITIONS, Run
 
@@ -30,6 +31,8 @@ FEWEST_CELLS = 6
 FULL: Cell = (0, 0)
 """The cell of full fine-tuning."""
 TRIVIAL = "test/trivial_score"
+PROBE_ROWS = "probe_rows"
+"""The column with the number of examples of a probe."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,10 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
     found, notes = [], []
     usable = frame[frame["folds"].isna() & frame["first_look"].isna()]
     for (task, model), of_both in usable.groupby(["task", "model"], sort=True):
-        of_both = of_both.assign(other_hyper=of_both["other_hyper"].map(_without_probe_rows, na_action="ignore"))
+        other = of_both["other_hyper"]
+        of_both = of_both.assign(
+            **{PROBE_ROWS: other.map(_probe_rows), "other_hyper": other.map(_without_probe_rows, na_action="ignore")}
+        )
         sets = [part for _, part in of_both.groupby(list(CONDITIONS), dropna=False, sort=True)]
         swept = [part for part in sets if _is_sweep(part)]
         if not swept:
@@ -128,7 +134,16 @@ def _without_probe_rows(hyper: str) -> str:
         values = json.loads(hyper)
     except ValueError:
         return hyper
-    return json.dumps({name: value for name, value in values.items() if name != "probe_rows"}, sort_keys=True)
+    return json.dumps({name: value for name, value in values.items() if name != PROBE_ROWS}, sort_keys=True)
+
+
+def _probe_rows(hyper: object) -> int:
+    """Return the number of examples of a probe in the JSON text of hyper-parameters, or the default."""
+    try:
+        values = json.loads(hyper) if isinstance(hyper, str) else {}
+    except ValueError:
+        values = {}
+    return int(values.get(PROBE_ROWS, HyperParameters().probe_rows))
 
 
 def _is_sweep(runs: pd.DataFrame) -> bool:
