@@ -97,10 +97,15 @@ class TestCorrection:
         assert fitted.error == pytest.approx(0, abs=1e-12)
         assert fitted.helps
 
-    def test_a_feature_without_relation_does_not_help(self) -> None:
-        rng = np.random.default_rng(3)
-        fitted = correction(rng.normal(size=(4, 6)), rng.normal(size=(4, 6)))
-        assert not fitted.helps
+    def test_a_feature_without_relation_rarely_helps(self) -> None:
+        """Values and features of a task have a part in common over settings, which makes chance relations likely."""
+        rng = np.random.default_rng(0)
+        fitted = []
+        for _ in range(300):
+            values, features = (rng.normal(size=(5, 1)) + 0.5 * rng.normal(size=(5, 10)) for _ in range(2))
+            fitted.append(correction(values, features))
+        smaller = np.mean([one.error < one.error_without for one in fitted])
+        assert np.mean([one.helps for one in fitted]) < 0.15 < smaller < 0.3
 
     def test_a_constant_feature_changes_nothing(self) -> None:
         values = np.array([[1.0], [2.0], [6.0]])
