@@ -5,7 +5,7 @@ from __future__ import annotations
 from alue_bench.messages.figure_text import short_names, short_title
 from alue_bench.reporting.charts import WIDTH
 from alue_bench.reporting.drawing import MUTED, SERIES, Picture, new_figure, style, to_svg
-from alue_bench.reporting.numbers import signed_percent
+from alue_bench.reporting.numbers import several, signed_percent
 from alue_bench.reporting.selector_ranking import RankedSelector, SelectorRanking
 
 MOST_DRAWN = 40
@@ -43,8 +43,8 @@ def regrets(ranking: SelectorRanking, *, name: str) -> Picture:
         axes.set_yticks(range(len(rows)), short_names([_label(row) for row in rows]))
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
-        title = f"Regret of selectors, {ranking.model}, {len(ranking.tasks)} tasks"
-        axes.set(xlabel="regret against the best cell of the same cost, % of learnt", title=short_title(title))
+        title = f"Regret of selectors, {ranking.model}, {several(len(ranking.tasks), 'task')}"
+        axes.set(xlabel="regret, % of what full fine-tuning learnt", title=short_title(title))
         svg = to_svg(figure, name)
     listed = "; ".join(f"{_label(row)} {signed_percent(row.regret.estimate.mean, 1)}" for row in rows if row.regret)
     return Picture(name, svg, alt=f"Regret of each selector with its interval: {listed}.")
