@@ -12,8 +12,8 @@ from alue_bench.contract.spec import RunSpec
 from alue_bench.data.batches import batches
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.measure.counted_flops import counting_flops
-from alue_bench.running.inputs import RunInputs, tokenized_for
-from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.running.inputs import RunInputs
+from alue_bench.training.architecture.encoder_stack import EncoderStack
 from alue_bench.training.class_weights import class_weights
 from alue_bench.training.device.errors import release
 from alue_bench.training.device.precision import Device
@@ -71,22 +71,3 @@ def probe(
     del looked_at, drawn
     release(spec.device)
     return Probed(choice, seconds, float(flops_so_far()))
-
-
-def layer_scores_of(spec: RunSpec, inputs: RunInputs) -> Probed:
-    """Load the run's model and ask its strategy which layers to train, without training.
-
-    Args:
-        spec: The run, whose strategy chooses by a probe.
-        inputs: The run's inputs.
-
-    Raises:
-        TrainingError: The choice is invalid.
-    """
-    tokenizer = inputs.models.tokenizer(inputs.checkpoint)
-    stack = view_as_stack(inputs.models.model(inputs.checkpoint, inputs.train_task.labels, init_seed=spec.init_seed))
-    split = tokenized_for(stack, inputs.train_rows, "train", spec, inputs, tokenizer)
-    stack.model.to(spec.device)
-    probed = probe(spec, inputs, stack, split, Device(spec.device, spec.precision, spec.cuda_graphs))
-    assert probed is not None
-    return probed

@@ -21,7 +21,7 @@ from alue_bench.planning.build import Plan, PlannedRun, build_plan
 from alue_bench.reporting.advice import ALIKE, Advice, Calibration, advise, calibration, feature
 from alue_bench.reporting.choosing_runs import options_beside
 from alue_bench.reporting.swept_tasks import FULL, SweptTask, swept_tasks
-from alue_bench.running.probing import layer_scores_of
+from alue_bench.running.choosing import choice_of
 from alue_bench.studies.missing_runs import GRID, OF_GRID, SEEDS, grid_of, selectors_of
 from alue_bench.studies.settings import plan_request
 from alue_bench.tracking.reading import Results, read_layer_scores
@@ -152,7 +152,7 @@ def _probed(
     family, _ = whole.correction
     ran = next(str(run["strategy"]) for run in whole.sweeps[0].others if str(run["strategy"]).startswith(f"{family}-"))
     (run, *_) = _plan(question, registry, cache, conditions, [ran]).runs
-    probed = layer_scores_of(run.spec, run.inputs)
+    probed = choice_of(run.spec, run.inputs)
     return {family: feature(probed.choice.scores, whole.cells)}, probed.seconds
 
 
