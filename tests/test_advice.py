@@ -183,4 +183,9 @@ class TestCommand:
         said = alue_bench("advise", "-t", "anger", "-m", tiny_bert, "--sample", *where)
         assert said.code == 2
         assert re.search(r"advise needs sweeps of at least 3 tasks other than anger .* it has none", said.err)
-        assert "alue-bench sweep --task" in said.err
+        _, *arguments = shlex.split(said.err[said.err.index("alue-bench sweep --task") :])
+        planned = alue_bench(*arguments, "--limit-train", "24", "--max-length", "24", "--dry-run", "--json")
+        assert planned.code == 0, planned.err
+        names = {run["task"] for run in json.loads(planned.out)["planned"]}
+        assert len(names) == 3
+        assert "anger" not in names

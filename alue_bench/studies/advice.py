@@ -13,6 +13,7 @@ from alue_bench.contract.errors import UsageError
 from alue_bench.contract.options import options_of
 from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import HyperParameters
+from alue_bench.contract.task import DataFile, Task
 from alue_bench.cost.flops import forecast_flops
 from alue_bench.evaluation.across_tasks import FEWEST_TASKS
 from alue_bench.messages.suggestion import command_line
@@ -24,6 +25,7 @@ from alue_bench.reporting.swept_tasks import FULL, SweptTask, swept_tasks
 from alue_bench.running.choosing import choice_of
 from alue_bench.studies.missing_runs import GRID, OF_GRID, SEEDS, grid_of, selectors_of
 from alue_bench.studies.settings import plan_request
+from alue_bench.tracking.connection import where_options
 from alue_bench.tracking.reading import Results, read_layer_scores
 
 if TYPE_CHECKING:
@@ -176,7 +178,7 @@ def _missing(
     options = (
         {name: value for name, value in options_beside(known, (), ()).items() if name not in OF_GRID} if known else {}
     )
-    others = _available(registry, question, {*swept, first.spec.task})[: FEWEST_TASKS - len(swept)]
+    others = _available(registry, question, [*swept, first.spec.task])[: FEWEST_TASKS - len(swept)]
     grid = f"{grid_of([FULL, *whole.cells])}" if whole else GRID
     more = {
         "task": others or ["TASK"],
@@ -184,6 +186,8 @@ def _missing(
         "grid": [grid, f"strategy={','.join(selectors_of(registry))}"] if not whole else [grid],
         "seeds": SEEDS,
         "data_dir": question.data_dir,
+        "sample": question.sample,
+        **where_options(results.connection.uri, results.connection.experiment),
     }
     command = command_line("sweep", options={**_without_task(options, question), **more})
     return (
@@ -193,18 +197,31 @@ def _missing(
     )
 
 
-def _available(registry: Registry, question: Question, besides: set[str]) -> list[str]:
-    """Return the names of trainable tasks whose data is on this machine, without some, in the registry's order."""
+def _available(registry: Registry, question: Question, besides: Sequence[str]) -> list[str]:
+    """Return the names of trainable tasks whose data is on this machine, in the registry's order.
+
+    Tasks that train on the same file as one of `besides`, or as an earlier one, are left out: they are not independent.
+    """
     from alue_bench.contract.errors import DataError
     from alue_bench.data.location import given_data_folder, locate
 
     given, names = given_data_folder(question.data_dir), []
+    wanted = "sample" if question.sample else "real"
+    used = {_train_file(registry.tasks[name].value) for name in besides if name in registry.tasks}
     for name, declared in registry.tasks.items():
         task = declared.value
-        if name in besides or task.trained_on or task.only_by_name or task.labels.extracts_spans:
+        if _train_file(task) in used or task.trained_on or task.only_by_name or task.labels.extracts_spans:
             continue
         try:
-            names += [name] if locate(task, given=given, sample=False).kind == "real" else []
+            here = locate(task, given=given, sample=question.sample).kind == wanted
         except DataError:
             continue
+        if here:
+            names.append(name)
+            used.add(_train_file(task))
     return names
+
+
+def _train_file(task: Task) -> str | None:
+    """Return the name of the file with a task's train rows; None if it has none."""
+    return task.splits.train.path if isinstance(task.splits.train, DataFile) else None
