@@ -14,9 +14,7 @@ from alue_bench.reporting.comparison_table import TextTable, markdown_tables
 from alue_bench.reporting.numbers import percent, plain, seconds, several, signed, signed_percent
 from alue_bench.reporting.selector_ranking import HIGHEST, Averaged, ChosenRun, RankedSelector, SelectorRanking
 
-COLUMNS = (
-    "selector, layers", "tasks", "regret", "advantage", "correlation", "loss", "FLOPs", "choosing", "FLOPs of choosing"
-)  # fmt: skip
+COLUMNS = ("selector, layers", "tasks", "regret", "advantage", "correlation", "loss", "FLOPs", "probe", "probe FLOPs")
 
 
 def ranking_tables(rankings: Sequence[SelectorRanking]) -> list[TextTable]:
@@ -41,8 +39,8 @@ def ranking_legend(rankings: Sequence[SelectorRanking]) -> list[str]:
         f"Advantage: test score minus that of {control} with as many layers and the same seed, as the same share.",
         "Correlation: Spearman's, of the scores of layers with the measured loss by freezing each block of layers.",
         "Loss: test score of full fine-tuning with the same seed minus the selector's, as the same share.",
-        f"FLOPs: relative to full fine-tuning, with the probe. ±: {LEVEL:.0%} interval over tasks and seeds, for tasks "
-        "of this kind; not corrected for several selectors.",
+        "FLOPs: relative to full fine-tuning, with those of the probe. Probe: the time of choosing.",
+        f"±: {LEVEL:.0%} interval over tasks and seeds, for tasks of this kind; not corrected for several selectors.",
         f"{HIGHEST}: cells of the grid that train the highest layers only. Its score of a layer is the layer's number.",
     ]
 
