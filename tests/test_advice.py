@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from conftest import CommandLine
 from planted_runs import plant, spec
 from test_selector_ranking import CELLS, load, planted_runs
 
-from alue_bench.contract.cells import cell_name
+from alue_bench.contract.cells import cell_name, cell_of
 from alue_bench.contract.task import Labels
 from alue_bench.evaluation.new_task import predicted
 from alue_bench.reporting.advice import Calibration, advise, calibration, feature, leave_out
@@ -121,21 +122,27 @@ def planted(store: str, experiment: str) -> Connection:
     return connect(store, experiment)
 
 
-def plant_sweeps(connection: Connection, model: Path, digest: str, tasks: list[str]) -> None:
-    """A sweep of seven cells for each task, under the conditions of a short run."""
+RANKS = {"a": (4, 1, 3, 2), "b": (1, 2, 4, 3), "c": (3, 4, 1, 2)}
+"""The score of each layer by a selector on each task; freezing a layer costs a hundredth of its score."""
+FULL_SCORE = 0.8
+
+
+def plant_sweeps(connection: Connection, model: Path, digest: str, folder: Path, tasks: Sequence[str]) -> None:
+    """A sweep of seven cells and a selector beside it for each task, under the conditions of a short run."""
     labels, gold = Labels.binary("no", "yes"), np.array([0, 1])
     for task in tasks:
-        for row in scaled(task, FACTORS[task]):
-            if row["seed"] != 42 or row["strategy"] not in (
-                "full",
-                "top1",
-                "top2",
-                *(f"bottom{n}" for n in range(1, 5)),
-            ):
-                continue
+        for strategy in ("full", "top1", "top2", "bottom1", "bottom2", "bottom3", "bottom4", "rgn-2"):
+            bottom, top = cell_of(strategy) or (2, 0)
+            lost = sum(RANKS[task][:bottom]) + sum(RANKS[task][4 - top :])
+            values = {
+                "test/score": FULL_SCORE - lost / 100,
+                "selection/dev_score": FULL_SCORE - lost / 100,
+                "test/trivial_score": 0.3,
+                "flops/train_vs_full": 1 - 0.15 * bottom - 0.05 * top,
+            }
             planned = spec(
                 task,
-                row["strategy"],
+                strategy,
                 model=model.name,
                 hyper={"epochs": 1, "batch_size": 16, "max_length": 24},
                 source="sample",
@@ -143,13 +150,19 @@ def plant_sweeps(connection: Connection, model: Path, digest: str, tasks: list[s
                 limit_train=24,
                 limit_eval=16,
             )
-            plant(connection, planned, labels, gold, gold, more={name: v for name, v in row.items() if "/" in name})
+            run_id = plant(connection, planned, labels, gold, gold, more=values)
+            if cell_of(strategy) is None:
+                lines = [f"{layer},{score},{int(score < 3)}" for layer, score in enumerate(RANKS[task])]
+                path = folder / "layer_scores.csv"
+                path.write_text("\n".join(["layer,score,frozen", *lines]) + "\n", encoding="utf-8")
+                connection.client.log_artifact(run_id, str(path))
 
 
 class TestCommand:
-    def test_the_command_to_confirm_works_as_printed(
-        self, alue_bench: CommandLine, planted: Connection, tiny_bert: Path, registry: Any
+    def test_probes_the_model_and_prints_a_command_that_works(
+        self, alue_bench: CommandLine, planted: Connection, tiny_bert: Path, registry: Any, tmp_path: Path
     ) -> None:
+        """The scores explain the losses. Freezing all layers costs 0.1 of 0.5 learnt, whatever the probe says."""
         from alue_bench.planning.build import build_plan
         from alue_bench.planning.request import PlanRequest
 
@@ -157,7 +170,7 @@ class TestCommand:
             tasks=("anger",), models=(str(tiny_bert),), strategies=("full",), sample=True, limit_train=24
         )
         digest = build_plan(request, registry).runs[0].spec.model_digest
-        plant_sweeps(planted, tiny_bert, digest, ["a", "b", "c"])
+        plant_sweeps(planted, tiny_bert, digest, tmp_path, ["a", "b", "c"])
         where = ("--tracking-uri", planted.uri, "--experiment", planted.experiment)
         asked = ("advise", "-t", "anger", "-m", tiny_bert, "--sample", *where)
         said = alue_bench(*asked, "--format", "json")
@@ -165,7 +178,11 @@ class TestCommand:
         told = json.loads(said.out)
         assert told["calibrated_on"] == ["a", "b", "c"]
         by_name = {one["strategy"]: one for one in told["settings"]}
-        assert by_name["bottom1"]["loss"] == pytest.approx(0.16)
+        assert told["corrected_by"]["family"] == "rgn"
+        assert told["corrected_by"]["error"] == pytest.approx(0, abs=1e-9)
+        assert told["probe_s"] > 0
+        assert by_name["bottom4"]["loss"] == pytest.approx(0.2)
+        assert by_name["bottom1"]["loss"] in [pytest.approx(0.02 * rank) for rank in (1, 2, 3, 4)]
         assert 0 < by_name["bottom4"]["flops_share"] < by_name["top1"]["flops_share"] < 1
         program, *arguments = shlex.split(told["command"])
         assert program == "alue-bench"
@@ -176,9 +193,9 @@ class TestCommand:
         assert {run["strategy"] for run in json.loads(done.out)["runs"]} == {"full", told["recommended"]}
 
     def test_with_too_few_tasks_it_names_the_command_that_sweeps_more(
-        self, alue_bench: CommandLine, planted: Connection, tiny_bert: Path
+        self, alue_bench: CommandLine, planted: Connection, tiny_bert: Path, tmp_path: Path
     ) -> None:
-        plant_sweeps(planted, tiny_bert, "another model", ["a"])
+        plant_sweeps(planted, tiny_bert, "another model", tmp_path, ["a"])
         where = ("--tracking-uri", planted.uri, "--experiment", planted.experiment)
         said = alue_bench("advise", "-t", "anger", "-m", tiny_bert, "--sample", *where)
         assert said.code == 2
