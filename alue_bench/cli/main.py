@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from alue_bench.cli.commands import (
+    advise,
     cache,
     compare,
     data,
@@ -29,6 +30,7 @@ from alue_bench.cli.commands import (
     new_task,
     plugins,
     predict,
+    rank_selectors,
     report,
     run,
     search,
@@ -68,6 +70,8 @@ app.command("predict")(predict.predict)
 app.command("submit")(submit.submit)
 app.command("sync")(sync.sync)
 app.command("compare")(compare.compare)
+app.command("rank-selectors")(rank_selectors.rank_selectors)
+app.command("advise")(advise.advise)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("ui")(ui.ui)

@@ -95,26 +95,38 @@ def confirming_command(
         others: The recorded runs of each strategy with which it is compared.
         number: The number of fresh seeds. They count up from the last recorded one.
     """
-    from alue_bench.contract.registry import load_registry
-
-    first = runs[0]
     recorded = [*runs, *(run for of_other in others.values() for run in of_other)]
     last = min(max(int(run["seed"]) for run in recorded), LARGEST_SEED - number)
+    return command_line("run", options=options_beside(runs[0], [*others, strategy], range(last + 1, last + 1 + number)))
+
+
+def options_beside(run: Run, strategies: Sequence[str], seeds: Sequence[int]) -> dict[str, object]:
+    """Return the options of `alue-bench run` for other strategies or seeds under the conditions of a recorded run.
+
+    They select the same task, model, hyper-parameters, rows and store.
+
+    Args:
+        run: The recorded run, a row of `Results.frame`.
+        strategies: The strategies to run.
+        seeds: The seeds to run each of them with.
+    """
+    from alue_bench.contract.registry import load_registry
+
     options: dict[str, object] = {
-        **options_of(first, load_registry()),
-        **row_options(first),
-        "strategy": [*others, strategy],
-        "seed": [last + 1 + place for place in range(number)],
-        "sample": first.get("data_source") == "sample",
+        **options_of(run, load_registry()),
+        **row_options(run),
+        "strategy": list(strategies),
+        "seed": list(seeds),
+        "sample": run.get("data_source") == "sample",
     }
-    folds, experiment, uri = first.get("folds"), first.get("experiment"), first.get("tracking_uri")
+    folds, experiment, uri = run.get("folds"), run.get("experiment"), run.get("tracking_uri")
     if isinstance(folds, int):
         options["folds"] = folds
     if isinstance(experiment, str) and experiment != DEFAULT_EXPERIMENT:
         options["experiment"] = experiment
     if isinstance(uri, str) and uri != redact(tracking_uri(None)):
         options["tracking_uri"] = uri
-    return command_line("run", options=options)
+    return options
 
 
 def unrecorded_options(runs: Sequence[Run]) -> str:

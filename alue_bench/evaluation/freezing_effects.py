@@ -1,0 +1,94 @@
+"""The effect of freezing each encoder layer, measured by a grid of settings, and its rank correlation with scores.
+
+A grid holds the score of each cell, a pair of numbers of frozen bottom and top layers. Two cells are neighbours if one
+of the two numbers is equal and the other is the next larger one in the grid. The layers in which neighbours differ are
+trained in one cell and frozen in the other. The change of the score between them is divided equally among these layers.
+The effect of freezing a layer is the mean of its shares over all pairs of neighbours that differ in this layer.
+
+A grid in steps of two cannot distinguish the two layers of a step. Adjacent layers that always change together form a
+block, and are compared with the mean of their scores. The embeddings are frozen together with the lowest layers, so
+that the effect of the lowest block includes that of the embeddings.
+
+The effect is an average over what else is frozen. It says nothing about sets of layers that are not in the grid, such
+as every second layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from statistics import fmean
+
+from alue_bench.contract.cells import Cell
+
+
+@dataclass(frozen=True)
+class FreezingEffect:
+    """The effect of freezing the layers of a block."""
+
+    layers: tuple[int, ...]
+    """The adjacent layers of the block, counted from 0."""
+    change: float
+    """The mean change of the score for each layer that is frozen instead of trained; a loss is negative."""
+    pairs: int
+    """The number of pairs of neighbouring cells over which `change` is a mean."""
+
+
+def freezing_effects(scores: Mapping[Cell, float], layers: int) -> list[FreezingEffect]:
+    """Return the effect of freezing each block of layers, from the lowest block upwards.
+
+    Args:
+        scores: The mean score of each cell of the grid.
+        layers: The number of the encoder's layers.
+
+    Returns:
+        The effects; none if no two cells are neighbours. Layers in which no neighbours differ belong to no block.
+    """
+    pairs = list(_neighbours(scores, layers))
+    members = {
+        layer: tuple(place for place, (changed, _) in enumerate(pairs) if layer in changed) for layer in range(layers)
+    }
+    return [
+        FreezingEffect(tuple(block), fmean(pairs[place][1] / len(pairs[place][0]) for place in places), len(places))
+        for places, block in groupby(range(layers), key=members.__getitem__)
+        if places
+    ]
+
+
+def _neighbours(scores: Mapping[Cell, float], layers: int) -> list[tuple[range, float]]:
+    """Return, for each pair of neighbouring cells, the layers in which they differ and the change of the score."""
+    found = []
+    for top in sorted({top for _, top in scores}):
+        bottoms = sorted(bottom for bottom, other in scores if other == top)
+        found += [(range(fewer, more), scores[more, top] - scores[fewer, top]) for fewer, more in pairwise(bottoms)]
+    for bottom in sorted({bottom for bottom, _ in scores}):
+        tops = sorted(top for other, top in scores if other == bottom)
+        found += [
+            (range(layers - more, layers - fewer), scores[bottom, more] - scores[bottom, fewer])
+            for fewer, more in pairwise(tops)
+        ]
+    return found
+
+
+def rank_correlation(effects: Sequence[FreezingEffect], layer_scores: Sequence[float]) -> float:
+    """Return Spearman's correlation of scores of layers with the loss by freezing them.
+
+    It is 1 if the layers with the highest scores are those whose freezing costs most.
+
+    Args:
+        effects: The effects of freezing, from `freezing_effects`.
+        layer_scores: The score of each layer, from layer 0 upwards. A block has the mean score of its layers.
+
+    Returns:
+        The correlation over blocks; nan if there are fewer than two blocks, or if all have the same score or effect.
+    """
+    from scipy.stats import rankdata
+
+    losses = rankdata([-effect.change for effect in effects])
+    scores = rankdata([fmean(layer_scores[layer] for layer in effect.layers) for effect in effects])
+    if len(effects) < 2 or len(set(losses)) == 1 or len(set(scores)) == 1:
+        return math.nan
+    losses, scores = losses - losses.mean(), scores - scores.mean()
+    return float((losses @ scores) / math.sqrt((losses @ losses) * (scores @ scores)))

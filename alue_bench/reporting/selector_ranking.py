@@ -1,0 +1,387 @@
+"""The ranking of selectors, strategies that choose their layers by a probe, against the cells of finished sweeps.
+
+For each run of a selector, the module answers four questions:
+
+- **Regret.** How much better is the best cell of the grid that costs no more? A cell is a candidate if its mean FLOPs
+  are at most those of the selector's run, which include the probe. The best candidate is the one with the highest mean
+  dev score over the *other* seeds; its test score with the run's own seed, minus the run's test score, is the regret. A
+  cell that was chosen by the same seed's scores would be too good by luck. With a single seed there is no other choice,
+  and the regret is too high on average. A negative regret means that the selector was better.
+- **Advantage.** How much better is it than the control with the same number of layers and the same seed, which chooses
+  at random?
+- **Correlation.** Do its scores of layers rank the layers as the grid does? It is Spearman's correlation with the loss
+  by freezing each layer (`evaluation.freezing_effects`).
+- **Loss and cost.** How much worse is it than full fine-tuning with the same seed, how long did choosing take, and how
+  many FLOPs did the run need, the probe included?
+
+The grid's own cells that train only the highest layers (`bottom10` of twelve layers for two) are a second control. Its
+score of a layer is the layer's number.
+
+Regret, advantage and loss are shares of what full fine-tuning learnt (its score minus the trivial score), so that tasks
+with different metrics can be averaged. Means and intervals over tasks and seeds are those of `evaluation.across_tasks`;
+with fewer than three tasks there is no interval.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from alue_bench.contract.cells import cell_name
+from alue_bench.contract.probe import LayerScore
+from alue_bench.evaluation.across_tasks import FEWEST_TASKS, over_tasks
+from alue_bench.evaluation.freezing_effects import FreezingEffect, freezing_effects, rank_correlation
+from alue_bench.evaluation.intervals import Estimate
+from alue_bench.reporting.comparison import Run
+from alue_bench.reporting.numbers import several
+from alue_bench.reporting.swept_tasks import FULL, PROBE_ROWS, Scored, SweptTask, scored
+
+PROBE_SECONDS, PROBE_FLOPS, FLOPS = "runtime/probe_s", "flops/probe", "flops/train"
+SHARE = "flops/train_vs_full"
+DEFAULT_CONTROL = "random"
+"""The family of the strategies that choose at random."""
+HIGHEST = "highest layers"
+"""The name of the control that trains the highest layers, whose runs are cells of the grid."""
+SLACK = 1e-9
+"""The share by which a cell's FLOPs may be above those of a run, for rounding."""
+
+LoadScores = Callable[[str], Sequence[LayerScore]]
+"""A function that takes a run's id and returns the scores by which its strategy chose, or none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenRun:
+    """The results of one run of a selector, or of a control, beside a grid."""
+
+    task: str
+    family: str
+    """The strategy's name without the number of layers, such as "surgical"."""
+    strategy: str
+    seed: int
+    trained: tuple[int, ...]
+    """The layers that were chosen to train."""
+    score: float
+    """The test score."""
+    cost: float
+    """The training FLOPs with the probe, as a share of those of full fine-tuning."""
+    loss: float
+    """The test score of full fine-tuning with the same seed minus that of the run, as a share of what full fine-tuning
+    learnt; nan if full fine-tuning did not run with the seed."""
+    best: str
+    """The best cell that costs no more; empty if the grid has no candidate."""
+    regret: float
+    """The test score of the best cell minus that of the run, as a share of what full fine-tuning learnt; nan without a
+    candidate."""
+    advantage: float
+    """The test score minus that of the control, as a share of what full fine-tuning learnt; nan without a control."""
+    correlation: float
+    """Spearman's correlation of the scores with the losses by freezing; nan if it is undefined."""
+    probe_s: float
+    """The seconds of choosing."""
+    probe_share: float
+    """The FLOPs of choosing, as a share of those of full fine-tuning."""
+
+    @property
+    def count(self) -> int:
+        """The number of layers that were chosen to train."""
+        return len(self.trained)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaged:
+    """The mean of a value over tasks and seeds."""
+
+    by_task: Mapping[str, float]
+    """The mean over seeds, for each task that has the value."""
+    estimate: Estimate
+    """The mean over tasks, with its interval if there are enough tasks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedSelector:
+    """The results of a selector over tasks, for one number of layers or as a mean over all numbers."""
+
+    family: str
+    count: int | None
+    """The number of layers that train; None for the mean over the numbers with which the family ran."""
+    loss: Averaged | None
+    regret: Averaged | None
+    advantage: Averaged | None
+    correlation: Averaged | None
+    cost: Averaged
+    probe_s: Averaged
+    probe_share: Averaged
+
+    @property
+    def name(self) -> str:
+        """The family, with the number of layers if there is one."""
+        return self.family if self.count is None else f"{self.family}, {self.count}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectorRanking:
+    """The selectors of one model, ranked by their regret."""
+
+    model: str
+    control: str
+    tasks: Mapping[str, SweptTask]
+    runs: tuple[ChosenRun, ...]
+    families: tuple[RankedSelector, ...]
+    """Each family with the mean over its numbers of layers, the smallest regret first."""
+    rows: tuple[RankedSelector, ...]
+    """Each family with each number of layers, in the order of `families` and by number."""
+    effects: Mapping[str, Sequence[FreezingEffect]]
+    """The measured effect of freezing each block of layers, by task."""
+    notes: tuple[str, ...] = ()
+
+
+def rank_selectors(
+    sweeps: Sequence[SweptTask], load: LoadScores, *, control: str = DEFAULT_CONTROL
+) -> list[SelectorRanking]:
+    """Rank the selectors that ran beside sweeps, for each model.
+
+    Args:
+        sweeps: The sweeps with the other runs beside them.
+        load: The function that reads the scores by which a run's strategy chose.
+        control: The family of the strategies that choose at random.
+
+    Returns:
+        A ranking for each model of which a selector ran on at least one task.
+    """
+    rankings = []
+    for model in dict.fromkeys(sweep.model for sweep in sweeps):
+        runs, effects, notes = [], {}, []
+        for sweep in (one for one in sweeps if one.model == model):
+            chosen, measured, said = _chosen_runs(sweep, load, control)
+            runs += chosen
+            notes += said
+            if chosen:
+                effects[sweep.task] = measured
+        if runs:
+            families = sorted(_families(runs), key=_by_regret)
+            order = {row.family: place for place, row in enumerate(families)}
+            rows = sorted(_by_count(runs), key=lambda row: (order[row.family], row.count or 0))
+            rankings.append(
+                SelectorRanking(
+                    model=model,
+                    control=control,
+                    tasks={one.task: one for one in sweeps if one.model == model and one.task in effects},
+                    runs=tuple(runs),
+                    families=tuple(families),
+                    rows=tuple(rows),
+                    effects=effects,
+                    notes=tuple(notes),
+                )
+            )
+    return rankings
+
+
+def best_cell(sweep: SweptTask, cost: float, seed: int) -> str:
+    """Return the name of the best cell for a run: among those that cost no more, the best by dev over the other seeds.
+
+    Args:
+        sweep: The sweep.
+        cost: The run's FLOPs, as a share of those of full fine-tuning.
+        seed: The run's seed, with which the cell must have run too.
+
+    Returns:
+        The cell's name; empty if there is no candidate.
+    """
+    several = any(len(runs) > 1 for runs in sweep.cells.values())
+    candidates = {}
+    for cell, runs in sweep.cells.items():
+        others = [one.dev for other, one in runs.items() if other != seed or not several]
+        if seed in runs and others and sweep.cost(cell) <= cost * (1 + SLACK):
+            candidates[cell] = fmean(others)
+    if not candidates:
+        return ""
+    return cell_name(max(candidates, key=lambda cell: (candidates[cell], -sweep.cost(cell))))
+
+
+def _chosen_runs(
+    sweep: SweptTask, load: LoadScores, control: str
+) -> tuple[list[ChosenRun], list[FreezingEffect], list[str]]:
+    """Return the runs of selectors and controls beside a sweep, the effects of freezing by its grid, and notes."""
+    scores = {str(run["run_id"]): load(str(run["run_id"])) for run in sweep.others if _probed(run)}
+    selected = [run for run in sweep.others if scores.get(str(run["run_id"]))]
+    if not selected:
+        return [], [], []
+    (probe_rows, _), *fewer = Counter(run[PROBE_ROWS] for run in selected).most_common()
+    selected = [run for run in selected if run[PROBE_ROWS] == probe_rows]
+    layers = len(scores[str(selected[0]["run_id"])])
+    effects = freezing_effects({cell: sweep.score(cell) for cell in sweep.cells}, layers)
+    at_random = {
+        (len(_trained(scores[str(run["run_id"])])), int(run["seed"])): scored(run).test
+        for run in selected
+        if family_of(str(run["strategy"])) == control
+    }
+    chosen = []
+    for run in selected:
+        of_layers = scores[str(run["run_id"])]
+        ours, seed, trained = scored(run), int(run["seed"]), _trained(of_layers)
+        against = at_random.get((len(trained), seed), math.nan)
+        chosen.append(
+            ChosenRun(
+                family=family_of(str(run["strategy"])),
+                strategy=str(run["strategy"]),
+                trained=trained,
+                advantage=(ours.test - against) / sweep.learnt,
+                correlation=rank_correlation(effects, [one.score for one in of_layers]),
+                probe_s=float(run[PROBE_SECONDS]),
+                probe_share=float(run[PROBE_FLOPS]) * float(run[SHARE]) / float(run[FLOPS]),
+                **_against_grid(sweep, ours, seed),
+            )
+        )
+    counts = sorted({one.count for one in chosen})
+    highest = [one for count in counts for one in _highest(sweep, layers, count, at_random, effects)]
+    unmatched = sum(not one.best for one in chosen)
+    notes = []
+    if fewer:
+        others = several(sum(number for _, number in fewer), "run")
+        notes.append(f"{sweep.task}: {others} with another number of probe rows than {probe_rows} left out")
+    if unmatched:
+        notes.append(f"{sweep.task}: no cell of the cost of {several(unmatched, 'run')} in the grid, so no regret")
+    if all(len(runs) == 1 for runs in sweep.cells.values()):
+        notes.append(
+            f"{sweep.task}: one seed, so that the best cell was chosen by its own scores: regrets are too high"
+        )
+    if sweep.left_out:
+        notes.append(f"{sweep.task}: {several(sweep.left_out, 'further sweep')} under other conditions left out")
+    return [*chosen, *highest], effects, notes
+
+
+def _probed(run: Run) -> bool:
+    return math.isfinite(float(run.get(PROBE_SECONDS, math.nan)))
+
+
+def family_of(strategy: str) -> str:
+    """Return the name of a selector without the number of layers at its end: "surgical-3" gives "surgical"."""
+    return re.sub(r"-\d+$", "", strategy)
+
+
+def _trained(scores: Iterable[LayerScore]) -> tuple[int, ...]:
+    return tuple(one.layer for one in scores if not one.frozen)
+
+
+def _against_grid(sweep: SweptTask, ours: Scored, seed: int) -> dict[str, Any]:
+    """Return the fields of `ChosenRun` that tell how a run compares with the best cell of its cost."""
+    best, full = best_cell(sweep, ours.cost, seed), sweep.cells[FULL].get(seed)
+    cell = next((cell for cell in sweep.cells if cell_name(cell) == best), None)
+    theirs = math.nan if cell is None else sweep.cells[cell][seed].test
+    return {
+        "task": sweep.task,
+        "seed": seed,
+        "score": ours.test,
+        "cost": ours.cost,
+        "best": best,
+        "loss": math.nan if full is None else (full.test - ours.test) / sweep.learnt,
+        "regret": (theirs - ours.test) / sweep.learnt,
+    }
+
+
+def _highest(
+    sweep: SweptTask,
+    layers: int,
+    count: int,
+    at_random: Mapping[tuple[int, int], float],
+    effects: Sequence[FreezingEffect],
+) -> list[ChosenRun]:
+    """Return the runs of the cell that trains only the highest layers, as runs of a control.
+
+    Args:
+        sweep: The sweep.
+        layers: The number of the encoder's layers.
+        count: The number of layers that train.
+        at_random: The test scores of the control that chooses at random, by number of layers and seed.
+        effects: The effects of freezing.
+    """
+    cell = (layers - count, 0)
+    return [
+        ChosenRun(
+            family=HIGHEST,
+            strategy=cell_name(cell),
+            trained=tuple(range(layers - count, layers)),
+            advantage=(ours.test - at_random.get((count, seed), math.nan)) / sweep.learnt,
+            correlation=rank_correlation(effects, range(layers)),
+            probe_s=0.0,
+            probe_share=0.0,
+            **_against_grid(sweep, ours, seed),
+        )
+        for seed, ours in sweep.cells.get(cell, {}).items()
+    ]
+
+
+def _by_count(runs: Sequence[ChosenRun]) -> list[RankedSelector]:
+    """Return the results of each family with each number of layers."""
+    keys = dict.fromkeys((run.family, run.count) for run in runs)
+    return [
+        _ranked(family, count, [[run] for run in runs if (run.family, run.count) == (family, count)])
+        for family, count in keys
+    ]
+
+
+def _families(runs: Sequence[ChosenRun]) -> list[RankedSelector]:
+    """Return the results of each family over its numbers of layers; seeds that lack one of them are left out."""
+    ranked = []
+    for family in dict.fromkeys(run.family for run in runs):
+        ours = [run for run in runs if run.family == family]
+        counts = {run.count for run in ours}
+        together: dict[tuple[str, int], list[ChosenRun]] = {}
+        for run in ours:
+            together.setdefault((run.task, run.seed), []).append(run)
+        whole = [part for part in together.values() if {run.count for run in part} == counts]
+        if whole:
+            ranked.append(_ranked(family, None, whole))
+    return ranked
+
+
+def _ranked(family: str, count: int | None, parts: Sequence[Sequence[ChosenRun]]) -> RankedSelector:
+    """Return the results of a family.
+
+    Args:
+        family: The family.
+        count: The number of layers; None for the mean over several.
+        parts: The runs with the same task and seed, whose mean is one value.
+    """
+
+    def averaged(name: str) -> Averaged | None:
+        by_task: dict[str, list[float]] = {}
+        for part in parts:
+            value = fmean(getattr(run, name) for run in part)
+            if math.isfinite(value):
+                by_task.setdefault(part[0].task, []).append(value)
+        return _averaged(by_task) if by_task else None
+
+    cost, seconds, share = (averaged(name) for name in ("cost", "probe_s", "probe_share"))
+    assert cost
+    assert seconds
+    assert share
+    return RankedSelector(
+        family=family,
+        count=count,
+        loss=averaged("loss"),
+        regret=averaged("regret"),
+        advantage=averaged("advantage"),
+        correlation=averaged("correlation"),
+        cost=cost,
+        probe_s=seconds,
+        probe_share=share,
+    )
+
+
+def _averaged(by_task: Mapping[str, Sequence[float]]) -> Averaged:
+    means = {task: fmean(values) for task, values in by_task.items()}
+    if len(by_task) >= FEWEST_TASKS:
+        estimate = over_tasks(list(by_task.values())).mean
+    else:
+        estimate = Estimate(fmean(means.values()), None, len(means))
+    return Averaged(by_task=means, estimate=estimate)
+
+
+def _by_regret(row: RankedSelector) -> tuple[bool, float]:
+    return (row.regret is None, 0.0 if row.regret is None else row.regret.estimate.mean)

@@ -1,0 +1,66 @@
+"""Messages about runs that a ranking or an advice needs and the store lacks, with the commands that make them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from alue_bench.contract.cells import Cell
+from alue_bench.contract.registry import Registry
+from alue_bench.messages.suggestion import command_line
+from alue_bench.reporting.choosing_runs import options_beside
+from alue_bench.reporting.swept_tasks import FEWEST_CELLS, SweptTask
+
+if TYPE_CHECKING:
+    from alue_bench.tracking.reading import Results
+
+GRID = "bottom=0..12/2,top=0..12/2"
+"""The grid that messages suggest: 28 cells of a model with twelve layers."""
+SEEDS = 3
+"""The number of seeds that messages suggest."""
+OF_GRID = ("strategy", "seed", "init_seed", "data_seed")
+"""The options of a recorded run that a suggested sweep sets itself."""
+
+
+def sweep_to_run(results: Results) -> str:
+    """Return the message that a store has no sweep, with the command that makes one of its newest run's task.
+
+    Args:
+        results: The finished runs; at least one.
+    """
+    newest = dict(results.frame.iloc[-1])
+    options = {name: value for name, value in options_beside(newest, (), ()).items() if name not in OF_GRID}
+    return (
+        f"experiment '{results.connection.experiment}' has no sweep on which full fine-tuning learnt something. "
+        f"It needs at least {FEWEST_CELLS} cells under the same conditions, with full among them. Make one with: "
+        f"{command_line('sweep', options={**options, 'grid': GRID, 'seeds': SEEDS})}"
+    )
+
+
+def selectors_to_run(sweeps: Sequence[SweptTask], registry: Registry) -> str:
+    """Return the message that no selector ran beside the sweeps, with the command that runs all of them.
+
+    Args:
+        sweeps: The sweeps; at least one.
+        registry: The plugins, whose strategies that choose by a probe the command runs.
+    """
+    first = sweeps[0]
+    seeds = sorted({seed for runs in first.cells.values() for seed in runs})
+    options = options_beside(first.example, selectors_of(registry), seeds)
+    where = f"{first.task}" + (f" and {len(sweeps) - 1} more" if len(sweeps) > 1 else "")
+    return (
+        f"no strategy that chooses its layers by a probe ran under the conditions of a sweep (sweeps of: {where}). Run "
+        f"them with: {command_line('run', options=options)}"
+    )
+
+
+def selectors_of(registry: Registry) -> list[str]:
+    """Return an example of each family of strategies that choose their layers by a probe: the last that it declares."""
+    examples = (declared.value.examples for declared in registry.families)
+    return [names[-1] for names in examples if names and registry.strategy(names[-1])[0].chooses]
+
+
+def grid_of(cells: Sequence[Cell]) -> str:
+    """Return the value of `--grid` for the numbers of frozen bottom and top layers that occur in cells."""
+    axes = {name: sorted({cell[place] for cell in cells}) for place, name in enumerate(("bottom", "top"))}
+    return ",".join(f"{name}={','.join(map(str, values))}" for name, values in axes.items())
