@@ -1,11 +1,11 @@
 """FLOPs of fine-tuning, from formulas over a model's shapes, or counted for architectures that the formulas do not fit.
 
 Only the FLOPs of matrix products count; a multiply-add counts as two, and padding tokens do not count. For each
-architecture the formulas are compared once with torch's FLOP counter, for a few freeze plans and text lengths, and again
-for each part of the layers that a plan trains alone, such as attention. If they differ by more than 1 %, the counter's
-numbers are used (`counted_flops`). The method is recorded with each run. The fused attention of an accelerator gives the
-gradients of queries, keys and values together. If a plan needs only some of these gradients in the lowest trained layer,
-the others are computed too, but not counted.
+architecture the formulas are compared once with torch's FLOP counter, for a few freeze plans and text lengths, and
+again for each part of the layers that a plan trains alone, such as attention. If they differ by more than 1 %, the
+counter's numbers are used (`counted_flops`). The method is recorded with each run. The fused attention of an
+accelerator gives the gradients of queries, keys and values together. If a plan needs only some of these gradients in
+the lowest trained layer, the others are computed too, but not counted.
 
 The formulas: a product with a weight matrix costs its forward FLOPs once more for the gradient of its input, if
 something below it trains, and once more for the gradient of the matrix, if the matrix trains. So a layer whose forward
