@@ -647,7 +647,7 @@ def _load_targets(path: Path, *, multilabel: bool) -> Targets:
     content = path.read_bytes()
     header = next(csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")), [])
     _check_columns(header)
-    labels = labels_of_columns(header, multilabel=multilabel)
+    labels = labels_of_columns(tuple(header), multilabel=multilabel)
     label = pa.float64() if labels.kind is TargetKind.REGRESSION else pa.dictionary(pa.int32(), pa.string())
     types = {"id": pa.string(), "gold": label, "prediction": label}
     table = _read_csv(pa.py_buffer(content), types, FIRST_COLUMNS).unify_dictionaries().combine_chunks()
