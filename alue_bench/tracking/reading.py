@@ -675,7 +675,7 @@ def _load_unlabelled(path: Path) -> pd.DataFrame:
 
 
 def _fetch(results: Results, run_id: str, name: str, load: Callable[[Path], Any]) -> Any:
-    if not results._uris:
+    if run_id not in results._uris:
         results._uris.update(zip(results.frame["run_id"], results.frame["artifact_uri"], strict=True))
     return _fetch_from(results.connection, run_id, results._uris.get(run_id), name, load)
 
