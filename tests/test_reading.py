@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -13,6 +15,7 @@ from planted_runs import classes, plant, spec
 
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.task import Labels
+from alue_bench.reporting import recorded
 from alue_bench.tracking.connection import Connection, connect, open_store
 from alue_bench.tracking.reading import (
     COLUMNS,
@@ -99,6 +102,33 @@ class TestARunThatWasDone:
         older = read_results(connection, parent_id=older_plan.info.run_id)
         assert sorted(older.frame["strategy"]) == ["bottom1top2", "full"]
         assert len(read_results(connection).frame) == 3
+
+
+def test_predictions_are_read_in_several_threads_at_once(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first calls, which look the runs' folders up, happen at the same moment."""
+    for seed in range(6):
+        planted(connection, seed=seed)
+    monkeypatch.setattr(recorded, "MOST_TESTED", 9)
+    for _ in range(5):
+        results = read_results(connection)
+        start, load = threading.Barrier(6), recorded.limited_reader(results)
+
+        def read(run_id: str, start: threading.Barrier = start, load: Any = load) -> tuple[Any, bool]:
+            start.wait()
+            targets = load(run_id, False)
+            start.wait()
+            try:
+                load(run_id, False)
+            except UnavailableError:
+                return targets, False
+            return targets, True
+
+        with ThreadPoolExecutor(6) as threads:
+            both = list(threads.map(read, results.frame["run_id"]))
+        assert all(np.array_equal(targets.gold, GOLD) for targets, _ in both)
+        assert sum(again for _, again in both) == 3, "the limit holds for all threads together"
 
 
 class TestWhatIsNoResult:

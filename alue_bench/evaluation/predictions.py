@@ -30,6 +30,8 @@ TAGS = {None: "tag_", "IOB2": "iob2_"}
 SPAN, CONTEXT = "answer_", "context"
 """The beginning of the columns of a table of predicted answers: the score of each by each metric, and the number of the
 question's context."""
+MOST_CELLS = 1 << 16
+"""The largest number of different cells with several labels that are remembered for a label space."""
 
 
 def decide(
@@ -161,7 +163,7 @@ def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
     """
     import pyarrow as pa
 
-    labels = labels_of_columns(table.columns, multilabel=multilabel)
+    labels = labels_of_columns(tuple(table.columns), multilabel=multilabel)
     label = pa.float64() if labels.kind is TargetKind.REGRESSION else pa.string()
     types = {"id": pa.string(), "gold": label, "prediction": label}
     ids, gold, predicted = (pa.array(table[column].tolist(), kind) for column, kind in types.items())
@@ -169,7 +171,8 @@ def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
     return targets_of_columns(ids, gold, predicted, labels, contexts)
 
 
-def labels_of_columns(columns: Sequence[str], *, multilabel: bool) -> Labels:
+@functools.lru_cache(maxsize=64)  # the runs of a task have the same columns
+def labels_of_columns(columns: tuple[str, ...], *, multilabel: bool) -> Labels:
     """Return the label space of a recorded table of predictions.
 
     Args:
@@ -303,13 +306,31 @@ def _marks(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
     import numpy as np
 
     marks = np.zeros((len(cells), len(names)), dtype="int64")
-    marked = [_marked(cell, names) for cell in cells]
+    marked = [*map(_places_by_cell(names).__getitem__, cells)]
     rows = np.repeat(np.arange(len(cells)), [len(places) for places in marked])
     marks[rows, np.fromiter(itertools.chain.from_iterable(marked), dtype="int64")] = 1
     return marks
 
 
-@functools.lru_cache(maxsize=1 << 16)  # the runs of a task share most of their cells
+class _PlacesByCell(dict[str, tuple[int, ...]]):
+    """The places, among the label names, of the labels in each different cell that was read."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self._names = names
+
+    def __missing__(self, cell: str) -> tuple[int, ...]:
+        if len(self) == MOST_CELLS:
+            self.clear()
+        places = self[cell] = _marked(cell, self._names)
+        return places
+
+
+@functools.lru_cache(maxsize=8)  # the runs of a task share most of their cells
+def _places_by_cell(names: tuple[str, ...]) -> _PlacesByCell:
+    return _PlacesByCell(names)
+
+
 def _marked(cell: str, names: tuple[str, ...]) -> tuple[int, ...]:
     """Return the places, among the label names, of the labels in a table's cell."""
     try:

@@ -20,6 +20,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,11 @@ CUDA graphs are not among them, because alue-bench decides on them for each run 
 
 Load = Callable[[str, bool], Targets]
 """A function that takes a run's id and whether an example may have several labels, and returns the gold and predicted
-labels of the test examples, such as `tracking.reading.read_targets`."""
+labels of the test examples, such as `tracking.reading.read_targets`. It is called in several threads at once."""
+
+READERS = 4
+"""The number of threads that read predictions. Files are parsed outside of Python's global lock, and other machines
+are waited for."""
 
 
 Run = dict[Any, Any]
@@ -528,15 +533,17 @@ class _Influences:
     together they might not fit into memory.
     """
 
-    def __init__(self, load: Load, metric: str, *, multilabel: bool) -> None:
+    def __init__(self, load: Load, metric: str, readers: Executor, *, multilabel: bool) -> None:
         """Store the function that reads predictions, and the metric.
 
         Args:
             load: The function that reads a run's test predictions.
             metric: The metric's name, with or without "test/".
+            readers: The threads that read predictions.
             multilabel: Whether an example may have several labels.
         """
         self._load, self._metric, self._multilabel = load, metric.removeprefix("test/"), multilabel
+        self._readers = readers
         self._kept: dict[str, _Influence | str] = {}
 
     def of(self, run_id: str) -> _Influence | str:
@@ -549,6 +556,10 @@ class _Influences:
         if system is None:
             return f"there is no test of {self._metric} over examples"
         return _Influence(system, system.pseudo_values(), targets.ids)
+
+    def of_each(self, run_ids: Iterable[str]) -> list[_Influence | str]:
+        """Return what `of` returns for each run. The runs are read at the same time."""
+        return list(self._readers.map(self.of, run_ids))
 
     def of_baseline(self, run_id: str) -> _Influence | str:
         if run_id not in self._kept:
@@ -591,14 +602,15 @@ def _block(
     if base is None:
         notes.append(f"no run of {baseline} under these conditions, so changes cannot be computed")
     multilabel = "test/jaccard_samples" in part.columns and bool(part["test/jaccard_samples"].notna().any())
-    influences = _Influences(load, metric, multilabel=multilabel)
-    rows = tuple(
-        replace(
-            _row(name, by_strategy[name], None if name == baseline else base, metric, influences, resamples),
-            learning=_learning(by_strategy[name], metric) if primary else None,
+    with ThreadPoolExecutor(READERS) as readers:
+        influences = _Influences(load, metric, readers, multilabel=multilabel)
+        rows = tuple(
+            replace(
+                _row(name, by_strategy[name], None if name == baseline else base, metric, influences, resamples),
+                learning=_learning(by_strategy[name], metric) if primary else None,
+            )
+            for name in sorted(by_strategy, key=lambda name: (name != baseline, natural_order(name)))
         )
-        for name in sorted(by_strategy, key=lambda name: (name != baseline, natural_order(name)))
-    )
     rows = tuple(
         replace(row, difference=None, unconfirmed=True) if choosing.explains(row.strategy, baseline) else row
         for row in (replace(row, left_out=choosing.left_out.get(row.strategy, ())) for row in rows)
@@ -793,7 +805,7 @@ def _difference(
     )
     if len(finite) == 1 and not resamples:
         return replace(difference, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(1))
-    loaded = [influences.of(a["run_id"]) for a, _ in finite]
+    loaded = influences.of_each(a["run_id"] for a, _ in finite)
     base_loaded = [influences.of_baseline(b["run_id"]) for _, b in finite]
     problem = _problem([*loaded, *base_loaded])
     if problem:

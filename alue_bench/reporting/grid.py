@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ from alue_bench.messages.figure_text import short
 from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTINGS
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -56,6 +57,8 @@ MOST_NAMED = 8
 """The largest number of settings that a sentence names."""
 TRIVIAL, TRIVIAL_ERROR = "selection/trivial_score", "selection/above_trivial_error"
 DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_s", "flops/train_vs_full"
+NUMBERS = ("seed", "repeat", "fold", DEV, TEST, SECONDS, FLOPS, TRIVIAL, TRIVIAL_ERROR)
+"""The columns of a table of runs from which the results of the settings are computed."""
 
 # Okabe and Ito's colours, which can be distinguished without full colour vision.
 MARK, FRONT, OTHERS, REFERENCE_COLOUR = "#D55E00", "#0072B2", "#9A9A9A", "#000000"
@@ -270,13 +273,20 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
         have no score or no time), and dev_error (the standard error of a setting's mean dev score, the same for all
         settings; nan if it cannot be estimated).
     """
+    import numpy as np
     import pandas as pd
 
+    # As arrays: a part of a frame for each setting takes a hundred times as long as its means.
+    numbers = {name: _numbers(runs, name) for name in NUMBERS}
+    is_complete = ~(np.isnan(numbers[DEV]) | np.isnan(numbers[TEST]) | np.isnan(numbers[SECONDS]))
+    places = runs.groupby("strategy", sort=False).indices
     rows = []
-    for strategy, part in runs.groupby("strategy", sort=False):
-        complete = measured(part)
-        learnt = _learning(part)
-        if complete.empty and (strategy != REFERENCE or learnt is None):
+    for strategy in runs["strategy"].dropna().unique():
+        of_strategy = {name: values[places[strategy]] for name, values in numbers.items()}
+        is_used = is_complete[places[strategy]]
+        used = {name: values[is_used] for name, values in of_strategy.items()}
+        learnt = _learning(of_strategy)
+        if not is_used.any() and (strategy != REFERENCE or learnt is None):
             continue
         cell = cell_of(str(strategy))
         rows.append(
@@ -284,15 +294,15 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
                 "strategy": str(strategy),
                 "bottom": cell[0] if cell else None,
                 "top": cell[1] if cell else None,
-                "dev_score": complete[DEV].mean(),
-                "test_score": complete[TEST].mean(),
-                "test_spread": complete[TEST].std(),
-                "train_s": complete[SECONDS].mean(),
-                "flops_share": complete[FLOPS].mean() if FLOPS in complete else math.nan,
-                "seeds": complete["seed"].nunique(),
-                "folds": _folds(complete),
+                "dev_score": _mean(used[DEV]),
+                "test_score": _mean(used[TEST]),
+                "test_spread": float(used[TEST].std(ddof=1)) if is_used.sum() > 1 else math.nan,
+                "train_s": _mean(used[SECONDS]),
+                "flops_share": _mean(used[FLOPS][~np.isnan(used[FLOPS])]),
+                "seeds": len({seed for seed in used["seed"].tolist() if not math.isnan(seed)}),
+                "folds": _folds(used),
                 "learning": learnt,
-                "scoreless": len(part) - len(complete),
+                "scoreless": len(is_used) - int(is_used.sum()),
             }
         )
     columns = ["strategy", "bottom", "top", "dev_score", "test_score", "test_spread", "train_s", "flops_share", "seeds"]
@@ -355,26 +365,36 @@ def collapsed(cells: pd.DataFrame) -> str:
     return f"Runs whose dev score is not significantly above the trivial score, by setting: {named}; {REMEDY}"
 
 
-def _folds(runs: pd.DataFrame) -> int:
+def _numbers(runs: pd.DataFrame, name: str) -> np.ndarray[Any, Any]:
+    """Return a column of a table of runs as float64, with nan for missing values and for a missing column."""
+    import numpy as np
+
+    if name not in runs:
+        return np.full(len(runs), math.nan)
+    return np.asarray(runs[name].to_numpy("float64", na_value=math.nan))
+
+
+def _mean(values: np.ndarray[Any, Any]) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _folds(runs: Mapping[str, np.ndarray[Any, Any]]) -> int:
     """Return the number of different folds among runs, over all repeats of the cross-validation; 0 if there is none."""
-    if not {"repeat", "fold"} <= set(runs):
-        return 0
-    return len(runs[["repeat", "fold"]].dropna().drop_duplicates())
+    pairs = zip(runs["repeat"].tolist(), runs["fold"].tolist(), strict=True)
+    return len({pair for pair in pairs if not any(map(math.isnan, pair))})
 
 
-def _learning(runs: pd.DataFrame) -> Learning | None:
+def _learning(runs: Mapping[str, np.ndarray[Any, Any]]) -> Learning | None:
     """Test whether a strategy's runs have learnt anything: compare dev scores with those of a baseline.
 
     The baseline ignores the text.
 
     Runs with an undefined score are included. Return None if the baseline's score was not recorded.
     """
-    if not {DEV, TRIVIAL} <= set(runs):
-        return None
-    finished = runs[runs[SECONDS].notna()]
-    errors = finished[TRIVIAL_ERROR] if TRIVIAL_ERROR in finished else [math.nan] * len(finished)
-    scores, trivials, error = ([float(v) for v in column] for column in (finished[DEV], finished[TRIVIAL], errors))
-    return learning(scores, trivials, error)
+    import numpy as np
+
+    finished = ~np.isnan(runs[SECONDS])
+    return learning(*(runs[name][finished].tolist() for name in (DEV, TRIVIAL, TRIVIAL_ERROR)))
 
 
 @dataclass(frozen=True)

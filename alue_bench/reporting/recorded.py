@@ -6,6 +6,7 @@ It is the comparison of `alue-bench compare`, restricted to these runs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,12 +59,10 @@ def limited_reader(results: Results) -> Load:
     The function raises UnavailableError if it is called more than `MOST_TESTED` times. This limit keeps the time short
     if there are many runs.
     """
-    read = 0
+    numbers = itertools.count(1)  # it counts in several threads, which `+= 1` does not
 
     def load(run_id: str, multilabel: bool) -> Targets:
-        nonlocal read
-        read += 1
-        if read > MOST_TESTED:
+        if next(numbers) > MOST_TESTED:
             raise UnavailableError(
                 f"the predictions of {MOST_TESTED} runs at most are read here; alue-bench compare tests all, and "
                 "--task, --model and --strategy choose fewer"

@@ -11,7 +11,7 @@ run, and runs of other programs. `say_counts` returns sentences about the counts
 Two runs are equal if they have the same fingerprint, a digest of everything that determines a run's result. A plan is
 the set of runs of one invocation (one execution of a command); an MLflow parent run holds it.
 
-Only MLflow's public interface is used, so that sqlite files, database servers and MLflow servers work alike.
+sqlite files, database servers and MLflow servers work alike; `tracking.stored_runs` reads the runs from each.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ import io
 import json
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -50,6 +49,7 @@ from alue_bench.tracking.recording import (
 )
 from alue_bench.tracking.scores_elsewhere import ALSO_TEST, predictions_file
 from alue_bench.tracking.selection_tags import CHOSEN_IN
+from alue_bench.tracking.stored_runs import StoredRun, all_runs, runs_that_match, runs_with_ids, store_told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,11 +62,6 @@ LAYER_SCORES = "layer_scores.csv"
 """The artifact with the score of each layer, for a strategy that chooses its layers by a probe."""
 FIRST_COLUMNS = ("id", "gold", "prediction")
 """The first columns of an artifact with predictions. They are followed by a column score_LABEL for each label."""
-
-PAGE = 1000
-"""The number of runs in one page of MLflow's answer to a query."""
-IDS = 100
-"""The most run ids in one query. (The text of a query grows with each id.)"""
 
 COLUMNS: Mapping[str, str] = {
     # The run in MLflow
@@ -307,7 +302,7 @@ def read_choices(connection: Connection) -> dict[str, str]:
         UnavailableError: The store does not answer.
     """
     wanted = f"attributes.status = 'FINISHED' AND tags.`{CHOSEN_IN}` != ''"
-    tags = [run.data.tags for run in _pages(connection, [wanted])]
+    tags = [run.tags for run in runs_that_match(connection, wanted)]
     return {one[FINGERPRINT]: one[CHOSEN_IN] for one in tags if FINGERPRINT in one}
 
 
@@ -419,7 +414,7 @@ def read_curves(results: Results, run_id: str, metrics: Sequence[str] | None = N
 
     client = results.connection.client
     points: list[tuple[str, int, float]] = []
-    with _store_told(results.connection):
+    with store_told(results.connection):
         for name, stored in _stored_curves(client, run_id, metrics).items():
             history = client.get_metric_history(run_id, stored)
             points += [(name, point.step, point.value) for point in history]
@@ -514,69 +509,6 @@ def _results(connection: Connection, attempts: pd.DataFrame, excluded: Counts, p
     return Results(connection=connection, frame=rows[[*COLUMNS, *metrics]].copy(), counts=counts, parent_id=parent_id)
 
 
-@contextmanager
-def _store_told(connection: Connection) -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, RequestException, SQLAlchemyError) as error:
-        cause = first_line(error)
-        raise UnavailableError(f"tracking store {connection.uri} cannot be read: {cause}") from error
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Switch Python's cyclic garbage collector off within the context.
-
-    Otherwise the collector would take more than half of the time needed to read runs. MLflow creates about a hundred
-    objects for each run, and none can be freed before a whole page of runs is read.
-    """
-    import gc
-
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _filters(run_ids: Sequence[str] | None) -> list[str]:
-    """Return the filters of MLflow that select all runs, or only the runs with the given ids."""
-    return [""] if run_ids is None else [_one_of(run_ids[at : at + IDS]) for at in range(0, len(run_ids), IDS)]
-
-
-def _pages(connection: Connection, filters: Sequence[str]) -> Iterator[Any]:
-    """Yield the MLflow runs of an experiment that match one of the filters, oldest first for each filter."""
-    with _store_told(connection):
-        for filter_string in filters:
-            token = None
-            while True:
-                page = connection.client.search_runs(
-                    [connection.experiment_id],
-                    filter_string,
-                    max_results=PAGE,
-                    order_by=["attributes.start_time ASC"],
-                    page_token=token,
-                )
-                yield from page
-                token = page.token
-                if not token:
-                    break
-
-
-def _one_of(run_ids: Iterable[str]) -> str:
-    return f"attributes.run_id IN ({', '.join(repr(run_id) for run_id in run_ids)})"
-
-
-def _is_ours(run: Any) -> bool:
-    return "alue_bench.version" in run.data.tags
-
-
 def _read(connection: Connection, run_ids: Sequence[str] | None = None) -> tuple[pd.DataFrame, int, int]:
     """Read an experiment's runs of any status, or only the runs with the given ids.
 
@@ -584,42 +516,33 @@ def _read(connection: Connection, run_ids: Sequence[str] | None = None) -> tuple
         A frame of the runs of alue-bench, the number of runs of other programs, and the number of runs of alue-bench
         that lack necessary values.
     """
-    records, foreign = [], 0
+    stored = all_runs(connection) if run_ids is None else runs_with_ids(connection, run_ids)
+    ours = [run for run in stored if "alue_bench.version" in run.tags]
     tracking_uri = redact(connection.uri)  # once, because it searches all environment variables
-    with _no_collection():
-        for run in _pages(connection, _filters(run_ids)):
-            if not _is_ours(run):
-                foreign += 1
-            elif run.data.tags.get("kind") == "run":
-                records.append(_record(run, connection.experiment, tracking_uri))
-    frame = _typed(records)
+    frame = _typed([_record(run, connection.experiment, tracking_uri) for run in ours if run.tags.get("kind") == "run"])
     readable = frame[list(NEEDED)].notna().all(axis="columns")
-    return frame[readable].reset_index(drop=True), foreign, int((~readable).sum())
+    return frame[readable].reset_index(drop=True), len(stored) - len(ours), int((~readable).sum())
 
 
-def _record(run: Any, experiment: str, tracking_uri: str) -> dict[str, Any]:
-    info, data = run.info, run.data
+def _record(run: StoredRun, experiment: str, tracking_uri: str) -> dict[str, Any]:
     record: dict[str, Any] = {
-        "run_id": info.run_id,
-        "run_name": info.run_name,
+        "run_id": run.run_id,
+        "run_name": run.run_name,
         "tracking_uri": tracking_uri,
         "experiment": experiment,
-        "status": info.status,
-        "start_time": info.start_time,
-        "end_time": info.end_time,
-        "artifact_uri": info.artifact_uri,
-        "versions": _versions(data.tags),
-        "session": _session(data.tags),
-        "score": data.metrics.get("test/score"),
+        "status": run.status,
+        "start_time": run.start_time,
+        "end_time": run.end_time,
+        "artifact_uri": run.artifact_uri,
+        "versions": _versions(run.tags),
+        "session": _session(run.tags),
+        "score": run.metrics.get("test/score"),
     }
-    record |= {column: data.params.get(name) for name, column in PARAMS.items()}
-    record |= {column: data.tags.get(name) for name, column in TAGS.items()}
-    for entry in run.inputs.dataset_inputs if run.inputs else ():
-        context = next((tag.value for tag in entry.tags if tag.key == "mlflow.data.context"), None)
-        if context in SPLITS:
-            record[SPLITS[context]] = entry.dataset.digest
-    final = {name: value for name, value in data.metrics.items() if not name.startswith(CURVES)}
-    return record | metrics_by_original(final, data.tags)
+    record |= {column: run.params.get(name) for name, column in PARAMS.items()}
+    record |= {column: run.tags.get(name) for name, column in TAGS.items()}
+    record |= {column: run.digests[context] for context, column in SPLITS.items() if context in run.digests}
+    final = {name: value for name, value in run.metrics.items() if not name.startswith(CURVES)}
+    return record | metrics_by_original(final, run.tags)
 
 
 def _versions(tags: Mapping[str, str]) -> str:
@@ -751,7 +674,7 @@ def _load_targets(path: Path, *, multilabel: bool) -> Targets:
     content = path.read_bytes()
     header = next(csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")), [])
     _check_columns(header)
-    labels = labels_of_columns(header, multilabel=multilabel)
+    labels = labels_of_columns(tuple(header), multilabel=multilabel)
     label = pa.float64() if labels.kind is TargetKind.REGRESSION else pa.dictionary(pa.int32(), pa.string())
     types = {"id": pa.string(), "gold": label, "prediction": label}
     if labels.extracts_spans:
@@ -790,7 +713,7 @@ def _load_unlabelled(path: Path) -> pd.DataFrame:
 
 
 def _fetch(results: Results, run_id: str, name: str, load: Callable[[Path], Any]) -> Any:
-    if not results._uris:
+    if run_id not in results._uris:
         results._uris.update(zip(results.frame["run_id"], results.frame["artifact_uri"], strict=True))
     return _fetch_from(results.connection, run_id, results._uris.get(run_id), name, load)
 
