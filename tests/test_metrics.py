@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, f1_score, jaccard_score, matthews_corrcoef
 
 from alue_bench import Labels, TargetKind
 from alue_bench.contract.task import METRICS
@@ -53,15 +53,21 @@ class TestClassification:
         assert scores["f1_macro"] == pytest.approx((2 / 3 + 1 + 0) / 3)
 
     @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
-    def test_every_average_is_scikit_learns_without_labels(self, pairs: list[tuple[int, int]]) -> None:
-        """Shared tasks and leaderboards score so; equal to the last bit where every class occurs."""
+    def test_are_scikit_learns_to_the_last_bit(self, pairs: list[tuple[int, int]]) -> None:
         gold, predicted = (np.array(side) for side in zip(*pairs, strict=True))
         scores = metrics(gold, predicted, Labels.multiclass(*"abcde"))
+        every = {"labels": range(5), "zero_division": np.nan}
         for average in ("macro", "micro", "weighted"):
-            expected = f1_score(gold, predicted, average=average, zero_division=0.0)
-            assert scores[f"f1_{average}"] == pytest.approx(expected, abs=1e-12), average
-            if set(gold) | set(predicted) == set(range(5)):
-                assert scores[f"f1_{average}"] == expected
+            assert scores[f"f1_{average}"] == f1_score(gold, predicted, average=average, **every), average
+            # Shared tasks and leaderboards do not name the labels.
+            of_present = f1_score(gold, predicted, average=average, zero_division=0.0)
+            assert scores[f"f1_{average}"] == pytest.approx(of_present, abs=1e-12), average
+        per_class = [scores.get(f"f1_class_{name}", math.nan) for name in "abcde"]
+        np.testing.assert_array_equal(per_class, f1_score(gold, predicted, average=None, **every))
+        assert scores["accuracy"] == accuracy_score(gold, predicted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert scores["mcc"] == matthews_corrcoef(gold, predicted)
 
     def test_one_class_alone_has_an_f1_but_no_correlation(self) -> None:
         with warnings.catch_warnings():
@@ -105,6 +111,16 @@ class TestSeveralLabels:
                 "jaccard_samples": (1 / 2 + 1 + 1 + 0) / 4,
             }
         )
+
+    @given(st.lists(st.tuples(*[st.integers(0, 1)] * 6), min_size=1, max_size=20))
+    def test_are_scikit_learns_to_the_last_bit(self, rows: list[tuple[int, ...]]) -> None:
+        gold, predicted = np.array(rows)[:, :3], np.array(rows)[:, 3:]
+        scores = metrics(gold, predicted, Labels.multilabel(*"abc"))
+        for average in ("macro", "micro", "weighted"):
+            expected = f1_score(gold, predicted, average=average, zero_division=np.nan)
+            np.testing.assert_equal(scores[f"f1_{average}"], expected, average)
+        assert scores["accuracy"] == accuracy_score(gold, predicted)
+        assert scores["jaccard_samples"] == jaccard_score(gold, predicted, average="samples", zero_division=1.0)
 
     def test_an_example_without_labels_predicted_without_any_is_right(self) -> None:
         nothing = np.zeros((3, 2), dtype=int)

@@ -1,4 +1,7 @@
-"""The metrics of predictions, computed by scikit-learn and scipy.
+"""The metrics of predictions, with the values that scikit-learn and scipy give.
+
+Those of labels come from one table of counts: scikit-learn counts anew for each average, and its checks of arguments
+take longer than a small dev split.
 
 All variants of F1 are logged, because published tables often do not say which one they report. Quotients of the form
 0/0 are treated as follows:
@@ -47,26 +50,86 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
         return _of_tags(gold, predicted, labels)
     if labels.extracts_spans:
         return {name: float(scores(name, gold, predicted).mean()) for name in METRICS[labels.kind]}
-    import numpy as np
-    from sklearn.metrics import accuracy_score, f1_score, jaccard_score, matthews_corrcoef
+    several = labels.kind is TargetKind.MULTILABEL
+    right, claimed, true = _label_counts(gold, predicted) if several else _class_counts(gold, predicted, labels)
+    per_class = _f1(right, claimed, true)
+    values = {
+        "accuracy": float((gold == predicted).all(axis=1).mean() if several else (gold == predicted).mean()),
+        "f1_macro": _macro(per_class),
+        "f1_micro": float(_f1(right.sum(), claimed.sum(), true.sum())),
+        "f1_weighted": _weighted(per_class, true),
+        **{
+            f"f1_class_{name}": float(value)
+            for name, value in zip(labels.names, per_class, strict=True)
+            if not math.isnan(value)
+        },
+    }
+    if several:
+        return {**values, "jaccard_samples": _jaccard(gold, predicted)}
+    return {**values, "mcc": _mcc(right, claimed, true)}
 
-    classes = list(range(len(labels.names)))
-    values: dict[str, float] = {"accuracy": accuracy_score(gold, predicted)}
-    for average in ("macro", "micro", "weighted"):
-        # scikit-learn leaves nan out of the average; F1 is 0/0 only for an absent class.
-        values[f"f1_{average}"] = f1_score(gold, predicted, labels=classes, average=average, zero_division=np.nan)
-    per_class = f1_score(gold, predicted, labels=classes, average=None, zero_division=np.nan)
-    for name, value in zip(labels.names, per_class, strict=True):
-        if not math.isnan(value):
-            values[f"f1_class_{name}"] = value
-    if labels.kind is TargetKind.MULTILABEL:
-        # No gold and no predicted label is a right answer, which SemEval-2018 task 1 counts as 1.
-        values["jaccard_samples"] = jaccard_score(gold, predicted, average="samples", zero_division=1.0)
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # if all labels are of one class, the coefficient is 0, with a warning
-            values["mcc"] = matthews_corrcoef(gold, predicted)
-    return {name: float(value) for name, value in values.items()}
+
+def _class_counts(
+    gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels: Labels
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return how often each class was predicted rightly, how often at all, and how often it is gold, each [classes]."""
+    import numpy as np
+
+    number = len(labels.names)
+    pairs = np.asarray(gold, dtype="int64") * number + predicted
+    counted = np.bincount(pairs, minlength=number * number).reshape(number, number)
+    return counted.diagonal(), counted.sum(axis=0), counted.sum(axis=1)
+
+
+def _label_counts(
+    gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the counts of `_class_counts` for the labels of a multi-label task, each [labels]."""
+    return ((gold != 0) & (predicted != 0)).sum(axis=0), (predicted != 0).sum(axis=0), (gold != 0).sum(axis=0)
+
+
+def _f1(right: Any, claimed: Any, true: Any) -> Any:
+    """Return F1 from the number of right predictions, of all predictions and of gold labels; nan if it is 0/0."""
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):
+        return 2.0 * right / (true + claimed)
+
+
+def _macro(per_class: np.ndarray[Any, Any]) -> float:
+    import numpy as np
+
+    return math.nan if np.isnan(per_class).all() else float(np.nanmean(per_class))
+
+
+def _weighted(per_class: np.ndarray[Any, Any], true: np.ndarray[Any, Any]) -> float:
+    """Return the mean of F1 over the classes, weighted by the number of their gold labels; without any, unweighted."""
+    import numpy as np
+
+    if not true.any():
+        return _macro(per_class)
+    occurs = ~np.isnan(per_class)
+    return float(np.average(per_class[occurs], weights=true[occurs]))
+
+
+def _jaccard(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> float:
+    """Return the mean Jaccard index of the examples.
+
+    No gold and no predicted label is a right answer, which SemEval-2018 task 1 counts as 1.
+    """
+    import numpy as np
+
+    shared, either = ((gold != 0) & (predicted != 0)).sum(axis=1), ((gold != 0) | (predicted != 0)).sum(axis=1)
+    return float(np.where(either == 0, 1.0, shared / np.maximum(either, 1)).mean())
+
+
+def _mcc(right: np.ndarray[Any, Any], claimed: np.ndarray[Any, Any], true: np.ndarray[Any, Any]) -> float:
+    """Return the Matthews correlation coefficient of several classes (Gorodkin 2004), from the counts of each class."""
+    import numpy as np
+
+    examples, gold, predicted = float(true.sum()), true.astype(float), claimed.astype(float)
+    spread = (examples**2 - np.dot(predicted, predicted)) * (examples**2 - np.dot(gold, gold))
+    return float((right.sum() * examples - np.dot(gold, predicted)) / np.sqrt(spread)) if spread else 0.0
 
 
 def _of_tags(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels: Labels) -> dict[str, float]:
