@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,35 @@ def call_in(folder: Path) -> Iterator[CommandLine]:
         yield _in_this_process(monkeypatch)
 
 
+class _Parsers:
+    """Typer's conversion of an application to a parser, done again only when its commands have changed.
+
+    It takes as long as a short command, and a process that serves one command does it once anyway.
+    """
+
+    def __init__(self) -> None:
+        from typer.main import get_command
+
+        self._convert = get_command
+        self._parser: Any = None
+        self._made_from: list[Any] = []
+
+    def __call__(self, app: Any) -> Any:
+        made_from = [app, *app.registered_commands, *app.registered_groups]
+        if made_from != self._made_from:
+            self._parser, self._made_from = self._convert(app), made_from
+        return self._parser
+
+
+@cache
+def _parsers() -> _Parsers:
+    return _Parsers()
+
+
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     from alue_bench.cli.main import main
+
+    monkeypatch.setattr("typer.main.get_command", _parsers())
 
     def call(*arguments: object) -> Finished:
         monkeypatch.setattr(sys, "argv", ["alue-bench", *map(str, arguments)])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
+import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -441,6 +441,22 @@ class TestWorkersEnvironment:
         assert environment_of({}, 2)["OMP_NUM_THREADS"] == "3"
 
 
+NOISY_IN_WORKERS = """
+def noise(where):
+    import multiprocessing
+    if multiprocessing.parent_process() is None:
+        return
+"""
+
+
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Ctrl-C interrupts this process, even if a shell has started it in the background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
 class TestWorkerProcesses:
     @pytest.mark.usefixtures("asserting")
@@ -475,34 +491,34 @@ class TestWorkerProcesses:
         assert cause_of_death(code) == cause
 
     def test_interrupted_they_close_their_runs_and_print_nothing_on_stdout(
-        self, install: Any, start_process: Any, own_store: str, tiny_bert: Path
+        self, install: Any, run: CommandLine, runs: Any, store: str, experiment: str, interrupts: None, capfd: Any
     ) -> None:
-        from mlflow import MlflowClient
+        install("alue-bench-noisy", NOISY.replace("def noise(where):\n", NOISY_IN_WORKERS))
+        connect(store, experiment)
+        ended = threading.Event()
 
-        process = start_process(
-            "run", "-t", "anger", "-m", tiny_bert, *TWO, "--epochs", "400", "--limit-train", "120", "--max-length",
-            "64", "--batch-size", "4", "--tracking-uri", own_store, "--experiment", "stopped", "--jobs", "2", "--json",
-            PYTHONPATH=f"{install('alue-bench-noisy', NOISY)}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
-        )  # fmt: skip
-        client = MlflowClient(tracking_uri=own_store)
+        def interrupt() -> None:
+            while not ended.wait(0.2):
+                if len(runs("tags.stage = 'training' and attributes.status = 'RUNNING'")) == 2:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    return
 
-        def recorded(where: str) -> list[Any]:
-            experiment = client.get_experiment_by_name("stopped")
-            return list(client.search_runs([experiment.experiment_id], where)) if experiment else []
-
-        for _ in range(1200):
-            if len(recorded("tags.stage = 'training' and attributes.status = 'RUNNING'")) == 2:
-                break
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=300)  # a bound, not an expectation
-        assert process.returncode == 130, err
-        assert "interrupted: 2 runs are left" in err
-        assert "Traceback" not in err
-        assert json.loads(out)["runs"] == []
-        assert "descriptor run" in err  # of both workers; their lines may run together
-        assert [r.info.status for r in recorded("tags.kind = 'run'")] == ["KILLED", "KILLED"]
-        for run in recorded("tags.kind = 'run'"):
-            number = int(run.data.tags["process"].partition("@")[0])
-            assert not Path(f"/proc/{number}").exists() or number == os.getpid()
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        said = run(*TWO, "--epochs", "400", "--max-length", "64", "--batch-size", "4", "--jobs", "2", "--json")
+        ended.set()
+        thread.join()
+        assert said.code == 130, said.err
+        assert "interrupted: 2 runs are left" in said.err
+        assert "Traceback" not in said.err
+        assert json.loads(said.out)["runs"] == []
+        printed = capfd.readouterr()
+        assert printed.out == ""
+        assert "Traceback" not in printed.err
+        assert "descriptor run" in printed.err  # of both workers; their lines may run together
+        done = runs("tags.kind = 'run'")
+        assert [r.info.status for r in done] == ["KILLED", "KILLED"]
+        processes = {int(r.data.tags["process"].partition("@")[0]) for r in done}
+        assert len(processes) == 2
+        assert os.getpid() not in processes
+        assert not [number for number in processes if Path(f"/proc/{number}").exists()]

@@ -7,13 +7,14 @@ frozen parts during training, but its cost is computed as if they stayed the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from alue_bench.contract.spec import digest_of
 from alue_bench.contract.strategy import FreezePlan, Outline, Strategy
 from alue_bench.contract.task import Labels
-from alue_bench.measure.flops import forward_flops, training_flops
+from alue_bench.measure.flops import forward_flops, training_parts
 from alue_bench.training.architecture.anatomy import described
 from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer
 from alue_bench.training.forward import last_layer_of
@@ -22,6 +23,8 @@ from alue_bench.training.surgery import model_in_outline
 
 if TYPE_CHECKING:
     import numpy as np
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class EmptyModel:
     """The number of frozen lowest layers that are computed once for each example and whose outputs are cached."""
     last_layer: LastLayer
     """The way in which the last layer is computed: for all tokens, or for the first token only."""
+    counted: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False, compare=False)
+    """The FLOPs counted so far, by what determines them. The models of a plan share it, since its runs differ in
+    strategy or seed more often than in texts."""
 
     def training(self, lengths: np.ndarray[Any, Any], epochs: int, batch_size: int) -> float:
         """Return the training FLOPs of a run, as the run will record them under `flops/train`.
@@ -43,19 +49,33 @@ class EmptyModel:
             epochs: The number of epochs.
             batch_size: The number of examples in a batch.
         """
-        return training_flops(
-            self.stack,
-            self.plan,
+        once, each_epoch = self._counted_once(
+            lambda: training_parts(
+                self.stack,
+                self.plan,
+                lengths,
+                prefix_cached=self.kept_layers > 0,
+                last_layer=self.last_layer,
+                batch_size=batch_size,
+            ),
+            (self.plan, self.kept_layers > 0, batch_size),
             lengths,
-            epochs,
-            prefix_cached=self.kept_layers > 0,
-            last_layer=self.last_layer,
-            batch_size=batch_size,
         )
+        return once + each_epoch * epochs
 
     def scoring(self, lengths: np.ndarray[Any, Any]) -> float:
         """Return the FLOPs of a forward pass over examples of these lengths in tokens (int64 [examples])."""
-        return forward_flops(self.stack, lengths, last_layer=self.last_layer)
+        return self._counted_once(
+            lambda: forward_flops(self.stack, lengths, last_layer=self.last_layer), ("scoring",), lengths
+        )
+
+    def _counted_once(self, count: Callable[[], Value], of: tuple[object, ...], lengths: np.ndarray[Any, Any]) -> Value:
+        """Return what `count` returned for the same model and lengths, or call it; `of` says what is counted."""
+        key = (id(self.stack), self.last_layer, *of, lengths.tobytes())
+        if key not in self.counted:
+            self.counted[key] = count()
+        value: Value = self.counted[key]
+        return value
 
 
 class EmptyModels:
@@ -74,6 +94,7 @@ class EmptyModels:
         self._device = device
         self._keeps_prefixes = keeps_prefixes
         self._stacks: dict[tuple[object, ...], EncoderStack] = {}
+        self._counted: dict[tuple[object, ...], Any] = {}
 
     def of(self, config: Any, labels: Labels, strategy: Strategy, outline: Outline) -> EmptyModel:
         """Return the model that a run trains, without weights (on the meta device).
@@ -91,4 +112,4 @@ class EmptyModels:
         stack = self._stacks[key]
         plan = without_idle_parts(stack, outline.freeze_plan)
         kept = (plan.prefix_layers or 0) if self._keeps_prefixes and strategy.keeps_prefix else 0
-        return EmptyModel(stack, plan, kept, last_layer_of(stack, self._device))
+        return EmptyModel(stack, plan, kept, last_layer_of(stack, self._device), self._counted)

@@ -465,7 +465,25 @@ def training_flops(
         last_layer: The way in which the last layer is computed.
         batch_size: The number of examples in a batch; None puts all in one.
     """
+    once, each_epoch = training_parts(
+        stack, plan, lengths, prefix_cached=prefix_cached, last_layer=last_layer, batch_size=batch_size
+    )
+    return once + each_epoch * epochs
+
+
+def training_parts(
+    stack: EncoderStack,
+    plan: FreezePlan,
+    lengths: np.ndarray[Any, Any],
+    *,
+    prefix_cached: bool = False,
+    last_layer: LastLayer = "whole",
+    batch_size: int | None = None,
+) -> tuple[float, float]:
+    """Return the FLOPs that a training needs once, for its cached prefix, and those that it needs in each epoch.
+
+    The arguments are those of `training_flops`.
+    """
     start = (plan.prefix_layers or 0) if prefix_cached else 0
-    last = last_layer
-    each_epoch = step_flops(stack, plan, lengths, start=start, last_layer=last, batch_size=batch_size)
-    return prefix_flops(stack, start, lengths, last_layer=last, batch_size=batch_size) + each_epoch * epochs
+    once = prefix_flops(stack, start, lengths, last_layer=last_layer, batch_size=batch_size)
+    return once, step_flops(stack, plan, lengths, start=start, last_layer=last_layer, batch_size=batch_size)

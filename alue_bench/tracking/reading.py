@@ -568,8 +568,7 @@ def _typed(records: list[dict[str, Any]]) -> pd.DataFrame:
     metrics = sorted({name for record in records for name in record} - COLUMNS.keys())
     raw = pd.DataFrame.from_records(records, columns=[*COLUMNS, *metrics])
     columns = {}
-    for name in raw.columns:
-        kind = COLUMNS.get(name, "float64")
+    for name, kind in COLUMNS.items():
         if kind.startswith("datetime"):
             columns[name] = pd.to_datetime(raw[name], unit="ms", utc=True).astype(kind)
         elif kind in ("Int64", "float64"):
@@ -578,7 +577,7 @@ def _typed(records: list[dict[str, Any]]) -> pd.DataFrame:
             columns[name] = numbers.where(numbers % 1 == 0).astype(kind) if kind == "Int64" else numbers
         else:
             columns[name] = raw[name].astype(kind)
-    frame = pd.DataFrame(columns)
+    frame = pd.concat([pd.DataFrame(columns), raw[metrics].astype("float64")], axis="columns")
     for name in ("init_seed", "data_seed"):
         frame[name] = frame[name].fillna(frame["seed"])
     return frame
