@@ -97,7 +97,7 @@ class TokenizedSplit:
 
     @property
     def decoding(self) -> np.ndarray[Any, Any] | SpanPlaces | None:
-        """What `evaluation.predictions.decide` needs with the logits: word counts, or the words of the contexts."""
+        """The word counts or the words of the contexts, which `evaluation.predictions.decide` needs with the logits."""
         return self.spans if self.words is None else self.words.counts
 
     @property

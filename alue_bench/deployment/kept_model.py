@@ -54,7 +54,7 @@ class TokenizedTexts:
 
     split: TokenizedSplit
     truncated: int
-    """The number of texts that were truncated to the model's largest number of tokens. Models that tag words or extract
+    """The number of texts that were truncated to the model's largest number of tokens. Models that tag words or find
     spans read longer texts in windows; this is then the number of words that are longer than a window, or of questions
     that are longer than half of one."""
 

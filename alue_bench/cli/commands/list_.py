@@ -57,7 +57,7 @@ def tasks(
                 "name": name,
                 "title": task.title,
                 "kind": str(task.labels.kind),
-                "labels": len(task.labels.names),
+                "labels": 0 if task.labels.extracts_spans else len(task.labels.names),
                 "pair": task.is_pair,
                 "primary": task.primary,
                 "official_metric": task.official_metric,
