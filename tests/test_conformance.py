@@ -148,7 +148,7 @@ class TestTask:
             ({"defaults": {"epochs": 0}}, "epochs is 0; it must be at least 1"),
             ({"sample": Path("nowhere")}, "sample folder nowhere does not exist"),
             ({"sample": Path("sample")}, "write Path(__file__).parent / 'sample'"),
-            ({"submission": Submission(file="a.tsv", id="given")}, "wants the identifiers of 'agreement/test.tsv'"),
+            ({"submission": Submission(file="a.tsv", id="given")}, "needs the identifiers of 'agreement/test.tsv'"),
             ({"labels": Labels.multiclass("no", "yes", "maybe")}, "label 'maybe' does not occur in train"),
             ({"labels": Labels.multiclass("no", "maybe")}, "label 'yes' is not declared; declared are no, maybe"),
             ({"labels": Labels.regression(0, 1)}, "'yes' is not a number"),

@@ -343,7 +343,7 @@ class TestConformance:
 
         with pytest.raises(ConformanceError) as raised:
             check_executor(Executor(name="No Name", title="", start=lambda resources: Busy()))
-        for part in ("the name must match", "the title is empty", "has no room", "events before any run"):
+        for part in ("the name must match", "the title is empty", "accepts no run", "events before any run"):
             assert part in str(raised.value)
 
     def test_what_is_not_there_is_not_checked(self) -> None:

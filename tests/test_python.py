@@ -99,7 +99,7 @@ def test_a_sweep_and_a_search_find_what_their_commands_find(where: dict[str, Any
 def test_of_folds_none_is_the_best(where: dict[str, Any]) -> None:
     results = functions.run(**where, **SAME, strategy="head-only", folds=2)
     assert list(results.frame()["fold"]) == ["fold1of2", "fold2of2"]
-    with pytest.raises(UsageError, match="each fold has other dev rows"):
+    with pytest.raises(UsageError, match="each fold has different dev rows"):
         results.best()
 
 
@@ -119,7 +119,7 @@ def test_a_task_may_be_a_value(where: dict[str, Any]) -> None:
     assert fit(declared).spec.providers.keys() == {"alue-bench", "alue-bench-easy"}
     with pytest.raises(UsageError, match="worker processes do not know task 'mine'"):
         functions.run(task=own, jobs=2)
-    with pytest.raises(UsageError, match=f"task {declared.name!r} is declared by .* another one"):
+    with pytest.raises(UsageError, match=f"task {declared.name!r} is declared by .* a different one"):
         functions.run(task=replace(declared, primary="accuracy"))
 
 

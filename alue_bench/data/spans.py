@@ -8,14 +8,14 @@ section 4.2).
 
 A pair that exceeds the maximal length is divided into windows, each with the question and a part of the context, which
 overlap by half. Only words that a window shows completely can begin or end an answer in it. In a window without the
-whole gold answer, the null candidate is right: the tokenizer's token for classification (CLS), or the first token if it
-has none.
+whole gold answer, the correct prediction is the null candidate: the tokenizer's token for classification (CLS), or the
+first token if it has none.
 
-The target of a token tells of which candidates it is one, as a sum of `MAY_START`, `MAY_END`, `STARTS` and `ENDS`;
-`IGNORED` of none.
+The target of a token is the sum of the marks `MAY_START`, `MAY_END`, `STARTS` and `ENDS` that apply to it; `IGNORED` if
+none applies.
 
-Notation: n is the number of questions, m that of windows, p that of tokens whose target is not `IGNORED`, u that of
-words in windows.
+Notation: n is the number of questions, m the number of windows, p the number of tokens whose target is not `IGNORED`, u
+    the number of words in windows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _STRETCH = re.compile(r"\S+")
 
 @dataclass(frozen=True, slots=True)
 class GoldAnswers:
-    """The gold answers to a question, and the number of its context, by which questions are grouped."""
+    """The gold answers to a question, and the number of its context, which groups the questions."""
 
     texts: tuple[str, ...]
     """The answers; empty if the context does not hold one."""
@@ -74,21 +74,21 @@ class SpanPlaces:
     begins: Array  # int64 [u]
     """The position of each word's first character in the context."""
     ends: Array  # int64 [u]
-    """The position behind each word's last character."""
+    """The end of each word in the context: the position after its last character."""
     windowed: int
     """The number of questions that were divided into windows."""
     cut: int
-    """The number of questions of which only the first tokens are read."""
+    """The number of questions that were cut, so that only their first tokens are read."""
     unread: int
     """The number of words that no window shows completely, because they have too many tokens."""
     empty: int
-    """The number of questions of which no word can begin an answer."""
+    """The number of questions without a word that can begin an answer."""
     unlearnt: int
     """The number of questions whose answer no window shows completely, so that it cannot be learnt."""
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Return the words of a text, as pairs of the position of the first character and the one behind the last."""
+    """Return the (start, end) positions of the words of a text; `end` is exclusive."""
     return [span for match in _STRETCH.finditer(text) for span in _divided(match.group(), match.start())]
 
 
@@ -169,7 +169,7 @@ def _normalised(context: str, clean: Callable[[str], str]) -> tuple[str, list[li
 
 
 def _mapped(match: re.Match[str], whole: str, clean: Callable[[str], str]) -> Iterator[tuple[int, int, int, int]]:
-    """Yield where each word of a stretch stands in the normalised stretch, and in the original context.
+    """Yield the position of each word of a stretch in the normalised stretch, and in the original context.
 
     Args:
         match: The stretch in the original context.
@@ -206,9 +206,9 @@ def encoded_questions(columns: Mapping[str, Sequence[Any]], tokenizer: Any, max_
     Returns:
         The columns "input_ids" and, if the tokenizer gives any, "token_type_ids"; "question", the position of the
         window's question; "null", the position of the null candidate in the window; "firsts" and "lasts", the positions
-        in the window of the first and last token of each word that it shows completely; "begins" and "ends", where
-        these words stand in the original context; "cut", 1 if the question was cut; "unread", the number of words that
-        no window shows completely, which stands in the first window of a question.
+        in the window of the first and last token of each word that it shows completely; "begins" and "ends", the
+        positions of these words in the original context; "cut", 1 if the question was cut; "unread", the number of
+        words that no window shows completely, which is given in the first window of a question.
     """
     import pyarrow as pa
 
@@ -258,13 +258,13 @@ def _windows_of(pair: _Pair, places: Sequence[Sequence[int]], tokenizer: Any, mo
     question, context = pair.tokens_of(0), pair.tokens_of(1)
     left = most - (len(pair.ids) - len(question) - len(context))  # for both texts
     kept = question[: max(1, left // 2)]
-    room = max(1, left - len(kept))
+    size = max(1, left - len(kept))
     outside = [place for place, text in enumerate(pair.texts) if text is None] + kept
     begin = context[0] if context else len(pair.ids)
     before = sorted(place for place in outside if place < begin)
     behind = sorted(place for place in outside if place >= begin)
     words = _word_tokens([pair.offsets[place] for place in context], places)
-    parts = _parts(len(context), room)
+    parts = _parts(len(context), size)
     seen = [{w for w, (first, last) in words.items() if low <= first and last < high} for low, high in parts]
     unread = len(words) - len(set().union(*seen))
     for number, ((low, high), shown) in enumerate(zip(parts, seen, strict=True)):
@@ -305,12 +305,12 @@ def _word_tokens(offsets: Sequence[tuple[int, int]], places: Sequence[Sequence[i
     return found
 
 
-def _parts(tokens: int, room: int) -> list[tuple[int, int]]:
-    """Divide a context into parts of at most `room` tokens that overlap by half; the last one is as long as others."""
-    if tokens <= room:
+def _parts(tokens: int, size: int) -> list[tuple[int, int]]:
+    """Divide a context into parts that overlap by half; each has `size` tokens, or all if there are fewer."""
+    if tokens <= size:
         return [(0, tokens)]
-    starts = [*range(0, tokens - room, room - room // 2), tokens - room]
-    return [(start, start + room) for start in starts]
+    starts = [*range(0, tokens - size, size - size // 2), tokens - size]
+    return [(start, start + size) for start in starts]
 
 
 # Targets ---------------------------------------------------------------------------------------------------------
@@ -382,7 +382,7 @@ def _edges(question: Array, begins: Array, ends: Array, spans: Array) -> tuple[A
     Args:
         question: The question of each word, int64 [u].
         begins: The position of each word's first character in the context, int64 [u].
-        ends: The position behind each word's last character, int64 [u].
+        ends: The position after each word's last character, int64 [u].
         spans: The characters of each question's gold answer, int64 [n, 2]; 0 and 0 without an answer.
     """
     import numpy as np

@@ -22,9 +22,9 @@ def best_answers(logits: Array, places: SpanPlaces, *, no_answer: bool) -> Array
     """Return the predicted answer to each question: objects [n], the texts; empty for "no answer".
 
     The answer is the span of at most `MOST_WORDS` words, over all windows of the question, with the highest sum of the
-    logits of its beginning and its end (Devlin et al. 2019, section 4.2); of equals the first one. If a question need
-    not have an answer, there is none if the sum at the null candidate is higher; with several windows, the lowest of
-    these sums counts, because the answer stands in some windows only (section 4.3).
+    logits of its beginning and its end (Devlin et al. 2019, section 4.2); in case of a tie, the first one. If a
+    question need not have an answer, there is none if the sum at the null candidate is higher; with several windows,
+    the lowest of these sums is used, because only some windows contain the answer (section 4.3).
 
     Args:
         logits: The logits of the tokens with a target, fp32 [p, 2].
@@ -36,7 +36,7 @@ def best_answers(logits: Array, places: SpanPlaces, *, no_answer: bool) -> Array
     count = len(places.windows)
     begin, end = logits[places.firsts, 0], logits[places.lasts, 1]
     best, length = np.full(count, -np.inf), np.zeros(count, dtype="int64")
-    for more in range(min(MOST_WORDS, count)):  # words behind the first one
+    for more in range(min(MOST_WORDS, count)):  # words after the first one
         scores = begin[: count - more] + end[more:]
         better = (places.windows[: count - more] == places.windows[more:]) & (scores > best[: count - more])
         best[: count - more][better] = scores[better]

@@ -480,9 +480,9 @@ def training_parts(
     last_layer: LastLayer = "whole",
     batch_size: int | None = None,
 ) -> tuple[float, float]:
-    """Return the FLOPs that a training needs once, for its cached prefix, and those that it needs in each epoch.
+    """Return the FLOPs that training needs once, for its cached prefix, and those that it needs in each epoch.
 
-    The arguments are those of `training_flops`.
+    The arguments are the same as for `training_flops`.
     """
     start = (plan.prefix_layers or 0) if prefix_cached else 0
     once = prefix_flops(stack, start, lengths, last_layer=last_layer, batch_size=batch_size)

@@ -41,7 +41,7 @@ class Probed:
     seconds: float
     flops: float
     """The FLOPs of matrix products, with padding tokens, as torch's counter counts them, and those of the short
-    trainings (`Probe.train_and_score`), counted as the FLOPs of a run."""
+    training runs (`Probe.train_and_score`), counted as the FLOPs of a run."""
 
     @property
     def scores(self) -> tuple[LayerScore, ...]:

@@ -1,4 +1,4 @@
-"""Short trainings on a part of a probe's examples, scored on the rest: `Probe.train_and_score`."""
+"""Short training runs on a part of a probe's examples, scored on the rest: `Probe.train_and_score`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HELD_OUT = 5
 
 @dataclass
 class ShortTrainings:
-    """Trainings of copies of a model under different freeze plans, on the same few examples.
+    """Training runs of copies of a model under different freeze plans, on the same few examples.
 
     They differ from a run's training in the examples alone: hyper-parameters, optimiser, number format and the choice
     of the epoch are the run's own. Outputs of frozen layers are not cached, and steps are not captured as CUDA graphs.
@@ -43,7 +43,7 @@ class ShortTrainings:
     """The function that scores logits of the held-out examples."""
     config: TrainingConfig
     flops: float = 0.0
-    """The FLOPs of all trainings so far, counted as those of a run: without the scoring."""
+    """The training FLOPs of all copies so far, without the scoring, counted as for a run."""
 
     def __call__(self, plan: FreezePlan) -> HeldOutScore:
         """Train a copy of the model under a freeze plan, and score the weights of its best epoch.

@@ -67,8 +67,8 @@ def do_advise(
         The advice, and the command that confirms the recommended setting.
 
     Raises:
-        UsageError: There are sweeps of fewer than FEWEST_TASKS other tasks. The message names the command that makes
-            another one.
+        UsageError: There are sweeps of fewer than FEWEST_TASKS other tasks. The message names the command for
+            a further sweep.
     """
     cache = PlanCache()
     (first, *_) = _plan(question, registry, cache, {}, ["full"]).runs

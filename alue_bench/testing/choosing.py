@@ -77,7 +77,7 @@ def _check_cost(subject: str, strategy: Strategy, shape: EncoderShape) -> Iterat
 
 
 def _short_trainings(stack: EncoderStack, batch: Batch) -> ShortTrainings:
-    """Return trainings of one epoch on a batch of texts of equal length, which are scored on the same batch."""
+    """Return training runs of one epoch on a batch of texts of equal length, which are scored on the same batch."""
     import torch
 
     from alue_bench.contract.spec import HyperParameters

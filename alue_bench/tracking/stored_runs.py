@@ -1,8 +1,8 @@
 """The runs of an MLflow experiment as they are stored: params, tags, metrics and the digests of the data sets.
 
 A whole experiment in a database is read by five SQL queries on the tables that MLflow declares. MLflow's own search
-makes an object of each param, tag and metric, about a hundred for a run, and takes five times as long. Runs behind a
-server, and runs that are selected by a filter, are read by MLflow's search. Both ways return equal runs in equal order
+makes an object of each param, tag and metric, about a hundred for a run, and takes five times as long. Runs on a
+server, and runs that are selected by a filter, are read by MLflow's search. Both return the same runs in the same order
 (tests/test_stored_runs.py).
 """
 

@@ -1,7 +1,7 @@
 """The sample of reading comprehension: short passages of hand-written sentences, with three questions about each.
 
 A passage tells of an invented person, town or company. Each of its sentences answers a question; the answer is a part
-of the sentence. As in the official files, some answers do not stand at the position that the file states.
+of the sentence. As in the official files, some answers are not at the position that the file states.
 """
 
 from __future__ import annotations
