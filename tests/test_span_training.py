@@ -426,6 +426,7 @@ class TestKeptModel:
         write_model_folder(folder, FinishedRun("0" * 32, planned.spec, planned.inputs, trained, result))
         rows, recorded = planned.inputs.rows.splits["test"].examples, result.predictions.predicted
         texts, asked = [row.text for row in rows], [row.text_pair or "" for row in rows]
+        assert "Answers a question (the second text) by a part" in (folder / "README.md").read_text()
         model = KeptModel(folder, device="cpu")
         assert len(set(recorded)) > 5  # else any constant would do
         assert all(answer in text for answer, text in zip(recorded, texts, strict=True))

@@ -21,7 +21,6 @@ KINDS = {
     TargetKind.MULTILABEL: "any number of labels",
     TargetKind.REGRESSION: "a number",
     TargetKind.TOKENS: "one tag",
-    TargetKind.SPAN: "the answer to a question, a part of a text",
 }
 PIPELINES = {TargetKind.TOKENS: "token-classification", TargetKind.SPAN: "question-answering"}
 """The task as the Hugging Face hub names it, for the kinds that are no classification of texts."""
@@ -70,8 +69,9 @@ def _about(description: Description, inputs: RunInputs) -> Iterator[str]:
         what = "each word of a sentence"
     names = f": {', '.join(markdown(name) for name in description.labels.names)}" if description.labels.names else ""
     if description.labels.extracts_spans:
-        what, names = "a text (first) with a question (second)", ""
-    yield f"Predicts {KINDS[description.labels.kind]} for {what}{names}."
+        yield "Answers a question (the second text) by a part of a text (the first text)."
+    else:
+        yield f"Predicts {KINDS[description.labels.kind]} for {what}{names}."
     if description.spec.get("data", {}).get("source") == "sample":
         yield ""
         yield (
