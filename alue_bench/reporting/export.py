@@ -122,9 +122,14 @@ def _json(runs: pd.DataFrame, environments: list[tuple[dict[str, Any], list[str]
         "parent_run": results.parent_id,
         "left_out": asdict(results.counts),
         "environments": [environment for environment, _ in environments],
-        "runs": [row | {"environment": place.get(row["run_id"])} for row in rows],
+        "runs": [],
     }
-    return json.dumps(document, ensure_ascii=False, indent=2, default=_plain) + "\n"
+    before, after = json.dumps(document, ensure_ascii=False, indent=2).rsplit("[]", maxsplit=1)
+    # Python's encoder in C does not indent, and is three times as fast. A run's values are not nested.
+    encode = json.JSONEncoder(ensure_ascii=False, separators=(",\n      ", ": "), default=_plain).encode
+    written = [encode(row | {"environment": place.get(row["run_id"])})[1:-1] for row in rows]
+    lines = ",\n".join(f"    {{\n      {values}\n    }}" for values in written)
+    return f"{before}[\n{lines}\n  ]{after}\n"
 
 
 def _plain(value: Any) -> Any:
