@@ -33,7 +33,7 @@ from transformers import (
 
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.tokenization import TokenizedSplit
-from alue_bench.training.architecture.encoder_stack import tags_words
+from alue_bench.training.architecture.encoder_stack import reads_tokens
 from alue_bench.training.device.precision import Device
 from alue_bench.training.pretrained.library import quiet_transformers
 from benchmarks.timing.features import Features, features
@@ -156,7 +156,7 @@ def build_trainer(
     model: Any, examples: Features, way: str, tokenizer: Any, arguments: TrainingArguments
 ) -> CountingTrainer:
     """Return a `Trainer` for a model and examples; `way` is the way of padding, see `fit`."""
-    padded = DataCollatorForTokenClassification if tags_words(model) else DataCollatorWithPadding
+    padded = DataCollatorForTokenClassification if reads_tokens(model) else DataCollatorWithPadding
     trainer = CountingTrainer(
         model=model,
         args=arguments,
