@@ -72,7 +72,9 @@ class TestARunThatWasDone:
         assert row["fingerprint"] == stored.data.tags["fingerprint"]
         assert not any(name.startswith(("train/", "dev/")) for name in frame.columns)
         sometimes = ("git_commit", "failure", "first_look", "also_test", "cuda_graphs", "task_options", "folds", "fold")
-        always = [name for name in COLUMNS if name not in (*sometimes, "repeat", "folds_digest", "chosen_in")]
+        always = [
+            name for name in COLUMNS if name not in (*sometimes, "repeat", "folds_digest", "chosen_in", "chosen_layers")
+        ]
         assert not frame[always].isna().any(axis=None)
         assert "torch 2" in row["versions"]
         assert '"warmup": 0.0' in row["other_hyper"]

@@ -41,9 +41,9 @@ class Surgical(RankingSelector):
         examples = 0
         for example in probe.examples():
             examples += 1
-            new = [[gradient.double().square() for gradient in of_layer] for of_layer in probe.gradients(example)]
+            new = [[gradient.float().square() for gradient in of_layer] for of_layer in probe.gradients(example)]
             squares = _added(squares, new) if squares else new
-        return [sum(float(total.norm()) for total in of_layer) / examples for of_layer in squares]
+        return [sum(float(total.double().norm()) for total in of_layer) / examples for of_layer in squares]
 
 
 def _added(totals: list[list[Any]], new: list[list[Any]]) -> list[list[Any]]:
