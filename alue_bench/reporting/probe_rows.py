@@ -28,7 +28,7 @@ def beside_each_probe(frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    sized = {text: other for text in frame["other_hyper"].dropna().unique() if (other := _without_rows(text)) != text}
+    sized = {text: other for text in frame["other_hyper"].dropna().unique() if (other := without_rows(text)) != text}
     if not sized:
         return frame
     probed = frame["flops/probe"].notna() if "flops/probe" in frame else pd.Series(False, frame.index)
@@ -42,7 +42,7 @@ def beside_each_probe(frame: pd.DataFrame) -> pd.DataFrame:
     return every.astype(frame.dtypes.to_dict()).sort_values("start_time", kind="stable", ignore_index=True)
 
 
-def _without_rows(text: str) -> str:
+def without_rows(text: str) -> str:
     """Return the JSON text of settings without `probe_rows`; unreadable text is returned unchanged."""
     try:
         settings = json.loads(text)

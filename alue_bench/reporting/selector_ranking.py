@@ -39,7 +39,8 @@ from alue_bench.evaluation.freezing_effects import FreezingEffect, freezing_effe
 from alue_bench.evaluation.intervals import Estimate
 from alue_bench.reporting.comparison import Run
 from alue_bench.reporting.numbers import several
-from alue_bench.reporting.swept_tasks import FULL, PROBE_ROWS, Scored, SweptTask, scored
+from alue_bench.reporting.probe_rows import ROWS
+from alue_bench.reporting.swept_tasks import FULL, Scored, SweptTask, scored
 
 PROBE_SECONDS, PROBE_FLOPS, FLOPS = "runtime/probe_s", "flops/probe", "flops/train"
 SHARE = "flops/train_vs_full"
@@ -211,8 +212,8 @@ def _chosen_runs(
     selected = [run for run in sweep.others if scores.get(str(run["run_id"]))]
     if not selected:
         return [], [], []
-    (probe_rows, _), *fewer = Counter(run[PROBE_ROWS] for run in selected).most_common()
-    selected = [run for run in selected if run[PROBE_ROWS] == probe_rows]
+    (probe_rows, _), *fewer = Counter(run[ROWS] for run in selected).most_common()
+    selected = [run for run in selected if run[ROWS] == probe_rows]
     layers = len(scores[str(selected[0]["run_id"])])
     effects = freezing_effects({cell: sweep.score(cell) for cell in sweep.cells}, layers)
     at_random = {

@@ -22,6 +22,7 @@ from alue_bench.contract.cells import Cell, cell_name, cell_of
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.reporting import grid
 from alue_bench.reporting.comparison import CONDITIONS, Run
+from alue_bench.reporting.probe_rows import ROWS, without_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +32,6 @@ FEWEST_CELLS = 6
 FULL: Cell = (0, 0)
 """The cell of full fine-tuning."""
 TRIVIAL = "test/trivial_score"
-PROBE_ROWS = "probe_rows"
-"""The column with the number of examples of a probe."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
     for (task, model), of_both in usable.groupby(["task", "model"], sort=True):
         other = of_both["other_hyper"]
         of_both = of_both.assign(
-            **{PROBE_ROWS: other.map(_probe_rows), "other_hyper": other.map(_without_probe_rows, na_action="ignore")}
+            **{ROWS: other.map(_probe_rows), "other_hyper": other.map(without_rows, na_action="ignore")}
         )
         sets = [part for _, part in of_both.groupby(list(CONDITIONS), dropna=False, sort=True)]
         swept = [part for part in sets if _is_sweep(part)]
@@ -128,22 +127,13 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
     return found, notes
 
 
-def _without_probe_rows(hyper: str) -> str:
-    """Return the JSON text of hyper-parameters without the number of examples of a probe."""
-    try:
-        values = json.loads(hyper)
-    except ValueError:
-        return hyper
-    return json.dumps({name: value for name, value in values.items() if name != PROBE_ROWS}, sort_keys=True)
-
-
 def _probe_rows(hyper: object) -> int:
     """Return the number of examples of a probe in the JSON text of hyper-parameters, or the default."""
     try:
         values = json.loads(hyper) if isinstance(hyper, str) else {}
     except ValueError:
         values = {}
-    return int(values.get(PROBE_ROWS, HyperParameters().probe_rows))
+    return int(values.get(ROWS, HyperParameters().probe_rows))
 
 
 def _is_sweep(runs: pd.DataFrame) -> bool:

@@ -23,6 +23,4 @@ def choice_of(spec: RunSpec, inputs: RunInputs) -> Probed:
     stack = view_as_stack(inputs.models.model(inputs.checkpoint, inputs.train_task.labels, init_seed=spec.init_seed))
     split = tokenized_for(stack, inputs.train_rows, "train", spec, inputs, tokenizer)
     stack.model.to(spec.device)
-    probed = probe(spec, inputs, stack, split, Device(spec.device, spec.precision, spec.cuda_graphs))
-    assert probed is not None
-    return probed
+    return probe(spec, inputs, stack, split, Device(spec.device, spec.precision, spec.cuda_graphs))
