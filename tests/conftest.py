@@ -49,16 +49,64 @@ OURS = ("ALUE_BENCH_DATA", "ALUE_BENCH_DISABLE_PLUGINS", "MLFLOW_TRACKING_URI")
 SHORT = ("--epochs", "1", "--limit-train", "48", "--limit-eval", "32", "--max-length", "24", "--batch-size", "16")
 
 
+IN_MEMORY, FREE_BYTES = Path("/dev/shm"), 2 << 30
+"""Linux's file system in memory, and the free space without which tests do not use it."""
+_folder = pytest.StashKey[Path]()
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Let temporary folders lie in memory: sqlite waits for the disk two dozen times in each recorded run."""
+    chosen = config.option.basetemp is not None or hasattr(config, "workerinput")
+    if chosen or not os.access(IN_MEMORY, os.W_OK) or shutil.disk_usage(IN_MEMORY).free < FREE_BYTES:
+        return
+    for folder in IN_MEMORY.glob("alue-bench-tests-*"):
+        if time.time() - folder.stat().st_mtime > 24 * 3600:
+            shutil.rmtree(folder, ignore_errors=True)
+    config.stash[_folder] = Path(tempfile.mkdtemp(prefix="alue-bench-tests-", dir=IN_MEMORY))
+    config.option.basetemp = str(config.stash[_folder])
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember whether a failed test's files may have to be looked into."""
+    session.config.stash[_failed] = exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Free the memory, unless a test has failed."""
+    if _folder in config.stash and not config.stash.get(_failed, True):
+        shutil.rmtree(config.stash[_folder], ignore_errors=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow tests, so that no process waits at the end for another one's."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_collection_finish() -> None:
-    """Make garbage collections rare and cheap: one over all modules of torch, transformers and MLflow takes 0.3 s."""
-    gc.collect()
-    gc.freeze()  # what the test modules have imported
+    """Make garbage collections rare and cheap: one over all modules of torch, transformers and MLflow takes 0.5 s."""
+    _exclude_present_objects()
     gc.set_threshold(10_000, 20, 50)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Exclude also the modules that tests have imported since."""
+    if len(sys.modules) > _excluded + 300:
+        _exclude_present_objects()
+
+
+_excluded = 0
+"""The number of modules at the last call of the next function."""
+
+
+def _exclude_present_objects() -> None:
+    """Exclude all present objects from later garbage collections."""
+    global _excluded
+    gc.collect()
+    gc.freeze()
+    _excluded = len(sys.modules)
 
 
 @dataclass(frozen=True)

@@ -218,12 +218,12 @@ class TestAPluginsExecutor:
         self, install: Any, run: CommandLine, runs: Any, method: str
     ) -> None:
         install("alue-bench-here", f"{HERE}\nHere.{method} = lambda self, *given: 1 / 0\n")
-        said = run(*TWO, "--executor", "cafes-here")
+        said = run("-s", "full", "--executor", "cafes-here")
         assert said.code == 2
         assert "executor 'cafes-here' failed: ZeroDivisionError: division by zero; finished runs are" in said.err
         assert "Traceback" not in said.everything
         assert not runs("attributes.status = 'RUNNING' and tags.kind = 'run'")
-        assert run(*TWO).code == 0
+        assert run("-s", "full").code == 0
 
     @pytest.mark.parametrize(
         ("event", "objection"),

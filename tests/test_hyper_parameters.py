@@ -103,7 +103,7 @@ class TestADefaultThatIsImplied:
         study = tmp_path / "study.toml"
         study.write_text("adam_beta2 = 0.95\n")
         for options, value in ((("--config", study), 0.95), (("--config", study, "--adam-beta2", "0.9"), 0.9)):
-            shown = run(*options, "-s", "full", "--dry-run", "--json", model="mini")
+            shown = run(*options, "-s", "full", "--dry-run", "--json")
             assert [planned["hyper"]["adam_beta2"] for planned in json.loads(shown.out)["planned"]] == [value]
 
 

@@ -26,15 +26,15 @@ def test_the_bundled_model_on_anger(
 ) -> None:
     said = alue_bench(
         "run", "-t", "anger", "-m", "mini", "-s", "full", "-s", "bottom3top4", "--data-dir", FOLDER,
-        "--limit-train", "300", "--limit-eval", "200", "--epochs", "1", "--max-length", "64",
+        "--limit-train", "120", "--limit-eval", "60", "--epochs", "1", "--max-length", "48",
         "--tracking-uri", store, "--experiment", experiment, "--json",
     )  # fmt: skip
     assert said.code == 0, said.err
     document = json.loads(said.out)
     assert [(run["status"], run["data_source"]) for run in document["runs"]] == [("finished", "real")] * 2
     for run in document["runs"]:
-        assert run["metrics"]["data/train_rows"] == 300
-        assert run["metrics"]["data/dev_rows"] == run["metrics"]["data/test_rows"] == 200
+        assert run["metrics"]["data/train_rows"] == 120
+        assert run["metrics"]["data/dev_rows"] == run["metrics"]["data/test_rows"] == 60
         assert 0 < run["metrics"]["test/score"] <= 1
     assert "embedded data" not in said.err
     assert {run.data.tags["data.source"] for run in runs()} == {"real"}

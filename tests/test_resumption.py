@@ -182,30 +182,34 @@ def test_times_add_up(planned: Callable[..., PlannedRun]) -> None:
 
 
 class TestADamagedCheckpoint:
-    @pytest.fixture(scope="class")
-    def whole(self, planned: Callable[..., PlannedRun]) -> tuple[Path, bytes]:
-        """One in good order, and where it belongs."""
-        forget_checkpoints()
-        cut_off(planned("bert", "full"), 5)
-        (path,) = checkpoint_folder().iterdir()
-        return path, path.read_bytes()
-
     @pytest.mark.parametrize("where", ["beginning", "middle", "end", "emptied", "cut"])
-    def test_is_discarded_with_a_note(
-        self, planned: Callable[..., PlannedRun], undisturbed: Undisturbed, whole: tuple[Path, bytes], where: str
-    ) -> None:
-        run = planned("bert", "full")
-        inputs = replace(run.inputs, checkpointing=Checkpointing(checkpoint_folder(), 0.0))
-        path, content = whole[0], bytearray(whole[1])
-        path.parent.mkdir(parents=True)
+    def test_is_removed_with_a_note(self, tmp_path: Path, where: str) -> None:
+        Checkpointing(tmp_path, 0.0).of("key", pytest.fail).save({"weights": [torch.arange(1000.0), 1]})
+        notes: list[str] = []
+        file = Checkpointing(tmp_path, 0.0).of("key", notes.append)
+        content = bytearray(file.path.read_bytes())
         if where in ("emptied", "cut"):
             content = content[: 0 if where == "emptied" else len(content) // 2]
         else:
             content[{"beginning": 3, "middle": len(content) // 2, "end": -1}[where]] ^= 0xFF
+        file.path.write_bytes(content)
+        assert file.load() is None
+        assert not file.path.exists()
+        (note,) = notes
+        assert "is damaged" in note
+
+    def test_lets_the_training_start_from_the_beginning(
+        self, planned: Callable[..., PlannedRun], undisturbed: Undisturbed
+    ) -> None:
+        run = planned("bert", "full")
+        cut_off(run, 5)
+        (path,) = checkpoint_folder().iterdir()
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
         path.write_bytes(content)
-        result, trained = execute(run.spec, inputs)
-        assert any("is damaged" in note and "started from the beginning" in note for note in result.notes)
-        assert_same((result, trained), undisturbed(run))
+        resumed = cut_off_at(run)
+        assert any("is damaged" in note and "started from the beginning" in note for note in resumed[0].notes)
+        assert_same(resumed, undisturbed(run))
 
     def test_of_another_training_is_not_taken(self, planned: Callable[..., PlannedRun]) -> None:
         run, other = planned("bert", "full"), planned("bert", "full", lr=2e-3)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import statistics
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -51,16 +50,6 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], Trained
         return known[str(case)]
 
     return of
-
-
-@contextmanager
-def quick_collections() -> Iterator[None]:
-    """Exclude all present objects from garbage collections, each of which would take half a second with them."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 COVERING = [
@@ -114,16 +103,16 @@ class TestATraining:
         memory, sizes = simulated_cuda.memory, []
         case = Case("pair", "bitfit")  # gradients are small: the memory holds activations above all
         expected = on_cpu(case)
-        with quick_collections():
-            for _ in range(2):
-                torch.cuda.reset_peak_memory_stats()
-                trained = train(case, tmp_path, simulated_cuda)
-                sizes.append(trained.result.micro_batch)
-                weights = trained.weights
-                assert memory.peak <= memory.limit
-                memory.limit = trained.training_peak - (1 << 14)
-                del trained
-                gc.collect()  # the model
+        gc.freeze()  # else each collection would take half a second
+        for _ in range(2):
+            torch.cuda.reset_peak_memory_stats()
+            trained = train(case, tmp_path, simulated_cuda)
+            sizes.append(trained.result.micro_batch)
+            weights = trained.weights
+            assert memory.peak <= memory.limit
+            memory.limit = trained.training_peak - (1 << 14)
+            del trained
+            gc.collect()  # the model
         assert sizes[0] == 4 > sizes[1]
         for name, weight in expected.weights.items():
             torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-5)

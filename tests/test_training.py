@@ -345,21 +345,6 @@ class TestTheLoop:
             atol=1e-5,
         )
 
-    @pytest.mark.slow
-    def test_the_bundled_model_learns_the_sample(self, plan_runs: Callable[..., Plan], registry: Any) -> None:
-        request = PlanRequest(
-            tasks=("anger",),
-            models=("mini",),
-            strategies=("full",),
-            overrides=(("test", {"epochs": 3, "max_length": 64}),),
-            sample=True,
-        )
-        (planned,) = build_plan(request, registry).runs
-        result, _ = execute(planned.spec, planned.inputs)
-        losses = [point.value for point in result.curves if point.metric == "train/epoch_loss"]
-        assert losses[-1] < losses[0]
-        assert result.metrics["test/score"] > result.metrics["test/trivial_score"] + 0.1
-
 
 @pytest.mark.parametrize("task", ["anger", "mdd", "sec", "svreg", "xnli"])
 def test_every_kind_of_target_trains_and_is_scored(plan_runs: Callable[..., Plan], task: str) -> None:
