@@ -163,7 +163,9 @@ class TestExport:
         back = long.pivot(index="run_id", columns="metric", values="value").loc[frame["run_id"]]
         assert list(back["test/accuracy"]) == list(frame["test/accuracy"])
         assert not long["value"].isna().any()
-        document = json.loads((folder / "results.json").read_text())
+        text = (folder / "results.json").read_text()
+        document = json.loads(text)
+        assert text == json.dumps(document, ensure_ascii=False, indent=2) + "\n"
         assert [run["score"] for run in document["runs"]] == list(frame["score"])
         assert document["left_out"]["failed"] == 1
         (environment,) = document["environments"]
