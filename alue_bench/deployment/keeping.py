@@ -240,8 +240,8 @@ class Settled:
 
     kept: list[KeptRun] = field(default_factory=list)
     lacking: list[KeptCandidate] = field(default_factory=list)
-    """The runs whose models should be kept but are missing, because an earlier command finished the runs without
-    keeping them."""
+    """The runs whose models should be kept but are not in the MLflow store: an earlier command finished the run without
+    keeping its model, or the store did not accept the model."""
 
     def as_documents(self) -> list[dict[str, object]]:
         """Return the kept models as JSON-like data."""
@@ -327,7 +327,7 @@ def sentences_of(settled: Settled, where: Mapping[str, object]) -> list[str]:
     for run in settled.lacking:
         keep = command_line("keep", run.run_id, options=_store(where))
         said.append(
-            f"{run.spec.label} is to be kept too (dev {run.dev_score:.3f}), but was finished before without its model; "
+            f"{run.spec.label} is to be kept too (dev {run.dev_score:.3f}), but its model is not in the store; "
             f"this trains it again and keeps it: {keep}"
         )
     return said

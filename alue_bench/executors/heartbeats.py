@@ -1,7 +1,8 @@
 """The progress of runs, read from their heartbeats in the MLflow store.
 
-Executors whose workers cannot send their progress directly use this module. A heartbeat is a tag of an MLflow run that
-the process executing the run rewrites regularly. An invocation is one execution of a command, including its workers.
+This module is for executors whose workers have no direct way of sending their progress. A heartbeat is a tag of an
+MLflow run that the process executing the run rewrites regularly. An invocation is one execution of a command, including
+its workers.
 """
 
 from __future__ import annotations

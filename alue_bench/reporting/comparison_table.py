@@ -303,7 +303,7 @@ def verdict_text(row: StrategyResult) -> str:
 
 
 def margin_text(block: ComparisonBlock) -> str:
-    """Format the margin of a block, such as "margin 0.008 (1% of full's score)"."""
+    """Format a comparison's margin, the largest acceptable loss, such as "margin 0.008 (1% of full's score)"."""
     unit = block.margin.unit
     if unit is MarginUnit.METRIC:
         return f"margin {block.margin}"

@@ -10,7 +10,7 @@ from alue_bench.training.device.precision import Device
 
 
 def choice_of(spec: RunSpec, inputs: RunInputs) -> Probed:
-    """Load a run's model, and ask its strategy which layers to train. Trains nothing.
+    """Load a run's model, and ask its strategy which layers to train, without the training that follows.
 
     Args:
         spec: The run, whose strategy chooses by a probe.

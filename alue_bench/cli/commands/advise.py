@@ -30,7 +30,7 @@ def advise(
     tracking_uri: reading.TrackingUri = None,
     format_: Annotated[str, typer.Option("--format", help="Output format: table, markdown or json.")] = "table",
 ) -> None:
-    """Predict what freezing layers costs and saves on a task, from sweeps of other tasks. Trains nothing.
+    """Predict what freezing layers costs and saves on a task, from sweeps of other tasks, without fine-tuning on it.
 
     For ten settings: the loss of score to expect, as a share of what full fine-tuning learns (its score minus that of a
     baseline that ignores the text), with a prediction interval, and the FLOPs saved. The scores of layers from a probe
