@@ -1,8 +1,8 @@
 """A test of whether a model has learnt anything: the comparison of its score with that of a baseline.
 
 The baseline ignores the text and always predicts the same, such as the majority class. For tags of words and answers in
-a text it is a simple one that reads the text (`evaluation.tagging`, `evaluation.spans`). Its score is called the trivial
-score.
+a text, it is a simple one that does read the text (`evaluation.tagging`, `evaluation.spans`). Its score is called the
+trivial score.
 
 A freezing setting is usually recommended because its score is as high as that of full fine-tuning. This means nothing
 if full fine-tuning has learnt nothing. Reports therefore make such statements only if the compared models have learnt
