@@ -493,7 +493,7 @@ def _shorter(split: TokenizedSplit) -> TokenizedSplit | None:
         input_ids=split.input_ids[tokens],
         token_type_ids=None if split.token_type_ids is None else split.token_type_ids[tokens],
         offsets=torch.tensor([0, end - start]),
-        targets=split.targets[tokens] if split.tags_words else split.targets[place : place + 1],
+        targets=split.targets[tokens] if split.token_targets else split.targets[place : place + 1],
         ids=split.ids[:1],
         whole=None,
         places=None,
