@@ -25,7 +25,7 @@ from alue_bench.reporting.swept_tasks import SweptTask, swept_tasks
 from alue_bench.tracking.connection import Connection, connect
 
 FACTORS = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 2.5}
-"""How much more each task loses by freezing than the planted grid of `test_selector_ranking`."""
+"""The loss of each task by freezing, as a multiple of that of the planted grid of `test_selector_ranking`."""
 
 
 def scaled(task: str, factor: float) -> list[dict[str, Any]]:

@@ -878,7 +878,7 @@ class TestStrategy:
             (family_of(OneForAll), "strategy 'first3' and strategy 'first2' have the same effect on every encoder"),
             (family_of(NeverActs), "revise froze nothing in 5 simulated training runs"),
             (family_of(AskedInVain), "but there is no revise to call"),
-            (family_of(BareTrained), "trained is 'bias'; it must be weights, biases, adapters"),
+            (family_of(BareTrained), "trained is 'bias'; it must be weights, biases, norms, attention,"),
             (family_of(AdapterOfASet), "its options are not JSON-like"),
             (family(claims_full), "parse('full') returns First(layers=2), but that name belongs to the family 'full'"),
         ],

@@ -304,7 +304,7 @@ def changes(*layers: dict[str, float]) -> MatrixChanges:
 
 
 class TestGrades:
-    """Of two layers with two matrices each, at half of the largest change so far, after 30 of 100 steps."""
+    """GradES with two layers of two matrices: a threshold of half of the largest change, and 30 of 100 steps of grace."""
 
     SHAPE = EncoderShape(2)
 

@@ -38,10 +38,12 @@ MOST_PARAMETERS = 7
 """More of them are a missing object: what always travels together becomes a frozen dataclass."""
 AN_OPTION_EACH = "a command: each parameter is an option, from whose declaration its help is made"
 WITH_MORE_PARAMETERS = {
+    "alue_bench/cli/commands/advise.py:advise": AN_OPTION_EACH,
     "alue_bench/cli/commands/compare.py:compare": AN_OPTION_EACH,
     "alue_bench/cli/commands/export.py:export": AN_OPTION_EACH,
     "alue_bench/cli/commands/keep.py:keep": AN_OPTION_EACH,
     "alue_bench/cli/commands/predict.py:predict": AN_OPTION_EACH,
+    "alue_bench/cli/commands/rank_selectors.py:rank_selectors": AN_OPTION_EACH,
     "alue_bench/cli/commands/report.py:report": AN_OPTION_EACH,
     "alue_bench/cli/commands/submit.py:submit": AN_OPTION_EACH,
     "alue_bench/cli/commands/submit.py:_show": "the parts of one page, printed by the one command that has them",
