@@ -48,7 +48,7 @@ CPU = Device("cpu", "fp32")
 EXAMPLES, TOKENS = 3, 64
 REASONS = {
     "reads texts from left to right only": "a decoder",
-    "depend on the other texts of a batch": "padding is not masked",
+    "on the other texts of a batch": "padding is not masked",
     "Unrecognized configuration class": "transformers has no such head",
 }
 """For each reason for not tagging words, some words of the plan's message, and how the table says it."""

@@ -304,7 +304,7 @@ def changes(*layers: dict[str, float]) -> MatrixChanges:
 
 
 class TestGrades:
-    """GradES with two layers of two matrices: a threshold of half of the largest change, and 30 of 100 steps of grace."""
+    """GradES with two layers of two matrices: a threshold of half of the largest change, a grace of 30 of 100 steps."""
 
     SHAPE = EncoderShape(2)
 

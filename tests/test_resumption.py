@@ -283,7 +283,7 @@ def test_a_choice_of_layers_is_made_once(planned: Callable[..., PlannedRun], mon
 
 
 def test_a_damaged_choice_is_made_again(planned: Callable[..., PlannedRun], undisturbed: Undisturbed) -> None:
-    run = planned("bert", "surgical-2")
+    run = planned("bert", "random-2")
     cut_off(run, 1, every_s=60.0)
     (kept,) = checkpoint_folder().glob("*.choice.json")
     for content in ("{", '{"plan": {}}'):

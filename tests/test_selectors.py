@@ -37,7 +37,7 @@ from alue_bench.reporting.page import build_page
 from alue_bench.running.inputs import tokenized
 from alue_bench.running.run import execute
 from alue_bench.tracking.connection import connect
-from alue_bench.tracking.reading import read_results, read_targets
+from alue_bench.tracking.reading import Results, read_results, read_targets
 from alue_bench.training.architecture.encoder_stack import view_as_stack
 from alue_bench.training.forward import last_layer_of
 from alue_bench.training.probing import checked_choice
@@ -186,7 +186,7 @@ class TestScores:
 
 class TestRun:
     def test_a_run_trains_what_was_chosen_and_charges_for_it(self, planned: Any) -> None:
-        for run in planned(*NAMES).runs:
+        for run in planned(*NAMES, probe_rows=24).runs:
             before: Any = copy.deepcopy(
                 run.inputs.models.model(
                     run.inputs.checkpoint, run.inputs.train_task.labels, init_seed=run.spec.init_seed
@@ -321,25 +321,36 @@ class TestRun:
 
 
 class TestRecord:
-    def test_the_choice_is_recorded_alike_by_worker_processes(
+    @pytest.fixture
+    def recorded(
         self, alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path
-    ) -> None:
-        strategies = ("-s", "full", "-s", "surgical-1", "-s", "random-1")
-        frames = []
-        for name, more in ((experiment, ()), (f"{experiment}-workers", ("--jobs", "2"))):
+    ) -> Callable[..., tuple[Results, pd.DataFrame]]:
+        """A function that runs `full` and two selectors, and returns the recorded runs, also by strategy."""
+
+        def record(*options: str) -> tuple[Results, pd.DataFrame]:
+            name = "-".join([experiment, *options])
+            strategies = ("-s", "full", "-s", "surgical-1", "-s", "random-1")
             done = alue_bench(
                 "run", "--tracking-uri", store, "--experiment", name, "-t", "anger", "-m", tiny_bert, *strategies,
-                *SHORT, *more,
+                *SHORT, *options,
             )  # fmt: skip
             assert done.code == 0, done.err
             results = read_results(connect(store, name))
-            frames.append(results.frame.set_index("strategy"))
-        alone, workers = frames
+            return results, results.frame.set_index("strategy")
+
+        return record
+
+    @pytest.mark.stress
+    def test_worker_processes_record_the_same_choices(self, recorded: Any) -> None:
+        (_, alone), (_, workers) = recorded(), recorded("--jobs", "2")
+        same = ["chosen_layers", "freeze_bottom", "freeze_top", "freeze_embeddings", "flops/probe", "score"]
+        pd.testing.assert_frame_equal(alone[same], workers.loc[alone.index, same])
+
+    def test_the_choice_is_recorded_and_drawn(self, recorded: Any) -> None:
+        results, alone = recorded()
         (section,) = [one for one in build_page(results).sections if one.anchor == "choices"]
         pictures = [one for item in section.blocks[0].items if isinstance(item, Gallery) for one in item.pictures]
         assert len(pictures) == 2
-        same = ["chosen_layers", "freeze_bottom", "freeze_top", "freeze_embeddings", "flops/probe", "score"]
-        pd.testing.assert_frame_equal(alone[same], workers.loc[alone.index, same])
         assert alone["chosen_layers"].notna().to_dict() == {"full": False, "surgical-1": True, "random-1": True}
         for strategy in ("surgical-1", "random-1"):
             row = alone.loc[strategy]
