@@ -17,13 +17,17 @@ from alue_bench.tracking.selection_tags import CHOSEN_IN
 
 Runs = Callable[..., list[Any]]
 # A tiny model needs several epochs to learn with every seed; what is searched for is wide enough to be found.
-WIDE = ("--tolerance", "0.7", "--margin", "0.9", "--budget", "500%", "--grid", "bottom=0..4/2")
+WIDE = ("--tolerance", "0.7", "--margin", "0.9", "--budget", "500%", "--grid", "bottom=0..2")
 
 
 @pytest.fixture
-def search(alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path, easy: tuple[str, str]) -> CommandLine:
-    def call(*arguments: object, wide: bool = True) -> Finished:
-        what = ("--task", easy[0], "--model", tiny_bert, "--tracking-uri", store, "--experiment", experiment)
+def search(
+    alue_bench: CommandLine, store: str, experiment: str, tiny: Callable[..., Path], easy: tuple[str, str]
+) -> CommandLine:
+    """`alue-bench search` on an easy task with a tiny BERT of two layers, or of so many."""
+
+    def call(*arguments: object, wide: bool = True, layers: int = 2) -> Finished:
+        what = ("--task", easy[0], "--model", tiny("bert", layers), "--tracking-uri", store, "--experiment", experiment)
         return alue_bench("search", *what, *SHORT, *(WIDE if wide else ()), "--confirm", "0", *arguments)
 
     return call
@@ -41,8 +45,8 @@ class TestASearch:
         for told in (
             "the cheapest of 3 settings that loses at most 0.7",
             "a low-fidelity run with fewer epochs",
-            "Answer: bottom2",
-            "bottom4: nothing learnt, and so no answer; more --epochs, another --lr or more rows may change that",
+            "Answer: bottom1",
+            "bottom2: nothing learnt, and so no answer; more --epochs, another --lr or more rows may change that",
             "beside the budget, the answer and full are confirmed with 2 more seeds",
             "confirmation of bottom",
             "Expected loss, from 2 seeds that took no part in the choice: test score",
@@ -51,8 +55,8 @@ class TestASearch:
         ):
             assert told in said.err
         assert searched["supported"]
-        assert searched["answer"] == "bottom2"  # bottom4 trains the head alone, and learns nothing
-        assert {one["setting"]: one["state"] for one in searched["candidates"]}["bottom4"] == "nothing learnt"
+        assert searched["answer"] == "bottom1"  # bottom2 trains the head alone, and learns nothing
+        assert {one["setting"]: one["state"] for one in searched["candidates"]}["bottom2"] == "nothing learnt"
         assert searched["dev"]["seeds"] >= 3
         assert searched["dev"]["loss"] <= 0.7
         assert searched["dev"]["high"] <= 1.6
@@ -113,24 +117,24 @@ def test_where_full_learns_nothing_a_search_ends_after_it_without_an_answer(
     assert "No answer: full did not learn: its dev score 0.333 is not above the trivial score 0.333, so a" in said.err
     assert "Answer:" not in said.err
     parent, *done = runs()
-    assert "search/easy/tiny-bert/cost_of_full" not in parent.data.metrics
+    assert "search/easy/tiny-bert2/cost_of_full" not in parent.data.metrics
     assert len(done) == (4 if workers else 1)  # the opening's other runs were begun beside it
 
 
 def test_searches_side_by_side_ask_for_the_runs_of_one_after_the_other_and_come_to_the_same_answers(
     search: CommandLine, runs: Runs, install: Callable[..., Path]
 ) -> None:
-    what = ("--task", "easy-too", "--epochs", "6", *WIDE[:-1], "bottom=0..2/2", "--json")
+    what = ("--task", "easy-too", "--epochs", "6", *WIDE[:-1], "bottom=0..1", "--json")
     install("alue-bench-here", HERE.replace("Here())", "pools.append(Here()) or pools[-1])") + "pools = []\n")
     said = search(*what, "--executor", "cafes-here", wide=False)
     together = document_of(said)["searches"]
     assert [searched["task"] for searched in together] == ["easy", "easy-too"]
     assert all(searched["supported"] for searched in together)
     assert len(sys.modules["alue_bench_here"].pools) == 1  # the workers stay from one round to the next
-    assert "easy-too/tiny-bert: bottom2, seed 1, short: a low-fidelity run with fewer epochs" in said.err
+    assert "easy-too/tiny-bert2: bottom1, seed 1, short: a low-fidelity run with fewer epochs" in said.err
     # The openings of both come before all that depends on them.
     begun = [(r.data.params["task"], r.data.params["strategy"], r.data.params["epochs"]) for r in runs()[1:]]
-    opening = {("full", "2"), ("bottom2", "2"), ("full", "6"), ("bottom2", "6")}
+    opening = {("full", "2"), ("bottom1", "2"), ("full", "6"), ("bottom1", "6")}
     assert set(begun[:8]) == {(task, *run) for task in ("easy", "easy-too") for run in opening}
 
     alone = document_of(search(*what, wide=False))["searches"]
@@ -174,7 +178,7 @@ def test_runs_of_other_commands_are_taken_unless_they_have_no_dev_predictions(
     run("-s", "full", "-s", "bottom4", task="easy")
     _, full, deep = runs()
     (Path(full.info.artifact_uri.removeprefix("file://")) / "dev_predictions.csv").unlink()
-    said = search("--json")
+    said = search(*WIDE[:-1], "bottom=0..4/2", "--json", wide=False, layers=4)
     (searched,) = document_of(said)["searches"]
     assert "recorded without dev predictions; it is repeated" in said.err
     assert searched["steps"][0]["setting"] == "full"
@@ -190,7 +194,7 @@ def test_predictions_that_are_not_their_runs_are_told(search: CommandLine, run: 
     table = pd.read_csv(file, dtype=str)
     table["prediction"] = table["gold"].iloc[0]
     table.to_csv(file, index=False)
-    said = search("--json")
+    said = search(*WIDE[:-1], "bottom=0..4/2", "--json", wide=False, layers=4)
     assert (said.code, said.out) == (2, "")
     assert "the recorded predictions of full do not belong to its run" in said.err
     assert "repeat it with --rerun" in said.err
@@ -213,7 +217,9 @@ def test_a_dry_run_computes_what_the_grid_costs_and_starts_nothing(search: Comma
 def test_strategies_are_candidates_once_at_each_rate(search: CommandLine) -> None:
     """On four layers, head-only and last-quarter are cells of the grid, and adapters are not."""
     given = ("--grid", "bottom=0..4,strategy=lora-r2,head-only", "-s", "last-quarter", "-s", "lora-r4", "-s", "full")
-    said = search(*given, "--lr", "1e-4", "--lr", "3e-4", "--budget", "200%", "--dry-run", "--json", wide=False)
+    said = search(
+        *given, "--lr", "1e-4", "--lr", "3e-4", "--budget", "200%", "--dry-run", "--json", wide=False, layers=4
+    )
     (planned,) = document_of(said)["searches"]
     told = " ".join(said.err.split())
     assert "the cheapest of 14 settings" in told  # five cells and two adapters, with two rates each
@@ -225,8 +231,8 @@ def test_strategies_are_candidates_once_at_each_rate(search: CommandLine) -> Non
 
 def test_a_dry_run_guesses_the_time_that_the_budget_pays_for(search: CommandLine, run: CommandLine) -> None:
     cells = ("--grid", "bottom=0..4", "--dry-run", "--json")
-    guessed = document_of(search("--budget", "50%", *cells, wide=False))["estimate"]
-    twice = document_of(search("--budget", "100%", *cells, wide=False))["estimate"]
+    guessed = document_of(search("--budget", "50%", *cells, wide=False, layers=4))["estimate"]
+    twice = document_of(search("--budget", "100%", *cells, wide=False, layers=4))["estimate"]
     whole = document_of(run(*(f"-sbottom{n}" for n in range(1, 5)), "-s", "full", "--dry-run", "--json", task="easy"))[
         "estimate"
     ]

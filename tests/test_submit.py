@@ -23,7 +23,7 @@ from alue_bench.evaluation.submission import submission_text
 
 TASKS = ("mq2q", "mdd", "fid", "svreg", "sec", "oold", "ohsd", "xnli", "diag")
 QUICK = (
-    "--epochs", "1", "--limit-train", "32", "--max-length", "16", "--batch-size", "16", "-s", "head-only",
+    "--epochs", "1", "--limit-train", "32", "--max-length", "32", "--batch-size", "16", "-s", "head-only",
     "--no-yardstick",
 )  # fmt: skip
 
