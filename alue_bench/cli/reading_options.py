@@ -28,7 +28,10 @@ DEFAULT_MARGIN = VerdictOptions().margin
 
 
 def open_results(selection: Mapping[str, Any], *, baseline: str | None = None) -> Results:
-    """Return the recorded runs that the options select. If a given name occurs in no run, a message says so on stderr.
+    """Return the finished runs that the options select.
+
+    A remark on stderr names each given task, model or strategy that none of these runs uses. There is no remark if no
+    run is selected at all.
 
     Args:
         selection: The values of the options of `RunSelection`, by name.

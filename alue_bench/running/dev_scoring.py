@@ -1,4 +1,4 @@
-"""The scoring of a dev split during training, which selects the epoch."""
+"""The scoring of the dev split during training; the scores select the weights that are kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alue_bench.training.session import Scorer
 
 
 def dev_scorer(task: Task, dev: TokenizedSplit) -> Scorer:
-    """Return a function from dev logits to metrics. The metric `score` is the primary one, which selects the epoch."""
+    """Return a function from dev logits to metrics. The metric `score`, the task's primary one, selects the weights."""
     gold = dev.gold
 
     def score(logits: Any) -> dict[str, float]:

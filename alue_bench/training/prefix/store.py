@@ -349,7 +349,8 @@ class Draft:
         """Create a scratch folder and reserve space on the disk for the array.
 
         Raises:
-            OSError: The disk is full. Because the space is reserved, filling the array cannot fail later.
+            OSError: The disk is full, or the array cannot be mapped into memory. The space is reserved, so that filling
+                the array cannot fail later.
         """
         self._store, self._key, self._shape, self._dtype = store, key, shape, dtype
         self._scratch = store._scratch()
