@@ -194,6 +194,25 @@ class TestSweeps:
 
 
 class TestOverTasks:
+    def test_a_seed_that_lacks_a_number_of_layers_is_left_out_of_the_mean_over_numbers(self) -> None:
+        rows = planted_runs()
+        (more,) = [row for row in rows if (row["strategy"], row["seed"]) == ("fisher-2", 42)]
+        rows.append(more | {"run_id": "anger-fisher-3-42", "strategy": "fisher-3", "test/score": 0.7})
+
+        def scores(run_id: str) -> list[LayerScore]:
+            return layer_scores("fisher", 3) if "fisher-3" in run_id else load(run_id)
+
+        sweeps, _ = swept_tasks(pd.DataFrame(rows))
+        (ranking,) = rank_selectors(sweeps, scores)
+        (over_numbers,) = [row for row in ranking.families if row.family == "fisher"]
+        assert over_numbers.regret is not None
+        assert over_numbers.regret.estimate.mean == pytest.approx((0.76 - (0.77 + 0.7) / 2) / 0.5)
+        assert any(note.startswith("fisher, all: only 1 of 2 seeds") for note in ranking.notes)
+        rows = [row for row in rows if (row["strategy"], row["seed"]) != ("fisher-2", 42)]
+        (ranking,) = rank_selectors(swept_tasks(pd.DataFrame(rows))[0], scores)
+        assert "fisher" not in {row.family for row in ranking.families}
+        assert ("fisher", 3) in {(row.family, row.count) for row in ranking.rows}
+
     def test_equal_tasks_have_an_interval_without_width(self) -> None:
         rows = [row for task in ("a", "b", "c") for row in planted_runs(task)]
         (best, *_) = ranked(rows).families

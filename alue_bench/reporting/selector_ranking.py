@@ -164,9 +164,11 @@ def rank_selectors(
             if chosen:
                 effects[sweep.task] = measured
         if runs:
-            families = sorted(_families(runs), key=_by_regret)
+            ranked, said = _families(runs)
+            notes += said
+            families = sorted(ranked, key=_by_regret)
             order = {row.family: place for place, row in enumerate(families)}
-            rows = sorted(_by_count(runs), key=lambda row: (order[row.family], row.count or 0))
+            rows = sorted(_by_count(runs), key=lambda row: (order.get(row.family, len(order)), row.count or 0))
             rankings.append(
                 SelectorRanking(
                     model=model,
@@ -326,9 +328,12 @@ def _by_count(runs: Sequence[ChosenRun]) -> list[RankedSelector]:
     ]
 
 
-def _families(runs: Sequence[ChosenRun]) -> list[RankedSelector]:
-    """Return the results of each family over its numbers of layers; seeds that lack one of them are left out."""
-    ranked = []
+def _families(runs: Sequence[ChosenRun]) -> tuple[list[RankedSelector], list[str]]:
+    """Return the results of each family over its numbers of layers, and a note for each family with missing runs.
+
+    Seeds of a task that lack one of the numbers are left out. A family of which no seed has all has no result.
+    """
+    ranked, notes = [], []
     for family in dict.fromkeys(run.family for run in runs):
         ours = [run for run in runs if run.family == family]
         counts = {run.count for run in ours}
@@ -338,7 +343,13 @@ def _families(runs: Sequence[ChosenRun]) -> list[RankedSelector]:
         whole = [part for part in together.values() if {run.count for run in part} == counts]
         if whole:
             ranked.append(_ranked(family, None, whole))
-    return ranked
+        if len(whole) < len(together):
+            numbers = ", ".join(map(str, sorted(counts)))
+            notes.append(
+                f"{family}, all: only {len(whole)} of {len(together)} seeds of tasks have runs with all numbers of "
+                f"layers ({numbers}); the others are left out of this mean"
+            )
+    return ranked, notes
 
 
 def _ranked(family: str, count: int | None, parts: Sequence[Sequence[ChosenRun]]) -> RankedSelector:
