@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.formats import Answers, Example
-from alue_bench.data.words import IGNORED
+from alue_bench.data.words import IGNORED, token_of_nothing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -253,8 +253,6 @@ class _Pair:
 
 def _windows_of(pair: _Pair, places: Sequence[Sequence[int]], tokenizer: Any, most: int) -> Iterator[dict[str, Any]]:
     """Yield the windows of a question with its context, as rows of the table of `encoded_questions`."""
-    from alue_bench.data.tokenization import token_of_nothing
-
     question, context = pair.tokens_of(0), pair.tokens_of(1)
     left = most - (len(pair.ids) - len(question) - len(context))  # for both texts
     kept = question[: max(1, left // 2)]

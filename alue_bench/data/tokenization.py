@@ -27,6 +27,7 @@ from alue_bench.data.words import (
     gold_rows,
     places_of_words,
     targets_of_tokens,
+    token_of_nothing,
 )
 
 if TYPE_CHECKING:
@@ -404,12 +405,6 @@ def token_ids(texts: list[str], pairs: list[str] | None, tokenizer: Any, max_len
             if "token_type_ids" in encoded:
                 encoded["token_type_ids"][place] = [0]
     return encoded
-
-
-def token_of_nothing(tokenizer: Any) -> int:
-    """Return the id of the token that represents an empty text: the end, beginning or padding token."""
-    ends = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
-    return int(next(token for token in ends if token is not None))
 
 
 def _load(folder: Path) -> Any | None:

@@ -32,6 +32,12 @@ NO_WORD = -1
 """The padding value after the last tag of a sentence in a row of tags."""
 
 
+def token_of_nothing(tokenizer: Any) -> int:
+    """Return the id of the token that represents an empty text: the end, beginning or padding token."""
+    ends = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
+    return int(next(token for token in ends if token is not None))
+
+
 @dataclass(frozen=True)
 class WordPlaces:
     """The words of a tokenized split, and which of them are predicted from a token."""
@@ -212,8 +218,6 @@ class _Frame:
     @classmethod
     def of(cls, tokenizer: Any) -> _Frame:
         """Find the special tokens around an ordinary text."""
-        from alue_bench.data.tokenization import token_of_nothing
-
         framed = tokenizer("a", return_attention_mask=False)
         around = list(framed["input_ids"])
         own = list(tokenizer("a", add_special_tokens=False)["input_ids"])
