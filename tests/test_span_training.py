@@ -49,6 +49,7 @@ from alue_bench.measure.flops import training_flops
 from alue_bench.planning.build import Plan, build_plan
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
+from alue_bench.running.short_training import mean_loss
 from alue_bench.tracking.recording import write_predictions
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.class_weights import check_class_weights
@@ -302,6 +303,8 @@ class TestHead:
                 right = int((marks[marks & may > 0] & gold > 0).nonzero())
                 by_hand.append(torch.nn.functional.cross_entropy(among, torch.tensor(right)))
         torch.testing.assert_close(torch.stack(by_hand).mean(), loss)
+        logits = predict_logits(stack, forward, Examples(split), device=CPU, padding=Padding(0))
+        assert mean_loss(logits, split, SPAN) == pytest.approx(loss.item(), rel=1e-5)
 
     def test_answers_alone_and_in_batches(self) -> None:
         split, stack = tokenized(ROWS * 5, most=22), model_of("bert")
@@ -375,6 +378,11 @@ class TestRuns:
         assert (depth, none) == ({"bottom2": 2, "head-only": 4}[strategy], 0)
         np.testing.assert_allclose(cached, computed, rtol=2e-4)
         assert answers == again
+
+    def test_choose_layers_by_short_training_runs(self, plan_runs: Any) -> None:
+        (planned,) = plan_runs("subtuning-1", hyper={"max_length": 40, "probe_rows": 10}).runs
+        result, _ = execute(planned.spec, planned.inputs)
+        assert [one.frozen for one in result.layer_scores].count(False) == 1
 
     def test_end_the_same_after_an_interruption(self, plan_runs: Any) -> None:
         (planned,) = plan_runs("bottom2", hyper={"epochs": 2, "max_length": 40}).runs

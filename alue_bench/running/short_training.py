@@ -11,6 +11,7 @@ from alue_bench.contract.probe import HeldOutScore
 from alue_bench.contract.strategy import FreezePlan
 from alue_bench.contract.task import Labels
 from alue_bench.data.tokenization import TokenizedSplit
+from alue_bench.data.words import IGNORED
 from alue_bench.running.work import flops_done
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.config import TrainingConfig
@@ -76,14 +77,18 @@ def mean_loss(logits: Any, split: TokenizedSplit, labels: Labels) -> float:
     """Return the mean loss of a split, without class weights.
 
     Args:
-        logits: The logits of all examples, fp32 [examples, outputs]; of all words in a task that tags words.
+        logits: The logits of the split, as `predict_logits` returns them.
         split: The split.
         labels: The label space.
     """
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
-    given = torch.from_numpy(logits)
-    if split.words is None:
-        return float(loss_function(labels)(given, split.targets))
-    predicted = given[torch.from_numpy(split.words.predicted)]
-    return float(loss_function(labels)(predicted[None], split.known_targets[None]))
+    given, loss = torch.from_numpy(logits), loss_function(labels)
+    if not split.token_targets:
+        return float(loss(given, split.targets))
+    predicted = given if split.words is None else given[torch.from_numpy(split.words.predicted)]
+    ends = (split.targets != IGNORED).cumsum(0)[split.offsets[1:-1] - 1]  # of the windows, among the known targets
+    padded = pad_sequence(list(predicted.tensor_split(ends)), batch_first=True)
+    targets = pad_sequence(list(split.known_targets.tensor_split(ends)), batch_first=True, padding_value=IGNORED)
+    return float(loss(padded, targets))
