@@ -409,3 +409,27 @@ def registry() -> Any:
     from alue_bench.contract.registry import load_registry
 
     return load_registry()
+
+
+@pytest.fixture
+def plan_sample(
+    tiny: Callable[[str], Path], registry: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """A function that plans short runs of a tiny model on a task's sample, with a cache of their own."""
+    monkeypatch.setenv("ALUE_BENCH_CACHE", str(tmp_path / "cache"))
+
+    def build(task: str, *strategies: str, max_length: int, architecture: str = "bert", **options: Any) -> Any:
+        from alue_bench.planning.build import build_plan
+        from alue_bench.planning.request import PlanRequest
+
+        model = options.pop("model", None) or tiny(architecture)
+        hyper = {"epochs": 1, "max_length": max_length, "lr": 1e-3, "batch_size": 8, **options.pop("hyper", {})}
+        return build_plan(
+            PlanRequest(
+                tasks=(task,), models=(str(model),), strategies=strategies, sample=True,
+                overrides=(("test", hyper),), limit_train=24, limit_eval=16, **{"precision": "fp32"} | options,
+            ),
+            registry,
+        )  # fmt: skip
+
+    return build

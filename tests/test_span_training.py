@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from conftest import CommandLine
 from hypothesis import given
 from hypothesis import strategies as st
 from test_resumption import assert_same, cut_off_at
-from test_tagging import block, tokenizer_of
+from test_tagging import block, check_stored_outputs, tokenizer_of
 from tiny_models import tiny_config
 
 from alue_bench import Answers, Example, FreezePlan, Labels
@@ -46,8 +47,7 @@ from alue_bench.deployment.predicting import PredictionRequest, predict_file
 from alue_bench.evaluation.predictions import decide, predictions_table, targets_of
 from alue_bench.evaluation.spans import MOST_WORDS, best_answers, first_words, score_of_answer
 from alue_bench.measure.flops import training_flops
-from alue_bench.planning.build import Plan, build_plan
-from alue_bench.planning.request import PlanRequest
+from alue_bench.planning.build import Plan
 from alue_bench.running.run import execute
 from alue_bench.running.short_training import mean_loss
 from alue_bench.tracking.recording import write_predictions
@@ -346,21 +346,8 @@ class TestHead:
 
 
 @pytest.fixture
-def plan_runs(tiny: Callable[[str], Path], registry: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("ALUE_BENCH_CACHE", str(tmp_path / "cache"))
-
-    def build(*strategies: str, architecture: str = "bert", **options: Any) -> Plan:
-        model = options.pop("model", None) or tiny(architecture)
-        hyper = {"epochs": 1, "max_length": 60, "lr": 1e-3, "batch_size": 8, **options.pop("hyper", {})}
-        return build_plan(
-            PlanRequest(
-                tasks=("arcd",), models=(str(model),), strategies=strategies, sample=True,
-                overrides=(("test", hyper),), limit_train=24, limit_eval=16, **{"precision": "fp32"} | options,
-            ),
-            registry,
-        )  # fmt: skip
-
-    return build
+def plan_runs(plan_sample: Callable[..., Plan]) -> Callable[..., Plan]:
+    return partial(plan_sample, "arcd", max_length=60)
 
 
 class TestRuns:
@@ -368,16 +355,7 @@ class TestRuns:
     def test_are_the_same_with_stored_outputs_of_frozen_layers(
         self, architecture: str, strategy: str, plan_runs: Any
     ) -> None:
-        outcomes = []
-        for size in ("1GB", "0"):
-            (planned,) = plan_runs(strategy, architecture=architecture, cache_size=size).runs
-            result, trained = execute(planned.spec, planned.inputs)
-            losses = [point.value for point in result.curves if point.metric == "train/loss"]
-            outcomes.append((losses, result.predictions.predicted, trained.prefixes["train"].depth))
-        (cached, answers, depth), (computed, again, none) = outcomes
-        assert (depth, none) == ({"bottom2": 2, "head-only": 4}[strategy], 0)
-        np.testing.assert_allclose(cached, computed, rtol=2e-4)
-        assert answers == again
+        check_stored_outputs(plan_runs, architecture, strategy)
 
     def test_choose_layers_by_short_training_runs(self, plan_runs: Any) -> None:
         (planned,) = plan_runs("subtuning-1", hyper={"max_length": 40, "probe_rows": 10}).runs

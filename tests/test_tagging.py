@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,8 +45,7 @@ from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import predictions_table, targets_of
 from alue_bench.evaluation.tagging import most_frequent_tags
 from alue_bench.measure.flops import training_flops
-from alue_bench.planning.build import Plan, build_plan
-from alue_bench.planning.request import PlanRequest
+from alue_bench.planning.build import Plan
 from alue_bench.running.run import execute
 from alue_bench.testing import check_task
 from alue_bench.tracking.recording import write_predictions
@@ -398,22 +397,23 @@ class TestMetrics:
         assert predicted.tolist() == [[0, 3, -1], [0, 0, 0]]
 
 
+def check_stored_outputs(plan_runs: Callable[..., Plan], architecture: str, strategy: str) -> None:
+    """Check that a run has the same losses and predictions with stored outputs of frozen layers and without them."""
+    outcomes = []
+    for size in ("1GB", "0"):
+        (planned,) = plan_runs(strategy, architecture=architecture, cache_size=size).runs
+        result, trained = execute(planned.spec, planned.inputs)
+        losses = [point.value for point in result.curves if point.metric == "train/loss"]
+        outcomes.append((losses, result.predictions.predicted, trained.prefixes["train"].depth))
+    (cached, predicted, depth), (computed, again, none) = outcomes
+    assert (depth, none) == ({"bottom2": 2, "head-only": 4}[strategy], 0)
+    np.testing.assert_allclose(cached, computed, rtol=2e-4)
+    assert predicted == again
+
+
 @pytest.fixture
-def plan_runs(tiny: Callable[[str], Path], registry: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("ALUE_BENCH_CACHE", str(tmp_path / "cache"))
-
-    def build(*strategies: str, architecture: str = "bert", **options: Any) -> Plan:
-        model = options.pop("model", None) or tiny(architecture)
-        hyper = {"epochs": 1, "max_length": 40, "lr": 1e-3, "batch_size": 8, **options.pop("hyper", {})}
-        return build_plan(
-            PlanRequest(
-                tasks=("arabicner",), models=(str(model),), strategies=strategies, sample=True,
-                overrides=(("test", hyper),), limit_train=24, limit_eval=16, **{"precision": "fp32"} | options,
-            ),
-            registry,
-        )  # fmt: skip
-
-    return build
+def plan_runs(plan_sample: Callable[..., Plan]) -> Callable[..., Plan]:
+    return partial(plan_sample, "arabicner", max_length=40)
 
 
 class TestRuns:
@@ -421,16 +421,7 @@ class TestRuns:
     def test_are_the_same_with_stored_outputs_of_frozen_layers(
         self, architecture: str, strategy: str, plan_runs: Any
     ) -> None:
-        outcomes = []
-        for size in ("1GB", "0"):
-            (planned,) = plan_runs(strategy, architecture=architecture, cache_size=size).runs
-            result, trained = execute(planned.spec, planned.inputs)
-            losses = [point.value for point in result.curves if point.metric == "train/loss"]
-            outcomes.append((losses, result.predictions.predicted, trained.prefixes["train"].depth))
-        (cached, tagged, depth), (computed, again, none) = outcomes
-        assert (depth, none) == ({"bottom2": 2, "head-only": 4}[strategy], 0)
-        np.testing.assert_allclose(cached, computed, rtol=2e-4)
-        assert tagged == again
+        check_stored_outputs(plan_runs, architecture, strategy)
 
     def test_of_folds_share_stored_outputs_and_windows_are_noted(self, plan_runs: Any) -> None:
         plan = plan_runs("bottom2", folds=2, hyper={"max_length": 16})
