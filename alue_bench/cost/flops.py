@@ -41,7 +41,6 @@ def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
         outline = Outline(spec.freeze_plan, spec.kept_layers, spec.adapter)
         model = models.of(configs[spec.model_digest], inputs.train_task.labels, inputs.strategy, outline)
         share = trained_share(spec.steps, len(lengths[rows]), spec.hyper)
-        choosing = inputs.strategy.probe_cost(spec.freeze_plan.shape) if inputs.strategy.chooses else None
-        chosen = 0.0 if choosing is None else probe_flops(choosing, model, lengths[rows], spec.hyper)
+        chosen = probe_flops(inputs.strategy, model, lengths[rows], spec.hyper)
         flops.append(share * model.training(lengths[rows], spec.hyper.epochs, spec.hyper.batch_size) + chosen)
     return flops

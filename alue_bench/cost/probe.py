@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.contract.probe import ProbeCost
 from alue_bench.contract.spec import HyperParameters
+from alue_bench.contract.strategy import Strategy
 from alue_bench.measure.empty_models import EmptyModel
 from alue_bench.running.short_training import HELD_OUT
 
@@ -14,17 +14,21 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def probe_flops(cost: ProbeCost, model: EmptyModel, lengths: np.ndarray[Any, Any], hyper: HyperParameters) -> float:
+def probe_flops(strategy: Strategy, model: EmptyModel, lengths: np.ndarray[Any, Any], hyper: HyperParameters) -> float:
     """Return the FLOPs of a choice, for a probe whose examples are as long as all train examples on average.
 
-    The run will record them under `flops/probe`, where padding counts too.
+    The run will record them under `flops/probe`, where padding counts too. They are 0 for a strategy that does not
+    choose by a probe, or does not declare the work of choosing.
 
     Args:
-        cost: The work that the strategy declares.
+        strategy: The strategy.
         model: The run's model without weights.
         lengths: The lengths of all train examples in tokens, int64 [examples].
         hyper: The hyper-parameters, among them the number of examples in the probe.
     """
+    cost = strategy.probe_cost(model.plan.shape) if strategy.chooses else None
+    if cost is None:
+        return 0.0
     share = min(hyper.probe_rows, len(lengths)) / len(lengths)
     every_layer = replace(model.plan, frozen_layers=frozenset())
     looked_at = replace(model, plan=every_layer, kept_layers=0, last_layer="whole")  # as transformers computes it

@@ -260,8 +260,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
     size = run.hyper.batch_size
     share = trained_share(run.steps, len(train), run.hyper)
-    choosing = run.strategy.probe_cost(run.outline.freeze_plan.shape) if run.strategy.chooses else None
-    chosen = 0.0 if choosing is None else probe_flops(choosing, model, train, run.hyper)
+    chosen = probe_flops(run.strategy, model, train, run.hyper)
     flops, depth = share * model.training(train, epochs, size) + chosen, model.kept_layers
     if speed is None:
         return _Counted(flops, None, 0, 0.0)

@@ -71,6 +71,10 @@ class Calibration:
         """The mean training FLOPs of each cell over tasks, as a share of those of full fine-tuning, [cells]."""
         return np.array([fmean(sweep.cost(cell) for sweep in self.sweeps) for cell in self.cells])
 
+    def is_alike(self, sweep: SweptTask) -> bool:
+        """Return whether another sweep has the conditions of these sweeps."""
+        return conditions(sweep) == conditions(self.sweeps[0])
+
     def without(self, task: int) -> Calibration:
         """Return the calibration without one of its sweeps."""
         kept = [place for place in range(len(self.sweeps)) if place != task]

@@ -8,8 +8,10 @@ each of them.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
+
+from alue_bench.contract.spec import HyperParameters
+from alue_bench.tracking.reproduction import other_settings, without_setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +30,8 @@ def beside_each_probe(frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    sized = {text: other for text in frame["other_hyper"].dropna().unique() if (other := without_rows(text)) != text}
+    texts = frame["other_hyper"].dropna().unique()
+    sized = {text: other for text in texts if (other := without_setting(text, ROWS)) != text}
     if not sized:
         return frame
     probed = frame["flops/probe"].notna() if "flops/probe" in frame else pd.Series(False, frame.index)
@@ -42,12 +45,6 @@ def beside_each_probe(frame: pd.DataFrame) -> pd.DataFrame:
     return every.astype(frame.dtypes.to_dict()).sort_values("start_time", kind="stable", ignore_index=True)
 
 
-def without_rows(text: str) -> str:
-    """Return the JSON text of settings without `probe_rows`; unreadable text is returned unchanged."""
-    try:
-        settings = json.loads(text)
-    except ValueError:
-        return text
-    if not isinstance(settings, dict) or ROWS not in settings:
-        return text
-    return json.dumps({name: value for name, value in settings.items() if name != ROWS}, sort_keys=True)
+def rows_of(text: object) -> int:
+    """Return the number of examples of a probe in the JSON text of settings, or the default."""
+    return int(other_settings(text).get(ROWS, HyperParameters().probe_rows))

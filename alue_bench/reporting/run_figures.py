@@ -6,7 +6,6 @@ model) and strategies, and says how many it leaves out.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from alue_bench.reporting.drawing import Picture
 from alue_bench.reporting.numbers import several
 from alue_bench.reporting.subjects import Subject
 from alue_bench.tracking.reading import Results, read_curves, read_layer_scores, read_predictions
+from alue_bench.tracking.reproduction import other_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,8 +104,7 @@ def _dev_scores(curve: pd.DataFrame, steps_per_epoch: int | None) -> list[tuple[
 def _steps_per_epoch(runs: pd.DataFrame, run_id: str) -> int | None:
     """Return the number of steps in an epoch if the run was also evaluated within epochs; otherwise None."""
     run = runs[runs["run_id"] == run_id].iloc[0]
-    settings = run["other_hyper"] if isinstance(run["other_hyper"], str) else "{}"
-    if "eval_every" not in json.loads(settings) or not run.get("data/train_rows", math.nan) > 0:
+    if "eval_every" not in other_settings(run["other_hyper"]) or not run.get("data/train_rows", math.nan) > 0:
         return None
     return math.ceil(float(run["data/train_rows"]) / int(run["batch_size"]))
 

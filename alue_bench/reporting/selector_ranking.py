@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from alue_bench.contract.cells import cell_name
+from alue_bench.contract.cells import cell_name, cell_of
 from alue_bench.contract.probe import LayerScore
 from alue_bench.evaluation.across_tasks import FEWEST_TASKS, over_tasks
 from alue_bench.evaluation.freezing_effects import FreezingEffect, freezing_effects, rank_correlation
@@ -274,7 +274,7 @@ def _trained(scores: Iterable[LayerScore]) -> tuple[int, ...]:
 def _against_grid(sweep: SweptTask, ours: Scored, seed: int) -> dict[str, Any]:
     """Return the fields of `ChosenRun` that tell how a run compares with the best cell of its cost."""
     best, full = best_cell(sweep, ours.cost, seed), sweep.cells[FULL].get(seed)
-    cell = next((cell for cell in sweep.cells if cell_name(cell) == best), None)
+    cell = cell_of(best)
     theirs = math.nan if cell is None else sweep.cells[cell][seed].test
     return {
         "task": sweep.task,

@@ -11,18 +11,18 @@ ignores the text.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.cells import Cell, cell_name, cell_of
-from alue_bench.contract.spec import HyperParameters
 from alue_bench.reporting import grid
 from alue_bench.reporting.comparison import CONDITIONS, Run
-from alue_bench.reporting.probe_rows import ROWS, without_rows
+from alue_bench.reporting.probe_rows import ROWS, rows_of
+from alue_bench.tracking.reproduction import without_setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,9 +104,8 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
     usable = frame[frame["folds"].isna() & frame["first_look"].isna()]
     for (task, model), of_both in usable.groupby(["task", "model"], sort=True):
         other = of_both["other_hyper"]
-        of_both = of_both.assign(
-            **{ROWS: other.map(_probe_rows), "other_hyper": other.map(without_rows, na_action="ignore")}
-        )
+        alike = other.map(partial(without_setting, name=ROWS), na_action="ignore")
+        of_both = of_both.assign(**{ROWS: other.map(rows_of), "other_hyper": alike})
         sets = [part for _, part in of_both.groupby(list(CONDITIONS), dropna=False, sort=True)]
         swept = [part for part in sets if _is_sweep(part)]
         if not swept:
@@ -125,15 +124,6 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
         else:
             notes.append(f"{task}, {model}: left out, since full fine-tuning is not above the trivial test score")
     return found, notes
-
-
-def _probe_rows(hyper: object) -> int:
-    """Return the number of examples of a probe in the JSON text of hyper-parameters, or the default."""
-    try:
-        values = json.loads(hyper) if isinstance(hyper, str) else {}
-    except ValueError:
-        values = {}
-    return int(values.get(ROWS, HyperParameters().probe_rows))
 
 
 def _is_sweep(runs: pd.DataFrame) -> bool:

@@ -7,10 +7,10 @@ choose them.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UnavailableError
@@ -32,6 +32,7 @@ from alue_bench.reporting.numbers import plain, seconds, several
 from alue_bench.reporting.statements import statements
 from alue_bench.tracking.reading import Results, read_plan_results
 from alue_bench.tracking.recording import TUNING
+from alue_bench.tracking.reproduction import without_setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,15 +128,8 @@ def _with_equal_settings(frame: pd.DataFrame, tuning: Tuning) -> pd.DataFrame:
         if name in COLUMNS:
             runs[name] = pd.Series(math.nan, index=runs.index, dtype=runs[name].dtype)
         else:
-            runs["other_hyper"] = runs["other_hyper"].map(lambda text, name=name: _without(text, name))
+            runs["other_hyper"] = runs["other_hyper"].map(partial(without_setting, name=name))
     return runs
-
-
-def _without(text: Any, name: str) -> Any:
-    """Return the JSON text of hyper-parameters without one of them."""
-    if not isinstance(text, str):
-        return text
-    return json.dumps({key: value for key, value in json.loads(text).items() if key != name}, sort_keys=True)
 
 
 def chosen_text(tuning: Mapping[str, Any]) -> str:

@@ -19,11 +19,11 @@ from alue_bench.evaluation.across_tasks import FEWEST_TASKS
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
-from alue_bench.reporting.advice import ALIKE, Advice, Calibration, advise, calibration, feature
+from alue_bench.reporting.advice import Advice, Calibration, advise, calibration, feature
 from alue_bench.reporting.choosing_runs import options_beside
 from alue_bench.reporting.swept_tasks import FULL, SweptTask, swept_tasks
 from alue_bench.running.choosing import choice_of
-from alue_bench.studies.missing_runs import GRID, OF_GRID, SEEDS, grid_of, selectors_of
+from alue_bench.studies.missing_runs import GRID, SEEDS, grid_of, options_of_sweep, selectors_of
 from alue_bench.studies.settings import plan_request
 from alue_bench.tracking.connection import where_options
 from alue_bench.tracking.reading import Results, read_layer_scores
@@ -161,12 +161,7 @@ def _probed(
 
 def _own(sweeps: Sequence[SweptTask], whole: Calibration, first: PlannedRun) -> SweptTask | None:
     """Return the task's own sweep under the conditions of the calibration, or None."""
-    known = whole.sweeps[0].example
-    for sweep in sweeps:
-        alike = all(str(sweep.example.get(name)) == str(known.get(name)) for name in ALIKE)
-        if alike and sweep.task == first.spec.task:
-            return sweep
-    return None
+    return next((sweep for sweep in sweeps if sweep.task == first.spec.task and whole.is_alike(sweep)), None)
 
 
 def _missing(
@@ -175,10 +170,7 @@ def _missing(
     """Return the message that too few tasks were swept, with the command that sweeps further ones."""
     swept = [sweep.task for sweep in whole.sweeps] if whole else []
     has = f"it has {len(swept)} ({', '.join(swept)})" if swept else "it has none"
-    known = dict(whole.sweeps[0].example) if whole else {}
-    options = (
-        {name: value for name, value in options_beside(known, (), ()).items() if name not in OF_GRID} if known else {}
-    )
+    options = options_of_sweep(whole.sweeps[0].example) if whole else {}
     others = _available(registry, question, [*swept, first.spec.task])[: FEWEST_TASKS - len(swept)]
     grid = f"{grid_of([FULL, *whole.cells])}" if whole else GRID
     more = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from alue_bench.contract.cells import Cell
 from alue_bench.contract.registry import Registry
 from alue_bench.messages.suggestion import command_line
-from alue_bench.reporting.choosing_runs import options_beside
+from alue_bench.reporting.choosing_runs import Run, options_beside
 from alue_bench.reporting.swept_tasks import FEWEST_CELLS, SweptTask
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ GRID = "bottom=0..12/2,top=0..12/2"
 SEEDS = 3
 """The number of seeds that messages suggest."""
 OF_GRID = ("strategy", "seed", "init_seed", "data_seed")
-"""The options of a recorded run that a suggested sweep sets itself."""
+"""The options of a recorded run that a sweep's own options replace."""
 
 
 def sweep_to_run(results: Results) -> str:
@@ -28,8 +28,7 @@ def sweep_to_run(results: Results) -> str:
     Args:
         results: The finished runs; at least one.
     """
-    newest = dict(results.frame.iloc[-1])
-    options = {name: value for name, value in options_beside(newest, (), ()).items() if name not in OF_GRID}
+    options = options_of_sweep(dict(results.frame.iloc[-1]))
     return (
         f"experiment '{results.connection.experiment}' has no sweep on which full fine-tuning learnt something. "
         f"It needs at least {FEWEST_CELLS} cells under the same conditions, with full among them. Make one with: "
@@ -58,6 +57,11 @@ def selectors_of(registry: Registry) -> list[str]:
     """Return an example of each family of strategies that choose their layers by a probe: the last that it declares."""
     examples = (declared.value.examples for declared in registry.families)
     return [names[-1] for names in examples if names and registry.strategy(names[-1])[0].chooses]
+
+
+def options_of_sweep(run: Run) -> dict[str, object]:
+    """Return the options of a sweep under the conditions of a recorded run, without those that the grid sets."""
+    return {name: value for name, value in options_beside(run, (), ()).items() if name not in OF_GRID}
 
 
 def grid_of(cells: Sequence[Cell]) -> str:

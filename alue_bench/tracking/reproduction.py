@@ -34,7 +34,7 @@ def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, obj
     options |= {name: run[name] for name in ("init_seed", "data_seed") if run[name] != run["seed"]}
     options |= {name: run[name] for name in COLUMNS if run[name] == run[name] and run[name] is not None}
     general = declared_options(HyperParameters)
-    for name, value in _others(run).items():
+    for name, value in other_settings(run.get("other_hyper")).items():
         if name in general:
             options[name] = value
         if name == "keep_head" and value:
@@ -87,11 +87,18 @@ def model_reference(run: Mapping[Hashable, Any], registry: Registry) -> str:
     return recorded
 
 
-def _others(run: Mapping[Hashable, Any]) -> dict[str, Any]:
-    """Return the hyper-parameters in the JSON text of the column `other_hyper`; none if it is missing or unreadable."""
-    recorded = run.get("other_hyper")
+def other_settings(recorded: object) -> dict[str, Any]:
+    """Return the hyper-parameters in a JSON text of the column `other_hyper`; none if it is missing or unreadable."""
     try:
         others = json.loads(recorded) if isinstance(recorded, str) else {}
     except ValueError:
         return {}
     return others if isinstance(others, dict) else {}
+
+
+def without_setting(recorded: Any, name: str) -> Any:
+    """Return a text of the column `other_hyper` without one hyper-parameter; unchanged if it does not have it."""
+    others = other_settings(recorded)
+    if name not in others:
+        return recorded
+    return json.dumps({key: value for key, value in others.items() if key != name}, sort_keys=True)
