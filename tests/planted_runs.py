@@ -22,7 +22,13 @@ from alue_bench.evaluation.metrics import metrics
 from alue_bench.running.inputs import RunInputs
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.metric_names import stored_names, tags_of_originals
-from alue_bench.tracking.recording import Recorder, write_predictions
+from alue_bench.tracking.prediction_files import (
+    PREDICTIONS,
+    without_scores,
+    write_predictions,
+    write_without_scores,
+)
+from alue_bench.tracking.recording import Recorder
 
 SHAPE = EncoderShape(12)
 PLANS = {
@@ -134,7 +140,9 @@ def plant(
     }
     with tempfile.TemporaryDirectory() as scratch:
         if keep_predictions:
-            write_predictions(Path(scratch) / "predictions.csv", _table(labels, gold, predicted))
+            source = Path(scratch) / PREDICTIONS
+            write_predictions(source, _table(labels, gold, predicted))
+            write_without_scores(source.with_name(without_scores(PREDICTIONS)), source)
         (Path(scratch) / "environment.json").write_text('{"python": "3.11", "libraries": {"torch": "2.13.0"}}')
         connection.client.log_artifacts(run_id, scratch)
     values |= more or {}

@@ -22,14 +22,15 @@ from alue_bench.reporting.run_figures import Shown, confusion
 from alue_bench.reporting.subjects import arrange
 from alue_bench.tracking.connection import connect
 from alue_bench.tracking.figures import draw_predictions
-from alue_bench.tracking.reading import (
-    _load_predictions,
-    _load_targets,
-    _load_unlabelled,
-    read_results,
-    read_targets,
+from alue_bench.tracking.prediction_files import (
+    load_predictions,
+    load_targets,
+    load_targets_without_scores,
+    load_unlabelled,
+    write_predictions,
+    write_without_scores,
 )
-from alue_bench.tracking.recording import write_predictions
+from alue_bench.tracking.reading import read_results, read_targets
 
 names = st.lists(st.text(max_size=8) | st.sampled_from(["very angry", "[", '["a"]', "a,b", '"', "\n", "\r", "nan"]))
 
@@ -72,11 +73,14 @@ def test_a_file_of_predictions_gives_back_its_targets(listed: list[str], multila
     table = predictions_table([str(number) for number in range(7)], gold, logits, labels)
     with tempfile.TemporaryDirectory() as folder:
         write_predictions(Path(folder) / "predictions.csv", table)
-        read = _load_predictions(Path(folder) / "predictions.csv")
-        unlabelled = _load_unlabelled(Path(folder) / "predictions.csv")
-        alone = _load_targets(Path(folder) / "predictions.csv", multilabel=multilabel)
+        read = load_predictions(Path(folder) / "predictions.csv")
+        unlabelled = load_unlabelled(Path(folder) / "predictions.csv")
+        alone = load_targets(Path(folder) / "predictions.csv", multilabel=multilabel)
+        write_without_scores(Path(folder) / "predictions.arrow", Path(folder) / "predictions.csv")
+        fast = load_targets_without_scores(Path(folder) / "predictions.arrow", multilabel=multilabel)
+        assert fast is not None
     decided = (logits > 0).astype("int64") if multilabel else logits.argmax(axis=1)
-    for targets in (targets_of(read, multilabel=multilabel), alone):
+    for targets in (targets_of(read, multilabel=multilabel), alone, fast):
         assert targets.labels.names == tuple(listed)
         assert targets.gold.tolist() == gold.tolist()
         assert targets.predicted.tolist() == decided.tolist()

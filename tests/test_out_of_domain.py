@@ -30,9 +30,10 @@ from alue_bench.reporting.comparison import compare
 from alue_bench.reporting.out_of_domain import out_of_domain
 from alue_bench.running.run import execute
 from alue_bench.tracking.connection import connect
+from alue_bench.tracking.prediction_files import write_predictions
 from alue_bench.tracking.reading import read_results, read_targets, read_targets_elsewhere
 from alue_bench.tracking.record import Closing, Opening
-from alue_bench.tracking.recording import Recorder, write_predictions
+from alue_bench.tracking.recording import Recorder
 from alue_bench.tracking.scores_elsewhere import predictions_file, tags_of_scores
 
 

@@ -50,7 +50,7 @@ from alue_bench.measure.flops import training_flops
 from alue_bench.planning.build import Plan
 from alue_bench.running.run import execute
 from alue_bench.running.short_training import mean_loss
-from alue_bench.tracking.recording import write_predictions
+from alue_bench.tracking.prediction_files import write_predictions
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.class_weights import check_class_weights
 from alue_bench.training.device.precision import Device

@@ -126,8 +126,8 @@ class TestARun:
     def test_artifacts(self, recorded: Any) -> None:
         folder = artifacts(recorded)
         assert {path.name for path in folder.iterdir()} == {
-            "config.json", "environment.json", "predictions.csv", "dev_predictions.csv", "confusion_matrix.png",
-            "notes.txt",
+            "config.json", "environment.json", "predictions.csv", "predictions.arrow", "dev_predictions.csv",
+            "confusion_matrix.png", "notes.txt",
         }  # fmt: skip
         config = json.loads((folder / "config.json").read_text())
         assert config["fingerprint"] == recorded.data.tags["fingerprint"]

@@ -47,6 +47,7 @@ from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.reporting.choosing_runs import without_choosing_runs
 from alue_bench.reporting.probe_rows import beside_each_probe
 from alue_bench.reporting.training_times import TimeComparison, compare_times
+from alue_bench.tracking.reading import is_on_this_machine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,11 +82,12 @@ CUDA graphs are not among them, because alue-bench decides on them for each run 
 
 Load = Callable[[str, bool], Targets]
 """A function that takes a run's id and whether an example may have several labels, and returns the gold and predicted
-labels of the test examples, such as `tracking.reading.read_targets`. It is called in several threads at once."""
+labels of the test examples, such as `tracking.reading.read_targets`. It is called in several threads at once for runs
+whose artifacts are on another machine."""
 
 READERS = 4
-"""The number of threads that read predictions. Files are parsed outside of Python's global lock, and other machines
-are waited for."""
+"""The number of threads that download predictions from another machine. Files of this machine are read in one thread:
+more would mostly wait for Python's global lock."""
 
 
 Run = dict[Any, Any]
@@ -533,13 +535,13 @@ class _Influences:
     together they might not fit into memory.
     """
 
-    def __init__(self, load: Load, metric: str, readers: Executor, *, multilabel: bool) -> None:
+    def __init__(self, load: Load, metric: str, readers: Executor | None, *, multilabel: bool) -> None:
         """Store the function that reads predictions, and the metric.
 
         Args:
             load: The function that reads a run's test predictions.
             metric: The metric's name, with or without "test/".
-            readers: The threads that read predictions.
+            readers: The threads that read predictions; None to read them one after the other.
             multilabel: Whether an example may have several labels.
         """
         self._load, self._metric, self._multilabel = load, metric.removeprefix("test/"), multilabel
@@ -558,8 +560,8 @@ class _Influences:
         return _Influence(system, system.pseudo_values(), targets.ids)
 
     def of_each(self, run_ids: Iterable[str]) -> list[_Influence | str]:
-        """Return what `of` returns for each run. The runs are read at the same time."""
-        return list(self._readers.map(self.of, run_ids))
+        """Return what `of` returns for each run."""
+        return [*map(self.of, run_ids)] if self._readers is None else [*self._readers.map(self.of, run_ids)]
 
     def of_baseline(self, run_id: str) -> _Influence | str:
         if run_id not in self._kept:
@@ -602,8 +604,9 @@ def _block(
     if base is None:
         notes.append(f"no run of {baseline} under these conditions, so changes cannot be computed")
     multilabel = "test/jaccard_samples" in part.columns and bool(part["test/jaccard_samples"].notna().any())
+    downloaded = not part["artifact_uri"].map(is_on_this_machine).all()
     with ThreadPoolExecutor(READERS) as readers:
-        influences = _Influences(load, metric, readers, multilabel=multilabel)
+        influences = _Influences(load, metric, readers if downloaded else None, multilabel=multilabel)
         rows = tuple(
             replace(
                 _row(name, by_strategy[name], None if name == baseline else base, metric, influences, resamples),

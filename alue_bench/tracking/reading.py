@@ -17,7 +17,6 @@ sqlite files, database servers and MLflow servers work alike; `tracking.stored_r
 from __future__ import annotations
 
 import csv
-import io
 import json
 import shlex
 import tempfile
@@ -38,6 +37,14 @@ from alue_bench.tracking.claims import FINGERPRINT, INVOCATION
 from alue_bench.tracking.connection import Connection, public, where_options
 from alue_bench.tracking.liveness import MACHINE
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
+from alue_bench.tracking.prediction_files import (
+    PREDICTIONS,
+    load_predictions,
+    load_targets,
+    load_targets_without_scores,
+    load_unlabelled,
+    without_scores,
+)
 from alue_bench.tracking.recording import (
     CHOSEN_LAYERS,
     CURVES,
@@ -56,12 +63,8 @@ if TYPE_CHECKING:
 
     from alue_bench.evaluation.predictions import Targets
 
-PREDICTIONS = "predictions.csv"
-"""The artifact with a run's test predictions."""
 LAYER_SCORES = "layer_scores.csv"
 """The artifact with the score of each layer, for a strategy that chooses its layers by a probe."""
-FIRST_COLUMNS = ("id", "gold", "prediction")
-"""The first columns of an artifact with predictions. They are followed by a column score_LABEL for each label."""
 
 COLUMNS: Mapping[str, str] = {
     # The run in MLflow
@@ -356,7 +359,7 @@ def read_targets(results: Results, run_id: str, multilabel: bool) -> Targets:
         UnavailableError: The file with the predictions is missing or damaged.
         DataError: A label has no column of scores, or a cell cannot be divided into label names.
     """
-    targets: Targets | None = _fetch(results, run_id, PREDICTIONS, partial(_load_targets, multilabel=multilabel))
+    targets = _targets(results, run_id, PREDICTIONS, multilabel=multilabel)
     if targets is None:
         raise _without_predictions(run_id)
     return targets
@@ -379,10 +382,12 @@ def read_targets_elsewhere(results: Results, run_id: str, multilabel: bool, task
     Returns:
         The labels; None if no predictions on the task were recorded.
     """
-    targets: Targets | None = _fetch(
-        results, run_id, predictions_file(task), partial(_load_targets, multilabel=multilabel)
-    )
-    return targets
+    return _targets(results, run_id, predictions_file(task), multilabel=multilabel)
+
+
+def is_on_this_machine(artifact_uri: str) -> bool:
+    """Return whether the artifacts at a URI are files of this machine, which need not be downloaded."""
+    return _local(artifact_uri) is not None
 
 
 def read_submission_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
@@ -392,7 +397,7 @@ def read_submission_predictions(results: Results, run_id: str) -> pd.DataFrame |
         A frame with the text columns id and prediction, in the order of the leaderboard's file; None if no such
         predictions were recorded.
     """
-    table: pd.DataFrame | None = _fetch(results, run_id, SUBMISSION_FILE, _load_unlabelled)
+    table: pd.DataFrame | None = _fetch(results, run_id, SUBMISSION_FILE, load_unlabelled)
     return table
 
 
@@ -629,7 +634,16 @@ def _json(results: Results, run_id: str, name: str) -> dict[str, Any] | None:
 
 
 def _predictions(results: Results, run_id: str, name: str) -> pd.DataFrame | None:
-    return _fetch(results, run_id, name, _load_predictions)
+    return _fetch(results, run_id, name, load_predictions)
+
+
+def _targets(results: Results, run_id: str, name: str, *, multilabel: bool) -> Targets | None:
+    """Read the gold and predicted labels from a run's file of predictions; None if the run has no such file."""
+    fast = partial(load_targets_without_scores, multilabel=multilabel)
+    targets: Targets | None = _fetch(results, run_id, without_scores(name), fast)
+    if targets is None:
+        targets = _fetch(results, run_id, name, partial(load_targets, multilabel=multilabel))
+    return targets
 
 
 def _without_predictions(run_id: str) -> UnavailableError:
@@ -639,63 +653,6 @@ def _without_predictions(run_id: str) -> UnavailableError:
     )
 
 
-def _read_csv(source: Any, types: Mapping[str, Any], only: Sequence[str] = ()) -> Any:
-    """Read a file of predictions as an Arrow table.
-
-    Args:
-        source: The path of the file, or its content as an Arrow buffer.
-        types: The types of some columns, by name. (A label may be called 1, or nan, and must be read as text.)
-        only: The columns to read; empty for all.
-    """
-    from pyarrow import csv as arrow
-
-    return arrow.read_csv(
-        source,
-        arrow.ReadOptions(use_threads=False),  # the files are small, and many
-        parse_options=arrow.ParseOptions(newlines_in_values=True),
-        convert_options=arrow.ConvertOptions(
-            column_types=types, strings_can_be_null=False, null_values=["nan"], include_columns=list(only)
-        ),
-    )
-
-
-def _check_columns(names: Sequence[str]) -> None:
-    if tuple(names[:3]) != FIRST_COLUMNS:
-        raise ValueError(f"its columns do not begin with {', '.join(FIRST_COLUMNS)}")
-
-
-def _load_targets(path: Path, *, multilabel: bool) -> Targets:
-    import pyarrow as pa
-
-    from alue_bench.contract.task import TargetKind
-    from alue_bench.evaluation.predictions import CONTEXT, SPAN, labels_of_columns, targets_of_columns
-
-    content = path.read_bytes()
-    header = next(csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")), [])
-    _check_columns(header)
-    labels = labels_of_columns(tuple(header), multilabel=multilabel)
-    label = pa.float64() if labels.kind is TargetKind.REGRESSION else pa.dictionary(pa.int32(), pa.string())
-    types = {"id": pa.string(), "gold": label, "prediction": label}
-    if labels.extracts_spans:
-        types[SPAN + CONTEXT] = pa.int64()
-    table = _read_csv(pa.py_buffer(content), types, tuple(types)).unify_dictionaries().combine_chunks()
-    ids, gold, predicted, *contexts = (
-        column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns
-    )
-    return targets_of_columns(ids, gold, predicted, labels, contexts[0] if contexts else None)
-
-
-def _load_predictions(path: Path) -> pd.DataFrame:
-    import pyarrow as pa
-
-    table = _read_csv(path, dict.fromkeys(FIRST_COLUMNS, pa.string()))
-    _check_columns(table.column_names)
-    if [name for name in table.column_names if name.startswith("score_")] == ["score_value"]:
-        for place, name in ((1, "gold"), (2, "prediction")):
-            table = table.set_column(place, name, table.column(name).cast(pa.float64()))
-    return table.to_pandas(use_threads=False)
-
-
 def _load_layer_scores(path: Path) -> list[LayerScore]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -703,12 +660,6 @@ def _load_layer_scores(path: Path) -> list[LayerScore]:
     if [one.layer for one in scores] != list(range(len(scores))):
         raise ValueError("its rows are not the layers in order")
     return scores
-
-
-def _load_unlabelled(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.read_csv(path, usecols=["id", "prediction"], dtype="str", keep_default_na=False)
 
 
 def _fetch(results: Results, run_id: str, name: str, load: Callable[[Path], Any]) -> Any:

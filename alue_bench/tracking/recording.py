@@ -60,6 +60,12 @@ from alue_bench.tracking.metric_names import (
     stored_names,
     tags_of_originals,
 )
+from alue_bench.tracking.prediction_files import (
+    PREDICTIONS,
+    without_scores,
+    write_predictions,
+    write_without_scores,
+)
 from alue_bench.tracking.record import (
     NOTES_FILE,
     NOTHING_MISSING,
@@ -636,13 +642,17 @@ class Recorder:
             def part(name: str, write: Callable[[Path], None], *, needs_room: bool = True) -> None:
                 _write_part(folder / name, write, problems.append, needs_room=needs_room)
 
-            part("predictions.csv", lambda path: write_predictions(path, result.predictions))
+            def predictions_part(name: str, predictions: Predictions) -> None:
+                part(name, lambda path: write_predictions(path, predictions))
+                part(without_scores(name), lambda path: write_without_scores(path, folder / name))
+
+            predictions_part(PREDICTIONS, result.predictions)
             part("dev_predictions.csv", lambda path: write_predictions(path, result.dev_predictions))
             submission = result.submission_predictions
             if submission is not None:
                 part(SUBMISSION_FILE, lambda path: write_predictions(path, submission))
             for task, predictions in result.predictions_elsewhere.items():
-                part(predictions_file(task), functools.partial(write_predictions, predictions=predictions))
+                predictions_part(predictions_file(task), predictions)
             if result.layer_scores:
                 part("layer_scores.csv", lambda path: write_layer_scores(path, result.layer_scores))
             if result.freezing:
@@ -963,21 +973,6 @@ def write_layer_scores(path: Path, scores: Iterable[LayerScore]) -> None:
         writer = csv.writer(file)
         writer.writerow(["layer", "score", "frozen"])
         writer.writerows([one.layer, repr(one.score), int(one.frozen)] for one in scores)
-
-
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write a CSV file with a row for each example: id, gold label, prediction and the score of each label.
-
-    If words have tags, a row is a sentence; see `Predictions`.
-
-    The input texts are left out, since the licences of many data sets forbid their redistribution.
-    """
-    with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "gold", "prediction", *(f"{predictions.prefix}{name}" for name in predictions.columns)])
-        for row in zip(predictions.ids, predictions.gold, predictions.predicted, predictions.scores, strict=True):
-            identifier, gold, predicted, scores = row
-            writer.writerow([identifier, gold, predicted, *(f"{score:.6g}" for score in scores)])
 
 
 def _data_used(inputs: RunInputs) -> tuple[DataUsed, ...]:
