@@ -78,13 +78,13 @@ class CheckpointFile:
     earlier_s: float = 0.0
     """The wall-clock seconds that earlier processes spent on this run, up to the checkpoint that was loaded. If no
     checkpoint was loaded: the seconds that it took to choose the layers (see `save_choice`), or 0 without a choice."""
-    _last: float = field(default_factory=time.monotonic)
-    _began: float = field(default_factory=time.monotonic)
+    _last_written: float = field(default_factory=time.monotonic)
+    _started: float = field(default_factory=time.monotonic)
     _failure_reported: bool = False
 
     def is_due(self) -> bool:
         """Return whether it is time to write a checkpoint."""
-        return time.monotonic() - self._last >= self.every_s
+        return time.monotonic() - self._last_written >= self.every_s
 
     def remove(self) -> None:
         """Remove the checkpoint, the choice of layers and incomplete files. Call this when training is over."""
@@ -154,7 +154,7 @@ class CheckpointFile:
         tensors: dict[str, Tensor] = {}
         content = {
             "format": FORMAT,
-            "seconds": self.earlier_s + time.monotonic() - self._began,
+            "seconds": self.earlier_s + time.monotonic() - self._started,
             "state": _without_tensors(state, "", tensors),
         }
         text = json.dumps(content)
@@ -170,7 +170,7 @@ class CheckpointFile:
             if not self._failure_reported:
                 self._failure_reported = True
                 self.on_problem(f"no checkpoint was written to {self.path.parent}: {error}")
-        self._last = time.monotonic()
+        self._last_written = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """Return the state in the last checkpoint, with tensors on the CPU; None if there is no usable checkpoint.
