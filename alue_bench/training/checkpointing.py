@@ -13,8 +13,8 @@ written to a temporary file in the same folder, flushed to disk and renamed. So 
 previous checkpoint stays until the new one replaces it. It contains no pickles.
 
 A resumed run takes the same steps, with the same random numbers, as an uninterrupted run, and ends with the same
-weights to the last bit. Steps that an interrupted process made after its last checkpoint are repeated; their first
-execution is not counted, neither in the number of steps nor in the training time.
+weights to the last bit. Steps that an interrupted process made after its last checkpoint are repeated. The recorded
+number of steps and the training time then include only the repetition.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class CheckpointFile:
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']}")
             state: dict[str, Any] = _with_tensors(content["state"], tensors)
-        except Exception as error:  # whatever a damaged file makes the library raise
+        except Exception as error:  # for a damaged file, safetensors may raise any error
             self.on_problem(
                 f"the checkpoint {self.path} is damaged ({error}): the training was started from the beginning"
             )

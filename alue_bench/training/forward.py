@@ -258,7 +258,7 @@ class LibraryForward:
                     return _without_padding(self._logits(ids, given, types), mask)
 
                 return all(torch.allclose(logits(mask, mask), logits(mask, ready), 1e-3, 1e-3) for mask, ready in pairs)
-        except (RuntimeError, TypeError, ValueError, AttributeError):  # a mask of a form that it does not expect
+        except (RuntimeError, TypeError, ValueError, AttributeError):  # the architecture does not accept such a mask
             return False
         finally:
             for module, mode in modes:

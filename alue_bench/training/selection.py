@@ -18,9 +18,8 @@ def evaluation_points(steps: int, every: float) -> list[int]:
 
     Args:
         steps: The number of steps of an epoch.
-        every: The fraction of an epoch between two evaluations, above 0 and at most 1. If the
-            epoch is not a multiple of it, the last interval is shorter. If it is at most one step, the dev split is
-            evaluated after each step.
+        every: The fraction of an epoch between two evaluations, above 0 and at most 1. If the epoch is not a multiple
+            of it, the last interval is shorter. If it is at most one step, the dev split is evaluated after each step.
     """
     part = Fraction(repr(every))  # the exact decimal that the user wrote: three times the float 0.1 is more than 0.3
     if part * steps <= 1:

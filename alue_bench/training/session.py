@@ -1,6 +1,6 @@
 """The training loop, from the warm-up to restoring the selected weights.
 
-    warm up                                                  # untimed; weights and random states do not change
+    warm up                                                  # untimed; changes no weights
     continue from the last checkpoint, if there is one
     for each epoch:
         for each batch, in this epoch's order:               # timed as training
@@ -300,7 +300,7 @@ class TrainingSession:
         self._record_losses()
 
     def evaluate(self) -> None:
-        """Evaluate the model on the dev split, and select its weights if their score is the best so far.
+        """Evaluate the model on the dev split, record the scores, and offer its weights to `selection`.
 
         The model is left in eval mode. No random number is drawn, so that additional evaluations do not change the
         training.

@@ -189,7 +189,7 @@ class Updater:
         self._graphs: StepGraphs | None = None
         self._static: list[Tensor | None] | None = None
         self.graph_use: GraphUse | None = None
-        """The decision whether training steps are replayed as CUDA graphs; None before it, and without a recorder."""
+        """The decision whether training steps are replayed as CUDA graphs; None if nothing was decided yet."""
         self.scaler = torch.amp.GradScaler(self._device.name, enabled=self._device.precision == "fp16")
         self.micro_batch = self._hyper.batch_size
         self.continue_with(examples, optimiser)
@@ -300,7 +300,7 @@ class Updater:
             self._do_without_graphs(problem)
             self._clear_gradients()
             release(self._device.name)
-            self._device.forget_peak()  # reached by the failed attempt
+            self._device.forget_peak()  # the memory peak of the failed attempt
         elif self._device.graphs == "on":
             self.graph_use = GraphUse(True, "--cuda-graphs on")
         elif typical is not None:
@@ -342,7 +342,7 @@ class Updater:
             self._do_without_graphs("a replayed step is not faster", eager_s, replayed_s)
 
     def _timed(self, step: Callable[[], object]) -> float:
-        """Return the mean seconds per call of a training step; the learning rate must be 0, so that weights stay."""
+        """Return the mean seconds per call of a training step; the learning rate must be 0, to keep the weights."""
         self._device.synchronise()
         started = time.perf_counter()
         for _ in range(TIMED_STEPS):
@@ -431,7 +431,7 @@ class Updater:
                 self.micro_batch = math.ceil(min(self.micro_batch, len(batch.indices)) / 2)
             self._clear_gradients()
             release(self._device.name)
-            self._device.forget_peak()  # reached by the failed attempt
+            self._device.forget_peak()  # the memory peak of the failed attempt
 
     def _backward_of(self, part: Batch | Draw, whole: Batch | Draw) -> Tensor:
         moved = part.to(self._device.name, pinned=self._device.pins_memory)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WHOLE_BELOW = 10_000_000
-"""The largest number of parameters, not counting embeddings, with which a model's layers are traced in full number and
-width."""
+"""The largest number of parameters, without embeddings, of a model whose layers are all traced at full width. For a
+larger model, a copy with fewer and narrower layers is traced."""
 LAYERS, WIDTH = 4, 256
 """The number of layers, and the smallest hidden size, of the small copy that is traced instead of a larger model."""
 VOCABULARY = 512

@@ -35,8 +35,8 @@ LONG_TEXT = 768
 """The length, in tokens, of a further text for architectures with sparse attention (see `SPARSE`); less if the model
 accepts fewer tokens."""
 SPARSE = ("block_size", "attention_window", "num_random_blocks", "num_landmarks", "attn_layers", "num_hash_functions")
-"""Configuration fields by which architectures with a different attention for long texts are recognised. If a
-configuration has such a field, padding is also tested with a long text."""
+"""The configuration fields of architectures that compute attention differently for long texts. If a configuration has
+such a field, padding is also tested with a long text."""
 TOLERANCE = 1e-4
 """The largest accepted difference between the logits of a text alone and in a batch, relative to the largest logit.
 Padding adds terms to sums, which changes rounding errors."""
@@ -76,7 +76,7 @@ _known: dict[str, Trial] = {}
 
 
 def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) -> Trial:
-    """Test what a model with this configuration supports, with the padding of its tokenizer.
+    """Test what a model with this configuration supports: padding, number format and number of tokens.
 
     Results are cached within the process.
 
@@ -200,7 +200,7 @@ def _batch(model: Any, side: Side, lengths: tuple[int, ...], first: int = 0) -> 
 
 
 _tagging: dict[str, str] = {}
-"""For each configuration and padding, the reason why models of it cannot tag words; empty if they can."""
+"""For each configuration and padding, the reason why such a model cannot tag words; empty if it can."""
 
 
 def check_tagging(config: Any, padding: Padding) -> None:

@@ -179,7 +179,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """Return the checkpoint's tokenizer, with a padding token for which the model has an embedding.
 
     Raises:
-        UnavailableError: The checkpoint has no tokenizer, or one without ordinary or padding tokens.
+        UnavailableError: The checkpoint has no tokenizer, or one that lacks ordinary tokens or a padding token.
     """
     return load_tokenizer_with_notes(checkpoint)[0]
 
@@ -188,7 +188,7 @@ def load_tokenizer_with_notes(checkpoint: Checkpoint) -> tuple[Any, tuple[str, .
     """Return the tokenizer, as `load_tokenizer` does, and sentences about its padding for readers of the results.
 
     Raises:
-        UnavailableError: The checkpoint has no tokenizer, or one without ordinary or padding tokens.
+        UnavailableError: The checkpoint has no tokenizer, or one that lacks ordinary tokens or a padding token.
     """
     return read_tokenizer(checkpoint.folder, load_config(checkpoint))
 

@@ -47,14 +47,14 @@ class ModelCache:
         return {**vars(self), "_tokenizers": {}, "_template": None}
 
     def expect(self, checkpoint: Checkpoint, labels: Labels) -> None:
-        """Increase the number of runs that will call the method `model` with this checkpoint and these labels."""
+        """Add one to the number of expected calls of `model` with this checkpoint and these labels."""
         self._expected[checkpoint, labels] += 1
 
     def tokenizer(self, checkpoint: Checkpoint) -> Any:
         """Return the checkpoint's tokenizer. All callers share the object and must not change it.
 
         Raises:
-            UnavailableError: The checkpoint has no tokenizer, or one without ordinary or padding tokens.
+            UnavailableError: The checkpoint has no tokenizer, or one that lacks ordinary tokens or a padding token.
         """
         return self._tokenizer_with_notes(checkpoint)[0]
 
@@ -62,7 +62,7 @@ class ModelCache:
         """Return sentences for readers of the results, about unused files of a checkpoint and about its padding.
 
         Raises:
-            UnavailableError: The checkpoint has no tokenizer, or one without ordinary or padding tokens.
+            UnavailableError: The checkpoint has no tokenizer, or one that lacks ordinary tokens or a padding token.
         """
         return (*checkpoint.notes, *self._tokenizer_with_notes(checkpoint)[1])
 

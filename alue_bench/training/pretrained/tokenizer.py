@@ -31,7 +31,7 @@ def read_tokenizer(folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
         The tokenizer; sentences about its padding, for readers of the results.
 
     Raises:
-        UnavailableError: The folder has no tokenizer, or one without ordinary or padding tokens.
+        UnavailableError: The folder has no tokenizer, or one that lacks ordinary tokens or a padding token.
     """
     from transformers import AutoTokenizer
 
