@@ -54,8 +54,8 @@ Side = Literal["right", "left"]
 
 
 @dataclass(frozen=True)
-class Trial:
-    """The properties of a model that were found by running a small copy of it, with the padding of its tokenizer."""
+class Capabilities:
+    """The inputs and number formats that a model supports, found by running a small copy of it."""
 
     padding: Padding
     """The padding token id and the side on which to pad."""
@@ -69,14 +69,14 @@ class Trial:
     """A digest of the model's parts (embeddings, layers, pooler, head); empty if they follow from the order in which
     its modules are registered."""
     notes: tuple[str, ...] = ()
-    """Sentences for readers of the results about what was found, for example about a change of the padding side."""
+    """Sentences for readers of the results about what the model does not support, for example padding on one side."""
 
 
-_known: dict[str, Trial] = {}
+_known: dict[str, Capabilities] = {}
 
 
-def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) -> Trial:
-    """Test what a model with this configuration supports: padding, number format and number of tokens.
+def capabilities_of(config: Any, tokenizer: Any, precision: Precision, device: str) -> Capabilities:
+    """Return the inputs and number formats that a model supports, found by running a small copy of it.
 
     Results are cached within the process.
 
@@ -104,7 +104,7 @@ def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) ->
         if cause:
             notes.append(f"computed in fp32: {type(model).__name__} cannot compute in {precision} ({cause})")
         parts = "" if anatomy.as_registered else digest_of(repr(anatomy))
-        _known[key] = Trial(padding, independent, usable, positions, parts, tuple(notes))
+        _known[key] = Capabilities(padding, independent, usable, positions, parts, tuple(notes))
     return _known[key]
 
 
@@ -206,11 +206,11 @@ _tagging: dict[str, str] = {}
 def check_tagging(config: Any, padding: Padding) -> None:
     """Check that a model can tag words or find spans: that a token's logits depend on the whole text and nothing else.
 
-    A small copy of the model is tested, as in `try_model`. Results are cached within the process.
+    A small copy of the model is tested, as in `capabilities_of`. Results are cached within the process.
 
     Args:
         config: The transformers configuration of the checkpoint.
-        padding: The padding that `try_model` chose.
+        padding: The padding that `capabilities_of` chose.
 
     Raises:
         DoesNotFit: transformers has no token classifier of this architecture; or the model cannot be divided into
