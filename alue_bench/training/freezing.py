@@ -144,7 +144,7 @@ def _norms(module: nn.Module) -> Iterator[nn.Parameter]:
     """Yield the parameters of the normalisation layers in a module.
 
     A submodule counts as a normalisation layer if the name of its class contains "norm", as in LayerNorm, LlamaRMSNorm
-    or MobileBERT's NoNorm, and all of its parameters are vectors. There is no common base class to test for.
+    or MobileBERT's NoNorm, and it has no matrices of its own. There is no common base class to test for.
     """
     for part in module.modules():
         own = list(part.parameters(recurse=False))

@@ -189,7 +189,8 @@ class Updater:
         self._graphs: StepGraphs | None = None
         self._static: list[Tensor | None] | None = None
         self.graph_use: GraphUse | None = None
-        """The decision whether training steps are replayed as CUDA graphs; None if nothing was decided yet."""
+        """The decision whether training steps are replayed as CUDA graphs; None before the first call of `capture`, and
+        always without a recorder."""
         self.scaler = torch.amp.GradScaler(self._device.name, enabled=self._device.precision == "fp16")
         self.micro_batch = self._hyper.batch_size
         self.continue_with(examples, optimiser)

@@ -192,8 +192,8 @@ def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...
     """Set the tokenizer's padding token to one for which the model has an embedding.
 
     Padded positions are masked, so any embedding would do; but some architectures (RoBERTa) compute positions from the
-    padding id in their configuration. The first of these ids that has an embedding is used: the padding id of the
-    configuration, with which the weights were trained; the id of the tokenizer's padding token; the id of its
+    padding id in their configuration. The first of these ids with an embedding and a token is used: the padding id of
+    the configuration, with which the weights were trained; the id of the tokenizer's padding token; the id of its
     end-of-text token, as is usual for GPT-2.
 
     Args:
