@@ -193,7 +193,7 @@ def frozen_weights(stack: EncoderStack, plan: FreezePlan) -> dict[str, str]:
 
 
 def check_frozen(stack: EncoderStack, before: Mapping[str, str], plans: Iterable[FreezePlan]) -> None:
-    """Check that no parameter has changed that was frozen during the whole training.
+    """Check that the parameters that were frozen throughout training have not changed.
 
     Args:
         stack: The model after training.

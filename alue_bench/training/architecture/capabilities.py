@@ -1,4 +1,4 @@
-"""A test of what a model supports, run on a small copy with random weights before the first run of a plan starts.
+"""A test of what a model supports, made with a small, randomly initialised copy before the first run of a plan.
 
 | question | consequence if the answer is no |
 | --- | --- |

@@ -36,8 +36,8 @@ UNREAD = (
     ".*", "readme*", "license*", "licence*", "notice*", "*.md", "*.py", "*.ipynb", "*.png", "*.jpg", "*.jpeg", "*.svg",
     "*.pdf",
 )  # fmt: skip
-"""Patterns, in lower case, of files in a checkpoint's folder that are ignored, except the weights to load. To files with
-a suffix in `DESCRIBED`, only the patterns of `ADAPTER` apply. A file that matches no pattern counts as part of the
+"""Patterns, in lower case, of files in a checkpoint's folder that are ignored, except the weights to load. For files
+with a suffix in `DESCRIBED`, only the patterns of `ADAPTER` apply. A file that matches no pattern counts as part of the
 tokenizer or the model, because not all names of such files are known."""
 NO_TOKENIZER = ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "pytorch_model*")
 """Patterns of files that may be read, but never belong to a tokenizer."""

@@ -23,7 +23,8 @@ HUB_TIMEOUT = 5.0
 def cached_snapshot(model: Model) -> Path | None:
     """Return the folder of a model's newest complete snapshot in the Hugging Face Hub's local cache.
 
-    The result is None if there is none. If `model` specifies a revision, snapshots of other revisions are ignored.
+    The result is None if the cache has no such snapshot. If `model` specifies a revision, snapshots of other revisions
+    are ignored.
     """
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
