@@ -27,8 +27,8 @@ from alue_bench.data.batches import Padding, collate
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.data.words import IGNORED, WordPlaces, as_rows
 from alue_bench.measure.flops import method_of, training_flops
+from alue_bench.training.architecture.capabilities import capabilities_of, check_tagging
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
-from alue_bench.training.architecture.trial import check_tagging, try_model
 from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan, training_mode
@@ -79,11 +79,11 @@ def row_of(name: str) -> Row:
     """Try everything on a model of the gallery."""
     try:
         view_as_stack(empty_model(gallery_config(name)))
-        trial = try_model(gallery_config(name), tokenizer_of(name), "fp32", "cpu")
+        capabilities = capabilities_of(gallery_config(name), tokenizer_of(name), "fp32", "cpu")
     except DoesNotFit as error:
         return Row(name, refused=str(error))
-    if trial.independent:
-        independent = "yes" if trial.padding.side == "right" else "yes, padded on the left"
+    if capabilities.independent:
+        independent = "yes" if capabilities.padding.side == "right" else "yes, padded on the left"
     else:
         independent = "no, with a note"
     exactly = freezes_exactly(name)
@@ -94,14 +94,16 @@ def row_of(name: str) -> Row:
         forward=choose_forward(loaded(name), torch.float32).name,
         frozen="yes" if exactly else "NO",
         flops=f"{by}, within 2 %" if gap <= 0.02 else f"OFF BY {gap:.0%}",
-        cached=cached(name, trial.padding) if trial.independent else "computed at every step, with a note",
+        cached=cached(name, capabilities.padding)
+        if capabilities.independent
+        else "computed at every step, with a note",
         independent=independent,
-        tags=tags_of_words(name, trial.padding),
+        tags=tags_of_words(name, capabilities.padding),
     )
 
 
 def tokenizer_of(name: str) -> Any:
-    """A stand-in for a tokenizer, with the attributes that a trial reads."""
+    """A stand-in for a tokenizer, with the attributes that `capabilities_of` reads."""
     pad = getattr(gallery_config(name), "pad_token_id", None)
     return SimpleNamespace(pad_token_id=pad or 0, padding_side="right", pad_token_type_id=0)
 

@@ -112,7 +112,7 @@ def plant(
         model=model,
         strategy=PlantedStrategy(planted.strategy, planted.freeze_plan),
         checkpoint=nothing,
-        trial=nothing,
+        capabilities=nothing,
         tokens=nothing,
         prefixes=nothing,
     )

@@ -49,8 +49,8 @@ from alue_bench.planning.build import Plan
 from alue_bench.running.run import execute
 from alue_bench.testing import check_task
 from alue_bench.tracking.prediction_files import write_predictions
+from alue_bench.training.architecture.capabilities import check_tagging
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
-from alue_bench.training.architecture.trial import check_tagging
 from alue_bench.training.device.precision import Device
 from alue_bench.training.device.resident import ResidentSplit
 from alue_bench.training.forward import LibraryForward, choose_forward

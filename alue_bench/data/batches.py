@@ -38,7 +38,7 @@ class Padding:
     token: int
     """The id of the padding token."""
     side: Literal["right", "left"] = "right"
-    """The side of a text on which padding is added; `training.architecture.trial` finds the side that the model
+    """The side of a text on which padding is added; `training.architecture.capabilities` finds the side that the model
     needs."""
     type_id: int = 0
     """The token type id (segment number) of padding tokens."""

@@ -185,7 +185,7 @@ def _limits(description: Description, inputs: RunInputs) -> Iterator[str]:
             f"- The run's test predictions were computed in {description.precision}; fp32 gives slightly other "
             "probabilities."
         )
-    if not inputs.trial.independent:
+    if not inputs.capabilities.independent:
         yield "- With this architecture, predictions depend slightly on the other texts of a batch."
     if inputs.task.label_map:
         yield f"- The scores are for {markdown(inputs.task.name)}, with mapped labels; the model's labels are above."

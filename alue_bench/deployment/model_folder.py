@@ -111,7 +111,7 @@ def describe(run: FinishedRun) -> Description:
         primary=task.primary,
         is_pair=inputs.train_rows.splits["train"].examples[0].text_pair is not None,
         max_length=spec.hyper.max_length,
-        padding=inputs.trial.padding,
+        padding=inputs.capabilities.padding,
         device=trained.device.name,
         precision=trained.device.precision,
         normalisation=kept_normalisation(model, dict(spec.providers)),
@@ -195,7 +195,7 @@ def _check(folder: Path, run: FinishedRun) -> None:
     import numpy as np
 
     inputs, device = run.inputs, run.trained.device
-    if not inputs.trial.independent:
+    if not inputs.capabilities.independent:
         return
     rows = inputs.rows.splits["test"].examples[:CHECKED]
     kept = KeptModel(folder, device=device.name, precision=device.precision, normalise=inputs.model.normalise)

@@ -54,7 +54,7 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
         options={**carried, "data_dir": data_dir, "sample": kinds == {"sample"}, "given": given},
         depths=tuple(sorted(inputs.depths.depths)),
         tags=dict(planned.tags),
-        notes=inputs.trial.notes,
+        notes=inputs.capabilities.notes,
         shared_depths=tuple(sorted(inputs.depths.shared)),
     )
 
@@ -109,8 +109,8 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, cache: PlanCache)
         raise DiffersHere(f"the worker and the plan differ in {_difference(spec, here)} for {spec.label}")
     # The request here names the number format that the plan settled on. Only the plan knows that the model could not
     # compute in the one that the user asked for, so its notes are taken.
-    trial = replace(planned.inputs.trial, notes=source.notes)
-    inputs = replace(planned.inputs, model=replace(planned.inputs.model, name=spec.model), trial=trial)
+    capabilities = replace(planned.inputs.capabilities, notes=source.notes)
+    inputs = replace(planned.inputs, model=replace(planned.inputs.model, name=spec.model), capabilities=capabilities)
     inputs.depths.depths.update(source.depths)
     inputs.depths.shared.update(source.shared_depths)
     if (inputs.checkpoint, inputs.train_task.labels) not in cache.more_expected:

@@ -25,8 +25,8 @@ from alue_bench.data.tokenization import first_texts_notes
 from alue_bench.data.verification import gaps
 from alue_bench.messages.display import one_line
 from alue_bench.planning.request import PlanRequest
+from alue_bench.training.architecture.capabilities import Capabilities, capabilities_of
 from alue_bench.training.architecture.encoder_stack import check_layers_can_be_told_apart
-from alue_bench.training.architecture.trial import Trial, try_model
 from alue_bench.training.device.hardware import Precision
 from alue_bench.training.freezing import without_idle_parts
 from alue_bench.training.prefix.frozen_prefix import PlannedDepths
@@ -70,8 +70,8 @@ class ReadyModel:
     checkpoint: Checkpoint
     config: Any
     """The model's configuration, a transformers `PretrainedConfig`."""
-    trial: Trial
-    """The result of trying the model with its tokenizer: padding, number format and other properties."""
+    capabilities: Capabilities
+    """The inputs and number formats that the model supports, found by a test with its tokenizer."""
     outlines: dict[str, Outline] = field(default_factory=dict)
     """The changes that strategies make to the model, by the name of the strategy. The method `outline` adds to them."""
 
@@ -80,8 +80,8 @@ class ReadyModel:
 
         An example is padding on the left.
         """
-        values = {"parts": self.trial.parts, "head": "fresh" if self.checkpoint.head_left_aside else ""}
-        values["padding"] = "" if self.trial.padding.side == "right" else self.trial.padding.side
+        values = {"parts": self.capabilities.parts, "head": "fresh" if self.checkpoint.head_left_aside else ""}
+        values["padding"] = "" if self.capabilities.padding.side == "right" else self.capabilities.padding.side
         return {name: value for name, value in values.items() if value}
 
     def outline(self, strategy: Strategy, origin: Origin) -> Outline:
@@ -279,7 +279,7 @@ def ready_models(
             cache.checkpoints[key] = checkpoint
         tokenizer = cache.models.tokenizer(checkpoint)
         pads_with(config, tokenizer.pad_token_id)
-        return ReadyModel(model, checkpoint, config, try_model(config, tokenizer, precision, device))
+        return ReadyModel(model, checkpoint, config, capabilities_of(config, tokenizer, precision, device))
 
     names = list(dict.fromkeys(request.models)) or sorted(registry.models)
     models, left_out = _available(names, ready, _forgiven(request, named=bool(request.models)))

@@ -52,7 +52,7 @@ from alue_bench.planning.matched_compute import Limited, steps_within, trained_s
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.companion import Companion
 from alue_bench.running.inputs import RunInputs
-from alue_bench.training.architecture.trial import check_tagging, positions_of
+from alue_bench.training.architecture.capabilities import check_tagging, positions_of
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
 from alue_bench.training.class_weights import check_class_weights
 from alue_bench.training.device.hardware import Precision
@@ -188,7 +188,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
             if not has_yardstick(folds[0].task)
         ]
     for model in models:
-        notes = [*shared.cache.models.notes(model.checkpoint), *model.trial.notes]
+        notes = [*shared.cache.models.notes(model.checkpoint), *model.capabilities.notes]
         notes += [
             f"task {name}: {note}"
             for name, folds in by_name.items()
@@ -272,9 +272,9 @@ def _add_runs(
         reason = f"--grid freezes more layers than the {layers} of {name}; use smaller numbers"
         plan.skipped.append(Skipped(task.task.name, name, "*", None, reason))
     try:
-        settings = settings_of(request, task.train_task, model.model, model.trial.positions)
+        settings = settings_of(request, task.train_task, model.model, model.capabilities.positions)
         if task.train_task.labels.reads_tokens:
-            check_tagging(model.config, model.trial.padding)
+            check_tagging(model.config, model.capabilities.padding)
         if task.train_task.labels.extracts_spans:
             check_offsets(shared.cache.models.tokenizer(model.checkpoint), model.checkpoint.folder)
         if request.keep_head:
@@ -302,7 +302,9 @@ def _add_runs(
     own = {registry.strategy(one)[0].name: values for one, values in request.strategy_settings.items()}
     for combination in fitting:
         if combination.strategy.name in own:
-            combination = with_own_settings(combination, request, own[combination.strategy.name], model.trial.positions)
+            combination = with_own_settings(
+                combination, request, own[combination.strategy.name], model.capabilities.positions
+            )
         combination = without_unused_settings(combination)
         if combination.strategy.chooses:
             note = _choice_note(combination)
@@ -356,7 +358,7 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
         hyper=combination.hyper.values,
         data=_digests(task, request),
         device=shared.device,
-        precision=model.trial.precision,
+        precision=model.capabilities.precision,
         cuda_graphs=shared.cuda_graphs,
         limit_train=request.limit_train,
         limit_eval=request.limit_eval,
@@ -388,7 +390,7 @@ def _limited(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: C
         max_length=combination.hyper.values.max_length,
     )
     outlined = None if like is None else (like[0], model.outline(*like))
-    models = EmptyModels(keeps_prefixes=model.trial.independent, device=shared.device)
+    models = EmptyModels(keeps_prefixes=model.capabilities.independent, device=shared.device)
     empty = partial(models.of, model.config, task.train_task.labels)
     return steps_within(
         combination.strategy, combination.outline, outlined, empty, tokens.lengths, combination.hyper.values
@@ -409,7 +411,7 @@ def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Co
         model=model.model,
         strategy=combination.strategy,
         checkpoint=model.checkpoint,
-        trial=model.trial,
+        capabilities=model.capabilities,
         tokens=shared.tokens,
         prefixes=shared.prefixes,
         models=shared.cache.models,
@@ -419,7 +421,7 @@ def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Co
         yardstick=shared.request.yardstick and has_yardstick(task.task),
     )
     shared.cache.models.expect(inputs.checkpoint, inputs.train_task.labels)
-    if spec.freeze_plan.prefix_layers and combination.strategy.keeps_prefix and inputs.trial.independent:
+    if spec.freeze_plan.prefix_layers and combination.strategy.keeps_prefix and inputs.capabilities.independent:
         inputs.depths.add(spec.freeze_plan.prefix_layers)
     return inputs
 

@@ -90,7 +90,7 @@ def _logits(spec: RunSpec, inputs: RunInputs, trained: Trained, companion: Compa
 
     The outputs of frozen layers are stored, so that other runs of the plan need not compute them again.
     """
-    padding = inputs.trial.padding
+    padding = inputs.capabilities.padding
     description = {"task": companion.task.name, "split": "test", "model": spec.model}
     examples = trained.prefix.examples(split, padding, description)
     logits = predict_logits(trained.stack, trained.forward, examples, device=trained.device, padding=padding)

@@ -145,7 +145,9 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         data = GrowingPrefix(prefix, plan, splits, prefixes.frozen_prefix_of, prefixes.states_of)
         schedule = FreezeSchedule(stack, plan, inputs.strategy, data_seed=spec.data_seed)
         weights = class_weights(spec.hyper.class_weights, labels, splits["train"].known_targets.numpy())
-        config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights, spec.steps)
+        config = TrainingConfig(
+            labels, spec.hyper, spec.data_seed, device, inputs.capabilities.padding, weights, spec.steps
+        )
         session = TrainingSession(stack, forward, schedule, data, config, dev_scorer(inputs.train_task, splits["dev"]))
         training = fine_tune(session, file=file, on_step=on_step)
     check_frozen(stack, frozen, (segment.plan for segment in schedule.segments))
@@ -219,7 +221,7 @@ class _Prefixes:
         """
         # If the outputs of a text depend on the other texts of its batch, stored outputs would come from batches other
         # than those of training.
-        kept = self.inputs.strategy.keeps_prefix and self.inputs.trial.independent
+        kept = self.inputs.strategy.keeps_prefix and self.inputs.capabilities.independent
         return FrozenPrefix(
             self.stack,
             self.forward,
@@ -232,7 +234,7 @@ class _Prefixes:
     def states_of(self, prefix: FrozenPrefix, name: str, split: TokenizedSplit) -> Examples:
         """Return a split with the outputs of the prefix, which are cached under a description with the split's name."""
         description = cache_description(self.spec, name)
-        return prefix.examples(split, self.inputs.trial.padding, description, passes=self.spec.hyper.epochs)
+        return prefix.examples(split, self.inputs.capabilities.padding, description, passes=self.spec.hyper.epochs)
 
     def prepare(self, prefix: FrozenPrefix, splits: Mapping[str, TokenizedSplit], tokenizer: Any) -> float:
         """Cache the outputs of all prefix depths that the plan's runs need, in one pass; return the seconds it took.
@@ -249,5 +251,5 @@ class _Prefixes:
             all_splits = {ALL_FOLDS: test.whole}
         descriptions = {name: cache_description(self.spec, name) for name in all_splits}
         began = time.perf_counter()
-        prefix.prepare(all_splits, self.inputs.trial.padding, descriptions, self.inputs.depths)
+        prefix.prepare(all_splits, self.inputs.capabilities.padding, descriptions, self.inputs.depths)
         return time.perf_counter() - began

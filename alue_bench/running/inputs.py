@@ -12,8 +12,8 @@ from alue_bench.contract.task import Task
 from alue_bench.data.splits import TaskRows
 from alue_bench.data.tokenization import TokenCache, TokenizedSplit
 from alue_bench.running.companion import Companion
+from alue_bench.training.architecture.capabilities import Capabilities
 from alue_bench.training.architecture.encoder_stack import EncoderStack, check_ids
-from alue_bench.training.architecture.trial import Trial
 from alue_bench.training.checkpointing import Checkpointing
 from alue_bench.training.prefix.frozen_prefix import PlannedDepths
 from alue_bench.training.prefix.store import PrefixStore
@@ -32,8 +32,8 @@ class RunInputs:
     model: Model
     strategy: Strategy
     checkpoint: Checkpoint
-    trial: Trial
-    """The result of a test of the model with its tokenizer: padding side, usable number format and other properties."""
+    capabilities: Capabilities
+    """The inputs and number formats that the model supports, found by a test with its tokenizer."""
     tokens: TokenCache
     prefixes: PrefixStore
     models: ModelCache = field(default_factory=ModelCache)

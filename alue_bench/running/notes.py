@@ -21,7 +21,7 @@ NO_GRAPHS = "trained without CUDA graphs: only layers of the BERT family can be 
 
 def model_notes(inputs: RunInputs) -> list[str]:
     """Return notes on the pre-trained model and its tokenizer."""
-    return [*inputs.models.notes(inputs.checkpoint), *inputs.trial.notes]
+    return [*inputs.models.notes(inputs.checkpoint), *inputs.capabilities.notes]
 
 
 def flops_notes(method: Method) -> list[str]:

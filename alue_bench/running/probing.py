@@ -102,7 +102,7 @@ def probe(spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: Tokenize
 
     labels = inputs.train_task.labels
     weights = class_weights(spec.hyper.class_weights, labels, split.known_targets.numpy())
-    config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights)
+    config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.capabilities.padding, weights)
     on_device = None if weights is None else torch.tensor(weights, device=spec.device)
     trainings: list[ShortTrainings] = []
     device.synchronise()
@@ -139,7 +139,7 @@ def _batches(spec: RunSpec, inputs: RunInputs, split: TokenizedSplit) -> list[Ba
     rows, size = _drawn(spec, len(split)), spec.hyper.batch_size
     rows = rows[np.argsort(split.lengths[rows], kind="stable")]
     order = [rows[start : start + size] for start in range(0, len(rows), size)]
-    return [batch.to(spec.device) for batch in batches(split, order, inputs.trial.padding)]
+    return [batch.to(spec.device) for batch in batches(split, order, inputs.capabilities.padding)]
 
 
 def _parts(spec: RunSpec, inputs: RunInputs) -> tuple[TokenizedSplit, TokenizedSplit]:

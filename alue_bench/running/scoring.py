@@ -42,7 +42,7 @@ class ScoredSplit:
 def score_test_split(spec: RunSpec, inputs: RunInputs, trained: Trained) -> ScoredSplit:
     """Return the trained model's outputs for the test split."""
     split = tokenized_for(trained.stack, inputs.rows, "test", spec, inputs, trained.tokenizer)
-    padding = inputs.trial.padding
+    padding = inputs.capabilities.padding
     examples = trained.prefix.examples(split, padding, cache_description(spec, "test"))
     started = time.perf_counter()
     logits = predict_logits(trained.stack, trained.forward, examples, device=trained.device, padding=padding)
@@ -61,7 +61,7 @@ def submission_predictions(
     """
     if "submission" not in inputs.rows.splits:
         return None
-    padding = inputs.trial.padding
+    padding = inputs.capabilities.padding
 
     def predictions() -> Predictions:
         split = tokenized_for(trained.stack, inputs.rows, "submission", spec, inputs, trained.tokenizer)

@@ -116,8 +116,8 @@ def _declared_architecture(model: Model) -> Generator[str, None, Any]:
 
 
 def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
+    from alue_bench.training.architecture.capabilities import capabilities_of
     from alue_bench.training.architecture.encoder_stack import view_as_stack
-    from alue_bench.training.architecture.trial import try_model
     from alue_bench.training.pretrained.loading import empty_model, encoder_shape, load_config, load_tokenizer
     from alue_bench.training.pretrained.tokenizer import pads_with
 
@@ -133,7 +133,7 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
     yield from _tokenizer_fits(model, tokenizer, config)
     stack = view_as_stack(empty_model(config))
     pads_with(config, tokenizer.pad_token_id)
-    for note in try_model(config, tokenizer, "bf16", "cpu").notes:
+    for note in capabilities_of(config, tokenizer, "bf16", "cpu").notes:
         yield Remark(f"{subject}: {note}")
     if stack.shape != shape:
         yield f"{subject}: config.json says {shape}, but the model has {stack.shape}; correct config.json"
@@ -141,7 +141,7 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
 
 def _length(model: Model, config: Any) -> Iterator[str]:
     """Yield a violation if `max_length` in a model's `defaults` exceeds the model's number of positions."""
-    from alue_bench.training.architecture.trial import positions_of
+    from alue_bench.training.architecture.capabilities import positions_of
 
     limit, wanted = positions_of(config), model.defaults.get("max_length")
     if limit is not None and isinstance(wanted, int) and wanted > limit:

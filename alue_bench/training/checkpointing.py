@@ -1,18 +1,20 @@
-"""Checkpoints of a training run: its state, written to the disk every few minutes, so that it can be resumed.
+"""Checkpoints: the state of a fine-tuning run, written to disk every few minutes, so that the run can be resumed.
 
-    KEY.safetensors    the tensors: weights that have changed, optimiser state, weights of the best epoch, random
-                       states, losses of the current epoch, dev logits. The metadata of the file hold everything else
-                       as JSON (position in the epoch, curves, times, freeze plans) and a checksum of the file.
-    KEY.choice.json    the layers that the strategy chose by a probe, if it did, with the cost of choosing. It is
-                       written before the training begins, so that no later process chooses again.
+    KEY.safetensors    the tensors: trainable weights (all weights if the strategy may change what is frozen),
+                       optimiser state, weights of the best evaluation, random states, losses of the current epoch, dev
+                       logits. The metadata of the file hold everything else as JSON (position in the epoch, curves,
+                       times, freeze plans) and a checksum of the file.
+    KEY.choice.json    only for a strategy that chooses the layers to train by examining the loaded model: its choice,
+                       and the time that choosing took. The file is written before training begins, so that a resumed
+                       run does not choose again.
 
-KEY is a digest of everything that determines the trained weights. A checkpoint is written to a temporary file in the
-same folder, flushed to the disk and renamed. So the file is always complete, and the previous checkpoint stays until
-the new one replaces it. It contains no pickles.
+KEY is a digest of everything that determines the trained weights, followed by the version of torch. A checkpoint is
+written to a temporary file in the same folder, flushed to disk and renamed. So the file is always complete, and the
+previous checkpoint stays until the new one replaces it. It contains no pickles.
 
-A resumed training takes the same steps, with the same random numbers, as an uninterrupted training: it ends with the
-same weights to the last bit. Its recorded time is the sum over all processes that worked on it. Steps after the last
-checkpoint are repeated, and each step is counted once.
+A resumed run takes the same steps, with the same random numbers, as an uninterrupted run, and ends with the same
+weights to the last bit. Steps that an interrupted process made after its last checkpoint are repeated. The recorded
+number of steps and the training time then include only the repetition.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 4
-"""The version of the content of checkpoint files. Increase it with a change of what `TrainingSession.state_dict`
-returns."""
+"""The version of the checkpoint format. Increase it whenever the structure of the dictionary that
+`TrainingSession.state_dict` returns is changed."""
 SUFFIX = ".safetensors"
 TENSOR = "tensor"
 """The key that marks a reference to a tensor in the JSON metadata: `{"tensor": NAME}` stands for the tensor of that
@@ -41,7 +43,7 @@ name."""
 
 
 def checkpoint_folder() -> Path:
-    """Return the folder in which checkpoints are kept."""
+    """Return the folder in which checkpoints are stored."""
     return cache_folder() / "checkpoints"
 
 
@@ -54,45 +56,51 @@ class Checkpointing:
     """The seconds between two checkpoints; 0 writes a checkpoint after every step."""
 
     def of(self, key: str, on_problem: Callable[[str], None]) -> CheckpointFile:
-        """Return the object that writes and reads the checkpoint of one training.
+        """Return the checkpoint file of one fine-tuning run, which need not exist yet.
 
         Args:
             key: A digest of everything that determines the trained weights.
-            on_problem: A function that is called with a message about a checkpoint that cannot be written or read.
+            on_problem: A function that is called with an error message if the checkpoint cannot be written or read.
         """
         import torch
 
-        # Another release of torch may compute other bits from the same state.
+        # With another version of torch, the same state may lead to slightly different weights.
         return CheckpointFile(self.folder / f"{key}-{torch.__version__}{SUFFIX}", self.every_s, on_problem)
 
 
 @dataclass
 class CheckpointFile:
-    """The checkpoint of one training: writes it at intervals, reads it, and removes it."""
+    """The checkpoint file of one fine-tuning run, with methods to write, read and remove it."""
 
     path: Path
     every_s: float
     on_problem: Callable[[str], None]
     earlier_s: float = 0.0
-    """The seconds that earlier processes spent on this training, up to the checkpoint that was loaded, or on the choice
-    of layers if there is no checkpoint yet."""
-    _last: float = field(default_factory=time.monotonic)
-    _began: float = field(default_factory=time.monotonic)
-    _told: bool = False
+    """The wall-clock seconds that earlier processes spent on this run, up to the checkpoint that was loaded. If no
+    checkpoint was loaded: the seconds that it took to choose the layers (see `save_choice`), or 0 without a choice."""
+    _last_written: float = field(default_factory=time.monotonic)
+    _started: float = field(default_factory=time.monotonic)
+    _failure_reported: bool = False
 
     def is_due(self) -> bool:
         """Return whether it is time to write a checkpoint."""
-        return time.monotonic() - self._last >= self.every_s
+        return time.monotonic() - self._last_written >= self.every_s
 
     def remove(self) -> None:
-        """Remove the files of this training's checkpoint, also incomplete ones. Call this when the training is over."""
-        self._sweep()
+        """Remove the checkpoint, the choice of layers and incomplete files. Call this when training is over."""
+        self._remove_incomplete()
         for path in (self.path, self._choice):
             with suppress(OSError):
                 path.unlink()
 
     def save_choice(self, content: Mapping[str, Any]) -> None:
-        """Write the strategy's choice of layers, as JSON; if this fails, call `on_problem`."""
+        """Write the strategy's choice of layers to a JSON file beside the checkpoint.
+
+        If the file cannot be written, `on_problem` is called with a message.
+
+        Args:
+            content: The choice and the time that it took, as JSON values.
+        """
         scratch = self._choice.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +112,10 @@ class CheckpointFile:
             self.on_problem(f"the choice of layers was not written to {self.path.parent}: {error}")
 
     def load_choice(self) -> dict[str, Any] | None:
-        """Return what `save_choice` wrote; None if there is no file. A damaged file is reported to `on_problem`."""
+        """Return the content that `save_choice` wrote; None if the file is missing or damaged.
+
+        If the file is damaged, `on_problem` is called with a message.
+        """
         try:
             content: dict[str, Any] = json.loads(self._choice.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -118,8 +129,8 @@ class CheckpointFile:
     def _choice(self) -> Path:
         return self.path.with_name(self.path.name.removesuffix(SUFFIX) + ".choice.json")
 
-    def _sweep(self) -> None:
-        """Remove incomplete checkpoints of this training, left by processes that were killed while writing them."""
+    def _remove_incomplete(self) -> None:
+        """Remove incomplete checkpoints of this run, which remain if a process is killed while it writes one."""
         for path in self.path.parent.glob(f".{self.path.name}.*"):
             with suppress(OSError):
                 path.unlink()
@@ -129,20 +140,21 @@ class CheckpointFile:
         return self.path.with_name(f".{self.path.name}.{os.getpid()}")
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write the state of a training to the checkpoint file, replacing the previous checkpoint.
+        """Write the training state to the checkpoint file, replacing the previous checkpoint.
 
-        If the file cannot be written, `on_problem` is called at the first failure only, and the training continues.
+        No error is raised if the file cannot be written. At the first such failure, `on_problem` is called with a
+        message; further failures are ignored.
 
         Args:
-            state: Nested dictionaries (with strings as keys) and lists that contain tensors and JSON values. No two
-                tensors may share memory.
+            state: The training state: nested dictionaries (with strings as keys) and lists that contain tensors and
+                JSON values. No two tensors may share memory.
         """
         from safetensors.torch import save_file
 
         tensors: dict[str, Tensor] = {}
         content = {
             "format": FORMAT,
-            "seconds": self.earlier_s + time.monotonic() - self._began,
+            "seconds": self.earlier_s + time.monotonic() - self._started,
             "state": _without_tensors(state, "", tensors),
         }
         text = json.dumps(content)
@@ -152,22 +164,23 @@ class CheckpointFile:
             with self._scratch.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(self._scratch, self.path)
-        except Exception as error:  # the library's own error and OSError: a full disk, a folder that is not writable
+        except Exception as error:  # SafetensorError or OSError, such as a full disk or a read-only folder
             with suppress(OSError):
                 self._scratch.unlink()
-            if not self._told:
-                self._told = True
+            if not self._failure_reported:
+                self._failure_reported = True
                 self.on_problem(f"no checkpoint was written to {self.path.parent}: {error}")
-        self._last = time.monotonic()
+        self._last_written = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """Return the state in the last checkpoint, with tensors on the CPU; None if there is no usable checkpoint.
 
-        A damaged file is removed, and `on_problem` is called with a message.
+        The method also sets `earlier_s`, and removes incomplete files. If the checkpoint is damaged or has another
+        format, it is removed, and `on_problem` is called with a message.
         """
         from safetensors import safe_open
 
-        self._sweep()
+        self._remove_incomplete()
         if not self.path.exists():
             return None
         try:
@@ -181,7 +194,7 @@ class CheckpointFile:
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']}")
             state: dict[str, Any] = _with_tensors(content["state"], tensors)
-        except Exception as error:  # whatever a damaged file makes the library raise
+        except Exception as error:  # for a damaged file, safetensors may raise any error
             self.on_problem(
                 f"the checkpoint {self.path} is damaged ({error}): the training was started from the beginning"
             )
@@ -197,8 +210,9 @@ def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
     Args:
         value: A tensor, a JSON value, or nested dictionaries and lists of them.
-        path: The name of the value within the whole state, with slashes: the names of its tensors begin with it.
-        tensors: The dictionary to which each tensor is added by its name, on the CPU.
+        path: The dictionary keys and list indices that lead to the value in the whole state, each preceded by a slash.
+            They become the names of the tensors.
+        tensors: The dictionary to which each tensor is added, on the CPU, with its name as key.
     """
     import torch
 
@@ -208,7 +222,7 @@ def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Mapping):
         return {name: _without_tensors(part, f"{path}/{name}", tensors) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_tensors(part, f"{path}/{place}", tensors) for place, part in enumerate(value)]
+        return [_without_tensors(part, f"{path}/{index}", tensors) for index, part in enumerate(value)]
     return value
 
 

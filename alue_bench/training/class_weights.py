@@ -1,14 +1,15 @@
 """Class weights in the loss, for tasks in which some labels are rare, as chosen by `--class-weights`.
 
     none                      no weighting: every example counts the same
-    balanced                  n / (k n_c) for an example of class c, with n train examples, k classes among them, and
-                              n_c examples of class c: each class contributes the same to the loss (King & Zeng 2001)
-    joy=1,fear=4              the weights of the named labels; the others have weight 1
+    balanced                  n / (k n_c) for an example of class c, where n is the number of train examples, k the
+                              number of classes that occur among them, and n_c the number of examples of class c: each
+                              class contributes the same to the loss (King & Zeng 2001)
+    joy=1,fear=4              the weights of the named labels; all other labels have weight 1
 
 In single-label tasks, weights are scaled so that the mean weight of a train example is 1: only their ratios matter, and
-the same learning rates remain suitable. In multi-label tasks, a weight applies to the positive examples of the label,
-and "balanced" is the number of negative examples divided by the number of positive ones. Weights change only the
-training loss; metrics are not weighted.
+the same learning rates remain suitable. In tasks that tag words, a word counts as an example. In multi-label tasks, a
+weight applies to the positive examples of the label, and "balanced" is the number of negative examples divided by the
+number of positive ones. Weights change only the training loss; metrics are not weighted.
 """
 
 from __future__ import annotations
@@ -58,34 +59,35 @@ def class_weights(given: str, labels: Labels, targets: np.ndarray[Any, Any]) -> 
     Args:
         given: The value of `--class-weights`, which `check_class_weights` has accepted.
         labels: The label space.
-        targets: The targets of the train split: class indices [examples], or 0 and 1 for each label [examples, labels].
+        targets: The targets of the train split: class indices [examples] in single-label tasks, tag indices [words] in
+            tasks that tag words, and 0 or 1 for each label [examples, labels] in multi-label tasks.
     """
     import numpy as np
 
     if given == NONE:
         return None
-    several, total = labels.kind is TargetKind.MULTILABEL, len(targets)
-    counts = targets.sum(axis=0) if several else np.bincount(targets, minlength=len(labels.names))
+    multilabel, total = labels.kind is TargetKind.MULTILABEL, len(targets)
+    counts = targets.sum(axis=0) if multilabel else np.bincount(targets, minlength=len(labels.names))
     if given == BALANCED:
-        numerators = total - counts if several else np.full(len(counts), total / max(1, int((counts > 0).sum())))
-        # A label that every example has, or none, has no other side to be balanced with.
+        numerators = total - counts if multilabel else np.full(len(counts), total / max(1, int((counts > 0).sum())))
+        # A label that all or none of the examples have cannot be balanced; its weight is 1.
         balanced = np.divide(numerators, counts, out=np.ones(len(counts)), where=(counts > 0) & (numerators > 0))
         return tuple(float(weight) for weight in balanced)
     weights = _parsed(given, labels, "")
-    mean = 1.0 if several else sum(float(n) * weight for n, weight in zip(counts, weights, strict=True)) / total
+    mean = 1.0 if multilabel else sum(float(n) * weight for n, weight in zip(counts, weights, strict=True)) / total
     return tuple(weight / mean for weight in weights)
 
 
 def described(weights: tuple[float, ...], labels: Labels) -> str:
     """Return a sentence that lists the weight of each label in the loss, to be recorded with a run."""
-    told = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(labels.names, weights, strict=True))
-    return f"class weights of the loss: {told}"
+    listed = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(labels.names, weights, strict=True))
+    return f"class weights of the loss: {listed}"
 
 
 def _parsed(given: str, labels: Labels, task: str) -> list[float]:
-    """Return the weight of each label from a text such as "joy=1,fear=4".
+    """Parse class weights such as "joy=1,fear=4", and return the weight of each label, in the order of the labels.
 
-    Labels are matched by their names, which may contain commas and equals signs.
+    Names of labels may contain commas and equals signs.
 
     Raises:
         UsageError: The text is malformed, or names a label that the task does not have.
@@ -97,7 +99,7 @@ def _parsed(given: str, labels: Labels, task: str) -> list[float]:
         match = _NUMBER.match(rest, len(name) + 1) if name is not None else None
         ended = match is not None and (match.end() == len(rest) or rest[match.end()] == ",")
         if name is None or match is None or not ended:
-            raise UsageError(_wrong(given, rest, name, labels, task))
+            raise UsageError(_syntax_error(given, rest, name, labels, task))
         weight = float(match[1])
         if not 0 < weight < math.inf:
             raise UsageError(f"--class-weights: the weight of {shown(name)} is {match[1]}; it must be above 0")
@@ -110,11 +112,20 @@ def _parsed(given: str, labels: Labels, task: str) -> list[float]:
     return [weights.get(name, 1.0) for name in labels.names]
 
 
-def _wrong(given: str, rest: str, name: str | None, labels: Labels, task: str) -> str:
-    said = f"--class-weights {shown(given, quote=False)}"
+def _syntax_error(given: str, rest: str, name: str | None, labels: Labels, task: str) -> str:
+    """Return an error message for class weights that cannot be parsed.
+
+    Args:
+        given: The value of `--class-weights`.
+        rest: The end of the value, from the label whose weight cannot be parsed.
+        name: The label with which `rest` begins; None if it begins with no label of the task.
+        labels: The label space of the task.
+        task: The name of the task.
+    """
+    option = f"--class-weights {shown(given, quote=False)}"
     if name is not None:
-        return f"{said}: no number follows {shown(f'{name}=')}; write {name}=2.5"
+        return f"{option}: no number follows {shown(f'{name}=')}; write {name}=2.5"
     if "=" not in rest:
-        return f"{said} is neither balanced nor LABEL=WEIGHT,LABEL=WEIGHT"
+        return f"{option} is neither balanced nor LABEL=WEIGHT,LABEL=WEIGHT"
     unknown = rest.split("=", 1)[0]
-    return f"{said}: task {task!r} has no label {shown(unknown)}; it has {', '.join(labels.names)}"
+    return f"{option}: task {task!r} has no label {shown(unknown)}; it has {', '.join(labels.names)}"

@@ -1,12 +1,12 @@
-"""Two implementations of the forward pass of a model, which can start or end at any layer.
+"""Two implementations of a model's forward pass. Both can start at any layer and end at any layer.
 
 - `LibraryForward` calls transformers' own modules and works for any architecture. When it starts from cached hidden
   states, it skips the embeddings and the lowest layers.
 - `LeanForward` (`training/bert/forward.py`) replaces the layers of BERT-like models by the hand-written ones in
   `training/bert/layer.py`, which use the same parameters.
 
-In this module, `states` is the input of layer `depth`: `[batch, tokens, hidden]`. If `depth` is the number of layers,
-it is the input of the head, which may be `[batch, 1, hidden]` if the head reads only the first token.
+In this module, `states` are hidden states from which a forward pass starts: the input of a layer, `[batch, tokens,
+hidden]`, or of the head, which is `[batch, 1, hidden]` if only the first token is computed in the last layer.
 """
 
 from __future__ import annotations
@@ -28,24 +28,25 @@ if TYPE_CHECKING:
 
 
 class Forward(Protocol):
-    """An implementation of a model's forward pass. Unless in fp32, call its methods under autocast."""
+    """An implementation of a model's forward pass. Call its methods under autocast unless the number format is fp32."""
 
     name: str
     """The implementation's name, which is recorded with every run."""
     last_layer: LastLayer
-    """The way in which the last layer is computed, which affects the number of FLOPs. Unless it is "whole", the head
-    reads only the first token, and the last layer's output is `[batch, 1, hidden]`."""
+    """The way in which the last layer is computed, which affects the number of FLOPs. If it is "whole", the output of
+    the last layer is `[batch, tokens, hidden]`; otherwise only the first token is computed, `[batch, 1, hidden]`."""
     recordable: bool
     """True if a training step can be captured as a CUDA graph, that is, if it never waits for a value on the GPU."""
 
     def prefix(self, batch: Batch, depth: int, states: Tensor | None = None, start: int = 0) -> Tensor:
-        """Compute the embeddings and the layers below layer `depth`, whose output is the input of layer `depth`.
+        """Compute the embeddings and the layers below layer `depth`, and return the input of layer `depth`.
 
         Args:
             batch: The examples.
-            depth: The index of the first layer that is not computed; the number of layers gives the input of the head.
+            depth: The index of the first layer that is not computed. If it is the number of layers, the input of the
+                head is returned.
             states: The input of layer `start`, `[batch, tokens, hidden]`; None starts from the token ids.
-            start: The index of the layer whose input `states` is.
+            start: The index of the first layer to compute if `states` is given.
 
         Returns:
             The hidden states, `[batch, tokens, hidden]`; `[batch, 1, hidden]` after the last layer unless `last_layer`
@@ -58,11 +59,12 @@ class Forward(Protocol):
 
         Args:
             batch: The examples.
-            depth: The index of the layer whose input `states` is.
+            depth: The index of the layer that takes `states` as input; 0 without `states`.
             states: The input of layer `depth`, in the shape that `prefix` returns; None starts from the token ids.
 
         Returns:
-            The logits, `[batch, outputs]`; `[batch, tokens, outputs]` of a model whose head reads every token.
+            The logits, `[batch, outputs]`, or `[batch, tokens, outputs]` if the head reads every token, to tag words or
+            find spans.
         """
         ...
 
@@ -91,18 +93,18 @@ class Forward(Protocol):
 
 
 def has_lean_forward(stack: EncoderStack) -> bool:
-    """Return whether the forward pass that the model will get is a `LeanForward`."""
+    """Return whether `choose_forward` returns a `LeanForward` for this model."""
     from alue_bench.training.bert.forward import LeanForward
 
     return LeanForward.fits(stack)
 
 
 def last_layer_of(stack: EncoderStack, device: str) -> LastLayer:
-    """Return the way in which the model's forward pass (see `choose_forward`) computes the last layer.
+    """Return the way in which the forward pass that `choose_forward` returns for a model computes the last layer.
 
     Args:
         stack: The model, possibly on the meta device.
-        device: The kind of device on which the model will be: "cpu", "cuda", "mps" or "xpu".
+        device: The type of the device on which the model will run: "cpu", "cuda", "mps" or "xpu".
     """
     from alue_bench.training.bert.forward import LeanForward
 
@@ -124,14 +126,14 @@ def choose_forward(stack: EncoderStack, compute: torch.dtype) -> Forward:
 class LibraryForward:
     """A forward pass through transformers' own modules, for any architecture. See `Forward`.
 
-    Given a padding mask on an accelerator, transformers waits for the device to find out whether anything is padded. To
-    avoid this, a batch without padding is passed without a mask, and a padded batch with the final attention mask that
-    transformers would otherwise compute, if the architecture accepts it (`_takes_ready_masks`).
+    If transformers gets a padding mask on an accelerator, it waits for the device to find out whether anything is
+    padded. To avoid this, a batch without padding is passed without a mask, and a padded batch with the final attention
+    mask that transformers would otherwise compute, if the architecture accepts this (`_takes_ready_masks`).
     """
 
     name = "library"
     last_layer: LastLayer = "whole"
-    recordable = False  # some architectures wait for values on the device, and none was ever captured
+    recordable = False  # some architectures wait for values on the device; capturing is not tried for any of them
 
     def __init__(self, stack: EncoderStack) -> None:
         """Prepare a model for this forward pass; turn off its cache of attention keys and values."""
@@ -146,13 +148,7 @@ class LibraryForward:
         return []
 
     def logits(self, batch: Batch, depth: int = 0, states: Tensor | None = None) -> Tensor:
-        """Compute the logits of a batch, `[batch, outputs]`, from the token ids or from stored hidden states.
-
-        Args:
-            batch: The examples.
-            depth: The index of the layer whose input `states` is.
-            states: The input of layer `depth`, as `prefix` returns it; None starts from the token ids.
-        """
+        """Compute the logits of a batch, from the token ids or from stored hidden states; see `Forward.logits`."""
         self._try_masks(batch)
         if states is None:
             return self._call(batch)
@@ -180,9 +176,9 @@ class LibraryForward:
             captured.append(output[0] if isinstance(output, tuple) else output)
             raise Reached
 
-        where, keep = (entries[depth], keep_input) if depth < len(entries) else (entries[-1], keep_output)
-        begun = nullcontext() if states is None else self._starting_from(start, states)
-        with begun, in_place({where: keep}), suppress(Reached):
+        last, capture = (entries[depth], keep_input) if depth < len(entries) else (entries[-1], keep_output)
+        beginning = nullcontext() if states is None else self._starting_from(start, states)
+        with beginning, in_place({last: capture}), suppress(Reached):
             self._call(batch)
         return captured[0]
 
@@ -193,7 +189,7 @@ class LibraryForward:
         torch.manual_seed(seed)
 
     def random_state(self) -> dict[str, Tensor]:
-        """Return the state of torch's default generators, which is all random state of this forward pass."""
+        """Return the state of torch's default generators, the only ones that this forward pass draws from."""
         return torch_random_state(next(self.stack.model.parameters()).device.type)
 
     def set_random_state(self, state: Mapping[str, Tensor]) -> None:
@@ -214,32 +210,33 @@ class LibraryForward:
         return logits
 
     def _mask(self, batch: Batch) -> Tensor | None:
-        """Return the padding mask with which transformers is called for a batch.
+        """Return the attention mask to pass to transformers for a batch.
 
-        If the architecture accepts ready-made masks, this is one, or None if nothing is padded.
+        This is the padding mask, int64 [batch, tokens]. If the architecture accepts ready-made masks, it is the final
+        attention mask, bool [batch, 1, tokens, tokens], or None for a batch without padding.
         """
         if not self._ready_masks:
             return batch.attention_mask
         return _ready_mask(batch.attention_mask) if batch.is_padded else None
 
     def _try_masks(self, batch: Batch) -> None:
-        """Find out once, on an accelerator, whether the architecture accepts ready-made masks, and no mask at all."""
+        """Set `_ready_masks` at the first call: True on an accelerator if the model accepts ready-made masks."""
         if self._ready_masks is None:
             self._ready_masks = batch.input_ids.device.type != "cpu" and self._takes_ready_masks(batch)
 
     def _takes_ready_masks(self, batch: Batch) -> bool:
-        """Return whether the logits stay the same with a ready-made attention mask, `[batch, 1, tokens, tokens]`.
+        """Return whether the model accepts an attention mask `[batch, 1, tokens, tokens]` in place of a padding mask.
 
-        Without padding, the same must hold without a mask. This is tried with a few tokens of a batch. Architectures
-        with sliding windows are excluded: they would use the ready-made mask for their windows too, which few tokens do
-        not reveal.
+        The logits must be the same with either mask, and without padding also without any mask. This is tried with a
+        few tokens of the batch. Architectures with sliding-window attention are excluded: they would replace the
+        windows by the ready-made mask, which makes no difference for a text of few tokens.
         """
         import torch
 
         model: Any = self.stack.model
         names = vars(sys.modules[type(model).__module__])
-        made_by = [name for name in names if name.startswith("create_") and name.endswith("_mask")]
-        if "create_bidirectional_mask" not in made_by or any("sliding" in name for name in made_by):
+        mask_functions = [name for name in names if name.startswith("create_") and name.endswith("_mask")]
+        if "create_bidirectional_mask" not in mask_functions or any("sliding" in name for name in mask_functions):
             return False
         if getattr(model.config, "_attn_implementation", None) != "sdpa":
             return False
@@ -258,10 +255,10 @@ class LibraryForward:
                 pairs = [(padded, _ready_mask(padded)), (whole, None)]
 
                 def logits(mask: Tensor, given: Tensor | None) -> Tensor:
-                    return _of_tokens(self._logits(ids, given, types), mask)
+                    return _without_padding(self._logits(ids, given, types), mask)
 
                 return all(torch.allclose(logits(mask, mask), logits(mask, ready), 1e-3, 1e-3) for mask, ready in pairs)
-        except (RuntimeError, TypeError, ValueError, AttributeError):  # a mask of a form that it does not expect
+        except (RuntimeError, TypeError, ValueError, AttributeError):  # the architecture does not accept such a mask
             return False
         finally:
             for module, mode in modes:
@@ -269,16 +266,17 @@ class LibraryForward:
 
     @contextmanager
     def _starting_from(self, depth: int, states: Tensor) -> Iterator[None]:
-        """Make the model skip the embeddings and the layers below `depth`, and use `states` as input of layer `depth`.
+        """Within the `with` block, make the model use `states` as input of layer `depth`, and skip what comes before.
 
-        Modules that run between the skipped layers still run, but their results are not used.
+        The embeddings and the layers below `depth` are skipped. Modules that run between the skipped layers still run,
+        but their results are not used.
         """
         entries, tuples = self.stack.entries, self.stack.returns_tuple
 
         def embeddings(forward: Callable[..., Any], *args: Any, **options: Any) -> Tensor:
             return states
 
-        def hand_on(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        def skip(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
             return (states, None) if tuples else states
 
         def begin(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -287,7 +285,7 @@ class LibraryForward:
             return forward(**{**options, "hidden_states": states})
 
         changed: dict[nn.Module, Callable[..., Any]] = dict.fromkeys(self.stack.inputs_only, embeddings)
-        changed |= dict.fromkeys(entries[:depth], hand_on)
+        changed |= dict.fromkeys(entries[:depth], skip)
         if depth < len(entries):
             changed[entries[depth]] = begin
         with in_place(changed):
@@ -300,8 +298,8 @@ def _ready_mask(mask: Tensor) -> Tensor:
     return mask.bool()[:, None, None, :].expand(-1, 1, tokens, tokens)
 
 
-def _of_tokens(logits: Tensor, mask: Tensor) -> Tensor:
-    """Return logits without those of padding tokens, if a model gives logits for each token."""
+def _without_padding(logits: Tensor, mask: Tensor) -> Tensor:
+    """Remove the logits of padding tokens if there are logits for each token; else return the logits unchanged."""
     return logits[mask.bool()] if logits.ndim > 2 else logits
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def frozen_modules(stack: EncoderStack, plan: FreezePlan) -> Iterator[nn.Module]:
-    """Yield the modules that the plan freezes: embeddings, then layers in ascending order, then the pooler."""
+    """Yield the modules that a freeze plan freezes: embeddings, then layers in ascending order, then the pooler."""
     if plan.embeddings:
         yield from stack.embeddings
     for index in sorted(plan.frozen_layers):
@@ -26,35 +26,38 @@ def frozen_modules(stack: EncoderStack, plan: FreezePlan) -> Iterator[nn.Module]
 
 
 def trainable_parameters(stack: EncoderStack, plan: FreezePlan) -> list[nn.Parameter]:
-    """Return the parameters that the plan trains, in the order of `model.parameters()`; tied parameters appear once.
+    """Return the parameters that train under a freeze plan, in the order of `model.parameters()`.
 
-    Parameters that do not influence the logits, and parameters that transformers keeps fixed, are never included.
+    Tied parameters appear once. Parameters that do not influence the logits, and parameters that transformers keeps
+    fixed, are never included.
 
     Raises:
-        DoesNotFit: The plan trains only some kind of parameters, such as biases, and the layers have none; or it names
-            a parameter that the model does not have.
+        DoesNotFit: The plan trains only one kind of parameters, such as biases, and the layers have none of this kind;
+            or it trains only attention or only feed-forward modules, and the layers have no attention module; or it
+            freezes a parameter by a name that the model does not have.
     """
-    out = {id(p) for module in frozen_modules(stack, plan) for p in module.parameters()}
-    out |= {id(parameter) for parameter in stack.idle}
+    excluded = {id(p) for module in frozen_modules(stack, plan) for p in module.parameters()}
+    excluded |= {id(parameter) for parameter in stack.idle}
     if plan.trained != "weights":
         chosen = {id(parameter) for parameter in _of_kind(stack, plan)}
         if not chosen:
             what = ", ".join(plan.names) if plan.trained == "names" else plan.trained
             raise DoesNotFit(f"trains only {what}, but the layers of {type(stack.model).__name__} have none")
-        out |= {id(p) for module in _encoder(stack) for p in module.parameters()} - chosen
+        excluded |= {id(p) for module in _encoder(stack) for p in module.parameters()} - chosen
     if plan.frozen_parameters:
         named = dict(stack.model.named_parameters())
         if unknown := sorted(plan.frozen_parameters - named.keys()):
             raise DoesNotFit(f"freezes the parameter {unknown[0]!r}, which {type(stack.model).__name__} does not have")
-        out |= {id(named[name]) for name in plan.frozen_parameters}
-    return [parameter for parameter in stack.model.parameters() if id(parameter) not in out]
+        excluded |= {id(named[name]) for name in plan.frozen_parameters}
+    return [parameter for parameter in stack.model.parameters() if id(parameter) not in excluded]
 
 
 def without_idle_parts(stack: EncoderStack, plan: FreezePlan) -> FreezePlan:
-    """Return the plan with the embeddings and each layer frozen in which it trains no parameter.
+    """Return a plan that trains the same parameters, but also freezes every layer without a trained parameter.
 
-    The trained parameters stay the same. The frozen prefix then ends below the lowest layer in which something trains.
-    A plan that trains whole layers, or adapters, is returned unchanged.
+    The embeddings are treated like a layer. The frozen prefix (the frozen embeddings and the consecutive frozen layers
+    above them) then reaches up to the lowest layer with a trained parameter. A plan that trains whole layers, or
+    adapters, is returned unchanged.
 
     Args:
         stack: The model, possibly on the meta device.
@@ -76,7 +79,7 @@ def without_idle_parts(stack: EncoderStack, plan: FreezePlan) -> FreezePlan:
 
 
 def apply_plan(stack: EncoderStack, plan: FreezePlan) -> None:
-    """Set `requires_grad` so that exactly the parameters that the plan trains are trainable.
+    """Set `requires_grad` of each parameter: True if it trains under the freeze plan, else False.
 
     Call this before the optimiser is built.
 
@@ -105,10 +108,12 @@ def _encoder(stack: EncoderStack) -> tuple[nn.Module, ...]:
 
 
 def _of_kind(stack: EncoderStack, plan: FreezePlan) -> Iterator[nn.Parameter]:
-    """Yield the parameters of embeddings and layers that are of the kind `plan.trained`, frozen or not.
+    """Yield the parameters of the embeddings and layers that are of the kind `plan.trained`, such as all biases.
+
+    Parameters in frozen layers are included.
 
     Raises:
-        DoesNotFit: The kind needs attention to be a module of its own, and it is not.
+        DoesNotFit: The kind is "attention" or "feed-forward", and the layers have no separate attention module.
     """
     if plan.trained == "names":
         inside = {id(p) for module in _encoder(stack) for p in module.parameters()}
@@ -123,12 +128,12 @@ def _of_kind(stack: EncoderStack, plan: FreezePlan) -> Iterator[nn.Parameter]:
         for layer, modules in zip(stack.layers, stack.attention, strict=True):
             attention = {id(p) for module in modules for p in module.parameters()}
             norms = {id(p) for p in _norms(layer)}
-            wanted = plan.trained == "attention"
-            yield from (p for p in layer.parameters() if id(p) not in norms and (id(p) in attention) == wanted)
+            in_attention = plan.trained == "attention"
+            yield from (p for p in layer.parameters() if id(p) not in norms and (id(p) in attention) == in_attention)
     else:
-        of_module = {"biases": _biases, "norms": _norms, "adapters": _adapters}[plan.trained]
+        select = {"biases": _biases, "norms": _norms, "adapters": _adapters}[plan.trained]
         for module in _encoder(stack):
-            yield from of_module(module)
+            yield from select(module)
 
 
 def _biases(module: nn.Module) -> Iterator[nn.Parameter]:
@@ -138,8 +143,8 @@ def _biases(module: nn.Module) -> Iterator[nn.Parameter]:
 def _norms(module: nn.Module) -> Iterator[nn.Parameter]:
     """Yield the parameters of the normalisation layers in a module.
 
-    They are found by the names of their classes, such as LayerNorm, LlamaRMSNorm or MobileBERT's NoNorm, since most
-    architectures bring their own. A normalisation layer holds vectors only.
+    A submodule counts as a normalisation layer if the name of its class contains "norm", as in LayerNorm, LlamaRMSNorm
+    or MobileBERT's NoNorm, and it has no matrices of its own. There is no common base class to test for.
     """
     for part in module.modules():
         own = list(part.parameters(recurse=False))
@@ -175,7 +180,7 @@ def count_parameters(stack: EncoderStack, plan: FreezePlan) -> ParameterCounts:
 
 
 def frozen_weights(stack: EncoderStack, plan: FreezePlan) -> dict[str, str]:
-    """Return a digest of the values of each parameter that the plan freezes, by the parameter's name."""
+    """Return a digest of the values of each parameter that does not train under the plan, by the parameter's name."""
     import torch
     import xxhash
 
@@ -188,18 +193,18 @@ def frozen_weights(stack: EncoderStack, plan: FreezePlan) -> dict[str, str]:
 
 
 def check_frozen(stack: EncoderStack, before: Mapping[str, str], plans: Iterable[FreezePlan]) -> None:
-    """Check that parameters that were frozen throughout a training kept exactly the same values.
+    """Check that the parameters that were frozen throughout training have not changed.
 
     Args:
         stack: The model after training.
         before: The digests that `frozen_weights` returned before training, for the initial plan.
-        plans: Every plan that was in effect during the training.
+        plans: Every freeze plan that was in effect during training.
 
     Raises:
         TrainingError: The values of a frozen parameter changed.
     """
-    always = [frozen_weights(stack, plan) for plan in plans]
-    now = {name: digest for name, digest in always[0].items() if all(name in frozen for frozen in always)}
+    by_plan = [frozen_weights(stack, plan) for plan in plans]
+    now = {name: digest for name, digest in by_plan[0].items() if all(name in frozen for frozen in by_plan)}
     changed = [name for name in now if name in before and now[name] != before[name]]
     if changed:
         raise TrainingError(

@@ -23,8 +23,9 @@ def predict_logits(
 ) -> np.ndarray[Any, Any]:
     """Return the logits of all examples of a split: fp32 [examples, outputs], in the order of the split.
 
-    In a task that tags words, they are the logits of all words, [words, outputs] (`WordPlaces.logits_of_all`). In span
-    extraction, they are those of the tokens whose target is not `IGNORED`, [tokens, outputs].
+    In a task that tags words, the result contains the logits of all words, [words, outputs]; see
+    `WordPlaces.logits_of_all`. In span extraction, it contains the logits of the tokens that may begin or end an answer
+    (tokens whose target is not `IGNORED`), [tokens, outputs].
 
     Texts of similar length are batched together to save padding. If memory is exhausted, the computation is repeated
     with smaller batches. The model is left in eval mode.
@@ -37,7 +38,8 @@ def predict_logits(
         padding: The padding token id and the padded side.
 
     Raises:
-        NonFiniteLossError: A logit is not finite: the training diverged, or the number format is too narrow.
+        NonFiniteLossError: A logit is not finite: training diverged, or the number format is too narrow.
+        RuntimeError: The memory is too small for a single example.
     """
     import numpy as np
 
@@ -60,16 +62,21 @@ def predict_logits(
             f"{'tokens' if examples.split.token_targets else 'texts'}; try a smaller --lr"
         )
     result = np.empty_like(logits)
-    result[_places(examples.split, np.concatenate(order))] = logits
+    result[_prediction_indices(examples.split, np.concatenate(order))] = logits
     return result if examples.split.words is None else examples.split.words.logits_of_all(result)
 
 
-def _places(split: TokenizedSplit, order: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the position in the split of each prediction, if examples are computed in this order.
+def _prediction_indices(split: TokenizedSplit, order: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the index, in the order of the split, of each prediction that is made for examples in another order.
+
+    A prediction is made for each example, or for each token whose target is not `IGNORED`.
 
     Args:
         split: The split.
-        order: The positions of the examples, int64 [examples].
+        order: The indices of the examples in the order in which they are computed, int64 [examples].
+
+    Returns:
+        The indices, int64 [predictions].
     """
     import numpy as np
 
@@ -77,7 +84,7 @@ def _places(split: TokenizedSplit, order: np.ndarray[Any, Any]) -> np.ndarray[An
         return order
     known = np.concatenate([[0], np.cumsum((split.targets != IGNORED).numpy())])
     bounds = known[split.offsets.numpy()]
-    return np.concatenate([np.arange(bounds[place], bounds[place + 1]) for place in order])
+    return np.concatenate([np.arange(bounds[index], bounds[index + 1]) for index in order])
 
 
 def _in_order(
@@ -85,10 +92,11 @@ def _in_order(
 ) -> np.ndarray[Any, Any]:
     """Compute the logits of batches in the given order, and return them concatenated.
 
-    They are fp32 [examples, outputs], or [tokens, outputs] of the tokens whose target is not `IGNORED`.
+    The result is fp32 [examples, outputs]. If the targets belong to tokens, it is [tokens, outputs], with a row for
+    each token whose target is not `IGNORED`.
 
     Args:
-        order: The batches; each is given by the indices of its examples in the split.
+        order: For each batch, the indices of its examples in the split.
         forward: The implementation of the forward pass.
         examples: The split, with the stored outputs of the frozen lower layers if they are available.
         device: The device and the number format.
@@ -99,10 +107,10 @@ def _in_order(
     parts = []
     with torch.no_grad(), autocast(device):
         for batch in batches(examples.split, order, padding, few_lengths=device.few_lengths):
-            of_batch = examples.logits(forward, batch.to(device.name, pinned=device.pins_memory)).float()
-            if batch.token_targets:  # chosen by indices of the host, so that nothing waits for an accelerator
+            logits_of_batch = examples.logits(forward, batch.to(device.name, pinned=device.pins_memory)).float()
+            if batch.token_targets:  # indices from the host's targets, so that nothing waits for the device
                 chosen = (batch.targets.flatten() != IGNORED).nonzero()[:, 0]
-                of_batch = of_batch.flatten(0, 1).index_select(0, device.sent(chosen))
-            parts.append(of_batch)
+                logits_of_batch = logits_of_batch.flatten(0, 1).index_select(0, device.sent(chosen))
+            parts.append(logits_of_batch)
     logits: np.ndarray[Any, Any] = torch.cat(parts).cpu().numpy()
     return logits

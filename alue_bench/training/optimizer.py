@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = None) -> Any:
-    """Return AdamW over the trainable parameters only.
+    """Return an AdamW optimiser over the trainable parameters only.
 
     Weight decay is not applied to biases and norm weights (Devlin et al. 2019), nor to the scaling factors of IA3
     adapters, whose neutral value is one and not zero. Build the optimiser after freezing, because a frozen parameter in
@@ -26,18 +26,20 @@ def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = N
 
     Args:
         stack: The model, to which the freeze plan has been applied.
-        hyper: The hyper-parameters: learning rate, weight decay, AdamW's settings, layer-wise decay of the rate.
-        before: An earlier optimiser of the same model, if any. Its state is copied for parameters that still train.
+        hyper: The hyper-parameters: learning rate, layer-wise decay of the learning rate, weight decay, and AdamW's
+            beta2 and epsilon.
+        before: An earlier optimiser of the same model, whose state is taken over for the parameters that still train;
+            None for the first optimiser.
     """
     import torch
 
     rates = _rates(stack, hyper.llrd)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     trainable = [parameter for parameter in stack.model.parameters() if parameter.requires_grad]
-    factors = _factors(stack)
+    ia3_vectors = _ia3_vectors(stack)
     for decays in (True, False):
         for parameter in trainable:
-            if (parameter.ndim > 1 and id(parameter) not in factors) == decays:
+            if (parameter.ndim > 1 and id(parameter) not in ia3_vectors) == decays:
                 groups.setdefault((rates.get(id(parameter), 1.0), decays), []).append(parameter)
     optimiser = torch.optim.AdamW(
         [
@@ -73,7 +75,7 @@ def load_optimiser_state(optimiser: Any, stack: EncoderStack, state: Mapping[str
         optimiser.state[parameter].update({part: value.to(parameter.device) for part, value in values.items()})
 
 
-def _factors(stack: EncoderStack) -> set[int]:
+def _ia3_vectors(stack: EncoderStack) -> set[int]:
     """Return the `id()` of each IA3 scaling vector in the model; these vectors get no weight decay.
 
     IA3 adapters scale the input or output of a module by a vector. `peft` stores it as a matrix with one row or column
@@ -117,11 +119,14 @@ class LearningRates:
             import torch
 
             fractions, rates = self._on_device
-            torch.mul(fractions, lr, out=rates)  # one kernel, which gets the number as an argument
+            torch.mul(fractions, lr, out=rates)  # one kernel; `lr` is its argument, so that nothing is copied
 
 
 def allocate_state(optimiser: Any) -> None:
-    """Allocate AdamW's state for parameters that have none, without changing any weight."""
+    """Allocate AdamW's state for parameters that have none, by a step with gradients of zero.
+
+    The learning rates must be 0: otherwise the weight decay of this step would change weights.
+    """
     import torch
 
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
@@ -146,12 +151,13 @@ def forget_state(optimiser: Any) -> None:
 def _rates(stack: EncoderStack, factor: float) -> dict[int, float]:
     """Return the fraction of the learning rate for each parameter of embeddings and layers, keyed by `id()`.
 
-    The top layer's fraction is 1; each lower layer's is `factor` times that of the layer above. If `factor` is 1, the
-    result is empty. A parameter that several layers share gets the fraction of the lowest of these layers.
+    The fraction is 1 in the top layer, and is multiplied by `factor` from each layer to the layer below; the embeddings
+    count as the layer below layer 0. A parameter that several layers share gets the fraction of the lowest of them. If
+    `factor` is 1, the result is empty, which means a fraction of 1 for all parameters.
     """
     if factor == 1:
         return {}
-    blocks = [stack.embeddings, *((layer,) for layer in stack.layers)]  # embeddings: one below layer 0
+    blocks = [stack.embeddings, *((layer,) for layer in stack.layers)]  # from the bottom up
     rates: dict[int, float] = {}
     for below_top, block in enumerate(reversed(blocks)):
         rates |= {id(parameter): factor**below_top for module in block for parameter in module.parameters()}
@@ -163,8 +169,8 @@ def learning_rate(step: int, total_steps: int, hyper: HyperParameters) -> float:
 
     Args:
         step: The number of the step, from 0 to `total_steps` - 1.
-        total_steps: The number of steps of the training.
-        hyper: The peak learning rate, and the fraction of all steps that is warm-up.
+        total_steps: The number of steps of the whole training.
+        hyper: The hyper-parameters, with the peak learning rate `lr` and the fraction of steps for warm-up, `warmup`.
     """
     warmup_steps = hyper.warmup * total_steps
     if step < warmup_steps:
@@ -175,10 +181,11 @@ def learning_rate(step: int, total_steps: int, hyper: HyperParameters) -> float:
 def loss_function(labels: Labels, weights: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss function of a task: it computes the mean loss from logits [batch, outputs] and targets.
 
-    The loss is cross-entropy, binary cross-entropy for multi-label tasks, or squared error for regression. For tags it
-    is the mean cross-entropy over the words of the batch, from logits [batch, tokens, outputs]; 0 without words. For
-    spans it is the mean of the cross-entropies of the first and of the last token of the answer among the candidates in
-    the example (Devlin et al. 2019, section 4.2).
+    The loss is cross-entropy, binary cross-entropy for multi-label tasks, or squared error for regression. If words are
+    tagged, it is the mean cross-entropy over the words of the batch, from logits [batch, tokens, outputs], and 0 for a
+    batch without words. For span extraction, it is the mean of two cross-entropies: of the answer's first token among
+    all tokens of the example that may begin an answer, and of its last token among all tokens that may end one (Devlin
+    et al. 2019, section 4.2).
 
     Args:
         labels: The label space of the task.
@@ -211,13 +218,14 @@ def loss_function(labels: Labels, weights: Tensor | None = None) -> Callable[[Te
 
 
 def _loss_of_spans(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean loss of spans, over examples and over beginnings and ends; see `loss_function`.
+    """Return the mean loss of span extraction, over examples and over both ends of the answer; see `loss_function`.
 
     Args:
-        logits: The logits of beginnings and ends, [batch, tokens, 2].
-        targets: The marks of each token, int64 [batch, tokens], see `data.spans`.
+        logits: The logits of each token for beginning and for ending the answer, [batch, tokens, 2].
+        targets: The marks of each token, int64 [batch, tokens]: a sum of the flags `MAY_START`, `MAY_END`, `STARTS` and
+            `ENDS` of `data.spans`, or `IGNORED`.
     """
-    marks = targets.clamp(min=0)  # `IGNORED` has no mark
+    marks = targets.clamp(min=0)  # `IGNORED` is negative; 0 has no flag
     losses = []
     for scores, may, gold in zip(logits.float().unbind(-1), (MAY_START, MAY_END), (STARTS, ENDS), strict=True):
         among = scores.masked_fill((marks & may) == 0, -float("inf")).log_softmax(dim=1)

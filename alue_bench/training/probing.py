@@ -1,4 +1,4 @@
-"""Probes: copies of a loaded model from which strategies choose the layers to train (`Strategy.choose`)."""
+"""Probes: copies of a loaded model that strategies examine to choose the layers to train (`Strategy.choose`)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ def probe_of(
     train_and_score: Callable[[FreezePlan], HeldOutScore],
     seed: int,
 ) -> Probe:
-    """Return a probe with a copy of the model, so that nothing that a strategy does to it changes the training.
+    """Return a probe of a model. It contains a copy of the model, so that a strategy cannot change the model itself.
 
     Args:
         stack: The model.
-        batches: The train examples, on the model's device.
+        batches: Batches of train examples, on the model's device.
         loss_of: A function that computes the mean loss from logits and targets.
-        train_and_score: The probe's function of this name.
-        seed: The seed of the probe's random generator.
+        train_and_score: A function that fine-tunes briefly under a freeze plan and returns the score on held-out
+            examples; it becomes `Probe.train_and_score`.
+        seed: The seed of `Probe.generator`.
     """
     model: Any = copy.deepcopy(stack.model).eval()
     copied = view_as_stack(model)
@@ -60,31 +61,32 @@ def probe_of(
 
 
 def checked_choice(strategy: Strategy, bound: FreezePlan, probe: Probe) -> Choice:
-    """Return the strategy's choice.
+    """Let a strategy choose the layers to train, and return its choice after checking it.
 
     Args:
-        strategy: A strategy that chooses.
-        bound: The plan from `Strategy.freeze_plan`, by which the run's cost was estimated.
-        probe: The model and examples to choose by.
+        strategy: A strategy that overrides `Strategy.choose`.
+        bound: The result of `Strategy.freeze_plan`, with which the run's cost was estimated. The choice must freeze at
+            least as many layers as this plan.
+        probe: The copy of the model, and the train examples, that the strategy may use.
 
     Raises:
-        TrainingError: The choice is invalid, or trains more than the bound.
+        TrainingError: The choice is invalid, or freezes less than `bound`.
     """
     choice = strategy.choose(probe)
-    said = f"strategy {strategy.name!r}: choose returned"
+    start = f"strategy {strategy.name!r}: choose returned"
     if not isinstance(choice, Choice) or not isinstance(choice.plan, FreezePlan):
-        raise TrainingError(f"{said} {choice!r:.80}; it must return a Choice with a FreezePlan")
+        raise TrainingError(f"{start} {choice!r:.80}; it must return a Choice with a FreezePlan")
     plan = choice.plan
     if not plan.revises(bound):
-        raise TrainingError(f"{said} {plan!r:.120}; its shape and trained must be those of freeze_plan's result")
+        raise TrainingError(f"{start} {plan!r:.120}; its shape and trained must be those of freeze_plan's result")
     if len(choice.scores) != plan.shape.layers:
-        raise TrainingError(f"{said} {len(choice.scores)} scores; return one for each of {plan.shape.layers} layers")
+        raise TrainingError(f"{start} {len(choice.scores)} scores; return one for each of {plan.shape.layers} layers")
     if not np.isfinite(choice.scores).all():
-        raise TrainingError(f"{said} scores that are not finite; check the weights and the losses of the probe")
+        raise TrainingError(f"{start} scores that are not finite; check the weights and the losses of the probe")
     fewer = len(plan.frozen_layers) < len(bound.frozen_layers)
     if fewer or (bound.embeddings and not plan.embeddings) or (bound.pooler and not plan.pooler):
         raise TrainingError(
-            f"{said} a plan that freezes {plan.describe()}; it must freeze at least as many layers as freeze_plan's "
+            f"{start} a plan that freezes {plan.describe()}; it must freeze at least as many layers as freeze_plan's "
             f"result, and the embeddings and pooler if that does ({bound.describe()})"
         )
     return choice

@@ -33,8 +33,8 @@ class TrainingResult:
     """The freeze plans that were in effect, and the examples that were trained on under each plan."""
     steps_per_epoch: int = 1
     loop_s: float = 0.0
-    """The seconds of all training steps: forward pass, backward pass, update and batch assembly; without dev
-    evaluations."""
+    """The seconds of all training steps: forward pass, backward pass, update and batch assembly, and the work of an
+    adaptive strategy; without dev evaluations."""
     dev_s: float = 0.0
     """The seconds of all evaluations on the dev split."""
     steps: int = 0
@@ -44,12 +44,13 @@ class TrainingResult:
     padded_tokens: int = 0
     """The number of tokens in all training steps, with padding."""
     micro_batch: int = 0
-    """The number of examples in one forward pass: the batch size, or less if a whole batch did not fit into memory."""
+    """The largest number of examples in one forward pass: the batch size, or less if a whole batch did not fit into
+    memory."""
     recorded_shapes: int = 0
     """The number of batch shapes for which a training step was captured as a CUDA graph and replayed."""
     graph_use: GraphUse | None = None
-    """The decision whether steps are replayed as CUDA graphs; None if the device or the model cannot record them, or if
-    the user did not want them."""
+    """The decision whether training steps are replayed as CUDA graphs; None if the device or the model does not support
+    this, or if the user turned it off."""
     skipped_updates: int = 0
     """The number of optimiser updates that were skipped because a gradient was not finite, which happens in fp16."""
     curves: list[CurvePoint] = field(default_factory=list)
@@ -58,7 +59,7 @@ class TrainingResult:
     evaluated_at: list[int] = field(default_factory=list)
     """For each dev evaluation, the number of training steps done before it."""
     dev_logits: list[np.ndarray[Any, Any]] = field(default_factory=list)
-    """The dev logits of each evaluation: [examples, outputs], in the split's order."""
+    """The dev logits of each evaluation, in the shape that `predict_logits` returns."""
     selected: int = 0
     """The number, counted from 1, of the evaluation whose weights the trained model has."""
     stopped_early: bool = False
@@ -66,7 +67,7 @@ class TrainingResult:
     resumed_at: int | None = None
     """The number of steps in the checkpoint from which this process resumed; None if it did not resume."""
     earlier_s: float = 0.0
-    """The wall-clock seconds that earlier, interrupted processes spent on this training, up to the last checkpoint."""
+    """The wall-clock seconds that earlier, interrupted processes spent on this run; see `CheckpointFile.earlier_s`."""
 
     @property
     def selected_epoch(self) -> float:
@@ -80,7 +81,7 @@ class TrainingResult:
 
     @property
     def selected_dev_logits(self) -> np.ndarray[Any, Any]:
-        """The dev logits of the selected weights: [examples, outputs], in the split's order."""
+        """The dev logits of the selected weights, in the shape that `predict_logits` returns."""
         return self.dev_logits[self.selected - 1]
 
     @property
@@ -109,7 +110,7 @@ class TrainingResult:
         for start in range(0, len(losses), stride):
             end = min(start + stride, len(losses))
             for name, values in (("train/loss", losses), ("train/gradient_norm", norms)):
-                # In fp16 the scaler skips updates whose gradients overflow, and tries a smaller scale.
+                # In fp16 the gradient scaler skips updates whose gradients overflow; their norm is not finite.
                 if part := [value for value in values[start:end] if math.isfinite(value)]:
                     self.curves.append(CurvePoint(name, sum(part) / len(part), first_step + end))
         self.skipped_updates += sum(not math.isfinite(norm) for norm in norms)
@@ -119,7 +120,7 @@ class TrainingResult:
         """Add the results of an evaluation of the dev split after the latest step.
 
         Args:
-            logits: The dev logits: [examples, outputs], in the order of the split.
+            logits: The dev logits that `predict_logits` returned.
             metrics: The dev metrics by name, among them "score".
             seconds: The time that the evaluation took.
         """

@@ -1,4 +1,7 @@
-"""The freeze plans of a training: each says which parts of the model are frozen; a strategy may change the plan."""
+"""The freeze plans of a fine-tuning run, which define the frozen parts of the model.
+
+A run begins with one plan. An adaptive strategy may replace it by another one during training.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ class GradientWatch:
         self.steps = 0
         """The number of steps whose gradients were added since the last call of `take`."""
         self.averages: dict[nn.Parameter, Tensor] = {}
-        """The average gradient of each weight matrix of the layers, at the last call of `changes`."""
+        """The average gradient of each weight matrix of the layers, as computed by the last call of `changes`."""
 
     def add(self, *, skipping_overflows: bool = False) -> None:
         """Add the current gradients to the sums. Frozen parameters have no gradient, which counts as zero.
@@ -64,8 +67,9 @@ class GradientWatch:
     def changes(self) -> MatrixChanges:
         """Return how much the average gradient of each weight matrix of the layers has changed since the last call.
 
-        Matrices without gradients since the last call, or before it, are left out. Call this before `take`, which
-        resets the sums. The call waits until a GPU has finished its work.
+        The change is the L1 norm of the difference between the average over the steps since the last call and the
+        average that the last call computed. A matrix is included only if it has both averages. Call this before `take`,
+        which resets the sums. The call waits until a GPU has finished its work.
         """
         import torch
 
@@ -96,7 +100,7 @@ class GradientWatch:
         return BlockNorms(embeddings, tuple(layers))
 
     def reset(self) -> None:
-        """Start again with zero sums; the averages stay."""
+        """Reset the sums and the number of steps to zero. The averages stay unchanged."""
         self.sums.clear()
         self.steps = 0
 
@@ -123,9 +127,9 @@ class Segment:
 
     plan: FreezePlan
     depth: int
-    """The number of lowest layers whose stored outputs were used, so that they were not computed."""
+    """The number of lowest layers that were not computed in this period, because their outputs were stored."""
     batches: list[np.ndarray[Any, Any]] = field(default_factory=list)
-    """The indices, in the train split, of the examples of each batch: int64 [batch] per batch."""
+    """For each batch, the indices of its examples in the train split, int64 [batch]."""
 
     @property
     def indices(self) -> np.ndarray[Any, Any]:
@@ -140,7 +144,7 @@ class Segment:
 
 @dataclass
 class FreezeSchedule:
-    """A training's freeze plan in effect, its earlier plans, and the strategy that may change the plan.
+    """The freeze plan in effect, all earlier plans of the run, and the strategy that may change the plan.
 
     If the strategy is None, or its `revisions()` returns None, the plan never changes.
     """
@@ -159,10 +163,10 @@ class FreezeSchedule:
     changes: list[MatrixChanges] = field(default_factory=list)
     """The changes of gradients at each request for a new plan; empty unless the strategy asks for them."""
     data_seed: int = 0
-    """The run's seed of the order of the training data, from which a strategy may draw what is frozen."""
+    """The run's seed for the order of the training data. A strategy that freezes random parts uses it, too."""
 
     def __post_init__(self) -> None:
-        """Ask the strategy at which steps it may change the plan, and record the initial plan if it is adaptive."""
+        """Ask the strategy when it may change the plan. If it may, record the initial plan in `events`."""
         self.revisions: Revisions | None = self.strategy.revisions() if self.strategy else None
         watches = self.revisions is not None and (self.revisions.gradient_norms or self.revisions.matrix_changes)
         self.watch = GradientWatch(self.stack) if watches else None
@@ -178,7 +182,7 @@ class FreezeSchedule:
         """Begin a segment, that is, a period of training with an unchanged freeze plan.
 
         Args:
-            depth: The number of lowest layers whose outputs are taken from a cache in this segment.
+            depth: The number of lowest layers that are not computed in this segment, because their outputs are stored.
         """
         self.segments.append(Segment(self.plan, depth))
 
@@ -272,7 +276,10 @@ class FreezeSchedule:
             self.watch.load_state_dict(state["watch"])
 
     def _log(self, step: int, epoch: int, norms: BlockNorms | None) -> None:
-        """Append the state of the embeddings and of each layer (frozen or not, norm of the gradients) to `events`."""
+        """Append the state of the embeddings and of each layer (frozen or not, norm of the gradients) to `events`.
+
+        The same is done for each weight matrix for which `changes` has a value.
+        """
         self.events.append(
             FreezeEvent(step, epoch, "embeddings", norms.embeddings if norms else None, self.plan.embeddings)
         )
@@ -281,19 +288,19 @@ class FreezeSchedule:
             frozen = layer in self.plan.frozen_layers
             self.events.append(FreezeEvent(step, epoch, f"layer {layer}", norm, frozen))
             for name, change in self.changes[-1].layers[layer].items() if self.changes else ():
-                is_out = frozen or name in self.plan.frozen_parameters
-                self.events.append(FreezeEvent(step, epoch, name, change, is_out))
+                matrix_frozen = frozen or name in self.plan.frozen_parameters
+                self.events.append(FreezeEvent(step, epoch, name, change, matrix_frozen))
 
 
 def first_plan(strategy: Strategy, plan: FreezePlan, *, epochs: int, steps: int, data_seed: int) -> FreezePlan:
-    """Return the plan in effect at the first step: the given one, or the one that the strategy then replaces it with.
+    """Return the freeze plan in effect at the first step: `plan`, unless the strategy replaces it before that step.
 
     Args:
         strategy: The strategy.
-        plan: Its plan from `Strategy.freeze_plan`.
+        plan: The plan that `Strategy.freeze_plan` returned.
         epochs: The number of epochs of the training.
         steps: The number of steps of the training.
-        data_seed: The run's seed of the order of the training data.
+        data_seed: The run's seed for the order of the training data.
 
     Raises:
         TrainingError: The returned plan is invalid.
@@ -305,25 +312,25 @@ def first_plan(strategy: Strategy, plan: FreezePlan, *, epochs: int, steps: int,
 
 
 def _revised(strategy: Strategy, revisions: Revisions, before: FreezePlan, progress: TrainingProgress) -> FreezePlan:
-    """Return the plan by which an adaptive strategy replaces another one, after checking it.
+    """Ask an adaptive strategy for the freeze plan that follows the plan `before`, and return it after checking it.
 
     Raises:
         TrainingError: The returned plan is invalid, or contradicts the declaration in `Strategy.revisions`.
     """
     revised = strategy.revise(before, progress)
-    said = f"strategy {strategy.name!r}: revise returned"
+    start = f"strategy {strategy.name!r}: revise returned"
     if not isinstance(revised, FreezePlan) or not revised.revises(before):
-        raise TrainingError(f"{said} {revised!r:.120}; it must be a FreezePlan like the one that it was given")
+        raise TrainingError(f"{start} {revised!r:.120}; it must be a FreezePlan like the one that it was given")
     if revisions.prefix_only_grows and (revised.prefix_layers or 0) < (before.prefix_layers or 0):
         raise TrainingError(
-            f"{said} a frozen prefix of {revised.prefix_layers or 0} layers after one of {before.prefix_layers}, "
+            f"{start} a frozen prefix of {revised.prefix_layers or 0} layers after one of {before.prefix_layers}, "
             "but its revisions promise that it only grows"
         )
     return revised
 
 
 def plan_as_json(plan: FreezePlan) -> dict[str, Any]:
-    """Return the parts of a freeze plan that may change in a training, as JSON values."""
+    """Return the fields of a freeze plan that may change during training, as JSON values."""
     return {
         "frozen_layers": sorted(plan.frozen_layers),
         "embeddings": plan.embeddings,
@@ -333,7 +340,10 @@ def plan_as_json(plan: FreezePlan) -> dict[str, Any]:
 
 
 def plan_from_json(content: Mapping[str, Any], like: FreezePlan) -> FreezePlan:
-    """Return the freeze plan that `plan_as_json` wrote; the parts that never change are those of the plan `like`."""
+    """Return the freeze plan from which `plan_as_json` made `content`.
+
+    The fields that `content` lacks, because they never change during training, are copied from the plan `like`.
+    """
     return replace(
         like,
         frozen_layers=frozenset(content["frozen_layers"]),

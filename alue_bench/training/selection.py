@@ -18,10 +18,10 @@ def evaluation_points(steps: int, every: float) -> list[int]:
 
     Args:
         steps: The number of steps of an epoch.
-        every: The fraction of an epoch between two evaluations, above 0 and at most 1. If it does not divide the epoch,
-            the last interval is shorter; if it is at most one step, the dev split is evaluated after each step.
+        every: The fraction of an epoch between two evaluations, above 0 and at most 1. If the epoch is not a multiple
+            of it, the last interval is shorter. If it is at most one step, the dev split is evaluated after each step.
     """
-    part = Fraction(repr(every))  # exactly the decimal that the user wrote: three times the float 0.1 is more than 0.3
+    part = Fraction(repr(every))  # the exact decimal that the user wrote: three times the float 0.1 is more than 0.3
     if part * steps <= 1:
         return list(range(1, steps + 1))
     within = (math.ceil(number * part * steps) for number in range(1, math.ceil(1 / part)))
@@ -29,10 +29,10 @@ def evaluation_points(steps: int, every: float) -> list[int]:
 
 
 class Selection:
-    """The choice of a training's final weights, among the weights at each evaluation on the dev split.
+    """The selection of the final weights of a fine-tuning run among the weights at each evaluation on the dev split.
 
-    Holds the number of the evaluation chosen so far, and a copy of the weights at that evaluation if later steps may
-    change them. Also decides when training stops early.
+    It stores the number of the evaluation chosen so far, and a copy of the weights at that evaluation if later steps
+    may change them. It also decides when training stops early.
     """
 
     def __init__(self, select: Literal["best", "last"], patience: int, *, copy_all: bool) -> None:
@@ -84,7 +84,7 @@ class Selection:
             }
 
     def restore(self, model: nn.Module) -> bool:
-        """Load the chosen weights into the model; return False if the model already had them."""
+        """Load the chosen weights into the model, and return True; return False if the model already has them."""
         import torch
 
         with torch.no_grad():
@@ -94,12 +94,12 @@ class Selection:
         return bool(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state for a checkpoint: the chosen and the best evaluation, and a copy of the chosen weights."""
+        """Return the state for a checkpoint: the chosen evaluation, the best evaluation, and the chosen weights."""
         counted = {"offered": self.offered, "selected": self.selected, "best": self._best, "best_at": self._best_at}
         return {**counted, "weights": self._weights}
 
     def load_state_dict(self, state: Mapping[str, Any], device: str) -> None:
-        """Restore the state that `state_dict` returned, with the copy of the weights on this device."""
+        """Restore the state that `state_dict` returned, and move the chosen weights to this device."""
         self.offered, self.selected = state["offered"], state["selected"]
         self._best, self._best_at = state["best"], state["best_at"]
         self._weights = {name: value.to(device) for name, value in state["weights"].items()}

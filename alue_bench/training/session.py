@@ -1,28 +1,32 @@
-"""The training loop, from the first step to the restoring of the selected weights.
+"""The training loop, from the warm-up to restoring the selected weights.
 
-    warm up                                                  # untimed; weights and random states do not change
+    warm up                                                  # untimed; changes no weights
     continue from the last checkpoint, if there is one
     for each epoch:
         for each batch, in this epoch's order:               # timed as training
             logits, loss, gradients, clip, update
-            within the epoch, if `eval_every` asks for it: evaluate as below
+            if `eval_every` requires it: evaluate as below
             if the strategy is adaptive and due: ask it what to freeze
-            when a checkpoint is due: write it               # not timed
+            if a checkpoint is due: write it                 # not timed
         evaluate: score the dev split                        # timed separately
-                  keep the weights if their score is the best so far
-                  stop if it has not been better for too long
-        ask the adaptive strategy what to freeze, unless the training is over
+                  copy the weights if their score is the best so far
+                  stop if `patience` evaluations in a row did not improve the score
+        if the strategy is adaptive and an epoch follows: ask it what to freeze
     restore the weights of the selected evaluation
 
 `fine_tune` is this loop; `TrainingSession` holds the model, data, optimiser and random states. Nothing in the timed
-region writes logs, accesses MLflow or waits for a value from a GPU, with three exceptions: the masks of some
-architectures in transformers, a strategy that uses gradient norms, which waits for them when it is called, and the
-capture of CUDA graphs after such a strategy has changed the plan. The strategy's own work and this capture are timed as
-training. The computation of stored outputs for further frozen layers is not: it is timed separately.
+region writes logs, accesses MLflow or waits for a value from a GPU, with three exceptions:
+
+- with some architectures, transformers waits for the GPU to inspect the padding mask;
+- an adaptive strategy that uses gradients waits for their norms when it is asked what to freeze;
+- CUDA graphs are captured again after an adaptive strategy has changed the freeze plan.
+
+The work of the strategy and this capture count as training time. When further layers are frozen, the time to compute
+and store their outputs does not: it is measured separately.
 
 On an accelerator the train split is copied to the device before the clock starts, and batches are gathered there
-(`training/device/resident.py`). If the forward pass can be captured, they are padded to at most `MOST_LENGTHS`
-different lengths, whether or not CUDA graphs are used: the decision then changes neither the batches nor the random
+(`training/device/resident.py`). If the forward pass can be captured, batches are padded to at most `MOST_LENGTHS`
+different lengths, whether or not CUDA graphs are used. So the use of graphs changes neither the batches nor the random
 numbers. Padding itself changes only rounding, because attention ignores it and losses do not depend on it.
 """
 
@@ -62,11 +66,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_LENGTHS = 8
-"""The largest number of padded lengths on an accelerator. Each length costs one eager step, one capture of a CUDA
-graph, and up to a hundred megabytes for a large model; ten lengths would save hardly any padding."""
+"""The largest number of different lengths to which batches are padded on an accelerator. Each length costs one eager
+step, one capture of a CUDA graph, and up to a hundred megabytes for a large model. Ten lengths would hardly reduce the
+padding any further."""
 Scorer = Callable[["np.ndarray[Any, Any]"], dict[str, float]]
-"""A function that computes metrics, by name, from dev logits [examples, outputs] in the order of the split. The metric
-"score" decides which weights are selected."""
+"""A function that returns metrics by name for the dev logits that `predict_logits` returned. The metric "score" decides
+which weights are selected."""
 OnStep = Callable[[int, int], None]
 """A function that is called after every training step, with the number of steps done and the total number of steps."""
 
@@ -80,15 +85,15 @@ def fine_tune(
     earlier work in this process.
 
     Args:
-        session: The training, before its first step.
-        file: The checkpoint file: the training resumes from it if it exists, and writes checkpoints to it. None for no
+        session: The training session, before its first step.
+        file: The checkpoint file. If it exists, training resumes from it; new checkpoints replace it. None for no
             checkpoints.
         on_step: A function that is called after every step, within the timed region.
 
     Raises:
         NonFiniteLossError: A loss, or an output of the model for the dev split, is not finite.
-        TrainingError: The memory is too small for a single example, or an adaptive strategy returned an invalid plan or
-            one that its `revisions()` excludes.
+        TrainingError: The memory is too small for a single example; or an adaptive strategy returned a plan that is
+            invalid or contradicts its `revisions()`; or the user requires CUDA graphs and a step cannot be captured.
     """
     epochs = session.epochs
     session.warm_up()
@@ -106,7 +111,7 @@ def fine_tune(
 
 
 def _resume(session: TrainingSession, file: CheckpointFile) -> None:
-    """Restore the training from its checkpoint file, if the file exists. The loaded tensors are released on return."""
+    """Restore the session from its checkpoint file, if the file exists. The loaded tensors are released on return."""
     state = file.load()
     if state is not None:
         session.load_state_dict(state)
@@ -115,14 +120,14 @@ def _resume(session: TrainingSession, file: CheckpointFile) -> None:
 
 @dataclass
 class EpochProgress:
-    """The state of the current epoch: its number, the batches done and their losses."""
+    """The progress within the current epoch: its number, the number of batches done and their losses."""
 
     number: int = 1
     """The number of the epoch, from 1."""
     done: int = 0
     """The number of batches of this epoch trained on so far."""
     order_state: dict[str, Any] = field(default_factory=dict)
-    """The state of the random generator for the order of examples, as it was before this epoch's order was drawn."""
+    """The state of the random generator for the order of examples before the order of this epoch was drawn."""
     losses: list[Tensor] = field(default_factory=list)
     """The loss of each batch of this epoch so far, on the device."""
     norms: list[Tensor] = field(default_factory=list)
@@ -132,7 +137,7 @@ class EpochProgress:
 class TrainingSession:
     """A model in training, with its data, optimiser, freeze schedule and random state.
 
-    `fine_tune` calls the methods in the right order. A session can be used for one training only.
+    `fine_tune` calls the methods in the right order. A session can be used for one fine-tuning run only.
     """
 
     def __init__(
@@ -154,9 +159,9 @@ class TrainingSession:
             data: The train and dev splits.
             config: The hyper-parameters, seed, device and padding.
             score: A function that computes metrics from the dev logits of an evaluation.
-            recorder: A function that creates a recorder, which captures training steps and replays them. None uses CUDA
-                graphs if `config.device.records` is true and the forward pass is `recordable`, and otherwise captures
-                nothing.
+            recorder: A function that creates a recorder, which captures training steps and replays them. With None,
+                CUDA graphs are used if `config.device.records` is true and the forward pass is `recordable`; otherwise
+                steps are not captured.
         """
         import numpy as np
 
@@ -170,12 +175,12 @@ class TrainingSession:
         self.selection = Selection(config.hyper.select, config.hyper.patience, copy_all=schedule.adaptive)
         self._score = score
         self._split = examples.split
-        in_epoch = steps_per_epoch(len(self._split), config.hyper.batch_size)
-        self._steps = in_epoch * config.hyper.epochs if config.steps is None else config.steps
-        self.epochs = math.ceil(self._steps / in_epoch)
+        per_epoch = steps_per_epoch(len(self._split), config.hyper.batch_size)
+        self._steps = per_epoch * config.hyper.epochs if config.steps is None else config.steps
+        self.epochs = math.ceil(self._steps / per_epoch)
         """The number of epochs; the last one is incomplete if `config.steps` ends within it."""
-        self._evaluate_after = frozenset(evaluation_points(in_epoch, config.hyper.eval_every))
-        self.result = TrainingResult(schedule, in_epoch)
+        self._evaluate_after = frozenset(evaluation_points(per_epoch, config.hyper.eval_every))
+        self.result = TrainingResult(schedule, per_epoch)
         self._clock = _Clock(config.device, self.result)
         self._order_rng = np.random.default_rng(config.data_seed)
         self._resident = None
@@ -192,9 +197,9 @@ class TrainingSession:
     def warm_up(self) -> None:
         """Find the micro-batch size that fits into memory, and incur one-off costs, before the clock starts.
 
-        On an accelerator, a step is tried with the longest examples, so that the micro-batch size fits all batches;
-        then the training step is captured for each batch shape. On a CPU, a step with the shortest examples is enough
-        to incur the one-off costs, and no size is searched for.
+        On an accelerator, a trial step with the longest examples finds a micro-batch size that fits all batches; then
+        the training step is captured for each batch shape. On a CPU, a trial step with the shortest examples is enough
+        to incur the one-off costs, and no micro-batch size is searched for.
         """
         import numpy as np
 
@@ -211,7 +216,8 @@ class TrainingSession:
     def _batch_shapes(self) -> list[Draw]:
         """Choose the lengths to which batches are padded, and return a batch of each length, the longest first.
 
-        The lengths are chosen for the batches of one epoch, in a random order that is only used for this purpose.
+        The lengths are chosen to suit the batches of one epoch in a random order. This order, which does not depend on
+        the seed, is used for nothing else.
         """
         import numpy as np
         import torch
@@ -219,23 +225,27 @@ class TrainingSession:
         assert self._resident is not None
         lengths, size = self._split.lengths, min(self.config.hyper.batch_size, len(self._split))
         order = training_order(lengths, size, np.random.default_rng(0))
-        longest = [self._resident.width_for(int(lengths[indices].max())) for indices in order]
-        widths = padded_lengths([*longest, self._resident.width_for(int(lengths.max()))], MOST_LENGTHS)
+        needed = [self._resident.width_for(int(lengths[indices].max())) for indices in order]
+        widths = padded_lengths([*needed, self._resident.width_for(int(lengths.max()))], MOST_LENGTHS)
         by_length = np.argsort(lengths, kind="stable")
         shapes = []
         for width in reversed(widths):
             short = by_length[: np.searchsorted(lengths[by_length], width, side="right")]
             shapes.append(self._resident.draw(torch.from_numpy(np.resize(short[::-1], size)), widths=[width]))
         self._widths = widths
-        padded = [min(width for width in widths if width >= one) for one in longest]
+        padded = [min(width for width in widths if width >= length) for length in needed]
         frequent = max(widths, key=padded.count)
         self._typical = next(shape for shape in shapes if shape.width == frequent)
         return shapes
 
     def _batches(self, order: Sequence[np.ndarray[Any, Any]]) -> Iterable[Batch | Draw]:
-        """Return the batches of the train split in this order.
+        """Return batches of the train split.
 
-        On an accelerator, a batch consists of the indices of its examples, to be gathered there, if that is possible.
+        If the split lies in an accelerator's memory, each batch is a `Draw`, which has the indices of its examples; the
+        examples are gathered on the accelerator when the batch is used.
+
+        Args:
+            order: For each batch, the indices of its examples in the train split.
         """
         if self._resident is not None:
             return self._resident.draws(order, self._widths)
@@ -245,9 +255,8 @@ class TrainingSession:
     def train_epoch(self, epoch: int, on_step: OnStep, file: CheckpointFile | None) -> None:
         """Train for one epoch; in a resumed epoch, only on the remaining examples.
 
-        The dev split is evaluated within the epoch if `eval_every` asks for it. The epoch ends early if such an
-        evaluation stops the training. It also ends at an infinite or NaN loss, which is noticed some steps later on a
-        GPU.
+        The dev split is evaluated within the epoch if `eval_every` requires it. The epoch ends early if such an
+        evaluation stops training, or if a loss is infinite or NaN, which is noticed some steps later on a GPU.
 
         Args:
             epoch: The number of the epoch, from 1.
@@ -255,7 +264,8 @@ class TrainingSession:
             file: The checkpoint file to write; None for no checkpoints.
 
         Raises:
-            NonFiniteLossError: A loss is not finite.
+            NonFiniteLossError: A loss, or an output of the model for the dev split, is not finite.
+            TrainingError: See `fine_tune`.
         """
         if epoch != self.epoch.number:
             self.epoch = EpochProgress(epoch)
@@ -290,7 +300,7 @@ class TrainingSession:
         self._record_losses()
 
     def evaluate(self) -> None:
-        """Evaluate the model on the dev split, and select its weights if their score is the best so far.
+        """Evaluate the model on the dev split, record the scores, and offer its weights to `selection`.
 
         The model is left in eval mode. No random number is drawn, so that additional evaluations do not change the
         training.
@@ -307,10 +317,10 @@ class TrainingSession:
         """Ask an adaptive strategy for a new freeze plan and apply it; leave the model in training mode.
 
         Nothing happens if the strategy is not adaptive. The training clock must be stopped when this is called. It runs
-        while the strategy works, but not while outputs of newly frozen layers are computed for storage.
+        while the strategy decides, but not while outputs of newly frozen layers are computed and stored.
 
         Raises:
-            TrainingError: The strategy returned an invalid plan, or one that its `revisions()` excludes.
+            TrainingError: The strategy returned a plan that is invalid or contradicts its `revisions()`.
         """
         schedule, result = self.schedule, self.result
         if not schedule.adaptive:
@@ -340,7 +350,7 @@ class TrainingSession:
     def _capture_again(self) -> None:
         """Capture the training step for all batch shapes again, after a change of the freeze plan.
 
-        The random state does not change.
+        The state of the random generators does not change.
         """
         if self._shapes:
             random = self.forward.random_state()
@@ -358,9 +368,9 @@ class TrainingSession:
         return self.result
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to resume the training after its latest step, as tensors and JSON values.
+        """Return everything needed to resume training after the latest step, as tensors and JSON values.
 
-        The tensors are not copied: later steps change them.
+        The tensors are not copied, so that later steps change them.
         """
         import torch
 
@@ -403,7 +413,7 @@ class TrainingSession:
         self.data.follow(schedule.plan)
         examples = self.data.examples("train")
         self._updater.continue_with(examples, build_optimiser(self.stack, self.config.hyper))
-        if examples.depth != schedule.segments[-1].depth:  # the store has more or less room than it had before
+        if examples.depth != schedule.segments[-1].depth:  # outputs of more or fewer layers are stored than before
             schedule.begin_segment(examples.depth)
         self.forward.follow()
         load_optimiser_state(self._updater.optimiser, self.stack, state["optimizer"])
@@ -419,7 +429,7 @@ class TrainingSession:
         self._order_rng.bit_generator.state = epoch["order_state"]
 
     def _train_on(self, batch: Batch | Draw) -> Tensor:
-        """Update the weights by one batch, and return the mean loss of the batch, on the device."""
+        """Make one training step with a batch, and return the mean loss of the batch, on the device."""
         rate = learning_rate(self.result.steps, self._steps, self.config.hyper)
         loss, norm = self._updater.update(batch, rate)
         self.epoch.losses.append(loss)
@@ -429,7 +439,7 @@ class TrainingSession:
         return loss
 
     def _record_losses(self) -> None:
-        """Record the losses and gradient norms of an epoch that has ended.
+        """Add the losses and gradient norms of an epoch that has ended to the result.
 
         Raises:
             NonFiniteLossError: A loss is not finite.
@@ -449,7 +459,7 @@ class TrainingSession:
 
 
 class _Clock:
-    """The stopwatch of the training loop. It waits for the device before it stops, so that queued work is timed."""
+    """The stopwatch of the training loop. Before it stops, it waits for the device, so that queued work is timed."""
 
     def __init__(self, device: Device, result: TrainingResult) -> None:
         """Create a stopped clock, whose running time is added to `result.loop_s`."""

@@ -15,18 +15,18 @@ from alue_bench.training.pretrained.loading import BINARY, empty_model
 
 
 def model_in_outline(config: Any, outline: Outline, labels: Labels = BINARY) -> EncoderStack:
-    """Build a model on the meta device, with only the layers and with the adapter that a strategy chooses.
+    """Build a model on the meta device, with the changes that a strategy makes: layers removed, an adapter inserted.
 
     Such a model has no weights in memory, but its parameters and FLOPs can be counted.
 
     Args:
         config: The transformers configuration of the checkpoint.
-        outline: The decision of the strategy: the layers to keep, the adapter to insert and the FreezePlan.
+        outline: The strategy's changes to the model: the layers to keep, the adapter to insert, and the freeze plan.
         labels: The task's labels, which give the size of the head.
 
     Raises:
-        DoesNotFit: The adapter or the number of layers does not fit the model, or the plan would train parameters that
-            the model lacks.
+        DoesNotFit: The adapter or the number of layers does not fit the model, or the freeze plan does not (see
+            `trainable_parameters`).
         UnavailableError: A package that the adapter needs is missing.
     """
     stack = view_as_stack(empty_model(config, labels))
@@ -41,10 +41,10 @@ def operate(stack: EncoderStack, kept_layers: tuple[int, ...] | None, adapter: A
     Args:
         stack: The model, which may be on the meta device.
         kept_layers: The indices of the layers to keep; None keeps all layers.
-        adapter: The adapter to insert, if any. Its weights are drawn from torch's global random generator.
+        adapter: The adapter to insert; None for no adapter. Its weights are drawn from torch's global random generator.
 
     Returns:
-        A new view of the changed model.
+        The parts of the changed model; `stack` is outdated if anything was changed.
 
     Raises:
         DoesNotFit: The adapter cannot be inserted into the model, or the model's number of layers is fixed.
@@ -81,7 +81,7 @@ def _inject(model: Any, adapter: Adapter) -> None:
         ) from error
     try:
         peft.inject_adapter_in_model(peft.get_peft_config({"peft_type": adapter.kind, **adapter.options}), model)
-    except (ValueError, TypeError, KeyError) as error:  # peft's: no target modules, an unknown kind or option
+    except (ValueError, TypeError, KeyError) as error:  # no target modules, or an unknown kind or option
         raise DoesNotFit(
             f"{adapter.kind} cannot be put into {type(model).__name__}: {next(iter(str(error).splitlines()), error)}"
         ) from error

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ROW = 256
-"""The row length of the matrix into which gradients are copied so that one product scales each by its factor."""
+"""The row length of the matrix into which `_scale_each` copies all gradients, to scale them in one product."""
 TIMED_STEPS = 5
-"""The number of training steps in one timing. Replayed and eager steps are timed twice each."""
+"""The number of training steps in one measurement of time. Replayed and eager steps are measured twice each."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class BackwardPass:
         Args:
             batch: A batch, or a part of a batch that is too large for the memory.
             states: The stored output of the lowest `depth` layers, [batch, tokens, hidden]; None if nothing is stored.
-            share: The number of predictions in `batch`, divided by that in the whole batch.
+            share: The number of predictions in `batch`, divided by the number of predictions in the whole batch.
         """
         with autocast(self.device):
             logits = self.forward.logits(batch, self.depth, states)
@@ -65,7 +65,7 @@ class BackwardPass:
 
 @dataclass(frozen=True)
 class DeviceStep:
-    """A training step, or only its gradients, as operations on the device that can be captured as a CUDA graph.
+    """A training step that can be captured as a CUDA graph, or only the part of it that computes the gradients.
 
     This is not a method of `Updater`, so that captured graphs do not reference the updater; see `BackwardPass`.
     """
@@ -77,11 +77,11 @@ class DeviceStep:
     hyper: HyperParameters
     split: ResidentSplit
     gradients: list[Tensor | None] | None = None
-    """The tensors into which the step copies the gradients instead of updating the weights; None to update the weights.
-    An entry becomes None in the rehearsal if its parameter gets no gradient."""
+    """The tensors into which the step copies the gradients of `trained` instead of updating the weights; None to update
+    the weights. `rehearse` sets an entry to None if its parameter gets no gradient."""
 
     def __call__(self, indices: Tensor, width: int, states: Tensor | None) -> Tensor:
-        """Compute the training step for a batch.
+        """Execute the training step for a batch.
 
         The parameters' gradients are allocated and freed within the step, so that they need not be set to zero.
 
@@ -102,17 +102,17 @@ class DeviceStep:
             self.optimiser.step()
             reported = torch.stack([loss, norm])
         else:
-            both = [(to, p.grad) for to, p in zip(self.gradients, self.trained, strict=True)]
-            pairs = [(to, gradient) for to, gradient in both if to is not None and gradient is not None]
-            torch._foreach_copy_([to for to, _ in pairs], [gradient for _, gradient in pairs])
+            candidates = [(copy, p.grad) for copy, p in zip(self.gradients, self.trained, strict=True)]
+            pairs = [(copy, gradient) for copy, gradient in candidates if copy is not None and gradient is not None]
+            torch._foreach_copy_([copy for copy, _ in pairs], [gradient for _, gradient in pairs])
             reported = loss.reshape(1)
         self.optimiser.zero_grad(set_to_none=True)
         return reported
 
     def rehearse(self, indices: Tensor, width: int, states: Tensor | None) -> Tensor:
-        """Execute the operations of the training step except the optimiser's update, to warm up.
+        """Execute the operations of the training step except the optimiser's update, to warm up before the capture.
 
-        The result has the same form as that of the step.
+        For the arguments and the result, see `__call__`.
         """
         import torch
 
@@ -120,7 +120,7 @@ class DeviceStep:
         norm = clip_gradients(self.trained, self.hyper, self.backward.device)
         if self.gradients is not None:
             pairs = zip(self.gradients, self.trained, strict=True)
-            self.gradients[:] = [to if parameter.grad is not None else None for to, parameter in pairs]
+            self.gradients[:] = [copy if parameter.grad is not None else None for copy, parameter in pairs]
         self.optimiser.zero_grad(set_to_none=True)
         return torch.stack([loss, norm]) if self.gradients is None else loss.reshape(1)
 
@@ -130,8 +130,8 @@ class DeviceStep:
         Args:
             indices: The indices of the examples: int64 [b], on the device.
             width: The padded length.
-            states: The stored output of the frozen layers, [b, tokens, hidden]; None if there is none, or if it is to
-                be gathered.
+            states: The stored output of the frozen layers, [b, tokens, hidden]; None if there is none, or if this
+                method gathers it.
         """
         batch = self.split.batch(indices, width)
         prefix = self.examples.prefix
@@ -141,15 +141,16 @@ class DeviceStep:
 
 
 class Updater:
-    """An object that performs weight updates; it holds the optimiser, the gradient scaler and the micro-batch size.
+    """An object that updates the weights; it holds the optimiser, the gradient scaler and the micro-batch size.
 
     If a batch does not fit into memory, it is divided into parts, whose size is halved until they fit. The gradients of
-    the parts are accumulated, so that the effective batch size does not change. `micro_batch` is the size of the parts.
+    the parts are accumulated, so that the effective batch size does not change. The attribute `micro_batch` is the
+    largest number of examples in a part.
 
     On a device that supports it, whole steps are captured as CUDA graphs: gathering, forward and backward pass,
-    clipping and the optimiser's step. In fp16, and if a strategy uses the gradients, the graph contains only the
-    computation of the gradients, because the scaler decides about each update in Python, and the strategy reads the
-    gradients outside the graph.
+    clipping and the optimiser's step. In fp16, and if an adaptive strategy uses the gradients, the graph contains only
+    the computation of the gradients: the gradient scaler decides in Python whether to make each update, and the
+    strategy reads the gradients outside the graph.
     """
 
     def __init__(
@@ -167,12 +168,12 @@ class Updater:
             forward: The implementation of the forward pass.
             examples: The train split, with the stored outputs of the frozen lower layers if they are available.
             optimiser: The optimiser over the trainable parameters.
-            config: The label space, class weights, batch size, clipping and device.
+            config: The settings, of which the labels, class weights, hyper-parameters and device are used.
             watch: The gradient sums that an adaptive strategy uses, to which each update adds its gradients; None if no
                 strategy uses them.
             recorder: A function that creates a recorder, which captures the training step as a CUDA graph for each
-                batch shape. It is called again whenever the set of trainable parameters changes. None: no step is
-                captured.
+                batch shape. It is called again whenever the set of trainable parameters changes. With None, steps are
+                not captured.
         """
         import torch
 
@@ -188,7 +189,8 @@ class Updater:
         self._graphs: StepGraphs | None = None
         self._static: list[Tensor | None] | None = None
         self.graph_use: GraphUse | None = None
-        """The decision whether steps are replayed as CUDA graphs; None if there was nothing to decide."""
+        """The decision whether training steps are replayed as CUDA graphs; None before the first call of `capture`, and
+        always without a recorder."""
         self.scaler = torch.amp.GradScaler(self._device.name, enabled=self._device.precision == "fp16")
         self.micro_batch = self._hyper.batch_size
         self.continue_with(examples, optimiser)
@@ -227,10 +229,12 @@ class Updater:
         return len(self._graphs) if self._graphs is not None else 0
 
     def update(self, batch: Batch | Draw, lr: float) -> tuple[Tensor, Tensor]:
-        """Update the weights by one batch; return the mean loss and the gradient norm before clipping, on the device.
+        """Update the weights with one batch; return the mean loss and the gradient norm before clipping.
+
+        Both are tensors on the device, so that nothing waits for it.
 
         Args:
-            batch: The batch, on the CPU or not gathered yet.
+            batch: A `Batch` on the CPU, or a `Draw`, whose examples are gathered on the device.
             lr: The learning rate of this step.
 
         Raises:
@@ -242,7 +246,7 @@ class Updater:
         return self._finish(self._gradients(batch))
 
     def warm_up(self, batch: Batch | Draw) -> None:
-        """Find the micro-batch size that fits into memory, by a trial step on this batch that changes no weights.
+        """Find the micro-batch size that fits into memory, by a trial step with this batch that changes no weights.
 
         The trial step also incurs one-off costs. The memory for the optimiser's state is allocated before the memory
         for the batch, as in training.
@@ -257,17 +261,17 @@ class Updater:
         """Capture the training step for the shapes of these batches, unless CUDA graphs were found to be slower.
 
         Weights, the optimiser's state and the scaler do not change; random numbers are drawn. Call this whenever the
-        set of trainable parameters has changed, with the model in training mode, and after the optimiser's state was
-        loaded.
+        set of trainable parameters has changed. The model must be in training mode, and the optimiser's state must
+        have been loaded.
 
         Args:
             draws: A batch of each shape, the longest first; empty if the train split is not on the device.
-            typical: A batch of the most frequent shape. If it is given, the graphs are kept only if a replayed step of
-                this shape is faster than an eager one; the optimiser must not have made a step yet. None keeps the
-                graphs without a measurement.
+            typical: A batch of the most frequent shape. If it is given, both kinds of steps are measured with it, and
+                the graphs are used only if a replayed step is faster than an eager one; the optimiser must not have
+                made a step yet. None uses the graphs without a measurement.
 
         Raises:
-            TrainingError: The step cannot be captured, and the user asked for graphs.
+            TrainingError: The step cannot be captured, and the user requires graphs (`--cuda-graphs on`).
         """
         self._release_graphs()
         if self._recorder is None:
@@ -297,15 +301,16 @@ class Updater:
             self._do_without_graphs(problem)
             self._clear_gradients()
             release(self._device.name)
-            self._device.forget_peak()  # reached by the failed attempt
+            self._device.forget_peak()  # the memory peak of the failed attempt
         elif self._device.graphs == "on":
             self.graph_use = GraphUse(True, "--cuda-graphs on")
         elif typical is not None:
-            self._choose(typical)
+            self._use_graphs_if_faster(typical)
         if self._graphs is not None:  # replayed steps do not use the cached memory of the eager ones
             give_back(self._device.name)
 
     def _captured(self, draws: Sequence[Draw], recorder: GraphRecorder) -> StepGraphs:
+        """Return the training step, captured as a CUDA graph for the shape of each of these batches."""
         import torch
 
         whole = self._watch is None and not self.scaler.is_enabled()
@@ -319,8 +324,8 @@ class Updater:
             graphs.capture(draw, states, partial(step.rehearse, draw.device_indices, draw.width, states))
         return graphs
 
-    def _choose(self, typical: Draw) -> None:
-        """Keep the CUDA graphs if replaying a typical batch's step is faster than running it eagerly."""
+    def _use_graphs_if_faster(self, typical: Draw) -> None:
+        """Measure eager and replayed steps for a typical batch, and release the graphs unless they are faster."""
         scaler = self.scaler.state_dict()
         eager_s, replayed_s = math.inf, math.inf
         for _ in range(2):
@@ -338,7 +343,7 @@ class Updater:
             self._do_without_graphs("a replayed step is not faster", eager_s, replayed_s)
 
     def _timed(self, step: Callable[[], object]) -> float:
-        """Return the mean seconds per call of a training step, over several calls with a learning rate of zero."""
+        """Return the mean seconds per call of a training step; the learning rate must be 0, to keep the weights."""
         self._device.synchronise()
         started = time.perf_counter()
         for _ in range(TIMED_STEPS):
@@ -378,7 +383,7 @@ class Updater:
         return self._finish(reported.squeeze(0), watched=watched)
 
     def _finish(self, loss: Tensor, *, watched: bool = True) -> tuple[Tensor, Tensor]:
-        """Update the weights by the computed gradients; return the loss and the gradient norm before clipping.
+        """Update the weights with the computed gradients; return the loss and the gradient norm before clipping.
 
         Args:
             loss: The mean loss, which is returned unchanged.
@@ -396,13 +401,19 @@ class Updater:
     def _states_outside(self, draw: Draw) -> Tensor | None:
         """Return the stored output of the frozen layers for a batch, to be passed to the captured step.
 
-        The result is None if there is none, or if the captured step gathers it itself.
+        The result is None if no output is stored, or if the captured step gathers it itself.
         """
         prefix = self._examples.prefix
         return None if prefix is None or prefix.resident else prefix.of(draw.to(self._device.name))
 
     def _gradients(self, batch: Batch | Draw) -> Tensor:
-        """Compute the gradients of a batch's mean loss, in parts if memory requires it, and return the mean loss."""
+        """Compute the gradients of a batch's mean loss, in parts if memory requires it, and return the mean loss.
+
+        If memory is exhausted, CUDA graphs are released; without graphs, `micro_batch` is halved.
+
+        Raises:
+            TrainingError: The memory is too small for a single example.
+        """
         while True:
             try:
                 return sum(self._backward_of(part, batch) for part in _parts(batch, self.micro_batch))  # type: ignore[return-value]
@@ -415,13 +426,13 @@ class Updater:
                         "smaller --max-length, or freeze more layers"
                     ) from error
             # This is outside the handler, because the error's traceback refers to the tensors that filled the memory.
-            if self._graphs is not None:  # their memory may be all that is missing
+            if self._graphs is not None:  # without the graphs, the memory may suffice
                 self._do_without_graphs("memory was too short to keep recorded steps")
             else:
                 self.micro_batch = math.ceil(min(self.micro_batch, len(batch.indices)) / 2)
             self._clear_gradients()
             release(self._device.name)
-            self._device.forget_peak()  # reached by the failed attempt
+            self._device.forget_peak()  # the memory peak of the failed attempt
 
     def _backward_of(self, part: Batch | Draw, whole: Batch | Draw) -> Tensor:
         moved = part.to(self._device.name, pinned=self._device.pins_memory)
@@ -433,9 +444,13 @@ class Updater:
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], hyper: HyperParameters, device: Device) -> Tensor:
-    """Clip the gradients, by their global norm or as the hyper-parameters say, and return the norm before clipping.
+    """Clip the gradients in place, and return their global norm before clipping. Nothing waits for an accelerator.
 
-    Nothing waits for an accelerator.
+    Args:
+        parameters: The parameters; a parameter without a gradient is ignored.
+        hyper: The hyper-parameters: the largest norm, `clip` (0 for no clipping), and `clip_by`, which is "component"
+            if each parameter's gradient is clipped separately.
+        device: The device that holds the parameters.
     """
     import torch
 
@@ -443,9 +458,9 @@ def clip_gradients(parameters: Sequence[nn.Parameter], hyper: HyperParameters, d
     norms = _norms(gradients, device)
     norm: Tensor = torch.linalg.vector_norm(norms)
     if hyper.clip:
-        # The norm of all gradients together, or of each parameter's gradient (Yang & Ma 2022, section 3).
-        lengths = norms if hyper.clip_by == "component" else norm
-        factors = (hyper.clip / (lengths + 1e-6)).clamp(max=1.0)
+        # Either the norm of each parameter's gradient (Yang & Ma 2022, section 3), or of all gradients together.
+        limited = norms if hyper.clip_by == "component" else norm
+        factors = (hyper.clip / (limited + 1e-6)).clamp(max=1.0)
         if not device.accelerated and bool((factors == 1).all()):
             return norm  # on an accelerator, reading the factors would cost more than multiplying by them
         if not factors.ndim:
@@ -463,7 +478,7 @@ def _scale_each(gradients: list[Tensor], factors: Tensor) -> None:
     The gradients are copied into the rows of one matrix and back, so that one product scales all of them.
 
     Args:
-        gradients: The gradients.
+        gradients: The gradients, which are changed in place.
         factors: One factor for each gradient: [number of gradients].
     """
     import torch
@@ -473,7 +488,7 @@ def _scale_each(gradients: list[Tensor], factors: Tensor) -> None:
     blocks: tuple[Tensor, ...] = torch.split(matrix, rows)
     parts = [block.flatten()[: g.numel()].view(g.shape) for block, g in zip(blocks, gradients, strict=True)]
     torch._foreach_copy_(parts, gradients)
-    matrix.mul_(torch.cat([factors[place].expand(count) for place, count in enumerate(rows)])[:, None])
+    matrix.mul_(torch.cat([factors[index].expand(count) for index, count in enumerate(rows)])[:, None])
     torch._foreach_copy_(gradients, parts)
 
 
@@ -481,7 +496,7 @@ def _norms(gradients: Sequence[Tensor], device: Device) -> Tensor:
     """Return the L2 norm of each gradient, as one tensor: [number of gradients]."""
     import torch
 
-    if not device.accelerated:  # torch's norm takes twice as long there on one core, and is less exact
+    if not device.accelerated:  # on a CPU core, torch's norm takes twice as long and is less exact
         flat = [gradient.flatten() for gradient in gradients]
         return torch.stack([torch.dot(gradient, gradient) for gradient in flat]).sqrt_()
     return torch.stack(torch._foreach_norm(list(gradients)))

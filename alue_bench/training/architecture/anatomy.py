@@ -1,15 +1,15 @@
 """Division of a model into embeddings, layers, pooler and head, by the order in which a forward pass uses its modules.
 
 A small copy of the model with random weights runs once, forward and backward. The modules that run before the first
-layer are the embeddings, whatever their names: they include projections, norms and position embeddings that all layers
-share. The modules that run after the last layer are the pooler and the head. Modules that run between two layers
-("beside" in the diagram) count as part of the earlier layer. Parameters that do not influence the logits are called
-idle; they never train.
+layer are the embeddings, whatever their names; projections, norms, and position embeddings that all layers share are
+therefore part of them. The modules that run after the last layer are the pooler and the head. Modules that run between
+two layers ("beside" in the diagram) count as part of the earlier layer. Parameters that do not influence the logits are
+called idle; they never train.
 
     time ─►  embeddings │ layer 0 │ beside 0 │ layer 1 │ … │ layer L-1 │ pooler, head
 
-Within a layer, attention is the outermost module that contains every batched product (of queries with keys, and of
-their scores with values), but not every weight matrix of the layer.
+Within a layer, the attention module is the outermost module that executes every batched matrix product (queries times
+keys, and attention weights times values), but does not contain every weight matrix of the layer.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WHOLE_BELOW = 10_000_000
-"""The largest number of parameters, not counting embeddings, for which the traced copy of a model keeps all layers at
-full width."""
+"""The largest number of parameters, without embeddings, of a model whose layers are all traced at full width. For a
+larger model, a copy with fewer and narrower layers is traced."""
 LAYERS, WIDTH = 4, 256
-"""The number of layers, and the smallest hidden size, of the copy that is traced in place of a larger model."""
+"""The number of layers, and the smallest hidden size, of the small copy that is traced instead of a larger model."""
 VOCABULARY = 512
 """The largest vocabulary size of the small copy of a model whose forward pass is traced."""
 TEXT, TEXTS = 12, 2
 """The number of tokens per text, and of texts per batch, in the traced forward pass."""
 SEED = 7
+"""The seed of the random weights and texts of the traced forward pass."""
 
 EMBEDDINGS, POOLER, HEAD, IDLE = "embeddings", "pooler", "head", "idle"
 
@@ -49,8 +50,8 @@ class Members:
     modules: tuple[str, ...] = ()
     """The modules that belong entirely to this part of the model."""
     parameters: tuple[str, ...] = ()
-    """The parameters of this part whose modules also contain parameters of another part, so that `modules` cannot list
-    them."""
+    """The parameters of this part that `modules` cannot cover, because their modules also contain parameters of another
+    part."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ class Anatomy:
     returns_tuple: bool
     """True if a layer returns a tuple whose first element is the hidden states."""
     attention: tuple[tuple[str, str], ...] | None
-    """The modules of attention in a layer: the name of the module list, and the name of the module within an entry of
-    that list (empty for the entry itself). No module if the layers have no attention, as in FNet; None if attention is
-    not a module of its own."""
+    """The attention modules of a layer, each as a pair: the name of the module list, and the name of the attention
+    module within an entry of that list (empty if the entry itself is the attention module). The tuple is empty if the
+    layers have no attention, as in FNet. The value is None if attention is not a separate module."""
     as_registered: bool
-    """True if dividing the encoder's modules by the order in which they are registered (those before the layers are
-    embeddings) gives the same parts as dividing them by the order in which they run."""
+    """True if the order in which the encoder's modules are registered gives the same parts as the order in which they
+    run, that is, if the modules registered before the layers are exactly the embeddings."""
 
     @property
     def restartable(self) -> bool:
@@ -89,10 +90,13 @@ _known: dict[str, Anatomy | DoesNotFit] = {}
 
 
 def anatomy_of(model: Any) -> Anatomy:
-    """Return the parts of a classification model's architecture. The result is cached for each configuration.
+    """Return the division of a classification model into parts, found by running a small copy of it.
+
+    The result is cached for each configuration.
 
     Args:
-        model: A model that transformers built, possibly on the meta device, possibly with adapters. It is not run.
+        model: A model that transformers built, possibly on the meta device, possibly with adapters. The model itself is
+            not run.
 
     Raises:
         DoesNotFit: The model cannot be divided into embeddings, layers and head. The message says why.
@@ -117,7 +121,7 @@ def anatomy_of(model: Any) -> Anatomy:
 
 
 def described(config: Any) -> dict[str, Any]:
-    """Return the fields of a configuration that determine the architecture, as strings sorted by name."""
+    """Return the fields of a configuration that determine the architecture: their values as strings, sorted by name."""
     fields = {
         name: value
         for name, value in config.to_dict().items()
@@ -137,7 +141,7 @@ def small_copy(kind: type[Any], config: Any) -> Any:
         config: The model's configuration. It is not changed.
 
     Raises:
-        DoesNotFit: The model cannot be run with a text as its only input.
+        DoesNotFit: The model cannot be run with token ids and an attention mask as its only inputs.
     """
     import torch
 
@@ -148,7 +152,7 @@ def small_copy(kind: type[Any], config: Any) -> Any:
                 torch.manual_seed(SEED)
                 model = kind(candidate).float().eval()
             with torch.no_grad():
-                copy.deepcopy(model)(**text_of(model))  # a copy, since inputs can change a model (BigBird's attention)
+                copy.deepcopy(model)(**text_of(model))  # a copy: inputs can change a model, as in BigBird
             return model
         except Exception as error:  # a third-party architecture may raise any error on unexpected inputs
             problem = problem or error
@@ -246,13 +250,16 @@ def _few_layers(config: Any) -> Any:
     small = copy.deepcopy(config)
     try:
         shorten(small, range(min(LAYERS, small.num_hidden_layers)))
-    except Exception:  # a configuration that derives its number of layers from others; it is tried unchanged
+    except Exception:  # the number of layers is derived from other fields
         return config
     return small
 
 
 def _narrow(config: Any) -> Any:
-    """Return a copy of a configuration with hidden sizes and numbers of attention heads divided by a common factor."""
+    """Return a copy of a configuration with hidden sizes and numbers of attention heads divided by a common factor.
+
+    The factor is the largest one that divides all of them and leaves a hidden size of at least `WIDTH`; it may be 1.
+    """
     small = copy.deepcopy(config)
     names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
     sizes = {name: value for name in names if isinstance(value := getattr(small, name, None), int)}
@@ -288,13 +295,14 @@ def shorten(config: Any, kept: range | tuple[int, ...]) -> None:
 class _Uses:
     """The record of when a traced forward pass used each parameter and each module.
 
-    A point in time ("moment") is given as the number of events (module calls, returns, tensor operations) before it.
+    Events are module calls, returns from modules, and tensor operations. They are numbered in the order in which they
+    happen; a "moment" is the number of an event.
     """
 
     parameters: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     """The moments (event numbers) at which an operation read each parameter, by the parameter's `id()`."""
     batched: list[int] = field(default_factory=list)
-    """The moments (event numbers) of the batched matrix products, by which tokens exchange information."""
+    """The moments (event numbers) of the batched matrix products, with which attention combines tokens."""
     calls: defaultdict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     """The moments (event numbers) at which each call of a module began and ended, by the module's name."""
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -302,37 +310,37 @@ class _Uses:
 
 
 def _traced(model: Any) -> Anatomy:
-    """Run a small model, record how it uses its modules and parameters, and return the model's parts."""
+    """Run the small copy of a model, record how it uses its modules and parameters, and return the model's parts."""
     import torch
 
     with torch.no_grad():
         model(**text_of(model))  # some models change at their first forward pass
     uses, fixed, without_influence = _run(model)
     lists, spans = _layers(model, uses)
-    places = _Places(model, uses, lists, spans, without_influence)
-    embeddings, beside = places.members(EMBEDDINGS), {}
+    assignment = _Assignment(model, uses, lists, spans, without_influence)
+    embeddings, beside = assignment.members(EMBEDDINGS), {}
     for index in range(len(spans)):
-        members = places.members(_layer(index))
+        members = assignment.members(_layer(index))
         if members != Members():
             beside[index] = members
     if not embeddings.modules and not embeddings.parameters:
         raise DoesNotFit(f"{type(model).__name__} has no embeddings before its encoder layers")
     inputs_only = tuple(name for name in embeddings.modules if _is_states(uses.outputs.get(name)))
-    idle = tuple(sorted({*fixed, *places.idle()}))
+    idle = tuple(sorted({*fixed, *assignment.idle()}))
     return Anatomy(
         lists=lists,
         embeddings=embeddings,
         beside=beside,
-        pooler=places.members(POOLER),
+        pooler=assignment.members(POOLER),
         inputs_only=inputs_only,
         idle=idle,
         returns_tuple=isinstance(uses.outputs.get(f"{lists[-1]}.0"), tuple),
         attention=_attention(model, uses, lists, spans),
         as_registered=len(lists) == 1
         and not (beside or idle or embeddings.parameters)
-        and all(_is_on_top(model, name) for name in inputs_only)
+        and all(_is_child_of_encoder(model, name) for name in inputs_only)
         and _before_layers(model, lists[0])
-        == {name for name in embeddings.modules if _is_on_top(model, name) and _has_parameters(model, name)},
+        == {name for name in embeddings.modules if _is_child_of_encoder(model, name) and _has_parameters(model, name)},
     )
 
 
@@ -353,7 +361,7 @@ def _before_layers(model: Any, layers: str) -> set[str]:
     return before
 
 
-def _is_on_top(model: Any, name: str) -> bool:
+def _is_child_of_encoder(model: Any, name: str) -> bool:
     """Return whether the module of this name is a direct child of the model's encoder."""
     return name.rpartition(".")[0] == str(model.base_model_prefix)
 
@@ -366,8 +374,8 @@ def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
     """Run a model forward and backward on random texts, and record how it uses its modules and parameters.
 
     Returns:
-        The record of the forward pass; the names of the parameters that transformers keeps fixed; the names of the
-        other parameters that got no gradient.
+        The record of the forward pass; the names of the parameters that transformers keeps fixed (`requires_grad` is
+        False); the names of the other parameters that got no gradient.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -409,12 +417,15 @@ def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
     named = dict(model.named_parameters())
     learnt = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
     logits.sum().backward()
-    without = {name for name, parameter in learnt.items() if parameter.grad is None}
-    return uses, named.keys() - learnt.keys(), without
+    without_gradient = {name for name, parameter in learnt.items() if parameter.grad is None}
+    return uses, named.keys() - learnt.keys(), without_gradient
 
 
 def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, int]]]:
     """Find the layers of a model in the record of its forward pass.
+
+    The layers are the entries of the largest module list with `num_hidden_layers` entries that run once each, in order.
+    Other such lists whose entries run in turn with these, as in XLM, belong to the same layers.
 
     Returns:
         The names of the module lists that contain the layers, in the order in which they run; the moments (event
@@ -462,11 +473,11 @@ def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, i
 def _interleaved(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bool:
     """Return whether two module lists run in turn, so that entry i of both lists together is layer i of the model.
 
-    This is so if entry 0 of both lists ends before entry 1 of either begins, and so on.
+    The condition is that entry i of both lists ends before entry i + 1 of either list begins.
 
     Args:
         one: The moments (event numbers, see `_Uses`) at which each entry of the first list began and ended.
-        other: The same for the second list.
+        other: The same for the entries of the second list.
     """
     pairs = list(zip(one, other, strict=True))
     return len(pairs) > 1 and all(
@@ -477,7 +488,7 @@ def _interleaved(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bo
 def _attention(
     model: Any, uses: _Uses, lists: tuple[str, ...], spans: list[tuple[int, int]]
 ) -> tuple[tuple[str, str], ...] | None:
-    """Return the modules of attention in the layers; see `Anatomy.attention`.
+    """Return the attention modules of a layer; see `Anatomy.attention`.
 
     Args:
         model: The model.
@@ -485,14 +496,14 @@ def _attention(
         lists: The names of the module lists that contain the layers.
         spans: The moments (event numbers, see `_Uses`) at which each layer began and ended.
     """
-    places: dict[tuple[str, str], None] = {}
+    chosen: dict[tuple[str, str], None] = {}
     for index, (began, ended) in enumerate(spans):
         products = [moment for moment in uses.batched if began < moment < ended]
         if not products:
             continue
         entries = {name: model.get_submodule(f"{name}.{index}") for name in lists}
         matrices = {id(p) for entry in entries.values() for p in entry.parameters() if p.ndim > 1}
-        around = [
+        candidates = [
             (name, own)
             for name, entry in entries.items()
             for own, module in entry.named_modules()
@@ -502,10 +513,10 @@ def _attention(
                 for start, end in uses.calls[f"{name}.{index}.{own}".rstrip(".")]
             )
         ]
-        if not around:
+        if not candidates:
             return None
-        places[min(around, key=lambda place: place[1].count(".") + bool(place[1]))] = None
-    return tuple(places)
+        chosen[min(candidates, key=lambda pair: pair[1].count(".") + bool(pair[1]))] = None
+    return tuple(chosen)
 
 
 def _why_none(model: Any, uses: _Uses, lists: dict[str, list[str]], count: int) -> str:
@@ -514,7 +525,7 @@ def _why_none(model: Any, uses: _Uses, lists: dict[str, list[str]], count: int) 
     Args:
         model: The model.
         uses: The record of its forward pass.
-        lists: The names of the entries of each module list, by the list's name.
+        lists: The names of the entries of each module list that has `count` entries, by the list's name.
         count: The number of layers in the configuration.
     """
     from torch import nn
@@ -536,7 +547,7 @@ def _layer(index: int) -> str:
     return f"layer {index}"
 
 
-class _Places:
+class _Assignment:
     """An assignment of each module and parameter of a traced model to a part of the model."""
 
     def __init__(
@@ -554,12 +565,12 @@ class _Places:
         self._without = without_influence
         base = str(model.base_model_prefix)
         self._pooler = f"{base}.pooler" if hasattr(getattr(model, base, None), "pooler") else None
-        self._parameters = {name: self._of_parameter(name, p) for name, p in model.named_parameters()}
+        self._parameters = {name: self._part_of_parameter(name, p) for name, p in model.named_parameters()}
 
     def members(self, part: str) -> Members:
-        """Return the names of the modules that belong entirely to one part of the model, and of its other parameters.
+        """Return the modules that belong entirely to one part of the model, and the part's other parameters.
 
-        Submodules of a returned module are not listed.
+        Submodules of a returned module are not returned separately.
         """
         modules: list[str] = []
         loose: list[str] = []
@@ -598,7 +609,7 @@ class _Places:
             self._collect(prefix + own, child, part, modules, loose)
 
     def _parts(self, name: str, module: nn.Module) -> set[str]:
-        """Return the names of the model's parts that the submodules and parameters of a module belong to.
+        """Return the names of all parts of the model to which submodules and parameters of a module belong.
 
         Parameters that do not influence the logits are ignored.
         """
@@ -611,30 +622,31 @@ class _Places:
             if self._layer_around(inner) is not None:
                 parts.add("layers")
             elif not any(True for _ in part.parameters()) and not any(True for _ in part.children()):
-                called = {self._at(began) for began, _ in self._uses.calls[inner]}
-                parts |= {POOLER if place == HEAD and self._in_pooler(inner) else place for place in called}
+                called = {self._part_at(began) for began, _ in self._uses.calls[inner]}
+                parts |= {POOLER if of_call == HEAD and self._in_pooler(inner) else of_call for of_call in called}
         return parts - {IDLE}
 
     def _in_pooler(self, name: str) -> bool:
         return self._pooler is not None and f"{name}.".startswith(f"{self._pooler}.")
 
-    def _of_parameter(self, name: str, parameter: Tensor) -> str:
+    def _part_of_parameter(self, name: str, parameter: Tensor) -> str:
         """Return the part of the model that a parameter belongs to.
 
         Raises:
-            DoesNotFit: Several layers use the parameter, so that they cannot be frozen separately.
+            DoesNotFit: The parameter belongs to a layer, but is used outside that layer, too; or it belongs to no layer
+                and is used by several layers, but not by the lowest.
         """
         index = self._layer_around(name)
         moments = self._uses.parameters.get(id(parameter), [])
         if index is not None:
-            return self._checked(name, index, moments)
+            return self._checked_layer(name, index, moments)
         if not moments or name in self._without:
             return IDLE
-        part = self._at(moments[0])
+        part = self._part_at(moments[0])
         if part == HEAD and self._in_pooler(name):
             return POOLER
-        if part.startswith("layer ") and any(self._at(moment) != part for moment in moments):
-            if part == _layer(0):  # shared by all layers, as relative positions are: an input to the lowest one
+        if part.startswith("layer ") and any(self._part_at(moment) != part for moment in moments):
+            if part == _layer(0):  # used in layer 0 and in others, such as relative positions: an input of the layers
                 return EMBEDDINGS
             raise DoesNotFit(
                 f"{type(self._model).__name__} uses {name} in several of its layers, but not in the lowest: a layer "
@@ -642,8 +654,8 @@ class _Places:
             )
         return part
 
-    def _checked(self, name: str, index: int, moments: list[int]) -> str:
-        """Return the name of the part that a layer forms, after checking that no other part uses one of its parameters.
+    def _checked_layer(self, name: str, index: int, moments: list[int]) -> str:
+        """Return the name of the layer that contains a parameter, after checking that nothing else uses the parameter.
 
         Args:
             name: The name of the parameter.
@@ -651,9 +663,9 @@ class _Places:
             moments: The moments (event numbers, see `_Uses`) at which an operation read the parameter.
 
         Raises:
-            DoesNotFit: A module outside the layer uses the parameter too.
+            DoesNotFit: A module outside the layer uses the parameter, too.
         """
-        if any(self._at(moment) != _layer(index) for moment in moments):
+        if any(self._part_at(moment) != _layer(index) for moment in moments):
             raise DoesNotFit(
                 f"{type(self._model).__name__} uses {name} of layer {index} in other layers too: it cannot be frozen "
                 "without them"
@@ -668,7 +680,7 @@ class _Places:
             None,
         )
 
-    def _at(self, moment: int) -> str:
+    def _part_at(self, moment: int) -> str:
         """Return the name of the model's part that was being computed at a moment (event number, see `_Uses`).
 
         The time between two layers counts as part of the earlier layer.

@@ -27,18 +27,21 @@ if TYPE_CHECKING:
 
 
 LastLayer = Literal["whole", "first", "reordered"]
-"""The ways in which the last layer can be computed: for all tokens; for the first token, with the keys and values of
-all tokens; or for the first token with reordered products, so that keys and values are not computed (see
-`first_token_layer` in `training/bert/layer.py`)."""
+"""The ways in which the last layer can be computed:
+
+- "whole": for all tokens;
+- "first": for the first token only, from the keys and values of all tokens;
+- "reordered": for the first token only, with matrix products in another order, so that keys and values are not
+  computed (see `first_token_layer` in `training/bert/layer.py`)."""
 
 
 @dataclass(frozen=True)
 class EncoderStack:
     """The parts of a model, as references to its modules.
 
-    A part that consists of several modules is represented by a new `nn.ModuleList`, which is not itself registered in
-    the model. If a module belongs to several parts, each part lists the parameters that it uses in an
-    `nn.ParameterList`.
+    A layer or pooler that consists of several modules is represented by a new `nn.ModuleList`, which is not itself
+    registered in the model. If a module has parameters of several parts, each part has an `nn.ParameterList` with its
+    share of them instead of the module.
     """
 
     model: nn.Module
@@ -48,21 +51,22 @@ class EncoderStack:
     after layer 0."""
     pooler: nn.Module | None
     entries: tuple[nn.Module, ...]
-    """For each layer, the module whose input is the layer's input; empty if each layer consists of several modules."""
+    """For each layer, the module that takes the output of the layer below; empty if the layers are spread over several
+    module lists, as in XLM."""
     inputs_only: tuple[nn.Module, ...] = ()
     """The embedding modules that return a vector for each token, `[batch, tokens, hidden]`. A forward pass that starts
     at a later layer skips them."""
     returns_tuple: bool = False
     """True if a layer returns a tuple whose first element is the hidden states."""
     attention: tuple[tuple[nn.Module, ...], ...] | None = ()
-    """For each layer, the modules of its attention; None if attention is not a module of its own."""
+    """For each layer, its attention modules; None if attention is not a separate module."""
     idle: tuple[nn.Parameter, ...] = ()
     """The parameters that never train: those without influence on the logits, and those that transformers keeps
     fixed."""
 
     @property
     def reads_tokens(self) -> bool:
-        """True if the head reads every token, to tag words or find spans, and not one vector for each text."""
+        """True if the head computes logits for every token, to tag words or find spans, instead of for the text."""
         return reads_tokens(self.model)
 
     @property
@@ -75,15 +79,15 @@ class EncoderStack:
 
 
 def reads_tokens(model: object) -> bool:
-    """Return whether a model of transformers has a head that classifies each token."""
+    """Return whether a transformers model has a head that classifies each token."""
     return type(model).__name__.endswith("ForTokenClassification")
 
 
 def view_as_stack(model: Any) -> EncoderStack:
-    """Return references to the embeddings, layers, pooler and head of a model, as found by `anatomy_of`.
+    """Return references to the embeddings, layers and pooler of a model, as found by `anatomy_of`.
 
     Args:
-        model: A classification model of transformers, possibly on the meta device, possibly with adapters.
+        model: A transformers model with a classification head, possibly on the meta device, possibly with adapters.
 
     Raises:
         DoesNotFit: The model cannot be divided into embeddings, layers and head. The message says why.
@@ -132,14 +136,14 @@ def _joined(modules: list[nn.Module]) -> nn.Module:
 
 
 def _plain(name: str) -> str:
-    """Return a parameter's name without `.base_layer`, which `peft` inserts when it wraps a module in an adapter."""
+    """Return a parameter's name without `.base_layer`, which `peft` inserts for a module that it wraps."""
     return name.replace(".base_layer.", ".")
 
 
 def check_ids(stack: EncoderStack, split: TokenizedSplit, subject: str) -> None:
     """Check that the model has an embedding for each token id and each segment number (token type id) of a split.
 
-    On a GPU, looking up a missing embedding would make the GPU unusable for the rest of the process.
+    Without this check, a missing embedding would make a GPU unusable for the rest of the process.
 
     Args:
         stack: The model.
@@ -147,11 +151,11 @@ def check_ids(stack: EncoderStack, split: TokenizedSplit, subject: str) -> None:
         subject: The name of the model and data, for the error message.
 
     Raises:
-        TrainingError: An id or segment number has no embedding.
+        TrainingError: A token id or segment number has no embedding.
     """
     config: Any = stack.model.config
     ids = (
-        ("id", split.input_ids, _words(stack.model)),
+        ("id", split.input_ids, _token_embeddings(stack.model)),
         ("segment number", split.token_type_ids, int(getattr(config, "type_vocab_size", 0) or 0)),
     )
     for what, given, count in ids:
@@ -164,10 +168,10 @@ def check_ids(stack: EncoderStack, split: TokenizedSplit, subject: str) -> None:
             )
 
 
-def _words(model: Any) -> int:
-    """Return the size of the model's table of token embeddings.
+def _token_embeddings(model: Any) -> int:
+    """Return the number of token embeddings of a model.
 
-    The result is 0 if the model has no such table, like CANINE, which hashes characters.
+    The result is 0 if the model has no table of token embeddings, like CANINE, which hashes characters.
     """
     try:
         return int(model.get_input_embeddings().num_embeddings)

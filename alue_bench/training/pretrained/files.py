@@ -1,4 +1,4 @@
-"""The files in a checkpoint's folder: finding the weights, telling used from unused files, and computing a digest.
+"""The files in a checkpoint's folder: finding the weights, separating used from unused files, computing a digest.
 
 Subfolders (`onnx/`, `checkpoint-500/`, `1_Pooling/`) are ignored: neither transformers nor alue-bench reads them.
 """
@@ -36,10 +36,11 @@ UNREAD = (
     ".*", "readme*", "license*", "licence*", "notice*", "*.md", "*.py", "*.ipynb", "*.png", "*.jpg", "*.jpeg", "*.svg",
     "*.pdf",
 )  # fmt: skip
-"""Patterns, in lower case, of files in a checkpoint's folder that are ignored, except the weights to load. Every other
-file counts as part of the tokenizer or the model, because not all names of such files are known."""
+"""Patterns, in lower case, of files in a checkpoint's folder that are ignored, except the weights to load. For files
+with a suffix in `DESCRIBED`, only the patterns of `ADAPTER` apply. A file that matches no pattern counts as part of the
+tokenizer or the model, because not all names of such files are known."""
 NO_TOKENIZER = ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "pytorch_model*")
-"""Patterns of files that are read but never belong to a tokenizer, such as config.json."""
+"""Patterns of files that may be read, but never belong to a tokenizer."""
 LFS_POINTER = b"version https://git-lfs"
 """The first bytes of a Git LFS pointer, a small text file in place of a file that has not been downloaded."""
 LARGEST_HEADER = 100_000_000
@@ -66,7 +67,7 @@ class StoredTensor:
 def check_fetched(folder: Path) -> None:
     """Check that no file in a folder is a Git LFS pointer, that is, a short text in place of the real file.
 
-    The text could otherwise be read as a tiny vocabulary.
+    Without this check, such a text could be read as a tiny vocabulary.
 
     Raises:
         UnavailableError: A file is a pointer. The message names it and the command that fetches the real file.
@@ -83,7 +84,8 @@ def find_weights(folder: Path) -> Weights:
     """Return the files that contain a checkpoint's weights: safetensors (one file or shards) if any, else pickles.
 
     Raises:
-        UnavailableError: The folder has no weights, or only an adapter, or lacks a shard that the index names.
+        UnavailableError: The folder has no weights, or only an adapter; or an index file is damaged, or names a shard
+            that the folder lacks.
     """
     for name, pickled in ((SAFE_WEIGHTS, False), (PICKLED_WEIGHTS, True)):
         if (folder / name).is_file():
@@ -139,7 +141,7 @@ def adapter_files(folder: Path) -> list[str]:
 
 
 def adapter_alone(where: str, base: str | None) -> str:
-    """Return an error message saying that a folder or repository holds only an adapter and no model, and what to do.
+    """Return an error message for a folder or repository that has only an adapter and no model, with the remedy.
 
     Args:
         where: The folder or repository.
@@ -154,7 +156,7 @@ def adapter_alone(where: str, base: str | None) -> str:
 
 
 def adapter_alone_in(folder: Path) -> str:
-    """Return an error message saying that a folder holds only an adapter, and naming the adapter's base model."""
+    """Return an error message for a folder that has only an adapter; it names the adapter's base model if known."""
     try:
         base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -235,12 +237,16 @@ def is_read(name: str) -> bool:
 
 
 def has_tokenizer_files(folder: Path) -> bool:
-    """Return whether any file in a folder may belong to a tokenizer; False if only a model was saved in it."""
+    """Return whether any file in a folder may belong to a tokenizer; False if only a model was saved there."""
     return any(is_read(path.name) and not _matches(path.name, NO_TOKENIZER) for path in _files(folder))
 
 
 def wanted_names(names: Iterable[str]) -> list[str]:
-    """Select the files of a hub repository that must be downloaded: the weights and all files that may be read."""
+    """Return the files of a hub repository that must be downloaded: the weights, and all other files that may be read.
+
+    Args:
+        names: The names of all files in the repository. Files in subfolders are never selected.
+    """
     here = [name for name in names if "/" not in name]
     if SAFE_WEIGHTS in here:
         weights = [SAFE_WEIGHTS]
@@ -254,7 +260,7 @@ def wanted_names(names: Iterable[str]) -> list[str]:
 
 
 def folder_digest(folder: Path, weights: Weights) -> str:
-    """Return a digest of the names and contents of the weight files and of all other files that may be read."""
+    """Return a digest of a checkpoint: of the names and contents of its weight files and all other files to read."""
     read = sorted(path for path in _files(folder) if is_read(path.name) and path not in weights.files)
     described = [path for path in read if path.suffix in DESCRIBED]
     others = [path for path in read if path.suffix not in DESCRIBED]

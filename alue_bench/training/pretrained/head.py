@@ -17,9 +17,9 @@ from alue_bench.training.pretrained.library import quiet_transformers
 
 
 def head_names(model: Any) -> frozenset[str]:
-    """Return the names of the weights of a model's head: those that are trained in fine-tuning but not in pre-training.
+    """Return the names of the weights of a model's head, that is, of the weights that pre-training does not train.
 
-    These weights occur in the classification model, but in none of transformers' pre-training models of the same
+    These are the weights that the classification model has, but none of transformers' pre-training models of the same
     architecture.
 
     For example, BERT's pooler is pre-trained, so it does not count as part of the head. DeBERTa's pooler and the dense
@@ -40,6 +40,7 @@ _known: dict[str, frozenset[str]] = {}
 
 
 def _names_without_pretraining(model: Any) -> frozenset[str]:
+    """Compute the result of `head_names`."""
     prefix = f"{model.base_model_prefix}."
     known: set[str] = set()
     for pretrained in _pretraining_classes(model.config):
@@ -47,7 +48,8 @@ def _names_without_pretraining(model: Any) -> frozenset[str]:
         known |= names | {prefix + name for name in names}
     new = set(model.state_dict()) - known
     if not any("Classification" in name for name in model.config.architectures or ()):
-        # A pooler in this class only may come from a pre-training for which transformers has no class.
+        # The checkpoint was not fine-tuned. Encoder weights that only the classification model has, such as a pooler,
+        # may then come from a pre-training task for which transformers has no class.
         new = {name for name in new if not name.startswith(prefix)}
     return frozenset(new)
 
@@ -67,7 +69,7 @@ def _pretraining_classes(config: Any) -> Iterator[type]:
 
 
 def _state_names(kind: type, config: Any) -> set[str]:
-    """Return the names in the `state_dict` of a model of the class `kind` with this configuration."""
+    """Return the names in the `state_dict` of a model of the class `kind`, built from this configuration."""
     import copy
 
     import torch
@@ -87,8 +89,7 @@ def check_head_fits(subject: str, config: Any, model: Any, labels: Labels, store
         stored: The file and shape of each tensor in the checkpoint, by name.
 
     Raises:
-        UsageError: The checkpoint has no fine-tuned head, or its head was trained for other labels. The message says
-            what differs.
+        UsageError: The checkpoint has no fine-tuned head, or its head was trained for other labels.
     """
     instead = "leave out --keep-head, and a fresh head is drawn"
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -102,9 +103,9 @@ def check_head_fits(subject: str, config: Any, model: Any, labels: Labels, store
         raise UsageError(
             f"--keep-head: {subject} has no head of a {type(model).__name__} to keep (the checkpoint {why}); {instead}"
         )
-    has = [str(config.id2label[place]) for place in sorted(config.id2label)]
+    has = [str(config.id2label[index]) for index in sorted(config.id2label)]
     differs = next((name for name in sorted(head) if stored[name].shape != shapes[name]), None)
-    unnamed = [f"LABEL_{place}" for place in range(labels.outputs)]
+    unnamed = [f"LABEL_{index}" for index in range(labels.outputs)]
     if differs is not None or (labels.kind is not TargetKind.REGRESSION and has not in (list(labels.names), unnamed)):
         wanted = ", ".join(shown(name, quote=False) for name in labels.names) or "a number"
         raise UsageError(

@@ -21,9 +21,10 @@ HUB_TIMEOUT = 5.0
 
 
 def cached_snapshot(model: Model) -> Path | None:
-    """Return the folder of a model's newest complete download in the Hugging Face Hub's local cache, or None.
+    """Return the folder of a model's newest complete snapshot in the Hugging Face Hub's local cache.
 
-    If `model` specifies a revision, snapshots of other revisions are ignored.
+    The result is None if the cache has no such snapshot. If `model` specifies a revision, snapshots of other revisions
+    are ignored.
     """
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
@@ -57,7 +58,8 @@ def download_snapshot(model: Model) -> Path:
     """Download a model's files from the hub and return their folder in the local cache.
 
     Raises:
-        UnavailableError: The model cannot be downloaded. An unreachable hub is reported within seconds.
+        UnavailableError: The model cannot be downloaded, or a downloaded file has the wrong digest. An unreachable hub
+            is reported within seconds.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
 
@@ -107,7 +109,7 @@ def download_config(model: Model) -> Path:
 def removed_if_altered(folder: Path, siblings: Iterable[RepoSibling]) -> list[str]:
     """Remove files of a downloaded snapshot from the cache if their digests differ from the hub's metadata.
 
-    The hub's client library compares only the sizes of files.
+    This is needed because the hub's client library compares only the sizes of files.
 
     Args:
         folder: The folder of the snapshot.

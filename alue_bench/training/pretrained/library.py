@@ -13,7 +13,7 @@ from alue_bench.contract.formats import shown
 def quiet_transformers() -> Iterator[None]:
     """Silence transformers' warnings, log messages and progress bars inside the `with` block.
 
-    They report conditions that are intended in alue-bench, such as a newly initialised head.
+    The silenced messages report conditions that are intended in alue-bench, such as a newly initialised head.
     """
     import logging
 

@@ -34,9 +34,9 @@ from alue_bench.training.pretrained.library import in_short, quiet_transformers
 from alue_bench.training.pretrained.tokenizer import pads_with, read_tokenizer
 
 BINARY = Labels.binary("no", "yes")
-"""Placeholder labels, for models of which only the encoder matters, such as when counting an encoder's parameters."""
+"""Placeholder labels, to build a model of which only the encoder matters, for example to count its parameters."""
 TAGS = Labels.tokens("no", "yes")
-"""Placeholder tags, for such models that tag words."""
+"""Placeholder tags, like `BINARY`, to build a model that tags words."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Checkpoint:
     keep_head: bool = False
     """True to start training from the checkpoint's fine-tuned head; False to initialise a fresh head."""
     notes: tuple[str, ...] = ()
-    """Sentences about files in the folder that are not used, for readers of the results."""
+    """Sentences, for readers of the results, about files in the folder that are not used."""
     head_left_aside: bool = False
     """True if the checkpoint has a fine-tuned head that is not used."""
 
@@ -61,7 +61,7 @@ def locate_checkpoint(model: Model, *, download: bool = True) -> Checkpoint:
 
     Args:
         model: The model.
-        download: Whether to download from the hub if the files are not on this machine.
+        download: Whether to download from the hub if the files, or those of the tokenizer, are not on this machine.
 
     Raises:
         UnavailableError: The files cannot be found or downloaded, or a package for the model's text normalisation is
@@ -91,12 +91,13 @@ def locate_checkpoint(model: Model, *, download: bool = True) -> Checkpoint:
 
 
 def _checkpoint_in(folder: Path, name: str, commit: str | None) -> Checkpoint:
-    """Return the checkpoint in a folder, after a check of its files.
+    """Return the checkpoint in a folder, after checking its files.
 
     Args:
         folder: The folder.
         name: The model's name, for error messages.
-        commit: The commit hash on the hub; None for a user's folder, for which a digest of the files is computed.
+        commit: The commit hash of a download from the hub, which becomes the digest; None for a user's folder, whose
+            files are read to compute a digest.
 
     Raises:
         UnavailableError: The folder holds no complete checkpoint.
@@ -163,7 +164,7 @@ def fetch_config(model: Model) -> Any:
 
 
 def encoder_shape(config: Any) -> EncoderShape:
-    """Return the number of layers and the hidden size in a configuration; the hidden size is 0 if it is not stated.
+    """Return the number of layers and the hidden size in a configuration; a missing hidden size becomes 0.
 
     Raises:
         UnavailableError: The configuration does not state the number of layers.
@@ -178,16 +179,16 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """Return the checkpoint's tokenizer, with a padding token for which the model has an embedding.
 
     Raises:
-        UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary has only special tokens.
+        UnavailableError: The checkpoint has no tokenizer, or one that lacks ordinary tokens or a padding token.
     """
     return load_tokenizer_with_notes(checkpoint)[0]
 
 
 def load_tokenizer_with_notes(checkpoint: Checkpoint) -> tuple[Any, tuple[str, ...]]:
-    """Return the tokenizer that `load_tokenizer` returns, and sentences about its padding for readers of the results.
+    """Return the tokenizer, as `load_tokenizer` does, and sentences about its padding for readers of the results.
 
     Raises:
-        UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary has only special tokens.
+        UnavailableError: The checkpoint has no tokenizer, or one that lacks ordinary tokens or a padding token.
     """
     return read_tokenizer(checkpoint.folder, load_config(checkpoint))
 
@@ -228,7 +229,7 @@ def load_model_with_report(
         checkpoint: The checkpoint.
         labels: The task's labels, which give the size of the head.
         init_seed: The seed of the weights that the checkpoint lacks, such as the head.
-        pad_id: The id of the padding token, used if config.json states none; None loads the tokenizer to get it.
+        pad_id: The id of the padding token to use if config.json states none; None gets it from the tokenizer.
 
     Returns:
         The model; the names of the weights that were initialised at random.
@@ -279,8 +280,11 @@ def load_model_with_report(
 def _open_tensors(weights: Weights) -> Iterator[dict[str, tuple[Any, Path]]]:
     """Open the weight files for reading inside the `with` block.
 
-    The value of the context is a dictionary with each tensor and its file, by the tensor's name. A tensor in a
+    The context manager yields a dictionary with each tensor and its file, by the tensor's name. A tensor in a
     safetensors file is represented by a slice object, whose values are read when it is indexed.
+
+    Raises:
+        UnavailableError: A file cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -374,16 +378,21 @@ def _check_finite(model: Any, drawn: set[str], files: Mapping[str, Path], weight
 
 
 def head_note(checkpoint: Checkpoint, config: Any) -> str | None:
-    """Return a sentence saying that the checkpoint's fine-tuned head is not used; None if it has no such head.
+    """Return a sentence for readers of the results, stating that the checkpoint's fine-tuned head is not used.
+
+    The result is None if the checkpoint has no fine-tuned head, or if its weights cannot be read.
 
     Args:
         checkpoint: The checkpoint.
         config: The checkpoint's configuration.
+
+    Raises:
+        UnavailableError: The folder has no weights, or transformers cannot build a model from the configuration.
     """
     weights = find_weights(checkpoint.folder)
     try:
         stored = stored_tensors(weights)
-    except UnavailableError:  # a pickle that holds more than weights: refused when it is loaded
+    except UnavailableError:  # a pickle with more than weights: `load_model` raises an error for it
         return None
     names = sorted(head_names(classifier_outline(config, BINARY, checkpoint.folder)) & set(stored))
     if not names:
@@ -395,7 +404,7 @@ def head_note(checkpoint: Checkpoint, config: Any) -> str | None:
 
 
 def check_keeps_head(subject: str, checkpoint: Checkpoint, config: Any, labels: Labels) -> None:
-    """Check that a checkpoint has a fine-tuned head for these labels.
+    """Check that a checkpoint has a fine-tuned head for these labels, so that `--keep-head` can be used.
 
     Args:
         subject: The name of the model, for the error message.
@@ -405,6 +414,7 @@ def check_keeps_head(subject: str, checkpoint: Checkpoint, config: Any, labels: 
 
     Raises:
         UsageError: The checkpoint has no fine-tuned head, or its head was trained for other labels.
+        UnavailableError: The weights cannot be read, or transformers cannot build a model from the configuration.
     """
     outline = classifier_outline(config, labels, checkpoint.folder)
     check_head_fits(subject, config, outline, labels, stored_tensors(find_weights(checkpoint.folder)))
@@ -431,7 +441,12 @@ def declared_config(model: Model) -> Any:
 
 
 def empty_model(config: Any, labels: Labels = BINARY) -> Any:
-    """Build a classification model on the meta device, without weights in memory, to count parameters and FLOPs."""
+    """Build a classification model on the meta device, without weights in memory, to count parameters and FLOPs.
+
+    Args:
+        config: The transformers configuration.
+        labels: The labels, which give the size of the head.
+    """
     import torch
 
     with torch.device("meta"):
@@ -439,7 +454,7 @@ def empty_model(config: Any, labels: Labels = BINARY) -> Any:
 
 
 def random_model(config: Any, labels: Labels, *, seed: int) -> Any:
-    """Build a model with random weights, with which the time of a training step can be measured.
+    """Build a classification model with random weights, to measure the time of a training step.
 
     Args:
         config: The transformers configuration.
@@ -456,7 +471,7 @@ def random_model(config: Any, labels: Labels, *, seed: int) -> Any:
 def _from_config(config: Any, labels: Labels) -> Any:
     """Build a classification model in fp32, even if the configuration names another number format.
 
-    Its head classifies texts, or each token if it tags words or finds spans.
+    The head classifies whole texts, or each token in tasks that tag words or extract spans.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Template:
-    """A loaded model of which the cache makes a copy for each run."""
+    """A loaded model, which is copied for each run."""
 
     key: tuple[Checkpoint, Labels]
     model: Any
     drawn: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    """The weights that the checkpoint lacks, initialised at random: by the seed of the initialisation, then by name."""
+    """The weights that the checkpoint lacks and that are initialised at random: for each seed, a dictionary by name."""
 
 
 class ModelCache:
-    """A source of freshly loaded models for the runs of a plan; each run may change its model.
+    """A source of freshly loaded models for the runs of a plan; each run may change the model that it gets.
 
-    At most one loaded model is kept for making copies, in host memory, as long as more runs are expected to start from
-    it. A copy equals a newly loaded model to the last bit.
+    At most one loaded model stays in host memory to be copied, as long as more runs are expected to start from it. A
+    copy equals a newly loaded model to the last bit.
     """
 
     def __init__(self) -> None:
@@ -43,26 +43,26 @@ class ModelCache:
         self._template: _Template | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the cache's state for pickling, without models and tokenizers; another process loads these again."""
+        """Return the state for pickling, without models and tokenizers, which another process has to load itself."""
         return {**vars(self), "_tokenizers": {}, "_template": None}
 
     def expect(self, checkpoint: Checkpoint, labels: Labels) -> None:
-        """Announce that one more run will call the method `model` with this checkpoint and these labels."""
+        """Add one to the number of expected calls of `model` with this checkpoint and these labels."""
         self._expected[checkpoint, labels] += 1
 
     def tokenizer(self, checkpoint: Checkpoint) -> Any:
         """Return the checkpoint's tokenizer. All callers share the object and must not change it.
 
         Raises:
-            UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary has only special tokens.
+            UnavailableError: The checkpoint has no tokenizer, or one that lacks ordinary tokens or a padding token.
         """
         return self._tokenizer_with_notes(checkpoint)[0]
 
     def notes(self, checkpoint: Checkpoint) -> tuple[str, ...]:
-        """Return sentences for readers of the results: about unused parts of a checkpoint, and about padding.
+        """Return sentences for readers of the results, about unused files of a checkpoint and about its padding.
 
         Raises:
-            UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary has only special tokens.
+            UnavailableError: The checkpoint has no tokenizer, or one that lacks ordinary tokens or a padding token.
         """
         return (*checkpoint.notes, *self._tokenizer_with_notes(checkpoint)[1])
 
@@ -73,7 +73,7 @@ class ModelCache:
 
     @property
     def kept_bytes(self) -> int:
-        """The size, in bytes, of the model that is kept in memory for later runs; 0 if none is kept."""
+        """The size, in bytes, of the model that stays in memory to be copied for later runs; 0 if there is none."""
         if self._template is None:
             return 0
         model = self._template.model
@@ -93,7 +93,7 @@ class ModelCache:
         key = (checkpoint, labels)
         self._expected[key] -= 1
         kept = self._template if self._template is not None and self._template.key == key else None
-        self._template = kept  # a model of another key is released before anything is loaded
+        self._template = kept  # a model of another checkpoint is released before loading
         if kept is not None and init_seed in kept.drawn:
             if self._expected[key] <= 0:
                 self._template = None

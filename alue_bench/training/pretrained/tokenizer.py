@@ -1,4 +1,4 @@
-"""Loading and checking the tokenizer of a checkpoint, and the choice of its padding token."""
+"""Loading and checking the tokenizer of a checkpoint, and choosing its padding token."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ READS_SENTENCEPIECE = ("sentencepiece", "google.protobuf")
 """The Python modules that transformers needs to read the vocabulary of a SentencePiece tokenizer."""
 JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 WHOLE = "tokenizer.json"
-"""The file that holds a complete tokenizer; a checkpoint that has it needs no vocabulary files."""
+"""The file that contains a complete fast tokenizer, so that no vocabulary files are needed."""
 DISTRIBUTIONS = {"google.protobuf": "protobuf"}
-"""The package to install for a Python module, if their names differ."""
+"""For a Python module, the name of the package to install, if it differs from the module's name."""
 
 
 def read_tokenizer(folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
@@ -28,10 +28,10 @@ def read_tokenizer(folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
         config: The checkpoint's configuration.
 
     Returns:
-        The tokenizer; sentences on its padding, for readers of the results.
+        The tokenizer; sentences about its padding, for readers of the results.
 
     Raises:
-        UnavailableError: The folder has no tokenizer, or one whose vocabulary has only special tokens.
+        UnavailableError: The folder has no tokenizer, or one that lacks ordinary tokens or a padding token.
     """
     from transformers import AutoTokenizer
 
@@ -45,13 +45,16 @@ def read_tokenizer(folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
 
 
 def check_offsets(tokenizer: Any, folder: Path) -> None:
-    """Raise DoesNotFit if a tokenizer does not say which characters of a text each token stands for.
+    """Check that a tokenizer gives character offsets, that is, the characters of a text that each token stands for.
 
-    Without that, an answer cannot be found among the tokens of a text.
+    Span extraction needs them to find an answer among the tokens of a text.
 
     Args:
         tokenizer: The tokenizer.
         folder: The checkpoint's folder, for the error message.
+
+    Raises:
+        DoesNotFit: The tokenizer gives no character offsets.
     """
     if not tokenizer.is_fast:
         raise DoesNotFit(
@@ -61,7 +64,7 @@ def check_offsets(tokenizer: Any, folder: Path) -> None:
 
 
 def pads_with(config: Any, pad_id: int) -> None:
-    """Set the padding token id of a configuration to `pad_id`, unless it already has one with an embedding."""
+    """Set the padding token id of a configuration to `pad_id`, unless it states one that has an embedding."""
     if not _has_embedding(config, getattr(config, "pad_token_id", None)):
         config.pad_token_id = pad_id
 
@@ -70,7 +73,7 @@ def pads_with(config: Any, pad_id: int) -> None:
 
 
 def _cause(folder: Path, config: Any, error: Exception) -> str:
-    """Return the reason why transformers could not load a tokenizer, and a remedy, as text for a message.
+    """Return the reason why transformers could not load a tokenizer, and a remedy, for an error message.
 
     Args:
         folder: The checkpoint's folder.
@@ -139,8 +142,8 @@ def _vocabulary_files(tokenizer: Any) -> dict[str, str]:
 def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
     """Check that a tokenizer has a vocabulary and can encode a text.
 
-    If a folder has no tokenizer files, transformers builds a tokenizer of the class that belongs to config.json. Its
-    vocabulary consists of special tokens only, so that every word is unknown.
+    If a folder has no tokenizer files, transformers raises no error: it builds a tokenizer of the class that belongs to
+    config.json, with special tokens only, so that every word is unknown.
 
     Raises:
         UnavailableError: The tokenizer has no vocabulary, or cannot encode a text.
@@ -161,7 +164,7 @@ def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
         )
     try:
         tokenizer("ا a 1")
-    except Exception as error:  # for example, a vocabulary without a token for unknown words; also errors from Rust
+    except Exception as error:  # such as no token for unknown words; errors from Rust have no common base class
         raise UnavailableError(
             f"{folder}: the tokenizer cannot read a text: {in_short(error)}; take the tokenizer that belongs to the "
             f"weights, and {SAVE_IT}"
@@ -178,7 +181,7 @@ def _words_without_files(tokenizer: Any) -> set[str]:
     """Return the ordinary tokens, such as a space symbol, that a tokenizer of the same class has without any files."""
     try:
         return _words(type(tokenizer)())
-    except Exception:  # a class that needs files: a tokenizer of it has read some
+    except Exception:  # the class needs files, so a tokenizer of it has read some
         return set()
 
 
@@ -189,8 +192,9 @@ def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...
     """Set the tokenizer's padding token to one for which the model has an embedding.
 
     Padded positions are masked, so any embedding would do; but some architectures (RoBERTa) compute positions from the
-    padding id in their configuration. The first usable id is taken from: the configuration, since the weights were
-    trained with it; the tokenizer's padding token; its end-of-text token, as is usual for GPT-2.
+    padding id in their configuration. The first of these ids with an embedding and a token is used: the padding id of
+    the configuration, with which the weights were trained; the id of the tokenizer's padding token; the id of its
+    end-of-text token, as is usual for GPT-2.
 
     Args:
         folder: The checkpoint's folder, for messages.

@@ -1,10 +1,10 @@
-"""A test of what a model supports, run on a small copy with random weights before the first run of a plan starts.
+"""A test of what a model supports, made with a small, randomly initialised copy before the first run of a plan.
 
 | question | consequence if the answer is no |
 | --- | --- |
-| Is the prediction for a text the same alone and in a batch with others? | pad on the other side, or else add a note |
+| Is the prediction for a text the same alone and in a batch? | pad on the other side, or add a note to the results |
 | Can the model compute in the number format that the plan requests? | use fp32 and add a note to the results |
-| Does the model accept as many tokens as its configuration says? | use the number that it accepts |
+| Does the model accept as many tokens as its configuration states? | use the number that it accepts |
 """
 
 from __future__ import annotations
@@ -30,31 +30,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LENGTHS = (12, 11, 4)
-"""The lengths, in tokens, of the test texts whose logits are computed both alone and in one batch."""
+"""The lengths, in tokens, of the texts whose logits are computed both alone and in one batch."""
 LONG_TEXT = 768
-"""The length, in tokens, of the long text that is tried for architectures with sparse attention (see SPARSE); less if
-the model accepts fewer tokens."""
+"""The length, in tokens, of a further text for architectures with sparse attention (see `SPARSE`); less if the model
+accepts fewer tokens."""
 SPARSE = ("block_size", "attention_window", "num_random_blocks", "num_landmarks", "attn_layers", "num_hash_functions")
-"""The configuration fields of architectures that use a different attention for long texts. For a configuration with
-such a field, the padding test also uses a long text."""
+"""The configuration fields of architectures that compute attention differently for long texts. If a configuration has
+such a field, padding is also tested with a long text."""
 TOLERANCE = 1e-4
 """The largest accepted difference between the logits of a text alone and in a batch, relative to the largest logit.
-Padding changes how many numbers are summed, and thus rounding errors."""
+Padding adds terms to sums, which changes rounding errors."""
 FEWER = 4
-"""The number of shorter lengths to try, one by one, if a model accepts fewer tokens than its configuration says. The
-length that remains if all positions up to the padding id are reserved is tried too."""
+"""The number of shorter lengths to try if a model accepts fewer tokens than its configuration states, each one token
+shorter than the previous one. One more length is tried: the length that remains if all positions up to the padding id
+are reserved."""
 LONG = 2048
-"""The number of positions above which accepted lengths are tested only if the model has an embedding table of about as
-many rows; otherwise no length is tested, and the configuration's number is used."""
+"""The number of positions above which the accepted length is tested only if the model has an embedding table of about
+as many rows; otherwise it is taken from the configuration."""
 LONGEST = 8192
-"""The number of positions above which no length is tested, and the configuration's number is used."""
+"""The number of positions above which the accepted length is taken from the configuration without a test."""
 
 Side = Literal["right", "left"]
 
 
 @dataclass(frozen=True)
-class Trial:
-    """The properties of a model that were found by running a small copy of it, with the padding of its tokenizer."""
+class Capabilities:
+    """The inputs and number formats that a model supports, found by running a small copy of it."""
 
     padding: Padding
     """The padding token id and the side on which to pad."""
@@ -68,14 +69,14 @@ class Trial:
     """A digest of the model's parts (embeddings, layers, pooler, head); empty if they follow from the order in which
     its modules are registered."""
     notes: tuple[str, ...] = ()
-    """Sentences for readers of the results about what was found, for example about a change of the padding side."""
+    """Sentences for readers of the results about what the model does not support, for example padding on one side."""
 
 
-_known: dict[str, Trial] = {}
+_known: dict[str, Capabilities] = {}
 
 
-def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) -> Trial:
-    """Test what a model with this configuration supports, with the padding of its tokenizer.
+def capabilities_of(config: Any, tokenizer: Any, precision: Precision, device: str) -> Capabilities:
+    """Return the inputs and number formats that a model supports, found by running a small copy of it.
 
     Results are cached within the process.
 
@@ -86,7 +87,7 @@ def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) ->
         device: The device on which the number format is tried, such as "cuda".
 
     Raises:
-        DoesNotFit: The model cannot be divided into embeddings, layers and head, or needs other inputs than texts.
+        DoesNotFit: The model cannot be divided into embeddings, layers and head, or needs inputs other than token ids.
     """
     side: Side = "left" if tokenizer.padding_side == "left" else "right"
     wanted = Padding(int(tokenizer.pad_token_id), side, int(getattr(tokenizer, "pad_token_type_id", 0) or 0))
@@ -103,7 +104,7 @@ def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) ->
         if cause:
             notes.append(f"computed in fp32: {type(model).__name__} cannot compute in {precision} ({cause})")
         parts = "" if anatomy.as_registered else digest_of(repr(anatomy))
-        _known[key] = Trial(padding, independent, usable, positions, parts, tuple(notes))
+        _known[key] = Capabilities(padding, independent, usable, positions, parts, tuple(notes))
     return _known[key]
 
 
@@ -116,7 +117,8 @@ def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Pad
         lengths: The lengths, in tokens, of the texts to try.
 
     Returns:
-        The padding to use; whether predictions are independent of the other texts in a batch; notes for readers.
+        The padding to use; whether predictions are then independent of the other texts in a batch; notes for readers of
+        the results.
 
     Raises:
         DoesNotFit: The model cannot run on texts of these lengths.
@@ -126,31 +128,31 @@ def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Pad
     try:
         if not _depends(model, wanted.side, lengths):
             return wanted, True, []
-        elsewhere = _depends(model, other, lengths)
+        other_depends = _depends(model, other, lengths)
     except Exception as error:  # a third-party architecture may raise any error on texts of several lengths
         raise DoesNotFit(
             f"{name} cannot be run on texts of {', '.join(map(str, lengths))} tokens: {type(error).__name__}: "
             f"{_first_line(error)}"
         ) from error
-    if not elsewhere:
-        told = (
+    if not other_depends:
+        note = (
             f"padded on the {other}, although the tokenizer says {wanted.side}: with padding on the {wanted.side} the "
             f"predictions of {name} would depend on the other texts of a batch"
         )
-        return Padding(wanted.token, other, wanted.type_id), True, [told]
-    told = (
+        return Padding(wanted.token, other, wanted.type_id), True, [note]
+    note = (
         f"predictions of {name} for a text depend on the length of the other texts in its batch, whichever side is "
         "padded: the architecture does not mask padding everywhere. Scores may change with --batch-size and "
         "--limit-eval, and frozen layers are computed at every step"
     )
-    return wanted, False, [told]
+    return wanted, False, [note]
 
 
 def _depends(model: Any, side: Side, lengths: tuple[int, ...]) -> bool:
-    """Return whether padding changes predictions: whether the logits of a text depend on the other texts in its batch.
+    """Return whether padding changes the logits of a text.
 
-    Logits are computed for each text alone, for all texts in one batch, and for a batch without the longest text, which
-    is the first one.
+    Logits are computed for each text alone, for all texts in one padded batch, and for a batch without the longest
+    text, which has less padding.
 
     Args:
         model: The small copy of the model.
@@ -191,28 +193,29 @@ def _batch(model: Any, side: Side, lengths: tuple[int, ...], first: int = 0) -> 
     mask = torch.zeros_like(ids)
     for row, length in enumerate(lengths):
         if row >= first:
-            kept = slice(0, length) if side == "right" else slice(width - length, None)
-            ids[row, kept] = whole[row, :length]
-            mask[row, kept] = 1
+            columns = slice(0, length) if side == "right" else slice(width - length, None)
+            ids[row, columns] = whole[row, :length]
+            mask[row, columns] = 1
     return {"input_ids": ids[first:], "attention_mask": mask[first:]}
 
 
 _tagging: dict[str, str] = {}
-"""For each configuration and padding, the reason why models of it cannot tag words; empty if they can."""
+"""For each configuration and padding, the reason why such a model cannot tag words; empty if it can."""
 
 
 def check_tagging(config: Any, padding: Padding) -> None:
     """Check that a model can tag words or find spans: that a token's logits depend on the whole text and nothing else.
 
-    This is tried on a small copy, as in `try_model`. Results are cached within the process.
+    A small copy of the model is tested, as in `capabilities_of`. Results are cached within the process.
 
     Args:
         config: The transformers configuration of the checkpoint.
-        padding: The padding that `try_model` has found.
+        padding: The padding that `capabilities_of` chose.
 
     Raises:
-        DoesNotFit: transformers has no such model, its parts cannot be told apart, the model is causal (a decoder, in
-            which a token does not attend to later tokens), or its logits depend on the padding.
+        DoesNotFit: transformers has no token classifier of this architecture; or the model cannot be divided into
+            embeddings, layers and head; or it is causal (a decoder, in which a token does not attend to later tokens);
+            or its logits depend on the padding.
     """
     key = digest_of([described(config), padding.token, padding.side])
     if key not in _tagging:
@@ -227,7 +230,7 @@ def _why_not_tagging(config: Any, padding: Padding) -> str:
 
     try:
         outline = empty_model(config, TAGS)
-    except Exception as error:  # transformers has no such class, or one that it cannot build: no common base class
+    except Exception as error:  # no class for token classification, or one that fails: no common base class
         return f"{config.model_type!r} models cannot classify tokens here: {_first_line(error)}"
     try:
         anatomy_of(outline)
@@ -281,8 +284,8 @@ def _precision(
             logits.float().sum().backward()
             if not bool(torch.isfinite(logits).all()):
                 return "fp32", "its outputs are not finite"
-    except Exception as error:  # if the number format is not the cause, `_padding` fails in fp32 too and raises
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):  # says nothing about the number format
+    except Exception as error:  # if fp32 fails too, `_padding` raises
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):  # no evidence about the number format
             return wanted, ""
         return "fp32", _first_line(error)
     return wanted, ""
@@ -298,11 +301,11 @@ _positions: dict[str, int | None] = {}
 def positions_of(config: Any) -> int | None:
     """Return the largest number of tokens, with special tokens, that a model accepts; None if it has no limit.
 
-    Some architectures reserve the first rows of their position table for padding: RoBERTa accepts two tokens fewer
-    than its configuration says. So the number in the configuration is tried first, then smaller ones.
+    Some architectures reserve the first rows of their table of position embeddings: RoBERTa accepts two tokens fewer
+    than its configuration states. So the number in the configuration is tried first, then smaller numbers.
 
     Raises:
-        DoesNotFit: The model cannot be divided into embeddings, layers and head, or needs other inputs than texts.
+        DoesNotFit: The model cannot be divided into embeddings, layers and head, or needs inputs other than token ids.
     """
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit < 1:
@@ -332,7 +335,7 @@ def _longest(model: Any, limit: int, pad: int) -> int:
     fits = next((tokens for tokens in tried if tokens > 0 and _embeds(model, tokens)), None)
     if fits is not None or limit <= TEXT or not _embeds(model, TEXT):
         return fits or limit
-    # Far fewer than the configuration says: CANINE has as many positions as hash buckets.
+    # The model accepts far fewer tokens than the configuration states; CANINE has as many positions as hash buckets.
     fits, fails = TEXT, limit
     while fails - fits > 1:
         middle = (fits + fails) // 2

@@ -1,4 +1,4 @@
-"""A trial finds out what a model can do before anything runs: the padding side, number formats, positions."""
+"""Tests of what a model can do, before anything runs: the padding side, number formats, positions."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.planning.build import Plan, build_plan
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
-from alue_bench.training.architecture.trial import Trial, positions_of, try_model
+from alue_bench.training.architecture.capabilities import Capabilities, capabilities_of, positions_of
 
 
-def tried(name: str, *, side: str = "right", precision: Any = "fp32") -> Trial:
+def gallery_capabilities(name: str, *, side: str = "right", precision: Any = "fp32") -> Capabilities:
     config = gallery_config(name)
     pad = getattr(config, "pad_token_id", None)
     tokenizer = SimpleNamespace(pad_token_id=pad or 0, padding_side=side, pad_token_type_id=0)
-    return try_model(config, tokenizer, precision, "cpu")
+    return capabilities_of(config, tokenizer, precision, "cpu")
 
 
 def planned(model: Path, **options: Any) -> Plan:
@@ -63,17 +63,19 @@ class TestPadding:
         ],
     )
     def test_the_tokenizers_side_is_taken_where_it_changes_nothing(self, name: str, side: str, padded: str) -> None:
-        trial = tried(name, side=side)
-        assert trial.independent
-        assert trial.padding.side == padded
-        assert [note for note in trial.notes if f"padded on the {padded}, although" in note] == list(trial.notes)
-        assert bool(trial.notes) == (side != padded)
+        capabilities = gallery_capabilities(name, side=side)
+        assert capabilities.independent
+        assert capabilities.padding.side == padded
+        assert [note for note in capabilities.notes if f"padded on the {padded}, although" in note] == list(
+            capabilities.notes
+        )
+        assert bool(capabilities.notes) == (side != padded)
 
     @pytest.mark.parametrize("name", ["fnet", "convbert", "yoso", "canine"])
     def test_an_architecture_that_cannot_promise_it_says_so(self, name: str) -> None:
-        trial = tried(name)
-        assert not trial.independent
-        (note,) = trial.notes
+        capabilities = gallery_capabilities(name)
+        assert not capabilities.independent
+        (note,) = capabilities.notes
         assert "depend on the length of the other texts in its batch" in note
 
     def test_left_padding_keeps_tokens_in_their_order(self) -> None:
@@ -106,13 +108,13 @@ class TestPadding:
 class TestPrecision:
     @pytest.mark.parametrize("name", ["deberta", "xmod", "big_bird"])
     def test_what_cannot_compute_in_bf16_computes_in_fp32_and_says_so(self, name: str) -> None:
-        trial = tried(name, precision="bf16")
-        assert trial.precision == "fp32"
-        assert any("computed in fp32" in note and "cannot compute in bf16" in note for note in trial.notes)
+        capabilities = gallery_capabilities(name, precision="bf16")
+        assert capabilities.precision == "fp32"
+        assert any("computed in fp32" in note and "cannot compute in bf16" in note for note in capabilities.notes)
 
     @pytest.mark.parametrize("name", ["bert", "deberta-v2", "gpt2"])
     def test_others_compute_in_what_was_asked_for(self, name: str) -> None:
-        assert tried(name, precision="bf16").precision == "bf16"
+        assert gallery_capabilities(name, precision="bf16").precision == "bf16"
 
     def test_the_plan_and_the_run_tell(self, tmp_path: Path) -> None:
         plan = planned(saved("deberta", tmp_path / "deberta"), precision="bf16")
@@ -151,7 +153,7 @@ class TestPositions:
     def test_far_fewer_than_the_configuration_says_are_found(self, precision: str) -> None:
         config = gallery_config("canine", max_position_embeddings=128, num_hash_buckets=50)  # a position a bucket
         tokenizer = SimpleNamespace(pad_token_id=0, padding_side="right", pad_token_type_id=0)
-        assert try_model(config, tokenizer, precision, "cpu").positions == 50
+        assert capabilities_of(config, tokenizer, precision, "cpu").positions == 50
 
     def test_longer_texts_are_cut_to_it_in_the_plan(self, tmp_path: Path) -> None:
         (run,) = planned(saved("mpnet", tmp_path / "mpnet")).runs
@@ -173,7 +175,7 @@ class TestRefused:
     )
     def test_what_cannot_be_split_or_run_is_refused_with_the_reason(self, name: str, told: str) -> None:
         with pytest.raises(DoesNotFit, match=told):
-            tried(name)
+            gallery_capabilities(name)
 
     def test_the_plan_skips_it_with_that_reason(self, tmp_path: Path) -> None:
         plan = planned(saved("bart", tmp_path / "bart"))
