@@ -21,7 +21,9 @@ HOST_SHARE = 0.25
 """The share of the available host memory that the output of a frozen prefix may take. Pinned memory cannot be swapped
 out, and torch rounds its size up to a power of two."""
 
-Place = Literal["resident", "pinned", "recomputed"]
+PrefixPlace = Literal["resident", "pinned", "recomputed"]
+"""The place of the output of a frozen prefix: the accelerator's memory ("resident") or pinned host memory ("pinned").
+"recomputed" means that the output is not kept, but computed at every step."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,23 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Placement:
+class PrefixPlacement:
     """The place where the output of a frozen prefix is kept, and the reason."""
 
-    place: Place
+    place: PrefixPlace
     read: bool
     """True to read the output from the store instead of computing it."""
-    because: str
+    reason: str
+    """The reason for the choice, as a clause that continues "because"."""
     rates: Rates
+    """The measured rates that the choice is based on."""
 
     def __str__(self) -> str:
         """Return the place and the reason as a sentence, for readers of the results."""
-        return f"{self.place}, because {self.because}"
+        return f"{self.place}, because {self.reason}"
 
 
-def place_states(sizes: Sizes, rates: Rates) -> Placement:
+def place_states(sizes: Sizes, rates: Rates) -> PrefixPlacement:
     """Choose where to keep the output of a frozen prefix, such that the training is fastest.
 
     Args:
@@ -85,13 +89,13 @@ def place_states(sizes: Sizes, rates: Rates) -> Placement:
     source = f"{'reading' if read_s < compute_s else 'computing'} it takes {_seconds(min(compute_s, read_s))}"
     size, read = readable(sizes.bytes), read_s < compute_s
     if sizes.bytes <= DEVICE_SHARE * sizes.device_free:
-        because = f"{size} are at most half of the {readable(sizes.device_free)} free on the device, and {source}"
-        return Placement("resident", read, because, rates)
+        reason = f"{size} are at most half of the {readable(sizes.device_free)} free on the device, and {source}"
+        return PrefixPlacement("resident", read, reason, rates)
     too_large = f"{size} are more than half of the {readable(max(sizes.device_free, 0))} free on the device"
     again_s = sizes.passes * compute_s
     if sizes.bytes > HOST_SHARE * sizes.host_free:
-        because = f"{too_large} and more than a quarter of the {readable(sizes.host_free)} of available host memory"
-        return Placement("recomputed", False, because, rates)
+        reason = f"{too_large} and more than a quarter of the {readable(sizes.host_free)} of available host memory"
+        return PrefixPlacement("recomputed", False, reason, rates)
     pass_s = sizes.bytes / rates.gather + sizes.bytes / rates.to_device
     # A file is read into pinned memory itself; what the accelerator computes is copied to it.
     fill_s = min(read_s - sizes.bytes / rates.to_device, compute_s + sizes.bytes / rates.to_host)
@@ -99,8 +103,8 @@ def place_states(sizes: Sizes, rates: Rates) -> Placement:
     pinned_s = fill_s + sizes.passes * pass_s
     times = f"{sizes.passes} passes take {_seconds(pinned_s)} from pinned memory and {_seconds(again_s)} computed again"
     if pinned_s < again_s:
-        return Placement("pinned", read, f"{too_large}, and {times}", rates)
-    return Placement("recomputed", False, f"{too_large}, and {times}", rates)
+        return PrefixPlacement("pinned", read, f"{too_large}, and {times}", rates)
+    return PrefixPlacement("recomputed", False, f"{too_large}, and {times}", rates)
 
 
 def worth_storing(sizes: Sizes, rates: Rates) -> bool:

@@ -12,7 +12,7 @@ from alue_bench.data.batches import Batch
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import Forward
-from alue_bench.training.prefix.placement import Placement
+from alue_bench.training.prefix.placement import PrefixPlacement
 from alue_bench.training.prefix.store import StoredStates
 from alue_bench.training.prefix.transfer import pinned_empty
 
@@ -176,7 +176,7 @@ class Examples:
 
     split: TokenizedSplit
     prefix: PrefixStates | None = None
-    placement: Placement | None = None
+    placement: PrefixPlacement | None = None
     """The place in which the output of the frozen layers is kept on an accelerator, and the reason; None on a CPU, or
     if no layers are frozen."""
 
