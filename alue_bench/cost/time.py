@@ -3,8 +3,8 @@
 The FLOPs are the ones that the runs will record, computed from the models' shapes and the real lengths of the examples.
 The seconds are these FLOPs divided by the speed of a few training steps, which is measured at the time of the estimate.
 The scoring of the dev and test splits is included. So is the computation of frozen prefixes (the embeddings and lowest
-layers, if they are frozen), which runs of a plan share. Not considered are loading times, concurrent runs, finished or
-cached results, and the changes that adaptive strategies make to the frozen parts during training.
+layers, if they are frozen), which runs of a plan share. The estimate ignores loading times, concurrent runs, finished
+or cached results, and the changes that adaptive strategies make to the frozen parts during training.
 
 Runs whose model is not on this machine are included if the plugin declares the model's architecture. The lengths of
 their examples are then taken from another model's tokenizer.
@@ -55,14 +55,14 @@ class RunEstimate:
     strategy: str
     seed: int
     settings: Mapping[str, object]
-    """The run's values of those hyper-parameters that vary within the plan."""
+    """The run's values of the hyper-parameters that vary within the plan, by name."""
     here: bool
     """True if the run's model and data are on this machine."""
     flops: float | None
     """The training FLOPs, as `flops/train` will record them; None if unknown."""
     seconds: float | None
-    """The seconds for training and scoring; None if unknown. The computation of frozen lowest layers, which runs share,
-    is not included: see `CostEstimate.shared_s`."""
+    """The seconds for training and scoring; None if unknown. The seconds for computing the frozen lowest layers, whose
+    outputs runs share, are not included: see `CostEstimate.shared_s`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,8 @@ class CostEstimate:
     problems: tuple[str, ...] = ()
     """Sentences that say why the cost of a run is unknown."""
     yardstick_s: float = 0.0
-    """The seconds for the linear models on TF-IDF features of all tasks, if none is in the cache; not in `seconds`."""
+    """The seconds for fitting the linear models on TF-IDF features of all tasks, if no result is in the cache.
+    `seconds` does not include them."""
     upper_bound: bool = False
     """True if early stopping may end runs before their last epoch, so that the cost is an upper bound."""
 
@@ -98,12 +99,12 @@ class CostEstimate:
         return _sum(run.flops for run in self.runs if run.here == here)
 
     def seconds(self, *, here: bool, part: Callable[[RunEstimate], float] = lambda run: 1.0) -> float | None:
-        """Return the total seconds of the plan's runs, including `shared_s`; None if those of a run are unknown.
+        """Return the total seconds of the plan's runs, including `shared_s`; None if the seconds of a run are unknown.
 
         Args:
             here: True to sum over the runs that this machine can execute, False to sum over the remaining runs.
-            part: A function that returns the fraction of a run's seconds to include. Frozen prefixes are always
-                included in full.
+            part: A function that returns the fraction of a run's seconds to include. The seconds in `shared_s` are
+                always included in full.
         """
         runs = [run for run in self.runs if run.here == here]
         total = _sum(None if run.seconds is None else part(run) * run.seconds for run in runs)
@@ -140,7 +141,9 @@ class _Work:
     start: tuple[object, ...]
     """A key that is equal for runs with the same initial model and data, which share the outputs of frozen layers."""
     here: bool
+    """True if the run's model and data are on this machine."""
     config: Any
+    """The configuration of the run's model, a transformers `PretrainedConfig`."""
     lengths: dict[str, np.ndarray[Any, Any]]
     """The lengths of the examples in tokens, int64 [examples], of the splits train, dev and test."""
 
@@ -152,15 +155,18 @@ class _Estimator:
     models: EmptyModels
     device: Device
     problems: dict[str, None] = field(default_factory=dict)
+    """Sentences that say why a cost is unknown, as the keys of a dictionary, without duplicates."""
     speeds: dict[tuple[object, ...], float | None] = field(default_factory=dict)
+    """The training speed in FLOPs per second for each shape of model, by `shape_key`; None if the measurement
+    failed."""
 
     def speed(self, work: list[_Work], one: _Work) -> float | None:
         """Return the training speed of a run's model, measured once for each model shape.
 
         Args:
-            work: All runs. The examples in the measurement are as long as the train examples of the runs that have a
-                model of this shape.
-            one: The run whose model's speed is returned.
+            work: All runs. The measurement uses the lengths of the train examples of all runs that have a model of this
+                shape.
+            one: The run for whose model the speed is returned.
 
         Returns:
             FLOPs per second, or None if the measurement failed; `problems` then says why.
@@ -185,8 +191,8 @@ def estimate_plan(plan: Plan, registry: Registry) -> CostEstimate:
 
     Args:
         plan: The plan, with at least one run in `runs` or `absent`.
-        registry: The declarations of the plugins. For a run whose model is not on this machine, they are searched for
-            another model with a tokenizer.
+        registry: The declarations of the plugins. Their models are searched for a tokenizer to use for runs whose own
+            model is not on this machine.
     """
     first = plan.runs[0].spec if plan.runs else plan.absent[0]
     graphs = first.cuda_graphs if isinstance(first, RunSpec) else resolve_graphs("auto", first.device)
@@ -243,7 +249,9 @@ class _Counted:
 
     flops: float
     seconds: float | None
+    """The seconds for training and scoring; None if the training speed is unknown."""
     depth: int
+    """The number of frozen lowest layers whose outputs are cached; 0 if the training speed is unknown."""
     prefix_s: float
 
 
@@ -254,7 +262,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
         one: The run.
         estimator: The data shared by the estimates of all runs.
         speed: The training speed in FLOPs per second; None if unknown.
-        shares_training: Whether an earlier run has the same training, so that only the scoring takes time.
+        shares_training: Whether an earlier run trains the same model, so that only the scoring takes time.
     """
     run, train = one.run, one.lengths["train"]
     model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
@@ -336,10 +344,12 @@ def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list
 
 
 def _start(data: str, model: str, run: AbsentRun) -> tuple[object, ...]:
+    """Return a key that is equal for runs with the same initial model and data; see `_Work.start`."""
     return data, model, run.outline.kept_layers, run.outline.adapter and run.strategy.name
 
 
 def _splits(run: AbsentRun) -> tuple[tuple[str, TaskRows], ...]:
+    """Return the names of a run's splits, each with the rows that contain the split."""
     return ("train", run.train_rows), ("dev", run.train_rows), ("test", run.rows)
 
 
@@ -363,6 +373,7 @@ def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
 
 
 def _lengths(examples: Any, normalise: Any, tokenizer: Any, most: int) -> np.ndarray[Any, Any]:
+    """Return the number of tokens of each example, or of each window of a long example: int64 `[n]`, at most `most`."""
     import numpy as np
 
     if isinstance(examples[0].target, Answers) and tokenizer.is_fast:
@@ -378,5 +389,6 @@ def _lengths(examples: Any, normalise: Any, tokenizer: Any, most: int) -> np.nda
 
 
 def _sum(values: Any) -> float | None:
+    """Return the sum of some values; None if one of them is None."""
     listed = list(values)
     return None if any(value is None for value in listed) else math.fsum(listed)

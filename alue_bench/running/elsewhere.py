@@ -25,7 +25,8 @@ from alue_bench.training.architecture.encoder_stack import check_ids
 from alue_bench.training.inference import predict_logits
 
 PREFIX = "also_test/"
-"""The beginning of the names of these metrics; the name of the scored task and a slash follow."""
+"""The beginning of the names of these metrics. The name of the scored task, a slash and the metric's own name
+follow."""
 
 
 def scores_elsewhere(
@@ -35,12 +36,12 @@ def scores_elsewhere(
 
     Args:
         spec: The run.
-        inputs: The run's inputs, which contain these tasks.
+        inputs: The run's inputs; its `companions` are these tasks.
         trained: The trained model.
         on_problem: A function that is called if a baseline score cannot be computed.
 
     Returns:
-        The metrics by their names; the predictions by the name of the task; and notes for readers of the run.
+        The metrics, by name; the predictions, by the name of the scored task; and notes for readers of the run.
 
     Raises:
         TrainingError: The model cannot read the texts of one of the tasks.
@@ -103,9 +104,10 @@ def _logits(spec: RunSpec, inputs: RunInputs, trained: Trained, companion: Compa
 def _trivial(
     inputs: RunInputs, companion: Companion, gold: Any, predicted: Any, on_problem: Callable[[str], None]
 ) -> dict[str, float]:
-    """Return the score of a baseline that ignores the text, with the standard error of the model's lead over it.
+    """Return the score of a baseline that ignores the text, and the standard error of the model's lead over it.
 
-    The baseline predicts the most frequent label of the trained task's train split, as it counts in the scored task.
+    The baseline's prediction comes from the trained task's train split, whose labels are first mapped to those of the
+    scored task. The result is empty if the score cannot be computed; it has no standard error if that is undefined.
     """
     train_labels = inputs.train_task.labels
     fit = companion.fit

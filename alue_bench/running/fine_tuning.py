@@ -58,11 +58,14 @@ class Trained:
     prefix: FrozenPrefix
     """The frozen embeddings and lowest layers, whose outputs are computed once for each further split, such as test."""
     prefixes: dict[str, Examples]
-    """The train and dev split by name, with the outputs of the frozen prefix; on an accelerator, whose memory the next
-    training needs, with their cost and depth alone."""
+    """The train and dev splits, by name, with the outputs of the frozen prefix. On an accelerator, the outputs are
+    released, because the next run needs the memory; their depth and their cost remain."""
     memory: PeakMemory
+    """The peak memory while the strategy chose layers, if it does, and while the model was trained."""
     energy: Energy
+    """The energy used in the same period."""
     load: HostLoad
+    """The load of the host in the same period."""
     work: Work
     probed: Probed | None
     """The layers that the strategy chose, with the cost of choosing; None for a strategy that does not choose."""
@@ -79,7 +82,7 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, to
     Args:
         spec: The run.
         inputs: The objects to which the names in the specification refer.
-        on_step: A function that is called after every training step with the number of finished and of all steps.
+        on_step: A function that is called after every training step, with the number of finished steps and the total.
 
     Raises:
         NonFiniteLossError: A loss is not finite in fp32.
@@ -88,10 +91,10 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, to
     try:
         return _train(spec, inputs, Device(spec.device, spec.precision, spec.cuda_graphs), on_step)
     except NonFiniteLossError as error:
-        if spec.precision in ("fp32", "tf32"):  # of equal range
+        if spec.precision in ("fp32", "tf32"):  # TF32 has the same range as fp32
             raise
         failure = str(error)
-    release(spec.device)  # outside the handler, whose traceback holds the first model
+    release(spec.device)  # outside the handler: the error's traceback keeps the first model in memory
     trained = _train(spec, inputs, Device(spec.device, "fp32", spec.cuda_graphs), on_step)
     return replace(trained, notes=(f"trained in fp32, after {spec.precision} failed: {failure}", *trained.notes))
 
@@ -171,8 +174,8 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         tokenizer=tokenizer,
         training=training,
         dev_predictions=predictions_table(dev.ids, dev.gold, training.selected_dev_logits, labels, dev.decoding),
-        # The selected epoch's weights may come from a time when less was frozen: no stored outputs for other splits
-        # then.
+        # An adaptive strategy may freeze layers after the selected epoch. The selected weights of these layers then
+        # differ from the frozen ones, and outputs of the frozen layers cannot be used for other splits.
         prefix=prefixes.frozen_prefix_of(None) if schedule.adaptive else prefix,
         prefixes=prefixed,
         memory=memory,
@@ -203,7 +206,7 @@ def store_computed(prefix: FrozenPrefix, inputs: RunInputs) -> None:
 class _Prefixes:
     """A factory of frozen prefixes of any depth.
 
-    A frozen prefix is the embeddings and lowest layers of the run's model, whose outputs are cached.
+    A frozen prefix consists of the embeddings and the lowest layers of the run's model, whose outputs are cached.
     """
 
     spec: RunSpec
@@ -213,9 +216,10 @@ class _Prefixes:
     device: Device
 
     def frozen_prefix_of(self, depth: int | None) -> FrozenPrefix:
-        """Return the frozen prefix of the embeddings and the lowest `depth` layers; with None, an empty prefix.
+        """Return the frozen prefix of the embeddings and the lowest `depth` layers.
 
-        The prefix is also empty if the strategy or the architecture does not allow its outputs to be cached.
+        If `depth` is None, the prefix is empty. It is also empty if the strategy or the architecture does not allow its
+        outputs to be cached.
         """
         # If the outputs of a text depend on the other texts of its batch, stored outputs would come from batches other
         # than those of training.
@@ -230,15 +234,18 @@ class _Prefixes:
         )
 
     def states_of(self, prefix: FrozenPrefix, name: str, split: TokenizedSplit) -> Examples:
-        """Return a split with the outputs of the prefix, which are cached under a description with the split's name."""
+        """Return a split with the outputs of the prefix; the description of their cache entry contains its name."""
         description = cache_description(self.spec, name)
         return prefix.examples(split, self.inputs.trial.padding, description, passes=self.spec.hyper.epochs)
 
     def prepare(self, prefix: FrozenPrefix, splits: Mapping[str, TokenizedSplit], tokenizer: Any) -> float:
-        """Cache the outputs of all prefix depths that the plan's runs need, in one pass; return the seconds it took.
+        """Cache the outputs at all prefix depths that the plan's runs need, in one pass over the texts.
 
-        The pass is not part of the run's training time: each run reports the time that its own prefix alone would take.
-        If the plan has at most one depth, nothing is done. Nor is it on an accelerator, see `FrozenPrefix.prepare`.
+        The pass is not part of the run's training time: each run reports the time that its prefix alone would take.
+        Nothing is done if the plan has at most one depth, or on an accelerator (see `FrozenPrefix.prepare`).
+
+        Returns:
+            The seconds that this took; 0 if nothing was done.
         """
         if self.device.accelerated or len(self.inputs.depths.depths) <= 1:
             return 0.0

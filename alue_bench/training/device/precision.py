@@ -18,7 +18,11 @@ Graphs = Literal["auto", "on", "off"]
 
 
 def resolve_graphs(wanted: Graphs, device: str) -> Graphs:
-    """Return the setting for CUDA graphs on a device: `wanted`, but "off" instead of "auto" if it cannot capture them.
+    """Return `wanted`, the setting for CUDA graphs, or "off" instead of "auto" if the device cannot capture them.
+
+    Args:
+        wanted: The value of `--cuda-graphs`.
+        device: The kind of device: "cpu", "cuda", "mps" or "xpu".
 
     Raises:
         UsageError: CUDA graphs are wanted ("on"), but the device cannot capture them.
@@ -36,6 +40,7 @@ class Device(Hardware):
     """The device of a computation, together with its number format and the use of CUDA graphs."""
 
     precision: Precision
+    """The number format of matrix products."""
     graphs: Graphs = "off"
     """The choice whether training steps use CUDA graphs, on condition that the forward pass allows it."""
 
@@ -76,10 +81,10 @@ class Device(Hardware):
         """The number of tokens, with padding, in an inference batch, such that it keeps the device busy.
 
         On a CPU in fp32, a layer's output for about a thousand tokens fits the processor's caches: inference takes 0.6
-        times as long as with eight thousand tokens (docs/notes/performance-diary.md). With low-precision formats on a
-        CPU, few different shapes matter more, see `few_lengths`. On an accelerator, the number is large enough for the
-        computation to take longer than launching the kernels. If a batch does not fit into memory, the batches are
-        halved.
+        times as long as with eight thousand tokens (docs/notes/performance-diary.md). In low-precision formats on a
+        CPU, the number is larger, because it matters more that there are few different shapes; see `few_lengths`. On an
+        accelerator, the number is large enough for the computation to take longer than launching the kernels. If a
+        batch does not fit into memory, the batches are halved.
         """
         if self.accelerated:
             return 32_768
@@ -139,7 +144,7 @@ def _tf32_products(device: Device) -> Iterator[None]:
 
     products: Any = torch.backends.cuda.matmul
     before = getattr(products, "fp32_precision", None)  # since torch 2.9
-    products.allow_tf32 = True  # the older setting: once the newer one is changed, torch refuses to read the older
+    products.allow_tf32 = True  # the older setting: torch raises an error on reading it once the newer one was set
     try:
         yield
     finally:
