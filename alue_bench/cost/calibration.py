@@ -45,7 +45,7 @@ little effect on the speed."""
 def shape_key(config: Any) -> tuple[object, ...]:
     """Return a key for a model configuration (a `PretrainedConfig`).
 
-    Two configurations have the same key if their layers cost the same FLOPs.
+    The layers of configurations with the same key cost the same FLOPs.
     """
     size = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
     reach = ("layer_types", "local_attention", "sliding_window")

@@ -76,7 +76,7 @@ class CostEstimate:
     without_data: int
     """The number of runs that the estimate omits, because their task has no data on this machine."""
     hardware: str
-    """The description of this machine's hardware."""
+    """The short name of this machine's hardware, from `hardware_fingerprint`."""
     speeds: tuple[float, ...]
     """The measured training speeds in FLOPs per second, one for each shape of model."""
     lengths_of: str | None
@@ -111,7 +111,7 @@ class CostEstimate:
         return None if total is None else total + self.shared_s.get(here, 0.0)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the estimate as JSON-like data, for the option `--json`."""
+        """Return the estimate as values that can be written as JSON, for the option `--json`."""
 
         def part(here: bool) -> dict[str, Any]:
             runs = [run for run in self.runs if run.here == here]
@@ -235,7 +235,7 @@ def estimate_plan(plan: Plan, registry: Registry) -> CostEstimate:
 
 
 def _yardstick_seconds(plan: Plan) -> float:
-    """Return the seconds for the linear models on TF-IDF features, one for each set of train and test rows."""
+    """Return the estimated seconds for the linear models on TF-IDF features, a model for each train and test split."""
     fits = {(run.spec.data.train, run.spec.data.test): run.inputs for run in plan.runs if run.inputs.yardstick}
     return math.fsum(expected_seconds(inputs.train_task, inputs.train_rows) for inputs in fits.values())
 

@@ -26,4 +26,4 @@ class Companion:
     left_out: int = 0
     """The number of test rows that are left out because no label of the trained task counts as their gold label."""
     notes: tuple[str, ...] = ()
-    """Remarks that are recorded with each run."""
+    """Sentences that are recorded with each run that scores this task."""

@@ -38,13 +38,13 @@ def scores_elsewhere(
         spec: The run.
         inputs: The run's inputs; its `companions` are these tasks.
         trained: The trained model.
-        on_problem: A function that is called if a baseline score cannot be computed.
+        on_problem: A function that is called with the reason if a baseline score cannot be computed.
 
     Returns:
         The metrics, by name; the predictions, by the name of the scored task; and notes for readers of the run.
 
     Raises:
-        TrainingError: The model cannot read the texts of one of the tasks.
+        TrainingError: The tokenizer gives a token id for which the model has no embedding.
     """
     values: dict[str, float] = {}
     predictions: dict[str, Predictions] = {}

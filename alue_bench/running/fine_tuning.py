@@ -54,9 +54,10 @@ class Trained:
     tokenizer: Any
     training: TrainingResult
     dev_predictions: Predictions
-    """The predictions for the dev split by the selected epoch's weights."""
+    """The predictions for the dev split, made with the selected weights."""
     prefix: FrozenPrefix
-    """The frozen embeddings and lowest layers, whose outputs are computed once for each further split, such as test."""
+    """The frozen embeddings and lowest layers, whose outputs are computed once for each further split, such as test. It
+    is empty after an adaptive strategy."""
     prefixes: dict[str, Examples]
     """The train and dev splits, by name, with the outputs of the frozen prefix. On an accelerator, the outputs are
     released, because the next run needs the memory; their depth and their cost remain."""
@@ -85,7 +86,7 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, to
         on_step: A function that is called after every training step, with the number of finished steps and the total.
 
     Raises:
-        NonFiniteLossError: A loss is not finite in fp32.
+        NonFiniteLossError: A loss is not finite in fp32 or TF32.
         TrainingError: The model cannot be trained, or frozen parameters changed.
     """
     try:
@@ -221,8 +222,8 @@ class _Prefixes:
         If `depth` is None, the prefix is empty. It is also empty if the strategy or the architecture does not allow its
         outputs to be cached.
         """
-        # If the outputs of a text depend on the other texts of its batch, stored outputs would come from batches other
-        # than those of training.
+        # If the outputs of a text depend on the other texts of its batch, stored outputs would come from
+        # different batches than in training.
         kept = self.inputs.strategy.keeps_prefix and self.inputs.trial.independent
         return FrozenPrefix(
             self.stack,
@@ -234,7 +235,7 @@ class _Prefixes:
         )
 
     def states_of(self, prefix: FrozenPrefix, name: str, split: TokenizedSplit) -> Examples:
-        """Return a split with the outputs of the prefix; the description of their cache entry contains its name."""
+        """Return the split called `name` with the outputs of the prefix, which are computed or read from the cache."""
         description = cache_description(self.spec, name)
         return prefix.examples(split, self.inputs.trial.padding, description, passes=self.spec.hyper.epochs)
 

@@ -25,7 +25,7 @@ def model_notes(inputs: RunInputs) -> list[str]:
 
 
 def flops_notes(method: Method) -> list[str]:
-    """Return a note if the FLOPs formulas are used without having been compared with torch's counter."""
+    """Return a note if the FLOPs come from formulas that could not be compared with torch's counter."""
     if not method.problem:
         return []
     return [f"FLOPs computed by formulas that could not be compared with torch's counter: {method.problem}"]

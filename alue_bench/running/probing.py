@@ -61,6 +61,9 @@ class Probed:
         Args:
             content: The JSON values.
             bound: The run's plan from `Strategy.freeze_plan`.
+
+        Raises:
+            KeyError, TypeError, ValueError, DoesNotFit: The content is damaged, or belongs to a different model.
         """
         choice = Choice(plan_from_json(content["plan"], bound), tuple(content["scores"]))
         return cls(choice, content["seconds"], content["flops"])

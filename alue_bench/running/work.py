@@ -60,7 +60,8 @@ def flops_done(
     """Return the FLOPs of a finished training run.
 
     If the frozen parts changed during training, the FLOPs are summed over the segments. If training stopped early, only
-    the steps that were executed count. Each layer of the frozen prefix counts once, since its outputs are cached.
+    the steps that were executed count. A layer whose stored outputs were used counts once for each example, since its
+    outputs are computed once.
 
     Args:
         stack: The model.

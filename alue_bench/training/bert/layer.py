@@ -5,10 +5,10 @@ BERT, RoBERTa, XLM-R and ELECTRA share this layer (Devlin et al. 2019, section 3
     a = attention(x)         m = norm(x + dropout(a Wo + bo))
     u = gelu(m Wi + bi)      y = norm(m + dropout(u Wd + bd))
 
-Outputs and gradients equal those of transformers' modules (tested), with less work around the matrix products: query,
-key and value are one product, dropout masks are drawn in bulk, tensors that the backward pass does not read are neither
-kept nor copied, and the backward pass computes only the gradients that trainable parameters need, in the layer and
-below it.
+Outputs and gradients equal those of transformers' modules up to rounding (tested), with less work around the matrix
+products: query, key and value are one product, dropout masks are drawn in bulk, tensors that the backward pass does not
+read are neither kept nor copied, and the backward pass computes only the gradients that trainable parameters need, in
+the layer and below it.
 
 The number formats are those of autocast: matrix products in `dtype` (fp32, bf16 or fp16); residual sums, layer norms
 and softmax in fp32.
@@ -163,8 +163,9 @@ class BatchShape:
     tokens: int
     """The number of tokens per example, with padding."""
     padding: Tensor | None
-    """The values added to attention scores: 0 for tokens, the lowest finite number of fp32 for padding, which
-    becomes minus infinity in bf16 and fp16; fp32 `[b, 1, 1, s]`. None if nothing is padded."""
+    """The values added to attention scores: 0 for tokens, the lowest finite number of fp32 for padding, which becomes
+    minus infinity in bf16 and fp16: `[b, 1, 1, s]`, fp32, or in `few_kernels.py` the format of matrix products. None if
+    nothing is padded."""
 
     def bias(self, heads: int) -> Tensor | None:
         """Return `padding`, the values added to attention scores, repeated for each head: fp32 `[b h, 1, s]`.
@@ -229,7 +230,7 @@ def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, 
         return functional.linear(tensor.to(dtype), weight.to(dtype), bias.to(dtype))
 
     def by_head(vectors: Tensor, matrices: Tensor) -> Tensor:
-        """Multiply each attention head's vectors, `[b, h, i]`, by its matrix, `[h, i, j]`: `[b, h, j]`."""
+        """Return each head's vectors, `[b, h, i]`, multiplied by its matrix, `[h, i, j]`: `[b, h, j]`."""
         return torch.bmm(vectors.transpose(0, 1), matrices.to(dtype)).transpose(0, 1)
 
     seen = states.to(dtype).view(b, s, d)

@@ -1,4 +1,4 @@
-"""The capabilities of a training's hardware: a CPU, or an accelerator of CUDA, ROCm, MPS (Apple) or XPU (Intel).
+"""The capabilities of the hardware: a CPU, or an accelerator of CUDA, ROCm, MPS (Apple) or XPU (Intel).
 
 Other modules ask for a capability, such as `has_tf32`, and never compare device names. torch's ROCm builds call AMD
 GPUs "cuda" too.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 Graphs = Literal["auto", "on", "off"]
-"""The choice whether training steps use CUDA graphs; "auto" uses them if a replayed step is measured to be faster."""
+"""The use of CUDA graphs in training steps; "auto" uses them if a replayed step is measured to be faster."""
 
 
 def resolve_graphs(wanted: Graphs, device: str) -> Graphs:
@@ -42,7 +42,7 @@ class Device(Hardware):
     precision: Precision
     """The number format of matrix products."""
     graphs: Graphs = "off"
-    """The choice whether training steps use CUDA graphs, on condition that the forward pass allows it."""
+    """The use of CUDA graphs in training steps; has no effect if the forward pass does not support them."""
 
     @property
     def compute(self) -> torch.dtype:
@@ -62,7 +62,7 @@ class Device(Hardware):
 
     @property
     def records(self) -> bool:
-        """True if training steps are to be captured as CUDA graphs, on condition that the forward pass allows it."""
+        """True if training steps may be captured as CUDA graphs, provided that the forward pass supports it."""
         return self.can_record and self.graphs in ("auto", "on")
 
     @property
@@ -78,13 +78,14 @@ class Device(Hardware):
 
     @property
     def tokens_at_once(self) -> int:
-        """The number of tokens, with padding, in an inference batch, such that it keeps the device busy.
+        """The largest number of tokens, with padding, in an inference batch.
 
-        On a CPU in fp32, a layer's output for about a thousand tokens fits the processor's caches: inference takes 0.6
-        times as long as with eight thousand tokens (docs/notes/performance-diary.md). In low-precision formats on a
-        CPU, the number is larger, because it matters more that there are few different shapes; see `few_lengths`. On an
-        accelerator, the number is large enough for the computation to take longer than launching the kernels. If a
-        batch does not fit into memory, the batches are halved.
+        The number is chosen for speed. On a CPU in fp32, a layer's output for about a thousand tokens fits the
+        processor's caches: inference takes 0.6 times as long as with eight thousand tokens
+        (docs/notes/performance-diary.md). In low-precision formats on a CPU, the number is larger, because it matters
+        more that there are few different shapes; see `few_lengths`. On an accelerator, the number is large enough for
+        the computation to take longer than launching the kernels. If a batch does not fit into memory, the batches are
+        halved.
         """
         if self.accelerated:
             return 32_768

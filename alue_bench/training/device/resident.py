@@ -59,7 +59,7 @@ class Draw:
 
     @property
     def predictions(self) -> int:
-        """The number of predictions over which the loss is averaged: of examples, or of words."""
+        """The number of predictions over which the loss is averaged: one for each example, or for each word to tag."""
         return self.split.predictions(self.indices)
 
     def to(self, device: Any, *, pinned: bool = False) -> Batch:

@@ -3,7 +3,7 @@
 The frozen prefix is the embeddings and the lowest frozen layers; its outputs are called states.
 
     measure rates, once per process          # not timed
-    choose a place for the states            # prefix/placement.py
+    choose the memory that keeps the states  # prefix/placement.py
     for each batch, from short to long:      # timed as `runtime/prefix_s`
         compute the states, and write them without padding to the next rows of one preallocated tensor
     train
@@ -160,9 +160,9 @@ class AcceleratorStates:
 
     @property
     def _first_only(self) -> bool:
-        """True if only the first token's output of each example is kept.
+        """True if the outputs are kept for the first token of each example only.
 
-        This is so if all layers are frozen and the head reads no other token.
+        This is so if the prefix contains all layers and the head reads only the first token.
         """
         return self._depth == len(self._stack.layers) and self._forward.last_layer != "whole"
 

@@ -249,7 +249,7 @@ class PrefixStore:
         entry = StoredStates(_mapped(folder / STATES, header.shape, _dtype(header.dtype), shared=False), header.build_s)
         self._in_use[entry] = folder.name
         with suppress(OSError):  # a read-only store
-            now = time_ns()  # finer than the clock that the kernel uses for files
+            now = time_ns()  # finer than the kernel's clock for file times
             os.utime(folder / HEADER, ns=(now, now))
         return entry
 
@@ -363,7 +363,7 @@ class Draft:
             self._staged.mkdir(parents=True)
             self._lock.acquire()
             _reserve(self._staged / STATES, shape[0] * shape[1] * dtype.itemsize)
-            _mapped(self._staged / STATES, shape, dtype, shared=False)  # fails now if the commit's mapping would
+            _mapped(self._staged / STATES, shape, dtype, shared=False)  # fails here rather than in `commit`
             self.states = _mapped(self._staged / STATES, shape, dtype, shared=True)
         except BaseException:
             self._discard()

@@ -1,4 +1,4 @@
-"""Copying hidden states between a file, pinned host memory and an accelerator, and measuring the copying rates.
+"""Functions that copy hidden states between a file, pinned host memory and an accelerator, and measure copying rates.
 
 Memory is pinned (page-locked) through torch, whose allocator keeps freed blocks for reuse, so that pinning a buffer in
 every step costs no system call. A block is reused only after the copies from it have ended. Copies from memory that is
