@@ -82,10 +82,10 @@ def activation_bytes(model: EmptyModel, examples: int, tokens: int, device: Devi
     trained = [layer not in plan.frozen_layers for layer in layers]
     lowest = 0 if not plan.embeddings else next((layer for layer in layers if trained[layer]), len(layers))
     first_only = model.last_layer != "whole"
-    whole = layers[lowest : len(layers) - first_only]
-    kept = [_layer_bytes(model, examples, tokens, device, trains=trained[layer]) for layer in whole]
+    whole_layers = layers[lowest : len(layers) - first_only]
+    layer_bytes = [_layer_bytes(model, examples, tokens, device, trains=trained[layer]) for layer in whole_layers]
     hidden_bytes = FP32 * examples * tokens * model.stack.shape.hidden_size
-    return sum(kept) + (0 if plan.embeddings else 2 * hidden_bytes) + first_only * 2 * hidden_bytes
+    return sum(layer_bytes) + (0 if plan.embeddings else 2 * hidden_bytes) + first_only * 2 * hidden_bytes
 
 
 def _layer_bytes(model: EmptyModel, examples: int, tokens: int, device: Device, *, trains: bool = True) -> int:
@@ -107,10 +107,10 @@ def _layer_bytes(model: EmptyModel, examples: int, tokens: int, device: Device, 
     hidden, inner = model.stack.shape.hidden_size, _inner_size(model.stack.layers[0])
     heads = int(getattr(model.stack.model.config, "num_attention_heads", 1))
     size = device.compute.itemsize
-    half = size * (3 * hidden + inner) + 2 * FP32 * hidden
-    of_token = (1 + trains) * half
-    of_pair = heads * (FP32 + (FP32 if trains else 0) + size)
-    return examples * tokens * (of_token + tokens * of_pair)
+    frozen_bytes = size * (3 * hidden + inner) + 2 * FP32 * hidden
+    token_bytes = (1 + trains) * frozen_bytes
+    pair_bytes = heads * (FP32 + (FP32 if trains else 0) + size)
+    return examples * tokens * (token_bytes + tokens * pair_bytes)
 
 
 def _inner_size(layer: nn.Module) -> int:

@@ -160,29 +160,29 @@ class _Estimator:
     """The training speed in FLOPs per second for each shape of model, by `shape_key`; None if the measurement
     failed."""
 
-    def speed(self, work: list[_Work], one: _Work) -> float | None:
+    def speed(self, work: list[_Work], item: _Work) -> float | None:
         """Return the training speed of a run's model, measured once for each model shape.
 
         Args:
             work: All runs. The measurement uses the lengths of the train examples of all runs that have a model of this
                 shape.
-            one: The run for whose model the speed is returned.
+            item: The run for whose model the speed is returned.
 
         Returns:
             FLOPs per second, or None if the measurement failed; `problems` then says why.
         """
         import numpy as np
 
-        key = shape_key(one.config)
+        key = shape_key(item.config)
         if key not in self.speeds:
             alike = [w for w in work if shape_key(w.config) == key]
             lengths = np.concatenate([w.lengths["train"] for w in {id(w.lengths): w for w in alike}.values()])
             try:
-                self.speeds[key] = speed_of(one.config, lengths, one.run.hyper, self.device)
+                self.speeds[key] = speed_of(item.config, lengths, item.run.hyper, self.device)
             except Exception as error:  # an architecture that cannot be timed must not prevent the other estimates
                 self.speeds[key] = None
                 cause = first_line(error)
-                self.problems[f"no time estimate for models like {one.run.model.name}: {cause:.200}"] = None
+                self.problems[f"no time estimate for models like {item.run.model.name}: {cause:.200}"] = None
         return self.speeds[key]
 
 
@@ -202,19 +202,19 @@ def estimate_plan(plan: Plan, registry: Registry) -> CostEstimate:
     if plan.absent:
         absent, lengths_of = _absent(plan, registry, estimator)
         work += absent
-    names = varied((one.run.task.name, one.run.model.name, one.run.hyper) for one in work)
+    names = varied((item.run.task.name, item.run.model.name, item.run.hyper) for item in work)
     runs, trained = [], set[str]()
     depths: defaultdict[tuple[bool, tuple[object, ...]], dict[int, float]] = defaultdict(dict)
-    for one in work:
-        speed = estimator.speed(work, one)
-        counted = _count(one, estimator, speed, shares_training=one.key in trained)
-        trained.add(one.key)
-        depths[one.here, one.start][counted.depth] = counted.prefix_s
-        run = one.run
+    for item in work:
+        speed = estimator.speed(work, item)
+        counted = _count(item, estimator, speed, shares_training=item.key in trained)
+        trained.add(item.key)
+        depths[item.here, item.start][counted.depth] = counted.prefix_s
+        run = item.run
         runs.append(
             RunEstimate(
                 task=run.task.name, model=run.model.name, strategy=run.strategy.name, seed=run.seed,
-                settings=dict(settings_of(run.hyper, names)), here=one.here, flops=counted.flops,
+                settings=dict(settings_of(run.hyper, names)), here=item.here, flops=counted.flops,
                 seconds=counted.seconds,
             )
         )  # fmt: skip
@@ -230,7 +230,7 @@ def estimate_plan(plan: Plan, registry: Registry) -> CostEstimate:
         lengths_of=lengths_of,
         problems=tuple(estimator.problems),
         yardstick_s=_yardstick_seconds(plan),
-        upper_bound=any(one.run.hyper.patience for one in work),
+        upper_bound=any(item.run.hyper.patience for item in work),
     )
 
 
@@ -255,17 +255,17 @@ class _Counted:
     prefix_s: float
 
 
-def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_training: bool) -> _Counted:
+def _count(item: _Work, estimator: _Estimator, speed: float | None, *, shares_training: bool) -> _Counted:
     """Estimate the FLOPs that a run will record, and its seconds.
 
     Args:
-        one: The run.
+        item: The run.
         estimator: The data shared by the estimates of all runs.
         speed: The training speed in FLOPs per second; None if unknown.
         shares_training: Whether an earlier run trains the same model, so that only the scoring takes time.
     """
-    run, train = one.run, one.lengths["train"]
-    model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
+    run, train = item.run, item.lengths["train"]
+    model, epochs = estimator.models.of(item.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
     size = run.hyper.batch_size
     share = trained_share(run.steps, len(train), run.hyper)
     chosen = probe_flops(run.strategy, model, train, run.hyper)
@@ -273,7 +273,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     if speed is None:
         return _Counted(flops, None, 0, 0.0)
     each_epoch = model.training(train, 2, size) - model.training(train, 1, size)
-    forward = {name: model.scoring(lengths) for name, lengths in one.lengths.items()}
+    forward = {name: model.scoring(lengths) for name, lengths in item.lengths.items()}
     below = depth / model.plan.shape.layers
     evaluations = len(evaluation_points(steps_per_epoch(len(train), size), run.hyper.eval_every))
     steps = 0.0 if shares_training else (each_epoch + (1 - below) * forward["dev"] * evaluations) * epochs
@@ -385,7 +385,7 @@ def _lengths(examples: Any, normalise: Any, tokenizer: Any, most: int) -> np.nda
     texts = [normalise(example.text) for example in examples]
     pairs = None if examples[0].text_pair is None else [normalise(example.text_pair) for example in examples]
     ids = tokenizer(texts, pairs, truncation=True, max_length=most)["input_ids"]
-    return np.array([len(one) for one in ids], dtype="int64")
+    return np.array([len(token_ids) for token_ids in ids], dtype="int64")
 
 
 def _sum(values: Any) -> float | None:

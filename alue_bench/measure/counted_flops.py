@@ -58,8 +58,8 @@ def counted_step(
     """
     trained = frozenset(id(parameter) for parameter in trainable_parameters(stack, plan))
     names = frozenset(name for name, p in stack.model.named_parameters() if id(p) in trained)
-    whole = _interpolated(lengths, batch_size, lambda texts, tokens: _count(stack, names, texts, tokens))
-    return whole - counted_prefix(stack, start, lengths, batch_size)
+    total = _interpolated(lengths, batch_size, lambda texts, tokens: _count(stack, names, texts, tokens))
+    return total - counted_prefix(stack, start, lengths, batch_size)
 
 
 def counted_prefix(stack: EncoderStack, depth: int, lengths: np.ndarray[Any, Any], batch_size: int) -> float:
@@ -220,14 +220,14 @@ def _buffers(model: Any) -> dict[str, Tensor]:
     """
     from transformers.initialization import no_init_weights
 
-    own = dict(model.named_buffers())
-    if any(buffer.is_meta for buffer in own.values()):
+    buffers = dict(model.named_buffers())
+    if any(buffer.is_meta for buffer in buffers.values()):
         key = digest_of([type(model).__name__, described(model.config)])
         if key not in _built:
             with no_init_weights():
                 _built[key] = dict(type(model)(model.config).named_buffers())
-        own = {name: _built[key].get(name.replace(".base_layer.", "."), buffer) for name, buffer in own.items()}
-    return {name: buffer.cpu() if not buffer.is_meta else buffer for name, buffer in own.items()}
+        buffers = {name: _built[key].get(name.replace(".base_layer.", "."), buffer) for name, buffer in buffers.items()}
+    return {name: buffer.cpu() if not buffer.is_meta else buffer for name, buffer in buffers.items()}
 
 
 class FlopCount:

@@ -118,5 +118,5 @@ class EmptyModels:
             self._stacks[key] = model_in_outline(config, outline, labels)
         stack = self._stacks[key]
         plan = without_idle_parts(stack, outline.freeze_plan)
-        kept = (plan.prefix_layers or 0) if self._keeps_prefixes and strategy.keeps_prefix else 0
-        return EmptyModel(stack, plan, kept, last_layer_of(stack, self._device), self._counted)
+        cached_layers = (plan.prefix_layers or 0) if self._keeps_prefixes and strategy.keeps_prefix else 0
+        return EmptyModel(stack, plan, cached_layers, last_layer_of(stack, self._device), self._counted)

@@ -78,8 +78,8 @@ def method_of(stack: EncoderStack, plan: FreezePlan | None = None) -> Method:
     only = {"trained": plan.trained, "names": plan.names} if plan is not None and plan.trained in PARTS else {}
     key = digest_of([type(model).__name__, described(model.config), only])
     if key not in _methods:
-        whole = view_as_stack(empty_model(model.config, TAGS if stack.reads_tokens else BINARY))
-        _methods[key] = _compared(whole, only)
+        empty_stack = view_as_stack(empty_model(model.config, TAGS if stack.reads_tokens else BINARY))
+        _methods[key] = _compared(empty_stack, only)
     return _methods[key]
 
 
@@ -222,10 +222,10 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
         before = before_projections = False
         projected = 0
         for part in _parts(module):
-            own = any(id(parameter) in trained for parameter in part.parameters())
+            part_trains = any(id(parameter) in trained for parameter in part.parameters())
             linear = _linear(part)
             if linear is None:
-                before = before or own
+                before = before or part_trains
                 continue
             is_projection = projected < 3 * hidden * hidden
             if is_projection and not products:
@@ -234,10 +234,10 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
             if is_projection:
                 projected += linear.weight.numel()
                 matrices = max(1, round(linear.weight.numel() / (hidden * hidden)))
-                attended += [before_projections or own] * min(matrices, 3 - len(attended))
+                attended += [before_projections or part_trains] * min(matrices, 3 - len(attended))
             behind_query = is_projection and len(attended) > 1
             products += _products(part, trained, follows, behind_query)
-            before = before or own
+            before = before or part_trains
         attended += [before] * (3 - len(attended))
         query, key, value = attended
         layers.append(

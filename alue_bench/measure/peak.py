@@ -55,12 +55,12 @@ def _seconds(device: Hardware, dtype: torch.dtype, size: int) -> float:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    left = torch.randn(size, size, generator=generator).to(device.name, dtype)
+    matrix = torch.randn(size, size, generator=generator).to(device.name, dtype)
     best = float("inf")
     for _ in range(REPETITIONS):
         device.synchronise()
         started = time.perf_counter()
-        left @ left
+        matrix @ matrix
         device.synchronise()
         best = min(best, time.perf_counter() - started)
     return best

@@ -56,7 +56,7 @@ def scores_elsewhere(
         logits = _logits(spec, inputs, trained, companion, split)
         gold, predicted = split.targets.numpy(), decide(logits, labels)
         scored = metrics(gold, predicted, labels)
-        of_task = {
+        task_values = {
             **scored,
             "score": scored[companion.task.primary],
             **_trivial(inputs, companion, gold, predicted, on_problem),
@@ -64,7 +64,7 @@ def scores_elsewhere(
             "left_out_rows": companion.left_out,
             "seconds": time.perf_counter() - began,
         }
-        values |= {f"{PREFIX}{name}/{metric}": float(value) for metric, value in of_task.items()}
+        values |= {f"{PREFIX}{name}/{metric}": float(value) for metric, value in task_values.items()}
         predictions[name] = predictions_table(split.ids, gold, logits, labels)
         notes += [*companion.notes, *(f"{name}: {note}" for note in unread_notes(split, "test"))]
         if split.truncated:
@@ -113,10 +113,10 @@ def _trivial(
     fit = companion.fit
 
     def scored() -> dict[str, float]:
-        known = encode_targets(inputs.train_rows.splits["train"], train_labels).numpy()
+        train_targets = encode_targets(inputs.train_rows.splits["train"], train_labels).numpy()
         if fit.sources:
-            known = merged_targets(known, fit.sources, fit.labels.kind, len(train_labels.names))
-        baseline = trivial(known, gold, predicted, fit.labels, companion.task.primary)
+            train_targets = merged_targets(train_targets, fit.sources, fit.labels.kind, len(train_labels.names))
+        baseline = trivial(train_targets, gold, predicted, fit.labels, companion.task.primary)
         values = {"trivial_score": baseline.score}
         return values | ({"above_trivial_error": baseline.error} if math.isfinite(baseline.error) else {})
 

@@ -224,11 +224,11 @@ class _Prefixes:
         """
         # If the outputs of a text depend on the other texts of its batch, stored outputs would come from
         # different batches than in training.
-        kept = self.inputs.strategy.keeps_prefix and self.inputs.trial.independent
+        can_be_cached = self.inputs.strategy.keeps_prefix and self.inputs.trial.independent
         return FrozenPrefix(
             self.stack,
             self.forward,
-            depth if kept else None,
+            depth if can_be_cached else None,
             store=self.inputs.prefixes,
             device=self.device,
             shared=depth in self.inputs.depths.shared,

@@ -66,16 +66,16 @@ def trivial_metrics(
     def on_test() -> Trivial:
         if reads_tokens:
             return of_tokens(inputs.rows.splits["test"], test.gold, test.predicted, task)
-        known = transferred_targets(encode_targets(train, train_task.labels).numpy(), task, train_task)
-        return trivial(known, test.gold, test.predicted, task.labels, task.primary)
+        train_targets = transferred_targets(encode_targets(train, train_task.labels).numpy(), task, train_task)
+        return trivial(train_targets, test.gold, test.predicted, task.labels, task.primary)
 
     def on_dev() -> Trivial:
         dev = trained.prefixes["dev"].split
         predicted = decide(trained.training.selected_dev_logits, train_task.labels, dev.decoding)
         if reads_tokens:
             return of_tokens(rows["dev"], dev.gold, predicted, train_task)
-        known = encode_targets(train, train_task.labels).numpy()
-        return trivial(known, dev.gold, predicted, train_task.labels, train_task.primary)
+        train_targets = encode_targets(train, train_task.labels).numpy()
+        return trivial(train_targets, dev.gold, predicted, train_task.labels, train_task.primary)
 
     values = {}
     for name, scored in (("test", on_test), ("selection", on_dev)):

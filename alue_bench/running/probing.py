@@ -140,7 +140,7 @@ def probe(spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: Tokenize
     seconds = time.perf_counter() - began
     del model_probe
     release(spec.device)
-    return Probed(choice, seconds, count.total + math.fsum(one.flops for one in trainings))
+    return Probed(choice, seconds, count.total + math.fsum(training.flops for training in trainings))
 
 
 def _drawn(spec: RunSpec, count: int) -> np.ndarray[Any, Any]:

@@ -85,10 +85,10 @@ def mean_loss(logits: Any, split: TokenizedSplit, labels: Labels) -> float:
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
-    given, loss = torch.from_numpy(logits), loss_function(labels)
+    outputs, loss = torch.from_numpy(logits), loss_function(labels)
     if not split.token_targets:
-        return float(loss(given, split.targets))
-    predicted = given if split.words is None else given[torch.from_numpy(split.words.predicted)]
+        return float(loss(outputs, split.targets))
+    predicted = outputs if split.words is None else outputs[torch.from_numpy(split.words.predicted)]
     # The end of each window but the last, as an index into the known targets.
     ends = (split.targets != IGNORED).cumsum(0)[split.offsets[1:-1] - 1]
     padded = pad_sequence(list(predicted.tensor_split(ends)), batch_first=True)

@@ -31,13 +31,13 @@ class DropoutMasks:
     def __init__(self, seed: int) -> None:
         """Start a reproducible sequence of dropout masks from a seed."""
         self._numbers = _RandomNumbers()
-        self._left: dict[float, Tensor] = {}
+        self._unused: dict[float, Tensor] = {}
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
         """Restart the sequence of dropout masks from this seed."""
         self._numbers.seed(seed)
-        self._left.clear()
+        self._unused.clear()
 
     def generators(self) -> list[torch.Generator]:
         """Return an empty list: masks are drawn from NumPy's generator, and from none of torch's."""
@@ -56,20 +56,20 @@ class DropoutMasks:
             The factors, float32, in the given shape.
         """
         count = math.prod(shape)
-        left = self._left.get(p)
-        if left is None or len(left) < count:
-            left = self._fresh(max(count, CHUNK), p)
-        self._left[p] = left[count:]
-        return left[:count].view(shape)
+        drawn = self._unused.get(p)
+        if drawn is None or len(drawn) < count:
+            drawn = self._fresh(max(count, CHUNK), p)
+        self._unused[p] = drawn[count:]
+        return drawn[:count].view(shape)
 
     def state(self) -> dict[str, Tensor]:
         """Return the position in the sequence of masks: the generator's state and the values drawn but not yet used."""
-        return {"generator": self._numbers.state()} | {f"left/{p!r}": left for p, left in self._left.items()}
+        return {"generator": self._numbers.state()} | {f"left/{p!r}": left for p, left in self._unused.items()}
 
     def go_to(self, state: Mapping[str, Tensor]) -> None:
         """Continue the sequence of masks from a position that `state` returned."""
         self._numbers.go_to(state["generator"])
-        self._left = {
+        self._unused = {
             float(name.removeprefix("left/")): left for name, left in state.items() if name.startswith("left/")
         }
 
@@ -81,8 +81,8 @@ class DropoutMasks:
         if dropped >= LEVELS:
             return torch.zeros(count)
         # Conversion to fp32 and comparison in place take half the time of a comparison of integers with an fp32 result.
-        kept = self._numbers.draw(-(-count // LANES)).to(torch.float32)
-        return kept.ge_(dropped - LEVELS // 2).mul_(LEVELS / (LEVELS - dropped))
+        factors = self._numbers.draw(-(-count // LANES)).to(torch.float32)
+        return factors.ge_(dropped - LEVELS // 2).mul_(LEVELS / (LEVELS - dropped))
 
 
 class StepDropout:

@@ -132,12 +132,12 @@ def _product(inputs: Tensor, weights: LayerWeights, index: int, parameters: int 
     """
     weight, bias = weights.products[index], weights.products[index + 1]
     if isinstance(parameters, int):
-        own = weights.parameters[parameters : parameters + 2]
+        masters = weights.parameters[parameters : parameters + 2]
     else:
         rows = slice(parameters.start * len(weight) // 3, parameters.stop * len(weight) // 3)
         weight, bias = weight[rows], bias[rows]
-        own = (*weights.parameters[:3][parameters], *weights.parameters[3:6][parameters])
-    result: Tensor = _Product.apply(inputs, weight, bias, *own)  # type: ignore[no-untyped-call]
+        masters = (*weights.parameters[:3][parameters], *weights.parameters[3:6][parameters])
+    result: Tensor = _Product.apply(inputs, weight, bias, *masters)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -260,11 +260,11 @@ class _AddAndNorm(torch.autograd.Function):
             The gradients in the order of `forward`'s arguments; None for an argument that needs no gradient.
         """
         total, mean, scale, mask = ctx.saved_tensors
-        given = [grad for grad in outer if grad is not None]
-        if not given:
+        grads = [grad for grad in outer if grad is not None]
+        if not grads:
             return (None,) * 6
         # One kernel adds the fp32 gradient and the low-precision one in fp32.
-        grad = given[0].float() if len(given) == 1 else given[0] + given[1]
+        grad = grads[0].float() if len(grads) == 1 else grads[0] + grads[1]
         dtotal, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
             grad.contiguous(),
             total,

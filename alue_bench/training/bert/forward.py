@@ -168,14 +168,14 @@ class LeanForward:
         if start == depth:
             return states
         flat = states.reshape(shape.examples * shape.tokens, -1)
-        whole = min(depth, len(self._layers) - (self.last_layer != "whole"))
+        end = min(depth, len(self._layers) - (self.last_layer != "whole"))
         # Autocast is off: the layers choose the number format of each product.
         with torch.autocast(flat.device.type, enabled=False):
             if isinstance(self._masks, StepDropout):
                 return self._with_few_kernels(flat, shape, start, depth, self._masks)
-            for weights in self._layers[start:whole]:
+            for weights in self._layers[start:end]:
                 flat = encoder_layer(flat, weights, shape, self._masks)
-            if depth > whole:
+            if depth > end:
                 return first_token_layer(flat, self._layers[-1], shape, self._masks).unsqueeze(1)
         return flat.view(shape.examples, shape.tokens, -1)
 

@@ -61,10 +61,10 @@ def is_bert_layer(layer: nn.Module) -> bool:
         "Dropout": [attention.dropout, output.dropout, any_layer.output.dropout],
     }
     expected["Linear"] += [output.dense, any_layer.intermediate.dense, any_layer.output.dense]
-    own = type(layer).__module__
+    family_module = type(layer).__module__
     return (
         all(
-            type(module).__name__ == name and type(module).__module__ in (own, *TORCH_MODULES)
+            type(module).__name__ == name and type(module).__module__ in (family_module, *TORCH_MODULES)
             for name, modules in expected.items()
             for module in modules
         )
@@ -289,10 +289,10 @@ def _inference(states: Tensor, weights: LayerWeights, shape: BatchShape) -> Tens
         probs = _probabilities(query, key, weights.scale, shape.bias(h))
         attended = torch.bmm(probs.to(dtype), value)
     else:
-        whole = (shape.examples, h, shape.tokens, d // h)
+        by_head = (shape.examples, h, shape.tokens, d // h)
         padding = None if shape.padding is None else shape.padding.to(dtype)
         attended = functional.scaled_dot_product_attention(
-            query.view(whole), key.view(whole), value.view(whole), attn_mask=padding, scale=weights.scale
+            query.view(by_head), key.view(by_head), value.view(by_head), attn_mask=padding, scale=weights.scale
         ).reshape(shape.examples * h, shape.tokens, d // h)
     middle = functional.linear(_merge_heads(attended, shape, h), wo, bo).add(states)
     middle = functional.layer_norm(middle, (d,), norm1.weight, norm1.bias, norm1.eps)

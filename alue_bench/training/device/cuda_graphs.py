@@ -130,14 +130,14 @@ class StepGraphs:
             self._outcome = torch.zeros_like(reported.pop())
         reported.clear()
         indices = self._indices.setdefault(len(draw.indices), draw.device_indices.clone())
-        given = None if states is None else states.clone()
+        graph_states = None if states is None else states.clone()
         step, width, outcome = self._step, draw.width, self._outcome
 
         def work() -> None:
-            outcome.copy_(step(indices, width, given))
+            outcome.copy_(step(indices, width, graph_states))
 
         try:
-            self._graphs[draw.shape] = _Graph(indices, given, self._recorder.record(work))
+            self._graphs[draw.shape] = _Graph(indices, graph_states, self._recorder.record(work))
         except RuntimeError as error:
             # An error during a capture is followed by a second error when the capture ends.
             first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
@@ -192,9 +192,9 @@ def padded_lengths(batch_lengths: Sequence[int], most: int) -> tuple[int, ...]:
             if (least := min(options, default=None)) is not None:
                 extended[end] = least
         best = extended
-        whole = best.get(len(lengths))
-        if whole is not None and (final is None or whole < final):
-            final = whole
+        candidate = best.get(len(lengths))
+        if candidate is not None and (final is None or candidate < final):
+            final = candidate
     return final[1] if final else ()
 
 

@@ -107,8 +107,8 @@ class ResidentSplit:
         self._tags_words = split.tags_words
         targets = split.targets
         if split.tags_words:
-            known = torch.cat([torch.zeros(1, dtype=torch.int64), (targets != IGNORED).cumsum(0)])
-            self._host_predictions = (known[split.offsets[1:]] - known[split.offsets[:-1]]).numpy()
+            targets_before = torch.cat([torch.zeros(1, dtype=torch.int64), (targets != IGNORED).cumsum(0)])
+            self._host_predictions = (targets_before[split.offsets[1:]] - targets_before[split.offsets[:-1]]).numpy()
         if split.token_targets:
             targets = torch.cat([targets, torch.tensor([IGNORED])])
         self._targets = self._device.sent(targets)

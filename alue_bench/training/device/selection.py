@@ -108,8 +108,8 @@ def _finds_no(name: str) -> str:
 
 def _what_there_is() -> str:
     """Return the end of an error message: the values of `--device` that this machine supports."""
-    there = ["--device cpu", *(f"--device {name} ({KINDS[name]})" for name in _accelerators())]
-    return f"use {' or '.join(there)}"
+    options = ["--device cpu", *(f"--device {name} ({KINDS[name]})" for name in _accelerators())]
+    return f"use {' or '.join(options)}"
 
 
 def _make_current(number: int) -> None:
@@ -118,9 +118,9 @@ def _make_current(number: int) -> None:
 
     count = Hardware("cuda").count
     if number >= count:
-        there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        valid = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         raise UsageError(
-            f"--device cuda:{number}: this process sees {count} CUDA device{'s' if count > 1 else ''}; use {there} "
+            f"--device cuda:{number}: this process sees {count} CUDA device{'s' if count > 1 else ''}; use {valid} "
             "(CUDA_VISIBLE_DEVICES chooses which GPUs it sees)"
         )
     torch.cuda.set_device(number)

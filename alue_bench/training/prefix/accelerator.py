@@ -134,10 +134,10 @@ class AcceleratorStates:
         import torch
 
         _, lengths = rows_of(split, first_only=self._first_only)
-        own = lengths[batch.indices]
-        starts = torch.zeros_like(lengths).index_copy_(0, batch.indices, own.cumsum(0) - own)
-        kept = unpadded(states, batch, lengths, self._device)
-        return self._in_memory(StoredStates(kept, 0.0), starts, lengths, batch.side)
+        batch_lengths = lengths[batch.indices]
+        starts = torch.zeros_like(lengths).index_copy_(0, batch.indices, batch_lengths.cumsum(0) - batch_lengths)
+        unpadded_states = unpadded(states, batch, lengths, self._device)
+        return self._in_memory(StoredStates(unpadded_states, 0.0), starts, lengths, batch.side)
 
     def store_computed(self) -> None:
         """Write computed outputs to the on-disk store, if other runs of the plan will read them.
@@ -201,18 +201,18 @@ class AcceleratorStates:
         self._device.synchronise()
         began = time.perf_counter()
         if placement.place == "resident":
-            kept = torch.empty(rows, timed.width, dtype=timed.dtype, device=self._device.name)
+            buffer = torch.empty(rows, timed.width, dtype=timed.dtype, device=self._device.name)
         else:
-            kept = pinned_empty(rows, timed.width, timed.dtype)
+            buffer = pinned_empty(rows, timed.width, timed.dtype)
         entry = self._store.open(key) if placement.read and key is not None else None
         if entry is not None:
-            read_states(entry.states, kept, self._device)
+            read_states(entry.states, buffer, self._device)
             self._device.synchronise()
-            outputs = StoredStates(kept, entry.build_s)
+            outputs = StoredStates(buffer, entry.build_s)
             return Examples(split, self._in_memory(outputs, starts, lengths, padding.side, reused=True), placement)
-        starts = self._compute(split, padding, lengths, kept)
+        starts = self._compute(split, padding, lengths, buffer)
         self._device.synchronise()
-        outputs = StoredStates(kept, time.perf_counter() - began)
+        outputs = StoredStates(buffer, time.perf_counter() - began)
         states = self._in_memory(outputs, starts, lengths, padding.side)
         if self._shared and key is not None and not stored:
             rates = self._rates(timed, storing_rate(self._store.folder))
@@ -241,9 +241,9 @@ class AcceleratorStates:
             order = evaluation_order(split.lengths, self._device.tokens_at_once)
             for batch in batches(split, order, padding, few_lengths=self._device.few_lengths):
                 states = self._forward.prefix(self._moved(batch), self._depth)
-                own = unpadded(states, batch, lengths, self._device)
-                end = begin + len(own)
-                kept[begin:end].copy_(own, non_blocking=True)
+                unpadded_states = unpadded(states, batch, lengths, self._device)
+                end = begin + len(unpadded_states)
+                kept[begin:end].copy_(unpadded_states, non_blocking=True)
                 starts[batch.indices] = begin + lengths[batch.indices].cumsum(0) - lengths[batch.indices]
                 begin = end
         return starts

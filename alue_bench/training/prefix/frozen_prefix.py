@@ -266,16 +266,16 @@ class FrozenPrefix:
                 so_far = 0.0
                 for depth in depths:
                     states, start = self._forward.prefix(moved, depth, states, start), depth
-                    kept = states.cpu()
+                    on_cpu = states.cpu()
                     now = time.perf_counter()
                     so_far, last = so_far + now - last, now
                     rows = self._row_ranges(split, depth)
                     if depth not in drafts:
-                        draft = self._store.create(keys[depth], int(rows[1].sum()), kept.shape[-1], kept.dtype)
+                        draft = self._store.create(keys[depth], int(rows[1].sum()), on_cpu.shape[-1], on_cpu.dtype)
                         if draft is None:  # the store has reported the reason
                             return
                         drafts[depth] = stack.enter_context(draft)
-                    put(kept, batch, rows, drafts[depth].states)
+                    put(on_cpu, batch, rows, drafts[depth].states)
                     now = time.perf_counter()
                     spent[depth] += so_far + now - last
                     last = now
@@ -359,8 +359,8 @@ class FrozenPrefix:
         order = evaluation_order(wanted.split.lengths, self._device.tokens_at_once)
         for batch in batches(wanted.split, order, wanted.padding, few_lengths=self._device.few_lengths):
             moved = self._moved(batch)
-            given, start = (below.of(moved), below.depth) if below else (None, 0)
-            yield batch, self._forward.prefix(moved, self._depth, given, start).cpu()
+            below_states, start = (below.of(moved), below.depth) if below else (None, 0)
+            yield batch, self._forward.prefix(moved, self._depth, below_states, start).cpu()
 
     def _deepest(self, split: TokenizedSplit, keys: Sequence[str]) -> PrefixStates | None:
         """Return a split's stored states at the greatest depth for which the store has an entry; None if it has none.
@@ -437,10 +437,10 @@ class FrozenPrefix:
         if self._device.accelerated:
             return self._accelerator.of_batch(states, split, batch)
         starts, lengths = self._row_ranges(split, self._depth)
-        kept = torch.zeros(int(lengths.sum()), states.shape[-1], dtype=states.dtype)
-        put(states.cpu(), batch, (starts, lengths), kept)
-        entry = StoredStates(kept, 0.0)
-        return PrefixStates(self._depth, entry, kept, starts, lengths, False, self._first_only(self._depth))
+        array = torch.zeros(int(lengths.sum()), states.shape[-1], dtype=states.dtype)
+        put(states.cpu(), batch, (starts, lengths), array)
+        entry = StoredStates(array, 0.0)
+        return PrefixStates(self._depth, entry, array, starts, lengths, False, self._first_only(self._depth))
 
     def _moved(self, batch: Batch) -> Batch:
         """Return a copy of a batch, moved to the model's device."""

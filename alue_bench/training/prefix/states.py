@@ -131,13 +131,13 @@ class PrefixStates:
         if self.rows is not None:
             indices = batch.indices if batch.device_indices is None else batch.device_indices
             return self.gather(indices.to(device), width)
-        places, tokens = token_places(batch, self.starts, self.lengths, width)
-        places = torch.where(tokens, places, 0)
+        rows, tokens = token_places(batch, self.starts, self.lengths, width)
+        rows = torch.where(tokens, rows, 0)
         if device.type == "cpu":
-            return self.states.index_select(0, places.flatten()).view(*places.shape, -1)
-        chosen = pinned_empty(places.numel(), self.states.shape[1], self.states.dtype)
-        torch.index_select(self.states, 0, places.flatten(), out=chosen)
-        return chosen.to(device, non_blocking=True).view(*places.shape, -1)
+            return self.states.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        chosen = pinned_empty(rows.numel(), self.states.shape[1], self.states.dtype)
+        torch.index_select(self.states, 0, rows.flatten(), out=chosen)
+        return chosen.to(device, non_blocking=True).view(*rows.shape, -1)
 
     def gather(self, indices: Tensor, width: int) -> Tensor:
         """Return the hidden states of some examples, by operations that a CUDA graph can contain.
@@ -155,9 +155,9 @@ class PrefixStates:
         if self.rows is None:
             raise RuntimeError("states in host memory cannot be gathered on the accelerator; call PrefixStates.of")
         steps = self.rows.steps_of(1 if self.first_only else width)
-        places = self.rows.edges.index_select(0, indices)[:, None] + steps  # [batch, width]
-        places = places.clamp_(0, self.states.shape[0] - 1)
-        return self.states.index_select(0, places.flatten()).view(*places.shape, self.states.shape[1])
+        rows = self.rows.edges.index_select(0, indices)[:, None] + steps  # [batch, width]
+        rows = rows.clamp_(0, self.states.shape[0] - 1)
+        return self.states.index_select(0, rows.flatten()).view(*rows.shape, self.states.shape[1])
 
     def part(self, places: Tensor) -> PrefixStates:
         """Return the `PrefixStates` of a selection of the examples, without copying the hidden states.
