@@ -30,20 +30,23 @@ if TYPE_CHECKING:
 STEPS, STEPS_ON_ACCELERATOR = 4, 20
 """The number of training steps that are timed, on a CPU and on an accelerator; an untimed warm-up precedes them."""
 MOST_EXAMPLES = 64
-"""The largest batch size with which training speed is measured. Larger batches are hardly faster per example, and take
-memory and time."""
+"""The largest batch size with which the training speed is measured. Larger batches are hardly faster per example, but
+measuring them takes memory and time."""
 LAYERS = 2
-"""The number of layers that are timed for a large model. Since all layers are alike, a few give the model's speed."""
+"""The number of layers that are timed for a large model. All layers are alike, so that a few suffice."""
 WHOLE_BELOW = 256
-"""The largest hidden size for which all layers of a model are timed, because overheads are a large part of its short
-steps."""
+"""The largest hidden size for which all layers of a model are timed. The training steps of such a small model are
+short, and overheads are a large part of them."""
 VOCABULARY = 1000
-"""The vocabulary size of the model whose training is timed. Embeddings are looked up, so this size has little effect on
-the speed."""
+"""The largest vocabulary size of the model whose training is timed. Embeddings are looked up, so that this size has
+little effect on the speed."""
 
 
 def shape_key(config: Any) -> tuple[object, ...]:
-    """Return a key for a model configuration; configurations have the same key if their layers cost the same."""
+    """Return a key for a model configuration (a `PretrainedConfig`).
+
+    The layers of configurations with the same key cost the same FLOPs.
+    """
     size = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
     reach = ("layer_types", "local_attention", "sliding_window")
     names = ("model_type", *size, *reach)
@@ -72,7 +75,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
 
     A model with random weights is trained for a few steps on random tokens; all its layers train. This takes seconds
     for a model of base size on a CPU. torch's global random state is left unchanged. Steps are replayed as CUDA graphs
-    if the planned runs are to replay theirs; capturing them is not timed.
+    if those of the planned runs may be; the time for capturing them is not counted.
 
     Args:
         config: The model's configuration, a transformers `PretrainedConfig`.
@@ -81,8 +84,8 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
         device: The device and number format, and whether steps are captured as CUDA graphs.
 
     Returns:
-        FLOPs, counted as in `measure.flops`, per second of whole training steps. The time includes the optimiser, the
-        assembly of batches and overheads.
+        The FLOPs per second. The FLOPs are counted as in `measure.flops`; the time is that of whole training steps,
+        with the optimiser, the assembly of batches and overheads.
     """
     import numpy as np
     import torch
@@ -110,7 +113,10 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
 
 
 def _in_small(config: Any) -> Any:
-    """Return a copy of a model configuration with a small vocabulary and, if the model is large, with few layers."""
+    """Return a copy of a model configuration with a small vocabulary and, if the model is large, with few layers.
+
+    All layers remain if the configuration gives the type of each layer, because the types may differ in speed.
+    """
     small = copy.deepcopy(config)
     small.vocab_size = min(int(getattr(small, "vocab_size", VOCABULARY)), VOCABULARY)
     small.pad_token_id = 0
@@ -120,6 +126,7 @@ def _in_small(config: Any) -> Any:
 
 
 def _random_split(lengths: np.ndarray[Any, Any], vocabulary: int, generator: np.random.Generator) -> TokenizedSplit:
+    """Return a split of random tokens, with examples of the given lengths and target 0, without special tokens."""
     import numpy as np
     import torch
 

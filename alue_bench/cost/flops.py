@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
     """Return the training FLOPs of each run of a plan, as the run will record them under `flops/train`.
 
-    Texts are tokenized for this, unless they are in the cache.
+    Texts are tokenized for this, unless their token ids are in the cache.
     """
     keeps = all(run.inputs.prefixes.limit_bytes > 0 for run in runs)
     models = EmptyModels(keeps_prefixes=keeps, device=runs[0].spec.device if runs else "cpu")

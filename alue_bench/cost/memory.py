@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 FP32 = 4
 """The bytes of an fp32 number; weights, gradients and the optimiser's state are fp32."""
 PROCESS_BYTES = 1 << 30
-"""The bytes that a process takes on a GPU before it allocates a tensor: the context of CUDA or HIP, the kernels that
-are loaded, and the workspaces of the BLAS libraries. This is an allowance, which was not measured."""
+"""The bytes that a process takes on a GPU before it allocates a tensor: the context of CUDA or HIP, the loaded kernels,
+and the workspaces of the BLAS libraries. This is an assumption; it was not measured."""
 FRAGMENTATION = 1.1
 """The ratio of the memory that torch's allocator reserves to the memory that tensors take."""
 
@@ -42,14 +42,14 @@ def training_bytes(model: EmptyModel, hyper: HyperParameters, longest: int, devi
                              + 4 T  copy of the selected epoch's weights, unless the last epoch is selected
                              + activations of a batch in which all examples are as long as the longest one)
 
-    The activations are those that the backward pass reads (`activation_bytes`) and those of one more layer, for the
-    temporary tensors of the backward pass; or those of a layer of an inference batch, if these are more. If steps may
-    be captured, both are added: CUDA graphs keep their memory, gradients included, while eager steps and evaluations
-    take other memory. Cached outputs of frozen layers are not counted, because they are kept on the accelerator only if
-    they fit.
+    The activations are the larger of two amounts. In a training step, they are those that the backward pass reads
+    (`activation_bytes`), and those of one more layer, for the temporary tensors of the backward pass. In inference,
+    they are those of one layer. If steps may be captured as CUDA graphs, the two amounts are added: CUDA graphs keep
+    their memory, gradients included, while eager steps and evaluations take other memory. Cached outputs of frozen
+    layers are not counted, because they are kept on the accelerator only if they fit.
 
     Args:
-        model: The model without weights, which says which parts are frozen.
+        model: The model without weights, with its freeze plan.
         hyper: The hyper-parameters: batch size and selection of the epoch.
         longest: The number of tokens of the longest train example.
         device: The device, the number format and the use of CUDA graphs.
@@ -68,12 +68,12 @@ def training_bytes(model: EmptyModel, hyper: HyperParameters, longest: int, devi
 def activation_bytes(model: EmptyModel, examples: int, tokens: int, device: Device) -> int:
     """Return an estimate of the bytes of activations that are kept for the backward pass of a batch.
 
-    Each layer from the lowest one with trainable parameters in or below it keeps its activations, see `_layer_bytes`.
-    If the head reads only the first token, the last layer is computed for that token, and keeps little more than its
-    input. The embeddings, if they train, keep the input of their norm and a dropout mask.
+    A layer keeps activations if it, or a part below it, has trainable parameters; see `_layer_bytes`. If the head reads
+    only the first token, the last layer is computed for that token only, and keeps little more than its input. The
+    embeddings, if they train, keep the input of their norm and a dropout mask.
 
     Args:
-        model: The model without weights, which says which parts are frozen.
+        model: The model without weights, with its freeze plan.
         examples: The number of examples of the batch.
         tokens: The number of tokens of each example, with padding.
         device: The device and the number format.
@@ -82,10 +82,10 @@ def activation_bytes(model: EmptyModel, examples: int, tokens: int, device: Devi
     trained = [layer not in plan.frozen_layers for layer in layers]
     lowest = 0 if not plan.embeddings else next((layer for layer in layers if trained[layer]), len(layers))
     first_only = model.last_layer != "whole"
-    whole = layers[lowest : len(layers) - first_only]
-    kept = [_layer_bytes(model, examples, tokens, device, trains=trained[layer]) for layer in whole]
-    of_vector = FP32 * examples * tokens * model.stack.shape.hidden_size
-    return sum(kept) + (0 if plan.embeddings else 2 * of_vector) + first_only * 2 * of_vector
+    whole_layers = layers[lowest : len(layers) - first_only]
+    layer_bytes = [_layer_bytes(model, examples, tokens, device, trains=trained[layer]) for layer in whole_layers]
+    hidden_bytes = FP32 * examples * tokens * model.stack.shape.hidden_size
+    return sum(layer_bytes) + (0 if plan.embeddings else 2 * hidden_bytes) + first_only * 2 * hidden_bytes
 
 
 def _layer_bytes(model: EmptyModel, examples: int, tokens: int, device: Device, *, trains: bool = True) -> int:
@@ -97,20 +97,20 @@ def _layer_bytes(model: EmptyModel, examples: int, tokens: int, device: Device, 
     - for each token: query, key and value (3 e h), the inner vector before the activation function (e f), and the
       inputs of both layer norms (8 h); if the layer trains, also the inputs of its products (3 e h + e f) and two
       dropout masks (8 h), since frozen layers compute without dropout;
-    - for each pair of tokens and each head: the attention probability (4); if the layer trains, also its dropout mask
-      (4) and the probability after dropout (e).
+    - for each pair of tokens and each head: the attention probability in fp32 (4) and in the format of matrix products
+      (e); if the layer trains, also the dropout mask of the probability (4).
 
-    The layers of transformers keep about as much, and less with fused attention, which keeps nothing for pairs of
-    tokens. Korthikanti et al. 2022 (Reducing activation recomputation in large transformer models, section 4) count the
-    same tensors with masks of one byte.
+    The layers of transformers keep about as much. With fused attention, they keep less, because nothing is kept for
+    pairs of tokens. Korthikanti et al. 2022 (Reducing activation recomputation in large transformer models, section 4)
+    count the same tensors with masks of one byte.
     """
     hidden, inner = model.stack.shape.hidden_size, _inner_size(model.stack.layers[0])
     heads = int(getattr(model.stack.model.config, "num_attention_heads", 1))
     size = device.compute.itemsize
-    half = size * (3 * hidden + inner) + 2 * FP32 * hidden
-    of_token = (1 + trains) * half
-    of_pair = heads * (FP32 + (FP32 if trains else 0) + size)
-    return examples * tokens * (of_token + tokens * of_pair)
+    frozen_bytes = size * (3 * hidden + inner) + 2 * FP32 * hidden
+    token_bytes = (1 + trains) * frozen_bytes
+    pair_bytes = heads * (FP32 + (FP32 if trains else 0) + size)
+    return examples * tokens * (token_bytes + tokens * pair_bytes)
 
 
 def _inner_size(layer: nn.Module) -> int:
@@ -121,12 +121,12 @@ def _inner_size(layer: nn.Module) -> int:
 
 
 def largest_training(runs: Sequence[PlannedRun]) -> int:
-    """Return the estimated accelerator memory, in bytes, of the run in a plan that needs most.
+    """Return the estimated accelerator memory, in bytes, of the planned run that needs most memory.
 
-    Texts are tokenized for this, unless they are in the cache.
+    Texts are tokenized for this, unless their token ids are in the cache.
 
     Args:
-        runs: At least one run, with the device for which memory is estimated.
+        runs: At least one run; all runs must have the same device.
     """
     keeps = all(run.inputs.prefixes.limit_bytes > 0 for run in runs)
     models = EmptyModels(keeps_prefixes=keeps, device=runs[0].spec.device)

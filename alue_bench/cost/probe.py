@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 def probe_flops(strategy: Strategy, model: EmptyModel, lengths: np.ndarray[Any, Any], hyper: HyperParameters) -> float:
-    """Return the FLOPs of a choice, for a probe whose examples are as long as all train examples on average.
+    """Return the estimated FLOPs of a strategy's choice of layers.
 
-    The run will record them under `flops/probe`, where padding counts too. They are 0 for a strategy that does not
-    choose by a probe, or does not declare the work of choosing.
+    The probe's examples are assumed to have the average length of all train examples, and padding is not counted. The
+    run will record the FLOPs of its choice, padding included, as `flops/probe`. The result is 0 for a strategy that
+    does not choose by a probe, or does not declare the work of choosing.
 
     Args:
         strategy: The strategy.
@@ -31,10 +32,10 @@ def probe_flops(strategy: Strategy, model: EmptyModel, lengths: np.ndarray[Any, 
         return 0.0
     share = min(hyper.probe_rows, len(lengths)) / len(lengths)
     every_layer = replace(model.plan, frozen_layers=frozenset())
-    looked_at = replace(model, plan=every_layer, kept_layers=0, last_layer="whole")  # as transformers computes it
-    flops = cost.forward_passes * looked_at.scoring(lengths)
+    probed = replace(model, plan=every_layer, kept_layers=0, last_layer="whole")  # computed by transformers' modules
+    flops = cost.forward_passes * probed.scoring(lengths)
     if cost.gradient_passes:
-        flops += cost.gradient_passes * looked_at.training(lengths, 1, hyper.batch_size)
+        flops += cost.gradient_passes * probed.training(lengths, 1, hyper.batch_size)
     for plan in cost.trainings:
         training = replace(model, plan=plan, kept_layers=0).training(lengths, hyper.epochs, hyper.batch_size)
         flops += (1 - 1 / HELD_OUT) * training

@@ -3,8 +3,8 @@
 The FLOPs are the ones that the runs will record, computed from the models' shapes and the real lengths of the examples.
 The seconds are these FLOPs divided by the speed of a few training steps, which is measured at the time of the estimate.
 The scoring of the dev and test splits is included. So is the computation of frozen prefixes (the embeddings and lowest
-layers, if they are frozen), which runs of a plan share. Not considered are loading times, concurrent runs, finished or
-cached results, and the changes that adaptive strategies make to the frozen parts during training.
+layers, if they are frozen), which runs of a plan share. The estimate ignores loading times, concurrent runs, finished
+or cached results, and the changes that adaptive strategies make to the frozen parts during training.
 
 Runs whose model is not on this machine are included if the plugin declares the model's architecture. The lengths of
 their examples are then taken from another model's tokenizer.
@@ -55,14 +55,14 @@ class RunEstimate:
     strategy: str
     seed: int
     settings: Mapping[str, object]
-    """The run's values of those hyper-parameters that vary within the plan."""
+    """The run's values of the hyper-parameters that vary within the plan, by name."""
     here: bool
     """True if the run's model and data are on this machine."""
     flops: float | None
     """The training FLOPs, as `flops/train` will record them; None if unknown."""
     seconds: float | None
-    """The seconds for training and scoring; None if unknown. The computation of frozen lowest layers, which runs share,
-    is not included: see `CostEstimate.shared_s`."""
+    """The seconds for training and scoring; None if unknown. The seconds for computing the frozen lowest layers, whose
+    outputs runs share, are not included: see `CostEstimate.shared_s`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class CostEstimate:
     without_data: int
     """The number of runs that the estimate omits, because their task has no data on this machine."""
     hardware: str
-    """The description of this machine's hardware."""
+    """The short name of this machine's hardware, from `hardware_fingerprint`."""
     speeds: tuple[float, ...]
     """The measured training speeds in FLOPs per second, one for each shape of model."""
     lengths_of: str | None
@@ -85,7 +85,8 @@ class CostEstimate:
     problems: tuple[str, ...] = ()
     """Sentences that say why the cost of a run is unknown."""
     yardstick_s: float = 0.0
-    """The seconds for the linear models on TF-IDF features of all tasks, if none is in the cache; not in `seconds`."""
+    """The seconds for fitting the linear models on TF-IDF features of all tasks, if no result is in the cache.
+    `seconds` does not include them."""
     upper_bound: bool = False
     """True if early stopping may end runs before their last epoch, so that the cost is an upper bound."""
 
@@ -98,19 +99,19 @@ class CostEstimate:
         return _sum(run.flops for run in self.runs if run.here == here)
 
     def seconds(self, *, here: bool, part: Callable[[RunEstimate], float] = lambda run: 1.0) -> float | None:
-        """Return the total seconds of the plan's runs, including `shared_s`; None if those of a run are unknown.
+        """Return the total seconds of the plan's runs, including `shared_s`; None if the seconds of a run are unknown.
 
         Args:
             here: True to sum over the runs that this machine can execute, False to sum over the remaining runs.
-            part: A function that returns the fraction of a run's seconds to include. Frozen prefixes are always
-                included in full.
+            part: A function that returns the fraction of a run's seconds to include. The seconds in `shared_s` are
+                always included in full.
         """
         runs = [run for run in self.runs if run.here == here]
         total = _sum(None if run.seconds is None else part(run) * run.seconds for run in runs)
         return None if total is None else total + self.shared_s.get(here, 0.0)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the estimate as JSON-like data, for the option `--json`."""
+        """Return the estimate as values that can be written as JSON, for the option `--json`."""
 
         def part(here: bool) -> dict[str, Any]:
             runs = [run for run in self.runs if run.here == here]
@@ -140,7 +141,9 @@ class _Work:
     start: tuple[object, ...]
     """A key that is equal for runs with the same initial model and data, which share the outputs of frozen layers."""
     here: bool
+    """True if the run's model and data are on this machine."""
     config: Any
+    """The configuration of the run's model, a transformers `PretrainedConfig`."""
     lengths: dict[str, np.ndarray[Any, Any]]
     """The lengths of the examples in tokens, int64 [examples], of the splits train, dev and test."""
 
@@ -152,31 +155,34 @@ class _Estimator:
     models: EmptyModels
     device: Device
     problems: dict[str, None] = field(default_factory=dict)
+    """Sentences that say why a cost is unknown, as the keys of a dictionary, without duplicates."""
     speeds: dict[tuple[object, ...], float | None] = field(default_factory=dict)
+    """The training speed in FLOPs per second for each shape of model, by `shape_key`; None if the measurement
+    failed."""
 
-    def speed(self, work: list[_Work], one: _Work) -> float | None:
+    def speed(self, work: list[_Work], item: _Work) -> float | None:
         """Return the training speed of a run's model, measured once for each model shape.
 
         Args:
-            work: All runs. The examples in the measurement are as long as the train examples of the runs that have a
-                model of this shape.
-            one: The run whose model's speed is returned.
+            work: All runs. The measurement uses the lengths of the train examples of all runs that have a model of this
+                shape.
+            item: The run for whose model the speed is returned.
 
         Returns:
             FLOPs per second, or None if the measurement failed; `problems` then says why.
         """
         import numpy as np
 
-        key = shape_key(one.config)
+        key = shape_key(item.config)
         if key not in self.speeds:
             alike = [w for w in work if shape_key(w.config) == key]
             lengths = np.concatenate([w.lengths["train"] for w in {id(w.lengths): w for w in alike}.values()])
             try:
-                self.speeds[key] = speed_of(one.config, lengths, one.run.hyper, self.device)
+                self.speeds[key] = speed_of(item.config, lengths, item.run.hyper, self.device)
             except Exception as error:  # an architecture that cannot be timed must not prevent the other estimates
                 self.speeds[key] = None
                 cause = first_line(error)
-                self.problems[f"no time estimate for models like {one.run.model.name}: {cause:.200}"] = None
+                self.problems[f"no time estimate for models like {item.run.model.name}: {cause:.200}"] = None
         return self.speeds[key]
 
 
@@ -185,8 +191,8 @@ def estimate_plan(plan: Plan, registry: Registry) -> CostEstimate:
 
     Args:
         plan: The plan, with at least one run in `runs` or `absent`.
-        registry: The declarations of the plugins. For a run whose model is not on this machine, they are searched for
-            another model with a tokenizer.
+        registry: The declarations of the plugins. Their models are searched for a tokenizer to use for runs whose own
+            model is not on this machine.
     """
     first = plan.runs[0].spec if plan.runs else plan.absent[0]
     graphs = first.cuda_graphs if isinstance(first, RunSpec) else resolve_graphs("auto", first.device)
@@ -196,19 +202,19 @@ def estimate_plan(plan: Plan, registry: Registry) -> CostEstimate:
     if plan.absent:
         absent, lengths_of = _absent(plan, registry, estimator)
         work += absent
-    names = varied((one.run.task.name, one.run.model.name, one.run.hyper) for one in work)
+    names = varied((item.run.task.name, item.run.model.name, item.run.hyper) for item in work)
     runs, trained = [], set[str]()
     depths: defaultdict[tuple[bool, tuple[object, ...]], dict[int, float]] = defaultdict(dict)
-    for one in work:
-        speed = estimator.speed(work, one)
-        counted = _count(one, estimator, speed, shares_training=one.key in trained)
-        trained.add(one.key)
-        depths[one.here, one.start][counted.depth] = counted.prefix_s
-        run = one.run
+    for item in work:
+        speed = estimator.speed(work, item)
+        counted = _count(item, estimator, speed, shares_training=item.key in trained)
+        trained.add(item.key)
+        depths[item.here, item.start][counted.depth] = counted.prefix_s
+        run = item.run
         runs.append(
             RunEstimate(
                 task=run.task.name, model=run.model.name, strategy=run.strategy.name, seed=run.seed,
-                settings=dict(settings_of(run.hyper, names)), here=one.here, flops=counted.flops,
+                settings=dict(settings_of(run.hyper, names)), here=item.here, flops=counted.flops,
                 seconds=counted.seconds,
             )
         )  # fmt: skip
@@ -224,12 +230,12 @@ def estimate_plan(plan: Plan, registry: Registry) -> CostEstimate:
         lengths_of=lengths_of,
         problems=tuple(estimator.problems),
         yardstick_s=_yardstick_seconds(plan),
-        upper_bound=any(one.run.hyper.patience for one in work),
+        upper_bound=any(item.run.hyper.patience for item in work),
     )
 
 
 def _yardstick_seconds(plan: Plan) -> float:
-    """Return the seconds for the linear models on TF-IDF features, one for each set of train and test rows."""
+    """Return the estimated seconds for the linear models on TF-IDF features, a model for each train and test split."""
     fits = {(run.spec.data.train, run.spec.data.test): run.inputs for run in plan.runs if run.inputs.yardstick}
     return math.fsum(expected_seconds(inputs.train_task, inputs.train_rows) for inputs in fits.values())
 
@@ -243,21 +249,23 @@ class _Counted:
 
     flops: float
     seconds: float | None
+    """The seconds for training and scoring; None if the training speed is unknown."""
     depth: int
+    """The number of frozen lowest layers whose outputs are cached; 0 if the training speed is unknown."""
     prefix_s: float
 
 
-def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_training: bool) -> _Counted:
+def _count(item: _Work, estimator: _Estimator, speed: float | None, *, shares_training: bool) -> _Counted:
     """Estimate the FLOPs that a run will record, and its seconds.
 
     Args:
-        one: The run.
+        item: The run.
         estimator: The data shared by the estimates of all runs.
         speed: The training speed in FLOPs per second; None if unknown.
-        shares_training: Whether an earlier run has the same training, so that only the scoring takes time.
+        shares_training: Whether an earlier run trains the same model, so that only the scoring takes time.
     """
-    run, train = one.run, one.lengths["train"]
-    model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
+    run, train = item.run, item.lengths["train"]
+    model, epochs = estimator.models.of(item.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
     size = run.hyper.batch_size
     share = trained_share(run.steps, len(train), run.hyper)
     chosen = probe_flops(run.strategy, model, train, run.hyper)
@@ -265,7 +273,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     if speed is None:
         return _Counted(flops, None, 0, 0.0)
     each_epoch = model.training(train, 2, size) - model.training(train, 1, size)
-    forward = {name: model.scoring(lengths) for name, lengths in one.lengths.items()}
+    forward = {name: model.scoring(lengths) for name, lengths in item.lengths.items()}
     below = depth / model.plan.shape.layers
     evaluations = len(evaluation_points(steps_per_epoch(len(train), size), run.hyper.eval_every))
     steps = 0.0 if shares_training else (each_epoch + (1 - below) * forward["dev"] * evaluations) * epochs
@@ -336,10 +344,12 @@ def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list
 
 
 def _start(data: str, model: str, run: AbsentRun) -> tuple[object, ...]:
+    """Return a key that is equal for runs with the same initial model and data; see `_Work.start`."""
     return data, model, run.outline.kept_layers, run.outline.adapter and run.strategy.name
 
 
 def _splits(run: AbsentRun) -> tuple[tuple[str, TaskRows], ...]:
+    """Return the names of a run's splits, each with the rows that contain the split."""
     return ("train", run.train_rows), ("dev", run.train_rows), ("test", run.rows)
 
 
@@ -363,6 +373,7 @@ def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
 
 
 def _lengths(examples: Any, normalise: Any, tokenizer: Any, most: int) -> np.ndarray[Any, Any]:
+    """Return the number of tokens of each example, or of each window of a long example: int64 `[n]`, at most `most`."""
     import numpy as np
 
     if isinstance(examples[0].target, Answers) and tokenizer.is_fast:
@@ -374,9 +385,10 @@ def _lengths(examples: Any, normalise: Any, tokenizer: Any, most: int) -> np.nda
     texts = [normalise(example.text) for example in examples]
     pairs = None if examples[0].text_pair is None else [normalise(example.text_pair) for example in examples]
     ids = tokenizer(texts, pairs, truncation=True, max_length=most)["input_ids"]
-    return np.array([len(one) for one in ids], dtype="int64")
+    return np.array([len(token_ids) for token_ids in ids], dtype="int64")
 
 
 def _sum(values: Any) -> float | None:
+    """Return the sum of some values; None if one of them is None."""
     listed = list(values)
     return None if any(value is None for value in listed) else math.fsum(listed)

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def best_effort(missing: str, work: Callable[[], T], on_problem: Callable[[str], None]) -> T | None:
-    """Call `work` and return its result; if it raises an exception, report this and return None.
+    """Call `work` and return its result; if it raises an exception, report the exception and return None.
 
     Exceptions outside `Exception`, such as an interruption by the user, are not caught.
 

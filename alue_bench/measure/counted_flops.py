@@ -1,7 +1,7 @@
 """FLOPs counted by torch's FLOP counter, for architectures that the formulas in `flops` do not fit.
 
-The counter runs a training step of the actual model on the CPU, but skips the matrix products, since only their shapes
-matter. So counting takes little time and no memory for weights, whatever the size of the model.
+The counter runs a training step of the model itself on the CPU, but skips the matrix products, since only their shapes
+matter. So counting takes little time and no memory for weights, even for a large model.
 
 Counts are made for texts of a few lengths in batches of two sizes. Operations per token are interpolated linearly
 between these lengths, which is exact for attention over all tokens. Comparing the two batch sizes separates the cost
@@ -40,8 +40,8 @@ class Cost:
     """The FLOPs for each text."""
 
 
-_known: dict[str, int] = {}
-"""The counts made in this process, for reuse, by a digest of everything that determines a count."""
+_counts: dict[str, int] = {}
+"""The FLOPs that were counted in this process, for reuse. A key is a digest of everything that determines a count."""
 
 
 def counted_step(
@@ -51,15 +51,15 @@ def counted_step(
 
     Args:
         stack: The model, possibly on the meta device. It is not changed.
-        plan: The freeze plan, which says which parts of the model are frozen.
+        plan: The freeze plan.
         lengths: The number of tokens of each text, int64 `[texts]`.
         batch_size: The number of texts in a batch.
         start: The number of layers that are not computed because their outputs are cached.
     """
     trained = frozenset(id(parameter) for parameter in trainable_parameters(stack, plan))
     names = frozenset(name for name, p in stack.model.named_parameters() if id(p) in trained)
-    whole = _over(lengths, batch_size, lambda texts, tokens: _count(stack, names, texts, tokens))
-    return whole - counted_prefix(stack, start, lengths, batch_size)
+    total = _interpolated(lengths, batch_size, lambda texts, tokens: _count(stack, names, texts, tokens))
+    return total - counted_prefix(stack, start, lengths, batch_size)
 
 
 def counted_prefix(stack: EncoderStack, depth: int, lengths: np.ndarray[Any, Any], batch_size: int) -> float:
@@ -73,7 +73,7 @@ def counted_prefix(stack: EncoderStack, depth: int, lengths: np.ndarray[Any, Any
     """
     if depth == 0:
         return 0.0
-    return _over(lengths, batch_size, lambda texts, tokens: _count(stack, frozenset(), texts, tokens, depth))
+    return _interpolated(lengths, batch_size, lambda texts, tokens: _count(stack, frozenset(), texts, tokens, depth))
 
 
 def counted_forward(stack: EncoderStack, lengths: np.ndarray[Any, Any], batch_size: int) -> float:
@@ -84,11 +84,11 @@ def counted_forward(stack: EncoderStack, lengths: np.ndarray[Any, Any], batch_si
         lengths: The number of tokens of each text, int64 `[texts]`.
         batch_size: The number of texts in a batch.
     """
-    return _over(lengths, batch_size, lambda texts, tokens: _count(stack, frozenset(), texts, tokens))
+    return _interpolated(lengths, batch_size, lambda texts, tokens: _count(stack, frozenset(), texts, tokens))
 
 
-def _over(lengths: np.ndarray[Any, Any], batch_size: int, count: Any) -> float:
-    """Return the FLOPs for all texts, interpolated from counts for the shortest, a middle and the longest length.
+def _interpolated(lengths: np.ndarray[Any, Any], batch_size: int, count: Any) -> float:
+    """Return the FLOPs of all texts, interpolated between counts for the shortest, a middle and the longest length.
 
     Args:
         lengths: The number of tokens of each text, int64 `[texts]`.
@@ -134,9 +134,9 @@ def _count(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int
     model: Any = stack.model
     shapes = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
     key = digest_of([described(model.config), type(model).__name__, shapes, sorted(trained), texts, tokens, depth])
-    if key not in _known:
-        _known[key] = _count_flops(stack, trained, texts, tokens, depth)
-    return _known[key]
+    if key not in _counts:
+        _counts[key] = _count_flops(stack, trained, texts, tokens, depth)
+    return _counts[key]
 
 
 def _count_flops(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int, depth: int | None) -> int:
@@ -154,7 +154,7 @@ def _count_flops(stack: EncoderStack, trained: frozenset[str], texts: int, token
     with (
         torch.random.fork_rng(devices=[]),
         _undisturbed(model),
-        _ended_behind(stack, depth),
+        _stopped_after(stack, depth),
         sdpa_kernel(SDPBackend.MATH),  # attention as single products: the counter does not know the CPU's fused kernel
         _Counting() as counting,
         torch.set_grad_enabled(bool(trained)),
@@ -171,7 +171,7 @@ def _count_flops(stack: EncoderStack, trained: frozenset[str], texts: int, token
 
 @contextmanager
 def _undisturbed(model: Any) -> Iterator[None]:
-    """Put the model into eval mode inside the `with` block, without key-value cache and with a padding token id."""
+    """Put a model into eval mode inside the `with` block, with a padding token id and without key-value cache."""
     modes = [(module, module.training) for module in model.modules()]
     config: Any = model.config
     before = {name: getattr(config, name, None) for name in ("use_cache", "pad_token_id")}
@@ -192,10 +192,10 @@ def _undisturbed(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _ended_behind(stack: EncoderStack, depth: int | None) -> Iterator[None]:
-    """Make every forward pass inside the `with` block end after `depth` layers, by raising `Reached`.
+def _stopped_after(stack: EncoderStack, depth: int | None) -> Iterator[None]:
+    """Make each forward pass inside the `with` block stop after the lowest `depth` layers, by raising `Reached`.
 
-    If `depth` is None, nothing is changed.
+    If `depth` is None, forward passes run to the end.
     """
     if depth is None:
         yield
@@ -214,17 +214,20 @@ _built: dict[str, dict[str, Tensor]] = {}
 
 
 def _buffers(model: Any) -> dict[str, Tensor]:
-    """Return the model's buffers on the CPU. Buffers on the meta device are replaced by those of a new model."""
+    """Return a model's buffers on the CPU, by name.
+
+    Buffers on the meta device, which have no values, are replaced by those of a new model with the same configuration.
+    """
     from transformers.initialization import no_init_weights
 
-    own = dict(model.named_buffers())
-    if any(buffer.is_meta for buffer in own.values()):
+    buffers = dict(model.named_buffers())
+    if any(buffer.is_meta for buffer in buffers.values()):
         key = digest_of([type(model).__name__, described(model.config)])
         if key not in _built:
             with no_init_weights():
                 _built[key] = dict(type(model)(model.config).named_buffers())
-        own = {name: _built[key].get(name.replace(".base_layer.", "."), buffer) for name, buffer in own.items()}
-    return {name: buffer.cpu() if not buffer.is_meta else buffer for name, buffer in own.items()}
+        buffers = {name: _built[key].get(name.replace(".base_layer.", "."), buffer) for name, buffer in buffers.items()}
+    return {name: buffer.cpu() if not buffer.is_meta else buffer for name, buffer in buffers.items()}
 
 
 class FlopCount:
@@ -243,7 +246,7 @@ class FlopCount:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Count nothing inside the `with` block, where work has its usual kernels and speed."""
+        """Pause counting inside the `with` block, so that work there uses its usual kernels, at its usual speed."""
         self.stop()
         try:
             yield
@@ -251,7 +254,7 @@ class FlopCount:
             self.start()
 
     def start(self) -> None:
-        """Begin to count, or continue."""
+        """Start or resume counting."""
         from torch.nn.attention import SDPBackend, sdpa_kernel
         from torch.utils.flop_counter import FlopCounterMode
 
@@ -259,7 +262,7 @@ class FlopCount:
         self._mode = self._contexts.enter_context(FlopCounterMode(display=False))
 
     def stop(self) -> None:
-        """End the count, or interrupt it."""
+        """Stop counting; `start` resumes it."""
         self._earlier, self._mode = self.total, None
         self._contexts.close()
 
@@ -272,7 +275,7 @@ def counting_flops() -> Iterator[FlopCount]:
     decompositions are not counted.
 
     Yields:
-        The count.
+        The count, which grows while the block runs.
     """
     count = FlopCount()
     count.start()

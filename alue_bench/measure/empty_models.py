@@ -1,8 +1,8 @@
 """Models without weights, from whose shapes the FLOPs of training are computed.
 
 The computation assumes that the outputs of a frozen prefix (the embeddings and lowest layers, if they are frozen) can
-be cached; a model whose forward pass cannot start from cached outputs costs more. An adaptive strategy changes the
-frozen parts during training, but its cost is computed as if they stayed the same.
+be cached. A model whose forward pass cannot start from cached outputs costs more than computed. An adaptive strategy
+changes the frozen parts during training, but its FLOPs are computed as if it did not.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class EmptyModel:
-    """A model without weights (on the meta device), after a strategy has removed layers or added adapters."""
+    """A model without weights (on the meta device), with the layers and adapters that a strategy leaves or adds."""
 
     stack: EncoderStack
     plan: FreezePlan
+    """The freeze plan of the model."""
     kept_layers: int
     """The number of frozen lowest layers that are computed once for each example and whose outputs are cached."""
     last_layer: LastLayer
     """The way in which the last layer is computed: for all tokens, or for the first token only."""
     counted: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False, compare=False)
-    """The FLOPs counted so far, by what determines them. The models of a plan share it, since its runs differ in
-    strategy or seed more often than in texts."""
+    """The results of earlier FLOP computations; a key holds everything that determines the result. The models of a plan
+    share one dictionary, because many runs of a plan have the same texts."""
 
     def training(self, lengths: np.ndarray[Any, Any], epochs: int, batch_size: int) -> float:
         """Return the training FLOPs of a run, as the run will record them under `flops/train`.
@@ -70,7 +71,13 @@ class EmptyModel:
         )
 
     def _counted_once(self, count: Callable[[], Value], of: tuple[object, ...], lengths: np.ndarray[Any, Any]) -> Value:
-        """Return what `count` returned for the same model and lengths, or call it; `of` says what is counted."""
+        """Return the result of `count`, from an earlier call if there was one for the same FLOPs.
+
+        Args:
+            count: A function that computes the FLOPs of this model.
+            of: The values, in addition to model and lengths, that determine the result.
+            lengths: The lengths of the examples in tokens, int64 [examples].
+        """
         key = (id(self.stack), self.last_layer, *of, lengths.tobytes())
         if key not in self.counted:
             self.counted[key] = count()
@@ -81,7 +88,7 @@ class EmptyModel:
 class EmptyModels:
     """A factory of models without weights (on the meta device) for the runs of a plan.
 
-    Runs with equal models share one object.
+    Runs whose models have the same shapes share one `EncoderStack`.
     """
 
     def __init__(self, *, keeps_prefixes: bool, device: str) -> None:
@@ -103,7 +110,7 @@ class EmptyModels:
             config: The configuration of the pre-trained model, a transformers `PretrainedConfig`.
             labels: The label space of the training task.
             strategy: The strategy.
-            outline: The changes that the strategy makes to the model.
+            outline: The strategy's freeze plan, and the changes that it makes to the model.
         """
         changed = outline.kept_layers is not None or outline.adapter is not None
         key = (digest_of(described(config)), labels.reads_tokens, labels.outputs, strategy.name if changed else None)
@@ -111,5 +118,5 @@ class EmptyModels:
             self._stacks[key] = model_in_outline(config, outline, labels)
         stack = self._stacks[key]
         plan = without_idle_parts(stack, outline.freeze_plan)
-        kept = (plan.prefix_layers or 0) if self._keeps_prefixes and strategy.keeps_prefix else 0
-        return EmptyModel(stack, plan, kept, last_layer_of(stack, self._device), self._counted)
+        cached_layers = (plan.prefix_layers or 0) if self._keeps_prefixes and strategy.keeps_prefix else 0
+        return EmptyModel(stack, plan, cached_layers, last_layer_of(stack, self._device), self._counted)

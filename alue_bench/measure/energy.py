@@ -1,7 +1,6 @@
-"""The energy used in a `with` block, read from hardware counters; without a counter it is missing, not estimated.
+"""The energy used in a `with` block, read from hardware counters. Without a counter, it is not estimated but missing.
 
-There are two kinds of counters. Both count up, so the difference of two readings is the energy used between the
-readings:
+There are two kinds of counters. A counter counts up, so the difference of two readings is the energy used between them:
 
 - the GPU's counter (NVML, Volta and later) for the device that torch uses, read through the package `nvidia-ml-py`;
 - the processor packages' counters (RAPL), which Linux shows below /sys/class/powercap to users with permission. They
@@ -24,6 +23,7 @@ from alue_bench.measure.environment import RUNS_PER_GPU
 from alue_bench.training.device.hardware import Hardware
 
 POWERCAP = Path("/sys/class/powercap")
+"""The folder in which Linux shows the RAPL energy counters."""
 MILLI, MICRO = 1e-3, 1e-6
 
 
@@ -38,7 +38,8 @@ class Energy:
         """Find the energy counters of this machine that can be read.
 
         Args:
-            device: The name of the device that computes. The GPU's counter is read only if this is a GPU.
+            device: The name of the device that computes, such as "cuda". The GPU's counter is read only if this device
+                is an NVIDIA GPU.
             powercap: The folder of Linux's RAPL counters.
         """
         self.joules: dict[str, float] = {}
@@ -94,7 +95,11 @@ def _advance_of(read: Callable[[], float]) -> Counter:
 
 
 def _advance_of_packages(packages: list[Path]) -> Callable[[], float]:
-    """Read the energy counters of processor packages, and return a function that returns the joules used since then."""
+    """Read the energy counters of processor packages, and return a function that returns the joules used since.
+
+    Args:
+        packages: The folders of the packages in Linux's powercap folder.
+    """
     before = [_number(package / "energy_uj") for package in packages]
 
     def advance() -> float:
@@ -149,7 +154,7 @@ def _is_divided(handle: Any) -> bool:
 def _readable_packages(powercap: Path) -> list[Path]:
     """Return the folders (in Linux's powercap folder) of the processor packages whose energy counters are readable.
 
-    Folders for parts of a package are left out, since their energy is included in the package's.
+    Folders for parts of a package are skipped, since the counter of the package includes their energy.
     """
     readable = []
     for folder in sorted(powercap.glob("intel-rapl:*")) if powercap.is_dir() else ():

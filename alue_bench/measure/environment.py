@@ -56,10 +56,10 @@ def hardware(device: str) -> dict[str, Any]:
 
 
 def hardware_fingerprint(device: str) -> str:
-    """Return a short readable name of the hardware. It is equal on machines whose runtimes are comparable.
+    """Return a short readable name of the hardware, which is the same on machines whose runtimes are comparable.
 
-    The number of CPU threads is included only if the run computes on the CPU. On an accelerator, it hardly matters, and
-    it changes with --jobs.
+    The number of CPU threads is included only if the run computes on the CPU. On an accelerator, it hardly affects the
+    runtime, and it changes with --jobs.
     """
     description = hardware(device)
     name = str(description.get("accelerator") or description["processor"])
@@ -72,7 +72,7 @@ def hardware_fingerprint(device: str) -> str:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Return hardware, system, library versions, Git state and usable CPUs, for the run's environment artifact."""
+    """Return hardware, system, library versions, Git state and number of usable CPUs, for `environment.json`."""
     libraries = {}
     for name in LIBRARIES:
         try:
@@ -92,7 +92,10 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, str] | None:
-    """Return a folder's Git commit and whether tracked files have uncommitted changes; None outside a repository."""
+    """Return the Git commit of a folder, and "yes" or "no" for uncommitted changes; None outside a repository.
+
+    The keys are "commit" and "dirty". Only changes to tracked files count. The result is also None without git.
+    """
 
     def ask(*arguments: str) -> str | None:
         try:

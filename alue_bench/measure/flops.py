@@ -1,15 +1,15 @@
 """FLOPs of fine-tuning, from formulas over a model's shapes, or counted for architectures that the formulas do not fit.
 
 Only the FLOPs of matrix products count; a multiply-add counts as two, and padding tokens do not count. For each
-architecture the formulas are compared once with torch's FLOP counter, for a few freeze plans and text lengths, and
-again for each part of the layers that a plan trains alone, such as attention. If they differ by more than 1 %, the
-counter's numbers are used (`counted_flops`). The method is recorded with each run. The fused attention of an
-accelerator gives the gradients of queries, keys and values together. If a plan needs only some of these gradients in
-the lowest trained layer, the others are computed too, but not counted.
+architecture the formulas are compared once with torch's FLOP counter, for three freeze plans and texts of up to 64
+tokens. If a plan trains only a part of each layer, such as attention, they are compared again for this part. If they
+differ by more than 1 %, the counter's result is used (`counted_flops`). The method is recorded with each run. The fused
+attention of an accelerator always computes the gradients of queries, keys and values. If the lowest trained layer needs
+only some of them, only these are counted.
 
-The formulas: a product with a weight matrix costs its forward FLOPs once more for the gradient of its input, if
-something below it trains, and once more for the gradient of the matrix, if the matrix trains. So a layer whose forward
-pass costs F costs in a training step:
+The formulas: in the backward pass, a product with a weight matrix costs its forward FLOPs once for the gradient of its
+input, if something below it trains, and once for the gradient of the matrix, if the matrix trains. So a layer whose
+forward pass costs F costs in a training step:
 
 - trained, above something that trains: 3 F (forward, gradient of its input, gradient of its weights);
 - frozen, above something that trains: 2 F; its attention scores and their product with the values, which involve no
@@ -53,13 +53,14 @@ class Method:
 
     name: Literal["formula", "counter"]
     largest_gap: float | None = None
-    """The largest relative difference between the formulas and torch's counter; None if the comparison failed, and for
-    the BERT family, for which it is made in the project's tests and not here."""
+    """The largest relative difference between the formulas and torch's counter. None if the comparison failed, and for
+    the BERT family, whose formulas are compared with the counter in the project's tests only."""
     problem: str = ""
-    """The reason why the comparison of the formulas with torch's counter failed; empty if it did not."""
+    """The reason for which the comparison of the formulas with torch's counter failed; empty if it did not fail."""
 
 
 _methods: dict[str, Method] = {}
+"""The methods that were determined in this process, for reuse, by a digest of architecture and trained parts."""
 PARTS = ("norms", "attention", "feed-forward", "names")
 """The values of `FreezePlan.trained` for which the formulas are compared with torch's counter again."""
 
@@ -69,7 +70,7 @@ def method_of(stack: EncoderStack, plan: FreezePlan | None = None) -> Method:
 
     Args:
         stack: The model, possibly on the meta device.
-        plan: The freeze plan, if FLOPs of training are to be determined.
+        plan: The freeze plan, for the FLOPs of training; None for those of a forward pass.
     """
     model: Any = stack.model
     if has_lean_forward(stack):
@@ -77,8 +78,8 @@ def method_of(stack: EncoderStack, plan: FreezePlan | None = None) -> Method:
     only = {"trained": plan.trained, "names": plan.names} if plan is not None and plan.trained in PARTS else {}
     key = digest_of([type(model).__name__, described(model.config), only])
     if key not in _methods:
-        whole = view_as_stack(empty_model(model.config, TAGS if stack.reads_tokens else BINARY))
-        _methods[key] = _compared(whole, only)
+        empty_stack = view_as_stack(empty_model(model.config, TAGS if stack.reads_tokens else BINARY))
+        _methods[key] = _compared(empty_stack, only)
     return _methods[key]
 
 
@@ -87,7 +88,8 @@ def _compared(stack: EncoderStack, only: dict[str, Any]) -> Method:
 
     Args:
         stack: The model, on the meta device.
-        only: The fields of `FreezePlan` that say which part of the layers trains; empty if all of it does.
+        only: The fields of `FreezePlan`, with their values, that select the part of the layers that trains; empty if
+            whole layers train.
     """
     import numpy as np
 
@@ -117,7 +119,8 @@ class Product:
     trained: bool
     """True if the weight matrix is trainable."""
     follows_trained: bool
-    """True if trainable parameters of the same layer come before the product, so that it needs its input's gradient."""
+    """True if trainable parameters of the same layer come before the product. The backward pass then computes the
+    gradient of the product's input."""
     behind_query: bool
     """True for the key and value projections. If the products of the last layer are reordered, these two matrices
     multiply one vector for each example instead of one for each token (see `first_token_layer` in
@@ -145,10 +148,11 @@ class Layer:
     trains: bool
     """True if any parameter of the layer is trainable."""
     width: int
-    """The width of attention: the sum of the sizes of all heads."""
+    """The width of attention: the size of a head times the number of heads."""
     heads: int
     attended: tuple[bool, bool, bool]
-    """Flags for query, key and value: True if the layer has trainable parameters in or before the projection."""
+    """Flags for the projections of query, key and value: True if a parameter of the projection, or a parameter of the
+    layer before it, is trainable."""
 
     def cost(self, lengths: np.ndarray[Any, Any], *, backward: bool, trains_below: bool, computed: LastLayer) -> int:
         """Return the FLOPs of the layer for the given examples.
@@ -181,9 +185,8 @@ class Layer:
     def _pairs(self, lengths: np.ndarray[Any, Any], first_only: bool) -> int:
         """Return the number of (query, key) token pairs in attention, over examples with these numbers of tokens.
 
-        With `first_only`, only the first token of each example is a query.
-
-        Local attention counts the same, because it is computed over all pairs, most of them masked.
+        With `first_only`, only the first token of each example is a query. Local attention has the same number of
+        pairs, because it is computed for all pairs, most of them masked.
         """
         return int(lengths.sum()) if first_only else int((lengths * lengths).sum())
 
@@ -196,17 +199,17 @@ class Layer:
         if not backward:
             return 2
         query, key, value = (trains_below or before for before in self.attended)
-        if reordered:  # keys and values are not computed: the factor in their place is the layer's input
+        if reordered:  # keys and values are not computed: the layer's input is the factor instead
             key = value = trains_below
         return 2 + query + key + value + (query or key)
 
 
 def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
-    """Return a description of each encoder layer's matrix products, from its linear modules and attention width.
+    """Return a `Layer` for each encoder layer of a model, which describes the layer's matrix products.
 
     Args:
         stack: The model, possibly on the meta device.
-        trained: The `id()`s of the parameters that train; may be empty if only forward passes matter.
+        trained: The `id()`s of the parameters that train. It may be empty for the FLOPs of a forward pass.
     """
     config: Any = stack.model.config
     hidden = int(config.hidden_size)
@@ -219,10 +222,10 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
         before = before_projections = False
         projected = 0
         for part in _parts(module):
-            own = any(id(parameter) in trained for parameter in part.parameters())
+            part_trains = any(id(parameter) in trained for parameter in part.parameters())
             linear = _linear(part)
             if linear is None:
-                before = before or own
+                before = before or part_trains
                 continue
             is_projection = projected < 3 * hidden * hidden
             if is_projection and not products:
@@ -231,10 +234,10 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
             if is_projection:
                 projected += linear.weight.numel()
                 matrices = max(1, round(linear.weight.numel() / (hidden * hidden)))
-                attended += [before_projections or own] * min(matrices, 3 - len(attended))
+                attended += [before_projections or part_trains] * min(matrices, 3 - len(attended))
             behind_query = is_projection and len(attended) > 1
             products += _products(part, trained, follows, behind_query)
-            before = before or own
+            before = before or part_trains
         attended += [before] * (3 - len(attended))
         query, key, value = attended
         layers.append(
@@ -308,7 +311,7 @@ def head_vectors(stack: EncoderStack, lengths: np.ndarray[Any, Any]) -> int:
 
 
 def head_flops(stack: EncoderStack, trained: set[int], vectors: int, *, trains_below: bool) -> int:
-    """Return the FLOPs that pooler and head need for training on a number of vectors once.
+    """Return the FLOPs of pooler and head for training on a number of vectors once (forward and backward pass).
 
     Args:
         stack: The model, possibly on the meta device.
@@ -355,11 +358,11 @@ def step_flops(
 
     Args:
         stack: The model, possibly on the meta device.
-        plan: The freeze plan, which says which parts are frozen.
+        plan: The freeze plan.
         lengths: The number of tokens of each example, int64 `[examples]`.
         start: The number of layers that are not computed because their outputs are cached.
         last_layer: The way in which the last layer is computed.
-        batch_size: The number of examples in a batch; None puts all in one. It matters if an architecture computes
+        batch_size: The number of examples in a batch; None for a single batch. It matters if an architecture computes
             something once per batch, such as projections of relative positions.
     """
     if method_of(stack, plan).name == "counter":
@@ -411,7 +414,7 @@ def prefix_flops(
         depth: The number of layers.
         lengths: The number of tokens of each example, int64 `[examples]`.
         last_layer: The way in which the last layer is computed.
-        batch_size: The number of examples in a batch; None puts all in one.
+        batch_size: The number of examples in a batch; None for a single batch. See `step_flops`.
     """
     if method_of(stack).name == "counter":
         return counted_prefix(stack, depth, lengths, batch_size or max(1, len(lengths)))
@@ -453,17 +456,17 @@ def training_flops(
     last_layer: LastLayer = "whole",
     batch_size: int | None = None,
 ) -> float:
-    """Return the FLOPs of training with constant frozen parts, without dev evaluation.
+    """Return the FLOPs of training with a constant freeze plan, without dev evaluation.
 
     Args:
         stack: The model, possibly on the meta device.
-        plan: The freeze plan, which says which parts are frozen.
+        plan: The freeze plan.
         lengths: The number of tokens of each example, int64 `[examples]`.
         epochs: The number of times that each example is trained on.
         prefix_cached: Whether the frozen lowest layers are computed once instead of in every epoch. Their cost is
             included even if another run computed them.
         last_layer: The way in which the last layer is computed.
-        batch_size: The number of examples in a batch; None puts all in one.
+        batch_size: The number of examples in a batch; None for a single batch. See `step_flops`.
     """
     once, each_epoch = training_parts(
         stack, plan, lengths, prefix_cached=prefix_cached, last_layer=last_layer, batch_size=batch_size
@@ -480,7 +483,7 @@ def training_parts(
     last_layer: LastLayer = "whole",
     batch_size: int | None = None,
 ) -> tuple[float, float]:
-    """Return the FLOPs that training needs once, for its cached prefix, and those that it needs in each epoch.
+    """Return the FLOPs that training needs once, for its cached prefix, and the FLOPs that it needs in each epoch.
 
     The arguments are the same as for `training_flops`.
     """

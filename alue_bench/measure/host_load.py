@@ -17,10 +17,10 @@ from alue_bench.measure.best_effort import best_effort
 class HostLoad:
     """A context manager that records the load average before the `with` block and the CPU time within it.
 
-    It can be entered several times: the load average is then that before the first block, and times are sums over
-    all blocks. Afterwards `average` holds the load average over one minute, and `cpu_s` the CPU seconds, user and
-    system, of all threads of this process; `cores` holds the CPU seconds divided by the elapsed seconds. A value
-    that the system does not provide is None, and `problems` says why.
+    Afterwards `average` holds the load average over one minute, and `cpu_s` the CPU seconds, user and system, of all
+    threads of this process; `cores` holds the CPU seconds divided by the elapsed seconds. A value that the system does
+    not provide is None; if reading it raised an error, `problems` says why. The object can be entered several times:
+    the load average is then the one before the first block, and times are sums over all blocks.
     """
 
     def __init__(self) -> None:

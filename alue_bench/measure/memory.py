@@ -15,23 +15,24 @@ MIB = 2**20
 class PeakMemory:
     """A context manager that measures the peak memory inside the `with` block.
 
-    It can be entered several times; the peaks are then those of all blocks. Afterwards `process_mib` and, on an
-    accelerator that counts it, `device_mib` hold the peaks in MiB. A peak that could not be measured is None, and
-    `problems` says why.
+    Afterwards `process_mib` holds the peak of this process in MiB, and `device_mib` that of the accelerator. A peak
+    that could not be measured is None, and `problems` says why; `device_mib` is also None on a device that does not
+    count it. The object can be entered several times; the peaks are then the highest of all blocks.
 
     The operating system's own peak of a process never decreases, so the peak of a run is found by sampling the resident
     memory about fifty times a second, with one system call each. Shorter spikes can be missed.
     """
 
     INTERVAL_S = 0.02
+    """The seconds between two samples of the process's memory."""
 
     def __init__(self, device: str, beside_bytes: int = 0) -> None:
         """Prepare a measurement of peak memory; it begins with the `with` block.
 
         Args:
             device: The name of the device, such as "cuda".
-            beside_bytes: The bytes of host memory that the process holds for other purposes; they are subtracted from
-                the peak.
+            beside_bytes: The bytes of host memory that the process holds for other purposes. They are subtracted from
+                the peak of the process.
         """
         self._hardware = Hardware(device)
         self._beside_mib = beside_bytes / MIB

@@ -20,20 +20,21 @@ SMALLEST = 1024
 MEMORY_SHARE = 0.25
 """The share of an accelerator's free memory that the measurement may use; matrices are made smaller if needed."""
 REPETITIONS = 5
+"""The number of products that are timed; the fastest counts."""
 
 
 def attainable_flops_per_s(device: str, dtype: torch.dtype, *, tf32: bool = False) -> float:
     """Measure the FLOPs per second that a device attains in products of large square matrices.
 
-    The best of a few measurements is taken, once per process for each device. The manufacturer's figure is not used,
-    because no real product attains it. The result is lower on a machine that is busy with other work. Call this before
-    a model takes the memory of an accelerator.
+    The fastest of a few products counts. It is measured once per process for each device and number format. The
+    manufacturer's figure is not used, because no real product attains it. The result is lower on a machine that is busy
+    with other work. Call this before a model takes the memory of an accelerator.
 
     Args:
         device: The name of the device.
         dtype: The number format of the matrices.
-        tf32: Whether the caller has set torch to compute fp32 products in TF32. The result with TF32 is cached
-            separately.
+        tf32: Whether the caller has set torch to compute fp32 products in TF32. The value only keeps the results with
+            and without TF32 apart.
     """
     return _measured(Hardware(device), Hardware(device).number, dtype, tf32)
 
@@ -54,12 +55,12 @@ def _seconds(device: Hardware, dtype: torch.dtype, size: int) -> float:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    left = torch.randn(size, size, generator=generator).to(device.name, dtype)
+    matrix = torch.randn(size, size, generator=generator).to(device.name, dtype)
     best = float("inf")
     for _ in range(REPETITIONS):
         device.synchronise()
         started = time.perf_counter()
-        left @ left
+        matrix @ matrix
         device.synchronise()
         best = min(best, time.perf_counter() - started)
     return best

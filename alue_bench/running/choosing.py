@@ -1,4 +1,4 @@
-"""The choice of the trained layers by a strategy's probe, without the training that usually follows."""
+"""A strategy's choice of the layers to train, made by a probe, without the training that follows in a run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from alue_bench.training.device.precision import Device
 
 
 def choice_of(spec: RunSpec, inputs: RunInputs) -> Probed:
-    """Load a run's model, and ask its strategy which layers to train, without the training that follows.
+    """Load a run's model, and ask the run's strategy which layers to train, without training them.
 
     Args:
-        spec: The run, whose strategy chooses by a probe.
+        spec: The run; its strategy must choose by a probe.
         inputs: The run's inputs.
 
     Raises:

@@ -12,17 +12,18 @@ from alue_bench.data.splits import SplitRows
 
 @dataclass(frozen=True)
 class Companion:
-    """A task whose test split scores the models of a plan's task out of domain (option `--also-test`)."""
+    """A task on whose test split the models trained on another task are scored (option `--also-test`)."""
 
     task: Task
     rows: SplitRows
     """The scored test rows: those whose gold label a model can predict."""
     fit: LabelFit
+    """The correspondence between the labels of the trained task and those of this task."""
     folder: DataFolder
     """The folder that the rows were read from."""
     digest: str
-    """A digest of the rows, the labels and their mapping, and the plugin's version."""
+    """A digest of the rows, the labels, the label map, and the version of the plugin."""
     left_out: int = 0
     """The number of test rows that are left out because no label of the trained task counts as their gold label."""
     notes: tuple[str, ...] = ()
-    """Remarks that are recorded with each run."""
+    """Sentences that are recorded with each run that scores this task."""

@@ -12,7 +12,10 @@ from alue_bench.training.session import Scorer
 
 
 def dev_scorer(task: Task, dev: TokenizedSplit) -> Scorer:
-    """Return a function from dev logits to metrics. The metric `score`, the task's primary one, selects the weights."""
+    """Return the function that computes a task's metrics, by name, from the logits of its dev split.
+
+    The metrics include the task's primary metric a second time, as `score`: it selects the weights.
+    """
     gold = dev.gold
 
     def score(logits: Any) -> dict[str, float]:

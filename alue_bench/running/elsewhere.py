@@ -25,7 +25,8 @@ from alue_bench.training.architecture.encoder_stack import check_ids
 from alue_bench.training.inference import predict_logits
 
 PREFIX = "also_test/"
-"""The beginning of the names of these metrics; the name of the scored task and a slash follow."""
+"""The beginning of the names of these metrics. The name of the scored task, a slash and the metric's own name
+follow."""
 
 
 def scores_elsewhere(
@@ -35,15 +36,15 @@ def scores_elsewhere(
 
     Args:
         spec: The run.
-        inputs: The run's inputs, which contain these tasks.
+        inputs: The run's inputs; its `companions` are these tasks.
         trained: The trained model.
-        on_problem: A function that is called if a baseline score cannot be computed.
+        on_problem: A function that is called with the reason if a baseline score cannot be computed.
 
     Returns:
-        The metrics by their names; the predictions by the name of the task; and notes for readers of the run.
+        The metrics, by name; the predictions, by the name of the scored task; and notes for readers of the run.
 
     Raises:
-        TrainingError: The model cannot read the texts of one of the tasks.
+        TrainingError: The tokenizer gives a token id for which the model has no embedding.
     """
     values: dict[str, float] = {}
     predictions: dict[str, Predictions] = {}
@@ -55,7 +56,7 @@ def scores_elsewhere(
         logits = _logits(spec, inputs, trained, companion, split)
         gold, predicted = split.targets.numpy(), decide(logits, labels)
         scored = metrics(gold, predicted, labels)
-        of_task = {
+        task_values = {
             **scored,
             "score": scored[companion.task.primary],
             **_trivial(inputs, companion, gold, predicted, on_problem),
@@ -63,7 +64,7 @@ def scores_elsewhere(
             "left_out_rows": companion.left_out,
             "seconds": time.perf_counter() - began,
         }
-        values |= {f"{PREFIX}{name}/{metric}": float(value) for metric, value in of_task.items()}
+        values |= {f"{PREFIX}{name}/{metric}": float(value) for metric, value in task_values.items()}
         predictions[name] = predictions_table(split.ids, gold, logits, labels)
         notes += [*companion.notes, *(f"{name}: {note}" for note in unread_notes(split, "test"))]
         if split.truncated:
@@ -103,18 +104,19 @@ def _logits(spec: RunSpec, inputs: RunInputs, trained: Trained, companion: Compa
 def _trivial(
     inputs: RunInputs, companion: Companion, gold: Any, predicted: Any, on_problem: Callable[[str], None]
 ) -> dict[str, float]:
-    """Return the score of a baseline that ignores the text, with the standard error of the model's lead over it.
+    """Return the score of a baseline that ignores the text, and the standard error of the model's lead over it.
 
-    The baseline predicts the most frequent label of the trained task's train split, as it counts in the scored task.
+    The baseline's prediction comes from the trained task's train split, whose labels are first mapped to those of the
+    scored task. The result is empty if the score cannot be computed; it has no standard error if that is undefined.
     """
     train_labels = inputs.train_task.labels
     fit = companion.fit
 
     def scored() -> dict[str, float]:
-        known = encode_targets(inputs.train_rows.splits["train"], train_labels).numpy()
+        train_targets = encode_targets(inputs.train_rows.splits["train"], train_labels).numpy()
         if fit.sources:
-            known = merged_targets(known, fit.sources, fit.labels.kind, len(train_labels.names))
-        baseline = trivial(known, gold, predicted, fit.labels, companion.task.primary)
+            train_targets = merged_targets(train_targets, fit.sources, fit.labels.kind, len(train_labels.names))
+        baseline = trivial(train_targets, gold, predicted, fit.labels, companion.task.primary)
         values = {"trivial_score": baseline.score}
         return values | ({"above_trivial_error": baseline.error} if math.isfinite(baseline.error) else {})
 

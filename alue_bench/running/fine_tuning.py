@@ -54,15 +54,19 @@ class Trained:
     tokenizer: Any
     training: TrainingResult
     dev_predictions: Predictions
-    """The predictions for the dev split by the selected epoch's weights."""
+    """The predictions for the dev split, made with the selected weights."""
     prefix: FrozenPrefix
-    """The frozen embeddings and lowest layers, whose outputs are computed once for each further split, such as test."""
+    """The frozen embeddings and lowest layers, whose outputs are computed once for each further split, such as test. It
+    is empty after an adaptive strategy."""
     prefixes: dict[str, Examples]
-    """The train and dev split by name, with the outputs of the frozen prefix; on an accelerator, whose memory the next
-    training needs, with their cost and depth alone."""
+    """The train and dev splits, by name, with the outputs of the frozen prefix. On an accelerator, the outputs are
+    released, because the next run needs the memory; their depth and their cost remain."""
     memory: PeakMemory
+    """The peak memory while the strategy chose layers, if it does, and while the model was trained."""
     energy: Energy
+    """The energy used in the same period."""
     load: HostLoad
+    """The load of the host in the same period."""
     work: Work
     probed: Probed | None
     """The layers that the strategy chose, with the cost of choosing; None for a strategy that does not choose."""
@@ -79,19 +83,19 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, to
     Args:
         spec: The run.
         inputs: The objects to which the names in the specification refer.
-        on_step: A function that is called after every training step with the number of finished and of all steps.
+        on_step: A function that is called after every training step, with the number of finished steps and the total.
 
     Raises:
-        NonFiniteLossError: A loss is not finite in fp32.
+        NonFiniteLossError: A loss is not finite in fp32 or TF32.
         TrainingError: The model cannot be trained, or frozen parameters changed.
     """
     try:
         return _train(spec, inputs, Device(spec.device, spec.precision, spec.cuda_graphs), on_step)
     except NonFiniteLossError as error:
-        if spec.precision in ("fp32", "tf32"):  # of equal range
+        if spec.precision in ("fp32", "tf32"):  # TF32 has the same range as fp32
             raise
         failure = str(error)
-    release(spec.device)  # outside the handler, whose traceback holds the first model
+    release(spec.device)  # outside the handler: the error's traceback keeps the first model in memory
     trained = _train(spec, inputs, Device(spec.device, "fp32", spec.cuda_graphs), on_step)
     return replace(trained, notes=(f"trained in fp32, after {spec.precision} failed: {failure}", *trained.notes))
 
@@ -173,8 +177,8 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         tokenizer=tokenizer,
         training=training,
         dev_predictions=predictions_table(dev.ids, dev.gold, training.selected_dev_logits, labels, dev.decoding),
-        # The selected epoch's weights may come from a time when less was frozen: no stored outputs for other splits
-        # then.
+        # An adaptive strategy may freeze layers after the selected epoch. The selected weights of these layers then
+        # differ from the frozen ones, and outputs of the frozen layers cannot be used for other splits.
         prefix=prefixes.frozen_prefix_of(None) if schedule.adaptive else prefix,
         prefixes=prefixed,
         memory=memory,
@@ -205,7 +209,7 @@ def store_computed(prefix: FrozenPrefix, inputs: RunInputs) -> None:
 class _Prefixes:
     """A factory of frozen prefixes of any depth.
 
-    A frozen prefix is the embeddings and lowest layers of the run's model, whose outputs are cached.
+    A frozen prefix consists of the embeddings and the lowest layers of the run's model, whose outputs are cached.
     """
 
     spec: RunSpec
@@ -215,32 +219,36 @@ class _Prefixes:
     device: Device
 
     def frozen_prefix_of(self, depth: int | None) -> FrozenPrefix:
-        """Return the frozen prefix of the embeddings and the lowest `depth` layers; with None, an empty prefix.
+        """Return the frozen prefix of the embeddings and the lowest `depth` layers.
 
-        The prefix is also empty if the strategy or the architecture does not allow its outputs to be cached.
+        If `depth` is None, the prefix is empty. It is also empty if the strategy or the architecture does not allow its
+        outputs to be cached.
         """
-        # If the outputs of a text depend on the other texts of its batch, stored outputs would come from batches other
-        # than those of training.
-        kept = self.inputs.strategy.keeps_prefix and self.inputs.capabilities.independent
+        # If the outputs of a text depend on the other texts of its batch, stored outputs would come from
+        # different batches than in training.
+        can_be_cached = self.inputs.strategy.keeps_prefix and self.inputs.capabilities.independent
         return FrozenPrefix(
             self.stack,
             self.forward,
-            depth if kept else None,
+            depth if can_be_cached else None,
             store=self.inputs.prefixes,
             device=self.device,
             shared=depth in self.inputs.depths.shared,
         )
 
     def states_of(self, prefix: FrozenPrefix, name: str, split: TokenizedSplit) -> Examples:
-        """Return a split with the outputs of the prefix, which are cached under a description with the split's name."""
+        """Return the split called `name` with the outputs of the prefix, which are computed or read from the cache."""
         description = cache_description(self.spec, name)
         return prefix.examples(split, self.inputs.capabilities.padding, description, passes=self.spec.hyper.epochs)
 
     def prepare(self, prefix: FrozenPrefix, splits: Mapping[str, TokenizedSplit], tokenizer: Any) -> float:
-        """Cache the outputs of all prefix depths that the plan's runs need, in one pass; return the seconds it took.
+        """Cache the outputs at all prefix depths that the plan's runs need, in one pass over the texts.
 
-        The pass is not part of the run's training time: each run reports the time that its own prefix alone would take.
-        If the plan has at most one depth, nothing is done. Nor is it on an accelerator, see `FrozenPrefix.prepare`.
+        The pass is not part of the run's training time: each run reports the time that its prefix alone would take.
+        Nothing is done if the plan has at most one depth, or on an accelerator (see `FrozenPrefix.prepare`).
+
+        Returns:
+            The seconds that this took; 0 if nothing was done.
         """
         if self.device.accelerated or len(self.inputs.depths.depths) <= 1:
             return 0.0

@@ -26,8 +26,10 @@ class RunInputs:
     """The objects that a `RunSpec` refers to by name, such as task and model, loaded once for all runs of a plan."""
 
     task: Task
+    """The task whose test split is scored."""
     rows: TaskRows
     train_task: Task
+    """The task whose train and dev splits train the model: `task` itself, unless it has no training rows."""
     train_rows: TaskRows
     model: Model
     strategy: Strategy
@@ -36,24 +38,25 @@ class RunInputs:
     """The inputs and number formats that the model supports, found by a test with its tokenizer."""
     tokens: TokenCache
     prefixes: PrefixStore
+    """The on-disk store for outputs of frozen layers."""
     models: ModelCache = field(default_factory=ModelCache)
     checkpointing: Checkpointing | None = None
     """The folder and frequency of checkpoints; None if no checkpoints are written."""
     depths: PlannedDepths = field(default_factory=PlannedDepths)
-    """The numbers of frozen lowest layers in all planned runs that share this initial model and this training data."""
+    """The numbers of frozen lowest layers of all planned runs that start from this model and use this training data."""
     companions: tuple[Companion, ...] = ()
     """The other tasks on whose test splits the trained model is scored."""
     yardstick: bool = False
-    """A flag: the run records the scores of a linear model on TF-IDF features (`evaluation.yardstick`)."""
+    """True if the run records the scores of a linear model on TF-IDF features (`evaluation.yardstick`)."""
 
 
 def tokenized(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenizedSplit:
     """Tokenize a split for the run's model; the token ids are cached on disk.
 
     Args:
-        rows: The rows of the tested task (`inputs.rows`), or those of the task whose train split trains the model
-            (`inputs.train_rows`).
-        split: The name of the split in these rows.
+        rows: The rows that contain the split: `inputs.rows` for the scored task, or `inputs.train_rows` for the task
+            that trains the model.
+        split: The name of the split, such as "train".
         spec: The run, which determines the largest number of tokens of a text.
         inputs: The run's inputs.
         tokenizer: The tokenizer of the run's model.
@@ -75,7 +78,7 @@ def tokenized_for(
     """Tokenize a split as `tokenized` does, and check that the model has an embedding for each token id.
 
     Raises:
-        TrainingError: The model has no embedding for a token id that the tokenizer gives.
+        TrainingError: The tokenizer gives a token id for which the model has no embedding.
     """
     tokens = tokenized(rows, split, spec, inputs, tokenizer)
     check_ids(stack, tokens, f"model {spec.model!r}")
@@ -83,5 +86,5 @@ def tokenized_for(
 
 
 def cache_description(spec: RunSpec, split: str) -> dict[str, str]:
-    """Return a readable description of an entry in the cache of the outputs of frozen layers."""
+    """Return the human-readable description of a split's entry in the store for outputs of frozen layers."""
     return {"task": spec.train_task, "split": split, "model": spec.model}

@@ -43,13 +43,14 @@ def quality_metrics(inputs: RunInputs, trained: Trained, test: ScoredSplit) -> d
 def trivial_metrics(
     inputs: RunInputs, trained: Trained, test: ScoredSplit, on_problem: Callable[[str], None]
 ) -> dict[str, float]:
-    """Return the scores of a baseline that ignores the text, on test (test/*) and dev split (selection/*).
+    """Return the scores of a baseline that ignores the text, on the test split (test/*) and dev split (selection/*).
 
-    In a task that tags words, the baseline ignores all words but the one that it tags. In span extraction, it answers
-    by the first words of the context.
+    In a task that tags words, the baseline sees only the word that it tags. In span extraction, it ignores the question
+    and answers with the first words of the context.
 
-    The baseline's score is */trivial_score. The standard error of the model's difference from this score is
-    */above_trivial_error, which is absent if undefined. If a score cannot be computed, `on_problem` is called.
+    The score of the baseline is called */trivial_score. The standard error of the model's lead over this score is
+    called */above_trivial_error; it is absent if undefined. If a score cannot be computed, it is absent and
+    `on_problem` is called with the reason.
     """
     task, train_task = inputs.task, inputs.train_task
     rows = inputs.train_rows.splits
@@ -65,16 +66,16 @@ def trivial_metrics(
     def on_test() -> Trivial:
         if reads_tokens:
             return of_tokens(inputs.rows.splits["test"], test.gold, test.predicted, task)
-        known = transferred_targets(encode_targets(train, train_task.labels).numpy(), task, train_task)
-        return trivial(known, test.gold, test.predicted, task.labels, task.primary)
+        train_targets = transferred_targets(encode_targets(train, train_task.labels).numpy(), task, train_task)
+        return trivial(train_targets, test.gold, test.predicted, task.labels, task.primary)
 
     def on_dev() -> Trivial:
         dev = trained.prefixes["dev"].split
         predicted = decide(trained.training.selected_dev_logits, train_task.labels, dev.decoding)
         if reads_tokens:
             return of_tokens(rows["dev"], dev.gold, predicted, train_task)
-        known = encode_targets(train, train_task.labels).numpy()
-        return trivial(known, dev.gold, predicted, train_task.labels, train_task.primary)
+        train_targets = encode_targets(train, train_task.labels).numpy()
+        return trivial(train_targets, dev.gold, predicted, train_task.labels, train_task.primary)
 
     values = {}
     for name, scored in (("test", on_test), ("selection", on_dev)):
@@ -87,9 +88,10 @@ def trivial_metrics(
 
 
 def yardstick_metrics(inputs: RunInputs, on_problem: Callable[[str], None]) -> dict[str, float]:
-    """Return the scores of a linear model on TF-IDF features, on test (test/*) and dev split (selection/*).
+    """Return the scores of a linear model on TF-IDF features, on the test split (test/*) and dev split (selection/*).
 
-    The result is empty if the user does not want them. If they cannot be computed, `on_problem` is called.
+    The result is empty if the run does not record them (`RunInputs.yardstick`), or if they cannot be computed; in this
+    case `on_problem` is called with the reason.
     """
     if not inputs.yardstick:
         return {}
@@ -102,7 +104,7 @@ def yardstick_metrics(inputs: RunInputs, on_problem: Callable[[str], None]) -> d
 
 
 def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused: bool) -> dict[str, float]:
-    """Return the seconds of each part of a run, the load of the host and the CPU time of training (runtime/*).
+    """Return the seconds of each part of a run, the host's load, and the CPU time of training (runtime/*).
 
     Args:
         trained: The model with the costs of its training.
@@ -131,12 +133,13 @@ def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused:
 
 
 def throughput_metrics(trained: Trained, test: ScoredSplit, attainable: float | None) -> dict[str, float]:
-    """Return the amounts of work per second (throughput/*).
+    """Return samples, tokens and FLOPs per second, and the share of padding among the tokens (throughput/*).
 
     Args:
         trained: The model with the costs of its training.
         test: The scored test split.
-        attainable: The FLOPs per second that the hardware reaches in large matrix products; None if unknown.
+        attainable: The FLOPs per second that the hardware reaches in large matrix products; None if unknown. The metric
+            `flops_utilisation` is relative to it.
     """
     training, train_s = trained.training, _train_s(trained)
     values = {
@@ -170,18 +173,18 @@ def resource_metrics(trained: Trained) -> dict[str, float]:
 def data_metrics(spec: RunSpec, inputs: RunInputs, trained: Trained, test: ScoredSplit) -> dict[str, float]:
     """Return the number of training steps, the sizes of the splits, and the number of dropped rows (data/*)."""
     training = trained.training
-    of_training = 0 if inputs.task is inputs.train_task else inputs.train_rows.dropped
+    dropped_in_training = 0 if inputs.task is inputs.train_task else inputs.train_rows.dropped
     return {
         "data/train_steps": training.steps,
         "data/train_rows": len(trained.prefixes["train"].split.ids),
         "data/dev_rows": len(trained.prefixes["dev"].split.ids),
         "data/test_rows": len(test.split.ids),
-        "data/dropped_rows": inputs.rows.dropped + of_training,
+        "data/dropped_rows": inputs.rows.dropped + dropped_in_training,
     }
 
 
 def _train_s(trained: Trained) -> float:
-    """Return the seconds of training, including the choice of layers and the frozen prefix on the train split."""
+    """Return the seconds of training, including the choice of layers and the frozen prefix of the train split."""
     chosen_s = 0.0 if trained.probed is None else trained.probed.seconds
     return trained.training.loop_s + prefix_s(trained.prefixes["train"]) + chosen_s
 

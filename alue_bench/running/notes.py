@@ -1,4 +1,4 @@
-"""Notes: sentences, recorded with a run, that readers of its results should know."""
+"""Notes: sentences that are recorded with a run for readers of its results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def model_notes(inputs: RunInputs) -> list[str]:
 
 
 def flops_notes(method: Method) -> list[str]:
-    """Return a note if the FLOPs formulas are used without having been compared with torch's counter."""
+    """Return a note if the FLOPs come from formulas that could not be compared with torch's counter."""
     if not method.problem:
         return []
     return [f"FLOPs computed by formulas that could not be compared with torch's counter: {method.problem}"]
@@ -34,7 +34,7 @@ def flops_notes(method: Method) -> list[str]:
 def training_notes(
     spec: RunSpec, inputs: RunInputs, device: Device, training: TrainingResult, splits: Mapping[str, TokenizedSplit]
 ) -> list[str]:
-    """Return notes on a finished training, and on the splits that it used.
+    """Return notes on a finished training run, and on the train and dev splits.
 
     Args:
         spec: The run.
@@ -78,7 +78,7 @@ def training_notes(
 
 
 def transfer_notes(inputs: RunInputs) -> list[str]:
-    """Return a note that describes the label map if the model was trained on a task with other labels."""
+    """Return a note that describes the label map, if the model was trained on a task with different labels."""
     mapped = told(inputs.task, inputs.train_task)
     return [] if mapped is None else [mapped]
 
@@ -115,7 +115,7 @@ def _span_notes(spec: RunSpec, spans: SpanPlaces, questions: str) -> list[str]:
 
     Args:
         spec: The run.
-        spans: The words of the tokenized split.
+        spans: The words of the tokenized split, with the numbers of questions and words that do not fit.
         questions: The number of questions with the name of the split, such as "702 test questions".
     """
     notes, most = [], spec.hyper.max_length
@@ -147,7 +147,7 @@ def _label_gaps(inputs: RunInputs) -> list[str]:
 
 
 def _why_undefined(labels: Labels) -> str:
-    """Return the reason why the primary metric is nan for a task with these labels."""
+    """Return the reason for which the primary metric can be NaN in a task with these labels."""
     if labels.kind is TargetKind.REGRESSION:
         return "the predictions or the gold values are constant"
     return "no test row has a label, and none is predicted"

@@ -40,12 +40,12 @@ class Probed:
     choice: Choice
     seconds: float
     flops: float
-    """The FLOPs of matrix products, with padding tokens, as torch's counter counts them, and those of the short
-    training runs (`Probe.train_and_score`), counted as the FLOPs of a run."""
+    """The FLOPs of the probe, padding included, as torch's FLOP counter counts them, and the FLOPs of the short
+    training runs (`Probe.train_and_score`), which are computed like those of a run."""
 
     @property
     def scores(self) -> tuple[LayerScore, ...]:
-        """The score and the state of each layer, from layer 0 upwards."""
+        """The score of each layer, and whether the layer is frozen, from layer 0 upwards; empty without scores."""
         frozen = self.choice.plan.frozen_layers
         return tuple(LayerScore(layer, score, layer in frozen) for layer, score in enumerate(self.choice.scores))
 
@@ -56,22 +56,30 @@ class Probed:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], bound: FreezePlan) -> Probed:
-        """Return what `as_json` wrote; `bound` is the plan from `Strategy.freeze_plan`."""
+        """Return the choice that `as_json` returned as JSON values.
+
+        Args:
+            content: The JSON values.
+            bound: The run's plan from `Strategy.freeze_plan`.
+
+        Raises:
+            KeyError, TypeError, ValueError, DoesNotFit: The content is damaged, or belongs to a different model.
+        """
         choice = Choice(plan_from_json(content["plan"], bound), tuple(content["scores"]))
         return cls(choice, content["seconds"], content["flops"])
 
 
 def probe_once(spec: RunSpec, file: CheckpointFile | None, choose: Callable[[], Probed], notes: list[str]) -> Probed:
-    """Return the choice that an interrupted process made for this training; otherwise choose, and keep the choice.
+    """Return the layers that an interrupted process chose for this training run; else choose, and save the choice.
 
-    Equal probes give equal choices, but on some devices only within rounding. A training that is resumed must not
-    change its layers.
+    On some devices, probes are reproducible only up to rounding, so that a second probe may choose differently. But a
+    resumed training run must train the same layers as before.
 
     Args:
         spec: The run.
-        file: The training's checkpoint file; None without checkpoints.
-        choose: A function that asks the strategy.
-        notes: The run's notes, to which a sentence is added if there is a kept choice.
+        file: The checkpoint file of the training run; None without checkpoints.
+        choose: A function that asks the strategy for its choice.
+        notes: The run's notes, to which a sentence is added if a saved choice is found.
     """
     content = None if file is None else file.load_choice()
     if content is not None and file is not None:
@@ -90,10 +98,17 @@ def probe_once(spec: RunSpec, file: CheckpointFile | None, choose: Callable[[], 
 
 
 def probe(spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: TokenizedSplit, device: Device) -> Probed:
-    """Ask the run's strategy, which chooses its layers, which of them to train.
+    """Ask a strategy that chooses by a probe which layers to train.
 
-    The strategy gets a copy of the model, and `probe_rows` rows of the train split, drawn by the data seed. The time
-    includes copying the model and drawing the rows.
+    The strategy gets a copy of the model, and `probe_rows` rows of the train split, drawn with the data seed. The
+    recorded seconds include copying the model and drawing the rows.
+
+    Args:
+        spec: The run.
+        inputs: The run's inputs, with the strategy.
+        stack: The loaded model, which is not changed.
+        split: The tokenized train split.
+        device: The device and the number format.
 
     Raises:
         TrainingError: The choice is invalid.
@@ -117,20 +132,20 @@ def probe(spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: Tokenize
                     trainings.append(ShortTrainings(stack, train, held_out, scorer, config))
                 return trainings[0](plan)
 
-        looked_at = probe_of(
+        model_probe = probe_of(
             stack, _batches(spec, inputs, split), loss_function(labels, on_device), train_and_score, spec.data_seed
         )
-        choice = checked_choice(inputs.strategy, spec.freeze_plan, looked_at)
+        choice = checked_choice(inputs.strategy, spec.freeze_plan, model_probe)
     device.synchronise()
     seconds = time.perf_counter() - began
-    del looked_at
+    del model_probe
     release(spec.device)
-    return Probed(choice, seconds, count.total + math.fsum(one.flops for one in trainings))
+    return Probed(choice, seconds, count.total + math.fsum(training.flops for training in trainings))
 
 
 def _drawn(spec: RunSpec, count: int) -> np.ndarray[Any, Any]:
-    """Return the positions of the probe's rows among `count` rows, int64 [rows], in the order of the draw."""
-    rng = np.random.default_rng([spec.data_seed, 1])  # not the generator of the training's order
+    """Draw the probe's rows: return their indices among `count` rows, int64 [rows], in the order of the draw."""
+    rng = np.random.default_rng([spec.data_seed, 1])  # a different sequence from that of the data order in training
     return rng.permutation(count)[: spec.hyper.probe_rows]
 
 
@@ -143,12 +158,13 @@ def _batches(spec: RunSpec, inputs: RunInputs, split: TokenizedSplit) -> list[Ba
 
 
 def _parts(spec: RunSpec, inputs: RunInputs) -> tuple[TokenizedSplit, TokenizedSplit]:
-    """Return the probe's examples in two parts, to train on and to score.
+    """Divide the probe's examples into two splits, one to train on and one to score.
 
-    In a task that tags words these are whole sentences, while the probe's batches hold windows of sentences.
+    In a task that tags words, examples are whole sentences here, while the probe's batches contain windows of
+    sentences.
 
     Raises:
-        TrainingError: The probe has a single example.
+        TrainingError: The probe has fewer than two examples.
     """
     rows = inputs.train_rows.splits["train"]
     drawn = _drawn(spec, len(rows.examples))
@@ -160,9 +176,9 @@ def _parts(spec: RunSpec, inputs: RunInputs) -> tuple[TokenizedSplit, TokenizedS
     held_out = max(1, len(drawn) // HELD_OUT)
     tokenizer = inputs.models.tokenizer(inputs.checkpoint)
 
-    def part(name: str, places: np.ndarray[Any, Any]) -> TokenizedSplit:
+    def part(name: str, indices: np.ndarray[Any, Any]) -> TokenizedSplit:
         chosen = SplitRows(
-            tuple(rows.examples[place] for place in places), digest_of([rows.digest, name, places.tolist()])
+            tuple(rows.examples[index] for index in indices), digest_of([rows.digest, name, indices.tolist()])
         )
         only = replace(inputs.train_rows, splits={name: chosen})
         return tokenized(only, name, spec, inputs, tokenizer)

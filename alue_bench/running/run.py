@@ -36,14 +36,14 @@ def execute(
     before: Trained | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> tuple[RunResult, Trained]:
-    """Execute one run; return its result, and the trained model for later runs with the same training.
+    """Execute one run; return its result, and its trained model for later runs that would train the same model.
 
     Args:
         spec: The run.
         inputs: The objects to which the names in the specification refer.
-        before: A model that an earlier run of the plan trained. It is reused instead of training if this run's training
-            would be identical, for example if only the test set differs.
-        on_step: A function that is called after every training step with the number of finished and of all steps.
+        before: A model that an earlier run of the plan trained. It is used again if this run would train the same
+            model, for example if only the test set differs.
+        on_step: A function that is called after every training step, with the number of finished steps and the total.
 
     Raises:
         TrainingError: The run cannot be executed, or parameters changed that the strategy freezes.
@@ -57,7 +57,7 @@ def _execute(spec: RunSpec, inputs: RunInputs, *, before: Trained | None, on_ste
     started = time.perf_counter()
     reused = before is not None and before.key == spec.training_key
     unmeasured: list[str] = []
-    attainable = _attainable(Device(spec.device, spec.precision), unmeasured)  # before the model takes the memory
+    attainable = _attainable(Device(spec.device, spec.precision), unmeasured)  # before the model takes memory
     trained = before if before is not None and reused else train(spec, inputs, on_step=on_step)
     if trained.device.precision != spec.precision:
         unmeasured.clear()
@@ -105,7 +105,10 @@ def _execute(spec: RunSpec, inputs: RunInputs, *, before: Trained | None, on_ste
 
 
 def _attainable(device: Device, problems: list[str]) -> float | None:
-    """Return the FLOPs per second of large matrix products; None, with an entry in `problems`, if they fail."""
+    """Return the FLOPs per second that a device attains in large matrix products.
+
+    The result is None, and `problems` gets a sentence, if the measurement fails.
+    """
     return best_effort(
         "no throughput/flops_utilisation, because the hardware's speed could not be measured",
         lambda: attainable_flops_per_s(device.name, device.compute, tf32=device.precision == "tf32"),
@@ -114,14 +117,14 @@ def _attainable(device: Device, problems: list[str]) -> float | None:
 
 
 def _engine(trained: Trained, attainable: float | None) -> dict[str, Any]:
-    """Return how the training was computed (forward pass, number format, …), for the run's environment artifact."""
+    """Return the way in which training was computed, such as forward pass and number format, for `environment.json`."""
     training, placement = trained.training, trained.prefixes["train"].placement
-    placed = {} if placement is None else {"prefix": str(placement), "prefix_rates": asdict(placement.rates)}
+    prefix_entries = {} if placement is None else {"prefix": str(placement), "prefix_rates": asdict(placement.rates)}
     return {
         "forward": trained.forward.name,
         "precision": trained.device.precision,
         "prefix_layers_cached": trained.prefixes["train"].depth,
-        **placed,
+        **prefix_entries,
         "micro_batch": training.micro_batch,
         "recorded_shapes": training.recorded_shapes,
         **({} if training.graph_use is None else {"cuda_graphs": asdict(training.graph_use)}),

@@ -1,4 +1,4 @@
-"""The outputs of a trained model for the test split, and for the rows of a leaderboard submission."""
+"""The predictions of a trained model for the test split, and for the rows of a leaderboard submission."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoredSplit:
-    """A split with gold labels, and the model's outputs for it."""
+    """A split with gold labels, and a model's logits and predictions for it."""
 
     split: TokenizedSplit
     logits: np.ndarray[Any, Any]
@@ -31,16 +31,16 @@ class ScoredSplit:
     predicted: np.ndarray[Any, Any]
     """The predicted targets, in the form that `evaluation.metrics.metrics` takes."""
     seconds: float
-    """The seconds of the forward passes, including the frozen prefix."""
+    """The seconds of the forward passes, including the computation of the frozen prefix."""
 
     @property
     def gold(self) -> np.ndarray[Any, Any]:
-        """The gold targets of the split."""
+        """The gold targets of the split, in the form that `evaluation.metrics.metrics` takes."""
         return self.split.gold
 
 
 def score_test_split(spec: RunSpec, inputs: RunInputs, trained: Trained) -> ScoredSplit:
-    """Return the trained model's outputs for the test split."""
+    """Compute a trained model's logits and predictions for the test split of the run's task."""
     split = tokenized_for(trained.stack, inputs.rows, "test", spec, inputs, trained.tokenizer)
     padding = inputs.capabilities.padding
     examples = trained.prefix.examples(split, padding, cache_description(spec, "test"))
@@ -57,7 +57,8 @@ def submission_predictions(
 ) -> Predictions | None:
     """Return the model's predictions for the rows of a leaderboard submission; None if these rows are not available.
 
-    The predictions are not part of any measurement. If they fail, `on_problem` is called and the run continues.
+    The predictions are not part of any measurement. If an error occurs, `on_problem` is called with the reason, and the
+    result is None.
     """
     if "submission" not in inputs.rows.splits:
         return None
@@ -73,8 +74,9 @@ def submission_predictions(
 
 
 def prefix_s(examples: Examples) -> float:
-    """Return the seconds for computing a split's frozen prefix; on a CPU, they include the storing of its outputs.
+    """Return the seconds for computing the outputs of a split's frozen prefix; 0 without one.
 
-    On an accelerator, the time for storing outputs, or for copying stored outputs to the device, is not included.
+    On a CPU, the time for storing the outputs is included. On an accelerator, neither the time for storing outputs nor
+    the time for copying stored outputs to the device is included.
     """
     return examples.prefix.seconds if examples.prefix else 0.0

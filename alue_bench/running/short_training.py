@@ -25,33 +25,34 @@ from alue_bench.training.schedule import FreezeSchedule
 from alue_bench.training.session import Scorer, TrainingSession, fine_tune
 
 HELD_OUT = 5
-"""One of this many examples is held out for scoring."""
+"""The reciprocal of the share of examples that are held out for scoring: 5 means one fifth."""
 
 
 @dataclass
 class ShortTrainings:
     """Training runs of copies of a model under different freeze plans, on the same few examples.
 
-    They differ from a run's training in the examples alone: hyper-parameters, optimiser, number format and the choice
-    of the epoch are the run's own. Outputs of frozen layers are not cached, and steps are not captured as CUDA graphs.
+    Hyper-parameters, optimiser, number format and the selection of the epoch are those of the run. Outputs of frozen
+    layers are not cached, and steps are not captured as CUDA graphs.
     """
 
     stack: EncoderStack
-    """The loaded model, which stays as it is."""
+    """The loaded model, which is copied and not changed."""
     train: TokenizedSplit
     held_out: TokenizedSplit
+    """The examples that select the epoch and are scored."""
     score: Scorer
-    """The function that scores logits of the held-out examples."""
+    """The function that computes metrics from the logits of the held-out examples."""
     config: TrainingConfig
     flops: float = 0.0
-    """The training FLOPs of all copies so far, without the scoring, counted as for a run."""
+    """The training FLOPs of all copies trained so far, computed like those of a run; scoring is not included."""
 
     def __call__(self, plan: FreezePlan) -> HeldOutScore:
         """Train a copy of the model under a freeze plan, and score the weights of its best epoch.
 
         Raises:
             NonFiniteLossError: A loss is not finite.
-            TrainingError: The plan is not one of this model.
+            TrainingError: The plan is not a `FreezePlan` for this number of layers.
         """
         if not isinstance(plan, FreezePlan) or plan.shape != self.stack.shape:
             raise TrainingError(
@@ -74,7 +75,7 @@ class ShortTrainings:
 
 
 def mean_loss(logits: Any, split: TokenizedSplit, labels: Labels) -> float:
-    """Return the mean loss of a split, without class weights.
+    """Return the mean loss over the predictions of a split, without class weights.
 
     Args:
         logits: The logits of the split, as `predict_logits` returns them.
@@ -84,11 +85,12 @@ def mean_loss(logits: Any, split: TokenizedSplit, labels: Labels) -> float:
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
-    given, loss = torch.from_numpy(logits), loss_function(labels)
+    outputs, loss = torch.from_numpy(logits), loss_function(labels)
     if not split.token_targets:
-        return float(loss(given, split.targets))
-    predicted = given if split.words is None else given[torch.from_numpy(split.words.predicted)]
-    ends = (split.targets != IGNORED).cumsum(0)[split.offsets[1:-1] - 1]  # of the windows, among the known targets
+        return float(loss(outputs, split.targets))
+    predicted = outputs if split.words is None else outputs[torch.from_numpy(split.words.predicted)]
+    # The end of each window but the last, as an index into the known targets.
+    ends = (split.targets != IGNORED).cumsum(0)[split.offsets[1:-1] - 1]
     padded = pad_sequence(list(predicted.tensor_split(ends)), batch_first=True)
     targets = pad_sequence(list(split.known_targets.tensor_split(ends)), batch_first=True, padding_value=IGNORED)
     return float(loss(padded, targets))

@@ -1,4 +1,4 @@
-"""The amount of work of training: the number of trained parameters, and FLOPs (floating-point operations)."""
+"""The amount of computation of a training run: the number of trained parameters, and the FLOPs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Work:
     """The number of trained parameters and the training FLOPs of a run."""
 
     parameters: ParameterCounts
-    """The parameter counts. If the frozen parts change, they are counted while the largest number of parameters
-    trained."""
+    """The parameter counts. If the frozen parts changed during training, the counts are from the time when the most
+    parameters trained."""
     flops: float
     """The training FLOPs, including those of choosing the layers if the strategy chooses them in the run."""
     flops_full: float
@@ -30,19 +30,19 @@ class Work:
 
 
 def most_parameters(stack: EncoderStack, segments: list[Segment]) -> ParameterCounts:
-    """Return the parameter counts of the segment of training in which the largest number of parameters trained."""
+    """Return the parameter counts of the segment of training in which the most parameters trained."""
     counts = [count_parameters(stack, segment.plan) for segment in segments]
     return max(counts, key=lambda count: count.trainable)
 
 
 def full_flops(stack: EncoderStack, lengths: Any, hyper: HyperParameters, last_layer: LastLayer) -> float:
-    """Return the FLOPs of fine-tuning the whole model.
+    """Return the FLOPs of fine-tuning the whole model, with nothing frozen.
 
     Args:
         stack: The model before layers are removed and adapters are inserted.
         lengths: The number of tokens of each train example, int64 [n].
         hyper: The hyper-parameters, which give the number of epochs and the batch size.
-        last_layer: The computation of the last layer.
+        last_layer: The way in which the last layer is computed.
     """
     return training_flops(
         stack,
@@ -57,17 +57,18 @@ def full_flops(stack: EncoderStack, lengths: Any, hyper: HyperParameters, last_l
 def flops_done(
     stack: EncoderStack, segments: list[Segment], lengths: Any, hyper: HyperParameters, *, last_layer: LastLayer
 ) -> float:
-    """Return the FLOPs of a finished training.
+    """Return the FLOPs of a finished training run.
 
     If the frozen parts changed during training, the FLOPs are summed over the segments. If training stopped early, only
-    the examples that were trained on count. Each layer of the frozen prefix counts once, since its outputs are cached.
+    the steps that were executed count. A layer whose stored outputs were used counts once for each example, since its
+    outputs are computed once.
 
     Args:
         stack: The model.
-        segments: The stretches of training in which the same parts were frozen.
+        segments: The periods of training during which the freeze plan did not change, in order.
         lengths: The number of tokens of each train example, int64 [n].
         hyper: The hyper-parameters, which give the number of epochs and the batch size.
-        last_layer: The computation of the last layer.
+        last_layer: The way in which the last layer is computed.
     """
     depth = max(segment.depth for segment in segments)
     counted = partial(step_flops, stack, last_layer=last_layer, batch_size=hyper.batch_size)

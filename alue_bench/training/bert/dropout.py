@@ -1,8 +1,8 @@
 """Dropout masks, drawn in bulk from a separately seeded sequence of random numbers.
 
 Drawing a separate mask for each tensor with torch is the most expensive elementwise operation of a small training step
-on a CPU: 0.49 ms for 416 x 256 values, compared with 0.1 ms for the backward pass of a GELU over four times as many.
-Drawing masks in bulk, with four 16-bit random values from each 64-bit number, takes a sixth of that. See
+on a CPU: 0.49 ms for 416 x 256 values, compared with 0.1 ms for the backward pass of a GELU over four times as many
+values. Drawing masks in bulk, with four 16-bit random values from each 64-bit number, takes a sixth of that. See
 docs/notes/performance-diary.md.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK = 1 << 18
-"""The number of mask values drawn at a time: many enough to amortise the cost of a call, few enough for a CPU cache."""
+"""The number of mask values drawn at a time: enough to amortise the cost of a call, and few enough for a CPU cache."""
 LANES, LEVELS = 4, 1 << 16
 """The number of random values taken from each 64-bit random number, and the number of values that each can take."""
 
@@ -31,13 +31,13 @@ class DropoutMasks:
     def __init__(self, seed: int) -> None:
         """Start a reproducible sequence of dropout masks from a seed."""
         self._numbers = _RandomNumbers()
-        self._left: dict[float, Tensor] = {}
+        self._unused: dict[float, Tensor] = {}
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
         """Restart the sequence of dropout masks from this seed."""
         self._numbers.seed(seed)
-        self._left.clear()
+        self._unused.clear()
 
     def generators(self) -> list[torch.Generator]:
         """Return an empty list: masks are drawn from NumPy's generator, and from none of torch's."""
@@ -56,20 +56,20 @@ class DropoutMasks:
             The factors, float32, in the given shape.
         """
         count = math.prod(shape)
-        left = self._left.get(p)
-        if left is None or len(left) < count:
-            left = self._fresh(max(count, CHUNK), p)
-        self._left[p] = left[count:]
-        return left[:count].view(shape)
+        drawn = self._unused.get(p)
+        if drawn is None or len(drawn) < count:
+            drawn = self._fresh(max(count, CHUNK), p)
+        self._unused[p] = drawn[count:]
+        return drawn[:count].view(shape)
 
     def state(self) -> dict[str, Tensor]:
         """Return the position in the sequence of masks: the generator's state and the values drawn but not yet used."""
-        return {"generator": self._numbers.state()} | {f"left/{p!r}": left for p, left in self._left.items()}
+        return {"generator": self._numbers.state()} | {f"left/{p!r}": left for p, left in self._unused.items()}
 
     def go_to(self, state: Mapping[str, Tensor]) -> None:
         """Continue the sequence of masks from a position that `state` returned."""
         self._numbers.go_to(state["generator"])
-        self._left = {
+        self._unused = {
             float(name.removeprefix("left/")): left for name, left in state.items() if name.startswith("left/")
         }
 
@@ -81,8 +81,8 @@ class DropoutMasks:
         if dropped >= LEVELS:
             return torch.zeros(count)
         # Conversion to fp32 and comparison in place take half the time of a comparison of integers with an fp32 result.
-        kept = self._numbers.draw(-(-count // LANES)).to(torch.float32)
-        return kept.ge_(dropped - LEVELS // 2).mul_(LEVELS / (LEVELS - dropped))
+        factors = self._numbers.draw(-(-count // LANES)).to(torch.float32)
+        return factors.ge_(dropped - LEVELS // 2).mul_(LEVELS / (LEVELS - dropped))
 
 
 class StepDropout:
@@ -104,7 +104,10 @@ class StepDropout:
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        """Restart the sequence of masks from this seed, with the same generator object, which CUDA graphs draw from."""
+        """Restart the sequence of masks from this seed.
+
+        The generator object stays the same, because captured CUDA graphs draw from it.
+        """
         self._generator.manual_seed(seed)
 
     def generators(self) -> list[torch.Generator]:
@@ -112,10 +115,10 @@ class StepDropout:
         return [self._generator]
 
     def draw(self, counts: Mapping[float, int]) -> None:
-        """Draw the dropout masks of a whole training step, for `take` to hand out.
+        """Draw the dropout masks of a whole training step at once; `take` returns them part by part.
 
         Args:
-            counts: The number of mask values to draw, by dropout probability.
+            counts: The number of mask values to draw for each dropout probability.
         """
         import torch
 
@@ -125,7 +128,7 @@ class StepDropout:
         }
 
     def take(self, shape: tuple[int, ...], p: float) -> Tensor:
-        """Return the next part of this step's masks: bool, True for a value that is kept.
+        """Return the next of this step's masks: bool, True for a value that dropout keeps.
 
         Multiply the kept values by `factor(p)`.
 
@@ -134,7 +137,7 @@ class StepDropout:
             p: The dropout probability.
         """
         drawn, count = self._drawn.pop(p), math.prod(shape)
-        if len(drawn) > count:  # the last mask takes the memory with it, which may belong to a graph
+        if len(drawn) > count:  # else keep no reference to the memory, which may belong to a CUDA graph
             self._drawn[p] = drawn[count:]
         return drawn[:count].view(shape)
 

@@ -9,7 +9,8 @@ A layer of `layer.py` launches more than 70 of them, this one about 35, forward 
 - the hidden states are kept in two formats, fp32 for sums and norms (`wide`) and the format of matrix products, such as
   bf16 (`narrow`), so that they are converted only once; their two gradients are added by one kernel;
 - the gradients of weights come out of the product in fp32, if the device can do that;
-- the last layer computes keys and values for all tokens, since reordered products would take more kernels.
+- the last layer computes keys and values for all tokens, because the reordered products of `layer.first_token_layer`
+  would take more kernels.
 
 The shapes are those of `layer.py`. The parts are joined by autograd, not by one hand-written backward pass, because the
 backward pass of the fused attention belongs to torch.
@@ -43,7 +44,9 @@ class Hidden:
 
 
 def masks_needed(shape: BatchShape, weights: LayerWeights, *, first_only: bool) -> dict[float, int]:
-    """Return how many values of dropout masks a layer needs in a training step, by dropout probability.
+    """Return the number of mask values that a layer's dropout needs in a training step, by dropout probability.
+
+    The dropout of attention weights is not counted, because the fused attention kernel draws its own mask.
 
     Args:
         shape: The shape of the batch.
@@ -85,7 +88,7 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, weights: LayerWeights, 
         query: The queries, [b, q, h, e].
         key: The keys, [b, s, h, e].
         value: The values, [b, s, h, e].
-        weights: The layer, for its dropout probability.
+        weights: The layer, which gives the dropout probability and the scale of the scores.
         shape: The shape and padding of the batch.
 
     Returns:
@@ -117,24 +120,24 @@ def _after_attention(kept: Tensor, attended: Tensor, weights: LayerWeights, mask
     return _add_and_norm(middle.wide, _product(up, weights, 6, 12), drop_fed, weights.norms[1], masks)
 
 
-def _product(inputs: Tensor, weights: LayerWeights, place: int, parameters: int | slice) -> Tensor:
+def _product(inputs: Tensor, weights: LayerWeights, index: int, parameters: int | slice) -> Tensor:
     """Return the inputs multiplied by a weight matrix of the layer, plus its bias, [rows, out].
 
     Args:
         inputs: The input, `[rows, in]`.
         weights: The layer.
-        place: The position of the matrix in `LayerWeights.products`.
-        parameters: The position of the matrix in `LayerWeights.parameters`, or a part of query, key and value (0 to 2),
-            which are rows of one matrix.
+        index: The index of the matrix in `LayerWeights.products`; the next index is that of its bias.
+        parameters: The index of the matrix in `LayerWeights.parameters`. For the matrix that joins query (0), key (1)
+            and value (2), the slice of these numbers that selects the rows to multiply by.
     """
-    weight, bias = weights.products[place], weights.products[place + 1]
+    weight, bias = weights.products[index], weights.products[index + 1]
     if isinstance(parameters, int):
-        own = weights.parameters[parameters : parameters + 2]
+        masters = weights.parameters[parameters : parameters + 2]
     else:
         rows = slice(parameters.start * len(weight) // 3, parameters.stop * len(weight) // 3)
         weight, bias = weight[rows], bias[rows]
-        own = (*weights.parameters[:3][parameters], *weights.parameters[3:6][parameters])
-    result: Tensor = _Product.apply(inputs, weight, bias, *own)  # type: ignore[no-untyped-call]
+        masters = (*weights.parameters[:3][parameters], *weights.parameters[3:6][parameters])
+    result: Tensor = _Product.apply(inputs, weight, bias, *masters)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -177,7 +180,15 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Grads:
-        """Compute the gradients of the layer's input and of its trainable parameters."""
+        """Compute the gradients of the layer's input and of its trainable parameters.
+
+        Args:
+            ctx: Autograd's context.
+            grad: The gradient of the output, [rows, out].
+
+        Returns:
+            The gradients in the order of `forward`'s arguments; None for an argument that needs no gradient.
+        """
         (inputs,) = ctx.saved_tensors
         count, needs = ctx.count, ctx.needs_input_grad[3:]
         grads: list[Tensor | None] = [None] * (2 * count)
@@ -249,11 +260,11 @@ class _AddAndNorm(torch.autograd.Function):
             The gradients in the order of `forward`'s arguments; None for an argument that needs no gradient.
         """
         total, mean, scale, mask = ctx.saved_tensors
-        given = [grad for grad in outer if grad is not None]
-        if not given:
+        grads = [grad for grad in outer if grad is not None]
+        if not grads:
             return (None,) * 6
-        # fp32 and narrow gradients are added in fp32 by one kernel.
-        grad = given[0].float() if len(given) == 1 else given[0] + given[1]
+        # One kernel adds the fp32 gradient and the low-precision one in fp32.
+        grad = grads[0].float() if len(grads) == 1 else grads[0] + grads[1]
         dtotal, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
             grad.contiguous(),
             total,
@@ -287,7 +298,7 @@ def _product_in_fp32(left: Tensor, right: Tensor) -> Tensor:
 def product_widens(device: str, dtype: torch.dtype) -> bool:
     """Return whether torch can multiply two matrices in a low-precision format and write the product in fp32.
 
-    The answer is found by trying on the device, once per process. Call this before a CUDA graph is captured.
+    This is tried on the device, once per process and format. Call this before a CUDA graph is captured.
     """
     small = torch.zeros(16, 16, dtype=dtype, device=device)
     try:

@@ -71,7 +71,7 @@ class LeanForward:
 
     @staticmethod
     def last_layer_on(device: str, stack: EncoderStack) -> LastLayer:
-        """Return which variant of a model's last layer is used on a kind of device: "cpu", "cuda", "mps" or "xpu"."""
+        """Return the way in which a model's last layer is computed on a device: "cpu", "cuda", "mps" or "xpu"."""
         if stack.reads_tokens:
             return "whole"
         return "reordered" if device == "cpu" else "first"
@@ -91,7 +91,7 @@ class LeanForward:
 
         Args:
             batch: The examples.
-            depth: The number of layers to compute, from the lowest.
+            depth: The index of the first layer that is not computed; the number of layers gives the input of the head.
             states: The input of layer `start`, `[batch, tokens, hidden]`; None starts from the token ids.
             start: The index of the layer whose input `states` is.
 
@@ -104,14 +104,15 @@ class LeanForward:
         return self._through(embedded, shape, start, depth)
 
     def logits(self, batch: Batch, depth: int = 0, states: Tensor | None = None) -> Tensor:
-        """Compute the logits from the token ids, or from stored hidden states.
-
-        They are `[batch, outputs]`, or `[batch, tokens, outputs]` if the head reads every token.
+        """Compute the logits of a batch, from the token ids or from stored hidden states.
 
         Args:
             batch: The examples.
             depth: The index of the layer whose input `states` is; 0 without `states`.
-            states: The input of layer `depth`, `[batch, tokens, hidden]`; None starts from the token ids.
+            states: The input of layer `depth`, in the shape that `prefix` returns; None starts from the token ids.
+
+        Returns:
+            The logits, `[batch, outputs]`, or `[batch, tokens, outputs]` if the head reads every token.
         """
         self._refresh(depth)
         last = self.prefix(batch, len(self._layers), states, depth)  # [batch, 1, hidden], or [batch, tokens, hidden]
@@ -126,7 +127,7 @@ class LeanForward:
         return logits
 
     def seed(self, seed: int) -> None:
-        """Seed the generators for dropout: torch's default ones (embeddings and head) and the layers' own."""
+        """Seed torch's default generators (dropout of embeddings and head) and the generator of the layers' dropout."""
         torch.manual_seed(seed)  # dropout of embeddings and head, in transformers' modules
         # On a GPU, two generators with the same seed give the same numbers, so the layers get another seed.
         self._masks.seed(seed + LAYERS_SEED)
@@ -147,7 +148,7 @@ class LeanForward:
         self._masks.go_to({name.removeprefix("masks/"): value for name, value in masks.items()})
 
     def follow(self) -> None:
-        """Update the layers' low-precision copies after weights or the set of trainable parameters changed."""
+        """Update the low-precision copies of weights after weights or the set of trainable parameters changed."""
         for weights in self._layers:
             weights.follow()
 
@@ -167,14 +168,14 @@ class LeanForward:
         if start == depth:
             return states
         flat = states.reshape(shape.examples * shape.tokens, -1)
-        whole = min(depth, len(self._layers) - (self.last_layer != "whole"))
+        end = min(depth, len(self._layers) - (self.last_layer != "whole"))
         # Autocast is off: the layers choose the number format of each product.
         with torch.autocast(flat.device.type, enabled=False):
             if isinstance(self._masks, StepDropout):
                 return self._with_few_kernels(flat, shape, start, depth, self._masks)
-            for weights in self._layers[start:whole]:
+            for weights in self._layers[start:end]:
                 flat = encoder_layer(flat, weights, shape, self._masks)
-            if depth > whole:
+            if depth > end:
                 return first_token_layer(flat, self._layers[-1], shape, self._masks).unsqueeze(1)
         return flat.view(shape.examples, shape.tokens, -1)
 
@@ -190,8 +191,8 @@ class LeanForward:
         """
         last = len(self._layers) - (self.last_layer != "whole")
         counts: dict[float, int] = {}
-        for place, weights in enumerate(self._layers[start:depth], start):
-            for p, count in masks_needed(shape, weights, first_only=place == last).items():
+        for index, weights in enumerate(self._layers[start:depth], start):
+            for p, count in masks_needed(shape, weights, first_only=index == last).items():
                 counts[p] = counts.get(p, 0) + count
         masks.draw(counts)
         dtype = self._layers[start].dtype
@@ -217,7 +218,7 @@ class LeanForward:
 
 
 def _shape_of(batch: Batch) -> BatchShape:
-    """Return the number of tokens per example and the attention bias at padding, for the layers of this package."""
+    """Return the shape of a batch and its attention bias at padding, for the layers of this package."""
     examples, tokens = batch.attention_mask.shape
     padding = None
     if batch.tokens < examples * tokens:

@@ -5,10 +5,10 @@ BERT, RoBERTa, XLM-R and ELECTRA share this layer (Devlin et al. 2019, section 3
     a = attention(x)         m = norm(x + dropout(a Wo + bo))
     u = gelu(m Wi + bi)      y = norm(m + dropout(u Wd + bd))
 
-Outputs and gradients equal those of transformers' modules (tested), with less work around the matrix products: query,
-key and value are one product, dropout masks are drawn in bulk, tensors that the backward pass does not read are neither
-kept nor copied, and the backward pass computes only the gradients that trainable parameters need, in the layer and
-below it.
+Outputs and gradients equal those of transformers' modules up to rounding (tested), with less work around the matrix
+products: query, key and value are one product, dropout masks are drawn in bulk, tensors that the backward pass does not
+read are neither kept nor copied, and the backward pass computes only the gradients that trainable parameters need, in
+the layer and below it.
 
 The number formats are those of autocast: matrix products in `dtype` (fp32, bf16 or fp16); residual sums, layer norms
 and softmax in fp32.
@@ -42,7 +42,8 @@ TORCH_MODULES = ("torch.nn.modules.linear", "torch.nn.modules.normalization", "t
 def is_bert_layer(layer: nn.Module) -> bool:
     """Return whether a module is an unmodified encoder layer of the BERT family.
 
-    The answer is no for a layer with added, wrapped or replaced parts, with hooks, or with an approximate GELU.
+    The result is False for a layer with added, wrapped or replaced parts, with hooks or with an approximate GELU, and
+    for the layer of a decoder.
     """
     family = type(layer).__name__.removesuffix("Layer")
     if family not in FAMILY or not type(layer).__module__.startswith("transformers."):
@@ -60,10 +61,10 @@ def is_bert_layer(layer: nn.Module) -> bool:
         "Dropout": [attention.dropout, output.dropout, any_layer.output.dropout],
     }
     expected["Linear"] += [output.dense, any_layer.intermediate.dense, any_layer.output.dense]
-    own = type(layer).__module__
+    family_module = type(layer).__module__
     return (
         all(
-            type(module).__name__ == name and type(module).__module__ in (own, *TORCH_MODULES)
+            type(module).__name__ == name and type(module).__module__ in (family_module, *TORCH_MODULES)
             for name, modules in expected.items()
             for module in modules
         )
@@ -113,8 +114,8 @@ class LayerWeights:
         with torch.no_grad():
             weight = torch.cat([p.weight for p in projections])
             bias = torch.cat([p.bias for p in projections])
-            for place, projection in enumerate(projections):
-                rows = slice(place * len(weight) // 3, (place + 1) * len(weight) // 3)
+            for index, projection in enumerate(projections):
+                rows = slice(index * len(weight) // 3, (index + 1) * len(weight) // 3)
                 projection.weight.data, projection.bias.data = weight[rows], bias[rows]
         self._masters = [t.detach() for t in (weight, bias, *self.parameters[6:8], *self.parameters[10:14])]
         self._computed = self._masters if dtype == torch.float32 else [t.to(dtype) for t in self._masters]
@@ -127,13 +128,16 @@ class LayerWeights:
         self._trains = any(parameter.requires_grad for parameter in self.parameters)
 
     def refresh(self) -> None:
-        """Update the low-precision copies of weights to the current parameters; do nothing if no parameter trains."""
+        """Copy the current weights to their low-precision copies; do nothing if no parameter of the layer trains."""
         if self._trains and self.dtype != torch.float32:
             torch._foreach_copy_(self._computed, self._masters)
 
     @property
     def copies(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The low-precision copies of weights, and their source parameters; both empty if no parameter trains."""
+        """The low-precision copies of weights, and the fp32 weights that they copy.
+
+        Both lists are empty if no parameter of the layer trains, or if products are computed in fp32.
+        """
         return (self._computed, self._masters) if self._trains and self.dtype != torch.float32 else ([], [])
 
     @property
@@ -159,8 +163,9 @@ class BatchShape:
     tokens: int
     """The number of tokens per example, with padding."""
     padding: Tensor | None
-    """The values added to attention scores: 0 for tokens, the lowest finite number of fp32 for padding, which
-    becomes minus infinity in bf16 and fp16; fp32 `[b, 1, 1, s]`. None if nothing is padded."""
+    """The values added to attention scores: 0 for tokens, the lowest finite number of fp32 for padding, which becomes
+    minus infinity in bf16 and fp16: `[b, 1, 1, s]`, fp32, or in `few_kernels.py` the format of matrix products. None if
+    nothing is padded."""
 
     def bias(self, heads: int) -> Tensor | None:
         """Return `padding`, the values added to attention scores, repeated for each head: fp32 `[b h, 1, s]`.
@@ -225,14 +230,14 @@ def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, 
         return functional.linear(tensor.to(dtype), weight.to(dtype), bias.to(dtype))
 
     def by_head(vectors: Tensor, matrices: Tensor) -> Tensor:
-        """Multiply each attention head's vectors, `[b, h, i]`, by its matrix, `[h, i, j]`: `[b, h, j]`."""
+        """Return each head's vectors, `[b, h, i]`, multiplied by its matrix, `[h, i, j]`: `[b, h, j]`."""
         return torch.bmm(vectors.transpose(0, 1), matrices.to(dtype)).transpose(0, 1)
 
     seen = states.to(dtype).view(b, s, d)
     first = states.view(b, s, d)[:, 0]
     query = product(first, wq, bq).view(b, h, e)
     scores = torch.bmm(by_head(query, wk.view(h, e, d)), seen.transpose(1, 2)).float()  # [b, h, s]
-    # The bias of the keys adds the same number to all scores of a query, which does not change the softmax. It is
+    # The bias of the keys adds the same value to all scores of a query, which does not change the softmax. It is
     # computed for the sake of its gradient, which is rounding noise around zero.
     scores = (scores + (query.float() * bk.view(h, e)).sum(-1, keepdim=True)) * weights.scale
     probs = torch.softmax(scores if shape.padding is None else scores + shape.padding.view(b, 1, s), -1)
@@ -284,10 +289,10 @@ def _inference(states: Tensor, weights: LayerWeights, shape: BatchShape) -> Tens
         probs = _probabilities(query, key, weights.scale, shape.bias(h))
         attended = torch.bmm(probs.to(dtype), value)
     else:
-        whole = (shape.examples, h, shape.tokens, d // h)
+        by_head = (shape.examples, h, shape.tokens, d // h)
         padding = None if shape.padding is None else shape.padding.to(dtype)
         attended = functional.scaled_dot_product_attention(
-            query.view(whole), key.view(whole), value.view(whole), attn_mask=padding, scale=weights.scale
+            query.view(by_head), key.view(by_head), value.view(by_head), attn_mask=padding, scale=weights.scale
         ).reshape(shape.examples * h, shape.tokens, d // h)
     middle = functional.linear(_merge_heads(attended, shape, h), wo, bo).add(states)
     middle = functional.layer_norm(middle, (d,), norm1.weight, norm1.bias, norm1.eps)
@@ -333,7 +338,8 @@ class _EncoderLayer(torch.autograd.Function):
         sum2 = _add_dropped(middle, torch.addmm(bd, after, wd.t()), mask_fed)
         result, mean2, scale2 = torch.native_layer_norm(sum2, size, norm2.weight, norm2.bias, norm2.eps)
 
-        # The input of a product is read only for the gradient of its weight matrix: kept only if this matrix trains.
+        # The backward pass needs the input of a product only for the gradient of the weight matrix. So the input is
+        # kept only if this matrix trains.
         needs = ctx.needs_input_grad[4:]
         ctx.weights, ctx.shape = weights, shape
         ctx.save_for_backward(
@@ -363,33 +369,36 @@ class _EncoderLayer(torch.autograd.Function):
         needs = ctx.needs_input_grad[4:]
         grads: list[Tensor | None] = [None] * 16
 
-        def ends_at(place: int) -> bool:
-            """Return whether neither the parameters before this position nor the input need a gradient."""
-            return not below and not any(needs[:place])
+        def ends_at(index: int) -> bool:
+            """Return whether the backward pass can end before this index of `LayerWeights.parameters`.
 
-        def of_product(place: int, outer: Tensor, inner: Tensor) -> None:
-            """Store the gradients of one linear layer's weight and bias.
+            It can if neither a parameter with a smaller index nor the layer's input needs a gradient.
+            """
+            return not below and not any(needs[:index])
+
+        def store_grads(index: int, outer: Tensor, inner: Tensor) -> None:
+            """Compute the gradients of one linear layer's weight and bias, and store them in `grads`.
 
             Args:
-                place: The position of the weight in `LayerWeights.products`; its bias has the next position.
+                index: The index of the weight in `LayerWeights.parameters`; the bias has the next index.
                 outer: The gradient of the linear layer's output, `[n, out]`.
                 inner: The input of the linear layer, `[n, in]`.
             """
-            if needs[place]:
-                grads[place] = (outer.t() @ inner).float()
-            if needs[place + 1]:
-                grads[place + 1] = outer.sum(0, dtype=torch.float32)
+            if needs[index]:
+                grads[index] = (outer.t() @ inner).float()
+            if needs[index + 1]:
+                grads[index + 1] = outer.sum(0, dtype=torch.float32)
 
         dsum2, grads[14], grads[15] = _norm_backward(grad, sum2, mean2, scale2, weights.norms[1], needs[14:16])
         if ends_at(14):
             return (None, None, None, None, *grads)
         dfed = (dsum2 if mask_fed is None else dsum2 * mask_fed).to(dtype)
-        of_product(12, dfed, after)
+        store_grads(12, dfed, after)
         if ends_at(12):
             return (None, None, None, None, *grads)
         dbefore = dfed @ wd
         torch.ops.aten.gelu_backward.grad_input(dbefore, before, grad_input=dbefore)  # in place
-        of_product(10, dbefore, narrow)
+        store_grads(10, dbefore, narrow)
         if ends_at(10):
             return (None, None, None, None, *grads)
         dmiddle = _add_product(dsum2, dbefore, wi)
@@ -397,17 +406,17 @@ class _EncoderLayer(torch.autograd.Function):
         if ends_at(8):
             return (None, None, None, None, *grads)
         dout = (dsum1 if mask_attended is None else dsum1 * mask_attended).to(dtype)
-        of_product(6, dout, attended)
+        store_grads(6, dout, attended)
         if ends_at(6):
             return (None, None, None, None, *grads)
-        needed = [below or needs[place] or needs[place + 3] for place in range(3)]
+        needed = [below or needs[index] or needs[index + 3] for index in range(3)]
         dmixed = _attention_backward(dout @ wo, for_attention, weights, shape, needed)
 
         if all(needs[:3]):
             grads[0], grads[1], grads[2] = (dmixed.t() @ inputs).float().chunk(3)
         else:
             parts = dmixed.chunk(3, dim=1)
-            grads[:3] = [(parts[place].t() @ inputs).float() if needs[place] else None for place in range(3)]
+            grads[:3] = [(parts[index].t() @ inputs).float() if needs[index] else None for index in range(3)]
         if any(needs[3:6]):
             grads[3], grads[4], grads[5] = dmixed.sum(0, dtype=torch.float32).chunk(3)
         return (_add_product(dsum1, dmixed, wqkv) if below else None, None, None, None, *grads)
@@ -424,7 +433,8 @@ def _attention_backward(
             the forward pass.
         weights: The layer.
         shape: The shape of the batch.
-        needed: Whether the gradient of queries, keys and values is needed. Those that are not needed are zero.
+        needed: Whether the gradients of queries, of keys and of values are needed. A gradient that is not needed is
+            zero.
     """
     query, key, value, probs, used, mask = saved
     b, s, h, dtype = shape.examples, shape.tokens, weights.heads, weights.dtype

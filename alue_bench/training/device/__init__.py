@@ -1,1 +1,1 @@
-"""The hardware that a training runs on: number formats, memory, random states, CUDA graphs and device errors."""
+"""The hardware on which a model trains: number formats, memory, random states, CUDA graphs and device errors."""

@@ -8,10 +8,10 @@ learning rates; the states of the random generators; and the stored outputs of f
 device.
 
 All shapes are captured before the first step, the longest first, so that smaller graphs fit into the memory of larger
-ones. A capture executes nothing. The random numbers are the same as without graphs, so that a training resumed from a
-checkpoint continues as if it had never stopped.
+ones. A capture executes nothing. The random numbers are the same as without graphs, so that a training run resumed from
+a checkpoint continues as if it had never stopped.
 
-Nothing here needs a newer torch than the project does: registered generators, fused AdamW with a learning rate in a
+This module needs no newer torch than the project does: registered generators, fused AdamW with a learning rate in a
 tensor, and capturable optimisers exist from torch 2.4 on.
 """
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Work = Callable[[], None]
+"""A function that launches work on the GPU."""
 Step = Callable[["Tensor", int, "Tensor | None"], "Tensor"]
 """A function that computes a training step, or a part of it, from tensors on the device: the indices of the examples
 (int64 [b]), the padded length, and the stored output of the frozen layers ([b, tokens, hidden]; None if it is gathered
@@ -50,7 +51,7 @@ class GraphRecorder(Protocol):
 
 @dataclass(frozen=True)
 class GraphUse:
-    """The decision whether a training replays its steps as CUDA graphs, and the reason, recorded with the run."""
+    """The decision whether a run replays its training steps as CUDA graphs, and the reason, recorded with the run."""
 
     used: bool
     reason: str
@@ -74,10 +75,11 @@ class _Graph:
     states: Tensor | None
     """The tensor from which the graph reads the stored output of the frozen layers; None if it reads none."""
     replay: Work
+    """The function that executes the captured step on the current content of `indices` and `states`."""
 
 
 class StepGraphs:
-    """The captured training steps (CUDA graphs) of a training, one for each batch shape.
+    """The captured training steps (CUDA graphs) of a run, one for each batch shape.
 
     The captured steps are valid for one set of trainable parameters. If the set changes, or the tensors of the
     optimiser's state are replaced, build a new object.
@@ -128,14 +130,14 @@ class StepGraphs:
             self._outcome = torch.zeros_like(reported.pop())
         reported.clear()
         indices = self._indices.setdefault(len(draw.indices), draw.device_indices.clone())
-        given = None if states is None else states.clone()
+        graph_states = None if states is None else states.clone()
         step, width, outcome = self._step, draw.width, self._outcome
 
         def work() -> None:
-            outcome.copy_(step(indices, width, given))
+            outcome.copy_(step(indices, width, graph_states))
 
         try:
-            self._graphs[draw.shape] = _Graph(indices, given, self._recorder.record(work))
+            self._graphs[draw.shape] = _Graph(indices, graph_states, self._recorder.record(work))
         except RuntimeError as error:
             # An error during a capture is followed by a second error when the capture ends.
             first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
@@ -163,7 +165,8 @@ def padded_lengths(batch_lengths: Sequence[int], most: int) -> tuple[int, ...]:
     """Choose at most `most` lengths to which batches are padded, such that the total amount of padding is least.
 
     Args:
-        batch_lengths: The lengths to which a sample of batches would be padded otherwise. The longest is always chosen.
+        batch_lengths: The lengths to which the batches of a sample are padded without this choice. The longest of them
+            is always chosen.
         most: The largest number of lengths to choose.
 
     Returns:
@@ -173,7 +176,8 @@ def padded_lengths(batch_lengths: Sequence[int], most: int) -> tuple[int, ...]:
     for length in batch_lengths:
         counts[length] = counts.get(length, 0) + 1
     lengths = sorted(counts)
-    # The least padding of the first i lengths with the largest of them chosen and k chosen in all, and the choice.
+    # best[i]: the least padding of all batches with one of the i smallest lengths, if k lengths are chosen and the
+    # largest of these i is among them; and the chosen lengths. Each pass of the outer loop increases k by one.
     best: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}
     final: tuple[int, tuple[int, ...]] | None = None
     for _ in range(min(most, len(lengths))):
@@ -181,16 +185,16 @@ def padded_lengths(batch_lengths: Sequence[int], most: int) -> tuple[int, ...]:
         for end in range(1, len(lengths) + 1):
             longest = lengths[end - 1]
             options = (
-                (padding + sum((longest - one) * counts[one] for one in lengths[begin:end]), (*chosen, longest))
+                (padding + sum((longest - size) * counts[size] for size in lengths[begin:end]), (*chosen, longest))
                 for begin, (padding, chosen) in best.items()
                 if begin < end
             )
             if (least := min(options, default=None)) is not None:
                 extended[end] = least
         best = extended
-        whole = best.get(len(lengths))
-        if whole is not None and (final is None or whole < final):
-            final = whole
+        candidate = best.get(len(lengths))
+        if candidate is not None and (final is None or candidate < final):
+            final = candidate
     return final[1] if final else ()
 
 
@@ -279,7 +283,7 @@ class CudaRecorder:
 
 @cache
 def _recording_stream(device: int) -> Any:
-    """Return the stream for captures on a device, one for the whole process.
+    """Return the CUDA stream for captures on a device, which all captures of the process share.
 
     The stream is not the default stream, because autograd nodes that belong to the default stream cannot be captured.
     There is only one such stream, because the CUDA libraries keep a workspace for each stream.

@@ -19,7 +19,7 @@ class FiniteCheck:
     """A check that the losses of an epoch are finite, which is updated after each training step.
 
     On a CPU each loss is read at once. A CUDA device lags many steps behind the host. Therefore the losses of `EVERY`
-    steps are copied asynchronously to pinned memory and read when a CUDA event says that the copy is complete. Other
+    steps are copied asynchronously to pinned memory and read when a CUDA event shows that the copy is complete. Other
     accelerators are not checked within an epoch.
     """
 

@@ -1,4 +1,4 @@
-"""The capabilities of a training's hardware: a CPU, or an accelerator of CUDA, ROCm, MPS (Apple) or XPU (Intel).
+"""The capabilities of the hardware: a CPU, or an accelerator of CUDA, ROCm, MPS (Apple) or XPU (Intel).
 
 Other modules ask for a capability, such as `has_tf32`, and never compare device names. torch's ROCm builds call AMD
 GPUs "cuda" too.
@@ -17,7 +17,7 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 they are multiplied."""
 
 ACCELERATORS = ("cuda", "mps", "xpu")
-"""The kinds of accelerators, by torch's names; the first one that is available is "the GPU of this machine"."""
+"""The kinds of accelerators, by torch's names. `--device gpu` selects the first kind that is available."""
 EXPERIMENTAL = ("mps", "xpu")
 """The kinds of accelerators on which alue-bench has never been run."""
 FIRST_TENSOR_CORES, FIRST_BF16 = (7, 0), (8, 0)
@@ -114,7 +114,7 @@ class Hardware:
 
     @property
     def has_fast_fp16(self) -> bool:
-        """True if the GPU has tensor cores for fp16. V100 and T4 have such, but none for bf16."""
+        """True if the GPU has tensor cores for fp16. V100 and T4 have them for fp16, but not for bf16."""
         import torch
 
         return self.is_nvidia and bool(torch.cuda.get_device_capability() >= FIRST_TENSOR_CORES)
@@ -169,7 +169,7 @@ class Hardware:
         return min(int(self._runtime.get_device_properties(number).total_memory) for number in range(self.count))
 
     def free_bytes(self) -> int:
-        """Return the accelerator's free memory in bytes, without memory that torch's allocator caches; 0 on a CPU."""
+        """Return the accelerator's free memory in bytes, not counting memory that torch caches; 0 on a CPU."""
         if not self.accelerated:
             return 0
         if self.name == "mps":
@@ -179,7 +179,7 @@ class Hardware:
         except RuntimeError:
             if self.name != "xpu":
                 raise
-        # Integrated Intel GPUs do not tell their free memory.
+        # Integrated Intel GPUs do not report their free memory.
         return max(0, self.total_bytes() - int(self._runtime.memory_reserved()))
 
     def peak_bytes(self) -> int | None:
@@ -197,8 +197,8 @@ class Hardware:
     def sent(self, tensor: Tensor) -> Tensor:
         """Return a copy of a host tensor on the accelerator, made without waiting for the accelerator if possible.
 
-        The tensor is first copied to pinned memory, if the accelerator copies from it. Otherwise the copy must block:
-        MPS would read the tensor after its memory was freed.
+        If the accelerator copies asynchronously from pinned memory, the tensor is first copied to such memory.
+        Otherwise the copy must block: MPS would read the tensor after its memory was freed.
         """
         pinned = tensor.pin_memory() if self.pins_memory else tensor
         return pinned.to(self.name, non_blocking=self.pins_memory)

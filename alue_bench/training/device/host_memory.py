@@ -1,8 +1,8 @@
 """Settings of glibc's memory allocator: freed memory is kept between training steps and returned between runs.
 
 By default glibc returns memory to the system as soon as a training step has freed it and requests it again in the next
-step, page by page and filled with zeros. This causes thousands of page faults per step;
-docs/notes/performance-diary.md says what they cost. Other C libraries are left unchanged.
+step, page by page and filled with zeros. This causes thousands of page faults per step; docs/notes/performance-diary.md
+gives their cost. With a C library other than glibc, nothing is changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def keep_freed() -> None:
 
 
 def give_back_freed() -> None:
-    """Return freed memory to the system, so that memory freed by one run is not measured in the next."""
+    """Return freed memory to the system, so that memory freed by one run is not counted in the next run."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)

@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     import torch
 
 Graphs = Literal["auto", "on", "off"]
-"""The choice whether training steps use CUDA graphs; "auto" uses them if a replayed step is measured to be faster."""
+"""The use of CUDA graphs in training steps; "auto" uses them if a replayed step is measured to be faster."""
 
 
 def resolve_graphs(wanted: Graphs, device: str) -> Graphs:
-    """Return the setting for CUDA graphs on a device: `wanted`, but "off" instead of "auto" if it cannot capture them.
+    """Return `wanted`, the setting for CUDA graphs, or "off" instead of "auto" if the device cannot capture them.
+
+    Args:
+        wanted: The value of `--cuda-graphs`.
+        device: The kind of device: "cpu", "cuda", "mps" or "xpu".
 
     Raises:
         UsageError: CUDA graphs are wanted ("on"), but the device cannot capture them.
@@ -36,8 +40,9 @@ class Device(Hardware):
     """The device of a computation, together with its number format and the use of CUDA graphs."""
 
     precision: Precision
+    """The number format of matrix products."""
     graphs: Graphs = "off"
-    """The choice whether training steps use CUDA graphs, on condition that the forward pass allows it."""
+    """The use of CUDA graphs in training steps; has no effect if the forward pass does not support them."""
 
     @property
     def compute(self) -> torch.dtype:
@@ -57,7 +62,7 @@ class Device(Hardware):
 
     @property
     def records(self) -> bool:
-        """True if training steps are to be captured as CUDA graphs, on condition that the forward pass allows it."""
+        """True if training steps may be captured as CUDA graphs, provided that the forward pass supports it."""
         return self.can_record and self.graphs in ("auto", "on")
 
     @property
@@ -73,12 +78,13 @@ class Device(Hardware):
 
     @property
     def tokens_at_once(self) -> int:
-        """The number of tokens, with padding, in an inference batch, such that it keeps the device busy.
+        """The largest number of tokens, with padding, in an inference batch.
 
-        On a CPU in fp32, a layer's output for about a thousand tokens fits the processor's caches: inference takes 0.6
-        times as long as with eight thousand tokens (docs/notes/performance-diary.md). With low-precision formats on a
-        CPU, few different shapes matter more, see `few_lengths`. On an accelerator, the number is large enough for the
-        computation to take longer than launching the kernels. If a batch does not fit into memory, the batches are
+        The number is chosen for speed. On a CPU in fp32, a layer's output for about a thousand tokens fits the
+        processor's caches: inference takes 0.6 times as long as with eight thousand tokens
+        (docs/notes/performance-diary.md). In low-precision formats on a CPU, the number is larger, because it matters
+        more that there are few different shapes; see `few_lengths`. On an accelerator, the number is large enough for
+        the computation to take longer than launching the kernels. If a batch does not fit into memory, the batches are
         halved.
         """
         if self.accelerated:
@@ -139,7 +145,7 @@ def _tf32_products(device: Device) -> Iterator[None]:
 
     products: Any = torch.backends.cuda.matmul
     before = getattr(products, "fp32_precision", None)  # since torch 2.9
-    products.allow_tf32 = True  # the older setting: once the newer one is changed, torch refuses to read the older
+    products.allow_tf32 = True  # the older setting: torch raises an error on reading it once the newer one was set
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def torch_random_state(device: str) -> dict[str, Tensor]:
-    """Return the states of torch's global generators: that of the CPU and, if `device` is an accelerator, its own.
+    """Return the states of torch's global random generators, of the CPU and, if it is an accelerator, of the device.
 
     The keys are "cpu" and the name of the device.
     """

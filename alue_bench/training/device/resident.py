@@ -36,14 +36,16 @@ attention are fastest with such shapes. Only the length of the split's longest t
 class Draw:
     """A batch of a split in an accelerator's memory: the indices of its examples, whose tokens are not gathered yet.
 
-    The members have the same meaning as those of `Batch`.
+    Attributes and methods have the same meaning as those of `Batch`.
     """
 
     split: ResidentSplit
     indices: Tensor  # int64 [b], on the CPU
     device_indices: Tensor  # int64 [b]
     width: int
+    """The number of tokens per example, with padding."""
     tokens: int
+    """The number of tokens in the batch, without padding."""
 
     @property
     def padded_tokens(self) -> int:
@@ -57,19 +59,19 @@ class Draw:
 
     @property
     def predictions(self) -> int:
-        """The number of predictions over which the loss is averaged: of examples, or of words."""
+        """The number of predictions over which the loss is averaged: one for each example, or for each word to tag."""
         return self.split.predictions(self.indices)
 
     def to(self, device: Any, *, pinned: bool = False) -> Batch:
         """Return the gathered batch, on the device that holds the split.
 
-        The arguments are ignored; they exist because `Batch.to` has them.
+        The arguments are ignored. They exist because `Batch.to` has the same parameters.
         """
         tokens = 0 if self.split.masked else self.tokens
         return replace(self.split.batch(self.device_indices, self.width, tokens), indices=self.indices)
 
     def rows(self, chosen: slice) -> Draw:
-        """Return a smaller batch with the chosen examples only, padded to the longest of these."""
+        """Return a smaller batch with the chosen examples only, padded for the longest one of them."""
         return self.split.draw(self.indices[chosen], self.device_indices[chosen])
 
 
@@ -105,8 +107,8 @@ class ResidentSplit:
         self._tags_words = split.tags_words
         targets = split.targets
         if split.tags_words:
-            known = torch.cat([torch.zeros(1, dtype=torch.int64), (targets != IGNORED).cumsum(0)])
-            self._host_predictions = (known[split.offsets[1:]] - known[split.offsets[:-1]]).numpy()
+            targets_before = torch.cat([torch.zeros(1, dtype=torch.int64), (targets != IGNORED).cumsum(0)])
+            self._host_predictions = (targets_before[split.offsets[1:]] - targets_before[split.offsets[:-1]]).numpy()
         if split.token_targets:
             targets = torch.cat([targets, torch.tensor([IGNORED])])
         self._targets = self._device.sent(targets)
@@ -114,7 +116,7 @@ class ResidentSplit:
 
     @staticmethod
     def fits(split: TokenizedSplit, device: Device) -> bool:
-        """Return whether a split would take at most `SHARE_OF_MEMORY` of the accelerator's free memory."""
+        """Return whether a split takes at most `SHARE_OF_MEMORY` of the accelerator's free memory; False on a CPU."""
         if not device.accelerated:
             return False
         tensors = (split.input_ids, split.token_type_ids, split.offsets, split.offsets, split.targets)
@@ -134,11 +136,11 @@ class ResidentSplit:
         if not order:
             return
         flat = torch.from_numpy(np.concatenate(order))
-        placed = self._device.sent(flat)
+        on_device = self._device.sent(flat)
         begin = 0
         for indices in order:
             chosen = slice(begin, begin + len(indices))
-            yield self.draw(flat[chosen], placed[chosen], widths)
+            yield self.draw(flat[chosen], on_device[chosen], widths)
             begin = chosen.stop
 
     def predictions(self, indices: Tensor) -> int:
@@ -148,11 +150,12 @@ class ResidentSplit:
         return int(self._host_predictions[indices.numpy()].sum())
 
     def width_for(self, longest: int) -> int:
-        """Return the padded length of a batch: `longest` rounded up to a multiple of `MULTIPLE`, within the split.
+        """Return the padded length of a batch: `longest` rounded up to a multiple of `MULTIPLE`.
+
+        The result is at most the length of the longest example in the split.
 
         Args:
-            longest: The number of tokens of the longest example in the batch. The result is at most that of the split's
-                longest example.
+            longest: The number of tokens of the longest example in the batch.
         """
         return min(-(-longest // MULTIPLE) * MULTIPLE, self._longest)
 
@@ -167,8 +170,8 @@ class ResidentSplit:
         lengths = self._host_lengths[indices.numpy()]
         longest = int(lengths.max())
         width = next((width for width in widths if width >= longest), self.width_for(longest))
-        placed = self._device.sent(indices) if device_indices is None else device_indices
-        return Draw(self, indices, placed, width, int(lengths.sum()))
+        on_device = self._device.sent(indices) if device_indices is None else device_indices
+        return Draw(self, indices, on_device, width, int(lengths.sum()))
 
     def batch(self, indices: Tensor, width: int, tokens: int = 0) -> Batch:
         """Gather the tokens of a batch on the device, without waiting for it or copying from the host.

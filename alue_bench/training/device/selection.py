@@ -62,8 +62,8 @@ def device_remarks(wanted: str, device: str) -> list[str]:
             f"--device {device} is experimental: alue-bench has never been run on an {KINDS[device]}; compare a short "
             "run (--limit-train 200) with --device cpu first"
         ]
-    others = [name for name in _accelerators() if name != device] if wanted == "auto" else []
-    return [f"there is an {KINDS[name]}, which auto does not choose; try --device {name}" for name in others]
+    unused = [name for name in _accelerators() if name != device] if wanted == "auto" else []
+    return [f"there is an {KINDS[name]}, which auto does not choose; try --device {name}" for name in unused]
 
 
 def resolve_precision(wanted: str, device: str) -> Precision:
@@ -107,18 +107,20 @@ def _finds_no(name: str) -> str:
 
 
 def _what_there_is() -> str:
-    there = ["--device cpu", *(f"--device {name} ({KINDS[name]})" for name in _accelerators())]
-    return f"use {' or '.join(there)}"
+    """Return the end of an error message: the values of `--device` that this machine supports."""
+    options = ["--device cpu", *(f"--device {name} ({KINDS[name]})" for name in _accelerators())]
+    return f"use {' or '.join(options)}"
 
 
 def _make_current(number: int) -> None:
+    """Make the CUDA device with this number torch's current one; raise `UsageError` if there is none."""
     import torch
 
     count = Hardware("cuda").count
     if number >= count:
-        there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        valid = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         raise UsageError(
-            f"--device cuda:{number}: this process sees {count} CUDA device{'s' if count > 1 else ''}; use {there} "
+            f"--device cuda:{number}: this process sees {count} CUDA device{'s' if count > 1 else ''}; use {valid} "
             "(CUDA_VISIBLE_DEVICES chooses which GPUs it sees)"
         )
     torch.cuda.set_device(number)

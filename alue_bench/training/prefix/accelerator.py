@@ -1,15 +1,15 @@
-"""Outputs of frozen lower layers on an accelerator, computed directly into its memory and not through the disk.
+"""The outputs of frozen lower layers on an accelerator, computed directly into its memory instead of through the disk.
 
 The frozen prefix is the embeddings and the lowest frozen layers; its outputs are called states.
 
     measure rates, once per process          # not timed
-    choose a place for the states            # prefix/placement.py
+    choose the memory that keeps the states  # prefix/placement.py
     for each batch, from short to long:      # timed as `runtime/prefix_s`
         compute the states, and write them without padding to the next rows of one preallocated tensor
     train
     write the states to the store, if other runs of the plan will read them    # not timed as training
 
-Within the loop over batches, nothing waits for the accelerator.
+Within the loop over batches, the CPU never waits for the accelerator.
 """
 
 from __future__ import annotations
@@ -47,13 +47,15 @@ OPTIMISER_SHARE = 3
 
 
 @dataclass(frozen=True)
-class _Probe:
+class _TimedBatch:
     """The measurements from computing the frozen prefix's output for one batch."""
 
     tokens_per_s: float
+    """The number of tokens, without padding, that the frozen prefix processes per second."""
     width: int
     """The hidden size."""
     dtype: torch.dtype
+    """The number format of the output."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,14 @@ class _Unwritten:
     """Computed outputs of a frozen prefix that still have to be written to the store for other runs of the plan."""
 
     key: str
+    """The key of the new store entry."""
     states: PrefixStates
     description: Mapping[str, str]
+    """The human-readable description of the new store entry."""
 
 
 class AcceleratorStates:
-    """The outputs of a model's frozen prefix (its lowest layers), for the splits of a training on an accelerator."""
+    """The outputs of a model's frozen prefix (its lowest layers) for the data splits of a run on an accelerator."""
 
     def __init__(
         self, stack: EncoderStack, forward: Forward, depth: int, *, store: PrefixStore, device: Device, shared: bool
@@ -83,7 +87,7 @@ class AcceleratorStates:
         """
         self._stack, self._forward, self._depth = stack, forward, depth
         self._store, self._device, self._shared = store, device, shared
-        self._probed: _Probe | None = None
+        self._timed: _TimedBatch | None = None
         self._unwritten: list[_Unwritten] = []
 
     def examples(
@@ -95,18 +99,19 @@ class AcceleratorStates:
         passes: int,
         key_of: Callable[[], str],
     ) -> Examples:
-        """Return a split with the outputs of the frozen prefix, kept where the training can read them fastest.
+        """Return a split with the outputs of the frozen prefix, in the memory from which training reads them fastest.
 
         Args:
             split: The tokenized examples.
             padding: The padding token id and the padded side.
             description: The human-readable description of a stored entry.
             passes: The number of times that the whole split will be read.
-            key_of: A function that returns the key of the store's entry. It must read all weights, and is therefore
-                called only if the outputs may be in the store or are to be written to it.
+            key_of: A function that returns the key of the store's entry. It is slow, because it reads all weights, and
+                is therefore called only if the outputs may be in the store or may be written to it.
 
         Returns:
-            The split. It has no stored outputs if computing them at every step is fastest, or if memory is exhausted.
+            The split. It has no stored outputs if computing them at every step is fastest, or if memory is exhausted;
+            exhausted memory is reported to the store's `on_problem`.
         """
         filled = unless_exhausted(
             lambda: self._filled(split, padding, description, passes, key_of),
@@ -116,14 +121,23 @@ class AcceleratorStates:
         return Examples(split) if filled is None else filled
 
     def of_batch(self, states: Tensor, split: TokenizedSplit, batch: Batch) -> PrefixStates:
-        """Return a batch's outputs of the frozen prefix as a `PrefixStates`, as if the batch were a whole split."""
+        """Return the frozen prefix's outputs for one batch as a `PrefixStates` of its split.
+
+        Args:
+            states: The outputs for the batch, `[batch, tokens, hidden]` or `[batch, 1, hidden]`, on the accelerator.
+            split: The split to which the examples belong.
+            batch: The batch.
+
+        Returns:
+            The states. They hold only the examples of the batch: do not read other examples of the split from them.
+        """
         import torch
 
         _, lengths = rows_of(split, first_only=self._first_only)
-        own = lengths[batch.indices]
-        starts = torch.zeros_like(lengths).index_copy_(0, batch.indices, own.cumsum(0) - own)
-        kept = unpadded(states, batch, lengths, self._device)
-        return self._in_memory(StoredStates(kept, 0.0), starts, lengths, batch.side)
+        batch_lengths = lengths[batch.indices]
+        starts = torch.zeros_like(lengths).index_copy_(0, batch.indices, batch_lengths.cumsum(0) - batch_lengths)
+        unpadded_states = unpadded(states, batch, lengths, self._device)
+        return self._in_memory(StoredStates(unpadded_states, 0.0), starts, lengths, batch.side)
 
     def store_computed(self) -> None:
         """Write computed outputs to the on-disk store, if other runs of the plan will read them.
@@ -133,20 +147,23 @@ class AcceleratorStates:
         import torch
 
         unwritten, self._unwritten = self._unwritten, []
-        for one in unwritten:
-            states, lengths = one.states.states, one.states.lengths
+        for item in unwritten:
+            states, lengths = item.states.states, item.states.lengths
             ends = lengths.cumsum(0)
-            rows = torch.repeat_interleave(one.states.starts - (ends - lengths), lengths) + torch.arange(int(ends[-1]))
-            draft = self._store.create(one.key, states.shape[0], states.shape[1], states.dtype)
+            rows = torch.repeat_interleave(item.states.starts - (ends - lengths), lengths) + torch.arange(int(ends[-1]))
+            draft = self._store.create(item.key, states.shape[0], states.shape[1], states.dtype)
             if draft is not None:
                 with draft:
                     write_states(states, rows, draft.states, self._device)
-                    description = {**one.description, "depth": str(self._depth)}
-                    draft.commit(one.states.entry.build_s, description, charged=False)
+                    description = {**item.description, "depth": str(self._depth)}
+                    draft.commit(item.states.entry.build_s, description, charged=False)
 
     @property
     def _first_only(self) -> bool:
-        """True if the frozen prefix's outputs are kept for the first token of each example only."""
+        """True if the outputs are kept for the first token of each example only.
+
+        This is so if the prefix contains all layers and the head reads only the first token.
+        """
         return self._depth == len(self._stack.layers) and self._forward.last_layer != "whole"
 
     def _filled(
@@ -157,18 +174,18 @@ class AcceleratorStates:
         passes: int,
         key_of: Callable[[], str],
     ) -> Examples:
-        """Choose a place for the frozen prefix's outputs for a split, and compute or read them.
+        """Choose where to keep the frozen prefix's outputs for a split, and compute or read them.
 
-        The arguments are those of `examples`.
+        The arguments and the result are the same as for `examples`, but exhausted memory raises an error.
         """
         import torch
 
         starts, lengths = rows_of(split, first_only=self._first_only)
-        probe = self._probe(split, padding)
+        timed = self._timed_batch(split, padding)
         key = key_of() if self._shared or self._store.holds_any() else None
         stored = key is not None and self._store.has(key)
         rows = int(lengths.sum())
-        size = rows * probe.width * probe.dtype.itemsize
+        size = rows * timed.width * timed.dtype.itemsize
         sizes = Sizes(
             tokens=int(split.lengths.sum()),
             bytes=size,
@@ -178,27 +195,27 @@ class AcceleratorStates:
             stored=stored,
         )
         read_rate = reading_rate(self._store.states_path(key)) if stored and key is not None else 0.0
-        placement = place_states(sizes, self._rates(probe, read_rate))
+        placement = place_states(sizes, self._rates(timed, read_rate))
         if placement.place == "recomputed":
             return Examples(split, placement=placement)
         self._device.synchronise()
         began = time.perf_counter()
         if placement.place == "resident":
-            kept = torch.empty(rows, probe.width, dtype=probe.dtype, device=self._device.name)
+            buffer = torch.empty(rows, timed.width, dtype=timed.dtype, device=self._device.name)
         else:
-            kept = pinned_empty(rows, probe.width, probe.dtype)
+            buffer = pinned_empty(rows, timed.width, timed.dtype)
         entry = self._store.open(key) if placement.read and key is not None else None
         if entry is not None:
-            read_states(entry.states, kept, self._device)
+            read_states(entry.states, buffer, self._device)
             self._device.synchronise()
-            there = StoredStates(kept, entry.build_s)
-            return Examples(split, self._in_memory(there, starts, lengths, padding.side, reused=True), placement)
-        starts = self._compute(split, padding, lengths, kept)
+            outputs = StoredStates(buffer, entry.build_s)
+            return Examples(split, self._in_memory(outputs, starts, lengths, padding.side, reused=True), placement)
+        starts = self._compute(split, padding, lengths, buffer)
         self._device.synchronise()
-        there = StoredStates(kept, time.perf_counter() - began)
-        states = self._in_memory(there, starts, lengths, padding.side)
+        outputs = StoredStates(buffer, time.perf_counter() - began)
+        states = self._in_memory(outputs, starts, lengths, padding.side)
         if self._shared and key is not None and not stored:
-            rates = self._rates(probe, storing_rate(self._store.folder))
+            rates = self._rates(timed, storing_rate(self._store.folder))
             if worth_storing(sizes, rates):
                 self._unwritten.append(_Unwritten(key, states, description))
         return Examples(split, states, placement)
@@ -224,37 +241,37 @@ class AcceleratorStates:
             order = evaluation_order(split.lengths, self._device.tokens_at_once)
             for batch in batches(split, order, padding, few_lengths=self._device.few_lengths):
                 states = self._forward.prefix(self._moved(batch), self._depth)
-                own = unpadded(states, batch, lengths, self._device)
-                end = begin + len(own)
-                kept[begin:end].copy_(own, non_blocking=True)
+                unpadded_states = unpadded(states, batch, lengths, self._device)
+                end = begin + len(unpadded_states)
+                kept[begin:end].copy_(unpadded_states, non_blocking=True)
                 starts[batch.indices] = begin + lengths[batch.indices].cumsum(0) - lengths[batch.indices]
                 begin = end
         return starts
 
     def _in_memory(
-        self, there: StoredStates, starts: Tensor, lengths: Tensor, side: Side, *, reused: bool = False
+        self, outputs: StoredStates, starts: Tensor, lengths: Tensor, side: Side, *, reused: bool = False
     ) -> PrefixStates:
         """Return a split's `PrefixStates` for outputs that lie on the accelerator or in pinned host memory.
 
         Args:
-            there: The outputs of the frozen prefix, `[rows, hidden]`, with the seconds that computing them took.
+            outputs: The outputs of the frozen prefix, `[rows, hidden]`, with the seconds that computing them took.
             starts: The first row of each example: int64 `[examples]`, on the CPU.
             lengths: The number of rows of each example: int64 `[examples]`, on the CPU.
             side: The side on which texts are padded.
             reused: Whether the outputs were read from the store.
         """
-        states = there.states
+        states = outputs.states
         rows = None if states.device.type == "cpu" else ResidentRows.of(starts, lengths, side, self._device)
-        return PrefixStates(self._depth, there, states, starts, lengths, reused, self._first_only, rows)
+        return PrefixStates(self._depth, outputs, states, starts, lengths, reused, self._first_only, rows)
 
-    def _probe(self, split: TokenizedSplit, padding: Padding) -> _Probe:
-        """Measure how long the frozen prefix takes for one batch, after a first untimed batch.
+    def _timed_batch(self, split: TokenizedSplit, padding: Padding) -> _TimedBatch:
+        """Measure how long the frozen prefix takes for the batch of the shortest examples, after an untimed first pass.
 
-        Later calls return the same result.
+        Later calls return the first result, whatever their arguments.
         """
         import torch
 
-        if self._probed is None:
+        if self._timed is None:
             order = evaluation_order(split.lengths, self._device.tokens_at_once)
             batch = collate(split, order[0], padding, few_lengths=self._device.few_lengths)
             self._stack.model.eval()
@@ -266,25 +283,25 @@ class AcceleratorStates:
                 states = self._forward.prefix(moved, self._depth)
                 self._device.synchronise()
             seconds = time.perf_counter() - began
-            self._probed = _Probe(batch.tokens / seconds, states.shape[-1], states.dtype)
-        return self._probed
+            self._timed = _TimedBatch(batch.tokens / seconds, states.shape[-1], states.dtype)
+        return self._timed
 
-    def _rates(self, probe: _Probe, read: float) -> Rates:
-        """Return the measured rates of computing and copying outputs, in the form that `placement` needs.
+    def _rates(self, timed: _TimedBatch, read: float) -> Rates:
+        """Return the measured rates of computing and copying outputs, as `place_states` takes them.
 
         Args:
-            probe: The measurements from computing one batch.
-            read: The bytes per second at which the store's file can be read.
+            timed: The measurements from computing one batch.
+            read: The bytes per second at which the store's file can be read; 0 if unknown.
         """
         measured = bandwidths(self._device)
-        return Rates(probe.tokens_per_s, measured.to_device, measured.to_host, measured.gather, read)
+        return Rates(timed.tokens_per_s, measured.to_device, measured.to_host, measured.gather, read)
 
     def _free_bytes(self, wanted: int) -> int:
-        """Return the accelerator's free memory, without what gradients and optimiser state will take.
+        """Return the accelerator's free memory in bytes, minus the memory that gradients and optimiser state will take.
 
         Args:
-            wanted: The size of the outputs to keep, in bytes. If it exceeds the free memory, memory that torch's
-                allocator caches is released first and counted as free.
+            wanted: The size of the outputs to keep, in bytes. If they would take more than `DEVICE_SHARE` of the free
+                memory, memory that torch's allocator caches is released first and counted as free.
         """
         trained = sum(parameter.nbytes for parameter in self._stack.model.parameters() if parameter.requires_grad)
         free = self._device.free_bytes() - OPTIMISER_SHARE * trained

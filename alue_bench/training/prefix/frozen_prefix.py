@@ -1,23 +1,26 @@
 """The output of a model's frozen prefix (its lowest layers) for the examples of a split, computed once and cached.
 
 The frozen prefix is the embeddings and the contiguous frozen layers above them. Its output for an example is the same
-in every epoch and run, because nothing in it trains and its dropout is off. So it is computed once, stored without
-padding in a `PrefixStore`, and passed to the first layer that trains. The depth of a prefix is its number of layers;
-the stored output is also called its states.
+in every epoch and run, because nothing in it trains and its dropout is off. So the output is computed once, stored
+without padding in a `PrefixStore`, and passed to the first layer that trains. The depth of a prefix is its number of
+layers. The stored output is also called the states of the prefix.
 
-The key of an entry is a digest of everything that determines its content: the values of the weights, the configuration,
-the token ids, the number format, the forward implementation, the device, the versions of alue-bench and torch.
+The key of a store entry is a digest of everything that determines the content of the entry: the values of the weights,
+the configuration, the token ids, the number format, the implementation of the forward pass, the device, and the
+versions of alue-bench and torch.
 
-If the output of a shallower prefix is already stored, the output of a deeper one is computed from it. If the runs of a
-plan need several depths, one pass over the texts stores the outputs at all these depths. Neither changes the content of
-an entry, nor its recorded cost, which is the time of computing it alone from the token ids.
+On a CPU, every computed output is stored if the store has room, and two things save computation. If the output of a
+shallower prefix is stored, the output of a deeper one is computed from it. If the runs of a plan need several depths,
+one pass over the texts stores the outputs at all these depths. The content of an entry does not depend on how it was
+computed. Nor does its recorded cost: the time that computing this entry alone, from the token ids, takes.
 
-All this holds on a CPU. On an accelerator, each run computes its states directly into the accelerator's memory; or, if
-`prefix/placement.py` finds it faster, into pinned host memory, or computes them at every step. They are written to the
-store only if another run of the plan needs the same depth and would read them faster than compute them. This happens
-after the training, so that the timed training does not involve the disk.
+On an accelerator, each run computes the states directly into the accelerator's memory. If they do not fit, it keeps
+them in pinned host memory or computes them at every step, whichever `prefix/placement.py` estimates to be faster. The
+states are written to the store only if another run of the plan needs the same depth and would read them faster than
+compute them. They are written after the training, so that the timed training does not involve the disk.
 
-Shapes: `examples` and `total_tokens` are the sizes of a split; `batch` and `tokens` are those of a padded batch.
+Shapes: a split has `examples` examples with `total_tokens` tokens in all; a padded batch has `batch` examples of
+`tokens` tokens each.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ NOT_THE_ENCODERS = ("num_labels", "id2label", "label2id", "problem_type", "class
 
 
 ALL_FOLDS = "all folds"
-"""The name of the split in descriptions of store entries, if the entry is for all folds of a cross-validation."""
+"""The name of the split in the description of a store entry that holds all folds of a cross-validation."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,13 @@ class PlannedDepths:
     """The frozen-prefix depths that a plan's runs of one model on one task need; a depth is a number of layers."""
 
     depths: set[int] = field(default_factory=set)
+    """The depths that at least one run of the plan needs."""
     shared: set[int] = field(default_factory=set)
     """The depths that more than one run of the plan needs."""
     tried: set[str] = field(default_factory=set)
-    """The keys, at the deepest planned depth, of the splits for which `FrozenPrefix.prepare` has already tried to store
-    outputs. It does not try again, even if entries have been evicted since: each run then computes only its own depth.
-    """
+    """The splits for which `FrozenPrefix.prepare` has already tried to store outputs, each by its key at the deepest
+    planned depth. `prepare` does not try them again, even if entries have been evicted since: each run then computes
+    the outputs at its own depth only."""
 
     def add(self, depth: int) -> None:
         """Note that a run of the plan needs a frozen prefix of this depth (number of layers)."""
@@ -112,8 +116,8 @@ class FrozenPrefix:
             depth: The number of frozen layers in the prefix; None if not even the embeddings are frozen.
             store: The on-disk store for the outputs. If its limit is 0, nothing is stored.
             device: The device and the number format.
-            shared: Whether other runs of the plan need the same states, so that outputs computed on an accelerator may
-                be worth storing.
+            shared: Whether other runs of the plan need the same outputs. Outputs that an accelerator computed are
+                stored only in this case.
         """
         self._stack = stack
         self._forward = forward
@@ -122,7 +126,7 @@ class FrozenPrefix:
         self._store = store
         self._device = device
         self._weights: list[str] | None = None
-        self._splits: bool | None = None
+        self._starts_from_states: bool | None = None
         self._computed_here: set[str] = set()
         self._whole: Examples | None = None
         self._accelerator = AcceleratorStates(stack, forward, self._depth, store=store, device=device, shared=shared)
@@ -137,15 +141,20 @@ class FrozenPrefix:
                 are computed once and stored in one entry.
             padding: The padding token id and the padded side.
             description: The human-readable description of the entry.
-            passes: The number of times that the whole split will be read. Only the choice of a place for an
-                accelerator's states depends on it.
+            passes: The number of times that the whole split will be read. It affects only where the outputs are kept on
+                an accelerator.
 
         Returns:
-            The split with its states. It has none if there is no frozen prefix, if its states do not fit into the
-            store, or if the model cannot start from stored states (the store reports the reason in the last two cases).
-            The prefix is then computed at every step. On an accelerator, it does not matter whether the store is full,
-            unless its limit is 0, and the split has no states if computing them at every step is fastest, see
-            `Examples.placement`.
+            The split with its stored outputs. It has none in the following cases, and the frozen layers are then
+            computed at every step:
+
+            - no layer is in the frozen prefix, or the store's limit is 0;
+            - the model cannot start from stored outputs;
+            - on a CPU, the store has no room for the outputs;
+            - on an accelerator, computing the outputs at every step is fastest, see `Examples.placement`;
+            - memory is exhausted.
+
+            The reason is reported to the store's `on_problem`, except in the first and the fourth case.
         """
         if split.whole is not None and split.places is not None:
             if self._whole is None or self._whole.split is not split.whole:
@@ -167,10 +176,10 @@ class FrozenPrefix:
             entry = self._built(_Wanted(split, padding, keys, description), started)
         if entry is None:
             return Examples(split)
-        places = self._places(split, self._depth)
+        rows = self._row_ranges(split, self._depth)
         return Examples(
             split,
-            PrefixStates(self._depth, entry, entry.states, *places, reused, self._first_only(self._depth)),
+            PrefixStates(self._depth, entry, entry.states, *rows, reused, self._first_only(self._depth)),
         )
 
     def store_computed(self) -> None:
@@ -187,16 +196,19 @@ class FrozenPrefix:
         descriptions: Mapping[str, Mapping[str, str]],
         planned: PlannedDepths,
     ) -> None:
-        """Compute and store a split's outputs at all planned depths, unless the output of this prefix is stored.
+        """Compute and store the outputs of each split at all planned depths.
 
-        Call this before any layer trains. Each split passes through the model once, up to the deepest planned depth. If
-        the store has no room for all these outputs, nothing is stored, and each run computes what it needs. On an
-        accelerator nothing is stored here, because computing the outputs takes less time than storing them.
+        Call this before any layer trains. Each split passes through the model once, up to the deepest planned depth. A
+        split is skipped if its output at the depth of this prefix is already stored. If the store has no room for the
+        outputs of all splits, nothing is stored, and each run computes the outputs that it needs.
+
+        Nothing is done if no other depth than that of this prefix is planned. Nor is anything done on an accelerator,
+        where computing the outputs takes less time than storing them.
 
         Args:
             splits: The tokenized splits, by name.
             padding: The padding token id and the padded side.
-            descriptions: The human-readable description of each split's entries, by the name of the split.
+            descriptions: The human-readable description of the store entries of each split, by the split's name.
             planned: The depths that the runs of the plan need. Its `tried` is updated.
         """
         depths = sorted(depth for depth in planned.depths if 0 < depth <= len(self._stack.layers))
@@ -217,17 +229,20 @@ class FrozenPrefix:
             return
 
         def work() -> None:
-            for name, of_split in missing.items():
-                self._pass(_Wanted(splits[name], padding, keys[name], descriptions[name]), of_split, keys_s)
+            for name, missing_depths in missing.items():
+                self._store_depths(
+                    _Wanted(splits[name], padding, keys[name], descriptions[name]), missing_depths, keys_s
+                )
 
-        # Each run will try its own depth and report what does not fit.
+        # On exhausted memory nothing is reported here: each run will try its own depth, and report it then.
         unless_exhausted(work, self._device.name, lambda: None)
 
-    def _pass(self, wanted: _Wanted, depths: Sequence[int], keys_s: float) -> None:
+    def _store_depths(self, wanted: _Wanted, depths: Sequence[int], keys_s: float) -> None:
         """Compute and store a split's hidden states at several depths in one forward pass.
 
-        The recorded cost of an entry is the time that it would have taken alone: for computing the keys, for computing
-        all layers up to its depth, and for writing the entry.
+        If the store has no room for one of the entries, none is stored. The recorded cost of an entry is the time that
+        storing this entry alone would have taken: the time for computing the keys, for computing all layers up to its
+        depth, and for writing the entry.
 
         Args:
             wanted: The split, with keys and description.
@@ -251,16 +266,16 @@ class FrozenPrefix:
                 so_far = 0.0
                 for depth in depths:
                     states, start = self._forward.prefix(moved, depth, states, start), depth
-                    kept = states.cpu()
+                    on_cpu = states.cpu()
                     now = time.perf_counter()
                     so_far, last = so_far + now - last, now
-                    places = self._places(split, depth)
+                    rows = self._row_ranges(split, depth)
                     if depth not in drafts:
-                        draft = self._store.create(keys[depth], int(places[1].sum()), kept.shape[-1], kept.dtype)
-                        if draft is None:  # the store has said why
+                        draft = self._store.create(keys[depth], int(rows[1].sum()), on_cpu.shape[-1], on_cpu.dtype)
+                        if draft is None:  # the store has reported the reason
                             return
                         drafts[depth] = stack.enter_context(draft)
-                    put(kept, batch, places, drafts[depth].states)
+                    put(on_cpu, batch, rows, drafts[depth].states)
                     now = time.perf_counter()
                     spent[depth] += so_far + now - last
                     last = now
@@ -269,15 +284,15 @@ class FrozenPrefix:
                 self._computed_here.add(keys[depth])
 
     def _bytes(self, split: TokenizedSplit, depth: int) -> int:
-        """Return an upper bound (reached in fp32) of the size, in bytes, of a split's entry at this depth."""
+        """Return the size in bytes that a split's entry at this depth has in fp32. In other formats it is smaller."""
         width = int(getattr(self._stack.model.config, "hidden_size", 0)) or self._stack.shape.hidden_size
-        return int(self._places(split, depth)[1].sum()) * width * 4
+        return int(self._row_ranges(split, depth)[1].sum()) * width * 4
 
-    def _places(self, split: TokenizedSplit, depth: int) -> tuple[Tensor, Tensor]:
-        """Return the position of each example in the stored array at a depth: its first row and its number of rows.
+    def _row_ranges(self, split: TokenizedSplit, depth: int) -> tuple[Tensor, Tensor]:
+        """Return the position of each example in the stored array at a depth.
 
         Returns:
-            Two tensors, int64 `[examples]` each.
+            The first row and the number of rows of each example: int64 `[examples]` each.
         """
         return rows_of(split, first_only=self._first_only(depth))
 
@@ -322,16 +337,16 @@ class FrozenPrefix:
         import torch
 
         self._stack.model.eval()
-        places = self._places(wanted.split, self._depth)
+        rows = self._row_ranges(wanted.split, self._depth)
         with torch.no_grad(), autocast(self._device):
             computed = self._computed(wanted, below)
             first = next(computed)
-            draft = self._store.create(wanted.keys[-1], int(places[1].sum()), first[1].shape[-1], first[1].dtype)
+            draft = self._store.create(wanted.keys[-1], int(rows[1].sum()), first[1].shape[-1], first[1].dtype)
             if draft is None:
                 return None
             with draft:
                 for batch, states in chain([first], computed):
-                    put(states, batch, places, draft.states)
+                    put(states, batch, rows, draft.states)
                 spent = time.perf_counter() - started + (below.entry.build_s if below else 0.0)
                 return draft.commit(spent, {**wanted.description, "depth": str(self._depth)})
 
@@ -339,16 +354,16 @@ class FrozenPrefix:
         """Compute a split's outputs of this prefix, and yield each batch with its outputs on the CPU.
 
         The outputs are `[batch, tokens, hidden]`, or `[batch, 1, hidden]` if only first tokens are stored. They are
-        computed from `below`, the stored states of a shallower prefix, or from the token ids if it is None.
+        computed from `below`, the stored states of a shallower prefix, or from the token ids if `below` is None.
         """
         order = evaluation_order(wanted.split.lengths, self._device.tokens_at_once)
         for batch in batches(wanted.split, order, wanted.padding, few_lengths=self._device.few_lengths):
             moved = self._moved(batch)
-            given, start = (below.of(moved), below.depth) if below else (None, 0)
-            yield batch, self._forward.prefix(moved, self._depth, given, start).cpu()
+            below_states, start = (below.of(moved), below.depth) if below else (None, 0)
+            yield batch, self._forward.prefix(moved, self._depth, below_states, start).cpu()
 
     def _deepest(self, split: TokenizedSplit, keys: Sequence[str]) -> PrefixStates | None:
-        """Return a split's stored states at the greatest depth for which the store has an entry; None without an entry.
+        """Return a split's stored states at the greatest depth for which the store has an entry; None if it has none.
 
         Args:
             split: The split whose states are looked up.
@@ -366,27 +381,28 @@ class FrozenPrefix:
     def _can_start_from_states(self, split: TokenizedSplit, padding: Padding) -> bool:
         """Return whether the model gives the same logits for stored hidden states as for the token ids.
 
-        The logits differ if the embeddings pass information to the layers by another path than the hidden states. A few
-        examples are compared, once, and a difference is reported. Then the longest of them is compared again without
-        its last token, because some architectures (Longformer) work on whole chunks of tokens only, into which the
-        embeddings pad a batch.
+        The logits differ if the layers receive information from the embeddings in addition to the hidden states. A few
+        examples are compared, once per object, and a difference is reported. Then the longest example is compared again
+        without its last token: some architectures (such as Longformer) process tokens in chunks of a fixed size, and
+        their embeddings pad each batch to whole chunks.
         """
-        if self._splits is None:
-            problem = self._split_problem(split, padding)
+        if self._starts_from_states is None:
+            problem = self._difference_of_logits(split, padding)
             if problem is None and (shorter := _shorter(split)) is not None:
-                problem = self._split_problem(shorter, padding)
-            self._splits = problem is None
+                problem = self._difference_of_logits(shorter, padding)
+            self._starts_from_states = problem is None
             if problem:
                 self._store.on_problem(
                     f"{type(self._stack.model).__name__} cannot be started from the outputs of its lower layers "
                     f"({problem}): frozen layers are computed at every step"
                 )
-        return self._splits
+        return self._starts_from_states
 
-    def _split_problem(self, split: TokenizedSplit, padding: Padding) -> str | None:
-        """Return a description of the difference between logits from stored states and from token ids.
+    def _difference_of_logits(self, split: TokenizedSplit, padding: Padding) -> str | None:
+        """Describe the difference between logits computed from stored states and logits computed from token ids.
 
-        The result is None if the logits agree.
+        Returns:
+            The description, or that of the error if the model raises one; None if the logits agree.
         """
         import numpy as np
         import torch
@@ -398,30 +414,33 @@ class FrozenPrefix:
         moved = self._moved(batch)
         try:
             with torch.no_grad(), autocast(self._device):
-                whole = self._forward.logits(moved)
+                from_ids = self._forward.logits(moved)
                 states = self._forward.prefix(moved, self._depth)
-                stored = self._few_states(states, split, batch)
-                parted = self._forward.logits(moved, self._depth, stored.of(moved))
-                if batch.token_targets:  # those of padding are never used
-                    whole, parted = (logits[moved.attention_mask.bool()] for logits in (whole, parted))
+                stored = self._states_of_batch(states, split, batch)
+                from_states = self._forward.logits(moved, self._depth, stored.of(moved))
+                if batch.token_targets:  # the logits of padding are never used
+                    from_ids, from_states = (logits[moved.attention_mask.bool()] for logits in (from_ids, from_states))
         except Exception as error:  # a third-party architecture may raise any error on unexpected inputs
             if isinstance(error, RuntimeError) and is_out_of_memory(error):
                 raise
             return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        gap, scale = float((whole - parted).abs().max()), float(whole.abs().max())
+        gap, scale = float((from_ids - from_states).abs().max()), float(from_ids.abs().max())
         return None if gap <= SPLIT_TOLERANCE * scale + 1e-6 else f"its outputs change by {gap:.2g} of {scale:.2g}"
 
-    def _few_states(self, states: Tensor, split: TokenizedSplit, batch: Batch) -> PrefixStates:
-        """Return a batch's outputs of the frozen prefix as a `PrefixStates`, as if the batch were a whole split."""
+    def _states_of_batch(self, states: Tensor, split: TokenizedSplit, batch: Batch) -> PrefixStates:
+        """Return the frozen prefix's outputs for one batch as a `PrefixStates` of its split.
+
+        The states hold only the examples of the batch: do not read other examples of the split from them.
+        """
         import torch
 
         if self._device.accelerated:
             return self._accelerator.of_batch(states, split, batch)
-        starts, lengths = self._places(split, self._depth)
-        kept = torch.zeros(int(lengths.sum()), states.shape[-1], dtype=states.dtype)
-        put(states.cpu(), batch, (starts, lengths), kept)
-        entry = StoredStates(kept, 0.0)
-        return PrefixStates(self._depth, entry, kept, starts, lengths, False, self._first_only(self._depth))
+        starts, lengths = self._row_ranges(split, self._depth)
+        array = torch.zeros(int(lengths.sum()), states.shape[-1], dtype=states.dtype)
+        put(states.cpu(), batch, (starts, lengths), array)
+        entry = StoredStates(array, 0.0)
+        return PrefixStates(self._depth, entry, array, starts, lengths, False, self._first_only(self._depth))
 
     def _moved(self, batch: Batch) -> Batch:
         """Return a copy of a batch, moved to the model's device."""
@@ -430,8 +449,8 @@ class FrozenPrefix:
     def _keys(self, split: TokenizedSplit, depth: int) -> list[str]:
         """Return the store's keys for a split's outputs of the lowest 0, 1, …, `depth` layers.
 
-        A key is a digest of everything that determines the outputs: the texts, the weights, and the way in which they
-        are computed.
+        A key is a digest of everything that determines the outputs: the texts, the weights, and the settings of the
+        computation.
         """
         import xxhash
 
@@ -464,7 +483,7 @@ class FrozenPrefix:
             device.make,
             device.precision,
         )
-        # With another number of threads, sums are added up in another order.
+        # With a different number of threads, the terms of a sum are added in a different order.
         computed_with = (torch.__version__, torch.get_num_threads() if device.name == "cpu" else 0)
         described = (*made_by, *computed_with, len(self._stack.layers), sorted(config.items(), key=str))
         digest.update(repr(described).encode())
@@ -473,18 +492,18 @@ class FrozenPrefix:
         for layer in self._stack.layers[:depth]:
             _add_values(digest, (layer,))
             digests.append(digest.hexdigest())
-        if self._stack.reads_tokens and depth == len(self._stack.layers):  # a classifier of texts stores one token
+        if self._stack.reads_tokens and depth == len(self._stack.layers):  # else only the first token is stored
             digest.update(b"every token")
             digests[-1] = digest.hexdigest()
         return digests
 
 
 def _shorter(split: TokenizedSplit) -> TokenizedSplit | None:
-    """Return a split with the longest example alone, without its last token; None if no token would be left."""
+    """Return a split with only the longest example, without its last token; None if no token would remain."""
     import torch
 
-    place = int(split.lengths.argmax())
-    start, end = int(split.offsets[place]), int(split.offsets[place + 1]) - 1
+    longest = int(split.lengths.argmax())
+    start, end = int(split.offsets[longest]), int(split.offsets[longest + 1]) - 1
     if start >= end:
         return None
     tokens = slice(start, end)
@@ -493,7 +512,7 @@ def _shorter(split: TokenizedSplit) -> TokenizedSplit | None:
         input_ids=split.input_ids[tokens],
         token_type_ids=None if split.token_type_ids is None else split.token_type_ids[tokens],
         offsets=torch.tensor([0, end - start]),
-        targets=split.targets[tokens] if split.token_targets else split.targets[place : place + 1],
+        targets=split.targets[tokens] if split.token_targets else split.targets[longest : longest + 1],
         ids=split.ids[:1],
         whole=None,
         places=None,

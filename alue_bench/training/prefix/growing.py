@@ -1,4 +1,4 @@
-"""The train and dev splits of a training, with the stored outputs of frozen lower layers if they are available.
+"""The train and dev splits of a training run, with the stored outputs of frozen lower layers if there are any.
 
 The frozen prefix of a model is its embeddings and the contiguous frozen layers above them.
 """
@@ -14,17 +14,18 @@ from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.prefix.frozen_prefix import Examples, FrozenPrefix
 
 BehindPrefix = Callable[[int | None], FrozenPrefix]
-"""A function that returns the frozen prefix with a given number of layers; None means that nothing is frozen."""
+"""A function that takes a number of layers and returns the frozen prefix of this depth. It takes None if not even the
+embeddings are frozen."""
 StatesOf = Callable[[FrozenPrefix, str, TokenizedSplit], Examples]
 """A function that takes a frozen prefix, the name of a split and the split, and returns the split with the stored
 outputs of the prefix."""
 
 
 class TrainingData(Protocol):
-    """The data splits of a training, named "train" and "dev"."""
+    """The data splits of a training run, named "train" and "dev"."""
 
     def examples(self, name: str) -> Examples:
-        """Return the split "train" or "dev", with the stored outputs of the frozen layers if they are available."""
+        """Return the split "train" or "dev", with the stored outputs of the frozen layers if there are any."""
         ...
 
     def follow(self, plan: FreezePlan) -> None:
@@ -48,11 +49,12 @@ class FixedData:
 
 
 class GrowingPrefix:
-    """The splits of a training whose strategy may freeze more layers during training.
+    """The train and dev splits of a training run whose strategy may freeze more layers during training.
 
-    When the frozen prefix grows, its outputs are computed from the outputs of the shallower prefix, which are never
-    evicted while in use. If the store has no room for the outputs of the deeper prefix, the outputs of the shallower
-    prefix stay in use, and the additional frozen layers are computed at every step.
+    When the frozen prefix grows, its outputs are computed: on a CPU from the stored outputs of the shallower prefix,
+    which are never evicted while in use, and on an accelerator from the token ids. If the store has no room for the
+    outputs of the deeper prefix, the outputs of the shallower prefix stay in use, and the additional frozen layers are
+    computed at every step.
     """
 
     def __init__(
@@ -69,8 +71,8 @@ class GrowingPrefix:
             prefix: The frozen prefix of `plan`.
             plan: The initial freeze plan.
             splits: The tokenized splits, by name.
-            behind: A function that returns the frozen prefix with a given number of layers.
-            states_of: A function that returns a split with the stored outputs of a prefix.
+            behind: A function that returns the frozen prefix with a given number of layers; see `BehindPrefix`.
+            states_of: A function that returns a split with the stored outputs of a prefix; see `StatesOf`.
         """
         self._splits = splits
         self._behind = behind
@@ -79,7 +81,7 @@ class GrowingPrefix:
         self._current = {name: states_of(prefix, name, split) for name, split in splits.items()}
 
     def examples(self, name: str) -> Examples:
-        """Return the split "train" or "dev" with the stored outputs of the deepest frozen prefix that has some."""
+        """Return the split "train" or "dev", with the outputs of the deepest frozen prefix whose outputs are stored."""
         return self._current[name]
 
     def follow(self, plan: FreezePlan) -> None:

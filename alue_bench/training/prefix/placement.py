@@ -1,10 +1,10 @@
-"""The choice where a training on an accelerator keeps the output of the frozen lowest layers (the frozen prefix).
+"""The choice of the memory in which a run on an accelerator keeps the output of the frozen lowest layers.
 
-The choice compares measured rates with sizes. The output is kept in the accelerator's memory if it fits, because
-gathering a batch there costs almost nothing. Otherwise it is kept in pinned host memory and copied to the accelerator
-at every step, or computed at every step, whichever takes less time. A stored file is read only if that takes less time
-than computing the output again: a fast accelerator computes a few layers several times faster than a disk can read
-their output.
+These layers, with the embeddings, are the frozen prefix. The choice follows from sizes and measured rates. The output
+is kept in the accelerator's memory if it fits, because gathering a batch there costs almost nothing. Otherwise it is
+kept in pinned host memory and copied to the accelerator at every step, or computed at every step, whichever takes less
+time. A stored file is read only if that takes less time than computing the output again: a fast accelerator computes a
+few layers several times faster than a disk can read their output.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import Literal
 from alue_bench.contract.byte_sizes import readable
 
 DEVICE_SHARE = 0.5
-"""The share of the accelerator's free memory, after deduction of gradients and optimiser state, that the output of a
-frozen prefix may take. The rest is for activations."""
+"""The largest share of the accelerator's free memory that the output of a frozen prefix may take. Memory that gradients
+and optimiser state will need does not count as free. The remaining share is for activations."""
 HOST_SHARE = 0.25
-"""The share of the available host memory that the output of a frozen prefix may take. Pinned memory cannot be swapped
-out, and torch rounds its size up to a power of two."""
+"""The largest share of the available host memory that the output of a frozen prefix may take. Pinned memory cannot be
+swapped out, and torch rounds its size up to a power of two."""
 
-Place = Literal["resident", "pinned", "recomputed"]
+PrefixPlace = Literal["resident", "pinned", "recomputed"]
+"""The place of the output of a frozen prefix: the accelerator's memory ("resident") or pinned host memory ("pinned").
+"recomputed" means that the output is not kept, but computed at every step."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class Sizes:
     passes: int
     """The number of times that the training reads the whole split."""
     device_free: int
-    """The free bytes of the accelerator, without what gradients and optimiser state will take."""
+    """The accelerator's free memory in bytes, minus the memory that gradients and optimiser state will take."""
     host_free: int
-    """The available bytes of host memory; 0 if the accelerator does not copy from pinned memory."""
+    """The available host memory in bytes; 0 if the accelerator does not copy from pinned memory."""
     stored: bool
     """True if the on-disk store already holds the output of the frozen prefix."""
 
@@ -47,33 +49,36 @@ class Rates:
     """The measured rates that determine where the output of a frozen prefix is kept."""
 
     compute: float
-    """The tokens per second for which the accelerator computes the frozen prefix."""
+    """The number of tokens per second for which the accelerator computes the output of the frozen prefix."""
     to_device: float
-    """The bytes per second of a copy from pinned host memory to the accelerator."""
+    """The number of bytes per second of a copy from pinned host memory to the accelerator."""
     to_host: float
-    """The bytes per second of a copy from the accelerator to pinned host memory."""
+    """The number of bytes per second of a copy from the accelerator to pinned host memory."""
     gather: float
-    """The bytes per second at which the CPU gathers single rows into pinned memory."""
+    """The number of bytes per second at which the CPU gathers single rows into pinned memory."""
     read: float
-    """The bytes per second at which the store's file is read into host memory, checksum included; 0 if unknown."""
+    """The number of bytes per second at which the store's file is read into host memory and its checksum is computed; 0
+    if unknown."""
 
 
 @dataclass(frozen=True)
-class Placement:
+class PrefixPlacement:
     """The place where the output of a frozen prefix is kept, and the reason."""
 
-    place: Place
+    place: PrefixPlace
     read: bool
     """True to read the output from the store instead of computing it."""
-    because: str
+    reason: str
+    """The reason for the choice, as a clause that continues "because"."""
     rates: Rates
+    """The measured rates that the choice is based on."""
 
     def __str__(self) -> str:
-        """Return the place and the reason as a sentence, for readers of the results."""
-        return f"{self.place}, because {self.because}"
+        """Return the place and the reason as a sentence, which is recorded in the run's `environment.json`."""
+        return f"{self.place}, because {self.reason}"
 
 
-def place_states(sizes: Sizes, rates: Rates) -> Placement:
+def place_states(sizes: Sizes, rates: Rates) -> PrefixPlacement:
     """Choose where to keep the output of a frozen prefix, such that the training is fastest.
 
     Args:
@@ -85,26 +90,27 @@ def place_states(sizes: Sizes, rates: Rates) -> Placement:
     source = f"{'reading' if read_s < compute_s else 'computing'} it takes {_seconds(min(compute_s, read_s))}"
     size, read = readable(sizes.bytes), read_s < compute_s
     if sizes.bytes <= DEVICE_SHARE * sizes.device_free:
-        because = f"{size} are at most half of the {readable(sizes.device_free)} free on the device, and {source}"
-        return Placement("resident", read, because, rates)
+        reason = f"{size} are at most half of the {readable(sizes.device_free)} free on the device, and {source}"
+        return PrefixPlacement("resident", read, reason, rates)
     too_large = f"{size} are more than half of the {readable(max(sizes.device_free, 0))} free on the device"
     again_s = sizes.passes * compute_s
     if sizes.bytes > HOST_SHARE * sizes.host_free:
-        because = f"{too_large} and more than a quarter of the {readable(sizes.host_free)} of available host memory"
-        return Placement("recomputed", False, because, rates)
+        reason = f"{too_large} and more than a quarter of the {readable(sizes.host_free)} of available host memory"
+        return PrefixPlacement("recomputed", False, reason, rates)
     pass_s = sizes.bytes / rates.gather + sizes.bytes / rates.to_device
-    # A file is read into pinned memory itself; what the accelerator computes is copied to it.
+    # A stored file is read into pinned memory directly, so the copy to the accelerator in `read_s` does not apply.
+    # Output that the accelerator computes must be copied to pinned memory.
     fill_s = min(read_s - sizes.bytes / rates.to_device, compute_s + sizes.bytes / rates.to_host)
     read = fill_s < compute_s
     pinned_s = fill_s + sizes.passes * pass_s
     times = f"{sizes.passes} passes take {_seconds(pinned_s)} from pinned memory and {_seconds(again_s)} computed again"
     if pinned_s < again_s:
-        return Placement("pinned", read, f"{too_large}, and {times}", rates)
-    return Placement("recomputed", False, f"{too_large}, and {times}", rates)
+        return PrefixPlacement("pinned", read, f"{too_large}, and {times}", rates)
+    return PrefixPlacement("recomputed", False, f"{too_large}, and {times}", rates)
 
 
 def worth_storing(sizes: Sizes, rates: Rates) -> bool:
-    """Return whether reading the output from the disk would take another run less time than computing it."""
+    """Return whether a later run would read the output from the disk faster than it would compute it."""
     return reading_s(sizes.bytes, rates) < sizes.tokens / rates.compute
 
 

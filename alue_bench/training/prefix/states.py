@@ -1,6 +1,7 @@
-"""The output of the frozen lowest layers (the frozen prefix) for a whole split, and its selection for a batch.
+"""The output of the frozen lowest layers (the frozen prefix) for a whole split, and the selection of a batch from it.
 
-Shapes: `examples` and `total_tokens` are the sizes of a split; `batch` and `tokens` are those of a padded batch.
+Shapes: a split has `examples` examples with `total_tokens` tokens in all; a padded batch has `batch` examples of
+`tokens` tokens each.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from alue_bench.data.batches import Batch
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import Forward
-from alue_bench.training.prefix.placement import Placement
+from alue_bench.training.prefix.placement import PrefixPlacement
 from alue_bench.training.prefix.store import StoredStates
 from alue_bench.training.prefix.transfer import pinned_empty
 
@@ -55,11 +56,15 @@ class ResidentRows:
         return cls(device.sent(edges), device.sent(steps[None]), side, device)
 
     def part(self, places: Tensor) -> ResidentRows:
-        """Return the positions of the examples with the indices `places`, int64 `[examples]` on the CPU."""
+        """Return the positions of a selection of the examples.
+
+        Args:
+            places: The indices of the selected examples: int64 `[examples]`, on the CPU.
+        """
         return replace(self, edges=self.edges.index_select(0, self.device.sent(places)))
 
     def steps_of(self, width: int) -> Tensor:
-        """Return the relative rows of a text's tokens (see `steps`), padded to `width` tokens: int64 `[1, width]`."""
+        """Return `steps` for examples that are padded to `width` tokens: int64 `[1, width]`."""
         import torch
 
         longest = self.steps.shape[1]
@@ -71,24 +76,25 @@ class ResidentRows:
 
 @dataclass(frozen=True)
 class PrefixStates:
-    """The stored input of layer `depth`, which is the output of the frozen layers below, for each example of a split.
+    """The stored output of the lowest `depth` layers, which is the input of layer `depth`, for each example of a split.
 
     If `depth` is the number of layers and the head reads only the first token, only first tokens are stored.
     """
 
     depth: int
+    """The number of frozen lowest layers whose output is stored."""
     entry: StoredStates
-    """The store's entry, which this process does not evict while this object exists. On an accelerator, it holds the
-    same tensor as `states`, with the seconds that computing it took."""
+    """The store's entry, which this process does not evict while this object exists. On an accelerator, it is not an
+    entry of the store: it holds the same tensor as `states`, with the seconds that computing it took."""
     states: Tensor
-    """The hidden states, `[total_tokens, hidden]`, or `[examples, hidden]` if only first tokens are stored. They are a
-    memory-mapped file, a tensor on the accelerator or a tensor in pinned host memory."""
+    """The hidden states, `[total_tokens, hidden]`, or `[examples, hidden]` if only first tokens are stored. They are in
+    a memory-mapped file, on the accelerator or in pinned host memory."""
     starts: Tensor
     """The row of `states` at which each example begins: int64 `[examples]`, on the CPU."""
     lengths: Tensor
     """The number of rows of `states` for each example: int64 `[examples]`, on the CPU."""
     reused: bool
-    """True if the states were already in the store, so that this run did not compute them."""
+    """True if the states were read from the store, because an earlier run had computed them."""
     first_only: bool
     """True if only the first token of each example is stored."""
     rows: ResidentRows | None = None
@@ -110,12 +116,12 @@ class PrefixStates:
     def of(self, batch: Batch) -> Tensor:
         """Return the stored hidden states of a batch, on the batch's device.
 
-        Nothing waits for an accelerator. States in pinned host memory are gathered by the CPU into pinned memory, and
-        copied from there while the accelerator works.
+        The CPU does not wait for an accelerator. States in pinned host memory are gathered by the CPU into pinned
+        memory, and copied from there while the accelerator works.
 
         Returns:
             The states, `[batch, tokens, hidden]`, or `[batch, 1, hidden]` if only first tokens are stored. Padded
-            positions hold the states of an arbitrary token: finite numbers, which the attention masks of the layers
+            positions hold the states of an arbitrary token: finite values, which the attention masks of the layers
             above ignore.
         """
         import torch
@@ -125,13 +131,13 @@ class PrefixStates:
         if self.rows is not None:
             indices = batch.indices if batch.device_indices is None else batch.device_indices
             return self.gather(indices.to(device), width)
-        places, tokens = token_places(batch, self.starts, self.lengths, width)
-        places = torch.where(tokens, places, 0)
+        rows, tokens = token_places(batch, self.starts, self.lengths, width)
+        rows = torch.where(tokens, rows, 0)
         if device.type == "cpu":
-            return self.states.index_select(0, places.flatten()).view(*places.shape, -1)
-        chosen = pinned_empty(places.numel(), self.states.shape[1], self.states.dtype)
-        torch.index_select(self.states, 0, places.flatten(), out=chosen)
-        return chosen.to(device, non_blocking=True).view(*places.shape, -1)
+            return self.states.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        chosen = pinned_empty(rows.numel(), self.states.shape[1], self.states.dtype)
+        torch.index_select(self.states, 0, rows.flatten(), out=chosen)
+        return chosen.to(device, non_blocking=True).view(*rows.shape, -1)
 
     def gather(self, indices: Tensor, width: int) -> Tensor:
         """Return the hidden states of some examples, by operations that a CUDA graph can contain.
@@ -141,7 +147,7 @@ class PrefixStates:
             width: The number of tokens of each example, with padding; not used if only first tokens are stored.
 
         Returns:
-            The states, in the same shape as `of` returns them. Padded positions hold states of neighbouring examples.
+            The states, in the shape that `of` returns. Padded positions hold states of neighbouring examples.
 
         Raises:
             RuntimeError: The states are not on an accelerator (see `resident`).
@@ -149,12 +155,12 @@ class PrefixStates:
         if self.rows is None:
             raise RuntimeError("states in host memory cannot be gathered on the accelerator; call PrefixStates.of")
         steps = self.rows.steps_of(1 if self.first_only else width)
-        places = self.rows.edges.index_select(0, indices)[:, None] + steps  # [batch, width]
-        places = places.clamp_(0, self.states.shape[0] - 1)
-        return self.states.index_select(0, places.flatten()).view(*places.shape, self.states.shape[1])
+        rows = self.rows.edges.index_select(0, indices)[:, None] + steps  # [batch, width]
+        rows = rows.clamp_(0, self.states.shape[0] - 1)
+        return self.states.index_select(0, rows.flatten()).view(*rows.shape, self.states.shape[1])
 
     def part(self, places: Tensor) -> PrefixStates:
-        """Return the `PrefixStates` of some of the examples, without copying the hidden states.
+        """Return the `PrefixStates` of a selection of the examples, without copying the hidden states.
 
         Args:
             places: The indices of the selected examples: int64 `[examples]`, on the CPU.
@@ -165,38 +171,38 @@ class PrefixStates:
         return replace(self, starts=self.starts[places], lengths=lengths, rows=rows, share=share)
 
     def released(self) -> PrefixStates:
-        """Return a copy of this object without the states themselves, which keeps only their description and cost."""
+        """Return a copy of this object without the hidden states, which keeps their depth, positions and cost."""
         none = self.states[:0].clone()
         return replace(self, entry=StoredStates(none, self.entry.build_s), states=none, rows=None)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """A data split, with the stored output of the model's frozen lowest layers for it, if that is available."""
+    """A data split, with the stored output of the model's frozen lowest layers if there is one."""
 
     split: TokenizedSplit
     prefix: PrefixStates | None = None
-    placement: Placement | None = None
-    """The place in which the output of the frozen layers is kept on an accelerator, and the reason; None on a CPU, or
-    if no layers are frozen."""
+    placement: PrefixPlacement | None = None
+    """The place in which the output of the frozen layers is kept on an accelerator, and the reason. None on a CPU, and
+    if no place was chosen: no layers are frozen, the model cannot start from stored output, or memory is exhausted."""
 
     @property
     def depth(self) -> int:
-        """The number of lowest layers that need not be computed because their output is stored.
-
-        The number is 0 if nothing is stored.
-        """
+        """The number of lowest layers that need not be computed, because their output is stored; 0 without one."""
         return self.prefix.depth if self.prefix else 0
 
     def states(self, batch: Batch) -> Tensor | None:
-        """Return the stored output of the frozen layers for a batch, `[batch, tokens, hidden]`.
+        """Return the stored output of the frozen layers for a batch, in the shape that `PrefixStates.of` returns.
 
         The result is None if nothing is stored.
         """
         return None if self.prefix is None else self.prefix.of(batch)
 
     def logits(self, forward: Forward, batch: Batch) -> Tensor:
-        """Compute the logits of a batch, `[batch, outputs]`, from the frozen layers' stored output if there is one."""
+        """Compute the logits of a batch, from the frozen layers' stored output if there is one, else from token ids.
+
+        They are `[batch, outputs]`, or `[batch, tokens, outputs]` if the head reads every token.
+        """
         return forward.logits(batch, self.depth, self.states(batch))
 
     def released(self) -> Examples:
@@ -208,7 +214,7 @@ class Examples:
 
 
 def rows_of(split: TokenizedSplit, *, first_only: bool) -> tuple[Tensor, Tensor]:
-    """Return the position of each example in an array of a split's hidden states without padding.
+    """Return the position of each example in the unpadded array of a split's hidden states.
 
     Args:
         split: The split.
@@ -225,7 +231,7 @@ def rows_of(split: TokenizedSplit, *, first_only: bool) -> tuple[Tensor, Tensor]
 
 
 def put(states: Tensor, batch: Batch, places: tuple[Tensor, Tensor], kept: Tensor) -> None:
-    """Copy the hidden states of a batch, without padding, into the array for the whole split.
+    """Copy the hidden states of a batch, without padding, into the array of its split.
 
     Args:
         states: The states of the batch, `[batch, tokens, hidden]` or `[batch, 1, hidden]`, on the CPU.
@@ -238,7 +244,7 @@ def put(states: Tensor, batch: Batch, places: tuple[Tensor, Tensor], kept: Tenso
 
 
 def unpadded(states: Tensor, batch: Batch, lengths: Tensor, device: Device) -> Tensor:
-    """Remove the padding from a batch's hidden states, without waiting for the accelerator: `[rows, hidden]`.
+    """Return the hidden states of a batch without padding, `[rows, hidden]`, and do not wait for the accelerator.
 
     Args:
         states: The states of the batch, `[batch, tokens, hidden]` or `[batch, 1, hidden]`, on the accelerator.
@@ -252,7 +258,7 @@ def unpadded(states: Tensor, batch: Batch, lengths: Tensor, device: Device) -> T
 
 
 def token_places(batch: Batch, starts: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return each batch token's row in the stored array, and a mask that is True for tokens that are not padding.
+    """Return the row of each token of a batch in the stored array, and a mask that is False at padding.
 
     Args:
         batch: The batch.

@@ -1,8 +1,8 @@
 """The on-disk store for the outputs of frozen lower layers: memory-mapped arrays within a size limit.
 
 If the embeddings and the lowest layers (the frozen prefix) are frozen, their output for an example never changes. An
-entry of the store is such an output, an array, for all examples of a split. Its key, which the caller computes, is a
-digest of everything that determines the array: the weights, the number of layers, the texts and so on.
+entry of the store is an array that holds this output for all examples of a split. The key of an entry, which the caller
+computes, is a digest of everything that determines the array: the weights, the number of layers, the texts and so on.
 
 An array has the shape `[tokens, hidden]`: the tokens of all examples of a split, one example after the other, without
 padding. If only the first token of each example is stored, the shape is `[examples, hidden]`.
@@ -72,6 +72,7 @@ class StoredPrefix:
     bytes: int
     """The size of the stored array in bytes."""
     last_used: datetime
+    """The time at which a run last opened the entry."""
     created: datetime | None = None
     """The time at which the entry was created; None if entry.json cannot be read. An unreadable entry is removed when
     it is opened."""
@@ -87,7 +88,9 @@ class _Header:
     shape: tuple[int, int]
     dtype: str
     xxh3_128: str
+    """The checksum of the array, in hexadecimal."""
     build_s: float
+    """The seconds that computing the array took; see `StoredStates.build_s`."""
     created: datetime
     description: dict[str, str]
 
@@ -120,8 +123,8 @@ class PrefixStore:
     def open(self, key: str) -> StoredStates | None:
         """Open the stored array of a key; return None if there is no intact one.
 
-        The array's checksum is verified the first time, and again if the file has changed since. A damaged entry is
-        reported and removed.
+        The array's checksum is verified when this process first opens the entry, and again if the file has changed
+        since. A damaged entry is reported and removed.
         """
         folder = self.folder / key
         if not self.limit_bytes or not os.path.isdir(folder):
@@ -165,7 +168,8 @@ class PrefixStore:
     def room(self) -> int:
         """Return the number of bytes that can be stored if all entries are evicted except those that this process uses.
 
-        The result is the size limit minus the size of the entries in use, but at most 80 % of the free disk space.
+        The result is the size limit minus the size of the entries in use, but at most 80 % of the free disk space. It
+        is 0 if the store is off or its folder cannot be created.
         """
         if not self.limit_bytes:
             return 0
@@ -245,7 +249,7 @@ class PrefixStore:
         entry = StoredStates(_mapped(folder / STATES, header.shape, _dtype(header.dtype), shared=False), header.build_s)
         self._in_use[entry] = folder.name
         with suppress(OSError):  # a read-only store
-            now = time_ns()  # finer than the clock that the kernel uses for files
+            now = time_ns()  # finer than the kernel's clock for file times
             os.utime(folder / HEADER, ns=(now, now))
         return entry
 
@@ -260,19 +264,19 @@ class PrefixStore:
         entries = self.entries()
         excess = sum(entry.bytes for entry in entries) + drafts + size - self.limit_bytes
         in_use = set(self._in_use.values())
-        leaving = []
+        evicted = []
         for entry in entries:
             if excess <= 0:
                 break
             if entry.key not in in_use:
-                leaving.append(entry)
+                evicted.append(entry)
                 excess -= entry.bytes
         if excess > 0:
             raise _no_room(f"too much of the cache's {readable(self.limit_bytes)} is in use; --cache-size changes it")
-        free = shutil.disk_usage(self.folder).free + sum(entry.bytes for entry in leaving)
+        free = shutil.disk_usage(self.folder).free + sum(entry.bytes for entry in evicted)
         if free < size:
             raise _no_room(f"the disk of {self.folder} has {readable(free)} left")
-        for entry in leaving:
+        for entry in evicted:
             self._remove(self.folder / entry.key)
 
     def _remove(self, folder: Path) -> int:
@@ -323,10 +327,10 @@ class PrefixStore:
         try:
             os.replace(staged, folder)
         except OSError:
-            theirs = self.open(key)
-            if theirs is not None:  # another process was faster: its entry is equal to ours
-                return theirs
-            os.replace(staged, folder)  # theirs was damaged and has been removed; any other cause raises again
+            existing = self.open(key)
+            if existing is not None:  # another process was faster: its entry holds the same array
+                return existing
+            os.replace(staged, folder)  # a damaged entry was removed by `open`; any other cause raises again
         self._verified[key] = _identity(folder / STATES)
         return self._entry(folder, header)
 
@@ -346,11 +350,10 @@ class Draft:
     tensor through other references after that."""
 
     def __init__(self, store: PrefixStore, key: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
-        """Create a scratch folder and reserve space on the disk for the array.
+        """Create a scratch folder, and reserve space on the disk for the array, so that filling it cannot fail later.
 
         Raises:
-            OSError: The disk is full, or the array cannot be mapped into memory. The space is reserved, so that filling
-                the array cannot fail later.
+            OSError: The disk is full, or the array cannot be mapped into memory.
         """
         self._store, self._key, self._shape, self._dtype = store, key, shape, dtype
         self._scratch = store._scratch()
@@ -360,7 +363,7 @@ class Draft:
             self._staged.mkdir(parents=True)
             self._lock.acquire()
             _reserve(self._staged / STATES, shape[0] * shape[1] * dtype.itemsize)
-            _mapped(self._staged / STATES, shape, dtype, shared=False)  # fails now if the commit's mapping would
+            _mapped(self._staged / STATES, shape, dtype, shared=False)  # fails here rather than in `commit`
             self.states = _mapped(self._staged / STATES, shape, dtype, shared=True)
         except BaseException:
             self._discard()
@@ -384,9 +387,8 @@ class Draft:
             charged: Whether to add the time for computing the checksum to `build_s`.
 
         Returns:
-            The stored array; if another process has stored the same key in the meantime, the array of that process. If
-            the array cannot be stored after all, the problem is reported and the array is returned without being
-            stored.
+            The stored array, or the one that another process has stored under the same key in the meantime. If the
+            array cannot be stored, the problem is reported and the array is returned without being stored.
         """
         del self.states  # Windows does not move files that are mapped for writing
         started = perf_counter()

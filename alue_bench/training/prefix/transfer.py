@@ -1,4 +1,4 @@
-"""Copying hidden states between a file, pinned host memory and an accelerator, and measuring the copying rates.
+"""Functions that copy hidden states between a file, pinned host memory and an accelerator, and measure copying rates.
 
 Memory is pinned (page-locked) through torch, whose allocator keeps freed blocks for reuse, so that pinning a buffer in
 every step costs no system call. A block is reused only after the copies from it have ended. Copies from memory that is
@@ -28,13 +28,18 @@ CHUNK_BYTES = 32 << 20
 SAMPLE_BYTES = 8 << 20
 """The size, in bytes, of the copies whose rates are measured: each takes a few milliseconds on the slowest bus."""
 SAMPLE_ROW = 3072
-"""The size, in bytes, of a row in the measurement of gathering: the hidden state of a token in BERT-base, in fp32."""
+"""The size, in bytes, of a row when the gathering of rows is measured: the hidden state of one token in BERT-base, in
+fp32."""
 REPETITIONS = 3
+"""The number of times that each copy is timed; the fastest counts."""
 
 
 @dataclass(frozen=True)
 class Bandwidths:
-    """The measured rates, in bytes per second, of copies between host and accelerator; see `placement.Rates`."""
+    """The measured rates, in bytes per second, of copies in host memory and between host and accelerator.
+
+    The fields have the same meaning as those of `placement.Rates`.
+    """
 
     to_device: float
     to_host: float
@@ -98,8 +103,7 @@ def bandwidths(device: Device) -> Bandwidths:
         device: The accelerator.
 
     Returns:
-        The best rate of a few copies in each direction. Host memory is pinned if the accelerator copies from pinned
-        memory.
+        The best rate of a few copies of each kind. Host memory is pinned if the accelerator copies from pinned memory.
     """
     return _bandwidths(device, device.number)
 
@@ -111,21 +115,21 @@ def _bandwidths(device: Device, number: int) -> Bandwidths:
 
     rows, width = SAMPLE_BYTES // SAMPLE_ROW, SAMPLE_ROW // 4
     host, gathered = (torch.empty(rows, width, pin_memory=device.pins_memory).zero_() for _ in range(2))
-    there = torch.empty(rows, width, device=device.name)
+    on_device = torch.empty(rows, width, device=device.name)
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
     seconds = [
         _best(work, device)
         for work in (
-            lambda: there.copy_(host, non_blocking=device.pins_memory),
-            lambda: host.copy_(there, non_blocking=device.pins_memory),
+            lambda: on_device.copy_(host, non_blocking=device.pins_memory),
+            lambda: host.copy_(on_device, non_blocking=device.pins_memory),
             lambda: torch.index_select(host, 0, order, out=gathered),
         )
     ]
-    return Bandwidths(*(host.nbytes / one for one in seconds))
+    return Bandwidths(*(host.nbytes / best_s for best_s in seconds))
 
 
 def reading_rate(path: Path) -> float:
-    """Measure the bytes per second of reading the beginning of a file and computing its checksum.
+    """Measure the rate, in bytes per second, of reading the beginning of a file and computing a checksum of it.
 
     Returns:
         The rate; 0 if the file cannot be read.
@@ -144,9 +148,10 @@ def reading_rate(path: Path) -> float:
 
 
 def storing_rate(folder: Path) -> float:
-    """Measure the bytes per second of reading a file just written below `folder`; 0 if it cannot be written.
+    """Measure the rate, in bytes per second, of reading a file that has just been written to a folder.
 
-    The file is still in the system's page cache, so that this is the highest rate at which a later run could read.
+    The file is still in the system's page cache, so that this is the highest rate at which a later run could read. The
+    result is 0 if the file cannot be written.
     """
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,10 +166,11 @@ def storing_rate(folder: Path) -> float:
 
 
 def available_host_bytes(limits: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the bytes of host memory that this process can use without swapping, within the limit of its container.
+    """Return the host memory, in bytes, that this process can use without swapping, within the limit of its container.
 
     Args:
-        limits: The folder of the kernel's files about the control group of a container (version 2).
+        limits: The folder in which Linux shows the memory limit and usage of the container's control group (cgroup
+            version 2).
     """
     import psutil
 
@@ -179,7 +185,7 @@ def _inactive_file_bytes(statistics: Path) -> int:
     """Return the bytes of page cache that count as a container's memory but are freed on demand; 0 if unknown.
 
     Args:
-        statistics: The kernel's file `memory.stat` of the container's control group.
+        statistics: The file `memory.stat` in which Linux shows the memory statistics of the container's control group.
     """
     with suppress(OSError, ValueError):
         values = dict(line.split() for line in statistics.read_text().splitlines())
