@@ -18,7 +18,7 @@ from alue_bench.reporting.content import Item, Missing, Page, Paragraph, Sentenc
 from alue_bench.reporting.numbers import plain, seconds
 from alue_bench.reporting.page import PageRequest, build_page
 from alue_bench.reporting.rendering import pictures, render_html, render_markdown
-from alue_bench.reporting.run_figures import Shown
+from alue_bench.reporting.run_figures import FigureLimits
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_results
 
@@ -412,7 +412,7 @@ class TestAStoreWith:
         for task in ("anger", "oold", "mdd"):
             for strategy in STRATEGIES:
                 put(task, strategy)
-        shown = page(shown=Shown(subjects=2, strategies=2, seeds=1))
+        shown = page(shown=FigureLimits(subjects=2, strategies=2, seeds=1))
         assert sum(picture.name.startswith("trade-") for picture in pictures(shown)) == 2
         text = render_html(shown)
         assert "Shown: 2 of 3 tasks and models" in text

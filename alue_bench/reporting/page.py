@@ -38,7 +38,7 @@ from alue_bench.reporting.out_of_domain import out_of_domain
 from alue_bench.reporting.out_of_domain_table import COMMAND as OUT_OF_DOMAIN
 from alue_bench.reporting.papers_tables import papers_tables
 from alue_bench.reporting.recorded import MOST_TESTED, limited_reader
-from alue_bench.reporting.run_figures import Shown, choices, confusion, learning
+from alue_bench.reporting.run_figures import FigureLimits, choices, confusion, learning
 from alue_bench.reporting.subjects import Comparable, arrange
 from alue_bench.tracking.connection import where_options
 from alue_bench.tracking.reading import Results, read_targets_elsewhere, say_counts
@@ -64,7 +64,7 @@ class PageRequest:
     """The margin for the loss of a strategy, for each metric; None for the default."""
     tolerance: float = DEFAULT_TOLERANCE
     """The largest accepted loss of dev score of a recommended setting, as a share of full fine-tuning's dev score."""
-    shown: Shown = field(default_factory=Shown)
+    shown: FigureLimits = field(default_factory=FigureLimits)
     """The largest numbers of tasks, strategies and seeds in sections that are long or slow to build, such as learning
     curves."""
 

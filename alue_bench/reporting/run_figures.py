@@ -50,7 +50,7 @@ reader unfolds it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class FigureLimits:
     """The largest numbers of subjects (tasks with models), strategies and seeds for which a page shows figures."""
 
     subjects: int = 12
@@ -61,7 +61,7 @@ class Shown:
     """The largest number of seeds (runs) for each strategy."""
 
 
-def learning(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
+def learning(results: Results, subjects: Sequence[Subject], shown: FigureLimits, prefix: str) -> list[Item]:
     """Return plots of the dev score by epoch, one for each subject whose runs were evaluated on dev several times.
 
     Args:
@@ -109,7 +109,7 @@ def _steps_per_epoch(runs: pd.DataFrame, run_id: str) -> int | None:
     return math.ceil(float(run["data/train_rows"]) / int(run["batch_size"]))
 
 
-def choices(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
+def choices(results: Results, subjects: Sequence[Subject], shown: FigureLimits, prefix: str) -> list[Item]:
     """Return a chart of layer scores for each subject and strategy that chose its layers by a probe.
 
     Args:
@@ -143,7 +143,7 @@ def choices(results: Results, subjects: Sequence[Subject], shown: Shown, prefix:
     return [*([Gallery(drawn)] if drawn else []), *(Paragraph(sentence, warning=True) for sentence in said)]
 
 
-def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
+def confusion(results: Results, subjects: Sequence[Subject], shown: FigureLimits, prefix: str) -> list[Item]:
     """Return figures of each strategy's test predictions, pooled over seeds; empty if there are no predictions.
 
     Single-label tasks have confusion matrices, multi-label tasks have counts for each label, regressions have scatter
@@ -190,7 +190,7 @@ def _arranged(figures: Sequence[Matrix | Table | Picture], label: str) -> list[I
     return items
 
 
-def _left_out(subjects: Sequence[Subject], shown: Shown) -> list[Item]:
+def _left_out(subjects: Sequence[Subject], shown: FigureLimits) -> list[Item]:
     most = max((len(subject.strategies) for subject in subjects), default=0)
     parts = []
     if len(subjects) > shown.subjects:
