@@ -11,7 +11,7 @@ from alue_bench.reporting import comparison, grid
 from alue_bench.reporting.comparison import Verdict
 from alue_bench.reporting.comparison_table import loss_text, margin_text
 from alue_bench.reporting.content import Cell, Column, Findings, Item, Paragraph, Row, RowGroup, Sentence, Table, Tone
-from alue_bench.reporting.fresh_runs import Choice, command_to_confirm
+from alue_bench.reporting.fresh_runs import RecommendationRule, command_to_confirm
 from alue_bench.reporting.numbers import (
     NONE,
     count,
@@ -46,17 +46,17 @@ CORRECTED = "; over folds that of the corrected resampled t-test (Nadeau & Bengi
 # Sentences ---------------------------------------------------------------------------------------------------------
 
 
-def sentences(subjects: Sequence[Subject], choice: Choice) -> list[Item]:
+def sentences(subjects: Sequence[Subject], rule: RecommendationRule) -> list[Item]:
     """Return the results in words: for each subject, a sentence on each strategy.
 
     A subject is the comparison of strategies for one task and model under one set of conditions. If it has many
     strategies, the sentence is on the one that is recommended by its dev score. Only runs that took no part in this
     choice are evidence of its loss.
     """
-    return [Findings([_sentence(subject, choice) for subject in subjects])] if subjects else []
+    return [Findings([_sentence(subject, rule) for subject in subjects])] if subjects else []
 
 
-def _sentence(subject: Subject, choice: Choice) -> Sentence:
+def _sentence(subject: Subject, rule: RecommendationRule) -> Sentence:
     block = subject.compared
     base, others = block.baseline_row, [row for row in block.rows if row.strategy != block.baseline]
     on_baseline = baseline_statement(block)
@@ -71,16 +71,16 @@ def _sentence(subject: Subject, choice: Choice) -> Sentence:
     counted_settings = several(len(block.rows), "setting")
     if (unlearnt := grid.nothing_learnt(grid.cells(subject.runs))) is not None:
         return Sentence(subject.label, f"{counted_settings}; {unlearnt.sentence()}.")
-    chosen = _recommended(subject, choice)
+    chosen = _recommended(subject, rule)
     if chosen is None:
         return Sentence(subject.label, f"{counted_settings}, but no scores to choose one by.")
     row = next((row for row in others if row.strategy == chosen), None)
     if row is None:
-        within = f"{100 * choice.tolerance:g} %"
+        within = f"{100 * rule.tolerance:g} %"
         text = f"Of {counted_settings}, none with a dev score within {within} of {chosen}'s is faster than it."
         return Sentence(subject.label, text)
     said = f"Of {counted_settings} the dev split recommends {chosen}."
-    fresh = choice.fresh(subject, chosen)
+    fresh = rule.fresh(subject, chosen)
     if fresh is None:
         unknown = statement(replace(row, difference=None, unconfirmed=True), block)
         text = " ".join(part for part in (said, unknown, on_baseline) if part)
@@ -90,14 +90,14 @@ def _sentence(subject: Subject, choice: Choice) -> Sentence:
     return Sentence(subject.label, text.rstrip(), _tone(row))
 
 
-def _recommended(subject: Subject, choice: Choice) -> str | None:
+def _recommended(subject: Subject, rule: RecommendationRule) -> str | None:
     """Return the fastest strategy whose dev score is close to that of full fine-tuning. Test scores are not used.
 
     Returns:
         The strategy's name; None if no run has a dev score, a test score and a time, or if full fine-tuning learnt
         nothing.
     """
-    recommendation = grid.recommend(grid.cells(grid.choosing_runs(subject.runs)), choice.tolerance)
+    recommendation = grid.recommend(grid.cells(grid.choosing_runs(subject.runs)), rule.tolerance)
     return recommendation.strategy if recommendation else None
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The way in which a report chooses one of many settings, and reads the runs that confirm it."""
+class RecommendationRule:
+    """The rule by which a report recommends one of many settings, and reads the loss of this setting from other runs."""
 
     load: Load
     """The function that reads a run's test predictions."""

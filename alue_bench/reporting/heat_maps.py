@@ -13,7 +13,7 @@ from alue_bench.reporting import grid
 from alue_bench.reporting.confirmation import confirmation_in
 from alue_bench.reporting.content import Gallery, Item, Paragraph
 from alue_bench.reporting.drawing import Picture, style, to_svg
-from alue_bench.reporting.fresh_runs import Choice, how_to_confirm
+from alue_bench.reporting.fresh_runs import RecommendationRule, how_to_confirm
 from alue_bench.reporting.subjects import Subject
 
 LEAST_CELLS = 6
@@ -26,7 +26,7 @@ COMMAND = "alue-bench sweep -t mdd --grid bottom-top"
 """A command that fine-tunes with many numbers of frozen bottom and top layers, as heat maps need."""
 
 
-def heat_maps(subjects: Sequence[Subject], prefix: str, choice: Choice) -> list[Item]:
+def heat_maps(subjects: Sequence[Subject], prefix: str, rule: RecommendationRule) -> list[Item]:
     """Return heat maps of score and training time for each subject with runs of enough freezing settings.
 
     A freezing setting is a number of frozen bottom layers and a number of frozen top layers. The result is empty if no
@@ -36,12 +36,12 @@ def heat_maps(subjects: Sequence[Subject], prefix: str, choice: Choice) -> list[
         subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
             conditions.
         prefix: The text with which the names of the pictures begin, so that they are unique on the page.
-        choice: The way in which one of the settings is chosen.
+        rule: The rule by which one of the settings is recommended and its loss is read.
     """
     groups = [(subject, group) for subject in subjects for group in _groups(subject) if _is_map(group)]
     items: list[Item] = []
     for number, (subject, group) in enumerate(groups[:MOST_MAPS]):
-        recommended = _recommended(subject, group, choice)
+        recommended = _recommended(subject, group, rule)
         with style(grid=False):
             drawn = [
                 Picture(
@@ -83,12 +83,12 @@ def _groups(subject: Subject) -> list[grid.Group]:
     return [replace(group, conditions=subject.conditions) for group in grid.groups(grid.choosing_runs(placed))]
 
 
-def _recommended(subject: Subject, group: grid.Group, choice: Choice) -> grid.Recommendation | None:
+def _recommended(subject: Subject, group: grid.Group, rule: RecommendationRule) -> grid.Recommendation | None:
     """Return the recommended setting of a grid, with its confirmation if it has runs with fresh seeds."""
-    recommended = grid.recommend(group.cells, choice.tolerance)
+    recommended = grid.recommend(group.cells, rule.tolerance)
     if recommended is None or recommended.is_reference or recommended.reference != subject.compared.baseline:
         return recommended
-    fresh = choice.fresh(subject, recommended.strategy)
+    fresh = rule.fresh(subject, recommended.strategy)
     return (
         recommended
         if fresh is None

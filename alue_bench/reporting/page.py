@@ -32,7 +32,7 @@ from alue_bench.reporting import (
 from alue_bench.reporting.comparison import BASELINE, Comparison, compare
 from alue_bench.reporting.conditions import conditions
 from alue_bench.reporting.content import Block, Item, Missing, Page, Section
-from alue_bench.reporting.fresh_runs import Choice
+from alue_bench.reporting.fresh_runs import RecommendationRule
 from alue_bench.reporting.numbers import several
 from alue_bench.reporting.out_of_domain import out_of_domain
 from alue_bench.reporting.out_of_domain_table import COMMAND as OUT_OF_DOMAIN
@@ -182,13 +182,13 @@ def _each_block(
 
 
 def _summary(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
-    choice = Choice(limited_reader(results), request.tolerance)
+    rule = RecommendationRule(limited_reader(results), request.tolerance)
     return Section(
         "summary",
         "Summary",
         _each_block(
             blocks,
-            lambda block, prefix: findings.sentences(block.subjects, choice),
+            lambda block, prefix: findings.sentences(block.subjects, rule),
             Missing("No run has finished yet. To produce some, run:", MORE_SEEDS),
         ),
     )
@@ -276,13 +276,13 @@ def _out_of_domain(results: Results, blocks: Sequence[Comparable], request: Page
 
 
 def _grid(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
-    choice = Choice(limited_reader(results), request.tolerance)
+    rule = RecommendationRule(limited_reader(results), request.tolerance)
     return Section(
         "grid",
         "Grid of frozen layers",
         _each_block(
             blocks,
-            lambda block, prefix: heat_maps.heat_maps(block.subjects, f"grid-{prefix}", choice),
+            lambda block, prefix: heat_maps.heat_maps(block.subjects, f"grid-{prefix}", rule),
             Missing(
                 "No sweep over frozen bottom and top layers is among these runs. To produce one, run:",
                 heat_maps.COMMAND,
