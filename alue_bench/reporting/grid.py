@@ -72,7 +72,7 @@ PARETO_WIDTH = 11.5
 
 
 @dataclass(frozen=True)
-class Group:
+class GridResults:
     """The results of freezing settings (numbers of frozen bottom and top layers) for one task and model.
 
     All runs have the same hyper-parameters.
@@ -221,7 +221,7 @@ class Recommendation:
         return said
 
 
-def groups(runs: pd.DataFrame) -> Iterator[Group]:
+def groups(runs: pd.DataFrame) -> Iterator[GridResults]:
     """Divide a table of runs into groups with the same task, model and hyper-parameters, and yield them.
 
     Tasks and models are in the order of the table. For each, the groups are sorted by the hyper-parameters that vary.
@@ -239,7 +239,7 @@ def groups(runs: pd.DataFrame) -> Iterator[Group]:
     for key, part in runs.groupby(["task", "model", *varying], sort=False):
         names = key if isinstance(key, tuple) else (key,)
         metrics = set(part["primary_metric"]) if "primary_metric" in part else set()
-        yield Group(
+        yield GridResults(
             str(names[0]),
             str(names[1]),
             dict(zip(varying, map(float, names[2:]), strict=True)),
@@ -516,17 +516,17 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
     )
 
 
-def score_map(group: Group, recommended: Recommendation | None = None) -> Figure:
+def score_map(group: GridResults, recommended: Recommendation | None = None) -> Figure:
     """Draw a heat map of each setting's test score, as in figure 1 of the paper by Betka et al."""
     return _heat_map(group, "test_score", f"{short(group.metric)} on test", recommended, best_is_high=True)
 
 
-def runtime_map(group: Group, recommended: Recommendation | None = None) -> Figure:
+def runtime_map(group: GridResults, recommended: Recommendation | None = None) -> Figure:
     """Draw a heat map of each setting's training time."""
     return _heat_map(group, "train_s", "training time in seconds", recommended, best_is_high=False)
 
 
-def pareto_figure(group: Group, recommended: Recommendation | None = None) -> Figure:
+def pareto_figure(group: GridResults, recommended: Recommendation | None = None) -> Figure:
     """Draw two scatter plots against training time: dev scores with their Pareto front, and test scores."""
     figure = _figure(PARETO_WIDTH, 5.2)
     front = pareto_front(group.cells)
@@ -547,7 +547,9 @@ def pareto_figure(group: Group, recommended: Recommendation | None = None) -> Fi
     return figure
 
 
-def _scatter(axes: Axes, group: Group, score: str, front: pd.DataFrame, recommended: Recommendation | None) -> None:
+def _scatter(
+    axes: Axes, group: GridResults, score: str, front: pd.DataFrame, recommended: Recommendation | None
+) -> None:
     others = group.cells[~group.cells["strategy"].isin(front["strategy"])]
     axes.scatter(others["train_s"], others[score], s=18, color=OTHERS, label="other settings", zorder=2)
     axes.scatter(front["train_s"], front[score], s=36, marker="D", color=FRONT, label="Pareto front", zorder=3)
@@ -586,7 +588,7 @@ def _label_points(axes: Axes, points: pd.DataFrame, score: str, *, above: bool) 
 
 
 def _heat_map(
-    group: Group, column: str, label: str, recommended: Recommendation | None, *, best_is_high: bool
+    group: GridResults, column: str, label: str, recommended: Recommendation | None, *, best_is_high: bool
 ) -> Figure:
     """Draw a heat map, with more frozen bottom layers upwards and more frozen top layers to the right.
 

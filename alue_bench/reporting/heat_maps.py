@@ -72,7 +72,7 @@ def heat_maps(subjects: Sequence[Subject], prefix: str, rule: RecommendationRule
     return items
 
 
-def _groups(subject: Subject) -> list[grid.Group]:
+def _groups(subject: Subject) -> list[grid.GridResults]:
     """Return the subject's grid as a list of one group; empty if no strategy is defined by numbers of frozen layers.
 
     A grid is the set of freezing settings for one task, model and combination of hyper-parameters. All runs of a
@@ -83,7 +83,7 @@ def _groups(subject: Subject) -> list[grid.Group]:
     return [replace(group, conditions=subject.conditions) for group in grid.groups(grid.choosing_runs(placed))]
 
 
-def _recommended(subject: Subject, group: grid.Group, rule: RecommendationRule) -> grid.Recommendation | None:
+def _recommended(subject: Subject, group: grid.GridResults, rule: RecommendationRule) -> grid.Recommendation | None:
     """Return the recommended setting of a grid, with its confirmation if it has runs with fresh seeds."""
     recommended = grid.recommend(group.cells, rule.tolerance)
     if recommended is None or recommended.is_reference or recommended.reference != subject.compared.baseline:
@@ -104,12 +104,12 @@ def _sentences(recommended: grid.Recommendation, subject: Subject) -> list[str]:
     return [*said, how_to_confirm(subject, recommended.strategy)]
 
 
-def _is_map(group: grid.Group) -> bool:
+def _is_map(group: grid.GridResults) -> bool:
     placed = group.cells[group.cells["bottom"].notna()]
     return len(placed) >= LEAST_CELLS and placed["bottom"].nunique() > 1 and placed["top"].nunique() > 1
 
 
-def _extremes(group: grid.Group, column: str) -> str:
+def _extremes(group: grid.GridResults, column: str) -> str:
     placed = group.cells[group.cells["bottom"].notna() & group.cells[column].notna()]
     if placed.empty:
         return ""
