@@ -14,7 +14,7 @@ from conftest import CommandLine
 from planted_runs import classes, plant, spec
 
 from alue_bench.contract.task import Labels
-from alue_bench.reporting.content import Item, Missing, Page, Paragraph, Sentence, Table
+from alue_bench.reporting.content import Item, Missing, Page, Paragraph, ReportTable, Sentence
 from alue_bench.reporting.numbers import plain, seconds
 from alue_bench.reporting.page import PageRequest, build_page
 from alue_bench.reporting.rendering import pictures, render_html, render_markdown
@@ -78,7 +78,7 @@ def table(page: Page, anchor: str) -> dict[tuple[str, str], list[str]]:
     return {
         (group.heading, row.header): [cell.text for cell in row.cells]
         for item in items(page, anchor)
-        if isinstance(item, Table)
+        if isinstance(item, ReportTable)
         for group in item.groups
         for row in group.rows
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.reporting.content import Cell, Column, Facts, Folded, Item, Row, RowGroup, Table
+from alue_bench.reporting.content import Cell, Column, Facts, Folded, Item, ReportTable, Row, RowGroup
 from alue_bench.reporting.numbers import count, plain, seconds, several
 from alue_bench.tracking.reading import Results, distinct, read_environment, read_notes
 
@@ -157,4 +157,4 @@ def _listed(runs: pd.DataFrame) -> Folded:
     ]
     columns = [Column("seed"), Column("score"), Column("training"), Column("FLOPs"), Column("run id", number=False)]
     left = f", the first {LISTED} of {len(runs)}" if len(runs) > LISTED else f" ({len(runs)})"
-    return Folded(f"Every run{left}", [Table("Runs", "run", columns, [RowGroup("", rows)])])
+    return Folded(f"Every run{left}", [ReportTable("Runs", "run", columns, [RowGroup("", rows)])])

@@ -55,7 +55,7 @@ class RowGroup:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table: one line of column headings, and below it groups of rows."""
 
     caption: str
@@ -146,7 +146,7 @@ class Findings:
     sentences: Sequence[Sentence]
 
 
-Item = Findings | Paragraph | Table | Matrices | Gallery | Missing | Facts | Folded
+Item = Findings | Paragraph | ReportTable | Matrices | Gallery | Missing | Facts | Folded
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,18 @@ from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.reporting import comparison, grid
 from alue_bench.reporting.comparison import Verdict
 from alue_bench.reporting.comparison_table import loss_text, margin_text
-from alue_bench.reporting.content import Cell, Column, Findings, Item, Paragraph, Row, RowGroup, Sentence, Table, Tone
+from alue_bench.reporting.content import (
+    Cell,
+    Column,
+    Findings,
+    Item,
+    Paragraph,
+    ReportTable,
+    Row,
+    RowGroup,
+    Sentence,
+    Tone,
+)
 from alue_bench.reporting.fresh_runs import RecommendationRule, command_to_confirm
 from alue_bench.reporting.numbers import (
     NONE,
@@ -143,7 +154,7 @@ def score_table(subjects: Sequence[Subject]) -> list[Item]:
         for subject in subjects
     ]
     remarks = time_remarks([row.times for subject in subjects for row in _shown(subject)])
-    return [Table("Scores and times", "task and model, strategy", columns, groups), *remarks, *_notes(subjects)]
+    return [ReportTable("Scores and times", "task and model, strategy", columns, groups), *remarks, *_notes(subjects)]
 
 
 def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
@@ -271,7 +282,7 @@ def cost_table(subjects: Sequence[Subject]) -> list[Item]:
         )
         for subject in subjects
     ]
-    return [Table("Costs", "task and model, strategy", columns, groups)]
+    return [ReportTable("Costs", "task and model, strategy", columns, groups)]
 
 
 def _cost_row(row: comparison.StrategyResult, subject: Subject) -> Row:

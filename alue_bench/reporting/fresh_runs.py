@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecommendationRule:
-    """The rule by which a report recommends one of many settings, and reads the loss of this setting from other runs."""
+    """The rule by which a report recommends one of many settings, and finds the loss of this setting in fresh runs."""
 
     load: Load
     """The function that reads a run's test predictions."""

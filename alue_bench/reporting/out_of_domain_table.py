@@ -8,7 +8,7 @@ from typing import Any
 
 from alue_bench.evaluation.intervals import LEVEL, Estimate
 from alue_bench.reporting.comparison_table import TextTable, latex_tables, markdown_tables
-from alue_bench.reporting.content import Cell, Column, Item, Paragraph, Row, RowGroup, Table
+from alue_bench.reporting.content import Cell, Column, Item, Paragraph, ReportTable, Row, RowGroup
 from alue_bench.reporting.numbers import plain, several, signed
 from alue_bench.reporting.out_of_domain import OutOfDomain, StrategyOutOfDomain
 
@@ -98,7 +98,7 @@ def section_items(results: Sequence[OutOfDomain]) -> list[Item]:
     items: list[Item] = []
     for result in results:
         rows = [Row(row.strategy, [Cell(str(row.seeds)), *map(Cell, _cells(row))]) for row in result.rows]
-        items.append(Table(title(result), "strategy", columns, [RowGroup(result.model, rows, _subtitle(result))]))
+        items.append(ReportTable(title(result), "strategy", columns, [RowGroup(result.model, rows, _subtitle(result))]))
         items += [Paragraph(f"{note}.") for note in (*result.notes, *_reasons(result), *findings(result))]
     return items
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.reporting.content import Cell, Column, Folded, Item, Missing, Paragraph, Row, RowGroup, Table
+from alue_bench.reporting.content import Cell, Column, Folded, Item, Missing, Paragraph, ReportTable, Row, RowGroup
 from alue_bench.reporting.numbers import NONE, plain, several, signed_percent
 from alue_bench.reporting.published import FROZEN, FULL, SOURCE, TITLES, beside_published, measured, published_results
 from alue_bench.reporting.subjects import Subject
@@ -57,7 +57,7 @@ def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]
             "show that a result fails to replicate, and agreement does not show that it replicates."
         ),
         *([Paragraph(rivals, warning=True)] if rivals else []),
-        Table(f"Published numbers beside ours ({chosen})", "task, model", COLUMNS, groups),
+        ReportTable(f"Published numbers beside ours ({chosen})", "task, model", COLUMNS, groups),
     ]
     empty = int(((table["runs_full"] == 0) | (table["runs_frozen"] == 0)).sum())
     if empty:
@@ -172,5 +172,5 @@ def _every_variant(runs: pd.DataFrame) -> list[Item]:
             said = f"paper: {plain(paper['f1_full'])}, {plain(paper['f1_frozen'])}, {change}"
         groups.append(RowGroup(f"{task} · {model}", rows, said))
     columns = [Column(FULL), Column(FROZEN), Column("change")]
-    table = Table("Every variant of F1 that was recorded", "task and model, variant", columns, groups)
+    table = ReportTable("Every variant of F1 that was recorded", "task and model, variant", columns, groups)
     return [Folded("The same with every variant of F1", [table])] if groups else []

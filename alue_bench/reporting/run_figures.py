@@ -25,9 +25,9 @@ from alue_bench.reporting.content import (
     Matrices,
     Matrix,
     Paragraph,
+    ReportTable,
     Row,
     RowGroup,
-    Table,
 )
 from alue_bench.reporting.drawing import Picture
 from alue_bench.reporting.numbers import several
@@ -168,7 +168,7 @@ def confusion(results: Results, subjects: Sequence[Subject], shown: FigureLimits
     return [*items, *_left_out(subjects, shown)] if items else []
 
 
-def _arranged(figures: Sequence[Matrix | Table | Picture], label: str) -> list[Item]:
+def _arranged(figures: Sequence[Matrix | ReportTable | Picture], label: str) -> list[Item]:
     """Group the figures for one task and model by kind, for a report page.
 
     Tables and large matrices are hidden until the reader unfolds them.
@@ -176,7 +176,7 @@ def _arranged(figures: Sequence[Matrix | Table | Picture], label: str) -> list[I
     small = [one for one in figures if isinstance(one, Matrix) and len(one.labels) <= LARGE]
     large = [one for one in figures if isinstance(one, Matrix) and len(one.labels) > LARGE]
     drawn = [one for one in figures if isinstance(one, Picture)]
-    tables = [one for one in figures if isinstance(one, Table)]
+    tables = [one for one in figures if isinstance(one, ReportTable)]
     items: list[Item] = []
     if small:
         items.append(Matrices(small))
@@ -201,7 +201,9 @@ def _left_out(subjects: Sequence[Subject], shown: FigureLimits) -> list[Item]:
     return [Paragraph(text, warning=True)] if parts else []
 
 
-def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str) -> Matrix | Table | Picture | None:
+def _predictions(
+    results: Results, run_ids: Sequence[str], label: str, name: str
+) -> Matrix | ReportTable | Picture | None:
     import pandas as pd
 
     tables, multilabel = [], _are_multilabel(results, run_ids)
@@ -221,7 +223,7 @@ def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str
     if (tags := tags_of(everything.columns)) is not None:
         counts = zip(*hits_of_tags(list(everything["gold"]), list(everything["prediction"]), tags), strict=True)
         rows = [Row(name, [Cell(str(n)) for n in row]) for name, row in zip(tags.types, counts, strict=True)]
-        return Table(caption, "entity type" if tags.scheme else "tag", HITS, [RowGroup("", rows)])
+        return ReportTable(caption, "entity type" if tags.scheme else "tag", HITS, [RowGroup("", rows)])
     if has_answers(everything.columns):
         return _answers(everything, caption)
     if pd.api.types.is_float_dtype(everything["gold"]):
@@ -232,7 +234,7 @@ def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str
     return _hits(everything, labels, caption)
 
 
-def _answers(everything: pd.DataFrame, caption: str) -> Table:
+def _answers(everything: pd.DataFrame, caption: str) -> ReportTable:
     """Return the numbers of right, partly right and wrong answers, compared after the normalisation of Arabic."""
     equal, f1 = (everything[f"{SPAN}{name}_arabic"].astype("float64") for name in ("exact_match", "f1"))
     counts = {
@@ -241,7 +243,7 @@ def _answers(everything: pd.DataFrame, caption: str) -> Table:
         "no word in common": int((f1 == 0).sum()),
     }
     rows = [Row(name, [Cell(str(count))]) for name, count in counts.items()]
-    return Table(caption, "answer, after normalisation of Arabic", [Column("questions")], [RowGroup("", rows)])
+    return ReportTable(caption, "answer, after normalisation of Arabic", [Column("questions")], [RowGroup("", rows)])
 
 
 def _are_multilabel(results: Results, run_ids: Sequence[str]) -> bool:
@@ -258,7 +260,7 @@ def _scatter(everything: pd.DataFrame, name: str, caption: str) -> Picture | Non
     return predicted_against_gold(list(thinned.itertuples(index=False, name=None)), name=name, of=caption)
 
 
-def _hits(everything: pd.DataFrame, labels: Sequence[str], caption: str) -> Table:
+def _hits(everything: pd.DataFrame, labels: Sequence[str], caption: str) -> ReportTable:
     both = list(zip(everything["gold"], everything["prediction"], strict=True))
 
     def count(label: str) -> Row:
@@ -267,4 +269,4 @@ def _hits(everything: pd.DataFrame, labels: Sequence[str], caption: str) -> Tabl
         invented = sum(label not in g and label in p for g, p in both)
         return Row(label, [Cell(str(right)), Cell(str(missed)), Cell(str(invented))])
 
-    return Table(caption, "label", HITS, [RowGroup("", [count(label) for label in labels])])
+    return ReportTable(caption, "label", HITS, [RowGroup("", [count(label) for label in labels])])

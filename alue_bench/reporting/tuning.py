@@ -26,7 +26,7 @@ from alue_bench.reporting.comparison_table import (
     score_text,
     verdict_text,
 )
-from alue_bench.reporting.content import Cell, Column, Gallery, Item, Paragraph, Row, RowGroup, Table
+from alue_bench.reporting.content import Cell, Column, Gallery, Item, Paragraph, ReportTable, Row, RowGroup
 from alue_bench.reporting.drawing import Picture, looks, new_figure, style, to_svg
 from alue_bench.reporting.numbers import plain, seconds, several
 from alue_bench.reporting.statements import statements
@@ -269,7 +269,7 @@ def section_items(compared: Sequence[TunedComparison], most: int, prefix: str) -
     drawn = [one.tuning for one in compared if any(s["trials"] for s in one.tuning.strategies.values())]
     pictures = [budget_curves(tuning, f"{prefix}-{place}") for place, tuning in enumerate(drawn[:most], start=1)]
     remarks = [Paragraph(f"{said}.", warning=True) for said in edge_remarks([one.tuning for one in compared])]
-    return [Table("Tuned strategies", "task and model, strategy", columns, groups), *remarks, Gallery(pictures)]
+    return [ReportTable("Tuned strategies", "task and model, strategy", columns, groups), *remarks, Gallery(pictures)]
 
 
 def _row(row: StrategyResult, one: TunedComparison) -> Row:
