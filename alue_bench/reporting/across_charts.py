@@ -29,13 +29,13 @@ def changes(result: AcrossTasks, *, name: str, of: str) -> Picture:
         figure = new_figure(WIDTH, 1.1 + 0.32 * len(rows))
         axes = figure.add_subplot()
         axes.axvline(0, color=MUTED, linewidth=0.9, linestyle="--")
-        for place, row in enumerate(rows):
+        for position, row in enumerate(rows):
             assert row.change
             mean = row.change.mean
-            axes.scatter(list(row.changes.values()), [place] * len(row.changes), s=8, color=MUTED, linewidths=0)
+            axes.scatter(list(row.changes.values()), [position] * len(row.changes), s=8, color=MUTED, linewidths=0)
             axes.errorbar(
                 mean.mean,
-                place,
+                position,
                 xerr=mean.half_width,
                 fmt="o",
                 color=SERIES[0],
@@ -48,18 +48,20 @@ def changes(result: AcrossTasks, *, name: str, of: str) -> Picture:
         axes.grid(axis="y", visible=False)
         axes.set(xlabel=f"change of the score against {short_title(result.baseline)}", title=short_title(of))
         svg = to_svg(figure, name)
-    listed = "; ".join(f"{row.strategy} {_told(row)}" for row in rows)
+    listed = "; ".join(f"{row.strategy} {_mean_with_interval(row)}" for row in rows)
     return Picture(name, svg, alt=f"Mean change over tasks with its interval, for {of}: {listed}.")
 
 
-def _told(row: StrategyAcross) -> str:
+def _mean_with_interval(row: StrategyAcross) -> str:
     assert row.change
     half = row.change.mean.half_width
     return signed(row.change.mean.mean) + ("" if half is None else f" ± {half:.3f}")
 
 
 def profile(result: AcrossTasks, *, name: str, of: str) -> Picture:
-    """Draw the share of tasks on which each strategy is within a distance of the best one, by the distance.
+    """Draw the performance profile of each strategy: a share of tasks by a distance from the best strategy.
+
+    The share is that of the tasks on which the strategy's score is below the best score by at most the distance.
 
     Args:
         result: The results across tasks.
@@ -71,10 +73,10 @@ def profile(result: AcrossTasks, *, name: str, of: str) -> Picture:
         figure = new_figure(WIDTH, 3.0)
         axes = figure.add_subplot()
         names = short_names([row.strategy for row in rows])
-        places = [100 * distance for distance in result.distances]
+        percentages = [100 * distance for distance in result.distances]
         lines = []
         for look, row in zip(looks([row.strategy for row in rows]).values(), rows, strict=True):
-            lines += axes.plot(places, [100 * share for share in row.profile], linewidth=1.6, markersize=5, **look)
+            lines += axes.plot(percentages, [100 * share for share in row.profile], linewidth=1.6, markersize=5, **look)
         unit = "what was learnt" if result.relative else "the metric"
         axes.set(xlabel=f"distance from the best strategy, % of {unit}", ylabel="% of tasks", ylim=(-4, 104))
         axes.set_title(short_title(of))

@@ -60,9 +60,11 @@ def _changes(result: AcrossTasks) -> ReportTable:
         Column("tasks"),
     ]
     rows = [_row(result, row) for row in result.rows if row.change]
-    told = ", ".join(f"{task} ({metric})" for task, metric in result.metrics.items())
-    cut = f"; shown: {MOST_ROWS} of {several(len(rows), 'strategy', 'strategies')}" if len(rows) > MOST_ROWS else ""
-    group = RowGroup(result.model, rows[:MOST_ROWS], f"against {result.baseline}; {told}{cut}")
+    metrics = ", ".join(f"{task} ({metric})" for task, metric in result.metrics.items())
+    limit_text = (
+        f"; shown: {MOST_ROWS} of {several(len(rows), 'strategy', 'strategies')}" if len(rows) > MOST_ROWS else ""
+    )
+    group = RowGroup(result.model, rows[:MOST_ROWS], f"against {result.baseline}; {metrics}{limit_text}")
     return ReportTable("Changes across tasks", "model, strategy", columns, [group])
 
 

@@ -58,11 +58,11 @@ CORRECTED = "; over folds that of the corrected resampled t-test (Nadeau & Bengi
 
 
 def sentences(subjects: Sequence[Subject], rule: RecommendationRule) -> list[Item]:
-    """Return the results in words: for each subject, a sentence on each strategy.
+    """Return sentences that state the result of each strategy, for each subject.
 
-    A subject is the comparison of strategies for one task and model under one set of conditions. If it has many
-    strategies, the sentence is on the one that is recommended by its dev score. Only runs that took no part in this
-    choice are evidence of its loss.
+    A subject is the comparison of strategies for one task and model under one set of conditions. If it has more than
+    `SAID` strategies besides the baseline, the only sentence is on the one strategy that is recommended by its dev
+    score. The loss of this strategy is computed from runs that took no part in the recommendation.
     """
     return [Findings([_sentence(subject, rule) for subject in subjects])] if subjects else []
 
@@ -90,19 +90,21 @@ def _sentence(subject: Subject, rule: RecommendationRule) -> Sentence:
         within = f"{100 * rule.tolerance:g} %"
         text = f"Of {counted_settings}, none with a dev score within {within} of {chosen}'s is faster than it."
         return Sentence(subject.label, text)
-    said = f"Of {counted_settings} the dev split recommends {chosen}."
+    lead = f"Of {counted_settings} the dev split recommends {chosen}."
     fresh = rule.fresh(subject, chosen)
     if fresh is None:
         unknown = statement(replace(row, difference=None, unconfirmed=True), block)
-        text = " ".join(part for part in (said, unknown, on_baseline) if part)
+        text = " ".join(part for part in (lead, unknown, on_baseline) if part)
         return Sentence(subject.label, f"{text} To confirm it: {command_to_confirm(subject, chosen)}")
     row = next(row for row in fresh.rows if row.strategy == chosen)
-    text = f"{said} With seeds that took no part in the choice, {statement(row, fresh)} {baseline_statement(fresh)}"
+    text = f"{lead} With seeds that took no part in the choice, {statement(row, fresh)} {baseline_statement(fresh)}"
     return Sentence(subject.label, text.rstrip(), _tone(row))
 
 
 def _recommended(subject: Subject, rule: RecommendationRule) -> str | None:
-    """Return the fastest strategy whose dev score is close to that of full fine-tuning. Test scores are not used.
+    """Return the fastest strategy whose dev score is within the tolerance of full fine-tuning's.
+
+    Test scores are not used.
 
     Returns:
         The strategy's name; None if no run has a dev score, a test score and a time, or if full fine-tuning learnt
@@ -216,7 +218,8 @@ def _short_verdict(row: comparison.StrategyResult, difference: comparison.Differ
 def _explained(difference: comparison.Difference, block: comparison.ComparisonBlock) -> str:
     """Return the text below a verdict in a table: the p-value or, if there is no verdict, the reason.
 
-    If the verdict is inconclusive, the text also has the number of seeds that would settle it without a loss.
+    If the verdict is inconclusive, the text also states how many seeds would show a loss of zero to be within the
+    margin.
     """
     if difference.verdict in (Verdict.NOT_TESTED, Verdict.NOTHING_LEARNT):
         return difference.reason
@@ -228,14 +231,14 @@ def _explained(difference: comparison.Difference, block: comparison.ComparisonBl
 
 def _remark(subject: Subject) -> str:
     trivial = subject.compared.trivial_score
-    said = f"{subject.metric}" + ("" if trivial is None else f"; trivial score (ignores the text): {plain(trivial)}")
+    text = f"{subject.metric}" + ("" if trivial is None else f"; trivial score (ignores the text): {plain(trivial)}")
     if subject.compared.tfidf_score is not None:
-        said += f"; {yardstick_name(subject.metric)}: {plain(subject.compared.tfidf_score)}"
+        text += f"; {yardstick_name(subject.metric)}: {plain(subject.compared.tfidf_score)}"
     if len(subject.compared.rows) > 1 and (untuned := untuned_text(subject.compared.conditions["lr"])):
-        said += f"; {untuned}"
+        text += f"; {untuned}"
     if any(row.difference and row.difference.loss_bound is not None for row in subject.compared.rows):
-        said += f"; {margin_text(subject.compared)}"
-    return f"{said}; {_cut(subject)}" if len(subject.compared.rows) > MOST_ROWS else said
+        text += f"; {margin_text(subject.compared)}"
+    return f"{text}; {_cut(subject)}" if len(subject.compared.rows) > MOST_ROWS else text
 
 
 def _cut(subject: Subject) -> str:
@@ -257,8 +260,10 @@ def _shown(subject: Subject) -> Sequence[comparison.StrategyResult]:
 
 
 def _notes(subjects: Sequence[Subject]) -> list[Item]:
-    said = [f"{subject.label}: {note}." for subject in subjects for note in subject.compared.notes]
-    return [Paragraph(" ".join(said[:8]) + (f" And {len(said) - 8} more." if len(said) > 8 else ""))] if said else []
+    notes = [f"{subject.label}: {note}." for subject in subjects for note in subject.compared.notes]
+    return (
+        [Paragraph(" ".join(notes[:8]) + (f" And {len(notes) - 8} more." if len(notes) > 8 else ""))] if notes else []
+    )
 
 
 def cost_table(subjects: Sequence[Subject]) -> list[Item]:

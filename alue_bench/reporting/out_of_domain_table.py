@@ -21,7 +21,7 @@ COMMAND = (
     "alue-bench run --task oold --also-test mlma-offensive --strategy full --strategy bottom3top4 --strategy head-only "
     "--seeds 5"
 )
-"""A command that produces runs for the section of a report."""
+"""A command that produces runs for this section of a report page."""
 INTRO = (
     "The same trained models, scored on the task's own test split and on that of another task. Δ out − Δ in: whether "
     "a strategy's change against the baseline is different out of domain. The test takes seeds and the examples of "
@@ -46,7 +46,7 @@ def out_of_domain_tables(results: Sequence[OutOfDomain]) -> list[TextTable]:
 
 
 def out_of_domain_legend(results: Sequence[OutOfDomain]) -> list[str]:
-    """Return lines that explain the numbers in the tables; none without results."""
+    """Return lines that explain the columns of the tables; empty without results."""
     if not results:
         return []
     return [
@@ -123,12 +123,14 @@ def findings(result: OutOfDomain) -> list[str]:
 
 
 def _subtitle(result: OutOfDomain) -> str:
-    said = [f"{several(result.examples, 'test example')} of {result.elsewhere}"]
+    facts = [f"{several(result.examples, 'test example')} of {result.elsewhere}"]
     if result.left_out:
-        said.append(f"{result.left_out} left out, whose gold label no label of {result.task} counts as")
+        facts.append(f"{result.left_out} left out, whose gold label no label of {result.task} counts as")
     if result.trivial_inside is not None and result.trivial_outside is not None:
-        said.append(f"without reading the text: {plain(result.trivial_inside)} in, {plain(result.trivial_outside)} out")
-    return "; ".join(said)
+        facts.append(
+            f"without reading the text: {plain(result.trivial_inside)} in, {plain(result.trivial_outside)} out"
+        )
+    return "; ".join(facts)
 
 
 def _cells(row: StrategyOutOfDomain) -> list[str]:

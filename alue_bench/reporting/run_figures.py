@@ -67,7 +67,7 @@ def learning(results: Results, subjects: Sequence[Subject], shown: FigureLimits,
     If strategies or subjects were left out, a notice follows. The result is empty if there is no plot.
 
     Args:
-        results: The results that hold the runs.
+        results: The runs, with the connection to the MLflow store that holds their files.
         subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set
             of conditions, with its runs.
         shown: The largest numbers of subjects, strategies and seeds to show.
@@ -121,7 +121,7 @@ def choices(results: Results, subjects: Sequence[Subject], shown: FigureLimits, 
     subjects were left out.
 
     Args:
-        results: The results that hold the runs.
+        results: The runs, with the connection to the MLflow store that holds their files.
         subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set
             of conditions, with its runs.
         shown: The largest numbers of subjects and seeds to show. All strategies that choose their layers are shown.
@@ -161,7 +161,7 @@ def confusion(results: Results, subjects: Sequence[Subject], shown: FigureLimits
     of right, partly right and wrong answers for span extraction.
 
     Args:
-        results: The results that hold the runs.
+        results: The runs, with the connection to the MLflow store that holds their files.
         subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set
             of conditions, with its runs.
         shown: The largest numbers of subjects, strategies and seeds to show.
