@@ -60,8 +60,8 @@ class Calibration:
     cells: tuple[Cell, ...]
     """The freezing settings (bottom, top) that ran in every sweep, without full fine-tuning, the cheapest first."""
     features: Mapping[str, Array]
-    """The feature of each setting on each task, [tasks, cells], by family of selectors. Families that did not run on every
-    task are left out."""
+    """The feature of each setting on each task, [tasks, cells], by family of selectors. Only families that ran on all
+    tasks are included."""
 
     @cached_property
     def losses(self) -> Array:

@@ -9,9 +9,9 @@ compared is called a *block* (`ComparisonBlock`).
 The runs of a cross-validation form one block if the same examples were divided into the same number of folds. Their
 scores are averaged over the seeds of each fold, and differences over folds are tested by `evaluation.resampled`.
 
-Each strategy is tested twice. The two-sided test of superiority, corrected for the number of comparisons, says whether
-the strategy is better or worse than the baseline. The one-sided test of non-inferiority, for each strategy at its own
-level, says whether its loss is within a margin (`evaluation.margins`). `verdict_of` combines both.
+Each strategy is tested twice. The two-sided test of superiority, corrected for the number of comparisons, shows whether
+the strategy is better or worse than the baseline. The one-sided test of non-inferiority, not corrected, shows whether
+its loss is within a margin (`evaluation.margins`). `verdict_of` combines the two results.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ Load = Callable[[str, bool], Targets]
 labels of the test examples, such as `tracking.reading.read_targets`. It is called in several threads at once."""
 
 READERS = 4
-"""The number of threads that read predictions. Files are parsed outside of Python's global lock, and other machines
-are waited for."""
+"""The number of threads that read predictions. Threads save time because files are parsed without Python's global
+lock, and because files on other machines arrive with a delay."""
 
 
 Run = dict[Any, Any]
@@ -98,11 +98,11 @@ class Verdict(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     WORSE_WITHIN_MARGIN = "worse, within the margin"
-    """The strategy loses, but less than the margin: both tests find something."""
+    """The strategy is significantly worse, and its loss is significantly below the margin."""
     WITHIN_MARGIN = "within the margin"
     """The loss is below the margin. This does not show that there is no loss."""
     INCONCLUSIVE = "inconclusive"
-    """Neither test finds anything: a loss up to `Difference.loss_bound`, which is above the margin, is not excluded."""
+    """Neither test is significant: a loss up to `Difference.loss_bound`, which is above the margin, is not excluded."""
     TOO_FEW_SEEDS = "too few seeds"
     NOT_TESTED = "not tested"
     NOTHING_LEARNT = "nothing learnt"
@@ -111,7 +111,7 @@ class Verdict(StrEnum):
 
 
 FOUND = (Verdict.BETTER, Verdict.WORSE, Verdict.WORSE_WITHIN_MARGIN)
-"""The verdicts of the test of superiority, whose p-value is shown as stars."""
+"""The verdicts with a significant difference, for which the p-value is shown as stars."""
 
 
 def verdict_of(test: Crossed | CorrectedResampled, p_corrected: float, margin: float | None) -> Verdict:
@@ -152,8 +152,8 @@ class Difference:
     """The one-sided 95 % upper confidence bound of the loss, in the unit of the metric. A negative bound shows a gain.
     None if there is no verdict. It is not corrected for the number of comparisons."""
     seeds_within_margin: int | None = None
-    """The number of seeds with which a strategy that loses nothing would probably be within the margin. It may be no
-    larger than `seeds`, since the observed loss is not zero. None if the verdict is not inconclusive, if no reasonable
+    """The number of seeds with which a strategy that loses nothing would probably be within the margin. It may be
+    `seeds` or fewer, since the observed loss is not zero. None if the verdict is not inconclusive, if no reasonable
     number suffices, and in a cross-validation."""
     cohens_d: float | None = None
     improvement: float | None = None
@@ -189,7 +189,7 @@ class StrategyResult:
     seeds: tuple[int, ...]
     """The seeds of the runs; in a cross-validation, where several folds have the same seed, each seed once."""
     run_ids: tuple[str, ...]
-    """The ids of the runs on which the result rests."""
+    """The ids of the runs from which the result is computed."""
     score: Estimate | None
     """The mean score over seeds or folds, with its confidence interval; None if every score is undefined."""
     difference: Difference | None
@@ -220,7 +220,7 @@ class StrategyResult:
     times: TimeComparison | None = None
     """The comparison of training times; `time_change` and `speed_up` are taken from it."""
     left_out: tuple[str, ...] = ()
-    """The ids of further runs of the strategy, which were used to choose it; no value here rests on them."""
+    """The ids of further runs of the strategy, which were used to choose it and do not enter any value here."""
     unconfirmed: bool = False
     """True if there is no difference because the strategy or the baseline only has runs that were used to choose it."""
 
@@ -349,7 +349,7 @@ def compare(
     """Compare freezing strategies with a baseline strategy.
 
     Args:
-        frame: The finished runs, as in `tracking.reading.Results.frame`, or a part of them.
+        frame: The finished runs, as in `tracking.reading.Results.frame`, or some of its rows.
         load: The function that reads a run's test predictions.
         baseline: The strategy with which the others are compared.
         metric: The metric, such as "f1_micro"; tasks without it are left out. None for each task's primary metric.
@@ -434,7 +434,7 @@ WORDS: Mapping[str, str] = {
     "other_hyper": "settings",
     "version": "alue-bench",
 }
-"""The words in headings for the columns in `CONDITIONS`; a column that is not listed is named by its own name."""
+"""The words in headings for the columns in `CONDITIONS`; a column that is not listed is shown by its name."""
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
@@ -558,7 +558,7 @@ class _Influences:
         return _Influence(system, system.pseudo_values(), targets.ids)
 
     def of_each(self, run_ids: Iterable[str]) -> list[_Influence | str]:
-        """Return what `of` returns for each run. The runs are read at the same time."""
+        """Return for each run what `of` returns. Several threads read the runs."""
         return list(self._readers.map(self.of, run_ids))
 
     def of_baseline(self, run_id: str) -> _Influence | str:
@@ -583,7 +583,7 @@ def _block(
     resamples: int,
 ) -> ComparisonBlock:
     notes = []
-    # Another version of a plugin gives another fingerprint, and may have given another score.
+    # Runs that differ only in a plugin's version have different fingerprints, and may have different scores.
     replicate = ["strategy", "init_seed", "data_seed", "repeat", "fold"]
     kept = part.drop_duplicates(replicate, keep="last").sort_values(["seed", "repeat", "fold"])
     if len(kept) < len(part):
@@ -631,7 +631,7 @@ def _block(
         baseline=baseline,
         conditions=conditions,
         differing=differing,
-        # The folds have different test rows, and seeds the same.
+        # Folds have different test rows and so different trivial scores; seeds have the same.
         trivial_score=(_mean(trivial) if conditions["folds"] else trivial[0]) if trivial else None,
         tfidf_score=tfidf,
         margin=margin,
@@ -659,7 +659,7 @@ def yardstick_remark(tfidf: float | None, baseline: StrategyResult | None, metri
 
 
 def _learning(runs: Sequence[Run], metric: str) -> Learning | None:
-    """Test whether runs have learnt anything: compare their scores with a predictor that ignores the text.
+    """Test whether runs have learnt anything: compare their scores with that of a predictor that ignores the text.
 
     Return None if the predictor's score was not recorded.
 
@@ -918,10 +918,10 @@ def _judged(row: StrategyResult, p_corrected: float | None, tests: int, block: C
         row: The result, with the test of its difference.
         p_corrected: The p-value after correction; None if there is none.
         tests: The number of tests for which the p-value was corrected.
-        block: The strategies that are compared, with the margin.
+        block: The set of comparable runs to which the result belongs.
     """
     learnt = block.unlearnt is None and not row.learnt_nothing
-    # A margin says what a loss of something learnt may be.
+    # A margin limits the loss of what was learnt, and means nothing if nothing was learnt.
     judged = _tested(row, p_corrected, tests, block.margin_size if learnt else None)
     difference = judged.difference
     if learnt or difference is None:

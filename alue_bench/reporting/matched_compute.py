@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CLOSE = 0.03
 """The largest difference in FLOPs at which two strategies count as matched, as a share of the FLOPs of `full`."""
 MOST = 3
-"""The largest number of strategies in a request. If more lack it, as in a sweep, only the recommended one is named."""
+"""The largest number of strategies in a request. If more lack matched runs, only the recommended one is named."""
 SELECTED_ROWS = ("limit_train", "limit_eval", "drop_bad")
 """The names in a run's config.json of the options that select rows."""
 

@@ -6,9 +6,9 @@ are stored as printed in `published_results.csv`, together with the names of the
 
 The paper does not state some facts, which limits the comparison:
 
-- the variant of F1. Tables 5 and 6 (0.97 for offensive speech, 0.77 for hate speech) are the reverse of what F1 of the
-  label that the paper codes as 1 would give. Our results are therefore shown with every variant of F1, and none is
-  claimed to be the paper's;
+- the variant of F1. Tables 5 and 6 have an F1 of 0.97 for offensive speech and of 0.77 for hate speech. If this were
+  F1 of the label that the paper codes as 1, the order of the two values would be the reverse. Our results are therefore
+  shown with every variant of F1, and no variant is claimed to be the paper's;
 - hardware, number of seeds, hyper-parameters and split. Runtimes are therefore compared as relative changes and not in
   seconds. Even so, in table 4 the seconds of one model are an order of magnitude below those of the other models.
 """
@@ -115,7 +115,7 @@ def beside_published(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFr
 
 
 def measured(runs: pd.DataFrame, metric: str | None) -> dict[str, Any]:
-    """Return our results for one row of the table `beside_published`: means for `FULL` and `FROZEN`, and changes.
+    """Return our results for one row of the table of `beside_published`: means for `FULL` and `FROZEN`, and changes.
 
     Args:
         runs: The runs of one task and model.

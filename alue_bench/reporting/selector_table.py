@@ -18,7 +18,7 @@ COLUMNS = ("selector, layers", "tasks", "regret", "advantage", "correlation", "l
 
 
 def ranking_tables(rankings: Sequence[SelectorRanking]) -> list[TextTable]:
-    """Return for each model the ranking over tasks, the regret on each task, and the effect of freezing each layer."""
+    """Return three tables for each model: the ranking over tasks, the regret on each task, the effects of freezing."""
     return [
         table
         for ranking in rankings
@@ -28,7 +28,7 @@ def ranking_tables(rankings: Sequence[SelectorRanking]) -> list[TextTable]:
 
 
 def ranking_legend(rankings: Sequence[SelectorRanking]) -> list[str]:
-    """Return the lines that explain the tables of `ranking_tables`; none without rankings."""
+    """Return the lines that explain the tables of `ranking_tables`; empty without rankings."""
     if not rankings:
         return []
     control = rankings[0].control
@@ -79,7 +79,7 @@ def ranking_as_json(rankings: Sequence[SelectorRanking]) -> str:
 
 
 def ranking_as_csv(rankings: Sequence[SelectorRanking]) -> str:
-    """Return the rows of the rankings as CSV, with a column for each value and half-width of an interval."""
+    """Return the rows of the rankings as CSV, with columns for each mean and the half-width of its interval."""
     records = [
         {"model": ranking.model, **_record(row), "by_task": json.dumps(_record(row)["by_task"], ensure_ascii=False)}
         for ranking in rankings

@@ -29,7 +29,7 @@ Run = Mapping[Any, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class TimeComparison:
-    """The training times of a strategy's runs, in comparison with those of the baseline with the same seeds."""
+    """The training times of a strategy's runs, compared with those of the baseline's runs with the same seeds."""
 
     change: Estimate | None
     """The mean relative change of the time against the baseline; −0.3 is 30 % less. None without a pair of times."""
@@ -129,7 +129,7 @@ def time_legend(compared: Sequence[TimeComparison | None], *, marks_only: bool =
 
 
 def time_record(times: TimeComparison | None) -> dict[str, Any]:
-    """Return the values of a comparison of times for CSV and JSON."""
+    """Return a comparison of training times as a flat dict for CSV and JSON, with None for missing values."""
     interval = times.speed_up.interval if times and times.speed_up else None
     return {
         "speed_up_low": interval[0] if interval else None,

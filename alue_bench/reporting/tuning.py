@@ -1,8 +1,8 @@
-"""Comparisons of tuned strategies: each with the hyper-parameters that the dev split chose for it.
+"""The comparison of tuned strategies: each has the hyper-parameters with its best dev score.
 
-`alue-bench run --tune` records in its parent run what it tried, what it chose and what that cost. Here the runs with
-the chosen values are compared as if they had the same hyper-parameters, because every strategy had the same budget to
-choose them.
+`alue-bench run --tune` records in its parent run which values it tried, which it chose, and the cost of tuning. This
+module compares the runs with the chosen values as if they had the same hyper-parameters, because every strategy had the
+same budget for tuning.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("epochs", "batch_size", "lr", "max_length")
-"""The hyper-parameters with a column of their own in the frame of runs; the others are in `other_hyper`."""
+"""The hyper-parameters with a column in the frame of runs. All other ones are in the column `other_hyper`."""
 NO_TUNING = (
     "no tuning is recorded here; to tune every strategy on dev, run: alue-bench run --strategy full --strategy "
     f"bottom3top4 --tune {EXAMPLE} --seeds 5"
@@ -67,15 +67,15 @@ class TunedComparison:
 
 
 def read_tunings(results: Results) -> list[Tuning]:
-    """Return the newest tuning of each task and model in the experiment; only that of the plan if one was chosen."""
+    """Return the newest tuning of each task and model in the experiment, or in the parent run that was selected."""
     connection = results.connection
     if results.parent_id is not None:
         parents = [results.parent_id]
     else:
-        found = connection.client.search_runs(
+        parent_runs = connection.client.search_runs(
             [connection.experiment_id], f"tags.{TUNING} = 'yes'", order_by=["attributes.start_time DESC"]
         )
-        parents = [run.info.run_id for run in found]
+        parents = [run.info.run_id for run in parent_runs]
     tunings: dict[tuple[str, str], Tuning] = {}
     for parent in parents:
         document = (read_plan_results(results, parent) or {}).get("tuning")
@@ -83,7 +83,7 @@ def read_tunings(results: Results) -> list[Tuning]:
             continue
         for pair in dict.fromkeys((one["task"], one["model"]) for one in document["strategies"]):
             of_pair = {s["strategy"]: s for s in document["strategies"] if (s["task"], s["model"]) == pair}
-            if any(one["fingerprints"] for one in of_pair.values()):  # else it was interrupted
+            if any(one["fingerprints"] for one in of_pair.values()):  # none are recorded if tuning was interrupted
                 tunings.setdefault(pair, Tuning(*pair, document["axes"], document["tune_seeds"], of_pair))
     return [tunings[pair] for pair in sorted(tunings)]
 
@@ -98,7 +98,7 @@ def compare_tuned(
         load: The function that reads a run's test predictions.
         baseline: The strategy with which the others are compared.
         metric: The metric; None for each task's primary metric.
-        margins: The margin for the loss of a strategy, for each metric.
+        margins: The margin for the loss of a strategy, for each metric; None for the default.
 
     Raises:
         UnavailableError: No tuning is recorded, or none has runs with chosen values among the results.
@@ -133,7 +133,7 @@ def _with_equal_settings(frame: pd.DataFrame, tuning: Tuning) -> pd.DataFrame:
 
 
 def chosen_text(tuning: Mapping[str, Any]) -> str:
-    """Format the chosen values of a strategy, such as "lr 0.0001, epochs 3"; an edge has a mark."""
+    """Format the chosen values of a strategy, such as "lr 0.0001, epochs 3", with marks (`EDGE`)."""
     if tuning["chosen"] is None:
         return "no run has a dev score"
     edges = tuning["at_edge"]
@@ -155,19 +155,19 @@ def cost_text(tuning: Mapping[str, Any]) -> str:
 
 def edge_remarks(tunings: Sequence[Tuning]) -> list[str]:
     """Return a sentence for each task and model in which a chosen value lies at the edge of the values tried."""
-    said = []
+    sentences = []
     for tuning in tunings:
         edges: dict[str, list[str]] = {}
         for name, one in tuning.strategies.items():
             for axis in one["at_edge"]:
                 edges.setdefault(f"{axis} {one['chosen'][axis]:g}", []).append(name)
         if edges:
-            told = "; ".join(f"{', '.join(strategies)} ({value})" for value, strategies in edges.items())
-            said.append(
-                f"{EDGE} {tuning.task}, {tuning.model}: the best value is at the edge of the values tried for {told}; "
+            listed = "; ".join(f"{', '.join(strategies)} ({value})" for value, strategies in edges.items())
+            sentences.append(
+                f"{EDGE} {tuning.task}, {tuning.model}: the best value is at the edge of the values tried for {listed}; "
                 "extend the range of --tune"
             )
-    return said
+    return sentences
 
 
 def tuned_table(compared: TunedComparison) -> TextTable:
@@ -188,12 +188,12 @@ def tuned_table(compared: TunedComparison) -> TextTable:
     )
     tuned = any(one["trials"] for one in tuning.strategies.values())
     how = f"tuned on dev over {_axes_text(tuning)}" if tuned else "hyper-parameters of a study file"
-    told = [how, f"{block.conditions['data_source'] or 'unknown'} data"]
+    facts = [how, f"{block.conditions['data_source'] or 'unknown'} data"]
     if any(row.difference and row.difference.loss_bound is not None for row in block.rows):
-        told.append(margin_text(block))
+        facts.append(margin_text(block))
     return TextTable(
         title=f"{block.task}, {block.model}, tuned: {block.metric.removeprefix('test/')}",
-        subtitle="; ".join(told),
+        subtitle="; ".join(facts),
         columns=("strategy", "chosen", "seeds", "score", f"Δ {block.baseline}", "loss up to", "verdict", "tuning cost"),
         rows=rows,
         notes=(*block.notes, *statements(block), *edge_remarks([tuning]), *([budget_line(tuning)] if tuned else [])),
@@ -206,7 +206,7 @@ def _axes_text(tuning: Tuning) -> str:
 
 
 def budget_line(tuning: Tuning) -> str:
-    """Return a sentence with the expected best dev score of each strategy after some numbers of trials."""
+    """Return a sentence with the expected best dev score of each strategy after one, half and all of its trials."""
     parts = []
     for name, one in tuning.strategies.items():
         curve = one["expected_best_dev"]
@@ -217,7 +217,7 @@ def budget_line(tuning: Tuning) -> str:
 
 
 def tuned_records(compared: Sequence[TunedComparison]) -> list[dict[str, Any]]:
-    """Return JSON-like data for each tuned task and model: what was tried and chosen, scores, verdicts and costs."""
+    """Return a dict for JSON for each tuned task and model: the values tried and chosen, scores, verdicts, costs."""
     from alue_bench.reporting.comparison_table import block_records
 
     return [
@@ -236,7 +236,7 @@ def tuned_records(compared: Sequence[TunedComparison]) -> list[dict[str, Any]]:
 
 
 def _without_conditions(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a strategy's record without the hyper-parameters, which the tuning holds."""
+    """Return a strategy's record without hyper-parameters, since the record of its tuning has them."""
     return {name: value for name, value in record.items() if name not in COLUMNS}
 
 
@@ -244,12 +244,12 @@ def _without_conditions(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def section_items(compared: Sequence[TunedComparison], most: int, prefix: str) -> list[Item]:
-    """Return the tables of tuned strategies and the best-of-budget figures for the report page.
+    """Return the table of tuned strategies, and figures of the best dev score to expect by the number of trials.
 
     Args:
         compared: The comparisons of tuned strategies.
         most: The largest number of figures.
-        prefix: The text with which the names of the figures begin.
+        prefix: The text with which the names of the figures begin; it makes the names unique on the page.
     """
     if not compared:
         return []
@@ -300,16 +300,16 @@ def budget_curves(tuning: Tuning, name: str) -> Picture:
         if lines:
             axes.legend(lines, [str(line.get_label()) for line in lines], loc="best")
         svg = to_svg(figure, name)
-    said = "; ".join(
+    curves_text = "; ".join(
         f"{strategy} {curve[0]:.3f} after 1, {curve[-1]:.3f} after {len(curve)}" for strategy, curve in curves.items()
     )
     return Picture(
-        name, svg, alt=f"Expected best dev score by number of trials, {tuning.task}, {tuning.model}: {said}."
+        name, svg, alt=f"Expected best dev score by number of trials, {tuning.task}, {tuning.model}: {curves_text}."
     )
 
 
 def tuned_blocks(results: Results, load: Load, baseline: str, margins: Margins | None) -> list[TunedComparison]:
-    """Return the comparisons of tuned strategies; none if nothing was tuned."""
+    """Return the comparisons of tuned strategies; empty if nothing was tuned."""
     if results.frame.empty:
         return []
     try:
