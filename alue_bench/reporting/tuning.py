@@ -162,9 +162,9 @@ def edge_remarks(tunings: Sequence[Tuning]) -> list[str]:
             for axis in one["at_edge"]:
                 edges.setdefault(f"{axis} {one['chosen'][axis]:g}", []).append(name)
         if edges:
-            listed = "; ".join(f"{', '.join(strategies)} ({value})" for value, strategies in edges.items())
+            where = "; ".join(f"{', '.join(strategies)} ({value})" for value, strategies in edges.items())
             sentences.append(
-                f"{EDGE} {tuning.task}, {tuning.model}: the best value is at the edge of the values tried for {listed}; "
+                f"{EDGE} {tuning.task}, {tuning.model}: the best value is at the edge of the values tried for {where}; "
                 "extend the range of --tune"
             )
     return sentences
