@@ -59,9 +59,9 @@ def _mean_with_interval(row: StrategyAcross) -> str:
 
 
 def profile(result: AcrossTasks, *, name: str, of: str) -> Picture:
-    """Draw the performance profile of each strategy: a share of tasks by a distance from the best strategy.
+    """Draw the performance profiles: the share of tasks (y) on which a strategy is within a distance (x) of the best.
 
-    The share is that of the tasks on which the strategy's score is below the best score by at most the distance.
+    On a task, a strategy is within a distance of the best if its score is at most this far below the best score.
 
     Args:
         result: The results across tasks.
@@ -90,6 +90,6 @@ def profile(result: AcrossTasks, *, name: str, of: str) -> Picture:
 
 
 def _leading(rows: Sequence[StrategyAcross]) -> list[StrategyAcross]:
-    """Return the strategies to draw: the baseline and those with the highest profiles, at most MOST_CURVES."""
+    """Return the strategies to draw: the baseline and those with the largest shares of tasks, at most MOST_CURVES."""
     best = sorted(rows[1:], key=lambda row: -sum(row.profile))[: MOST_CURVES - 1]
     return [row for row in rows if row is rows[0] or row in best]

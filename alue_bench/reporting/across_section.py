@@ -25,7 +25,7 @@ def section_items(block: Comparable, prefix: str) -> list[Item]:
 
     Args:
         block: A set of comparable runs.
-        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
+        prefix: The text with which the names of the pictures begin; it makes the names unique on the page.
     """
     items: list[Item] = []
     results = across_tasks([subject.compared for subject in block.subjects], block.runs)

@@ -113,7 +113,7 @@ def _summary_row(result: AcrossTasks, row: StrategyAcross) -> tuple[str, ...]:
     assert row.counts
     cells = [row.strategy, str(len(row.changes)), _points(row.change.mean), _points(row.change.iqm)]
     if result.relative:
-        cells += [change_text(one) for one in ((row.share.mean, row.share.iqm) if row.share else (None, None))]
+        cells += [change_text(share) for share in ((row.share.mean, row.share.iqm) if row.share else (None, None))]
     cells.append(f"{row.counts.wins}/{row.counts.ties}/{row.counts.losses}")
     cells.append(ratio_text(row.speed_up) + (f" {ACROSS_SESSIONS}" if row.speed_up and row.across_sessions else ""))
     return tuple(cells)

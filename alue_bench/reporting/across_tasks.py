@@ -51,7 +51,7 @@ class StrategyAcross:
     None for the baseline, and if the trivial score of a task is unknown."""
     counts: WinsTiesLosses | None
     profile: tuple[float, ...]
-    """The share of tasks on which the score is within each of the `distances` of the best strategy's score."""
+    """For each of `AcrossTasks.distances`, the share of tasks on which the score is at most this far below the best."""
     speed_up: Ratio | None
     """The geometric mean over tasks of the baseline's training time divided by the strategy's; None for the baseline,
     and if fewer than FEWEST_TASKS tasks have training times."""
@@ -161,7 +161,7 @@ def _combined(group: Sequence[ComparisonBlock], runs: Mapping[str, Run]) -> Acro
         model=block.model,
         baseline=baseline,
         conditions={name: block.conditions[name] for name in APART},
-        metrics={task: one.metric.removeprefix("test/") for task, one in chosen.items()},
+        metrics={task: compared.metric.removeprefix("test/") for task, compared in chosen.items()},
         distances=DISTANCES,
         relative=relative,
         rows=tuple(

@@ -131,7 +131,7 @@ class LeftOut:
     """The errors of the predictions for each task of a calibration, when the task is left out of the calibration."""
 
     error: float
-    """The root mean square error of the losses, which are shares of what full fine-tuning learnt."""
+    """The root mean square error of the predicted losses, as a share of what full fine-tuning learnt."""
     covered: int
     """The number of measured losses that lie in their prediction intervals."""
     predictions: int
@@ -174,7 +174,10 @@ class Advice:
 
     @property
     def measured(self) -> tuple[int, int] | None:
-        """The number of measured losses within their prediction intervals, and the number of all; None without any."""
+        """The number of measured losses within their prediction intervals, and the number of all measured losses.
+
+        None if no loss was measured.
+        """
         known = [row for row in self.rows if row.measured is not None]
         return (sum(_covers(row.loss, row.measured or 0.0) for row in known), len(known)) if known else None
 
@@ -236,7 +239,7 @@ def _scores(sweep: SweptTask, load: LoadScores) -> dict[str, list[float]]:
         if scores := load(str(run["run_id"])):
             read.setdefault(family_of(str(run["strategy"])), []).append(scores)
     return {
-        family: [fmean(one.score for one in of_layer) for of_layer in zip(*runs, strict=True)]
+        family: [fmean(layer_score.score for layer_score in layer_scores) for layer_scores in zip(*runs, strict=True)]
         for family, runs in read.items()
     }
 

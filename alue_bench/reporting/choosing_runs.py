@@ -43,7 +43,7 @@ class ChoosingRuns:
         return strategy != baseline and (strategy in self.unconfirmed or baseline in self.unconfirmed)
 
     def notes(self, by_strategy: Mapping[str, Sequence[Run]], baseline: str) -> list[str]:
-        """Return a note on each strategy that was chosen by some of its runs.
+        """Return a note on each strategy of which some runs were used to choose it.
 
         Args:
             by_strategy: The comparable runs of each strategy.
@@ -109,7 +109,7 @@ def confirming_command(
 def options_beside(run: Run, strategies: Sequence[str], seeds: Sequence[int]) -> dict[str, object]:
     """Return the options of `alue-bench run` for other strategies or seeds under the conditions of a recorded run.
 
-    They select the same task, model, hyper-parameters, rows and store.
+    The options select the same task, model, hyper-parameters, rows and MLflow store as the recorded run.
 
     Args:
         run: The recorded run, a row of `Results.frame`.

@@ -153,8 +153,8 @@ class Difference:
     None if there is no verdict. It is not corrected for the number of comparisons."""
     seeds_within_margin: int | None = None
     """The number of seeds with which a strategy that loses nothing would probably be within the margin. It may be
-    `seeds` or fewer, since the observed loss is not zero. None if the verdict is not inconclusive, if no reasonable
-    number suffices, and in a cross-validation."""
+    `seeds` or fewer, since the observed loss is not zero. None if there is another verdict, if no reasonable number
+    suffices, and in a cross-validation."""
     cohens_d: float | None = None
     improvement: float | None = None
     """The probability that a run of the strategy has a higher score than a run of the baseline."""

@@ -281,7 +281,7 @@ def collapsed_text(row: StrategyResult) -> str:
 
 
 def of_learnt_text(block: ComparisonBlock, difference: Difference | None) -> str:
-    """Format a difference as a share of what the baseline learnt; empty for the baseline itself."""
+    """Format a difference as a share of what the baseline learnt; empty for the baseline itself, or if unknown."""
     share = block.of_learnt(difference.mean) if difference else None
     return "" if share is None else signed_percent(share)
 

@@ -116,7 +116,10 @@ def confirmed(
     unconfirmed = Confirmation(strategy=strategy, reference=reference, seeds=tuple(seeds), missing=missing)
     if set(runs["strategy"]) != {strategy, reference} or len(missing) == len(seeds):
         return _without(unconfirmed, "the runs with fresh seeds failed; run the same command again to repeat them")
-    recorded = Margins(margins.default, tuple(one for one in margins.by_metric if f"test/{one[0]}" in runs))
+    recorded = Margins(
+        margins.default,
+        tuple(metric_margin for metric_margin in margins.by_metric if f"test/{metric_margin[0]}" in runs),
+    )
     blocks = [
         block
         for block in compare(runs, load, baseline=reference, margins=recorded).blocks

@@ -248,7 +248,7 @@ def _cut(subject: Subject) -> str:
 def _shown(subject: Subject) -> Sequence[comparison.StrategyResult]:
     """Return the strategies to list in a table: the baseline and those with the best scores, at most `MOST_ROWS`.
 
-    Their order is that of the comparison.
+    They keep the order of the comparison.
     """
     rows = subject.compared.rows
     if len(rows) <= MOST_ROWS:

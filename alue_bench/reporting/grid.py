@@ -491,8 +491,9 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
     If full fine-tuning was not run, the setting with the best dev score takes its place as the reference.
 
     If several settings are equally fast, the one with the best dev score is recommended. A setting that has learnt
-    nothing is not considered. Neither is a setting, except `full`, of which a run has no score. With one seed and many
-    settings, some settings are within the tolerance by chance; runs with fresh seeds show whether the score holds.
+    nothing (its dev score is not significantly above the trivial score) is not considered. Neither is a setting, except
+    `full`, of which a run has no score. With one seed and many settings, some settings are within the tolerance by
+    chance; runs with fresh seeds show whether the score holds.
 
     Args:
         cells: The table from the function `cells`.

@@ -91,7 +91,7 @@ def request_of(block: ComparisonBlock, results: Results) -> Request | None:
 
 
 def with_requests(comparison: Comparison, results: Results) -> Comparison:
-    """Return the comparison with the request for full fine-tuning at matched compute as a note, where it is missing."""
+    """Return the comparison, with notes that request full fine-tuning at matched compute where it is missing."""
     where = where_options(results.connection.uri, results.connection.experiment)
     blocks = []
     for block in comparison.blocks:

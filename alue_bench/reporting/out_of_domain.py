@@ -1,7 +1,8 @@
-"""The change of score in domain and out of domain, side by side, for models that were scored on other tasks.
+"""The changes of score against a baseline strategy, in domain and out of domain.
 
-The runs are those of one comparison (`ComparisonBlock`), whose models were also scored on the test split of another
-task (option `--also-test`). Both changes are of the same metric, and against the same baseline.
+In domain, a trained model is scored on the test split of its own task; out of domain, on the test split of another task
+(option `--also-test`). The runs are those of one comparison (`ComparisonBlock`). The changes in and out of domain are
+of the same metric and against the same baseline, so that they can be compared.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class StrategyOutOfDomain:
     """The mean difference from the baseline's score in domain, for the same seeds; None for the baseline itself."""
     change_outside: float | None = None
     test: DomainChange | None = None
-    """The test of whether the change differs between in domain and out of domain; None if it was not tested."""
+    """The test of whether the change out of domain differs from that in domain; None if it was not tested."""
     p_corrected: float | None = None
     """The p-value, corrected for the number of tests in all tables (Holm 1979)."""
     reason: str = ""
@@ -77,7 +78,7 @@ class OutOfDomain:
 def out_of_domain(
     blocks: Iterable[ComparisonBlock], frame: pd.DataFrame, load: Load, load_elsewhere: LoadElsewhere
 ) -> list[OutOfDomain]:
-    """Return a table for each comparison and each other task on which its models were scored.
+    """Return the results in and out of domain for each comparison and each other task on which its models were scored.
 
     Args:
         blocks: The comparisons.
@@ -113,7 +114,7 @@ class _Scored:
     ) -> None:
         """Select the runs that were scored on the same rows and labels of the other task.
 
-        If runs were scored on different rows or labels, the rows and labels of the most runs are used.
+        If runs were scored on different rows or labels, only the runs with the most frequent rows and labels are kept.
         """
         self._block, self._elsewhere = block, elsewhere
         self._load, self._load_elsewhere = load, load_elsewhere
@@ -121,7 +122,7 @@ class _Scored:
         self._column = f"{PREFIX}{elsewhere}/{self._metric}"
         scored = {
             row.strategy: [
-                run for run in (runs[one] for one in row.run_ids) if elsewhere in digests_in(run["also_test"])
+                run for run in (runs[run_id] for run_id in row.run_ids) if elsewhere in digests_in(run["also_test"])
             ]
             for row in block.rows
         }
@@ -137,7 +138,7 @@ class _Scored:
         self._read: dict[tuple[str, str], Additive] = {}
 
     def table(self) -> OutOfDomain | None:
-        """Return the table; None if no run has a value of the metric on the other task."""
+        """Return the results of all strategies; None if no run has a value of the metric on the other task."""
         all_runs = [run for strategy_runs in self._runs.values() for run in strategy_runs]
         if not any(math.isfinite(float(run.get(self._column, math.nan))) for run in all_runs):
             return None
@@ -179,7 +180,7 @@ class _Scored:
         pairs = [
             (run, other)
             for run, other in paired_runs(runs, base)
-            if all(math.isfinite(_value(one, metric)) for one in (run, other) for metric in metrics)
+            if all(math.isfinite(_value(paired_run, metric)) for paired_run in (run, other) for metric in metrics)
         ]
         if not pairs:
             return replace(row, reason=f"no seed in common with {self._block.baseline}")

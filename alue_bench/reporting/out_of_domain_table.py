@@ -16,7 +16,7 @@ NO_RESULTS = (
     "no model was scored on another task. Add --also-test TASK to alue-bench run, such as --task oold --also-test "
     "mlma-offensive"
 )
-"""The sentence for users if no run has such scores."""
+"""The sentence for users if no run has scores on another task."""
 COMMAND = (
     "alue-bench run --task oold --also-test mlma-offensive --strategy full --strategy bottom3top4 --strategy head-only "
     "--seeds 5"
@@ -57,35 +57,35 @@ def out_of_domain_legend(results: Sequence[OutOfDomain]) -> list[str]:
 
 
 def out_of_domain_records(results: Sequence[OutOfDomain]) -> list[dict[str, Any]]:
-    """Return a flat dict for each strategy of each table, with None for missing values."""
+    """Return a flat dict for each strategy of each trained task, model and other task, with None for missing values."""
     return [_record(result, row) for result in results for row in result.rows]
 
 
 def out_of_domain_as_json(results: Sequence[OutOfDomain]) -> str:
-    """Return the records as a JSON document."""
+    """Return the records of `out_of_domain_records` as a JSON document."""
     document = {"level": LEVEL, "out_of_domain": out_of_domain_records(results)}
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
 def out_of_domain_as_csv(results: Sequence[OutOfDomain]) -> str:
-    """Return the records as CSV."""
+    """Return the records of `out_of_domain_records` as CSV."""
     import pandas as pd
 
     return str(pd.DataFrame(out_of_domain_records(results)).to_csv(index=False))
 
 
 def out_of_domain_as_markdown(results: Sequence[OutOfDomain]) -> str:
-    """Return the tables as Markdown; empty without results."""
+    """Return the tables of `out_of_domain_tables` as Markdown; empty without results."""
     return markdown_tables(out_of_domain_tables(results), out_of_domain_legend(results)) if results else ""
 
 
 def out_of_domain_as_latex(results: Sequence[OutOfDomain]) -> str:
-    """Return the tables as LaTeX code for the package booktabs; empty without results."""
+    """Return the tables of `out_of_domain_tables` as LaTeX code for the package booktabs; empty without results."""
     return latex_tables(out_of_domain_tables(results), out_of_domain_legend(results)) if results else ""
 
 
 def section_items(results: Sequence[OutOfDomain]) -> list[Item]:
-    """Return the tables as items of a report page."""
+    """Return the tables and notes on scores in and out of domain as items of a report page."""
     columns = [
         Column("seeds"),
         Column("in domain", explained="mean score on the task's own test split"),

@@ -20,7 +20,7 @@ ROWS = "probe_rows"
 
 
 def beside_each_probe(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame of runs with copies of the runs without a probe: one copy for each size other than the default.
+    """Return the frame of runs with copies of each run without a probe, one for each probe size but the default.
 
     A copy has the same `other_hyper` (a JSON text of hyper-parameters) as the runs with this probe size, so that
     `comparison.compare` compares it with them. The copied run must agree with these runs in all other hyper-parameters

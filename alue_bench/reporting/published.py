@@ -93,24 +93,24 @@ def beside_published(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFr
     if metric is not None and f"test/{metric}" not in runs.columns:
         raise UsageError(f"no run has the metric {metric!r}; variants of F1 here: {', '.join(known) or 'none'}")
     rows = []
-    of_both = runs[runs["strategy"].isin((FULL, FROZEN))]
-    by_subject = dict(iter(of_both.groupby(["task", "model"])))
-    nothing = measured(of_both.iloc[:0], None)
+    compared_runs = runs[runs["strategy"].isin((FULL, FROZEN))]
+    by_subject = dict(iter(compared_runs.groupby(["task", "model"])))
+    nothing = measured(compared_runs.iloc[:0], None)
     for published in published_results().to_dict("records"):
         ours = by_subject.get((published["task"], published["model"]))
-        theirs = {
+        published_values = {
             (
                 name if name in ("table", "task", "model") or name.startswith("published_") else f"published_{name}"
             ): value
             for name, value in published.items()
         }
         if ours is None:
-            rows.append({**theirs, **nothing, "metric": metric})
+            rows.append({**published_values, **nothing, "metric": metric})
             continue
         _refuse_mixture(ours, f"{published['task']} with {published['model']}")
         # A column may hold the F1 of one task's label, and is then empty for the runs of other tasks.
         variants = [metric] if metric else [name for name in known if ours[f"test/{name}"].notna().any()]
-        rows += [{**theirs, **measured(ours, variant)} for variant in variants or [None]]
+        rows += [{**published_values, **measured(ours, variant)} for variant in variants or [None]]
     return pd.DataFrame(rows)
 
 

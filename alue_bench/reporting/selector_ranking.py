@@ -147,7 +147,7 @@ class SelectorRanking:
 def rank_selectors(
     sweeps: Sequence[SweptTask], load: LoadScores, *, control: str = DEFAULT_CONTROL
 ) -> list[SelectorRanking]:
-    """Rank the selectors that ran beside sweeps, for each model.
+    """Rank the selectors that ran on swept tasks, for each model.
 
     Args:
         sweeps: The sweeps, each with the runs of selectors on the same task and model.
@@ -208,7 +208,7 @@ def best_cell(sweep: SweptTask, cost: float, seed: int) -> str:
     several = any(len(runs) > 1 for runs in sweep.cells.values())
     candidates = {}
     for cell, runs in sweep.cells.items():
-        others = [one.dev for other, one in runs.items() if other != seed or not several]
+        others = [result.dev for other, result in runs.items() if other != seed or not several]
         if seed in runs and others and sweep.cost(cell) <= cost * (1 + SLACK):
             candidates[cell] = fmean(others)
     if not candidates:
@@ -235,8 +235,8 @@ def _chosen_runs(
     }
     chosen = []
     for run in selected:
-        of_layers = scores[str(run["run_id"])]
-        ours, seed, trained = scored(run), int(run["seed"]), _trained(of_layers)
+        layer_scores = scores[str(run["run_id"])]
+        ours, seed, trained = scored(run), int(run["seed"]), _trained(layer_scores)
         against = at_random.get((len(trained), seed), math.nan)
         chosen.append(
             ChosenRun(
@@ -244,15 +244,15 @@ def _chosen_runs(
                 strategy=str(run["strategy"]),
                 trained=trained,
                 advantage=(ours.test - against) / sweep.learnt,
-                correlation=rank_correlation(effects, [one.score for one in of_layers]),
+                correlation=rank_correlation(effects, [layer_score.score for layer_score in layer_scores]),
                 probe_s=float(run[PROBE_SECONDS]),
                 probe_share=float(run[PROBE_FLOPS]) * float(run[SHARE]) / float(run[FLOPS]),
                 **_against_grid(sweep, ours, seed),
             )
         )
-    counts = sorted({one.count for one in chosen})
-    highest = [one for count in counts for one in _highest(sweep, layers, count, at_random, effects)]
-    unmatched = sum(not one.best for one in chosen)
+    counts = sorted({chosen_run.count for chosen_run in chosen})
+    highest = [top_run for count in counts for top_run in _highest(sweep, layers, count, at_random, effects)]
+    unmatched = sum(not chosen_run.best for chosen_run in chosen)
     notes = []
     if fewer:
         others = several(sum(number for _, number in fewer), "run")

@@ -64,7 +64,8 @@ def ranking_as_json(rankings: Sequence[SelectorRanking]) -> str:
                     "runs": [run_record(run) for run in ranking.runs],
                     "freezing_effects": {
                         task: [
-                            {"layers": list(one.layers), "change": one.change, "pairs": one.pairs} for one in effects
+                            {"layers": list(effect.layers), "change": effect.change, "pairs": effect.pairs}
+                            for effect in effects
                         ]
                         for task, effects in ranking.effects.items()
                     },
@@ -164,9 +165,9 @@ def _on_task(ranking: SelectorRanking, row: RankedSelector, task: str) -> str:
 
 
 def _effects(ranking: SelectorRanking) -> TextTable:
-    blocks = dict.fromkeys(one.layers for effects in ranking.effects.values() for one in effects)
+    blocks = dict.fromkeys(effect.layers for effects in ranking.effects.values() for effect in effects)
     by_task = {
-        task: {one.layers: one.change / ranking.tasks[task].learnt for one in effects}
+        task: {effect.layers: effect.change / ranking.tasks[task].learnt for effect in effects}
         for task, effects in ranking.effects.items()
     }
     return TextTable(

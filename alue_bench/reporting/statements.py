@@ -31,8 +31,8 @@ METRICS: Mapping[str, str] = {
 def statements(block: ComparisonBlock) -> list[str]:
     """Return the sentences on a set of comparable runs: one on the baseline if needed, then one for each strategy.
 
-    If there are more than `SAID` other strategies, or if the baseline learnt nothing, only the sentence on the baseline
-    is returned. Without a run of the baseline there is no sentence.
+    If there are more than `SAID` strategies besides the baseline, or if the baseline learnt nothing, only the sentence
+    on the baseline is returned. Without a run of the baseline there is no sentence.
     """
     if block.baseline_row is None:
         return []

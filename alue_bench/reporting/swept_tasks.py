@@ -71,11 +71,11 @@ class SweptTask:
 
     def score(self, cell: Cell) -> float:
         """Return the mean test score of a freezing setting over seeds."""
-        return fmean(one.test for one in self.cells[cell].values())
+        return fmean(result.test for result in self.cells[cell].values())
 
     def cost(self, cell: Cell) -> float:
         """Return the mean training FLOPs of a freezing setting, as a share of those of full fine-tuning."""
-        return fmean(one.cost for one in self.cells[cell].values())
+        return fmean(result.cost for result in self.cells[cell].values())
 
     def loss(self, cell: Cell) -> float:
         """Return the mean loss of a freezing setting's test score against full fine-tuning, as a share of `learnt`.

@@ -1,9 +1,10 @@
 """The comparison of training times, by pairs of runs of one session.
 
 The speed of a machine changes from day to day: by other programs, heat, drivers, a virtual machine's neighbours. Times
-are therefore compared within sessions only. A session is one execution of a command on one machine; its runs of a
-strategy and of the baseline with the same seed are a pair. If there is no such pair, because the runs were made by
-different commands, the ratio of the times is shown without an interval and with a mark (`ACROSS_SESSIONS`).
+are therefore compared within a session if possible. A session is one execution of a command on one machine. A pair
+consists of a strategy's run and the baseline's run with the same seed in the same session. If there is no such pair,
+because the runs were made by different commands, the ratio of the times is shown without an interval and with a mark
+(`ACROSS_SESSIONS`).
 """
 
 from __future__ import annotations
@@ -108,19 +109,19 @@ def time_legend(compared: Sequence[TimeComparison | None], *, marks_only: bool =
         compared: The comparisons of training times.
         marks_only: Whether to explain only the marks.
     """
-    times = [one for one in compared if one is not None]
+    times = [comparison for comparison in compared if comparison is not None]
     lines = []
-    if not marks_only and any(one.speed_up for one in times):
+    if not marks_only and any(comparison.speed_up for comparison in times):
         lines.append(
             "Δ time, speed-up: pairs of runs with the same seed from one session, that is, one command on one "
             f"machine. Speed-up: geometric mean, [{LEVEL:.0%} t-interval of the logarithms]."
         )
-    if any(one.across_sessions for one in times):
+    if any(comparison.across_sessions for comparison in times):
         lines.append(
             f"{ACROSS_SESSIONS} the runs are of different sessions, in which the machine may not have been equally "
             "fast, so that there is no interval. One command with all strategies and --rerun compares times."
         )
-    if any(one.reused for one in times):
+    if any(comparison.reused for comparison in times):
         lines.append(
             f"{REUSED} runs read the outputs of frozen layers from the cache. Their time contains the seconds that "
             "computing these took, possibly in another session."

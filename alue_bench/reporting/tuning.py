@@ -1,4 +1,4 @@
-"""The comparison of tuned strategies: each has the hyper-parameters with its best dev score.
+"""The comparison of tuned strategies, each with the hyper-parameters that gave its best dev score.
 
 `alue-bench run --tune` records in its parent run which values it tried, which it chose, and the cost of tuning. This
 module compares the runs with the chosen values as if they had the same hyper-parameters, because every strategy had the
@@ -81,9 +81,9 @@ def read_tunings(results: Results) -> list[Tuning]:
         document = (read_plan_results(results, parent) or {}).get("tuning")
         if not document:
             continue
-        for pair in dict.fromkeys((one["task"], one["model"]) for one in document["strategies"]):
+        for pair in dict.fromkeys((entry["task"], entry["model"]) for entry in document["strategies"]):
             of_pair = {s["strategy"]: s for s in document["strategies"] if (s["task"], s["model"]) == pair}
-            if any(one["fingerprints"] for one in of_pair.values()):  # none are recorded if tuning was interrupted
+            if any(entry["fingerprints"] for entry in of_pair.values()):  # none are recorded if tuning was interrupted
                 tunings.setdefault(pair, Tuning(*pair, document["axes"], document["tune_seeds"], of_pair))
     return [tunings[pair] for pair in sorted(tunings)]
 
@@ -122,7 +122,7 @@ def _with_equal_settings(frame: pd.DataFrame, tuning: Tuning) -> pd.DataFrame:
     """Return the runs with the chosen values, with the tuned hyper-parameters removed, so that they can be compared."""
     import pandas as pd
 
-    fingerprints = {one for strategy in tuning.strategies.values() for one in strategy["fingerprints"]}
+    fingerprints = {fingerprint for strategy in tuning.strategies.values() for fingerprint in strategy["fingerprints"]}
     runs = frame[frame["fingerprint"].isin(fingerprints)].copy()
     for name in tuning.axes:
         if name in COLUMNS:
@@ -158,9 +158,9 @@ def edge_remarks(tunings: Sequence[Tuning]) -> list[str]:
     sentences = []
     for tuning in tunings:
         edges: dict[str, list[str]] = {}
-        for name, one in tuning.strategies.items():
-            for axis in one["at_edge"]:
-                edges.setdefault(f"{axis} {one['chosen'][axis]:g}", []).append(name)
+        for name, strategy_tuning in tuning.strategies.items():
+            for axis in strategy_tuning["at_edge"]:
+                edges.setdefault(f"{axis} {strategy_tuning['chosen'][axis]:g}", []).append(name)
         if edges:
             where = "; ".join(f"{', '.join(strategies)} ({value})" for value, strategies in edges.items())
             sentences.append(
@@ -186,7 +186,7 @@ def tuned_table(compared: TunedComparison) -> TextTable:
         )
         for row in block.rows
     )
-    tuned = any(one["trials"] for one in tuning.strategies.values())
+    tuned = any(strategy_tuning["trials"] for strategy_tuning in tuning.strategies.values())
     how = f"tuned on dev over {_axes_text(tuning)}" if tuned else "hyper-parameters of a study file"
     facts = [how, f"{block.conditions['data_source'] or 'unknown'} data"]
     if any(row.difference and row.difference.loss_bound is not None for row in block.rows):
@@ -208,8 +208,8 @@ def _axes_text(tuning: Tuning) -> str:
 def budget_line(tuning: Tuning) -> str:
     """Return a sentence with the expected best dev score of each strategy after one, half and all of its trials."""
     parts = []
-    for name, one in tuning.strategies.items():
-        curve = one["expected_best_dev"]
+    for name, strategy_tuning in tuning.strategies.items():
+        curve = strategy_tuning["expected_best_dev"]
         if curve:
             shown = sorted({1, (len(curve) + 1) // 2, len(curve)})
             parts.append(f"{name} " + ", ".join(f"{plain(curve[k - 1])} after {k}" for k in shown))
@@ -222,16 +222,16 @@ def tuned_records(compared: Sequence[TunedComparison]) -> list[dict[str, Any]]:
 
     return [
         {
-            "task": one.tuning.task,
-            "model": one.tuning.model,
-            "axes": one.tuning.axes,
-            "tune_seeds": list(one.tuning.tune_seeds),
+            "task": tuned.tuning.task,
+            "model": tuned.tuning.model,
+            "axes": tuned.tuning.axes,
+            "tune_seeds": list(tuned.tuning.tune_seeds),
             "rows": [
-                {**_without_conditions(record), "tuning": one.tuning.strategies[record["strategy"]]}
-                for record in block_records(one.block)
+                {**_without_conditions(record), "tuning": tuned.tuning.strategies[record["strategy"]]}
+                for record in block_records(tuned.block)
             ],
         }
-        for one in compared
+        for tuned in compared
     ]
 
 
@@ -262,19 +262,23 @@ def section_items(compared: Sequence[TunedComparison], most: int, prefix: str) -
     ]
     groups = [
         RowGroup(
-            f"{one.tuning.task}, {one.tuning.model}", [_row(row, one) for row in one.block.rows], _axes_text(one.tuning)
+            f"{tuned.tuning.task}, {tuned.tuning.model}",
+            [_row(row, tuned) for row in tuned.block.rows],
+            _axes_text(tuned.tuning),
         )
-        for one in compared
+        for tuned in compared
     ]
-    drawn = [one.tuning for one in compared if any(s["trials"] for s in one.tuning.strategies.values())]
-    pictures = [budget_curves(tuning, f"{prefix}-{place}") for place, tuning in enumerate(drawn[:most], start=1)]
-    remarks = [Paragraph(f"{said}.", warning=True) for said in edge_remarks([one.tuning for one in compared])]
+    drawn = [tuned.tuning for tuned in compared if any(s["trials"] for s in tuned.tuning.strategies.values())]
+    pictures = [budget_curves(tuning, f"{prefix}-{number}") for number, tuning in enumerate(drawn[:most], start=1)]
+    remarks = [
+        Paragraph(f"{sentence}.", warning=True) for sentence in edge_remarks([tuned.tuning for tuned in compared])
+    ]
     return [ReportTable("Tuned strategies", "task and model, strategy", columns, groups), *remarks, Gallery(pictures)]
 
 
-def _row(row: StrategyResult, one: TunedComparison) -> Row:
-    tuning = one.tuning.strategies[row.strategy]
-    verdict = "baseline" if row.strategy == one.block.baseline else verdict_text(row) or "no verdict"
+def _row(row: StrategyResult, tuned: TunedComparison) -> Row:
+    tuning = tuned.tuning.strategies[row.strategy]
+    verdict = "baseline" if row.strategy == tuned.block.baseline else verdict_text(row) or "no verdict"
     texts = (chosen_text(tuning), score_text(row.score), difference_text(row.difference), verdict, cost_text(tuning))
     return Row(row.strategy, [Cell(text) for text in texts])
 
@@ -283,7 +287,7 @@ def budget_curves(tuning: Tuning, name: str) -> Picture:
     """Draw the expected best dev score after k trials for each strategy, as in figure 1 of Dodge et al. 2019."""
     from matplotlib.ticker import MaxNLocator
 
-    curves = {strategy: one["expected_best_dev"] for strategy, one in tuning.strategies.items()}
+    curves = {strategy: strategy_tuning["expected_best_dev"] for strategy, strategy_tuning in tuning.strategies.items()}
     curves = {strategy: curve for strategy, curve in curves.items() if curve}
     with style():
         figure = new_figure(4.3, 3.0)
