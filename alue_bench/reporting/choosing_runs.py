@@ -91,9 +91,10 @@ def without_choosing_runs(
 def confirming_command(
     strategy: str, runs: Sequence[Run], others: Mapping[str, Sequence[Run]], number: int = FEWEST_SEEDS
 ) -> str:
-    """Return the command that confirms a strategy: it runs the strategy and others with fresh seeds.
+    """Return the command that confirms a strategy.
 
-    The command selects the same rows, hyper-parameters and MLflow store as the recorded runs.
+    The command runs the strategy, and the strategies with which it is compared, with fresh seeds. It selects the same
+    rows, hyper-parameters and MLflow store as the recorded runs.
 
     Args:
         strategy: The strategy to confirm.

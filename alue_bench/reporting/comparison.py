@@ -266,7 +266,7 @@ class ComparisonBlock:
     margin: Margin
     """The margin for the loss of a strategy."""
     rows: tuple[StrategyResult, ...]
-    """The results of the strategies: first the baseline, then the others by name (bottom3 before bottom10)."""
+    """The results of the strategies: first the baseline, then all others, ordered by name (bottom3 before bottom10)."""
     notes: tuple[str, ...]
     first_look: bool = False
     """True if all runs are low-fidelity runs of a hyper-parameter search, which have fewer epochs, so that no strategy
@@ -351,7 +351,7 @@ def compare(
     Args:
         frame: The finished runs, as in `tracking.reading.Results.frame`, or some of its rows.
         load: The function that reads a run's test predictions.
-        baseline: The strategy with which the others are compared.
+        baseline: The strategy with which all other strategies are compared.
         metric: The metric, such as "f1_micro"; tasks without it are left out. None for each task's primary metric.
         margins: The margin for the loss of a strategy, for each metric; None for `DEFAULT_MARGIN`.
         resamples: The number of resamples of the tests over examples alone (approximate randomisation and bootstrap); 0

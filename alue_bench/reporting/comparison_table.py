@@ -44,7 +44,7 @@ SORT_KEYS: dict[str, tuple[Key, bool]] = {
     "energy": (lambda row: row.energy_j, False),
 }
 DEFAULT_SORT = "strategy"
-"""The name of the default order of rows: first the baseline, then the others by name (bottom3 before bottom10)."""
+"""The default order of rows: first the baseline, then all other strategies by name (bottom3 before bottom10)."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class TextTable:
 
     title: str
     subtitle: str
-    """The conditions that distinguish this table from others of the same task and model, and facts that hold for all
-    rows."""
+    """The conditions that distinguish this table from other tables of the same task and model, and facts that hold for
+    all rows."""
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
@@ -113,7 +113,7 @@ def explain(comparison: Comparison) -> list[str]:
 
 
 def explain_verdicts(comparison: Comparison) -> list[str]:
-    """Return the lines of the legend that explain verdicts and marks, without those about columns."""
+    """Return the lines of the legend that explain verdicts and marks, but not the lines that explain columns."""
     times = time_legend([row.times for _, row in all_rows(comparison)], marks_only=True)
     return [*_verdict_lines(comparison), *_mark_lines(comparison), *times]
 

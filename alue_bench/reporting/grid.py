@@ -113,8 +113,8 @@ class Recommendation:
 
     strategy: str
     reference: str
-    """The setting with which others are compared: `full` (full fine-tuning) if it was run, otherwise the setting with
-    the best dev score."""
+    """The setting with which all other settings are compared: `full` (full fine-tuning) if it was run, otherwise the
+    setting with the best dev score."""
     tolerance: float
     """The largest accepted loss of dev score, as a share of the reference's dev score."""
     dev_score: float

@@ -73,7 +73,7 @@ def heat_maps(subjects: Sequence[Subject], prefix: str, rule: RecommendationRule
 
 
 def _groups(subject: Subject) -> list[grid.GridResults]:
-    """Return the results of the subject's grid as a list of at most one; empty if no strategy is a freezing setting.
+    """Return the results of the subject's grid as a list with one element; empty if no strategy is a freezing setting.
 
     A grid is the set of freezing settings for one task, model and combination of hyper-parameters. All runs of a
     subject have the same hyper-parameters, so that there is only one grid.

@@ -96,7 +96,7 @@ def compare_tuned(
     Args:
         results: The finished runs.
         load: The function that reads a run's test predictions.
-        baseline: The strategy with which the others are compared.
+        baseline: The strategy with which all other strategies are compared.
         metric: The metric; None for each task's primary metric.
         margins: The margin for the loss of a strategy, for each metric; None for the default.
 
