@@ -231,12 +231,12 @@ class StrategyResult:
 
     @property
     def learnt_nothing(self) -> bool:
-        """True if the strategy is known to have learnt nothing, that is, fewer than half of its runs did."""
+        """True if it is known that fewer than half of the runs have learnt anything (`evaluation.learning`)."""
         return self.learning is not None and not self.learning.shown
 
     @property
     def collapsed(self) -> int:
-        """The number of runs that collapsed: their score is not significantly above the trivial score."""
+        """The number of runs whose score is not significantly above that of a predictor that ignores the text."""
         return 0 if self.learning is None else self.learning.collapsed
 
     def collapsed_text(self) -> str:
@@ -264,7 +264,7 @@ class ComparisonBlock:
     tfidf_score: float | None = None
     """The score of a linear model on TF-IDF features (`evaluation.yardstick`); None as for `trivial_score`."""
     margin: Margin
-    """The margin for the loss of a strategy."""
+    """The margin: the largest loss of score that counts as acceptable."""
     rows: tuple[StrategyResult, ...]
     """The results of the strategies: first the baseline, then all others, ordered by name (bottom3 before bottom10)."""
     notes: tuple[str, ...]
@@ -286,7 +286,7 @@ class ComparisonBlock:
 
     @property
     def learnt(self) -> float | None:
-        """The baseline's mean score minus the trivial score; None if it learnt nothing or either is not known."""
+        """The baseline's mean score minus `trivial_score`; None if it learnt nothing or either score is not known."""
         score, trivial = self._baseline_score, self.trivial_score
         if score is None or trivial is None or self.unlearnt is not None or score <= trivial:
             return None
@@ -353,7 +353,7 @@ def compare(
         load: The function that reads a run's test predictions.
         baseline: The strategy with which all other strategies are compared.
         metric: The metric, such as "f1_micro"; tasks without it are left out. None for each task's primary metric.
-        margins: The margin for the loss of a strategy, for each metric; None for `DEFAULT_MARGIN`.
+        margins: The margin (largest acceptable loss of score) for each metric; None for `DEFAULT_MARGIN`.
         resamples: The number of resamples of the tests over examples alone (approximate randomisation and bootstrap); 0
             leaves these tests out.
 

@@ -5,8 +5,8 @@ average. The setting and the reference, usually `full` (full fine-tuning), are t
 difference of their test scores is the loss to expect. It is tested as in `alue-bench compare`.
 
 Seeds whose runs went badly must not be dropped, since the loss would then be too low. If the predictions of a run are
-constant, so that a correlation is undefined, the run counts with the trivial score. If a run failed, it has no score;
-its seed is reported, and there is no verdict in favour of the setting.
+constant, so that a correlation is undefined, the run counts with the trivial score (of a baseline that ignores the
+text). If a run failed, it has no score; its seed is reported, and there is no verdict in favour of the setting.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Confirmation:
     loss_bound: float | None = None
     """The one-sided 95 % upper bound of the loss; None if there is no verdict."""
     margin: float | None = None
-    """The margin in the unit of the metric; None if it cannot be computed."""
+    """The margin (largest acceptable loss) in the unit of the metric; None if it cannot be computed."""
     verdict: str = str(Verdict.NOT_TESTED)
     reason: str = ""
     """The reason why there is no verdict; empty if there is one."""
@@ -106,7 +106,7 @@ def confirmed(
         load: The function that reads a run's test predictions.
         strategy: The recommended setting.
         reference: The setting with which it is compared.
-        margins: The margin for the loss, for each metric.
+        margins: The margin (largest acceptable loss of score) for each metric.
         seeds: The fresh seeds with which both settings were meant to run.
     """
     runs = frame[frame["strategy"].isin([strategy, reference])]
@@ -188,7 +188,7 @@ def _undefined_notes(frame: pd.DataFrame) -> list[str]:
 
 
 def _with_undefined_as_trivial(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with the trivial score in place of undefined scores of the primary metric.
+    """Return the frame with undefined scores of the primary metric replaced by the trivial score of the run.
 
     A score is undefined if it is the correlation of constant predictions. If no trivial score was recorded, it is 0.
     """

@@ -42,7 +42,7 @@ def export(results: Results, folder: Path, *, table_format: str, margins: Margin
         results: The results to export.
         folder: The folder for the files, which is created if it does not exist.
         table_format: The format of the tables: "csv" or "parquet".
-        margins: The margin for the loss of a strategy, for each metric; None for the default.
+        margins: The margin (largest acceptable loss of score) for each metric; None for the default.
 
     Returns:
         The files that were written.

@@ -267,8 +267,8 @@ def measured(runs: pd.DataFrame) -> pd.DataFrame:
 def cells(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a table with one row for each freezing strategy, with means over seeds and folds.
 
-    A strategy none of whose runs has both scores and a time has no row. The exception is `full` if its trivial score
-    was recorded, since the row then shows whether `full` has learnt anything.
+    A strategy has no row if none of its runs has a dev score, a test score and a time. The exception is `full` if its
+    trivial score was recorded, since the row then shows whether `full` has learnt anything.
 
     Args:
         runs: Runs with the same task, model and hyper-parameters, in the form that the module's docstring describes.
@@ -365,7 +365,7 @@ def choosing_runs(runs: pd.DataFrame) -> pd.DataFrame:
 def collapsed(cells: pd.DataFrame) -> str:
     """Return a sentence that lists the settings with collapsed runs.
 
-    A run has collapsed if its dev score is not significantly above the trivial score.
+    A run has collapsed if its dev score is not significantly above that of a baseline that ignores the text.
 
     Args:
         cells: The table from the function `cells`.

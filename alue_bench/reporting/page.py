@@ -61,7 +61,7 @@ class PageRequest:
     metric: str | None = None
     """The metric for the comparison of strategies, such as "f1_micro"; None for each task's primary metric."""
     margins: Margins | None = None
-    """The margin for the loss of a strategy, for each metric; None for the default."""
+    """The margin (largest acceptable loss of score) for each metric; None for the default."""
     tolerance: float = DEFAULT_TOLERANCE
     """The largest accepted loss of dev score of a recommended setting, as a share of full fine-tuning's dev score."""
     shown: FigureLimits = field(default_factory=FigureLimits)

@@ -37,7 +37,7 @@ class RecordedRuns:
     parent_id: str | None = None
     """The MLflow id of their parent run; None if there is none."""
     margins: Margins | None = None
-    """The margin for the loss of a strategy, for each metric; None for the default."""
+    """The margin (largest acceptable loss of score) for each metric; None for the default."""
     tolerance: float = DEFAULT_TOLERANCE
     """The largest accepted loss of dev score of a recommended setting, as a share of full fine-tuning's dev score."""
 

@@ -19,9 +19,9 @@ selector, the module answers four questions:
 A second control trains only the highest layers. Its runs are those of the grid (for two of twelve layers, those of
 `bottom10`), and its score of a layer is the layer's number.
 
-Regret, advantage and loss are shares of what full fine-tuning learnt (its score minus the trivial score), so that tasks
-with different metrics can be averaged. Means and intervals over tasks and seeds are those of `evaluation.across_tasks`;
-with fewer than three tasks there is no interval.
+Regret, advantage and loss are shares of what full fine-tuning learnt (its score minus that of a baseline that ignores
+the text), so that tasks with different metrics can be averaged. `evaluation.across_tasks` computes means and intervals
+over tasks and seeds; with fewer than three tasks there is no interval.
 """
 
 from __future__ import annotations

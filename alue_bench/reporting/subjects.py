@@ -45,7 +45,7 @@ class Subject:
 
     @property
     def conditions(self) -> str:
-        """The conditions that distinguish this subject from other subjects of the same task and model; empty if none do."""
+        """The conditions that distinguish this subject from other subjects of its task and model; empty if none do."""
         within = tuple(name for name in self.compared.differing if name not in APART)
         return comparison.describe_conditions(replace(self.compared, differing=within))
 

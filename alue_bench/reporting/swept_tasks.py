@@ -66,7 +66,7 @@ class SweptTask:
 
     @property
     def learnt(self) -> float:
-        """The mean test score of full fine-tuning minus the trivial score."""
+        """The mean test score of full fine-tuning minus `trivial`, the score of a baseline that ignores the text."""
         return self.score(FULL) - self.trivial
 
     def score(self, cell: Cell) -> float:
@@ -92,8 +92,8 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
     """Find the sweeps in a table of finished runs.
 
     For each task and model, the set of comparable runs with the most freezing settings is used. A task on which full
-    fine-tuning learnt nothing is left out, since freezing cannot lose anything there. A task without a trivial score is
-    left out, too.
+    fine-tuning learnt nothing is left out, since freezing cannot lose anything there. So is a task for which
+    the trivial score (of a baseline that ignores the text) was not recorded.
 
     Args:
         frame: The finished runs, as in `Results.frame`.

@@ -98,7 +98,7 @@ def compare_tuned(
         load: The function that reads a run's test predictions.
         baseline: The strategy with which all other strategies are compared.
         metric: The metric; None for each task's primary metric.
-        margins: The margin for the loss of a strategy, for each metric; None for the default.
+        margins: The margin (largest acceptable loss of score) for each metric; None for the default.
 
     Raises:
         UnavailableError: No tuning is recorded, or none has runs with chosen values among the results.
