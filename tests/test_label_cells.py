@@ -17,8 +17,8 @@ from alue_bench.contract.task import Labels
 from alue_bench.evaluation.label_cells import join_labels, split_labels
 from alue_bench.evaluation.predictions import predictions_table, targets_of
 from alue_bench.reporting.comparison import compare
-from alue_bench.reporting.content import Folded, Table
-from alue_bench.reporting.run_figures import Shown, confusion
+from alue_bench.reporting.content import Folded, ReportTable
+from alue_bench.reporting.run_figures import FigureLimits, confusion
 from alue_bench.reporting.subjects import arrange
 from alue_bench.tracking.connection import connect
 from alue_bench.tracking.figures import draw_predictions
@@ -97,8 +97,8 @@ def test_a_label_of_two_words_is_counted_once_and_not_as_another(store: str, exp
     results = read_results(connection)
     comparison = compare(results.frame, partial(read_targets, results))
     subjects = [subject for block in arrange(comparison, results.frame) for subject in block.subjects]
-    (folded,) = [item for item in confusion(results, subjects, Shown(), "p") if isinstance(item, Folded)]
-    (table,) = [item for item in folded.items if isinstance(item, Table)]
+    (folded,) = [item for item in confusion(results, subjects, FigureLimits(), "p") if isinstance(item, Folded)]
+    (table,) = [item for item in folded.items if isinstance(item, ReportTable)]
     counted = {row.header: [cell.text for cell in row.cells] for row in table.groups[0].rows}
     assert counted == {"angry": ["0", "1", "0"], "very angry": ["2", "1", "1"], "sad": ["1", "0", "0"]}
     logits = np.where(predicted == 1, 1.0, -1.0)

@@ -14,11 +14,11 @@ from conftest import CommandLine
 from planted_runs import classes, plant, spec
 
 from alue_bench.contract.task import Labels
-from alue_bench.reporting.content import Item, Missing, Page, Paragraph, Sentence, Table
+from alue_bench.reporting.content import Item, Missing, Page, Paragraph, ReportTable, Sentence
 from alue_bench.reporting.numbers import plain, seconds
 from alue_bench.reporting.page import PageRequest, build_page
 from alue_bench.reporting.rendering import pictures, render_html, render_markdown
-from alue_bench.reporting.run_figures import Shown
+from alue_bench.reporting.run_figures import FigureLimits
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_results
 
@@ -78,7 +78,7 @@ def table(page: Page, anchor: str) -> dict[tuple[str, str], list[str]]:
     return {
         (group.heading, row.header): [cell.text for cell in row.cells]
         for item in items(page, anchor)
-        if isinstance(item, Table)
+        if isinstance(item, ReportTable)
         for group in item.groups
         for row in group.rows
     }
@@ -412,7 +412,7 @@ class TestAStoreWith:
         for task in ("anger", "oold", "mdd"):
             for strategy in STRATEGIES:
                 put(task, strategy)
-        shown = page(shown=Shown(subjects=2, strategies=2, seeds=1))
+        shown = page(shown=FigureLimits(subjects=2, strategies=2, seeds=1))
         assert sum(picture.name.startswith("trade-") for picture in pictures(shown)) == 2
         text = render_html(shown)
         assert "Shown: 2 of 3 tasks and models" in text

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from alue_bench.contract.cells import cell_name
 from alue_bench.reporting.grid import (
-    Group,
+    GridResults,
     cells,
     choosing_runs,
     collapsed,
@@ -237,12 +237,14 @@ class TestRecommendation:
 
 class TestFigures:
     @pytest.fixture
-    def group(self) -> Group:
+    def group(self) -> GridResults:
         (whole,) = groups(whole_grid())
         return whole
 
     @pytest.mark.parametrize(("draw", "column"), [(score_map, "test_score"), (runtime_map, "train_s")])
-    def test_a_heat_map_has_every_cell_with_its_number_in_its_place(self, group: Group, draw: Any, column: str) -> None:
+    def test_a_heat_map_has_every_cell_with_its_number_in_its_place(
+        self, group: GridResults, draw: Any, column: str
+    ) -> None:
         figure = draw(group, recommend(group.cells))
         axes = figure.axes[0]
         written = {
@@ -255,7 +257,7 @@ class TestFigures:
         (image,) = axes.images
         assert image.get_array().count() == 91  # the others are masked: no colour where there is no cell
 
-    def test_the_recommended_cell_is_framed(self, group: Group) -> None:
+    def test_the_recommended_cell_is_framed(self, group: GridResults) -> None:
         chosen = recommend(group.cells)
         assert chosen is not None
         figure = score_map(group, chosen)

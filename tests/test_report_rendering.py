@@ -24,11 +24,11 @@ from alue_bench.reporting.content import (
     Missing,
     Page,
     Paragraph,
+    ReportTable,
     Row,
     RowGroup,
     Section,
     Sentence,
-    Table,
 )
 from alue_bench.reporting.rendering import pictures, render_html, render_markdown, write_page
 
@@ -40,7 +40,7 @@ ARABIC = "ليس ساخرا"
 
 def page_of(text: str) -> Page:
     """A page that holds the text wherever a page can hold one."""
-    table = Table(
+    table = ReportTable(
         text,
         text,
         [Column(text, explained=text), Column("number")],

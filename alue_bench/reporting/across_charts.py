@@ -29,13 +29,13 @@ def changes(result: AcrossTasks, *, name: str, of: str) -> Picture:
         figure = new_figure(WIDTH, 1.1 + 0.32 * len(rows))
         axes = figure.add_subplot()
         axes.axvline(0, color=MUTED, linewidth=0.9, linestyle="--")
-        for place, row in enumerate(rows):
+        for position, row in enumerate(rows):
             assert row.change
             mean = row.change.mean
-            axes.scatter(list(row.changes.values()), [place] * len(row.changes), s=8, color=MUTED, linewidths=0)
+            axes.scatter(list(row.changes.values()), [position] * len(row.changes), s=8, color=MUTED, linewidths=0)
             axes.errorbar(
                 mean.mean,
-                place,
+                position,
                 xerr=mean.half_width,
                 fmt="o",
                 color=SERIES[0],
@@ -48,18 +48,20 @@ def changes(result: AcrossTasks, *, name: str, of: str) -> Picture:
         axes.grid(axis="y", visible=False)
         axes.set(xlabel=f"change of the score against {short_title(result.baseline)}", title=short_title(of))
         svg = to_svg(figure, name)
-    listed = "; ".join(f"{row.strategy} {_told(row)}" for row in rows)
+    listed = "; ".join(f"{row.strategy} {_mean_with_interval(row)}" for row in rows)
     return Picture(name, svg, alt=f"Mean change over tasks with its interval, for {of}: {listed}.")
 
 
-def _told(row: StrategyAcross) -> str:
+def _mean_with_interval(row: StrategyAcross) -> str:
     assert row.change
     half = row.change.mean.half_width
     return signed(row.change.mean.mean) + ("" if half is None else f" ± {half:.3f}")
 
 
 def profile(result: AcrossTasks, *, name: str, of: str) -> Picture:
-    """Draw the share of tasks on which each strategy is within a distance of the best one, by the distance.
+    """Draw the performance profiles: the share of tasks (y) on which a strategy is within a distance (x) of the best.
+
+    On a task, a strategy is within a distance of the best if its score is at most this far below the best score.
 
     Args:
         result: The results across tasks.
@@ -71,10 +73,10 @@ def profile(result: AcrossTasks, *, name: str, of: str) -> Picture:
         figure = new_figure(WIDTH, 3.0)
         axes = figure.add_subplot()
         names = short_names([row.strategy for row in rows])
-        places = [100 * distance for distance in result.distances]
+        percentages = [100 * distance for distance in result.distances]
         lines = []
         for look, row in zip(looks([row.strategy for row in rows]).values(), rows, strict=True):
-            lines += axes.plot(places, [100 * share for share in row.profile], linewidth=1.6, markersize=5, **look)
+            lines += axes.plot(percentages, [100 * share for share in row.profile], linewidth=1.6, markersize=5, **look)
         unit = "what was learnt" if result.relative else "the metric"
         axes.set(xlabel=f"distance from the best strategy, % of {unit}", ylabel="% of tasks", ylim=(-4, 104))
         axes.set_title(short_title(of))
@@ -88,6 +90,6 @@ def profile(result: AcrossTasks, *, name: str, of: str) -> Picture:
 
 
 def _leading(rows: Sequence[StrategyAcross]) -> list[StrategyAcross]:
-    """Return the strategies to draw: the baseline and those with the highest profiles, at most MOST_CURVES."""
+    """Return the strategies to draw: the baseline and those with the largest shares of tasks, at most MOST_CURVES."""
     best = sorted(rows[1:], key=lambda row: -sum(row.profile))[: MOST_CURVES - 1]
     return [row for row in rows if row is rows[0] or row in best]

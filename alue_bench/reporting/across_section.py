@@ -7,7 +7,7 @@ from alue_bench.reporting import across_charts
 from alue_bench.reporting.across_table import distance_names, title
 from alue_bench.reporting.across_tasks import AcrossTasks, StrategyAcross, across_tasks
 from alue_bench.reporting.comparison_table import change_text
-from alue_bench.reporting.content import Cell, Column, Gallery, Item, Paragraph, Row, RowGroup, Table
+from alue_bench.reporting.content import Cell, Column, Gallery, Item, Paragraph, ReportTable, Row, RowGroup
 from alue_bench.reporting.numbers import NONE, percent, plain, several, signed
 from alue_bench.reporting.subjects import Comparable
 from alue_bench.reporting.training_times import ACROSS_SESSIONS, ratio_text
@@ -25,7 +25,7 @@ def section_items(block: Comparable, prefix: str) -> list[Item]:
 
     Args:
         block: A set of comparable runs.
-        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
+        prefix: The text with which the names of the pictures begin; it makes the names unique on the page.
     """
     items: list[Item] = []
     results = across_tasks([subject.compared for subject in block.subjects], block.runs)
@@ -44,7 +44,7 @@ def section_items(block: Comparable, prefix: str) -> list[Item]:
     return items
 
 
-def _changes(result: AcrossTasks) -> Table:
+def _changes(result: AcrossTasks) -> ReportTable:
     columns = [
         Column("Δ score", explained="mean over tasks of the change for the same seeds; ± half-width of its interval"),
         Column("IQM", explained="mean of the middle half of the tasks"),
@@ -60,10 +60,12 @@ def _changes(result: AcrossTasks) -> Table:
         Column("tasks"),
     ]
     rows = [_row(result, row) for row in result.rows if row.change]
-    told = ", ".join(f"{task} ({metric})" for task, metric in result.metrics.items())
-    cut = f"; shown: {MOST_ROWS} of {several(len(rows), 'strategy', 'strategies')}" if len(rows) > MOST_ROWS else ""
-    group = RowGroup(result.model, rows[:MOST_ROWS], f"against {result.baseline}; {told}{cut}")
-    return Table("Changes across tasks", "model, strategy", columns, [group])
+    metrics = ", ".join(f"{task} ({metric})" for task, metric in result.metrics.items())
+    limit_text = (
+        f"; shown: {MOST_ROWS} of {several(len(rows), 'strategy', 'strategies')}" if len(rows) > MOST_ROWS else ""
+    )
+    group = RowGroup(result.model, rows[:MOST_ROWS], f"against {result.baseline}; {metrics}{limit_text}")
+    return ReportTable("Changes across tasks", "model, strategy", columns, [group])
 
 
 def _row(result: AcrossTasks, row: StrategyAcross) -> Row:
@@ -84,11 +86,11 @@ def _score_cell(value: Estimate) -> Cell:
     return Cell(signed(value.mean), detail="" if value.half_width is None else f"± {plain(value.half_width)}")
 
 
-def _profiles(result: AcrossTasks) -> Table:
+def _profiles(result: AcrossTasks) -> ReportTable:
     of = "what was learnt" if result.relative else "the metric's range from 0 to 1"
     columns = [Column(name) for name in distance_names(result)]
     rows = [Row(row.strategy, [Cell(percent(share)) for share in row.profile]) for row in result.rows[:MOST_ROWS]]
     remark = f"distances in per cent of {of}; a task without a run of the strategy counts as not within"
-    return Table(
+    return ReportTable(
         "Share of tasks within a distance of the best strategy", "strategy", columns, [RowGroup("", rows, remark)]
     )

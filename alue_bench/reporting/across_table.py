@@ -24,12 +24,12 @@ NO_RESULTS = (
 
 
 def across_tables(results: Sequence[AcrossTasks]) -> list[TextTable]:
-    """Return three tables for each model: the changes over all tasks, the performance profile, the change per task."""
+    """Return three tables for each model: mean changes over all tasks, performance profiles, and changes per task."""
     return [table for result in results for table in (_summary(result), _profile(result), _per_task(result))]
 
 
 def across_legend(results: Sequence[AcrossTasks]) -> list[str]:
-    """Return lines that explain the numbers in the tables of `across_tables`; none without results."""
+    """Return lines that explain the columns of the tables of `across_tables`; empty without results."""
     if not results:
         return []
     lines = [
@@ -94,10 +94,10 @@ def _summary(result: AcrossTasks) -> TextTable:
     if result.relative:
         columns += ["Δ of learnt", "IQM of learnt"]
     columns += ["higher/same/lower", "speed-up"]
-    told = [f"{result.conditions['data_source'] or 'unknown'} data", ", ".join(_with_metrics(result))]
+    facts = [f"{result.conditions['data_source'] or 'unknown'} data", ", ".join(_with_metrics(result))]
     return TextTable(
         title=f"{title(result)}: change against {result.baseline}",
-        subtitle="; ".join(told),
+        subtitle="; ".join(facts),
         columns=tuple(columns),
         rows=tuple(_summary_row(result, row) for row in result.rows if row.change),
         notes=result.notes,
@@ -113,7 +113,7 @@ def _summary_row(result: AcrossTasks, row: StrategyAcross) -> tuple[str, ...]:
     assert row.counts
     cells = [row.strategy, str(len(row.changes)), _points(row.change.mean), _points(row.change.iqm)]
     if result.relative:
-        cells += [change_text(one) for one in ((row.share.mean, row.share.iqm) if row.share else (None, None))]
+        cells += [change_text(share) for share in ((row.share.mean, row.share.iqm) if row.share else (None, None))]
     cells.append(f"{row.counts.wins}/{row.counts.ties}/{row.counts.losses}")
     cells.append(ratio_text(row.speed_up) + (f" {ACROSS_SESSIONS}" if row.speed_up and row.across_sessions else ""))
     return tuple(cells)

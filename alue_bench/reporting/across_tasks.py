@@ -1,8 +1,8 @@
 """The results of strategies across tasks, computed from a comparison of runs.
 
-Tasks are combined only if their runs have the same model, data source, hardware and number of folds. For each task
-there is one set of comparable runs: the one with the most strategies. A task on which the baseline learnt nothing is
-left out, since a strategy cannot lose there. The statistics are those of `evaluation.across_tasks`.
+Tasks are combined only if their runs have the same model, data source, hardware and number of folds. If a task has
+several sets of comparable runs, the set with the most strategies is used. A task on which the baseline learnt nothing
+is left out, since no strategy can lose anything there. The statistics are computed by `evaluation.across_tasks`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DISTANCES = (0.0, 0.01, 0.02, 0.05, 0.1)
-"""The distances from the best strategy for which tables show the share of tasks."""
+"""The distances from the best score. For each of them, a performance profile has the share of tasks on which a strategy
+is at most this far below the best score."""
 NEEDED = ("run_id", "init_seed", "data_seed", "repeat", "fold")
-"""The columns of the frame of runs that are read, besides the metrics."""
+"""The columns of the frame of runs that this module reads, besides the metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +43,21 @@ class StrategyAcross:
 
     strategy: str
     changes: Mapping[str, float]
-    """The mean change of the score against the baseline, over common seeds, for each task."""
+    """The mean change of the score against the baseline, over the seeds with which both ran, for each task."""
     change: OverTasks | None
     """The change of the score, in units of the tasks' metrics; None for the baseline itself."""
     share: OverTasks | None
-    """The change as a share of what the baseline learnt (its score minus the trivial score); −0.02 is a loss of 2 %.
-    None for the baseline, and if the trivial score of a task is unknown."""
+    """The change as a share of what the baseline learnt; −0.02 is a loss of 2 %. What it learnt is its score minus the
+    trivial score, which is the score of a predictor that ignores the text. None for the baseline itself, and if the
+    trivial score of a task is unknown."""
     counts: WinsTiesLosses | None
     profile: tuple[float, ...]
-    """The share of tasks on which the score is within each of the `distances` of the best strategy's score."""
+    """For each of `AcrossTasks.distances`, the share of tasks on which the score is at most this far below the best."""
     speed_up: Ratio | None
     """The geometric mean over tasks of the baseline's training time divided by the strategy's; None for the baseline,
     and if fewer than FEWEST_TASKS tasks have training times."""
     across_sessions: bool
-    """True if the speed-up of a task compares training times of different sessions."""
+    """True if the speed-up on a task compares training times of different sessions (executions of a command)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +67,14 @@ class AcrossTasks:
     model: str
     baseline: str
     conditions: Mapping[str, Any]
-    """The values of the conditions in `APART`."""
+    """The data source, hardware and number of folds of the runs, by the names in `APART`."""
     metrics: Mapping[str, str]
     """The metric of each task, such as f1_macro; its keys are the tasks that are combined."""
     distances: tuple[float, ...]
     """The distances of the performance profile."""
     relative: bool
-    """True if the distances are shares of what the baseline learnt; False if they are in units of the metrics, since a
-    trivial score is unknown."""
+    """True if the distances are shares of what the baseline learnt; False if they are in units of the metrics,
+    since the score of a predictor that ignores the text is unknown for some task."""
     rows: tuple[StrategyAcross, ...]
     """The results of the strategies, the baseline first."""
     notes: tuple[str, ...]
@@ -84,14 +86,14 @@ class AcrossTasks:
 
 
 def across_tasks(blocks: Iterable[ComparisonBlock], frame: pd.DataFrame) -> list[AcrossTasks]:
-    """Return the results across tasks, for each model (and data source, hardware and number of folds).
+    """Return the results across tasks for each combination of model, data source, hardware and number of folds.
 
-    A model with fewer than FEWEST_TASKS tasks has no results, nor has a strategy that ran on fewer tasks.
+    A model with fewer than FEWEST_TASKS tasks is left out, and so is a strategy that ran on fewer tasks.
 
     Args:
         blocks: The blocks of a comparison. Each holds the strategies for one task and model under one set of
             conditions.
-        frame: The frame of the compared runs.
+        frame: The frame of the compared runs, one row per run.
     """
     groups: dict[tuple[Any, ...], list[ComparisonBlock]] = {}
     for block in blocks:
@@ -109,18 +111,18 @@ def across_tasks(blocks: Iterable[ComparisonBlock], frame: pd.DataFrame) -> list
 
 
 @dataclass(frozen=True)
-class _OnTask:
-    """A strategy's paired results on one task."""
+class _TaskResult:
+    """The result of a strategy on one task, with its differences from the baseline."""
 
     row: StrategyResult
     differences: list[float]
-    """The difference from the baseline's score, for each seed that both have."""
+    """The difference from the baseline's score, for each seed (and fold) with which both ran."""
     score: float
-    """The mean score; nan if it is undefined, or only known from the runs that were used to choose the strategy."""
+    """The mean score; nan if it is undefined, or if the strategy only has runs by which it was chosen."""
 
 
 def _combined(group: Sequence[ComparisonBlock], runs: Mapping[str, Run]) -> AcrossTasks | None:
-    """Combine the tasks of one model; None if too few tasks are left.
+    """Return the results of one model across tasks; None if too few tasks, or only the baseline, are left.
 
     Args:
         group: The sets of comparable runs of the model, several for a task with several sets of conditions.
@@ -148,24 +150,24 @@ def _combined(group: Sequence[ComparisonBlock], runs: Mapping[str, Run]) -> Acro
     unit = {task: (learnt[task] or 1.0) if relative else 1.0 for task in chosen}
     by_strategy = _by_strategy(chosen, runs)
     baseline = group[0].baseline
-    few = [name for name, on in by_strategy.items() if name != baseline and _tasks_of(on) < FEWEST_TASKS]
+    few = [name for name, on in by_strategy.items() if name != baseline and _number_of_tasks(on) < FEWEST_TASKS]
     if few:
         notes.append(f"on fewer than {FEWEST_TASKS} tasks, left out: {', '.join(few)}")
-    kept = {name: on for name, on in by_strategy.items() if name not in few}
-    if len(kept) < 2:
+    included = {name: on for name, on in by_strategy.items() if name not in few}
+    if len(included) < 2:
         return None
-    profiles = _profiles(kept, list(chosen), unit)
+    profiles = _profiles(included, list(chosen), unit)
     block = next(iter(chosen.values()))
     return AcrossTasks(
         model=block.model,
         baseline=baseline,
         conditions={name: block.conditions[name] for name in APART},
-        metrics={task: one.metric.removeprefix("test/") for task, one in chosen.items()},
+        metrics={task: compared.metric.removeprefix("test/") for task, compared in chosen.items()},
         distances=DISTANCES,
         relative=relative,
         rows=tuple(
             _across(name, {} if name == baseline else on, unit if relative else None, profiles[name])
-            for name, on in kept.items()
+            for name, on in included.items()
         ),
         notes=tuple(notes),
     )
@@ -176,23 +178,26 @@ def _size(block: ComparisonBlock) -> tuple[int, int]:
 
 
 def _learnt(block: ComparisonBlock) -> float | None:
-    """Return the baseline's score minus the trivial score; None if one of them is unknown."""
+    """Return the baseline's score minus that of a predictor that ignores the text; None if either is unknown."""
     score = block.rows[0].score
     return None if score is None or block.trivial_score is None else score.mean - block.trivial_score
 
 
-def _by_strategy(chosen: Mapping[str, ComparisonBlock], runs: Mapping[str, Run]) -> dict[str, dict[str, _OnTask]]:
-    """Return each strategy's results by task; the baseline's first, the others in the order of the first task."""
-    by_strategy: dict[str, dict[str, _OnTask]] = {}
+def _by_strategy(chosen: Mapping[str, ComparisonBlock], runs: Mapping[str, Run]) -> dict[str, dict[str, _TaskResult]]:
+    """Return the result of each strategy on each task, by strategy and task.
+
+    The baseline comes first. The other strategies have the order in which they appear in the tasks' comparisons.
+    """
+    by_strategy: dict[str, dict[str, _TaskResult]] = {}
     for task, block in chosen.items():
         base = [runs[run_id] for run_id in block.rows[0].run_ids]
         for row in block.rows:
             pairs = paired_runs([runs[run_id] for run_id in row.run_ids], base) if row.difference else []
             differences = [_score(ours, block.metric) - _score(theirs, block.metric) for ours, theirs in pairs]
             finite = [difference for difference in differences if math.isfinite(difference)]
-            # The scores that chose a strategy are too high on average, and would make the others look worse.
+            # Scores by which a strategy was chosen are too high on average, and would be unfair to other strategies.
             score = math.nan if row.score is None or row.unconfirmed else row.score.mean
-            by_strategy.setdefault(row.strategy, {})[task] = _OnTask(row, finite, score)
+            by_strategy.setdefault(row.strategy, {})[task] = _TaskResult(row, finite, score)
     return by_strategy
 
 
@@ -200,46 +205,49 @@ def _score(run: Run, metric: str) -> float:
     return float(run.get(metric, math.nan))
 
 
-def _tasks_of(on: Mapping[str, _OnTask]) -> int:
-    return sum(bool(one.differences) for one in on.values())
+def _number_of_tasks(by_task: Mapping[str, _TaskResult]) -> int:
+    return sum(bool(result.differences) for result in by_task.values())
 
 
 def _profiles(
-    kept: Mapping[str, Mapping[str, _OnTask]], tasks: Sequence[str], unit: Mapping[str, float]
+    kept: Mapping[str, Mapping[str, _TaskResult]], tasks: Sequence[str], unit: Mapping[str, float]
 ) -> dict[str, tuple[float, ...]]:
     """Return the performance profile of each strategy, at the DISTANCES.
 
     Args:
         kept: The results by strategy and task.
-        tasks: The tasks.
-        unit: For each task the difference of scores that counts as 1.
+        tasks: The names of the tasks.
+        unit: For each task the difference of scores that counts as a distance of 1.
     """
     import numpy as np
 
     scores = np.array(
-        [[on[task].score / unit[task] if task in on else math.nan for task in tasks] for on in kept.values()]
+        [
+            [by_task[task].score / unit[task] if task in by_task else math.nan for task in tasks]
+            for by_task in kept.values()
+        ]
     )
     shares = performance_profile(scores, DISTANCES)
-    return {name: tuple(map(float, shares[place])) for place, name in enumerate(kept)}
+    return {name: tuple(map(float, shares[position])) for position, name in enumerate(kept)}
 
 
 def _across(
-    strategy: str, on: Mapping[str, _OnTask], unit: Mapping[str, float] | None, profile: tuple[float, ...]
+    strategy: str, by_task: Mapping[str, _TaskResult], unit: Mapping[str, float] | None, profile: tuple[float, ...]
 ) -> StrategyAcross:
     """Return the results of one strategy across tasks.
 
     Args:
         strategy: The name of the strategy.
-        on: Its results by task; empty for the baseline.
-        unit: For each task what the baseline learnt; None if it is unknown.
+        by_task: The strategy's results by task; empty for the baseline.
+        unit: For each task what the baseline learnt (its score minus the trivial score); None if any is unknown.
         profile: The strategy's performance profile.
     """
-    differences = {task: one.differences for task, one in on.items() if one.differences}
+    differences = {task: result.differences for task, result in by_task.items() if result.differences}
     changes = {task: sum(values) / len(values) for task, values in differences.items()}
-    times = [one.row.times for one in on.values() if one.row.times and one.row.times.ratios]
+    times = [result.row.times for result in by_task.values() if result.row.times and result.row.times.ratios]
     across = any(time.across_sessions for time in times)
     speed_up = geometric_mean_over_tasks([time.ratios for time in times]) if len(times) >= FEWEST_TASKS else None
-    if speed_up and across:  # the difference between two sessions is common to all tasks: resampling cannot show it
+    if speed_up and across:  # resampling tasks cannot reveal a difference in speed that is common to a whole session
         speed_up = replace(speed_up, interval=None)
     relative = unit and [[value / unit[task] for value in values] for task, values in differences.items()]
     return StrategyAcross(

@@ -1,13 +1,14 @@
 """The loss of score to expect on a task that was not swept, predicted from sweeps of other tasks.
 
-A prediction is the mean loss of a setting over the tasks that were swept with the same model, hyper-parameters and
-options for rows, with a prediction interval (`evaluation.new_task`). Losses are shares of what full fine-tuning learnt,
-its score minus the trivial score, so that tasks with different metrics can be averaged.
+A sweep runs many freezing settings, pairs (bottom, top) of numbers of frozen layers. The prediction for a setting is
+its mean loss over the tasks that were swept with the same model, hyper-parameters and options that select rows, with a
+prediction interval (`evaluation.new_task`). Losses are shares of what full fine-tuning learnt, that is, of its score
+minus the score of a baseline that ignores the text, so that tasks with different metrics can be averaged.
 
-Scores of layers from a probe may correct the mean: a setting that freezes layers with higher scores than on other
-tasks may lose more. The feature of a setting is the sum of the ranks of its frozen layers, as a share of the sum of all
-ranks. The correction is used only if it predicts tasks that are left out clearly better
-(`new_task.Correction.helps`).
+The mean may be corrected by layer scores from a probe, which selectors such as `surgical-3` compute before training: a
+setting may lose more on a task on which its frozen layers have higher scores than on other tasks. The feature of a
+setting is the sum of the ranks of its frozen layers' scores, as a share of the sum of all ranks. The correction is used
+only if it clearly improves the predictions for tasks that are left out (`new_task.Correction.helps`).
 
 The error of the whole procedure, including the choice of settings, is measured by leaving out each task in turn.
 """
@@ -45,10 +46,10 @@ ALIKE = (
     "max_length",
     "other_hyper",
 )
-"""The columns of the frame of runs whose values must be equal in sweeps that predict together, as must be the options
-that select rows."""
+"""The columns of the frame of runs that must have equal values in all sweeps of a calibration. The options that select
+rows must be equal, too."""
 SETTINGS = 10
-"""The number of settings for which the loss is predicted."""
+"""The largest number of freezing settings for which the loss is predicted."""
 
 
 @dataclass(frozen=True)
@@ -57,75 +58,80 @@ class Calibration:
 
     sweeps: tuple[SweptTask, ...]
     cells: tuple[Cell, ...]
-    """The cells that every sweep has, without full fine-tuning, from the cheapest to the costliest."""
+    """The freezing settings (bottom, top) that ran in every sweep, without full fine-tuning, the cheapest first."""
     features: Mapping[str, Array]
-    """The feature of each family of selectors, [tasks, cells], for families that ran beside every sweep."""
+    """The feature of each setting on each task, [tasks, cells], by family of selectors. Only families that ran on all
+    tasks are included."""
 
     @cached_property
     def losses(self) -> Array:
-        """The loss of each cell on each task, as a share of what full fine-tuning learnt, [tasks, cells]."""
+        """The loss of each setting on each task, as a share of what full fine-tuning learnt, [tasks, cells]."""
         return np.array([[sweep.loss(cell) for cell in self.cells] for sweep in self.sweeps])
 
     @cached_property
     def costs(self) -> Array:
-        """The mean training FLOPs of each cell over tasks, as a share of those of full fine-tuning, [cells]."""
+        """The mean training FLOPs of each setting over tasks, as a share of those of full fine-tuning, [cells]."""
         return np.array([fmean(sweep.cost(cell) for sweep in self.sweeps) for cell in self.cells])
 
     def is_alike(self, sweep: SweptTask) -> bool:
-        """Return whether another sweep has the conditions of these sweeps."""
+        """Return whether a sweep has the same conditions as the sweeps of this calibration."""
         return conditions(sweep) == conditions(self.sweeps[0])
 
     def without(self, task: int) -> Calibration:
-        """Return the calibration without one of its sweeps."""
-        kept = [place for place in range(len(self.sweeps)) if place != task]
+        """Return the calibration without the sweep at index `task`."""
+        remaining = [index for index in range(len(self.sweeps)) if index != task]
         return Calibration(
-            tuple(self.sweeps[place] for place in kept),
+            tuple(self.sweeps[index] for index in remaining),
             self.cells,
-            {family: values[kept] for family, values in self.features.items()},
+            {family: values[remaining] for family, values in self.features.items()},
         )
 
     @cached_property
     def correction(self) -> tuple[str, Correction] | None:
-        """The family whose feature predicts tasks that are left out best, if it clearly helps; None otherwise."""
+        """The family of selectors whose correction predicts left-out tasks best, with its correction.
+
+        None if no correction clearly helps, or if there are fewer than FEWEST_TASKS sweeps.
+        """
         if len(self.sweeps) < FEWEST_TASKS:
             return None
         fitted = {family: correction(self.losses, values) for family, values in self.features.items()}
-        helpful = {family: one for family, one in fitted.items() if one.helps}
+        helpful = {family: fitted_correction for family, fitted_correction in fitted.items() if fitted_correction.helps}
         if not helpful:
             return None
         family = min(helpful, key=lambda name: helpful[name].error)
         return family, helpful[family]
 
     def settings(self, number: int = SETTINGS) -> list[Cell]:
-        """Return at most a number of cells: of each range of costs, the one with the smallest mean loss."""
+        """Return the setting with the smallest mean loss in each of `number` ranges of cost, the cheapest first."""
         means = self.losses.mean(axis=0)
         parts = np.array_split(np.arange(len(self.cells)), min(number, len(self.cells)))
         return [self.cells[min(part, key=means.__getitem__)] for part in parts]
 
     def predict(self, cell: Cell, features: Mapping[str, Array] | None = None) -> Estimate:
-        """Return the predicted loss of a cell on a new task, with a prediction interval.
+        """Return the predicted loss of a setting on a new task, with a prediction interval.
 
         Args:
-            cell: The cell.
-            features: The new task's feature of each cell by family, [cells]; None for no correction.
+            cell: The freezing setting (bottom, top).
+            features: The feature of each setting on the new task, [cells], for each family of selectors; None for no
+                correction.
         """
-        place = self.cells.index(cell)
-        values = self.losses[:, place]
+        index = self.cells.index(cell)
+        values = self.losses[:, index]
         if self.correction is None or not features or self.correction[0] not in features:
             return predicted(values.tolist())
         family, fitted = self.correction
-        known = self.features[family][:, place]
-        told = predicted((values - fitted.slope * (known - known.mean())).tolist())
-        shift = fitted.slope * (float(features[family][place]) - float(known.mean()))
-        return Estimate(told.mean + shift, told.half_width, told.values)
+        known = self.features[family][:, index]
+        estimate = predicted((values - fitted.slope * (known - known.mean())).tolist())
+        shift = fitted.slope * (float(features[family][index]) - float(known.mean()))
+        return Estimate(estimate.mean + shift, estimate.half_width, estimate.values)
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """The errors of predictions on each task of a calibration, made from the other tasks."""
+    """The errors of the predictions for each task of a calibration, when the task is left out of the calibration."""
 
     error: float
-    """The root mean square error, as a share of what full fine-tuning learnt."""
+    """The root mean square error of the predicted losses, as a share of what full fine-tuning learnt."""
     covered: int
     """The number of measured losses that lie in their prediction intervals."""
     predictions: int
@@ -141,12 +147,13 @@ class PredictedSetting:
     cost: float
     """The training FLOPs on this task, as a share of those of full fine-tuning."""
     measured: float | None
-    """The measured loss, if the task itself was swept under the same conditions; it takes no part in the prediction."""
+    """The measured loss, which takes no part in the prediction; None if the task itself was not swept under the same
+    conditions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """The predicted loss and cost of a handful of settings on one task."""
+    """The predicted loss and cost of a few freezing settings on one task."""
 
     task: str
     model: str
@@ -157,32 +164,35 @@ class Advice:
     tolerance: float
     """The largest accepted loss, as a share of what full fine-tuning learns."""
     probe_s: float = 0.0
-    """The seconds of the probe; 0 if the predictions use none."""
+    """The duration of the probe in seconds; 0 if the predictions use no probe."""
 
     @property
     def recommended(self) -> PredictedSetting:
-        """The cheapest setting whose predicted loss is within the tolerance; else the one with the smallest loss."""
+        """The cheapest setting with a predicted loss within the tolerance; without any, that with the smallest loss."""
         within = [row for row in self.rows if row.loss.mean <= self.tolerance]
         return min(within, key=lambda row: row.cost) if within else min(self.rows, key=lambda row: row.loss.mean)
 
     @property
     def measured(self) -> tuple[int, int] | None:
-        """The number of measured losses within their intervals, and their number; None if none was measured."""
+        """The number of measured losses within their prediction intervals, and the number of all measured losses.
+
+        None if no loss was measured.
+        """
         known = [row for row in self.rows if row.measured is not None]
         return (sum(_covers(row.loss, row.measured or 0.0) for row in known), len(known)) if known else None
 
 
 def calibration(sweeps: Sequence[SweptTask], load: LoadScores, *, without: str) -> Calibration | None:
-    """Return the largest set of sweeps that predict together, without those of the task to predict.
+    """Return the calibration for a task: the largest set of sweeps of other tasks under the same conditions.
 
     Args:
         sweeps: The sweeps of one model.
-        load: The function that reads the scores by which a run's strategy chose.
+        load: The function that reads the layer scores by which a run's strategy chose its layers.
         without: The task to predict.
 
     Returns:
-        The calibration; None if there is no sweep of another task, or the sweeps have no cell in common. It may have
-        fewer than FEWEST_TASKS tasks.
+        The calibration; None if no other task was swept, or if the sweeps have no freezing setting in common. It may
+        have fewer than FEWEST_TASKS tasks.
     """
     alike: dict[tuple[str, ...], list[SweptTask]] = {}
     for sweep in sweeps:
@@ -203,16 +213,16 @@ def calibration(sweeps: Sequence[SweptTask], load: LoadScores, *, without: str) 
 
 
 def conditions(sweep: SweptTask) -> tuple[str, ...]:
-    """Return the conditions of a sweep that must be equal in sweeps that predict together, as texts."""
+    """Return the conditions of a sweep, as texts. They must be equal in all sweeps of a calibration."""
     return (*(str(sweep.example.get(name)) for name in ALIKE), str(sorted(row_options(sweep.example).items())))
 
 
 def feature(scores: Sequence[float], cells: Sequence[Cell]) -> Array:
-    """Return the sum of the ranks of each cell's frozen layers, as a share of the sum of all ranks, [cells].
+    """Return for each setting the sum of the ranks of its frozen layers, as a share of the sum of all ranks, [cells].
 
     Args:
-        scores: The score of each layer, from layer 0 upwards; the highest has the highest rank.
-        cells: The cells.
+        scores: The score of each layer, from layer 0 upwards; the layer with the highest score has the highest rank.
+        cells: The freezing settings, as pairs (bottom, top) of numbers of frozen layers.
     """
     from scipy.stats import rankdata
 
@@ -223,13 +233,13 @@ def feature(scores: Sequence[float], cells: Sequence[Cell]) -> Array:
 
 
 def _scores(sweep: SweptTask, load: LoadScores) -> dict[str, list[float]]:
-    """Return the mean score of each layer over the runs of each family of selectors beside a sweep."""
+    """Return the mean scores of all layers for each family of selectors with runs on the task of a sweep."""
     read: dict[str, list[Sequence[LayerScore]]] = {}
     for run in sweep.others:
         if scores := load(str(run["run_id"])):
             read.setdefault(family_of(str(run["strategy"])), []).append(scores)
     return {
-        family: [fmean(one.score for one in of_layer) for of_layer in zip(*runs, strict=True)]
+        family: [fmean(layer_score.score for layer_score in layer_scores) for layer_scores in zip(*runs, strict=True)]
         for family, runs in read.items()
     }
 
@@ -240,15 +250,15 @@ def leave_out(whole: Calibration) -> LeftOut:
     Args:
         whole: The calibration, with at least three tasks.
     """
-    misses, covered = [], 0
+    errors, covered = [], 0
     for task, sweep in enumerate(whole.sweeps):
         others = whole.without(task)
-        own = {family: values[task] for family, values in whole.features.items()}
+        features = {family: values[task] for family, values in whole.features.items()}
         for cell in others.settings():
-            told = others.predict(cell, own)
-            misses.append(told.mean - sweep.loss(cell))
-            covered += _covers(told, sweep.loss(cell))
-    return LeftOut(math.sqrt(fmean(miss * miss for miss in misses)), covered, len(misses))
+            estimate = others.predict(cell, features)
+            errors.append(estimate.mean - sweep.loss(cell))
+            covered += _covers(estimate, sweep.loss(cell))
+    return LeftOut(math.sqrt(fmean(error * error for error in errors)), covered, len(errors))
 
 
 def advise(
@@ -261,17 +271,17 @@ def advise(
     features: Mapping[str, Array] | None = None,
     own: SweptTask | None = None,
 ) -> Advice:
-    """Predict loss and cost of a handful of settings on a task.
+    """Predict loss and cost of a few freezing settings on a task.
 
     Args:
-        task: The task.
-        model: The model.
+        task: The name of the task.
+        model: The name of the model.
         whole: The calibration, with at least three tasks.
         costs: The training FLOPs of each of the calibration's settings on the task, as a share of those of full
             fine-tuning, by strategy.
         tolerance: The largest accepted loss, as a share of what full fine-tuning learns.
-        features: The task's feature of each cell by family, [cells]; None without a probe.
-        own: The task's own sweep, whose losses are shown beside the predictions; None if there is none.
+        features: The feature of each setting on the task, [cells], for each family of selectors; None without a probe.
+        own: The sweep of the task itself, whose losses are shown beside the predictions; None if there is none.
     """
     rows = [
         PredictedSetting(
@@ -292,6 +302,6 @@ def advise(
     )
 
 
-def _covers(told: Estimate, value: float) -> bool:
-    low, high = told.interval or (-math.inf, math.inf)
+def _covers(estimate: Estimate, value: float) -> bool:
+    low, high = estimate.interval or (-math.inf, math.inf)
     return low <= value <= high

@@ -40,7 +40,7 @@ def _row(row: PredictedSetting, *, measured: bool) -> tuple[str, ...]:
 def notes(advice: Advice) -> list[str]:
     """Return sentences about the errors of the predictions, the probe, and measured losses."""
     left_out = advice.left_out
-    said = [
+    sentences = [
         f"On each of these {len(advice.calibration.sweeps)} tasks, predicted from the others: root mean "
         f"square error {percent(left_out.error, 1)}; {left_out.covered} of {left_out.predictions} measured losses "
         f"within their {LEVEL:.0%} intervals."
@@ -49,20 +49,20 @@ def notes(advice: Advice) -> list[str]:
     families = ", ".join(advice.calibration.features)
     if corrected is not None:
         family, fitted = corrected
-        said.append(
+        sentences.append(
             f"Corrected by the scores of {family} on this task (probe of {advice.probe_s:.1f} s), which reduce this "
             f"error from {percent(fitted.error_without, 1)} to {percent(fitted.error, 1)} over all cells."
         )
     elif families:
-        said.append(f"Not corrected by a probe: scores of {families} do not reduce this error clearly.")
+        sentences.append(f"Not corrected by a probe: scores of {families} do not reduce this error clearly.")
     else:
-        said.append("Not corrected by a probe: no selector ran beside every sweep.")
+        sentences.append("Not corrected by a probe: no selector ran beside every sweep.")
     if (measured := advice.measured) is not None:
-        said.append(
+        sentences.append(
             f"This task was swept too, and took no part in its prediction: {measured[0]} of {measured[1]} measured "
             "losses within their intervals."
         )
-    return said
+    return sentences
 
 
 def recommendation(advice: Advice) -> str:

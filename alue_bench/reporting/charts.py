@@ -47,7 +47,7 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
         of: The title of the figure, such as the names of task and model.
     """
     order = {point.name: point for point in points}
-    best = sorted((order[one] for one in front if one in order), key=lambda point: point.time)
+    best = sorted((order[strategy] for strategy in front if strategy in order), key=lambda point: point.time)
     with style():
         figure = new_figure(WIDTH, 3.1)
         axes = figure.add_subplot()
@@ -104,7 +104,7 @@ def _some(points: Sequence[Point]) -> list[Point]:
     """Choose at most `NAMED` points, evenly spread over the list, including the first and the last."""
     last = len(points) - 1
     return (
-        [points[place] for place in sorted({round(last * part / (NAMED - 1)) for part in range(NAMED)})]
+        [points[index] for index in sorted({round(last * part / (NAMED - 1)) for part in range(NAMED)})]
         if points
         else []
     )
@@ -168,17 +168,17 @@ def learning_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(short_title(of))
         if ends:
-            # Named one by one, since a legend leaves out labels that begin with an underscore.
+            # The lines are passed explicitly, since matplotlib would leave out labels that begin with an underscore.
             axes.legend(lines, [str(line.get_label()) for line in lines], loc="best")
         svg = to_svg(figure, name)
     return Picture(name, svg, alt=f"Dev {metric} by epoch for {of}: {'; '.join(ends) or 'no finite values'}.")
 
 
 def layer_scores(seeds: Sequence[Sequence[LayerScore]], *, name: str, strategy: str, of: str) -> Picture:
-    """Draw the score of each layer by which a strategy chose: bars for the mean over runs, dots for single runs.
+    """Draw the layer scores by which a strategy chose its layers: bars for means over runs, dots for single runs.
 
-    The bars of layers that most runs chose are filled. With several runs, a number above each bar of a layer that any
-    run chose says how many did.
+    The bars of layers that most runs chose are filled. If there are several runs, the number above a bar is the number
+    of runs that chose the layer.
 
     Args:
         seeds: For each run, the scores of all layers, from layer 0 upwards.
@@ -201,27 +201,29 @@ def layer_scores(seeds: Sequence[Sequence[LayerScore]], *, name: str, strategy: 
         )  # fmt: skip
         if len(seeds) > 1:
             for run in seeds:
-                axes.scatter(layers, [one.score for one in run], s=9, color=SERIES[1], linewidths=0, zorder=3)
+                axes.scatter(
+                    layers, [layer_score.score for layer_score in run], s=9, color=SERIES[1], linewidths=0, zorder=3
+                )
             axes.bar_label(bars, labels=[str(count) if count else "" for count in times], padding=3, fontsize=8.5)
         axes.margins(y=0.16)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="x", visible=False)
         axes.set(xlabel="layer", ylabel=f"score by {short(strategy)}", title=short_title(of))
         svg = to_svg(figure, name)
-    told = "; ".join(
+    scores_text = "; ".join(
         f"layer {layer} {mean:.3g}" + (f", chosen in {count}" if count else "")
         for layer, mean, count in zip(layers, means, times, strict=True)
     )
     return Picture(
         name,
         svg,
-        alt=f"Bars for {of}: score of each layer by {strategy}, mean of {several(len(seeds), 'run')}. {told}.",
+        alt=f"Bars for {of}: score of each layer by {strategy}, mean of {several(len(seeds), 'run')}. {scores_text}.",
         caption=f"{strategy}: filled bars are the layers that {'most runs' if len(seeds) > 1 else 'the run'} chose",
     )
 
 
 def _mean_curve(seeds: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
-    """Return the mean of several seeds' curves, as pairs of (epoch, mean).
+    """Return the mean of the curves of several seeds, as pairs of (epoch, mean).
 
     The mean at each epoch is taken over the seeds that have a value at this epoch.
     """

@@ -1,4 +1,4 @@
-"""A reproducibility checklist. It is filled in from the recorded runs, and marks what they did not record.
+"""A reproducibility checklist. It is filled in from the recorded runs, and marks the facts that they did not record.
 
 The questions are those that Pineau et al. (2021, "Improving Reproducibility in Machine Learning Research") and Dodge et
 al. (2019, "Show Your Work") ask of experiments: data, models, settings, seeds, selection, variation, cost, environment.
@@ -105,9 +105,9 @@ def _settings(frame: pd.DataFrame) -> list[Entry]:
     entries: list[Entry] = []
     names = ["epochs", "batch_size", "lr", "max_length", "other_hyper"]
     for values, part in frame.groupby(names, dropna=False):
-        own = dict(zip(names, values, strict=True))
-        others = own.pop("other_hyper")
-        text = _named(f"{name} {value}" for name, value in own.items())
+        settings = dict(zip(names, values, strict=True))
+        others = settings.pop("other_hyper")
+        text = _named(f"{name} {value}" for name, value in settings.items())
         known = isinstance(others, str)
         if known:
             text += ", " + _named(f"{name} {value}" for name, value in json.loads(others).items())

@@ -1,9 +1,9 @@
-"""Exclusion of the runs that were used to choose a setting from the comparison of that setting.
+"""The separation of runs that were used to choose a setting from independent runs of the same setting.
 
-A sweep or a search tags the runs that it used to choose a setting (`tracking.selection_tags`). The setting was partly
-chosen because these runs were lucky, so that their difference from full fine-tuning is biased. A comparison uses the
-setting's other runs only. If there are no other runs, no difference is computed, and a note names the command that
-confirms the setting.
+A sweep or a search tags the runs by which it chose a setting (`tracking.selection_tags`). The setting was chosen partly
+because these runs were lucky, so that their difference from full fine-tuning is biased. A comparison therefore uses
+only the other, independent runs of the setting. If there are none, no difference is computed, and a note states the
+command that confirms the setting, that is, runs it with fresh seeds.
 """
 
 from __future__ import annotations
@@ -23,28 +23,31 @@ from alue_bench.tracking.reproduction import options_of, row_options
 Run = dict[Any, Any]
 """A row of the frame of runs: one run's values by column."""
 MOST_OTHERS = 3
-"""The largest number of strategies that the command to confirm a baseline runs for the comparison with it."""
+"""The largest number of other strategies in the command that confirms a baseline."""
 
 
 @dataclass(frozen=True)
 class ChoosingRuns:
-    """The runs that were used to choose settings, among the runs of one task and model that can be compared."""
+    """The runs that were used to choose settings, among the comparable runs of one task and model."""
 
     left_out: Mapping[str, tuple[str, ...]]
-    """The ids of the runs that are left out, for each strategy that has other runs."""
+    """The ids of the runs by which a strategy was chosen, for each strategy that also has independent runs."""
     unconfirmed: Mapping[str, Sequence[Run]]
-    """The runs of each strategy that has no others."""
+    """The runs by which a strategy was chosen, for each strategy without independent runs."""
 
     def explains(self, strategy: str, baseline: str) -> bool:
-        """Return whether a strategy has no difference from the baseline because one of both is unconfirmed."""
+        """Return whether a strategy cannot be compared, because it or the baseline has no independent runs.
+
+        The result is False for the baseline itself.
+        """
         return strategy != baseline and (strategy in self.unconfirmed or baseline in self.unconfirmed)
 
     def notes(self, by_strategy: Mapping[str, Sequence[Run]], baseline: str) -> list[str]:
-        """Return a note for each strategy that has runs that were used to choose it.
+        """Return a note on each strategy of which some runs were used to choose it.
 
         Args:
-            by_strategy: The runs that are compared, by strategy.
-            baseline: The strategy with which the others are compared.
+            by_strategy: The comparable runs of each strategy.
+            baseline: The strategy with which all other strategies are compared.
         """
         notes = [
             f"{name}: {len(ids)} {'run is' if len(ids) == 1 else 'runs are'} left out, since the strategy was chosen "
@@ -53,11 +56,11 @@ class ChoosingRuns:
         ]
         for name, runs in self.unconfirmed.items():
             seeds = sorted({int(run["seed"]) for run in runs})
-            said = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+            seeds_text = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
             others = {other: by_strategy.get(other, ()) for other in _compared_with(name, baseline, by_strategy)}
             command = confirming_command(name, runs, others)
             notes.append(
-                f"{name}: no verdict, since it was chosen among others by its runs with {said}, whose scores are "
+                f"{name}: no verdict, since it was chosen among others by its runs with {seeds_text}, whose scores are "
                 f"therefore too high on average; confirm it with other seeds: {command}{unrecorded_options(runs)}"
             )
         return notes
@@ -69,7 +72,8 @@ def without_choosing_runs(
     """Separate the runs that were used to choose settings from the other runs.
 
     Returns:
-        The runs by strategy: the independent ones or, if a strategy has none, all of them; and what was separated.
+        The independent runs of each strategy (all its runs if it has no independent ones); and the runs that were used
+        to choose settings.
     """
     kept: dict[str, list[Run]] = {}
     left_out: dict[str, tuple[str, ...]] = {}
@@ -87,15 +91,18 @@ def without_choosing_runs(
 def confirming_command(
     strategy: str, runs: Sequence[Run], others: Mapping[str, Sequence[Run]], number: int = FEWEST_SEEDS
 ) -> str:
-    """Return the command that runs strategies with fresh seeds, on the rows and in the store of recorded runs.
+    """Return the command that confirms a strategy.
+
+    The command runs the strategy, and the strategies with which it is compared, with fresh seeds. It selects the same
+    rows, hyper-parameters and MLflow store as the recorded runs.
 
     Args:
         strategy: The strategy to confirm.
         runs: The recorded runs of the strategy.
-        others: The recorded runs of each strategy with which it is compared.
-        number: The number of fresh seeds. They count up from the last recorded one.
+        others: The strategies with which it is compared, with their recorded runs.
+        number: The number of fresh seeds, which follow the largest recorded seed.
     """
-    recorded = [*runs, *(run for of_other in others.values() for run in of_other)]
+    recorded = [*runs, *(run for other_runs in others.values() for run in other_runs)]
     last = min(max(int(run["seed"]) for run in recorded), LARGEST_SEED - number)
     return command_line("run", options=options_beside(runs[0], [*others, strategy], range(last + 1, last + 1 + number)))
 
@@ -103,12 +110,12 @@ def confirming_command(
 def options_beside(run: Run, strategies: Sequence[str], seeds: Sequence[int]) -> dict[str, object]:
     """Return the options of `alue-bench run` for other strategies or seeds under the conditions of a recorded run.
 
-    They select the same task, model, hyper-parameters, rows and store.
+    The options select the same task, model, hyper-parameters, rows and MLflow store as the recorded run.
 
     Args:
         run: The recorded run, a row of `Results.frame`.
         strategies: The strategies to run.
-        seeds: The seeds to run each of them with.
+        seeds: The seeds with which to run each strategy.
     """
     from alue_bench.contract.registry import load_registry
 
@@ -130,16 +137,20 @@ def options_beside(run: Run, strategies: Sequence[str], seeds: Sequence[int]) ->
 
 
 def unrecorded_options(runs: Sequence[Run]) -> str:
-    """Return a remark for the command that confirms a strategy if older runs did not record which rows they used."""
+    """Return a remark on options that a command to confirm a strategy may need; empty if it needs none.
+
+    Runs of older versions of alue-bench did not record the options that selected their rows.
+    """
     if isinstance(runs[0].get("row_options"), str):
         return ""
     return " (add --limit-train, --limit-eval or --drop-bad if these runs had them, which was not recorded)"
 
 
 def _compared_with(strategy: str, baseline: str, by_strategy: Mapping[str, Sequence[Run]]) -> list[str]:
-    """Return the strategies that must run with the same fresh seeds: the baseline or, to confirm it, some others.
+    """Return the strategies that must run with the same fresh seeds as a strategy that is to be confirmed.
 
-    Where many strategies are compared with a baseline, they are represented by `full`, or else by the first ones.
+    For a strategy other than the baseline, this is the baseline. For the baseline, these are all other strategies; if
+    there are more than `MOST_OTHERS`, only `full`, or the first ones if `full` is not among them.
     """
     if strategy != baseline:
         return [baseline]

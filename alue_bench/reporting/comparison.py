@@ -9,9 +9,9 @@ compared is called a *block* (`ComparisonBlock`).
 The runs of a cross-validation form one block if the same examples were divided into the same number of folds. Their
 scores are averaged over the seeds of each fold, and differences over folds are tested by `evaluation.resampled`.
 
-Each strategy is tested twice. The two-sided test of superiority, corrected for the number of comparisons, says whether
-the strategy is better or worse than the baseline. The one-sided test of non-inferiority, for each strategy at its own
-level, says whether its loss is within a margin (`evaluation.margins`). `verdict_of` combines both.
+Each strategy is tested twice. The two-sided test of superiority, corrected for the number of comparisons, shows whether
+the strategy is better or worse than the baseline. The one-sided test of non-inferiority, not corrected, shows whether
+its loss is within a margin (`evaluation.margins`). `verdict_of` combines the two results.
 """
 
 from __future__ import annotations
@@ -100,11 +100,11 @@ class Verdict(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     WORSE_WITHIN_MARGIN = "worse, within the margin"
-    """The strategy loses, but less than the margin: both tests find something."""
+    """The strategy is significantly worse, and its loss is significantly below the margin."""
     WITHIN_MARGIN = "within the margin"
     """The loss is below the margin. This does not show that there is no loss."""
     INCONCLUSIVE = "inconclusive"
-    """Neither test finds anything: a loss up to `Difference.loss_bound`, which is above the margin, is not excluded."""
+    """Neither test is significant: a loss up to `Difference.loss_bound`, which is above the margin, is not excluded."""
     TOO_FEW_SEEDS = "too few seeds"
     NOT_TESTED = "not tested"
     NOTHING_LEARNT = "nothing learnt"
@@ -113,7 +113,7 @@ class Verdict(StrEnum):
 
 
 FOUND = (Verdict.BETTER, Verdict.WORSE, Verdict.WORSE_WITHIN_MARGIN)
-"""The verdicts of the test of superiority, whose p-value is shown as stars."""
+"""The verdicts with a significant difference, for which the p-value is shown as stars."""
 
 
 def verdict_of(test: Crossed | CorrectedResampled, p_corrected: float, margin: float | None) -> Verdict:
@@ -154,9 +154,9 @@ class Difference:
     """The one-sided 95 % upper confidence bound of the loss, in the unit of the metric. A negative bound shows a gain.
     None if there is no verdict. It is not corrected for the number of comparisons."""
     seeds_within_margin: int | None = None
-    """The number of seeds with which a strategy that loses nothing would probably be within the margin. It may be no
-    larger than `seeds`, since the observed loss is not zero. None if the verdict is not inconclusive, if no reasonable
-    number suffices, and in a cross-validation."""
+    """The number of seeds with which a strategy that loses nothing would probably be within the margin. It may be
+    `seeds` or fewer, since the observed loss is not zero. None if there is another verdict, if no reasonable number
+    suffices, and in a cross-validation."""
     cohens_d: float | None = None
     improvement: float | None = None
     """The probability that a run of the strategy has a higher score than a run of the baseline."""
@@ -191,7 +191,7 @@ class StrategyResult:
     seeds: tuple[int, ...]
     """The seeds of the runs; in a cross-validation, where several folds have the same seed, each seed once."""
     run_ids: tuple[str, ...]
-    """The ids of the runs on which the result rests."""
+    """The ids of the runs from which the result is computed."""
     score: Estimate | None
     """The mean score over seeds or folds, with its confidence interval; None if every score is undefined."""
     difference: Difference | None
@@ -222,7 +222,7 @@ class StrategyResult:
     times: TimeComparison | None = None
     """The comparison of training times; `time_change` and `speed_up` are taken from it."""
     left_out: tuple[str, ...] = ()
-    """The ids of further runs of the strategy, which were used to choose it; no value here rests on them."""
+    """The ids of further runs of the strategy, which were used to choose it and do not enter any value here."""
     unconfirmed: bool = False
     """True if there is no difference because the strategy or the baseline only has runs that were used to choose it."""
 
@@ -233,12 +233,12 @@ class StrategyResult:
 
     @property
     def learnt_nothing(self) -> bool:
-        """True if the strategy is known to have learnt nothing, that is, fewer than half of its runs did."""
+        """True if it is known that fewer than half of the runs have learnt anything (`evaluation.learning`)."""
         return self.learning is not None and not self.learning.shown
 
     @property
     def collapsed(self) -> int:
-        """The number of runs that collapsed: their score is not significantly above the trivial score."""
+        """The number of runs whose score is not significantly above that of a predictor that ignores the text."""
         return 0 if self.learning is None else self.learning.collapsed
 
     def collapsed_text(self) -> str:
@@ -266,9 +266,9 @@ class ComparisonBlock:
     tfidf_score: float | None = None
     """The score of a linear model on TF-IDF features (`evaluation.yardstick`); None as for `trivial_score`."""
     margin: Margin
-    """The margin for the loss of a strategy."""
+    """The margin: the largest loss of score that counts as acceptable."""
     rows: tuple[StrategyResult, ...]
-    """The results of the strategies: first the baseline, then the others by name (bottom3 before bottom10)."""
+    """The results of the strategies: first the baseline, then all others, ordered by name (bottom3 before bottom10)."""
     notes: tuple[str, ...]
     first_look: bool = False
     """True if all runs are low-fidelity runs of a hyper-parameter search, which have fewer epochs, so that no strategy
@@ -288,7 +288,7 @@ class ComparisonBlock:
 
     @property
     def learnt(self) -> float | None:
-        """The baseline's mean score minus the trivial score; None if it learnt nothing or either is not known."""
+        """The baseline's mean score minus `trivial_score`; None if it learnt nothing or either score is not known."""
         score, trivial = self._baseline_score, self.trivial_score
         if score is None or trivial is None or self.unlearnt is not None or score <= trivial:
             return None
@@ -351,11 +351,11 @@ def compare(
     """Compare freezing strategies with a baseline strategy.
 
     Args:
-        frame: The finished runs, as in `tracking.reading.Results.frame`, or a part of them.
+        frame: The finished runs, as in `tracking.reading.Results.frame`, or some of its rows.
         load: The function that reads a run's test predictions.
-        baseline: The strategy with which the others are compared.
+        baseline: The strategy with which all other strategies are compared.
         metric: The metric, such as "f1_micro"; tasks without it are left out. None for each task's primary metric.
-        margins: The margin for the loss of a strategy, for each metric; None for `DEFAULT_MARGIN`.
+        margins: The margin (largest acceptable loss of score) for each metric; None for `DEFAULT_MARGIN`.
         resamples: The number of resamples of the tests over examples alone (approximate randomisation and bootstrap); 0
             leaves these tests out.
 
@@ -436,7 +436,7 @@ WORDS: Mapping[str, str] = {
     "other_hyper": "settings",
     "version": "alue-bench",
 }
-"""The words in headings for the columns in `CONDITIONS`; a column that is not listed is named by its own name."""
+"""The words in headings for the columns in `CONDITIONS`; a column that is not listed is shown by its name."""
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
@@ -585,7 +585,7 @@ def _block(
     resamples: int,
 ) -> ComparisonBlock:
     notes = []
-    # Another version of a plugin gives another fingerprint, and may have given another score.
+    # Runs that differ only in a plugin's version have different fingerprints, and may have different scores.
     replicate = ["strategy", "init_seed", "data_seed", "repeat", "fold"]
     kept = part.drop_duplicates(replicate, keep="last").sort_values(["seed", "repeat", "fold"])
     if len(kept) < len(part):
@@ -634,7 +634,7 @@ def _block(
         baseline=baseline,
         conditions=conditions,
         differing=differing,
-        # The folds have different test rows, and seeds the same.
+        # Folds have different test rows and so different trivial scores; seeds have the same.
         trivial_score=(_mean(trivial) if conditions["folds"] else trivial[0]) if trivial else None,
         tfidf_score=tfidf,
         margin=margin,
@@ -662,7 +662,7 @@ def yardstick_remark(tfidf: float | None, baseline: StrategyResult | None, metri
 
 
 def _learning(runs: Sequence[Run], metric: str) -> Learning | None:
-    """Test whether runs have learnt anything: compare their scores with a predictor that ignores the text.
+    """Test whether runs have learnt anything: compare their scores with that of a predictor that ignores the text.
 
     Return None if the predictor's score was not recorded.
 
@@ -921,10 +921,10 @@ def _judged(row: StrategyResult, p_corrected: float | None, tests: int, block: C
         row: The result, with the test of its difference.
         p_corrected: The p-value after correction; None if there is none.
         tests: The number of tests for which the p-value was corrected.
-        block: The strategies that are compared, with the margin.
+        block: The set of comparable runs to which the result belongs.
     """
     learnt = block.unlearnt is None and not row.learnt_nothing
-    # A margin says what a loss of something learnt may be.
+    # A margin limits the loss of what was learnt, and means nothing if nothing was learnt.
     judged = _tested(row, p_corrected, tests, block.margin_size if learnt else None)
     difference = judged.difference
     if learnt or difference is None:

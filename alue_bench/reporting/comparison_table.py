@@ -44,17 +44,17 @@ SORT_KEYS: dict[str, tuple[Key, bool]] = {
     "energy": (lambda row: row.energy_j, False),
 }
 DEFAULT_SORT = "strategy"
-"""The name of the default order of rows: first the baseline, then the others by name (bottom3 before bottom10)."""
+"""The default order of rows: first the baseline, then all other strategies by name (bottom3 before bottom10)."""
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table whose entries are texts, with the strategies of one task and model under the same conditions."""
+    """A table whose entries are texts. Usually, each row is a strategy for one task and model."""
 
     title: str
     subtitle: str
-    """The conditions that distinguish this table from others of the same task and model, and facts that hold for all
-    rows."""
+    """The conditions that distinguish this table from other tables of the same task and model, and facts that hold for
+    all rows."""
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
@@ -106,19 +106,19 @@ def explain(comparison: Comparison) -> list[str]:
             f"Folds: score and Δ are means over folds ± interval ({LEVEL:.0%}) of the corrected resampled t-test "
             f"(Nadeau & Bengio 2003), which allows for train rows that folds share. {flops}".rstrip()
         )
-    lines += _of_verdicts(comparison)
+    lines += _verdict_lines(comparison)
     if any(block.learnt is not None for block in comparison.blocks):
         lines.append("Of learnt: Δ divided by the baseline's score minus the trivial score (ignores the text).")
-    return [*lines, *_of_marks(comparison), *time_legend([row.times for row in rows])]
+    return [*lines, *_mark_lines(comparison), *time_legend([row.times for row in rows])]
 
 
 def explain_verdicts(comparison: Comparison) -> list[str]:
-    """Return the lines of the legend that explain verdicts and marks, without those about columns."""
+    """Return the lines of the legend that explain verdicts and marks, but not the lines that explain columns."""
     times = time_legend([row.times for _, row in all_rows(comparison)], marks_only=True)
-    return [*_of_verdicts(comparison), *_of_marks(comparison), *times]
+    return [*_verdict_lines(comparison), *_mark_lines(comparison), *times]
 
 
-def _of_verdicts(comparison: Comparison) -> list[str]:
+def _verdict_lines(comparison: Comparison) -> list[str]:
     lines = []
     if comparison.tested:
         lines.append(
@@ -138,7 +138,7 @@ def _of_verdicts(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _of_marks(comparison: Comparison) -> list[str]:
+def _mark_lines(comparison: Comparison) -> list[str]:
     marks = {_mark(row.difference) for _, row in all_rows(comparison)}
     lines = []
     if FEW in marks:
@@ -160,7 +160,7 @@ def records(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def block_records(block: ComparisonBlock) -> list[dict[str, Any]]:
-    """Return a flat dict for each strategy of one set of comparable runs."""
+    """Return a flat dict for each strategy of one set of comparable runs, with None for missing and infinite values."""
     return [_finite(_record(block, row)) for row in block.rows]
 
 
@@ -174,9 +174,9 @@ def as_json(
         across: The results across tasks, as `across_table.across_records` returns them.
         out_of_domain: The changes in and out of domain, as `out_of_domain_table.out_of_domain_records` returns them.
     """
-    own = ("task", "model", "metric", "baseline", "trivial_score", "tfidf_score", "learnt")
+    names = ("task", "model", "metric", "baseline", "trivial_score", "tfidf_score", "learnt")
     blocks = [
-        {name: getattr(block, name) for name in own}
+        {name: getattr(block, name) for name in names}
         | {"conditions": {name: _simple(value) for name, value in block.conditions.items()}}
         | {"margin": block.margin_size, "margin_given": str(block.margin)}
         | {"differing": list(block.differing), "notes": list(block.notes)}
@@ -281,7 +281,7 @@ def collapsed_text(row: StrategyResult) -> str:
 
 
 def of_learnt_text(block: ComparisonBlock, difference: Difference | None) -> str:
-    """Format a difference as a share of what the baseline learnt; empty for the baseline itself."""
+    """Format a difference as a share of what the baseline learnt; empty for the baseline itself, or if unknown."""
     share = block.of_learnt(difference.mean) if difference else None
     return "" if share is None else signed_percent(share)
 
@@ -307,10 +307,10 @@ def margin_text(block: ComparisonBlock) -> str:
     unit = block.margin.unit
     if unit is MarginUnit.METRIC:
         return f"margin {block.margin}"
-    told = f"{block.margin} of {block.baseline}'s score" if unit is MarginUnit.SCORE else str(block.margin)
+    margin = f"{block.margin} of {block.baseline}'s score" if unit is MarginUnit.SCORE else str(block.margin)
     if block.margin_size is None:
-        return f"margin {told}, which is not known: {block.metric.removeprefix('test/')} has no lower trivial score"
-    return f"margin {plain(block.margin_size, 4)} ({told})"
+        return f"margin {margin}, which is not known: {block.metric.removeprefix('test/')} has no lower trivial score"
+    return f"margin {plain(block.margin_size, 4)} ({margin})"
 
 
 def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextTable:
@@ -328,30 +328,30 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
     ]
     if any(row.energy_j is not None for row in rows):
         columns.append(("joules", lambda row: plain(row.energy_j, 0)))
-    told = [f"{block.conditions['data_source'] or 'unknown'} data"]
+    facts = [f"{block.conditions['data_source'] or 'unknown'} data"]
     seeds, folds = {row.seeds for row in rows}, {row.folds for row in rows}
     if len(seeds) > 1:
         columns.insert(1, ("seeds", lambda row: str(len(row.seeds))))
     else:
-        told.append(several(len(next(iter(seeds))), "seed"))
+        facts.append(several(len(next(iter(seeds))), "seed"))
     if len(folds) > 1:
         columns.insert(1, ("folds", lambda row: str(row.folds)))
     elif block.folds:
         repeated = f" ({block.folds} in each repeat)" if rows[0].folds > block.folds else ""
-        told.append(f"{several(rows[0].folds, 'fold')}{repeated}")
+        facts.append(f"{several(rows[0].folds, 'fold')}{repeated}")
     if block.trivial_score is not None:
-        told.append(f"trivial score {plain(block.trivial_score)} (ignores the text)")
+        facts.append(f"trivial score {plain(block.trivial_score)} (ignores the text)")
     if block.tfidf_score is not None:
-        told.append(f"{yardstick_name(block.metric)} {plain(block.tfidf_score)}")
+        facts.append(f"{yardstick_name(block.metric)} {plain(block.tfidf_score)}")
     if any(row.difference and row.difference.loss_bound is not None for row in rows):
-        told.append(margin_text(block))
+        facts.append(margin_text(block))
     if len(rows) > 1 and (untuned := untuned_text(block.conditions["lr"])):
-        told.append(untuned)
+        facts.append(untuned)
     if conditions := describe_conditions(block):
-        told.append(conditions)
+        facts.append(conditions)
     return TextTable(
         title=f"{block.task}, {block.model}: {block.metric.removeprefix('test/')}",
-        subtitle="; ".join(told),
+        subtitle="; ".join(facts),
         columns=tuple(name for name, _ in columns),
         rows=tuple(tuple(read(row) for _, read in columns) for row in rows),
         notes=(*block.notes, *statements(block), *_short_notes(block)),
@@ -396,7 +396,7 @@ def _mark(difference: Difference | None) -> str:
 
 
 def _short_notes(block: ComparisonBlock) -> Iterable[str]:
-    """Yield a note on each strategy without a verdict, if there are too many strategies for a sentence on each."""
+    """Yield a note on each strategy that is inconclusive or not tested, if there are too many for full sentences."""
     others = [row for row in block.rows if row.strategy != block.baseline]
     if len(others) <= SAID or block.unlearnt is not None:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.reporting.content import Cell, Column, Facts, Folded, Item, Row, RowGroup, Table
+from alue_bench.reporting.content import Cell, Column, Facts, Folded, Item, ReportTable, Row, RowGroup
 from alue_bench.reporting.numbers import count, plain, seconds, several
 from alue_bench.tracking.reading import Results, distinct, read_environment, read_notes
 
@@ -92,7 +92,7 @@ def _rows(runs: pd.DataFrame) -> list[str]:
     import pandas as pd
 
     columns = [name for name in ("data/train_rows", "data/dev_rows", "data/test_rows") if name in runs]
-    said = []
+    texts = []
     for counts in runs[["task", *columns]].drop_duplicates().to_dict("records"):
         task = counts.pop("task")
         known = [
@@ -101,8 +101,8 @@ def _rows(runs: pd.DataFrame) -> list[str]:
             if pd.notna(rows)
         ]
         if known:
-            said.append(f"{task} {', '.join(known)}")
-    return _some(said, 40)
+            texts.append(f"{task} {', '.join(known)}")
+    return _some(texts, 40)
 
 
 def _system(environment: dict[str, Any] | None) -> str:
@@ -131,8 +131,8 @@ def _notes(results: Results, runs: pd.DataFrame) -> list[str]:
     return _some([f"{note} ({several(number, 'run')})" for note, number in counted.items()], 12)
 
 
-def _some(said: list[str], most: int) -> list[str]:
-    return said if len(said) <= most else [*said[:most], f"and {len(said) - most} more"]
+def _some(texts: list[str], most: int) -> list[str]:
+    return texts if len(texts) <= most else [*texts[:most], f"and {len(texts) - most} more"]
 
 
 def _listed(runs: pd.DataFrame) -> Folded:
@@ -157,4 +157,4 @@ def _listed(runs: pd.DataFrame) -> Folded:
     ]
     columns = [Column("seed"), Column("score"), Column("training"), Column("FLOPs"), Column("run id", number=False)]
     left = f", the first {LISTED} of {len(runs)}" if len(runs) > LISTED else f" ({len(runs)})"
-    return Folded(f"Every run{left}", [Table("Runs", "run", columns, [RowGroup("", rows)])])
+    return Folded(f"Every run{left}", [ReportTable("Runs", "run", columns, [RowGroup("", rows)])])

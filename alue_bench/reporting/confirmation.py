@@ -1,12 +1,12 @@
 """The confirmation of a recommended setting: its loss on the test split, with seeds that took no part in the choice.
 
-The setting with the best chances is chosen partly because its runs were lucky, so that the test scores of these runs
-are too high on average. The setting and the reference, usually `full` (full fine-tuning), are therefore run again with
-fresh seeds. Their difference is tested as in `alue-bench compare`, and is the loss to expect.
+A setting is recommended partly because its runs were lucky, so that the test scores of these runs are too high on
+average. The setting and the reference, usually `full` (full fine-tuning), are therefore run again with fresh seeds. The
+difference of their test scores is the loss to expect. It is tested as in `alue-bench compare`.
 
-No fresh seed is left out because its runs went badly, since the loss would then be too low. A seed whose predictions
-are constant, so that the score is undefined (a correlation), counts with the trivial score. A seed whose runs failed
-has no score at all: it is stated, and there is no verdict in favour of the setting.
+Seeds whose runs went badly must not be dropped, since the loss would then be too low. If the predictions of a run are
+constant, so that a correlation is undefined, the run counts with the trivial score (of a baseline that ignores the
+text). If a run failed, it has no score; its seed is reported, and there is no verdict in favour of the setting.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ class Confirmation:
     strategy: str
     reference: str
     seeds: tuple[int, ...]
-    """The fresh seeds with which both were run; all fresh seeds if there is no difference."""
+    """The fresh seeds with which both settings ran; all fresh seeds if `difference` is None."""
     missing: tuple[int, ...] = ()
     """The fresh seeds with which a run of either setting failed or could not be read."""
     folds: int = 0
     """The number of folds over which the difference is a mean; 0 without cross-validation."""
     test_score: float | None = None
-    """The mean test score of the recommended setting over the seeds with which both ran; None without such seeds."""
+    """The mean test score of the recommended setting, over the seeds with which both settings ran; None without any."""
     reference_score: float | None = None
     """The mean test score of the reference over the same seeds."""
     difference: float | None = None
     """The difference of the mean test scores, in the unit of the metric. A loss is negative."""
     test_change: float | None = None
-    """The difference as a share of the reference's score."""
+    """The difference as a share of the reference's test score."""
     low: float | None = None
-    """The lower end of the 95 % confidence interval of the difference; None with one seed or fold."""
+    """The lower end of the 95 % confidence interval of the difference; None without a test, such as with one seed."""
     high: float | None = None
     loss_bound: float | None = None
     """The one-sided 95 % upper bound of the loss; None if there is no verdict."""
     margin: float | None = None
-    """The margin in the unit of the metric; None if it cannot be computed."""
+    """The margin (largest acceptable loss) in the unit of the metric; None if it cannot be computed."""
     verdict: str = str(Verdict.NOT_TESTED)
     reason: str = ""
     """The reason why there is no verdict; empty if there is one."""
     saving: float | None = None
-    """The saved training time of the fresh runs, as a share of the reference's."""
+    """The training time that the setting saves in the fresh runs, as a share of the reference's training time."""
     run_ids: tuple[str, ...] = ()
     """The MLflow ids of the fresh runs of both settings."""
     notes: tuple[str, ...] = ()
@@ -97,61 +97,66 @@ class Confirmation:
 def confirmed(
     frame: pd.DataFrame, load: Load, strategy: str, reference: str, *, margins: Margins, seeds: Sequence[int]
 ) -> Confirmation:
-    """Return the confirmation of a setting, given the runs with fresh seeds.
+    """Compare a recommended setting with its reference in the runs with fresh seeds.
+
+    If no difference can be computed, the result holds the reason.
 
     Args:
         frame: The runs of both settings with the fresh seeds, for one task and model, as in `Results.frame`.
         load: The function that reads a run's test predictions.
         strategy: The recommended setting.
         reference: The setting with which it is compared.
-        margins: The margin for the loss, for each metric.
+        margins: The margin (largest acceptable loss of score) for each metric.
         seeds: The fresh seeds with which both settings were meant to run.
     """
-    ours = frame[frame["strategy"].isin([strategy, reference])]
-    undefined = _undefined_notes(ours)
-    ours = _with_undefined_as_trivial(ours)
-    missing = _missing(ours, strategy, reference, seeds)
+    runs = frame[frame["strategy"].isin([strategy, reference])]
+    undefined = _undefined_notes(runs)
+    runs = _with_undefined_as_trivial(runs)
+    missing = _missing(runs, strategy, reference, seeds)
     unconfirmed = Confirmation(strategy=strategy, reference=reference, seeds=tuple(seeds), missing=missing)
-    if set(ours["strategy"]) != {strategy, reference} or len(missing) == len(seeds):
+    if set(runs["strategy"]) != {strategy, reference} or len(missing) == len(seeds):
         return _without(unconfirmed, "the runs with fresh seeds failed; run the same command again to repeat them")
-    recorded = Margins(margins.default, tuple(one for one in margins.by_metric if f"test/{one[0]}" in ours))
+    recorded = Margins(
+        margins.default,
+        tuple(metric_margin for metric_margin in margins.by_metric if f"test/{metric_margin[0]}" in runs),
+    )
     blocks = [
         block
-        for block in compare(ours, load, baseline=reference, margins=recorded).blocks
+        for block in compare(runs, load, baseline=reference, margins=recorded).blocks
         if {strategy, reference} <= {row.strategy for row in block.rows}
     ]
     if len(blocks) != 1:
         return _without(unconfirmed, "the runs with fresh seeds of both settings are not comparable, see compare")
-    told = confirmation_in(blocks[0], strategy)
-    if told is None and ours["chosen_in"].notna().any():
+    confirmation = confirmation_in(blocks[0], strategy)
+    if confirmation is None and runs["chosen_in"].notna().any():
         seen = ", ".join(map(str, seeds))
         return _without(
             unconfirmed,
             f"an earlier sweep or search has chosen {strategy} by its runs with seeds {seen}; a larger --confirm adds "
             "others",
         )
-    if told is None:
+    if confirmation is None:
         return _without(unconfirmed, "the test scores of the runs with fresh seeds are undefined")
-    notes = tuple(dict.fromkeys((*told.notes, *undefined, *blocks[0].notes)))
-    return _with_missing(replace(told, notes=notes), missing, len(seeds))
+    notes = tuple(dict.fromkeys((*confirmation.notes, *undefined, *blocks[0].notes)))
+    return _with_missing(replace(confirmation, notes=notes), missing, len(seeds))
 
 
 def confirmation_in(block: ComparisonBlock, strategy: str) -> Confirmation | None:
-    """Return the confirmation of a setting that a comparison contains.
+    """Convert a comparison of a setting with the baseline to the confirmation of this setting.
 
     Args:
         block: The comparison, whose runs took no part in the choice of the setting.
         strategy: The setting.
 
     Returns:
-        The confirmation; None if the comparison has no difference between the setting and the baseline.
+        The confirmation; None if the comparison contains no difference between the setting and the baseline.
     """
     row = next((row for row in block.rows if row.strategy == strategy), None)
     base = next((row for row in block.rows if row.strategy == block.baseline), None)
     if row is None or base is None or row.difference is None or row.difference.base_score is None:
         return None
     difference, test, score = row.difference, row.difference.test, row.difference.base_score
-    collapsed = ((one.strategy, one.collapsed_text()) for one in (row, base))
+    collapsed = ((result.strategy, result.collapsed_text()) for result in (row, base))
     return Confirmation(
         strategy=strategy,
         reference=block.baseline,
@@ -183,9 +188,9 @@ def _undefined_notes(frame: pd.DataFrame) -> list[str]:
 
 
 def _with_undefined_as_trivial(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with the trivial score in place of undefined scores of the primary metric.
+    """Return the frame with undefined scores of the primary metric replaced by the trivial score of the run.
 
-    A score is undefined if it is the correlation of constant predictions. The trivial score is then 0.
+    A score is undefined if it is the correlation of constant predictions. If no trivial score was recorded, it is 0.
     """
     undefined = 0.0
     trivial = frame["test/trivial_score"].fillna(undefined) if "test/trivial_score" in frame else undefined
@@ -198,33 +203,36 @@ def _with_undefined_as_trivial(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _missing(frame: pd.DataFrame, strategy: str, reference: str, seeds: Sequence[int]) -> tuple[int, ...]:
-    """Return the seeds with which one of two settings has no run, or has no run on some fold."""
+    """Return the seeds with which one of two settings lacks a run; in a cross-validation, a run on any fold."""
     folds = frame[["repeat", "fold"]].drop_duplicates()
     runs = frame.drop_duplicates(["strategy", "seed", "repeat", "fold"])
     number = {key: len(part) for key, part in runs.groupby(["strategy", "seed"])}
-    whole = len(folds)
-    return tuple(seed for seed in seeds if any(number.get((name, seed), 0) < whole for name in (strategy, reference)))
+    all_folds = len(folds)
+    return tuple(
+        seed for seed in seeds if any(number.get((name, seed), 0) < all_folds for name in (strategy, reference))
+    )
 
 
 def _with_missing(confirmation: Confirmation, missing: tuple[int, ...], number: int) -> Confirmation:
-    """Return the confirmation with the seeds that are missing, and without a verdict in favour of the setting.
+    """Add the missing seeds to a confirmation, and withdraw a verdict in favour of the setting.
 
-    The runs that failed might have had low scores, so that neither the margin nor a gain is shown by the others.
+    The failed runs might have had low scores. The remaining runs therefore show neither a gain nor a loss within the
+    margin.
     """
     if not missing:
         return confirmation
     named = f"{len(missing)} of {number} fresh seeds failed or could not be read ({', '.join(map(str, missing))})"
-    told = replace(
+    changed = replace(
         confirmation,
         missing=missing,
         notes=(*confirmation.notes, f"{named}; run the same command again to repeat them"),
     )
-    if told.verdict == Verdict.WORSE_WITHIN_MARGIN:
-        return replace(told, verdict=str(Verdict.WORSE), loss_bound=None)
-    if told.verdict in (Verdict.WITHIN_MARGIN, Verdict.BETTER):
+    if changed.verdict == Verdict.WORSE_WITHIN_MARGIN:
+        return replace(changed, verdict=str(Verdict.WORSE), loss_bound=None)
+    if changed.verdict in (Verdict.WITHIN_MARGIN, Verdict.BETTER):
         reason = "since the seeds that failed may have lost more"
-        return replace(told, verdict=str(Verdict.INCONCLUSIVE), loss_bound=None, reason=reason)
-    return told
+        return replace(changed, verdict=str(Verdict.INCONCLUSIVE), loss_bound=None, reason=reason)
+    return changed
 
 
 def _without(confirmation: Confirmation, reason: str) -> Confirmation:

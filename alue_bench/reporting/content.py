@@ -55,7 +55,7 @@ class RowGroup:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table: one line of column headings, and below it groups of rows."""
 
     caption: str
@@ -126,7 +126,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Facts:
-    """A list of facts, each with a name, one per line."""
+    """A list of facts as pairs of (name, value), shown one per line."""
 
     entries: Sequence[tuple[str, str]]
 
@@ -146,7 +146,7 @@ class Findings:
     sentences: Sequence[Sentence]
 
 
-Item = Findings | Paragraph | Table | Matrices | Gallery | Missing | Facts | Folded
+Item = Findings | Paragraph | ReportTable | Matrices | Gallery | Missing | Facts | Folded
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page, with a `Block` for each data source, kind of hardware and number of folds."""
+    """A section of the page. Its blocks separate results with different data sources, hardware or numbers of folds."""
 
     anchor: str
     title: str
@@ -174,7 +174,7 @@ class Page:
 
     title: str
     lead: str
-    """The line below the title, which tells the number of runs that the page is about."""
+    """The line below the title, which states the experiment and the number of runs that the page shows."""
     sections: Sequence[Section]
     notices: Sequence[str] = field(default_factory=tuple)
     """The warnings at the top of the page, for example that the runs used the embedded sample data."""

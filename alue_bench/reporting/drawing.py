@@ -98,7 +98,7 @@ def style(*, grid: bool = True) -> Iterator[None]:
     """Apply the report's matplotlib settings to figures that are drawn within the context.
 
     Args:
-        grid: Whether axes have grid lines.
+        grid: Whether the axes have grid lines.
     """
     with literal_text({**SETTINGS, "axes.grid": grid}):
         yield
@@ -115,7 +115,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """Return the SVG code of a figure; equal drawings give equal code.
+    """Return the SVG code of a figure; the same drawing always gives the same code.
 
     Args:
         figure: The figure.

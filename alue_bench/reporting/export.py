@@ -30,8 +30,8 @@ ABOUT_THE_STORE = ("artifact_uri",)
 def export(results: Results, folder: Path, *, table_format: str, margins: Margins | None = None) -> list[Path]:
     """Write results as files into a folder.
 
-    - runs: one row per run, with a column for each param and metric (wide)
-    - metrics: one row per run and metric (long, tidy)
+    - runs: one row per run, with a column for each param and metric (wide format)
+    - metrics: one row per run and metric (long format)
     - comparison: one row per task, model, conditions and strategy, with the tests and verdicts
     - across_tasks: one row per model and strategy, with the changes over all tasks; only with three tasks or more
     - comparison.md: the comparison as tables for reading, with the results across tasks
@@ -42,7 +42,7 @@ def export(results: Results, folder: Path, *, table_format: str, margins: Margin
         results: The results to export.
         folder: The folder for the files, which is created if it does not exist.
         table_format: The format of the tables: "csv" or "parquet".
-        margins: The margin for the loss of a strategy, for each metric; None for the default.
+        margins: The margin (largest acceptable loss of score) for each metric; None for the default.
 
     Returns:
         The files that were written.
@@ -115,7 +115,7 @@ def _environments(results: Results) -> list[tuple[dict[str, Any], list[str]]]:
 
 def _json(runs: pd.DataFrame, environments: list[tuple[dict[str, Any], list[str]]], results: Results) -> str:
     place = {run_id: number for number, (_, run_ids) in enumerate(environments) for run_id in run_ids}
-    # Not by pandas' to_json, which keeps only fifteen digits.
+    # The method to_json of pandas is not used, because it writes only fifteen digits.
     rows = runs.astype(object).where(runs.notna(), None).to_dict("records")
     document = {
         "experiment": results.connection.experiment,

@@ -10,8 +10,19 @@ from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.reporting import comparison, grid
 from alue_bench.reporting.comparison import Verdict
 from alue_bench.reporting.comparison_table import loss_text, margin_text
-from alue_bench.reporting.content import Cell, Column, Findings, Item, Paragraph, Row, RowGroup, Sentence, Table, Tone
-from alue_bench.reporting.fresh_runs import Choice, command_to_confirm
+from alue_bench.reporting.content import (
+    Cell,
+    Column,
+    Findings,
+    Item,
+    Paragraph,
+    ReportTable,
+    Row,
+    RowGroup,
+    Sentence,
+    Tone,
+)
+from alue_bench.reporting.fresh_runs import RecommendationRule, command_to_confirm
 from alue_bench.reporting.numbers import (
     NONE,
     count,
@@ -46,17 +57,17 @@ CORRECTED = "; over folds that of the corrected resampled t-test (Nadeau & Bengi
 # Sentences ---------------------------------------------------------------------------------------------------------
 
 
-def sentences(subjects: Sequence[Subject], choice: Choice) -> list[Item]:
-    """Return the results in words: for each subject, a sentence on each strategy.
+def sentences(subjects: Sequence[Subject], rule: RecommendationRule) -> list[Item]:
+    """Return sentences that state the result of each strategy, for each subject.
 
-    A subject is the comparison of strategies for one task and model under one set of conditions. If it has many
-    strategies, the sentence is on the one that is recommended by its dev score. Only runs that took no part in this
-    choice are evidence of its loss.
+    A subject is the comparison of strategies for one task and model under one set of conditions. If it has more than
+    `SAID` strategies besides the baseline, the only sentence is on the one strategy that is recommended by its dev
+    score. The loss of this strategy is computed from runs that took no part in the recommendation.
     """
-    return [Findings([_sentence(subject, choice) for subject in subjects])] if subjects else []
+    return [Findings([_sentence(subject, rule) for subject in subjects])] if subjects else []
 
 
-def _sentence(subject: Subject, choice: Choice) -> Sentence:
+def _sentence(subject: Subject, rule: RecommendationRule) -> Sentence:
     block = subject.compared
     base, others = block.baseline_row, [row for row in block.rows if row.strategy != block.baseline]
     on_baseline = baseline_statement(block)
@@ -71,33 +82,35 @@ def _sentence(subject: Subject, choice: Choice) -> Sentence:
     counted_settings = several(len(block.rows), "setting")
     if (unlearnt := grid.nothing_learnt(grid.cells(subject.runs))) is not None:
         return Sentence(subject.label, f"{counted_settings}; {unlearnt.sentence()}.")
-    chosen = _recommended(subject, choice)
+    chosen = _recommended(subject, rule)
     if chosen is None:
         return Sentence(subject.label, f"{counted_settings}, but no scores to choose one by.")
     row = next((row for row in others if row.strategy == chosen), None)
     if row is None:
-        within = f"{100 * choice.tolerance:g} %"
+        within = f"{100 * rule.tolerance:g} %"
         text = f"Of {counted_settings}, none with a dev score within {within} of {chosen}'s is faster than it."
         return Sentence(subject.label, text)
-    said = f"Of {counted_settings} the dev split recommends {chosen}."
-    fresh = choice.fresh(subject, chosen)
+    lead = f"Of {counted_settings} the dev split recommends {chosen}."
+    fresh = rule.fresh(subject, chosen)
     if fresh is None:
         unknown = statement(replace(row, difference=None, unconfirmed=True), block)
-        text = " ".join(part for part in (said, unknown, on_baseline) if part)
+        text = " ".join(part for part in (lead, unknown, on_baseline) if part)
         return Sentence(subject.label, f"{text} To confirm it: {command_to_confirm(subject, chosen)}")
     row = next(row for row in fresh.rows if row.strategy == chosen)
-    text = f"{said} With seeds that took no part in the choice, {statement(row, fresh)} {baseline_statement(fresh)}"
+    text = f"{lead} With seeds that took no part in the choice, {statement(row, fresh)} {baseline_statement(fresh)}"
     return Sentence(subject.label, text.rstrip(), _tone(row))
 
 
-def _recommended(subject: Subject, choice: Choice) -> str | None:
-    """Return the fastest strategy whose dev score is close to that of full fine-tuning. Test scores are not used.
+def _recommended(subject: Subject, rule: RecommendationRule) -> str | None:
+    """Return the fastest strategy whose dev score is within the tolerance of full fine-tuning's.
+
+    Test scores are not used.
 
     Returns:
         The strategy's name; None if no run has a dev score, a test score and a time, or if full fine-tuning learnt
         nothing.
     """
-    recommendation = grid.recommend(grid.cells(grid.choosing_runs(subject.runs)), choice.tolerance)
+    recommendation = grid.recommend(grid.cells(grid.choosing_runs(subject.runs)), rule.tolerance)
     return recommendation.strategy if recommendation else None
 
 
@@ -143,7 +156,7 @@ def score_table(subjects: Sequence[Subject]) -> list[Item]:
         for subject in subjects
     ]
     remarks = time_remarks([row.times for subject in subjects for row in _shown(subject)])
-    return [Table("Scores and times", "task and model, strategy", columns, groups), *remarks, *_notes(subjects)]
+    return [ReportTable("Scores and times", "task and model, strategy", columns, groups), *remarks, *_notes(subjects)]
 
 
 def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
@@ -205,7 +218,8 @@ def _short_verdict(row: comparison.StrategyResult, difference: comparison.Differ
 def _explained(difference: comparison.Difference, block: comparison.ComparisonBlock) -> str:
     """Return the text below a verdict in a table: the p-value or, if there is no verdict, the reason.
 
-    If the verdict is inconclusive, the text also has the number of seeds that would settle it without a loss.
+    If the verdict is inconclusive, the text also states how many seeds would show a loss of zero to be within the
+    margin.
     """
     if difference.verdict in (Verdict.NOT_TESTED, Verdict.NOTHING_LEARNT):
         return difference.reason
@@ -217,14 +231,14 @@ def _explained(difference: comparison.Difference, block: comparison.ComparisonBl
 
 def _remark(subject: Subject) -> str:
     trivial = subject.compared.trivial_score
-    said = f"{subject.metric}" + ("" if trivial is None else f"; trivial score (ignores the text): {plain(trivial)}")
+    text = f"{subject.metric}" + ("" if trivial is None else f"; trivial score (ignores the text): {plain(trivial)}")
     if subject.compared.tfidf_score is not None:
-        said += f"; {yardstick_name(subject.metric)}: {plain(subject.compared.tfidf_score)}"
+        text += f"; {yardstick_name(subject.metric)}: {plain(subject.compared.tfidf_score)}"
     if len(subject.compared.rows) > 1 and (untuned := untuned_text(subject.compared.conditions["lr"])):
-        said += f"; {untuned}"
+        text += f"; {untuned}"
     if any(row.difference and row.difference.loss_bound is not None for row in subject.compared.rows):
-        said += f"; {margin_text(subject.compared)}"
-    return f"{said}; {_cut(subject)}" if len(subject.compared.rows) > MOST_ROWS else said
+        text += f"; {margin_text(subject.compared)}"
+    return f"{text}; {_cut(subject)}" if len(subject.compared.rows) > MOST_ROWS else text
 
 
 def _cut(subject: Subject) -> str:
@@ -234,7 +248,7 @@ def _cut(subject: Subject) -> str:
 def _shown(subject: Subject) -> Sequence[comparison.StrategyResult]:
     """Return the strategies to list in a table: the baseline and those with the best scores, at most `MOST_ROWS`.
 
-    Their order is that of the comparison.
+    They keep the order of the comparison.
     """
     rows = subject.compared.rows
     if len(rows) <= MOST_ROWS:
@@ -246,8 +260,10 @@ def _shown(subject: Subject) -> Sequence[comparison.StrategyResult]:
 
 
 def _notes(subjects: Sequence[Subject]) -> list[Item]:
-    said = [f"{subject.label}: {note}." for subject in subjects for note in subject.compared.notes]
-    return [Paragraph(" ".join(said[:8]) + (f" And {len(said) - 8} more." if len(said) > 8 else ""))] if said else []
+    notes = [f"{subject.label}: {note}." for subject in subjects for note in subject.compared.notes]
+    return (
+        [Paragraph(" ".join(notes[:8]) + (f" And {len(notes) - 8} more." if len(notes) > 8 else ""))] if notes else []
+    )
 
 
 def cost_table(subjects: Sequence[Subject]) -> list[Item]:
@@ -271,7 +287,7 @@ def cost_table(subjects: Sequence[Subject]) -> list[Item]:
         )
         for subject in subjects
     ]
-    return [Table("Costs", "task and model, strategy", columns, groups)]
+    return [ReportTable("Costs", "task and model, strategy", columns, groups)]
 
 
 def _cost_row(row: comparison.StrategyResult, subject: Subject) -> Row:

@@ -1,8 +1,9 @@
-"""The loss of a setting that a report chose itself, by the runs that took no part in the choice.
+"""The loss of a freezing setting that a report recommends, measured by runs that took no part in the choice.
 
-A report recommends one of many settings by its dev scores. The setting's runs with these seeds were lucky on average,
-and say nothing about the loss to expect, even if no sweep has tagged them. Runs with other seeds do. If there are none,
-the loss is not known, and the report names the command that runs the setting with fresh seeds.
+A report recommends one of many settings by the dev scores of their runs. Because the setting was chosen among many, its
+scores in these runs are too high on average, even if no sweep has tagged the runs as used for a choice. The loss to
+expect is therefore computed from runs with other, fresh seeds only. If there are no such runs, the loss is not known,
+and the report states the command that runs the setting with fresh seeds.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The way in which a report chooses one of many settings, and reads the runs that confirm it."""
+class RecommendationRule:
+    """The rule by which a report recommends one of many settings, and finds the loss of this setting in fresh runs."""
 
     load: Load
     """The function that reads a run's test predictions."""
@@ -31,14 +32,15 @@ class Choice:
     """The largest accepted loss of dev score, as a share of the reference's dev score."""
 
     def fresh(self, subject: Subject, strategy: str) -> ComparisonBlock | None:
-        """Return the comparison of a chosen setting with the baseline by runs that took no part in the choice.
+        """Compare a recommended setting with the baseline in the runs that took no part in the choice of the setting.
 
         Args:
-            subject: The comparison of all strategies, with their runs.
-            strategy: The chosen setting.
+            subject: The comparison of all strategies for one task and model, with their runs.
+            strategy: The recommended setting.
 
         Returns:
-            The comparison of both; None if the setting or the baseline has no such run, or no seed is common to both.
+            The comparison; None if the setting has no such run with a score, or if the baseline did not run with the
+            same seeds.
         """
         runs, baseline = subject.runs, subject.compared.baseline
         chose = runs["run_id"].isin(grid.choosing_runs(runs)["run_id"]) | runs["chosen_in"].notna()
@@ -46,9 +48,13 @@ class Choice:
         if fresh.empty or fresh[subject.compared.metric].isna().all():
             return None
         seeds = runs["seed"].isin(fresh["seed"])
-        both = runs[runs["run_id"].isin(fresh["run_id"]) | (runs["strategy"].eq(baseline) & seeds)]
+        compared = runs[runs["run_id"].isin(fresh["run_id"]) | (runs["strategy"].eq(baseline) & seeds)]
         blocks = compare(
-            both, self.load, baseline=baseline, metric=subject.compared.metric, margins=Margins(subject.compared.margin)
+            compared,
+            self.load,
+            baseline=baseline,
+            metric=subject.compared.metric,
+            margins=Margins(subject.compared.margin),
         ).blocks
         for block in blocks:
             row = next((row for row in block.rows if row.strategy == strategy), None)
@@ -58,7 +64,7 @@ class Choice:
 
 
 def how_to_confirm(subject: Subject, strategy: str) -> str:
-    """Return the sentence that the loss of a chosen setting is not known, with the command that confirms it."""
+    """Return a sentence which states that the loss of a chosen setting is not known, and the command to measure it."""
     return (
         f"The loss to expect is not known, since {strategy} was chosen by these runs, whose scores are therefore too "
         f"high on average; confirm it with other seeds: {command_to_confirm(subject, strategy)}"

@@ -1,13 +1,14 @@
 """The evaluation of a grid of freezing settings: heat maps of score and time, Pareto front and recommended setting.
 
-A grid varies the number of frozen bottom layers and the number of frozen top layers; each pair of numbers is called a
-cell. Everything in this module is computed from a table of finished runs, one row per run, with the columns
+A grid varies the number of frozen bottom layers and the number of frozen top layers. Each pair (bottom, top) is a
+freezing setting, also called a cell of the grid. Everything in this module is computed from a table of finished runs,
+one row per run, with the columns
 
-    repeat, fold                       optional: numbers in a cross-validation; folds are averaged like seeds
-    task, model, strategy, seed        as recorded; a strategy such as bottom3top4 names its cell in the grid
+    repeat, fold                       optional: indices in a cross-validation; folds are averaged like seeds
+    task, model, strategy, seed        as recorded; a strategy such as bottom3top4 is named after its setting
     lr, epochs, batch_size, max_length hyper-parameters; each combination of values has a separate grid
-    selection/dev_score                the dev score of the selected epoch, by which settings are chosen
-    test/score                         the primary metric on the test split, which is reported
+    selection/dev_score                the dev score of the selected epoch; settings are chosen by it
+    test/score                         the primary metric on the test split; it is only reported
     runtime/train_s                    seconds of training, including the computation of cached frozen bottom layers
     flops/train_vs_full                optional: training FLOPs relative to full fine-tuning, computed from shapes
     selection/trivial_score            optional: the dev score of a baseline that ignores the text
@@ -15,13 +16,13 @@ cell. Everything in this module is computed from a table of finished runs, one r
 
 and, for titles, `data_source` ("sample" or "real") and `primary_metric` where they are available.
 
-A setting is chosen by its dev score. It is chosen among many, partly because its runs were lucky, and lucky runs have
-higher scores on dev and on test. Their test scores are therefore no estimate of the loss to expect; runs with fresh
-seeds are (`reporting.confirmation`).
+One of many settings is recommended by its dev score, and partly because its runs were lucky. Lucky runs have higher
+scores on dev and on test. The test scores of these runs would therefore underestimate the loss; it is estimated from
+runs with fresh seeds instead (`reporting.confirmation`).
 
-If the dev score of the reference (`full`, with no frozen layers) is not significantly above the trivial score, nothing
-is recommended: see `nothing_learnt`, and `alue_bench.evaluation.learning` for the test. Single settings that have
-learnt nothing are never recommended either.
+If the dev score of the reference (`full`, with no frozen layers) is not significantly above the trivial score, no
+setting is recommended: see `nothing_learnt`, and `alue_bench.evaluation.learning` for the test. A setting that has
+learnt nothing is never recommended.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
 
 REFERENCE = "full"
 CLEARLY = 0.1
-"""The smallest difference in FLOPs, as a share, between the fastest setting and a setting with fewer FLOPs for which
-the report says that measured times and counted FLOPs disagree."""
+"""The share of FLOPs that another setting must save against the fastest setting, before the report states that measured
+times and counted FLOPs disagree."""
 AS_FAST = 0.1
 """The largest difference in training time, as a share, between settings that count as equally fast."""
 MOST_NAMED = 8
@@ -58,7 +59,7 @@ MOST_NAMED = 8
 TRIVIAL, TRIVIAL_ERROR = "selection/trivial_score", "selection/above_trivial_error"
 DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_s", "flops/train_vs_full"
 NUMBERS = ("seed", "repeat", "fold", DEV, TEST, SECONDS, FLOPS, TRIVIAL, TRIVIAL_ERROR)
-"""The columns of a table of runs from which the results of the settings are computed."""
+"""The columns with numbers in a table of runs, from which the results of the settings are computed."""
 
 # Okabe and Ito's colours, which can be distinguished without full colour vision.
 MARK, FRONT, OTHERS, REFERENCE_COLOUR = "#D55E00", "#0072B2", "#9A9A9A", "#000000"
@@ -72,7 +73,7 @@ PARETO_WIDTH = 11.5
 
 
 @dataclass(frozen=True)
-class Group:
+class GridResults:
     """The results of freezing settings (numbers of frozen bottom and top layers) for one task and model.
 
     All runs have the same hyper-parameters.
@@ -81,25 +82,25 @@ class Group:
     task: str
     model: str
     settings: dict[str, float]
-    """The values of the hyper-parameters that distinguish this group from others of the same table of runs."""
+    """The hyper-parameters that distinguish this grid from other grids of the same table of runs, with their values."""
     cells: pd.DataFrame
     """The table from the function `cells`, with one row for each freezing strategy."""
     metric: str = "score"
     sample: bool = False
-    """True if runs used the embedded sample data."""
+    """True if at least one run used the embedded sample data."""
     conditions: str = ""
-    """A text with further conditions that distinguish this group from others of the same task and model."""
+    """A text with further conditions that distinguish this grid from other grids of the same task and model."""
 
     @property
     def title(self) -> str:
-        """The title of figures and tables that show this group."""
+        """The title of figures and tables that show these results."""
         settings = "".join(f", {name} {value:g}" for name, value in self.settings.items())
-        said = f", {self.conditions}" if self.conditions else ""
-        return f"{self.task}, {self.model}{settings}{said}{' [sample data]' if self.sample else ''}"
+        conditions = f", {self.conditions}" if self.conditions else ""
+        return f"{self.task}, {self.model}{settings}{conditions}{' [sample data]' if self.sample else ''}"
 
     @property
     def name(self) -> str:
-        """The name of this group, for use in file names."""
+        """The name of this grid, for use in file names."""
         return "-".join([self.task, self.model, *(f"{name}{value:g}" for name, value in self.settings.items())])
 
 
@@ -112,21 +113,21 @@ class Recommendation:
 
     strategy: str
     reference: str
-    """The setting with which others are compared: `full` (full fine-tuning) if it was run, otherwise the setting with
-    the best dev score."""
+    """The setting with which all other settings are compared: `full` (full fine-tuning) if it was run, otherwise the
+    setting with the best dev score."""
     tolerance: float
     """The largest accepted loss of dev score, as a share of the reference's dev score."""
     dev_score: float
     dev_change: float
-    """The relative change of the dev score against the reference. The choice depends on it, so that it is too high on
-    average."""
+    """The relative change of the dev score against the reference. It is too high on average, because the setting was
+    chosen by its dev score."""
     train_s: float
     saving: float
     """The saved training time, as a share of the reference's training time."""
     candidates: int
     """The number of settings whose loss of dev score is at most the tolerance."""
     settings: int
-    """The number of settings from which one was chosen."""
+    """The number of settings among which the recommended one was chosen."""
     seeds: int
     left_out: int = 0
     """The number of settings that were not considered, because some of their runs failed or have no score."""
@@ -152,7 +153,7 @@ class Recommendation:
 
     @property
     def is_reference(self) -> bool:
-        """True if no setting other than the reference is recommended, so that there is nothing to confirm."""
+        """True if the recommended setting is the reference itself, so that there is nothing to confirm."""
         return self.strategy == self.reference
 
     def as_dict(self) -> dict[str, Any]:
@@ -167,11 +168,16 @@ class Recommendation:
         }
 
     def sentences(self) -> list[str]:
-        """Return the recommendation, the settings that are as good by these runs, and the loss to expect."""
-        return [said for said in (self.sentence(), self.alternatives_sentence(), self.loss_sentence()) if said]
+        """Return sentences on the recommended setting, on the settings that are as good, and on the loss to expect."""
+        return [
+            sentence for sentence in (self.sentence(), self.alternatives_sentence(), self.loss_sentence()) if sentence
+        ]
 
     def alternatives_sentence(self) -> str:
-        """Return a sentence with the settings that these runs cannot distinguish from the recommended one."""
+        """Return a sentence that lists the settings which these runs cannot distinguish from the recommended one.
+
+        The sentence is empty if there are no such settings.
+        """
         if math.isnan(self.standard_error):
             return "One seed and so few settings do not show which other settings are as good"
         if not self.alternatives:
@@ -182,7 +188,7 @@ class Recommendation:
         )
 
     def loss_sentence(self) -> str:
-        """Return a sentence with the loss to expect on the test split; empty if the reference is recommended."""
+        """Return a sentence on the loss to expect on the test split; empty if the reference is recommended."""
         if self.confirmation is not None:
             return self.confirmation.sentence()
         if self.is_reference:
@@ -213,20 +219,20 @@ class Recommendation:
         )
 
     def _left_out(self) -> str:
-        said = ""
+        text = ""
         for number, why in ((self.left_out, "runs failed or have no score"), (self.unlearnt, "it learnt nothing")):
-            some = "one setting was" if number == 1 else f"{number} settings were"
+            settings_were = "one setting was" if number == 1 else f"{number} settings were"
             why = why if number == 1 else why.replace("it learnt", "they learnt")
-            said += f"; {some} left out, because {why}" if number else ""
-        return said
+            text += f"; {settings_were} left out, because {why}" if number else ""
+        return text
 
 
-def groups(runs: pd.DataFrame) -> Iterator[Group]:
-    """Divide a table of runs into groups with the same task, model and hyper-parameters, and yield them.
+def groups(runs: pd.DataFrame) -> Iterator[GridResults]:
+    """Yield the results of each grid, that is, of the runs with the same task, model and hyper-parameters.
 
-    Tasks and models are in the order of the table. For each, the groups are sorted by the hyper-parameters that vary.
-    Runs without a score are left out of means. A score is missing, for example, if the correlation of constant
-    predictions is undefined.
+    Tasks and models are in the order of the table. The grids of a task and model are sorted by the hyper-parameters in
+    which they differ. Runs without a score do not enter means. A score is missing, for example, if predictions are
+    constant, so that their correlation is undefined.
 
     Args:
         runs: The table of finished runs that the module's docstring describes.
@@ -239,7 +245,7 @@ def groups(runs: pd.DataFrame) -> Iterator[Group]:
     for key, part in runs.groupby(["task", "model", *varying], sort=False):
         names = key if isinstance(key, tuple) else (key,)
         metrics = set(part["primary_metric"]) if "primary_metric" in part else set()
-        yield Group(
+        yield GridResults(
             str(names[0]),
             str(names[1]),
             dict(zip(varying, map(float, names[2:]), strict=True)),
@@ -261,29 +267,38 @@ def measured(runs: pd.DataFrame) -> pd.DataFrame:
 def cells(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a table with one row for each freezing strategy, with means over seeds and folds.
 
+    A strategy has no row if none of its runs has a dev score, a test score and a time. The exception is `full` if its
+    trivial score was recorded, since the row then shows whether `full` has learnt anything.
+
     Args:
         runs: Runs with the same task, model and hyper-parameters, in the form that the module's docstring describes.
 
     Returns:
-        The columns strategy, bottom and top (numbers of frozen layers; missing if the strategy is not defined by these
-        two numbers), dev_score, test_score, test_spread (standard deviation over runs; nan for one run), train_s,
-        flops_share (nan if not recorded), seeds, folds (their numbers; folds is 0 without cross-validation), learning
-        (the comparison of the dev scores with the trivial score, that of a predictor that ignores the text; None if it
-        was not recorded), scoreless (the number of the strategy's runs that are left out of the means, since they
-        have no score or no time), and dev_error (the standard error of a setting's mean dev score, the same for all
-        settings; nan if it cannot be estimated).
+        A table with the columns
+
+        - strategy
+        - bottom, top: numbers of frozen layers; missing if the strategy is not defined by these two numbers
+        - dev_score, test_score, train_s: means
+        - test_spread: standard deviation of the test score over runs; nan for one run
+        - flops_share: training FLOPs as a share of those of full fine-tuning; nan if not recorded
+        - seeds, folds: numbers of different seeds and folds; folds is 0 without cross-validation
+        - learning: the comparison of the dev scores with the trivial score, which is the score of a baseline that
+          ignores the text; None if the trivial score was not recorded
+        - scoreless: number of runs that are left out of the means, because they have no score or no time
+        - dev_error: standard error of a setting's mean dev score, the same for all settings; nan if it cannot be
+          estimated
     """
     import numpy as np
     import pandas as pd
 
-    # As arrays: a part of a frame for each setting takes a hundred times as long as its means.
+    # Numpy arrays, since selecting a part of the data frame takes a hundred times as long as computing its means.
     numbers = {name: _numbers(runs, name) for name in NUMBERS}
     is_complete = ~(np.isnan(numbers[DEV]) | np.isnan(numbers[TEST]) | np.isnan(numbers[SECONDS]))
-    places = runs.groupby("strategy", sort=False).indices
+    row_indices = runs.groupby("strategy", sort=False).indices
     rows = []
     for strategy in runs["strategy"].dropna().unique():
-        of_strategy = {name: values[places[strategy]] for name, values in numbers.items()}
-        is_used = is_complete[places[strategy]]
+        of_strategy = {name: values[row_indices[strategy]] for name, values in numbers.items()}
+        is_used = is_complete[row_indices[strategy]]
         used = {name: values[is_used] for name, values in of_strategy.items()}
         learnt = _learning(of_strategy)
         if not is_used.any() and (strategy != REFERENCE or learnt is None):
@@ -312,9 +327,10 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _dev_error(runs: pd.DataFrame) -> float:
-    """Estimate the standard error of a setting's mean dev score, without the effect of a seed on all settings alike.
+    """Estimate the standard error of a setting's mean dev score.
 
-    Return nan if there are too few runs. Only seeds (and folds) with which at least half of the settings ran are used.
+    A seed's common effect on all settings is removed first, since it does not change their order. Only seeds (and
+    folds) with which at least half of the settings ran are used. Return nan if there are too few runs.
     """
     replicate = [name for name in ("seed", "repeat", "fold") if name in runs]
     if runs.empty:
@@ -334,10 +350,11 @@ def _dev_error(runs: pd.DataFrame) -> float:
 
 
 def choosing_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs with the seeds (and folds) with which at least half of the settings ran.
+    """Return the runs whose seed (and fold) is one with which at least half of the settings ran.
 
-    A sweep confirms the recommended setting and `full` with further seeds. Means over all seeds would compare these two
-    with the other settings on different seeds.
+    A sweep runs the recommended setting and `full` again with further seeds, to confirm the recommendation. Means over
+    all seeds would compare these two with the other settings on different seeds. If no seed qualifies, all runs are
+    returned.
     """
     replicate = [name for name in ("seed", "repeat", "fold") if name in runs]
     settings = runs.groupby(replicate, dropna=False)["strategy"].transform("nunique")
@@ -346,7 +363,9 @@ def choosing_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def collapsed(cells: pd.DataFrame) -> str:
-    """Return a sentence with the settings of which runs collapsed: their dev score is not above the trivial score.
+    """Return a sentence that lists the settings with collapsed runs.
+
+    A run has collapsed if its dev score is not significantly above that of a baseline that ignores the text.
 
     Args:
         cells: The table from the function `cells`.
@@ -379,17 +398,16 @@ def _mean(values: np.ndarray[Any, Any]) -> float:
 
 
 def _folds(runs: Mapping[str, np.ndarray[Any, Any]]) -> int:
-    """Return the number of different folds among runs, over all repeats of the cross-validation; 0 if there is none."""
+    """Return the number of folds, counted over all repeats of the cross-validation; 0 without cross-validation."""
     pairs = zip(runs["repeat"].tolist(), runs["fold"].tolist(), strict=True)
     return len({pair for pair in pairs if not any(map(math.isnan, pair))})
 
 
 def _learning(runs: Mapping[str, np.ndarray[Any, Any]]) -> Learning | None:
-    """Test whether a strategy's runs have learnt anything: compare dev scores with those of a baseline.
+    """Test whether a strategy's runs have learnt anything, by comparing their dev scores with the trivial score.
 
-    The baseline ignores the text.
-
-    Runs with an undefined score are included. Return None if the baseline's score was not recorded.
+    The trivial score is the dev score of a baseline that ignores the text. Finished runs with an undefined score are
+    included. Return None if the trivial score was not recorded.
     """
     import numpy as np
 
@@ -423,8 +441,8 @@ def nothing_learnt(cells: pd.DataFrame) -> NothingLearnt | None:
         cells: The table from the function `cells`.
 
     Returns:
-        The result of the test; None if the reference has learnt something, or if the score of a predictor that ignores
-        the text was not recorded.
+        The result of the test; None if the reference has learnt something, or if the trivial score (of a baseline that
+        ignores the text) was not recorded.
     """
     reference = _reference(cells)
     if reference is None or reference["learning"] is None or reference["learning"].shown:
@@ -433,7 +451,10 @@ def nothing_learnt(cells: pd.DataFrame) -> NothingLearnt | None:
 
 
 def _reference(cells: pd.DataFrame) -> pd.Series[Any] | None:
-    """Return the row of the reference setting: `full` if it was run, otherwise the one with the best dev score."""
+    """Return the row of the reference setting: `full` if it was run, otherwise the setting with the best dev score.
+
+    Return None if `full` was not run and no setting has a score for each of its runs.
+    """
     full = cells[cells["strategy"] == REFERENCE]
     if len(full):
         return full.iloc[0]
@@ -444,7 +465,7 @@ def _reference(cells: pd.DataFrame) -> pd.Series[Any] | None:
 def pareto_front(cells: pd.DataFrame, score: str = "dev_score") -> pd.DataFrame:
     """Return the settings that no other setting beats in both score and time, from the fastest to the slowest.
 
-    Among settings with the same score and time, the first is kept.
+    If several settings have the same score and time, only the first of them is returned.
 
     Args:
         cells: The table from the function `cells`.
@@ -460,18 +481,19 @@ def pareto_front(cells: pd.DataFrame, score: str = "dev_score") -> pd.DataFrame:
 
 
 def within_tolerance(score: float, reference: float, tolerance: float) -> bool:
-    """Return whether a score is at least (1 - `tolerance`) times the score `reference`."""
+    """Return whether a score is at least `reference` minus the share `tolerance` of `reference`."""
     return score >= reference - tolerance * abs(reference) - 1e-12
 
 
 def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Recommendation | None:
     """Recommend the fastest setting whose dev score is at most a tolerance below the dev score of full fine-tuning.
 
-    If full fine-tuning was not run, the setting with the best dev score is the reference in its place.
+    If full fine-tuning was not run, the setting with the best dev score takes its place as the reference.
 
-    Among equally fast settings, the one with the best dev score is recommended. A setting is not considered if one of
-    its runs has no score, unless it is `full` (full fine-tuning), or if it has learnt nothing. With one seed and many
-    settings, some settings are within the tolerance by chance; runs with fresh seeds show whether the score holds.
+    If several settings are equally fast, the one with the best dev score is recommended. A setting that has learnt
+    nothing (its dev score is not significantly above the trivial score) is not considered. Neither is a setting, except
+    `full`, of which a run has no score. With one seed and many settings, some settings are within the tolerance by
+    chance; runs with fresh seeds show whether the score holds.
 
     Args:
         cells: The table from the function `cells`.
@@ -516,17 +538,17 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
     )
 
 
-def score_map(group: Group, recommended: Recommendation | None = None) -> Figure:
+def score_map(group: GridResults, recommended: Recommendation | None = None) -> Figure:
     """Draw a heat map of each setting's test score, as in figure 1 of the paper by Betka et al."""
     return _heat_map(group, "test_score", f"{short(group.metric)} on test", recommended, best_is_high=True)
 
 
-def runtime_map(group: Group, recommended: Recommendation | None = None) -> Figure:
+def runtime_map(group: GridResults, recommended: Recommendation | None = None) -> Figure:
     """Draw a heat map of each setting's training time."""
     return _heat_map(group, "train_s", "training time in seconds", recommended, best_is_high=False)
 
 
-def pareto_figure(group: Group, recommended: Recommendation | None = None) -> Figure:
+def pareto_figure(group: GridResults, recommended: Recommendation | None = None) -> Figure:
     """Draw two scatter plots against training time: dev scores with their Pareto front, and test scores."""
     figure = _figure(PARETO_WIDTH, 5.2)
     front = pareto_front(group.cells)
@@ -547,7 +569,9 @@ def pareto_figure(group: Group, recommended: Recommendation | None = None) -> Fi
     return figure
 
 
-def _scatter(axes: Axes, group: Group, score: str, front: pd.DataFrame, recommended: Recommendation | None) -> None:
+def _scatter(
+    axes: Axes, group: GridResults, score: str, front: pd.DataFrame, recommended: Recommendation | None
+) -> None:
     others = group.cells[~group.cells["strategy"].isin(front["strategy"])]
     axes.scatter(others["train_s"], others[score], s=18, color=OTHERS, label="other settings", zorder=2)
     axes.scatter(front["train_s"], front[score], s=36, marker="D", color=FRONT, label="Pareto front", zorder=3)
@@ -555,9 +579,9 @@ def _scatter(axes: Axes, group: Group, score: str, front: pd.DataFrame, recommen
         (REFERENCE, "s", REFERENCE_COLOUR, 60, REFERENCE),
         (recommended.strategy if recommended else "", "*", MARK, 260, "recommended"),
     ):
-        one = group.cells[group.cells["strategy"] == strategy]
-        if len(one):
-            axes.scatter(one["train_s"], one[score], s=size, marker=marker, color=colour, label=label, zorder=4)
+        point = group.cells[group.cells["strategy"] == strategy]
+        if len(point):
+            axes.scatter(point["train_s"], point[score], s=size, marker=marker, color=colour, label=label, zorder=4)
     matched = group.cells[[matched_to(name) is not None for name in group.cells["strategy"]]]
     if len(matched):
         label = f"{REFERENCE} with fewer steps"
@@ -586,7 +610,7 @@ def _label_points(axes: Axes, points: pd.DataFrame, score: str, *, above: bool) 
 
 
 def _heat_map(
-    group: Group, column: str, label: str, recommended: Recommendation | None, *, best_is_high: bool
+    group: GridResults, column: str, label: str, recommended: Recommendation | None, *, best_is_high: bool
 ) -> Figure:
     """Draw a heat map, with more frozen bottom layers upwards and more frozen top layers to the right.
 
@@ -678,7 +702,7 @@ def _outline(
 
 
 def _write_numbers(axes: Axes, values: Any, image: Any) -> None:
-    """Write its value into each cell of a heat map, in black on bright colours and in white on dark colours."""
+    """Write each value into its cell of a heat map, in black on bright colours and in white on dark colours."""
     import numpy as np
 
     largest = np.nanmax(np.abs(values), initial=0.0)
@@ -701,7 +725,7 @@ def _title(text: str, width: float) -> str:
 def _figure(width: float, height: float) -> Figure:
     """Return a new figure of the given size in inches.
 
-    It is created without pyplot, which would keep it in memory until the process ends.
+    It is created without pyplot, which would keep the figure in memory until the process ends.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -722,7 +746,7 @@ def _confirmed(recommended: Recommendation | None) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    """Return names as a comma-separated string; a long list is shortened, such as "a, b and 3 more"."""
+    """Join names with commas; a long list is shortened, such as "a, b and 3 more"."""
     more = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 

@@ -13,7 +13,7 @@ from alue_bench.reporting import grid
 from alue_bench.reporting.confirmation import confirmation_in
 from alue_bench.reporting.content import Gallery, Item, Paragraph
 from alue_bench.reporting.drawing import Picture, style, to_svg
-from alue_bench.reporting.fresh_runs import Choice, how_to_confirm
+from alue_bench.reporting.fresh_runs import RecommendationRule, how_to_confirm
 from alue_bench.reporting.subjects import Subject
 
 LEAST_CELLS = 6
@@ -23,25 +23,25 @@ MOST_MAPS = 8
 """The largest number of grids (sets of freezing settings for one task and model) that are drawn. If there are more, the
 page says so."""
 COMMAND = "alue-bench sweep -t mdd --grid bottom-top"
-"""A command that fine-tunes with many numbers of frozen bottom and top layers, as heat maps need."""
+"""A command that produces the runs for a heat map, with many numbers of frozen bottom and top layers."""
 
 
-def heat_maps(subjects: Sequence[Subject], prefix: str, choice: Choice) -> list[Item]:
+def heat_maps(subjects: Sequence[Subject], prefix: str, rule: RecommendationRule) -> list[Item]:
     """Return heat maps of score and training time for each subject with runs of enough freezing settings.
 
-    A freezing setting is a number of frozen bottom layers and a number of frozen top layers. The result is empty if no
-    subject has enough settings.
+    A freezing setting is a number of frozen bottom layers and a number of frozen top layers. Below the maps, a sentence
+    states the recommended setting, or why there is none. The result is empty if no subject has enough settings.
 
     Args:
-        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
-            conditions.
-        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
-        choice: The way in which one of the settings is chosen.
+        subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set
+            of conditions, with its runs.
+        prefix: The text with which the names of the pictures begin; it makes the names unique on the page.
+        rule: The rule by which one of the settings is recommended, and its loss is measured.
     """
     groups = [(subject, group) for subject in subjects for group in _groups(subject) if _is_map(group)]
     items: list[Item] = []
     for number, (subject, group) in enumerate(groups[:MOST_MAPS]):
-        recommended = _recommended(subject, group, choice)
+        recommended = _recommended(subject, group, rule)
         with style(grid=False):
             drawn = [
                 Picture(
@@ -59,8 +59,8 @@ def heat_maps(subjects: Sequence[Subject], prefix: str, choice: Choice) -> list[
             ]
         items.append(Gallery(drawn))
         if recommended is not None:
-            said = _sentences(recommended, subject)
-            items.append(Paragraph(f"Recommended for {group.title}: {' '.join(said)}"))
+            sentences = _sentences(recommended, subject)
+            items.append(Paragraph(f"Recommended for {group.title}: {' '.join(sentences)}"))
         elif (why := grid.nothing_learnt(group.cells)) is not None:
             items.append(Paragraph(f"No recommendation for {group.title}: {why.sentence()}.", warning=True))
     if len(groups) > MOST_MAPS:
@@ -72,23 +72,26 @@ def heat_maps(subjects: Sequence[Subject], prefix: str, choice: Choice) -> list[
     return items
 
 
-def _groups(subject: Subject) -> list[grid.Group]:
-    """Return the subject's grid as a list of one group; empty if no strategy is defined by numbers of frozen layers.
+def _groups(subject: Subject) -> list[grid.GridResults]:
+    """Return the results of the subject's grid as a list with one element; empty if no strategy is a freezing setting.
 
     A grid is the set of freezing settings for one task, model and combination of hyper-parameters. All runs of a
     subject have the same hyper-parameters, so that there is only one grid.
     """
-    # Other strategies have no place on a map, and looking them all up below would take long where there are many.
+    # Strategies that freeze other sets of layers do not fit on a map. Removing them first saves time.
     placed = subject.runs[subject.runs["strategy"].map(lambda name: cell_of(str(name)) is not None)]
     return [replace(group, conditions=subject.conditions) for group in grid.groups(grid.choosing_runs(placed))]
 
 
-def _recommended(subject: Subject, group: grid.Group, choice: Choice) -> grid.Recommendation | None:
-    """Return the recommended setting of a grid, with its confirmation if it has runs with fresh seeds."""
-    recommended = grid.recommend(group.cells, choice.tolerance)
+def _recommended(subject: Subject, group: grid.GridResults, rule: RecommendationRule) -> grid.Recommendation | None:
+    """Return the recommended setting of a grid; None if there is none.
+
+    If the setting has runs with fresh seeds, the result includes the loss in these runs.
+    """
+    recommended = grid.recommend(group.cells, rule.tolerance)
     if recommended is None or recommended.is_reference or recommended.reference != subject.compared.baseline:
         return recommended
-    fresh = choice.fresh(subject, recommended.strategy)
+    fresh = rule.fresh(subject, recommended.strategy)
     return (
         recommended
         if fresh is None
@@ -97,19 +100,21 @@ def _recommended(subject: Subject, group: grid.Group, choice: Choice) -> grid.Re
 
 
 def _sentences(recommended: grid.Recommendation, subject: Subject) -> list[str]:
-    """Return the recommendation and the loss to expect; if it is not known, the command that confirms it."""
+    """Return sentences on the recommended setting and its loss; if the loss is unknown, the command to measure it."""
     if recommended.is_reference or recommended.confirmation is not None:
-        return [f"{said}." for said in recommended.sentences()]
-    said = [f"{one}." for one in (recommended.sentence(), recommended.alternatives_sentence()) if one]
-    return [*said, how_to_confirm(subject, recommended.strategy)]
+        return [f"{sentence}." for sentence in recommended.sentences()]
+    sentences = [
+        f"{sentence}." for sentence in (recommended.sentence(), recommended.alternatives_sentence()) if sentence
+    ]
+    return [*sentences, how_to_confirm(subject, recommended.strategy)]
 
 
-def _is_map(group: grid.Group) -> bool:
+def _is_map(group: grid.GridResults) -> bool:
     placed = group.cells[group.cells["bottom"].notna()]
     return len(placed) >= LEAST_CELLS and placed["bottom"].nunique() > 1 and placed["top"].nunique() > 1
 
 
-def _extremes(group: grid.Group, column: str) -> str:
+def _extremes(group: grid.GridResults, column: str) -> str:
     placed = group.cells[group.cells["bottom"].notna() & group.cells[column].notna()]
     if placed.empty:
         return ""

@@ -1,7 +1,8 @@
-"""The request for full fine-tuning at matched compute, where a comparison lacks it.
+"""The request for runs of full fine-tuning at matched compute, if a comparison lacks such runs.
 
-A frozen strategy saves FLOPs. Full fine-tuning with fewer steps saves them too, and a comparison that lacks it cannot
-say whether the frozen layers or the saved steps keep the score.
+A freezing strategy saves FLOPs, and so does full fine-tuning with fewer steps. Matched compute means that both need the
+same number of FLOPs. Without such runs, a comparison does not show whether freezing layers keeps the score better than
+training for fewer steps.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CLOSE = 0.03
-"""The largest difference of two shares of full's FLOPs that count as matched."""
+"""The largest difference in FLOPs at which two strategies count as matched, as a share of the FLOPs of `full`."""
 MOST = 3
-"""The largest number of strategies with a request. Of more, as in a sweep, only the recommended one has it."""
+"""The largest number of strategies in a request. If more lack matched runs, only the recommended one is named."""
 SELECTED_ROWS = ("limit_train", "limit_eval", "drop_bad")
-"""The options that select rows, as a run's config.json has them."""
+"""The names in a run's config.json of the options that select rows."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request for runs of full fine-tuning at matched compute."""
+    """A request for runs of full fine-tuning with as many FLOPs as some freezing strategies need."""
 
     sentence: str
     options: dict[str, Any]
-    """The options of `alue-bench run`, without the store and the experiment."""
+    """The options of `alue-bench run` for these runs, without those that name the MLflow store and experiment."""
 
 
 def unmatched(block: ComparisonBlock) -> list[StrategyResult]:
-    """Return the strategies that need fewer FLOPs than full fine-tuning, and have no full fine-tuning with as many.
+    """Return the strategies with fewer FLOPs than `full` for which full fine-tuning at matched compute is missing.
 
     Args:
         block: A set of comparable runs. Without runs of full fine-tuning in it, the result is empty.
@@ -63,13 +64,13 @@ def unmatched(block: ComparisonBlock) -> list[StrategyResult]:
 
 
 def request_of(block: ComparisonBlock, results: Results) -> Request | None:
-    """Return the request for full fine-tuning at matched compute; None if nothing is lacking.
+    """Return the request for full fine-tuning at matched compute; None if no such runs are missing.
 
-    If more than `MOST` strategies lack it, as in a sweep, it is asked for the recommended one alone.
+    If more than `MOST` strategies lack such runs, as in a sweep, the request is for the recommended strategy alone.
 
     Args:
         block: A set of comparable runs.
-        results: The runs that were compared, and their store.
+        results: The runs that were compared, with the connection to their MLflow store.
     """
     lacking = unmatched(block)
     full = next((row for row in block.rows if row.strategy == FULL), None)
@@ -81,16 +82,16 @@ def request_of(block: ComparisonBlock, results: Results) -> Request | None:
         lacking = [row for row in lacking if advice is not None and row.strategy == advice.strategy]
         if not lacking:
             return None
-    told = ", ".join(f"{row.strategy} ({100 * (row.flops_share or 0):.0f} %)" for row in lacking)
+    names = ", ".join(f"{row.strategy} ({100 * (row.flops_share or 0):.0f} %)" for row in lacking)
     return Request(
-        f"no full fine-tuning with as many FLOPs as {told}: whether fewer steps keep the score as well as frozen "
+        f"no full fine-tuning with as many FLOPs as {names}: whether fewer steps keep the score as well as frozen "
         "layers do is not known. To find out, run:",
         _options(results, full, [row.strategy for row in lacking]),
     )
 
 
 def with_requests(comparison: Comparison, results: Results) -> Comparison:
-    """Return the comparison with a note on each set of comparable runs that lacks full at matched compute."""
+    """Return the comparison, with notes that request full fine-tuning at matched compute where it is missing."""
     where = where_options(results.connection.uri, results.connection.experiment)
     blocks = []
     for block in comparison.blocks:
@@ -107,7 +108,7 @@ def missing(subjects: Sequence[Subject], results: Results, most: int) -> list[It
 
     Args:
         subjects: The comparisons of a report page.
-        results: The runs of the page, and their store.
+        results: The runs of the page, with the connection to their MLflow store.
         most: The largest number of notices.
     """
     items: list[Item] = []
@@ -120,7 +121,10 @@ def missing(subjects: Sequence[Subject], results: Results, most: int) -> list[It
 
 
 def _options(results: Results, full: StrategyResult, strategies: Sequence[str]) -> dict[str, Any]:
-    """Return the options of the command that runs full at matched compute with the seeds, settings and rows of full."""
+    """Return the options of the command that runs full fine-tuning at matched compute.
+
+    The command uses the same seeds, hyper-parameters and rows as the recorded runs of `full`.
+    """
     frame = results.frame
     run = frame[frame["run_id"] == full.run_ids[0]].iloc[0].to_dict()
     options: dict[str, Any] = options_of(run, load_registry())

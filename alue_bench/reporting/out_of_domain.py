@@ -1,7 +1,8 @@
-"""The change of score in domain and out of domain, side by side, for models that were scored on other tasks.
+"""The changes of score against a baseline strategy, in domain and out of domain.
 
-The runs are those of one comparison (`ComparisonBlock`), whose models were also scored on the test split of another
-task (option `--also-test`). Both changes are of the same metric, and against the same baseline.
+In domain, a trained model is scored on the test split of its own task; out of domain, on the test split of another task
+(option `--also-test`). The runs are those of one comparison (`ComparisonBlock`). The changes in and out of domain are
+of the same metric and against the same baseline, so that they can be compared.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 LoadElsewhere = Callable[[str, bool, str], Targets | None]
 """A function that reads the gold and predicted labels of a run on another task, such as
 `tracking.reading.read_targets_elsewhere`. It takes the run's id, whether an example may have several labels, and the
-task's name."""
+name of the other task. It returns None if the run has no predictions on this task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class StrategyOutOfDomain:
     """The mean difference from the baseline's score in domain, for the same seeds; None for the baseline itself."""
     change_outside: float | None = None
     test: DomainChange | None = None
-    """The test of whether the change differs between in domain and out of domain; None if it was not tested."""
+    """The test of whether the change out of domain differs from that in domain; None if it was not tested."""
     p_corrected: float | None = None
     """The p-value, corrected for the number of tests in all tables (Holm 1979)."""
     reason: str = ""
@@ -54,7 +55,7 @@ class StrategyOutOfDomain:
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfDomain:
-    """The strategies for one task and model, in domain and on the test split of one other task."""
+    """The results of strategies for one task and model, in domain and on the test split of one other task."""
 
     task: str
     elsewhere: str
@@ -66,9 +67,10 @@ class OutOfDomain:
     examples: int
     """The number of scored test examples of the other task."""
     left_out: int
-    """The number of its test examples whose gold label no label of the trained task counts as."""
+    """The number of test examples of the other task that are not scored, since their gold label does not correspond to
+    any label of the trained task."""
     trivial_inside: float | None
-    """The score of a baseline that ignores the text, in domain; None if it was not recorded for this metric."""
+    """The score in domain of a predictor that ignores the text; None if it was not recorded for this metric."""
     trivial_outside: float | None
     notes: tuple[str, ...] = ()
 
@@ -76,12 +78,12 @@ class OutOfDomain:
 def out_of_domain(
     blocks: Iterable[ComparisonBlock], frame: pd.DataFrame, load: Load, load_elsewhere: LoadElsewhere
 ) -> list[OutOfDomain]:
-    """Return a table for each comparison and each other task on which its models were scored.
+    """Return the results in and out of domain for each comparison and each other task on which its models were scored.
 
     Args:
         blocks: The comparisons.
         frame: The frame of their runs, one row per run.
-        load: The function that reads a run's predictions on its own test split.
+        load: The function that reads a run's predictions on the test split of the trained task.
         load_elsewhere: The function that reads a run's predictions on another task.
     """
     if "also_test" not in frame.columns or not frame["also_test"].notna().any():
@@ -93,8 +95,8 @@ def out_of_domain(
 def _tables(
     block: ComparisonBlock, runs: Mapping[str, Run], load: Load, load_elsewhere: LoadElsewhere
 ) -> list[OutOfDomain]:
-    of_block = [runs[run_id] for row in block.rows for run_id in row.run_ids]
-    names = sorted({name for run in of_block for name in digests_in(run["also_test"])})
+    block_runs = [runs[run_id] for row in block.rows for run_id in row.run_ids]
+    names = sorted({name for run in block_runs for name in digests_in(run["also_test"])})
     tables = (_Scored(block, name, runs, load, load_elsewhere).table() for name in names)
     return [table for table in tables if table is not None]
 
@@ -110,29 +112,34 @@ class _Scored:
         load: Load,
         load_elsewhere: LoadElsewhere,
     ) -> None:
-        """Select the runs; if they were scored on different rows, those of the most frequent ones are taken."""
+        """Select the runs that were scored on the same rows and labels of the other task.
+
+        If runs were scored on different rows or labels, only the runs with the most frequent rows and labels are kept.
+        """
         self._block, self._elsewhere = block, elsewhere
         self._load, self._load_elsewhere = load, load_elsewhere
         self._metric = block.metric.removeprefix("test/")
         self._column = f"{PREFIX}{elsewhere}/{self._metric}"
         scored = {
             row.strategy: [
-                run for run in (runs[one] for one in row.run_ids) if elsewhere in digests_in(run["also_test"])
+                run for run in (runs[run_id] for run_id in row.run_ids) if elsewhere in digests_in(run["also_test"])
             ]
             for row in block.rows
         }
-        digests = Counter(digests_in(run["also_test"])[elsewhere] for of_one in scored.values() for run in of_one)
+        digests = Counter(
+            digests_in(run["also_test"])[elsewhere] for strategy_runs in scored.values() for run in strategy_runs
+        )
         (self._digest, kept), *_ = digests.most_common(1)
         self._others = digests.total() - kept
         self._runs = {
-            strategy: [run for run in of_one if digests_in(run["also_test"])[elsewhere] == self._digest]
-            for strategy, of_one in scored.items()
+            strategy: [run for run in strategy_runs if digests_in(run["also_test"])[elsewhere] == self._digest]
+            for strategy, strategy_runs in scored.items()
         }
         self._read: dict[tuple[str, str], Additive] = {}
 
     def table(self) -> OutOfDomain | None:
-        """Return the table; None if the other task has no such metric."""
-        all_runs = [run for of_one in self._runs.values() for run in of_one]
+        """Return the results of all strategies; None if no run has a value of the metric on the other task."""
+        all_runs = [run for strategy_runs in self._runs.values() for run in strategy_runs]
         if not any(math.isfinite(float(run.get(self._column, math.nan))) for run in all_runs):
             return None
         block, name = self._block, f"{PREFIX}{self._elsewhere}"
@@ -152,7 +159,11 @@ class _Scored:
             model=block.model,
             metric=self._metric,
             baseline=block.baseline,
-            rows=tuple(self._row(strategy, of_one, base) for strategy, of_one in self._runs.items() if of_one),
+            rows=tuple(
+                self._row(strategy, strategy_runs, base)
+                for strategy, strategy_runs in self._runs.items()
+                if strategy_runs
+            ),
             examples=int(_first_finite(all_runs, f"{name}/rows") or 0),
             left_out=int(_first_finite(all_runs, f"{name}/left_out_rows") or 0),
             trivial_inside=block.trivial_score,
@@ -169,7 +180,7 @@ class _Scored:
         pairs = [
             (run, other)
             for run, other in paired_runs(runs, base)
-            if all(math.isfinite(_value(one, metric)) for one in (run, other) for metric in metrics)
+            if all(math.isfinite(_value(paired_run, metric)) for paired_run in (run, other) for metric in metrics)
         ]
         if not pairs:
             return replace(row, reason=f"no seed in common with {self._block.baseline}")
@@ -181,15 +192,28 @@ class _Scored:
             return replace(row, reason=f"a test needs {FEWEST_SEEDS} seeds")
         try:
             contrasts = [
-                contrast([self._of(a, where) for a, _ in pairs], [self._of(b, where) for _, b in pairs])
+                contrast(
+                    [self._test_results(a, where) for a, _ in pairs], [self._test_results(b, where) for _, b in pairs]
+                )
                 for where in ("inside", "outside")
             ]
             return replace(row, test=domain_change(*contrasts))
         except (AlueBenchError, ValueError) as error:
             return replace(row, reason=str(error))
 
-    def _of(self, run: Run, where: str) -> Additive:
-        """Return a run's results on the own or the other test split, for the test; those of the baseline are cached."""
+    def _test_results(self, run: Run, where: str) -> Additive:
+        """Return a run's results on a test split in the form that the significance test needs.
+
+        The results of the baseline's runs are cached, since every strategy is compared with them.
+
+        Args:
+            run: The run.
+            where: "inside" for the test split of the trained task, "outside" for that of the other task.
+
+        Raises:
+            ValueError: There are no predictions, or no test over examples for the metric.
+            AlueBenchError: The predictions cannot be read.
+        """
         key = (str(run["run_id"]), where)
         if key in self._read:
             return self._read[key]

@@ -8,7 +8,7 @@ from typing import Any
 
 from alue_bench.evaluation.intervals import LEVEL, Estimate
 from alue_bench.reporting.comparison_table import TextTable, latex_tables, markdown_tables
-from alue_bench.reporting.content import Cell, Column, Item, Paragraph, Row, RowGroup, Table
+from alue_bench.reporting.content import Cell, Column, Item, Paragraph, ReportTable, Row, RowGroup
 from alue_bench.reporting.numbers import plain, several, signed
 from alue_bench.reporting.out_of_domain import OutOfDomain, StrategyOutOfDomain
 
@@ -16,12 +16,12 @@ NO_RESULTS = (
     "no model was scored on another task. Add --also-test TASK to alue-bench run, such as --task oold --also-test "
     "mlma-offensive"
 )
-"""The sentence for users if no run has such scores."""
+"""The sentence for users if no run has scores on another task."""
 COMMAND = (
     "alue-bench run --task oold --also-test mlma-offensive --strategy full --strategy bottom3top4 --strategy head-only "
     "--seeds 5"
 )
-"""A command that produces runs for the section of a report."""
+"""A command that produces runs for this section of a report page."""
 INTRO = (
     "The same trained models, scored on the task's own test split and on that of another task. Δ out − Δ in: whether "
     "a strategy's change against the baseline is different out of domain. The test takes seeds and the examples of "
@@ -46,7 +46,7 @@ def out_of_domain_tables(results: Sequence[OutOfDomain]) -> list[TextTable]:
 
 
 def out_of_domain_legend(results: Sequence[OutOfDomain]) -> list[str]:
-    """Return lines that explain the numbers in the tables; none without results."""
+    """Return lines that explain the columns of the tables; empty without results."""
     if not results:
         return []
     return [
@@ -57,35 +57,35 @@ def out_of_domain_legend(results: Sequence[OutOfDomain]) -> list[str]:
 
 
 def out_of_domain_records(results: Sequence[OutOfDomain]) -> list[dict[str, Any]]:
-    """Return a flat dict for each strategy of each table, with None for missing values."""
+    """Return a flat dict for each strategy of each trained task, model and other task, with None for missing values."""
     return [_record(result, row) for result in results for row in result.rows]
 
 
 def out_of_domain_as_json(results: Sequence[OutOfDomain]) -> str:
-    """Return the records as a JSON document."""
+    """Return the records of `out_of_domain_records` as a JSON document."""
     document = {"level": LEVEL, "out_of_domain": out_of_domain_records(results)}
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
 def out_of_domain_as_csv(results: Sequence[OutOfDomain]) -> str:
-    """Return the records as CSV."""
+    """Return the records of `out_of_domain_records` as CSV."""
     import pandas as pd
 
     return str(pd.DataFrame(out_of_domain_records(results)).to_csv(index=False))
 
 
 def out_of_domain_as_markdown(results: Sequence[OutOfDomain]) -> str:
-    """Return the tables as Markdown; empty without results."""
+    """Return the tables of `out_of_domain_tables` as Markdown; empty without results."""
     return markdown_tables(out_of_domain_tables(results), out_of_domain_legend(results)) if results else ""
 
 
 def out_of_domain_as_latex(results: Sequence[OutOfDomain]) -> str:
-    """Return the tables as LaTeX code for the package booktabs; empty without results."""
+    """Return the tables of `out_of_domain_tables` as LaTeX code for the package booktabs; empty without results."""
     return latex_tables(out_of_domain_tables(results), out_of_domain_legend(results)) if results else ""
 
 
 def section_items(results: Sequence[OutOfDomain]) -> list[Item]:
-    """Return the tables as items of a report page."""
+    """Return the tables and notes on scores in and out of domain as items of a report page."""
     columns = [
         Column("seeds"),
         Column("in domain", explained="mean score on the task's own test split"),
@@ -98,7 +98,7 @@ def section_items(results: Sequence[OutOfDomain]) -> list[Item]:
     items: list[Item] = []
     for result in results:
         rows = [Row(row.strategy, [Cell(str(row.seeds)), *map(Cell, _cells(row))]) for row in result.rows]
-        items.append(Table(title(result), "strategy", columns, [RowGroup(result.model, rows, _subtitle(result))]))
+        items.append(ReportTable(title(result), "strategy", columns, [RowGroup(result.model, rows, _subtitle(result))]))
         items += [Paragraph(f"{note}.") for note in (*result.notes, *_reasons(result), *findings(result))]
     return items
 
@@ -123,12 +123,14 @@ def findings(result: OutOfDomain) -> list[str]:
 
 
 def _subtitle(result: OutOfDomain) -> str:
-    said = [f"{several(result.examples, 'test example')} of {result.elsewhere}"]
+    facts = [f"{several(result.examples, 'test example')} of {result.elsewhere}"]
     if result.left_out:
-        said.append(f"{result.left_out} left out, whose gold label no label of {result.task} counts as")
+        facts.append(f"{result.left_out} left out, whose gold label no label of {result.task} counts as")
     if result.trivial_inside is not None and result.trivial_outside is not None:
-        said.append(f"without reading the text: {plain(result.trivial_inside)} in, {plain(result.trivial_outside)} out")
-    return "; ".join(said)
+        facts.append(
+            f"without reading the text: {plain(result.trivial_inside)} in, {plain(result.trivial_outside)} out"
+        )
+    return "; ".join(facts)
 
 
 def _cells(row: StrategyOutOfDomain) -> list[str]:

@@ -24,13 +24,13 @@ MOST_BARS = 16
 
 
 def trades(subjects: Sequence[Subject], most: int, prefix: str) -> list[Item]:
-    """Return scatter plots of score against training time, for each task and model with more than one strategy.
+    """Return scatter plots of score against training time, for each subject with more than one strategy.
 
     Args:
-        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
-            conditions.
+        subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set
+            of conditions, with its runs.
         most: The largest number of plots to return.
-        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
+        prefix: The text with which the names of the pictures begin; it makes the names unique on the page.
     """
     several_strategies = [subject for subject in subjects if len(_measured(subject)) > 1]
     drawn = []
@@ -69,21 +69,22 @@ def _as_cells(points: Sequence[Point]) -> pd.DataFrame:
 def figure_2(subjects: Sequence[Subject], prefix: str) -> list[Item]:
     """Return the paper's figure 2 from our runs: bars of mean score and mean training time over tasks, for each model.
 
-    A model is included if at least two of its tasks have runs of the baseline and of one other common strategy.
+    A model is included if at least two of its tasks have runs of the baseline and if these tasks have at least one
+    other strategy in common.
 
     Args:
-        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
-            conditions.
-        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
+        subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set
+            of conditions, with its runs.
+        prefix: The text with which the names of the pictures begin; it makes the names unique on the page.
     """
     items: list[Item] = []
     for number, model in enumerate(dict.fromkeys(subject.model for subject in subjects), start=1):
-        every = [subject for subject in subjects if subject.model == model]
-        of_model = _one_each(every)
-        left_out = len(every) - len(of_model)
+        of_model = [subject for subject in subjects if subject.model == model]
+        chosen = _one_each(of_model)
+        left_out = len(of_model) - len(chosen)
         by_task = {
             subject.task: {row.strategy: row for row in subject.compared.rows if row.score and row.train_s}
-            for subject in of_model
+            for subject in chosen
         }
         with_baseline = {task: rows for task, rows in by_task.items() if comparison.BASELINE in rows and len(rows) > 1}
         if len(with_baseline) < 2:
@@ -97,7 +98,7 @@ def figure_2(subjects: Sequence[Subject], prefix: str) -> list[Item]:
             items += _averaged(
                 model, {t: [rows[s] for s in common] for t, rows in with_baseline.items()}, f"{prefix}-{number}"
             )
-            metrics = dict.fromkeys(subject.metric for subject in of_model if subject.task in with_baseline)
+            metrics = dict.fromkeys(subject.metric for subject in chosen if subject.task in with_baseline)
             items.append(
                 Paragraph(
                     f"The paper's figure 2 from our runs of {model}: mean over {', '.join(with_baseline)}, each "
@@ -108,7 +109,7 @@ def figure_2(subjects: Sequence[Subject], prefix: str) -> list[Item]:
                         else "."
                     )
                     + " Tasks that train longer weigh more in the mean time."
-                    + _said_of_unlearnt(of_model, with_baseline)
+                    + _unlearnt_sentence(chosen, with_baseline)
                     + (f" Shown: {MOST_BARS} of {len(common)} strategies." if len(common) > MOST_BARS else "")
                     + (f" {several(left_out, 'set')} of runs with other settings are left out." if left_out else "")
                 )
@@ -116,7 +117,7 @@ def figure_2(subjects: Sequence[Subject], prefix: str) -> list[Item]:
     return items
 
 
-def _said_of_unlearnt(subjects: Sequence[Subject], tasks: Collection[str]) -> str:
+def _unlearnt_sentence(subjects: Sequence[Subject], tasks: Collection[str]) -> str:
     """Return a sentence that names the tasks on which the baseline strategy learnt nothing; empty without such tasks.
 
     Args:
@@ -126,16 +127,16 @@ def _said_of_unlearnt(subjects: Sequence[Subject], tasks: Collection[str]) -> st
     unlearnt = [s.task for s in subjects if s.task in tasks and s.compared.unlearnt is not None]
     if not unlearnt:
         return ""
-    tasks_told = ", ".join(unlearnt)
-    return f" On {tasks_told}, {comparison.BASELINE} did not learn, so every strategy seems to keep its score."
+    names = ", ".join(unlearnt)
+    return f" On {names}, {comparison.BASELINE} did not learn, so every strategy seems to keep its score."
 
 
 def _averaged(model: str, by_task: dict[str, list[comparison.StrategyResult]], name: str) -> list[Item]:
     tasks = len(by_task)
     strategies = [row.strategy for row in next(iter(by_task.values()))][:MOST_BARS]
     score, time = [], []
-    for place, strategy in enumerate(strategies):
-        rows = [rows[place] for rows in by_task.values()]
+    for position, strategy in enumerate(strategies):
+        rows = [rows[position] for rows in by_task.values()]
         score.append((strategy, sum(row.score.mean for row in rows if row.score) / tasks))
         time.append((strategy, sum(row.train_s.mean for row in rows if row.train_s) / tasks))
     of = f"{model}, {several(tasks, 'task')}"

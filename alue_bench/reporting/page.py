@@ -32,13 +32,13 @@ from alue_bench.reporting import (
 from alue_bench.reporting.comparison import BASELINE, Comparison, compare
 from alue_bench.reporting.conditions import conditions
 from alue_bench.reporting.content import Block, Item, Missing, Page, Section
-from alue_bench.reporting.fresh_runs import Choice
+from alue_bench.reporting.fresh_runs import RecommendationRule
 from alue_bench.reporting.numbers import several
 from alue_bench.reporting.out_of_domain import out_of_domain
 from alue_bench.reporting.out_of_domain_table import COMMAND as OUT_OF_DOMAIN
 from alue_bench.reporting.papers_tables import papers_tables
 from alue_bench.reporting.recorded import MOST_TESTED, limited_reader
-from alue_bench.reporting.run_figures import Shown, choices, confusion, learning
+from alue_bench.reporting.run_figures import FigureLimits, choices, confusion, learning
 from alue_bench.reporting.subjects import Comparable, arrange
 from alue_bench.tracking.connection import where_options
 from alue_bench.tracking.reading import Results, read_targets_elsewhere, say_counts
@@ -61,12 +61,12 @@ class PageRequest:
     metric: str | None = None
     """The metric for the comparison of strategies, such as "f1_micro"; None for each task's primary metric."""
     margins: Margins | None = None
-    """The margin for the loss of a strategy, for each metric; None for the default."""
+    """The margin (largest acceptable loss of score) for each metric; None for the default."""
     tolerance: float = DEFAULT_TOLERANCE
     """The largest accepted loss of dev score of a recommended setting, as a share of full fine-tuning's dev score."""
-    shown: Shown = field(default_factory=Shown)
-    """The largest numbers of tasks, strategies and seeds in sections that are long or slow to build, such as learning
-    curves."""
+    shown: FigureLimits = field(default_factory=FigureLimits)
+    """The largest numbers of subjects, strategies and seeds in sections that are long or slow to build, such as the
+    learning curves."""
 
 
 def build_page(
@@ -81,7 +81,8 @@ def build_page(
     Args:
         results: The finished runs.
         request: The options; None for the defaults.
-        compared: The comparison of the runs by `request`, if it was computed before; None to compute it.
+        compared: The comparison of the runs with the metric and margins of `request`, if it was computed before; None
+            to compute it here.
         now: The time that is stated at the bottom of the page; None for the current time.
 
     Raises:
@@ -96,7 +97,7 @@ def build_page(
         title=TITLE,
         lead=_lead(results),
         notices=_notices(results, blocks),
-        sections=[_leading_here(make(results, blocks, request), results) for make in SECTIONS],
+        sections=[_with_store_options(make(results, blocks, request), results) for make in SECTIONS],
         footer=f"Written by alue-bench {__version__}, {now or datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
     )
 
@@ -118,28 +119,28 @@ def _lead(results: Results) -> str:
 
 def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
     """Return the warnings for the top of the page, for example that runs used the embedded sample data."""
-    said = []
+    notices = []
     if (results.frame["data_source"] == "sample").any():
-        said.append(SAMPLE_NOTICE)
+        notices.append(SAMPLE_NOTICE)
     if len(blocks) > 1:
-        said.append(
+        notices.append(
             f"These runs form {len(blocks)} groups that are not comparable, since {_what_differs(blocks)} differ. "
             "Every section shows each group separately; nothing is computed across groups."
         )
     if len(results.frame) > MOST_TESTED:
-        said.append(
+        notices.append(
             f"Differences are tested with the predictions of at most {MOST_TESTED} of "
             f"{several(len(results.frame), 'run')}. alue-bench compare tests all; use --task, --model and --strategy "
             "to choose fewer."
         )
     seeds = max((row.replicates for b in blocks for s in b.subjects for row in s.compared.rows), default=0)
-    what = "fold" if any(subject.compared.folds for block in blocks for subject in block.subjects) else "seed"
+    unit = "fold" if any(subject.compared.folds for block in blocks for subject in block.subjects) else "seed"
     if 0 < seeds < FEWEST_SEEDS:
-        said.append(
-            f"No strategy has more than {several(seeds, what)}: a difference may be due to chance, and there is no "
-            f"verdict on any. A verdict needs at least --{what}s {FEWEST_SEEDS}."
+        notices.append(
+            f"No strategy has more than {several(seeds, unit)}: a difference may be due to chance, and there is no "
+            f"verdict on any. A verdict needs at least --{unit}s {FEWEST_SEEDS}."
         )
-    return said + [f"{sentence}." for sentence in say_counts(results.counts)]
+    return notices + [f"{sentence}." for sentence in say_counts(results.counts)]
 
 
 def _what_differs(blocks: Sequence[Comparable]) -> str:
@@ -151,7 +152,7 @@ def _what_differs(blocks: Sequence[Comparable]) -> str:
 # Sections ----------------------------------------------------------------------------------------------------------
 
 
-def _leading_here(section: Section, results: Results) -> Section:
+def _with_store_options(section: Section, results: Results) -> Section:
     """Return the section with options added to the commands that it shows.
 
     With these options, the commands record runs in the MLflow store and experiment that the page is about.
@@ -182,13 +183,13 @@ def _each_block(
 
 
 def _summary(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
-    choice = Choice(limited_reader(results), request.tolerance)
+    rule = RecommendationRule(limited_reader(results), request.tolerance)
     return Section(
         "summary",
         "Summary",
         _each_block(
             blocks,
-            lambda block, prefix: findings.sentences(block.subjects, choice),
+            lambda block, prefix: findings.sentences(block.subjects, rule),
             Missing("No run has finished yet. To produce some, run:", MORE_SEEDS),
         ),
     )
@@ -276,13 +277,13 @@ def _out_of_domain(results: Results, blocks: Sequence[Comparable], request: Page
 
 
 def _grid(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
-    choice = Choice(limited_reader(results), request.tolerance)
+    rule = RecommendationRule(limited_reader(results), request.tolerance)
     return Section(
         "grid",
         "Grid of frozen layers",
         _each_block(
             blocks,
-            lambda block, prefix: heat_maps.heat_maps(block.subjects, f"grid-{prefix}", choice),
+            lambda block, prefix: heat_maps.heat_maps(block.subjects, f"grid-{prefix}", rule),
             Missing(
                 "No sweep over frozen bottom and top layers is among these runs. To produce one, run:",
                 heat_maps.COMMAND,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.reporting.content import Cell, Column, Folded, Item, Missing, Paragraph, Row, RowGroup, Table
+from alue_bench.reporting.content import Cell, Column, Folded, Item, Missing, Paragraph, ReportTable, Row, RowGroup
 from alue_bench.reporting.numbers import NONE, plain, several, signed_percent
 from alue_bench.reporting.published import FROZEN, FULL, SOURCE, TITLES, beside_published, measured, published_results
 from alue_bench.reporting.subjects import Subject
@@ -34,13 +34,13 @@ def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]
     """Return the paper's tables with additional columns for our results. The columns are empty if there are no runs.
 
     Args:
-        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
-            conditions.
+        subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set
+            of conditions, with its runs.
         metric: The variant of F1 that is shown for our runs; macro-F1 if it is None or not a variant of F1.
     """
     chosen = metric if metric and metric.startswith("f1_") else DEFAULT_METRIC
-    # The paper's scores are of the official splits, with which those of folds cannot be compared.
-    runs, rivals = _one_recipe_each([subject for subject in subjects if not subject.compared.folds])
+    # The paper reports scores on the official splits, which cannot be compared with scores on folds.
+    runs, left_out_sentence = _one_recipe_each([subject for subject in subjects if not subject.compared.folds])
     has_metric = runs is not None and f"test/{chosen}" in runs.columns
     table = beside_published(runs, chosen) if runs is not None and has_metric else _published_alone()
     groups = []
@@ -56,8 +56,8 @@ def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]
             "its tables on offensive and hate speech fit no single choice. So a difference from the paper does not "
             "show that a result fails to replicate, and agreement does not show that it replicates."
         ),
-        *([Paragraph(rivals, warning=True)] if rivals else []),
-        Table(f"Published numbers beside ours ({chosen})", "task, model", COLUMNS, groups),
+        *([Paragraph(left_out_sentence, warning=True)] if left_out_sentence else []),
+        ReportTable(f"Published numbers beside ours ({chosen})", "task, model", COLUMNS, groups),
     ]
     empty = int(((table["runs_full"] == 0) | (table["runs_frozen"] == 0)).sum())
     if empty:
@@ -88,7 +88,7 @@ def _one_recipe_each(subjects: Sequence[Subject]) -> tuple[pd.DataFrame | None, 
     import pandas as pd
 
     best: dict[tuple[str, str], tuple[float, int, pd.DataFrame]] = {}
-    standing_back = 0
+    left_out = 0
     for subject in subjects:
         runs = subject.runs[subject.runs["strategy"].isin((FULL, FROZEN))]
         if runs.empty:
@@ -96,13 +96,13 @@ def _one_recipe_each(subjects: Sequence[Subject]) -> tuple[pd.DataFrame | None, 
         key = subject.task, subject.model
         rows = float(runs["data/train_rows"].max()) if "data/train_rows" in runs else math.nan
         candidate = (-1.0 if math.isnan(rows) else rows, len(runs), runs)
-        standing_back += key in best
+        left_out += key in best
         if key not in best or candidate[:2] > best[key][:2]:
             best[key] = candidate
     if not best:
         return None, ""
-    said = f"{several(standing_back, 'set')} of runs with other settings or fewer training rows are left out here."
-    return pd.concat([runs for _, _, runs in best.values()], ignore_index=True), said if standing_back else ""
+    sentence = f"{several(left_out, 'set')} of runs with other settings or fewer training rows are left out here."
+    return pd.concat([runs for _, _, runs in best.values()], ignore_index=True), sentence if left_out else ""
 
 
 def _row(row: dict[str, Any]) -> Row:
@@ -165,12 +165,12 @@ def _every_variant(runs: pd.DataFrame) -> list[Item]:
             for ours in [measured(part, name)]
             for change in [signed_percent(ours["f1_change_pct"] / 100, 1)]
         ]
-        said = "not in the paper"
+        remark = "not in the paper"
         if (task, model) in known.index:
             paper = known.loc[(task, model)]
             change = signed_percent(paper["f1_change_pct"] / 100, 1)
-            said = f"paper: {plain(paper['f1_full'])}, {plain(paper['f1_frozen'])}, {change}"
-        groups.append(RowGroup(f"{task} · {model}", rows, said))
+            remark = f"paper: {plain(paper['f1_full'])}, {plain(paper['f1_frozen'])}, {change}"
+        groups.append(RowGroup(f"{task} · {model}", rows, remark))
     columns = [Column(FULL), Column(FROZEN), Column("change")]
-    table = Table("Every variant of F1 that was recorded", "task and model, variant", columns, groups)
+    table = ReportTable("Every variant of F1 that was recorded", "task and model, variant", columns, groups)
     return [Folded("The same with every variant of F1", [table])] if groups else []

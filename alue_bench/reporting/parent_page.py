@@ -13,14 +13,14 @@ from alue_bench.messages.suggestion import command_line
 from alue_bench.reporting.page import PageRequest, build_page
 from alue_bench.reporting.recorded import RecordedRuns
 from alue_bench.reporting.rendering import pictures, write_page
-from alue_bench.reporting.run_figures import Shown
+from alue_bench.reporting.run_figures import FigureLimits
 from alue_bench.tracking.connection import Connection, where_options
 
 PAGE_FILE = "report.html"
 FIGURES = "figures"
 MOST_RUNS = 400
 """The largest number of runs for which a report is written at the end of a command, so that the user does not wait."""
-SHOWN = Shown(subjects=4, strategies=3, seeds=3)
+SHOWN = FigureLimits(subjects=4, strategies=3, seeds=3)
 """The largest numbers of tasks, strategies and seeds in figures of single runs. They are lower than in `alue-bench
 report`, to save a second or two."""
 

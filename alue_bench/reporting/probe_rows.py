@@ -1,9 +1,9 @@
-"""Comparisons of strategies that choose their layers by probes of different sizes with those that do not choose.
+"""The comparison of strategies that choose their layers by a probe with strategies that do not, for each probe size.
 
-`--probe-rows` is recorded as a setting of the runs whose strategy chooses its layers; those of all other strategies
-have the default, whatever was given. Settings are conditions of a comparison: runs with different settings are never
-averaged or compared. A run that makes no use of the setting is comparable with runs of any value, and appears beside
-each of them.
+Before training, a probe computes scores of the layers from some train examples; `--probe-rows` is their number. Runs
+whose strategy uses a probe record this number among their hyper-parameters. All other runs record the default number,
+whatever the command stated. Runs with different hyper-parameters are never averaged or compared. Since a run without a
+probe does not depend on the number, it is nevertheless compared with the runs of every probe size.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ ROWS = "probe_rows"
 
 
 def beside_each_probe(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame of runs, with a copy of each run without a probe for every other probe size.
+    """Return the frame of runs with copies of each run without a probe, one for each probe size but the default.
 
-    A copy has the settings of the runs with this probe size, which else equal its own. A run that is beside no run with
-    the default size is replaced by its copies.
+    A copy has the same `other_hyper` (a JSON text of hyper-parameters) as the runs with this probe size, so that
+    `comparison.compare` compares it with them. The copied run must agree with these runs in all other hyper-parameters
+    of the text. If no run with a probe of the default size agrees with the copied run, the copies replace it.
 
     Args:
         frame: The finished runs, as in `tracking.reading.Results.frame`.
@@ -31,20 +32,20 @@ def beside_each_probe(frame: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     texts = frame["other_hyper"].dropna().unique()
-    sized = {text: other for text in texts if (other := without_setting(text, ROWS)) != text}
-    if not sized:
+    without_rows = {text: other for text in texts if (other := without_setting(text, ROWS)) != text}
+    if not without_rows:
         return frame
     probed = frame["flops/probe"].notna() if "flops/probe" in frame else pd.Series(False, frame.index)
     default = set(frame.loc[probed, "other_hyper"].dropna())
     copies = [
         frame[~probed & (frame["other_hyper"] == other).fillna(False)].assign(other_hyper=text)
-        for text, other in sized.items()
+        for text, other in without_rows.items()
     ]
-    replaced = ~probed & frame["other_hyper"].isin(set(sized.values()) - default)
+    replaced = ~probed & frame["other_hyper"].isin(set(without_rows.values()) - default)
     every = pd.concat([frame[~replaced], *copies], ignore_index=True)
     return every.astype(frame.dtypes.to_dict()).sort_values("start_time", kind="stable", ignore_index=True)
 
 
 def rows_of(text: object) -> int:
-    """Return the number of examples of a probe in the JSON text of settings, or the default."""
+    """Return the number of probe examples in a JSON text of hyper-parameters; the default if the text has none."""
     return int(other_settings(text).get(ROWS, HyperParameters().probe_rows))

@@ -6,9 +6,9 @@ are stored as printed in `published_results.csv`, together with the names of the
 
 The paper does not state some facts, which limits the comparison:
 
-- the variant of F1. Tables 5 and 6 (0.97 for offensive speech, 0.77 for hate speech) are the reverse of what F1 of the
-  label that the paper codes as 1 would give. Our results are therefore shown with every variant of F1, and none is
-  claimed to be the paper's;
+- the variant of F1. Tables 5 and 6 have an F1 of 0.97 for offensive speech and of 0.77 for hate speech. If this were
+  F1 of the label that the paper codes as 1, the order of the two values would be the reverse. Our results are therefore
+  shown with every variant of F1, and no variant is claimed to be the paper's;
 - hardware, number of seeds, hyper-parameters and split. Runtimes are therefore compared as relative changes and not in
   seconds. Even so, in table 4 the seconds of one model are an order of magnitude below those of the other models.
 """
@@ -93,29 +93,29 @@ def beside_published(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFr
     if metric is not None and f"test/{metric}" not in runs.columns:
         raise UsageError(f"no run has the metric {metric!r}; variants of F1 here: {', '.join(known) or 'none'}")
     rows = []
-    of_both = runs[runs["strategy"].isin((FULL, FROZEN))]
-    by_subject = dict(iter(of_both.groupby(["task", "model"])))
-    nothing = measured(of_both.iloc[:0], None)
+    compared_runs = runs[runs["strategy"].isin((FULL, FROZEN))]
+    by_subject = dict(iter(compared_runs.groupby(["task", "model"])))
+    nothing = measured(compared_runs.iloc[:0], None)
     for published in published_results().to_dict("records"):
         ours = by_subject.get((published["task"], published["model"]))
-        theirs = {
+        published_values = {
             (
                 name if name in ("table", "task", "model") or name.startswith("published_") else f"published_{name}"
             ): value
             for name, value in published.items()
         }
         if ours is None:
-            rows.append({**theirs, **nothing, "metric": metric})
+            rows.append({**published_values, **nothing, "metric": metric})
             continue
         _refuse_mixture(ours, f"{published['task']} with {published['model']}")
         # A column may hold the F1 of one task's label, and is then empty for the runs of other tasks.
         variants = [metric] if metric else [name for name in known if ours[f"test/{name}"].notna().any()]
-        rows += [{**theirs, **measured(ours, variant)} for variant in variants or [None]]
+        rows += [{**published_values, **measured(ours, variant)} for variant in variants or [None]]
     return pd.DataFrame(rows)
 
 
 def measured(runs: pd.DataFrame, metric: str | None) -> dict[str, Any]:
-    """Return our results for one row of the table `beside_published`: means for `FULL` and `FROZEN`, and changes.
+    """Return our results for one row of the table of `beside_published`: means for `FULL` and `FROZEN`, and changes.
 
     Args:
         runs: The runs of one task and model.

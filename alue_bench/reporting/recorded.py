@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from alue_bench.evaluation.predictions import Targets
 
 MOST_TESTED = 1000
-"""The largest number of runs whose predictions are read for the significance tests. (It takes a minute to read ten
-thousand files.)"""
+"""The largest number of runs whose predictions are read for the significance tests. Reading ten thousand files takes a
+minute."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class RecordedRuns:
     parent_id: str | None = None
     """The MLflow id of their parent run; None if there is none."""
     margins: Margins | None = None
-    """The margin for the loss of a strategy, for each metric; None for the default."""
+    """The margin (largest acceptable loss of score) for each metric; None for the default."""
     tolerance: float = DEFAULT_TOLERANCE
     """The largest accepted loss of dev score of a recommended setting, as a share of full fine-tuning's dev score."""
 
     @cached_property
     def results(self) -> Results:
-        """The finished runs."""
+        """The finished runs of the command."""
         return read_runs(self.connection, self.run_ids, parent_id=self.parent_id)
 
     @cached_property
@@ -59,7 +59,7 @@ def limited_reader(results: Results) -> Load:
     The function raises UnavailableError if it is called more than `MOST_TESTED` times. This limit keeps the time short
     if there are many runs.
     """
-    numbers = itertools.count(1)  # it counts in several threads, which `+= 1` does not
+    numbers = itertools.count(1)  # safe if several threads count at once, unlike `+= 1`
 
     def load(run_id: str, multilabel: bool) -> Targets:
         if next(numbers) > MOST_TESTED:

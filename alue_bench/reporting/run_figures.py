@@ -1,7 +1,7 @@
-"""Figures made from the artifacts of individual runs: learning curves, layer scores, predictions pooled over the seeds.
+"""Figures and tables made from files that single runs logged: learning curves, layer scores, pooled test predictions.
 
-Reading these files is slow and the figures are large, so a page shows them for only a few subjects (a task with a
-model) and strategies, and says how many it leaves out.
+Reading the files of many runs is slow, and the figures are large. A report page therefore shows them for a few tasks,
+models and strategies only, and states how many it leaves out.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from alue_bench.reporting.content import (
     Matrices,
     Matrix,
     Paragraph,
+    ReportTable,
     Row,
     RowGroup,
-    Table,
 )
 from alue_bench.reporting.drawing import Picture
 from alue_bench.reporting.numbers import several
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HITS = [Column("true positives"), Column("false negatives"), Column("false positives")]
-"""The columns of the counts for each label or type of entity."""
+"""The columns of a table that counts right, missed and wrong predictions for each label, tag or entity type."""
 SCATTERED = 300
 """The largest number of points in a scatter plot. If there are more, every n-th point is drawn."""
 JACCARD = "test/jaccard_samples"
@@ -50,26 +50,28 @@ reader unfolds it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """The largest numbers of subjects (tasks with models), strategies and seeds for which a page shows figures."""
+class FigureLimits:
+    """The limits on the figures that a report page shows: the largest numbers of subjects, strategies and seeds."""
 
     subjects: int = 12
-    """The largest number of subjects (tasks with models)."""
+    """The largest number of subjects, that is, comparisons of strategies for one task and model."""
     strategies: int = 4
-    """The largest number of strategies for each task and model, beginning with the baseline `full`."""
+    """The largest number of strategies for each subject. The baseline `full` is the first of them."""
     seeds: int = 10
     """The largest number of seeds (runs) for each strategy."""
 
 
-def learning(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
-    """Return plots of the dev score by epoch, one for each subject whose runs were evaluated on dev several times.
+def learning(results: Results, subjects: Sequence[Subject], shown: FigureLimits, prefix: str) -> list[Item]:
+    """Return plots of the dev score by epoch, one for each subject of which a run was evaluated on dev more than once.
+
+    If strategies or subjects were left out, a notice follows. The result is empty if there is no plot.
 
     Args:
-        results: The results that hold the runs.
-        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
-            conditions.
+        results: The runs, with the connection to the MLflow store that holds their files.
+        subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set
+            of conditions, with its runs.
         shown: The largest numbers of subjects, strategies and seeds to show.
-        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
+        prefix: The text with which the names of the pictures begin; it makes the names unique on the page.
     """
     drawn = []
     for number, subject in enumerate(subjects[: shown.subjects], start=1):
@@ -91,7 +93,7 @@ def _dev_scores(curve: pd.DataFrame, steps_per_epoch: int | None) -> list[tuple[
 
     Args:
         curve: A curve of dev scores by step, from `read_curves`.
-        steps_per_epoch: The number of steps in an epoch; None if the run was evaluated only at the end of each epoch.
+        steps_per_epoch: The number of steps in an epoch; None if the run was evaluated once at the end of each epoch.
     """
     points = enumerate(curve[["step", "value"]].itertuples(index=False, name=None), 1)
     return [
@@ -102,29 +104,35 @@ def _dev_scores(curve: pd.DataFrame, steps_per_epoch: int | None) -> list[tuple[
 
 
 def _steps_per_epoch(runs: pd.DataFrame, run_id: str) -> int | None:
-    """Return the number of steps in an epoch if the run was also evaluated within epochs; otherwise None."""
+    """Return the number of steps in an epoch.
+
+    Return None if the run was evaluated at the end of epochs only, or did not record its number of train rows.
+    """
     run = runs[runs["run_id"] == run_id].iloc[0]
     if "eval_every" not in other_settings(run["other_hyper"]) or not run.get("data/train_rows", math.nan) > 0:
         return None
     return math.ceil(float(run["data/train_rows"]) / int(run["batch_size"]))
 
 
-def choices(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
-    """Return a chart of layer scores for each subject and strategy that chose its layers by a probe.
+def choices(results: Results, subjects: Sequence[Subject], shown: FigureLimits, prefix: str) -> list[Item]:
+    """Return a chart of layer scores for each subject and each strategy that chose its layers by a probe.
+
+    A probe computes a score for each layer before training. Warnings follow if layer scores could not be read, or if
+    subjects were left out.
 
     Args:
-        results: The results that hold the runs.
-        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
-            conditions.
-        shown: The largest numbers of subjects and seeds to show; all strategies that chose are shown.
-        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
+        results: The runs, with the connection to the MLflow store that holds their files.
+        subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set
+            of conditions, with its runs.
+        shown: The largest numbers of subjects and seeds to show. All strategies that choose their layers are shown.
+        prefix: The text with which the names of the pictures begin; it makes the names unique on the page.
     """
     choosing = [subject for subject in subjects if subject.runs["chosen_layers"].notna().any()]
     drawn, unread = [], 0
     for number, subject in enumerate(choosing[: shown.subjects], start=1):
-        chose = set(subject.runs.loc[subject.runs["chosen_layers"].notna(), "strategy"])
-        for place, strategy in enumerate(subject.strategies, start=1):
-            if strategy not in chose:
+        choosing_strategies = set(subject.runs.loc[subject.runs["chosen_layers"].notna(), "strategy"])
+        for position, strategy in enumerate(subject.strategies, start=1):
+            if strategy not in choosing_strategies:
                 continue
             seeds = []
             for run_id in subject.run_ids(strategy)[: shown.seeds]:
@@ -135,48 +143,51 @@ def choices(results: Results, subjects: Sequence[Subject], shown: Shown, prefix:
                 seeds += [scores] if scores else []
                 unread += not scores
             if seeds:
-                name = f"{prefix}-{number}-{place}"
+                name = f"{prefix}-{number}-{position}"
                 drawn.append(layer_scores(seeds, name=name, strategy=strategy, of=subject.label))
-    said = [f"The layer scores of {several(unread, 'run')} could not be read and are left out."] if unread else []
+    warnings = [f"The layer scores of {several(unread, 'run')} could not be read and are left out."] if unread else []
     if len(choosing) > shown.subjects:
-        said.append(f"Shown: {shown.subjects} of {len(choosing)} tasks and models. Use --task and --model to choose.")
-    return [*([Gallery(drawn)] if drawn else []), *(Paragraph(sentence, warning=True) for sentence in said)]
+        warnings.append(
+            f"Shown: {shown.subjects} of {len(choosing)} tasks and models. Use --task and --model to choose."
+        )
+    return [*([Gallery(drawn)] if drawn else []), *(Paragraph(sentence, warning=True) for sentence in warnings)]
 
 
-def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
-    """Return figures of each strategy's test predictions, pooled over seeds; empty if there are no predictions.
+def confusion(results: Results, subjects: Sequence[Subject], shown: FigureLimits, prefix: str) -> list[Item]:
+    """Return figures or tables of each strategy's test predictions, pooled over seeds; empty without predictions.
 
-    Single-label tasks have confusion matrices, multi-label tasks have counts for each label, regressions have scatter
-    plots, and span extraction has counts of wrong, partly right and right answers.
+    The form depends on the task: a confusion matrix for single-label classification; counts for each label, for each
+    entity type or for each tag, for multi-label classification and tagging; a scatter plot for regression; and counts
+    of right, partly right and wrong answers for span extraction.
 
     Args:
-        results: The results that hold the runs.
-        subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of
-            conditions.
+        results: The runs, with the connection to the MLflow store that holds their files.
+        subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set
+            of conditions, with its runs.
         shown: The largest numbers of subjects, strategies and seeds to show.
-        prefix: The text with which the names of the pictures begin, so that they are unique on the page.
+        prefix: The text with which the names of the pictures begin; it makes the names unique on the page.
     """
     items: list[Item] = []
     for number, subject in enumerate(subjects[: shown.subjects], start=1):
         figures = []
-        for place, strategy in enumerate(subject.strategies[: shown.strategies], start=1):
+        for position, strategy in enumerate(subject.strategies[: shown.strategies], start=1):
             run_ids = subject.run_ids(strategy)[: shown.seeds]
-            name = f"{prefix}-{number}-{place}"
-            one = _predictions(results, run_ids, f"{subject.label} · {strategy}", name)
-            figures += [one] if one is not None else []
+            name = f"{prefix}-{number}-{position}"
+            figure = _predictions(results, run_ids, f"{subject.label} · {strategy}", name)
+            figures += [figure] if figure is not None else []
         items += _arranged(figures, subject.label)
     return [*items, *_left_out(subjects, shown)] if items else []
 
 
-def _arranged(figures: Sequence[Matrix | Table | Picture], label: str) -> list[Item]:
+def _arranged(figures: Sequence[Matrix | ReportTable | Picture], label: str) -> list[Item]:
     """Group the figures for one task and model by kind, for a report page.
 
     Tables and large matrices are hidden until the reader unfolds them.
     """
-    small = [one for one in figures if isinstance(one, Matrix) and len(one.labels) <= LARGE]
-    large = [one for one in figures if isinstance(one, Matrix) and len(one.labels) > LARGE]
-    drawn = [one for one in figures if isinstance(one, Picture)]
-    tables = [one for one in figures if isinstance(one, Table)]
+    small = [figure for figure in figures if isinstance(figure, Matrix) and len(figure.labels) <= LARGE]
+    large = [figure for figure in figures if isinstance(figure, Matrix) and len(figure.labels) > LARGE]
+    drawn = [figure for figure in figures if isinstance(figure, Picture)]
+    tables = [figure for figure in figures if isinstance(figure, ReportTable)]
     items: list[Item] = []
     if small:
         items.append(Matrices(small))
@@ -190,7 +201,7 @@ def _arranged(figures: Sequence[Matrix | Table | Picture], label: str) -> list[I
     return items
 
 
-def _left_out(subjects: Sequence[Subject], shown: Shown) -> list[Item]:
+def _left_out(subjects: Sequence[Subject], shown: FigureLimits) -> list[Item]:
     most = max((len(subject.strategies) for subject in subjects), default=0)
     parts = []
     if len(subjects) > shown.subjects:
@@ -201,7 +212,9 @@ def _left_out(subjects: Sequence[Subject], shown: Shown) -> list[Item]:
     return [Paragraph(text, warning=True)] if parts else []
 
 
-def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str) -> Matrix | Table | Picture | None:
+def _predictions(
+    results: Results, run_ids: Sequence[str], label: str, name: str
+) -> Matrix | ReportTable | Picture | None:
     import pandas as pd
 
     tables, multilabel = [], _are_multilabel(results, run_ids)
@@ -210,7 +223,7 @@ def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str
             table = read_predictions(results, run_id)
             if multilabel:
                 table = table.assign(**{side: table[side].map(split_labels) for side in ("gold", "prediction")})
-        except (UnavailableError, ValueError):  # missing or damaged
+        except (UnavailableError, ValueError):  # the file of predictions is missing or damaged
             continue
         tables.append(table)
     if not tables:
@@ -221,7 +234,7 @@ def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str
     if (tags := tags_of(everything.columns)) is not None:
         counts = zip(*hits_of_tags(list(everything["gold"]), list(everything["prediction"]), tags), strict=True)
         rows = [Row(name, [Cell(str(n)) for n in row]) for name, row in zip(tags.types, counts, strict=True)]
-        return Table(caption, "entity type" if tags.scheme else "tag", HITS, [RowGroup("", rows)])
+        return ReportTable(caption, "entity type" if tags.scheme else "tag", HITS, [RowGroup("", rows)])
     if has_answers(everything.columns):
         return _answers(everything, caption)
     if pd.api.types.is_float_dtype(everything["gold"]):
@@ -232,8 +245,8 @@ def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str
     return _hits(everything, labels, caption)
 
 
-def _answers(everything: pd.DataFrame, caption: str) -> Table:
-    """Return the numbers of right, partly right and wrong answers, compared after the normalisation of Arabic."""
+def _answers(everything: pd.DataFrame, caption: str) -> ReportTable:
+    """Return a table that counts right, partly right and wrong answers. Answers are normalised for Arabic first."""
     equal, f1 = (everything[f"{SPAN}{name}_arabic"].astype("float64") for name in ("exact_match", "f1"))
     counts = {
         "exact match": int((equal == 1).sum()),
@@ -241,13 +254,13 @@ def _answers(everything: pd.DataFrame, caption: str) -> Table:
         "no word in common": int((f1 == 0).sum()),
     }
     rows = [Row(name, [Cell(str(count))]) for name, count in counts.items()]
-    return Table(caption, "answer, after normalisation of Arabic", [Column("questions")], [RowGroup("", rows)])
+    return ReportTable(caption, "answer, after normalisation of Arabic", [Column("questions")], [RowGroup("", rows)])
 
 
 def _are_multilabel(results: Results, run_ids: Sequence[str]) -> bool:
     """Return whether the runs belong to a multi-label task."""
-    of_runs = results.frame[results.frame["run_id"].isin(list(run_ids))]
-    return JACCARD in of_runs.columns and bool(of_runs[JACCARD].notna().any())
+    rows = results.frame[results.frame["run_id"].isin(list(run_ids))]
+    return JACCARD in rows.columns and bool(rows[JACCARD].notna().any())
 
 
 def _scatter(everything: pd.DataFrame, name: str, caption: str) -> Picture | None:
@@ -258,13 +271,13 @@ def _scatter(everything: pd.DataFrame, name: str, caption: str) -> Picture | Non
     return predicted_against_gold(list(thinned.itertuples(index=False, name=None)), name=name, of=caption)
 
 
-def _hits(everything: pd.DataFrame, labels: Sequence[str], caption: str) -> Table:
-    both = list(zip(everything["gold"], everything["prediction"], strict=True))
+def _hits(everything: pd.DataFrame, labels: Sequence[str], caption: str) -> ReportTable:
+    pairs = list(zip(everything["gold"], everything["prediction"], strict=True))
 
     def count(label: str) -> Row:
-        right = sum(label in g and label in p for g, p in both)
-        missed = sum(label in g and label not in p for g, p in both)
-        invented = sum(label not in g and label in p for g, p in both)
+        right = sum(label in g and label in p for g, p in pairs)
+        missed = sum(label in g and label not in p for g, p in pairs)
+        invented = sum(label not in g and label in p for g, p in pairs)
         return Row(label, [Cell(str(right)), Cell(str(missed)), Cell(str(invented))])
 
-    return Table(caption, "label", HITS, [RowGroup("", [count(label) for label in labels])])
+    return ReportTable(caption, "label", HITS, [RowGroup("", [count(label) for label in labels])])

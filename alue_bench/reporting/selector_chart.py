@@ -1,4 +1,4 @@
-"""The figure of the ranking of selectors: the regret of each, with its interval, and the regret on each task."""
+"""The figure of a ranking of selectors (strategies that choose their layers): the regret over tasks and on each one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ MOST_DRAWN = 40
 def regrets(ranking: SelectorRanking, *, name: str) -> Picture:
     """Draw the mean regret of each selector and number of layers with its interval, and each task as a small dot.
 
+    Regret is the score that a selector loses against the best freezing setting that costs no more.
+
     Args:
         ranking: The ranking.
         name: The picture's name for files and ids.
@@ -26,13 +28,13 @@ def regrets(ranking: SelectorRanking, *, name: str) -> Picture:
         axes = figure.add_subplot()
         axes.axvline(0, color=MUTED, linewidth=0.9, linestyle="--")
         axes.axhline(of_all - 0.5, color=MUTED, linewidth=0.6)
-        for place, row in enumerate(rows):
+        for position, row in enumerate(rows):
             assert row.regret
             values, mean = list(row.regret.by_task.values()), row.regret.estimate
-            axes.scatter([100 * value for value in values], [place] * len(values), s=8, color=MUTED, linewidths=0)
+            axes.scatter([100 * value for value in values], [position] * len(values), s=8, color=MUTED, linewidths=0)
             axes.errorbar(
                 100 * mean.mean,
-                place,
+                position,
                 xerr=None if mean.half_width is None else 100 * mean.half_width,
                 fmt="o" if row.count is None else "s",
                 color=SERIES[0] if row.count is None else SERIES[1],

@@ -1,25 +1,27 @@
-"""The ranking of selectors, strategies that choose their layers by a probe, against the cells of finished sweeps.
+"""The ranking of selectors, strategies that choose their layers by a probe, against the settings of finished sweeps.
 
-For each run of a selector, the module answers four questions:
+A sweep fine-tunes with a grid of freezing settings: pairs (bottom, top) of numbers of frozen layers. For each run of a
+selector, the module answers four questions:
 
-- **Regret.** How much better is the best cell of the grid that costs no more? A cell is a candidate if its mean FLOPs
-  are at most those of the selector's run, which include the probe. The best candidate is the one with the highest mean
-  dev score over the *other* seeds; its test score with the run's own seed, minus the run's test score, is the regret. A
-  cell that was chosen by the same seed's scores would be too good by luck. With a single seed there is no other choice,
-  and the regret is too high on average. A negative regret means that the selector was better.
-- **Advantage.** How much better is it than the control with the same number of layers and the same seed, which chooses
-  at random?
-- **Correlation.** Do its scores of layers rank the layers as the grid does? It is Spearman's correlation with the loss
-  by freezing each layer (`evaluation.freezing_effects`).
-- **Loss and cost.** How much worse is it than full fine-tuning with the same seed, how long did choosing take, and how
-  many FLOPs did the run need, the probe included?
+- **Regret.** How much better is the best freezing setting of the grid that costs no more? A setting is a candidate if
+  its mean FLOPs are at most those of the selector's run, which include the probe. The best candidate has the highest
+  mean dev score over the *other* seeds. The regret is the test score of this setting with the same seed as the run,
+  minus the run's test score. A setting that was chosen by scores of the same seed would be too good by luck. With a
+  single seed this cannot be avoided, so that the regret is too high on average. A negative regret means that the
+  selector was better.
+- **Advantage.** How much better is the selector than the control, which trains the same number of randomly chosen
+  layers, with the same seed?
+- **Correlation.** Do the selector's layer scores rank the layers as the grid does? The answer is Spearman's correlation
+  of the layer scores with the losses by freezing each layer (`evaluation.freezing_effects`).
+- **Loss and cost.** How much worse is the selector than full fine-tuning with the same seed, how long did choosing
+  take, and how many FLOPs did the run need, including the probe?
 
-The grid's own cells that train only the highest layers (`bottom10` of twelve layers for two) are a second control. Its
-score of a layer is the layer's number.
+A second control trains only the highest layers. Its runs are those of the grid (for two of twelve layers, those of
+`bottom10`), and its score of a layer is the layer's number.
 
-Regret, advantage and loss are shares of what full fine-tuning learnt (its score minus the trivial score), so that tasks
-with different metrics can be averaged. Means and intervals over tasks and seeds are those of `evaluation.across_tasks`;
-with fewer than three tasks there is no interval.
+Regret, advantage and loss are shares of what full fine-tuning learnt (its score minus that of a baseline that ignores
+the text), so that tasks with different metrics can be averaged. `evaluation.across_tasks` computes means and intervals
+over tasks and seeds; with fewer than three tasks there is no interval.
 """
 
 from __future__ import annotations
@@ -45,19 +47,20 @@ from alue_bench.reporting.swept_tasks import FULL, Scored, SweptTask, scored
 PROBE_SECONDS, PROBE_FLOPS, FLOPS = "runtime/probe_s", "flops/probe", "flops/train"
 SHARE = "flops/train_vs_full"
 DEFAULT_CONTROL = "random"
-"""The family of the strategies that choose at random."""
+"""The family of the strategies that choose their layers at random."""
 HIGHEST = "highest layers"
-"""The name of the control that trains the highest layers, whose runs are cells of the grid."""
+"""The name of the control that trains the highest layers. Its runs are those of settings of the grid."""
 SLACK = 1e-9
-"""The share by which a cell's FLOPs may be above those of a run, for rounding."""
+"""The share by which a setting's FLOPs may exceed those of a selector's run, because of rounding errors."""
 
 LoadScores = Callable[[str], Sequence[LayerScore]]
-"""A function that takes a run's id and returns the scores by which its strategy chose, or none."""
+"""A function that takes a run's id, and returns the score of each layer by which the run's strategy chose its layers.
+The result is empty if the run has no layer scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenRun:
-    """The results of one run of a selector, or of a control, beside a grid."""
+    """The results of one run of a selector or a control, compared with the grid of the same task."""
 
     task: str
     family: str
@@ -74,18 +77,18 @@ class ChosenRun:
     """The test score of full fine-tuning with the same seed minus that of the run, as a share of what full fine-tuning
     learnt; nan if full fine-tuning did not run with the seed."""
     best: str
-    """The best cell that costs no more; empty if the grid has no candidate."""
+    """The name of the best freezing setting that costs no more; empty if the grid has no candidate."""
     regret: float
-    """The test score of the best cell minus that of the run, as a share of what full fine-tuning learnt; nan without a
-    candidate."""
+    """The test score of the best freezing setting that costs no more, minus that of the run, as a share of what full
+    fine-tuning learnt; nan without a candidate."""
     advantage: float
-    """The test score minus that of the control, as a share of what full fine-tuning learnt; nan without a control."""
+    """The test score minus that of the random control, as a share of what full fine-tuning learnt; nan without it."""
     correlation: float
-    """Spearman's correlation of the scores with the losses by freezing; nan if it is undefined."""
+    """Spearman's correlation of the layer scores with the losses by freezing each layer; nan if it is undefined."""
     probe_s: float
-    """The seconds of choosing."""
+    """The duration of the choice of layers, in seconds."""
     probe_share: float
-    """The FLOPs of choosing, as a share of those of full fine-tuning."""
+    """The FLOPs of the choice of layers, as a share of the training FLOPs of full fine-tuning."""
 
     @property
     def count(self) -> int:
@@ -109,7 +112,7 @@ class RankedSelector:
 
     family: str
     count: int | None
-    """The number of layers that train; None for the mean over the numbers with which the family ran."""
+    """The number of layers that train; None for the mean over all numbers of layers with which the family ran."""
     loss: Averaged | None
     regret: Averaged | None
     advantage: Averaged | None
@@ -144,36 +147,40 @@ class SelectorRanking:
 def rank_selectors(
     sweeps: Sequence[SweptTask], load: LoadScores, *, control: str = DEFAULT_CONTROL
 ) -> list[SelectorRanking]:
-    """Rank the selectors that ran beside sweeps, for each model.
+    """Rank the selectors that ran on swept tasks, for each model.
 
     Args:
-        sweeps: The sweeps with the other runs beside them.
-        load: The function that reads the scores by which a run's strategy chose.
-        control: The family of the strategies that choose at random.
+        sweeps: The sweeps, each with the runs of selectors on the same task and model.
+        load: The function that reads the layer scores by which a run's strategy chose its layers.
+        control: The family of the strategies that choose their layers at random.
 
     Returns:
-        A ranking for each model of which a selector ran on at least one task.
+        A ranking for each model with which a selector ran on at least one swept task.
     """
     rankings = []
     for model in dict.fromkeys(sweep.model for sweep in sweeps):
         runs, effects, notes = [], {}, []
-        for sweep in (one for one in sweeps if one.model == model):
-            chosen, measured, said = _chosen_runs(sweep, load, control)
+        for sweep in (candidate for candidate in sweeps if candidate.model == model):
+            chosen, measured, new_notes = _chosen_runs(sweep, load, control)
             runs += chosen
-            notes += said
+            notes += new_notes
             if chosen:
                 effects[sweep.task] = measured
         if runs:
-            ranked, said = _families(runs)
-            notes += said
+            ranked, new_notes = _families(runs)
+            notes += new_notes
             families = sorted(ranked, key=_by_regret)
-            order = {row.family: place for place, row in enumerate(families)}
+            order = {row.family: position for position, row in enumerate(families)}
             rows = sorted(_by_count(runs), key=lambda row: (order.get(row.family, len(order)), row.count or 0))
             rankings.append(
                 SelectorRanking(
                     model=model,
                     control=control,
-                    tasks={one.task: one for one in sweeps if one.model == model and one.task in effects},
+                    tasks={
+                        candidate.task: candidate
+                        for candidate in sweeps
+                        if candidate.model == model and candidate.task in effects
+                    },
                     runs=tuple(runs),
                     families=tuple(families),
                     rows=tuple(rows),
@@ -185,20 +192,23 @@ def rank_selectors(
 
 
 def best_cell(sweep: SweptTask, cost: float, seed: int) -> str:
-    """Return the name of the best cell for a run: among those that cost no more, the best by dev over the other seeds.
+    """Return the name of the best freezing setting that costs no more than a run.
+
+    The best setting has the highest mean dev score over all seeds except the run's seed. If the sweep has a single
+    seed, the score with this seed is used.
 
     Args:
         sweep: The sweep.
         cost: The run's FLOPs, as a share of those of full fine-tuning.
-        seed: The run's seed, with which the cell must have run too.
+        seed: The run's seed. Only settings that also ran with this seed are considered.
 
     Returns:
-        The cell's name; empty if there is no candidate.
+        The setting's name; empty if there is no candidate.
     """
     several = any(len(runs) > 1 for runs in sweep.cells.values())
     candidates = {}
     for cell, runs in sweep.cells.items():
-        others = [one.dev for other, one in runs.items() if other != seed or not several]
+        others = [result.dev for other, result in runs.items() if other != seed or not several]
         if seed in runs and others and sweep.cost(cell) <= cost * (1 + SLACK):
             candidates[cell] = fmean(others)
     if not candidates:
@@ -209,7 +219,7 @@ def best_cell(sweep: SweptTask, cost: float, seed: int) -> str:
 def _chosen_runs(
     sweep: SweptTask, load: LoadScores, control: str
 ) -> tuple[list[ChosenRun], list[FreezingEffect], list[str]]:
-    """Return the runs of selectors and controls beside a sweep, the effects of freezing by its grid, and notes."""
+    """Return the runs of selectors and controls on a sweep's task, the effects of freezing in its grid, and notes."""
     scores = {str(run["run_id"]): load(str(run["run_id"])) for run in sweep.others if _probed(run)}
     selected = [run for run in sweep.others if scores.get(str(run["run_id"]))]
     if not selected:
@@ -225,8 +235,8 @@ def _chosen_runs(
     }
     chosen = []
     for run in selected:
-        of_layers = scores[str(run["run_id"])]
-        ours, seed, trained = scored(run), int(run["seed"]), _trained(of_layers)
+        layer_scores = scores[str(run["run_id"])]
+        ours, seed, trained = scored(run), int(run["seed"]), _trained(layer_scores)
         against = at_random.get((len(trained), seed), math.nan)
         chosen.append(
             ChosenRun(
@@ -234,15 +244,15 @@ def _chosen_runs(
                 strategy=str(run["strategy"]),
                 trained=trained,
                 advantage=(ours.test - against) / sweep.learnt,
-                correlation=rank_correlation(effects, [one.score for one in of_layers]),
+                correlation=rank_correlation(effects, [layer_score.score for layer_score in layer_scores]),
                 probe_s=float(run[PROBE_SECONDS]),
                 probe_share=float(run[PROBE_FLOPS]) * float(run[SHARE]) / float(run[FLOPS]),
                 **_against_grid(sweep, ours, seed),
             )
         )
-    counts = sorted({one.count for one in chosen})
-    highest = [one for count in counts for one in _highest(sweep, layers, count, at_random, effects)]
-    unmatched = sum(not one.best for one in chosen)
+    counts = sorted({chosen_run.count for chosen_run in chosen})
+    highest = [top_run for count in counts for top_run in _highest(sweep, layers, count, at_random, effects)]
+    unmatched = sum(not chosen_run.best for chosen_run in chosen)
     notes = []
     if fewer:
         others = several(sum(number for _, number in fewer), "run")
@@ -268,11 +278,11 @@ def family_of(strategy: str) -> str:
 
 
 def _trained(scores: Iterable[LayerScore]) -> tuple[int, ...]:
-    return tuple(one.layer for one in scores if not one.frozen)
+    return tuple(layer_score.layer for layer_score in scores if not layer_score.frozen)
 
 
 def _against_grid(sweep: SweptTask, ours: Scored, seed: int) -> dict[str, Any]:
-    """Return the fields of `ChosenRun` that tell how a run compares with the best cell of its cost."""
+    """Return the fields of `ChosenRun` that compare a run with the best setting of its cost and with `full`."""
     best, full = best_cell(sweep, ours.cost, seed), sweep.cells[FULL].get(seed)
     cell = cell_of(best)
     theirs = math.nan if cell is None else sweep.cells[cell][seed].test
@@ -294,14 +304,14 @@ def _highest(
     at_random: Mapping[tuple[int, int], float],
     effects: Sequence[FreezingEffect],
 ) -> list[ChosenRun]:
-    """Return the runs of the cell that trains only the highest layers, as runs of a control.
+    """Return the runs of the freezing setting that trains only the highest layers, as runs of a control.
 
     Args:
         sweep: The sweep.
         layers: The number of the encoder's layers.
         count: The number of layers that train.
-        at_random: The test scores of the control that chooses at random, by number of layers and seed.
-        effects: The effects of freezing.
+        at_random: The test scores of the control that chooses at random, by (number of layers, seed).
+        effects: The effects of freezing layers in the grid.
     """
     cell = (layers - count, 0)
     return [
@@ -320,7 +330,7 @@ def _highest(
 
 
 def _by_count(runs: Sequence[ChosenRun]) -> list[RankedSelector]:
-    """Return the results of each family with each number of layers."""
+    """Return the results of each family for each number of layers."""
     keys = dict.fromkeys((run.family, run.count) for run in runs)
     return [
         _ranked(family, count, [[run] for run in runs if (run.family, run.count) == (family, count)])
@@ -331,22 +341,23 @@ def _by_count(runs: Sequence[ChosenRun]) -> list[RankedSelector]:
 def _families(runs: Sequence[ChosenRun]) -> tuple[list[RankedSelector], list[str]]:
     """Return the results of each family over its numbers of layers, and a note for each family with missing runs.
 
-    Seeds of a task that lack one of the numbers are left out. A family of which no seed has all has no result.
+    A seed of a task is left out if the family did not run with every number of layers. If this leaves no seed, the
+    family has no result.
     """
     ranked, notes = [], []
     for family in dict.fromkeys(run.family for run in runs):
         ours = [run for run in runs if run.family == family]
         counts = {run.count for run in ours}
-        together: dict[tuple[str, int], list[ChosenRun]] = {}
+        by_seed: dict[tuple[str, int], list[ChosenRun]] = {}
         for run in ours:
-            together.setdefault((run.task, run.seed), []).append(run)
-        whole = [part for part in together.values() if {run.count for run in part} == counts]
-        if whole:
-            ranked.append(_ranked(family, None, whole))
-        if len(whole) < len(together):
+            by_seed.setdefault((run.task, run.seed), []).append(run)
+        complete = [part for part in by_seed.values() if {run.count for run in part} == counts]
+        if complete:
+            ranked.append(_ranked(family, None, complete))
+        if len(complete) < len(by_seed):
             numbers = ", ".join(map(str, sorted(counts)))
             notes.append(
-                f"{family}, all: only {len(whole)} of {len(together)} seeds of tasks have runs with all numbers of "
+                f"{family}, all: only {len(complete)} of {len(by_seed)} seeds of tasks have runs with all numbers of "
                 f"layers ({numbers}); the others are left out of this mean"
             )
     return ranked, notes
@@ -356,9 +367,9 @@ def _ranked(family: str, count: int | None, parts: Sequence[Sequence[ChosenRun]]
     """Return the results of a family.
 
     Args:
-        family: The family.
-        count: The number of layers; None for the mean over several.
-        parts: The runs with the same task and seed, whose mean is one value.
+        family: The name of the family.
+        count: The number of layers that train; None for the mean over several numbers.
+        parts: The runs in groups with the same task and seed. The mean over a group counts as one value.
     """
 
     def averaged(name: str) -> Averaged | None:

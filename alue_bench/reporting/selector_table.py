@@ -18,7 +18,7 @@ COLUMNS = ("selector, layers", "tasks", "regret", "advantage", "correlation", "l
 
 
 def ranking_tables(rankings: Sequence[SelectorRanking]) -> list[TextTable]:
-    """Return for each model the ranking over tasks, the regret on each task, and the effect of freezing each layer."""
+    """Return three tables for each model: the ranking over tasks, the regret on each task, the effects of freezing."""
     return [
         table
         for ranking in rankings
@@ -28,7 +28,7 @@ def ranking_tables(rankings: Sequence[SelectorRanking]) -> list[TextTable]:
 
 
 def ranking_legend(rankings: Sequence[SelectorRanking]) -> list[str]:
-    """Return the lines that explain the tables of `ranking_tables`; none without rankings."""
+    """Return the lines that explain the tables of `ranking_tables`; empty without rankings."""
     if not rankings:
         return []
     control = rankings[0].control
@@ -64,7 +64,8 @@ def ranking_as_json(rankings: Sequence[SelectorRanking]) -> str:
                     "runs": [run_record(run) for run in ranking.runs],
                     "freezing_effects": {
                         task: [
-                            {"layers": list(one.layers), "change": one.change, "pairs": one.pairs} for one in effects
+                            {"layers": list(effect.layers), "change": effect.change, "pairs": effect.pairs}
+                            for effect in effects
                         ]
                         for task, effects in ranking.effects.items()
                     },
@@ -79,7 +80,7 @@ def ranking_as_json(rankings: Sequence[SelectorRanking]) -> str:
 
 
 def ranking_as_csv(rankings: Sequence[SelectorRanking]) -> str:
-    """Return the rows of the rankings as CSV, with a column for each value and half-width of an interval."""
+    """Return the rows of the rankings as CSV, with columns for each mean and the half-width of its interval."""
     records = [
         {"model": ranking.model, **_record(row), "by_task": json.dumps(_record(row)["by_task"], ensure_ascii=False)}
         for ranking in rankings
@@ -164,9 +165,9 @@ def _on_task(ranking: SelectorRanking, row: RankedSelector, task: str) -> str:
 
 
 def _effects(ranking: SelectorRanking) -> TextTable:
-    blocks = dict.fromkeys(one.layers for effects in ranking.effects.values() for one in effects)
+    blocks = dict.fromkeys(effect.layers for effects in ranking.effects.values() for effect in effects)
     by_task = {
-        task: {one.layers: one.change / ranking.tasks[task].learnt for one in effects}
+        task: {effect.layers: effect.change / ranking.tasks[task].learnt for effect in effects}
         for task, effects in ranking.effects.items()
     }
     return TextTable(

@@ -1,4 +1,4 @@
-"""Sentences that state the result of each strategy, as one would defend it: training time, loss of score, verdict.
+"""Sentences that state the result of each strategy: training time, loss of score, and the verdict with its evidence.
 
     bottom3top4 trains in 62 ± 2 % of the time of full (same session, 3 runs); its macro-F1 is within 2 points of full's
     (upper bound of the loss: 1.4 points, 3 % of what full learnt).
@@ -15,7 +15,7 @@ from alue_bench.reporting.comparison import ComparisonBlock, Difference, Strateg
 from alue_bench.reporting.numbers import percent, several
 
 SAID = 3
-"""The largest number of strategies of one task and model for which each gets a sentence."""
+"""The largest number of strategies besides the baseline, for one task and model, for which each gets a sentence."""
 METRICS: Mapping[str, str] = {
     "f1_macro": "macro-F1",
     "f1_micro": "micro-F1",
@@ -31,8 +31,8 @@ METRICS: Mapping[str, str] = {
 def statements(block: ComparisonBlock) -> list[str]:
     """Return the sentences on a set of comparable runs: one on the baseline if needed, then one for each strategy.
 
-    If there are more than `SAID` other strategies, or if the baseline learnt nothing, only the sentence on the baseline
-    is returned. Without a run of the baseline there is no sentence.
+    If there are more than `SAID` strategies besides the baseline, or if the baseline learnt nothing, only the sentence
+    on the baseline is returned. Without a run of the baseline there is no sentence.
     """
     if block.baseline_row is None:
         return []
@@ -52,16 +52,16 @@ def baseline_statement(block: ComparisonBlock) -> str:
     if row is None:
         return f"No run of {baseline} under these conditions, so no strategy can be compared with it."
     if block.unlearnt is not None:
-        said = f"{block.unlearnt.sentence(baseline, 'test', block.replicate)}, so there is no verdict on any strategy"
-        learnt = [one.strategy for one in block.rows if one.learning is not None and one.learning.shown]
+        text = f"{block.unlearnt.sentence(baseline, 'test', block.replicate)}, so there is no verdict on any strategy"
+        learnt = [result.strategy for result in block.rows if result.learning is not None and result.learning.shown]
         others = f"; above the trivial score: {', '.join(learnt[:SAID])}" if learnt else ""
         more = f" and {len(learnt) - SAID} more" if len(learnt) > SAID else ""
-        return f"{said}{others}{more}; {REMEDY}."
+        return f"{text}{others}{more}; {REMEDY}."
     return f"{baseline}: {_collapsed(row)}." if row.collapsed else ""
 
 
 def statement(row: StrategyResult, block: ComparisonBlock) -> str:
-    """Return the sentence on a strategy: its training time and its score, in comparison with the baseline's.
+    """Return the sentence on a strategy: its training time and its score, compared with those of the baseline.
 
     Args:
         row: The strategy's result.
@@ -86,7 +86,7 @@ def _time(row: StrategyResult, block: ComparisonBlock) -> str:
 
 
 def _score(row: StrategyResult, block: ComparisonBlock) -> str:
-    """Return the clause on a strategy's score, with the verdict and the numbers on which it rests."""
+    """Return the clause on a strategy's score, with the verdict and the values that support it."""
     difference, metric = row.difference, metric_name(block.metric)
     if row.unconfirmed:
         return f"it was chosen by these runs, so the change of its {metric} is not known before fresh seeds confirm it"
@@ -95,8 +95,8 @@ def _score(row: StrategyResult, block: ComparisonBlock) -> str:
     if row.learnt_nothing and difference.verdict is not Verdict.WORSE:
         assert row.learning is not None
         return row.learning.sentence("it", "test", block.replicate)
-    said = f"its {metric} {_verdict(difference, block)}"
-    return f"{said}; {_collapsed(row)}" if row.collapsed else said
+    text = f"its {metric} {_verdict(difference, block)}"
+    return f"{text}; {_collapsed(row)}" if row.collapsed else text
 
 
 def _verdict(difference: Difference, block: ComparisonBlock) -> str:
@@ -138,16 +138,17 @@ def inconclusive_text(difference: Difference, block: ComparisonBlock) -> str:
     bound = difference.loss_bound or 0.0
     if bound <= 0:  # only if the margin is not known
         return "inconclusive: a loss is excluded, but the margin is not known and no gain is shown"
-    if bound >= 1:  # no score loses so much
+    if bound >= 1:  # scores are at most 1, so that a larger loss is impossible
         return "inconclusive: no loss is excluded"
     share = _of_learnt(bound, block)
     return f"inconclusive: a loss up to {_points(bound)}{f' ({share})' if share else ''} is not excluded"
 
 
 def seeds_text(difference: Difference, block: ComparisonBlock) -> str:
-    """Format the number of seeds that would settle an inconclusive verdict if the strategy lost nothing.
+    """Format the number of seeds with which a strategy that loses nothing would probably be within the margin.
 
-    The result is empty if the number is not known, or if the existing seeds should have sufficed.
+    The result is empty without a known margin, for folds, and if the comparison already has as many seeds. If more
+    seeds do not help, the result states that more test examples are needed.
     """
     if difference.over_folds or block.margin_size is None:
         return ""

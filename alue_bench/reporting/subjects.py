@@ -45,14 +45,14 @@ class Subject:
 
     @property
     def conditions(self) -> str:
-        """The conditions that distinguish this subject from others of the same task and model; empty if none do."""
+        """The conditions that distinguish this subject from other subjects of its task and model; empty if none do."""
         within = tuple(name for name in self.compared.differing if name not in APART)
         return comparison.describe_conditions(replace(self.compared, differing=within))
 
     @property
     def label(self) -> str:
         """A text with the task, the model, and the conditions that distinguish subjects of this task and model."""
-        return " · ".join(said for said in (self.task, self.model, self.conditions) if said)
+        return " · ".join(part for part in (self.task, self.model, self.conditions) if part)
 
     @property
     def strategies(self) -> list[str]:
@@ -66,7 +66,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Comparable:
-    """A set of comparable runs: those with the same data source, kind of hardware and number of folds.
+    """A set of comparable runs, which have the same data source, kind of hardware and number of folds.
 
     Within the set, each subject is the comparison of strategies for one task and model.
     """

@@ -110,7 +110,7 @@ def _best(
     results: Results, task: Task, submission: Submission, rows: tuple[Example, ...]
 ) -> Chosen | MissingSubmission:
     runs = results.frame[(results.frame["task"] == task.name) & results.frame["folds"].isna()]
-    if DEV_SCORE in runs.columns:  # the newest of equals: runs come oldest first
+    if DEV_SCORE in runs.columns:  # of runs with equal scores, the newest comes first
         runs = runs.iloc[::-1].sort_values(DEV_SCORE, ascending=False, kind="stable", na_position="last")
     reasons = []
     best: dict[Hashable, Any] | None = None

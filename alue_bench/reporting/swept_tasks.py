@@ -1,12 +1,12 @@
-"""Sweeps in a table of finished runs: for each task, the cells of a grid and the other strategies beside it.
+"""Sweeps in a table of finished runs: for each task, the freezing settings of a grid and the other strategies.
 
-A cell is a pair of numbers of frozen bottom and top layers. All runs of a task have the same conditions: equal
-examples, hyper-parameters, model and hardware (`comparison.CONDITIONS`). The number of examples of a probe may differ,
-since only strategies that choose by a probe use it. Runs of cross-validations and the short runs of a search are left
-out.
+A freezing setting, or cell of a grid, is a pair (bottom, top) of numbers of frozen layers. All runs of a task have the
+same conditions: equal examples, hyper-parameters, model and hardware (`comparison.CONDITIONS`). Only the number of
+examples of a probe may differ, since it matters only to strategies that choose their layers by a probe. Runs of
+cross-validations and low-fidelity runs of a search are left out.
 
-A score that is undefined, the correlation of constant predictions, counts as the trivial score, that of a baseline that
-ignores the text.
+An undefined score (a correlation of constant predictions) counts as the trivial score, which is the score of a baseline
+that ignores the text.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEWEST_CELLS = 6
-"""The smallest number of cells of a grid that counts as a sweep."""
+"""The smallest number of freezing settings that counts as a sweep."""
 FULL: Cell = (0, 0)
-"""The cell of full fine-tuning."""
+"""The freezing setting of full fine-tuning: no frozen layers."""
 TRIVIAL = "test/trivial_score"
 
 
@@ -48,39 +48,39 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class SweptTask:
-    """The finished runs of one task and model under the same conditions, among them those of a grid with `full`."""
+    """The finished runs of one task and model under the same conditions, including those of a grid with `full`."""
 
     task: str
     model: str
     metric: str
     cells: Mapping[Cell, Mapping[int, Scored]]
-    """The runs of each cell of the grid, by seed."""
+    """The scores and costs of the runs of each freezing setting of the grid, by seed."""
     others: Sequence[Run]
-    """The runs of strategies that are no cell of a grid."""
+    """The runs of all other strategies, such as selectors."""
     example: Run
-    """A run of the grid, whose values state the conditions."""
+    """A run of full fine-tuning. Its columns show the conditions that all these runs share."""
     trivial: float
     """The test score of a baseline that ignores the text."""
     left_out: int = 0
-    """The number of sets of runs under other conditions, which are not part of this value."""
+    """The number of sweeps of the same task and model under other conditions, which were not used."""
 
     @property
     def learnt(self) -> float:
-        """The mean test score of full fine-tuning minus the trivial score."""
+        """The mean test score of full fine-tuning minus `trivial`, the score of a baseline that ignores the text."""
         return self.score(FULL) - self.trivial
 
     def score(self, cell: Cell) -> float:
-        """Return the mean test score of a cell over seeds."""
-        return fmean(one.test for one in self.cells[cell].values())
+        """Return the mean test score of a freezing setting over seeds."""
+        return fmean(result.test for result in self.cells[cell].values())
 
     def cost(self, cell: Cell) -> float:
-        """Return the mean training FLOPs of a cell, as a share of those of full fine-tuning."""
-        return fmean(one.cost for one in self.cells[cell].values())
+        """Return the mean training FLOPs of a freezing setting, as a share of those of full fine-tuning."""
+        return fmean(result.cost for result in self.cells[cell].values())
 
     def loss(self, cell: Cell) -> float:
-        """Return the mean loss of test score against full fine-tuning over the seeds of both, as a share of `learnt`.
+        """Return the mean loss of a freezing setting's test score against full fine-tuning, as a share of `learnt`.
 
-        The result is nan if they have no seed in common.
+        The mean is taken over the seeds with which both ran; it is nan if there are none.
         """
         seeds = self.cells[FULL].keys() & self.cells[cell].keys()
         if not seeds:
@@ -91,8 +91,9 @@ class SweptTask:
 def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
     """Find the sweeps in a table of finished runs.
 
-    For each task and model, the set of comparable runs with the most cells is used. A task on which full fine-tuning
-    learnt nothing is left out, since freezing cannot lose anything there; so is one without a trivial score.
+    For each task and model, the set of comparable runs with the most freezing settings is used. A task on which full
+    fine-tuning learnt nothing is left out, since freezing cannot lose anything there. So is a task for which
+    the trivial score (of a baseline that ignores the text) was not recorded.
 
     Args:
         frame: The finished runs, as in `Results.frame`.
@@ -100,13 +101,13 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
     Returns:
         The sweeps, sorted by task and model, and a note for each task that is left out.
     """
-    found, notes = [], []
+    sweeps, notes = [], []
     usable = frame[frame["folds"].isna() & frame["first_look"].isna()]
-    for (task, model), of_both in usable.groupby(["task", "model"], sort=True):
-        other = of_both["other_hyper"]
+    for (task, model), group in usable.groupby(["task", "model"], sort=True):
+        other = group["other_hyper"]
         alike = other.map(partial(without_setting, name=ROWS), na_action="ignore")
-        of_both = of_both.assign(**{ROWS: other.map(rows_of), "other_hyper": alike})
-        sets = [part for _, part in of_both.groupby(list(CONDITIONS), dropna=False, sort=True)]
+        group = group.assign(**{ROWS: other.map(rows_of), "other_hyper": alike})
+        sets = [part for _, part in group.groupby(list(CONDITIONS), dropna=False, sort=True)]
         swept = [part for part in sets if _is_sweep(part)]
         if not swept:
             continue
@@ -118,12 +119,12 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
             continue
         sweep = _swept(str(task), str(model), runs, len(swept) - 1)
         if sweep.learnt > 0:
-            found.append(sweep)
+            sweeps.append(sweep)
         elif math.isnan(sweep.learnt):
             notes.append(f"{task}, {model}: left out, since its runs have no trivial score; repeat them with --rerun")
         else:
             notes.append(f"{task}, {model}: left out, since full fine-tuning is not above the trivial test score")
-    return found, notes
+    return sweeps, notes
 
 
 def _is_sweep(runs: pd.DataFrame) -> bool:

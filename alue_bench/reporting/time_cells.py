@@ -11,7 +11,7 @@ from alue_bench.reporting.training_times import TimeComparison, ratio_text, sess
 
 
 def time_cell(cell: Cell, times: TimeComparison | None) -> Cell:
-    """Return the entry of a training time with a mark if it contains the recorded cost of stored outputs."""
+    """Return the entry of a training time, marked if the time contains the recorded cost of cached layer outputs."""
     return replace(cell, text=cell.text + train_mark(times))
 
 
@@ -22,6 +22,6 @@ def speed_up_cell(times: TimeComparison | None) -> Cell:
 
 
 def time_remarks(compared: Sequence[TimeComparison | None]) -> list[Item]:
-    """Return a paragraph that explains speed-ups and marks; none if there is nothing to explain."""
+    """Return a list with a paragraph that explains speed-ups and marks; empty if there is nothing to explain."""
     lines = time_legend(compared)
     return [Paragraph(" ".join(lines))] if lines else []

@@ -1,9 +1,10 @@
 """The comparison of training times, by pairs of runs of one session.
 
 The speed of a machine changes from day to day: by other programs, heat, drivers, a virtual machine's neighbours. Times
-are therefore compared within sessions only. A session is one execution of a command on one machine; its runs of a
-strategy and of the baseline with the same seed are a pair. If there is no such pair, because the runs were made by
-different commands, the ratio of the times is shown without an interval and with a mark (`ACROSS_SESSIONS`).
+are therefore compared within a session if possible. A session is one execution of a command on one machine. A pair
+consists of a strategy's run and the baseline's run with the same seed in the same session. If there is no such pair,
+because the runs were made by different commands, the ratio of the times is shown without an interval and with a mark
+(`ACROSS_SESSIONS`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Run = Mapping[Any, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class TimeComparison:
-    """The training times of a strategy's runs, in comparison with those of the baseline with the same seeds."""
+    """The training times of a strategy's runs, compared with those of the baseline's runs with the same seeds."""
 
     change: Estimate | None
     """The mean relative change of the time against the baseline; −0.3 is 30 % less. None without a pair of times."""
@@ -108,19 +109,19 @@ def time_legend(compared: Sequence[TimeComparison | None], *, marks_only: bool =
         compared: The comparisons of training times.
         marks_only: Whether to explain only the marks.
     """
-    times = [one for one in compared if one is not None]
+    times = [comparison for comparison in compared if comparison is not None]
     lines = []
-    if not marks_only and any(one.speed_up for one in times):
+    if not marks_only and any(comparison.speed_up for comparison in times):
         lines.append(
             "Δ time, speed-up: pairs of runs with the same seed from one session, that is, one command on one "
             f"machine. Speed-up: geometric mean, [{LEVEL:.0%} t-interval of the logarithms]."
         )
-    if any(one.across_sessions for one in times):
+    if any(comparison.across_sessions for comparison in times):
         lines.append(
             f"{ACROSS_SESSIONS} the runs are of different sessions, in which the machine may not have been equally "
             "fast, so that there is no interval. One command with all strategies and --rerun compares times."
         )
-    if any(one.reused for one in times):
+    if any(comparison.reused for comparison in times):
         lines.append(
             f"{REUSED} runs read the outputs of frozen layers from the cache. Their time contains the seconds that "
             "computing these took, possibly in another session."
@@ -129,7 +130,7 @@ def time_legend(compared: Sequence[TimeComparison | None], *, marks_only: bool =
 
 
 def time_record(times: TimeComparison | None) -> dict[str, Any]:
-    """Return the values of a comparison of times for CSV and JSON."""
+    """Return a comparison of training times as a flat dict for CSV and JSON, with None for missing values."""
     interval = times.speed_up.interval if times and times.speed_up else None
     return {
         "speed_up_low": interval[0] if interval else None,

@@ -1,8 +1,8 @@
-"""Comparisons of tuned strategies: each with the hyper-parameters that the dev split chose for it.
+"""The comparison of tuned strategies, each with the hyper-parameters that gave its best dev score.
 
-`alue-bench run --tune` records in its parent run what it tried, what it chose and what that cost. Here the runs with
-the chosen values are compared as if they had the same hyper-parameters, because every strategy had the same budget to
-choose them.
+`alue-bench run --tune` records in its parent run which values it tried, which it chose, and the cost of tuning. This
+module compares the runs with the chosen values as if they had the same hyper-parameters, because every strategy had the
+same budget for tuning.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from alue_bench.reporting.comparison_table import (
     score_text,
     verdict_text,
 )
-from alue_bench.reporting.content import Cell, Column, Gallery, Item, Paragraph, Row, RowGroup, Table
+from alue_bench.reporting.content import Cell, Column, Gallery, Item, Paragraph, ReportTable, Row, RowGroup
 from alue_bench.reporting.drawing import Picture, looks, new_figure, style, to_svg
 from alue_bench.reporting.numbers import plain, seconds, several
 from alue_bench.reporting.statements import statements
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("epochs", "batch_size", "lr", "max_length")
-"""The hyper-parameters with a column of their own in the frame of runs; the others are in `other_hyper`."""
+"""The hyper-parameters with a column in the frame of runs. All other ones are in the column `other_hyper`."""
 NO_TUNING = (
     "no tuning is recorded here; to tune every strategy on dev, run: alue-bench run --strategy full --strategy "
     f"bottom3top4 --tune {EXAMPLE} --seeds 5"
@@ -67,23 +67,23 @@ class TunedComparison:
 
 
 def read_tunings(results: Results) -> list[Tuning]:
-    """Return the newest tuning of each task and model in the experiment; only that of the plan if one was chosen."""
+    """Return the newest tuning of each task and model in the experiment, or in the parent run that was selected."""
     connection = results.connection
     if results.parent_id is not None:
         parents = [results.parent_id]
     else:
-        found = connection.client.search_runs(
+        parent_runs = connection.client.search_runs(
             [connection.experiment_id], f"tags.{TUNING} = 'yes'", order_by=["attributes.start_time DESC"]
         )
-        parents = [run.info.run_id for run in found]
+        parents = [run.info.run_id for run in parent_runs]
     tunings: dict[tuple[str, str], Tuning] = {}
     for parent in parents:
         document = (read_plan_results(results, parent) or {}).get("tuning")
         if not document:
             continue
-        for pair in dict.fromkeys((one["task"], one["model"]) for one in document["strategies"]):
+        for pair in dict.fromkeys((entry["task"], entry["model"]) for entry in document["strategies"]):
             of_pair = {s["strategy"]: s for s in document["strategies"] if (s["task"], s["model"]) == pair}
-            if any(one["fingerprints"] for one in of_pair.values()):  # else it was interrupted
+            if any(entry["fingerprints"] for entry in of_pair.values()):  # none are recorded if tuning was interrupted
                 tunings.setdefault(pair, Tuning(*pair, document["axes"], document["tune_seeds"], of_pair))
     return [tunings[pair] for pair in sorted(tunings)]
 
@@ -96,9 +96,9 @@ def compare_tuned(
     Args:
         results: The finished runs.
         load: The function that reads a run's test predictions.
-        baseline: The strategy with which the others are compared.
+        baseline: The strategy with which all other strategies are compared.
         metric: The metric; None for each task's primary metric.
-        margins: The margin for the loss of a strategy, for each metric.
+        margins: The margin (largest acceptable loss of score) for each metric; None for the default.
 
     Raises:
         UnavailableError: No tuning is recorded, or none has runs with chosen values among the results.
@@ -122,7 +122,7 @@ def _with_equal_settings(frame: pd.DataFrame, tuning: Tuning) -> pd.DataFrame:
     """Return the runs with the chosen values, with the tuned hyper-parameters removed, so that they can be compared."""
     import pandas as pd
 
-    fingerprints = {one for strategy in tuning.strategies.values() for one in strategy["fingerprints"]}
+    fingerprints = {fingerprint for strategy in tuning.strategies.values() for fingerprint in strategy["fingerprints"]}
     runs = frame[frame["fingerprint"].isin(fingerprints)].copy()
     for name in tuning.axes:
         if name in COLUMNS:
@@ -133,7 +133,7 @@ def _with_equal_settings(frame: pd.DataFrame, tuning: Tuning) -> pd.DataFrame:
 
 
 def chosen_text(tuning: Mapping[str, Any]) -> str:
-    """Format the chosen values of a strategy, such as "lr 0.0001, epochs 3"; an edge has a mark."""
+    """Format the chosen values of a strategy, such as "lr 0.0001, epochs 3", with marks (`EDGE`)."""
     if tuning["chosen"] is None:
         return "no run has a dev score"
     edges = tuning["at_edge"]
@@ -155,19 +155,19 @@ def cost_text(tuning: Mapping[str, Any]) -> str:
 
 def edge_remarks(tunings: Sequence[Tuning]) -> list[str]:
     """Return a sentence for each task and model in which a chosen value lies at the edge of the values tried."""
-    said = []
+    sentences = []
     for tuning in tunings:
         edges: dict[str, list[str]] = {}
-        for name, one in tuning.strategies.items():
-            for axis in one["at_edge"]:
-                edges.setdefault(f"{axis} {one['chosen'][axis]:g}", []).append(name)
+        for name, strategy_tuning in tuning.strategies.items():
+            for axis in strategy_tuning["at_edge"]:
+                edges.setdefault(f"{axis} {strategy_tuning['chosen'][axis]:g}", []).append(name)
         if edges:
-            told = "; ".join(f"{', '.join(strategies)} ({value})" for value, strategies in edges.items())
-            said.append(
-                f"{EDGE} {tuning.task}, {tuning.model}: the best value is at the edge of the values tried for {told}; "
+            where = "; ".join(f"{', '.join(strategies)} ({value})" for value, strategies in edges.items())
+            sentences.append(
+                f"{EDGE} {tuning.task}, {tuning.model}: the best value is at the edge of the values tried for {where}; "
                 "extend the range of --tune"
             )
-    return said
+    return sentences
 
 
 def tuned_table(compared: TunedComparison) -> TextTable:
@@ -186,14 +186,14 @@ def tuned_table(compared: TunedComparison) -> TextTable:
         )
         for row in block.rows
     )
-    tuned = any(one["trials"] for one in tuning.strategies.values())
+    tuned = any(strategy_tuning["trials"] for strategy_tuning in tuning.strategies.values())
     how = f"tuned on dev over {_axes_text(tuning)}" if tuned else "hyper-parameters of a study file"
-    told = [how, f"{block.conditions['data_source'] or 'unknown'} data"]
+    facts = [how, f"{block.conditions['data_source'] or 'unknown'} data"]
     if any(row.difference and row.difference.loss_bound is not None for row in block.rows):
-        told.append(margin_text(block))
+        facts.append(margin_text(block))
     return TextTable(
         title=f"{block.task}, {block.model}, tuned: {block.metric.removeprefix('test/')}",
-        subtitle="; ".join(told),
+        subtitle="; ".join(facts),
         columns=("strategy", "chosen", "seeds", "score", f"Δ {block.baseline}", "loss up to", "verdict", "tuning cost"),
         rows=rows,
         notes=(*block.notes, *statements(block), *edge_remarks([tuning]), *([budget_line(tuning)] if tuned else [])),
@@ -206,10 +206,10 @@ def _axes_text(tuning: Tuning) -> str:
 
 
 def budget_line(tuning: Tuning) -> str:
-    """Return a sentence with the expected best dev score of each strategy after some numbers of trials."""
+    """Return a sentence with the expected best dev score of each strategy after one, half and all of its trials."""
     parts = []
-    for name, one in tuning.strategies.items():
-        curve = one["expected_best_dev"]
+    for name, strategy_tuning in tuning.strategies.items():
+        curve = strategy_tuning["expected_best_dev"]
         if curve:
             shown = sorted({1, (len(curve) + 1) // 2, len(curve)})
             parts.append(f"{name} " + ", ".join(f"{plain(curve[k - 1])} after {k}" for k in shown))
@@ -217,26 +217,26 @@ def budget_line(tuning: Tuning) -> str:
 
 
 def tuned_records(compared: Sequence[TunedComparison]) -> list[dict[str, Any]]:
-    """Return JSON-like data for each tuned task and model: what was tried and chosen, scores, verdicts and costs."""
+    """Return a dict for JSON for each tuned task and model: the values tried and chosen, scores, verdicts, costs."""
     from alue_bench.reporting.comparison_table import block_records
 
     return [
         {
-            "task": one.tuning.task,
-            "model": one.tuning.model,
-            "axes": one.tuning.axes,
-            "tune_seeds": list(one.tuning.tune_seeds),
+            "task": tuned.tuning.task,
+            "model": tuned.tuning.model,
+            "axes": tuned.tuning.axes,
+            "tune_seeds": list(tuned.tuning.tune_seeds),
             "rows": [
-                {**_without_conditions(record), "tuning": one.tuning.strategies[record["strategy"]]}
-                for record in block_records(one.block)
+                {**_without_conditions(record), "tuning": tuned.tuning.strategies[record["strategy"]]}
+                for record in block_records(tuned.block)
             ],
         }
-        for one in compared
+        for tuned in compared
     ]
 
 
 def _without_conditions(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a strategy's record without the hyper-parameters, which the tuning holds."""
+    """Return a strategy's record without hyper-parameters, since the record of its tuning has them."""
     return {name: value for name, value in record.items() if name not in COLUMNS}
 
 
@@ -244,12 +244,12 @@ def _without_conditions(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def section_items(compared: Sequence[TunedComparison], most: int, prefix: str) -> list[Item]:
-    """Return the tables of tuned strategies and the best-of-budget figures for the report page.
+    """Return the table of tuned strategies, and figures of the best dev score to expect by the number of trials.
 
     Args:
         compared: The comparisons of tuned strategies.
         most: The largest number of figures.
-        prefix: The text with which the names of the figures begin.
+        prefix: The text with which the names of the figures begin; it makes the names unique on the page.
     """
     if not compared:
         return []
@@ -262,19 +262,23 @@ def section_items(compared: Sequence[TunedComparison], most: int, prefix: str) -
     ]
     groups = [
         RowGroup(
-            f"{one.tuning.task}, {one.tuning.model}", [_row(row, one) for row in one.block.rows], _axes_text(one.tuning)
+            f"{tuned.tuning.task}, {tuned.tuning.model}",
+            [_row(row, tuned) for row in tuned.block.rows],
+            _axes_text(tuned.tuning),
         )
-        for one in compared
+        for tuned in compared
     ]
-    drawn = [one.tuning for one in compared if any(s["trials"] for s in one.tuning.strategies.values())]
-    pictures = [budget_curves(tuning, f"{prefix}-{place}") for place, tuning in enumerate(drawn[:most], start=1)]
-    remarks = [Paragraph(f"{said}.", warning=True) for said in edge_remarks([one.tuning for one in compared])]
-    return [Table("Tuned strategies", "task and model, strategy", columns, groups), *remarks, Gallery(pictures)]
+    drawn = [tuned.tuning for tuned in compared if any(s["trials"] for s in tuned.tuning.strategies.values())]
+    pictures = [budget_curves(tuning, f"{prefix}-{number}") for number, tuning in enumerate(drawn[:most], start=1)]
+    remarks = [
+        Paragraph(f"{sentence}.", warning=True) for sentence in edge_remarks([tuned.tuning for tuned in compared])
+    ]
+    return [ReportTable("Tuned strategies", "task and model, strategy", columns, groups), *remarks, Gallery(pictures)]
 
 
-def _row(row: StrategyResult, one: TunedComparison) -> Row:
-    tuning = one.tuning.strategies[row.strategy]
-    verdict = "baseline" if row.strategy == one.block.baseline else verdict_text(row) or "no verdict"
+def _row(row: StrategyResult, tuned: TunedComparison) -> Row:
+    tuning = tuned.tuning.strategies[row.strategy]
+    verdict = "baseline" if row.strategy == tuned.block.baseline else verdict_text(row) or "no verdict"
     texts = (chosen_text(tuning), score_text(row.score), difference_text(row.difference), verdict, cost_text(tuning))
     return Row(row.strategy, [Cell(text) for text in texts])
 
@@ -283,7 +287,7 @@ def budget_curves(tuning: Tuning, name: str) -> Picture:
     """Draw the expected best dev score after k trials for each strategy, as in figure 1 of Dodge et al. 2019."""
     from matplotlib.ticker import MaxNLocator
 
-    curves = {strategy: one["expected_best_dev"] for strategy, one in tuning.strategies.items()}
+    curves = {strategy: strategy_tuning["expected_best_dev"] for strategy, strategy_tuning in tuning.strategies.items()}
     curves = {strategy: curve for strategy, curve in curves.items() if curve}
     with style():
         figure = new_figure(4.3, 3.0)
@@ -300,16 +304,16 @@ def budget_curves(tuning: Tuning, name: str) -> Picture:
         if lines:
             axes.legend(lines, [str(line.get_label()) for line in lines], loc="best")
         svg = to_svg(figure, name)
-    said = "; ".join(
+    curves_text = "; ".join(
         f"{strategy} {curve[0]:.3f} after 1, {curve[-1]:.3f} after {len(curve)}" for strategy, curve in curves.items()
     )
     return Picture(
-        name, svg, alt=f"Expected best dev score by number of trials, {tuning.task}, {tuning.model}: {said}."
+        name, svg, alt=f"Expected best dev score by number of trials, {tuning.task}, {tuning.model}: {curves_text}."
     )
 
 
 def tuned_blocks(results: Results, load: Load, baseline: str, margins: Margins | None) -> list[TunedComparison]:
-    """Return the comparisons of tuned strategies; none if nothing was tuned."""
+    """Return the comparisons of tuned strategies; empty if nothing was tuned."""
     if results.frame.empty:
         return []
     try:

@@ -1,4 +1,4 @@
-"""The remark that the strategies of a comparison share their learning rate, and that none was tuned for its own."""
+"""The remark that all strategies of a comparison have the same learning rate, which was not tuned for any of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def untuned_text(lr: Any) -> str:
-    """Return the remark for runs with this learning rate; empty if it is not known, or was tuned and is left out."""
+    """Return the remark that all strategies have this learning rate; empty for None or nan (unknown, or tuned)."""
     if lr is None or lr != lr:
         return ""
     return f"one learning rate for all strategies ({lr:g}), not tuned"

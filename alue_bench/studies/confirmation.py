@@ -24,7 +24,7 @@ from alue_bench.planning.build import PlannedRun
 from alue_bench.planning.request import LARGEST_SEED
 from alue_bench.planning.sweep_order import TAG
 from alue_bench.reporting.confirmation import Confirmation, confirmed
-from alue_bench.reporting.grid import REFERENCE, Group, Recommendation
+from alue_bench.reporting.grid import REFERENCE, GridResults, Recommendation
 from alue_bench.reporting.numbers import several
 from alue_bench.studies.results import is_of
 from alue_bench.tracking.connection import Connection
@@ -123,7 +123,7 @@ def confirming_seeds(runs: Sequence[PlannedRun], number: int) -> ConfirmingSeeds
 
 
 def confirming_runs(
-    runs: Sequence[PlannedRun], group: Group, recommendation: Recommendation, seeds: Sequence[int]
+    runs: Sequence[PlannedRun], group: GridResults, recommendation: Recommendation, seeds: Sequence[int]
 ) -> list[PlannedRun]:
     """Return the runs that confirm a recommendation. The order of the two settings alternates by seed.
 
@@ -146,7 +146,7 @@ def confirming_runs(
 def unused_seeds(
     connection: Connection,
     runs: Sequence[PlannedRun],
-    group: Group,
+    group: GridResults,
     recommendation: Recommendation,
     seeds: Sequence[int],
 ) -> tuple[int, ...]:

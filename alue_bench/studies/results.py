@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from alue_bench.deployment.kept_model import KeptModel
     from alue_bench.reporting.comparison import Comparison
-    from alue_bench.reporting.grid import Group as Grid
-    from alue_bench.reporting.grid import Recommendation
+    from alue_bench.reporting.grid import GridResults, Recommendation
     from alue_bench.reporting.recorded import RecordedRuns
     from alue_bench.searching.policy import Decision
     from alue_bench.searching.state import SearchState
@@ -196,7 +195,7 @@ class Sweep(Runs):
 
     tolerance: float = 0.0
     """The largest accepted loss of score, as a share of the score of full fine-tuning."""
-    grids: tuple[tuple[Grid, Recommendation | None], ...] = ()
+    grids: tuple[tuple[GridResults, Recommendation | None], ...] = ()
     """The grids of freezing settings, each with its recommendation (None if nothing can be recommended). There is a
     grid for each task, model and combination of varied hyper-parameters. Empty if the sweep was interrupted. The loss
     to expect is the attribute `confirmation` of a recommendation."""
@@ -241,7 +240,7 @@ class Sweep(Runs):
         return _results_view(in_reading_order(self.outcomes), lambda: self.ending.recorded)
 
 
-def is_of(spec: RunSpec, grid: Grid, strategy: str) -> bool:
+def is_of(spec: RunSpec, grid: GridResults, strategy: str) -> bool:
     """Return whether a run has the given strategy, and the task, model and hyper-parameters of a sweep's grid."""
     same = all(getattr(spec.hyper, name) == value for name, value in grid.settings.items())
     return (spec.task, spec.model, spec.strategy) == (grid.task, grid.model, strategy) and same

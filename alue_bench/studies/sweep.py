@@ -18,7 +18,15 @@ from alue_bench.planning.build import Plan, build_plan
 from alue_bench.planning.grid import WHOLE, Grid, parse_grid
 from alue_bench.planning.request import Overrides, PlanRequest
 from alue_bench.planning.sweep_order import Order, spread_out
-from alue_bench.reporting.grid import REFERENCE, Group, Recommendation, groups, nothing_learnt, pareto_front, recommend
+from alue_bench.reporting.grid import (
+    REFERENCE,
+    GridResults,
+    Recommendation,
+    groups,
+    nothing_learnt,
+    pareto_front,
+    recommend,
+)
 from alue_bench.reporting.numbers import several
 from alue_bench.studies.confirmation import (
     CONFIRMS,
@@ -43,7 +51,7 @@ from alue_bench.views.tables import plan_view
 FOLDER = "sweep"
 """The folder in the artifacts of the MLflow parent run that holds the figures of a sweep."""
 
-Conclusions = tuple[tuple[Group, Recommendation | None], ...]
+Conclusions = tuple[tuple[GridResults, Recommendation | None], ...]
 """The grids of a sweep, each with the recommended setting; None if nothing can be recommended."""
 
 

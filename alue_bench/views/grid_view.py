@@ -125,7 +125,7 @@ class GridProgress(LiveProgress):
         return styled(FAILED, "red") if values else styled(WAITING, "dim")
 
 
-def grid_result(group: grid.Group, recommendation: grid.Recommendation | None) -> RenderableType:
+def grid_result(group: grid.GridResults, recommendation: grid.Recommendation | None) -> RenderableType:
     """Return the view of a finished grid: scores and times, the Pareto front and the recommendation.
 
     Args:
@@ -155,7 +155,7 @@ def grid_result(group: grid.Group, recommendation: grid.Recommendation | None) -
     return Group(*parts)
 
 
-def _front(group: grid.Group) -> RenderableType:
+def _front(group: grid.GridResults) -> RenderableType:
     table = Table()
     table.add_column("strategy", no_wrap=True)
     for column in ("dev", "test", "train s", "FLOPs ÷ full"):
