@@ -1,8 +1,9 @@
 """The recorder, which writes runs to MLflow and finds finished runs, so that they need not be repeated.
 
-Equal runs have the same fingerprint, a digest of everything that determines a run's result. An invocation is one
-execution of a command, including its worker processes. Its plan is the list of the runs to execute, and is stored in an
-MLflow parent run. Results that cannot be written to the store are kept in the spool, a folder on this machine.
+A fingerprint is a digest of everything that determines a run's result; runs with the same fingerprint give the same
+result. An invocation is one execution of a command, including its worker processes. Its plan is the list of the runs to
+execute, and is stored in an MLflow parent run. Results that cannot be written to the store are kept in the spool, a
+folder on this machine.
 
 The recorder uses an MLflow client with explicit run ids, since functions such as `mlflow.log_metric` write to the one
 active run of a process.
@@ -94,9 +95,9 @@ TASK_OPTIONS = "task.options"
 """The tag with the options of `alue-bench run` that select the task. It is recorded if the user gave the task as a
 file."""
 ROW_OPTIONS = "data.options"
-"""The tag with the options that select a run's rows (`RunSpec.row_options`), as JSON. Older runs lack it."""
+"""The tag with the options that select a run's rows (`RunSpec.row_options`), as JSON. Older versions did not set it."""
 CHOSEN_LAYERS = "chosen_layers"
-"""The tag with the layers that a strategy chose to train by a probe, such as "0,2,5". Other runs lack it."""
+"""The tag with the layers that a strategy chose by a probe to train, such as "0,2,5". Other runs do not have it."""
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
@@ -106,7 +107,7 @@ PARAM_LENGTH, DATASET_LENGTH = 6000, 500
 """The most characters that MLflow allows in a param's value, and in the name of a data set."""
 
 MOST_REPETITIONS = 50
-"""The most executions of one run among which one with the scores on other tasks is looked for."""
+"""The most finished runs with the same fingerprint that are searched for one with the wanted scores on other tasks."""
 ASK_AGAIN_S = 10.0
 """The seconds to wait, after a store or its artifact location did not answer, before it is tried again. Without this
 pause, a series of short runs would spend most of its time in MLflow's own retries."""
@@ -154,7 +155,7 @@ class Recorded:
     metrics: Mapping[str, float]
     params: Mapping[str, str]
     scored_elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """The other tasks on which its model was scored; see `RunSpec.scored_elsewhere`."""
+    """The other tasks on which the run's model was scored, each with a digest; see `RunSpec.scored_elsewhere`."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ class ClaimLost(Exception):
 
 @dataclass(frozen=True)
 class Away:
-    """A period during which an MLflow store or its artifact location is not tried, because it did not answer before."""
+    """A period during which an MLflow store or its artifact location is not used, because it did not answer before."""
 
     why: str
     """The reason why the MLflow store or the artifact location did not answer, for messages."""
@@ -253,7 +254,7 @@ class Recorder:
         weakref.finalize(self, self._heart.stop)  # a run that could not be closed must not appear alive
         self._watch = Watch()
 
-    # Finding -----------------------------------------------------------------------------------------------------
+    # Looking up runs ---------------------------------------------------------------------------------------------
 
     def finished(
         self, fingerprint: str, *, by_us: bool = False, scored: Mapping[str, str] | None = None
@@ -314,7 +315,10 @@ class Recorder:
         return None
 
     def ending_of(self, held: Held) -> EndedElsewhere:
-        """Return the present status of a run that another process is executing or has executed."""
+        """Return the present status of a run that another process is executing or has executed.
+
+        If the store does not answer, the status is RUNNING.
+        """
         return self._unless_away(lambda: self._ending_of(held), EndedElsewhere("RUNNING", ""))
 
     @_guarded
@@ -400,7 +404,7 @@ class Recorder:
             if not token:
                 return running
 
-    # Writing -----------------------------------------------------------------------------------------------------
+    # Writing runs ------------------------------------------------------------------------------------------------
 
     def start_parent(self, plan: Mapping[str, Any], *, name: str, tags: Mapping[str, str]) -> str:
         """Create the MLflow parent run of this command's runs.
@@ -609,7 +613,7 @@ class Recorder:
             labels: The label space of the task, for the figure of the predictions.
 
         Returns:
-            A sentence for each file, such as the figure, that could not be created. The result is recorded without
+            A sentence about each file, such as the figure, that could not be created. The result is recorded without
             these files, and the sentences are added to the run's notes.
 
         Raises:
@@ -677,11 +681,12 @@ class Recorder:
         self._close(run_id, Closing("FAILED", _now(), tags), {TRACEBACK_FILE: redact(trace)})
 
     def tag_run(self, run_id: str, tags: Mapping[str, str], *, fingerprint: str) -> None:
-        """Add tags to a run that has ended. If the store does not answer, they are written to it later.
+        """Add tags to a run that has ended. If the store does not answer, the tags are kept in the spool.
 
         Args:
             run_id: The id of the run, in the store or in the spool.
-            tags: The tags. A value may be the id of a parent run that is kept in the spool.
+            tags: The tags. A value may be the id of a parent run in the spool; the tag then gets the MLflow id of that
+                run when both are written to the store.
             fingerprint: The digest of everything that determines the run's result.
         """
         kept = any(one.startswith(SPOOLED) for one in (run_id, *tags.values()))
@@ -754,7 +759,7 @@ class Recorder:
         files: Mapping[str, str],
         render: Callable[[Path], None] = lambda folder: None,
     ) -> None:
-        """Write the end of a run to the MLflow store or, if it is unavailable, to a folder of this machine."""
+        """Write the end of a run to the MLflow store or, if it is unavailable, to the spool on this machine."""
         self._heart.rest(run_id)
         opened = self._opened.get(run_id)
 
@@ -803,7 +808,7 @@ class Recorder:
     @_guarded
     def _write_closing(self, run_id: str, closing: Closing, folder: Path) -> bool:
         opened = self._opened.get(run_id)
-        claimed = opened is None or opened.fingerprint is not None  # the run that holds a plan is not claimed
+        claimed = opened is None or opened.fingerprint is not None  # a parent run is never claimed
         if claimed and self.connection.client.get_run(run_id).info.status != "RUNNING":
             self._lost(run_id)
         if opened is not None and not opened.written:
@@ -861,7 +866,7 @@ class Recorder:
             self._open_run = None
         raise ClaimLost(run_id)
 
-    # How ---------------------------------------------------------------------------------------------------------
+    # Helpers -----------------------------------------------------------------------------------------------------
 
     def _common_tags(self) -> dict[str, str]:
         from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
@@ -944,10 +949,10 @@ def _points(values: Iterable[tuple[str, float, int]], now: int) -> tuple[tuple[P
 def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
     """Write a CSV file of the decisions that an adaptive freezing strategy made during training.
 
-    The strategy decides at certain steps which blocks to freeze; a block is the embeddings, one layer of the encoder
-    or, for strategies that freeze single weight matrices, one of these. For each decision and block, there is a row
-    with the step, the epoch, the block, the norm of the block's gradient (of a matrix: its change), and 1 if the block
-    is frozen from then on, otherwise 0.
+    The strategy decides at certain steps which blocks to freeze. A block is the embeddings, one layer of the encoder
+    or, for strategies that freeze single weight matrices, one weight matrix. For each decision and block, there is a
+    row with the step, the epoch, the block, the norm of the block's gradient (for a weight matrix, the change of its
+    gradient), and 1 if the block is frozen from then on, otherwise 0.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -958,7 +963,7 @@ def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
 
 
 def write_layer_scores(path: Path, scores: Iterable[LayerScore]) -> None:
-    """Write a CSV file of a strategy's choice: each layer, its score, and 1 if it is frozen, otherwise 0."""
+    """Write a CSV file with a row for each layer: its index, its probe score, and 1 if it is frozen, otherwise 0."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["layer", "score", "frozen"])
@@ -968,7 +973,7 @@ def write_layer_scores(path: Path, scores: Iterable[LayerScore]) -> None:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write a CSV file with a row for each example: id, gold label, prediction and the score of each label.
 
-    If words have tags, a row is a sentence; see `Predictions`.
+    In a task that tags words, there is a row for each sentence; see `Predictions`.
 
     The input texts are left out, since the licences of many data sets forbid their redistribution.
     """
