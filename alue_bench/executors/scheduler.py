@@ -43,7 +43,7 @@ TRIES = 2
 """The largest number of attempts for a run whose workers die: if two workers die during a run, the run is probably the
 cause. Attempts that end because a machine or device fails are not counted."""
 TRIES_AFTER_INFRASTRUCTURE_FAILURES = 4
-"""The largest number of attempts for a unit (a group of runs) whose workers are lost because machines or devices fail."""
+"""The largest number of attempts for a unit (a group of runs) whose workers are lost to failing machines or devices."""
 LOOK_S = 0.5
 """The longest wait, in seconds, for the next events from the worker pool."""
 
