@@ -23,7 +23,7 @@ class Outcome:
     run_id: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     cause: str = ""
-    """The cause of the run's failure in one line; empty if it did not fail."""
+    """The cause of the run's failure in one line; empty if the run did not fail."""
 
     @property
     def spec(self) -> RunSpec:
@@ -48,7 +48,7 @@ class Observer(Protocol):
 
 
 class Interrupted(BaseException):
-    """The exception that is raised if the user interrupts a plan; it holds the outcomes of the runs so far."""
+    """The exception that is raised if the user interrupts a plan; it holds the outcomes of the runs that have ended."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:
         """Store the outcomes of the runs that ended before the interruption."""

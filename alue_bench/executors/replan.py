@@ -21,7 +21,7 @@ from alue_bench.planning.request import PlanRequest
 
 
 class DiffersHere(AlueBenchError):
-    """The error that is raised if the worker process has other data, models or plugins than the main process."""
+    """The error that is raised if the data, model or plugins of the worker process differ from the main process's."""
 
 
 NARROWED = ("tasks", "models", "strategies", "seeds", "skip_missing")

@@ -50,7 +50,7 @@ LeftOut = tuple[str, str]
 
 @dataclass(frozen=True)
 class ReadyTask:
-    """A task whose data is on this machine, and the task on whose train rows its models are trained.
+    """A task whose data is on this machine, and the task whose train rows train the models for it.
 
     The two tasks differ only if the first has no train rows, for example because it is a diagnostic test set.
     `Task.trained_on` then names the training task.
@@ -291,9 +291,9 @@ def ready_models(
 def _with_unique_names(models: list[ReadyModel], registry: Registry) -> list[ReadyModel]:
     """Make the names of models unique, by appending a digest of a model's files to each ambiguous name.
 
-    A name is ambiguous if two models with different files have it. A model that a plugin declares always keeps its
-    name; a local folder or hub model with the same name gets the digest. The result does not depend on the order of the
-    models.
+    A name is ambiguous if models with different files have it, or if a plugin declares a different model of this name.
+    A model that a plugin declares keeps its name; a local folder or hub model gets the digest. The result does not
+    depend on the order of the models.
     """
     digests: defaultdict[str, set[str]] = defaultdict(set)
     for ready in models:
@@ -329,7 +329,7 @@ def _available(
     ready: Callable[[str], R],
     forgiven: type[AlueBenchError] | tuple[type[AlueBenchError], ...],
 ) -> tuple[list[R], list[LeftOut]]:
-    """Call `ready` for each name. Return the results, and the names, with reasons, for which it raised `forgiven`."""
+    """Call `ready` for each name; return the results, and name and reason of each call that raised `forgiven`."""
     available, left_out = [], []
     for name in names:
         try:

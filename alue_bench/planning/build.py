@@ -131,7 +131,7 @@ class AbsentRun:
 
 @dataclass
 class Plan:
-    """A plan: an ordered list of runs, and the combinations of task, model and strategy that are left out."""
+    """An ordered list of runs, and the combinations of task, model and strategy that are left out."""
 
     runs: list[PlannedRun] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -544,7 +544,7 @@ def _test_providers(registry: Registry, task: Task, of_training: Mapping[str, st
 
 
 def _shared_trainings_together(runs: list[PlannedRun]) -> Callable[[PlannedRun], int]:
-    """Return a sort key that keeps the order of runs, except that runs of the same trained model become neighbours."""
+    """Return a sort key that keeps the order of runs, but makes runs that test the same trained model neighbours."""
     first: dict[str, int] = {}
     for index, run in enumerate(runs):
         first.setdefault(run.spec.training_key, index)

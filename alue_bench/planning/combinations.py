@@ -16,7 +16,7 @@ from alue_bench.planning.grid import Grid
 from alue_bench.planning.request import DEFAULT_STRATEGIES, PlanRequest
 
 Strategies = Mapping[str, tuple[Strategy, Origin]]
-"""For each name of a strategy, the strategy and the plugin that declares it."""
+"""Strategies by name, each with the plugin that declares it."""
 
 
 @dataclass(frozen=True)

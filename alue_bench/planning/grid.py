@@ -2,7 +2,7 @@
 
 A cell is a freezing setting (bottom, top): the numbers of frozen lowest and of frozen highest encoder layers.
 
-    bottom-top                          all numbers of frozen bottom and top layers: 91 cells for 12 layers
+    bottom-top                          every combination of bottom and top: 91 cells for 12 layers
     bottom=0..12/3,top=0..4             ranges, both ends included, with a step
     bottom=6..,top=0,2,4                a range up to the number of layers; a list of values
     strategy=full,last-quarter          strategies by name, in addition to the cells

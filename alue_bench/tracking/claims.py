@@ -77,7 +77,7 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
                 continue
             if run.info.status == "FINISHED":
                 return Held(run.info.run_id)
-            if mine is not None and _is_an_echo(run, mine):
+            if mine is not None and _is_duplicate(run, mine):
                 withdraw(connection, run.info.run_id)
             elif watch.is_dead(run.info.run_id, run.data.tags):
                 changed |= not close_running(connection, run.info.run_id)
@@ -136,7 +136,7 @@ def withdraw(connection: Connection, run_id: str) -> None:
     connection.client.delete_run(run_id)
 
 
-def _is_an_echo(run: Any, mine: Any) -> bool:
+def _is_duplicate(run: Any, mine: Any) -> bool:
     """Return whether an MLflow run is an unintended duplicate of a run that this process has created.
 
     If a server's answer is lost, MLflow's client repeats the request to create the run, and two runs exist. A process

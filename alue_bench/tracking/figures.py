@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DPI = 110
 LONGEST_TITLE = 80
-"""The most characters of a title, which fit into the figure's width."""
+"""The most characters of a title; a longer title is cut, so that it fits into the figure's width."""
 F1 = "f1"
 """The column of `Predictions.scores` whose distribution is drawn for span extraction: the F1 of each answer."""
 WIDE = 12

@@ -55,7 +55,7 @@ class Heart:
         self.missed = 0
 
     def beat_for(self, run_id: str) -> None:
-        """Start to rewrite the heartbeat tag of a run regularly. It was first written when the run was created."""
+        """Start to rewrite the heartbeat tag of a run regularly. The tag was first written when the run was created."""
         with self._changed:
             self._runs[run_id] = ""
             if self._thread is None:
@@ -96,7 +96,7 @@ class Heart:
                 count += 1
                 try:
                     self._client.set_tag(run_id, HEARTBEAT, a_beat(count, news))
-                except Exception:  # an unreachable store raises errors of many types; the end of the run reports them
+                except Exception:  # an unreachable store raises errors of many types; the recorder reports them
                     self.missed += 1
 
 
@@ -159,7 +159,7 @@ class Watch:
 
 @cache
 def this_machine() -> str:
-    """Return an identifier of this machine, since its last boot, and of the process namespace.
+    """Return an identifier of the machine's current boot and of the process namespace.
 
     Two processes that get the same identifier can look each other up by process id.
 

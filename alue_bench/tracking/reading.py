@@ -119,7 +119,7 @@ COLUMNS: Mapping[str, str] = {
     "primary_metric": "string",
     "failure": "string",  # the cause of the failure, if the run failed
     "first_look": "string",  # "yes" for the low-fidelity runs of a search, else missing
-    "chosen_in": "string",  # the parent run of the sweep or search that chose the strategy by this run, else missing
+    "chosen_in": "string",  # parent run of the sweep or search that used this run to choose a setting, else missing
     "also_test": "string",  # JSON with a digest for each other task that the model was scored on, else missing
     "score": "float64",
 }

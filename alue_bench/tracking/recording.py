@@ -85,8 +85,8 @@ from alue_bench.tracking.spool import MISSING_TAG, SPOOLED, Sent, Spool, new_run
 FAILURE = "failure"
 """The tag that holds the cause of a run's failure."""
 LOW_FIDELITY = "search.first_look"
-"""The tag of the low-fidelity runs of `alue-bench search`. They have fewer epochs, and are only used to choose
-candidates: no setting is tested with them."""
+"""The tag of the low-fidelity runs of `alue-bench search`. These runs have fewer epochs, and are used only to choose
+candidate settings, which are then tested by other runs."""
 TUNING = "tuning"
 """The tag of the parent runs of `alue-bench run --tune`, whose `results.json` holds the tried and the chosen values."""
 FOLDS_DIGEST = "folds.digest"
@@ -261,8 +261,8 @@ class Recorder:
     ) -> Recorded | None:
         """Return the newest finished run with this fingerprint, a digest of everything that determines the result.
 
-        The run is searched in the spool (the folder of results that were not written to the MLflow store yet) and then
-        in the store.
+        The run is looked up in the spool (the folder of results that were not written to the MLflow store yet), and
+        then in the store.
 
         Args:
             fingerprint: The fingerprint to look for.
@@ -536,7 +536,7 @@ class Recorder:
             "device": spec.device,
             "precision": spec.precision,
             "primary_metric": inputs.task.primary,
-            # These seldom vary and are therefore no params, but a comparison of two runs needs them.
+            # These values seldom vary and are therefore tags, not params; a comparison of two runs needs them.
             "model.digest": spec.model_digest,
             "model.checkpoint": _checkpoint(inputs),
             "init_seed": str(spec.init_seed),
@@ -625,7 +625,7 @@ class Recorder:
         values = [(name, value, 0) for name, value in result.metrics.items()]
         values += [(point.metric, point.value, point.step) for point in result.curves]
         points, originals = _points(values, now)
-        # The number format that was used: a run that cannot be executed in its own format falls back to another format.
+        # The number format that was used. A run that cannot be executed in the planned format falls back to another.
         engine = result.environment["engine"]
         tags = {"precision": engine["precision"], STAGE: "done", **originals}
         tags |= {"cuda_graphs": "yes"} if engine["recorded_shapes"] else {}

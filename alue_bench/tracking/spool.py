@@ -5,11 +5,11 @@
     STORE/.scratch-*            an entry that is being written, or an incomplete entry of a process that died
     STORE/.lock                 a lock, held while entries are written to the store
 
-STORE is a digest of the store's tracking URI and the experiment. An entry holds the record of one run. It is written
-under a temporary name, flushed to the disk and renamed, so that it exists either completely or not at all. The entry is
-removed when the store has accepted it. If a process dies after it has sent an entry to the store and before it has
-removed the entry, the entry is sent again. The entry's id is a tag of the MLflow run, so that the second attempt finds
-the run that the first attempt has created.
+STORE is a digest of the store's tracking URI and the experiment. An entry holds the record of one run, or only tags for
+a recorded run. It is written under a temporary name, flushed to the disk and renamed, so that it exists either
+completely or not at all. The entry is removed when the store has accepted it. If a process dies after it has sent an
+entry to the store and before it has removed the entry, the entry is sent again. The entry's id is a tag of the MLflow
+run, so that the second attempt finds the run that the first attempt has created.
 
 If the store has accepted a result, but its artifact location cannot be reached, the entry holds only the artifacts.
 """
@@ -232,7 +232,7 @@ class Spool:
         return _read(target)
 
     def entries(self) -> list[SpooledRun]:
-        """Return all runs in the spool, the oldest first. Unreadable entries are skipped but not removed."""
+        """Return all entries of the spool, the oldest first. Unreadable entries are skipped but not removed."""
         read = [entry for path in self._entry_folders() if (entry := _try_read(path)) is not None]
         return sorted(read, key=lambda entry: entry.closing.ended)
 
