@@ -43,15 +43,16 @@ def chosen_executor(
 
     Args:
         name: The value of --executor; None for the default.
-        jobs: The value of --jobs, the number of runs at the same time.
-        gpus_per_run: The value of --gpus-per-run: a fraction of one GPU, or a number of whole GPUs.
+        jobs: The value of --jobs, the number of concurrent runs; None if it was not given.
+        gpus_per_run: The value of --gpus-per-run: a fraction of one GPU, or a number of whole GPUs; None if it was not
+            given.
         registry: The declarations of the installed plugins.
 
     Returns:
         The executor; None if the runs are to be executed one after the other in this process.
 
     Raises:
-        UsageError: There is no executor of this name, or --gpus-per-run was given and does not apply to it.
+        UsageError: There is no executor of this name, or --gpus-per-run was given together with the default executor.
     """
     known = known_executors(registry)
     name = name or DEFAULT

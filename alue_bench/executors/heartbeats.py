@@ -1,8 +1,8 @@
 """The progress of runs, read from their heartbeats in the MLflow store.
 
-This module is for executors whose workers have no direct way of sending their progress. A heartbeat is a tag of an
-MLflow run that the process executing the run rewrites regularly. An invocation is one execution of a command, including
-its workers.
+This module is for executors whose workers cannot send their progress directly to the main process. A heartbeat is a tag
+of an MLflow run that the process executing the run rewrites regularly. An invocation is one execution of a command,
+including its workers.
 """
 
 from __future__ import annotations
@@ -29,25 +29,26 @@ class HeartbeatPoller:
         self._store = assignment.tracking_uri, assignment.experiment
         self._connection: Connection | None = None
         self._where = f"attributes.status = 'RUNNING' and tags.{INVOCATION} = '{assignment.invocation}'"
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def reports(self) -> list[Report]:
         """Return reports on the runs that have started since the last call, and on the progress of all running runs.
 
-        If the MLflow store does not answer, the list is empty; later calls make up for it.
+        If the MLflow store does not answer, the list is empty; later calls then report the runs that have started
+        meanwhile.
         """
         try:
             self._connection = self._connection or connect(*self._store)
             runs = self._connection.client.search_runs([self._connection.experiment_id], self._where)
-        except Exception:  # an unreachable store raises errors of many types; the recorder meets and reports them
+        except Exception:  # an unreachable store raises errors of many types; the recorder reports them
             return []
         reports: list[Report] = []
         for run in runs:
             fingerprint = run.data.tags.get(FINGERPRINT)
             if fingerprint is None or run.data.tags.get(STAGE) == CLAIMING:
                 continue
-            if run.info.run_id not in self._told:
-                self._told.add(run.info.run_id)
+            if run.info.run_id not in self._reported:
+                self._reported.add(run.info.run_id)
                 reports.append(Started(fingerprint))
             steps = steps_of(run.data.tags.get(HEARTBEAT, ""))
             if steps is not None:

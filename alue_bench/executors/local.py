@@ -28,9 +28,9 @@ def execute_plan(
 ) -> list[Outcome]:
     """Execute the runs of a plan that are not finished yet.
 
-    Another invocation (execution of a command) may be executing one of the runs. Then the other runs of the plan are
-    executed first. At the end, this function waits for the other invocation, and executes the run if the other
-    invocation stops without finishing it.
+    If another invocation (execution of a command) is executing one of the runs, the remaining runs of the plan are
+    executed first. At the end, this function waits for the other invocation. If the run fails there, it counts as
+    failed; if the other invocation stops without ending the run, this function executes it.
 
     Args:
         plan: The plan.
@@ -49,26 +49,26 @@ def execute_plan(
     """
     runner = Runner(recorder, registry, observer, rerun=rerun)
     outcomes: list[Outcome] = []
-    waiting, told = units(plan), False
+    waiting, warned = units(plan), False
     try:
         while waiting:
             heed_termination()
             later = []
             before = len(outcomes)
             for unit in waiting:
-                for place, planned in enumerate(unit):
+                for index, planned in enumerate(unit):
                     outcome = runner.do(planned)
-                    if isinstance(outcome, Held):  # the rest of the unit may use the model that the other is training
-                        later.append(unit[place:])
+                    if isinstance(outcome, Held):  # the later runs may test the model that the other process trains
+                        later.append(unit[index:])
                         break
                     outcomes.append(outcome)
                     observer.ended(outcome)
                     if outcome.status == "failed" and fail_fast:
                         return in_order(plan, outcomes)
             if later and len(outcomes) == before:
-                if not told:
+                if not warned:
                     observer.warned(waiting_for(later))
-                    told = True
+                    warned = True
                 recorder.close_interrupted()
                 time.sleep(RETURN_S)
             waiting = later
@@ -90,7 +90,7 @@ def units(plan: Plan) -> list[list[PlannedRun]]:
 
 
 def waiting_for(later: list[list[PlannedRun]]) -> str:
-    """Return a message saying that the plan waits for runs that another invocation (execution of a command) executes.
+    """Return the message that the plan waits for runs that another invocation (execution of a command) is executing.
 
     Args:
         later: The groups of runs that the other invocation is executing.

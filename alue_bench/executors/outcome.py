@@ -1,4 +1,4 @@
-"""The outcomes of planned runs, the observers that receive these outcomes, and the outcomes' aggregated metrics."""
+"""The outcomes of planned runs, the interface of observers that receive them, and the outcomes' aggregated metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Outcome:
     run_id: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     cause: str = ""
-    """The cause of the run's failure in one line; empty if it did not fail."""
+    """The cause of the run's failure in one line; empty if the run did not fail."""
 
     @property
     def spec(self) -> RunSpec:
@@ -48,7 +48,7 @@ class Observer(Protocol):
 
 
 class Interrupted(BaseException):
-    """The exception that is raised if the user interrupts a plan; it holds the outcomes of the runs so far."""
+    """The exception that is raised if the user interrupts a plan; it holds the outcomes of the runs that have ended."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:
         """Store the outcomes of the runs that ended before the interruption."""
@@ -58,15 +58,15 @@ class Interrupted(BaseException):
 
 def in_order(plan: Plan, outcomes: list[Outcome]) -> list[Outcome]:
     """Return the outcomes of runs in the order of the runs in the plan."""
-    place = {planned.spec.fingerprint: index for index, planned in enumerate(plan.runs)}
-    return sorted(outcomes, key=lambda outcome: place[outcome.spec.fingerprint])
+    positions = {planned.spec.fingerprint: index for index, planned in enumerate(plan.runs)}
+    return sorted(outcomes, key=lambda outcome: positions[outcome.spec.fingerprint])
 
 
 def aggregate(outcomes: list[Outcome]) -> dict[str, float]:
     """Return the aggregated metrics of a plan, to be logged with its MLflow parent run.
 
     The metrics are the number of runs of each status and, for each combination of a strategy and values of the varied
-    hyper-parameters, the mean score and the total training time in seconds.
+    hyper-parameters, the mean score and the total training time in seconds of the runs that did not fail.
     """
     aggregates: dict[str, float] = {
         f"runs/{status}": sum(outcome.status == status for outcome in outcomes)
@@ -87,9 +87,9 @@ def aggregate(outcomes: list[Outcome]) -> dict[str, float]:
 
 
 def in_reading_order(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Return the outcomes sorted by task, model, strategy, varied hyper-parameters, and seed."""
-    place = reading_order([outcome.spec for outcome in outcomes])
-    return sorted(outcomes, key=lambda outcome: place[outcome.spec.fingerprint])
+    """Return the outcomes sorted by task, model, strategy, varied hyper-parameters, seed and fold."""
+    positions = reading_order([outcome.spec for outcome in outcomes])
+    return sorted(outcomes, key=lambda outcome: positions[outcome.spec.fingerprint])
 
 
 def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tracking_uri: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tra
     Args:
         outcomes: The outcomes in the plan's order.
         plan: The plan.
-        experiment: The MLflow experiment.
+        experiment: The name of the MLflow experiment.
         tracking_uri: The MLflow tracking URI.
     """
     listed = in_reading_order(outcomes) if plan.order_matters else outcomes

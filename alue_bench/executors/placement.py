@@ -20,6 +20,7 @@ class GpuSharing:
     jobs: int
     """The number of concurrent runs that the user allows (`--jobs`)."""
     gpus: int
+    """The number of GPUs that runs may use."""
     need_bytes: int
     """The estimated accelerator memory, in bytes, of the run that needs most."""
     available_bytes: int
@@ -48,11 +49,11 @@ class GpuSharing:
 
 
 def gpu_sharing(runs: Sequence[PlannedRun], jobs: int, only: int | None = None) -> GpuSharing | None:
-    """Return how many runs share a GPU; None if no GPU need be shared or the runs need none.
+    """Return how many runs share a GPU; None if there is a GPU for each concurrent run, or if the runs use no GPU.
 
     Args:
         runs: The runs of a plan.
-        jobs: The number of runs at once that the user allows.
+        jobs: The number of concurrent runs that the user allows.
         only: The number of the GPU to which the runs are restricted, as in --device cuda:1; None for all GPUs.
     """
     if not runs:

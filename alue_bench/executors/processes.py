@@ -1,4 +1,4 @@
-"""The executor of `--executor local --jobs N`: worker processes on this machine, each with a share of its devices.
+"""The executor of `--executor local --jobs N`: worker processes on this machine, which share its GPUs and CPU cores.
 
 A worker is a fresh process: its environment variables, which assign it a device and a number of threads, are set before
 it loads torch and CUDA. A worker executes one assignment (a group of runs that test the same trained model) after the
@@ -41,7 +41,7 @@ def start(resources: Resources) -> ProcessPool:
         return ProcessPool([environment_of({}, jobs)] * jobs)
     gpus = gpu_environments(hardware, resources.gpu)
     shares = {RUNS_PER_GPU: str(-(-jobs // len(gpus)))} if jobs > len(gpus) else {}
-    return ProcessPool([environment_of(gpus[place % len(gpus)], jobs) | shares for place in range(jobs)])
+    return ProcessPool([environment_of(gpus[index % len(gpus)], jobs) | shares for index in range(jobs)])
 
 
 def gpu_environments(hardware: Hardware, only: int | None = None) -> list[dict[str, str]]:
@@ -62,9 +62,10 @@ def gpu_environments(hardware: Hardware, only: int | None = None) -> list[dict[s
 def visibility_variables(hardware: Hardware) -> tuple[str, ...]:
     """Return the names of the environment variables that list a process's visible GPUs, the decisive one first.
 
-    On AMD GPUs, HIP_VISIBLE_DEVICES selects from the GPUs that ROCR_VISIBLE_DEVICES leaves, and takes precedence over
-    CUDA_VISIBLE_DEVICES, which means the same. If the user has set CUDA_VISIBLE_DEVICES, both are returned, so that
-    their values do not contradict each other.
+    On AMD GPUs, HIP_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES mean the same: they select from the GPUs that
+    ROCR_VISIBLE_DEVICES makes visible. HIP_VISIBLE_DEVICES takes precedence. If the user has set CUDA_VISIBLE_DEVICES,
+    both names are returned, so that the caller sets both and their values do not contradict each other. For the CPU and
+    Apple GPUs, no name is returned.
     """
     if hardware.is_rocm:
         return ("HIP_VISIBLE_DEVICES", *(["CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in os.environ else []))
@@ -74,18 +75,18 @@ def visibility_variables(hardware: Hardware) -> tuple[str, ...]:
 def visible_gpus(hardware: Hardware) -> list[str]:
     """Return the identifiers of the usable GPUs: numbers, UUIDs, or the UUIDs of MIG slices of NVIDIA GPUs.
 
-    The identifiers are the values of the environment variables that `visibility_variables` names; if the user has set
-    none of these variables, they are numbers.
+    The identifiers are read from the environment variable that makes GPUs visible to this process, such as
+    CUDA_VISIBLE_DEVICES. If the user has not set it, they are the numbers from 0.
     """
     given = next((os.environ[name] for name in visibility_variables(hardware) if name in os.environ), None)
     if given is None:
         return [str(number) for number in range(hardware.count)]
     names = [name.strip() for name in given.split(",") if name.strip()]
     if names and names[0].startswith(SLICE):
-        # A process sees only the first slice of the list. A worker that is given only a later slice sees that slice.
+        # A process sees only the first MIG slice in the list. Each worker gets a list of one slice, and so sees it.
         return list(takewhile(lambda name: name.startswith(SLICE), names))
-    # CUDA ignores the list from the first missing GPU on, for example in a container whose image names more GPUs than
-    # its machine has.
+    # CUDA ignores the first GPU in the list that is missing, and all GPUs after it. An example is a container whose
+    # image names more GPUs than its machine has.
     return names[: hardware.count]
 
 
@@ -117,21 +118,21 @@ class ProcessPool:
     """
 
     def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
-        """Set the number of workers, and the environment variables of each of them; start no process yet."""
+        """Store the environment variables of each worker; their number is the number of workers. Start no process."""
         self.environments = environments
         self._workers: dict[int, _Worker] = {}
 
     def has_room(self) -> bool:
         """Return whether a worker is idle or not started yet."""
-        return self._idle_place() is not None
+        return self._idle_index() is not None
 
     def submit(self, assignment: Assignment) -> None:
         """Send an assignment (a group of runs) to an idle worker, whose process is started if it is not running."""
-        place = self._idle_place()
-        assert place is not None
-        worker = self._workers.get(place)
+        index = self._idle_index()
+        assert index is not None
+        worker = self._workers.get(index)
         if worker is None or not worker.process.is_alive():
-            worker = self._workers[place] = _start(self.environments[place])
+            worker = self._workers[index] = _start(self.environments[index])
         worker.assignment = assignment.number
         with suppress(BrokenPipeError):  # the worker has just died: `events` will report it from the closed connection
             worker.connection.send(assignment)
@@ -149,7 +150,7 @@ class ProcessPool:
         """End all workers. Busy workers get SIGTERM, and any worker that still runs after GRACE_S seconds is killed."""
         processes = [worker.process for worker in self._workers.values()]
         for worker in self._workers.values():
-            worker.connection.close()  # a worker that waits for work ends
+            worker.connection.close()  # an idle worker ends when its connection is closed
             if worker.assignment is not None:
                 worker.process.terminate()
         deadline = time.monotonic() + GRACE_S
@@ -160,11 +161,11 @@ class ProcessPool:
                 process.join()
         self._workers.clear()
 
-    def _idle_place(self) -> int | None:
-        for place in range(len(self.environments)):
-            worker = self._workers.get(place)
+    def _idle_index(self) -> int | None:
+        for index in range(len(self.environments)):
+            worker = self._workers.get(index)
             if worker is None or worker.assignment is None:
-                return place
+                return index
         return None
 
 
@@ -218,7 +219,7 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
     This is the main function of a worker process.
     """
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the workers too; the main process handles it
     os.dup2(sys.stderr.fileno(), 1)  # stdout is reserved for the result
     threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
 
@@ -242,7 +243,7 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
                     carry_out(assignment, tell)
                 except DeviceLostError:  # the pool starts another process in place of this one
                     sys.exit(DEVICE_LOST)
-                except Exception as error:  # such as an unreachable store; the main process must be told
+                except Exception as error:  # such as an unreachable store; it is reported to the main process
                     message = next(iter(str(error).splitlines()), "")
                     cause = message if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {message}"
                     tell(Lost(assignment.number, redact(cause)))
@@ -253,7 +254,7 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
 
 
 def _end_with_parent() -> None:
-    """Wait until the main process ends, then send SIGTERM to this worker, whose results nobody waits for any more."""
+    """Wait until the main process ends, then send SIGTERM to this worker process, which is not needed any more."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

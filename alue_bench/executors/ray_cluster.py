@@ -1,8 +1,9 @@
 """The executor of `--executor ray`, which executes each assignment as a task of a Ray cluster, in a fresh process.
 
-An assignment is a group of runs that test the same trained model. The cluster is the one at the address RAY_ADDRESS, or
-else a cluster that runs on this machine, or else a new one on this machine only. Ray chooses the node of each task, and
-reports dead workers and nodes. `scheduler` then decides whether to repeat the run, as for every executor.
+An assignment is a group of runs that test the same trained model. The cluster is the one whose address is in the
+environment variable RAY_ADDRESS, or else a cluster that runs on this machine, or else a new one on this machine only.
+Ray chooses the node of each task, and reports dead workers and nodes. The module `scheduler` then decides whether to
+repeat the run, as for every executor.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ LOOK_S = 5.0
 """The seconds between two queries of the MLflow store for the progress of runs."""
 
 TRAVELS = ("ALUE_BENCH_", "MLFLOW_", "HF_", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")
-"""The prefixes of the names of the environment variables that are passed to workers. Some may hold passwords. They are
-therefore passed as an argument, and not in Ray's runtime environment, which its dashboard shows."""
+"""The prefixes of the names of the environment variables that are passed to workers. Some may contain passwords. The
+variables are therefore passed as an argument, and not in Ray's runtime environment, which its dashboard shows."""
 
 
 def start(resources: Resources) -> RayPool:
@@ -52,8 +53,8 @@ def start(resources: Resources) -> RayPool:
 
     Raises:
         UnavailableError: Ray is not installed, or its cluster does not answer.
-        UsageError: The cluster has fewer GPUs than a run needs, a GPU is named, or --gpus-per-run was given although
-            the runs compute on the CPU.
+        UsageError: The cluster has fewer GPUs than a run needs, --device selects a GPU by number, or --gpus-per-run was
+            given although the runs compute on the CPU.
     """
     if resources.gpu is not None:
         raise UsageError(f"--device cuda:{resources.gpu} names a GPU, but Ray chooses the GPUs; use --device cuda")
@@ -79,7 +80,7 @@ def start(resources: Resources) -> RayPool:
                 "RAY_ADDRESS"
             ) from error
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end the process at once
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's handler would end the process immediately
     gpus = 0.0
     if Hardware(resources.device).accelerated:
         gpus = 1.0 if resources.gpus_per_run is None else resources.gpus_per_run
@@ -107,16 +108,16 @@ class RayPool:
         """
         self._ray, self._gpus, self._jobs, self._ours = ray, gpus, jobs, ours
         # Ray prints messages about its nodes on stdout, which is reserved for the result.
-        self._kept_off_stdout = ExitStack()
-        self._kept_off_stdout.enter_context(redirect_stdout(sys.stderr))
+        self._stdout_redirection = ExitStack()
+        self._stdout_redirection.enter_context(redirect_stdout(sys.stderr))
         self._shares = {RUNS_PER_GPU: f"{1 / gpus:.3g}"} if 0 < gpus < 1 else {}
         self._cpus = 1 if jobs is None or gpus else cores_per_run(self._nodes(), jobs)
-        # The scheduler retries, not Ray, since the dead worker's run must be closed first. Each task gets a process of
-        # its own, whose end frees its memory and CUDA context.
+        # Ray does not retry tasks: alue-bench's scheduler does, after it has closed the dead worker's run. Each task
+        # gets a new process, whose end frees its memory and CUDA context.
         self._task = ray.remote(num_cpus=self._cpus, num_gpus=gpus, max_calls=1, max_retries=0)(_carry_out)
         self._tasks: dict[Any, int] = {}
         self._heartbeats: HeartbeatPoller | None = None
-        self._looked = 0.0
+        self._last_query = 0.0
         self._alive = set(self._nodes())
 
     def has_room(self) -> bool:
@@ -140,8 +141,8 @@ class RayPool:
         for reference in ready:
             events += self._events_of(reference, self._tasks.pop(reference))
         now = time.monotonic()
-        if not events and self._heartbeats is not None and now - self._looked >= LOOK_S:
-            self._looked = now
+        if not events and self._heartbeats is not None and now - self._last_query >= LOOK_S:
+            self._last_query = now
             events += self._heartbeats.reports()
         return events
 
@@ -154,11 +155,11 @@ class RayPool:
                 _, left = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=GRACE_S)
                 for reference in left:
                     self._ray.cancel(reference, force=True)
-        finally:  # after a second Ctrl-C here, the result must still reach stdout
+        finally:  # also after a second Ctrl-C, so that the result still reaches stdout
             self._tasks.clear()
             if self._ours:
                 self._ray.shutdown()
-            self._kept_off_stdout.close()
+            self._stdout_redirection.close()
 
     def _events_of(self, reference: Any, number: int) -> list[Event]:
         """Return the events to report for a Ray task that has ended, normally or not.

@@ -1,7 +1,7 @@
-"""The planning of one run in a worker process, from the run's specification and its inputs' names and paths.
+"""The planning of one run in a worker process, from the run's specification and the names and paths of its inputs.
 
-Data and weights are not sent to a worker, which loads them itself. The worker executes the run only if its own planning
-gives the same fingerprint (a digest of everything that determines a run's result) as the main process.
+Data and weights are not sent to a worker, which loads them itself. The worker executes the run only if its planning
+gives the same fingerprint (a digest of everything that determines a run's result) as the planning in the main process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from alue_bench.planning.request import PlanRequest
 
 
 class DiffersHere(AlueBenchError):
-    """The error that is raised if the worker process has other data, models or plugins than the main process."""
+    """The error that is raised if the data, model or plugins of the worker process differ from the main process's."""
 
 
 NARROWED = ("tasks", "models", "strategies", "seeds", "skip_missing")
@@ -41,7 +41,7 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
     tasks += [(one.task, one.folder) for one in inputs.companions]
     folders = {folder for task, folder in tasks if task.name not in own}
     kinds = {folder.kind for folder in folders}
-    # Of a pair of tasks, one may be the sample: then the search for files is made again as it was made here.
+    # If the tasks' files are not all official files in one folder, the worker searches for them itself.
     data_dir = next(iter(folders)).path.absolute() if kinds == {"real"} and len(folders) == 1 else None
     carried = {
         field: getattr(planned.request, field)
@@ -96,25 +96,26 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, cache: PlanCache)
         DiffersHere: The data, model or plugins of this process give a different fingerprint.
         AlueBenchError: This process cannot find the data, the model or the plugins, as in `build_plan`.
     """
-    told_by_spec = {field: getattr(spec, field) for field in _fields_of_request() if hasattr(spec, field)}
+    from_spec = {field: getattr(spec, field) for field in _fields_of_request() if hasattr(spec, field)}
     narrowed = {"tasks": (spec.task,), "models": (source.model,), "strategies": (spec.strategy,), "seeds": (spec.seed,)}
     overrides = (("the plan", asdict(spec.hyper)),)
-    request = PlanRequest(**{**source.options, **told_by_spec, **narrowed}, overrides=overrides, fold=spec.fold)
+    request = PlanRequest(**{**source.options, **from_spec, **narrowed}, overrides=overrides, fold=spec.fold)
     plan = build_plan(request, registry, cache)
     if not plan.runs:
         raise UsageError("; ".join(skipped.reason for skipped in plan.skipped))
     (planned,) = plan.runs
-    here = replace(planned.spec, model=spec.model)  # in a plan with two model folders of one name, these have a suffix
+    # If two model folders of a plan have the same name, the plan adds a suffix to it.
+    here = replace(planned.spec, model=spec.model)
     if here.fingerprint != spec.fingerprint or here.scored_elsewhere != spec.scored_elsewhere:
         raise DiffersHere(f"the worker and the plan differ in {_difference(spec, here)} for {spec.label}")
-    # The request here names the number format that the plan settled on. Only the plan knows that the model could not
-    # compute in the one that the user asked for, so its notes are taken.
+    # The worker's request contains the number format that the main process has chosen. If the model cannot compute in
+    # the format that the user requested, only the notes of the main process say so; they are therefore used.
     capabilities = replace(planned.inputs.capabilities, notes=source.notes)
     inputs = replace(planned.inputs, model=replace(planned.inputs.model, name=spec.model), capabilities=capabilities)
     inputs.depths.depths.update(source.depths)
     inputs.depths.shared.update(source.shared_depths)
     if (inputs.checkpoint, inputs.train_task.labels) not in cache.more_expected:
-        # The next assignment probably begins with the same model, which is therefore kept.
+        # The next assignment probably begins with the same model, which is therefore kept loaded.
         cache.more_expected.append((inputs.checkpoint, inputs.train_task.labels))
         cache.models.expect(inputs.checkpoint, inputs.train_task.labels)
     return PlannedRun(spec, inputs, planned.hyper, planned.request, source.tags)

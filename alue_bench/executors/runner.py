@@ -26,7 +26,7 @@ from alue_bench.tracking.recording import ClaimLost, Recorded, Recorder
 from alue_bench.training.device.errors import device_is_lost, give_back
 
 SAME_SCORE = 1e-9
-"""The largest difference between equal scores. (Repeated runs on one machine give the same numbers.)"""
+"""The largest difference at which scores count as equal. (Repeated runs on one machine give identical scores.)"""
 
 
 class Runner:
@@ -56,7 +56,7 @@ class Runner:
             DeviceLostError: An earlier run has made the GPU unusable for this process.
         """
         spec = planned.spec
-        outcome = self._elsewhere(planned)
+        outcome = self._outcome_elsewhere(planned)
         if outcome is not None:
             return outcome
         if device_is_lost(spec.device):
@@ -65,15 +65,15 @@ class Runner:
                 "With --jobs 2, a worker process that loses its GPU is replaced"
             )
         if self._trained is not None and self._trained.key != spec.training_key:
-            self._let_go()
-        # A finished run that lacks the scores on other tasks cannot be completed without its weights.
+            self._free_model()
+        # A finished run without the scores on other tasks is executed again, since these scores need its weights.
         earlier = self._recorder.finished(spec.fingerprint) if spec.scored_elsewhere and not self._rerun else None
         again = self._rerun or earlier is not None
         run_id = self._recorder.start(spec, planned.inputs, again=again, tags=planned.tags)
         if isinstance(run_id, Held):
             # The other process may have just finished it.
             self._held[spec.fingerprint] = run_id
-            return self._elsewhere(planned) or run_id
+            return self._outcome_elsewhere(planned) or run_id
         self._observer.started(planned)
         outcome = self._execute(planned, run_id)
         if earlier is not None and isinstance(outcome, Outcome) and outcome.status == "finished":
@@ -81,7 +81,11 @@ class Runner:
         return outcome
 
     def _compare_with(self, earlier: Recorded, outcome: Outcome) -> None:
-        """Warn if a run that was trained again, for scores on other tasks, does not repeat the recorded one."""
+        """Warn if a run that was trained again, for scores on other tasks, differs from the earlier, recorded run.
+
+        The two runs differ if their test scores differ, or if the new run lacks scores on other tasks that the earlier
+        run has.
+        """
         spec, score = outcome.spec, "test/score"
         before, now = earlier.metrics.get(score, math.nan), outcome.metrics.get(score, math.nan)
         if not math.isclose(before, now, abs_tol=SAME_SCORE) and not math.isnan(before):
@@ -96,23 +100,23 @@ class Runner:
                 f"record, add {' '.join(f'--also-test {name}' for name in lost)}"
             )
 
-    def _let_go(self) -> None:
+    def _free_model(self) -> None:
         """Free the memory of the last trained model, before another model is loaded."""
         if self._trained is None:
             return
         device, model = self._trained.device.name, weakref.ref(self._trained.stack.model)
         self._trained = None
-        if model() is not None:  # a plugin's reference cycle keeps it, since the built-in models have none
+        if model() is not None:  # a reference cycle in a plugin's code keeps it in memory
             gc.collect()
         give_back(device)
 
-    def _elsewhere(self, planned: PlannedRun) -> Outcome | Held | None:
-        """Check whether another process or an earlier command has executed a run, or is executing it.
+    def _outcome_elsewhere(self, planned: PlannedRun) -> Outcome | Held | None:
+        """Check whether another process or an earlier command has executed a planned run, or is executing it.
 
         Returns:
-            The outcome, if the run has finished elsewhere, or has failed there while this process waited; a `Held` with
-            the id of the MLflow run, if another process is executing the run; None if this process must execute the
-            run.
+            The outcome if the run has finished elsewhere, or has failed elsewhere while this process waited for it; a
+            `Held` with the id of the MLflow run if another process is executing the run; None if this process must
+            execute the run.
         """
         if self._rerun:
             return None
@@ -123,7 +127,7 @@ class Runner:
         seen = self._held.pop(fingerprint, None)
         if seen is not None:
             ending = self._recorder.ending_of(seen)
-            if ending.status == "FAILED":  # it failed while this plan waited, and would fail again
+            if ending.status == "FAILED":  # it failed while this process waited, and would fail again
                 return Outcome(planned, "failed", seen.run_id, cause=next(iter(ending.cause.splitlines()), ""))
         holder = self._recorder.holder(fingerprint)
         if holder is not None:
@@ -145,14 +149,14 @@ class Runner:
             if self._recorder.keep is not None:  # the run is recorded and its clock has stopped
                 finished = FinishedRun(run_id, spec, planned.inputs, self._trained, result)
                 problems = (*problems, *keep_model(self._recorder, finished, planned.tags))
-            if self._trained.file is not None:  # the saved training state goes only after the result is safe
+            if self._trained.file is not None:  # the checkpoint of the training is not needed after the recording
                 self._trained.file.remove()
         except StoreUnavailableError:
             raise
         except ClaimLost:
             self._trained = None
             return Held(run_id)
-        except Exception as error:  # one run's failure must not end the others
+        except Exception as error:  # the failure of one run must not end the plan
             self._trained = None
             stop = stop_behind(error)
             if stop is not None:

@@ -1,4 +1,4 @@
-"""The scheduler, which distributes a plan's runs to workers, and repeats runs whose workers die.
+"""The scheduler, which distributes the runs of a plan to workers, and repeats runs whose workers die.
 
 A unit is a group of runs that test the same trained model and go to one worker together. A unit that is sent to a
 worker is an assignment. An invocation is one execution of a command, including its workers; another invocation may
@@ -40,18 +40,18 @@ from alue_bench.tracking.recording import Recorder
 T = TypeVar("T")
 
 TRIES = 2
-"""The largest number of attempts for a run whose workers die. Failures of machines or devices do not count. If two
-workers die during a run, the run is probably the cause."""
+"""The largest number of attempts for a run whose workers die: if two workers die during a run, the run is probably the
+cause. Attempts that end because a machine or device fails are not counted."""
 TRIES_AFTER_INFRASTRUCTURE_FAILURES = 4
-"""The largest number of attempts for a unit (a group of runs) whose workers fail because a machine or device fails."""
+"""The largest number of attempts for a unit (a group of runs) whose workers are lost to failing machines or devices."""
 LOOK_S = 0.5
 """The longest wait, in seconds, for the next events from the worker pool."""
 
 
 class Workers:
-    """The workers of one plan, or of several plans in succession; they are started as soon as there is work.
+    """The workers of an executor, which execute one plan, or several plans in succession.
 
-    An error in the code of the executor, which may come from a plugin or depend on a cluster, is raised as PluginError.
+    An error in the executor's code, which may come from a plugin or depend on a cluster, is raised as PluginError.
     """
 
     def __init__(self, executor: Executor, resources: Resources) -> None:
@@ -138,7 +138,8 @@ def execute_with(
         registry: The declarations of the installed plugins.
         observer: The receiver of progress, outcomes and warnings.
         rerun: Whether to execute finished runs again.
-        fail_fast: Whether to start no further runs after a run has failed. Workers complete the runs that they have.
+        fail_fast: Whether to send no further runs to workers after a run has failed. Workers complete the runs that
+            they have received.
         keep_workers: Whether to keep the workers for a further plan if this plan ends normally.
 
     Returns:
@@ -152,13 +153,13 @@ def execute_with(
     try:
         waiting = scheduler.reuse()
         if waiting:
-            whole = False
+            completed = False
             try:
                 workers.start()
                 scheduler.run(workers, waiting, fail_fast=fail_fast)
-                whole = True
+                completed = True
             finally:
-                if not (whole and keep_workers):
+                if not (completed and keep_workers):
                     workers.dismiss()
     except KeyboardInterrupt as stop:
         recorder.close_workers()
@@ -175,14 +176,14 @@ class _Unit:
 
     runs: list[PlannedRun]
     lost: dict[str, int] = field(default_factory=dict)
-    """For each run, by its fingerprint (digest): the number of workers that died while they executed the run. Failures
-    of machines or devices are not counted."""
+    """The number of workers that died while they executed a run, by the run's fingerprint (a digest). Failures of
+    machines or devices are not counted."""
     infrastructure_failure: int = 0
     """The number of workers that were lost to failures of machines or devices while they executed the unit."""
 
     @property
     def cost(self) -> float:
-        """The sum of the expected costs of the unit's runs."""
+        """The sum of the expected costs of the unit's runs, in the arbitrary unit of `PlannedRun.cost`."""
         return sum(planned.cost for planned in self.runs)
 
 
@@ -218,9 +219,10 @@ class _Scheduler:
         """Reuse the results of finished runs, and return all other runs in units.
 
         A unit is a group of runs that test the same trained model. Unless the plan prescribes an order, the task, model
-        and hyper-parameters with the costliest run come first, so that no long run is left at the end. Within these,
-        the runs are in the order of the plan. It alternates the strategies by seed; if all runs of the costliest
-        strategy came first, a drift of the machine's speed would look like a difference between strategies.
+        and hyper-parameters with the costliest unit come first, so that no long run is left at the end. Units with the
+        same task, model and hyper-parameters are in the order of the plan, which alternates the strategies by seed. If
+        all units of the costliest strategy came first, a drift of the machine's speed would look like a difference
+        between strategies.
         """
         waiting = []
         for unit in units(self._plan):
@@ -237,7 +239,7 @@ class _Scheduler:
             waiting: The units to send, in order.
             fail_fast: Whether to send no further unit after a run has failed.
         """
-        told = False
+        warned = False
         while waiting or self._out or self._held:
             heed_termination()
             if fail_fast and any(outcome.status == "failed" for outcome in self._outcomes.values()):
@@ -250,9 +252,9 @@ class _Scheduler:
                         raise workers.at_fault(objection)
                     waiting = self._handle(event) + waiting
             elif self._held and not waiting:
-                if not told:
+                if not warned:
                     self._observer.warned(waiting_for([unit.runs for unit, _ in self._held]))
-                    told = True
+                    warned = True
                 waiting = self._released()
                 if not waiting and self._held:
                     time.sleep(RETURN_S)
@@ -278,7 +280,7 @@ class _Scheduler:
         )
 
     def _objection(self, event: object) -> str | None:
-        """Return why an event that the executor reported cannot occur in this plan; None if it can."""
+        """Return why an event that the executor reported is not valid in this plan; None if it is valid."""
         match event:
             case RunEnded(_, status) if status not in get_args(Status):
                 known, what = False, f"status {status!r}, which is not one of {', '.join(get_args(Status))}"
@@ -333,9 +335,13 @@ class _Scheduler:
         return []
 
     def _lost(self, event: Lost) -> list[_Unit]:
-        """Handle the loss of a worker, and return a unit (group of runs) with its runs that have no outcome, if any.
+        """Handle the loss of a worker, and return the runs that must be sent to a worker again.
 
         The run that the worker was executing is repeated, or counts as failed after the last permitted attempt.
+
+        Returns:
+            A list with one unit (group of runs), which contains the runs of the lost worker that have no outcome; empty
+            if there are none.
         """
         unit = self._out.pop(event.number)
         event = replace(event, cause=redact(event.cause))
@@ -343,8 +349,8 @@ class _Scheduler:
         left = [planned for planned in self._without_outcome(unit) if not self._recorded(planned)]
         if not left:
             return []
-        at_hand = next((run for run in left if run.spec.fingerprint in self._started), left[0])
-        fingerprint = at_hand.spec.fingerprint
+        current = next((run for run in left if run.spec.fingerprint in self._started), left[0])
+        fingerprint = current.spec.fingerprint
         if event.infrastructure_failure:
             unit = replace(unit, infrastructure_failure=unit.infrastructure_failure + 1)
             again = unit.infrastructure_failure < TRIES_AFTER_INFRASTRUCTURE_FAILURES
@@ -354,12 +360,12 @@ class _Scheduler:
         self._started.discard(fingerprint)
         if again:
             self._recorder.close_lost(fingerprint)
-            self._observer.warned(f"{at_hand.spec.label}: {event.cause}; the run is repeated")
+            self._observer.warned(f"{current.spec.label}: {event.cause}; the run is repeated")
         else:
             run_id = self._recorder.close_lost(fingerprint, failure=event.cause)
-            run_id = run_id or self._record_failure(at_hand, event.cause)
-            self._end(Outcome(at_hand, "failed", run_id, cause=event.cause))
-            left = [planned for planned in left if planned is not at_hand]
+            run_id = run_id or self._record_failure(current, event.cause)
+            self._end(Outcome(current, "failed", run_id, cause=event.cause))
+            left = [planned for planned in left if planned is not current]
         return [replace(unit, runs=left)] if left else []
 
     def _released(self) -> list[_Unit]:
@@ -369,18 +375,18 @@ class _Scheduler:
         no invocation is executing any more.
         """
         free: list[_Unit] = []
-        kept: list[tuple[_Unit, Held]] = []
+        still_held: list[tuple[_Unit, Held]] = []
         self._recorder.close_interrupted()
-        # No worker of this invocation is executing a run now. An open run that a live worker could not close would
-        # otherwise be waited for without end.
+        # No worker of this invocation is executing a run now. If a live worker could not close a run in the store, the
+        # scheduler would otherwise wait for this run forever.
         self._recorder.close_workers()
         for unit, held in self._held:
             (planned,) = unit.runs
             if self._recorded(planned):
                 continue
             ending = self._recorder.ending_of(held)
-            # A run that failed while this plan waited would fail again. The runs that were put aside with it because
-            # they share its model have other fingerprints, and may succeed.
+            # A run that failed in the other invocation would fail here too. Runs that wait only because they test the
+            # same trained model have other fingerprints, and may succeed.
             if ending.status == "FAILED" and ending.fingerprint == planned.spec.fingerprint:
                 cause = next(iter(ending.cause.splitlines()), "")
                 self._end(Outcome(planned, "failed", held.run_id, cause=cause))
@@ -389,17 +395,17 @@ class _Scheduler:
             if holder is None:
                 free.append(unit)
             else:
-                kept.append((unit, holder))
-        self._held = kept
+                still_held.append((unit, holder))
+        self._held = still_held
         return list(_together(free))
 
     def _reused(self, planned: PlannedRun) -> bool:
         return not self._rerun and self._recorded(planned)
 
     def _recorded(self, planned: PlannedRun) -> bool:
-        """Look for a finished result of a run in the MLflow store. If there is one, keep its outcome and return True.
+        """Look for a finished result of a run in the MLflow store; if there is one, store its outcome and return True.
 
-        With --rerun, only results of this execution of the command count.
+        With --rerun, only results of this execution of the command are considered.
         """
         spec = planned.spec
         done = self._recorder.finished(spec.fingerprint, by_us=self._rerun, scored=spec.scored_elsewhere)
@@ -422,9 +428,9 @@ class _Scheduler:
 
 
 def _costliest_comparison_first(waiting: Sequence[_Unit]) -> list[_Unit]:
-    """Sort units (groups of runs) by the cost of the costliest unit with the same task, model and hyper-parameters.
+    """Sort units (groups of runs) by descending cost of the costliest unit with the same task, model and settings.
 
-    Units of equal rank keep their order.
+    Settings are the hyper-parameters. Units of equal rank keep their order.
     """
 
     def compared(unit: _Unit) -> Hashable:

@@ -1,4 +1,4 @@
-"""The handling of SIGTERM in the same way as Ctrl-C.
+"""The handling of SIGTERM: it ends the work in the same way as Ctrl-C.
 
 The module imports only the standard library, since the benchmarks of alue-bench use it on machines without the
 project's requirements.

@@ -24,7 +24,7 @@ Tell = Callable[[Report], None]
 TELL_S = 0.2
 """The shortest time, in seconds, between two reports of a run's progress to the main process."""
 PATIENCE_S, AGAIN_S = 120.0, 2.0
-"""The seconds for which a starting worker tries to reach the MLflow store, and the seconds between two tries."""
+"""The seconds for which a starting worker tries to reach the MLflow store, and the seconds between two attempts."""
 
 
 def carry_out(assignment: Assignment, tell: Tell) -> None:
@@ -38,8 +38,8 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
         tell: A function that sends a report to the main process.
 
     Raises:
-        AlueBenchError: The MLflow store did not answer for PATIENCE_S seconds. A worker waits so long because the store
-            answered when the plan began, and will probably answer again.
+        AlueBenchError: The MLflow store did not answer for PATIENCE_S seconds. The worker waits for this time because
+            the store answered when the plan began, and will probably answer again.
     """
     registry = _registry(assignment.disabled_plugins)
     recorder = Recorder(
@@ -49,16 +49,16 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
         keep=assignment.keep,
         on_problem=lambda message: tell(Warned(message)),
     )
-    recorder.send_spooled()  # results that an earlier worker had to keep on this machine
-    runner = Runner(recorder, registry, _Teller(tell), rerun=assignment.rerun)
+    recorder.send_spooled()  # results that an earlier worker could not write to the store
+    runner = Runner(recorder, registry, _ReportingObserver(tell), rerun=assignment.rerun)
     held: Held | None = None
     try:
         for spec, source in assignment.runs:
-            if held is not None:  # the later runs may use the model that another process is training
+            if held is not None:  # the later runs may test the model that another process is training
                 tell(RunEnded(spec.fingerprint, "held", held.run_id))
                 continue
             try:
-                planned = rebuilt(spec, source, registry, _shelf())
+                planned = rebuilt(spec, source, registry, _plan_cache())
             except AlueBenchError as error:
                 tell(RunEnded(spec.fingerprint, "failed", "", cause=redact(str(error))))
                 continue
@@ -81,15 +81,15 @@ def report_of(outcome: Outcome) -> RunEnded:
 
 
 def _connected(assignment: Assignment, tell: Tell) -> Connection:
-    deadline, told = time.monotonic() + PATIENCE_S, False
+    deadline, warned = time.monotonic() + PATIENCE_S, False
     while True:
         try:
             return _connection(assignment.tracking_uri, assignment.experiment)
         except UnavailableError as error:
             if time.monotonic() > deadline:
                 raise
-            if not told:
-                told = True
+            if not warned:
+                warned = True
                 tell(Warned(f"a worker waits for the store: {redact(str(error))}"))
         time.sleep(AGAIN_S)
 
@@ -105,23 +105,23 @@ def _connection(uri: str, experiment: str) -> Connection:
 
 
 @cache
-def _shelf() -> PlanCache:
+def _plan_cache() -> PlanCache:
     return PlanCache()
 
 
-class _Teller:
+class _ReportingObserver:
     """An observer of a run that sends its progress and outcome to the main process as reports."""
 
     def __init__(self, tell: Tell) -> None:
-        self._tell, self._told = tell, 0.0
+        self._tell, self._last_report = tell, 0.0
 
     def started(self, planned: PlannedRun) -> None:
         self._tell(Started(planned.spec.fingerprint))
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._told >= TELL_S:
-            self._told = now
+        if now - self._last_report >= TELL_S:
+            self._last_report = now
             self._tell(Advanced(planned.spec.fingerprint, done, total))
 
     def ended(self, outcome: Outcome) -> None:

@@ -50,10 +50,10 @@ LeftOut = tuple[str, str]
 
 @dataclass(frozen=True)
 class ReadyTask:
-    """A task whose data is on this machine, and the task on whose train rows its models are trained.
+    """A task whose data is on this machine, and the task whose train rows train the models for it.
 
     The two tasks differ only if the first has no train rows, for example because it is a diagnostic test set.
-    `Task.trained_on` then names the second.
+    `Task.trained_on` then names the training task.
     """
 
     task: Task
@@ -73,10 +73,10 @@ class ReadyModel:
     capabilities: Capabilities
     """The inputs and number formats that the model supports, found by a test with its tokenizer."""
     outlines: dict[str, Outline] = field(default_factory=dict)
-    """The changes that strategies make to the model, by the name of the strategy. The method `outline` adds to them."""
+    """The changes that strategies make to the model, by the name of the strategy; a cache that `outline` fills."""
 
     def unusual(self) -> dict[str, str]:
-        """Return the properties of the model that differ from most models and affect training, for `RunSpec.unusual`.
+        """Return the properties that distinguish the model from most models and affect training, for `RunSpec.unusual`.
 
         An example is padding on the left.
         """
@@ -97,7 +97,7 @@ class ReadyModel:
         """
         if strategy.name not in self.outlines:
             outline = outline_of(strategy, origin, encoder_shape(self.config))
-            if outline.freeze_plan.trained != "weights":  # whether there is any of it, only the modules tell
+            if outline.freeze_plan.trained != "weights":  # only the modules show where there are such parameters
                 stack = model_in_outline(self.config, outline)
                 outline = replace(outline, freeze_plan=without_idle_parts(stack, outline.freeze_plan))
             self.outlines[strategy.name] = outline
@@ -106,7 +106,7 @@ class ReadyModel:
 
 @dataclass
 class PlanCache:
-    """A cache of the rows, checkpoints and models that a plan has loaded, for later plans in the same process."""
+    """A cache of the rows, checkpoints and models that plans have loaded, for later plans in the same process."""
 
     rows: dict[tuple[object, ...], TaskRows] = field(default_factory=dict)
     folds: dict[tuple[object, ...], list[TaskRows]] = field(default_factory=dict)
@@ -114,14 +114,14 @@ class PlanCache:
     checkpoints: dict[tuple[object, ...], Checkpoint] = field(default_factory=dict)
     models: ModelCache = field(default_factory=ModelCache)
     text_notes: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
-    """Notes on texts that a model's tokenizer cannot represent, by texts and model. Only the first texts of a task are
-    examined."""
+    """Notes on texts that a model's tokenizer cannot represent, by the digest of the texts and the model. Only the
+    first texts of a task are examined."""
     more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
     """Checkpoints, with the labels of their heads, that a later plan is likely to need again and that `models`
     therefore keeps loaded."""
     depths: defaultdict[tuple[object, ...], PlannedDepths] = field(default_factory=lambda: defaultdict(PlannedDepths))
-    """The numbers of frozen lowest layers that occur in the planned runs, by initial model and training data. The
-    outputs of these layers are cached."""
+    """The depths of the frozen prefix (the numbers of frozen lowest layers above frozen embeddings) that occur in the
+    planned runs, by initial model and training data. The outputs of these layers are cached."""
 
 
 def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> tuple[list[ReadyTask], list[LeftOut]]:
@@ -130,7 +130,8 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
     A cross-validated task occurs once for each fold.
 
     Raises:
-        AlueBenchError: A task that the user named is unknown, or may not be left out although its data is missing.
+        AlueBenchError: A task that the user named is unknown; or its data is missing, and the request does not allow
+            leaving it out.
     """
     if request.tasks and not registry.tasks:
         registry.task(request.tasks[0])
@@ -185,7 +186,7 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
 
     unnamed = sorted(name for name, declared in registry.tasks.items() if not declared.value.only_by_name)
     names = list(dict.fromkeys(request.tasks)) or unnamed
-    available, left_out = _available(names, ready, _forgiven(request, named=bool(request.tasks)))
+    available, left_out = _available(names, ready, _tolerated_errors(request, named=bool(request.tasks)))
     return [one for several in available for one in several], left_out
 
 
@@ -195,7 +196,7 @@ def data_folder(task: Task, request: PlanRequest, *, fetch: bool) -> DataFolder:
     Args:
         task: The task.
         request: The request, which may contain the task as a file.
-        fetch: Whether to download the task's data sets of the hub.
+        fetch: Whether to download the data sets of the task that are on the hub.
 
     Raises:
         DataError: The task's files are not on this machine.
@@ -207,9 +208,9 @@ def data_folder(task: Task, request: PlanRequest, *, fetch: bool) -> DataFolder:
 
 
 def given_notes(task: ReadyTask, request: PlanRequest) -> list[str]:
-    """Return notes for the user on a task that is given as a file; no notes for a task of a plugin.
+    """Return notes for the user on a task that the user gives as a file; no notes for a task of a plugin.
 
-    The notes say what was inferred from the file, where the splits come from, and which labels no row has.
+    The notes state what was inferred from the file, where the splits come from, and which labels do not occur.
     """
     own = next((one for one in request.given if one.task.name == task.task.name), None)
     if own is None:
@@ -256,7 +257,8 @@ def ready_models(
         device: The device on which models are tested, such as "cuda".
 
     Raises:
-        AlueBenchError: A model that the user named is not available or cannot be used, and may not be left out.
+        AlueBenchError: A model that the user named is not available or cannot be used, and the request does not allow
+            leaving it out.
     """
 
     def ready(name: str) -> ReadyModel:
@@ -272,7 +274,7 @@ def ready_models(
             )
         config = load_config(checkpoint)
         check_layers_can_be_told_apart(config, checkpoint.folder)
-        encoder_shape(config)  # refuses what has no layers
+        encoder_shape(config)  # raises an error if the model has no encoder layers
         if key not in cache.checkpoints:
             if not request.keep_head and (note := head_note(checkpoint, config)):
                 checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note), head_left_aside=True)
@@ -282,15 +284,16 @@ def ready_models(
         return ReadyModel(model, checkpoint, config, capabilities_of(config, tokenizer, precision, device))
 
     names = list(dict.fromkeys(request.models)) or sorted(registry.models)
-    models, left_out = _available(names, ready, _forgiven(request, named=bool(request.models)))
-    return _told_apart(models, registry), left_out
+    models, left_out = _available(names, ready, _tolerated_errors(request, named=bool(request.models)))
+    return _with_unique_names(models, registry), left_out
 
 
-def _told_apart(models: list[ReadyModel], registry: Registry) -> list[ReadyModel]:
+def _with_unique_names(models: list[ReadyModel], registry: Registry) -> list[ReadyModel]:
     """Make the names of models unique, by appending a digest of a model's files to each ambiguous name.
 
-    A model that a plugin declares keeps its name. A local folder or hub model with the same name gets the digest.
-    The result does not depend on the order of the models.
+    A name is ambiguous if models with different files have it, or if a plugin declares a different model of this name.
+    A model that a plugin declares keeps its name; a local folder or hub model gets the digest. The result does not
+    depend on the order of the models.
     """
     digests: defaultdict[str, set[str]] = defaultdict(set)
     for ready in models:
@@ -307,10 +310,10 @@ def _told_apart(models: list[ReadyModel], registry: Registry) -> list[ReadyModel
     return [named(ready) for ready in models]
 
 
-def _forgiven(request: PlanRequest, *, named: bool) -> type[AlueBenchError] | tuple[type[AlueBenchError], ...]:
-    """Return the types of errors for which a task or model is left out of the runs, instead of ending the command.
+def _tolerated_errors(request: PlanRequest, *, named: bool) -> type[AlueBenchError] | tuple[type[AlueBenchError], ...]:
+    """Return the types of errors for which a task or model is left out of the plan, instead of ending the command.
 
-    DoesNotFit (no strategy can be applied to the model) is always among them.
+    DoesNotFit, for a task or model that cannot be used in any run, is always among them.
 
     Args:
         request: The request; its `skip_missing` allows named tasks and models to be left out.
@@ -326,7 +329,7 @@ def _available(
     ready: Callable[[str], R],
     forgiven: type[AlueBenchError] | tuple[type[AlueBenchError], ...],
 ) -> tuple[list[R], list[LeftOut]]:
-    """Call `ready` for each name; return its results, and the names for which it raised a `forgiven` error."""
+    """Call `ready` for each name; return the results, and name and reason of each call that raised `forgiven`."""
     available, left_out = [], []
     for name in names:
         try:
@@ -347,7 +350,7 @@ def absent_models(request: PlanRequest, registry: Registry) -> list[tuple[Model,
         if model.architecture and not _is_here(model):
             try:
                 absent.append((model, declared_config(model)))
-            except UnavailableError:  # the plugin's mistake costs no more than the estimate
+            except UnavailableError:  # a plugin's wrong declaration costs only the estimate
                 continue
     return absent
 
@@ -362,15 +365,20 @@ def _is_here(model: Model) -> bool:
 
 
 def resolve_model(name: str, registry: Registry) -> Model:
-    """Return the model of a name: a name that a plugin declares, the path of a local folder, or `hub/id@revision`.
+    """Return the model that a value of --model refers to.
+
+    Args:
+        name: The name of a model that a plugin declares, the path of a local folder, or a hub id with an optional
+            revision (`hub/id@revision`).
+        registry: The plugins that declare models.
 
     Raises:
-        UsageError: The name is none of these.
+        UsageError: The name is none of these, or the folder's name contains bytes that are not text.
     """
     if name in registry.models:
         return registry.models[name].value
     path = Path(name)
-    with suppress(RuntimeError):  # a "~" before the name of nobody
+    with suppress(RuntimeError):  # a "~" with an unknown user name
         path = path.expanduser()
     if path.is_dir():
         path = path.resolve()

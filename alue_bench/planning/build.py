@@ -65,22 +65,22 @@ from alue_bench.training.pretrained.tokenizer import check_offsets
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that is planned but not yet executed: its specification, with the loaded rows and the model."""
+    """A run that is planned but not yet executed: its specification, and the task, rows and model that it needs."""
 
     spec: RunSpec
     inputs: RunInputs
     hyper: Resolved
     request: PlanRequest
-    """The request that the run is planned for."""
+    """The user's request that the run belongs to."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """Tags to record with the run when it is executed. They do not affect its result."""
 
     @property
     def cost(self) -> float:
-        """A rough estimate of the run's computing effort, in arbitrary units, for progress bars only.
+        """A rough estimate of the run's computing effort, in arbitrary units, for progress bars and the order of runs.
 
-        The estimate is the number of characters of training text, multiplied by the forward and backward passes through
-        single layers.
+        The estimate is the number of characters of training text, multiplied by the number of forward and backward
+        passes through single layers over the whole training.
         """
         plan = self.spec.freeze_plan
         trains_below, passes = not plan.embeddings, 0
@@ -96,18 +96,22 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A combination of task, model and strategy that the plan leaves out, and the reason. "*" means every one."""
+    """A combination of task, model and strategy that the plan leaves out, and the reason.
+
+    The value "*" stands for every task, every model or every strategy.
+    """
 
     task: str
     model: str
     strategy: str
     seed: int | None
+    """The first requested seed if a single strategy is left out, for all seeds; None if every strategy is left out."""
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class AbsentRun:
-    """A run that cannot be planned because the model's files are not on this machine."""
+    """A run that cannot be planned because the model's files are not on this machine; its cost can be estimated."""
 
     task: Task
     rows: TaskRows
@@ -122,21 +126,23 @@ class AbsentRun:
     precision: Precision
     steps: int | None = None
     """The number of steps to which training is limited; None for all steps of all epochs. A limit of the FLOPs is
-    converted to steps only for models that are on this machine; for others, all epochs are assumed."""
+    converted to steps only for models that are on this machine; for other models, all epochs are assumed."""
 
 
 @dataclass
 class Plan:
-    """A plan: an ordered list of runs, and the combinations of task, model and strategy that are left out."""
+    """An ordered list of runs, and the combinations of task, model and strategy that are left out."""
 
     runs: list[PlannedRun] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """Remarks on models and texts, for the user to read before the runs begin."""
     absent: list[AbsentRun] = field(default_factory=list)
-    """The runs of models that are not on this machine, if the user named the model and its architecture is known."""
+    """The runs of models that are not on this machine, if `--skip-missing` was given, the user named the model, and a
+    plugin declares its architecture."""
     without_data: int = 0
-    """The number of runs that are left out because tasks that the user named have no data on this machine."""
+    """The number of runs that are left out, with `--skip-missing`, because tasks that the user named have no data on
+    this machine."""
     keeps_prefixes: bool = True
     """True if the outputs of frozen lowest layers are computed once and cached, instead of at every step."""
     order_matters: bool = False
@@ -148,21 +154,22 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
     """Build the plan for a request: resolve names, check data and checkpoints, and list the runs.
 
     Runs are sorted by task, model, fold, hyper-parameters, seed and strategy, with two exceptions: the order of the
-    strategies is reversed for every second seed, and runs which need the same training are neighbours. If the user
-    names no tasks (or models), all are requested, and unusable ones are skipped with a reason. A strategy that cannot
-    be applied to a model is skipped too.
+    strategies is reversed for every second seed, and runs that test the same trained model are neighbours. If the user
+    names no tasks (or models), all tasks (or models) are requested, and unusable ones are skipped with a reason. A
+    strategy that cannot be applied to a model is skipped too.
 
     Args:
         request: The request.
         registry: The plugins' tasks, models and strategies.
-        cache: The cache of an earlier plan in this process; None starts with an empty one.
+        cache: The cache of an earlier plan in this process; None for a new, empty cache.
 
     Raises:
-        AlueBenchError: A task or model that the user named is missing and may not be left out, or a name is unknown.
+        AlueBenchError: A name is unknown; or a task or model that the user named is missing, and the request does not
+            allow leaving it out.
     """
     check_hyper_parameters(request)
     registry = with_given(registry, request.given)
-    named_strategies(request, registry)  # a misspelt one is reported before anything is read
+    named_strategies(request, registry)  # reports a misspelt name before anything is read
     shared = _Shared.of(request, registry, cache or PlanCache())
     tasks, tasks_left_out = ready_tasks(request, registry, shared.cache)
     models, models_left_out = ready_models(request, registry, shared.cache, shared.precision, shared.device)
@@ -202,7 +209,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
 
 
 def _meanings(runs: list[PlannedRun], model: ReadyModel) -> list[str]:
-    """Return sentences that explain strategy names whose meaning depends on the number of layers; each once.
+    """Return a sentence for each strategy whose name has a meaning that depends on the model's number of layers.
 
     An example is "last-quarter freezes bottom 9 of 12 layers".
     """
@@ -232,7 +239,7 @@ class _Shared:
 
     @classmethod
     def of(cls, request: PlanRequest, registry: Registry, cache: PlanCache) -> _Shared:
-        """Return the common values of a request's runs, with the choice "auto" of a device or number format resolved.
+        """Return the common values of a request's runs; the choice "auto" is replaced by a device or number format.
 
         Raises:
             UsageError: This machine does not provide a requested device or number format.
@@ -260,7 +267,7 @@ def _add_runs(
     Args:
         plan: The plan.
         shared: The request, plugins, device, number format and caches that all runs of the plan have in common.
-        seen: The fingerprints of the runs in the plan, which prevent duplicates. Those of the new runs are added.
+        seen: The fingerprints of the plan's runs, which prevent duplicates. The fingerprints of new runs are added.
         folds_before: The number of folds of the task that the plan contains already.
         task: The task, or one of its folds.
         model: The model.
@@ -319,21 +326,21 @@ def _add_runs(
         if limited is not None:
             spec = replace(spec, steps=limited.steps)
             plan.notes += [note] if (note := f"{task.task.name}, {name}: {limited}") not in plan.notes else []
-        if spec.fingerprint not in seen:  # else two names of one strategy
+        if spec.fingerprint not in seen:  # otherwise the request names a strategy twice
             seen.add(spec.fingerprint)
             inputs = _inputs(shared, task, model, combination, spec)
             plan.runs.append(PlannedRun(spec, inputs, combination.hyper, request))
 
 
 def _choice_note(combination: Combination) -> str:
-    """Return the note that a strategy chooses its layers in the run, so that the plan's cost is only a bound."""
+    """Return the note that a strategy chooses its layers in the run, so that its estimated cost is an upper bound."""
     bound = combination.outline.freeze_plan
     trained = bound.shape.layers - len(bound.frozen_layers)
-    said = "leaves out" if combination.strategy.probe_cost(bound.shape) is None else "includes"
+    verb = "leaves out" if combination.strategy.probe_cost(bound.shape) is None else "includes"
     return (
         f"{combination.strategy.name} chooses its layers at the start of the run, from "
         f"{combination.hyper.values.probe_rows} train examples; its estimated cost is that of the costliest choice, "
-        f"which trains {trained} of {bound.shape.layers} layers, and {said} the choosing"
+        f"which trains {trained} of {bound.shape.layers} layers, and {verb} the choosing"
     )
 
 
@@ -371,11 +378,11 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
 
 
 def _limited(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination) -> Limited | None:
-    """Return the number of steps to which the strategy limits training; None if it has no limit.
+    """Return the limited number of training steps of a strategy with a limit of its FLOPs; None if it has no limit.
 
     Raises:
-        DoesNotFit: The strategy named in the limit cannot be applied to the model, or has no fewer FLOPs than full
-            fine-tuning.
+        DoesNotFit: The limit is the FLOPs of another strategy, and that strategy cannot be applied to the model, does
+            not have fewer FLOPs than full fine-tuning, or has FLOPs that are not known before its run.
     """
     limit = combination.strategy.compute_limit()
     if limit is None:
@@ -398,7 +405,7 @@ def _limited(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: C
 
 
 def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination, spec: RunSpec) -> RunInputs:
-    """Return the inputs of a run; register its model and its number of frozen lowest layers with the shared caches."""
+    """Return the inputs of a run, and announce its model and the depth of its frozen prefix to the shared caches."""
     start = (
         task.train_rows.folds_digest or spec.data.train,
         *(spec.model_digest, spec.kept_layers, spec.adapter and spec.strategy),
@@ -484,8 +491,8 @@ def _digests(ready: ReadyTask, request: PlanRequest) -> DataDigests:
 def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
     """Return the labels that no row has, as a part of the digest of a split.
 
-    Macro averages leave these labels out, so that they affect the scores. The result is a list with one list of labels,
-    or an empty list if every label occurs.
+    They are part of the digest because they affect the scores: macro averages leave them out. The result is a list with
+    one list of labels, or an empty list if every label occurs.
     """
     if labels.extracts_spans:
         return []
@@ -495,10 +502,11 @@ def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
 
 
 def _unusual_scoring(task: Task, request: PlanRequest) -> list[dict[str, object]]:
-    """Return the settings of the scoring that differ from the defaults, as a part of the digest of a split.
+    """Return the settings of a task's scoring that differ from the defaults, as a part of the digest of a split.
 
-    Only tasks that the user gives as files are considered. For other tasks the plugin's version, which is recorded too,
-    determines the scoring. The result is a list with one dict, or an empty list if no setting differs.
+    Only tasks that the user gives as files are considered. For a plugin's task, the version of the plugin, which is
+    part of the fingerprint too, determines the scoring. The result is a list with one dict, or an empty list if no
+    setting differs.
     """
     if all(one.task != task for one in request.given):
         return []
@@ -529,16 +537,16 @@ def _providers(registry: Registry, train_task: Task, model: Model, strategy: Ori
 
 
 def _test_providers(registry: Registry, task: Task, of_training: Mapping[str, str]) -> dict[str, str]:
-    """Return the name and version of the tested task's distribution; empty if `of_training` contains it.
+    """Return the version of the Python distribution that provides the tested task, by the distribution's name.
 
-    The argument `of_training` is the result of `_providers`.
+    The result is empty if `of_training`, the result of `_providers`, contains this distribution and version.
     """
     origin = registry.tasks[task.name].origin
     return {} if of_training.get(origin.distribution) == origin.version else {origin.distribution: origin.version}
 
 
 def _shared_trainings_together(runs: list[PlannedRun]) -> Callable[[PlannedRun], int]:
-    """Return a sort key that keeps the order of runs, except that runs with the same training become neighbours."""
+    """Return a sort key that keeps the order of runs, but makes runs that test the same trained model neighbours."""
     first: dict[str, int] = {}
     for index, run in enumerate(runs):
         first.setdefault(run.spec.training_key, index)

@@ -16,12 +16,12 @@ from alue_bench.planning.grid import Grid
 from alue_bench.planning.request import DEFAULT_STRATEGIES, PlanRequest
 
 Strategies = Mapping[str, tuple[Strategy, Origin]]
-"""For each name of a strategy, the strategy and the plugin that declares it."""
+"""Strategies by name, each with the plugin that declares it."""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """A strategy, a seed and hyper-parameters: all that distinguishes one run of a task and model from another."""
+    """A strategy, a seed and hyper-parameters, which together define one run of a task (or fold) and a model."""
 
     strategy: Strategy
     origin: Origin
@@ -36,7 +36,7 @@ class Combination:
 class UnfitStrategy:
     """A strategy that cannot be applied to the model, with the reason.
 
-    It is listed once among the skipped runs, under the first requested seed.
+    It is listed only once among the skipped runs, with the first requested seed.
     """
 
     strategy: str
@@ -54,13 +54,19 @@ def named_strategies(request: PlanRequest, registry: Registry) -> Strategies:
 
 
 def strategies_for(request: PlanRequest, registry: Registry, layers: int) -> Strategies:
-    """Return the strategies that the request names and those of its grid, for a model with this number of layers."""
+    """Return the strategies that the request names and the strategies of its grid.
+
+    Args:
+        request: The request.
+        registry: The plugins' strategies.
+        layers: The number of layers of the model, on which the strategies of the grid depend.
+    """
     grid = request.grid or Grid()
     return {**named_strategies(request, registry), **_strategies(grid.strategy_names(layers), registry)}
 
 
 def _strategies(names: Iterable[str], registry: Registry) -> Strategies:
-    """Return the strategies of these names; two spellings of a name give one entry, under the canonical name."""
+    """Return the strategies with these names; two spellings of a name give one entry, under the canonical name."""
     strategies: dict[str, tuple[Strategy, Origin]] = {}
     for name in names:
         strategy, origin = registry.strategy(name)
@@ -87,10 +93,11 @@ def settings_of(request: PlanRequest, task: Task, model: Model, limit: int | Non
         request: The request.
         task: The task that the model is trained on.
         model: The model.
-        limit: The largest number of tokens that the model takes; None if it has no limit.
+        limit: The largest number of tokens that the model accepts; None if it has no limit. A default `max_length`
+            above the limit is lowered to it.
 
     Raises:
-        UsageError: A value is invalid, or the requested `max_length` exceeds the limit.
+        UsageError: A value is invalid, or the `max_length` that the user requested exceeds the limit.
     """
     variants = (request.grid or Grid()).variants()
     return [_resolved(request, task, model, limit, variant) for variant in variants]
@@ -123,10 +130,10 @@ def with_own_settings(
     Options of the command line and of the grid override them.
 
     Args:
-        combination: The combination, with the hyper-parameters of all strategies.
+        combination: The combination, with the hyper-parameters that apply to all strategies.
         request: The request.
-        own: The hyper-parameters of the strategy.
-        limit: The largest number of tokens that the model takes; None if it has no limit.
+        own: The hyper-parameters that the user set for the strategy alone, by name.
+        limit: The largest number of tokens that the model accepts; None if it has no limit.
 
     Raises:
         UsageError: `max_length` exceeds the limit.
@@ -174,25 +181,25 @@ def combinations(
     """Combine all hyper-parameters, seeds and strategies for one task and one model; the strategy varies fastest.
 
     The order of the strategies alternates: it is reversed for the second seed, the fourth and so on. A machine that
-    becomes slower or faster during the plan then favours no strategy, and where two seeds meet, a strategy's stored
-    outputs of frozen layers are used twice in a row.
+    becomes slower or faster during the plan then favours no strategy. Moreover, the last strategy of one seed is the
+    first of the next seed, so that the cached outputs of its frozen layers are used twice in a row.
 
     Args:
         strategies: The strategies by name.
         settings: The sets of hyper-parameters, one for each combination of the grid's values.
         seeds: The seeds.
         outline: A function that returns the changes that a strategy makes to the model, or raises DoesNotFit.
-        first: The number of repetitions that precede the first seed, such as folds; if it is odd, the first order is
-            the reversed one.
+        first: The number of pairs of hyper-parameters and seed that earlier calls have combined, for other folds of the
+            same task. If it is odd, this call begins with the reversed order.
 
     Returns:
         The combinations, and the strategies that cannot be applied to the model, each once.
     """
     fitting: list[Combination] = []
     unfit: dict[str, UnfitStrategy] = {}
-    for place, (hyper, seed) in enumerate(product(settings, seeds), start=first):
+    for index, (hyper, seed) in enumerate(product(settings, seeds), start=first):
         given = list(strategies.values())
-        for strategy, origin in reversed(given) if place % 2 else given:
+        for strategy, origin in reversed(given) if index % 2 else given:
             try:
                 outlined = outline(strategy, origin)
             except DoesNotFit as error:

@@ -1,4 +1,4 @@
-"""The tasks of `--also-test`: their test rows are read, and their labels matched with those of the trained tasks."""
+"""The tasks of `--also-test`, on which trained models are scored too: their test rows, and the matching of labels."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from alue_bench.planning.request import PlanRequest
 from alue_bench.running.companion import Companion
 
 Companions = Mapping[str, tuple[Companion, ...]]
-"""The tasks on whose test splits the models of a task are scored, by the name of the trained task."""
+"""The tasks on whose test splits the models of a planned task are scored too, by the name of the planned task."""
 
 
 @dataclass(frozen=True)
 class ReadyCompanions:
-    """The `--also-test` tasks of each planned task, with notes for the plan."""
+    """The tasks of `--also-test` for each planned task, with notes for the plan."""
 
     of_task: Companions
     notes: tuple[str, ...] = ()
@@ -34,18 +34,21 @@ def ready_companions(
 ) -> ReadyCompanions:
     """Return the tasks of `--also-test` for each planned task, with their test rows.
 
-    Each task of `--also-test` must fit the labels of at least one planned task. The models of the others are not scored
-    on it, and a note says why.
+    Each task of `--also-test` must fit the labels of at least one planned task. The models of planned tasks that it
+    does not fit are not scored on it; if the user named the planned tasks, a note states the reason.
 
     Args:
         request: The request.
         registry: The plugins' tasks.
-        tasks: The planned tasks. Diagnostic tasks, which are scored with the models of other tasks, have no companions.
+        tasks: The planned tasks. A task without train rows, which is scored with the models of another task, gets no
+            tasks of `--also-test`.
         cache: The cache of rows.
 
     Raises:
-        UsageError: A task of `--also-test` or a label of `--map` is unknown, or a task fits no planned task.
-        DataError: The test file of a task is missing or malformed.
+        UsageError: A task of `--also-test` or a label of `--map` is unknown, a task of `--also-test` fits no planned
+            task, or it is unclear which task a value of `--map` belongs to.
+        DataError: The test file of a task is missing or malformed. With `--skip-missing`, the task is left out instead,
+            with a note.
     """
     if not request.also_test:
         return ReadyCompanions({})
@@ -95,7 +98,15 @@ def ready_companions(
 
 
 def _maps_of(given: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
-    """Return the value of `--map` for each task of `--also-test`, without the task's name before it."""
+    """Return the value of `--map` for each task of `--also-test`, without the task's name at its beginning.
+
+    Args:
+        given: The values of `--map`: "LABEL=LABEL,…", or "TASK:LABEL=LABEL,…" if there are several tasks.
+        names: The names of the tasks of `--also-test`.
+
+    Raises:
+        UsageError: A value names no task although there are several, or two values belong to the same task.
+    """
     maps: dict[str, str] = {}
     for text in given:
         name = next((name for name in names if text.startswith(f"{name}:")), None)
@@ -142,7 +153,7 @@ def _companion(
 
 
 def _test_rows(request: PlanRequest, task: Task, cache: PlanCache) -> TaskRows:
-    """Return the test rows of a task, and its other splits only if the test rows are drawn from its train file."""
+    """Return the test rows of a task; other splits are included only if the test rows are drawn from the train file."""
     folder = data_folder(task, request, fetch=request.download)
     key = ("also-test", task.name, repr(folder), request.drop_bad, request.limit_eval)
     if key not in cache.rows:
@@ -159,7 +170,7 @@ def _read(request: PlanRequest, task: Task, folder: DataFolder) -> TaskRows:
 
 
 def _reachable(rows: SplitRows, fit: LabelFit, task: Task) -> tuple[SplitRows, int]:
-    """Return the rows whose gold label a model can predict, and the number of the others.
+    """Return the rows whose gold label a model can predict, and the number of rows that are left out.
 
     In a multi-label task, labels that cannot be predicted are removed from the gold labels, and no row is left out.
     """

@@ -16,7 +16,7 @@ def with_given(registry: Registry, given: Iterable[GivenTask]) -> Registry:
     """Return a registry that also contains the tasks that the user gives as files.
 
     Raises:
-        UsageError: The task of a file has the name of another task.
+        UsageError: A task that is given as a file has the name of a plugin's task.
     """
     own: dict[str, Declared[Task]] = {}
     for one in given:

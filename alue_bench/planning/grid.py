@@ -1,15 +1,15 @@
 """Grids of settings for sweeps, and the notation of `--grid`.
 
-A cell is a pair of numbers: how many of the lowest and how many of the highest encoder layers are frozen.
+A cell is a freezing setting (bottom, top): the numbers of frozen lowest and of frozen highest encoder layers.
 
-    bottom-top                          every pair of frozen bottom and top layers: 91 cells for 12 layers
+    bottom-top                          every combination of bottom and top: 91 cells for 12 layers
     bottom=0..12/3,top=0..4             ranges, both ends included, with a step
     bottom=6..,top=0,2,4                a range up to the number of layers; a list of values
     strategy=full,last-quarter          strategies by name, in addition to the cells
     lr=2e-5,5e-5 seed=42..44            each cell with each learning rate and each seed
 
 Axes are separated by commas or spaces. A value belongs to the axis named before it. If only one of the axes bottom and
-top is given, the number for the other is 0. Cells that freeze more layers than a model has are left out.
+top is given, no layers are frozen at the other end. Cells that freeze more layers than a model has are left out.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ WHOLE = "bottom-top"
 LAYERS = ("bottom", "top")
 _DECLARED_AXES = {name: declared.kind for name, declared in options_of(HyperParameters).items() if declared.is_axis}
 SETTINGS: Mapping[str, type[int] | type[float]] = {"lr": float} | _DECLARED_AXES
-"""The hyper-parameters that may be an axis of a grid, with their types. The first, the learning rate, varies
-slowest."""
+"""The hyper-parameters that may be an axis of a grid, with their types. In `Grid.variants`, the first one, the learning
+rate, varies slowest."""
 AXES = (*LAYERS, "strategy", *SETTINGS, "seed")
 MOST = 1_000_000
-"""The largest number of values of an axis; a larger number is rejected, because it must be a typing error."""
+"""The largest number of values in a range of seeds; a longer range is rejected as a typing error."""
 DEFAULT_TOLERANCE = 0.01
-"""The decrease of the score, as a fraction of the score of full fine-tuning, up to which scores count as equal."""
+"""The default tolerance: a score counts as equal to that of full fine-tuning if it is lower by at most this fraction of
+the score of full fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Span:
     step: int = 1
 
     def values(self, limit: int) -> range:
-        """Return the numbers of the range, without those above `limit`."""
+        """Return the numbers of the range that are not above `limit`, the number of layers of a model."""
         return range(self.first, min(limit, self.last if self.last is not None else limit) + 1, self.step)
 
 
@@ -62,13 +63,13 @@ class Grid:
     seeds: tuple[int, ...] = ()
 
     def cells(self, layers: int) -> list[Cell]:
-        """Return the pairs (frozen bottom layers, frozen top layers) for a model, sorted by bottom and then by top.
+        """Return the grid's cells (number of frozen bottom layers, number of frozen top layers) for a model.
 
         Args:
-            layers: The number of the model's layers. Pairs that freeze more are left out.
+            layers: The number of the model's layers. Cells that freeze more layers are left out.
 
         Returns:
-            The cells; none if the grid has neither a bottom nor a top axis.
+            The cells, sorted by bottom and then by top; empty if the grid has neither a bottom nor a top axis.
         """
         if not self.bottom and not self.top:
             return []
@@ -81,12 +82,12 @@ class Grid:
     def strategy_names(self, layers: int) -> list[str]:
         """Return the names of the strategies in the grid, for a model with this number of layers.
 
-        Strategies that freeze a number of bottom and top layers come first, then those on the strategy axis.
+        The strategies of the cells come first, such as "bottom3top4", then the strategies on the strategy axis.
         """
         return list(dict.fromkeys([*(cell_name(cell) for cell in self.cells(layers)), *self.strategies]))
 
     def variants(self) -> list[dict[str, object]]:
-        """Return each combination of values of the hyper-parameter axes; one empty dict if there are no such axes."""
+        """Return each combination of values of the hyper-parameter axes, as values by name; [{}] without such axes."""
         names = list(self.settings)
         return [dict(zip(names, values, strict=True)) for values in product(*self.settings.values())]
 
@@ -95,7 +96,7 @@ def parse_grid(texts: Iterable[str]) -> Grid:
     """Return the grid that the values of all `--grid` options describe together.
 
     Raises:
-        UsageError: An axis is unknown, or a value is malformed. The message names both.
+        UsageError: An axis is unknown, or a value is malformed or missing. The message names the axis and the value.
     """
     values: dict[str, list[str]] = {}
     for text in texts:

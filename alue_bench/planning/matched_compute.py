@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     import numpy as np
 
 Empty = Callable[[Strategy, Outline], EmptyModel]
-"""A function that returns the model that a strategy trains, without weights."""
+"""A function that returns the model that a strategy trains, without weights, in order to count its FLOPs."""
 
 
 @dataclass(frozen=True)
 class Limited:
-    """A training with a limited number of steps."""
+    """The limited number of training steps of a run, with what is needed to describe it."""
 
     strategy: str
     steps: int
+    """The limited number of steps."""
     all_steps: int
     """The number of steps of all epochs."""
     epochs: int
 
     def __str__(self) -> str:
-        """Return a sentence for the notes of a plan."""
+        """Return a sentence that states the limit, for the notes of a plan."""
         part = self.steps / self.all_steps
         return (
             f"{self.strategy} trains for {self.steps} of {self.all_steps} steps ({part * self.epochs:.3g} of "
@@ -46,21 +47,22 @@ def steps_within(
     lengths: np.ndarray[Any, Any],
     hyper: HyperParameters,
 ) -> Limited:
-    """Return the number of steps, at least one, with which a run's training FLOPs are nearest to their limit.
+    """Return the number of training steps, at least one, whose FLOPs are nearest to the limit of a strategy.
 
-    The FLOPs of the frozen prefix of `like` count once, as in the metric `flops/train_vs_full`.
+    The FLOPs of the frozen prefix of `like` count once, and not once per epoch, as in the metric `flops/train_vs_full`.
 
     Args:
         strategy: The limited strategy, which trains everything.
-        outline: The changes that it makes to the model.
+        outline: The changes that the limited strategy makes to the model.
         like: The strategy whose FLOPs are the limit, with the changes that it makes to the model; None if the limit is
-            a share.
-        empty: A function that returns the model that a strategy trains, without weights.
+            a share of the FLOPs of full fine-tuning.
+        empty: A function that returns the model that a strategy trains, without weights, in order to count its FLOPs.
         lengths: The lengths of the train examples in tokens, int64 [examples].
         hyper: The hyper-parameters; only the epochs and the batch size are used.
 
     Raises:
-        DoesNotFit: The FLOPs of `like` are not known before its run, or are no fewer than those of full fine-tuning.
+        DoesNotFit: The FLOPs of `like` are not known before its run, are not fewer than the FLOPs of full fine-tuning,
+            or are limited themselves.
     """
     limit = strategy.compute_limit()
     assert limit is not None
@@ -90,7 +92,7 @@ def trained_share(steps: int | None, examples: int, hyper: HyperParameters) -> f
 
     Args:
         steps: The number of steps to which training is limited; None for no limit.
-        examples: The number of train examples. In a task that tags words, each window is one.
+        examples: The number of train examples. In a task that tags words, each window counts as an example.
         hyper: The hyper-parameters; only the epochs and the batch size are used.
     """
     return 1.0 if steps is None else steps / (steps_per_epoch(examples, hyper.batch_size) * hyper.epochs)

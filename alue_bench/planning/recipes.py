@@ -2,10 +2,11 @@
 
 A recipe can be combined with any strategy. Its values take precedence over the defaults of task and model, and a study
 file and options take precedence over the recipe: `--recipe mosbach --epochs 5` means the recipe "mosbach" with five
-epochs. A recipe sets every hyper-parameter except `max_length`, which depends on the task, and `select`, which does not
-affect training.
+epochs. A recipe sets the number of epochs, the batch size, the learning rate with its warm-up and layer-wise decay, the
+weight decay, AdamW's epsilon and gradient clipping. It does not set other hyper-parameters, such as `max_length`, which
+depends on the task.
 
-All recipes use AdamW with the betas 0.9 and 0.999 and with bias correction.
+All recipes use AdamW with bias correction and the betas 0.9 and 0.999; `--adam-beta2` changes the latter.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def recipe(name: str) -> Recipe:
-    """Return the recipe of this name; raise UsageError if there is none."""
+    """Return the recipe with this name; raise UsageError if there is none."""
     try:
         return RECIPES[name]
     except KeyError:

@@ -21,12 +21,13 @@ LARGEST_SEED = 2**32 - 1
 """The largest random seed that all the random number generators in use accept."""
 
 Overrides = tuple[tuple[str, Mapping[str, object]], ...]
-"""Pairs of an origin, such as a recipe, and the hyper-parameters that it sets. Later pairs override earlier ones."""
+"""Pairs of an origin, such as a recipe, and the hyper-parameters that it sets, by name. Later pairs override earlier
+ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest(CheckedOptions):
-    """The user's request for runs. An empty list of tasks or models stands for all that are available."""
+    """The user's request for runs. If `tasks` or `models` is empty, all available tasks or models are requested."""
 
     tasks: tuple[str, ...] = option(
         (),
@@ -65,7 +66,7 @@ class PlanRequest(CheckedOptions):
         group=Group.QUESTION,
     )
     given: tuple[GivenTask, ...] = ()
-    """The tasks that the user gives as files; the field `tasks` or `also_test` contains their names too."""
+    """The tasks that the user gives as files. Their names are also in the field `tasks` or `also_test`."""
     grid: Grid | None = None
     """The grid of a sweep: strategies in addition to `strategies`, and values of hyper-parameters for every
     strategy."""
@@ -95,8 +96,8 @@ class PlanRequest(CheckedOptions):
     """Pairs of an origin (recipe, study file or command line) and the hyper-parameters that it sets. Later pairs
     override earlier ones."""
     strategy_settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """The hyper-parameters of single strategies, by strategy. The last pair in `overrides` and the grid override
-    them."""
+    """The hyper-parameters that apply to single strategies only, by the strategy's name. The last pair in `overrides`
+    and the grid override them."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = option(
         "auto",
         help="Number format of matrix products: auto, fp32, tf32, bf16 or fp16. Auto takes bf16 where the hardware "
@@ -200,7 +201,7 @@ class PlanRequest(CheckedOptions):
 
     @property
     def asked_folds(self) -> tuple[Fold, ...]:
-        """The folds of the cross-validation to plan, ordered by repetition; empty without cross-validation."""
+        """The folds of the cross-validation to plan, sorted by repetition; empty without cross-validation."""
         if self.fold is not None:
             return (self.fold,)
         if self.folds is None:

@@ -1,9 +1,9 @@
 """The order in which a sweep executes its runs.
 
 The speed of a machine drifts during a sweep: it warms up, its disk fills, other users start programs. If a sweep
-executed a grid row by row, this drift would look like an effect of the rows. The order therefore balances the settings
-over time. It nevertheless keeps runs with the same frozen prefix (the embeddings and lowest layers, if they are frozen)
-close to each other, because the outputs of the prefix are cached:
+executed a grid row by row, this drift would look like an effect of the rows. The order therefore spreads the values of
+each setting over time. It nevertheless keeps runs with the same frozen prefix (the embeddings and lowest layers, if
+they are frozen) close to each other, because the outputs of the prefix are cached:
 
 - The runs of each prefix depth (the number of layers in the prefix) are distributed over several rounds.
   Within a round, the depths come in random order.
@@ -44,8 +44,8 @@ class Order:
     seed: int
     """The random seed of the order."""
     bias: float
-    """The largest absolute correlation between any setting and any drift (a smooth curve over time). The settings are
-    the numbers of frozen bottom and top layers, the expected cost, the learning rate and the seed."""
+    """The largest absolute correlation between any setting and any curve that models a drift of the machine's speed.
+    The settings are the numbers of frozen bottom and top layers, the expected cost, the learning rate and the seed."""
 
     def describe(self) -> str:
         """Return a sentence that describes the order, for the terminal and for the parent run in MLflow."""
@@ -74,10 +74,11 @@ def spread_out(runs: Sequence[PlannedRun], seed: int = 0) -> Order:
     for trainings in grids.values():
         units = list(trainings.values())
         best, bias = _least_biased([unit[0] for unit in units], seed)
-        ordered += [run for place in best for run in units[place]]
+        ordered += [run for position in best for run in units[position]]
         biases.append(bias)
     tagged = [
-        replace(run, tags={**run.tags, TAG: f"{place}/{len(ordered)}"}) for place, run in enumerate(ordered, start=1)
+        replace(run, tags={**run.tags, TAG: f"{position}/{len(ordered)}"})
+        for position, run in enumerate(ordered, start=1)
     ]
     return Order(tagged, seed, max(biases))
 
@@ -87,8 +88,8 @@ def _least_biased(runs: Sequence[PlannedRun], seed: int) -> tuple[list[int], flo
     import numpy as np
 
     blocks: dict[int, list[int]] = {}
-    for place, run in enumerate(runs):
-        blocks.setdefault(run.spec.freeze_plan.prefix_layers or 0, []).append(place)
+    for position, run in enumerate(runs):
+        blocks.setdefault(run.spec.freeze_plan.prefix_layers or 0, []).append(position)
     settings = np.array([_settings(run) for run in runs])
     varying = settings[:, np.ptp(settings, axis=0) > 0]
     standard = (varying - varying.mean(axis=0)) / varying.std(axis=0)
@@ -96,7 +97,7 @@ def _least_biased(runs: Sequence[PlannedRun], seed: int) -> tuple[list[int], flo
     draw = random.Random(seed)
     best: tuple[float, list[int]] | None = None
     for _ in range(DRAWS):
-        order = _dealt([blocks[depth] for depth in sorted(blocks)], draw)
+        order = _random_order([blocks[depth] for depth in sorted(blocks)], draw)
         bias = float(np.abs(drifts @ standard[order]).max(initial=0.0))
         if best is None or bias < best[0]:
             best = (bias, order)
@@ -105,10 +106,10 @@ def _least_biased(runs: Sequence[PlannedRun], seed: int) -> tuple[list[int], flo
 
 
 def _drifts(runs: int) -> np.ndarray[Any, Any]:
-    """Return curves for how a machine may drift over the runs of a sweep, [drifts, runs].
+    """Return curves of how a machine's speed may drift over the runs of a sweep, [drifts, runs].
 
-    The rows are orthonormal polynomials of degree 1 to DRIFTS over the positions, scaled so that their products with
-    standardised settings are correlations.
+    The rows are orthonormal polynomials of degree 1 to DRIFTS over the positions of the runs, scaled so that their
+    products with standardised settings are correlations. With too few runs for these degrees, there are no rows.
     """
     import numpy as np
 
@@ -120,13 +121,13 @@ def _drifts(runs: int) -> np.ndarray[Any, Any]:
 
 
 def _settings(run: PlannedRun) -> tuple[float, ...]:
-    """Return the settings of a run that must not correlate with its position; `Order.bias` lists them."""
+    """Return the settings of a run that should correlate little with its position; `Order.bias` lists them."""
     spec = run.spec
     bottom, top = cell_of(spec.strategy) or (spec.freeze_plan.bottom, spec.freeze_plan.top)
     return float(bottom), float(top), run.cost, float(spec.seed), spec.hyper.lr
 
 
-def _dealt(blocks: Sequence[Sequence[int]], draw: random.Random) -> list[int]:
+def _random_order(blocks: Sequence[Sequence[int]], draw: random.Random) -> list[int]:
     """Return a random order of the runs in which the runs of each prefix depth are spread evenly over several rounds.
 
     The runs of one prefix depth (number of layers in the frozen prefix) form a block. Within a round, the blocks come
@@ -150,4 +151,4 @@ def _dealt(blocks: Sequence[Sequence[int]], draw: random.Random) -> list[int]:
     shuffled = [draw.sample(content, len(content)) for content in rounds]
     shuffled[0].sort(key=lambda part: part is not shallowest)
     shuffled[-1].sort(key=lambda part: part is deepest)
-    return [place for content in shuffled for part in content for place in part]
+    return [position for content in shuffled for part in content for position in part]

@@ -16,7 +16,7 @@ from alue_bench.contract.options import options_of
 from alue_bench.contract.spec import HyperParameters
 
 NUMERIC = {name: one for name, one in options_of(HyperParameters).items() if one.kind in (int, float)}
-"""The hyper-parameters that can be tuned."""
+"""The declarations of the hyper-parameters that can be tuned, by name."""
 EXAMPLE = "lr=1e-5..1e-3/log5"
 _RANGE = re.compile(r"(.+)\.\.(.+)/log(\d{1,3})", re.ASCII)
 
@@ -28,8 +28,8 @@ def parse_tuning(texts: Iterable[str]) -> Axes:
     """Return the values that all `--tune` options describe together.
 
     Raises:
-        UsageError: A hyper-parameter is unknown, a value is malformed or out of bounds, or only one value is given. The
-            message names it.
+        UsageError: A hyper-parameter is unknown or given twice, a value is malformed or out of bounds, or only one
+            value of a hyper-parameter is given. The message names the hyper-parameter.
     """
     axes: dict[str, tuple[int | float, ...]] = {}
     for text in texts:
@@ -57,7 +57,7 @@ def _values(part: str, name: str, text: str) -> list[int | float]:
     if not 0 < first < last or count < 2:
         raise UsageError(f"--tune {part}: a range needs two values above 0 in ascending order, and log2 or more")
     ratio = math.log(last / first)
-    # Three digits are enough for a learning rate, and give the same value whenever it is computed.
+    # Values are rounded to three digits, which suffice for a learning rate and hide differences between platforms.
     spaced = [float(f"{first * math.exp(ratio * place / (count - 1)):.3g}") for place in range(count)]
     return [_number(part, name, f"{value:.0f}" if NUMERIC[name].kind is int else repr(value)) for value in spaced]
 

@@ -39,12 +39,12 @@ def varied_by_specs(specs: Iterable[RunSpec]) -> tuple[str, ...]:
 
 
 def settings_of(hyper: HyperParameters, names: Sequence[str]) -> Settings:
-    """Return pairs of name and value for a run's hyper-parameters of these names."""
+    """Return the pairs (name, value) of the hyper-parameters of a run that have these names."""
     return tuple((name, getattr(hyper, name)) for name in names)
 
 
 def describe(settings: Settings, *, between: str = ", ") -> str:
-    """Return hyper-parameters as text, such as "lr 2e-05, epochs 3"; empty if there are none."""
+    """Return hyper-parameters as text, such as "lr 2e-05, epochs 3"; an empty string if there are none."""
     return between.join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings
     )
@@ -59,7 +59,7 @@ def reading_order(specs: Sequence[RunSpec]) -> Mapping[str, int]:
     """Return the position of each run in lists for people, by the run's fingerprint (`RunSpec.fingerprint`).
 
     Runs are sorted by task, model, strategy, hyper-parameters that differ, seed and fold. Strategies that freeze a
-    number of bottom and top layers come first, sorted by these numbers; the others follow by name.
+    number of bottom and top layers come first, sorted by these numbers; all other strategies follow, sorted by name.
     """
     names = varied_by_specs(specs)
 
@@ -69,4 +69,4 @@ def reading_order(specs: Sequence[RunSpec]) -> Mapping[str, int]:
         fold = (spec.fold.repeat, spec.fold.number) if spec.fold else (0, 0)
         return spec.task, spec.model, cell is None, cell or (0, 0), spec.strategy, values, spec.seed, fold
 
-    return {spec.fingerprint: place for place, spec in enumerate(sorted(specs, key=key))}
+    return {spec.fingerprint: position for position, spec in enumerate(sorted(specs, key=key))}

@@ -6,16 +6,17 @@ other processes' claims, this MLflow run becomes the record of the run. MLflow h
 process writes its claim first and reads the other claims afterwards:
 
     1. Create the MLflow run, with its stage tag set to "claiming".
-    2. Read the other claims of the same fingerprint whose processes are alive.
+    2. Read the other MLflow runs with this fingerprint that are FINISHED, or RUNNING in a process that is alive.
        There is none                    → my claim wins: set its stage to "training".
+       One is FINISHED                  → withdraw my claim.
        One has left stage "claiming"    → that claim has won: withdraw mine.
-       All are in stage "claiming"      → the first claim in order of (start time, id) repeats step 2 until the others
-                                          are withdrawn or one has won; the others are withdrawn.
+       All are in stage "claiming"      → if my claim is the first in order of (start time, id), repeat step 2 until all
+                                          other claims are withdrawn or one has won; otherwise withdraw mine.
 
-Two processes never win the same fingerprint: one of the two claims was created after the other. The process of the
-later claim reads even later, and therefore sees the earlier claim unless it was withdrawn. This needs a store in which
-a completed write is visible to every later read, such as sqlite, PostgreSQL or an MLflow server in front of one
-database. The safety does not rely on clocks: the order by time only decides which claim is withdrawn.
+Two processes never win the same fingerprint: one of the two claims was created after the other. The process that
+created the later claim reads even later, and therefore sees the earlier claim unless it was withdrawn. This needs a
+store in which a completed write is visible to every later read, such as sqlite, PostgreSQL or an MLflow server in front
+of one database. The safety does not rely on clocks: the order by time only decides which claim is withdrawn.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ its worker processes use the same id."""
 STAGE = "stage"
 CLAIMING = "claiming"
 LOOK_S = 0.1
-"""The seconds between two checks whether other processes have claimed the same run, that is, want to execute it too."""
+"""The seconds between two checks of competing claims, that is, of other processes that want to execute the same run."""
 PATIENCE_S = 5.0
-"""The longest time, in seconds, that a process waits if other processes want to execute the same run. If they do not
-withdraw within this time, the process withdraws itself. If all processes withdraw, one of them tries again later."""
+"""The longest time, in seconds, that a process waits for competing processes to withdraw their claims of the same run.
+After this time, it withdraws its own claim. If all processes withdraw, one of them claims the run again later."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
         fingerprint: The digest of everything that determines the result of the planned run.
 
     Returns:
-        None if this process may execute the run; otherwise a description of the other process's run, which takes
-        precedence. The caller must then call `withdraw`.
+        None if this process may execute the run; otherwise a `Held` with the id of the MLflow run that takes
+        precedence. The caller must then withdraw this process's claim by `withdraw`.
     """
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -76,7 +77,7 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
                 continue
             if run.info.status == "FINISHED":
                 return Held(run.info.run_id)
-            if mine is not None and _is_an_echo(run, mine):
+            if mine is not None and _is_duplicate(run, mine):
                 withdraw(connection, run.info.run_id)
             elif watch.is_dead(run.info.run_id, run.data.tags):
                 changed |= not close_running(connection, run.info.run_id)
@@ -84,7 +85,7 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
                 others.append(run)
         if changed:
             continue
-        if mine is None:  # another process took this one for dead before it had begun
+        if mine is None:  # another process considered this process dead, and ended its claim
             return Held(min(others, key=_order).info.run_id if others else run_id)
         if not others:
             return None
@@ -100,7 +101,7 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
 def competitors(connection: Connection, fingerprint: str) -> list[Any]:
     """Return the MLflow runs that have this fingerprint and the status RUNNING or FINISHED.
 
-    A fingerprint is a digest of everything that determines a run's result.
+    Claims are such runs. A fingerprint is a digest of everything that determines a run's result.
     """
     runs = connection.client.search_runs(
         [connection.experiment_id], f"tags.{FINGERPRINT} = '{fingerprint}' and attributes.status != 'KILLED'"
@@ -127,23 +128,23 @@ def close_running(connection: Connection, run_id: str, status: str = "KILLED") -
 
 
 def withdraw(connection: Connection, run_id: str) -> None:
-    """End and delete an MLflow run that this process has created.
+    """End and delete an MLflow run that this process has created as a claim, that is, in order to execute a run.
 
-    This is done because another process executes a run with the same fingerprint.
+    A claim is withdrawn if another process executes a run with the same fingerprint.
     """
     connection.client.set_terminated(run_id, "KILLED")
     connection.client.delete_run(run_id)
 
 
-def _is_an_echo(run: Any, mine: Any) -> bool:
+def _is_duplicate(run: Any, mine: Any) -> bool:
     """Return whether an MLflow run is an unintended duplicate of a run that this process has created.
 
     If a server's answer is lost, MLflow's client repeats the request to create the run, and two runs exist. A process
-    executes only one run at a time. So a second MLflow run for the same purpose can only come from such a repeated
-    request.
+    executes only one run at a time. A second MLflow run of the same process and fingerprint can therefore only come
+    from such a repeated request.
 
     Args:
-        run: The other MLflow run.
+        run: The other MLflow run, with the same fingerprint.
         mine: The MLflow run that this process created and uses.
     """
     return INVOCATION in mine.data.tags and all(

@@ -1,4 +1,4 @@
-"""The connection to an MLflow store: the choice of the store, its creation and its opening."""
+"""The connection to an MLflow store: which store is used, and how it is created and opened."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ BUSY_TIMEOUT_S = 20
 DEFAULT_FOLDER = "mlruns"
 DEFAULT_EXPERIMENT = "alue-bench"
 DRIVERS = {"psycopg2": "pip install psycopg2-binary", "MySQLdb": "pip install mysqlclient"}
-"""For database drivers whose package and Python module have different names: the install command, by module."""
+"""The command that installs a database driver, by the driver's Python module; only for drivers whose package and module
+have different names."""
 LONGEST_PATH = 4096
 """The largest number of characters of an MLflow tracking URI that a message shows. It is the greatest length of a path
 on Linux, so paths in messages are complete and can be copied."""
-# Without it MLflow's UI opens an experiment on its pages for language-model traces.
+# Without this tag, MLflow's UI opens an experiment on its pages for language-model traces.
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
@@ -66,9 +67,9 @@ def tracking_uri(option: str | None) -> str:
 
 
 def where_options(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> dict[str, object]:
-    """Return the command-line options that select an MLflow store and experiment.
+    """Return the values of the options --experiment and --tracking-uri that select an MLflow store and experiment.
 
-    An option that is not needed, because its default selects the same store or experiment, has the value None.
+    The value is None if the option is not needed, because its default selects the same store or experiment.
     """
     return {
         "experiment": None if experiment == DEFAULT_EXPERIMENT else experiment,
@@ -84,8 +85,10 @@ def connect(uri: str, experiment: str) -> Connection:
         experiment: The name of the MLflow experiment.
 
     Raises:
-        UnavailableError: A server does not answer, or a folder cannot be written. This error is raised within seconds.
-        UsageError: The URI is of a kind that cannot be used, or the experiment's name is empty.
+        UnavailableError: A server or database does not answer or refuses access, a database driver is missing, or a
+            folder cannot be written. This error is raised within seconds.
+        UsageError: The URI is of a kind that cannot be used, the experiment's name is empty, or the experiment was
+            deleted.
     """
     if not experiment.strip():
         raise UsageError("--experiment is empty; give it a name")
@@ -98,7 +101,7 @@ def connect(uri: str, experiment: str) -> Connection:
         folder = _writable(database.parent)
         from filelock import FileLock
 
-        # Two processes that create one store at once break each other's migration.
+        # If two processes create the same store at the same time, each breaks the other's migration.
         artifacts = (folder / "artifacts").resolve().as_uri()
         with FileLock(folder / ".mlflow.lock"):
             if not database.exists():
@@ -113,9 +116,9 @@ def connect(uri: str, experiment: str) -> Connection:
 
 def _check_kind(uri: str) -> None:
     if not re.match(r"sqlite:|(postgresql|mysql|mssql)(\+\w+)?://", uri):
-        said = VARIABLE if uri == os.environ.get(VARIABLE) else "--tracking-uri"
+        name = VARIABLE if uri == os.environ.get(VARIABLE) else "--tracking-uri"
         raise UsageError(
-            f"{said} '{public(uri)}': MLflow keeps runs in a database or on a server; use sqlite:///path/to/mlflow.db "
+            f"{name} '{public(uri)}': MLflow keeps runs in a database or on a server; use sqlite:///path/to/mlflow.db "
             "or http://host:port"
         )
 
@@ -129,8 +132,8 @@ def _check_database(uri: str) -> None:
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
-    waits = re.match(r"(postgresql|mysql)(\+(psycopg2?|pymysql|mysqldb))?://", uri)
-    options = {"connect_timeout": int(SERVER_TIMEOUT_S)} if waits else {}
+    has_timeout = re.match(r"(postgresql|mysql)(\+(psycopg2?|pymysql|mysqldb))?://", uri)
+    options = {"connect_timeout": int(SERVER_TIMEOUT_S)} if has_timeout else {}
     try:
         engine = create_engine(mlflow_uri(uri), connect_args=options)
         with engine.connect():
@@ -154,8 +157,8 @@ def open_store(uri: str, experiment: str) -> Connection:
         experiment: The name of the MLflow experiment.
 
     Raises:
-        UsageError: The store or the experiment does not exist (the message lists the existing experiments), or the URI
-            is of a kind that cannot be used.
+        UsageError: The store or the experiment does not exist (the message lists the existing experiments), the
+            experiment was deleted, or the URI is of a kind that cannot be used.
         UnavailableError: A server or database does not answer.
     """
     _check_store(uri, experiment)
@@ -179,7 +182,16 @@ def open_client(uri: str) -> MlflowClient:
 
 
 def _check_store(uri: str, experiment: str) -> None:
-    """Raise UsageError if an MLflow store does not exist, and UnavailableError if it cannot be opened."""
+    """Check that an MLflow store exists and can be reached.
+
+    Args:
+        uri: The MLflow tracking URI.
+        experiment: The name of the experiment, for a command in the error message only.
+
+    Raises:
+        UsageError: The store does not exist, or the URI is of a kind that cannot be used.
+        UnavailableError: The store cannot be reached.
+    """
     _quiet()
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
@@ -255,8 +267,8 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
         client = patient(MlflowClient(tracking_uri=mlflow_uri(uri)))
         existing = client.get_experiment_by_name(experiment)
         if existing is None and not create:
-            there = ", ".join(sorted(f"'{one.name}'" for one in client.search_experiments()))
-            raise UsageError(f"there is no experiment '{experiment}' in {public(uri)}; there are {there}")
+            names = ", ".join(sorted(f"'{one.name}'" for one in client.search_experiments()))
+            raise UsageError(f"there is no experiment '{experiment}' in {public(uri)}; there are {names}")
         if existing is None:
             experiment_id = _create_experiment(client, experiment, artifacts)
         elif existing.lifecycle_stage != "active":
@@ -279,21 +291,22 @@ def _create_database(database: Path, artifacts: str) -> None:
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    # A digest, since the file's own name may already have the longest length that is allowed.
+    # The temporary name contains a digest of the file's name, which may already have the greatest permitted length.
     ending = f"-{hashlib.sha256(os.fsencode(database.name)).hexdigest()[:10]}.db"
-    for left in database.parent.glob(f".new-*{ending}*"):
-        left.unlink(missing_ok=True)
+    for remnant in database.parent.glob(f".new-*{ending}*"):
+        remnant.unlink(missing_ok=True)
     aside = database.with_name(f".new-{uuid4().hex}{ending}")
     try:
-        # Not through a client, which creates MLflow's default experiment by SQL that holds the working folder's name.
+        # MLflow's client is not used: it would create the default experiment by SQL that contains the name of the
+        # working folder, and that fails for some names.
         SqlAlchemyStore(mlflow_uri(sqlite_uri(aside)), artifacts)._dispose_engine()
         os.replace(aside, database)
-    except Exception:  # the same error occurs again, and is reported, when the store is opened at its final place
+    except Exception:  # the same error occurs again, and is reported, when the store is opened under its final name
         aside.unlink(missing_ok=True)
 
 
 def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    """Create an MLflow experiment and return its id; if another process has just created it, return the existing id."""
+    """Create an MLflow experiment and return its id; if another process has just created it, return that one's id."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -323,7 +336,7 @@ def mlflow_uri(uri: str) -> str:
 
 
 def _check_server(uri: str) -> None:
-    # MLflow itself would try for minutes. One request is sent first, so that it retries only with a working server.
+    # If a server does not answer, MLflow retries for minutes. This request finds out first whether it answers.
     try:
         with urllib.request.urlopen(_version_request(uri), timeout=SERVER_TIMEOUT_S):
             pass
@@ -336,15 +349,15 @@ def _check_server(uri: str) -> None:
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         reason = public(str(getattr(error, "reason", error)))
         raise UnavailableError(
-            f"tracking server {public(uri)} does not answer ({reason}); start it, or {_another(uri)}"
+            f"tracking server {public(uri)} does not answer ({reason}); start it, or {_advice_to_change_store(uri)}"
         ) from error
-    # About fifteen seconds of retries for a server that stops answering; then the plan continues without it.
+    # If the server stops answering later, MLflow retries for about 15 seconds; then the plan continues without it.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 
-def _another(uri: str) -> str:
+def _advice_to_change_store(uri: str) -> str:
     """Return advice, for error messages, on how to use another MLflow store.
 
     The advice is to unset the environment variable MLFLOW_TRACKING_URI, or to leave out the option --tracking-uri.
@@ -355,8 +368,8 @@ def _another(uri: str) -> str:
 def _version_request(uri: str) -> urllib.request.Request:
     """Return an HTTP request for an MLflow server's version. Credentials in the URI are sent as a header."""
     parts = urlsplit(uri)
-    place = parts.netloc.rpartition("@")[2]
-    request = urllib.request.Request(urlunsplit((parts.scheme, place, parts.path.rstrip("/") + "/version", "", "")))
+    host = parts.netloc.rpartition("@")[2]
+    request = urllib.request.Request(urlunsplit((parts.scheme, host, parts.path.rstrip("/") + "/version", "", "")))
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         request.add_header("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
@@ -364,7 +377,7 @@ def _version_request(uri: str) -> urllib.request.Request:
 
 
 def public(text: str) -> str:
-    """Return a message on one line, without the credentials of the tracking URIs in it."""
+    """Return a text on one line, of at most LONGEST_PATH characters, without the credentials in its tracking URIs."""
     return shown(redact(text), quote=False, most=LONGEST_PATH)
 
 

@@ -17,23 +17,24 @@ if TYPE_CHECKING:
 
 DPI = 110
 LONGEST_TITLE = 80
-"""The number of characters of a title that fit into the figure's width."""
+"""The most characters of a title; a longer title is cut, so that it fits into the figure's width."""
 F1 = "f1"
-"""The metric of answers whose distribution is drawn."""
+"""The column of `Predictions.scores` whose distribution is drawn for span extraction: the F1 of each answer."""
 WIDE = 12
-"""The most characters of a label name on the horizontal axis; if a name is longer, all names are written vertically."""
+"""The most characters of a label name that is written horizontally. The names on the horizontal axis of a confusion
+matrix are written vertically if one of them is longer, or if there are more than three."""
 QUICK: dict[str, Any] = {"compress_level": 2}
-"""The setting of the PNG compression. Compared with the default, files are twice as large and are written in a fifth of
-the time."""
+"""The options of Pillow for fast PNG compression. Compared with the default, files are twice as large and are written
+in a fifth of the time."""
 
 
 def draw_predictions(path: Path, predictions: Predictions, labels: Labels, *, title: str) -> None:
     """Draw a run's predictions as a PNG file.
 
-    For single-label tasks the figure is a confusion matrix. For multi-label tasks it shows the numbers of true
-    positives, false negatives and false positives of each label, and for tags of words those of each type of entity.
-    For regressions it is a scatter plot of predicted against gold values, and for span extraction a histogram of the
-    answers' F1.
+    For single-label tasks the figure is a confusion matrix. For multi-label tasks it is a bar chart of the numbers of
+    true positives, false negatives and false positives of each label. For tagged words it is a bar chart of the same
+    numbers for each type of entity, or for each tag if the tags do not mark entities. For regressions it is a scatter
+    plot of predicted against gold values, and for span extraction a histogram of the answers' F1.
 
     Args:
         path: The file to write.
@@ -82,23 +83,23 @@ def _matrix_of(labels: Labels) -> _Matrix:
 
 
 class _Matrix:
-    """A drawing of confusion matrices, whose axes and label names are drawn only once for all runs of a task.
+    """A figure of a confusion matrix, whose axes and label names are drawn only once for all runs of a task.
 
-    They take longer to draw than the numbers and the title, which differ from run to run.
+    Axes and label names take longer to draw than the counts and the title, which differ from run to run.
     """
 
     def __init__(self, labels: Labels) -> None:
         """Draw the axes and the label names."""
         figure = _figure(labels)
         figure.set_dpi(DPI)
-        self._names, self._with_numbers = list(labels.names), labels.outputs <= 12
+        self._names, self._with_counts = list(labels.names), labels.outputs <= 12
         self._axes = figure.add_subplot()
         self._title = self._axes.set_title("title", fontsize=9, animated=True)
-        places = range(len(self._names))
+        positions = range(len(self._names))
         shown = short_names(self._names)
         upright = len(shown) > 3 or max(map(len, shown)) > WIDE
-        self._axes.set_xticks(places, shown, rotation="vertical" if upright else "horizontal")
-        self._axes.set_yticks(places, shown)
+        self._axes.set_xticks(positions, shown, rotation="vertical" if upright else "horizontal")
+        self._axes.set_yticks(positions, shown)
         self._axes.set(xlabel="predicted", ylabel="gold")
         zeros = [[0.0] * len(self._names) for _ in self._names]
         # The colour map is readable without colour vision, and in print. Rows are normalised to 1, so that rare labels
@@ -122,7 +123,7 @@ class _Matrix:
         self._canvas.restore_region(self._rest)
         for artist in (self._image, self._title, *self._axes.spines.values()):
             self._axes.draw_artist(artist)
-        if self._with_numbers:
+        if self._with_counts:
             for (row, column), count in np.ndenumerate(counts):
                 colour = "black" if shares[row, column] > 0.5 else "white"
                 text = self._axes.text(column, row, str(count), ha="center", va="center", color=colour)
@@ -132,7 +133,15 @@ class _Matrix:
 
 
 def _hits(predictions: Predictions, labels: Labels) -> dict[str, list[int]]:
-    """Return how often each label was predicted rightly, missed and invented."""
+    """Return the numbers of true positives, false negatives and false positives of each label of a multi-label task.
+
+    Args:
+        predictions: The gold and predicted labels of each example, each joined to one string by `join_labels`.
+        labels: The label space.
+
+    Returns:
+        The three lists under the keys "right", "missed" and "invented", in the order of the label names.
+    """
     gold = [set(split_labels(cell)) for cell in predictions.gold]
     predicted = [set(split_labels(cell)) for cell in predictions.predicted]
     return {
@@ -149,13 +158,13 @@ def _draw_hits(axes: object, predictions: Predictions, labels: Labels) -> None:
     else:
         counts = _hits(predictions, labels)
     left = [0] * len(labels.types)
-    places = range(len(labels.types))
+    positions = range(len(labels.types))
     for (kind, values), colour, hatch in zip(
         counts.items(), ("#0072B2", "#E69F00", "#999999"), ("", "//", ".."), strict=True
     ):
-        axes.barh(places, values, left=left, label=kind, color=colour, hatch=hatch)  # type: ignore[attr-defined]
+        axes.barh(positions, values, left=left, label=kind, color=colour, hatch=hatch)  # type: ignore[attr-defined]
         left = [a + b for a, b in zip(left, values, strict=True)]
-    axes.set_yticks(places, short_names(labels.types))  # type: ignore[attr-defined]
+    axes.set_yticks(positions, short_names(labels.types))  # type: ignore[attr-defined]
     axes.legend(fontsize=8)  # type: ignore[attr-defined]
     counted = "examples" if not labels.tags_words else "entities" if labels.scheme else "words"
     axes.set(xlabel=counted)  # type: ignore[attr-defined]

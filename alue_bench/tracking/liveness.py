@@ -1,4 +1,4 @@
-"""Tests of whether the process that executes an MLflow run is still alive. MLflow itself never checks this.
+"""The check whether the process that executes an MLflow run is still alive. MLflow itself never checks this.
 
 A process on the same machine is looked up in the process table, unless the system hides processes of other users. For
 hidden processes and for other machines, the only sign is the run's heartbeat: a tag that the executing process
@@ -40,7 +40,7 @@ class Heart:
     A heartbeat is a tag of an MLflow run that is rewritten regularly, to show that the process is alive. A thread
     writes the heartbeats, and ends when this process executes no run.
 
-    A heartbeat that the store does not accept is not repeated, but counted in `missed`.
+    If the store does not accept a heartbeat, it is not written again. `missed` is the number of such heartbeats.
     """
 
     def __init__(self, client: MlflowClient, *, beat_s: float = BEAT_S) -> None:
@@ -55,7 +55,7 @@ class Heart:
         self.missed = 0
 
     def beat_for(self, run_id: str) -> None:
-        """Start to rewrite the heartbeat tag of a run regularly. It was first written when the run was created."""
+        """Start to rewrite the heartbeat tag of a run regularly. The tag was first written when the run was created."""
         with self._changed:
             self._runs[run_id] = ""
             if self._thread is None:
@@ -96,7 +96,7 @@ class Heart:
                 count += 1
                 try:
                     self._client.set_tag(run_id, HEARTBEAT, a_beat(count, news))
-                except Exception:  # an unreachable store raises errors of many types; the run itself will meet them
+                except Exception:  # an unreachable store raises errors of many types; the recorder reports them
                     self.missed += 1
 
 
@@ -109,7 +109,7 @@ def a_beat(count: int = 0, news: str = "") -> str:
 
 
 def steps_of(beat: str) -> tuple[int, int] | None:
-    """Return the progress in the value of a heartbeat tag, as (done, total) steps; None if there is none."""
+    """Return the progress of a run from the value of its heartbeat tag, as (done, total) steps; None if it has none."""
     _, _, news = beat.rpartition(" ")
     done, slash, total = news.partition("/")
     return (int(done), int(total)) if slash and done.isdigit() and total.isdigit() else None
@@ -120,16 +120,15 @@ class Watch:
 
     A heartbeat is a tag of an MLflow run that the executing process rewrites regularly.
 
-    If the heartbeat of a process on another machine does not change for a certain time, the lease, the process counts
-    as dead.
+    A process on another machine counts as dead if its heartbeat does not change for a certain time, the lease.
     """
 
     def __init__(self, *, lease_s: float = LEASE_S, clock: Callable[[], float] = time.monotonic) -> None:
         """Create a detector of dead processes.
 
         Args:
-            lease_s: The seconds after which a process of another machine counts as dead if its heartbeat tag does not
-                change.
+            lease_s: The lease in seconds: a process on another machine counts as dead if its heartbeat tag does not
+                change for this time.
             clock: The function that returns the present time in seconds.
         """
         self._lease_s, self._clock = lease_s, clock
@@ -138,9 +137,9 @@ class Watch:
     def is_dead(self, run_id: str, tags: Mapping[str, str]) -> bool:
         """Return whether the process that executes a run is known to be dead.
 
-        If the process belongs to this machine, its death is recognised at once. If it belongs to another machine, or if
-        this machine hides it, it counts as dead if its heartbeat has not changed between two calls that are at least
-        `lease_s` seconds apart.
+        The death of a process on this machine is recognised at once. A process on another machine, or one that the
+        operating system hides, counts as dead if its heartbeat has not changed between two calls of this method that
+        are more than `lease_s` seconds apart.
 
         Args:
             run_id: The id of the MLflow run.
@@ -160,7 +159,7 @@ class Watch:
 
 @cache
 def this_machine() -> str:
-    """Return an identifier of this boot of the kernel and this process namespace.
+    """Return an identifier of the machine's current boot and of the process namespace.
 
     Two processes that get the same identifier can look each other up by process id.
 
@@ -229,9 +228,9 @@ def _start_time(pid: int) -> str | None:
 
     Two such strings can only be compared if they are from the same machine.
 
-    On Linux it is in clock ticks since boot. psutil's creation time is not used on Linux: it changes when the clock is
-    set, so that a living process would seem to be a different one. A zombie (an ended process whose exit code nobody
-    has fetched, common in containers) counts as not running.
+    On Linux, the start time is counted in clock ticks since boot. psutil's creation time is not used on Linux: it
+    changes when the clock is set, so that a living process would seem to be a different one. A zombie (an ended process
+    whose exit code nobody has fetched, common in containers) counts as not running.
     """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

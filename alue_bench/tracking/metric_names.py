@@ -1,8 +1,9 @@
-"""Valid MLflow names of metrics, params and tags, made from names that may contain any character.
+"""Valid MLflow names of metrics and values of params and tags, made from strings that may contain any character.
 
-MLflow allows word characters, `/`, `.`, `-` and spaces (and `:`, but not on Windows), at most 250 of them, and requires
-a path without `.`, `..` or empty parts. Names of labels and strategies may break these rules. A name that MLflow
-accepts is stored unchanged; in any other name, the characters that MLflow refuses are spelt out between double hyphens:
+A metric name in MLflow has at most 250 characters: word characters, `/`, `.`, `-` and spaces (and `:`, but not on
+Windows). It must be a path without `.`, `..` or empty parts. Names of labels and strategies may break these rules. A
+name that MLflow accepts is stored unchanged; in any other name, the characters that MLflow refuses are spelt out
+between double hyphens:
 
     test/f1_class_C+          test/f1_class_C--plus_sign--
     test/f1_class_😀          test/f1_class_--grinning_face--
@@ -10,10 +11,10 @@ accepts is stored unchanged; in any other name, the characters that MLflow refus
     test/f1_class_a//b        test/f1_class_a/--solidus--b
     (a name of 400 letters)   its first letters, `---` and a digest of the whole name
 
-The original name can therefore be computed from a stored one (`original_name`), except from a shortened name; the
-originals of shortened names are kept in tags of the run (`tags_of_originals`). Some stores do not distinguish names
-that differ only in case or accents (MySQL, SQL Server). File systems cannot store both "a" and "a/b", because "a" would
-be a file and a folder. In such names, further characters are spelt out until the names can be distinguished.
+The original name can therefore be computed from the stored name (`original_name`), unless the name was shortened; the
+original forms of shortened names are stored in tags of the run (`tags_of_originals`). Some stores do not distinguish
+names that differ only in case or accents (MySQL, SQL Server). File systems cannot store both "a" and "a/b", because "a"
+would be a file and a folder. In such names, further characters are spelt out until the names can be distinguished.
 
 A character is spelt out as its Unicode name, or as its code point if Python knows no name for it.
 """
@@ -46,16 +47,19 @@ _NUMBER = re.compile(r"u([0-9a-f]{4,6})")
 
 
 def stored_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the name in MLflow for each metric name of a run. The returned names differ in every kind of store."""
+    """Return the name in MLflow for each metric name of a run.
+
+    No two returned names are equal, even in a store that ignores case and accents.
+    """
     spelt = {name: _encode(name) for name in dict.fromkeys(names)}
     folded = {name: _folded(stored) for name, stored in spelt.items()}
     times = Counter(folded.values())
     for name, fold in folded.items():
-        # A name that is a folder in another's path is kept; the other's slash is spelt out, so that it lies outside.
+        # If a run has the names "a" and "a/b", the slash of "a/b" is spelt out, since "a" cannot be file and folder.
         slashes = {
-            place
-            for place, character in enumerate(name)
-            if character == "/" and _folded(_encode(name[:place])) in times
+            position
+            for position, character in enumerate(name)
+            if character == "/" and _folded(_encode(name[:position])) in times
         }
         if times[fold] > 1 or slashes:
             spelt[name] = _encode(name, cased=times[fold] > 1, besides=slashes)
@@ -105,17 +109,17 @@ def tags_of_originals(stored: Mapping[str, str]) -> dict[str, str]:
             values[-1] = f"{values[-1][:-1]}, {entry[1:]}"
         else:
             values.append(entry)
-    return {f"{TAG}.{place}" if place else TAG: value for place, value in enumerate(values)}
+    return {f"{TAG}.{position}" if position else TAG: value for position, value in enumerate(values)}
 
 
 def originals_of(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the original name for each shortened metric name, read from the tags that `tags_of_originals` made."""
+    """Return the original name for each shortened metric name, as `tags_of_originals` stored it in a run's tags."""
     originals: dict[str, str] = {}
     for tag, value in tags.items():
         if tag == TAG or tag.startswith(f"{TAG}."):
             try:
                 originals |= {str(short): str(name) for short, name in json.loads(value).items()}
-            except (ValueError, AttributeError):  # the tag was edited by hand: names stay as they are stored
+            except (ValueError, AttributeError):  # the tag was edited by hand: its names remain shortened
                 continue
     return originals
 
@@ -153,25 +157,27 @@ def _encode(name: str, *, cased: bool = False, besides: Collection[int] = ()) ->
     """
     if not name:
         return _EMPTY
-    refused = [place in besides or (cased and _folded(character) != character) for place, character in enumerate(name)]
+    refused = [
+        position in besides or (cased and _folded(character) != character) for position, character in enumerate(name)
+    ]
     for match in _REFUSED.finditer(name):
         refused[match.start() : match.end()] = [True] * (match.end() - match.start())
     # A hyphen next to a spelt-out character would be taken for one of the delimiters.
-    for place, character in enumerate(name):
-        beside = refused[max(0, place - 1) : place + 2]
-        refused[place] |= character == "-" and any(beside)
+    for position, character in enumerate(name):
+        beside = refused[max(0, position - 1) : position + 2]
+        refused[position] |= character == "-" and any(beside)
     pieces: list[str] = []
-    run: list[str] = []
+    spellings: list[str] = []
     for character, bad in zip(name, refused, strict=True):
         if bad:
-            run.append(_spelling(character))
+            spellings.append(_spelling(character))
             continue
-        if run:
-            pieces.append(f"--{'.'.join(run)}--")
-            run = []
+        if spellings:
+            pieces.append(f"--{'.'.join(spellings)}--")
+            spellings = []
         pieces.append(character)
-    if run:
-        pieces.append(f"--{'.'.join(run)}--")
+    if spellings:
+        pieces.append(f"--{'.'.join(spellings)}--")
     return "".join(pieces)
 
 

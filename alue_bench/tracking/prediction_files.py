@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 PREDICTIONS = "predictions.csv"
 """The artifact with a run's test predictions."""
 FIRST_COLUMNS = ("id", "gold", "prediction")
-"""The first columns of an artifact with predictions. They are followed by a column score_LABEL for each label."""
+"""The first columns of an artifact with predictions. Further columns follow: for a classification, a column score_LABEL
+for each label."""
 COLUMNS, CSV_BYTES = b"columns", b"csv_bytes"
 """The metadata of a file without scores: the CSV file's column names as a JSON list, and its size in bytes."""
 
@@ -47,7 +48,7 @@ def without_scores(name: str) -> str:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write a CSV file with a row for each example: id, gold label, prediction and the score of each label.
 
-    If words have tags, a row is a sentence; see `Predictions`.
+    In a task that tags words, there is a row for each sentence; see `Predictions`.
 
     The input texts are left out, since the licences of many data sets forbid their redistribution.
     """

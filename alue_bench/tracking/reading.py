@@ -8,8 +8,8 @@
 Runs without a row in the frame are counted: runs that failed or are still running, earlier executions of a repeated
 run, and runs of other programs. `say_counts` returns sentences about the counts.
 
-Two runs are equal if they have the same fingerprint, a digest of everything that determines a run's result. A plan is
-the set of runs of one invocation (one execution of a command); an MLflow parent run holds it.
+A fingerprint is a digest of everything that determines a run's result; a run and its repetitions have the same one. A
+plan is the list of the runs of one invocation (one execution of a command); it is stored in an MLflow parent run.
 
 sqlite files, database servers and MLflow servers work alike; `tracking.stored_runs` reads the runs from each.
 """
@@ -80,21 +80,21 @@ COLUMNS: Mapping[str, str] = {
     "fingerprint": "string",
     # Task, model and strategy
     "task": "string",
-    "task_options": "string",  # JSON of the options that give the task as a file, else missing
+    "task_options": "string",  # JSON of the options that define a task given as a file, else missing
     "model": "string",
     "model_digest": "string",
-    "model_checkpoint": "string",  # its folder or hub id, as --model takes it
+    "model_checkpoint": "string",  # the checkpoint's folder or hub id, as --model takes it
     "strategy": "string",
     "seed": "Int64",
     "init_seed": "Int64",
     "data_seed": "Int64",
-    "folds": "Int64",  # of a cross-validation; missing for the task's own splits
+    "folds": "Int64",  # the number of folds of a cross-validation; missing for the task's own splits
     "repeat": "Int64",
     "fold": "Int64",
     "freeze_bottom": "Int64",
     "freeze_top": "Int64",
     "freeze_embeddings": "Int64",
-    "chosen_layers": "string",  # "0,2": those that the strategy chose to train in the run, else missing
+    "chosen_layers": "string",  # "0,2": the layers that the strategy chose to train by a probe, else missing
     # Hyper-parameters; the less common ones together as JSON
     "epochs": "Int64",
     "batch_size": "Int64",
@@ -108,21 +108,21 @@ COLUMNS: Mapping[str, str] = {
     "train_digest": "string",
     "dev_digest": "string",
     "test_digest": "string",
-    "folds_digest": "string",  # of all that determines the rows of every fold
+    "folds_digest": "string",  # a digest of everything that determines which rows are in which fold
     "hardware": "string",
     "device": "string",
     "precision": "string",
-    "cuda_graphs": "string",  # "yes" where training steps were recorded, else missing
-    "session": "string",  # a digest of the execution of a command and the machine that made the run
-    "version": "string",  # of alue-bench
+    "cuda_graphs": "string",  # "yes" if training steps were captured as CUDA graphs, else missing
+    "session": "string",  # a digest of the run's invocation (execution of a command) and machine
+    "version": "string",  # the version of alue-bench
     "versions": "string",  # "alue-bench 0.1.0, torch 2.13.0, …"
     "git_commit": "string",
     # The result
     "primary_metric": "string",
-    "failure": "string",  # the cause, for a run that failed
-    "first_look": "string",  # "yes" for a search's short runs, else missing
-    "chosen_in": "string",  # the parent run of the sweep or search that chose the strategy by this run, else missing
-    "also_test": "string",  # JSON of a digest for each other task that the model was scored on, else missing
+    "failure": "string",  # the cause of the failure, if the run failed
+    "first_look": "string",  # "yes" for the low-fidelity runs of a search, else missing
+    "chosen_in": "string",  # parent run of the sweep or search that used this run to choose a setting, else missing
+    "also_test": "string",  # JSON with a digest for each other task that the model was scored on, else missing
     "score": "float64",
 }
 """The columns that every frame has, with their dtypes.
@@ -190,9 +190,9 @@ later."""
 class Counts:
     """The numbers of runs in an experiment that have no row in a frame of results.
 
-    `foreign` and `unreadable` count among all runs that were read; the others count only among the runs that pass the
-    filters. A fingerprint is a digest of everything that determines a run's result; all attempts to execute a run have
-    the same one.
+    `foreign` and `unreadable` count all runs that were read; the other attributes count only the runs that the
+    arguments of `read_results` select. A fingerprint is a digest of everything that determines a run's result; all
+    attempts to execute a run have the same one.
     """
 
     failed: int = 0
@@ -221,6 +221,7 @@ class Results:
     columns are `COLUMNS`, followed by the metrics."""
     counts: Counts
     parent_id: str | None = None
+    """The id of the MLflow parent run of these runs; None if none was given."""
     _uris: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -292,14 +293,15 @@ def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str 
 def read_choices(connection: Connection) -> dict[str, str]:
     """Return the fingerprints of all finished runs that a sweep or a search of the experiment used to choose a setting.
 
-    A repetition of such a run gives the same score again. It is no more independent of the choice, although only the
-    first run is tagged.
+    A repetition of such a run has the same fingerprint and score. It is therefore as biased by the choice as the first
+    run, although only the first run is tagged.
 
     Args:
         connection: The open store.
 
     Returns:
-        The id of the MLflow parent run of the (last) sweep or search, by the run's fingerprint.
+        A dictionary from each fingerprint to the id of the MLflow parent run of the sweep or search; if several used
+        the run, of the last one.
 
     Raises:
         UnavailableError: The store does not answer.
@@ -310,7 +312,7 @@ def read_choices(connection: Connection) -> dict[str, str]:
 
 
 def say_counts(counts: Counts) -> list[str]:
-    """Return sentences for the user about those counts that are above zero."""
+    """Return a sentence for the user about each count above zero, except `repeated`."""
     said = [
         (counts.failed, "{} {runs} failed and {is_} left out; repeat the command that started {them} to retry"),
         (counts.interrupted, "{} {runs} {was} interrupted; repeat the command that started {them} to continue"),
@@ -334,7 +336,9 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
     Returns:
         A frame with the columns id, gold and prediction, and score_LABEL for each label or score_value for a
         regression. Gold and prediction are label names, or numbers for a regression. In a multi-label task, several
-        label names are joined to one string by `evaluation.label_cells`.
+        label names are joined to one string by `evaluation.label_cells`. In a task that tags words, gold and prediction
+        are the tags of a sentence, separated by spaces; in span extraction, gold is a JSON list of answers and
+        prediction an answer. The frames of these tasks have other columns after the first three.
 
     Raises:
         UnavailableError: The file with the predictions is missing or damaged.
@@ -447,10 +451,10 @@ def _stored_curves(client: Any, run_id: str, metrics: Sequence[str] | None) -> d
 
 
 def read_layer_scores(results: Results, run_id: str) -> list[LayerScore]:
-    """Read the score of each layer by which a run's strategy chose, from layer 0 upwards.
+    """Read the scores of the layers among which a run's strategy chose, from layer 0 upwards.
 
     Returns:
-        The scores; none if the strategy does not choose its layers by a probe.
+        The scores; empty if the strategy does not choose its layers by a probe.
 
     Raises:
         UnavailableError: The file with the scores is damaged.
@@ -483,11 +487,11 @@ def read_notes(results: Results, run_id: str) -> list[str]:
     return text.splitlines() if text else []
 
 
-# How ---------------------------------------------------------------------------------------------------------------
+# Helpers -----------------------------------------------------------------------------------------------------------
 
 
 def _results(connection: Connection, attempts: pd.DataFrame, excluded: Counts, parent_id: str | None) -> Results:
-    """Select the finished runs, of repeated runs only the newest execution, and count the others.
+    """Select the newest finished execution of each run, and count the runs that are not selected.
 
     Args:
         connection: The open store.
@@ -498,9 +502,9 @@ def _results(connection: Connection, attempts: pd.DataFrame, excluded: Counts, p
     finished = attempts[attempts["status"] == "FINISHED"]
     rows = finished.drop_duplicates("fingerprint", keep="last").reset_index(drop=True)
     tagged = finished.dropna(subset="chosen_in").set_index("fingerprint")["chosen_in"]
-    if len(tagged):  # a repetition of a run gives the same score again, and is no more independent of the choice
+    if len(tagged):  # a repetition gives the same score again, and is as biased by the choice as the tagged run
         rows["chosen_in"] = rows["chosen_in"].fillna(rows["fingerprint"].map(tagged.groupby(level=0).last()))
-    # A failed attempt is not counted where the same run has succeeded.
+    # A failed attempt is not counted if another attempt to execute the same run has succeeded.
     open_ = attempts[~attempts["fingerprint"].isin(rows["fingerprint"])].drop_duplicates("fingerprint", keep="last")
     status = open_["status"].value_counts()
     counts = replace(
@@ -611,7 +615,7 @@ def _planned(connection: Connection, parent_id: str) -> list[str]:
             f"run {parent_id} is not in experiment {connection.experiment!r}; use its own: --experiment "
             f"{shlex.quote(home)}"
         )
-    # The runs that a sweep or a search decides on later, such as a confirmation, are in its results only.
+    # Runs that a sweep or search adds later, such as those that confirm its choice, are listed in results.json only.
     fingerprints = [
         spec["fingerprint"]
         for name, key in (("plan.json", "planned"), ("results.json", "runs"))

@@ -4,8 +4,8 @@ If the MLflow store is not available, the values are written later from a copy o
 
 A record has two parts: the opening, which is known before the run begins, and the closing, which is known at its end.
 
-A record can be written twice without harm: the second time, params and tags have the same values, points of a metric
-the same times, and files the same names.
+A record can be written twice without harm: both times, params and tags have the same values, points of a metric have
+the same times, and files have the same names.
 
 An entry that a store refuses, such as a param that is too long for it, is left out and reported; all other entries are
 written. Artifacts are left out and reported if their location cannot be reached although the store itself answers.
@@ -47,8 +47,11 @@ class DataUsed:
     name: str
     digest: str
     source: str
+    """A JSON text that states who published the data."""
     profile: str
+    """A JSON text with the number of rows and a description of the splits."""
     context: str
+    """The use of the split in the run: "training", "validation" or "testing"."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Opening:
 class Closing:
     """The part of a run's record that is known when the run has ended, such as metrics.
 
-    It does not contain the artifacts, which are passed on as a folder.
+    It does not contain the artifacts, which are passed to `write_closing` as a folder.
     """
 
     status: str
@@ -134,7 +137,9 @@ def write_opening(
 def write_closing(
     client: MlflowClient, run_id: str, closing: Closing, folder: Path | None = None, *, artifacts_away: str = ""
 ) -> Shortfall:
-    """Write a run's final metrics, params, tags and artifacts. The caller must then set the run's status by `end`.
+    """Write a run's final metrics, params, tags and artifacts. The caller must then set the run's status by `end_run`.
+
+    Messages about refused entries are also added to the artifact `NOTES_FILE`.
 
     Args:
         client: The MLflow client.
@@ -178,7 +183,8 @@ def write_folder(client: MlflowClient, run_id: str, folder: Path, *, into: str |
         into: The folder in the run's artifacts into which to write the files; None for the root.
 
     Returns:
-        An empty string if the files were written; otherwise the location that cannot be written to, and the reason.
+        An empty string if the files were written, or if there are none; otherwise the location that cannot be written
+        to, and the reason.
 
     Raises:
         Exception: The store itself does not answer. The error is the one that MLflow raises.
@@ -188,13 +194,13 @@ def write_folder(client: MlflowClient, run_id: str, folder: Path, *, into: str |
     try:
         client.log_artifacts(run_id, str(folder), into)
     except Exception as error:  # each kind of artifact store has its own library with its own errors
-        place = client.get_run(run_id).info.artifact_uri  # raises where the store itself does not answer
-        return f"{public(str(place))} ({public(cause_of(error))})"
+        location = client.get_run(run_id).info.artifact_uri  # raises an error if the store itself does not answer
+        return f"{public(str(location))} ({public(cause_of(error))})"
     return ""
 
 
 def write_files(client: MlflowClient, run_id: str, files: Mapping[str, str]) -> str:
-    """Write artifacts, given their contents by file name. Return and raise the same as `write_folder`."""
+    """Write artifacts, given their contents by file name; the result and the errors are those of `write_folder`."""
     if not files:
         return ""
     with ExitStack() as stack:
@@ -209,7 +215,7 @@ def write_texts(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def said_of_refusal(refused: str) -> str:
-    """Return the note that tells the run's readers that the MLflow store refused an entry, such as a param.
+    """Return a note, for the run's readers, that the MLflow store refused an entry such as a param.
 
     Args:
         refused: An element of `Shortfall.refused`, with the name of the entry and the reason.
@@ -240,8 +246,8 @@ def _log_batch(client: MlflowClient, run_id: str, kind: str, batch: Sequence[Any
     entries.
 
     Raises:
-        MlflowException: The store does not answer, or it refuses each of several entries, so that the cause is not a
-            single invalid entry.
+        MlflowException: The store does not answer, the run was deleted, or the cause of the refusal is not an invalid
+            entry, for example because each of several entries is refused.
     """
     from mlflow.exceptions import MlflowException
 

@@ -1,8 +1,9 @@
 """The recorder, which writes runs to MLflow and finds finished runs, so that they need not be repeated.
 
-Equal runs have the same fingerprint, a digest of everything that determines a run's result. An invocation is one
-execution of a command, including its worker processes. Its plan is the list of the runs to execute, and is stored in an
-MLflow parent run. Results that cannot be written to the store are kept in the spool, a folder on this machine.
+A fingerprint is a digest of everything that determines a run's result; runs with the same fingerprint give the same
+result. An invocation is one execution of a command, including its worker processes. Its plan is the list of the runs to
+execute, and is stored in an MLflow parent run. Results that cannot be written to the store are kept in the spool, a
+folder on this machine.
 
 The recorder uses an MLflow client with explicit run ids, since functions such as `mlflow.log_metric` write to the one
 active run of a process.
@@ -90,8 +91,8 @@ from alue_bench.tracking.spool import MISSING_TAG, SPOOLED, Sent, Spool, new_run
 FAILURE = "failure"
 """The tag that holds the cause of a run's failure."""
 LOW_FIDELITY = "search.first_look"
-"""The tag of the low-fidelity runs of `alue-bench search`. They have fewer epochs, and are only used to choose
-candidates: no setting is tested with them."""
+"""The tag of the low-fidelity runs of `alue-bench search`. These runs have fewer epochs, and are used only to choose
+candidate settings, which are then tested by other runs."""
 TUNING = "tuning"
 """The tag of the parent runs of `alue-bench run --tune`, whose `results.json` holds the tried and the chosen values."""
 FOLDS_DIGEST = "folds.digest"
@@ -100,9 +101,9 @@ TASK_OPTIONS = "task.options"
 """The tag with the options of `alue-bench run` that select the task. It is recorded if the user gave the task as a
 file."""
 ROW_OPTIONS = "data.options"
-"""The tag with the options that select a run's rows (`RunSpec.row_options`), as JSON. Older runs lack it."""
+"""The tag with the options that select a run's rows (`RunSpec.row_options`), as JSON. Older versions did not set it."""
 CHOSEN_LAYERS = "chosen_layers"
-"""The tag with the layers that a strategy chose to train by a probe, such as "0,2,5". Other runs lack it."""
+"""The tag with the layers that a strategy chose by a probe to train, such as "0,2,5". Other runs do not have it."""
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
@@ -112,7 +113,7 @@ PARAM_LENGTH, DATASET_LENGTH = 6000, 500
 """The most characters that MLflow allows in a param's value, and in the name of a data set."""
 
 MOST_REPETITIONS = 50
-"""The most executions of one run among which one with the scores on other tasks is looked for."""
+"""The most finished runs with the same fingerprint that are searched for one with the wanted scores on other tasks."""
 ASK_AGAIN_S = 10.0
 """The seconds to wait, after a store or its artifact location did not answer, before it is tried again. Without this
 pause, a series of short runs would spend most of its time in MLflow's own retries."""
@@ -160,7 +161,7 @@ class Recorded:
     metrics: Mapping[str, float]
     params: Mapping[str, str]
     scored_elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """The other tasks on which its model was scored; see `RunSpec.scored_elsewhere`."""
+    """The other tasks on which the run's model was scored, each with a digest; see `RunSpec.scored_elsewhere`."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class ClaimLost(Exception):
 
 @dataclass(frozen=True)
 class Away:
-    """A period during which an MLflow store or its artifact location is not tried, because it did not answer before."""
+    """A period during which an MLflow store or its artifact location is not used, because it did not answer before."""
 
     why: str
     """The reason why the MLflow store or the artifact location did not answer, for messages."""
@@ -259,15 +260,15 @@ class Recorder:
         weakref.finalize(self, self._heart.stop)  # a run that could not be closed must not appear alive
         self._watch = Watch()
 
-    # Finding -----------------------------------------------------------------------------------------------------
+    # Looking up runs ---------------------------------------------------------------------------------------------
 
     def finished(
         self, fingerprint: str, *, by_us: bool = False, scored: Mapping[str, str] | None = None
     ) -> Recorded | None:
         """Return the newest finished run with this fingerprint, a digest of everything that determines the result.
 
-        The run is searched in the spool (the folder of results that were not written to the MLflow store yet) and then
-        in the store.
+        The run is looked up in the spool (the folder of results that were not written to the MLflow store yet), and
+        then in the store.
 
         Args:
             fingerprint: The fingerprint to look for.
@@ -320,7 +321,10 @@ class Recorder:
         return None
 
     def ending_of(self, held: Held) -> EndedElsewhere:
-        """Return the present status of a run that another process is executing or has executed."""
+        """Return the present status of a run that another process is executing or has executed.
+
+        If the store does not answer, the status is RUNNING.
+        """
         return self._unless_away(lambda: self._ending_of(held), EndedElsewhere("RUNNING", ""))
 
     @_guarded
@@ -406,7 +410,7 @@ class Recorder:
             if not token:
                 return running
 
-    # Writing -----------------------------------------------------------------------------------------------------
+    # Writing runs ------------------------------------------------------------------------------------------------
 
     def start_parent(self, plan: Mapping[str, Any], *, name: str, tags: Mapping[str, str]) -> str:
         """Create the MLflow parent run of this command's runs.
@@ -538,7 +542,7 @@ class Recorder:
             "device": spec.device,
             "precision": spec.precision,
             "primary_metric": inputs.task.primary,
-            # These seldom vary and are therefore no params, but a comparison of two runs needs them.
+            # These values seldom vary and are therefore tags, not params; a comparison of two runs needs them.
             "model.digest": spec.model_digest,
             "model.checkpoint": _checkpoint(inputs),
             "init_seed": str(spec.init_seed),
@@ -615,7 +619,7 @@ class Recorder:
             labels: The label space of the task, for the figure of the predictions.
 
         Returns:
-            A sentence for each file, such as the figure, that could not be created. The result is recorded without
+            A sentence about each file, such as the figure, that could not be created. The result is recorded without
             these files, and the sentences are added to the run's notes.
 
         Raises:
@@ -627,7 +631,7 @@ class Recorder:
         values = [(name, value, 0) for name, value in result.metrics.items()]
         values += [(point.metric, point.value, point.step) for point in result.curves]
         points, originals = _points(values, now)
-        # The number format that was used: a run that cannot be executed in its own format falls back to another format.
+        # The number format that was used. A run that cannot be executed in the planned format falls back to another.
         engine = result.environment["engine"]
         tags = {"precision": engine["precision"], STAGE: "done", **originals}
         tags |= {"cuda_graphs": "yes"} if engine["recorded_shapes"] else {}
@@ -687,11 +691,12 @@ class Recorder:
         self._close(run_id, Closing("FAILED", _now(), tags), {TRACEBACK_FILE: redact(trace)})
 
     def tag_run(self, run_id: str, tags: Mapping[str, str], *, fingerprint: str) -> None:
-        """Add tags to a run that has ended. If the store does not answer, they are written to it later.
+        """Add tags to a run that has ended. If the store does not answer, the tags are kept in the spool.
 
         Args:
             run_id: The id of the run, in the store or in the spool.
-            tags: The tags. A value may be the id of a parent run that is kept in the spool.
+            tags: The tags. A value may be the id of a parent run in the spool; the tag then gets the MLflow id of that
+                run when both are written to the store.
             fingerprint: The digest of everything that determines the run's result.
         """
         kept = any(one.startswith(SPOOLED) for one in (run_id, *tags.values()))
@@ -764,7 +769,7 @@ class Recorder:
         files: Mapping[str, str],
         render: Callable[[Path], None] = lambda folder: None,
     ) -> None:
-        """Write the end of a run to the MLflow store or, if it is unavailable, to a folder of this machine."""
+        """Write the end of a run to the MLflow store or, if it is unavailable, to the spool on this machine."""
         self._heart.rest(run_id)
         opened = self._opened.get(run_id)
 
@@ -813,7 +818,7 @@ class Recorder:
     @_guarded
     def _write_closing(self, run_id: str, closing: Closing, folder: Path) -> bool:
         opened = self._opened.get(run_id)
-        claimed = opened is None or opened.fingerprint is not None  # the run that holds a plan is not claimed
+        claimed = opened is None or opened.fingerprint is not None  # a parent run is never claimed
         if claimed and self.connection.client.get_run(run_id).info.status != "RUNNING":
             self._lost(run_id)
         if opened is not None and not opened.written:
@@ -871,7 +876,7 @@ class Recorder:
             self._open_run = None
         raise ClaimLost(run_id)
 
-    # How ---------------------------------------------------------------------------------------------------------
+    # Helpers -----------------------------------------------------------------------------------------------------
 
     def _common_tags(self) -> dict[str, str]:
         from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
@@ -954,10 +959,10 @@ def _points(values: Iterable[tuple[str, float, int]], now: int) -> tuple[tuple[P
 def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
     """Write a CSV file of the decisions that an adaptive freezing strategy made during training.
 
-    The strategy decides at certain steps which blocks to freeze; a block is the embeddings, one layer of the encoder
-    or, for strategies that freeze single weight matrices, one of these. For each decision and block, there is a row
-    with the step, the epoch, the block, the norm of the block's gradient (of a matrix: its change), and 1 if the block
-    is frozen from then on, otherwise 0.
+    The strategy decides at certain steps which blocks to freeze. A block is the embeddings, one layer of the encoder
+    or, for strategies that freeze single weight matrices, one weight matrix. For each decision and block, there is a
+    row with the step, the epoch, the block, the norm of the block's gradient (for a weight matrix, the change of its
+    gradient), and 1 if the block is frozen from then on, otherwise 0.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -968,7 +973,7 @@ def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
 
 
 def write_layer_scores(path: Path, scores: Iterable[LayerScore]) -> None:
-    """Write a CSV file of a strategy's choice: each layer, its score, and 1 if it is frozen, otherwise 0."""
+    """Write a CSV file with a row for each layer: its index, its probe score, and 1 if it is frozen, otherwise 0."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["layer", "score", "frozen"])

@@ -15,7 +15,7 @@ COLUMNS = ("epochs", "batch_size", "lr", "max_length")
 
 
 def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, object]:
-    """Return the options with which `alue-bench run` repeats a recorded run on this machine.
+    """Return the options with which `alue-bench run` repeats a recorded run on this machine, as values by option name.
 
     Limits on the number of examples are left out, since they are meant for quick trials only. Device and number format
     are left out because they depend on the machine. The options never select a fold of a cross-validation, since a
@@ -23,7 +23,7 @@ def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, obj
 
     Args:
         run: A row of `Results.frame`.
-        registry: The declarations of the installed plugins, which contain the names of models.
+        registry: The declarations of the installed plugins, in which the name of the run's model is looked up.
     """
     options: dict[str, object] = {
         **task_options(run),
@@ -59,7 +59,7 @@ def task_options(run: Mapping[Hashable, Any]) -> dict[str, object]:
 
 
 def row_options(run: Mapping[Hashable, Any]) -> dict[str, object]:
-    """Return the options that select a recorded run's rows, such as limit_train; none if they were not recorded.
+    """Return the options that select a recorded run's rows, such as limit_train; empty if they were not recorded.
 
     Args:
         run: A row of `Results.frame`.
@@ -75,10 +75,10 @@ def row_options(run: Mapping[Hashable, Any]) -> dict[str, object]:
 def model_reference(run: Mapping[Hashable, Any], registry: Registry) -> str:
     """Return the value of the option --model for a recorded run's model.
 
-    It is the model's name if a plugin declares this model, otherwise the folder or hub id of its checkpoint.
+    It is the model's name if a plugin declares a model of this name, otherwise the folder or hub id of the checkpoint.
 
-    Older versions of alue-bench did not record the folder or hub id. For their runs the name is returned even if no
-    plugin declares the model.
+    Older versions of alue-bench did not record the folder or hub id. For runs of these versions, the name is returned
+    even if no plugin declares the model.
     """
     name = str(run["model"])
     recorded = run.get("model_checkpoint")
@@ -88,7 +88,7 @@ def model_reference(run: Mapping[Hashable, Any], registry: Registry) -> str:
 
 
 def other_settings(recorded: object) -> dict[str, Any]:
-    """Return the hyper-parameters in a JSON text of the column `other_hyper`; none if it is missing or unreadable."""
+    """Return the hyper-parameters in a JSON text of the column `other_hyper`; empty if it is missing or unreadable."""
     try:
         others = json.loads(recorded) if isinstance(recorded, str) else {}
     except ValueError:
@@ -97,7 +97,10 @@ def other_settings(recorded: object) -> dict[str, Any]:
 
 
 def without_setting(recorded: Any, name: str) -> Any:
-    """Return a text of the column `other_hyper` without one hyper-parameter; unchanged if it does not have it."""
+    """Return a JSON text of the column `other_hyper` without the hyper-parameter `name`.
+
+    A text that does not contain the hyper-parameter, and a missing text, are returned unchanged.
+    """
     others = other_settings(recorded)
     if name not in others:
         return recorded

@@ -22,7 +22,7 @@ BUSY = ("database is locked", "database table is locked", "deadlock detected", "
 PATIENCE_S = 60.0
 """The seconds after which a call is no longer retried."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 2.0
-"""The seconds before the first retry, and the largest number of seconds before a later retry."""
+"""The average waiting time before the first retry, and its largest average before a later retry, in seconds."""
 
 
 def patient(client: MlflowClient) -> MlflowClient:
@@ -46,7 +46,7 @@ def patiently(call: Callable[..., Any], *, patience_s: float = PATIENCE_S) -> Ca
 
     Args:
         call: The function to call.
-        patience_s: The seconds after which the error is raised instead of retrying.
+        patience_s: The seconds after which the call is no longer retried, and its error is raised.
     """
 
     @functools.wraps(call)
@@ -66,5 +66,5 @@ def patiently(call: Callable[..., Any], *, patience_s: float = PATIENCE_S) -> Ca
 
 
 def is_busy(error: BaseException) -> bool:
-    """Return whether an error says that the database is busy, so that a later call may succeed."""
+    """Return whether an error means that the database is busy, so that a later call may succeed."""
     return any(sign in str(error) for sign in BUSY)

@@ -1,7 +1,7 @@
-"""The tag of a run that tells on which other tasks its trained model was scored (option `--also-test`).
+"""The tag of a run that lists the other tasks on which its trained model was scored (option `--also-test`).
 
-The option is not part of a run's fingerprint, because it does not change what is trained. A finished run therefore
-answers a later request only if this tag shows that it has all the scores that the request asks for.
+The option is not part of a run's fingerprint, because it does not change what is trained. A finished run is therefore
+reused for a later request only if this tag shows that the run has all the scores that the request asks for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 
 ALSO_TEST = "also_test"
-"""The tag. Its value is a JSON object with a digest for each task: of the scored rows, the labels and their mapping."""
+"""The name of the tag. Its value is a JSON object with a digest for each task, by the task's name. A digest covers the
+scored rows, the labels and their mapping (`Companion.digest`)."""
 
 
 def predictions_file(task: str) -> str:
@@ -19,7 +20,7 @@ def predictions_file(task: str) -> str:
 
 
 def tags_of_scores(digests: Mapping[str, str]) -> dict[str, str]:
-    """Return the tag for a run whose model is scored on other tasks; empty if there are none.
+    """Return the tag for a run whose model is scored on other tasks; empty if there are no other tasks.
 
     Args:
         digests: The digest of each scored task's rows and labels, by task name: `RunSpec.scored_elsewhere`.
@@ -28,7 +29,10 @@ def tags_of_scores(digests: Mapping[str, str]) -> dict[str, str]:
 
 
 def digests_in(tag: object) -> dict[str, str]:
-    """Return the digest for each scored task from the tag's value; empty if the value is missing or unreadable."""
+    """Return the digest for each scored task, read from the value of the tag `ALSO_TEST`.
+
+    The result is empty if the value is missing or unreadable.
+    """
     try:
         value = json.loads(tag) if isinstance(tag, str) else {}
     except ValueError:

@@ -29,16 +29,16 @@ def written_aside(stack: ExitStack, write: Callable[[Path], None]) -> tuple[Path
     """Create a temporary folder, and call `write` to fill it.
 
     Args:
-        stack: The stack of context managers whose end removes the folder.
-        write: The function that fills the folder. If the disk is full, it is called again with another folder, below
-            `state_folder()`.
+        stack: The context manager whose end removes the folder.
+        write: The function that fills the folder. If it raises OSError, for example because the disk is full, it is
+            called again with a different folder, below `state_folder()`.
 
     Returns:
-        The folder, and a sentence for the user if the folder is not in the system's folder for temporary files,
-        otherwise "".
+        The folder, and a sentence for the user. The sentence is empty if the folder is in the system's folder for
+        temporary files.
 
     Raises:
-        StoreUnavailableError: The disks of both folders are full.
+        StoreUnavailableError: Neither folder can be written, for example because both disks are full.
     """
     try:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alue-bench-")))

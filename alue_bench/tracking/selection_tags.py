@@ -1,8 +1,9 @@
 """The tag of the runs that a sweep or a search used to choose the setting that it recommends.
 
 A setting is chosen among many partly because its runs were lucky. With the seeds that were used to choose it, its score
-is therefore too high on average, and a comparison of these runs with full fine-tuning is biased. Reports leave them out
-of differences, intervals and verdicts, and use runs with other seeds. The runs of all other settings are not tagged.
+is therefore too high on average, and a comparison of these runs with full fine-tuning is biased. Reports leave these
+runs out of differences, intervals and verdicts, and use runs with other seeds. The runs of all other settings are not
+tagged.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from alue_bench.tracking.recording import Recorder
 
 CHOSEN_IN = "selection.chosen_in"
-"""The tag of a run that was used to choose the recommended setting. Its value is the id of the MLflow parent run of the
-sweep or search; if several have used this run to choose the setting, of the last one."""
+"""The name of the tag of a run that was used to choose the recommended setting. Its value is the id of the MLflow
+parent run of the sweep or search that used the run; if there were several, of the last of them."""
 
 
 def tag_selection_runs(recorder: Recorder, runs: Mapping[str, str], parent_id: str) -> None:
@@ -25,8 +26,8 @@ def tag_selection_runs(recorder: Recorder, runs: Mapping[str, str], parent_id: s
 
     Args:
         recorder: The recorder of the command.
-        runs: The fingerprint of each run of the recommended setting with a seed that took part in the choice, by the
-            run's id. The runs of full fine-tuning and of the settings that were not chosen must not be among them.
+        runs: The runs of the recommended setting that were used to choose it: fingerprints by run id. Runs of full
+            fine-tuning and of the settings that were not chosen must not be among them.
         parent_id: The id of the MLflow parent run of the sweep or search.
     """
     for run_id, fingerprint in runs.items():

@@ -2,14 +2,14 @@
 
     STORE/ENTRY/record.json     the values to write to MLflow (see record.py), and their checksum
     STORE/ENTRY/files/          the run's artifacts
-    STORE/.scratch-*            an entry that is being written, or the remains of one that a dead process left
+    STORE/.scratch-*            an entry that is being written, or an incomplete entry of a process that died
     STORE/.lock                 a lock, held while entries are written to the store
 
-STORE is a digest of the store's tracking URI and the experiment. An entry holds the record of one run. It is written
-under a temporary name, flushed to the disk and renamed, so that it exists either completely or not at all. The entry is
-removed when the store has accepted it. If a process dies after it has sent an entry to the store and before it has
-removed the entry, the entry is sent again. The entry's id is a tag of the MLflow run, so that the second attempt finds
-the run that the first attempt has created.
+STORE is a digest of the store's tracking URI and the experiment. An entry holds the record of one run, or only tags for
+a recorded run. It is written under a temporary name, flushed to the disk and renamed, so that it exists either
+completely or not at all. The entry is removed when the store has accepted it. If a process dies after it has sent an
+entry to the store and before it has removed the entry, the entry is sent again. The entry's id is a tag of the MLflow
+run, so that the second attempt finds the run that the first attempt has created.
 
 If the store has accepted a result, but its artifact location cannot be reached, the entry holds only the artifacts.
 """
@@ -55,11 +55,11 @@ FORMAT = 2
 SPOOLED = "spool-"
 """The prefix of the ids of runs that could not be created in the MLflow store, because it was unavailable."""
 SPOOL_TAG = "spool"
-"""The name of the MLflow tag that holds the id of the spool entry from which the run was written. The spool is a folder
-of results that could not be written to the MLflow store at first."""
+"""The name of the MLflow tag with the id of the spool entry that the run was written from. The spool is a folder of
+results that could not be written to the MLflow store at first."""
 MISSING_TAG = "artifacts.missing"
-"""The name of the MLflow tag of a run whose artifacts could not be written to their location. Its value is the reason,
-and the place where the artifacts are kept."""
+"""The name of the MLflow tag of a run whose artifacts could not be written to their location. Its value states the
+reason, and the folder in which the artifacts are kept."""
 RECORD, FILES, SCRATCH = "record.json", "files", ".scratch-"
 
 
@@ -94,12 +94,12 @@ class SpooledRun:
     artifacts_only: bool = False
     """True if only the artifacts remain to be written to the MLflow store."""
     tags_for: str | None = None
-    """The id of a run that has been recorded and to which only the tags of `closing` are to be added. It is the id of
-    an MLflow run or of an entry of the spool. None if the entry is a separate run."""
+    """The id of a recorded run to which the tags of `closing` are to be added. It is the id of an MLflow run or of an
+    entry of the spool. None if the entry itself is a run, and not only tags for another run."""
 
     @property
     def is_result(self) -> bool:
-        """True if the entry is a whole result, and not only artifacts or tags of a recorded run."""
+        """True if the entry is a complete result, and not only artifacts or tags of a recorded run."""
         return not self.artifacts_only and self.tags_for is None
 
     @property
@@ -114,8 +114,9 @@ class Sent:
 
     entry: SpooledRun
     how: Literal["written", "there already", "refused", "without artifacts"]
-    """The outcome. "there already" means that nothing was written, since the MLflow store has an equal finished run.
-    "without artifacts" means that everything except the artifacts was written; the artifacts remain on this machine."""
+    """The outcome. "there already" means that nothing was written, since the MLflow store has a finished run with the
+    same fingerprint, or since the run that artifacts or tags belong to was deleted. "without artifacts" means that
+    everything except the artifacts was written; the artifacts remain on this machine."""
     why: str = ""
     """The reason if MLflow refused the result; if the artifacts could not be written, their location and the reason."""
     problems: tuple[str, ...] = ()
@@ -180,7 +181,7 @@ class Spool:
         return self._put(entry, files)
 
     def add_tags(self, run_id: str, tags: Mapping[str, str], *, fingerprint: str, now: int) -> SpooledRun:
-        """Add tags to the spool that are to be added to a recorded run.
+        """Add an entry to the spool that consists of tags, which will be added to a recorded run.
 
         Args:
             run_id: The id of the run, in the store or in this spool.
@@ -231,12 +232,12 @@ class Spool:
         return _read(target)
 
     def entries(self) -> list[SpooledRun]:
-        """Return all runs in the spool, the oldest first. Unreadable entries are skipped but not removed."""
-        read = [entry for path in self._places() if (entry := _try_read(path)) is not None]
+        """Return all entries of the spool, the oldest first. Unreadable entries are skipped but not removed."""
+        read = [entry for path in self._entry_folders() if (entry := _try_read(path)) is not None]
         return sorted(read, key=lambda entry: entry.closing.ended)
 
     def finished(self, fingerprint: str, *, invocation: str | None = None) -> SpooledRun | None:
-        """Return the newest entry of a finished run with this fingerprint; None if there is none.
+        """Return the newest finished run in the spool with this fingerprint; None if there is none.
 
         A fingerprint is a digest of everything that determines a run's result.
 
@@ -247,7 +248,7 @@ class Spool:
             fingerprint: The fingerprint to look for.
             invocation: The id of the invocation (execution of a command) that must have executed the run; None for any.
         """
-        mentioned = [path for path in self._places() if _mentions(path, fingerprint)]
+        mentioned = [path for path in self._entry_folders() if _mentions(path, fingerprint)]
         read = [entry for path in mentioned if (entry := _try_read(path)) is not None]
         matching = [
             entry
@@ -260,30 +261,30 @@ class Spool:
         return max(matching, key=lambda entry: entry.closing.ended, default=None)
 
     def send(self, connection: Connection, *, artifacts_away: str = "") -> list[Sent]:
-        """Write all results that are kept in this folder to the MLflow store, and remove those that it has accepted.
+        """Write all results in the spool to the MLflow store, and remove from the spool what the store has accepted.
 
         Several processes may call this at the same time.
 
         Args:
             connection: The open store.
             artifacts_away: The reason why artifacts cannot be written at present; empty if they can. If there is a
-                reason, artifacts stay in the spool, and entries with nothing but artifacts are skipped. The same
-                applies to all later entries as soon as the artifacts of one entry cannot be written.
+                reason, artifacts stay in the spool, and entries with nothing but artifacts are skipped. If the
+                artifacts of one entry cannot be written, the same applies to all later entries.
 
         Returns:
             The outcome for each entry that was not skipped.
 
         Raises:
-            Exception: The store stopped answering. The error is the one that MLflow raises. Entries before the present
-                one have been written.
+            Exception: The store stopped answering. The error is the one that MLflow raises. The entries that were
+                handled before have been written.
         """
         from mlflow.exceptions import MlflowException
 
-        if not self._places():
+        if not self._entry_folders():
             return []
         sent = []
         with self._locked():
-            # The run that holds a plan comes before the runs that name it as their parent, and tags after their runs.
+            # Parent runs come first, since other runs refer to them; tags come last, after the runs they belong to.
             entries = sorted(
                 self.entries(),
                 key=lambda entry: (entry.tags_for is not None, entry.fingerprint is not None, entry.closing.ended),
@@ -303,14 +304,14 @@ class Spool:
                 if result.how == "without artifacts":
                     artifacts_away = result.why
                     continue
-                # Renamed first, so that a process that dies while the files are removed leaves no incomplete entry.
+                # The folder is renamed first. A process that dies while it removes files then leaves no broken entry.
                 gone = entry.folder.with_name(f"{SCRATCH}{entry.id}")
                 os.replace(entry.folder, gone)
                 shutil.rmtree(gone)
             self._sweep()
         return sent
 
-    def _places(self) -> list[Path]:
+    def _entry_folders(self) -> list[Path]:
         try:
             return sorted(path for path in self.folder.iterdir() if path.name.startswith(SPOOLED))
         except OSError:
@@ -331,7 +332,7 @@ class Spool:
             try:
                 if time.time() - path.stat().st_mtime > 86_400:
                     shutil.rmtree(path)
-            except OSError:  # another process was faster
+            except OSError:  # another process has removed it
                 continue
 
 
@@ -355,14 +356,14 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
     client, experiment_id = connection.client, connection.experiment_id
     if entry.tags_for is not None:
         return _send_tags(connection, entry, entry.tags_for)
-    run = _known(connection, entry)
+    run = _mlflow_run_of(connection, entry)
     if entry.artifacts_only:
         return _send_artifacts(connection, entry, run)
     if run is not None and run.info.status == "FINISHED":
         return Sent(entry, "there already")
     if entry.fingerprint and entry.closing.status == "FINISHED" and not entry.again:
         scored = digests_in(entry.opening.tags.get(ALSO_TEST))
-        # Executed elsewhere while the store was unreachable, with the same result.
+        # Another process may have executed the run, with the same result, while the store was unreachable.
         if any(has_scores(one.data.tags, scored) for one in _finished(connection, entry.fingerprint)):
             if run is not None and run.info.status == "RUNNING":
                 client.set_terminated(run.info.run_id, "KILLED")
@@ -384,7 +385,7 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
         client, run_id, entry.closing, entry.files, artifacts_away=artifacts_away or opened.artifacts
     )
     missing = opened.artifacts or closed.artifacts
-    if missing:  # kept first, so that a process that dies here leaves no finished run whose artifacts are forgotten
+    if missing:  # before the run ends: if the process dies here, the artifacts are still written later
         _keep_artifacts(entry, run_id)
         client.set_tag(run_id, MISSING_TAG, said_of_missing(missing, entry.folder))
     end_run(client, run_id, entry.closing)
@@ -393,11 +394,10 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
 
 
 def _keep_artifacts(entry: SpooledRun, run_id: str) -> None:
-    """Rewrite a kept result whose values are now in the MLflow store, so that only its artifacts remain to be written.
+    """Mark a spool entry whose values are now in the MLflow store: only its artifacts remain to be written.
 
     Args:
-        entry: The kept result. Small artifacts that were known before the run began are added to its folder of
-            artifacts.
+        entry: The entry. The small artifacts that were known before the run began are added to its other artifacts.
         run_id: The id of the MLflow run that has the values.
     """
     write_texts(entry.files, entry.opening.files)
@@ -421,7 +421,14 @@ def _send_artifacts(connection: Connection, entry: SpooledRun, run: Any | None) 
 
 
 def _send_tags(connection: Connection, entry: SpooledRun, run_id: str) -> Sent:
-    """Add the tags of an entry to their run, or to the run with the same fingerprint that the store has instead."""
+    """Add the tags of a spool entry to a run.
+
+    Args:
+        connection: The open store.
+        entry: The entry, which consists of tags.
+        run_id: The id of the run, in the store or in the spool. If this run does not exist or was deleted, the tags are
+            added to the newest finished run with the same fingerprint.
+    """
     from mlflow.exceptions import MlflowException
 
     client = connection.client
@@ -442,7 +449,7 @@ def _send_tags(connection: Connection, entry: SpooledRun, run_id: str) -> Sent:
 
 
 def _finished(connection: Connection, fingerprint: str) -> Any:
-    """Return the finished runs of this fingerprint, the newest first."""
+    """Return the finished MLflow runs with this fingerprint, the newest first."""
     return connection.client.search_runs(
         [connection.experiment_id],
         f"attributes.status = 'FINISHED' and tags.fingerprint = '{fingerprint}'",
@@ -450,7 +457,7 @@ def _finished(connection: Connection, fingerprint: str) -> Any:
 
 
 def said_of_missing(missing: str, folder: Path) -> str:
-    """Return a note for a run's readers that says why its artifacts are missing, and where they are kept.
+    """Return a note, for a run's readers, on why its artifacts are missing and where they are kept.
 
     Args:
         missing: The location to which the artifacts could not be written, and the reason.
@@ -459,11 +466,11 @@ def said_of_missing(missing: str, folder: Path) -> str:
     return f"could not be written to {missing}; kept on {socket.gethostname()} in {folder}"
 
 
-def _known(connection: Connection, entry: SpooledRun) -> Any | None:
-    """Return the MLflow run of a result that is kept on this machine; None if the store has no such run.
+def _mlflow_run_of(connection: Connection, entry: SpooledRun) -> Any | None:
+    """Return the MLflow run that belongs to a spool entry; None if the store has no such run.
 
     The MLflow run exists if it was created before the store stopped answering, or by an interrupted attempt to write
-    the result to the store.
+    the entry to the store.
     """
     from mlflow.exceptions import MlflowException
 
@@ -522,7 +529,7 @@ def _try_read(folder: Path) -> SpooledRun | None:
 
 
 def _read(folder: Path) -> SpooledRun:
-    """Read a result that is kept on this machine from its folder.
+    """Read a spool entry from its folder.
 
     Raises:
         UnavailableError: The files are missing, damaged or of another format.

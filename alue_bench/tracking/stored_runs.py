@@ -2,8 +2,8 @@
 
 A whole experiment in a database is read by five SQL queries on the tables that MLflow declares. MLflow's own search
 makes an object of each param, tag and metric, about a hundred for a run, and takes five times as long. Runs on a
-server, and runs that are selected by a filter, are read by MLflow's search. Both return the same runs in the same order
-(tests/test_stored_runs.py).
+server, and runs that are selected by a filter, are read by MLflow's search. Both ways give the same runs in the same
+order (tests/test_stored_runs.py).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 PAGE = 1000
 """The number of runs in one page of MLflow's answer to a query."""
 IDS = 100
-"""The most run ids in one query. (The text of a query grows with each id.)"""
+"""The most run ids in one query. (The query's text becomes longer with each id.)"""
 ROWS = 10_000
 """The number of rows that are fetched from a database at once."""
 NAME = "mlflow.runName"
-"""The tag with a run's name, which very old versions of MLflow keep nowhere else."""
+"""The tag with a run's name. Very old versions of MLflow store the name only there."""
 CONTEXT = "mlflow.data.context"
-"""The tag of a data set that says what the run used it for, such as "training"."""
+"""The tag that MLflow gives to a data set of a run. Its value is the use of the data set, such as "training"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,16 @@ class StoredRun:
     run_name: str | None
     status: str
     start_time: int | None
-    """Milliseconds since 1970, as `end_time`."""
+    """The start time in milliseconds since 1970."""
     end_time: int | None
+    """The end time in milliseconds since 1970; None if the run has not ended."""
     artifact_uri: str | None
     params: Mapping[str, str]
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
-    """The newest value of each metric, nan included."""
+    """The newest value of each metric, which may be nan."""
     digests: Mapping[str, str]
-    """The digest of each data set, by what the run used it for, such as "training"."""
+    """The digest of each data set, by its use in the run, such as "training"."""
 
 
 def all_runs(connection: Connection) -> list[StoredRun]:
@@ -65,27 +66,43 @@ def all_runs(connection: Connection) -> list[StoredRun]:
     """
     with store_told(connection), _no_collection():
         if connection.uri.startswith(("http://", "https://")):
-            return list(_found(connection, ""))
-        runs: list[StoredRun] = patiently(_queried)(connection)
+            return list(_search(connection, ""))
+        runs: list[StoredRun] = patiently(_query)(connection)
         return runs
 
 
 def runs_with_ids(connection: Connection, run_ids: Sequence[str]) -> list[StoredRun]:
-    """Return the runs with the given ids, as `all_runs` does."""
+    """Return the experiment's runs with the given ids, except deleted ones.
+
+    Args:
+        connection: The open store.
+        run_ids: The ids. They are divided into groups of IDS; the runs of each group are sorted, oldest first.
+
+    Raises:
+        UnavailableError: The store does not answer.
+    """
     parts = [run_ids[at : at + IDS] for at in range(0, len(run_ids), IDS)]
     with store_told(connection), _no_collection():
-        return [run for part in parts for run in _found(connection, _one_of(part))]
+        return [run for part in parts for run in _search(connection, _filter_of_ids(part))]
 
 
 def runs_that_match(connection: Connection, filter_string: str) -> list[StoredRun]:
-    """Return the runs that match a filter of MLflow's search, as `all_runs` does."""
+    """Return the experiment's runs that match a filter, except deleted ones, oldest first.
+
+    Args:
+        connection: The open store.
+        filter_string: The filter, in the syntax of MLflow's `search_runs`.
+
+    Raises:
+        UnavailableError: The store does not answer.
+    """
     with store_told(connection), _no_collection():
-        return list(_found(connection, filter_string))
+        return list(_search(connection, filter_string))
 
 
 @contextmanager
 def store_told(connection: Connection) -> Iterator[None]:
-    """Raise UnavailableError instead of the errors of MLflow and of databases, within the context."""
+    """Convert errors of MLflow and of databases inside the `with` block to UnavailableError."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -99,7 +116,7 @@ def store_told(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Switch Python's cyclic garbage collector off within the context.
+    """Switch Python's cyclic garbage collector off inside the `with` block.
 
     Otherwise the collector would take more than half of the time needed to read runs. A hundred objects or more are
     created for each run, and none can be freed before all are read.
@@ -118,7 +135,7 @@ def _no_collection() -> Iterator[None]:
 # By MLflow's search -------------------------------------------------------------------------------------------------
 
 
-def _found(connection: Connection, filter_string: str) -> Iterator[StoredRun]:
+def _search(connection: Connection, filter_string: str) -> Iterator[StoredRun]:
     """Yield the runs of an experiment that match a filter, oldest first."""
     token = None
     while True:
@@ -129,17 +146,17 @@ def _found(connection: Connection, filter_string: str) -> Iterator[StoredRun]:
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )
-        yield from map(_of_entity, page)
+        yield from map(_stored_run, page)
         token = page.token
         if not token:
             break
 
 
-def _one_of(run_ids: Iterable[str]) -> str:
+def _filter_of_ids(run_ids: Iterable[str]) -> str:
     return f"attributes.run_id IN ({', '.join(repr(run_id) for run_id in run_ids)})"
 
 
-def _of_entity(run: Any) -> StoredRun:
+def _stored_run(run: Any) -> StoredRun:
     info, data = run.info, run.data
     digests = {}
     for entry in run.inputs.dataset_inputs if run.inputs else ():
@@ -163,20 +180,26 @@ def _of_entity(run: Any) -> StoredRun:
 # By SQL -------------------------------------------------------------------------------------------------------------
 
 
-def _queried(connection: Connection) -> list[StoredRun]:
+def _query(connection: Connection) -> list[StoredRun]:
     """Return all runs of an experiment in a database, oldest first.
 
-    A run's metrics are written before its status says that it is finished. The statuses are therefore read first.
+    A run's metrics are written before its status becomes FINISHED. The statuses are therefore read first, so that the
+    metrics of a finished run are complete.
     """
     from mlflow.store.tracking.dbmodels import models
     from sqlalchemy import case, create_engine, select, true
 
     run, metric = models.SqlRun.__table__.c, models.SqlLatestMetric.__table__.c
     ours = (run.experiment_id == int(connection.experiment_id), run.lifecycle_stage == "active")
-    order = (case((run.start_time.is_(None), 1), else_=0), run.start_time, run.run_uuid)  # that of MLflow's search
+    order = (case((run.start_time.is_(None), 1), else_=0), run.start_time, run.run_uuid)  # the order of MLflow's search
     runs = select(run.run_uuid, run.name, run.status, run.start_time, run.end_time, run.artifact_uri)
     defined = case((metric.is_nan == true(), None), else_=metric.value)
-    parts = [_part(models.SqlParam), _part(models.SqlTag), _part(models.SqlLatestMetric, defined), _digests(models)]
+    parts = [
+        _values_query(models.SqlParam),
+        _values_query(models.SqlTag),
+        _values_query(models.SqlLatestMetric, defined),
+        _digests_query(models),
+    ]
 
     engine = create_engine(mlflow_uri(connection.uri))
     try:
@@ -201,12 +224,12 @@ def _queried(connection: Connection) -> list[StoredRun]:
     ]
 
 
-def _part(model: Any, value: Any = None) -> Select[Any]:
-    """Return the query of a table with a row for each run and key, which gives run ids, keys and values.
+def _values_query(model: Any, value: Any = None) -> Select[Any]:
+    """Return an SQL query that selects run ids, keys and values from a table of MLflow.
 
     Args:
-        model: The class by which MLflow declares the table.
-        value: The expression of the value; None for the column `value`.
+        model: MLflow's class for the table, such as `SqlParam`. The table has a row for each run and key.
+        value: The SQL expression of the value; None for the column `value`.
     """
     from mlflow.store.tracking.dbmodels.models import SqlRun
     from sqlalchemy import select
@@ -216,8 +239,14 @@ def _part(model: Any, value: Any = None) -> Select[Any]:
     return select(part.c.run_uuid, part.c.key, value).join(run, run.c.run_uuid == part.c.run_uuid)
 
 
-def _digests(models: Any) -> Select[Any]:
-    """Return the query of the data sets, which gives run ids, uses of the data set, such as "training", and digests."""
+def _digests_query(models: Any) -> Select[Any]:
+    """Return an SQL query that selects the run's id, the use and the digest of each data set of a run.
+
+    An example of a use is "training".
+
+    Args:
+        models: MLflow's module with the classes for its tables.
+    """
     from sqlalchemy import and_, select
 
     run, given, tag, data = (
@@ -232,7 +261,7 @@ def _digests(models: Any) -> Select[Any]:
 
 
 def _by_run(database: Database, query: Select[Any]) -> dict[str, dict[str, Any]]:
-    """Return the values by key for each run id, from a query that gives run ids, keys and values."""
+    """Execute a query that selects run ids, keys and values, and return each run's values by key."""
     values: dict[str, dict[str, Any]] = {}
     for run_id, key, value in database.execution_options(yield_per=ROWS).execute(query):
         values.setdefault(run_id, {})[key] = value
