@@ -59,7 +59,7 @@ class Description:
     normalisation: KeptNormalisation | None = None
     """The text normalisation before tokenization; None if there is none."""
     adapter: Mapping[str, Any] | None = None
-    """The adapter that is stored in a separate file; None if there is no adapter, or if it was merged into the weights."""
+    """The adapter that is stored in a separate file; None if there is none, or if it was merged into the weights."""
     run_id: str = ""
     fingerprint: str = ""
     spec: Mapping[str, Any] = field(default_factory=dict)

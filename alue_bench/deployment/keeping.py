@@ -51,7 +51,7 @@ SELECTED_BY = "selection/dev_score"
 
 
 def group_of(spec: RunSpec) -> str:
-    """Return a digest of task, training data and pre-trained model of a run. `--keep best` keeps one model per digest."""
+    """Return a digest of a run's task, training data and pre-trained model; `--keep best` keeps one model for each."""
     return digest_of([spec.train_task, spec.model, spec.model_digest, spec.data.train])
 
 
