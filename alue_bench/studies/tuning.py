@@ -262,7 +262,7 @@ def given_tuning(outcomes: Sequence[Outcome], own: Mapping[str, Mapping[str, obj
 
 
 def final_runs(tuned: Sequence[Tuned], seeds: Sequence[int]) -> list[PlannedRun]:
-    """Return the runs of every strategy with its chosen values. Every second seed has the reverse order of strategies."""
+    """Return the runs of all strategies with their chosen values. Their order is reversed for every second seed."""
     runs = []
     for task, model in dict.fromkeys((one.task, one.model) for one in tuned):
         chosen = [one.chosen for one in tuned if (one.task, one.model) == (task, model)]
