@@ -48,8 +48,8 @@ def takes(command: str) -> Callable[[Callable[[typer.Context, Given], None]], Ca
 def describes_file(without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds to a command the options that describe a data file.
 
-    The decorated function gets those added options that the user has given as one argument, `described`, a dictionary
-    from option names to values. Its other parameters remain ordinary options.
+    The decorated function receives the added options that the user has given in its argument `described`, a dictionary
+    from option names to values. Its remaining parameters are ordinary options.
 
     Args:
         without: The names of options that are not added to the command.

@@ -195,7 +195,7 @@ def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
     place = state_folder() / "models" / run.run_id
     if recorder.keep == "best":
         place = state_folder() / "models" / f"{recorder.invocation}-{group_of(run.spec)[:8]}"
-        # The models in the store, if it answers, were compared before; only the one on this machine is left to compare.
+        # Models in the store, if it answers, were compared before. Only a model on this machine remains to be compared.
         from alue_bench.deployment.description import read_description
 
         if place.is_dir() and not run.result.metrics[SELECTED_BY] > read_description(place).scores[SELECTED_BY]:

@@ -7,7 +7,7 @@ model.scores(["The parcel never came."])    # array([[0.02, 0.97, 0.01]], dtype=
 A model that tags words reads sentences, whose words are separated by spaces, and predicts a list of tags for each.
 A model that extracts spans reads a text and, as the second text, a question about it, and predicts the answer.
 
-Batches and forward pass are the same as in the evaluation of a run, so the model gives the run's recorded predictions.
+Batches and forward pass are the same as in the evaluation of a run, so the model reproduces the run's recorded predictions.
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ def _windows(rows: Sequence[Example], columns: dict[str, list[Any]], targets: Ca
 
     Args:
         rows: The sentences or questions.
-        columns: The columns "input_ids" and, if the tokenizer gives any, "token_type_ids" of the windows.
+        columns: The columns "input_ids" and, if the tokenizer returns them, "token_type_ids" of the windows.
         targets: A function that returns the targets of all tokens, given the offset of each window in the flat list of
             tokens.
     """

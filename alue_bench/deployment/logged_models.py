@@ -190,7 +190,7 @@ def folder_of(model: str | Path, store: str | None = None) -> Path:
         store: The MLflow store; None for the default one.
 
     Raises:
-        UsageError: There is no such folder, run or model, or the run kept no model.
+        UsageError: There is no such folder, run or model, or no model of the run was saved.
         UnavailableError: The store does not answer.
     """
     text = str(model)

@@ -23,7 +23,7 @@ KINDS = {
     TargetKind.TOKENS: "one tag",
 }
 PIPELINES = {TargetKind.TOKENS: "token-classification", TargetKind.SPAN: "question-answering"}
-"""The name that the Hugging Face hub gives to the task, for the kinds of labels that are not text classification."""
+"""The Hugging Face hub's name of the task, for the kinds of labels for which it is not text classification."""
 
 
 def write_model_card(folder: Path, description: Description, inputs: RunInputs) -> None:

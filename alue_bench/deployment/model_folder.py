@@ -7,7 +7,7 @@
     README.md                               the model card: see `model_card`
 
 The weights are fp32, because training keeps fp32 weights in every number format. An adapter is merged into the weights.
-If it cannot be merged, or the merged model does not give the run's predictions, `base/` has the model without the
+If it cannot be merged, or the merged model does not reproduce the run's predictions, `base/` has the model without the
 adapter and `adapter/` the adapter. transformers then refuses to load the folder, so that nobody uses the model without
 its adapter by mistake.
 """
@@ -64,7 +64,7 @@ class FinishedRun:
 
 
 def write_model_folder(folder: Path, run: FinishedRun) -> Description:
-    """Write the folder of a kept model, load it again, and check that it gives the run's predictions.
+    """Write the folder of a kept model, load it again, and check that it reproduces the run's predictions.
 
     The model in memory is not changed, because a later run may use it.
 
@@ -76,7 +76,7 @@ def write_model_folder(folder: Path, run: FinishedRun) -> Description:
         The model's description.
 
     Raises:
-        TrainingError: The loaded model does not give the run's predictions.
+        TrainingError: The loaded model does not reproduce the run's predictions.
     """
     model, adapter = run.trained.stack.model, run.spec.adapter
     description = describe(run)
@@ -186,7 +186,7 @@ def _edit(path: Path, change: Any) -> None:
 
 
 def _check(folder: Path, run: FinishedRun) -> None:
-    """Check that the saved model in a folder gives the run's predictions for the first `CHECKED` test rows.
+    """Check that the saved model in a folder reproduces the run's predictions for the first `CHECKED` test rows.
 
     Architectures whose predictions depend on the other texts of a batch are not checked.
 

@@ -280,7 +280,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _label_problem(value: Any, description: Description) -> str | None:
-    """Return a phrase that says what is wrong with a gold label; None if it is correct."""
+    """Return a description of what is wrong with a gold label; None if it is valid."""
     kind = description.labels.kind
     if _is_missing(value) and kind is not TargetKind.MULTILABEL:
         return "no gold label"

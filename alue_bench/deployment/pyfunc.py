@@ -76,7 +76,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> KeptM
 
 
 def _score_columns(description: Description) -> list[str]:
-    """Return the names of the score columns in MLflow's output; an empty list for a model that gives no scores."""
+    """Return the names of the score columns in MLflow's output; an empty list for a model without scores."""
     labels = description.labels
     without = labels.kind is TargetKind.REGRESSION or labels.reads_tokens
     return [] if without else [f"{SCORE}{name}" for name in labels.names]

@@ -1,4 +1,4 @@
-"""Training of a recorded run again to obtain its model, with a check that its predictions match the recorded ones."""
+"""Training a recorded run again to obtain its model, and checking its predictions against the recorded ones."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _named(planned: PlannedRun, name: str) -> PlannedRun:
 
 
 def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
-    """Return a phrase, for a message, that says how a newly planned run differs from the recorded one."""
+    """Return a description, for a message, of how a newly planned run differs from the recorded one."""
     here = json.loads(json.dumps(planned.spec.as_dict(), default=str))
     names = [name for name, value in here.items() if name not in ("fingerprint", "training_key")]
     names = [name for name in names if name in recorded.config and recorded.config[name] != here[name]]
@@ -215,7 +215,7 @@ def train_again(recorded: RecordedRun, planned: PlannedRun, on_step: OnStep = la
 
 
 def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> str | None:
-    """Return a phrase that says how a repeated run's predictions differ from the recorded ones; None if they agree."""
+    """Return a description of how a repeated run's predictions differ from the recorded ones; None if they agree."""
     import numpy as np
 
     then, now = recorded.predictions, result.predictions

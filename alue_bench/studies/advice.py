@@ -110,7 +110,7 @@ _CONDITIONS = (*options_of(HyperParameters), "limit_train", "limit_eval", "drop_
 
 
 def _without_task(options: Mapping[str, object], question: Question) -> dict[str, object]:
-    """Return options without those that define a task by a data file, since they are for the task of a sweep."""
+    """Return options without those that define a task by a data file, because they define the task of a sweep."""
     from alue_bench.data.file_task.options import FileOptions
 
     return {name: value for name, value in options.items() if name not in options_of(FileOptions)}

@@ -236,7 +236,7 @@ def _with_seed(run: PlannedRun, seed: int, confirmed_strategy: str) -> PlannedRu
 
 
 def _seeds_are_fixed(run: PlannedRun) -> bool:
-    """Return whether options fix both random seeds, so that runs with different values of --seed would be the same."""
+    """Return whether options fix both random seeds, so that --seed would have no effect on a run."""
     return run.request.init_seed is not None and run.request.data_seed is not None
 
 

@@ -52,7 +52,7 @@ EXPLICIT = "study:"
 def find_study(given: str, registry: Registry) -> Path:
     """Return the study file for a value of `--config`, which is a path or the name of a plugin's study file.
 
-    Raise UsageError if the value is neither, or is both.
+    Raise UsageError if the value is neither a path nor a name, or if it is both.
     """
     if given.startswith(EXPLICIT):
         return registry.study(given.removeprefix(EXPLICIT))

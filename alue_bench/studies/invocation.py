@@ -97,7 +97,7 @@ class Ending:
     """The MLflow id of the parent run, which holds the list of planned runs and the aggregated results; None if there
     is only one run and no parent run."""
     kept: tuple[str, ...] = ()
-    """A sentence for each trained model that was kept on disk, or that should have been kept and was not."""
+    """A sentence for each trained model that was saved, or that should have been saved and was not."""
     remarks: tuple[str, ...] = ()
     """The messages about results that the MLflow store did not accept."""
     recorded: RecordedRuns | None = None
@@ -329,7 +329,7 @@ class Invocation:
         )
 
     def kept_sentences(self) -> tuple[str, ...]:
-        """Return a sentence for each trained model that was kept, or should have been kept, with a suitable command."""
+        """Return a sentence for each trained model that was saved, with a command to use it, or that was not saved as required."""
         if self._settled is None:
             return ()
         from alue_bench.deployment.keeping import sentences_of

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 def model_of(place: Place, outcome: Outcome) -> KeptModel:
     """Return the trained model of a run.
 
-    If the run did not keep its model, the model is trained again and must give the recorded test predictions.
+    If the model was not saved, it is trained again, and its test predictions must agree with the recorded ones.
 
     Args:
         place: The MLflow store and the experiment of the run.
         outcome: The outcome of the run, which identifies the run.
 
     Raises:
-        UnavailableError: The store does not answer, or a model that was trained again gives other predictions.
+        UnavailableError: The store does not answer, or a model that was trained again gives different predictions.
     """
     from alue_bench.deployment.kept_model import KeptModel
 
@@ -54,7 +54,7 @@ def save(place: Place, outcome: Outcome, folder: Path) -> Path:
 def _folder(place: Place, outcome: Outcome) -> Path:
     """Return a folder on this machine with a run's trained model; a model in a remote store is downloaded.
 
-    If the run did not keep its model, the model is trained again and kept first.
+    If the model was not saved, it is trained again and saved first.
     """
     from alue_bench.deployment.logged_models import folder_of, model_of_run
     from alue_bench.tracking.connection import open_store

@@ -76,7 +76,7 @@ def seeds_for_plan(specs: Iterable[RunSpec], place: Place, margins: Margins) -> 
     """Return the number of seeds that each task and model of a plan probably needs for a verdict.
 
     Args:
-        specs: The planned runs. Runs of a cross-validation are left out, since folds are not seeds.
+        specs: The planned runs. Runs of a cross-validation are left out, since their repetitions are folds, not seeds.
         place: The MLflow store and experiment with finished runs. Nothing is created if they do not exist.
         margins: The margin for each metric.
     """

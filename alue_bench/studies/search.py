@@ -117,7 +117,7 @@ def planned_search(study: Study, streams: Streams) -> PlannedSearch:
 
 
 def do_search(study: Study, streams: Streams) -> Search:
-    """Execute a search for each task and model: one after the other, or all at once if there are worker processes.
+    """Execute a search for each task and model: one after the other or, with worker processes, all at the same time.
 
     Args:
         study: The settings and plugins.

@@ -66,7 +66,7 @@ def study_of(command: str, given: Mapping[str, Any], registry: Registry, *, orig
 
     Args:
         command: `run`, `sweep` or `search`.
-        given: The values of the given options, by name.
+        given: The values of the options that the user gave, by name.
         registry: The plugins' declarations, such as tasks, models and study files.
         origin: The origin to show in messages for the hyper-parameters among these options.
     """

@@ -90,7 +90,7 @@ def _tokens_folder() -> Path:
 
 
 def _size_of(folder: Path) -> int:
-    """Return the size in bytes of all files in a folder and its subfolders; files that vanish meanwhile do not count."""
+    """Return the size in bytes of all files in a folder and its subfolders, without files that vanish meanwhile."""
     total = 0
     for path in folder.rglob("*"):
         try:
