@@ -24,7 +24,7 @@ STARTS_S = 180.0
 ASK_S = 0.2
 """The time in seconds between two checks of whether the server answers."""
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Hosts that stand for all addresses of the machine, each with an address at which a browser on it can reach them."""
+"""Hosts that stand for all addresses of a machine, each with the host that a browser on this machine can open."""
 
 
 class MlflowServer:

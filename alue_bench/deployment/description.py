@@ -71,7 +71,7 @@ class Description:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the model's scores: the labels; ("value",) for a regression or a model that extracts spans."""
+        """The names of the outputs: the labels; ("value",) for a regression; ("start", "end") for span extraction."""
         return self.labels.names or ("value",)
 
 

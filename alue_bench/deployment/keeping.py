@@ -174,7 +174,7 @@ def _rivals(recorder: Recorder, group: str) -> list[LoggedModel]:
 
 
 def _remove_beaten(recorder: Recorder, group: str) -> None:
-    """Remove all kept models of a task and pre-trained model except the best (of equally good models, the first).
+    """Remove all kept models of a task and pre-trained model except the best; of equally good models, keep the first.
 
     Args:
         recorder: The recorder of the runs.

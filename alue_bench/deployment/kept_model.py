@@ -7,7 +7,7 @@ model.scores(["The parcel never came."])    # array([[0.02, 0.97, 0.01]], dtype=
 A model that tags words reads sentences, whose words are separated by spaces, and predicts a list of tags for each.
 A model that extracts spans reads a text and, as the second text, a question about it, and predicts the answer.
 
-Batches and forward pass are the same as in the evaluation of a run, so the model reproduces the run's recorded predictions.
+Batches and forward pass are the same as in the evaluation of a run, so that the recorded predictions are reproduced.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class KeptModel:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels, in the order of the columns of `scores`; ("value",) for a regression."""
+        """The names of the outputs: the labels; ("value",) for a regression; ("start", "end") for span extraction."""
         return self.description.columns
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
@@ -126,7 +126,8 @@ class KeptModel:
             pairs: The second texts, for a model that reads pairs.
 
         Raises:
-            UsageError: The texts are invalid, as in `predict`; or the model extracts spans and has no labels.
+            UsageError: The texts are invalid, as in `predict`; or the model extracts spans, which have no probabilities
+                of labels.
         """
         if self.description.labels.extracts_spans:
             raise UsageError("the model extracts spans, and has no probabilities of labels; call predict")

@@ -49,7 +49,7 @@ CHECKED = 64
 """The number of test rows for which the reloaded model's predictions are compared with those of the run."""
 TOLERANCE = {"fp32": 1e-5, "tf32": 1e-2, "bf16": 3e-2, "fp16": 1e-2}
 """The largest accepted difference between a score of the reloaded model and the same score of the run, by number
-format. Scores can differ slightly because rounding depends on the shapes of batches."""
+format; relative to the largest score if that exceeds 1. Scores can differ because rounding depends on batch shapes."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ def columns_of(model: KeptModel, logits: Any, split: TokenizedSplit, *, scores: 
         model: The model.
         logits: The model's outputs for the texts, as `KeptModel.logits_of` returns them.
         split: The tokenized texts.
-        scores: True to add the probability of each label. Regressions and models that tag words have no such columns.
+        scores: True to add the probability of each label. Regressions and models that tag words have no such columns;
+            for a model that extracts spans, it must be False.
     """
     import numpy as np
 

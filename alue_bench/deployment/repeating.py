@@ -71,7 +71,7 @@ class Conditions:
     """Settings that are needed to repeat a run, but are not recorded because they depend on the machine."""
 
     data_dir: Path | None = None
-    """The folder with the official data files of the tasks; None means the default folder."""
+    """The folder with the official data files of the tasks; None means ALUE_BENCH_DATA or the user's data folder."""
     allow_pickles: bool = False
     """True if pre-trained weights may be read from pickle files."""
 

@@ -125,7 +125,7 @@ def open_table(path: Path) -> ChunkedTable:
 
 
 def _delimiter_of(path: Path) -> str:
-    """Return the delimiter of a CSV file, found in its header."""
+    """Return the delimiter of a CSV file: the one that divides its header into the most columns."""
     with _text(path) as file:
         try:
             header = file.readline()

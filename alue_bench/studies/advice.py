@@ -156,7 +156,8 @@ def _probed(
         return {}, 0.0
     family, _ = whole.correction
     ran = [name for run in whole.sweeps[0].others if (name := str(run["strategy"])).startswith(f"{family}-")]
-    cheapest = min(ran, key=lambda name: (len(name), name))  # all have the same scores
+    # All strategies of the family compute the same scores of layers; the one with the fewest layers is the cheapest.
+    cheapest = min(ran, key=lambda name: (len(name), name))
     (run, *_) = _plan(question, registry, cache, conditions, [cheapest]).runs
     probed = choice_of(run.spec, run.inputs)
     return {family: feature(probed.choice.scores, whole.cells)}, probed.seconds

@@ -50,7 +50,7 @@ class ConfirmingSeeds:
     seeds: tuple[int, ...]
     """The fresh seeds; empty if nothing is confirmed."""
     most_runs: int
-    """The largest number of confirming runs: each grid has them unless it recommends the reference."""
+    """The number of confirming runs if no grid recommends its reference; otherwise, there are fewer."""
     why_none: str = ""
     """The reason why there are no fresh seeds, although the user asked for some; empty if there is no such reason."""
 
@@ -153,8 +153,7 @@ def unused_seeds(
 ) -> tuple[int, ...]:
     """Return the planned seeds, with later seeds in place of those that are no longer fresh.
 
-    A seed is not fresh if an earlier sweep or search has used a run of the same setting with this seed to choose a
-    setting.
+    A seed is not fresh if an earlier sweep or search has used one of its confirming runs to choose a setting.
 
     Args:
         connection: The open store.

@@ -169,7 +169,7 @@ class Invocation:
                 self._workers.dismiss()
 
     def limit_jobs(self, plan: Plan) -> None:
-        """Limit the number of concurrent runs by this machine's GPU memory, and add a note about it to the plan."""
+        """Limit the number of concurrent runs to what fits into this machine's GPU memory, and note it in the plan."""
         if not self.uses_workers or self._options.executor not in (None, DEFAULT) or not plan.runs:
             return
         jobs, only = self._options.jobs or 1, gpu_number(plan.runs[0].request.device)
@@ -308,7 +308,7 @@ class Invocation:
 
         Args:
             document: The results, to be stored with the parent run.
-            execution: The outcome of the executed runs.
+            execution: The plan and the outcomes of its runs.
             metrics: Further metrics of the parent run, in addition to the aggregates.
 
         Returns:
@@ -329,7 +329,7 @@ class Invocation:
         )
 
     def kept_sentences(self) -> tuple[str, ...]:
-        """Return a sentence for each trained model that was saved, with a command to use it, or that was not saved as required."""
+        """Return a sentence for each trained model that was saved, or that should have been saved and was not."""
         if self._settled is None:
             return ()
         from alue_bench.deployment.keeping import sentences_of

@@ -75,7 +75,7 @@ class TrainedRun(Displayed):
 
     @cached_property
     def model(self) -> KeptModel:
-        """The trained model. If the run did not keep the model, it is trained again, with the same predictions."""
+        """The trained model. If it was not saved, it is trained again, with the same predictions."""
         return kept_models.model_of(self.place, self.outcome)
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:

@@ -54,7 +54,7 @@ class Rules:
     grid: Any
     short_runs: bool
     confirm: int
-    """The number of seeds that confirm the answer."""
+    """The number of seeds with which the answer is confirmed."""
 
 
 def rules_of(settings: Mapping[str, Any], overrides: Overrides) -> Rules:

@@ -123,7 +123,10 @@ def merge_study(
 
 
 def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
-    """Return the options in a study file. Raise UsageError if the file is for a command other than `command`."""
+    """Return the options in a study file.
+
+    Raise UsageError if the file is for a command other than `command`, or has an option that `command` does not take.
+    """
     from alue_bench.studies.files import ABOUT, OWN_SETTINGS, find_study, read_study
 
     study = read_study(find_study(config, registry))

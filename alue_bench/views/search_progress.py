@@ -57,7 +57,7 @@ class SearchProgress:
         self._spent: dict[str, float] = {}
         """The FLOPs that each search has spent so far, by the search's name."""
         self._costs: dict[str, float] = {}
-        """The FLOPs of each run that was begun last, without runs of the confirmation, by the run's fingerprint."""
+        """The FLOPs of the runs last passed to `begin`, without runs of the confirmation, by the run's fingerprint."""
         self._parts: dict[str, float] = {}
         """The share of its training steps that each unfinished run has done, by the run's fingerprint."""
 

@@ -1,7 +1,7 @@
 """The terminal views of a search for the cheapest freezing setting that keeps the score.
 
-One view is shown before the runs: what is searched. The other is shown after them: the freezing settings that were run,
-and the result.
+The first view is shown before the runs, and describes what is searched. The second is shown after the runs, with the
+freezing settings that were run and the result.
 """
 
 from __future__ import annotations

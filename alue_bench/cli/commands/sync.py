@@ -1,4 +1,4 @@
-"""`alue-bench sync`: send results that the tracking store could not accept earlier to it again."""
+"""`alue-bench sync`: send results again that the tracking store could not accept earlier."""
 
 from __future__ import annotations
 

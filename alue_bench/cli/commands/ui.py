@@ -71,7 +71,8 @@ def _show_pages(served: str, connection: Connection) -> None:
 def runs_page(served: str, connection: Connection) -> str:
     """Return the URL of the MLflow page that lists all runs without grouping them.
 
-    The runs are sorted by task. If they were sorted by time, MLflow would show only the parent run of each plan.
+    The runs are sorted by task. If they were sorted by time, MLflow would hide the runs of a plan under their parent
+    run.
 
     Args:
         served: The URL of MLflow's server.
