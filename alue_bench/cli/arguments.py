@@ -1,4 +1,4 @@
-"""The command-line options of `run`, `sweep` and `search`, derived from the project's declarations of options.
+"""The command-line options of `run`, `sweep` and `search`, derived from the declarations in `studies/options.py`.
 
 Typer reads the options of a command from the signature of a function. The decorator `takes` builds this signature.
 """
@@ -48,8 +48,8 @@ def takes(command: str) -> Callable[[Callable[[typer.Context, Given], None]], Ca
 def describes_file(without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds to a command the options that describe a data file.
 
-    The decorated function gets those added options that the user has given as one argument, `described`, a dictionary
-    from option names to values. Its other parameters remain ordinary options.
+    The decorated function receives the added options that the user has given in its argument `described`, a dictionary
+    from option names to values. Its remaining parameters are ordinary options.
 
     Args:
         without: The names of options that are not added to the command.
@@ -96,6 +96,7 @@ def typer_option(option: Option) -> Any:
 
 what = partial(typer.Option, rich_help_panel=Group.QUESTION.value)
 which = partial(typer.Option, rich_help_panel=Group.DATA.value)
+"""Like `typer.Option`, for an option in the group of the help page about data (`what`: about the question)."""
 
 
 def options_given(context: typer.Context) -> dict[str, Any]:
@@ -108,6 +109,6 @@ def options_given(context: typer.Context) -> dict[str, Any]:
 
 
 def _stands_on_the_command_line(context: typer.Context, name: str) -> bool:
-    """Return whether the user gave a parameter on the command line, and did not leave it at its default."""
+    """Return whether the user gave a parameter on the command line, rather than leaving it at its default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

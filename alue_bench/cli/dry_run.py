@@ -15,7 +15,7 @@ from alue_bench.studies.search import PlannedSearch
 from alue_bench.views.streams import Streams
 
 LONG_YARDSTICK_S = 10.0
-"""The seconds of the yardsticks from which an estimate mentions them."""
+"""The estimate mentions the time of the yardsticks (TF-IDF baselines) if it is at least this number of seconds."""
 
 
 def show_plan(
@@ -28,36 +28,37 @@ def show_plan(
     """Show a plan's estimated cost on stderr; with --json, also print the plan and the estimate on stdout.
 
     Args:
-        invocation: The invocation, that is, the execution of a command, that would execute the plan.
+        invocation: The `Invocation` that would execute the plan.
         plan: The plan.
-        more: Further keys of the JSON output, with their values.
+        more: Further keys of the JSON output, with their values; None for none.
         lines: Lines of text to show below the estimate.
-        confirming: The fresh seeds with which a sweep confirms its recommendations; their largest cost is shown too.
+        confirming: The fresh seeds with which a sweep confirms its recommendations, to show the largest cost of the
+            confirming runs; None if the command confirms nothing.
 
     Returns:
         The exit code.
 
     Raises:
-        UsageError: The plan has no run, and would have none even if the missing files were on this machine.
+        UsageError: The plan has no runs, and no runs were left out because of missing files.
     """
     if not plan.absent:
         invocation.check(plan)
     streams = invocation.streams
     estimate = _estimate(plan, invocation.study.registry, streams)
-    told, values = [], {}
+    confirmation_lines, values = [], {}
     if confirming is not None and confirming.seeds:
         flops, seconds = confirming.cost_at_most(estimate)
-        told = [f"  with the confirmation: at most {confirming.most_runs} runs more, {_cost(flops, seconds)}"]
+        confirmation_lines = [
+            f"  with the confirmation: at most {confirming.most_runs} runs more, {_cost(flops, seconds)}"
+        ]
         values = {"confirmation": {"runs_at_most": confirming.most_runs, "flops": flops, "seconds": seconds}}
-    _tell([*describe(estimate), *told, *lines], streams)
+    _tell([*describe(estimate), *confirmation_lines, *lines], streams)
     streams.document({**invocation.planned_document(plan), **(more or {}), "estimate": estimate.as_dict() | values})
     return 0
 
 
 def show_question(planned: PlannedSearch, streams: Streams) -> int:
-    """Show the largest possible cost of one or more searches: the time of all runs that their budgets allow.
-
-    The confirmations, whose cost is not part of the budgets, are included.
+    """Show the largest possible time of one or more searches: their budgets and the cost of their confirmations.
 
     Args:
         planned: The searches and their first runs.
@@ -79,11 +80,11 @@ def show_question(planned: PlannedSearch, streams: Streams) -> int:
     time = "unknown time" if at_most is None else f"at most about {duration(at_most)}"
     _tell([f"estimate: {time}, one run after the other ({estimate.hardware})", *_grounds(estimate)], streams)
     document = estimate.as_dict()
-    told = {name: document[name] for name in ("note", "hardware", "speeds_flops_per_s", "problems")}
+    basis = {name: document[name] for name in ("note", "hardware", "speeds_flops_per_s", "problems")}
     streams.document(
         {
             "searches": [search.as_dict(search.decision()) for search in searches],
-            "estimate": told | {"seconds_at_most": at_most},
+            "estimate": basis | {"seconds_at_most": at_most},
         }
     )
     return 0
@@ -100,7 +101,7 @@ def _tell(lines: Sequence[str], streams: Streams) -> None:
 
 
 def describe(estimate: CostEstimate) -> list[str]:
-    """Describe an estimate in lines of text.
+    """Return lines of text that describe an estimate.
 
     The lines state the cost of the runs that this machine can execute, the cost of the runs whose files are missing,
     and the basis of the estimate.
@@ -125,7 +126,7 @@ def describe(estimate: CostEstimate) -> list[str]:
 
 
 def _grounds(estimate: CostEstimate) -> list[str]:
-    """Return lines that state the basis of an estimate, and why a part of it is unknown."""
+    """Return lines that state the basis of an estimate, and the reasons why parts of it are unknown."""
     lines = []
     if estimate.speeds:
         speeds = ", ".join(f"{speed / 1e9:,.1f}" for speed in estimate.speeds)

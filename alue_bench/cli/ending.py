@@ -14,15 +14,15 @@ from alue_bench.tracking.connection import where_options
 from alue_bench.views.streams import Streams
 
 CONFIRM_ABOVE = 50
-"""The largest number of runs that start on a terminal without a question to the user, unless --yes is given."""
+"""The largest number of runs that start without a question to the user, on a terminal and without --yes."""
 
 
 def asking(streams: Streams, *, yes: bool) -> Confirm:
     """Return a function that, on a terminal, asks the user whether to start a plan of many runs.
 
     Args:
-        streams: The command's streams.
-        yes: Whether to start without asking.
+        streams: The command's output streams.
+        yes: True to start without asking.
     """
 
     def confirm(runs: int) -> None:
@@ -53,7 +53,7 @@ def farewell(results: Runs, streams: Streams) -> int:
         talk.print(remark, style="yellow")
     execution = results.execution
     if execution.stop:
-        left = f"{execution.left} runs are left; " if execution.left else ""  # a search has no number of runs
+        left = f"{execution.left} runs are left; " if execution.left else ""  # 0 for a search, which has no plan
         talk.print(f"interrupted: {left}run the same command again to continue")
     return exit_code(results)
 

@@ -1,4 +1,4 @@
-"""The application: it collects all commands, and converts errors to one sentence and an exit code.
+"""The command-line application, which contains all commands, and converts errors to one sentence and an exit code.
 
 Exit codes: 0 success, 1 failed runs or a problem that a check found, 2 wrong usage, 130 interrupted, 143 terminated.
 """
@@ -95,7 +95,7 @@ def _global_options(
         bool,
         typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
     ] = False,
-    # The next two are taken from the command line before plugins are loaded (see main); here they are for --help.
+    # `main` has already removed the next two options from the command line. They are declared here for --help.
     disable_plugin: Annotated[
         list[str] | None,
         typer.Option(
@@ -109,13 +109,14 @@ def _global_options(
 
 def main() -> None:
     """Run the console script: load plugins, run the command, and exit with its code."""
-    # The interpreter searches all objects for cycles several times as it ends: 2 s after torch and mlflow were used.
+    # At its end, the interpreter searches all objects for cycles several times, which takes 2 s after torch and mlflow
+    # were used. gc.freeze excludes the objects from the search.
     atexit.register(gc.freeze)
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--disable-plugin", action="append", default=[])
     early.add_argument("--strict", action="store_true")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: no letter may end a command
+        sys.stdout.reconfigure(errors="backslashreplace")  # like stderr: no character raises an error
     try:
         options, arguments = early.parse_known_args()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -134,7 +135,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt) as stop:
         _complain("interrupted")
         code = code_of_stop(stop)
-    except BrokenPipeError:  # the reader of our output left: alue-bench list tasks | head -1
+    except BrokenPipeError:  # the reader of stdout has ended, as in: alue-bench list tasks | head -1
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's own flush at exit
         code = 0
     except OSError as error:
@@ -166,7 +167,7 @@ def _show_misuse(error: Any) -> None:
         talk = remarks()
         talk.print(context.get_usage())
         talk.print(f"Try '{context.command_path} {context.help_option_names[0]}' for help.")
-    _complain(error.format_message())  # it may repeat an argument, such as a tracking URI
+    _complain(error.format_message())  # redacted: it may repeat an argument, such as a tracking URI
 
 
 def _show_mistake() -> int:

@@ -22,9 +22,9 @@ from alue_bench.messages.suggestion import command_line
 STARTS_S = 180.0
 """The largest number of seconds to wait until the server answers: importing MLflow can take minutes."""
 ASK_S = 0.2
-"""The seconds between two checks whether the server answers."""
+"""The time in seconds between two checks of whether the server answers."""
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""The hosts that mean all addresses of the machine, each with an address that a browser can open."""
+"""Hosts that stand for all addresses of a machine, each with the host that a browser on this machine can open."""
 
 
 class MlflowServer:
@@ -57,7 +57,7 @@ class MlflowServer:
         # The tracking URI is not an argument, because every user of the machine can see the arguments.
         environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
         environment |= {"MLFLOW_BACKEND_STORE_URI": mlflow_uri(self._uri)}
-        self._guard = subprocess.Popen(  # its messages go to our stderr, which tests and plugins do not exchange
+        self._guard = subprocess.Popen(  # messages go to descriptor 2, even if sys.stderr was replaced
             command, stdin=subprocess.PIPE, stdout=2, env=environment, start_new_session=True
         )
         return self
@@ -65,13 +65,13 @@ class MlflowServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the server's whole process group, and wait until the server has ended."""
+        """End the process group of the server, with all its child processes, and wait until the server has ended."""
         guard = self._started
         assert guard.stdin is not None
         guard.stdin.close()
         with suppress(subprocess.TimeoutExpired):
             guard.wait(2 * GRACE_S)
-        with suppress(ProcessLookupError, PermissionError):  # there is no such group any more
+        with suppress(ProcessLookupError, PermissionError):  # the group has already ended
             os.killpg(guard.pid, signal.SIGKILL)
         guard.wait()
 
@@ -114,16 +114,16 @@ class MlflowServer:
 
 
 def check_place(host: str, port: int, options: Mapping[str, object]) -> None:
-    """Check that a server can listen at an address of this machine.
+    """Check that a server can listen on a host and port of this machine.
 
     Args:
         host: The host name or address.
         port: The port number.
-        options: The options that the user gave to `alue-bench ui`, for suggesting the command with another port.
+        options: The options that the user gave to `alue-bench ui`, for suggesting the same command with another port.
 
     Raises:
         UsageError: The host is not an address of this machine, another process uses the port, or the port is reserved
-            for the system. For an unusable port, the message has the command with a free port.
+            for the system. If only the port is unusable, the message has a command with a free port.
     """
     problem = _binding_problem(host, port)
     if problem is None:
@@ -141,7 +141,7 @@ def _binding_problem(host: str, port: int) -> OSError | None:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
-            if os.name == "posix":  # as the server does: a connection that lingers is no other server
+            if os.name == "posix":  # like the server: a port in state TIME_WAIT can be used
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:

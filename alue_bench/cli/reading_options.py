@@ -1,4 +1,4 @@
-"""The options of the commands that read recorded results, and the results that these options select."""
+"""Options of the commands that read recorded results, and the selection of the results by these options."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ DEFAULT_MARGIN = VerdictOptions().margin
 def open_results(selection: Mapping[str, Any], *, baseline: str | None = None) -> Results:
     """Return the finished runs that the options select.
 
-    A remark on stderr names each given task, model or strategy that none of these runs uses. There is no remark if no
-    run is selected at all.
+    For each given task, model or strategy that none of these runs uses, a remark is printed on stderr. There are no
+    remarks if no run is selected at all.
 
     Args:
         selection: The values of the options of `RunSelection`, by name.
@@ -42,8 +42,8 @@ def open_results(selection: Mapping[str, Any], *, baseline: str | None = None) -
     """
     from alue_bench.views.console import remarks
 
-    results, said = select_runs(filled(RunSelection, selection), baseline=baseline)
-    for remark in said:
+    results, sentences = select_runs(filled(RunSelection, selection), baseline=baseline)
+    for remark in sentences:
         remarks().print(remark)
     return results
 

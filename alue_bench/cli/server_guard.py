@@ -1,4 +1,4 @@
-"""A guard process, which runs a server and ends it with all its child processes as soon as the guard's parent dies.
+"""A guard process, which runs a server, and ends it and all its child processes as soon as the guard's parent dies.
 
     python -m alue_bench.cli.server_guard COMMAND ARGUMENT ...
 
@@ -17,12 +17,12 @@ import threading
 from contextlib import suppress
 
 GRACE_S = 5.0
-"""The seconds that the server has to close its connections before it is killed."""
+"""The time in seconds that the server gets to close its connections before it is killed."""
 
 
 def main() -> int:
     """Run the command, and return its exit code if it ends before the parent dies."""
-    # Handlers of Python are not handed on to what is started; an ignored signal would be.
+    # SIGTERM must not end the guard before the server. A handler, unlike SIG_IGN, is not inherited by the server.
     signal.signal(signal.SIGTERM, lambda signum, frame: None)
     server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
     threading.Thread(target=_end_with_parent, args=(server,), name="parent watch", daemon=True).start()
@@ -30,12 +30,12 @@ def main() -> int:
 
 
 def _end_with_parent(server: subprocess.Popen[bytes]) -> None:
-    while os.read(0, 1):  # until the other end is closed: nothing is ever written
+    while os.read(0, 1):  # blocks until the parent's end of the pipe is closed; nothing is ever written
         pass
     os.killpg(0, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         server.wait(GRACE_S)
-    os.killpg(0, signal.SIGKILL)  # what the server started and left, and this process
+    os.killpg(0, signal.SIGKILL)  # remaining child processes of the server, and this process
 
 
 if __name__ == "__main__":

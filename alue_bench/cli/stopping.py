@@ -14,11 +14,11 @@ from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
 def stoppable() -> Iterator[None]:
     """Let SIGTERM end the work inside the context as cleanly as Ctrl-C.
 
-    Some code, such as the building of a plan, does not handle an interruption. The command then ends with a message and
-    the exit code of the signal: 130 for Ctrl-C, 143 for SIGTERM. Typer would exit with 130 for both.
+    If the work does not handle the interruption itself (for example, while a plan is built), the command ends with a
+    message and the exit code of the signal: 130 for Ctrl-C, 143 for SIGTERM. Typer would exit with 130 for both.
 
     Raises:
-        typer.Exit: The work was interrupted; the exit code is the one of the signal.
+        typer.Exit: The work was interrupted; the exit code is that of the signal.
     """
     try:
         with stop_on_sigterm():

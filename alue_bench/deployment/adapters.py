@@ -1,7 +1,7 @@
-"""Saving the adapters (such as LoRA) of a trained model: merged into its weights, or written next to them.
+"""Saving a trained model's adapter (such as LoRA), either merged into the model's weights or in a separate file.
 
-An adapter is written next to the weights only if merging is impossible or would change the predictions. A merged model
-can be used without `peft`, and with the faster forward pass.
+An adapter is written to a separate file only if merging is impossible or would change the predictions. A merged model
+can be used without `peft`, and with alue-bench's faster forward pass.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def with_adapter(stack: EncoderStack, adapter: Mapping[str, Any], folder: Path) 
 
     Args:
         stack: The model without the adapter.
-        adapter: The fields of the adapter's declaration, by name.
+        adapter: The fields of the `Adapter` that declares it, by name.
         folder: The adapter's folder.
 
     Raises:
-        UnavailableError: `peft` is not installed, or the adapter's weights are missing.
+        UnavailableError: `peft` is not installed, or the adapter's weights are missing or do not fit the model.
     """
     changed = operate(stack, None, Adapter(**adapter))
     import peft
@@ -93,7 +93,7 @@ def _copied(model: Any) -> Any:
 
 
 def _adapted(model: Any) -> list[tuple[Any, str, Any]]:
-    """Return the modules that `peft` wrapped, each as (parent module, name in the parent, wrapped module)."""
+    """Return the wrapper modules that `peft` inserted, each as (parent module, name in the parent, wrapper)."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [

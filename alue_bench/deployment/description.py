@@ -1,4 +1,4 @@
-"""The file `alue_bench.json` in the folder of a saved model: what predictions need besides weights and tokenizer."""
+"""The file `alue_bench.json` of a saved model: the data that predictions need in addition to weights and tokenizer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from alue_bench.data.batches import Padding
 
 FILE = "alue_bench.json"
 FORMAT = 1
-"""The version of the format of `alue_bench.json`. Increase it with a change that older versions of alue-bench cannot
-read."""
+"""The version of the format of `alue_bench.json`. Increase it when older versions of alue-bench could not read the
+new format."""
 BASE, ADAPTER = "base", "adapter"
-"""The subfolders of a saved model's folder for base model and adapter, if the adapter could not be merged."""
+"""The subfolders of a saved model's folder that hold base model and adapter if the adapter could not be merged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeptNormalisation:
-    """A description of a saved model's text normalisation, whose code is in a plugin, not in the folder."""
+    """A description of a saved model's text normalisation. Its code is in a plugin, not in the model's folder."""
 
     model: str
     """The name of the pre-trained model; the plugin that declares this model also declares its normalisation."""
@@ -33,12 +33,12 @@ class KeptNormalisation:
     providers: Mapping[str, str] = field(default_factory=dict)
     """The versions of the installed packages whose declarations the run used (alue-bench or plugins), by name."""
     probe: str = ""
-    """A digest of the texts `normalisation.PROBE` after normalisation. If it changes, the normalisation has changed."""
+    """A digest of the normalised example texts `normalisation.PROBE`; it changes if the normalisation changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """The description of a saved model, which is the content of its file `alue_bench.json`."""
+    """The content of `alue_bench.json`, which describes a saved model."""
 
     task: str
     title: str
@@ -46,20 +46,20 @@ class Description:
     languages: tuple[str, ...]
     labels: Labels
     primary: str
-    """The name of the task's primary metric, with which the best epoch is selected on the dev split."""
+    """The name of the task's primary metric, by which the best epoch was selected on the dev split."""
     is_pair: bool
     """True if the model reads pairs of texts."""
     max_length: int
     """The largest number of tokens of an example; longer texts are truncated."""
     padding: Padding
     device: str
-    """The device on which the run that trained the model was computed."""
+    """The device on which the model was trained."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
-    """The number format in which the run that trained the model was computed. The weights are stored in fp32."""
+    """The number format in which the model was trained. The weights are stored in fp32 in every case."""
     normalisation: KeptNormalisation | None = None
     """The text normalisation before tokenization; None if there is none."""
     adapter: Mapping[str, Any] | None = None
-    """The adapter that is stored next to the weights; None if there is none or if it was merged."""
+    """The adapter that is stored in a separate file; None if there is none, or if it was merged into the weights."""
     run_id: str = ""
     fingerprint: str = ""
     spec: Mapping[str, Any] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Description:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the score columns in the model's predictions: the labels, or "value" for a regression."""
+        """The names of the outputs: the labels; ("value",) for a regression; ("start", "end") for span extraction."""
         return self.labels.names or ("value",)
 
 

@@ -1,11 +1,12 @@
-"""The saving of trained models, as requested by `--keep best|all`.
+"""Saving trained models, as requested by `--keep best|all`.
 
-A model is saved right after its run. At its end, the command registers the saved models in MLflow's model registry.
+A model is saved right after its run. When the command ends, it registers the saved models in MLflow's model registry if
+`--register` is given.
 
-With `best`, a run's model is written if its dev score exceeds those of the models that the command has kept for the
-same task and pre-trained model; these models are then removed. The scores are read from the MLflow store, so that
-worker processes on several machines need no other connection. If the MLflow store does not accept a model, its folder
-is kept on this machine.
+With `best`, a run's model is written if its dev score exceeds those of the models that the command has kept so far for
+the same task and pre-trained model; those models are then removed. The scores are read from the MLflow store, so that
+worker processes on several machines need not communicate with each other. If the MLflow store does not accept a model,
+its folder stays on this machine.
 
 A run's result is recorded before its model is written, and the run's time does not include the time for writing.
 If writing fails, the recorded result does not change, and a message is shown.
@@ -46,27 +47,27 @@ from alue_bench.tracking.scratch import state_folder, written_aside
 from alue_bench.tracking.spool import SPOOLED
 
 SELECTED_BY = "selection/dev_score"
-"""The name of the MLflow metric with which `--keep best` chooses the best run."""
+"""The MLflow metric by which `--keep best` chooses the best run."""
 
 
 def group_of(spec: RunSpec) -> str:
-    """Return a digest of a run's task, data and pre-trained model. `--keep best` keeps one model per digest."""
+    """Return a digest of a run's task, training data and pre-trained model; `--keep best` keeps one model for each."""
     return digest_of([spec.train_task, spec.model, spec.model_digest, spec.data.train])
 
 
 def keep_model(recorder: Recorder, run: FinishedRun, tags: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Save the model of a run that has just been recorded, if the option `--keep` requires it.
 
-    No model is saved for the runs of a search that have fewer epochs than usual, or for a run that only tests the model
-    of another run.
+    No model is saved for a low-fidelity run of a search (a run with fewer epochs), nor for a run that only tests a
+    model that another run trained.
 
     Args:
         recorder: The recorder, which holds the value of `--keep`.
-        run: The run.
-        tags: The MLflow tags that the plan gives the run.
+        run: The run, with its trained model.
+        tags: The MLflow tags of the run that come from the plan.
 
     Returns:
-        A sentence for each problem that occurred. No problem changes the recorded result of the run.
+        A sentence for each problem that occurred. A problem does not change the recorded result of the run.
     """
     if LOW_FIDELITY in (tags or {}) or run.result.metrics.get("runtime/train_reused"):
         return ()
@@ -93,7 +94,7 @@ def _keep(recorder: Recorder, run: FinishedRun, problems: list[str]) -> None:
             log_run_model(recorder, folder, run)
         except KeyboardInterrupt:
             raise
-        except Exception as error:  # MLflow's and those of artifact stores, as above
+        except Exception as error:  # errors of MLflow and of artifact stores, which have no common base class
             place = put_aside(folder, recorder, run)
             problems.append(
                 f"its model is kept in {place}, since the tracking store did not take it ({redact(cause_of(error))}); "
@@ -108,16 +109,17 @@ def _written(folder: Path, run: FinishedRun) -> None:
 def keep_again(
     connection: Connection, run: FinishedRun, *, folder: Path | None = None, on_problem: Callable[[str], None]
 ) -> LoggedModel:
-    """Write the model of a recorded run that was trained again, and log it with the run.
+    """Save the model of a recorded run that was trained again, and log it in MLflow as the run's model.
 
     Args:
         connection: The open MLflow store.
-        run: The run, with the model of its second training.
-        folder: A new folder for a copy of the model; None for none.
-        on_problem: A function that is called with a sentence if the disk of the folder for temporary files is full.
+        run: The run, with the model that was trained again.
+        folder: A new folder to which the model is also copied; None for no copy.
+        on_problem: A function that is called with a warning if the system's folder for temporary files is full, so that
+            another folder is used.
 
     Raises:
-        UnavailableError: The MLflow store does not accept the model, whose folder then stays on this machine; or
+        UnavailableError: The MLflow store does not accept the model (its folder then stays on this machine), or
             `folder` cannot be written.
     """
     recorder = Recorder(connection)
@@ -139,7 +141,7 @@ def keep_again(
 def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedModel:
     """Log the folder of a trained model in MLflow, as a model of its run.
 
-    With `--keep best`, then remove all models of the same task and pre-trained model except the best one.
+    With `--keep best`, also remove all models of the same task and pre-trained model except the best one.
     """
     spec = run.spec
     tags = {
@@ -160,7 +162,7 @@ def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedM
 
 
 def _is_best(recorder: Recorder, run: FinishedRun) -> bool:
-    """Return whether a run's dev score exceeds those of the models kept for the same task and pre-trained model."""
+    """Return whether a run's dev score exceeds those of all models kept for the same task and pre-trained model."""
     score = run.result.metrics[SELECTED_BY]
     rivals = _rivals(recorder, group_of(run.spec))
     return not rivals or (math.isfinite(score) and score > max(rival.dev_score for rival in rivals))
@@ -172,7 +174,7 @@ def _rivals(recorder: Recorder, group: str) -> list[LoggedModel]:
 
 
 def _remove_beaten(recorder: Recorder, group: str) -> None:
-    """Remove all kept models of a task and pre-trained model except the best (of equally good models, the first).
+    """Remove all kept models of a task and pre-trained model except the best; of equally good models, keep the first.
 
     Args:
         recorder: The recorder of the runs.
@@ -186,14 +188,14 @@ def _remove_beaten(recorder: Recorder, group: str) -> None:
 
 
 def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
-    """Copy a trained model's folder to a permanent folder on this machine, and return the latter.
+    """Copy a trained model from a temporary folder to a permanent folder on this machine, and return the permanent one.
 
     With `--keep best`, an existing model of the same task and pre-trained model is replaced only by a better one.
     """
     place = state_folder() / "models" / run.run_id
     if recorder.keep == "best":
         place = state_folder() / "models" / f"{recorder.invocation}-{group_of(run.spec)[:8]}"
-        # Only better models come here: the others are not written, or the store cannot be asked.
+        # Models in the store, if it answers, were compared before. Only a model on this machine remains to be compared.
         from alue_bench.deployment.description import read_description
 
         if place.is_dir() and not run.result.metrics[SELECTED_BY] > read_description(place).scores[SELECTED_BY]:
@@ -203,7 +205,7 @@ def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
     return place
 
 
-# When the command is done ---------------------------------------------------------------------------------------
+# At the end of a command ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,7 @@ class KeptCandidate:
     spec: RunSpec
     metrics: Mapping[str, float]
     reused: bool
+    """True if an earlier command executed the run."""
 
     @property
     def dev_score(self) -> float:
@@ -236,7 +239,7 @@ class KeptRun:
 
 @dataclass(frozen=True)
 class Settled:
-    """The result of keeping models at the end of a command: the kept models, and the runs whose models are missing."""
+    """The models that a command has kept when it ends, and the runs whose models it should have kept but could not."""
 
     kept: list[KeptRun] = field(default_factory=list)
     lacking: list[KeptCandidate] = field(default_factory=list)
@@ -244,7 +247,7 @@ class Settled:
     keeping its model, or the store did not accept the model."""
 
     def as_documents(self) -> list[dict[str, object]]:
-        """Return the kept models as JSON-like data."""
+        """Return the kept models as JSON-like data, one dictionary per model."""
         return [
             {
                 "run_id": one.candidate.run_id,
@@ -261,9 +264,9 @@ class Settled:
 
 
 def settle(recorder: Recorder, candidates: Sequence[KeptCandidate], name: str | None = None) -> Settled:
-    """List the models that a command has kept, and register them in MLflow, at the end of the command.
+    """List the models that a command has kept, and register them in MLflow. Call this once, at the end of the command.
 
-    Incomplete models, which worker processes left when they died, are removed.
+    Incomplete models, left behind by worker processes that died, are removed.
 
     Args:
         recorder: The recorder of the command.
@@ -298,9 +301,9 @@ def settle(recorder: Recorder, candidates: Sequence[KeptCandidate], name: str | 
 
 
 def _groups(candidates: Sequence[KeptCandidate]) -> dict[str, list[KeptCandidate]]:
-    """Return the runs, grouped by the digest of task, training data and pre-trained model that `group_of` gives.
+    """Group runs by task, training data and pre-trained model; the keys are the digests that `group_of` returns.
 
-    Of several runs that test the same trained model, only the first is included.
+    If several runs test the same trained model, only the first of them is included.
     """
     groups: dict[str, dict[str, KeptCandidate]] = {}
     for run in candidates:
@@ -311,26 +314,26 @@ def _groups(candidates: Sequence[KeptCandidate]) -> dict[str, list[KeptCandidate
 def sentences_of(settled: Settled, where: Mapping[str, object]) -> list[str]:
     """Return a message for each kept model, with a command that uses the model for predictions.
 
-    For each run whose model should be kept but does not exist, also return a message with the command that keeps it.
+    For each run whose model should have been kept but was not, add a message with the command that keeps it.
 
     Args:
         settled: The kept models, and the runs without a model.
         where: The options that name the MLflow store and the experiment.
     """
-    said = []
+    sentences = []
     for one in settled.kept:
         run = one.candidate
         best = f", the best of {one.among} runs on dev ({run.dev_score:.3f})" if one.among > 1 else ""
         name = one.registered or run.run_id
         predict = command_line("predict", name, "new.csv", "--text", "COLUMN", "-o", "out.csv", options=_store(where))
-        said.append(f"kept the model of {run.spec.label}{best}; predict with: {predict}")
+        sentences.append(f"kept the model of {run.spec.label}{best}; predict with: {predict}")
     for run in settled.lacking:
         keep = command_line("keep", run.run_id, options=_store(where))
-        said.append(
+        sentences.append(
             f"{run.spec.label} is to be kept too (dev {run.dev_score:.3f}), but its model is not in the store; "
             f"this trains it again and keeps it: {keep}"
         )
-    return said
+    return sentences
 
 
 def _store(where: Mapping[str, object]) -> dict[str, object]:

@@ -1,13 +1,13 @@
-"""Loading of a kept model (the saved model of a run), and its predictions for lists of texts.
+"""Loading a kept model (the saved model of a run), and predicting lists of texts with it.
 
 model = load("complaints-model")            # a folder, a run's id, or models:/NAME/VERSION
 model.predict(["The parcel never came."])   # ["delivery"]
 model.scores(["The parcel never came."])    # array([[0.02, 0.97, 0.01]], dtype=float32)
 
-A model that tags words reads sentences as texts with a space between two words, and predicts a list of tags for each.
-A model that extracts spans reads texts with questions as their second texts, and predicts an answer for each question.
+A model that tags words reads sentences, whose words are separated by spaces, and predicts a list of tags for each.
+A model that extracts spans reads a text and, as the second text, a question about it, and predicts the answer.
 
-Batches and forward pass are the same as in the evaluation of a run, so the model gives the run's recorded predictions.
+Batches and forward pass are the same as in the evaluation of a run, so that the recorded predictions are reproduced.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TOKENS = ("input_ids", "token_type_ids")
-"""The columns of tokens in a table of windows."""
+"""The columns of `encoded_questions` that the model reads: token ids and token type ids."""
 CHUNK = 8192
 """The number of texts that are tokenized and sorted by length together. A larger number would save less than 1 % of all
 padding."""
@@ -54,9 +54,9 @@ class TokenizedTexts:
 
     split: TokenizedSplit
     truncated: int
-    """The number of texts that were truncated to the model's largest number of tokens. Models that tag words or find
-    spans read longer texts in windows; this is then the number of words that are longer than a window, or of questions
-    that are longer than half of one."""
+    """The number of texts that were truncated to the model's largest number of tokens. For a model that tags words, it
+    is the number of words that were truncated, because they have more tokens than a window. For a model that extracts
+    spans, it is the number of questions that were truncated, because they have more tokens than half a window."""
 
 
 class KeptModel:
@@ -75,9 +75,10 @@ class KeptModel:
         Args:
             folder: The folder that `write_model_folder` wrote.
             device: "auto", "cpu", "gpu", "cuda", "cuda:1", "mps" or "xpu".
-            precision: "fp32", "tf32", "bf16", "fp16" or "auto". None means the number format of the run if `device` is
-                of the same type as in the run and fast in this format, and fp32 otherwise.
-            normalise: The text normalisation; None finds the model's normalisation in the installed plugins.
+            precision: "fp32", "tf32", "bf16", "fp16" or "auto". None selects the run's number format if `device` is of
+                the same type as in the run and fast in this format, otherwise fp32.
+            normalise: A function that normalises a text; None uses the model's normalisation from the installed
+                plugins.
 
         Raises:
             UsageError: The folder holds no model that alue-bench saved.
@@ -95,35 +96,38 @@ class KeptModel:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels, in the order of the columns of `scores`; ("value",) for a regression."""
+        """The names of the outputs: the labels; ("value",) for a regression; ("start", "end") for span extraction."""
         return self.description.columns
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
         """Return the prediction for each text.
 
-        It is a label, a list of labels (multi-label), a number (regression), a list with a tag for each word, or the
-        answer to a question: a part of the text, empty for no answer.
+        A prediction is a label, a list of labels (multi-label), a number (regression), a list with a tag for each word,
+        or the answer to a question: a part of the text, or "" if the text does not answer it.
 
         Args:
-            texts: The texts. For a model that tags words, the sentences, with a space between two words.
+            texts: The texts. For a model that tags words, sentences whose words are separated by spaces.
             pairs: The second texts, for a model that reads pairs; the questions, for a model that extracts spans.
 
         Raises:
-            UsageError: A text is missing, `pairs` is given and the model reads single texts, or `pairs` is missing.
+            UsageError: A value is not a string, a sentence to tag has no words, `pairs` is missing or has another
+                length than `texts`, or `pairs` is given to a model that reads single texts.
         """
         return [one for part in self.chunks(texts, pairs) for one in self.decided(self.logits_of(part), part.split)]
 
     def scores(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
         """Return the probability of each label, fp32 [texts, labels]; for a regression, the predictions, [texts, 1].
 
-        A model that tags words gives the probability of each tag for the words of all texts in order, [words, tags].
+        For a model that tags words, return the probability of each tag for the words of all texts in order,
+        [words, tags].
 
         Args:
             texts: The texts.
             pairs: The second texts, for a model that reads pairs.
 
         Raises:
-            UsageError: As in `predict`, or the model extracts spans, which have no labels.
+            UsageError: The texts are invalid, as in `predict`; or the model extracts spans, which have no probabilities
+                of labels.
         """
         if self.description.labels.extracts_spans:
             raise UsageError("the model extracts spans, and has no probabilities of labels; call predict")
@@ -134,7 +138,7 @@ class KeptModel:
 
         Args:
             logits: The logits, as `logits_of` returns them.
-            split: The tokenized texts.
+            split: The tokenized texts for which the logits were computed.
         """
         labels = self.description.labels
         decisions = decide(logits, labels, split.decoding)
@@ -151,7 +155,8 @@ class KeptModel:
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
         """Return the model's logits for texts, or pairs of texts: fp32 [texts, outputs].
 
-        A model that tags words gives logits for the words of all texts in order, [words, tags].
+        For a model that tags words, the rows are the words of all texts in order, [words, tags]; for a model that
+        extracts spans, the tokens at which an answer may begin or end, [tokens, 2].
 
         Args:
             texts: The texts.
@@ -163,7 +168,7 @@ class KeptModel:
         return np.concatenate(parts) if parts else np.zeros((0, self.description.labels.outputs), dtype="float32")
 
     def chunks(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Iterator[TokenizedTexts]:
-        """Check texts, and yield them tokenized, `CHUNK` at a time; see `checked` and `tokenized`."""
+        """Check texts (see `checked`), and yield them tokenized, `CHUNK` texts at a time (see `tokenized`)."""
         texts, pairs = self.checked(texts, pairs)
         for start in range(0, len(texts), CHUNK):
             part = slice(start, start + CHUNK)
@@ -173,7 +178,8 @@ class KeptModel:
         """Check texts and second texts, and return them as lists.
 
         Raises:
-            UsageError: A value is not a string, or second texts are missing or given to a model of single texts.
+            UsageError: A value is not a string, a sentence to tag has no words, second texts are missing or not as many
+                as the texts, or second texts are given to a model that reads single texts.
         """
         if isinstance(texts, str) or isinstance(pairs, str):
             raise UsageError("predict takes a list of texts; put the one text into a list: [text]")
@@ -195,7 +201,7 @@ class KeptModel:
         return listed, others
 
     def tokenized(self, texts: list[str], pairs: list[str] | None) -> TokenizedTexts:
-        """Normalise and tokenize texts as the run did.
+        """Normalise and tokenize texts in the same way as the run that trained the model.
 
         Args:
             texts: The texts, at least one.
@@ -237,10 +243,10 @@ class KeptModel:
         return TokenizedTexts(split, cut)
 
     def tokenized_words(self, sentences: Sequence[Sequence[str]]) -> TokenizedTexts:
-        """Normalise and tokenize the words of sentences as the run did, for a model that tags words.
+        """Normalise and tokenize the words of sentences, for a model that tags words.
 
         Args:
-            sentences: The words of each sentence, at least one.
+            sentences: The words of each sentence; at least one sentence.
         """
         labels, clean = self.description.labels, self._normalise or (lambda word: word)
         # The tags are placeholders: they only mark the tokens from which a tag is predicted.
@@ -256,7 +262,7 @@ class KeptModel:
         return TokenizedTexts(replace(split, words=places), places.cut)
 
     def _tokenized_questions(self, contexts: Sequence[str], questions: Sequence[str]) -> TokenizedTexts:
-        """Normalise and tokenize questions about texts as the run did, for a model that extracts spans."""
+        """Normalise and tokenize questions and the texts (contexts) they are about, for a model that extracts spans."""
         rows = [
             Example(str(place), context, question, None, place)
             for place, (context, question) in enumerate(zip(contexts, questions, strict=True))
@@ -270,7 +276,7 @@ class KeptModel:
         return TokenizedTexts(replace(split, spans=places), places.cut)
 
     def logits_of(self, texts: TokenizedTexts) -> np.ndarray[Any, Any]:
-        """Return the model's logits for tokenized texts, fp32 [texts, outputs], or [words, tags]."""
+        """Return the model's logits for tokenized texts, in the shape that `logits` documents."""
         examples = Examples(texts.split)
         with number_format(self.device):
             return predict_logits(
@@ -285,10 +291,10 @@ def load(
 
     Args:
         model: The model's folder; the id of the run that kept it; or `models:/NAME/VERSION` of the model registry.
-        device: "auto", "cpu", "gpu", "cuda", "cuda:1", "mps" or "xpu". A process computes on one GPU: "cuda:1" makes
-            that GPU torch's current device, also for models that are loaded already.
-        precision: "fp32", "tf32", "bf16", "fp16" or "auto". None means the number format of the run if the device is of
-            the same type as in the run and fast in this format, and fp32 otherwise.
+        device: "auto", "cpu", "gpu", "cuda", "cuda:1", "mps" or "xpu". A process computes on one GPU only: "cuda:1"
+            makes this GPU torch's current device, also for models that are already loaded.
+        precision: "fp32", "tf32", "bf16", "fp16" or "auto". None selects the run's number format if the device is of
+            the same type as in the run and fast in this format, otherwise fp32.
         tracking_uri: The MLflow store that holds the run or the registry; None for the default store.
 
     Raises:
@@ -301,12 +307,13 @@ def load(
 
 
 def _windows(rows: Sequence[Example], columns: dict[str, list[Any]], targets: Callable[[Any], Any]) -> TokenizedSplit:
-    """Return windows as a tokenized split, still without the places of words.
+    """Return windows as a `TokenizedSplit`, to which the caller adds the positions of words or spans.
 
     Args:
         rows: The sentences or questions.
-        columns: The columns "input_ids" and, if the tokenizer gives any, "token_type_ids" of the windows.
-        targets: A function that returns the targets of the tokens, given the offsets of the windows.
+        columns: The columns "input_ids" and, if the tokenizer returns them, "token_type_ids" of the windows.
+        targets: A function that returns the targets of all tokens, given the offset of each window in the flat list of
+            tokens.
     """
     import torch
 
@@ -340,7 +347,7 @@ def _precision(description: Description, device: str, wanted: str | None) -> Pre
 
 
 def _loaded(folder: Path, description: Description) -> tuple[EncoderStack, Any]:
-    """Load a saved model and its tokenizer from the model's folder.
+    """Load a saved model, with its adapter if there is one, and its tokenizer from the model's folder.
 
     Raises:
         UnavailableError: Weights or tokenizer are missing or damaged.

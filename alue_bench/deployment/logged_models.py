@@ -1,8 +1,8 @@
-"""Kept models (the saved models of runs) in MLflow: logging, finding, removing, registering and fetching them.
+"""Kept models (the saved models of runs) in MLflow: how to log, find, remove, register and download them.
 
 A kept model is a logged model of MLflow 3 with the name `model` and the run as its source: `runs:/RUN_ID/model` and
-`models:/MODEL_ID` both load it. Each MLflow client is given the tracking URI of its store, because MLflow's global
-settings are not used.
+`models:/MODEL_ID` both load it. The tracking URI is passed to each MLflow client; MLflow's global tracking URI is
+neither read nor set.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from alue_bench.tracking.claims import INVOCATION
 from alue_bench.tracking.connection import Connection, open_client, public, tracking_uri, where_options
 
 NAME = "model"
-"""The name of every kept model. Kept models differ by their runs."""
+"""The name that all kept models have in MLflow; they are distinguished by their runs."""
 GROUP, DEV_SCORE, RUN_LABEL = "kept.group", "kept.dev_score", "kept.run"
-"""The tags of a kept model: a digest of its task and pre-trained model (the best model is chosen among models with the
-same digest); the dev score, with which it is chosen; a readable name of the run."""
+"""The MLflow tags of a kept model. `kept.group`: a digest of task, training data and pre-trained model; `--keep best`
+keeps one model per digest. `kept.dev_score`: the dev score, by which the best model is chosen. `kept.run`: a readable
+name of the run."""
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _REGISTERED = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/]+))")
 _LOGGED = re.compile(r"models:/+(?P<id>m-[0-9a-f]+)")
@@ -94,7 +95,12 @@ def attach(connection: Connection, model: LoggedModel) -> None:
 
 
 def models_of_invocation(connection: Connection, invocation: str) -> list[LoggedModel]:
-    """Return the models that one call of a command has kept, oldest first. Incomplete models are included."""
+    """Return the models that one invocation of a command has kept, oldest first, incomplete ones included.
+
+    Args:
+        connection: The open MLflow store.
+        invocation: The id of the invocation, as in the runs' tag `INVOCATION`.
+    """
     return _search(connection, f"tags.{INVOCATION} = '{invocation}'")
 
 
@@ -126,7 +132,7 @@ def remove(connection: Connection, model: LoggedModel) -> None:
 
 
 def check_registered_name(name: str) -> None:
-    """Raise UsageError if MLflow could not register a model under a name, or find it again. Call this before training.
+    """Raise UsageError if a name is blank or contains a character that is special in model URIs (`/`, `:`, `@`).
 
     Args:
         name: The value of `--register`.
@@ -136,9 +142,10 @@ def check_registered_name(name: str) -> None:
 
 
 def register(connection: Connection, model: LoggedModel, name: str) -> str:
-    """Register a model under a name in the model registry, as a new version, and return the URI of the version.
+    """Register a model in the model registry as a new version of `name`.
 
-    An example of the URI is "models:/NAME/1".
+    Returns:
+        The URI of the new version, such as "models:/NAME/1".
 
     Raises:
         UsageError: MLflow does not accept the name.
@@ -151,13 +158,13 @@ def register(connection: Connection, model: LoggedModel, name: str) -> str:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise UsageError(f"--register {shown(name)}: {error.message}") from error
-    # A source of the form models:/ID would be looked up in the process's default store.
+    # MLflow would look up a source of the form models:/ID in its global default store.
     version = client.create_model_version(name, model.location, run_id=model.run_id, model_id=model.model_id)
     return f"models:/{name}/{version.version}"
 
 
 def check_new(folder: Path) -> None:
-    """Raise UsageError if a folder already exists, because a model is copied only to a new folder."""
+    """Raise UsageError if a folder already exists, so that copying a model to it would overwrite files."""
     if folder.exists():
         raise UsageError(f"{folder} exists; name a new folder, so that nothing is overwritten")
 
@@ -183,13 +190,13 @@ def folder_of(model: str | Path, store: str | None = None) -> Path:
         store: The MLflow store; None for the default one.
 
     Raises:
-        UsageError: There is no such folder, run or model, or the run kept no model.
+        UsageError: There is no such folder, run or model, or no model of the run was saved.
         UnavailableError: The store does not answer.
     """
     text = str(model)
     if text.startswith("models:"):
         return _fetched(_location_of(text, store), store)
-    folder = Path(os.path.expanduser(text))  # Path.expanduser fails for a ~ before the name of nobody
+    folder = Path(os.path.expanduser(text))  # Path.expanduser raises an error if ~NAME is no user
     if isinstance(model, Path) or folder.is_dir():
         return folder
     if _RUN_ID.fullmatch(text):
@@ -273,7 +280,7 @@ def _converted_errors(uri: str, absent: str) -> Iterator[None]:
 
     Args:
         uri: The MLflow tracking URI.
-        absent: The message of a UsageError, which is raised if the requested object does not exist. Any other error
+        absent: The message of the UsageError that is raised if the requested object does not exist. Every other error
             becomes an UnavailableError.
     """
     from mlflow.exceptions import MlflowException

@@ -23,7 +23,7 @@ KINDS = {
     TargetKind.TOKENS: "one tag",
 }
 PIPELINES = {TargetKind.TOKENS: "token-classification", TargetKind.SPAN: "question-answering"}
-"""The task as the Hugging Face hub names it, for the kinds that are no classification of texts."""
+"""The Hugging Face hub's name of the task, for the kinds of labels for which it is not text classification."""
 
 
 def write_model_card(folder: Path, description: Description, inputs: RunInputs) -> None:
@@ -97,7 +97,7 @@ def _use(description: Description) -> Iterator[str]:
     yield f'load("DIR").predict(["A text."]{pairs})\n'
     yield "import mlflow, pandas as pd"
     yield f'mlflow.pyfunc.load_model("DIR").predict(pd.DataFrame({frame}))'
-    if description.adapter is None and not description.labels.reads_tokens:  # a pipeline divides texts otherwise
+    if description.adapter is None and not description.labels.reads_tokens:  # a pipeline splits texts differently
         yield ""
         yield "from transformers import pipeline"
         yield f'pipeline("text-classification", model="DIR", truncation=True, top_k=None)({one})'
@@ -150,14 +150,14 @@ def _training(description: Description, inputs: RunInputs) -> Iterator[str]:
 def _outline(description: Description) -> str:
     plan, kept = description.spec["freeze_plan"], description.spec.get("kept_layers")
     frozen = ", ".join(map(str, plan["frozen_layers"])) or "none"
-    said = f"{plan['layers']} layers, frozen: {frozen}; embeddings {'frozen' if plan['embeddings'] else 'trained'}"
+    outline = f"{plan['layers']} layers, frozen: {frozen}; embeddings {'frozen' if plan['embeddings'] else 'trained'}"
     if plan["trained"] != "weights" and description.spec.get("adapter") is None:
-        said += f"; in the other layers only the {', '.join(plan.get('names', [plan['trained']]))} trained"
+        outline += f"; in the other layers only the {', '.join(plan.get('names', [plan['trained']]))} trained"
     if kept is not None:
-        said += f"; kept of the pre-trained layers, counted from 0: {', '.join(map(str, kept))}"
+        outline += f"; kept of the pre-trained layers, counted from 0: {', '.join(map(str, kept))}"
     if description.spec.get("adapter") is not None:
-        said += f"; adapter {description.spec['adapter']['kind']}"
-    return said
+        outline += f"; adapter {description.spec['adapter']['kind']}"
+    return outline
 
 
 def _scores(description: Description) -> Iterator[str]:

@@ -7,8 +7,9 @@
     README.md                               the model card: see `model_card`
 
 The weights are fp32, because training keeps fp32 weights in every number format. An adapter is merged into the weights.
-If the merged model does not give the run's predictions, `base/` has the model without the adapter and `adapter/` the
-adapter. transformers then refuses the folder, so that nobody uses the model without its adapter by mistake.
+If it cannot be merged, or the merged model does not reproduce the run's predictions, `base/` has the model without the
+adapter and `adapter/` the adapter. transformers then refuses to load the folder, so that nobody uses the model without
+its adapter by mistake.
 """
 
 from __future__ import annotations
@@ -43,17 +44,17 @@ PROBLEM_TYPES: Mapping[TargetKind, str] = {
     TargetKind.MULTILABEL: "multi_label_classification",
     TargetKind.REGRESSION: "regression",
 }
-"""The `problem_type` in config.json, from which a transformers pipeline chooses the function that gives scores."""
+"""The `problem_type` in config.json, by which a transformers pipeline chooses sigmoid, softmax or neither."""
 CHECKED = 64
-"""The number of test rows whose predictions are compared with the run's after the saved model is loaded again."""
+"""The number of test rows for which the reloaded model's predictions are compared with those of the run."""
 TOLERANCE = {"fp32": 1e-5, "tf32": 1e-2, "bf16": 3e-2, "fp16": 1e-2}
-"""The largest accepted difference between a score of the loaded model and the run's, by number format. Rounding depends
-on batch shapes."""
+"""The largest accepted difference between a score of the reloaded model and the same score of the run, by number
+format; relative to the largest score if that exceeds 1. Scores can differ because rounding depends on batch shapes."""
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run with its trained model, which is to be written to a folder."""
+    """A finished run with its trained model, before the model is written to a folder."""
 
     run_id: str
     spec: RunSpec
@@ -63,19 +64,19 @@ class FinishedRun:
 
 
 def write_model_folder(folder: Path, run: FinishedRun) -> Description:
-    """Write the folder of a kept model, load it again, and check that it gives the run's predictions.
+    """Write the folder of a kept model, load it again, and check that it reproduces the run's predictions.
 
     The model in memory is not changed, because a later run may use it.
 
     Args:
-        folder: The folder, which must be empty or not exist yet.
-        run: The run.
+        folder: The folder to write. It must be empty or not exist yet.
+        run: The run, with its trained model.
 
     Returns:
         The model's description.
 
     Raises:
-        TrainingError: The loaded model does not give the run's predictions.
+        TrainingError: The loaded model does not reproduce the run's predictions.
     """
     model, adapter = run.trained.stack.model, run.spec.adapter
     description = describe(run)
@@ -87,7 +88,7 @@ def write_model_folder(folder: Path, run: FinishedRun) -> Description:
     try:
         _write(folder, merged(model), description, run)
         _check(folder, run)
-    except (TrainingError, NotImplementedError, ValueError):  # the latter two are peft's
+    except (TrainingError, NotImplementedError, ValueError):  # peft raises the latter two
         _clear(folder)
         description = replace(description, adapter=asdict(adapter))
         _write(folder, model, description, run)
@@ -142,7 +143,7 @@ def _write(folder: Path, model: Any, description: Description, run: FinishedRun)
         model = without_adapter(model)
     with quiet_transformers():
         model.save_pretrained(place)
-        for weights in place.glob("*.safetensors"):  # safetensors lets nobody else read them
+        for weights in place.glob("*.safetensors"):  # safetensors makes its files readable for their owner only
             weights.chmod((place / "config.json").stat().st_mode)
         run.trained.tokenizer.save_pretrained(folder)
     _complete_config(place, description)
@@ -153,7 +154,7 @@ def _write(folder: Path, model: Any, description: Description, run: FinishedRun)
 
 
 def _complete_config(folder: Path, description: Description) -> None:
-    """Add what transformers' pipelines need to a saved model's config.json, and remove the local path from it."""
+    """Add label names and `problem_type` to config.json for transformers' pipelines, and remove the local path."""
 
     def complete(config: dict[str, Any]) -> None:
         config.pop("_name_or_path", None)
@@ -185,7 +186,7 @@ def _edit(path: Path, change: Any) -> None:
 
 
 def _check(folder: Path, run: FinishedRun) -> None:
-    """Check that the saved model in a folder gives the run's predictions for the first `CHECKED` test rows.
+    """Check that the saved model in a folder reproduces the run's predictions for the first `CHECKED` test rows.
 
     Architectures whose predictions depend on the other texts of a batch are not checked.
 
@@ -216,9 +217,10 @@ def _check(folder: Path, run: FinishedRun) -> None:
 
 
 def _difference_of_tags(kept: KeptModel, run: FinishedRun) -> float:
-    """Return the largest difference between the probabilities of the saved model's tag and of the run's tag of a word.
+    """Compare the tags that the saved model and the run predict for the words of the first `CHECKED` test rows.
 
-    It is 0 if all tags are equal, and small if two tags are equally probable for a word.
+    Return the largest difference, over all words, between the saved model's probabilities of its own tag and of the
+    run's tag. It is 0 if all tags agree, and small if they differ only where both tags are almost equally probable.
     """
     import numpy as np
 
@@ -231,9 +233,11 @@ def _difference_of_tags(kept: KeptModel, run: FinishedRun) -> float:
 
 
 def _difference_of_answers(kept: KeptModel, run: FinishedRun) -> float:
-    """Return the largest relative difference between the scores of the saved model's answer and of the run's answer.
+    """Compare the answers that the saved model and the run give to the questions of the first `CHECKED` test rows.
 
-    It is 0 if all answers are equal, and small if two answers are equally good.
+    Return the largest relative difference, over all questions, between the saved model's scores of its own answer and
+    of the run's answer. It is 0 if all answers agree, and small if they differ only where both have almost the same
+    score.
     """
     rows = run.inputs.rows.splits["test"].examples[:CHECKED]
     texts = kept.tokenized([row.text for row in rows], [row.text_pair or "" for row in rows])
@@ -250,7 +254,7 @@ def _difference_of_answers(kept: KeptModel, run: FinishedRun) -> float:
 
 
 def _refuse_above(tolerance: float, difference: float) -> None:
-    """Raise TrainingError if scores of the saved model and of the run differ by more than a tolerance."""
+    """Raise TrainingError if the difference between scores of the saved model and of the run exceeds the tolerance."""
     if not difference <= tolerance:
         raise TrainingError(
             f"the saved model does not give the run's predictions: a score differs by {difference:.2g}; report this "

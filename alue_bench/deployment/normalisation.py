@@ -1,4 +1,4 @@
-"""The text normalisation of a saved model: its code is in a plugin and must not have changed since training."""
+"""The text normalisation of a saved model: its code is in a plugin, and must not have changed since training."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ PROBE = (
     "رااااائع جدًا،،، ٢٠٢٦ 2026 ﷺ <br> هههههه ى ة أ إ آ",
     "An ordinary sentence, with Punctuation… and 3.5 numbers.",
 )
-"""Example texts with all features that normalisations of Arabic and of tweets change. If a normalisation's code
-changes, its results for these texts usually change too."""
+"""Example texts that contain everything that normalisations of Arabic and of tweets usually change, such as diacritics
+and URLs. If the code of a normalisation changes, its results for these texts usually change too."""
 
 
 def kept_normalisation(model: Model, providers: dict[str, str]) -> KeptNormalisation | None:
-    """Return a description of a model's text normalisation, to be stored with it; None if the model has none.
+    """Return a description of a model's text normalisation, to be stored with the model; None if it normalises nothing.
 
     Args:
         model: The pre-trained model.
-        providers: The versions of the installed packages whose declarations the run uses (alue-bench or plugins), by
+        providers: The versions of the packages whose declarations the run uses (alue-bench or plugins), by package
             name.
     """
     if model.normalise is None:
@@ -45,7 +45,7 @@ def normalise_of(kept: KeptNormalisation | None, registry: Registry | None = Non
 
     Args:
         kept: The description of the normalisation that is stored with the model; None if there is none.
-        registry: The declarations of the plugins; None loads the installed ones.
+        registry: The declarations of the plugins; None loads those of the installed plugins.
 
     Raises:
         UnavailableError: The plugin or a package that it needs is not installed, or the normalisation has changed.

@@ -1,7 +1,7 @@
 """Predictions for the rows of a file, chunk by chunk, so that memory does not grow with the file.
 
 check the whole file: columns, texts, gold labels            # so that nothing fails after an hour
-for each chunk of rows:                                      # read and tokenized while the model predicts another
+for each chunk of rows:                                      # the next one is tokenized during prediction
     normalise, tokenize, sort by length, batch               # as in the evaluation of a run
     logits → prediction and scores
     write the rows and their predictions, in the file's order
@@ -41,30 +41,30 @@ if TYPE_CHECKING:
     import numpy as np
 
 NAMED = 5
-"""The largest number of rows with errors that an error message lists."""
+"""The number of faulty rows that an error message lists; further ones are only counted."""
 TEXT_COLUMNS, PAIR_COLUMNS = ("text",), ("pair", "text_pair")
-"""The usual names of the columns with first and second texts, which are read if the user names no columns."""
+"""The column names that are tried for the first and second texts if the user names no columns."""
 OnRows = Callable[[int, int], None]
 """A function that is called during a prediction with the number of rows done so far and the total number of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionRequest:
-    """The names of the file with texts to predict, of its columns, and of the output file."""
+    """A request to predict the texts in a file: the input file, its columns, the output file and its content."""
 
     source: Path
     output: str = STDOUT
     """The path of the output file; "-" means stdout."""
     text: str | None = None
-    """The column of the texts; None for the column "text", or for the only column of the file."""
+    """The column of the texts. None means the column "text" or, if there is none, the only column of the file."""
     pair: str | None = None
-    """The column of the second texts, for a model that reads pairs; None for "pair" or "text_pair"."""
+    """The column of the second texts, for a model that reads pairs. None means the column "pair" or "text_pair"."""
     label: str | None = None
-    """The column of gold labels, for scoring the predictions; None if they are not scored."""
+    """The column of the gold labels with which the predictions are scored. None means no scoring."""
     scores: bool = False
-    """True to write the probability of each label, too."""
+    """True to write the probability of each label in addition to the prediction."""
     prefix: str = ""
-    """The prefix of the names of the new columns in the output."""
+    """A prefix for the names of the columns that the output adds to those of the input."""
     skip_bad: bool = False
     """True to give rows without a text an empty prediction; False to treat them as an error."""
     overwrite: bool = False
@@ -77,11 +77,11 @@ class Predicted:
 
     rows: int = 0
     bad: int = 0
-    """The number of rows without a prediction, because they have no text."""
+    """The number of rows without a prediction, because a text or second text is missing."""
     truncated: int = 0
-    """The number of texts that were truncated to the model's largest number of tokens."""
+    """The number of truncated texts; see `TokenizedTexts.truncated`."""
     seconds: float = 0.0
-    """The seconds from reading the first row to writing the last one, without the check of the file."""
+    """The time in seconds from reading the first row to writing the last one, without the check of the file."""
     scored: int = 0
     """The number of rows whose gold label was compared with the prediction."""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -112,13 +112,14 @@ def predict_file(
 
     Args:
         model: The model.
-        request: The files and columns.
+        request: The input file, its columns, and the output file.
         on_rows: A function that is called after each chunk with the number of rows done and the total number of rows.
-        stdout: The stream to write to if the output is "-".
+        stdout: The stream to write to if the output is "-"; None for `sys.stdout`.
 
     Raises:
         UsageError: A file or a column does not exist, or an option does not fit the model.
-        DataError: The file is damaged, or rows have no text or an unknown gold label. Nothing is written then.
+        DataError: The file is damaged or empty, or a row has no text (unless `skip_bad` is set) or an unknown gold
+            label.
         UnavailableError: The output cannot be written.
     """
     description = model.description
@@ -166,7 +167,7 @@ def _columns(path: Path, present: Sequence[str], request: PredictionRequest, des
 
     Args:
         path: The file, for error messages.
-        present: The columns of the file.
+        present: The names of all columns of the file.
         request: The request, in which the user may name columns.
         description: The description of the model.
     """
@@ -205,7 +206,11 @@ def _output_format(request: PredictionRequest) -> Format:
 
 
 def _check_words(request: PredictionRequest, kind: Format, description: Description) -> None:
-    """Raise UsageError if an option or a format of files does not fit a model that tags words, or another model."""
+    """Raise UsageError if an option or a file format does not fit the model.
+
+    Models that tag words or extract spans accept neither `--scores` nor `--label`. A .conll file needs a model that
+    tags words. Files without columns (.txt and .conll) cannot hold scores.
+    """
     labels = description.labels
     if labels.reads_tokens and (request.scores or request.label is not None):
         option = "--scores" if request.scores else "--label"
@@ -229,31 +234,33 @@ def _check_rows(table: ChunkedTable, columns: _Columns, description: Description
     """Check all texts and gold labels of the file to predict, and return its number of rows.
 
     Raises:
-        DataError: Rows have no text, or a gold label that the model does not know.
+        DataError: The file has no rows, or a row has no text (unless `skip_bad` is set) or an unknown gold label.
     """
     rows, bad, unknown = 0, 0, 0
-    said: list[str] = []
+    problems: list[str] = []
     for chunk in table.chunks(CHUNK, columns.names):
         rows += len(chunk)
         good = set(_good(chunk, columns))
         if len(good) < len(chunk) and not skip_bad:
             bad += len(chunk) - len(good)
-            said += [f"{table.place(chunk.lines[place])}: no text" for place in range(len(chunk)) if place not in good]
+            problems += [
+                f"{table.place(chunk.lines[place])}: no text" for place in range(len(chunk)) if place not in good
+            ]
         if columns.label is not None:
             for place, value in enumerate(chunk.column(columns.label)):
                 problem = _label_problem(value, description) if place in good else None
                 if problem and not (skip_bad and _is_missing(value)):
                     unknown += 1
-                    if len(said) < NAMED:
-                        said.append(f"{table.place(chunk.lines[place])}: {problem}")
-        del said[NAMED:]
+                    if len(problems) < NAMED:
+                        problems.append(f"{table.place(chunk.lines[place])}: {problem}")
+        del problems[NAMED:]
     if not rows:
         raise DataError(f"{table.path}: the file has no rows")
-    if said:
-        more = bad + unknown - len(said)
+    if problems:
+        more = bad + unknown - len(problems)
         also = f"; and {more} more rows" if more else ""
         remedy = "mend them, or leave their predictions empty with --skip-bad" if not unknown else "mend them"
-        raise DataError(f"{'; '.join(said)}{also}; {remedy}")
+        raise DataError(f"{'; '.join(problems)}{also}; {remedy}")
     return rows
 
 
@@ -273,7 +280,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _label_problem(value: Any, description: Description) -> str | None:
-    """Return a phrase that says what is wrong with a gold label; None if it is correct."""
+    """Return a description of what is wrong with a gold label; None if it is valid."""
     kind = description.labels.kind
     if _is_missing(value) and kind is not TargetKind.MULTILABEL:
         return "no gold label"
@@ -290,7 +297,7 @@ def _label_problem(value: Any, description: Description) -> str | None:
 
 
 def _gold_of(value: Any, description: Description) -> Any:
-    """Return a gold label as a number (regression), or as a tuple of label names."""
+    """Convert a value from the file's label column to a number (regression) or a tuple of label names."""
     kind = description.labels.kind
     if kind is TargetKind.REGRESSION:
         return float(value)
@@ -304,7 +311,7 @@ def _gold_of(value: Any, description: Description) -> Any:
 
 
 def _name_of(value: Any, description: Description) -> str:
-    """Return the label name that a value from the file stands for; a whole number such as 1.0 stands for "1"."""
+    """Return the label name for a value from the file. The number 1.0 stands for "1" if there is no label "1.0"."""
     name, names = text_of(value), description.labels.names
     try:
         number = float("nan" if name in names else name)
@@ -314,7 +321,7 @@ def _name_of(value: Any, description: Description) -> str:
     return whole if whole in names else name
 
 
-# The stream ------------------------------------------------------------------------------------------------------
+# Predicting ------------------------------------------------------------------------------------------------------
 
 _Ready = tuple[Chunk, TokenizedTexts | None, list[int]]
 """A chunk of rows, its texts as token ids (None if no row has a text), and the positions of the rows with a text."""
@@ -323,7 +330,7 @@ _Ready = tuple[Chunk, TokenizedTexts | None, list[int]]
 def _tokenized_ahead(
     thread: ThreadPoolExecutor, table: ChunkedTable, columns: _Columns, model: KeptModel
 ) -> Iterator[_Ready]:
-    """Yield the chunks of a file with their token ids, while a thread tokenizes the next chunk."""
+    """Yield the chunks of a file with their token ids, while `thread` reads and tokenizes the next chunk."""
     chunks = table.chunks(CHUNK)
 
     def following() -> _Ready | None:
@@ -346,11 +353,11 @@ def _tokenized_ahead(
 def _predicted(
     model: KeptModel, request: PredictionRequest, logits: np.ndarray[Any, Any], texts: TokenizedTexts
 ) -> dict[str, Sequence[Any]]:
-    """Return the columns to add to the rows with a text: predictions and scores, by name.
+    """Return the new columns for the rows with a text: predictions and scores, by column name.
 
     Args:
         model: The model.
-        request: The request, which says if scores are wanted and how the columns are named.
+        request: The request, which determines the names of the columns and whether scores are among them.
         logits: The model's outputs for the texts.
         texts: The tokenized texts.
     """
@@ -359,7 +366,13 @@ def _predicted(
 
 
 def _spread(column: Sequence[Any], places: list[int], count: int) -> Sequence[Any]:
-    """Return a column for all rows of a chunk, in which rows without a text have None."""
+    """Extend a column from the rows with a text to all rows of a chunk; the rows without a text get None.
+
+    Args:
+        column: The values for the rows with a text.
+        places: The positions of these rows in the chunk.
+        count: The number of rows of the chunk.
+    """
     if len(column) == count:
         return column
     values: list[Any] = [None] * count
@@ -369,7 +382,7 @@ def _spread(column: Sequence[Any], places: list[int], count: int) -> Sequence[An
 
 
 class _Scorer:
-    """A collector of gold labels and predictions, which computes the metrics at the end."""
+    """A collector of gold labels and predictions from all chunks, from which it computes the metrics."""
 
     def __init__(self, description: Description) -> None:
         self._description = description

@@ -1,8 +1,8 @@
 """The MLflow flavour of a saved model: `mlflow.pyfunc.load_model` and `mlflow models serve` load its folder.
 
-The folder itself is the MLflow model. MLflow loads it through `_load_pyfunc` of this module, so that the folder needs
-no pickle and no code. The loading environment needs alue-bench and the plugin of the model's text normalisation;
-requirements.txt states their versions.
+The folder that alue-bench writes is itself an MLflow model. MLflow loads it by calling `_load_pyfunc` of this module,
+so that the folder contains neither pickle files nor code. To load it, alue-bench and the plugin of the model's text
+normalisation must be installed; requirements.txt states their versions.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from alue_bench.evaluation.predictions import probabilities
 
 MODULE = "alue_bench.deployment.pyfunc"
 TEXT, PAIR = "text", "pair"
-"""The columns of the input data frame for MLflow: first and second texts."""
+"""The columns of MLflow's input data frame: first and second texts."""
 PREDICTION, SCORE = "prediction", "score_"
-"""The column of predictions in MLflow's output, and the prefix of its columns of scores."""
+"""The name of the column with predictions in MLflow's output, and the prefix of the names of its score columns."""
 EXAMPLES = {
     "ar": ("الخدمة ممتازة والتوصيل سريع", "وصل الطلب في الموعد"),
     "en": ("The service was excellent and fast.", "The order arrived on time."),
 }
-"""Invented texts for MLflow's input example, because texts of a data set may not be redistributed."""
+"""Invented texts for MLflow's input example, by language; texts of a data set may not be redistributed."""
 
 
 class KeptModelFunction:
@@ -39,17 +39,18 @@ class KeptModelFunction:
         self.model = model
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
-        """Return a data frame with the column `prediction`, and `score_LABEL` for each label.
+        """Return a data frame with the column `prediction`, and the column `score_LABEL` for each label.
 
-        A model that tags words or extracts spans gives only the column `prediction`; there is a space between two tags.
+        For a regression, and for a model that tags words or extracts spans, the only column is `prediction`. The tags
+        of a sentence are joined by spaces.
 
         Args:
             model_input: A data frame with the column `text`, and `pair` for a model that reads pairs; or the texts, as
                 a list, a series or an array.
-            params: Unused; MLflow passes it.
+            params: Ignored; MLflow requires this parameter.
 
         Raises:
-            UsageError: A column or a text is missing.
+            UsageError: The input lacks a column, or a text is not a string.
         """
         import pandas as pd
 
@@ -65,30 +66,31 @@ class KeptModelFunction:
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> KeptModelFunction:
-    """Load a kept model for `mlflow.pyfunc.load_model`, which calls this function.
+    """Load a kept model; `mlflow.pyfunc.load_model` calls this function.
 
     Args:
         path: The model's folder.
-        model_config: The arguments `device` and `precision` of `load`, if given.
+        model_config: Keyword arguments for `KeptModel`, such as `device` and `precision`; None for none.
     """
     return KeptModelFunction(KeptModel(Path(path), **(model_config or {})))
 
 
 def _score_columns(description: Description) -> list[str]:
-    """Return the names of the columns of scores in MLflow's output; none for a model that gives no scores."""
+    """Return the names of the score columns in MLflow's output; an empty list for a model without scores."""
     labels = description.labels
     without = labels.kind is TargetKind.REGRESSION or labels.reads_tokens
     return [] if without else [f"{SCORE}{name}" for name in labels.names]
 
 
 def columns_of(model: KeptModel, logits: Any, split: TokenizedSplit, *, scores: bool) -> dict[str, list[Any]]:
-    """Return the columns with predictions and scores by name, in the same form as runs record them.
+    """Return the columns `prediction` and `score_LABEL`, in the form in which a run's predictions are recorded.
 
     Args:
         model: The model.
         logits: The model's outputs for the texts, as `KeptModel.logits_of` returns them.
         split: The tokenized texts.
-        scores: Whether to return the probability of each label too. A regression has only the prediction.
+        scores: True to add the probability of each label. Regressions and models that tag words have no such columns;
+            for a model that extracts spans, it must be False.
     """
     import numpy as np
 
@@ -99,14 +101,14 @@ def columns_of(model: KeptModel, logits: Any, split: TokenizedSplit, *, scores: 
     several = labels.kind is TargetKind.MULTILABEL
     columns: dict[str, list[Any]] = {PREDICTION: [join_labels(names) for names in decided] if several else decided}
     if scores and labels.kind is not TargetKind.REGRESSION:
-        # Eight decimals are more than fp32 has, and far shorter than its digits in double precision.
+        # Eight decimals keep the precision of fp32; written out as doubles, the values would have about 17 digits.
         values = np.around(probabilities(logits, labels).astype("float64"), 8).T.tolist()
         columns |= {f"{SCORE}{name}": column for name, column in zip(labels.names, values, strict=True)}
     return columns
 
 
 def _texts(given: Any, *, is_pair: bool) -> tuple[list[str], list[str] | None]:
-    """Return the texts of any input that MLflow passes and, for a model of text pairs, the second texts."""
+    """Return the texts of an input that MLflow passes, and the second texts (None if the model reads single texts)."""
     import pandas as pd
 
     if isinstance(given, dict) or (isinstance(given, list) and given and isinstance(given[0], dict)):
@@ -129,7 +131,7 @@ def write_mlflow_model(folder: Path, description: Description, **identity: Any) 
     """Write MLflow's files into the folder of a model: MLmodel, requirements, signature and input example.
 
     Args:
-        folder: The folder.
+        folder: The model's folder.
         description: The model's description.
         **identity: Further fields of `mlflow.models.Model`, such as `run_id` and `model_id`.
     """
@@ -165,7 +167,7 @@ def _requirements(description: Description) -> list[str]:
     """Return pip requirements for loading the model, with the versions that trained it."""
     from importlib.metadata import PackageNotFoundError, distributions, version
 
-    # A task that is a value in Python has its own provider, which is not a distribution.
+    # The provider of a task that was defined in Python is not an installed distribution.
     installed = {one.name for one in distributions()} | {"alue-bench"}
     pinned = {name: number for name, number in description.versions.items() if number and name in installed}
     pinned["mlflow"] = version("mlflow")

@@ -1,4 +1,4 @@
-"""The repetition of a recorded run to obtain its trained model, with a check that it predicts the same as before."""
+"""Training a recorded run again to obtain its model, and checking its predictions against the recorded ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOLERANCE = 1e-5
-"""The largest accepted difference between a new and a recorded score; recorded scores are rounded to six digits."""
+"""The largest accepted difference between a new and a recorded probability or regression output, relative to the
+recorded value if that exceeds 1. Recorded values are rounded to six digits."""
 WORDS = {
     "data": "data",
     "model_digest": "pre-trained model",
@@ -40,7 +41,7 @@ WORDS = {
     "hyper": "hyper-parameters",
     "unusual": "pre-trained model",
 }
-"""The words used in messages for the fields of a run's specification."""
+"""The words that messages use for fields of a run's specification, by field name."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,10 @@ class RecordedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """The settings for repeating a run that are not recorded with it, because they depend on the machine."""
+    """Settings that are needed to repeat a run, but are not recorded because they depend on the machine."""
 
     data_dir: Path | None = None
-    """The folder with the official data files of the tasks; None means the usual folders."""
+    """The folder with the official data files of the tasks; None means ALUE_BENCH_DATA or the user's data folder."""
     allow_pickles: bool = False
     """True if pre-trained weights may be read from pickle files."""
 
@@ -96,9 +97,9 @@ def recorded_run(connection: Connection, run_id: str) -> RecordedRun:
 
 
 def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry) -> PlannedRun:
-    """Plan a recorded run again, with the same settings, and check that it would give the same result.
+    """Plan a recorded run again with the same settings, and check that the new run would have the same fingerprint.
 
-    The check compares fingerprints, digests of everything that determines a run's result.
+    A fingerprint is a digest of everything that determines a run's result.
 
     Args:
         recorded: The run.
@@ -106,20 +107,21 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
         registry: The declarations of the installed plugins.
 
     Raises:
-        UnavailableError: The data, the pre-trained model or a plugin of the run is missing on this machine, or differs.
+        UnavailableError: The data, the pre-trained model or a plugin of the run is missing on this machine, or differs
+            from that of the recorded run.
     """
     config, model = recorded.config, model_reference(recorded.row, registry)
     task = task_options(recorded.row)
     names, given = given_tasks([str(task["task"])] if "task" in task else [], filled(FileOptions, task))
     fold = config.get("fold")
-    told = {
+    recorded_options = {
         declared.field: declared.converted(config[declared.field])
         for declared in options_of(PlanRequest).values()
         if config.get(declared.field) is not None
     }
     request = PlanRequest(
         **{
-            **told,
+            **recorded_options,
             "tasks": names,
             "given": given,
             "fold": Fold(**fold) if fold else None,
@@ -147,16 +149,16 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
 
 
 def _named(planned: PlannedRun, name: str) -> PlannedRun:
-    """Give the model of a planned run its recorded name.
+    """Return the planned run with its model renamed to the recorded name.
 
-    Models from two folders of the same name get suffixes if a plan contains both, so a name depends on the whole plan.
+    The name can differ: if a plan contains models from two folders of the same name, it adds suffixes to their names.
     """
     spec = replace(planned.spec, model=name)
     return replace(planned, spec=spec, inputs=replace(planned.inputs, model=replace(planned.inputs.model, name=name)))
 
 
 def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
-    """Return a phrase, for a message, that says how a newly planned run differs from the recorded one."""
+    """Return a description, for a message, of how a newly planned run differs from the recorded one."""
     here = json.loads(json.dumps(planned.spec.as_dict(), default=str))
     names = [name for name, value in here.items() if name not in ("fingerprint", "training_key")]
     names = [name for name in names if name in recorded.config and recorded.config[name] != here[name]]
@@ -164,15 +166,15 @@ def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
         digests = recorded.config["data"], here["data"]
         splits = [name for name in ("train", "test") if digests[0][name] != digests[1][name]]
         return f"data have changed since then (its {' and '.join(splits) or 'protocol'})"
-    said = list(dict.fromkeys(WORDS.get(name, name.replace("_", " ")) for name in names))
+    words = list(dict.fromkeys(WORDS.get(name, name.replace("_", " ")) for name in names))
     if "providers" in names or "test_providers" in names:
         then = {**recorded.config.get("providers", {}), **recorded.config.get("test_providers", {})}
         now = {**here["providers"], **here["test_providers"]}
         changed = [
             f"{one} was {then.get(one)}, is {now.get(one)}" for one in {**then, **now} if then.get(one) != now.get(one)
         ]
-        return f"{' and '.join(said)} differs ({'; '.join(changed)})"
-    return f"{' and '.join(said) or 'record'} differs from what is here"
+        return f"{' and '.join(words)} differs ({'; '.join(changed)})"
+    return f"{' and '.join(words) or 'record'} differs from what is here"
 
 
 def _anew(recorded: RecordedRun, registry: Registry) -> str:
@@ -193,14 +195,14 @@ def train_again(recorded: RecordedRun, planned: PlannedRun, on_step: OnStep = la
     Args:
         recorded: The run.
         planned: The plan of the run, from `plan_again`.
-        on_step: A function that is called after every training step.
+        on_step: A function that is called after every training step, with the number of steps done and in total.
 
     Returns:
         The run with its trained model.
 
     Raises:
         UnavailableError: The predictions differ from the recorded ones.
-        TrainingError: The training fails.
+        TrainingError: Training fails.
     """
     result, trained = execute(planned.spec, planned.inputs, on_step=on_step)
     problem = _problem(recorded, result, planned)
@@ -213,7 +215,7 @@ def train_again(recorded: RecordedRun, planned: PlannedRun, on_step: OnStep = la
 
 
 def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> str | None:
-    """Return a phrase that says how a repeated run's predictions differ from the recorded ones; None if they agree."""
+    """Return a description of how a repeated run's predictions differ from the recorded ones; None if they agree."""
     import numpy as np
 
     then, now = recorded.predictions, result.predictions
@@ -231,9 +233,9 @@ def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> s
 
 
 def _versions_then_and_now(recorded: RecordedRun) -> str:
-    """Return a sentence about versions or hardware that have changed since the run was recorded.
+    """Return a sentence that names the versions and hardware that have changed since the run was recorded.
 
-    The changes may be the cause of different predictions.
+    Such a change may explain why predictions differ.
     """
     from importlib.metadata import version
 

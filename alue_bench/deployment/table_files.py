@@ -1,11 +1,11 @@
-"""Reading and writing of tables in chunks of rows: CSV, TSV, JSON lines and Parquet, recognised by the file suffix.
+"""Reading and writing tables in chunks of rows: CSV, TSV, JSON lines and Parquet, recognised by the file suffix.
 
-Two formats without column names are read as a table with the one column `text`: a text on each line (.txt), and a word
-on each line with a blank line after each sentence (.conll). Each sentence of a .conll file is read as one text: its
-words, joined by spaces. The output has the predictions in place of the texts (.txt), or a tag after each word (.conll).
+Two formats without column names are read as tables with the single column `text`. A .txt file has a text on each line;
+its output has a prediction on each line. A .conll file has a word on each line and a blank line after each sentence; a
+sentence is read as one text, its words joined by spaces, and the output has a tag after each word.
 
-Only one chunk of rows is in memory, however large the file is. Messages name a row by its line in the file or, for
-Parquet, by its number.
+The reader holds one chunk of rows in memory, however large the file is. Messages name a row by its line in the file or,
+for Parquet, by its number.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ SUFFIXES: Mapping[str, Format] = {
 }  # fmt: skip
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 DOCUMENT = "-DOCSTART-"
-"""The word that separates documents in CoNLL's files, and does not belong to a sentence."""
+"""The marker between two documents in a CoNLL file, which is not a word of a sentence."""
 STDOUT = "-"
 TEXT = "text"
-"""The name of the column of a file without column names."""
+"""The name of the only column of a file without column names (.txt and .conll)."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some consecutive rows of a table."""
+    """Consecutive rows of a table that are read together."""
 
     rows: Sequence[Mapping[str, Any]]
     lines: Sequence[int]
-    """The line in the file of each row or, for a Parquet file, the number of each row; both are counted from 1."""
+    """For each row, its line in the file or, in a Parquet file, its row number; both are counted from 1."""
     batch: Any = None
     """The rows as an Arrow record batch, if the file is Parquet; `rows` is then empty."""
 
@@ -94,14 +94,15 @@ class ChunkedTable(ABC):
 
         Args:
             size: The largest number of rows of a chunk.
-            wanted: The columns to read; None for all. Only Parquet files make use of this.
+            wanted: The columns that the caller needs; None for all. Only Parquet files are read faster with it; the
+                other formats yield all columns.
 
         Raises:
             DataError: The file is damaged, or a row does not fit the header.
         """
 
     def place(self, line: int) -> str:
-        """Return the position of a row for messages, such as `file.csv:12`, given the row's line."""
+        """Return the position of a row for messages, such as `file.csv:12`, given its line or row number."""
         return f"{self.path}:{line}"
 
 
@@ -124,13 +125,13 @@ def open_table(path: Path) -> ChunkedTable:
 
 
 def _delimiter_of(path: Path) -> str:
-    """Return the delimiter of a CSV file, found in its header."""
+    """Return the delimiter of a CSV file: the one that divides its header into the most columns."""
     with _text(path) as file:
         try:
             header = file.readline()
         except UnicodeDecodeError as error:
             raise DataError(_not_utf8(path, 0, error)) from error
-    header = header[:100_000]  # the module refuses longer cells
+    header = header[:100_000]  # the csv module refuses cells of more than 131,072 characters
     return max(CSV_DELIMITERS, key=lambda by: len(next(csv.reader([header], delimiter=by), [])))
 
 
@@ -152,7 +153,7 @@ class _Delimited(ChunkedTable):
         kept: list[Mapping[str, Any]] = []
         lines: list[int] = []
         for line, cells in rows:
-            if not cells and len(header) > 1:  # a blank line, which is a row only where it is an empty cell
+            if not cells and len(header) > 1:  # a blank line is a row (an empty cell) only in a table with one column
                 continue
             cells = cells or [""]
             if len(cells) != len(header):
@@ -170,7 +171,7 @@ class _Delimited(ChunkedTable):
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield, for each row, the number of the row's first line in the file, and the row's cells."""
-        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a text may be longer than 128 kB
+        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default limit of a cell is 131,072 characters
         with _text(self.path) as file:
             reader = csv.reader(file, delimiter=self._delimiter, strict=True)
             before = 0
@@ -199,7 +200,7 @@ class _Lines(ChunkedTable):
             yield Chunk([{TEXT: text} for _, text in part], [line for line, _ in part])
 
     def _rows(self) -> Iterator[tuple[int, str]]:
-        """Yield, for each text, the number of its first line in the file, and the text."""
+        """Yield each text with its line number, which is the line of its first word in a .conll file."""
         yield from self._lines()
 
     def _lines(self) -> Iterator[tuple[int, str]]:
@@ -328,7 +329,7 @@ class Stream(Protocol):
 
 
 class Output(ABC):
-    """An output file for a table, which is written chunk by chunk: the columns of the input table, then new columns."""
+    """An output table that is written chunk by chunk: the columns of the input table, followed by new columns."""
 
     @abstractmethod
     def write(self, chunk: Chunk, new: Mapping[str, Sequence[Any]]) -> None:
@@ -340,7 +341,7 @@ class Output(ABC):
 
 
 class OutputFile:
-    """An output file that gets its final name only when it is complete; `-` is stdout.
+    """A context manager for an output file, which gets its final name only when it is complete.
 
     with OutputFile(path, "csv", table.columns()) as output:
         output.write(chunk, {"prediction": [...]})
@@ -352,11 +353,11 @@ class OutputFile:
         """Store the settings of the output; `__enter__` opens the file.
 
         Args:
-            path: The path of the file, or "-".
+            path: The path of the file, or "-" for stdout.
             kind: The format of the file.
             columns: The names of the input table's columns.
             stdout: The stream to use for "-"; None for `sys.stdout`.
-            text: The column of the texts, whose words a .conll file repeats.
+            text: The column of the texts, whose words are repeated in a .conll file.
         """
         self._text = text
         self._path, self._kind, self._columns, self._stdout = path, kind, list(columns), stdout
@@ -364,7 +365,7 @@ class OutputFile:
         self._stream: Any = None
 
     def __enter__(self) -> Output:
-        """Open a temporary file next to the final one, or stdout, and return the table to write."""
+        """Open a temporary file next to the final one (or use stdout), and return the `Output` to write to."""
         try:
             if self._kind == "parquet":
                 self._output: Output = _ParquetOutput(self._aside)
@@ -423,7 +424,7 @@ class _DelimitedOutput(Output):
 
 
 def _cell(value: Any) -> Any:
-    """Return a value in the form of a cell of a text file: lists and objects as JSON, None as an empty cell."""
+    """Convert a value to a cell of a CSV or TSV file: lists and objects to JSON, None to an empty cell."""
     if value is None:
         return ""
     return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False, default=str)
@@ -445,7 +446,10 @@ class _JsonLinesOutput(Output):
 
 
 class _LinesOutput(Output):
-    """A file with a prediction on each line or, if the column of the texts is given, with a word and its tag."""
+    """A .txt file, with a prediction on each line, or a .conll file, with a word and its tag on each line.
+
+    It is a .conll file if the column of the texts is given.
+    """
 
     def __init__(self, stream: Stream, text: str | None) -> None:
         self._stream, self._text_column = stream, text

@@ -1,4 +1,4 @@
-"""The command `advise`: predict what freezing layers costs on a task, from sweeps of other tasks."""
+"""The command `advise`, which predicts the loss of score from freezing layers on a task, from sweeps of other tasks."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     import numpy as np
 
 ORIGIN = "the sweeps"
-"""The text that shows that a hyper-parameter has the value of the sweeps."""
+"""The origin shown in messages for hyper-parameters whose values are those of the sweeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """The task to advise on, as the options of the command give it."""
+    """The question to `advise`: the task and model, the source of the data, and the accepted loss."""
 
     task: str
     model: str
     data_dir: Path | None = None
     sample: bool = False
     tolerance: float = 0.05
-    """The largest accepted loss, as a share of what full fine-tuning learns."""
+    """The largest accepted loss, as a share of what full fine-tuning learns (its score minus the trivial score)."""
 
     def options(self) -> dict[str, Any]:
         """Return the options of `alue-bench run` that select the task, the model and the data."""
@@ -55,25 +55,25 @@ class Question:
 def do_advise(
     question: Question, results: Results, registry: Registry, say: Callable[[str], None]
 ) -> tuple[Advice, str]:
-    """Predict loss and cost of a handful of settings on a task.
+    """Predict the loss and the cost of some freezing settings on a task, and recommend one of them.
 
     Args:
-        question: The task and the model.
+        question: The task, the model and the accepted loss.
         results: The finished runs, among them sweeps of other tasks with the model.
         registry: The plugins' declarations.
-        say: A function that tells the user what is left out.
+        say: A function that shows the user a sentence about recorded runs that are not used.
 
     Returns:
-        The advice, and the command that confirms the recommended setting.
+        The advice, and a command that compares the recommended setting with full fine-tuning on the task.
 
     Raises:
-        UsageError: There are sweeps of fewer than FEWEST_TASKS other tasks. The message names the command for
-            a further sweep.
+        UsageError: The task or the model is not available; or fewer than FEWEST_TASKS other tasks were swept. The
+            message then contains a command that sweeps further tasks.
     """
     cache = PlanCache()
     (first, *_) = _plan(question, registry, cache, {}, ["full"]).runs
-    sweeps, said = swept_tasks(results.frame)
-    for sentence in said:
+    sweeps, remarks = swept_tasks(results.frame)
+    for sentence in remarks:
         say(sentence)
     ours = [
         sweep
@@ -106,11 +106,11 @@ def do_advise(
 
 
 _CONDITIONS = (*options_of(HyperParameters), "limit_train", "limit_eval", "drop_bad", "keep_head")
-"""The options that must be those of the sweeps: the hyper-parameters, and the options that select rows."""
+"""The options whose values are taken from the sweeps: the hyper-parameters, and the options that select rows."""
 
 
 def _without_task(options: Mapping[str, object], question: Question) -> dict[str, object]:
-    """Return options without those that give the example's task as a file; the task is the question's."""
+    """Return options without those that define a task by a data file, because they define the task of a sweep."""
     from alue_bench.data.file_task.options import FileOptions
 
     return {name: value for name, value in options.items() if name not in options_of(FileOptions)}
@@ -123,7 +123,7 @@ def _plan(
     conditions: Mapping[str, object],
     strategies: Sequence[str],
 ) -> Plan:
-    """Plan runs of the question's task under conditions, one for each strategy.
+    """Plan a run of the question's task with each strategy, under the conditions of the sweeps.
 
     Raises:
         UsageError: The task or the model is not available, or cannot be trained with a strategy.
@@ -145,29 +145,33 @@ def _probed(
     cache: PlanCache,
     conditions: Mapping[str, object],
 ) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
-    """Return the task's feature of each cell by the family that corrects the predictions, and the probe's seconds.
+    """Probe the layers on the question's task, if the result can correct the predictions.
 
-    The dict is empty if no correction helps; the model is then not loaded.
+    Returns:
+        The feature of each freezing setting (see `reporting.advice.feature`), [settings], by the name of the family of
+        strategies whose probe was used; and the seconds that the probe took. Without a correction that helps, the model
+        is not loaded, and the result is an empty dict and 0.
     """
     if whole.correction is None:
         return {}, 0.0
     family, _ = whole.correction
     ran = [name for run in whole.sweeps[0].others if (name := str(run["strategy"])).startswith(f"{family}-")]
-    cheapest = min(ran, key=lambda name: (len(name), name))  # the fewest layers; all have the same scores
+    # All strategies of the family compute the same scores of layers; the one with the fewest layers is the cheapest.
+    cheapest = min(ran, key=lambda name: (len(name), name))
     (run, *_) = _plan(question, registry, cache, conditions, [cheapest]).runs
     probed = choice_of(run.spec, run.inputs)
     return {family: feature(probed.choice.scores, whole.cells)}, probed.seconds
 
 
 def _own(sweeps: Sequence[SweptTask], whole: Calibration, first: PlannedRun) -> SweptTask | None:
-    """Return the task's own sweep under the conditions of the calibration, or None."""
+    """Return the sweep of the question's task under the conditions of the calibration; None if there is none."""
     return next((sweep for sweep in sweeps if sweep.task == first.spec.task and whole.is_alike(sweep)), None)
 
 
 def _missing(
     question: Question, first: PlannedRun, whole: Calibration | None, results: Results, registry: Registry
 ) -> str:
-    """Return the message that too few tasks were swept, with the command that sweeps further ones."""
+    """Return the message that too few tasks were swept, with a command that sweeps further tasks."""
     swept = [sweep.task for sweep in whole.sweeps] if whole else []
     has = f"it has {len(swept)} ({', '.join(swept)})" if swept else "it has none"
     options = options_of_sweep(whole.sweeps[0].example) if whole else {}
@@ -191,9 +195,10 @@ def _missing(
 
 
 def _available(registry: Registry, question: Question, besides: Sequence[str]) -> list[str]:
-    """Return the names of trainable tasks whose data is on this machine, in the registry's order.
+    """Return the names of tasks that could be swept, because their data is on this machine, in the registry's order.
 
-    Tasks that train on the same file as one of `besides`, or as an earlier one, are left out: they are not independent.
+    Diagnostic tasks, tasks of span extraction and tasks that run only if they are named are left out. So are tasks that
+    train on the same file as one of `besides` or as an earlier task, since they would not be independent.
     """
     from alue_bench.contract.errors import DataError
     from alue_bench.data.location import given_data_folder, locate

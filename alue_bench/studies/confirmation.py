@@ -1,11 +1,11 @@
-"""The runs with fresh seeds that confirm the settings recommended by a sweep.
+"""Runs with fresh seeds, which confirm the settings that a sweep recommends.
 
-The recommended setting and the reference, usually `full` (full fine-tuning), are run with seeds that took no part in
-the choice. The seeds count up from the largest one of the sweep, so that a repeated sweep finds its confirming runs
-finished.
+The recommended setting and the reference, usually `full` (full fine-tuning), are run with seeds that were not used to
+choose the setting. These seeds count up from the largest seed of the sweep, so that a repeated sweep can reuse its
+confirming runs.
 
-In a cross-validation, both are run with each fresh seed on every fold. Fresh seeds remove the bias by lucky seeds. They
-do not remove the bias by lucky examples: the dev rows of a fold, which were used to choose the setting, are train or
+In a cross-validation, both settings are run with each fresh seed on every fold. Fresh seeds remove the bias from lucky
+seeds, but not the bias from lucky examples: the dev rows of a fold, which were used to choose the setting, are train or
 test rows of other folds.
 """
 
@@ -40,7 +40,7 @@ CONFIRMS = "sweep.confirms"
 FIXED_SEEDS = (
     "--init-seed and --data-seed fix both random seeds, so that there are no fresh ones; leave one of them out"
 )
-"""The reason why a sweep with both options confirms nothing."""
+"""The message that explains why a sweep with both options has no confirming runs."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,12 @@ class ConfirmingSeeds:
     seeds: tuple[int, ...]
     """The fresh seeds; empty if nothing is confirmed."""
     most_runs: int
+    """The number of confirming runs if no grid recommends its reference; otherwise, there are fewer."""
     why_none: str = ""
     """The reason why there are no fresh seeds, although the user asked for some; empty if there is no such reason."""
 
     def explained(self, recommendation: Recommendation) -> Recommendation:
-        """Return a recommendation with the reason why it cannot be confirmed, if there is one."""
+        """Return the recommendation; if it cannot be confirmed, add the reason to it."""
         if not self.why_none or recommendation.is_reference:
             return recommendation
         strategy, reference = recommendation.strategy, recommendation.reference
@@ -62,7 +63,7 @@ class ConfirmingSeeds:
         return replace(recommendation, confirmation=unconfirmed)
 
     def describe(self) -> str:
-        """Return a sentence for the plan."""
+        """Return a sentence about the confirming runs, to be shown with the plan."""
         if not self.seeds:
             why = f" ({self.why_none})" if self.why_none else ""
             return f"confirmation: none{why}, so that the loss to expect will not be known"
@@ -72,13 +73,13 @@ class ConfirmingSeeds:
         )
 
     def cost_at_most(self, estimate: CostEstimate) -> tuple[float | None, float | None]:
-        """Return the largest FLOPs and seconds of the confirming runs; None if the cost of a planned run is unknown.
+        """Return the largest possible training FLOPs and seconds of all confirming runs.
 
-        In the costliest case, the recommended setting of each grid is the one that costs most, apart from the
-        reference.
+        They are reached if each grid recommends its costliest setting. Either value is None if it is unknown for a
+        planned run.
 
         Args:
-            estimate: The estimated cost of the sweep's runs.
+            estimate: The estimated cost of each run of the sweep.
         """
         grids: dict[tuple[Any, ...], list[RunEstimate]] = {}
         for run in estimate.runs:
@@ -92,14 +93,14 @@ class ConfirmingSeeds:
 
 
 def confirming_seeds(runs: Sequence[PlannedRun], number: int) -> ConfirmingSeeds:
-    """Return the fresh seeds for the grids of a sweep.
+    """Return the fresh seeds for confirming the recommendations of a sweep.
 
     Args:
         runs: The planned runs of the sweep.
         number: The number of fresh seeds.
 
     Raises:
-        UsageError: There are not as many seeds above the largest one of the sweep.
+        UsageError: Fewer than `number` valid seeds are larger than the largest seed of the sweep.
     """
     if not runs or not number:
         return ConfirmingSeeds((), 0)
@@ -116,29 +117,29 @@ def confirming_seeds(runs: Sequence[PlannedRun], number: int) -> ConfirmingSeeds
         spec = run.spec
         grids.setdefault((spec.task, spec.model, spec.hyper), set()).add((spec.strategy, spec.fold))
     most = 0
-    for cells in grids.values():
-        if len({strategy for strategy, _ in cells}) > 1:
-            most += 2 * number * len({fold for _, fold in cells})
+    for settings in grids.values():
+        if len({strategy for strategy, _ in settings}) > 1:
+            most += 2 * number * len({fold for _, fold in settings})
     return ConfirmingSeeds(tuple(range(last + 1, last + 1 + number)) if most else (), most)
 
 
 def confirming_runs(
     runs: Sequence[PlannedRun], group: GridResults, recommendation: Recommendation, seeds: Sequence[int]
 ) -> list[PlannedRun]:
-    """Return the runs that confirm a recommendation. The order of the two settings alternates by seed.
+    """Return the runs that confirm a recommendation. The order of the two settings alternates from seed to seed.
 
     Args:
         runs: The planned runs of the sweep.
-        group: The grid that has the recommendation.
-        recommendation: A recommendation of a setting other than the reference.
+        group: The grid for which the setting is recommended.
+        recommendation: The recommendation; its setting is not the reference.
         seeds: The fresh seeds.
     """
     pair = (recommendation.reference, recommendation.strategy)
     by_strategy = {name: {run.spec.fold: run for run in runs if is_of(run.spec, group, name)}.values() for name in pair}
     return [
         _with_seed(run, seed, recommendation.strategy)
-        for place, seed in enumerate(seeds)
-        for name in (pair if place % 2 == 0 else pair[::-1])
+        for index, seed in enumerate(seeds)
+        for name in (pair if index % 2 == 0 else pair[::-1])
         for run in by_strategy[name]
     ]
 
@@ -150,21 +151,20 @@ def unused_seeds(
     recommendation: Recommendation,
     seeds: Sequence[int],
 ) -> tuple[int, ...]:
-    """Return as many seeds as planned, without those that a sweep or a search has used to choose a setting.
+    """Return the planned seeds, with later seeds in place of those that are no longer fresh.
 
-    An earlier search may have used runs with the planned seeds to choose the same setting; they are then not fresh.
-    Later seeds take their place.
+    A seed is not fresh if an earlier sweep or search has used one of its confirming runs to choose a setting.
 
     Args:
         connection: The open store.
         runs: The planned runs of the sweep.
-        group: The grid that has the recommendation.
-        recommendation: A recommendation of a setting other than the reference.
+        group: The grid for which the setting is recommended.
+        recommendation: The recommendation; its setting is not the reference.
         seeds: The planned seeds, which count up.
     """
     try:
         chosen_in = read_choices(connection)
-    except UnavailableError:  # the results are kept on this machine, and the confirmation says so
+    except UnavailableError:  # the confirmation will report that the store is unavailable
         return tuple(seeds)
     fresh = (
         seed
@@ -181,7 +181,7 @@ def confirmation_of(
     outcomes: Mapping[str, Outcome],
     margins: Margins,
 ) -> Confirmation:
-    """Return the confirmation of a recommendation after its runs were executed.
+    """Return the confirmation of a recommendation, computed from its confirming runs after their execution.
 
     Args:
         connection: The open store, from which the test predictions are read.
@@ -199,19 +199,22 @@ def confirmation_of(
 def confirmation_by(
     connection: Connection, pair: tuple[str, str], run_ids: Sequence[str], margins: Margins, seeds: Sequence[int]
 ) -> Confirmation:
-    """Return the confirmation of a setting by recorded runs. If the store does not answer, it says so.
+    """Return the confirmation of a setting, computed from recorded runs.
+
+    If the MLflow store does not answer, the confirmation has no result, and its `reason` is the error.
 
     Args:
         connection: The open store, from which the test predictions are read.
         pair: The setting, and the reference with which it is compared.
-        run_ids: The MLflow ids of the finished runs of both with fresh seeds.
+        run_ids: The MLflow ids of the finished runs of setting and reference with the fresh seeds.
         margins: The margin for the loss, for each metric.
-        seeds: The fresh seeds with which both were meant to run.
+        seeds: The planned fresh seeds, including those whose runs failed.
     """
     strategy, reference = pair
     try:
         results = read_runs(connection, [run_id for run_id in run_ids if not run_id.startswith(SPOOLED)])
-        # A search may have chosen a learning rate for each of both. Elsewhere, runs of different rates do not compare.
+        # A search may have chosen different learning rates for setting and reference. `confirmed` compares only runs of
+        # the same learning rate, so the column is made constant.
         frame = results.frame.assign(lr=results.frame["lr"].iloc[0]) if len(results.frame) else results.frame
         return confirmed(frame, partial(read_targets, results), strategy, reference, margins=margins, seeds=seeds)
     except UnavailableError as error:
@@ -232,12 +235,17 @@ def _with_seed(run: PlannedRun, seed: int, confirmed_strategy: str) -> PlannedRu
 
 
 def _seeds_are_fixed(run: PlannedRun) -> bool:
-    """Return whether options fix both random seeds, so that runs with other values of --seed would be equal."""
+    """Return whether options fix both random seeds, so that --seed would have no effect on a run."""
     return run.request.init_seed is not None and run.request.data_seed is not None
 
 
 def _costliest_pair(runs: Sequence[RunEstimate], what: str) -> float | None:
-    """Return the largest cost, with one seed on all folds, of the reference and one other setting; None if unknown."""
+    """Return the cost of the reference and the costliest other setting, with one seed on all folds; None if unknown.
+
+    Args:
+        runs: The estimates of all runs of one grid. Without a reference in the grid, the two costliest settings count.
+        what: The kind of cost, "flops" or "seconds".
+    """
     costs: dict[str, float] = {}
     seeds = len({run.seed for run in runs})
     for run in runs:

@@ -37,7 +37,7 @@ ABOUT = ("title", "command")
 
 
 OWN_SETTINGS = "strategy_settings"
-"""The key under which `read_study` returns the hyper-parameters of single strategies, by strategy."""
+"""The key under which `read_study` returns the hyper-parameters of single strategies (a dict by strategy name)."""
 
 
 def study_keys() -> tuple[str, ...]:
@@ -52,7 +52,7 @@ EXPLICIT = "study:"
 def find_study(given: str, registry: Registry) -> Path:
     """Return the study file for a value of `--config`, which is a path or the name of a plugin's study file.
 
-    Raise UsageError if the value is neither, or is both.
+    Raise UsageError if the value is neither a path nor a name, or if it is both.
     """
     if given.startswith(EXPLICIT):
         return registry.study(given.removeprefix(EXPLICIT))
@@ -95,7 +95,7 @@ def read_study(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         raise UsageError(f"{path}:{line.group(1) if line else 1}: not valid TOML: {error}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets within brackets
+    except (ValueError, RecursionError) as error:  # an integer with thousands of digits, or deeply nested brackets
         raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
     options = study_options()
     for key, value in content.items():
@@ -112,7 +112,7 @@ def read_study(path: Path) -> dict[str, Any]:
 
 
 def _problem(key: str, value: object) -> str | None:
-    """Return what is wrong with a key of a study file or its value, for an error message; None if both are valid."""
+    """Return a description of the error in a key of a study file or in its value; None if both are valid."""
     if key in ABOUT:
         wanted = " or ".join(COMMANDS) if key == "command" else "a string"
         fits = value in COMMANDS if key == "command" else isinstance(value, str)
@@ -128,13 +128,11 @@ def _problem(key: str, value: object) -> str | None:
 
 
 def _problem_of_strategy_table(name: str, table: object) -> str | None:
-    """Return what is wrong with the TOML table `[strategy.NAME]` of a study file; None if it is valid.
-
-    The result is the end of an error message.
+    """Return a description of the error in the TOML table `[strategy.NAME]` of a study file; None if it is valid.
 
     Args:
         name: The NAME.
-        table: The value of the key.
+        table: The value that was read, which is not a table if the file is invalid.
     """
     if not isinstance(table, dict):
         return f"strategy.{name} is {shown(repr(table), quote=False)}; it must be a table: [strategy.{name}]"
@@ -148,6 +146,6 @@ def _problem_of_strategy_table(name: str, table: object) -> str | None:
 
 
 def _line_of(key: str, text: str) -> int:
-    """Return the number of the line that sets a key, counted from 1."""
+    """Return the number of the line that sets a key, counted from 1; 1 if the line is not found."""
     where = re.search(rf"^\s*\[*{re.escape(key)}\b", text, flags=re.MULTILINE)
     return text.count("\n", 0, where.start()) + 1 if where else 1

@@ -11,7 +11,7 @@ and the aggregated results.
         ending = invocation.finish(document, execution)     closes the parent run; returns final messages
 
 Several plans may be executed one after the other under one parent run. If an exception leaves the `with` block early,
-such as KeyboardInterrupt, the runs that have not ended are ended with the status KILLED.
+such as KeyboardInterrupt, all MLflow runs that are still open get the status KILLED.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Execution:
-    """The outcome of the execution of a plan, that is, a list of runs."""
+    """A plan (list of runs) with the outcomes of the runs that were executed."""
 
     plan: Plan
     outcomes: list[Outcome]
     stop: Interrupted | None = None
-    """The user's interruption of the execution; None if there was none."""
+    """The interruption by the user (Ctrl-C or SIGTERM); None if there was none."""
 
     @property
     def failed(self) -> bool:
@@ -84,24 +84,24 @@ class Execution:
 
     @property
     def left(self) -> int:
-        """The number of planned runs that were not executed, or not to their end."""
+        """The number of planned runs that were not executed or not completed, because the execution ended early."""
         return len(self.plan.runs) - len(self.outcomes)
 
 
 @dataclass(frozen=True)
 class Ending:
-    """The place in MLflow where the runs of a command were recorded, and the messages to show at the command's end."""
+    """The MLflow store and experiment that hold a command's runs, and the messages to show when the command ends."""
 
     place: Place
     parent_id: str | None
     """The MLflow id of the parent run, which holds the list of planned runs and the aggregated results; None if there
     is only one run and no parent run."""
     kept: tuple[str, ...] = ()
-    """A sentence for each trained model that was kept on disk, or that should have been kept and was not."""
+    """A sentence for each trained model that was saved, or that should have been saved and was not."""
     remarks: tuple[str, ...] = ()
     """The messages about results that the MLflow store did not accept."""
     recorded: RecordedRuns | None = None
-    """The recorded runs with their comparison; None if the MLflow store did not accept all results."""
+    """The recorded runs, for the comparison at the end; None if the MLflow store did not accept all results."""
 
 
 class Invocation:
@@ -117,9 +117,9 @@ class Invocation:
         Args:
             study: The settings of the command, and the plugins.
             streams: The output streams.
-            margins: The margin for the loss of a strategy, for the verdicts on the runs; None for the default.
-            tolerance: The largest accepted loss of dev score of a setting that the report recommends, as a share of
-                full fine-tuning's dev score.
+            margins: The largest acceptable loss of a strategy, for the verdicts on strategies; None for the default.
+            tolerance: The largest accepted loss of dev score for a setting that the report recommends, as a share of
+                the dev score of full fine-tuning.
         """
         self.study, self.streams, self._margins, self._tolerance = study, streams, margins, tolerance
         self._options = study.execution
@@ -169,7 +169,7 @@ class Invocation:
                 self._workers.dismiss()
 
     def limit_jobs(self, plan: Plan) -> None:
-        """Limit the runs at once to those whose memory fits on the GPUs of this machine, and add a note to the plan."""
+        """Limit the number of concurrent runs to what fits into this machine's GPU memory, and note it in the plan."""
         if not self.uses_workers or self._options.executor not in (None, DEFAULT) or not plan.runs:
             return
         jobs, only = self._options.jobs or 1, gpu_number(plan.runs[0].request.device)
@@ -189,8 +189,8 @@ class Invocation:
     def __enter__(self) -> Self:
         """Open the MLflow store, or create it.
 
-        Earlier results that were kept on this machine, because the store was unavailable, are sent to it. Runs that
-        still have the status RUNNING although their processes are dead get the status KILLED.
+        Results of earlier runs that were kept on this machine, because the store was unavailable, are sent to it. Runs
+        that still have the status RUNNING although their processes are dead get the status KILLED.
         """
         check_cache_folder()
         talk = self.streams.talk
@@ -208,7 +208,7 @@ class Invocation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
-        """If the `with` block ends with an exception, end the runs that have not ended, with the status KILLED."""
+        """If the `with` block ends with an exception, give all MLflow runs that are still open the status KILLED."""
         if kind is not None:
             self.recorder.abandon()
 
@@ -216,6 +216,11 @@ class Invocation:
         """Create the MLflow parent run, which holds the plan (list of runs) and later the aggregated results.
 
         All runs that are executed afterwards become its children.
+
+        Args:
+            plan: The planned runs.
+            name: The name of the parent run in MLflow.
+            tags: Further MLflow tags of the parent run.
 
         Returns:
             The id of the parent run.
@@ -231,7 +236,7 @@ class Invocation:
         Args:
             plan: The list of runs to execute.
             progress: The display of the progress.
-            rerun: Whether to repeat finished runs, too; the option `--rerun` has the same effect.
+            rerun: True to repeat finished runs, too; the option `--rerun` has the same effect.
 
         Returns:
             The outcomes of the runs. If the user interrupts the execution (Ctrl-C or SIGTERM), no error is raised, and
@@ -253,7 +258,7 @@ class Invocation:
         return Execution(plan, outcomes)
 
     def _allowed(self, run: PlannedRun) -> Resources:
-        """Return the resources, such as cores, that worker processes may use for runs like this one."""
+        """Return the resources (device, GPUs, jobs) that worker processes may use for a plan, given its first run."""
         return Resources(
             device=run.spec.device,
             gpu=gpu_number(run.request.device),
@@ -274,9 +279,9 @@ class Invocation:
         self.recorder.finish_parent(document, plan_metrics, status=execution.status)
 
     def settle_kept(self, outcomes: Sequence[Outcome]) -> None:
-        """Determine which trained models this call has kept, and register them in MLflow's model registry if wanted.
+        """Determine which trained models this command has kept; with `--register`, register them in the model registry.
 
-        Afterwards `kept_sentences` describes the result.
+        Call this before `document` and `finish`, whose results describe the kept models.
 
         Args:
             outcomes: The outcomes of all runs, except low-fidelity runs of a search, which have fewer epochs.
@@ -303,11 +308,11 @@ class Invocation:
 
         Args:
             document: The results, to be stored with the parent run.
-            execution: The outcome of the executed runs.
+            execution: The plan and the outcomes of its runs.
             metrics: Further metrics of the parent run, in addition to the aggregates.
 
         Returns:
-            The place where the runs were recorded, and the messages to show at the end.
+            The MLflow store and experiment that hold the runs, and the messages to show at the end.
         """
         self.finish_parent(document, execution, metrics)
         from alue_bench.reporting.recorded import RecordedRuns
@@ -318,13 +323,13 @@ class Invocation:
         )
         if not execution.stop and not remarks:
             self.keep_page(recorded)
-        # A store that did not accept results is not asked for them.
+        # Results are not read from a store that did not accept all of them.
         return Ending(
             self.place, self.recorder.parent_id, self.kept_sentences(), remarks, None if remarks else recorded
         )
 
     def kept_sentences(self) -> tuple[str, ...]:
-        """Return a sentence for each trained model that was kept, or should have been, with a command to use it."""
+        """Return a sentence for each trained model that was saved, or that should have been saved and was not."""
         if self._settled is None:
             return ()
         from alue_bench.deployment.keeping import sentences_of
@@ -385,7 +390,7 @@ class Invocation:
 
 
 def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
-    """Print which results were sent to the MLflow store, now that it is available again, and which were refused."""
+    """Print which results, kept on this machine until now, were sent to the MLflow store, and which it refused."""
     results = sum(one.how != "refused" and one.entry.is_result for one in sent)
     artifacts = sum(one.how == "written" and one.entry.artifacts_only for one in sent)
     if results:
@@ -394,10 +399,10 @@ def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
         talk.print(f"the artifacts of {artifacts} runs that were kept on this machine are with their runs now")
     for one in sent:
         name = one.entry.opening.name
-        said = [f"{name}: {problem}" for problem in one.problems]
+        sentences = [f"{name}: {problem}" for problem in one.problems]
         if one.how == "refused":
-            said.append(f"{name}, kept in {one.entry.folder}, was rejected by the tracking store: {one.why}")
+            sentences.append(f"{name}, kept in {one.entry.folder}, was rejected by the tracking store: {one.why}")
         if one.how == "without artifacts":
-            said.append(f"{name}: its artifacts, kept in {one.entry.folder}, cannot be written to {one.why}")
-        for sentence in said:
+            sentences.append(f"{name}: its artifacts, kept in {one.entry.folder}, cannot be written to {one.why}")
+        for sentence in sentences:
             talk.print(sentence, style="yellow")

@@ -1,4 +1,4 @@
-"""The trained models of the runs that `run`, `sweep` and `search` return."""
+"""Access to the trained models of the runs that `run`, `sweep` and `search` return."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ if TYPE_CHECKING:
 def model_of(place: Place, outcome: Outcome) -> KeptModel:
     """Return the trained model of a run.
 
-    If the run did not keep its model, the model is trained again. Its test predictions must then equal the recorded
-    ones.
+    If the model was not saved, it is trained again, and its test predictions must agree with the recorded ones.
 
     Args:
         place: The MLflow store and the experiment of the run.
         outcome: The outcome of the run, which identifies the run.
 
     Raises:
-        UnavailableError: The store does not answer, or a model that was trained again gives other predictions.
+        UnavailableError: The store does not answer, or a model that was trained again gives different predictions.
     """
     from alue_bench.deployment.kept_model import KeptModel
 
@@ -53,9 +52,9 @@ def save(place: Place, outcome: Outcome, folder: Path) -> Path:
 
 
 def _folder(place: Place, outcome: Outcome) -> Path:
-    """Return the local folder that holds a run's trained model.
+    """Return a folder on this machine with a run's trained model; a model in a remote store is downloaded.
 
-    If the run did not keep its model, the model is first trained again and kept.
+    If the model was not saved, it is trained again and saved first.
     """
     from alue_bench.deployment.logged_models import folder_of, model_of_run
     from alue_bench.tracking.connection import open_store
@@ -67,7 +66,7 @@ def _folder(place: Place, outcome: Outcome) -> Path:
 
 
 def _keep(connection: Connection, outcome: Outcome) -> None:
-    """Train a run's model again, and keep it in a local folder."""
+    """Train a run's model again, and log it in MLflow as the run's model."""
     from alue_bench.deployment.keeping import keep_again
     from alue_bench.deployment.repeating import recorded_run, train_again
 

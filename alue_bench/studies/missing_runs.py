@@ -1,4 +1,4 @@
-"""Messages about runs that a ranking or an advice needs and the store lacks, with the commands that make them."""
+"""Messages about runs that `rank-selectors` or `advise` needs and the store lacks, with commands that execute them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from alue_bench.tracking.reading import Results
 
 GRID = "bottom=0..12/2,top=0..12/2"
-"""The grid that messages suggest: 28 cells of a model with twelve layers."""
+"""The grid that messages suggest: 28 freezing settings for a model with twelve layers."""
 SEEDS = 3
 """The number of seeds that messages suggest."""
 OF_GRID = ("strategy", "seed", "init_seed", "data_seed")
-"""The options of a recorded run that a sweep's own options replace."""
+"""The options of a recorded run that the options `--grid` and `--seeds` of a sweep replace."""
 
 
 def sweep_to_run(results: Results) -> str:
-    """Return the message that a store has no sweep, with the command that makes one of its newest run's task.
+    """Return a message that the store has no sweep, with a command that starts one on the task of the newest run.
 
     Args:
-        results: The finished runs; at least one.
+        results: The finished runs in the store; at least one.
     """
     options = options_of_sweep(dict(results.frame.iloc[-1]))
     return (
@@ -37,11 +37,13 @@ def sweep_to_run(results: Results) -> str:
 
 
 def selectors_to_run(sweeps: Sequence[SweptTask], registry: Registry) -> str:
-    """Return the message that no selector ran beside the sweeps, with the command that runs all of them.
+    """Return a message that no selector ran under the conditions of the sweeps, with a command that runs selectors.
+
+    A selector is a strategy that chooses its layers by a probe.
 
     Args:
         sweeps: The sweeps; at least one.
-        registry: The plugins, whose strategies that choose by a probe the command runs.
+        registry: The plugins' declarations, among them the selectors.
     """
     first = sweeps[0]
     seeds = sorted({seed for runs in first.cells.values() for seed in runs})
@@ -54,17 +56,17 @@ def selectors_to_run(sweeps: Sequence[SweptTask], registry: Registry) -> str:
 
 
 def selectors_of(registry: Registry) -> list[str]:
-    """Return an example of each family of strategies that choose their layers by a probe: the last that it declares."""
+    """Return the last declared example of each family of strategies that choose their layers by a probe."""
     examples = (declared.value.examples for declared in registry.families)
     return [names[-1] for names in examples if names and registry.strategy(names[-1])[0].chooses]
 
 
 def options_of_sweep(run: Run) -> dict[str, object]:
-    """Return the options of a sweep under the conditions of a recorded run, without those that the grid sets."""
+    """Return the options of `sweep`, except grid and seeds, for a sweep under the conditions of a recorded run."""
     return {name: value for name, value in options_beside(run, (), ()).items() if name not in OF_GRID}
 
 
 def grid_of(cells: Sequence[Cell]) -> str:
-    """Return the value of `--grid` for the numbers of frozen bottom and top layers that occur in cells."""
+    """Return a value of `--grid` that covers some freezing settings, given as pairs (frozen bottom, top layers)."""
     axes = {name: sorted({cell[place] for cell in cells}) for place, name in enumerate(("bottom", "top"))}
     return ",".join(f"{name}={','.join(map(str, values))}" for name, values in axes.items())

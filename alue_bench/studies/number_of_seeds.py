@@ -1,7 +1,7 @@
 """The number of seeds that a plan probably needs for a verdict, from the variances of finished runs.
 
-The number is that for a strategy that loses nothing: with it, the bound of the loss is below the margin with a
-probability of 80 % (`evaluation.significance.seeds_within_margin`).
+With this number of seeds, a strategy that loses nothing would be found to lose less than the margin with a probability
+of 80 % (`evaluation.significance.seeds_within_margin`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from alue_bench.evaluation.predictions import Targets
 
 MOST_READ = 60
-"""The largest number of runs of one task and model whose predictions are read. Each takes some milliseconds."""
+"""The largest number of runs of one task and model whose predictions are read. Reading one takes some milliseconds."""
 MOST_STRATEGIES = 3
-"""The largest number of other strategies whose variances are used if the planned ones have no finished runs."""
+"""The largest number of other strategies whose variances are used if no planned strategy has finished runs."""
 
 
 @dataclass(frozen=True)
 class NeededSeeds:
-    """The number of seeds that would probably show that a strategy loses nothing."""
+    """The number of seeds that a strategy without loss probably needs for the verdict that it is within the margin."""
 
     strategy: str
     number: int | None
@@ -45,38 +45,38 @@ class NeededSeeds:
 
 @dataclass(frozen=True)
 class SeedAdvice:
-    """The numbers of seeds for one task and model."""
+    """The numbers of seeds that the strategies probably need for a verdict on one task and model."""
 
     task: str
     model: str
     needed: tuple[NeededSeeds, ...] = field(default=())
-    """The number of seeds for each strategy; empty if no finished runs tell it."""
+    """The number of seeds for each strategy; empty if there are too few finished runs to estimate it."""
 
     def as_dict(self) -> dict[str, object]:
-        """Return the values as a dict for JSON."""
+        """Return the values as JSON-like data."""
         return {"task": self.task, "model": self.model, "needed": [vars(one) for one in self.needed]}
 
     def sentence(self) -> str:
-        """Return a sentence with the numbers, or with the reason why they are not known."""
+        """Return a sentence with the numbers of seeds, or with the reason why they are unknown."""
         where = f"{self.task}/{self.model}"
         if not self.needed:
             return (
                 f"{where}: not known, since the store has no {FEWEST_SEEDS} common seeds of {BASELINE} and another "
                 "strategy"
             )
-        said = [
+        parts = [
             f"{f'about {one.number}' if one.number else f'more than {MOST_SEEDS} (the test set is too small)'} for "
             f"{one.strategy} (from {one.observed} finished)"
             for one in self.needed
         ]
-        return f"{where}, margin {plain(self.needed[0].margin, 4)}: {', '.join(said)}"
+        return f"{where}, margin {plain(self.needed[0].margin, 4)}: {', '.join(parts)}"
 
 
 def seeds_for_plan(specs: Iterable[RunSpec], place: Place, margins: Margins) -> list[SeedAdvice]:
     """Return the number of seeds that each task and model of a plan probably needs for a verdict.
 
     Args:
-        specs: The planned runs. Runs of a cross-validation are left out, since folds are not seeds.
+        specs: The planned runs. Runs of a cross-validation are left out, since their repetitions are folds, not seeds.
         place: The MLflow store and experiment with finished runs. Nothing is created if they do not exist.
         margins: The margin for each metric.
     """
@@ -94,7 +94,7 @@ def seeds_for_plan(specs: Iterable[RunSpec], place: Place, margins: Margins) -> 
 
 
 def describe_seeds(advice: Sequence[SeedAdvice], margins: Margins) -> list[str]:
-    """Return lines of text that state the numbers of seeds; none if there is no advice."""
+    """Return lines of text that state the numbers of seeds; an empty list if there is no advice."""
     if not advice:
         return []
     heading = f"seeds that would probably show a loss of zero to be within the margin ({margins}; see --margin):"
@@ -102,7 +102,7 @@ def describe_seeds(advice: Sequence[SeedAdvice], margins: Margins) -> list[str]:
 
 
 def _finished(place: Place, tasks: Sequence[str]) -> Results | None:
-    """Return the finished runs of some tasks; None if there is no such store or experiment, or it does not answer."""
+    """Return the finished runs of some tasks; None if the store or experiment does not exist or cannot be read."""
     try:
         return read_results(open_store(place.uri, place.experiment), tasks=tasks)
     except AlueBenchError:
@@ -112,12 +112,13 @@ def _finished(place: Place, tasks: Sequence[str]) -> Results | None:
 def _needed(
     results: Results, key: tuple[str, str, str], wanted: Sequence[str], margins: Margins
 ) -> tuple[NeededSeeds, ...]:
-    """Return the numbers of seeds for one task and model.
+    """Return the number of seeds that each strategy probably needs for a verdict, for one task and model.
 
     Args:
         results: Finished runs.
         key: The task, the model and the data source.
-        wanted: The planned strategies. If none of them has finished runs, others are used.
+        wanted: The planned strategies. If none of them has finished runs, up to MOST_STRATEGIES other strategies are
+            used.
         margins: The margin for each metric.
     """
     frame = results.frame
@@ -125,7 +126,7 @@ def _needed(
     others = part[part["strategy"] != BASELINE]["strategy"].value_counts()
     chosen = [name for name in dict.fromkeys(wanted) if name in others.index] or list(others.index[:MOST_STRATEGIES])
     part = part[part["strategy"].isin([BASELINE, *chosen])]
-    # The frame has the metrics of all tasks.
+    # The frame has a column for every metric of every task; those of other tasks are empty here.
     recorded = margins.of_recorded([name for name in part.columns if part[name].notna().any()])
     best: dict[str, NeededSeeds] = {}
     reads = count()

@@ -1,8 +1,8 @@
 """The options of the commands `run`, `sweep` and `search`.
 
-The fields of `PlanRequest`, `HyperParameters` and the dataclasses below declare them. The command line
+They are declared by the fields of `PlanRequest`, `HyperParameters` and the dataclasses below. The command line
 (`cli/arguments.py`), the keys of study files (`files.py`) and the keyword arguments of the functions in Python
-(`api/calls.py`) are derived from them.
+(`api/calls.py`) are derived from these declarations.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ AXES = [f"{name.replace('_', '-')}=" for name in SETTINGS]
 MOST_CONFIRMING = 100
 """The largest value of `--confirm`."""
 MOST_SEEDS = 10_000
-"""The largest value of `--seeds`. A larger value is most likely a typing error, and the list of its runs would fill the
+"""The largest value of `--seeds`. A larger value is most likely a typing error, and its list of runs would fill the
 memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmationOptions(CheckedOptions):
-    """The option that says with how many fresh seeds a chosen setting is confirmed."""
+    """The option for the number of fresh seeds with which a chosen setting is confirmed."""
 
     confirm: int = option(
         3,
@@ -199,7 +199,7 @@ class ShorthandOptions(CheckedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionOptions(CheckedOptions):
-    """The options that say where runs are executed, and where results are recorded."""
+    """The options for the execution of runs and the recording of results."""
 
     experiment: str = option(
         DEFAULT_EXPERIMENT, help=f"MLflow experiment. Default: {DEFAULT_EXPERIMENT}.", group=Group.RESULTS
@@ -268,8 +268,8 @@ class OutputOptions(CheckedOptions):
 
 
 SHARED = (PresetOptions, HyperParameters, FileOptions, PlanRequest, ShorthandOptions, ExecutionOptions, OutputOptions)
-"""The dataclasses whose fields are the options of `run`. Within each group of its help page, options are listed in this
-order."""
+"""The dataclasses whose fields are options of `run` and, with some exceptions, of `sweep` and `search`. Each group of a
+help page lists its options in this order."""
 MARGIN_OF_RUN = (
     "Largest acceptable loss of score, for the verdicts on strategies: 1pt, 1% (of full's score) or 5% of learnt; see "
     f"alue-bench compare. --dry-run estimates the number of seeds for it. Default: {VerdictOptions().margin}."
@@ -280,7 +280,8 @@ CHOSEN_BY_SEARCH = ("seeds", "init_seed", "data_seed")
 """The options of `run` that `search` does not have, because a search chooses their values itself."""
 
 SCORED_ELSEWHERE = ("also_test", "map")
-"""The options that `search` does not have, because most of its runs only guide it. `run` scores what it found."""
+"""The options of `run` that `search` does not have, because most runs of a search only serve to find a setting. The
+setting that is found can be scored on other tasks by `run`."""
 
 
 @cache
@@ -290,14 +291,14 @@ def options_of_command(command: str) -> Mapping[str, Option]:
         return _arranged({**options_of(SweepOptions), **options_of(ConfirmationOptions), **_axes()})
     if command == "search":
         own = {**options_of(SearchOptions), "lr": _axes()["lr"]}
-        own["confirm"] = own.pop("confirm")  # after the options that say what is searched
+        own["confirm"] = own.pop("confirm")  # list it after the options that define the search
         return _arranged(own, without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
     margin = replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)
     return _arranged({}, last={**options_of(TuningOptions), "margin": margin})
 
 
 def _axes() -> dict[str, Option]:
-    """Return the hyper-parameter options of `sweep`, which accept several values, so that a sweep varies them."""
+    """Return the hyper-parameter options of `sweep`, which accept several values and become axes of the grid."""
     return {
         name: replace(declared, many=True, help=f"{declared.help.removesuffix('.')}; repeatable.")
         for name, declared in options_of(HyperParameters).items()
@@ -308,7 +309,7 @@ def _axes() -> dict[str, Option]:
 def _arranged(
     own: Mapping[str, Option], without: Collection[str] = (), last: Mapping[str, Option] = MappingProxyType({})
 ) -> Mapping[str, Option]:
-    """Return the options of a command, sorted by the groups of its help page.
+    """Return all options of a command, by name, sorted by the groups of its help page.
 
     Args:
         own: The options that only this command has, or that differ for it. They replace shared options of the same

@@ -33,7 +33,7 @@ DEV = "selection/dev_score"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainedRun(Displayed):
-    """A fine-tuning run that was executed now, or was finished earlier and is reused from the MLflow store."""
+    """A fine-tuning run with its results. It was executed now, or executed earlier and reused from the MLflow store."""
 
     outcome: Outcome
     place: Place
@@ -69,20 +69,23 @@ class TrainedRun(Displayed):
         return _table([self.outcome])
 
     def best(self) -> TrainedRun:
-        """Return this run itself, as the best of one."""
+        """Return this run, so that the results of one and of several runs have the same methods."""
         return self
 
     @cached_property
     def model(self) -> KeptModel:
-        """The trained model. If the run did not keep the model, it is trained again, with the same predictions."""
+        """The trained model. If it was not saved, it is trained again, with the same predictions."""
         return kept_models.model_of(self.place, self.outcome)
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
-        """Return the prediction for each text: a label, a list of labels (multi-label), or a number (regression).
+        """Return the prediction for each text.
+
+        A prediction is a label, a list of labels (multi-label), a number (regression), a list with a tag for each word,
+        or the answer to a question.
 
         Args:
             texts: The texts, or the first texts of the pairs.
-            pairs: The second texts, for a task that classifies pairs of texts; None for other tasks.
+            pairs: The second texts, for a task with pairs of texts, or the questions; None for other tasks.
         """
         return self.model.predict(texts, pairs)
 
@@ -103,13 +106,13 @@ class TrainedRun(Displayed):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Runs(Displayed):
-    """The results of all runs of one call."""
+    """The results of all runs of one command, or of one call of the function `run`."""
 
     execution: Execution
     document: Mapping[str, Any]
     """The results as a JSON-like document, which the option `--json` prints."""
     ending: Ending
-    """The place in MLflow where the runs are recorded, and the messages to show at the end."""
+    """The MLflow store and experiment that hold the runs, and the messages to show at the end."""
 
     @property
     def place(self) -> Place:
@@ -118,7 +121,7 @@ class Runs(Displayed):
 
     @property
     def parent_id(self) -> str | None:
-        """The id of the MLflow parent run, whose children are these runs; None for a single run."""
+        """The MLflow id of the parent run of these runs; None if there is only one run and no parent run."""
         return self.ending.parent_id
 
     @property
@@ -256,11 +259,11 @@ class Search(Runs):
     searches: tuple[tuple[SearchState, Decision], ...] = ()
     """The search for each task and model, with its last decision."""
     low_fidelity: frozenset[str] = frozenset()
-    """The fingerprints (identifiers) of the low-fidelity runs, which have fewer epochs; the search began with them."""
+    """The fingerprints of the low-fidelity runs (runs with fewer epochs), with which the search began."""
 
     @property
     def answers(self) -> dict[tuple[str, str], str | None]:
-        """The name of the freezing strategy that was found, for each task and model; None if no run learnt the task."""
+        """The strategy that was found, by (task, model); None if no run learnt the task or full fine-tuning failed."""
         return {
             (search.task, search.model): None
             if decision.unlearnt or search.broken is not None
@@ -295,12 +298,14 @@ class Search(Runs):
             and answers.get((outcome.spec.task, outcome.spec.model)) == outcome.spec.strategy
         ]
         if not chosen:
-            said = " ".join(sentence for search, decision in self.searches for sentence in search.conclusion(decision))
-            raise UnavailableError(f"the search has no answer: {said or 'no run has finished'}")
+            conclusions = " ".join(
+                sentence for search, decision in self.searches for sentence in search.conclusion(decision)
+            )
+            raise UnavailableError(f"the search has no answer: {conclusions or 'no run has finished'}")
         return self._best_of(chosen)
 
     def view(self) -> RenderableType:
-        """Return the view of each search that ended: the freezing settings that were run, and the one found."""
+        """Return the view of each search that ended: the freezing settings that were run and the one that was found."""
         from alue_bench.views.search_tables import search_view
 
         ended = [one for one in self.searches if one[1].step is None]
@@ -308,11 +313,12 @@ class Search(Runs):
 
 
 def _results_view(outcomes: Sequence[Outcome], recorded: Callable[[], RecordedRuns | None]) -> RenderableType:
-    """Return the table of results, with the changes and verdicts of the recorded runs.
+    """Return the table of results, with changes against full fine-tuning and verdicts from the recorded runs.
 
     Args:
         outcomes: The outcomes of the runs.
-        recorded: A function that returns the recorded runs. If they cannot be read, a note in the view says so.
+        recorded: A function that returns the recorded runs. If it fails, the view has a note instead of changes and
+            verdicts.
     """
     from alue_bench.measure.best_effort import best_effort
     from alue_bench.views.result_table import result_view

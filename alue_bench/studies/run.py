@@ -28,7 +28,7 @@ def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[
     Args:
         study: The settings of the command, and the plugins.
         streams: The output streams.
-        fetch: Whether to download the chosen models if they are not on this machine.
+        fetch: True to download the chosen models if they are not on this machine.
 
     Returns:
         The `Invocation` that executes the runs and records them, and the plan.
@@ -36,7 +36,7 @@ def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[
     if study.settings.get("tune"):
         planned = plan_tuning(study, streams)
         return planned.invocation, planned.plan
-    # A wrong executor is reported before the plan is made.
+    # An invalid executor is reported before the plan is made.
     invocation = Invocation(study, streams, margins=study.margins)
     request = plan_request(study.settings, study.overrides)
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
@@ -47,7 +47,7 @@ def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[
 
 
 def check_margins(margins: Margins, plan: Plan) -> None:
-    """Raise UsageError if a margin is for a metric that no planned task has."""
+    """Raise UsageError if a margin is given for a metric that no planned task has."""
     known = {metric for run in plan.runs for metric in METRICS[run.inputs.task.labels.kind]}
     for metric, margin in margins.by_metric:
         if plan.runs and metric not in known:

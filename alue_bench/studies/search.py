@@ -1,4 +1,4 @@
-"""The command `search`, which finds the cheapest layers to freeze that keep the score, with few runs."""
+"""The command `search`, which finds the cheapest freezing setting that keeps the score, with few runs."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ from alue_bench.views.search_tables import question_view
 from alue_bench.views.streams import Streams
 
 GO_ON = "; the search cannot continue without it. No run is lost: run the same command again once the store answers"
+"""The end of messages about an error that stops a search."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,17 @@ class Rules:
     """The settings of a search for the cheapest freezing setting, read from the options of `search`."""
 
     tolerance: Any
+    """The accepted loss of score against full fine-tuning, as a share or an absolute value."""
     margin: Any
+    """The amount by which the upper bound of the loss may exceed the tolerance."""
     level: float
+    """The highest accepted probability of an answer that loses more than tolerance + margin."""
     budget: float
     """The largest cost of the search, as a share of the cost of running every freezing setting once."""
     grid: Any
     short_runs: bool
     confirm: int
-    """The number of seeds that confirm the answer."""
+    """The number of seeds with which the answer is confirmed."""
 
 
 def rules_of(settings: Mapping[str, Any], overrides: Overrides) -> Rules:
@@ -66,7 +70,7 @@ def rules_of(settings: Mapping[str, Any], overrides: Overrides) -> Rules:
         raise UsageError(
             "--grid of a search accepts only the axes bottom, top, strategy and lr; use alue-bench sweep for other axes"
         )
-    rates = settings.get("lr")  # several; a single one is a hyper-parameter of every run
+    rates = settings.get("lr")  # several learning rates; a single one is in `overrides`
     check_said_once(grid, settings, (*overrides, (COMMAND_LINE, {"lr": rates} if rates else {})))
     if rates:
         converted = options_of_command("search")["lr"].converted(rates)
@@ -84,16 +88,16 @@ def rules_of(settings: Mapping[str, Any], overrides: Overrides) -> Rules:
 
 @dataclass(frozen=True)
 class PlannedSearch:
-    """The searches, one for each task and model, and the `Invocation` that executes their runs."""
+    """The searches, one for each task and model, and the `Invocation` that will execute their runs."""
 
     invocation: Invocation
     plan: Plan
-    """The list of the runs of full fine-tuning with which the searches begin."""
+    """The plan of the first runs of the searches, which are full fine-tuning."""
     searches: list[SearchState]
 
 
 def planned_search(study: Study, streams: Streams) -> PlannedSearch:
-    """Prepare a search for each task and model, and show the description of the searches.
+    """Prepare a search for each task and model, and show a description of the searches.
 
     Args:
         study: The settings and plugins.
@@ -103,9 +107,9 @@ def planned_search(study: Study, streams: Streams) -> PlannedSearch:
         UsageError: The value of an option is invalid, or there is nothing to search.
     """
     rules = rules_of(study.settings, study.overrides)
-    invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
+    invocation = Invocation(study, streams)  # reports an invalid executor before the plan is made
     single = {name: value for name, value in study.settings.items() if name != "lr"}
-    plan, searches = _courses(plan_request(single, study.overrides), rules, study.registry)
+    plan, searches = _planned_searches(plan_request(single, study.overrides), rules, study.registry)
     invocation.check(plan)
     invocation.limit_jobs(plan)
     streams.talk.print(question_view(plan, searches))
@@ -113,7 +117,7 @@ def planned_search(study: Study, streams: Streams) -> PlannedSearch:
 
 
 def do_search(study: Study, streams: Streams) -> Search:
-    """Execute a search for each task and model: one after the other, or all at once if there are worker processes.
+    """Execute a search for each task and model: one after the other or, with worker processes, all at the same time.
 
     Args:
         study: The settings and plugins.
@@ -159,10 +163,10 @@ def do_search(study: Study, streams: Streams) -> Search:
         )
 
 
-def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[SearchState]]:
-    """Return the list of the first runs, which are full fine-tuning, and a search for each task and model.
+def _planned_searches(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[SearchState]]:
+    """Return the plan of the first runs, which are full fine-tuning, and a search for each task and model.
 
-    Raise UsageError if there is nothing to search, or if the cost of a strategy is not known before its run.
+    Raise UsageError if there is nothing to search, or if the cost of a strategy is unknown before it is run.
     """
     full = cell_name((0, 0))
     for name in (*request.strategies, *rules.grid.strategies):
@@ -177,8 +181,8 @@ def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Pl
                 "is frozen during training; leave it out, or run it with alue-bench run"
             )
     cells = build_plan(replace(request, strategies=(full, *request.strategies), grid=rules.grid), registry)
-    whole = [run for run in cells.runs if run.spec.strategy == full]
-    if not whole:
+    full_runs = [run for run in cells.runs if run.spec.strategy == full]
+    if not full_runs:
         reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in cells.skipped))
         raise UsageError(f"nothing to search: {reasons or 'no task fits a model'}")
     groups: dict[tuple[str, str], list[PlannedRun]] = {}
@@ -186,20 +190,22 @@ def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Pl
         groups.setdefault((run.spec.task, run.spec.model), []).append(run)
     searches = []
     for (task, model), runs in groups.items():
-        field = grid_of(runs)
+        search_grid = grid_of(runs)
         question = Question(
-            field.candidates,
-            field.layers,
+            search_grid.candidates,
+            search_grid.layers,
             rules.tolerance,
             rules.margin,
-            rules.budget * field.cost,
+            rules.budget * search_grid.cost,
             level=rules.level,
-            short_runs=rules.short_runs and field.short_epochs is not None,
+            short_runs=rules.short_runs and search_grid.short_epochs is not None,
             confirm=rules.confirm,
         )
-        field.run_of(Step(question.full, question.max_pairs + question.confirm))  # are there as many seeds?
-        searches.append(SearchState(task, model, runs[0].inputs.task.primary, field, question))
-    return Plan(whole, cells.skipped, cells.notes, keeps_prefixes=cells.keeps_prefixes), searches
+        search_grid.run_of(
+            Step(question.full, question.max_pairs + question.confirm)
+        )  # raises an error if there are too few seeds
+        searches.append(SearchState(task, model, runs[0].inputs.task.primary, search_grid, question))
+    return Plan(full_runs, cells.skipped, cells.notes, keeps_prefixes=cells.keeps_prefixes), searches
 
 
 def _follow(
@@ -210,20 +216,20 @@ def _follow(
     *,
     fail_fast: bool,
 ) -> Interrupted | None:
-    """Execute rounds of runs until the searches have ended.
+    """Execute the runs of several searches, in rounds, until all searches have ended.
 
-    A round has the next run of each search. With worker processes, it also has the later runs that a search needs
-    whatever the results of the round are.
+    A round has the next run of each search. With worker processes, it also has later runs that a search will need
+    regardless of the results of this round.
 
     Args:
         searches: The searches.
         invocation: The object that executes the runs and records them in MLflow.
         progress: The display of the progress.
         outcomes: The list to which the outcomes are added.
-        fail_fast: Whether to stop at the first failed run.
+        fail_fast: True to stop after the first failed run.
 
     Returns:
-        The user's interruption; None if there was none.
+        The interruption by the user; None if there was none.
     """
 
     def asked() -> list[Asked]:
@@ -244,9 +250,9 @@ def _follow(
 
 
 def _with_predictions(execution: Execution, invocation: Invocation, progress: SearchProgress) -> Execution:
-    """Repeat each reused run whose dev predictions were not recorded, since a search needs them.
+    """Repeat each reused run whose dev predictions were not recorded, because a search needs them.
 
-    Return the execution with the new outcomes.
+    Return the execution with the outcomes of the repeated runs.
     """
     lacking = [outcome for outcome in execution.outcomes if _lacks_predictions(outcome, invocation)]
     if execution.stop is not None or not lacking:
@@ -261,10 +267,10 @@ def _with_predictions(execution: Execution, invocation: Invocation, progress: Se
 def _take_in(
     asked: Sequence[Asked], outcomes: Sequence[Outcome], invocation: Invocation, progress: SearchProgress
 ) -> None:
-    """Pass the outcomes of runs to the searches that asked for the runs, in the order of the requests.
+    """Pass the outcomes of a round's runs to the searches, in the order in which the searches asked for the runs.
 
-    If full fine-tuning has failed, the search does not need the other runs any more. Their outcomes are ignored here,
-    and remain in MLflow.
+    The outcome of a run that its search no longer needs, because full fine-tuning has failed, is ignored. The run
+    remains in MLflow.
     """
     ended = {outcome.spec.fingerprint: outcome for outcome in outcomes}
     for one in asked:
@@ -314,7 +320,7 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
 
 
 def _confirmation_of(search: SearchState, answer: Candidate, connection: Connection) -> Confirmation | None:
-    """Return the loss of a search's answer on the test split, with the seeds of its confirmation.
+    """Return the confirmation of a search's answer: its loss on the test split, with seeds not used in the search.
 
     Args:
         search: The search, which has ended.
@@ -322,7 +328,7 @@ def _confirmation_of(search: SearchState, answer: Candidate, connection: Connect
         connection: The open store, from which the test predictions are read.
 
     Returns:
-        The confirmation; None if it was not asked for.
+        The confirmation; None with `--confirm 0`.
     """
     if not search.question.confirm:
         return None
@@ -331,14 +337,15 @@ def _confirmation_of(search: SearchState, answer: Candidate, connection: Connect
     margins = Margins(Margin(search.confirmed_margin))
     own, base = (search.grid.runs[candidate.name].spec.strategy for candidate in (answer, full))
     confirmation = confirmation_by(connection, (own, base), ids, margins, search.confirming_seeds)
-    # The names contain the learning rate, if rates differ.
+    # Unlike the strategies' names, the candidates' names include the learning rate if the search varies it.
     return replace(confirmation, strategy=answer.name, reference=full.name)
 
 
 def _tag(search: SearchState, answer: Candidate, invocation: Invocation) -> None:
     """Tag the runs that were used to choose the answer, so that reports leave them out of verdicts.
 
-    If full fine-tuning's learning rate was chosen too, its run with the first seed is tagged likewise.
+    If the learning rate of full fine-tuning was chosen too, the run of full fine-tuning with the first seed is also
+    tagged.
     """
     parent_id = invocation.recorder.parent_id
     if parent_id is not None:
@@ -350,7 +357,7 @@ def _tag(search: SearchState, answer: Candidate, invocation: Invocation) -> None
 
 
 def _results(invocation: Invocation, run_id: str) -> Any:
-    """Return the object for reading one run's files. Raise UnavailableError if the MLflow store does not answer."""
+    """Return an object that reads the files of one run. Raise UnavailableError if the MLflow store does not answer."""
     try:
         return read_runs(invocation.recorder.connection, [run_id])
     except UnavailableError as error:
@@ -358,7 +365,7 @@ def _results(invocation: Invocation, run_id: str) -> Any:
 
 
 def _metrics(searched: Iterable[tuple[SearchState, Any]]) -> dict[str, float]:
-    """Return the metrics that a search adds to its MLflow parent run."""
+    """Return the metrics that searches add to their MLflow parent run."""
     values = {}
     for search, decision in searched:
         values[f"search/{search.task}/{search.model}/compute_share"] = search.share(decision.spent)
@@ -368,5 +375,5 @@ def _metrics(searched: Iterable[tuple[SearchState, Any]]) -> dict[str, float]:
 
 
 def _number_of_settings(searches: list[SearchState]) -> str:
-    cells = sum(len(search.question.candidates) for search in searches)
-    return f"{cells} settings"
+    number = sum(len(search.question.candidates) for search in searches)
+    return f"{number} settings"

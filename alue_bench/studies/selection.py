@@ -45,7 +45,7 @@ class RunSelection(CheckedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictOptions(CheckedOptions):
-    """The option that says which loss of score is acceptable, for the verdicts on strategies."""
+    """The option for the largest acceptable loss of score, on which the verdicts on strategies depend."""
 
     margin: str = option(
         f"{DEFAULT_TOLERANCE:.0%}",
@@ -57,9 +57,9 @@ class VerdictOptions(CheckedOptions):
 
 
 def select_runs(selection: RunSelection, *, baseline: str | None = None) -> tuple[Results, list[str]]:
-    """Return the selected runs, and a remark for each name in the selection, such as a task's, that no run has.
+    """Return the selected runs, and a remark for each selected task, model or strategy that none of these runs has.
 
-    The list of remarks is empty if no run is selected at all.
+    There are no remarks if no run is selected at all.
 
     Args:
         selection: The options of the selection.
@@ -82,11 +82,11 @@ def select_runs(selection: RunSelection, *, baseline: str | None = None) -> tupl
     )
     remarks = []
     for name, wanted in (("task", selection.tasks), ("model", selection.models), ("strategy", strategies)):
-        there = set(results.frame[name]) or set(wanted)
+        present = set(results.frame[name]) or set(wanted)
         remarks += [
             f"--{name} {one}: none of the selected finished runs uses it"
             for one in dict.fromkeys(wanted)
-            if one not in there
+            if one not in present
         ]
     return results, remarks
 
@@ -96,9 +96,9 @@ def none_selected(results: Results) -> str:
     from alue_bench.tracking.reading import say_counts
 
     connection = results.connection
-    others = "".join(f"; {sentence}" for sentence in say_counts(results.counts))
+    other_runs = "".join(f"; {sentence}" for sentence in say_counts(results.counts))
     run = command_line("run", options=where_options(connection.uri, connection.experiment))
     return (
-        f"experiment '{connection.experiment}' has no finished run that fits the options{others}. Start some with: "
+        f"experiment '{connection.experiment}' has no finished run that fits the options{other_runs}. Start some with: "
         f"{run}"
     )

@@ -32,10 +32,10 @@ from alue_bench.studies.options import (
 from alue_bench.studies.selection import VerdictOptions
 
 RECIPE_ORIGIN = "recipe "
-"""The beginning of the text that names a recipe as the origin of hyper-parameters."""
+"""The prefix of the origin of hyper-parameters that come from a recipe; the recipe's name follows."""
 
 COMMAND_LINE = "command line"
-"""The text that names the command line as the origin of hyper-parameters."""
+"""The origin of hyper-parameters that come from the command line."""
 
 
 @dataclass(frozen=True)
@@ -46,29 +46,29 @@ class Study:
     settings: Mapping[str, Any]
     """The values of the options, by option name."""
     overrides: Overrides
-    """The hyper-parameters from each origin, such as the command line; later origins override earlier ones."""
+    """Pairs of an origin, such as "command line", and its hyper-parameters; later origins override earlier ones."""
 
     @property
     def execution(self) -> ExecutionOptions:
-        """The options that say where runs are executed and recorded."""
+        """The options for the execution of runs and the recording of results."""
         return filled(ExecutionOptions, self.settings)
 
     @property
     def margins(self) -> Margins:
-        """The margin of `run` for the loss of a strategy, for each metric. Raise UsageError if it has a wrong form."""
+        """The value of `--margin`: the largest acceptable loss, for each metric. An invalid value raises UsageError."""
         from alue_bench.reporting.comparison import DEFAULT_MARGIN
 
         return parse_margins(filled(VerdictOptions, self.settings).margin, DEFAULT_MARGIN)
 
 
 def study_of(command: str, given: Mapping[str, Any], registry: Registry, *, origin: str = COMMAND_LINE) -> Study:
-    """Return the settings from the given options, merged with the study file if the option `config` names one.
+    """Return the settings of a command: its options, merged with a study file if the option `config` names one.
 
     Args:
         command: `run`, `sweep` or `search`.
-        given: The values of the given options, by name.
+        given: The values of the options that the user gave, by name.
         registry: The plugins' declarations, such as tasks, models and study files.
-        origin: The text that is shown as the origin of hyper-parameters from these options.
+        origin: The origin to show in messages for the hyper-parameters among these options.
     """
     settings, overrides = merge_study(given, given.get("config"), registry, command=command, origin=origin)
     return Study(registry, settings, overrides)
@@ -89,12 +89,12 @@ def merge_study(
         config: The path or name of a study file; None if there is none.
         registry: The plugins' declarations, such as tasks, models and study files.
         command: `run`, `sweep` or `search`.
-        origin: The text that is shown as the origin of hyper-parameters from the options.
+        origin: The origin to show in messages for the hyper-parameters among the options in `given`.
 
     Returns:
-        The settings by option name, and the hyper-parameters from each origin; later origins override earlier ones.
-        Options on the command line override the study file. A hyper-parameter with several values, which a sweep varies
-        in its grid, is one of the settings.
+        The settings by option name, and pairs of an origin and its hyper-parameters; later origins override earlier
+        ones. Options on the command line override the study file. A hyper-parameter with several values, which a sweep
+        varies in its grid, is in the settings.
 
     Raises:
         UsageError: The study file is for another command, or has an option that `command` does not take.
@@ -106,7 +106,7 @@ def merge_study(
         if name in study_options() and (name not in options or options[name].in_studies)
     }
     study = _study_for(command, config, registry) if config else {}
-    if "seed" in given or "seeds" in given:  # two ways to say the same thing: one from the file gives way
+    if "seed" in given or "seeds" in given:  # either option replaces both in the study file
         study.pop("seed", None)
         study.pop("seeds", None)
     merged = {**study, **given}
@@ -123,7 +123,10 @@ def merge_study(
 
 
 def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
-    """Return the options in a study file. Raise UsageError if the file is for a command other than `command`."""
+    """Return the options in a study file.
+
+    Raise UsageError if the file is for a command other than `command`, or has an option that `command` does not take.
+    """
     from alue_bench.studies.files import ABOUT, OWN_SETTINGS, find_study, read_study
 
     study = read_study(find_study(config, registry))
@@ -149,7 +152,7 @@ def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
 
 
 def _not_taken(name: str, config: str, command: str) -> str:
-    """Return the error message for an option in a study file that the command does not have."""
+    """Return the error message for an option that is in a study file, but is not an option of the command."""
     if command == "search" and name in CHOSEN_BY_SEARCH:
         return f"the study sets {name}, but a search chooses seeds itself; leave it out"
     owner = next(

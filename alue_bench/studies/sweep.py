@@ -57,12 +57,13 @@ Conclusions = tuple[tuple[GridResults, Recommendation | None], ...]
 
 @dataclass(frozen=True)
 class PlannedSweep:
-    """The list of the runs of a sweep, and the `Invocation` that executes them."""
+    """The planned runs of a sweep in their order, the `Invocation` that will execute them, and the settings."""
 
     invocation: Invocation
     plan: Plan
     order: Order
     tolerance: float
+    """The largest accepted loss of dev score, as a share of the dev score of full fine-tuning."""
     margins: Margins
     """The margin for the confirmed loss, for each metric."""
     confirming: ConfirmingSeeds
@@ -78,13 +79,13 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
     Args:
         study: The settings and plugins.
         streams: The output streams.
-        fetch: Whether to download named models that are not on this machine.
+        fetch: True to download named models that are not on this machine.
     """
     options = filled(SweepOptions, study.settings)
     tolerance = parse_tolerance(options.tolerance)
-    of_tolerance = Margin(tolerance, MarginUnit.SCORE)
-    margins = Margins(of_tolerance) if options.margin is None else parse_margins(options.margin, of_tolerance)
-    # A wrong executor is reported before the plan is made.
+    default_margin = Margin(tolerance, MarginUnit.SCORE)
+    margins = Margins(default_margin) if options.margin is None else parse_margins(options.margin, default_margin)
+    # An invalid executor is reported before the plan is made.
     invocation = Invocation(study, streams, margins=margins, tolerance=tolerance)
     request = sweep_request(study.settings, study.overrides)
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
@@ -107,19 +108,19 @@ def do_sweep(
     *,
     progress_of: Callable[[Plan, PlainConsole], Progress] = grid_progress_of,
 ) -> Sweep:
-    """Plan and execute a sweep, recommend a setting, confirm it with fresh seeds, and draw the figures of its grids.
+    """Plan and execute a sweep, recommend a setting for each grid, confirm it with fresh seeds, and draw figures.
 
     Args:
         study: The settings and plugins.
         streams: The output streams for the plan and the progress.
-        confirm: A function that asks the user before the first run; None to start at once.
+        confirm: A function that asks the user for consent before the first run; None to start at once.
         progress_of: A function that creates the display of the progress.
 
     Returns:
         The results. A failed run or an interruption by the user raises no error; the results record it.
 
     Raises:
-        UsageError: There is nothing to run, or an option makes no sense.
+        UsageError: There is nothing to run, or the value of an option is invalid.
     """
     planned = planned_sweep(study, streams)
     invocation, plan, order = planned.invocation, planned.plan, planned.order
@@ -144,9 +145,10 @@ def do_sweep(
 
 
 def _tag_choosing_runs(conclusions: Conclusions, outcomes: list[Outcome], invocation: Invocation) -> None:
-    """Tag the runs that were used to choose the recommended settings, and those of a reference that was chosen too.
+    """Tag the runs that were used to choose settings, so that reports leave them out of verdicts.
 
-    Without `full` in the grid, the reference is the setting with the best dev score among all.
+    They are the runs of the recommended settings. If a grid does not contain `full`, its reference is the setting with
+    the best dev score, which is also a choice, so that the runs of the reference are tagged, too.
     """
     parent_id = invocation.recorder.parent_id
     for group, recommendation in conclusions:
@@ -158,11 +160,11 @@ def _tag_choosing_runs(conclusions: Conclusions, outcomes: list[Outcome], invoca
 
 
 def _confirmed(planned: PlannedSweep, execution: Execution, conclusions: Conclusions) -> tuple[Execution, Conclusions]:
-    """Run each recommended setting and its reference with fresh seeds.
+    """Confirm each recommended setting: run it and its reference with fresh seeds.
 
     Returns:
-        The execution with the confirming runs, and the conclusions with the confirmations. An interruption leaves the
-        recommendations unconfirmed.
+        The execution, to which the confirming runs are added, and the conclusions with the confirmations. If the user
+        interrupts the confirming runs, there are no confirmations.
     """
     invocation, seeds = planned.invocation, planned.confirming.seeds
     conclusions = tuple(
@@ -236,16 +238,16 @@ def check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Override
     given = {
         name: origin
         for origin, values in overrides
-        if not origin.startswith(RECIPE_ORIGIN)  # a recipe gives way to whatever else was said
+        if not origin.startswith(RECIPE_ORIGIN)  # other settings override a recipe without an error
         for name in values
     }
     twice = [name for name in grid.settings if name in given]
     twice += [name for name in ("seed", "seeds") if grid.seeds and name in settings]
     if twice:
         name, origin = twice[0].replace("_", "-"), given.get(twice[0], COMMAND_LINE)
-        said = f"--{name}" if origin == COMMAND_LINE else f"{name} of {origin}"
+        setting = f"--{name}" if origin == COMMAND_LINE else f"{name} of {origin}"
         axis = "seed" if twice[0] == "seeds" else name
-        raise UsageError(f"{said} and --grid {axis}=… set the same value twice; give only one of them")
+        raise UsageError(f"{setting} and --grid {axis}=… set the same value twice; give only one of them")
 
 
 def _concluded(outcomes: list[Any], tolerance: float) -> Conclusions:
@@ -261,7 +263,10 @@ def _keep_figures(conclusions: Conclusions, invocation: Invocation, warn: Callab
 
 
 def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -> None:
-    """Draw three PNG files for each grid. If a figure cannot be drawn, `warn` is called with a message."""
+    """Draw a map of scores, a map of training times and the Pareto front of each grid, as PNG files in a folder.
+
+    If a figure cannot be drawn, `warn` is called with a message.
+    """
     from alue_bench.messages.display import file_name
     from alue_bench.messages.figure_text import literal_text
     from alue_bench.reporting.grid import pareto_figure, runtime_map, score_map
@@ -280,7 +285,7 @@ def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -
 def _headline(conclusions: Conclusions) -> dict[str, float]:
     """Return the recommendations of a sweep as metrics for its MLflow parent run.
 
-    The test scores are from the confirmation.
+    The test scores and changes come from the confirming runs.
     """
     shown = {}
     for group, recommendation in conclusions:

@@ -1,12 +1,11 @@
 """Tuning: every strategy gets the same number of runs to find its hyper-parameters, and is then run with fresh seeds.
 
-    1. Every strategy is run with every combination of the values of `--tune`, with the seeds of tuning.
-    2. For each task, model and strategy, the combination with the best mean dev score is chosen. Test scores take no
-       part in the choice.
-    3. Every strategy is run with its chosen values and with seeds that took no part in the tuning.
+    1. Every strategy is run with every combination of the values of `--tune`, with the tuning seeds.
+    2. For each task, model and strategy, the combination with the best mean dev score is chosen. Test scores are not
+       used for the choice.
+    3. Every strategy is run with its chosen values and with fresh seeds, which were not used in the tuning.
 
-The runs of steps 1 and 3 are ordinary runs: they are reused by a later command that needs them, and the same command
-gives the same answer again.
+The runs of steps 1 and 3 are ordinary runs. Later commands reuse them, and a repeated command gives the same result.
 """
 
 from __future__ import annotations
@@ -44,17 +43,17 @@ DEV, FLOPS, SECONDS = "selection/dev_score", "flops/train", "runtime/train_s"
 
 @dataclass(frozen=True)
 class TuningTrial:
-    """One combination of values in the tuning of a strategy."""
+    """A combination of hyper-parameter values that was tried for a strategy, with its dev score."""
 
     values: dict[str, int | float]
     dev_score: float
-    """The mean dev score over the seeds of tuning; nan if a run failed or has no score."""
+    """The mean dev score over the tuning seeds; nan if a run failed or has no score."""
     runs: tuple[PlannedRun, ...]
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The tuning of one strategy for one task and model."""
+    """The result of tuning one strategy for one task and model."""
 
     task: str
     model: str
@@ -65,6 +64,7 @@ class Tuned:
     seconds: float
     """The training seconds of all runs of the tuning."""
     failed: int
+    """The number of failed runs of the tuning."""
 
     @property
     def chosen(self) -> TuningTrial | None:
@@ -73,7 +73,7 @@ class Tuned:
         return max(scored, key=lambda trial: trial.dev_score) if scored else None
 
     def at_edge(self, axes: Axes) -> list[str]:
-        """Return the hyper-parameters whose chosen value is the smallest or largest that was tried."""
+        """Return the hyper-parameters whose chosen value is the smallest or largest value that was tried."""
         chosen = self.chosen
         return [] if chosen is None else [n for n, tried in axes.items() if chosen.values[n] in (tried[0], tried[-1])]
 
@@ -81,8 +81,8 @@ class Tuned:
         """Return the tuning as JSON-like data.
 
         Args:
-            axes: The values that were tried.
-            outcomes: The outcomes of the runs with the chosen values.
+            axes: The values that were tried, by hyper-parameter.
+            outcomes: The outcomes of the runs of all strategies with their chosen values.
         """
         own = [
             o
@@ -123,27 +123,31 @@ class TunedRuns(Runs):
 
 @dataclass(frozen=True)
 class TuningPlan:
-    """The runs of a tuning, and the seeds of the runs that follow."""
+    """The planned runs of a tuning, and the seeds of the final runs, which use the chosen values."""
 
     invocation: Invocation
     axes: Axes
     tune_seeds: tuple[int, ...]
     seeds: tuple[int, ...]
-    """The seeds of the runs with the chosen values."""
+    """The seeds of the final runs."""
     plan: Plan
 
     @property
     def final_runs(self) -> int:
-        """The number of runs with the chosen values."""
+        """The largest number of final runs; it is reached if a trial is chosen for every strategy."""
         tuned = {(run.spec.task, run.spec.model, run.spec.strategy) for run in self.plan.runs}
         return len(tuned) * len(self.seeds)
 
 
 def plan_tuning(study: Study, streams: Streams) -> TuningPlan:
-    """Plan the runs of a tuning, and show them.
+    """Plan the runs of a tuning, and show the plan.
+
+    Args:
+        study: The settings of the command, and the plugins.
+        streams: The output streams.
 
     Raises:
-        UsageError: An option contradicts the tuning.
+        UsageError: The value of an option is invalid, or an option cannot be combined with `--tune`.
     """
     options = filled(TuningOptions, study.settings)
     axes = parse_tuning(options.tune)
@@ -177,7 +181,7 @@ def do_tuned_run(study: Study, streams: Streams, confirm: Callable[[int], None] 
         The results of the runs with the chosen values. A failed run or an interruption by the user raises no error.
 
     Raises:
-        UsageError: There is nothing to run, or an option contradicts the tuning.
+        UsageError: There is nothing to run, or an option is invalid or cannot be combined with `--tune`.
     """
     planned = plan_tuning(study, streams)
     invocation, axes = planned.invocation, planned.axes
@@ -210,9 +214,9 @@ def do_tuned_run(study: Study, streams: Streams, confirm: Callable[[int], None] 
 
 
 def tuned_strategies(outcomes: Sequence[Outcome], axes: Axes) -> list[Tuned]:
-    """Return the tuning of each strategy for each task and model, from the outcomes of the tuning's runs.
+    """Return the result of tuning each strategy for each task and model, from the outcomes of the tuning's runs.
 
-    Of the scores, only those on the dev split are read.
+    Only dev scores are read, never test scores.
     """
     groups: dict[tuple[str, str, str], list[Outcome]] = {}
     for outcome in outcomes:
@@ -237,7 +241,7 @@ def tuned_strategies(outcomes: Sequence[Outcome], axes: Axes) -> list[Tuned]:
 
 
 def given_tuning(outcomes: Sequence[Outcome], own: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
-    """Return the hyper-parameters that a study file sets for single strategies, in the form of a tuning without trials.
+    """Return hyper-parameters that a study file sets for single strategies, in the form of a tuning without trials.
 
     Args:
         outcomes: The outcomes of the study's runs.
@@ -258,7 +262,7 @@ def given_tuning(outcomes: Sequence[Outcome], own: Mapping[str, Mapping[str, obj
 
 
 def final_runs(tuned: Sequence[Tuned], seeds: Sequence[int]) -> list[PlannedRun]:
-    """Return the runs of every strategy with its chosen values; their order alternates from seed to seed."""
+    """Return the runs of all strategies with their chosen values. Their order is reversed for every second seed."""
     runs = []
     for task, model in dict.fromkeys((one.task, one.model) for one in tuned):
         chosen = [one.chosen for one in tuned if (one.task, one.model) == (task, model)]
@@ -271,7 +275,7 @@ def final_runs(tuned: Sequence[Tuned], seeds: Sequence[int]) -> list[PlannedRun]
 
 
 def _check(request: PlanRequest, study: Study, axes: Axes) -> None:
-    """Raise UsageError if an option contradicts the tuning."""
+    """Raise UsageError if an option cannot be combined with `--tune`."""
     _, given = study.overrides[-1] if study.overrides else ("", {})
     for name in axes:
         if given.get(name) is not None:
@@ -285,7 +289,7 @@ def _check(request: PlanRequest, study: Study, axes: Axes) -> None:
 
 
 def _seeds(request: PlanRequest, study: Study, number: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the seeds of the tuning, and those of the runs with the chosen values; they have none in common."""
+    """Return the tuning seeds and the seeds of the runs with the chosen values; the two have no seed in common."""
     if "seed" in study.settings:
         unused = (seed for seed in count(DEFAULT_SEED) if seed not in request.seeds)
         return tuple(islice(unused, number)), request.seeds

@@ -1,4 +1,4 @@
-"""The view of results across tasks, for terminals."""
+"""The terminal view of results that are combined over tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def across_view(results: Sequence[AcrossTasks]) -> RenderableType:
-    """Return the view of results across tasks: tables with notes for each model, then a legend."""
+    """Return the view of results that are combined over tasks: tables with notes for each model, then a legend."""
     from alue_bench.reporting.across_table import across_legend, across_tables
 
     parts: list[RenderableType] = []

@@ -1,6 +1,7 @@
 """The terminal view of a sweep's grid, during the sweep and at its end.
 
-A grid is a table of results by the number of frozen bottom layers and the number of frozen top layers.
+A grid is a table of results, with a row for each number of frozen bottom layers and a column for each number of frozen
+top layers.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MEASURES = (grid.DEV, grid.TEST, grid.SECONDS, grid.FLOPS, grid.TRIVIAL, grid.TRIVIAL_ERROR)
-"""The names of the recorded metrics that the functions of `alue_bench.reporting.grid` need."""
+"""The recorded metrics that the functions of `alue_bench.reporting.grid` need, by name."""
 WAITING, RUNNING, FAILED = "·", "▶", "✗"
 """The marks that stand for a run without a score in the table of results: not started, running, failed."""
 
@@ -62,7 +63,7 @@ def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 def grid_progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | GridProgress:
     """Return the display of a sweep's progress.
 
-    It is a grid that is updated in place on a terminal or in a notebook, otherwise one printed line after the other.
+    On a terminal or in a notebook, it is a grid that is updated in place; elsewhere, lines are printed.
     """
     return GridProgress(plan, console) if console.is_live else PlainProgress(plan, console)
 
@@ -148,8 +149,8 @@ def grid_result(group: grid.GridResults, recommendation: grid.Recommendation | N
         parts += [styled(f"{one}.") for one in others]
     elif (why := grid.nothing_learnt(group.cells)) is not None:
         parts.append(styled(f"Nothing learnt: {why.sentence()}.", "bold yellow"))
-    if recommendation is not None and (said := grid.collapsed(group.cells)):
-        parts.append(styled(f"{said}.", "yellow"))
+    if recommendation is not None and (warning := grid.collapsed(group.cells)):
+        parts.append(styled(f"{warning}.", "yellow"))
     if group.sample:
         parts.append(styled(SAMPLE_NOTE, "yellow"))
     return Group(*parts)

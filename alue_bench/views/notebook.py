@@ -18,6 +18,7 @@ PAGE = (
     '<pre style="white-space:pre;overflow-x:auto;line-height:normal;'
     "font-family:Menlo,'DejaVu Sans Mono',consolas,'Courier New',monospace\">{code}</pre>"
 )
+"""The HTML of a notebook's output, in the form of the argument `code_format` of rich's `Console.export_html`."""
 
 
 class Displayed(ABC):
@@ -64,8 +65,8 @@ def without_widget_warning() -> None:
 class Bars(Progress):
     """Progress bars, optionally with a table or text above them, in a terminal or in a notebook cell's output.
 
-    In a notebook, each update replaces the cell's output, in the thread that computes. rich's own bars would need the
-    package ipywidgets and another thread.
+    In a notebook, each update replaces the cell's output and is made by the thread that computes. rich's own bars would
+    need the package ipywidgets and a second thread.
     """
 
     above: Callable[[], RenderableType | None] = staticmethod(lambda: None)
@@ -111,6 +112,6 @@ class Bars(Progress):
     def update(self, *bar: Any, **changes: Any) -> None:
         """Change the state of a progress bar; the arguments are the same as for `rich.progress.Progress.update`.
 
-        In a notebook, no thread redraws the bars regularly; therefore this method redraws them.
+        In a notebook, no thread redraws the bars regularly, so this method redraws them.
         """
         super().update(*bar, **{**changes, "refresh": self.console.is_jupyter})

@@ -1,4 +1,4 @@
-"""The view of the changes in and out of domain, for terminals."""
+"""The terminal view of how strategies change the score in domain and out of domain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def out_of_domain_view(results: Sequence[OutOfDomain]) -> RenderableType:
-    """Return the view of the changes in and out of domain: tables with notes, then a legend."""
+    """Return the view of score changes in domain and out of domain: tables with notes, then a legend."""
     from alue_bench.reporting.out_of_domain_table import out_of_domain_legend, out_of_domain_tables
 
     parts: list[RenderableType] = []

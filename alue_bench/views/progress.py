@@ -27,7 +27,7 @@ def progress_of(plan: Plan, console: PlainConsole, *, on_dev: bool = False) -> P
     Args:
         plan: The plan.
         console: The console on which the progress is shown.
-        on_dev: Whether to show dev scores instead of test scores.
+        on_dev: True to show dev scores instead of test scores.
     """
     if console.is_live:
         return LiveProgress(plan, console, on_dev=on_dev)
@@ -40,7 +40,7 @@ def describe(outcome: Outcome, varied: Sequence[str] = (), *, on_dev: bool = Fal
     Args:
         outcome: The run's outcome.
         varied: The names of the hyper-parameters that vary between runs; the line shows their values.
-        on_dev: Whether to show the dev score instead of the test score.
+        on_dev: True to show the dev score instead of the test score.
     """
     label = labelled(outcome.spec, varied)
     if outcome.status == "failed":
@@ -57,7 +57,7 @@ def describe(outcome: Outcome, varied: Sequence[str] = (), *, on_dev: bool = Fal
 class _RunNumbers:
     """A counter that numbers runs in the order in which they start, such as "3/10" for the third run of ten.
 
-    A run whose number is requested again keeps it.
+    A run gets its number at the first request, and has the same number at later requests.
     """
 
     def __init__(self, total: int) -> None:
@@ -112,6 +112,7 @@ class LiveProgress:
     """
 
     REFRESH_S = 0.2
+    """The shortest time in seconds between two updates of the bar within a run."""
 
     def __init__(self, plan: Plan, console: PlainConsole, *, on_dev: bool = False) -> None:
         """Create an observer of planned runs. The bar appears when the observer is entered as a context manager."""
@@ -154,7 +155,7 @@ class LiveProgress:
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
         """Move the progress bar according to the steps that a run has done."""
-        # The last tenth is left for scoring and recording.
+        # The last tenth of a run's cost is reserved for scoring and recording.
         self._under_way[planned.spec.fingerprint] = 0.9 * planned.cost * done / total
         now = time.monotonic()
         if now - self._last >= self.REFRESH_S:

@@ -1,6 +1,6 @@
 """The view of the results of `run`: a table of scores, changes, verdicts and costs, with a sentence on each strategy.
 
-All numbers come from `reporting.comparison`, so that `alue-bench compare` shows the same ones.
+Changes and verdicts are computed by `reporting.comparison`, so that `alue-bench compare` shows the same values.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from alue_bench.views.tables import SAMPLE_NOTE
 from alue_bench.views.wide_tables import Fitted
 
 MOST_SAID = 12
-"""The largest number of tasks, models and settings for which sentences below the table state the results."""
+"""The largest number of sets of comparable runs whose results are also stated in sentences below the table."""
 UNCOMPARED = "The tracking store does not have all of these runs, so changes and verdicts are missing."
 
 
@@ -47,11 +47,12 @@ class _Line:
     settings: Settings
     outcomes: Sequence[Outcome]
     block: ComparisonBlock | None = None
+    """The set of comparable runs in the comparison to which these runs belong; None if there is none."""
     row: StrategyResult | None = None
-    """The result of the strategy in the comparison `block`; None if the runs failed or are not in the store."""
+    """The result of the strategy in `block`; None if all runs failed or are not in the MLflow store."""
 
     @property
-    def place(self) -> tuple[str, str]:
+    def task_and_model(self) -> tuple[str, str]:
         """The task and the model."""
         return self.outcomes[0].spec.task, self.outcomes[0].spec.model
 
@@ -73,18 +74,18 @@ def result_view(
     Args:
         outcomes: The outcomes of the runs.
         comparison: The comparison of the runs that did not fail; None if it could not be made.
-        problems: Sentences that say why the comparison could not be made.
+        problems: Sentences with the reasons why the comparison could not be made.
     """
     names = varied_by_specs(outcome.spec for outcome in outcomes)
     lines = _lines(outcomes, names, comparison)
     varying: dict[str, Callable[[_Line], str]] = {
         "data": lambda line: _joined(o.spec.data.source for o in line.outcomes),
-        "model": lambda line: line.place[1],
+        "model": lambda line: line.task_and_model[1],
         "status": lambda line: _joined(o.status for o in line.outcomes),
         "conditions": lambda line: describe_conditions(line.block) if line.block else "",
     }
     values = {name: {read(line) for line in lines} for name, read in varying.items()}
-    # A hyper-parameter that varies has a column of its own; other conditions differ only among reused runs.
+    # Hyper-parameters that vary have columns; other conditions, such as hardware, can differ only for reused runs.
     shown = [name for name in varying if len(values[name]) > 1 and (name != "conditions" or _is_split(lines))]
     constant = [next(iter(values[name])) for name in ("data", "model", "status") if len(values[name]) == 1]
     table = Table(title=f"Test scores ({', '.join([*constant, _mean_of(outcomes)])})", title_justify="left")
@@ -98,10 +99,12 @@ def result_view(
     blank = [""] * (len(names) + len(shown))
     previous = None
     for line in lines:
-        if previous != line.place:
-            previous = line.place
+        if previous != line.task_and_model:
+            previous = line.task_and_model
             table.add_section()
-            heading = styled(line.place[0], "bold") + styled(f": {line.outcomes[0].planned.inputs.task.primary}")
+            heading = styled(line.task_and_model[0], "bold") + styled(
+                f": {line.outcomes[0].planned.inputs.task.primary}"
+            )
             trivial = [styled(f"{_trivial(line)} trivial", "dim") if name == "score" else "" for name, _ in columns]
             table.add_row(heading, *blank, *trivial)
             if (tfidf := _tfidf(line)) is not None:
@@ -116,14 +119,14 @@ def result_view(
 def _lines(outcomes: Sequence[Outcome], names: Sequence[str], comparison: Comparison | None) -> list[_Line]:
     """Return the lines of the table in their order.
 
-    Runs with equal settings may be divided among several lines, if some were reused from earlier commands and are not
-    comparable with the others, for example because they ran on other hardware.
+    Runs with the same settings may be divided among several lines if some of them were reused from earlier commands and
+    are not comparable with the new runs, for example because they ran on different hardware.
     """
     groups: dict[tuple[str, str, str, Settings], list[Outcome]] = {}
     for outcome in outcomes:
         spec = outcome.spec
         groups.setdefault((spec.task, spec.model, spec.strategy, settings_of(spec.hyper, names)), []).append(outcome)
-    # The plan alternates strategies; the table has them in the same order for all settings.
+    # The plan alternates the order of strategies; the table lists them in the same order for all settings.
     order = list(dict.fromkeys(outcome.spec.strategy for outcome in outcomes))
     places = list(dict.fromkeys((task, model) for task, model, _, _ in groups))
     settings_order = list(dict.fromkeys(settings for *_, settings in groups))
@@ -154,7 +157,7 @@ def _lines(outcomes: Sequence[Outcome], names: Sequence[str], comparison: Compar
     return sorted(
         lines,
         key=lambda line: (
-            places.index(line.place),
+            places.index(line.task_and_model),
             settings_order.index(line.settings),
             -1 if line.block is None else blocks[id(line.block)],
             order.index(line.strategy),
@@ -167,7 +170,7 @@ def _is_split(lines: Sequence[_Line]) -> bool:
     blocks: dict[tuple[object, ...], set[int]] = {}
     for line in lines:
         if line.block is not None:
-            blocks.setdefault((line.place, line.settings), set()).add(id(line.block))
+            blocks.setdefault((line.task_and_model, line.settings), set()).add(id(line.block))
     return any(len(ids) > 1 for ids in blocks.values())
 
 
@@ -190,7 +193,7 @@ COLUMNS: Sequence[tuple[str, Callable[[_Line], str]]] = (
     ("trained", lambda line: percent(_mean(line.finished, "params/trainable_share"))),
     ("FLOPs", lambda line: percent(_mean(line.finished, "flops/train_vs_full"))),
 )
-"""The columns with the results, and the function that returns the entry of each."""
+"""The names of the columns with results, each with the function that returns the entry for a line of the table."""
 OPTIONAL = ("collapsed", "loss up to", "verdict")
 """The columns that are left out if all their entries are empty."""
 
@@ -248,14 +251,14 @@ def _notes(
         notes.append(styled(UNCOMPARED, "yellow"))
     seeds = {outcome.spec.seed for outcome in outcomes}
     single = len(seeds) == 1 and not any(outcome.spec.fold for outcome in outcomes)
-    if single and len({(line.place, line.strategy, line.settings) for line in lines}) > 1:
+    if single and len({(line.task_and_model, line.strategy, line.settings) for line in lines}) > 1:
         notes.append(
             styled("One seed: a difference may be due to chance. Use --seeds 5 for intervals and tests.", "dim")
         )
     if len({line.strategy for line in lines}) > 1 and "lr" not in names:
         rates = sorted({untuned_text(outcome.spec.hyper.lr) for outcome in outcomes})
-        said = f"{' or '.join(rates)}; --tune {EXAMPLE} tunes each strategy on dev."
-        notes.append(styled(said[0].upper() + said[1:], "dim"))
+        remark = f"{' or '.join(rates)}; --tune {EXAMPLE} tunes each strategy on dev."
+        notes.append(styled(remark[0].upper() + remark[1:], "dim"))
     blocks = comparison.blocks if comparison else ()
     for block in blocks[:MOST_SAID]:
         where = ", ".join(filter(None, (f"{block.task}/{block.model}", describe_conditions(block))))

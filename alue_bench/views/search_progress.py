@@ -1,7 +1,7 @@
 """The progress of a search for the cheapest freezing setting, on stderr.
 
-It is a bar that shows the share of the budget that is spent, on a terminal and in a notebook, and printed lines
-elsewhere.
+On a terminal and in a notebook, it is a bar that shows the share of the budget that is spent; elsewhere, lines are
+printed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 class SearchProgress:
     """An observer of searches that shows their next runs, the runs' progress, and the decision after each run.
 
-    A search chooses its runs one after the other, to find the cheapest freezing setting for a task and model. A plan is
-    a list of runs to execute.
+    A search chooses its runs one after the other, to find the cheapest freezing setting for a task and model.
 
-    The observer is a context manager. It is entered once for all searches together, and again for each plan that the
-    searches execute.
+    The observer is a context manager. It is entered once for all searches together, and again for each list of runs
+    that the searches execute.
     """
 
     REFRESH_S = 0.2
+    """The shortest time in seconds between two updates of the bar within a run."""
 
     def __init__(self, console: PlainConsole) -> None:
         """Create the observer. The bar appears when the observer is entered as a context manager."""
@@ -57,9 +57,9 @@ class SearchProgress:
         self._spent: dict[str, float] = {}
         """The FLOPs that each search has spent so far, by the search's name."""
         self._costs: dict[str, float] = {}
-        """The FLOPs of each run that is now being executed or waits for it, by the run's fingerprint (identifier)."""
+        """The FLOPs of the runs last passed to `begin`, without runs of the confirmation, by the run's fingerprint."""
         self._parts: dict[str, float] = {}
-        """The share of its steps that each unfinished run has done, by the run's fingerprint (identifier)."""
+        """The share of its training steps that each unfinished run has done, by the run's fingerprint."""
 
     def __enter__(self) -> SearchProgress:
         """Show the bar on the outermost entry; nested entries do nothing."""
@@ -71,13 +71,13 @@ class SearchProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the bar on the exit from the outermost entry."""
+        """Stop the bar when the outermost context is left; nested exits do nothing."""
         self._entered -= 1
         if self._bar and self._entered == 0:
             self._bar.stop()
 
     def follow(self, searches: Sequence[SearchState]) -> None:
-        """Set the searches to show, before their first run. These searches proceed at the same time."""
+        """Set the searches to show, which proceed at the same time. Call this before their first run."""
         self._spent = dict.fromkeys(map(_name, searches), 0.0)
         self._budget = sum(search.question.budget * search.grid.full_flops for search in searches)
 
@@ -137,7 +137,7 @@ class SearchProgress:
         self._print(f"warning: {message}")
 
     def _show(self, description: str | None = None) -> None:
-        """Set the bar to the cost so far: that of finished runs, and for unfinished runs the share that is done."""
+        """Set the bar to the cost so far, which includes the share of unfinished runs that is done."""
         if self._bar is not None and self._task is not None:
             under_way = sum(self._costs.get(fingerprint, 0.0) * part for fingerprint, part in self._parts.items())
             self._bar.update(

@@ -1,7 +1,7 @@
 """The terminal views of a search for the cheapest freezing setting that keeps the score.
 
-One view is shown before the runs: what is searched. The other is shown after them: the freezing settings that were run,
-and the result.
+The first view is shown before the runs, and describes what is searched. The second is shown after the runs, with the
+freezing settings that were run and the result.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ WHY = {
     "failed": "failed",
     "nothing learnt": "nothing learnt",
 }
+"""The text that the table shows for each state of a freezing setting."""
 
 
 def question_view(plan: Plan, searches: Sequence[SearchState]) -> RenderableType:
-    """Return the view that is shown before the runs of searches.
+    """Return the view that is shown before the first run of one or more searches.
 
-    It has the first runs, and for each task and model the number of freezing settings to choose from, and the budget.
+    It shows the first runs and, for each task and model, the number of freezing settings to choose from and the budget.
     """
     several = any(len(search.question.fulls) > 1 for search in searches)
     these = "full fine-tuning at each learning rate" if several else "this run"
@@ -73,7 +74,8 @@ def _confirming(search: SearchState) -> str:
 def search_view(search: SearchState, decision: Decision) -> RenderableType:
     """Return the view that is shown after the runs of a search.
 
-    It has a row for each freezing setting that was run, the most expensive first, and then the setting that was found.
+    It has a table with a row for each freezing setting that was run, the most expensive first. Sentences below it state
+    the setting that was found and the cost of the search.
     """
     table = Table(
         title=f"Search {search.task}/{search.model}: {search.metric} on dev", title_justify="left", title_style="bold"

@@ -30,7 +30,7 @@ class KeptOutput(io.TextIOBase):
         """
         self.real = real
         self._descriptor: int | None = None
-        if _descriptor_of(real) == STDOUT:  # in tests and notebooks, sys.stdout is another object
+        if _descriptor_of(real) == STDOUT:  # in tests and notebooks, sys.stdout writes elsewhere
             real.flush()
             self._descriptor = os.dup(STDOUT)
             os.dup2(STDERR, STDOUT)
@@ -72,7 +72,7 @@ class KeptOutput(io.TextIOBase):
 
     def give_back(self) -> None:
         """Undo the redirection of file descriptor 1 to standard error."""
-        self.real.flush()  # texts that were printed through the real object itself still go to standard error
+        self.real.flush()  # text that was printed through `real` directly still goes to standard error
         if self._descriptor is not None:
             os.dup2(self._descriptor, STDOUT)
             os.close(self._descriptor)
@@ -93,8 +93,8 @@ def keep_for_documents(wanted: bool) -> None:
 def prints_to_stderr() -> Iterator[None]:
     """Redirect prints from standard output to standard error inside the `with` block.
 
-    Plugins are loaded in such a block: they may print, and it is not known yet if the command will write a document,
-    such as JSON, to standard output.
+    Plugins are loaded in such a block, because they may print before it is known whether the command will write a
+    document, such as JSON, to standard output.
     """
     real, kept = sys.stdout, KeptOutput(sys.stdout)
     sys.stdout = kept

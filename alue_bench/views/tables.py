@@ -54,9 +54,9 @@ def plan_view(plan: Plan) -> RenderableType:
     for description, used_by in settings.items():
         who = "" if len(settings) == 1 else f" ({', '.join(used_by)})"
         parts.append(styled(f"settings{who}: {description}"))
-    for told, tasks in folds.items():
-        if told:
-            parts.append(styled(f"folds ({', '.join(dict.fromkeys(tasks))}): {told}"))
+    for description_of_folds, tasks in folds.items():
+        if description_of_folds:
+            parts.append(styled(f"folds ({', '.join(dict.fromkeys(tasks))}): {description_of_folds}"))
     if plan.runs:
         spec = plan.runs[0].spec
         parts.append(styled(f"device: {spec.device}, precision: {spec.precision}"))
@@ -70,7 +70,7 @@ def plan_view(plan: Plan) -> RenderableType:
 
 
 def _folds(runs: Sequence[PlannedRun]) -> str:
-    """Describe the cross-validation to which the runs belong; empty if there is none."""
+    """Return a description of the cross-validation to which the runs belong; an empty string if there is none."""
     repeats = {run.spec.fold.repeat for run in runs if run.spec.fold}
     if not repeats:
         return ""
@@ -81,13 +81,13 @@ def _folds(runs: Sequence[PlannedRun]) -> str:
 def _in_reading_order(plan: Plan) -> list[PlannedRun]:
     """Return the planned runs in the order in which to show them.
 
-    This is the order of execution, unless that was mixed to make the measured times comparable; then the runs are
-    sorted.
+    It is the order of execution, unless the plan has mixed the runs to make measured times comparable; then the runs
+    are sorted.
     """
     if not plan.order_matters:
         return plan.runs
-    place = reading_order([run.spec for run in plan.runs])
-    return sorted(plan.runs, key=lambda run: place[run.spec.fingerprint])
+    rank = reading_order([run.spec for run in plan.runs])
+    return sorted(plan.runs, key=lambda run: rank[run.spec.fingerprint])
 
 
 def describe_settings(resolved: Sequence[Resolved]) -> str:

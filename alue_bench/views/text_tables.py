@@ -22,7 +22,7 @@ def text_table_view(
 
     Args:
         shown: The table.
-        left: The positions of the columns that are aligned on the left; the others are aligned on the right.
+        left: The positions of the columns that are aligned on the left; all other columns are aligned on the right.
         wrapped: The positions of the columns whose texts may be broken over several lines.
     """
     title = styled(f"{shown.title}\n", "bold") + styled(shown.subtitle, "dim")

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 def choices_view(strategies: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Return the view of the values that the dev split chose, before the runs with fresh seeds."""
+    """Return the view of each strategy's chosen hyper-parameters and dev score, shown before the runs with fresh seeds.
+
+    Args:
+        strategies: The tuning of each strategy, in the form of `studies.tuning.Tuned.as_dict`.
+    """
     from alue_bench.reporting.tuning import chosen_text
 
     table = Table(title="Chosen on dev", title_justify="left", title_style="bold")
@@ -37,7 +41,7 @@ def tuned_runs_view(tuning: Mapping[str, Any], outcomes: Sequence[Outcome]) -> R
     """Return the view of the runs with chosen values: test scores, changes against the tuned baseline, cost of tuning.
 
     Args:
-        tuning: The tuning, as the results' document holds it under "tuning".
+        tuning: The tuning, in the form of the key "tuning" of the results' JSON document.
         outcomes: The outcomes of the runs with chosen values.
     """
     from alue_bench.reporting.comparison_table import score_text
@@ -77,7 +81,7 @@ def tuned_runs_view(tuning: Mapping[str, Any], outcomes: Sequence[Outcome]) -> R
         )
         for pair in dict.fromkeys((one["task"], one["model"]) for one in tuning["strategies"])
     ]
-    parts += [styled(said, "yellow") for said in edge_remarks(tunings)]
+    parts += [styled(remark, "yellow") for remark in edge_remarks(tunings)]
     parts.append(styled("Intervals and verdicts: alue-bench compare --tuned", "dim"))
     return Group(*parts)
 

@@ -21,9 +21,9 @@ ENDLESS = 10_000
 class Fitted:
     """A table that is fitted to the terminal by wrapping lines and, if necessary, by splitting the table into parts.
 
-    The parts are shown one below the other, and each repeats the first column. If a table is too wide, the package rich
-    crops the entries of columns with `no_wrap`; but a number that has lost a digit looks like another number. Here,
-    these columns keep their full width.
+    The parts are shown one below the other, and each repeats the first column. rich itself would crop the entries of
+    columns with `no_wrap` if a table is too wide, and a number that has lost a digit looks like a different number.
+    Here, these columns keep their full width.
     """
 
     table: Table
@@ -98,7 +98,7 @@ class _Needs:
         else:
             longest = max([header.minimum, *(cell.minimum for cell in cells)])
             least = longest if first else min(longest, LONG_WORD)
-        if first:  # it is repeated in each part: a name of hundreds of letters must leave space for other columns
+        if first:  # repeated in each part: a name of hundreds of characters must leave space for other columns
             least = min(least, max(LONG_WORD, options.max_width // 2))
         return cls(max(least, 1), max(natural, 1))
 
@@ -107,8 +107,8 @@ def _shared_out(width: int, columns: Sequence[_Needs]) -> list[int]:
     """Distribute the available width over the columns, and return the columns' widths.
 
     First, each column gets the smallest width in which no word is broken. The remaining width goes to the narrowest
-    columns whose entries need further lines. If `width` is too small even for the smallest widths, the widest columns
-    are narrowed, and their words are broken.
+    columns among those whose entries need more than one line. If `width` is too small even for the smallest widths, the
+    widest columns are narrowed, and their words are broken.
     """
     widths = [column.least for column in columns]
     while sum(widths) > width and max(widths) > 1:

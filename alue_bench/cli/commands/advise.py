@@ -1,4 +1,4 @@
-"""`alue-bench advise`: what freezing layers is predicted to cost and save on a task, without training."""
+"""`alue-bench advise`: predict the loss of score and the FLOPs saved by freezing layers on a task, without training."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def advise(
     question = Question(task=task, model=model, data_dir=data_dir, sample=sample, tolerance=parse_tolerance(tolerance))
     results = reading.open_results({"experiment": experiment, "tracking_uri": tracking_uri})
     advice, command = do_advise(question, results, context.obj, remarks().print)
-    said = f"Recommended: {recommendation(advice)}."
+    sentence = f"Recommended: {recommendation(advice)}."
     if format_ == "json":
         print_exactly(advice_as_json(advice, command) + "\n")
     elif format_ == "markdown":
-        print_exactly(markdown_tables([advice_table(advice)], [said, f"Confirm it with: `{command}`"]))
+        print_exactly(markdown_tables([advice_table(advice)], [sentence, f"Confirm it with: `{command}`"]))
     else:
         for part in text_table_view(advice_table(advice)):
             shown().print(part)
-        shown().print(styled(said, "bold"))
+        shown().print(styled(sentence, "bold"))
         shown().print(f"Confirm it with: {command}")

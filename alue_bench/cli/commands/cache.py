@@ -1,4 +1,4 @@
-"""`alue-bench cache status|clear`."""
+"""`alue-bench cache status|clear`: show or clear the stored outputs of frozen layers and other cached files."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _tokens_folder() -> Path:
 
 
 def _size_of(folder: Path) -> int:
-    """Return the size in bytes of the files in a folder and its subfolders, without files removed during the call."""
+    """Return the size in bytes of all files in a folder and its subfolders, without files that vanish meanwhile."""
     total = 0
     for path in folder.rglob("*"):
         try:

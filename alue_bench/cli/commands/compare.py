@@ -179,7 +179,7 @@ def compare(
 
 
 def print_out_of_domain(results: Sequence[OutOfDomain], format_: str) -> None:
-    """Print the changes in and out of domain. Raise UsageError if no run was scored on another task."""
+    """Print the score changes in domain and out of domain. Raise UsageError if no run was scored on another task."""
     from alue_bench.reporting import out_of_domain_table
     from alue_bench.views.console import print_exactly
     from alue_bench.views.console import results as shown

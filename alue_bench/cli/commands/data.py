@@ -1,4 +1,4 @@
-"""`alue-bench data status|add|verify`."""
+"""`alue-bench data status|add|verify`: show, add and check the tasks' data files."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def add(
             (staging / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, staging / relative)
         report = verify_task(task, DataFolder(staging, "real"))
-        for file in report.files:  # say it of the user's file, not of our copy
+        for file in report.files:  # messages must name the user's file, not the copy
             file.path = sources[file.path.relative_to(staging).as_posix()]
         for relative, why in report.unusable.items():
             raise DataError(f"{why.replace(str(staging / relative), str(sources[relative]))}; nothing was added")
@@ -155,14 +155,17 @@ def add(
 
 
 def _official_files(task: Task, path: Path) -> dict[str, Path]:
-    """Find a task's official data files, which are to be copied into the data folder.
+    """Find a task's official data files in a folder.
 
     Args:
         task: The task.
-        path: A folder that is searched, or the path of a single official file.
+        path: The folder to search, or the path of a single official file.
 
     Returns:
-        The path of each file found, by the path that its copy will have relative to the data folder.
+        The path of each file that was found, by the path of its future copy relative to the data folder.
+
+    Raises:
+        DataError: `path` does not exist, holds none of the files, or holds several candidates for one of them.
     """
     wanted = [file.path for file in task.splits.files().values()]
     expected = f"task {task.name!r} expects {', '.join(wanted)}"
@@ -172,10 +175,10 @@ def _official_files(task: Task, path: Path) -> dict[str, Path]:
     sources: dict[str, Path] = {}
     for relative in dict.fromkeys(wanted):
         place = Path(relative)
-        there = [path] if path.is_file() else sorted(path.rglob(glob.escape(place.name)))
-        # Of two official files with one name, the folder tells which is which.
+        candidates = [path] if path.is_file() else sorted(path.rglob(glob.escape(place.name)))
+        # If two official files have the same name, the name of the folder must match, too.
         needed = 2 if names[place.name] > 1 else 1
-        alike = {one: _parts_alike(one.absolute(), place) for one in there if one.is_file()}
+        alike = {one: _parts_alike(one.absolute(), place) for one in candidates if one.is_file()}
         most = max(alike.values(), default=0)
         best = [one for one, parts in alike.items() if parts == most >= needed]
         if (path / place).is_file():
@@ -192,13 +195,13 @@ def _official_files(task: Task, path: Path) -> dict[str, Path]:
 
 
 def _parts_alike(path: Path, wanted: Path) -> int:
-    """Return how many components two paths have in common at their ends, the file name included."""
+    """Return the number of equal path components at the ends of two paths, the file name included."""
     pairs = zip(reversed(path.parts), reversed(wanted.parts), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _update_manifest(folder: Path, added: dict[str, Path], report: VerificationReport) -> None:
-    """Record digests and row counts of the added files in the data folder's manifest. It is replaced atomically."""
+    """Record digests and row counts of the added files in the data folder's manifest, which is replaced atomically."""
     import hashlib
 
     path = folder / MANIFEST

@@ -1,4 +1,4 @@
-"""`alue-bench doctor`: a check of this machine, with the problems that runs would have."""
+"""`alue-bench doctor`: check this machine for problems that runs would have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from alue_bench.contract.errors import AlueBenchError
 from alue_bench.contract.registry import Registry
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
-Finding = tuple[str, str, str]  # what, "ok" | "note" | "problem", details
+Finding = tuple[str, str, str]
+"""The result of a check: what was checked; "ok", "note" or "problem"; details."""
 
 
 def doctor(

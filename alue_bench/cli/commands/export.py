@@ -1,4 +1,4 @@
-"""`alue-bench export`: files with all results for a paper's appendix."""
+"""`alue-bench export`: write files with all results, for a paper's appendix."""
 
 from __future__ import annotations
 

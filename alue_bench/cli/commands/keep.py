@@ -100,7 +100,7 @@ def _trained_again(
 
 
 def _bar(talk: PlainConsole) -> Any:
-    """Return a context manager that shows the progress of the training on a terminal."""
+    """Return a context manager that shows the training progress on a terminal, and yields the function `on_step`."""
     from contextlib import contextmanager
 
     from rich.progress import BarColumn, Progress, TimeRemainingColumn
@@ -126,7 +126,7 @@ def _bar(talk: PlainConsole) -> Any:
 
 
 def _tell(talk: PlainConsole, connection: Connection, folder: Path | None, name: str, run_id: str) -> None:
-    """Print where the model is kept, and the command that predicts with it."""
+    """Print where the model is kept, and a command that predicts with it."""
     from alue_bench.messages.suggestion import command_line
     from alue_bench.tracking.connection import where_options
 

@@ -1,4 +1,4 @@
-"""`alue-bench list tasks|models|strategies|recipes|studies`."""
+"""`alue-bench list tasks|models|strategies|recipes|studies`: list what can be run, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def studies(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         _print_json(entries)
         return
-    # The origin of each is only in the JSON output: a name that is cut in two by a wide table cannot be copied.
+    # The origin of a study is only in the JSON output. A further column would split the names, which users copy.
     rows = [(entry["name"], entry.get("for", "–"), entry.get("title") or entry.get("problem", "")) for entry in entries]
     _print_table(("study", "for", "what"), rows)
 
@@ -244,7 +244,16 @@ TEXTS = 16
 
 
 def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[str, Any]:
-    """Return the effect of a strategy on a model as JSON-like data, or the reason why the strategy does not fit."""
+    """Return the effect of a strategy on a model (frozen parts, parameters, FLOPs saved) as JSON-like data.
+
+    If the strategy does not fit the model, return the reason instead.
+
+    Args:
+        registry: The plugins' declarations.
+        name: The name of the strategy.
+        model: The model, of which only the configuration is read.
+        tokens: The number of tokens per example for which FLOPs are counted.
+    """
     from dataclasses import replace
 
     import numpy as np
@@ -267,7 +276,7 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
         outlined = replace(outlined, freeze_plan=without_idle_parts(stack, outlined.freeze_plan))
     except PluginError:
         raise
-    except AlueBenchError as error:  # of a strategy that does not fit, or a package that is missing
+    except AlueBenchError as error:  # the strategy does not fit the model, or a package is missing
         return {"strategy": strategy.name, "reason": f"does not fit: {error}"}
     lengths = np.full(TEXTS, tokens)
     counts = count_parameters(stack, outlined.freeze_plan)

@@ -1,4 +1,4 @@
-"""`alue-bench new-plugin`: a new plugin package, created from the example plugin."""
+"""`alue-bench new-plugin`: create a plugin package from the example plugin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEMPLATE_PREFIX = "example"
 """The name of the example plugin's entry point, and the prefix of the names of its tasks, model and strategies."""
 
 GENERATED = re.compile(r"__pycache__|build|dist|.*\.egg-info|\.(?!gitignore$).*|mlruns")
-"""The names of files and folders that tools generate in a working copy; they do not belong to the template."""
+"""A pattern for the names of files and folders that tools generate; they are not part of the template."""
 
 
 def new_plugin(
@@ -53,7 +53,7 @@ def new_plugin(
 
 
 def renamer(name: str) -> Callable[[str], str]:
-    """Return a function that replaces the example plugin's names in a text by names for the plugin `name`."""
+    """Return a function that replaces names of the example plugin in a text by the names for a new plugin `name`."""
     renamed = {
         TEMPLATE_DISTRIBUTION: f"alue-bench-{name}",
         TEMPLATE_PACKAGE: f"alue_bench_{name.replace('-', '_')}",

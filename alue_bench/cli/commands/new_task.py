@@ -1,4 +1,4 @@
-"""`alue-bench new-task`: a new task file for the user's data file."""
+"""`alue-bench new-task`: write a task file for a data file of the user."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def new_task(
     if target.exists():
         raise UsageError(f"{target} exists; choose another file with --output, so that nothing is overwritten")
     inferred = infer(options)
-    from_content(inferred, options)  # what is not a task is told before anything is written
+    from_content(inferred, options)  # raises an error before anything is written if this is no valid task
     try:
         target.write_text(task_file_text(inferred.content, name=name, path=target), encoding="utf-8")
     except OSError as error:

@@ -48,7 +48,7 @@ DECLARATIONS = (
     "alue_bench_studies",
     "alue_bench_executors",
 )
-"""The hooks whose declarations the command lists one by one."""
+"""The hooks whose declarations are listed by name; of every other hook, only the hook's name is listed."""
 
 
 def _provides(report: PluginReport) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from alue_bench.views.console import PlainConsole
 
 EVERY_S = 15.0
-"""The seconds between two lines of progress if no bar can be shown."""
+"""The time in seconds between two lines of progress if no bar can be shown."""
 STDOUT = "-"
 
 
@@ -95,7 +95,7 @@ class _Stdout(io.TextIOBase):
 def _progress(talk: PlainConsole) -> Iterator[OnRows]:
     """Show the number of rows done: in a bar on a terminal, otherwise in a line every `EVERY_S` seconds.
 
-    The context's value is the function to call with the progress.
+    The context manager yields a function, to be called with the number of rows done and the total number of rows.
     """
     if not talk.is_terminal:
         last = time.monotonic()
@@ -119,7 +119,7 @@ def _progress(talk: PlainConsole) -> Iterator[OnRows]:
 
 
 def _tell(predicted: Predicted, description: Description, output: str, talk: PlainConsole, *, as_json: bool) -> None:
-    """Print the numbers of rows and truncated texts, the speed, and the metrics if there are gold labels."""
+    """Print the number of rows, the speed, the number of truncated texts and, with gold labels, the metrics."""
     rate = predicted.rows / predicted.seconds if predicted.seconds else math.nan
     into = "" if output == STDOUT else f" in {output}"
     talk.print(f"{predicted.rows} rows{into}, {rate:,.0f} a second")

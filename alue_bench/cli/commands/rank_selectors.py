@@ -1,4 +1,4 @@
-"""`alue-bench rank-selectors`: strategies that choose their layers, against the grid of a finished sweep."""
+"""`alue-bench rank-selectors`: rank strategies that choose their layers, by comparison with the grid of a sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`alue-bench report`: a report on recorded runs as one page."""
+"""`alue-bench report`: write a report on recorded runs as one page."""
 
 from __future__ import annotations
 

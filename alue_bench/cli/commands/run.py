@@ -39,7 +39,7 @@ def run(context: typer.Context, given: Given) -> None:
             from alue_bench.studies.number_of_seeds import describe_seeds, seeds_for_plan
 
             margins = study.margins
-            # A plan that may leave out what is missing is shown as things are: nothing is fetched for it.
+            # With --skip-missing, models that are not on this machine are not downloaded for a dry run.
             invocation, plan = planned_run(study, streams, fetch=False)
             advice = seeds_for_plan((run.spec for run in plan.runs), invocation.place, margins)
             more = {"margin": str(margins), "seeds_within_margin": [one.as_dict() for one in advice]}

@@ -1,4 +1,4 @@
-"""`alue-bench search`: find the cheapest layers to freeze that keep the score, without running the whole grid."""
+"""`alue-bench search`: find the cheapest freezing setting that keeps the score, without running the whole grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`alue-bench submit`: files for a leaderboard from the predictions of finished runs."""
+"""`alue-bench submit`: write files for a leaderboard from the predictions of finished runs."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def submit(
     streams = Streams.of_command(as_json=as_json)
     streams.warn_of_plugins(registry)
     archive = output.with_name(f"{output.name}.zip")
-    for there in (output, archive):
-        if there.exists():
-            raise UsageError(f"{there} exists; name a new folder, so that nothing is overwritten")
+    for path in (output, archive):
+        if path.exists():
+            raise UsageError(f"{path} exists; name a new folder, so that nothing is overwritten")
     tasks = _with_leaderboard(names, registry)
     given = given_data_folder(data_dir)
     selection = {
@@ -126,7 +126,7 @@ def _with_leaderboard(names: Sequence[str] | None, registry: Registry) -> list[T
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """The options that the user gave, for the suggested command that produces a missing file."""
+    """The options of `submit` that are repeated in suggested commands, each of which produces a missing file."""
 
     models: tuple[str, ...]
     strategies: tuple[str, ...]
@@ -136,14 +136,14 @@ class _Asked:
     where: Mapping[str, object]
     """The options that name the MLflow store and the experiment."""
     given: Mapping[str, Mapping[str, object]]
-    """The options that each task from a task file needs on the command line, by the task's name."""
+    """For each task from a task file, by name, the options that define the task on the command line."""
 
 
 def _command(lacking: MissingSubmission, asked: _Asked, results: Results, registry: Registry) -> str:
     """Return the command that produces a missing submission file; an empty string if no command does.
 
-    If the task has runs, the command repeats the best one with the same settings. Otherwise it takes the options that
-    the user gave or, without them, the values that all runs of the other tasks share.
+    If the task has runs, the command repeats the best of them with the same settings. Otherwise, it has the options
+    that the user gave or, if an option was not given, the value that all runs of other tasks share.
     """
     from alue_bench.tracking.reproduction import options_of
 
@@ -162,7 +162,7 @@ def _command(lacking: MissingSubmission, asked: _Asked, results: Results, regist
 
 
 def _models(asked: _Asked, results: Results, registry: Registry) -> list[str]:
-    """Return values of `--model` for the suggested command: names of declared models; folders or hub ids of others."""
+    """Return values of `--model` for the suggested command: names of declared models, folders or hub ids of others."""
     from alue_bench.tracking.reproduction import model_reference
 
     runs = results.frame.to_dict("records")
@@ -171,7 +171,7 @@ def _models(asked: _Asked, results: Results, registry: Registry) -> list[str]:
 
 
 def _common(results: Results, column: str) -> list[Any]:
-    """Return a list with the value of a column that all runs share; an empty list if the runs differ."""
+    """Return a list with the one value that all runs have in a column; an empty list if they have different values."""
     values = results.frame[column].unique().tolist()
     return values if len(values) == 1 else []
 

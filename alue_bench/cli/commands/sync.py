@@ -1,4 +1,4 @@
-"""`alue-bench sync`: send results to the tracking store that could not accept them earlier."""
+"""`alue-bench sync`: send results again that the tracking store could not accept earlier."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sync(
     for spool in (spool for spool in spools if spool.store == store):
         try:
             connection = connect(uri, spool.experiment)
-        except UsageError as error:  # the experiment was deleted: others do not wait for it
+        except UsageError as error:  # the experiment was deleted; results of other experiments are still sent
             count = len(spool.entries())
             left += count
             talk.print(
@@ -43,13 +43,13 @@ def sync(
                 style="yellow",
             )
             continue
-        told: list[str] = []
-        recorder = Recorder(connection, on_problem=told.append)
+        messages: list[str] = []
+        recorder = Recorder(connection, on_problem=messages.append)
         report_sent(recorder.send_spooled(), talk)
         if recorder.away is not None:
-            problems += told
+            problems += messages
         else:
-            for sentence in told:
+            for sentence in messages:
                 talk.print(sentence, style="yellow")
         left += len(recorder.spool.entries())
     if problems:

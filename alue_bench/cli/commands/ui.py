@@ -20,6 +20,7 @@ MOST_COMPARED = 100
 """The largest number of runs to compare. With more, MLflow's plots break (its issue 21841)."""
 
 COMPARISON_COLUMNS = "freeze.bottom, freeze.top, test/score, test/f1_macro, runtime/train_s, flops/train_vs_full"
+"""The columns that the user is advised to show on MLflow's pages."""
 
 
 def ui(
@@ -70,7 +71,8 @@ def _show_pages(served: str, connection: Connection) -> None:
 def runs_page(served: str, connection: Connection) -> str:
     """Return the URL of the MLflow page that lists all runs without grouping them.
 
-    The runs are sorted by task. If they were sorted by time, MLflow would hide a plan's runs under the parent run.
+    The runs are sorted by task. If they were sorted by time, MLflow would hide the runs of a plan under their parent
+    run.
 
     Args:
         served: The URL of MLflow's server.
@@ -88,7 +90,7 @@ def runs_page(served: str, connection: Connection) -> str:
 def comparison_page(served: str, connection: Connection) -> str | None:
     """Return the URL of the MLflow page that compares the finished runs of the newest plan.
 
-    Return None for fewer than two runs or more than MOST_COMPARED, for which the page does not work.
+    Return None if there are fewer than two runs or more than MOST_COMPARED, since the page does not work for them.
     """
     plans = connection.client.search_runs([connection.experiment_id], "tags.kind = 'plan'", max_results=1)
     if not plans:
