@@ -11,6 +11,7 @@ import pytest
 from planted_runs import classes, plant, spec
 
 from alue_bench.contract.task import Labels
+from alue_bench.tracking import stored_runs
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.stored_runs import StoredRun, all_runs, runs_that_match, runs_with_ids
 
@@ -53,10 +54,14 @@ def test_sql_gives_the_runs_of_mlflows_search_in_its_order(connection: Connectio
     assert runs[3].digests["testing"] == runs[4].digests["testing"]
 
 
-def test_runs_are_found_by_their_ids(connection: Connection) -> None:
+@pytest.mark.parametrize("ids_in_one_query", [2, 100])
+def test_runs_are_found_by_their_ids_oldest_first(
+    ids_in_one_query: int, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_runs, "IDS", ids_in_one_query)
     runs = all_runs(connection)
-    wanted = [run.run_id for run in runs[2:5]]
-    assert comparable(runs_with_ids(connection, wanted)) == comparable(runs[2:5])
+    wanted = [run.run_id for run in runs[1:6]]
+    assert comparable(runs_with_ids(connection, wanted[::-1])) == comparable(runs[1:6])
 
 
 def test_a_run_without_a_name_of_its_own_has_that_of_its_tag(connection: Connection) -> None:

@@ -72,18 +72,20 @@ def all_runs(connection: Connection) -> list[StoredRun]:
 
 
 def runs_with_ids(connection: Connection, run_ids: Sequence[str]) -> list[StoredRun]:
-    """Return the experiment's runs with the given ids, except deleted ones.
+    """Return the experiment's runs with the given ids, except deleted ones, oldest first.
 
     Args:
         connection: The open store.
-        run_ids: The ids. They are divided into groups of IDS; the runs of each group are sorted, oldest first.
+        run_ids: The ids, in any order.
 
     Raises:
         UnavailableError: The store does not answer.
     """
     parts = [run_ids[at : at + IDS] for at in range(0, len(run_ids), IDS)]
     with store_told(connection), _no_collection():
-        return [run for part in parts for run in _search(connection, _filter_of_ids(part))]
+        runs = [run for part in parts for run in _search(connection, _filter_of_ids(part))]
+    # The order of MLflow's search, over all queries.
+    return sorted(runs, key=lambda run: (run.start_time is None, run.start_time or 0, run.run_id))
 
 
 def runs_that_match(connection: Connection, filter_string: str) -> list[StoredRun]:
