@@ -55,8 +55,7 @@ class GoldAnswers:
 
 @dataclass(frozen=True)
 class SpanPlaces:
-    """The words of a tokenized split of questions, and the tokens that score them as first or last word of an
-    answer."""
+    """The words of a tokenized split of questions, and the tokens that score them as first or last of an answer."""
 
     contexts: list[str]
     """The context of each question, [n], as its file gives it."""

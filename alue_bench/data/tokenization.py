@@ -175,8 +175,7 @@ class TokenCache:
 
 
 def unread_notes(split: TokenizedSplit, name: str) -> list[str]:
-    """Return notes for the user if many tokens of a split are unknown to the tokenizer, or texts or words have no
-    token.
+    """Return notes for the user about many unknown tokens in a split, and about texts and words without a token.
 
     Args:
         split: The split.

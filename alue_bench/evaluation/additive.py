@@ -33,7 +33,7 @@ class Additive:
     """
 
     rows: Array
-    """The rows of numbers, an array of shape [groups, numbers]. All examples of a group have the same row."""
+    """One row of numbers for each group of examples, [groups, numbers]. All examples of a group have the same row."""
     value: Callable[[Array], Array]
     """The function that computes the metric from the sum of the rows. It takes an array [..., numbers] of one or more
     sums, and returns an array [...]."""
@@ -77,7 +77,7 @@ class Additive:
 
 
 def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:
-    """Return a system's results as `Additive`; None for Spearman's correlation, which is not a function of sums.
+    """Return a system's results as `Additive`; None for "spearman", which is not a function of sums.
 
     Args:
         metric: The name of a metric of `evaluation.metrics.metrics`.
@@ -103,7 +103,7 @@ def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Addi
 def _of_tags(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:
     """Return the results of a system that tags words, with a row for each sentence.
 
-    The arguments are the same as of `additive`.
+    The arguments are those of `additive`.
     """
     if metric == "accuracy":
         return Additive(correct_words(gold, predicted), lambda sums: _ratio(sums[..., 0], sums[..., 1]))
@@ -111,7 +111,7 @@ def _of_tags(metric: str, gold: Array, predicted: Array, labels: Labels) -> Addi
 
 
 def _of_answers(metric: str, gold: Array, predicted: Array) -> Additive:
-    """Return the mean score of questions, with a row for each context: questions about one text are not independent.
+    """Return the mean score of questions, with a row for each context, because questions about one text are dependent.
 
     The arguments are those of `additive`.
     """
@@ -157,7 +157,7 @@ def _jaccard(gold: Array, predicted: Array) -> Array:
 
     both = (gold.astype(bool) & predicted.astype(bool)).sum(axis=1)
     either = (gold.astype(bool) | predicted.astype(bool)).sum(axis=1)
-    # No gold and no predicted label is a right answer; see evaluation.metrics.
+    # An example without gold and predicted labels counts as 1; see evaluation.metrics.
     return np.where(either == 0, 1.0, both / np.maximum(either, 1))
 
 
