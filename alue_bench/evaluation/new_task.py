@@ -51,8 +51,7 @@ share in a tenth of the cases."""
 
 @dataclass(frozen=True)
 class Correction:
-    """A correction of the mean over tasks by a feature, and its error on left-out tasks; see the function
-    `correction`."""
+    """A correction of the mean over tasks by a feature, and its error on left-out tasks; see `correction`."""
 
     slope: float
     """The change of the value for each unit of the feature's deviation from its mean over tasks."""
