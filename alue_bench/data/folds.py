@@ -32,7 +32,7 @@ FOLD_SEED = 20_260_301
 """The first number in the random seed with which folds and dev splits are drawn. The other numbers are the number of
 folds, the number of the repetition and, for a dev split, the number of the fold."""
 DEV_PART = 0.1
-"""The part of the rows outside a fold that becomes the dev split, unless the task declares a held-out part for dev."""
+"""The share of the rows outside a fold that becomes the dev split, unless the task declares a held-out part for dev."""
 
 
 def load_folds(
@@ -101,7 +101,7 @@ def _splits_of(
         examples: All rows that are divided into folds.
         labels: The label space of the task.
         parts: The fold of each example, from 0.
-        dev_part: The part of the rows outside the fold that becomes the dev split.
+        dev_part: The share of the rows outside the fold that becomes the dev split.
     """
     outside = [place for place, part in enumerate(parts) if part != fold.number - 1]
     others = [examples[place] for place in outside]
@@ -186,7 +186,7 @@ def _stratified(examples: Sequence[Example], labels: Labels, size: int, seed: li
         by_size = sorted(range(len(texts)), key=targets.__getitem__)
         rank_of = {place: rank for rank, place in enumerate(by_size)}
         stratum = [rank_of[place] // size for place in range(len(texts))]
-    elif labels.extracts_spans:  # does the first question about the context have an answer?
+    elif labels.extracts_spans:  # True if the first question about a context has an answer
         stratum = [isinstance(target, Answers) and bool(target.texts) for target in targets]
     elif labels.kind in (TargetKind.MULTILABEL, TargetKind.TOKENS):
         if labels.tags_words:  # a sentence counts for the rarest type of entity (or tag) in it

@@ -48,7 +48,7 @@ class GoldAnswers:
     """The gold answers to a question, and the number of its context, which groups the questions."""
 
     texts: tuple[str, ...]
-    """The answers; empty if the context does not hold one."""
+    """The answers; empty if the context contains no answer."""
     context: int
     """The number of the context; questions with the same number are about the same text."""
 
@@ -58,19 +58,19 @@ class SpanPlaces:
     """The words of a tokenized split of questions, and the tokens that score them as first or last of an answer."""
 
     contexts: list[str]
-    """The context of each question, [n], as its file gives it."""
+    """The context of each question, [n], as it is written in its file."""
     gold: Array  # objects [n]
     """The gold answers to each question, of type `GoldAnswers`. Their `texts` are empty if the answers are unknown."""
     questions: Array  # int64 [m]
     """The position of each window's question among the n questions, in ascending order."""
     nulls: Array  # int64 [m]
-    """The null candidate of each window, as its position among the p tokens."""
+    """The null candidate ("no answer") of each window, as a position among the p tokens that have a target."""
     windows: Array  # int64 [u]
     """The position of each word's window among the m windows, in ascending order."""
     firsts: Array  # int64 [u]
-    """The first token of each word, as its position among the p tokens."""
+    """The first token of each word, as a position among the p tokens that have a target."""
     lasts: Array  # int64 [u]
-    """The last token of each word, as its position among the p tokens."""
+    """The last token of each word, as a position among the p tokens that have a target."""
     begins: Array  # int64 [u]
     """The position of each word's first character in the context."""
     ends: Array  # int64 [u]
@@ -115,7 +115,7 @@ def contexts_of(examples: Sequence[Example]) -> Array:
 
 
 def gold_answers(examples: Sequence[Example]) -> Array:
-    """Return the gold answers to each question with the number of its context: objects [n] of type `GoldAnswers`."""
+    """Return the gold answers to each question, with the number of its context: objects [n], `GoldAnswers`."""
     import numpy as np
 
     gold = np.empty(len(examples), dtype=object)

@@ -79,7 +79,7 @@ class VerificationReport:
     missing: list[str] = field(default_factory=list)
     """The files that do not exist, as paths below the data folder."""
     unusable: dict[str, str] = field(default_factory=dict)
-    """For each file that cannot be read at all, the reason, by its path below the data folder."""
+    """The reasons why files cannot be read at all, by the path of the file below the data folder."""
 
     @property
     def bad_rows(self) -> int:

@@ -108,7 +108,7 @@ def resampled_tasks(values: Sequence[Sequence[float]], *, resamples: int = RESAM
     means = np.array([np.mean(of_task) for of_task in values])
     residuals = np.zeros((tasks, most))  # [tasks, seeds], zeros after the seeds of a task
     for task, of_task in enumerate(values):
-        if len(of_task) > 1:  # scaled so that their variance is unbiased
+        if len(of_task) > 1:  # scaled so that their mean square is the unbiased variance
             scale = math.sqrt(len(of_task) / (len(of_task) - 1))
             residuals[task, : len(of_task)] = scale * (np.asarray(of_task) - means[task])
     shift = means - means.mean()

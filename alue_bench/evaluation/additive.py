@@ -124,7 +124,7 @@ def _of_answers(metric: str, gold: Array, predicted: Array) -> Additive:
 
 
 def _of_counts(metric: str, counts: Array, labels: Labels, groups: Array | None = None) -> Additive | None:
-    """Return a metric of counts of right, predicted and gold labels (or entities); None for an unknown metric.
+    """Return a metric computed from counts of correct, predicted and gold labels (or entities); None if it is unknown.
 
     Args:
         metric: The name of the metric.
@@ -165,8 +165,8 @@ def _confusion(gold: Array, predicted: Array, k: int) -> tuple[Array, Array | No
     """Return a row of 3 k values, 0 or 1, for each group of examples, [groups, 3 k], and the group of each example.
 
     For each of the k labels, three values tell whether it is correctly predicted, predicted, and gold. The examples of
-    a group have the same gold and the same predicted label. If examples have several labels, each is a group of its
-    own, and the second value is None.
+    a group have the same gold and the same predicted label. If examples have several labels, each example is a group of
+    its own, and the second value is None.
     """
     import numpy as np
 
@@ -246,7 +246,7 @@ def _pearson(sums: Array) -> Array:
 
     count, x, y, xx, yy, xy = (sums[..., place] for place in range(6))
     spread = np.maximum(count * xx - x * x, 0) * np.maximum(count * yy - y * y, 0)
-    # The correlation is undefined if one side is constant. A difference of scores is then nan too.
+    # The correlation is undefined if one side is constant; differences from it are then nan, too.
     with np.errstate(divide="ignore", invalid="ignore"):
         correlation: Array = np.where(spread > 0, (count * xy - x * y) / np.sqrt(spread), np.nan)
     return correlation

@@ -91,7 +91,8 @@ def domain_change(inside: Contrast, outside: Contrast) -> DomainChange:
         raise ValueError(f"tables of seeds × examples {sizes}: at least two of each, and equal seeds, are needed")
     changes = outside.scores - inside.scores
     difference = float(changes.mean())
-    # Mean squares of seeds, and for each test set of examples and of the residuals, scaled to variances of the mean.
+    # The mean square of seeds, and for each test set the mean squares of examples and of residuals. All are divided
+    # so that they are contributions to the variance of the difference.
     of_seeds = float(((changes - difference) ** 2).sum()) / (seeds - 1) / seeds
     parts = [_of_examples(part.table) for part in (inside, outside)]
     of_examples = sum(part.examples for part in parts)

@@ -40,7 +40,7 @@ def decide(
     """Convert logits into predictions: class indices, 0 and 1 for each label, numbers, tags, or answers.
 
     Args:
-        logits: The logits of n examples, [n, outputs]; in a task that tags words or extracts spans, those that
+        logits: The logits of n examples, [n, outputs]; in a task that tags words or extracts spans, the logits that
             `training.inference.predict_logits` returns.
         labels: The label space.
         decoding: In a task that tags words, the number of words of each sentence, int64 [n]; in span extraction, the

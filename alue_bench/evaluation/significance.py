@@ -43,7 +43,7 @@ FEWEST_SEEDS = 3
 is known so imprecisely that the test's false-positive rate is about twice the nominal one; with three or more seeds,
 this is not so (tests/test_significance.py)."""
 MOST_SEEDS = 200
-"""The largest number of seeds that is proposed to the user."""
+"""The largest number of seeds that is proposed to the user for a verdict."""
 CHUNK = 2**21
 """The largest number of elements in an array of resampled values; resamples are computed in portions of this size."""
 
@@ -370,7 +370,7 @@ def approximate_randomisation(
     rows, counts = _distinct([*values, *base])
     pairs = len(values)
     totals = [counts @ part for part in rows]
-    # Only examples for which the two systems' predictions differ change anything when exchanged.
+    # An exchange has an effect only for examples on which the two systems' predictions differ.
     differing = np.zeros(len(counts), dtype=bool)
     for place in range(pairs):
         differing |= (rows[place] != rows[pairs + place]).any(axis=1)

@@ -1,8 +1,8 @@
 """The policy of a search: the next run, or the end of the search with its reason.
 
-The search looks for the cheapest candidate, that is, freezing setting, that loses little score against full
-fine-tuning. Training costs are known beforehand. Losses are not, and they vary over seeds by more than the loss that
-matters. The first seed is used to choose candidates, and further seeds to test them:
+The search looks for the cheapest candidate (a freezing setting) that loses little score against full fine-tuning.
+Training costs are known beforehand. Losses are not known, and they vary between seeds by more than the loss that would
+matter. The first seed is used to choose candidates, and further seeds to test them:
 
 1. *opening*: with the first seed, full fine-tuning, low-fidelity runs (with fewer epochs) of full fine-tuning and a few
    candidates, and full-length runs of a few candidates. Scores do not influence which runs these are, except that they
@@ -108,15 +108,15 @@ class Question:
     level: float = 0.1
     """The greatest acceptable probability of returning a setting that loses more than tolerance + margin."""
     min_pairs: int = 3
-    """The fewest seeds, other than the first, with which a freezing setting is tested."""
+    """The smallest number of seeds, not counting the first seed, with which a freezing setting is tested."""
     max_pairs: int = 8
-    """The most seeds, other than the first, with which a freezing setting is tested."""
+    """The largest number of seeds, not counting the first seed, with which a freezing setting is tested."""
     short_runs: bool = True
     """True if the search begins with low-fidelity runs, which have fewer epochs."""
     smallest_saving: float = 0.01
     """The smallest expected saving for which a test is worthwhile, as a share of full fine-tuning's cost."""
     confirm: int = 0
-    """The number of seeds of the confirmation; 0 for none."""
+    """The number of seeds of the confirmation; 0 for no confirmation."""
 
     @property
     def full(self) -> Candidate:
@@ -191,8 +191,8 @@ class Decision:
     """The state and score loss of every freezing setting that was run, except full fine-tuning, in the order of
     `Question.candidates`."""
     hoped_for: Candidate | None = None
-    """The freezing setting with the largest expected saving among those whose runs would exceed the budget; None if the
-    budget sufficed."""
+    """The freezing setting with the largest expected saving among the settings whose runs would exceed the budget; None
+    if the budget sufficed."""
     unlearnt: Learning | None = None
     """The comparison of full fine-tuning with a baseline that ignores the text, if full fine-tuning has learnt nothing,
     so that the search has no answer; otherwise None."""
@@ -442,7 +442,7 @@ def _why_confirmed(candidate: Candidate) -> str:
 
 
 def _cost_of_pairs(question: Question, candidate: Candidate) -> float:
-    """Return the cost of the fewest pairs with which a candidate is tested."""
+    """Return the cost of the smallest number of pairs with which a candidate is tested (`min_pairs`)."""
     return question.min_pairs * (question.full.cost + candidate.cost)
 
 
@@ -513,7 +513,7 @@ def _chances(question: Question, choosing: tuple[Evaluation, ...]) -> np.ndarray
     for candidate in question.candidates:
         if not candidate.placed:
             own = by_replicate(choosing, candidate.name)
-            of_run = 2 * (PRIOR_SD * scale) ** 2  # the variance of the difference of two runs
+            of_run = 2 * (PRIOR_SD * scale) ** 2  # the variance of the difference between two runs
             weight = variance / (variance + of_run) if own else 0.0
             expected = mean + weight * (score - own[0].score - mean) if own else mean
             spread = math.sqrt((1 - weight) * variance + error**2)
@@ -535,7 +535,7 @@ def _tests(records: _Records) -> _Progress:
         savings = _expected_savings(records, against)
         seen = {e.candidate for e in records.choosing if not e.short}
         hopes = {c: saving for c, saving in savings.items() if c.name in seen or tries}
-        if not hopes and savings and _may_explore(records):  # the budget did not cover exploring
+        if not hopes and savings and _may_explore(records):  # only the budget prevents exploring them
             hopes = savings
         if not hopes:
             return _Progress(None, f"nothing cheaper than {against.name} is likely to keep the score", tuple(tries))
@@ -597,7 +597,7 @@ def _test_of(records: _Records, candidate: Candidate, pairs: int) -> _Test:
         state = "supported" if kept else "undecided"
         if learnt is not None and not learnt.shown:
             state = "nothing learnt"
-    elif done >= SMALLEST_FUTILE and loss is not None and loss.mean > limit:  # full may have run in an earlier test
+    elif done >= SMALLEST_FUTILE and loss is not None and loss.mean > limit:  # in a second test, base has more runs
         state = "given up"
     return _Test(Standing(candidate, state, loss, tested=True, full_score=score), pairs, done)
 
@@ -608,7 +608,7 @@ def _next_step_of(records: _Records, test: _Test) -> Step | None:
 
 
 def _remaining_steps_of(records: _Records, test: _Test) -> Iterator[Step]:
-    """Yield the remaining runs of a test: for each seed, full fine-tuning's run before the candidate's."""
+    """Yield the remaining runs of a test: for each seed, first full fine-tuning, then the candidate."""
     full, candidate, planned = records.question.full, test.standing.candidate, range(1, 1 + test.pairs)
     for replicate in planned:
         for each in (full, candidate):

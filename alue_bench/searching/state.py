@@ -61,7 +61,7 @@ class SearchState:
 
     @property
     def question(self) -> Question:
-        """The specification of the search, with the reference that the runs so far suggest as the first candidate."""
+        """The specification of the search, with the reference that follows from the runs so far (see `referenced`)."""
         return referenced(self.posed, [done.dev for done in self.done])
 
     def decision(self) -> Decision:

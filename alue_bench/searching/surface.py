@@ -43,7 +43,7 @@ OF_SHORT = (0.25, 0.5, 1.0, 2.0, 4.0)
 """The considered standard deviations of the low-fidelity runs' bias, as multiples of the modelled function's standard
 deviation."""
 NEGLIGIBLE = 1e-4
-"""The weight, relative to the largest one, below which a combination of hyper-parameters is left out."""
+"""The weight, relative to the largest weight, below which a combination of hyper-parameters is left out."""
 CONSTANT = 2.0
 """The prior standard deviation of the mean score, as a multiple of full fine-tuning's score. It is so large that the
 prior has little influence."""

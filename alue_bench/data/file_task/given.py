@@ -27,7 +27,7 @@ class GivenTask:
 
     task: Task
     folder: Path
-    """The absolute path of the folder that the paths of the task's files are relative to."""
+    """The absolute path of the folder to which the paths of the task's files are relative."""
     origin: str
     """The path of the data file or task file as the user wrote it."""
     options: Mapping[str, Any] = field(default_factory=dict)
