@@ -1,1 +1,1 @@
-"""The processing of data from official files to batches: finding, reading and checking files, splits, tokenization."""
+"""The way of the data from files to batches: locating and verifying files, splitting rows, tokenization, batching."""

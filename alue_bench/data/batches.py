@@ -1,8 +1,9 @@
 """The batches for training or evaluation, made of examples of similar length.
 
-For every epoch, a new random order of all examples is drawn and divided into windows of `WINDOW` batches. Each window
-is sorted by length and divided into batches; then all batches are shuffled. Batch size and number of steps are the same
-as with plain shuffling, but there is less padding. Each example occurs once in an epoch.
+For every training epoch, a new random order of all examples is drawn and divided into windows of `WINDOW` batches. Each
+window is sorted by length and divided into batches; then all batches are shuffled. Batch size and number of steps are
+the same as with plain shuffling, but there is less padding. Each example occurs once in an epoch. For an evaluation,
+all examples are sorted by length; a batch then has a limited number of tokens instead of a fixed number of examples.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ WINDOW = 50
 """The number of batches in a window, within which examples are sorted by length. It is large enough for batches of
 similar lengths, and small enough to keep the order random."""
 JITTER, LEAST_JITTER = 1 / 25, 1.0
-"""The largest noise that is added to the length of an example before a window is sorted: a share of the length
-(`JITTER`), but at least a number of tokens (`LEAST_JITTER`).
+"""The largest random noise that is added to the length of an example before a window is sorted: the larger of `JITTER`
+times the length and `LEAST_JITTER` tokens.
 
 Without noise, a data set that fits into one window would have the same batches in every epoch. The padding of an
-example grows at most by the noise. One token is enough for short texts, because many have the same length; long texts
-may all have different lengths."""
+example grows at most by the noise. For short texts, one token of noise is enough, because many of them have the same
+length. Long texts may all have different lengths and need more."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,23 @@ class Batch:
     """A batch of b examples, padded to s tokens each."""
 
     input_ids: Tensor  # int64 [b, s]
-    attention_mask: Tensor  # int64 [b, s]
-    token_type_ids: Tensor | None  # int64 [b, s]
+    attention_mask: Tensor  # int64 [b, s]; 1 for a token, 0 for padding
+    token_type_ids: Tensor | None  # int64 [b, s]; None if the tokenizer gives none
     targets: Tensor
-    """The targets of the examples, [b, …]; if `token_targets`, those of the tokens, int64 [b, s], with `IGNORED` where
-    nothing is predicted."""
+    """The targets of the examples, [b] or [b, labels]. If `token_targets` is True: the targets of the tokens, int64
+    [b, s], with `IGNORED` for padding and other tokens from which nothing is predicted."""
     indices: Tensor  # int64 [b]: the positions of the examples in the split
     tokens: int
     """The number of tokens in the batch, without padding."""
     side: Literal["right", "left"] = "right"
     """The side of a text on which padding was added."""
     device_indices: Tensor | None = None  # int64 [b]
-    """A copy of `indices` on the accelerator that holds the batch; `indices` itself stays on the CPU."""
+    """A copy of `indices` on the device that holds the batch; `indices` itself stays on the CPU. None for a batch that
+    was not moved to a device."""
     token_targets: bool = False
-    """A flag: there is a target for each token, and not one for each example."""
+    """True if there is a target for each token, False if there is one for each example."""
     tags_words: bool = False
-    """A flag: the model predicts a tag for each word."""
+    """True if the model predicts a tag for each word."""
 
     @property
     def width(self) -> int:
@@ -78,7 +80,7 @@ class Batch:
 
     @property
     def predictions(self) -> int:
-        """The number of predictions over which the loss is averaged: of examples, or of words."""
+        """The number of predictions over which the loss is averaged: of words if words have tags, else of examples."""
         return int((self.targets != IGNORED).sum()) if self.tags_words else len(self.indices)
 
     @property
@@ -90,13 +92,13 @@ class Batch:
         """Return a copy of the batch whose tensors are on the given device.
 
         Args:
-            device: The name of the device.
+            device: The device, as `Tensor.to` takes it.
             pinned: Whether to copy from pinned (page-locked) memory. From other memory, a CUDA device would copy only
                 after its queued work. All tensors are packed into one pinned buffer and copied at once. torch reuses
                 the buffers of earlier batches, so that most steps need not page-lock memory.
         """
         if not pinned or self.input_ids.device.type != "cpu":
-            # Blocking: MPS would read the source of an asynchronous copy after its memory was freed.
+            # The copy is blocking: MPS would read the source of an asynchronous copy after its memory was freed.
             moved = self.with_each(lambda tensor: tensor.to(device))
             return replace(moved, device_indices=self.indices.to(device))
         tensors = (self.indices, self.input_ids, self.attention_mask, self.token_type_ids, self.targets)
@@ -138,12 +140,12 @@ class Batch:
 
 
 def _moved_together(tensors: Sequence[Tensor | None], device: Any) -> list[Any]:
-    """Return copies of tensors on an accelerator, made by a single copy from pinned memory without waiting for it.
+    """Copy tensors to an accelerator in a single asynchronous copy from pinned memory, and return the copies.
 
     Args:
-        tensors: The tensors, on the CPU; None stays None. Those with smaller elements come last, so that each copy is
-            aligned to the size of its elements.
-        device: The name of the accelerator.
+        tensors: The tensors, on the CPU; None stays None. Tensors with smaller elements must come last, so that each
+            copy is aligned to the size of its elements.
+        device: The accelerator, as `Tensor.to` takes it.
     """
     import torch
 
@@ -186,9 +188,10 @@ def training_order(
         window = order[start : start + size]
         window = window[np.argsort(noisy[window])]
         if remainder := len(window) % batch_size:
-            # The small batch weighs each of its examples more. It is therefore taken from a random position of the
-            # sorted window, cyclically, so that every example is in it equally often. Taken from the end, it would
-            # contain the longest examples in every epoch.
+            # One batch of the window is smaller, and each of its examples has a larger weight in the batch's mean loss.
+            # The small batch therefore begins at a random position of the sorted window and continues at the window's
+            # start if it reaches the end: every example is in it equally often. Taken from the end, it would contain
+            # the longest examples in every epoch.
             window = np.roll(window, -int(rng.integers(len(window))))
             small, window = window[:remainder], window[remainder:]
             batches.append(small)
@@ -225,7 +228,7 @@ def rounded_up(length: int) -> int:
     """Return a padded length, rounded up so that batches have only a few different lengths.
 
     The result is a multiple of 4 below length 64, of 8 from length 64 on, of 16 from length 128 on, and so on. There
-    are therefore only eight different rounded lengths from one power of two to the next.
+    are therefore at most eight different rounded lengths from one power of two to the next.
     """
     step = max(4, 1 << max(0, length.bit_length() - 4))
     return -(-length // step) * step
@@ -240,8 +243,8 @@ def collate(
         split: The split.
         indices: The positions of the examples in the split, int64 [b].
         padding: The padding token, and the side on which it is added.
-        few_lengths: Whether to round this length up with `rounded_up`, so that batches have few different lengths. It
-            never exceeds the length of the longest example of the split.
+        few_lengths: Whether to round the padded length up with `rounded_up`, so that batches have few different
+            lengths. The rounded length never exceeds the length of the split's longest example.
     """
     import torch
 
@@ -251,11 +254,11 @@ def collate(
     longest = int(lengths.max())
     if few_lengths:
         longest = max(longest, min(rounded_up(longest), int(split.lengths.max())))
-    places = torch.arange(longest)[None, :]  # [1, s]
+    positions = torch.arange(longest)[None, :]  # [1, s]
     if padding.side == "left":
-        places = places - (longest - lengths[:, None])  # [b, s], below 0 where there is padding
-    mask = (places >= 0) & (places < lengths[:, None])  # [b, s]
-    source = torch.where(mask, starts[:, None] + places, 0)
+        positions = positions - (longest - lengths[:, None])  # [b, s], below 0 where there is padding
+    mask = (positions >= 0) & (positions < lengths[:, None])  # [b, s]
+    source = torch.where(mask, starts[:, None] + positions, 0)
     type_ids = None
     if split.token_type_ids is not None:
         type_ids = torch.where(mask, split.token_type_ids[source], padding.type_id)
@@ -282,7 +285,7 @@ def batches(
         split: The split.
         order: For each batch, the positions of its examples in the split.
         padding: The padding token, and the side on which it is added.
-        few_lengths: Whether to round the lengths of batches up; see `collate`.
+        few_lengths: Whether to round the padded lengths of the batches up; see `collate`.
     """
     for indices in order:
         yield collate(split, indices, padding, few_lengths=few_lengths)

@@ -11,10 +11,11 @@ import platformdirs
 from alue_bench.contract.errors import UnavailableError
 
 CACHE_VARIABLE = "ALUE_BENCH_CACHE"
+"""The environment variable with the path of the cache folder."""
 
 
 def cache_folder() -> Path:
-    """Return the cache folder, for token ids, outputs of frozen layers and other data that can be recomputed."""
+    """Return the cache folder: the value of `ALUE_BENCH_CACHE`, or a folder in the user's general cache folder."""
     given = os.environ.get(CACHE_VARIABLE)
     return Path(given) if given else platformdirs.user_cache_path("alue-bench")
 

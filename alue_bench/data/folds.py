@@ -1,15 +1,15 @@
 """Cross-validation for small data: the rows of a task are divided into folds, and each fold is the test split once.
 
-The rows of the train file and, if there is one, of the dev file are divided. They include the rows that a task
-otherwise holds out from its train file as the test split. They exclude an official test file, so that no model is
-trained on its rows. For each fold, a part of all other rows is held out as the dev split, which selects the weights,
-and the rest is the train split.
+The rows of the train file and, if there is one, of the dev file are divided. They include the rows that would otherwise
+be held out from the train file as the test split. They do not include an official test file, so that no model is
+trained on its rows. For each fold, a part of the rows outside the fold is held out as the dev split, which selects the
+weights, and the rest is the train split.
 
 The random draws of the folds and of the dev splits are stratified: the rows are put in a random order, sorted by label,
-and dealt out in turn, so that the numbers of rows with a label differ by at most one between folds (Kohavi 1995). Rows
-with several labels are sorted by their rarest label (after Sechidis et al. 2011), and rows of a regression by their
-target. Rows with the same first text are dealt out together, so that neither a repeated text nor a premise shared by
-several pairs is in two splits.
+and dealt out to the folds in turn, so that two folds differ by at most one in their number of rows with a label (Kohavi
+1995). Rows with several labels are sorted by their rarest label (after Sechidis et al. 2011), and rows of a regression
+by their target. Rows with the same first text are dealt out together, so that neither a repeated text nor a premise
+shared by several pairs is in two splits.
 
 The draws depend on the rows, the number of folds and the number of the repetition, but not on the seed of a run: all
 strategies and seeds are compared on the same folds.
@@ -32,7 +32,7 @@ FOLD_SEED = 20_260_301
 """The first number in the random seed with which folds and dev splits are drawn. The other numbers are the number of
 folds, the number of the repetition and, for a dev split, the number of the fold."""
 DEV_PART = 0.1
-"""The part of the rows outside a fold that becomes the dev split, unless the task declares a held-out part for dev."""
+"""The share of the rows outside a fold that becomes the dev split, unless the task declares a held-out part for dev."""
 
 
 def load_folds(
@@ -47,18 +47,19 @@ def load_folds(
     """Read and check a task's files, and divide their rows into cross-validation folds.
 
     Args:
-        task: The task, which has rows to train on.
-        folder: The folder of its files.
+        task: The task, which must have a train split.
+        folder: The folder that contains its files.
         folds: The folds to return, all with the same value of `Fold.folds`.
         drop_bad: Whether bad rows are dropped; otherwise a bad row is an error.
-        limit_train: The largest number of rows that are divided; None for all.
-        limit_eval: The largest number of dev rows, and of test rows, of each fold; None for all.
+        limit_train: The largest number of rows that are divided into folds; None for all rows.
+        limit_eval: The largest number of dev rows, and of test rows, of each fold; None for all rows.
 
     Returns:
         The rows of each fold, with the splits "train", "dev" and "test".
 
     Raises:
-        DataError: A file is missing or malformed, a row has no gold label, or there are too few rows for the folds.
+        DataError: A file is missing or malformed, a row is bad or has no gold label, or there are too few rows for the
+            folds.
     """
     rows, dropped = read_files(task, folder, drop_bad=drop_bad, splits=("train", "dev"))
     examples = limit_rows([*rows["train"], *rows.get("dev", ())], limit_train)
@@ -100,7 +101,7 @@ def _splits_of(
         examples: All rows that are divided into folds.
         labels: The label space of the task.
         parts: The fold of each example, from 0.
-        dev_part: The part of the rows outside the fold that becomes the dev split.
+        dev_part: The share of the rows outside the fold that becomes the dev split.
     """
     outside = [place for place, part in enumerate(parts) if part != fold.number - 1]
     others = [examples[place] for place in outside]
@@ -171,7 +172,7 @@ def _stratified(examples: Sequence[Example], labels: Labels, size: int, seed: li
         examples: The examples. The target of the first example with a text counts as the target of the text.
         labels: The label space.
         size: For a regression, the number of texts with neighbouring targets that form one stratum.
-        seed: The seed of the order.
+        seed: The seed of the random order.
     """
     import numpy as np
 
@@ -185,10 +186,10 @@ def _stratified(examples: Sequence[Example], labels: Labels, size: int, seed: li
         by_size = sorted(range(len(texts)), key=targets.__getitem__)
         rank_of = {place: rank for rank, place in enumerate(by_size)}
         stratum = [rank_of[place] // size for place in range(len(texts))]
-    elif labels.extracts_spans:  # contexts with and without unanswerable questions
+    elif labels.extracts_spans:  # True if the first question about a context has an answer
         stratum = [isinstance(target, Answers) and bool(target.texts) for target in targets]
     elif labels.kind in (TargetKind.MULTILABEL, TargetKind.TOKENS):
-        if labels.tags_words:  # a sentence belongs to the rarest type of entity (or tag) in it
+        if labels.tags_words:  # a sentence counts for the rarest type of entity (or tag) in it
             targets = [{tag.partition("-")[2] if labels.scheme else tag for tag in tags} for tags in targets]
         counts = Counter(name for names in targets for name in names)
         stratum = [sorted((counts[name], name) for name in names) for names in targets]

@@ -15,6 +15,7 @@ from alue_bench.data.cache_folder import cache_folder
 from alue_bench.messages.display import file_name
 
 REFERENCE = re.compile(rf"{HUB}([\w.-]+/[\w.-]+?)(?:@([^/@\s]+))?(?:/([^/@\s]+))?")
+"""The form of a reference to a data set of the hub. The groups are its name, revision and config."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,11 @@ class HubData:
     """A reference to a data set of the Hugging Face hub. Users write it as hub:owner/name[@revision][/config]."""
 
     name: str
+    """The owner and the name, such as "owner/name"."""
     revision: str | None
+    """The branch, tag or commit; None for the newest commit."""
     config: str | None
+    """The name of the data set's configuration; None for the default one."""
 
     @classmethod
     def read(cls, reference: str) -> HubData:
@@ -53,7 +57,7 @@ class HubData:
 
         try:
             data = datasets.load_dataset(self.name, self.config, revision=self.revision)
-        except Exception as error:  # of the hub's client, of the network, of the data set's own files
+        except Exception as error:  # raised by the hub's client, the network, or the data set's files
             raise UnavailableError(
                 f"hub data set {self.name} cannot be loaded ({_cause(error)}); check its name and the network. Without "
                 "a network, save it elsewhere with save_to_disk of the datasets library, and name that folder with "

@@ -20,18 +20,19 @@ from alue_bench.data.hub_data import HubData
 from alue_bench.messages.suggestion import command_line
 
 VARIABLE = "ALUE_BENCH_DATA"
+"""The environment variable that names a data folder, as the option `--data-dir` does."""
 
 
 @dataclass(frozen=True)
 class DataFolder:
-    """A folder with the layout that tasks expect, which holds official files or a sample that a plugin contains."""
+    """A folder that contains a task's files at the paths that the task declares."""
 
     path: Path
     kind: Literal["real", "sample"]
-    """The kind of files: "real" for official files, "sample" for the small sample that a plugin contains."""
+    """The kind of files: "real" for official files and the user's own files, "sample" for a plugin's small sample."""
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """The command-line options with which `alue-bench run` builds the same task again, if the user gave it as a file;
-    empty for any other task."""
+    """The command-line options with which `alue-bench run` builds the same task again, if the user gave the task as a
+    file; empty for any other task."""
 
     def file(self, data_file: DataFile) -> Path:
         """Return the path of a data file in this folder; for a data set of the hub, the path of its local copy."""
@@ -92,7 +93,7 @@ def locate(task: Task, *, given: Path | None, sample: bool) -> DataFolder:
 
     Args:
         task: The task.
-        given: The folder that the user names; None if there is none.
+        given: The folder that the user names (see `given_data_folder`); None if the user names none.
         sample: Whether to use the plugin's sample even if official files are available.
 
     Raises:

@@ -1,21 +1,21 @@
 """The tokenization of questions about a text (the context): pairs of texts, in windows if a context is too long.
 
-An answer is a part of the context that begins and ends with whole words, so that it can be cut out of the text as it is
-written, whatever a model's normalisation and tokenizer change. A word is a punctuation mark or symbol, or a stretch of
-other characters without white space. Its tokens are found by the character offsets that the tokenizer gives; the head
-scores the first token of a word as the beginning of the answer and the last one as its end (Devlin et al. 2019,
-section 4.2).
+An answer is a part of the context that begins and ends with whole words. It is cut out of the original text, so that
+changes by a model's normalisation and tokenizer do not appear in it. A word is a punctuation mark or symbol, or a
+stretch of other characters without white space. The tokens of a word are found by the character offsets that the
+tokenizer gives. The head scores the first token of a word as the beginning of the answer, and the last token of a word
+as the end of the answer (Devlin et al. 2019, section 4.2).
 
-A pair that exceeds the maximal length is divided into windows, each with the question and a part of the context, which
-overlap by half. Only words that a window shows completely can begin or end an answer in it. In a window without the
-whole gold answer, the correct prediction is the null candidate: the tokenizer's token for classification (CLS), or the
-first token if it has none.
+A pair that exceeds the maximal length is divided into windows. Each window has the question and a part of the context;
+the parts overlap by half. Only words that a window contains completely can begin or end an answer in it. In a window
+without the whole gold answer, the correct prediction is the null candidate, which stands for "no answer": the
+tokenizer's token for classification (CLS), or the first token if there is no CLS.
 
 The target of a token is the sum of the marks `MAY_START`, `MAY_END`, `STARTS` and `ENDS` that apply to it; `IGNORED` if
 none applies.
 
 Notation: n is the number of questions, m the number of windows, p the number of tokens whose target is not `IGNORED`, u
-    the number of words in windows.
+the number of words over all windows (a word in two windows counts twice).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 MAY_START, MAY_END, STARTS, ENDS = 1, 2, 4, 8
-"""The marks of a token: it may begin an answer, may end one, begins the gold answer, ends the gold answer."""
+"""The marks of a token: it may begin an answer, may end an answer, begins the gold answer, ends the gold answer."""
 AT_ONCE = 1000
 """The number of questions that are passed to the tokenizer at once."""
 _STRETCH = re.compile(r"\S+")
@@ -48,29 +48,29 @@ class GoldAnswers:
     """The gold answers to a question, and the number of its context, which groups the questions."""
 
     texts: tuple[str, ...]
-    """The answers; empty if the context does not hold one."""
+    """The answers; empty if the context contains no answer."""
     context: int
     """The number of the context; questions with the same number are about the same text."""
 
 
 @dataclass(frozen=True)
 class SpanPlaces:
-    """The words of a tokenized split of questions, and the tokens that score them as parts of an answer."""
+    """The words of a tokenized split of questions, and the tokens that score them as first or last of an answer."""
 
     contexts: list[str]
-    """The context of each question, [n], as its file gives it."""
+    """The context of each question, [n], as it is written in its file."""
     gold: Array  # objects [n]
-    """The gold answers, each of type `GoldAnswers`; without answers if they are unknown."""
+    """The gold answers to each question, of type `GoldAnswers`. Their `texts` are empty if the answers are unknown."""
     questions: Array  # int64 [m]
-    """The question of each window, in ascending order."""
+    """The position of each window's question among the n questions, in ascending order."""
     nulls: Array  # int64 [m]
-    """The null candidate of each window, as its position among the p tokens."""
+    """The null candidate ("no answer") of each window, as a position among the p tokens that have a target."""
     windows: Array  # int64 [u]
-    """The window of each word, in ascending order."""
+    """The position of each word's window among the m windows, in ascending order."""
     firsts: Array  # int64 [u]
-    """The first token of each word, as its position among the p tokens."""
+    """The first token of each word, as a position among the p tokens that have a target."""
     lasts: Array  # int64 [u]
-    """The last token of each word, as its position among the p tokens."""
+    """The last token of each word, as a position among the p tokens that have a target."""
     begins: Array  # int64 [u]
     """The position of each word's first character in the context."""
     ends: Array  # int64 [u]
@@ -80,11 +80,11 @@ class SpanPlaces:
     cut: int
     """The number of questions that were cut, so that only their first tokens are read."""
     unread: int
-    """The number of words that no window shows completely, because they have too many tokens."""
+    """The number of words that no window contains completely, because they have too many tokens."""
     empty: int
-    """The number of questions without a word that can begin an answer."""
+    """The number of questions whose context has no word that can begin an answer."""
     unlearnt: int
-    """The number of questions whose answer no window shows completely, so that it cannot be learnt."""
+    """The number of questions whose answer no window contains completely, so that it cannot be learnt."""
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -93,7 +93,7 @@ def word_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _divided(stretch: str, offset: int) -> list[tuple[int, int]]:
-    """Return the words in a stretch of text without white space, which begins at `offset`."""
+    """Return the (start, end) positions of the words in a piece of text without white space that begins at `offset`."""
     spans: list[tuple[int, int]] = []
     inside = False
     for place, character in enumerate(stretch, offset):
@@ -107,7 +107,7 @@ def _divided(stretch: str, offset: int) -> list[tuple[int, int]]:
 
 
 def contexts_of(examples: Sequence[Example]) -> Array:
-    """Return the number of each question's context, int64 [n], in the order of their first questions."""
+    """Return the number of each question's context, int64 [n]; contexts are counted from 0 in order of first use."""
     import numpy as np
 
     numbers: dict[str, int] = {}
@@ -115,7 +115,7 @@ def contexts_of(examples: Sequence[Example]) -> Array:
 
 
 def gold_answers(examples: Sequence[Example]) -> Array:
-    """Return the gold answers to each question with the number of its context: objects [n] of type `GoldAnswers`."""
+    """Return the gold answers to each question, with the number of its context: objects [n], `GoldAnswers`."""
     import numpy as np
 
     gold = np.empty(len(examples), dtype=object)
@@ -134,11 +134,12 @@ def normalised_questions(examples: Sequence[Example], clean: Callable[[str], str
     Args:
         examples: The questions.
         clean: The model's normalisation. It is applied to each question, and to each stretch of a context between white
-            space. If it changes a stretch as a whole, such as an address, the stretch is one word.
+            space. If it changes a stretch differently from the words of the stretch, as a URL that it replaces, the
+            whole stretch is one word.
 
     Returns:
-        The columns "question" and "context"; and "places", with four numbers for each word: where it begins and ends in
-        the normalised context, and in the original one.
+        The columns "question" and "context"; and "places", with four positions for each word: its start and end in the
+        normalised context, and its start and end in the original context.
     """
     known: dict[str, str] = {}
 
@@ -156,6 +157,7 @@ def normalised_questions(examples: Sequence[Example], clean: Callable[[str], str
 
 
 def _normalised(context: str, clean: Callable[[str], str]) -> tuple[str, list[list[int]]]:
+    """Return the normalised context, and the four positions of each word; see `normalised_questions`."""
     parts: list[str] = []
     places: list[list[int]] = []
     length = 0
@@ -169,11 +171,11 @@ def _normalised(context: str, clean: Callable[[str], str]) -> tuple[str, list[li
 
 
 def _mapped(match: re.Match[str], whole: str, clean: Callable[[str], str]) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the position of each word of a stretch in the normalised stretch, and in the original context.
+    """Yield each word's start and end in the normalised stretch, and its start and end in the original context.
 
     Args:
-        match: The stretch in the original context.
-        whole: The normalised stretch, in which the normalisation may have put spaces.
+        match: A stretch without white space in the original context.
+        whole: The normalised stretch, which may contain spaces that the normalisation added.
         clean: The normalisation.
     """
     visible = [place for place, character in enumerate(whole) if not character.isspace()]
@@ -206,14 +208,14 @@ def encoded_questions(columns: Mapping[str, Sequence[Any]], tokenizer: Any, max_
     Returns:
         The columns "input_ids" and, if the tokenizer gives any, "token_type_ids"; "question", the position of the
         window's question; "null", the position of the null candidate in the window; "firsts" and "lasts", the positions
-        in the window of the first and last token of each word that it shows completely; "begins" and "ends", the
-        positions of these words in the original context; "cut", 1 if the question was cut; "unread", the number of
-        words that no window shows completely, which is given in the first window of a question.
+        in the window of the first and last token of each word that the window contains completely; "begins" and "ends",
+        the positions of these words in the original context; "cut", 1 if the question was cut; "unread", the number of
+        words that no window contains completely, in the first window of a question, and 0 in its other windows.
     """
     import pyarrow as pa
 
     parts = []
-    for start in range(0, len(columns["question"]), AT_ONCE):  # Python's numbers take much more memory than Arrow's
+    for start in range(0, len(columns["question"]), AT_ONCE):  # Python's integers need much more memory than Arrow's
         part = slice(start, start + AT_ONCE)
         encoded = tokenizer(
             list(columns["question"][part]), list(columns["context"][part]), truncation=False, verbose=False,
@@ -237,24 +239,25 @@ class _Pair:
     ids: list[int]
     types: list[int] | None
     offsets: list[tuple[int, int]]
-    """The characters of each token, in the text that it belongs to."""
+    """The (start, end) positions of each token's characters in the text (question or context) that it belongs to."""
     texts: list[int | None]
-    """The text of each token: 0 for the question, 1 for the context, None for special tokens."""
+    """The text that each token belongs to: 0 for the question, 1 for the context, None for special tokens."""
 
     @classmethod
     def of(cls, encoded: Any, row: int) -> _Pair:
+        """Return the pair in one row of a tokenizer's output."""
         types = encoded["token_type_ids"][row] if "token_type_ids" in encoded else None
         return cls(encoded["input_ids"][row], types, encoded["offset_mapping"][row], encoded.sequence_ids(row))
 
     def tokens_of(self, text: int) -> list[int]:
-        """Return the positions of the tokens of a text."""
+        """Return the positions of the tokens of a text: 0 for the question, 1 for the context."""
         return [place for place, one in enumerate(self.texts) if one == text]
 
 
 def _windows_of(pair: _Pair, places: Sequence[Sequence[int]], tokenizer: Any, most: int) -> Iterator[dict[str, Any]]:
     """Yield the windows of a question with its context, as rows of the table of `encoded_questions`."""
     question, context = pair.tokens_of(0), pair.tokens_of(1)
-    left = most - (len(pair.ids) - len(question) - len(context))  # for both texts
+    left = most - (len(pair.ids) - len(question) - len(context))  # the number of tokens left for both texts
     kept = question[: max(1, left // 2)]
     size = max(1, left - len(kept))
     outside = [place for place, text in enumerate(pair.texts) if text is None] + kept
@@ -263,11 +266,11 @@ def _windows_of(pair: _Pair, places: Sequence[Sequence[int]], tokenizer: Any, mo
     behind = sorted(place for place in outside if place >= begin)
     words = _word_tokens([pair.offsets[place] for place in context], places)
     parts = _parts(len(context), size)
-    seen = [{w for w, (first, last) in words.items() if low <= first and last < high} for low, high in parts]
-    unread = len(words) - len(set().union(*seen))
-    for number, ((low, high), shown) in enumerate(zip(parts, seen, strict=True)):
+    complete = [{w for w, (first, last) in words.items() if low <= first and last < high} for low, high in parts]
+    unread = len(words) - len(set().union(*complete))
+    for number, ((low, high), contained) in enumerate(zip(parts, complete, strict=True)):
         chosen = [*before, *context[low:high], *behind]
-        inside, shift = sorted(shown), len(before) - low
+        inside, shift = sorted(contained), len(before) - low
         ids = [pair.ids[place] for place in chosen] or [token_of_nothing(tokenizer)]
         window: dict[str, Any] = {
             "input_ids": ids,
@@ -288,23 +291,29 @@ def _word_tokens(offsets: Sequence[tuple[int, int]], places: Sequence[Sequence[i
     """Return the first and the last token of each word that has any, as positions among the tokens of the context.
 
     Args:
-        offsets: The characters of each token in the normalised context.
-        places: The places of the words; see `normalised_questions`.
+        offsets: The (start, end) positions of each token's characters in the normalised context.
+        places: The positions of the words; see `normalised_questions`.
+
+    Returns:
+        The first and last tokens, keyed by the position of the word in `places`.
     """
-    found: dict[int, tuple[int, int]] = {}
+    tokens_of: dict[int, tuple[int, int]] = {}
     word = 0
     for token, (begin, end) in enumerate(offsets):
         while word < len(places) and places[word][1] <= begin:
             word += 1
         reached = word
         while reached < len(places) and places[reached][0] < end and begin < end:
-            found[reached] = (found.get(reached, (token, token))[0], token)
+            tokens_of[reached] = (tokens_of.get(reached, (token, token))[0], token)
             reached += 1
-    return found
+    return tokens_of
 
 
 def _parts(tokens: int, size: int) -> list[tuple[int, int]]:
-    """Divide a context into parts that overlap by half; each has `size` tokens, or all if there are fewer."""
+    """Divide a context into parts of `size` tokens that overlap by half; return the (start, end) range of each.
+
+    The last two parts may overlap by more. A context of at most `size` tokens is a single part.
+    """
     if tokens <= size:
         return [(0, tokens)]
     starts = [*range(0, tokens - size, size - size // 2), tokens - size]
@@ -341,7 +350,7 @@ def as_targets(examples: Sequence[Example], table: pa.Table) -> tuple[Tensor, Sp
     begins, ends, nulls = flat("begins"), flat("ends"), starts + numbers("null")
     spans = np.array([_span_of(example) for example in examples], dtype="int64")
     is_first, is_last = _edges(question[windows], begins, ends, spans)
-    shown = (
+    has_answer = (
         np.bincount(windows[is_first], minlength=len(table)) * np.bincount(windows[is_last], minlength=len(table)) > 0
     )
 
@@ -349,12 +358,12 @@ def as_targets(examples: Sequence[Example], table: pa.Table) -> tuple[Tensor, Sp
     marks[firsts] |= MAY_START
     marks[lasts] |= MAY_END
     marks[nulls] |= MAY_START | MAY_END
-    marks[nulls[~shown]] |= STARTS | ENDS
-    marks[firsts[is_first & shown[windows]]] |= STARTS
-    marks[lasts[is_last & shown[windows]]] |= ENDS
+    marks[nulls[~has_answer]] |= STARTS | ENDS
+    marks[firsts[is_first & has_answer[windows]]] |= STARTS
+    marks[lasts[is_last & has_answer[windows]]] |= ENDS
 
-    counted = np.cumsum(marks > 0) - 1  # the position of a token among those with a target
-    learnt = np.bincount(question[shown], minlength=len(examples)) > 0
+    counted = np.cumsum(marks > 0) - 1  # the position of a token among the tokens with a target
+    learnt = np.bincount(question[has_answer], minlength=len(examples)) > 0
     places = SpanPlaces(
         contexts=[example.text for example in examples],
         gold=gold_answers(examples),
@@ -375,13 +384,14 @@ def as_targets(examples: Sequence[Example], table: pa.Table) -> tuple[Tensor, Sp
 
 
 def _edges(question: Array, begins: Array, ends: Array, spans: Array) -> tuple[Array, Array]:
-    """Return whether each word in a window is the first one of its question's gold answer, and the last one: bool [u].
+    """Return two flags for each word, bool [u]: it is the first word, or the last word, of its question's gold answer.
 
     Args:
-        question: The question of each word, int64 [u].
+        question: The position of each word's question, int64 [u].
         begins: The position of each word's first character in the context, int64 [u].
         ends: The position after each word's last character, int64 [u].
-        spans: The characters of each question's gold answer, int64 [n, 2]; 0 and 0 without an answer.
+        spans: The (start, end) positions of each question's gold answer in its context, int64 [n, 2]; (0, 0) if there
+            is no answer.
     """
     import numpy as np
 
@@ -393,6 +403,6 @@ def _edges(question: Array, begins: Array, ends: Array, spans: Array) -> tuple[A
 
 
 def _span_of(example: Example) -> tuple[int, int]:
-    """Return the characters of the first gold answer in the context; an empty span if there is none."""
+    """Return the (start, end) positions of the first gold answer in the context; (0, 0) if there is no answer."""
     answers = example.target
     return (answers.starts[0], answers.ends[0]) if isinstance(answers, Answers) and answers.starts else (0, 0)

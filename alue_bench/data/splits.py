@@ -26,6 +26,7 @@ class SplitRows:
 
     examples: tuple[Example, ...]
     digest: str
+    """A digest of the identifiers, texts and targets of the examples."""
     whole: SplitRows | None = None
     """All rows that a cross-validation divides into folds; None without cross-validation. Values that depend on a
     single row, such as its token ids, are computed once for these rows instead of once for each fold."""
@@ -35,12 +36,14 @@ class SplitRows:
 
 @dataclass(frozen=True)
 class TaskRows:
-    """The rows of a task for one run, by the name of the split."""
+    """The rows of a task for one run, divided into splits."""
 
     splits: dict[str, SplitRows]
+    """The rows by the name of the split: "train", "dev", "test", and perhaps "submission" (see `load_rows`)."""
     folder: DataFolder
+    """The folder from which the rows were read."""
     dropped: int
-    """The number of bad rows that were left out at the user's request."""
+    """The number of bad rows that were left out because the user requested it with `--drop-bad`."""
     notes: tuple[str, ...] = ()
     """Sentences about these rows that are recorded with each run that uses them."""
     fold: Fold | None = None
@@ -57,21 +60,21 @@ def load_rows(
     """Read, check and split a task's files.
 
     The result includes the rows of the leaderboard's test file without gold labels as the split "submission", if the
-    task has such a file, the file exists and `limit_eval` is None. No result depends on these rows: if they cannot be
-    used, a note says why.
+    task has such a file, the file exists and `limit_eval` is None. No score depends on these rows. If they cannot be
+    used, no error is raised; `TaskRows.notes` gives the reason.
 
     Args:
         task: The task.
-        folder: The folder of its files.
+        folder: The folder that contains its files.
         drop_bad: Whether bad rows are dropped; otherwise a bad row is an error.
         limit_train: The largest number of train rows; None for all.
         limit_eval: The largest number of dev rows and of test rows; None for all.
 
     Raises:
-        DataError: A file is missing or malformed, a split has no rows, or a row has no gold label.
+        DataError: A file is missing or malformed, a split has no rows, or a row is bad or has no gold label.
     """
     rows, dropped = read_files(task, folder, drop_bad=drop_bad)
-    for split in ("test", "dev"):  # the test part is drawn first, so that adding a dev split does not change it
+    for split in ("test", "dev"):  # test is drawn first, so that holding out a dev split does not change it
         part = getattr(task.splits, split)
         if isinstance(part, HeldOut):
             rows["train"], rows[split] = hold_out(rows["train"], part, task.name)
@@ -98,11 +101,17 @@ def read_files(
 
     Splits that are held out from the train file (`HeldOut`) are not in the result; their rows are among the train rows.
 
+    Args:
+        task: The task.
+        folder: The folder that contains its files.
+        drop_bad: Whether bad rows are dropped; otherwise a bad row is an error.
+        splits: The names of the splits to read.
+
     Returns:
         The examples by split, and the number of bad rows that were dropped.
 
     Raises:
-        DataError: A file is missing or malformed.
+        DataError: A file is missing or malformed, or has a bad row and `drop_bad` is False.
     """
     read: dict[str, ReadFile] = {}
     for split in splits:
@@ -115,7 +124,7 @@ def read_files(
 
 
 def checked_split(task: Task, split: str, examples: Sequence[Example]) -> SplitRows:
-    """Return the rows of a split with their digest. Raise DataError if there are none or if one has no gold label."""
+    """Return the rows of a split with their digest. Raise DataError if no rows are left or a row has no gold label."""
     if not examples:
         raise DataError(f"task {task.name!r}: the {split} split has no rows left")
     unlabelled_row = next((example for example in examples if example.target is None), None)
@@ -171,7 +180,7 @@ def hold_out(examples: Sequence[Example], part: HeldOut, task: str) -> tuple[lis
     Args:
         examples: The examples of the train file.
         part: The declaration of the held-out part.
-        task: The name of the task, for messages.
+        task: The name of the task, for error messages.
 
     Returns:
         The remaining examples and the held-out ones, both in file order.
@@ -181,9 +190,9 @@ def hold_out(examples: Sequence[Example], part: HeldOut, task: str) -> tuple[lis
     """
     from sklearn.model_selection import train_test_split
 
-    # Groups are drawn, not rows, and a group is stratified by the label of its first example. This is a thousand times
-    # faster than grouped and stratified folds of rows, and as balanced if most groups are single rows or contain each
-    # label once.
+    # A group is formed by the examples with the same first text. Groups are drawn instead of rows, and each group is
+    # stratified by the label of its first example. This is a thousand times faster than a grouped and stratified
+    # division of the rows, and as balanced if most groups are single rows or contain each label once.
     label_of: dict[str, str] = {}
     for example in examples:
         label_of.setdefault(example.text, example.target if isinstance(example.target, str) else "")

@@ -1,4 +1,4 @@
-"""The tokenization of texts. Token ids are cached in Arrow files, by texts, tokenizer and maximal length.
+"""The tokenization of texts. Token ids are cached in Arrow files, keyed by texts, model and maximal length.
 
 Notation: n is the number of examples, t the number of tokens of all examples together.
 """
@@ -39,8 +39,8 @@ FORMAT = 2
 MANY_UNKNOWN = 0.05
 """The share of unknown tokens above which a note warns that the tokenizer may not know the texts' language."""
 FIRST_TEXTS, FIRST_TOKENS = 64, 128
-"""The largest number of texts, and of tokens in each text, that are examined for unknown tokens before any run
-begins."""
+"""The largest number of texts, and the largest number of tokens in each of them, that are examined for unknown tokens
+before any run begins."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,27 @@ class TokenizedSplit:
     offsets: Tensor  # int64 [n + 1]; example i is input_ids[offsets[i]:offsets[i + 1]]
     targets: Tensor  # int64 [n] | float32 [n, labels] | float32 [n] | int64 [t], see `token_targets`
     ids: list[str]
+    """The identifiers of the examples; see also `words` and `spans`."""
     truncated: int
-    """The number of examples that were cut to the maximal length."""
+    """The number of examples that were cut to the maximal length; 0 for tasks whose long texts are divided into
+    windows."""
     unknown_share: float = 0.0
     """The share of unknown tokens among all tokens except the special tokens that the tokenizer adds to every text."""
     empty: int = 0
-    """The number of examples with a text for which no token remains after normalisation and tokenization."""
+    """The number of examples with a text for which no token remains after normalisation and tokenization; 0 for a task
+    that tags words."""
     whole: TokenizedSplit | None = None
     """The token ids of all rows that are divided into folds (see `SplitRows.whole`); None without cross-validation."""
     places: Tensor | None = None  # int64 [n]
     """The positions in `whole` of this split's examples; None without cross-validation."""
     words: WordPlaces | None = None
-    """The words of a task that tags words; None for every other task. An example in the sense of this class is then a
-    window: a sentence, or a part of one that is too long. `ids` are those of the sentences."""
+    """The words of a task that tags words; None for every other task. If it is not None, an example in the sense of
+    this class is a window: a sentence, or a part of a sentence that is too long. `ids` are then the identifiers of the
+    sentences."""
     spans: SpanPlaces | None = None
-    """The words of the contexts in span extraction; None for every other task. An example in the sense of this class is
-    then a window: a question with its context, or with a part of one that is too long. `ids` are those of the
-    questions."""
+    """The words of the contexts in span extraction; None for every other task. If it is not None, an example in the
+    sense of this class is a window: a question with its context, or with a part of a context that is too long. `ids`
+    are then the identifiers of the questions."""
 
     def __len__(self) -> int:
         """Return the number of examples in the split."""
@@ -81,12 +85,12 @@ class TokenizedSplit:
 
     @property
     def token_targets(self) -> bool:
-        """True if `targets` has a target for each token, int64 [t], and not one for each example."""
+        """True if `targets` has a target for each token, int64 [t]; False if it has one for each example."""
         return self.words is not None or self.spans is not None
 
     @property
     def known_targets(self) -> Tensor:
-        """The targets, without the tokens from which nothing is predicted."""
+        """The targets without the value `IGNORED`, which marks tokens from which nothing is predicted."""
         return self.targets[self.targets != IGNORED] if self.token_targets else self.targets
 
     @property
@@ -98,7 +102,11 @@ class TokenizedSplit:
 
     @property
     def decoding(self) -> np.ndarray[Any, Any] | SpanPlaces | None:
-        """The word counts or the words of the contexts, which `evaluation.predictions.decide` needs with the logits."""
+        """The argument `decoding` of `evaluation.predictions.decide`, which converts logits into predictions.
+
+        It is the number of words of each sentence (in a task that tags words), the words of the contexts (in span
+        extraction), or None.
+        """
         return self.spans if self.words is None else self.words.counts
 
     @property
@@ -110,14 +118,15 @@ class TokenizedSplit:
 class TokenCache:
     """A cache of the token ids of splits, in memory for the runs of one command and on disk for later commands.
 
-    On disk, the key of an entry is a digest of the normalised texts, the tokenizer and the maximal length, so that an
-    entry cannot be out of date.
+    On disk, the key of an entry is a digest of the normalised texts, the model's digest (which covers its tokenizer)
+    and the maximal length. An entry is therefore never out of date.
     """
 
     def __init__(self, folder: Path) -> None:
         """Create a cache that keeps its files below `folder`."""
         self.folder = folder
         self._kept: dict[tuple[str, ...], TokenizedSplit] = {}
+        """The tokenized splits in memory, except the splits of folds."""
         self._tables: dict[tuple[str, ...], Any] = {}
         """The token ids of all rows that a cross-validation divides into folds, as Arrow tables; empty without
         cross-validation."""
@@ -125,7 +134,7 @@ class TokenCache:
     def tokenized(
         self, rows: SplitRows, *, labels: Labels, model: Model, model_digest: str, tokenizer: Any, max_length: int
     ) -> TokenizedSplit:
-        """Return a split as token ids, with the targets as numbers.
+        """Return the token ids of a split, with its targets as numbers.
 
         Args:
             rows: The rows of the split.
@@ -136,7 +145,7 @@ class TokenCache:
             max_length: The maximal number of tokens of an example, special tokens included.
         """
         made_by = (model.name, model_digest, str(max_length))
-        if rows.whole is not None:  # parts are not kept: there are many, and cutting them out takes no time
+        if rows.whole is not None:  # splits of folds are not cached: selecting their rows is fast
             table = (rows.whole.digest, *made_by)
             if table not in self._tables:
                 self._tables[table] = self._columns(rows.whole, labels, model, model_digest, tokenizer, max_length)
@@ -155,7 +164,7 @@ class TokenCache:
     def _columns(
         self, rows: SplitRows, labels: Labels, model: Model, model_digest: str, tokenizer: Any, max_length: int
     ) -> Any:
-        """Return the token ids of the rows as an Arrow table, from the disk cache if they are there."""
+        """Return the token ids of the rows as an Arrow table. They are read from the disk cache if it has them."""
         texts = _questions(rows, model) if labels.extracts_spans else _normalised(rows, model)
         folder = self.folder / "tokens" / digest_of([FORMAT, texts, model_digest, max_length])
         tokens = _load(folder)
@@ -166,7 +175,7 @@ class TokenCache:
 
 
 def unread_notes(split: TokenizedSplit, name: str) -> list[str]:
-    """Return notes for the user if many tokens of a split are unknown to the tokenizer, or if texts have no token.
+    """Return notes for the user about many unknown tokens in a split, and about texts and words without a token.
 
     Args:
         split: The split.
@@ -180,10 +189,7 @@ def unread_notes(split: TokenizedSplit, name: str) -> list[str]:
 
 
 def first_texts_notes(rows: SplitRows, model: Model, tokenizer: Any, name: str) -> list[str]:
-    """Return notes for the user if many of a split's first tokens are unknown, or if first texts have no token.
-
-    Only the first texts are examined, because this is fast; `unread_notes` examines the whole split.
-    """
+    """Return the notes of `unread_notes` for the first texts of a split only, which is fast."""
     first = SplitRows(rows.examples[:FIRST_TEXTS], "")
     texts = _normalised(first, model)
     what = f"the first {len(first.examples)} {name} texts"
@@ -217,9 +223,10 @@ def _word_notes(unread: int, total: int, texts: str) -> list[str]:
 
 
 def _unknown_share(ids: Any, tokenizer: Any) -> float:
+    """Return the share of unknown tokens among the token ids, without the special tokens around a text."""
     import numpy as np
 
-    around = {*tokenizer("")["input_ids"], *tokenizer("", "")["input_ids"]}  # special tokens around any text
+    around = {*tokenizer("")["input_ids"], *tokenizer("", "")["input_ids"]}  # the special tokens around a text
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown in around:
         return 0.0
@@ -235,12 +242,12 @@ def _as_tensor(places: Sequence[int]) -> Tensor:
 
 
 def _part_of(table: Any, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
-    """Return some examples of a table of token ids, and the rows of the table that they occupy.
+    """Return the rows of a table of token ids that belong to some examples, and the positions of these rows.
 
     Args:
         table: The token ids of all examples, as an Arrow table.
-        places: The positions of the examples, in ascending order. A sentence with tags, or a question
-            about a text, may occupy several rows.
+        places: The positions of the examples, in ascending order. A sentence with tags, or a question about a text, has
+            a row for each of its windows.
     """
     import pyarrow as pa
 
@@ -340,9 +347,10 @@ def _questions(rows: SplitRows, model: Model) -> dict[str, list[Any]]:
 
 
 def _tokenized(columns: dict[str, list[Any]], tokenizer: Any, max_length: int) -> Any:
+    """Return the token ids of normalised texts, words or questions as a `datasets.Dataset`."""
     import datasets
 
-    datasets.disable_progress_bars()  # one bar for the whole plan is enough
+    datasets.disable_progress_bars()  # alue-bench shows one progress bar for the whole plan
     if "words" in columns:
         windows = encoded_words(columns["words"], tokenizer, max_length)
         number = datasets.Value("int64")
@@ -354,7 +362,7 @@ def _tokenized(columns: dict[str, list[Any]], tokenizer: Any, max_length: int) -
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         return _encoded(batch, tokenizer, max_length)
 
-    # Rows are passed in memory and the result is saved under this module's key; the library's own cache is not used.
+    # The texts are passed in memory and the result is saved by `_save`; the library's own disk cache is not used.
     table = datasets.Dataset.from_dict(columns)
     return table.map(encode, batched=True, batch_size=1000, remove_columns=list(columns), keep_in_memory=True)
 
@@ -377,7 +385,7 @@ def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> di
     if whole.encodings is not None:
         encoded["truncated"] = [bool(encoding.overflowing) for encoding in whole.encodings]
         encoded["empty"] = [not sides <= set(encoding.sequence_ids) for encoding in whole.encodings]
-    else:  # a tokenizer without the fast backend does not say what it cut, nor which text a token belongs to
+    else:  # a slow tokenizer reports neither what it cut nor which text a token belongs to
         uncut = tokenizer(texts, pairs, truncation=False)["input_ids"]
         encoded["truncated"] = [len(ids) > max_length for ids in uncut]
         alone = [tokenizer(column, add_special_tokens=False)["input_ids"] for column in (texts, pairs) if column]
@@ -408,13 +416,14 @@ def token_ids(texts: list[str], pairs: list[str] | None, tokenizer: Any, max_len
 
 
 def _load(folder: Path) -> Any | None:
+    """Return the Arrow dataset in a folder; None if there is none. A damaged folder is deleted."""
     import datasets
 
     if not folder.is_dir():
         return None
     try:
         return datasets.Dataset.load_from_disk(str(folder))
-    except Exception:  # an entry that a crash or a full disk damaged; it is computed again
+    except Exception:  # a crash or a full disk damaged the entry; it is computed again
         shutil.rmtree(folder, ignore_errors=True)
         return None
 
@@ -423,8 +432,8 @@ def _save(tokens: Any, folder: Path) -> None:
     """Save an Arrow dataset of token ids in the cache folder.
 
     The token ids are written to a temporary folder, which is then renamed to `folder`, so that readers never see an
-    incomplete entry. If the disk is full, a warning is given, and the next run tokenizes again, which takes some
-    seconds. A cache folder that cannot be written at all has been rejected before (`check_cache_folder`).
+    incomplete entry. If the disk is full, a warning is given, and a later command tokenizes the texts again. A cache
+    folder that cannot be written at all has been rejected before (`check_cache_folder`).
     """
     scratch: Path | None = None
     try:

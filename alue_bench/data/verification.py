@@ -36,7 +36,7 @@ class ReadFile:
     examples: tuple[Example, ...]
     bad: tuple[BadRow, ...]
     sha256: str
-    """The SHA-256 digest of the file; for a folder, the digest of empty content."""
+    """The SHA-256 digest of the file's content; for a folder, the digest of an empty file."""
     has_lines: bool
     """True if the file is a text file, so that positions are line numbers; otherwise they are row numbers."""
 
@@ -79,7 +79,7 @@ class VerificationReport:
     missing: list[str] = field(default_factory=list)
     """The files that do not exist, as paths below the data folder."""
     unusable: dict[str, str] = field(default_factory=dict)
-    """For each file that cannot be read at all, the reason, by its path below the data folder."""
+    """The reasons why files cannot be read at all, by the path of the file below the data folder."""
 
     @property
     def bad_rows(self) -> int:
@@ -144,7 +144,7 @@ def is_text(content: bytes) -> bool:
 
 
 def place(path: Path, line: int, *, has_lines: bool) -> str:
-    """Return the position of a row, for a message: "FILE:LINE", or "FILE, row 7" if the file has no lines."""
+    """Return the position of a row, for a message: "FILE:LINE", or "FILE, row 7" if the file is not a text file."""
     return f"{path}:{line}" if has_lines else f"{path}, row {line}"
 
 
@@ -226,8 +226,8 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
 def label_counts(targets: Sequence[Target]) -> dict[str, int]:
     """Return the number of examples with each label, sorted by label.
 
-    An example with several labels counts for each label; tags of words are counted by word. The targets of a regression
-    are not counted.
+    An example with several labels counts for each of them. In a task that tags words, words are counted instead of
+    examples. The targets of a regression are not counted.
     """
     counts: Counter[str] = Counter()
     for target in targets:
@@ -242,7 +242,7 @@ def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
     """Return sentences about labels that a model cannot learn from this split, or whose scores on it are meaningless.
 
     Such labels occur in no row or in every row. For a regression, there is a sentence if all rows have the same value.
-    If no row has a gold label, the result is empty.
+    If no row has a gold label, there are no sentences.
 
     Args:
         split: The name of the split, such as "train".
@@ -277,7 +277,7 @@ def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
 
 
 def _gaps_of_tags(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
-    """Return what `gaps` returns for a task that tags words: types without an entity, and I- tags out of place."""
+    """Return the sentences of `gaps` for tags of words: about absent types, and I- tags that continue no entity."""
     counts, sentences = label_counts(targets), []
     trains, entities = split == "train", labels.scheme is not None
     occurring = {name[2:] for name in counts if name != OUTSIDE} if entities else set(counts)
@@ -294,15 +294,18 @@ def _gaps_of_tags(split: str, targets: Sequence[Target], labels: Labels) -> list
 
 
 def _gaps_of_answers(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
-    """Return what `gaps` returns for span extraction: questions of one kind only, and corrected positions."""
+    """Return the sentences of `gaps` for span extraction.
+
+    They are about splits in which all questions, or no questions, have an answer, and about corrected answer positions.
+    """
     answers = [target for target in targets if isinstance(target, Answers)]
-    without = sum(not one.texts for one in answers)
+    without = sum(not answer.texts for answer in answers)
     sentences = []
     if labels.no_answer and without in (0, len(answers)):
         kind = "an answer" if not without else "no answer"
         effect = "the other case cannot be learnt" if split == "train" else "scores say nothing about the other case"
         sentences.append(f"all {len(answers)} {split} questions have {kind}: {effect}")
-    if corrected := sum(one.corrected for one in answers):
+    if corrected := sum(answer.corrected for answer in answers):
         what = "1 answer is" if corrected == 1 else f"{corrected} answers are"
         sentences.append(
             f"{what} not at the given position in {split}; it was corrected, because the answer occurs once in its text"
@@ -345,6 +348,7 @@ def verify(task: Task, folder: DataFolder) -> VerificationReport:
 
 
 def _overlaps(texts: Mapping[str, Counter[Texts]]) -> dict[str, int]:
+    """Return `VerificationReport.overlaps`, given how often each text occurs in each split."""
     overlaps: dict[str, int] = {}
     order = [split for split in ("train", "dev", "test") if split in texts]
     for index, earlier in enumerate(order):
@@ -356,21 +360,21 @@ def _overlaps(texts: Mapping[str, Counter[Texts]]) -> dict[str, int]:
 
 
 def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: bool, most: int = 5) -> None:
-    """Raise DataError if a file has bad rows, unless they are to be dropped.
+    """Raise DataError if a file has bad rows, unless bad rows are dropped.
 
     Args:
         task: The task.
-        folder: The folder of the file; the message suggests a command that verifies it.
+        folder: The folder that contains the file. The error message suggests a command that verifies this folder.
         read: The content of the file.
-        drop: Whether bad rows are dropped.
-        most: The largest number of bad rows that the message names.
+        drop: Whether bad rows are dropped; then no error is raised.
+        most: The largest number of bad rows that the error message names.
     """
     if not read.bad or drop:
         return
-    shown = "; ".join(f"{read.place(row)}: {row.reason}" for row in read.bad[:most])
+    named = "; ".join(f"{read.place(row)}: {row.reason}" for row in read.bad[:most])
     more = f"; and {len(read.bad) - most} more" if len(read.bad) > most else ""
     raise DataError(
-        f"{shown}{more}. Correct the file, or leave bad rows out with --drop-bad (to list them: "
+        f"{named}{more}. Correct the file, or leave bad rows out with --drop-bad (to list them: "
         f"{_verifying(task, folder)})"
     )
 

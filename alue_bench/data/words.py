@@ -1,11 +1,11 @@
-"""The tokenization of words that have tags: subwords word by word, in windows if a sentence is too long.
+"""The tokenization of words that have tags: word by word, and in windows if a sentence is too long.
 
 A word's tag is predicted from its first subword (Devlin et al. 2019, section 5.3). The model's normalisation is applied
-to each word, and each word is tokenized as it is inside a text. A word that normalisation removes entirely has no
-subword; it is predicted as O, or as the first tag if the task has no O.
+to each word, and each word is tokenized as it would be inside a text. A word that normalisation removes entirely has no
+subword; its predicted tag is O, or the first tag if the task has no O.
 
-A sentence that exceeds the maximal length is divided into windows that overlap by half. Each word is predicted in one
-window, the one that gives it the most context on its shorter side; in the other windows it is only context.
+A sentence that exceeds the maximal length is divided into windows that overlap by half. Each word's tag is predicted in
+one window only: the window in which the shorter of the word's left and right contexts is longest.
 
 Notation: n is the number of sentences, w the number of words of all sentences together.
 """
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 IGNORED = -100
 """The target of a token from which no tag is predicted; torch's cross-entropy ignores it."""
 NO_WORD = -1
-"""The padding value after the last tag of a sentence in a row of tags."""
+"""The value that pads a sentence's row of tags after the last tag."""
 
 
 def token_of_nothing(tokenizer: Any) -> int:
-    """Return the id of the token that represents an empty text: the end, beginning or padding token."""
+    """Return the id of the token that represents an empty text: the end-of-text, beginning or padding token."""
     ends = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
     return int(next(token for token in ends if token is not None))
 
@@ -50,7 +50,8 @@ class WordPlaces:
     """The positions, among all words of the split, of the words that have a first subword, in ascending order. The
     tokens whose target is not `IGNORED` are these subwords, in the same order."""
     outside: int
-    """The tag of the words that have no subword: the position of O, or 0 without this tag."""
+    """The predicted tag of words without a subword, as a position among the labels: that of O, or 0 if the task has no
+    O."""
     windowed: int
     """The number of sentences that were divided into windows."""
     cut: int
@@ -65,8 +66,8 @@ class WordPlaces:
         """Return logits for all words, fp32 [w, labels].
 
         Args:
-            logits: The logits of the words with a subword, fp32 [p, labels]. The others get logits that favour the tag
-                `outside`.
+            logits: The logits of the words with a subword, fp32 [p, labels]. Words without a subword get logits that
+                favour the tag `outside`.
         """
         import numpy as np
 
@@ -77,7 +78,7 @@ class WordPlaces:
 
 
 def outside_of(labels: Labels) -> int:
-    """Return the position of the tag O, or 0 if the task has no such tag."""
+    """Return the position of the tag O among the labels; 0 if the task has no such tag."""
     return labels.names.index(OUTSIDE) if OUTSIDE in labels.names else 0
 
 
@@ -96,7 +97,7 @@ def as_rows(tags: Array, counts: Array) -> Array:
 
 
 def gold_rows(examples: Sequence[Example], labels: Labels) -> Array:
-    """Return the gold tags of sentences in the form of `as_rows`."""
+    """Return the gold tags of sentences, int64 [n, longest], in the form of `as_rows`."""
     import numpy as np
 
     position = {name: index for index, name in enumerate(labels.names)}
@@ -119,14 +120,15 @@ def encoded_words(sentences: Sequence[Sequence[str]], tokenizer: Any, max_length
     """Return the token ids of sentences, as columns of a table with one row for each window.
 
     Args:
-        sentences: The normalised words of each sentence. A word may be empty, or may hold spaces.
-        tokenizer: The tokenizer, of any backend.
+        sentences: The normalised words of each sentence. A word may be empty or contain spaces.
+        tokenizer: The tokenizer, fast or slow.
         max_length: The maximal number of tokens of a window, special tokens included.
 
     Returns:
         The columns "input_ids" and, if the tokenizer gives any, "token_type_ids"; "sentence", the position of the
-        window's sentence; "words" and "firsts", the positions in the sentence of the words that are predicted in this
-        window, and of their first subwords in the window; "cut", the number of those words that were cut.
+        window's sentence; "words", the positions in the sentence of the words whose tags are predicted in this window;
+        "firsts", the positions in the window of the first subwords of these words; "cut", the number of these words
+        that were cut.
     """
     frame = _Frame.of(tokenizer)
     pieces_of = _pieces({word for words in sentences for word in words}, tokenizer)
@@ -154,26 +156,29 @@ def encoded_words(sentences: Sequence[Sequence[str]], tokenizer: Any, max_length
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a sentence, as ranges of its words: those that the model reads, and those that are predicted."""
+    """A part of a sentence: a range of words that the model reads, and a range of words whose tags are predicted."""
 
     start: int
+    """The first word that is read."""
     end: int
-    """The end of the words that are read, exclusive."""
+    """The word after the last word that is read."""
     first: int
+    """The first word whose tag is predicted."""
     last: int
-    """The end of the words that are predicted, exclusive."""
+    """The word after the last word whose tag is predicted."""
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a sentence, which are separated by spaces; other spaces are parts of words."""
+    """Return the words of a sentence, which are separated by spaces; other white space is part of a word."""
     return [word for word in text.split(" ") if word.strip()]
 
 
 def windows(lengths: Sequence[int], size: int) -> list[Window]:
-    """Divide a sentence into overlapping windows; each word is predicted in one of them.
+    """Divide a sentence into overlapping windows; the tag of each word is predicted in one of them.
 
-    A window begins where half of the window before it remains, or later if the next word would not fit. The last window
-    begins as early as its size allows, so that it contains as much of the sentence as the others.
+    A window repeats at most the last half of the window before it, and less if the next word would otherwise not fit.
+    The last window begins as early as its size allows, so that it contains as much of the sentence as the other
+    windows.
 
     Args:
         lengths: The number of subwords of each word, each at most `size`.
@@ -190,10 +195,10 @@ def windows(lengths: Sequence[int], size: int) -> list[Window]:
         if end == count:
             break
         spans.append((start, end))
-        left = min(size // 2, size - lengths[end])  # at least one more word fits
+        left = min(size // 2, size - lengths[end])  # so that at least the next word fits
         start = next(word for word in range(start + 1, end + 1) if total[end] - total[word] <= left)
     spans.append((next(word for word in range(count) if total[count] - total[word] <= size), count))
-    # After the boundary, the later window has more context on the word's shorter side.
+    # A word is predicted in the later window if it has more left context there than right context in the earlier one.
     edges = [0]
     for (_, end), (later, _) in pairwise(spans):
         inside = range(max(later, edges[-1]), end)
@@ -209,15 +214,18 @@ class _Frame:
     """The special tokens that a tokenizer adds to a text."""
 
     before: tuple[int, ...]
+    """The ids of the special tokens before the text."""
     after: tuple[int, ...]
+    """The ids of the special tokens after the text."""
     types: tuple[tuple[int, ...], int, tuple[int, ...]] | None
-    """The token types (segments) before, in and after the text; None if the tokenizer gives none."""
+    """The token types (segment numbers) of the tokens before, in and after the text; None if the tokenizer gives
+    none."""
     of_nothing: int
-    """The token that represents an empty sentence if there are no special tokens."""
+    """The id of the token that represents an empty sentence if there are no special tokens."""
 
     @classmethod
     def of(cls, tokenizer: Any) -> _Frame:
-        """Find the special tokens around an ordinary text."""
+        """Find the special tokens that the tokenizer adds, by tokenizing a short text with and without them."""
         framed = tokenizer("a", return_attention_mask=False)
         around = list(framed["input_ids"])
         own = list(tokenizer("a", add_special_tokens=False)["input_ids"])
@@ -230,14 +238,14 @@ class _Frame:
         return cls(tuple(around[:begin]), tuple(around[end:]), types, token_of_nothing(tokenizer))
 
     def types_for(self, tokens: int) -> list[int]:
-        """Return the token types of a window of this many tokens, special tokens included."""
+        """Return the token types of a window with this number of tokens, special tokens included."""
         assert self.types is not None
         before, own, after = self.types
         return [*before, *[own] * (tokens - len(before) - len(after)), *after]
 
 
 def _pieces(words: set[str], tokenizer: Any) -> dict[str, list[int]]:
-    """Return the subwords of each word, as the tokenizer gives them for a word inside a text."""
+    """Return the ids of each word's subwords, as the tokenizer gives them for a word inside a text."""
     known = sorted(words)
     plain, spaced = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", " a"))
     # Byte-level tokenizers, such as RoBERTa's, have different tokens for a word after a space.
@@ -250,10 +258,11 @@ def _pieces(words: set[str], tokenizer: Any) -> dict[str, list[int]]:
 def targets_of_tokens(
     examples: Sequence[Example], labels: Labels, columns: Mapping[str, Sequence[Any]], offsets: Tensor
 ) -> Tensor:
-    """Return the target of each token: the tag of the word whose first subword it is, else `IGNORED`; int64 [tokens].
+    """Return the target of each token, int64 [tokens]: the tag of a word for its first subword, otherwise `IGNORED`.
 
     Args:
-        examples: The sentences. A sentence without gold tags gets the first tag throughout, which must not be used.
+        examples: The sentences. The words of a sentence without gold tags get the first tag as their target, which must
+            not be used.
         labels: The tags.
         columns: The columns "sentence", "words" and "firsts" of `encoded_words`.
         offsets: The positions of the first token of each window, and the number of tokens: int64 [windows + 1].
@@ -276,7 +285,7 @@ def targets_of_tokens(
 
 
 def places_of_words(examples: Sequence[Example], columns: Mapping[str, Sequence[Any]], labels: Labels) -> WordPlaces:
-    """Return the words of a split and where they are predicted.
+    """Return the words of a split, and which of them are predicted from a token.
 
     Args:
         examples: The sentences.

@@ -1,14 +1,14 @@
 """Statistics over several tasks: the mean change of a strategy, with a two-level bootstrap, and performance profiles.
 
 A strategy may lose a little on every task, too little on each one to be significant there. The question over all tasks
-is different: how much does the strategy change the score on a task of this kind? For each task there are the
-differences of a few seeds, paired with the baseline's; tasks and seeds are both random:
+is different: how much does the strategy change the score on a task of this kind? For each task there are a few seeds,
+and for each seed the difference between the strategy's score and the baseline's score. Tasks and seeds are both random:
 
     difference of seed s on task t = mean change + effect of task t + effect of seed s on task t
 
 **The interval.** The bootstrap draws tasks with replacement, and for every drawn task its seeds with replacement. Task
 means vary between tasks also because each is a mean over few seeds. Plain resampling on both levels would count this
-variation twice. The effects of tasks are therefore shrunken, and both levels are scaled to their unbiased variances
+variation twice. The effects of tasks are therefore shrunk, and both levels are scaled to their unbiased variances
 (Carpenter, Goldstein & Rasbash 2003, A novel bootstrap procedure for assessing the relationship between class size and
 achievement). If the estimated variance between tasks is below zero, it counts as zero. The standard deviation of the
 resampled statistic is its standard error; the interval uses Student's t with one degree of freedom less than there are
@@ -48,7 +48,7 @@ FEWEST_TASKS = 3
 RESAMPLES = 2000
 """The number of bootstrap resamples. The Monte-Carlo error of a standard error is then 1.6 %."""
 TIE = 0.0005
-"""Changes of a score up to this size count as ties: tables show three decimal places."""
+"""The largest change of a score that counts as a tie; tables with three decimal places do not show such a change."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class OverTasks:
     """The mean and the interquartile mean of a value over tasks, with their confidence intervals."""
 
     mean: Estimate
-    """The mean; its `values` are the number of tasks."""
+    """The mean; `Estimate.values` is the number of tasks."""
     iqm: Estimate
     """The mean of the middle half of the tasks."""
 
@@ -73,10 +73,11 @@ class WinsTiesLosses:
 def interquartile_mean(values: Array) -> Array:
     """Return the mean of the middle half of the values along the last axis.
 
-    If the number of values is no multiple of four, the values at the edges of the middle half count in part.
+    If the number of values is not a multiple of four, the values at the edges of the middle half are weighted by the
+    part that lies inside it.
 
     Args:
-        values: The values, [..., values].
+        values: The values, [..., n].
 
     Returns:
         The means, [...].
@@ -92,7 +93,7 @@ def resampled_tasks(values: Sequence[Sequence[float]], *, resamples: int = RESAM
     """Draw bootstrap resamples of the tasks' means, on the two levels of tasks and seeds.
 
     Args:
-        values: For each task the values of its seeds, such as differences of scores; at least one for each task.
+        values: For each task the values of its seeds, such as differences of scores; at least one value for each task.
         resamples: The number of resamples.
         seed: The seed of the draws.
 
@@ -107,22 +108,22 @@ def resampled_tasks(values: Sequence[Sequence[float]], *, resamples: int = RESAM
     means = np.array([np.mean(of_task) for of_task in values])
     residuals = np.zeros((tasks, most))  # [tasks, seeds], zeros after the seeds of a task
     for task, of_task in enumerate(values):
-        if len(of_task) > 1:  # scaled so that their variance is unbiased
+        if len(of_task) > 1:  # scaled so that their mean square is the unbiased variance
             scale = math.sqrt(len(of_task) / (len(of_task) - 1))
             residuals[task, : len(of_task)] = scale * (np.asarray(of_task) - means[task])
     shift = means - means.mean()
     shift = shift * _shrinkage(means, (residuals**2).sum(axis=1) / counts**2)
     result = means.mean() + shift[drawn]
-    places = (shares * counts[drawn][..., None]).astype("int64")
-    taken = residuals[drawn[..., None], places] * (np.arange(most) < counts[drawn][..., None])
-    return np.asarray(result + taken.sum(axis=-1) / counts[drawn])
+    drawn_seeds = (shares * counts[drawn][..., None]).astype("int64")
+    drawn_residuals = residuals[drawn[..., None], drawn_seeds] * (np.arange(most) < counts[drawn][..., None])
+    return np.asarray(result + drawn_residuals.sum(axis=-1) / counts[drawn])
 
 
 @lru_cache(maxsize=4)
 def _draws(resamples: int, tasks: int, most: int, seed: int) -> tuple[Array, Array]:
-    """Draw the tasks of each resample, and a number below 1 for each of their seeds.
+    """Draw the tasks of each resample, and for each of their seeds a random number that will select a seed.
 
-    The draws are the same for all strategies with as many tasks and seeds, and are kept for them.
+    The draws are cached, because they are the same for all strategies with the same numbers of tasks and seeds.
 
     Args:
         resamples: The number of resamples.
@@ -131,7 +132,8 @@ def _draws(resamples: int, tasks: int, most: int, seed: int) -> tuple[Array, Arr
         seed: The seed of the draws.
 
     Returns:
-        The numbers of the drawn tasks, [resamples, tasks], and the numbers between 0 and 1, [resamples, tasks, seeds].
+        The indices of the drawn tasks, [resamples, tasks], and random numbers from 0 to below 1,
+        [resamples, tasks, seeds].
     """
     import numpy as np
 
@@ -140,14 +142,14 @@ def _draws(resamples: int, tasks: int, most: int, seed: int) -> tuple[Array, Arr
 
 
 def _shrinkage(means: Array, seed_variances: Array) -> float:
-    """Return the factor for the deviations of task means after which their variance is that between tasks.
+    """Return the factor that scales the deviations of task means to the estimated variance between tasks.
 
-    The variance of the scaled deviations, divided by the number of tasks, is the unbiased estimate.
+    The mean square of the scaled deviations is the unbiased estimate of this variance.
 
     Args:
         means: The mean of each task, [tasks].
-        seed_variances: The variance of each task's mean over its seeds, [tasks]; 0 for a task with one seed, whose
-            variation over seeds then stays a part of the variance between tasks.
+        seed_variances: The variance of each task's mean that is due to its seeds, [tasks]; 0 for a task with one seed,
+            whose variation over seeds then counts as variation between tasks.
     """
     import numpy as np
 
@@ -204,7 +206,7 @@ def _check(values: Sequence[Sequence[float]]) -> None:
 
 
 def _estimate(value: float, drawn: Array, tasks: int) -> Estimate:
-    """Return a statistic with a t-interval whose standard error is the deviation of the resampled statistic.
+    """Return a statistic with a t-interval, whose standard error is the standard deviation of the resampled statistic.
 
     Args:
         value: The statistic.
@@ -231,8 +233,8 @@ def performance_profile(scores: Array, distances: Sequence[float]) -> Array:
     """Return the share of tasks on which each strategy's score is within a distance of the best strategy's score.
 
     Args:
-        scores: The mean scores, [strategies, tasks]; nan for a strategy without a score on a task, which counts as not
-            within any distance.
+        scores: The mean scores, [strategies, tasks]; nan if a strategy has no score on a task. A missing score counts
+            as not within any distance.
         distances: The distances, in the unit of the scores.
 
     Returns:

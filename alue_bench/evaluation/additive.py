@@ -33,7 +33,7 @@ class Additive:
     """
 
     rows: Array
-    """The rows of numbers, an array of shape [groups, numbers]. All examples of a group have the same row."""
+    """One row of numbers for each group of examples, [groups, numbers]. All examples of a group have the same row."""
     value: Callable[[Array], Array]
     """The function that computes the metric from the sum of the rows. It takes an array [..., numbers] of one or more
     sums, and returns an array [...]."""
@@ -77,7 +77,7 @@ class Additive:
 
 
 def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:
-    """Return a system's results as `Additive`; None for Spearman's correlation, which is not a function of sums.
+    """Return a system's results as `Additive`; None for "spearman", which is not a function of sums.
 
     Args:
         metric: The name of a metric of `evaluation.metrics.metrics`.
@@ -103,7 +103,7 @@ def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Addi
 def _of_tags(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:
     """Return the results of a system that tags words, with a row for each sentence.
 
-    The arguments are the same as of `additive`.
+    The arguments are those of `additive`.
     """
     if metric == "accuracy":
         return Additive(correct_words(gold, predicted), lambda sums: _ratio(sums[..., 0], sums[..., 1]))
@@ -111,7 +111,7 @@ def _of_tags(metric: str, gold: Array, predicted: Array, labels: Labels) -> Addi
 
 
 def _of_answers(metric: str, gold: Array, predicted: Array) -> Additive:
-    """Return the mean score of questions, with a row for each context: questions about one text are not independent.
+    """Return the mean score of questions, with a row for each context, because questions about one text are dependent.
 
     The arguments are those of `additive`.
     """
@@ -124,7 +124,7 @@ def _of_answers(metric: str, gold: Array, predicted: Array) -> Additive:
 
 
 def _of_counts(metric: str, counts: Array, labels: Labels, groups: Array | None = None) -> Additive | None:
-    """Return a metric of counts of right, predicted and gold labels (or entities); None for an unknown metric.
+    """Return a metric computed from counts of correct, predicted and gold labels (or entities); None if it is unknown.
 
     Args:
         metric: The name of the metric.
@@ -157,7 +157,7 @@ def _jaccard(gold: Array, predicted: Array) -> Array:
 
     both = (gold.astype(bool) & predicted.astype(bool)).sum(axis=1)
     either = (gold.astype(bool) | predicted.astype(bool)).sum(axis=1)
-    # No gold and no predicted label is a right answer; see evaluation.metrics.
+    # An example without gold and predicted labels counts as 1; see evaluation.metrics.
     return np.where(either == 0, 1.0, both / np.maximum(either, 1))
 
 
@@ -165,8 +165,8 @@ def _confusion(gold: Array, predicted: Array, k: int) -> tuple[Array, Array | No
     """Return a row of 3 k values, 0 or 1, for each group of examples, [groups, 3 k], and the group of each example.
 
     For each of the k labels, three values tell whether it is correctly predicted, predicted, and gold. The examples of
-    a group have the same gold and the same predicted label. If examples have several labels, each is a group of its
-    own, and the second value is None.
+    a group have the same gold and the same predicted label. If examples have several labels, each example is a group of
+    its own, and the second value is None.
     """
     import numpy as np
 
@@ -246,7 +246,7 @@ def _pearson(sums: Array) -> Array:
 
     count, x, y, xx, yy, xy = (sums[..., place] for place in range(6))
     spread = np.maximum(count * xx - x * x, 0) * np.maximum(count * yy - y * y, 0)
-    # The correlation is undefined if one side is constant. A difference of scores is then nan too.
+    # The correlation is undefined if one side is constant; differences from it are then nan, too.
     with np.errstate(divide="ignore", invalid="ignore"):
         correlation: Array = np.where(spread > 0, (count * xy - x * y) / np.sqrt(spread), np.nan)
     return correlation

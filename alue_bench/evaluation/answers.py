@@ -2,12 +2,13 @@
 
 The score of a prediction is its maximum over the gold answers (Rajpurkar et al. 2016). Before the comparison, the
 script puts answers into lower case and removes ASCII punctuation, the words "a", "an" and "the", and extra white space.
-Exact match is 1 if the answers are then equal. F1 is computed over their words, as multisets. If the prediction or the
-gold answer has no words, both metrics are 1 if neither has, else 0; a question without an answer has the gold answer ""
-(Rajpurkar, Jia & Liang 2018). Gold answers that are empty after this normalisation are ignored, unless all of them are.
+Exact match is 1 if the answers are then equal. F1 is computed over their words, as multisets. If neither the prediction
+nor the gold answer has any words, both metrics are 1; if only one of them has words, both are 0. A question without an
+answer has the gold answer "" (Rajpurkar, Jia & Liang 2018). Gold answers that are empty after this normalisation are
+ignored, unless all gold answers to the question are empty.
 
-The script is made for English. For the metrics whose names end in `_arabic`, answers are first changed as follows, and
-then as in the script:
+The script is made for English. For the metrics whose names end in `_arabic`, answers are changed as follows before the
+normalisation of the script:
 
 - Diacritics (Unicode category Mn) and the elongation character (tatweel) are removed.
 - Punctuation of every script (categories P and S) is removed, so that "القاهرة،" equals "القاهرة".
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 ARABIC = "_arabic"
-"""The end of the names of metrics that are computed after the normalisation of Arabic."""
+"""The ending of the names of metrics that normalise Arabic answers before the comparison."""
 
 _ENGLISH_ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
 _ARABIC_ARTICLE = re.compile(r"(?<!\S)ال(?=\S{2})")
@@ -43,15 +44,15 @@ _TATWEEL = "\u0640"
 _ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 
 
-@lru_cache(maxsize=1 << 16)  # gold answers are compared after every epoch
+@lru_cache(maxsize=1 << 16)  # the same gold answers are normalised after every epoch
 def as_in_script(text: str) -> str:
     """Return an answer normalised as in SQuAD's evaluation script."""
     return " ".join(_ENGLISH_ARTICLES.sub(" ", text.lower().translate(_ASCII_PUNCTUATION)).split())
 
 
-@lru_cache(maxsize=1 << 16)  # gold answers are compared after every epoch
+@lru_cache(maxsize=1 << 16)  # the same gold answers are normalised after every epoch
 def as_arabic(text: str) -> str:
-    """Return an answer without diacritics, punctuation and Arabic articles, normalised as in the script."""
+    """Return an answer without Arabic diacritics, articles and punctuation, then normalised as in SQuAD's script."""
     composed = unicodedata.normalize("NFC", text)
     kept = "".join(c for c in composed if c != _TATWEEL and unicodedata.category(c)[0] not in "PS" and not _is_mark(c))
     return as_in_script(_ARABIC_ARTICLE.sub("", kept))

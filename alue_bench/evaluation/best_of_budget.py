@@ -1,7 +1,8 @@
 """The expected best dev score after a number of tuning runs.
 
-Source: Dodge et al. 2019, Show Your Work: Improved Reporting of Experimental Results, section 3. A strategy that needs
-many runs to find its best score is worse for a small budget than one that scores well with most values.
+Source: Dodge et al. 2019, Show Your Work: Improved Reporting of Experimental Results, section 3. With a small budget, a
+strategy that needs many runs to find its best score is worse than a strategy that scores well with most hyper-parameter
+values.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from collections.abc import Sequence
 
 
 def expected_best(scores: Sequence[float]) -> list[float]:
-    """Return the expected best score after 1, 2, … and all runs, if each run draws one of the tried values at random.
+    """Return the expected best score after 1, 2, … n runs, each with one of the n tried combinations at random.
 
     With the sorted scores v_1 ≤ … ≤ v_n, the best of k draws with replacement is at most v_i with the probability
     (i / n)^k. Its expectation is the sum over i of v_i · ((i / n)^k − ((i − 1) / n)^k).
 
     Args:
-        scores: The dev score of each tried combination of values. A score that is undefined, or missing because the run
-            failed, is nan; it counts as the lowest of the others.
+        scores: The dev score of each tried combination of hyper-parameter values, [n]. A score that is undefined, or
+            missing because the run failed, is nan; it counts as the lowest defined score.
 
     Returns:
-        The expectations for budgets of 1 to n runs; empty if no score is defined.
+        The expected best scores for budgets of 1 to n runs; empty if no score is defined.
     """
     defined = [score for score in scores if math.isfinite(score)]
     if not defined:

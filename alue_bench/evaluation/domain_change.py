@@ -4,7 +4,7 @@ Two strategies are compared by their difference on the task's own test set, and 
 another task. The models of a seed are the same on both test sets, and the examples of the two sets are independent. The
 difference of the two differences is uncertain for these reasons:
 
-    other seeds        would give other models; both differences may change in a similar way: paired by seed
+    other seeds        would give other models; both differences may change in a similar way (paired by seed)
     other examples     would give other scores, independently in each of the two test sets
 
 The variance over seeds is computed from the difference of differences of each seed, so it includes the covariance of
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contrast:
-    """The difference of two systems on one test set, for each seed and example."""
+    """The difference between two systems' scores on one test set, for each seed and example."""
 
     scores: Array
-    """The difference of the scores for each seed, [seeds]."""
+    """The difference between the scores for each seed, [seeds]."""
     table: Array
     """The difference of the two systems' jackknife pseudo-values (see `Additive.pseudo_values`), [seeds, examples]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DomainChange:
-    """The difference between two systems' change out of domain and their change in domain."""
+    """The difference between two systems on the test set out of domain, compared with their difference in domain."""
 
     difference: float
-    """The change out of domain, minus the change in domain."""
+    """The mean difference out of domain, minus the mean difference in domain."""
     half_width: float
     """Half the width of the difference's confidence interval at the confidence level LEVEL."""
     error: float
@@ -53,10 +53,11 @@ class DomainChange:
     degrees: float
     """The degrees of freedom."""
     seeds: int
+    """The number of seeds."""
 
 
 def contrast(values: Sequence[Additive], base: Sequence[Additive]) -> Contrast:
-    """Return the difference of two systems on one test set.
+    """Return the difference between two systems' scores on one test set.
 
     Args:
         values: The results of one system for each seed.
@@ -75,8 +76,8 @@ def domain_change(inside: Contrast, outside: Contrast) -> DomainChange:
     """Test whether the difference between two systems is larger or smaller out of domain than in domain.
 
     Args:
-        inside: The difference of the systems on the test set in domain.
-        outside: The difference on the test set out of domain, for the same seeds in the same order.
+        inside: The difference between the systems on the test set in domain.
+        outside: The difference between the systems on the test set out of domain, for the same seeds in the same order.
 
     Raises:
         ValueError: There are fewer than two seeds, or fewer than two examples in a test set, or the seeds differ in
@@ -90,12 +91,14 @@ def domain_change(inside: Contrast, outside: Contrast) -> DomainChange:
         raise ValueError(f"tables of seeds × examples {sizes}: at least two of each, and equal seeds, are needed")
     changes = outside.scores - inside.scores
     difference = float(changes.mean())
-    # The mean square of seeds, of examples in each test set, and of the rest in each: as variances of the difference.
+    # The mean square of seeds, and for each test set the mean squares of examples and of residuals. All are divided
+    # so that they are contributions to the variance of the difference.
     of_seeds = float(((changes - difference) ** 2).sum()) / (seeds - 1) / seeds
     parts = [_of_examples(part.table) for part in (inside, outside)]
     of_examples = sum(part.examples for part in parts)
-    # The squares of seeds and of examples both contain those of the rest, which are subtracted once. A variance
-    # component of examples cannot be negative, and the result is not smaller than what examples alone explain.
+    # The mean squares of seeds and of examples both contain the mean square of the residuals, which is therefore
+    # subtracted once. A variance component of examples cannot be negative, and the result is not smaller than the
+    # variance that examples alone explain.
     variance = max(of_seeds + sum(max(0.0, part.examples - part.rest) for part in parts), of_examples)
     error = math.sqrt(variance)
     squares = [(of_seeds, seeds - 1)]
@@ -116,11 +119,13 @@ def domain_change(inside: Contrast, outside: Contrast) -> DomainChange:
 
 @dataclass(frozen=True)
 class _OfExamples:
-    """The mean squares of examples and of the rest in a table of seeds × examples, divided by the table's size."""
+    """The mean squares of examples and of residuals in a table of seeds × examples, divided by the table's size."""
 
     examples: float
     rest: float
+    """The mean square of the residuals, divided by the size of the table."""
     count: int
+    """The number of examples."""
 
 
 def _of_examples(table: Array) -> _OfExamples:

@@ -1,16 +1,17 @@
 """The effect of freezing each encoder layer, measured by a grid of settings, and its rank correlation with scores.
 
-A grid holds the score of each cell, a pair of numbers of frozen bottom and top layers. Two cells are neighbours if one
-of the two numbers is equal and the other is the next larger one in the grid. The layers in which neighbours differ are
-trained in one cell and frozen in the other. The change of the score between them is divided equally among these layers.
-The effect of freezing a layer is the mean of its shares over all pairs of neighbours that differ in this layer.
+A grid has a score for each freezing setting (bottom, top), the numbers of frozen bottom and top layers. Two settings
+are neighbours if they have one of the two numbers in common and the other number is the next larger one in the grid.
+The layers in which neighbours differ are trained in one setting and frozen in the other. The change of the score
+between neighbours is divided equally among these layers. The effect of freezing a layer is the mean of the layer's
+shares over all pairs of neighbours that differ in this layer.
 
 A grid in steps of two cannot distinguish the two layers of a step. Adjacent layers that always change together form a
-block, and are compared with the mean of their scores. The embeddings are frozen together with the lowest layers, so
-that the effect of the lowest block includes that of the embeddings.
+block. For the rank correlation, a block has the mean score of its layers. The embeddings are frozen together with the
+lowest layers, so that the effect of the lowest block includes that of the embeddings.
 
-The effect is an average over what else is frozen. It says nothing about sets of layers that are not in the grid, such
-as every second layer.
+The effect is an average over settings in which different other layers are frozen. It is not valid for sets of layers
+that are not in the grid, such as every second layer.
 """
 
 from __future__ import annotations
@@ -31,20 +32,21 @@ class FreezingEffect:
     layers: tuple[int, ...]
     """The adjacent layers of the block, counted from 0."""
     change: float
-    """The mean change of the score for each layer that is frozen instead of trained; a loss is negative."""
+    """The mean change of the score per layer of the block if the block is frozen instead of trained; a loss is
+    negative."""
     pairs: int
-    """The number of pairs of neighbouring cells over which `change` is a mean."""
+    """The number of pairs of neighbouring settings over which `change` is a mean."""
 
 
 def freezing_effects(scores: Mapping[Cell, float], layers: int) -> list[FreezingEffect]:
     """Return the effect of freezing each block of layers, from the lowest block upwards.
 
     Args:
-        scores: The mean score of each cell of the grid.
+        scores: The mean score of each freezing setting (bottom, top) of the grid.
         layers: The number of the encoder's layers.
 
     Returns:
-        The effects; none if no two cells are neighbours. Layers in which no neighbours differ belong to no block.
+        The effects; empty if no two settings are neighbours. Layers in which no neighbours differ belong to no block.
     """
     pairs = list(_neighbours(scores, layers))
     members = {
@@ -58,31 +60,32 @@ def freezing_effects(scores: Mapping[Cell, float], layers: int) -> list[Freezing
 
 
 def _neighbours(scores: Mapping[Cell, float], layers: int) -> list[tuple[range, float]]:
-    """Return, for each pair of neighbouring cells, the layers in which they differ and the change of the score."""
-    found = []
+    """Return, for each pair of neighbouring settings, the layers in which they differ and the change of the score."""
+    changes = []
     for top in sorted({top for _, top in scores}):
         bottoms = sorted(bottom for bottom, other in scores if other == top)
-        found += [(range(fewer, more), scores[more, top] - scores[fewer, top]) for fewer, more in pairwise(bottoms)]
+        changes += [(range(fewer, more), scores[more, top] - scores[fewer, top]) for fewer, more in pairwise(bottoms)]
     for bottom in sorted({bottom for bottom, _ in scores}):
         tops = sorted(top for other, top in scores if other == bottom)
-        found += [
+        changes += [
             (range(layers - more, layers - fewer), scores[bottom, more] - scores[bottom, fewer])
             for fewer, more in pairwise(tops)
         ]
-    return found
+    return changes
 
 
 def rank_correlation(effects: Sequence[FreezingEffect], layer_scores: Sequence[float]) -> float:
-    """Return Spearman's correlation of scores of layers with the loss by freezing them.
+    """Return Spearman's rank correlation between scores of layers and the loss that freezing each layer causes.
 
-    It is 1 if the layers with the highest scores are those whose freezing costs most.
+    It is 1 if the layers have the same order by their scores as by the loss.
 
     Args:
         effects: The effects of freezing, from `freezing_effects`.
         layer_scores: The score of each layer, from layer 0 upwards. A block has the mean score of its layers.
 
     Returns:
-        The correlation over blocks; nan if there are fewer than two blocks, or if all have the same score or effect.
+        The correlation over blocks of layers; nan if there are fewer than two blocks, or if all blocks have the same
+        score or the same effect.
     """
     from scipy.stats import rankdata
 

@@ -1,11 +1,12 @@
-"""The noise of the scores in a grid of freezing settings: the standard deviation of one run's score.
+"""The noise of the scores in a grid of freezing settings: the standard deviation of a single run's score.
 
 With several seeds (or folds), the noise is the residual of an additive model: score = setting + seed + noise. The
 effect of a seed on all settings alike is no noise here, since it changes no difference between settings.
 
-With one seed, neighbours in the grid stand for repetitions: the score of a setting is compared with the line through
-its two neighbours in a row or column (Gasser, Sroka & Jennen-Steinmetz 1986, Biometrika 73). Scores change smoothly
-with the numbers of frozen layers, except at single cliffs. The median is used, which cliffs hardly change.
+With one seed, neighbours in the grid take the place of repetitions: the score of a setting is compared with the
+straight line through the scores of its two neighbours in a row or column (Gasser, Sroka & Jennen-Steinmetz 1986,
+Biometrika 73). Scores change smoothly with the numbers of frozen layers, except for single sudden drops. The noise is
+therefore computed from the median of the deviations from these lines, which single drops hardly change.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 FEWEST_NEIGHBOURS = 6
-"""The smallest number of settings between two neighbours from which the noise is estimated."""
+"""The smallest number of deviations (of a score from the line through the scores of two neighbours) from which the
+noise is estimated. A setting with two neighbours in its row and two in its column has two deviations."""
 OF_MEDIAN = 1.4826
-"""The standard deviation of a normal distribution, divided by the median of the absolute value."""
+"""The standard deviation of a normal distribution with mean 0, divided by the median of its absolute value."""
 
 
 def noise_over_seeds(scores: Array) -> float | None:
     """Return the standard deviation of a run's score, from settings with several runs.
 
     Args:
-        scores: The scores [settings, runs]. A column has the runs of one seed (and fold); nothing is missing.
+        scores: The scores [settings, runs]. A column has the runs with one seed (and fold); no score is missing.
 
     Returns:
         The standard deviation; None if there are fewer than two settings or two columns.
@@ -48,7 +50,7 @@ def noise_of_neighbours(scores: Mapping[tuple[int, int], float]) -> float | None
         scores: The score by the numbers of frozen bottom and top layers.
 
     Returns:
-        The standard deviation; None if fewer than `FEWEST_NEIGHBOURS` settings lie between two neighbours.
+        The standard deviation; None if there are fewer than `FEWEST_NEIGHBOURS` deviations.
     """
     import statistics
 

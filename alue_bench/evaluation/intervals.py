@@ -48,10 +48,10 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 
 def loss_bound(difference: float, error: float, degrees: float) -> float:
-    """Return the one-sided upper confidence bound, at the level LEVEL, of the loss of a system against another.
+    """Return the one-sided upper confidence bound, at the level LEVEL, of a system's loss compared with another system.
 
     Args:
-        difference: The mean difference of the scores; the loss is its negative.
+        difference: The mean difference of the scores, the system's minus the other system's; the loss is its negative.
         error: The standard error of the difference.
         degrees: The degrees of freedom of the standard error.
     """
@@ -67,7 +67,7 @@ def cohens_d(differences: Sequence[float]) -> float | None:
         differences: The difference of two scores for each seed.
 
     Returns:
-        The effect size; None for less than two seeds, or if all differences are the same.
+        The effect size; None for fewer than two seeds, or if all differences are the same.
     """
     import numpy as np
 
@@ -82,6 +82,10 @@ def probability_of_improvement(values: Sequence[float], base: Sequence[float]) -
     """Return the probability that a run drawn from `values` has a higher score than a run drawn from `base`.
 
     Ties count half (Agarwal et al. 2021).
+
+    Args:
+        values: The scores of one system's runs.
+        base: The scores of the other system's runs; the runs are not paired.
     """
     import numpy as np
 

@@ -1,8 +1,8 @@
 """A test of whether a model has learnt anything: the comparison of its score with that of a baseline.
 
-The baseline ignores the text and always predicts the same, such as the majority class. For tags of words and answers in
-a text, it is a simple one that does read the text (`evaluation.tagging`, `evaluation.spans`). Its score is called the
-trivial score.
+The baseline ignores the text and always predicts the same target, such as the majority class. For tags of words and for
+answers in a text, it is a simple method that does read the text (`evaluation.tagging`, `evaluation.spans`). Its score
+is called the trivial score.
 
 A freezing setting is usually recommended because its score is as high as that of full fine-tuning. This means nothing
 if full fine-tuning has learnt nothing. Reports therefore make such statements only if the compared models have learnt
@@ -15,10 +15,11 @@ examples, so that a mean over seeds has no smaller standard error. With several 
 have learnt something. A confidence interval of the mean over seeds would answer another question: if one seed of three
 fails completely, the interval reaches down to the trivial score, although two models have learnt.
 
-A single run whose score is not significantly above the trivial score has *collapsed*. A seed may collapse although the
-others learn: with few rows or a high learning rate, fine-tuning sometimes ends with a model that predicts the same for
-every text (Mosbach, Andriushchenko & Klakow 2021, arXiv 2006.04884). A mean over seeds hides this, so reports state the
-number of collapsed seeds. On a test split that is too small to show what a run learnt, the run counts as collapsed.
+A single run whose score is not significantly above the trivial score has *collapsed*. A run may collapse although runs
+with other seeds learn: with few rows or a high learning rate, fine-tuning sometimes ends with a model that predicts the
+same target for every text (Mosbach, Andriushchenko & Klakow 2021, arXiv 2006.04884). A mean over seeds hides this, so
+reports state the number of collapsed seeds. If the test split is too small to show that a run has learnt something, the
+run counts as collapsed, too.
 
 If classes are rare, random guesses may have a higher macro-F1 than the constant baseline. A model that has learnt
 something must exceed the trivial score, but a model that exceeds it has not always learnt something.
@@ -53,9 +54,9 @@ class Trivial:
 
 
 def trivial(train: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> Trivial:
-    """Return the score on a split of a baseline that ignores the text.
+    """Return the trivial score on one split: the score of a baseline that ignores the text.
 
-    The standard error of the difference between a model's score and the baseline's is returned with it.
+    The result includes the standard error of the difference between the model's score and the trivial score.
 
     Args:
         train: The targets of the train split, in the form that `evaluation.metrics.metrics` takes.
@@ -85,7 +86,7 @@ def trivial_of_tokens(baseline: Array, gold: Array, predicted: Array, labels: La
 
 
 def _error(baseline: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> float:
-    """Return the standard error, over examples, of the difference between two scores; nan for a single example."""
+    """Return the standard error, over examples, of a model's score minus the baseline's; nan for a single example."""
     import numpy as np
 
     if len(gold) < 2:
@@ -94,7 +95,7 @@ def _error(baseline: Array, gold: Array, predicted: Array, labels: Labels, metri
     if system is None:  # a rank correlation: the standard error under the hypothesis of no correlation
         return 1 / math.sqrt(len(gold) - 1)
     values = system.pseudo_values()
-    if labels.kind is not TargetKind.REGRESSION:  # the correlation of a constant counts as 0, without an error
+    if labels.kind is not TargetKind.REGRESSION:  # a constant baseline's correlation counts as 0, without an error
         base = additive(metric, gold, baseline, labels)
         assert base is not None
         values = values - base.pseudo_values()
@@ -105,7 +106,7 @@ def _error(baseline: Array, gold: Array, predicted: Array, labels: Labels, metri
 
 @dataclass(frozen=True)
 class Learning:
-    """The comparison of the scores of one freezing setting, over seeds, with the trivial score.
+    """The comparison of a freezing setting's scores with the trivial score, over seeds.
 
     The trivial score is the score of a baseline that ignores the text.
     """
@@ -115,7 +116,7 @@ class Learning:
     trivial: float
     """The mean score, over seeds, of the baseline that ignores the text."""
     bound: float
-    """The smallest difference from the baseline's score that is significant, as a mean over seeds."""
+    """The smallest difference from the baseline's score that would be significant, as a mean over seeds."""
     above: int
     """The number of seeds whose score is significantly above the score of the baseline that ignores the text."""
     seeds: int
@@ -135,7 +136,7 @@ class Learning:
         """Format the number of seeds that collapsed, such as "2 of 5 seeds collapsed"; empty if none did.
 
         Args:
-            over: "seed" or "fold", the word for what the scores are averaged over, or "run" if they are over both.
+            over: The word for what the scores are averaged over: "seed", "fold", or "run" for both seeds and folds.
         """
         if not self.collapsed:
             return ""
@@ -144,19 +145,19 @@ class Learning:
         return f"{self.collapsed} of {self.seeds} {over}s collapsed"
 
     def sentence(self, strategy: str, split: str, over: str = "seed") -> str:
-        """Return a sentence that says that a freezing setting did not learn anything.
+        """Return a sentence stating that the models of a freezing setting did not learn anything.
 
         Args:
             strategy: The name of the freezing setting.
             split: The name of the split on which the scores were computed.
-            over: "seed" or "fold", the word for what the scores are averaged over.
+            over: The word for what the scores are averaged over: "seed" or "fold".
         """
-        said = f"{strategy} did not learn: its {split} score {self.score:.3f} is"
+        beginning = f"{strategy} did not learn: its {split} score {self.score:.3f} is"
         trivial = f"above the trivial score {self.trivial:.3f}"
         if self.above:
-            return f"{said} {trivial} by more than chance with {self.above} of {self.seeds} {over}s only"
+            return f"{beginning} {trivial} by more than chance with {self.above} of {self.seeds} {over}s only"
         chance = f" by more than chance (by up to {self.bound:.3f})" if self.score > self.trivial else ""
-        return f"{said} not {trivial}{chance}"
+        return f"{beginning} not {trivial}{chance}"
 
     def as_dict(self) -> dict[str, float]:
         """Return the values of the comparison as a dict for JSON."""
@@ -175,7 +176,7 @@ REMEDY = "try more data, more epochs or another --lr"
 
 
 def learning(scores: Sequence[float], trivials: Sequence[float], errors: Sequence[float]) -> Learning | None:
-    """Compare the scores of a freezing setting with the trivial score, that of a baseline that ignores the text.
+    """Compare the scores of a freezing setting with the trivial score, the score of a baseline that ignores the text.
 
     Args:
         scores: The score for each seed. An undefined score, such as the correlation of constant predictions, counts as
@@ -185,7 +186,7 @@ def learning(scores: Sequence[float], trivials: Sequence[float], errors: Sequenc
             error that is undefined or was not recorded counts as 0.
 
     Returns:
-        The comparison; None if no trivial score was recorded.
+        The comparison over the seeds whose trivial score was recorded; None if there are no such seeds.
     """
     from scipy.special import ndtri
 

@@ -5,11 +5,11 @@ one-sided 95 % bound of its loss is below the margin. A margin has one of three 
 
 - the metric's own: 0.01 is one point of F1, and so is 1pt;
 - a share of the baseline's score: 1%;
-- a share of what the baseline learnt, that is, of its score minus the trivial score: 5% of learnt. The trivial score is
+- a share of what the baseline learnt, which is its score minus the trivial score: 5% of learnt. The trivial score is
   the score of a baseline that ignores the text.
 
-The last two are computed from the baseline's mean score, which counts as known. A seed that changes the score by 1.8
-points changes a margin of 5 % by 0.09 points, far less than the bound varies.
+The last two are computed from the baseline's mean score, which is treated as known exactly. If another seed changes
+this score by 1.8 points, a margin of 5 % changes by 0.09 points, which is far less than the variation of the bound.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Margin:
 
         Args:
             score: The baseline's mean score.
-            trivial: The score of a predictor that ignores the text; None if it is not known.
+            trivial: The score of a baseline that ignores the text (the trivial score); None if it is not known.
 
         Returns:
-            The size. None if the margin is a share of what was learnt and the trivial score is not known, or if the
+            The margin. None if the margin is a share of what was learnt, but the trivial score is not known or the
             baseline's score is not above it.
         """
         if self.unit is MarginUnit.METRIC:
@@ -75,8 +75,12 @@ class Margins:
         return dict(self.by_metric).get(metric.removeprefix("test/"), self.default)
 
     def of_recorded(self, metrics: Collection[str]) -> Margins:
-        """Return the margins without those for metrics that are not among `metrics`, whose names begin with "test/"."""
-        return Margins(self.default, tuple(one for one in self.by_metric if f"test/{one[0]}" in metrics))
+        """Return a copy that has margins only for recorded metrics, and the default margin.
+
+        Args:
+            metrics: The names of the recorded metrics, such as "test/f1_macro".
+        """
+        return Margins(self.default, tuple(pair for pair in self.by_metric if f"test/{pair[0]}" in metrics))
 
     def __str__(self) -> str:
         """Return the margins in the notation that the option accepts, such as 1%,pearson=0.02."""
@@ -84,6 +88,7 @@ class Margins:
 
 
 AMOUNT = re.compile(r"([0-9]*\.?[0-9]+)\s*(pt|%|%\s*of\s+learnt)?", re.ASCII)
+"""The notation of a margin. The groups are the number and the unit, which may be missing."""
 
 
 def parse_margins(text: str, default: Margin) -> Margins:
@@ -92,7 +97,7 @@ def parse_margins(text: str, default: Margin) -> Margins:
     Args:
         text: One margin for all metrics (`0.01`, `1pt`, `1%`, `5% of learnt`), margins for single metrics
             (`f1_macro=0.01,pearson=0.02`), or both (`1%,pearson=0.02`).
-        default: The margin for metrics that the text does not name, if it has no margin for all metrics.
+        default: The margin for metrics that the text does not name; used if the text has no margin for all metrics.
 
     Raises:
         UsageError: The text has none of these forms, gives a margin twice, or a margin is not above 0 and below 1
@@ -118,6 +123,7 @@ def parse_margins(text: str, default: Margin) -> Margins:
 
 
 def _amount(text: str) -> Margin | None:
+    """Return the margin that a text such as "1%" denotes; None if the text has another form or is out of range."""
     match = AMOUNT.fullmatch(text)
     if match is None:
         return None

@@ -3,13 +3,14 @@
 All variants of F1 are logged, because published tables often do not say which one they report. Quotients of the form
 0/0 are treated as follows:
 
-- F1 of a class that occurs neither in the gold labels nor in the predictions is undefined. It is left out of the
+- The F1 of a class that occurs neither in the gold labels nor in the predictions is undefined. It is left out of the
   metrics, and macro-F1 is the mean over the other classes. scikit-learn's `f1_score` does the same if `labels` is not
   given, and so do shared tasks and leaderboards. In multi-label tasks scikit-learn counts such a label as 0; here it is
   left out too.
 - The mean F1 of a multi-label split without any gold or predicted label is nan. The correlation is nan if all gold
   values, or all predictions, are equal.
-- Matthews correlation coefficient is 0 if all gold labels, or all predictions, are of one class, as in scikit-learn.
+- The Matthews correlation coefficient is 0 if all gold labels, or all predictions, are of one class, as in
+  scikit-learn.
 - The Jaccard index of an example without gold and predicted labels is 1.
 """
 
@@ -31,9 +32,9 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
 
     Args:
         gold: The gold targets: class indices [n]; for a multi-label task 0 or 1 for each label, [n, labels]; for a
-            regression numbers, [n]; for tags of words rows of tags, [n, longest], see `data.words.as_rows`. For span
+            regression numbers, [n]; for tags of words rows of tags, [n, longest], see `data.words.as_rows`; for span
             extraction the gold answers, objects [n] of type `data.spans.GoldAnswers`.
-        predicted: The predicted targets, in the same form; for span extraction the answers, texts [n].
+        predicted: The predicted targets, in the same form; for span extraction the answers, strings [n].
         labels: The label space.
 
     Returns:
@@ -54,14 +55,14 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
     classes = list(range(len(labels.names)))
     values: dict[str, float] = {"accuracy": accuracy_score(gold, predicted)}
     for average in ("macro", "micro", "weighted"):
-        # scikit-learn leaves nan out of the average; F1 is 0/0 only for an absent class.
+        # scikit-learn leaves nan out of the average. F1 is nan only for a class without gold labels and predictions.
         values[f"f1_{average}"] = f1_score(gold, predicted, labels=classes, average=average, zero_division=np.nan)
     per_class = f1_score(gold, predicted, labels=classes, average=None, zero_division=np.nan)
     for name, value in zip(labels.names, per_class, strict=True):
         if not math.isnan(value):
             values[f"f1_class_{name}"] = value
     if labels.kind is TargetKind.MULTILABEL:
-        # No gold and no predicted label is a right answer, which SemEval-2018 task 1 counts as 1.
+        # An example without gold and predicted labels counts as 1, as in SemEval-2018 task 1.
         values["jaccard_samples"] = jaccard_score(gold, predicted, average="samples", zero_division=1.0)
     else:
         with warnings.catch_warnings():
@@ -71,7 +72,7 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
 
 
 def _of_tags(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels: Labels) -> dict[str, float]:
-    """Return F1 of entities (or of tags, without a scheme) and the share of words with the right tag."""
+    """Return the F1 of entities (or of tags, if they have no scheme) and the share of words with the correct tag."""
     from alue_bench.evaluation.additive import additive
 
     values = {}

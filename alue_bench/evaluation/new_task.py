@@ -1,10 +1,10 @@
-"""The prediction of a value for a task that was not measured, from the values of tasks that were.
+"""The prediction of a value, such as a loss of score, for a new task from the values of measured tasks.
 
 The measured tasks and the new one count as a random sample of tasks. With n measured values of mean m and standard
 deviation s, the value of the new task lies in m ± t s sqrt(1 + 1/n) with the probability `LEVEL`, where t is a quantile
-of Student's distribution with n - 1 degrees of freedom. This is a prediction interval: it does not shrink to nothing
-with many tasks, because tasks differ. If each measured value is a mean over seeds, it holds for the mean over as many
-seeds of the new task (Hahn & Meeker 1991, Statistical Intervals, section 4.3).
+of Student's distribution with n - 1 degrees of freedom. This is a prediction interval: even with many tasks its width
+does not go to zero, because tasks differ. If each measured value is a mean over seeds, the interval is for the mean
+over the same number of seeds on the new task (Hahn & Meeker 1991, Statistical Intervals, section 4.3).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def predicted(values: Sequence[float]) -> Estimate:
         values: The finite value of each measured task.
 
     Raises:
-        ValueError: There are fewer than two values, so that nothing is known about differences between tasks.
+        ValueError: There are fewer than two values, so that the variation between tasks is unknown.
     """
     import numpy as np
     from scipy.special import stdtrit
@@ -44,34 +44,34 @@ def predicted(values: Sequence[float]) -> Estimate:
 
 
 WORTHWHILE = 0.1
-"""The share of the error on tasks left out that a correction must remove to be used. In simulations with four or five
-tasks, a feature without any relation to the values reduces the error in a quarter of cases, and by this share in a
-tenth."""
+"""The share by which a correction must reduce the error on left-out tasks to be used. In simulations with four or five
+tasks, a feature that is unrelated to the values reduces this error in a quarter of the cases, and by at least this
+share in a tenth of the cases."""
 
 
 @dataclass(frozen=True)
 class Correction:
-    """The slope by which a feature corrects the mean over tasks, and whether it helps on tasks left out."""
+    """A correction of the mean over tasks by a feature, and its error on left-out tasks; see `correction`."""
 
     slope: float
     """The change of the value for each unit of the feature's deviation from its mean over tasks."""
     error: float
-    """The root mean square error on each task left out in turn, with the correction."""
+    """The root mean square error, with the correction, when each task is predicted from all other tasks."""
     error_without: float
     """The same error without the correction."""
 
     @property
     def helps(self) -> bool:
-        """True if the error on tasks left out is smaller with the correction, by at least the share `WORTHWHILE`."""
+        """True if the correction reduces the error on left-out tasks by at least the share `WORTHWHILE`."""
         return self.error <= (1 - WORTHWHILE) * self.error_without
 
 
 def correction(values: Array, features: Array) -> Correction:
-    """Fit the slope of a correction by a feature, and measure its error on each task left out.
+    """Fit the slope of a correction by a feature, and measure the correction's error on left-out tasks.
 
     The model is: value of a setting on a task = mean of the setting over tasks + slope x (feature of the setting on the
     task - mean of the feature of the setting over tasks). Least squares over all tasks and settings give the slope. For
-    the error, both means and the slope are computed without the task that is predicted.
+    the error, each task is predicted in turn; both means and the slope are then computed without this task.
 
     Args:
         values: The values, [tasks, settings], for at least three tasks.
@@ -85,13 +85,13 @@ def correction(values: Array, features: Array) -> Correction:
     tasks = len(values)
     if tasks < 3:
         raise ValueError(f"{tasks} tasks: leaving out each of them in turn needs at least 3")
-    misses, plain = [], []
+    corrected, uncorrected = [], []
     for task in range(tasks):
         others = np.arange(tasks) != task
         mean, centre = values[others].mean(axis=0), features[others].mean(axis=0)
-        plain.append(values[task] - mean)
-        misses.append(values[task] - mean - _slope(values[others], features[others]) * (features[task] - centre))
-    error, error_without = (float(np.sqrt(np.mean(np.square(part)))) for part in (misses, plain))
+        uncorrected.append(values[task] - mean)
+        corrected.append(values[task] - mean - _slope(values[others], features[others]) * (features[task] - centre))
+    error, error_without = (float(np.sqrt(np.mean(np.square(part)))) for part in (corrected, uncorrected))
     return Correction(_slope(values, features), error, error_without)
 
 

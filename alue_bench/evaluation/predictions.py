@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 TAGS = {None: "tag_", "IOB2": "iob2_"}
-"""The beginning of the columns of a table of predictions that count the words with each predicted tag, by scheme."""
+"""The prefix, by scheme, of the columns that count the words with each predicted tag in a table of predictions."""
 SPAN, CONTEXT = "answer_", "context"
-"""The beginning of the columns of a table of predicted answers: the score of each by each metric, and the number of the
-question's context."""
+"""The prefix of the columns in a table of predicted answers that hold each answer's score by a metric; and the name,
+after this prefix, of the column that holds the number of the question's context."""
 MOST_CELLS = 1 << 16
-"""The largest number of different cells with several labels that are remembered for a label space."""
+"""The largest number of different table cells with several labels whose parsed labels are cached for a label space."""
 
 
 def decide(
@@ -40,7 +40,7 @@ def decide(
     """Convert logits into predictions: class indices, 0 and 1 for each label, numbers, tags, or answers.
 
     Args:
-        logits: The logits of n examples, [n, outputs]; in a task that tags words or extracts spans, those that
+        logits: The logits of n examples, [n, outputs]; in a task that tags words or extracts spans, the logits that
             `training.inference.predict_logits` returns.
         labels: The label space.
         decoding: In a task that tags words, the number of words of each sentence, int64 [n]; in span extraction, the
@@ -93,7 +93,7 @@ def predictions_table(
         gold: The gold targets, in the form that `metrics` takes; None if there are no gold labels.
         logits: The logits, in the form that `decide` takes.
         labels: The label space.
-        decoding: The argument of `decide`.
+        decoding: See `decide`.
     """
     if labels.reads_tokens:
         assert gold is not None  # a task that tags words or extracts spans has no submission
@@ -144,7 +144,7 @@ class Targets:
     """The gold and predicted labels in a table of predictions, as arrays that `evaluation.metrics.metrics` takes."""
 
     ids: Any
-    """The ids of the examples, an Arrow array: two of them are compared much faster than lists of texts."""
+    """The ids of the examples, an Arrow array: two such arrays are compared much faster than two lists of strings."""
     gold: np.ndarray[Any, Any]
     predicted: np.ndarray[Any, Any]
     labels: Labels
@@ -159,7 +159,8 @@ def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
         multilabel: Whether a cell holds several label names, joined as in `label_cells`.
 
     Raises:
-        DataError: A gold or predicted label has no column score_LABEL, or a cell cannot be divided into label names.
+        DataError: A gold or predicted label has no column score_LABEL, or a cell cannot be parsed; see
+            `targets_of_columns`.
     """
     import pyarrow as pa
 
@@ -185,12 +186,12 @@ def labels_of_columns(columns: tuple[str, ...], *, multilabel: bool) -> Labels:
     if not names and (tags := tags_of(columns)) is not None:
         return tags
     if not names and has_answers(columns):
-        return Labels.span(no_answer=True)  # a table does not say whether it is permitted; no metric asks
+        return Labels.span(no_answer=True)  # not recorded in the table; no metric depends on it
     return Labels.multilabel(*names) if multilabel else Labels.multiclass(*names)
 
 
 def has_answers(columns: Sequence[str]) -> bool:
-    """Return whether a recorded table of predictions with these columns is one of span extraction."""
+    """Return whether a recorded table of predictions with these columns belongs to a task of span extraction."""
     return SPAN + CONTEXT in columns
 
 
@@ -234,7 +235,7 @@ def tags_of(columns: Sequence[str]) -> Labels | None:
 
 
 def hits_of_tags(gold: Sequence[str], predicted: Sequence[str], labels: Labels) -> tuple[list[int], ...]:
-    """Return how many entities (or words, without a scheme) of each type were found, missed and invented.
+    """Return the numbers of correct, missed and wrongly predicted entities (or words, without a scheme) of each type.
 
     Args:
         gold: The gold tags of each sentence, as in a table of predictions.
@@ -281,7 +282,7 @@ def _objects(values: Sequence[Any]) -> np.ndarray[Any, Any]:
 def _by_cell(
     cells: Any, names: tuple[str, ...], read: Callable[[list[str], tuple[str, ...]], np.ndarray[Any, Any]]
 ) -> np.ndarray[Any, Any]:
-    """Apply a function to the different cells of a column, and return the value of each cell."""
+    """Apply a function to the different cells of a column only, and return the result for every cell of the column."""
     import numpy as np
     import pyarrow as pa
 
@@ -313,7 +314,7 @@ def _marks(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
 
 
 class _PlacesByCell(dict[str, tuple[int, ...]]):
-    """The places, among the label names, of the labels in each different cell that was read."""
+    """A cache of the positions, among the label names, of the labels in each table cell."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -332,7 +333,7 @@ def _places_by_cell(names: tuple[str, ...]) -> _PlacesByCell:
 
 
 def _marked(cell: str, names: tuple[str, ...]) -> tuple[int, ...]:
-    """Return the places, among the label names, of the labels in a table's cell."""
+    """Return the positions, among the label names, of the labels in a table cell."""
     try:
         marked = split_labels(cell)
     except ValueError as error:

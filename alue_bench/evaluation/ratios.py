@@ -1,8 +1,8 @@
 """Geometric means of ratios, such as speed-ups, with confidence intervals.
 
 A ratio of two times is compared on the logarithmic scale: twice as fast and half as fast are then equally far from no
-change, and it does not matter which of the two times is the denominator. The mean of the logarithms becomes the
-geometric mean of the ratios (Fleming & Wallace 1986, How not to lie with statistics).
+change, and the result does not depend on which of the two times is the denominator. The mean of the logarithms becomes
+the geometric mean of the ratios (Fleming & Wallace 1986, How not to lie with statistics).
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ class Ratio:
 
     mean: float
     interval: tuple[float, float] | None
-    """The bounds of the interval at the level LEVEL; None if there is only one ratio, or if no interval applies."""
+    """The bounds of the interval at the confidence level LEVEL; None if there is only one ratio, or no interval was
+    computed."""
     values: int
     """The number of ratios that the mean is taken over."""
 
     @classmethod
     def of_logarithms(cls, logarithm: Estimate) -> Ratio:
-        """Return the ratio whose logarithm has this mean and interval."""
+        """Return the geometric mean of ratios, given the mean of their logarithms with its interval."""
         bounds = logarithm.interval
         interval = None if bounds is None else (math.exp(bounds[0]), math.exp(bounds[1]))
         return cls(math.exp(logarithm.mean), interval, logarithm.values)

@@ -10,8 +10,8 @@ Learning 52, section 4) replace the factor 1/J of the variance by 1/J + n_test/n
 Here d are the differences of the J folds, s² is their variance, and n_test and n_train are the numbers of test and
 train examples. Bouckaert and Frank (2004) recommend the same for repeated cross-validation. The correction assumes a
 correlation between folds of n_test / (n_test + n_train). This is a rule of thumb: the true correlation is unknown and
-cannot be estimated without bias. The test asks whether the difference would remain after training on other examples of
-the same kind. It only needs the scores, no predictions.
+cannot be estimated without bias. The test answers the question whether the difference would remain after training on
+other examples of the same kind. It only needs the scores of the runs, not their predictions.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class CorrectedResampled:
     """The result of the corrected resampled t-test of whether the mean difference of scores over folds is zero."""
 
     difference: float
+    """The mean difference over folds."""
     half_width: float
     """Half the width of the difference's confidence interval at the confidence level LEVEL."""
     p_value: float
@@ -84,7 +85,7 @@ def corrected_resampled_test(differences: Sequence[float], test_share: float) ->
 
 
 def estimate_over_folds(values: Sequence[float], test_share: float) -> Estimate | None:
-    """Return the mean of the finite values over folds with its corrected confidence interval; None if none is finite.
+    """Return the mean of the finite values over folds with its corrected interval; None if no value is finite.
 
     Args:
         values: The score of each fold, [folds].

@@ -9,7 +9,7 @@ reports state its result. It is based on the model
 
 The variance components come from the two-way analysis of variance without replication (Searle, Casella & McCulloch
 1992), and the degrees of freedom from Satterthwaite (1946). For metrics that are not means, such as macro-F1, the
-jackknife gives a value for each example. A test that treats all seeds × examples scores as independent observations
+jackknife gives a value for each example. A test that treats the seeds × examples scores as independent observations
 finds differences where there are none.
 
 Tests over examples alone, or over seeds alone, answer other questions. `approximate_randomisation` (Noreen 1989; Dror
@@ -39,11 +39,11 @@ POWER = 0.8
 """The power (probability of finding a true difference) that a test must have with the number of seeds that is proposed
 to the user (Card et al. 2020)."""
 FEWEST_SEEDS = 3
-"""The smallest number of seeds with which there is a verdict on a difference. With two seeds the variance
-between seeds is known so imprecisely that the test's false-positive rate is about twice the nominal one; with three or
-more it is not (tests/test_significance.py)."""
+"""The smallest number of seeds with which there is a verdict on a difference. With two seeds the variance between seeds
+is known so imprecisely that the test's false-positive rate is about twice the nominal one; with three or more seeds,
+this is not so (tests/test_significance.py)."""
 MOST_SEEDS = 200
-"""The largest number of seeds that is proposed to the user."""
+"""The largest number of seeds that is proposed to the user for a verdict."""
 CHUNK = 2**21
 """The largest number of elements in an array of resampled values; resamples are computed in portions of this size."""
 
@@ -53,6 +53,7 @@ class Crossed:
     """The result of a test of whether two systems, with the same seeds and examples, differ in their mean scores."""
 
     difference: float
+    """The mean difference over seeds."""
     half_width: float
     """Half the width of the difference's confidence interval at the confidence level LEVEL."""
     error: float
@@ -79,7 +80,7 @@ class Crossed:
 
     @property
     def seed_share(self) -> float | None:
-        """The fraction of the mean difference's variance that more seeds would reduce; None if the variance is 0."""
+        """The share of the mean difference's variance that more seeds would reduce; None if the variance is 0."""
         by_seed = self.seed_variance / self.seeds + self.rest_variance / (self.seeds * self.examples)
         whole = by_seed + self.example_variance / self.examples
         return by_seed / whole if whole > 0 else None
@@ -116,7 +117,7 @@ def crossed_test_of(scores: Array, table: Array) -> Crossed:
     Raises:
         ValueError: There are fewer than two seeds or fewer than two examples.
     """
-    from scipy.special import stdtr, stdtrit  # scipy.stats checks more, and takes a hundred times as long
+    from scipy.special import stdtr, stdtrit  # the functions in scipy.stats check more and are a hundred times slower
 
     seeds, examples = table.shape
     if seeds < 2 or examples < 2:
@@ -128,8 +129,9 @@ def crossed_test_of(scores: Array, table: Array) -> Crossed:
     of_rest = float((rest**2).sum()) / ((seeds - 1) * (examples - 1))
 
     difference = float(scores.mean())
-    # The variance of the mean: the mean squares of seeds and of examples both contain that of the rest, which is
-    # subtracted once. The result is not smaller than either of the two, because a component cannot be negative.
+    # The variance of the mean: the mean squares of seeds and of examples both contain the mean square of the residuals,
+    # which is therefore subtracted once. The result is at least as large as each of the two, because a variance
+    # component cannot be negative.
     squares = max(of_seeds + of_examples - of_rest, of_seeds, of_examples)
     error = math.sqrt(squares / (seeds * examples))
     degrees = _satterthwaite(of_seeds, of_examples, of_rest, squares, seeds, examples)
@@ -158,7 +160,7 @@ def _satterthwaite(
         of_seeds: The mean square of seeds.
         of_examples: The mean square of examples.
         of_rest: The mean square of the residuals.
-        squares: The sum of_seeds + of_examples - of_rest, but at least the larger one of of_seeds and of_examples.
+        squares: of_seeds + of_examples - of_rest, or the larger one of of_seeds and of_examples if that is more.
         seeds: The number of seeds.
         examples: The number of examples.
     """
@@ -178,7 +180,7 @@ def power(observed: Crossed, difference: float, seeds: int, *, tests: int = 1) -
     Args:
         observed: The result of a test, whose variance components are used.
         difference: The true difference between the mean scores.
-        seeds: The number of seeds.
+        seeds: The number of seeds of the planned test.
         tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
     """
     import numpy as np
@@ -233,7 +235,7 @@ def seeds_within_margin(observed: Crossed, margin: float) -> int | None:
         missed = nctdtr(degrees[0], margin / error[0], stdtrit(degrees[0], LEVEL))
         return not missed > 1 - POWER  # scipy returns nan for some margins of dozens of standard errors
 
-    # The probability grows with the number of seeds.
+    # The probability grows with the number of seeds, which permits a binary search.
     numbers = range(FEWEST_SEEDS, MOST_SEEDS + 1)
     place = bisect_left(numbers, True, key=shown)
     return numbers[place] if place < len(numbers) else None
@@ -279,7 +281,7 @@ def _expected(observed: Crossed, seeds: Array) -> tuple[Array, Array]:
     by_seed = (observed.seed_variance + observed.rest_variance / observed.examples) / seeds
     of_examples = observed.example_variance / observed.examples
     variance = by_seed + of_examples
-    # Degrees of freedom by Satterthwaite's formula: those of the seeds, and more if examples vary more.
+    # Degrees of freedom by Satterthwaite's formula: seeds - 1, or more if the variance over examples is larger.
     below = by_seed**2 / (seeds - 1) + of_examples**2 / (observed.examples - 1)
     degrees = np.maximum(seeds - 1.0, np.divide(variance**2, below, out=np.zeros_like(below), where=below > 0))
     return np.sqrt(variance), degrees
@@ -339,7 +341,7 @@ def paired_bootstrap(
         else:
             drawn.append(differences.mean(axis=0))
     all_drawn = np.concatenate(drawn)
-    # The metric may be undefined on a resample, such as a label's F1 if none of the examples has the label.
+    # The metric may be undefined on a resample, for example a label's F1 if no drawn example has the label.
     defined = all_drawn[np.isfinite(all_drawn)]
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(defined) else (math.nan, math.nan)
     beyond = int((np.abs(defined - observed) >= abs(observed) - 1e-12).sum())
@@ -368,7 +370,7 @@ def approximate_randomisation(
     rows, counts = _distinct([*values, *base])
     pairs = len(values)
     totals = [counts @ part for part in rows]
-    # Only examples for which the two systems' predictions differ change anything when exchanged.
+    # An exchange has an effect only for examples on which the two systems' predictions differ.
     differing = np.zeros(len(counts), dtype=bool)
     for place in range(pairs):
         differing |= (rows[place] != rows[pairs + place]).any(axis=1)
@@ -393,10 +395,11 @@ def _distinct(systems: Sequence[Additive]) -> tuple[list[Array], Array]:
     """Group the examples so that, in each system, all examples of a group have the same row of numbers.
 
     Drawing n examples is equivalent to drawing from the u groups in proportion to their sizes, and u is small: with two
-    labels and one seed there are at most eight groups. p is the length of a row.
+    labels and one seed, there are at most eight groups.
 
     Returns:
-        Each system's rows for the u groups, [u, p], and the sizes of the groups, [u].
+        For each system the rows of the u groups, [u, p], where p is the length of a row; and the sizes of the groups,
+        [u].
     """
     import numpy as np
 
@@ -407,6 +410,7 @@ def _distinct(systems: Sequence[Additive]) -> tuple[list[Array], Array]:
 
 
 def _chunks(resamples: int, width: int) -> Iterator[int]:
+    """Yield the numbers of resamples that are computed at once; each resample has `width` elements. See `CHUNK`."""
     size = max(1, CHUNK // max(1, width))
     for start in range(0, resamples, size):
         yield min(size, resamples - start)

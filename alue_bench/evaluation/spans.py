@@ -19,16 +19,17 @@ MOST_WORDS = 30
 
 
 def best_answers(logits: Array, places: SpanPlaces, *, no_answer: bool) -> Array:
-    """Return the predicted answer to each question: objects [n], the texts; empty for "no answer".
+    """Return the predicted answer to each question, strings in an object array [n]; empty for "no answer".
 
     The answer is the span of at most `MOST_WORDS` words, over all windows of the question, with the highest sum of the
     logits of its beginning and its end (Devlin et al. 2019, section 4.2); in case of a tie, the first one. If a
-    question need not have an answer, there is none if the sum at the null candidate is higher; with several windows,
-    the lowest of these sums is used, because only some windows contain the answer (section 4.3).
+    question need not have an answer, the prediction is "no answer" if the sum of both logits of the null candidate is
+    higher. Each window has a null candidate; the lowest of their sums is used, because only some windows contain the
+    answer (section 4.3).
 
     Args:
         logits: The logits of the tokens with a target, fp32 [p, 2].
-        places: The words of the split.
+        places: The words of the split and the tokens that score them.
         no_answer: Whether a question need not have an answer.
     """
     import numpy as np
@@ -36,7 +37,7 @@ def best_answers(logits: Array, places: SpanPlaces, *, no_answer: bool) -> Array
     count = len(places.windows)
     begin, end = logits[places.firsts, 0], logits[places.lasts, 1]
     best, length = np.full(count, -np.inf), np.zeros(count, dtype="int64")
-    for more in range(min(MOST_WORDS, count)):  # words after the first one
+    for more in range(min(MOST_WORDS, count)):  # the number of words after the first one
         scores = begin[: count - more] + end[more:]
         better = (places.windows[: count - more] == places.windows[more:]) & (scores > best[: count - more])
         best[: count - more][better] = scores[better]
@@ -62,8 +63,8 @@ def score_of_answer(logits: Array, places: SpanPlaces, question: int, text: str)
 
     Args:
         logits: The logits of the tokens with a target, fp32 [p, 2].
-        places: The words of the split.
-        question: The position of the question.
+        places: The words of the split and the tokens that score them.
+        question: The position of the question in the split.
         text: The answer; empty for the null candidate.
     """
     import numpy as np
@@ -86,7 +87,8 @@ def score_of_answer(logits: Array, places: SpanPlaces, question: int, text: str)
 def first_words(train: Sequence[Example], examples: Sequence[Example]) -> Array:
     """Return the answers of a baseline that ignores the question: the first words of each context, objects [n].
 
-    There are as many words as the median train answer has (the lower median). An answer that is missing has no words.
+    The number of words is the lower median of the numbers of words in the train answers. A question without an answer
+    counts as an answer without words.
 
     Args:
         train: The train questions.

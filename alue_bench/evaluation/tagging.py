@@ -5,7 +5,7 @@ a tag of another type; it ends before the next beginning and before O. This is t
 script `conlleval` (Tjong Kim Sang & De Meulder 2003) and the default of seqeval. A predicted entity is correct if a
 gold entity has the same type, first word and last word.
 
-Sums of the counts over sentences give every metric, so that a sentence can be left out or drawn twice (`additive`).
+Every metric is computed from the sums of these counts over sentences, so that sentences can be resampled (`additive`).
 Rows of tags have the form of `data.words.as_rows`: int64 [n, longest], padded with -1 after the last word of a
 sentence.
 """
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entities:
-    """The entities in some sentences, each as an entry of four arrays [entities]."""
+    """The entities in some sentences; each entity is one entry in each of the four arrays [entities]."""
 
     sentence: Array
+    """The position of the entity's sentence."""
     first: Array
-    """The position of the entity's first word."""
+    """The position of the entity's first word in the sentence."""
     last: Array
-    """The position of the entity's last word."""
+    """The position of the entity's last word in the sentence."""
     type: Array
     """The position of the entity's type in `Labels.types`."""
 
@@ -63,7 +64,7 @@ def entities(tags: Array, labels: Labels) -> Entities:
 
 
 def tag_counts(gold: Array, predicted: Array, labels: Labels) -> Array:
-    """Return counts for each sentence, [n, 3 k]: of correct, predicted and gold entities of each of the k types.
+    """Count the correct, the predicted and the gold entities of each of the k types in each sentence, [n, 3 k].
 
     Without a scheme, words with each of the k tags are counted instead.
 
@@ -113,7 +114,7 @@ def most_frequent_tags(train: Sequence[Example], examples: Sequence[Example], la
     """Return the predictions of a baseline that ignores the context: the most frequent tag of each word in train.
 
     A word that does not occur in train gets the tag O; without a scheme, the most frequent tag of all words. Among
-    equally frequent tags, the one that comes first in the task's labels is taken.
+    equally frequent tags, the tag that comes first in the task's labels is used.
 
     Args:
         train: The train sentences.

@@ -4,17 +4,17 @@ An encoder that does not score above the yardstick gains nothing from its pre-tr
 trained on the train rows of a run and scored on the run's dev and test rows by the task's primary metric. Class weights
 and other hyper-parameters of the run play no part. Its model is
 
-    a logistic regression           one label for each example
-    a logistic regression a label   several labels for each example
-    a ridge regression              numbers
+    a logistic regression                      if an example has one label
+    a logistic regression for each label       if an example has several labels
+    a ridge regression                         if the target is a number
 
 The features are character n-grams within words (2 to 5 characters) and word n-grams (1 and 2 words). A pair of texts
-has four groups of features: those of the first text, those of the second, their absolute differences, and their
-products. The products hold what both texts have in common. The strength of the regularisation is selected by the dev
-score. Tasks that tag words have no yardstick.
+has four groups of features: the features of the first text, the features of the second text, their absolute
+differences, and their products. The products represent what both texts have in common. The strength of the
+regularisation is selected by the dev score. Tasks that tag words or extract spans have no yardstick.
 
 The results depend only on the rows, the labels and the version of scikit-learn. They are therefore computed once for
-each set of rows and kept in the cache folder, where the runs of all strategies, seeds and processes find them.
+each set of rows and cached in the cache folder for the runs of all strategies, seeds and processes.
 """
 
 from __future__ import annotations
@@ -49,34 +49,37 @@ FORMAT = 1
 """The version of the cached results. Increase it when features or models change."""
 STRENGTHS = (1.0, 10.0)
 """The values of C (inverse strength of regularisation; 1 / alpha of a ridge regression) from which the one with the
-best dev score is selected. In case of a tie, it is the first, with more regularisation."""
+best dev score is selected. In case of a tie, the first value is selected, which regularises more."""
 EXACT_WORK = 1e7
-"""The number of stored features times outputs up to which a logistic regression is fitted to its optimum (L-BFGS).
-Beyond it, averaged stochastic gradient descent takes its place: on the 41,600 rows and 26 classes of MADAR 5 s instead
-of 69 s, with a dev score lower by 0.003."""
+"""The largest number of non-zero feature values times outputs with which a logistic regression is fitted to its optimum
+(by L-BFGS). Larger ones are fitted by averaged stochastic gradient descent: on the 41,600 rows and 26 classes of MADAR
+in 5 s instead of 69 s, with a dev score lower by 0.003."""
 PASSES, EXAMPLES = 3, 100_000
-"""The least number of passes of stochastic gradient descent over the train rows, and of examples in all passes."""
+"""The smallest number of passes of stochastic gradient descent over the train rows, and the smallest number of examples
+in all passes together."""
 MANY_TEXTS = 1000
-"""The number of train texts above which n-grams that only one of them has are left out."""
+"""The number of train texts above which n-grams that occur in only one of these texts are left out."""
 LEAST = 1e-12
-"""The probability of a class that the train rows do not have."""
+"""The smallest predicted probability, which classes without train rows get."""
 PATIENCE = 300.0
-"""The seconds that a process waits for a process that computes the same yardstick, before it computes it too."""
+"""The seconds that a process waits for another process that computes the same yardstick; then it computes it, too."""
 S_PER_CHARACTER, S_EXACT, S_DESCENT = 5e-6, 7e-7, 5e-8
-"""The seconds for the features of a character, and for the fits of a stored feature and output by L-BFGS and by
-stochastic gradient descent, measured on a Xeon core."""
+"""The measured seconds, on a Xeon core, for computing features (per character), and for fits by L-BFGS and by
+stochastic gradient descent (per non-zero feature value and output)."""
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """The scores of the yardstick by the primary metrics of the task that trained it (dev) and of the tested task."""
+    """The scores of the yardstick, and how they were obtained."""
 
     dev_score: float
+    """The dev score by the primary metric of the task that trained the yardstick."""
     test_score: float
+    """The test score by the primary metric of the tested task."""
     strength: float
     """The selected value of C."""
     seconds: float
-    """The seconds for features, fits and scores when they were computed."""
+    """The seconds that computing features, fits and scores took."""
 
 
 _KNOWN: dict[str, Yardstick] = {}
@@ -84,18 +87,22 @@ _KNOWN: dict[str, Yardstick] = {}
 
 
 def yardstick_name(metric: str) -> str:
-    """Return the name of the yardstick for a task that is scored by this metric, with or without "test/"."""
+    """Return the name of the yardstick for a task that is scored by this metric.
+
+    Args:
+        metric: The name of a primary metric; it may begin with "test/".
+    """
     regression = metric.removeprefix("test/") in METRICS[TargetKind.REGRESSION]
     return f"TF-IDF + {'ridge' if regression else 'logistic'} regression"
 
 
 def has_yardstick(task: Task) -> bool:
-    """Return whether there is a yardstick for a task; it predicts one target for each text, no tags or spans."""
+    """Return whether a task has a yardstick: the task's target must be a target of the text, and not tags or spans."""
     return not task.labels.reads_tokens
 
 
 def yardstick(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> Yardstick:
-    """Return the scores of the yardstick, from the cache if they are there.
+    """Return the scores of the yardstick. They are read from the cache if it has them.
 
     Args:
         task: The tested task.
@@ -114,7 +121,7 @@ def expected_seconds(train_task: Task, train_rows: TaskRows) -> float:
     examples = train_rows.splits["train"].examples
     characters = sum(len(example.text) + len(example.text_pair or "") for example in examples)
     pairs = examples[0].text_pair is not None
-    # There are about as many n-grams of 2 to 5 characters in a text as four times its characters; see `text_features`.
+    # A text has about four times as many n-grams of 2 to 5 characters as it has characters; see `text_features`.
     stored = (8.0 if pairs else 4.0) * characters * train_task.labels.outputs
     return S_PER_CHARACTER * characters + (S_EXACT if stored <= EXACT_WORK else S_DESCENT) * stored
 
@@ -149,16 +156,16 @@ def text_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
 
     columns = {name: _texts(rows) for name, rows in splits.items()}
     of_train = [text for column in columns["train"] for text in column]
-    # Most n-grams of large data occur once: they take time and are of no use for prediction.
+    # Most n-grams of large data occur once. They take time and do not help to predict.
     common = {"sublinear_tf": True, "dtype": np.float32, "min_df": 2 if len(of_train) > MANY_TEXTS else 1}
     vectorizers = [
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **common),
         TfidfVectorizer(token_pattern=r"\S+", ngram_range=(1, 2), **common),
     ]
-    usable = [one for one in vectorizers if _learns(one, of_train)]
+    usable = [vectorizer for vectorizer in vectorizers if _learns(vectorizer, of_train)]
     features = {}
     for name, texts in columns.items():
-        vectors = [hstack([one.transform(column) for one in usable], format="csr") for column in texts]
+        vectors = [hstack([vectorizer.transform(column) for vectorizer in usable], format="csr") for column in texts]
         if len(vectors) == 2:
             first, second = vectors
             vectors += [abs(first - second), first.multiply(second)]
@@ -167,7 +174,7 @@ def text_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
 
 
 def _learns(vectorizer: Any, texts: Sequence[str]) -> bool:
-    """Let a vectorizer learn its vocabulary; return False if the texts have no n-gram that it counts."""
+    """Fit the vocabulary of a vectorizer; return False if the texts have no n-gram that it would count."""
     try:
         vectorizer.fit(texts)
     except ValueError as error:
@@ -217,7 +224,7 @@ def _fitted(features: Any, targets: Array, task: Task, strength: float) -> Any:
 
 
 def _logits(model: Any, features: Any, task: Task) -> Array:
-    """Return the linear model's outputs as logits, [examples, outputs], in the form of an encoder's."""
+    """Return the linear model's predictions as logits, [examples, outputs], in the same form as an encoder's logits."""
     import numpy as np
     from scipy.special import logit
 
@@ -232,7 +239,7 @@ def _logits(model: Any, features: Any, task: Task) -> Array:
 
 
 def _score(logits: Array, gold: Array, task: Task) -> float:
-    """Return the task's primary metric; 0 if it is undefined, as the correlation of constant predictions."""
+    """Return the task's primary metric; 0 if it is undefined, such as the correlation of constant predictions."""
     value = float(metrics(gold, decide(logits, task.labels), task.labels)[task.primary])
     return value if math.isfinite(value) else 0.0
 
@@ -243,15 +250,15 @@ def _score(logits: Array, gold: Array, task: Task) -> float:
 def _key(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> str:
     """Return a digest of everything that determines the scores of the yardstick."""
     digests = [train_rows.splits["train"].digest, train_rows.splits["dev"].digest, rows.splits["test"].digest]
-    labels = [[one.labels.kind, one.labels.names, one.labels.threshold, one.primary] for one in (train_task, task)]
+    labels = [[each.labels.kind, each.labels.names, each.labels.threshold, each.primary] for each in (train_task, task)]
     return digest_of([FORMAT, version("scikit-learn"), digests, labels, dict(task.label_map)])
 
 
 def _kept_or_computed(key: str, inputs: tuple[Task, TaskRows, Task, TaskRows]) -> Yardstick:
     """Read the result from the cache folder, or compute it and write it there.
 
-    Processes that need the same result at the same time wait for the first of them. If the folder is not usable, each
-    process computes the result itself.
+    Processes that need the same result at the same time wait until the first process has computed it. If the cache
+    folder is not usable, each process computes the result itself.
     """
     from filelock import FileLock, Timeout
 
@@ -277,7 +284,7 @@ def _kept_or_computed(key: str, inputs: tuple[Task, TaskRows, Task, TaskRows]) -
 
 
 def _read(path: Path) -> Yardstick | None:
-    """Return the result in a file of the cache; None if there is none or it is damaged."""
+    """Return the result in a file of the cache; None if the file does not exist or is damaged."""
     try:
         return Yardstick(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):

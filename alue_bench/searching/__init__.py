@@ -1,7 +1,7 @@
-"""The search for the cheapest freezing setting that keeps the score of full fine-tuning, by means of few runs.
+"""The search for the cheapest freezing setting that keeps the score of full fine-tuning, with few runs.
 
     candidates     the freezing settings to choose from, and their training costs
-    observations   scores of runs; a candidate's loss against full fine-tuning, and its uncertainty
+    observations   scores of runs; the loss of a candidate against full fine-tuning, with its uncertainty
     surface        a model of the loss of candidates that were not run
     policy         the next run, or the end of the search with its reason
     runs           the conversion of planned runs to candidates, and of predictions to scores

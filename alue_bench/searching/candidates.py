@@ -1,4 +1,4 @@
-"""The candidates of a search: freezing settings with their training costs. Also the parsing of the search's options."""
+"""The candidates of a search (freezing settings with their training costs), and the parsing of the search's options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Candidate:
     """
 
     name: str
-    """The name of the strategy, with the learning rate if there are several, such as "bottom3top4 lr=3e-4"."""
+    """The name of the strategy, with the learning rate if the search chooses among several, such as "bottom3top4
+    lr=3e-4"."""
     bottom: int
     """The number of frozen layers next to the embeddings."""
     top: int
@@ -28,18 +29,20 @@ class Candidate:
     """The cost of a low-fidelity run, which has fewer epochs."""
     placed: bool = True
     """True if the numbers of frozen bottom and top layers describe the candidate, so that it has a place on the surface
-    of losses over both numbers. Other strategies, such as adapters, have none; their numbers mean nothing."""
+    of losses over both numbers. Other strategies, such as adapters, have no place on the surface; their `bottom` and
+    `top` are 0 and have no meaning."""
     rate: float | None = None
-    """The learning rate, if the search chooses among several; otherwise None."""
+    """The learning rate, if the search chooses among several learning rates; otherwise None."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """A difference of scores, given either as a share of full fine-tuning's score or as an absolute number."""
+    """A difference of scores, given as a share of full fine-tuning's score or as an absolute number."""
 
     value: float
+    """The share, such as 0.01 for 1%, or the absolute difference."""
     relative: bool
-    """True if the value is a share of full fine-tuning's score."""
+    """True if `value` is a share of full fine-tuning's score."""
 
     def of(self, score: float) -> float:
         """Return the amount as an absolute difference of scores.

@@ -2,14 +2,13 @@
 
 A measured difference of scores is uncertain for two reasons: other seeds give other scores, and so would other
 examples. Differences are taken between runs with the same seed, which have the same order of the data. Their
-uncertainty is computed as in the crossed test (`evaluation.significance`), which every other report uses as well. Here
-the examples are divided into groups, and the jackknife leaves out one group after the other (Efron & Tibshirani 1993,
-chapter 11; Kott 2001). It works for every metric that is a smooth function of its examples, and takes into account that
-both settings are evaluated on the same examples.
+uncertainty is computed as in the crossed test (`evaluation.significance`), which reports use, too. In a search, the
+examples are divided into groups, and the jackknife leaves out one group after the other (Efron & Tibshirani 1993,
+chapter 11; Kott 2001). The jackknife works for every metric that is a smooth function of its examples, and takes into
+account that both settings are evaluated on the same examples.
 
 The variance over seeds is estimated from the compared runs alone. It is not pooled with the variance of other settings:
-frozen settings may vary several times as much over seeds as other settings, and a pooled variance would then be too
-small.
+some frozen settings vary several times as much over seeds as others, and a pooled variance would be too small for them.
 """
 
 from __future__ import annotations
@@ -29,13 +28,14 @@ if TYPE_CHECKING:
 GROUPS = 20
 """The number of groups into which the jackknife divides the dev examples."""
 CHOOSING_EVERY = 4
-"""One of this many groups of examples is used to choose the candidates to test. The other groups are used to test them,
-so that a candidate that was chosen because the dev examples happen to suit it is not tested on these examples."""
+"""One of every `CHOOSING_EVERY` groups of examples is used to choose the candidates to test. The other groups are used
+to test them, so that a candidate that was chosen because some dev examples happen to suit it is not tested on these
+examples."""
 PRIOR_SD = 0.02
-"""The assumed standard deviation of a run's score over seeds, as a share of the score. It is used to choose a setting,
-and not to test it."""
+"""The assumed standard deviation of a run's score over seeds, as a share of the score. It is used to choose settings,
+but not to test them."""
 SMALLEST_SCORE = 1e-6
-"""The smallest score with which variances are scaled, so that a score of 0 does not make variances 0."""
+"""The smallest score by which variances are scaled, so that they do not become 0 if a score is 0."""
 
 
 @dataclass(frozen=True)
@@ -55,37 +55,41 @@ class Evaluation:
     trivial: float = math.nan
     """The score of a baseline that ignores the text, on the same examples; nan if it was not recorded."""
     trivial_error: float = math.nan
-    """The standard error, over examples, of the difference between `score` and `trivial`."""
+    """The standard error, over examples, of the difference between `score` and `trivial`; nan if it was not
+    recorded."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """The difference of full fine-tuning's mean score and a freezing setting's, with its uncertainty."""
+    """Full fine-tuning's mean score minus a freezing setting's mean score, with the uncertainty of this difference."""
 
     mean: float
+    """The mean loss over the seeds; negative if the freezing setting has the higher score."""
     standard_error: float
-    """The standard error of the mean; nan if there is only one pair."""
+    """The standard error of the mean; nan if there is only one pair of runs."""
     pairs: int
     """The number of seeds with which both the freezing setting and full fine-tuning were run."""
     groups: int = 0
-    """The number of groups of examples over which the variance over examples was estimated; 0 if it was not."""
+    """The number of groups of examples from which the variance over examples was estimated; 0 if it was not
+    estimated."""
     of_examples: float = 0.0
     """The part of the squared standard error that is due to examples."""
 
     def upper(self, level: float) -> float:
-        """Return the one-sided upper confidence bound of the loss; `level` is the probability that it is wrong."""
+        """Return the one-sided upper confidence bound; the true loss is above it with probability `level`."""
         return self.mean + self._reach(level)
 
     def lower(self, level: float) -> float:
-        """Return the one-sided lower confidence bound of the loss; `level` is the probability that it is wrong."""
+        """Return the one-sided lower confidence bound; the true loss is below it with probability `level`."""
         return self.mean - self._reach(level)
 
     def _reach(self, level: float) -> float:
-        """Return the distance of a bound from the mean.
+        """Return the distance of a bound from the mean: the standard error times a quantile of Student's t.
 
-        The quantile is the mean of those for seeds and for examples, weighted by their parts of the variance (Cochran &
-        Cox 1957, Experimental designs, section 4.14). It is conservative, in contrast to the degrees of freedom by
-        Satterthwaite, with which the bound errs too often if the variance over three or four seeds happens to be small.
+        The quantile is the mean of the quantile for seeds and the quantile for examples, weighted by their parts of the
+        variance (Cochran & Cox 1957, Experimental designs, section 4.14). This is conservative. With Satterthwaite's
+        degrees of freedom instead, the bound would be wrong too often if the variance over three or four seeds happens
+        to be small.
         """
         from scipy.special import stdtrit
 
@@ -108,7 +112,7 @@ def left_out_scores(
     Args:
         count: The number of examples.
         score: A function that takes an array of example indices, and returns the score on these examples.
-        groups: The number of groups; fewer if there are fewer examples.
+        groups: The number of groups. If there are fewer examples, each example is a group.
     """
     import numpy as np
 
@@ -126,7 +130,7 @@ def left_out_by_sums(
     Args:
         parts: The summands: a row of p numbers for each of the n examples, `[n, p]`.
         value: A function that computes scores, `[...]`, from sums of rows, `[..., p]`.
-        groups: The number of groups; fewer if there are fewer examples.
+        groups: The number of groups. If there are fewer examples, each example is a group.
     """
     import numpy as np
 
@@ -136,7 +140,7 @@ def left_out_by_sums(
 
 
 def defined(score: float) -> float:
-    """Return the score, or 0 if it is undefined, for example the correlation of constant predictions."""
+    """Return the score, or 0 if it is undefined (nan), for example the correlation of constant predictions."""
     return score if math.isfinite(score) else 0.0
 
 
@@ -150,10 +154,15 @@ def by_replicate(evaluations: Iterable[Evaluation], candidate: str) -> dict[int,
 
 @lru_cache(maxsize=256)
 def restricted(evaluation: Evaluation, *, choosing: bool) -> Evaluation:
-    """Return a run's score on the part of the examples that chooses, or on the other part, which tests.
+    """Return a run's score on the examples for choosing candidates, or on the other examples, which are for testing.
 
-    Every group of examples with a number divisible by `CHOOSING_EVERY` belongs to the part that chooses. The score on a
-    part is the mean of the contributions of its groups. Without groups, the result is the evaluation itself.
+    Every group of examples with a number divisible by `CHOOSING_EVERY` is for choosing. The score on some groups is the
+    mean of the contributions of these groups. If there are fewer than 2 * `CHOOSING_EVERY` groups, the evaluation is
+    returned unchanged.
+
+    Args:
+        evaluation: The score of the run, with the scores for the jackknife.
+        choosing: Whether to return the score on the examples for choosing.
     """
     import numpy as np
 
@@ -166,21 +175,28 @@ def restricted(evaluation: Evaluation, *, choosing: bool) -> Evaluation:
 
 
 def learning_of(evaluations: Mapping[int, Evaluation]) -> Learning | None:
-    """Test whether runs have learnt anything: compare their scores with those of a baseline that ignores the text.
+    """Test whether runs have learnt anything, by comparing their scores with those of a baseline that ignores the text.
 
-    Return None if the baseline's score was not recorded.
+    Args:
+        evaluations: The scores of the runs, by the index of the seed.
+
+    Returns:
+        The comparison; None if the baseline's score was not recorded.
     """
     runs = list(evaluations.values())
     return learning([e.score for e in runs], [e.trivial for e in runs], [e.trivial_error for e in runs])
 
 
 def mean_score(evaluations: Mapping[int, Evaluation]) -> float:
-    """Return the mean score over seeds, given evaluations by the index of the seed."""
+    """Return the mean score over seeds. The evaluations are keyed by the index of the seed."""
     return sum(e.score for e in evaluations.values()) / len(evaluations)
 
 
 def has_learnt(evaluation: Evaluation) -> bool:
-    """Return False if a run's score is not significantly above that of a baseline that ignores the text."""
+    """Return whether a run's score is significantly above the score of a baseline that ignores the text.
+
+    The result is True if the baseline's score was not recorded.
+    """
     learnt = learning_of({evaluation.replicate: evaluation})
     return learnt is None or learnt.shown
 
@@ -193,7 +209,7 @@ def paired_loss(base: Mapping[int, Evaluation], own: Mapping[int, Evaluation]) -
         own: The freezing setting's evaluations, keyed by the index of the seed.
 
     Returns:
-        The loss; None if no seed was run with both.
+        The loss; None if there is no seed with which both were run.
     """
     import numpy as np
 

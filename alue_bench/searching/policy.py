@@ -1,35 +1,38 @@
 """The policy of a search: the next run, or the end of the search with its reason.
 
-The search looks for the cheapest candidate, that is, freezing setting, that loses little score against full
-fine-tuning. Training costs are known beforehand. Losses are not, and they vary over seeds by more than the loss that
-matters. The first seed is used to choose candidates, and further seeds to test them:
+The search looks for the cheapest candidate (a freezing setting) that loses little score against full fine-tuning.
+Training costs are known beforehand. Losses are not known, and they vary between seeds by more than the loss that would
+matter. The first seed is used to choose candidates, and further seeds to test them:
 
 1. *opening*: with the first seed, full fine-tuning, low-fidelity runs (with fewer epochs) of full fine-tuning and a few
-   candidates, and full-length runs of a few candidates. None of these runs depends on a score;
-2. *exploring*: with the first seed, full-length runs of the most promising candidate, until that candidate has been
-   run. The most promising candidate has the largest expected saving: the saving times the probability, from the model
-   in `surface`, of passing the test below (Gardner et al. 2014, Bayesian optimization with inequality constraints).
-   Strategies other than freezing bottom and top layers have no place on the surface; the loss of each one is modelled
-   on its own, with a wide prior.
-   If the search chooses among several learning rates, the reference is full fine-tuning at the rate that is best with
-   the first seed (`referenced`), and the surface extends over rates;
-3. *test*: the most promising candidate that was run is tested with further seeds, which took no part in choosing it, in
-   pairs with full fine-tuning. The number of pairs depends on nothing but the budget, and is fixed before the first
-   pair. After the last pair there is one test;
+   candidates, and full-length runs of a few candidates. Scores do not influence which runs these are, except that they
+   determine the learning rate if the search chooses among several;
+2. *exploring*: with the first seed, a full-length run of the most promising candidate, again and again until the most
+   promising candidate is one that has already been run, but at most `MOST_EXPLORED` times and only as long as the
+   budget then still covers a test. The most promising candidate has the largest expected saving: the saving times the
+   probability, from the model in `surface`, of passing the test below (Gardner et al. 2014, Bayesian optimization with
+   inequality constraints). Strategies other than freezing bottom and top layers have no place on the surface; the loss
+   of each such strategy is modelled separately, with a wide prior. If the search chooses among several learning rates,
+   the reference is full fine-tuning at the rate that is best with the first seed (`referenced`), and the surface
+   extends over rates;
+3. *test*: the most promising candidate with a full-length run is run with further seeds, which took no part in choosing
+   it, in pairs with full fine-tuning. The number of pairs depends only on the budget, and is fixed before the first
+   pair. After the last pair, there is one statistical test;
 4. *confirmation*: an answer other than full fine-tuning is run with yet other seeds, in pairs with full fine-tuning.
-   They have no influence on the answer, and show its loss without bias.
+   These runs have no influence on the answer, and show its loss without bias.
 
 A candidate is **supported**, that is, it passes its test, if its mean loss is within the tolerance and the upper
 confidence bound of its loss is at most tolerance + margin. A candidate is **given up** before its last pair if its mean
 loss is above tolerance + margin; this cannot make the search err more often.
 
-A failed test ends the search. After a passed test, a cheaper candidate is tested if the budget allows it. The search
-errs if it returns a setting that loses more than tolerance + margin. The probability of this error is at most `level`,
-the level of each test (a fixed sequence of tests; Maurer, Hothorn & Lehmacher 1995): if the first candidate loses too
-much, passing the first test is the error; if it does not, only the second test can err. This holds for any losses, and
-if frozen settings vary more over seeds than full fine-tuning, since no seed and no example is used both to choose and
-to test, and no variance is borrowed from other runs. A second attempt after a failed test was tried: the level must
-then be divided between the two, and the search saved less (`docs/decisions.md`).
+A failed test ends the search. After a passed test, a cheaper candidate, which may be one without a run so far, is
+tested if the budget covers it. The search errs if it returns a setting that loses more than tolerance + margin. The
+probability of this error is at most `level`, the level of each test (a fixed sequence of tests; Maurer, Hothorn &
+Lehmacher 1995): if the first candidate loses too much, passing the first test is the error; if it does not, only the
+second test can err. This holds for any losses, and also if frozen settings vary more over seeds than full fine-tuning,
+because no seed and no example is used both to choose and to test, and a test uses only the variance of its own runs. We
+also tried a search that tests another candidate after a failed test: the level must then be divided between both tests,
+and the search saved less (`docs/decisions.md`).
 
 The search first tests whether full fine-tuning has learnt anything (`alue_bench.evaluation.learning`). If full
 fine-tuning's score is not significantly above that of a baseline that ignores the text, the search ends without an
@@ -65,24 +68,25 @@ if TYPE_CHECKING:
     import numpy as np
 
 State = Literal["open", "supported", "given up", "undecided", "failed", "nothing learnt"]
-"""The state of a candidate (freezing setting): "open" if it was not tested; "supported" if it passed its test; "given
-up" if its test ended early, since its mean loss was above tolerance + margin; "undecided" if it did not pass its test;
-"failed" if a run failed; "nothing learnt" if a full-length run was not above a baseline that ignores the text."""
+"""The state of a candidate (freezing setting): "open" if it was not tested or its test has not ended; "supported" if it
+passed its test; "given up" if its test ended early, since its mean loss was above tolerance + margin; "undecided" if it
+did not pass its test; "failed" if one of its runs failed; "nothing learnt" if its full-length runs did not score above
+a baseline that ignores the text."""
 
 SHORT_CELLS = ((1 / 4, 0), (1 / 2, 0), (3 / 4, 0), (1 / 4, 1 / 3), (0, 1 / 3), (0, 2 / 3))
-"""The freezing settings of the low-fidelity runs, which have fewer epochs. Each is a pair: the share of the layers that
-is frozen at the bottom, and the share that is frozen at the top."""
+"""The freezing settings of the low-fidelity runs, which have fewer epochs. Each setting is a pair of shares of the
+encoder's layers: the share that is frozen at the bottom, and the share that is frozen at the top."""
 FULL_LENGTH_CELLS = ((1, 0), (1 / 4, 1 / 3), (0, 2 / 3))
-"""The freezing settings of the opening's full-length runs, as in `SHORT_CELLS`."""
+"""The freezing settings of the opening's full-length runs, in the form of `SHORT_CELLS`."""
 MOST_EXPLORED = 4
 """The largest number of candidates that are run, one after the other, between the opening and the first test."""
 MOST_TESTS = 2
 """The largest number of tests."""
 LOSS_ALONE, LOSS_ALONE_SD = 0.05, 0.1
 """The prior mean and standard deviation of the loss of a strategy that has no place on the surface, as shares of full
-fine-tuning's score. They are so wide that a first run decides."""
+fine-tuning's score. The prior is so wide that a first run of the strategy outweighs it."""
 SMALLEST_FUTILE = 2
-"""The number of pairs after which a candidate may be given up."""
+"""The smallest number of pairs after which a candidate may be given up."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,8 @@ class Question:
     """The specification of a search: the candidates (freezing settings), the acceptable score loss and the budget."""
 
     candidates: tuple[Candidate, ...]
-    """The freezing settings to choose from. The first is full fine-tuning, with which the others are compared; if the
-    search chooses among several learning rates, see `referenced`."""
+    """The freezing settings to choose from. The first is full fine-tuning, the reference with which all other settings
+    are compared. If the search chooses among several learning rates, `referenced` puts the reference first."""
     layers: int
     """The model's number of layers."""
     tolerance: Amount
@@ -99,29 +103,29 @@ class Question:
     margin: Amount
     """The largest permitted difference between the upper confidence bound of the loss and the tolerance."""
     budget: float
-    """The greatest total cost of the runs without those of the confirmation, in units of the cost of one full
+    """The greatest total cost of all runs except the runs of the confirmation, in units of the cost of one full
     fine-tuning."""
     level: float = 0.1
     """The greatest acceptable probability of returning a setting that loses more than tolerance + margin."""
     min_pairs: int = 3
-    """The fewest seeds, other than the first, with which a freezing setting is tested."""
+    """The smallest number of seeds, not counting the first seed, with which a freezing setting is tested."""
     max_pairs: int = 8
-    """The most seeds, other than the first, with which a freezing setting is tested."""
+    """The largest number of seeds, not counting the first seed, with which a freezing setting is tested."""
     short_runs: bool = True
     """True if the search begins with low-fidelity runs, which have fewer epochs."""
     smallest_saving: float = 0.01
     """The smallest expected saving for which a test is worthwhile, as a share of full fine-tuning's cost."""
     confirm: int = 0
-    """The number of seeds of the confirmation; 0 for none."""
+    """The number of seeds of the confirmation; 0 for no confirmation."""
 
     @property
     def full(self) -> Candidate:
-        """Full fine-tuning, as one of the settings to choose from."""
+        """Full fine-tuning, the first candidate and the reference."""
         return self.candidates[0]
 
     @cached_property
     def fulls(self) -> tuple[Candidate, ...]:
-        """Full fine-tuning at each learning rate; only `full` if there is one rate."""
+        """Full fine-tuning at each learning rate; only `full` if the search does not choose among several rates."""
         return tuple(c for c in self.candidates if c.placed and not c.bottom and not c.top)
 
     @cached_property
@@ -135,7 +139,7 @@ class Question:
         return range(1 + self.max_pairs, 1 + self.max_pairs + self.confirm)
 
     def limit(self, score: float) -> float:
-        """Return tolerance + margin, as an absolute difference of scores, given the score of full fine-tuning."""
+        """Return tolerance + margin as an absolute difference of scores. `score` is the score of full fine-tuning."""
         return self.tolerance.of(score) + self.margin.of(score)
 
 
@@ -180,15 +184,15 @@ class Decision:
     why: str
     """The reason for the next run, or for the end of the search."""
     spent: float
-    """The cost of the search so far without its confirmation, in units of the cost of one full fine-tuning."""
+    """The cost of the runs so far, without the confirmation, in units of the cost of one full fine-tuning."""
     best: Standing
-    """The cheapest freezing setting that is known to keep the score; full fine-tuning as long as there is no other."""
+    """The cheapest freezing setting that passed its test; full fine-tuning as long as no other setting has passed."""
     standings: tuple[Standing, ...]
     """The state and score loss of every freezing setting that was run, except full fine-tuning, in the order of
     `Question.candidates`."""
     hoped_for: Candidate | None = None
-    """The freezing setting with the largest expected saving among those whose runs would exceed the budget; None if the
-    budget sufficed."""
+    """The freezing setting with the largest expected saving among the settings whose runs would exceed the budget; None
+    if the budget sufficed."""
     unlearnt: Learning | None = None
     """The comparison of full fine-tuning with a baseline that ignores the text, if full fine-tuning has learnt nothing,
     so that the search has no answer; otherwise None."""
@@ -204,14 +208,14 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class _Try:
-    """The test of one candidate."""
+class _Test:
+    """The test of one candidate with further seeds."""
 
     standing: Standing
     pairs: int
     """The planned number of pairs."""
     done: int
-    """The number of pairs that were begun or finished."""
+    """The number of finished pairs, and one more if a run of the candidate failed."""
 
 
 @dataclass(frozen=True)
@@ -220,8 +224,10 @@ class _Progress:
 
     step: Step | None
     why: str
-    tries: tuple[_Try, ...] = ()
+    """The reason for the next run, or for the end of the tests."""
+    tries: tuple[_Test, ...] = ()
     hoped_for: Candidate | None = None
+    """See `Decision.hoped_for`."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +237,7 @@ class _Records:
     question: Question
     evaluations: tuple[Evaluation, ...]
     broken: tuple[Step, ...]
+    """The failed runs."""
 
     @cached_property
     def choosing(self) -> tuple[Evaluation, ...]:
@@ -240,7 +247,7 @@ class _Records:
 
     @cached_property
     def pending(self) -> tuple[Candidate, ...]:
-        """Full fine-tuning at the learning rates with which it was not run yet, if there are several rates."""
+        """Full fine-tuning at each of several learning rates with which it was not run yet; empty for a single rate."""
         ran = {e.candidate for e in self.evaluations if e.replicate == 0 and not e.short} | self.failed(range(1))
         fulls = self.question.fulls
         return tuple(c for c in fulls if c.name not in ran) if len(fulls) > 1 else ()
@@ -256,24 +263,25 @@ class _Records:
         return by_replicate(self.evaluations, self.question.full.name)[0].score
 
     def full_length(self, candidate: Candidate, replicates: range) -> dict[int, Evaluation]:
-        """Return a candidate's full-length runs with some of the seeds, keyed by the index of the seed."""
+        """Return a candidate's full-length runs with the seeds `replicates`, keyed by the index of the seed."""
         own = by_replicate(self.evaluations, candidate.name)
         return {replicate: own[replicate] for replicate in replicates if replicate in own}
 
     def cost(self, replicates: range) -> float:
-        """Return the cost of the finished and failed runs with some of the seeds."""
+        """Return the cost of the finished and failed runs with the seeds `replicates`."""
         steps = [_step_of(self.question, e) for e in self.evaluations]
         return sum(step.cost for step in (*steps, *self.broken) if step.replicate in replicates)
 
     def failed(self, replicates: range) -> frozenset[str]:
-        """Return the names of the candidates with a failed run with one of the seeds."""
+        """Return the names of the candidates of which a run with one of the seeds `replicates` failed."""
         return frozenset(step.candidate.name for step in self.broken if step.replicate in replicates)
 
 
 def referenced(question: Question, evaluations: Sequence[Evaluation]) -> Question:
     """Return the specification with full fine-tuning at its best learning rate as the first candidate, the reference.
 
-    The best rate has the largest score with the first seed, on the examples for choosing. No test uses either.
+    The best rate has the largest score with the first seed, on the examples for choosing. No test uses this seed or
+    these examples.
 
     Args:
         question: The specification of the search.
@@ -305,7 +313,7 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
 
     def decision(why: str, step: Step | None = None, progress: _Progress | None = None, **rest: Any) -> Decision:
         tries = progress.tries if progress is not None else ()
-        passed = [one.standing for one in tries if one.standing.state == "supported"]
+        passed = [test.standing for test in tries if test.standing.state == "supported"]
         best = min(passed, key=lambda standing: standing.candidate.cost, default=Standing(full, "supported"))
         return Decision(
             step,
@@ -342,9 +350,9 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
 def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> tuple[Decision, ...]:
     """Return the search's next decisions that are certain before any further run has ended.
 
-    The result is empty at the end of the search. It has several decisions during the opening, during the pairs of a
-    test after which a candidate cannot be given up yet, and during the confirmation. During these runs the search can
-    end only if a run fails, or if full fine-tuning has learnt nothing.
+    The result is empty at the end of the search. It has several decisions during the opening, during a test as long as
+    the candidate cannot be given up yet, and during the confirmation. The search then ends before these runs only if a
+    run fails, or if full fine-tuning has learnt nothing.
 
     Args:
         question: The specification of the search.
@@ -374,8 +382,8 @@ def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequenc
 def _opening(records: _Records) -> tuple[Step, ...]:
     """Return the remaining runs of the search's opening (the first runs) that the budget covers.
 
-    The full-length runs of candidates are left out if the budget would not cover a test after them. If there are
-    several learning rates, full fine-tuning is run at all of them first; the other runs have the best one.
+    A full-length run of a candidate is left out if the budget would not cover a test of the candidate after it. If
+    there are several learning rates, full fine-tuning is run at all of them first; the other runs have the best rate.
     """
     question, left = records.question, records.question.budget - records.cost(range(1)) + 1e-9
     failed = records.failed(range(1))
@@ -387,7 +395,7 @@ def _opening(records: _Records) -> tuple[Step, ...]:
         if (step.candidate.name, step.short) in done or step.candidate.name in failed:
             continue
         reserved = 0.0 if step.short or step.candidate in question.fulls else _cost_of_pairs(question, step.candidate)
-        cost = sum(one.cost for one in steps) + step.cost
+        cost = sum(chosen_step.cost for chosen_step in steps) + step.cost
         if cost + reserved <= left:
             steps.append(step)
         elif step.candidate in question.fulls and not step.short:
@@ -401,7 +409,7 @@ def _opening_steps(question: Question) -> tuple[Step, ...]:
     steps = [Step(candidate, 0) for candidate in question.fulls]
     if question.short_runs:
         compared = dict.fromkeys((question.full, *_nearest(question, SHORT_CELLS)))
-        # Low-fidelity runs of other strategies say nothing about a strategy without a place on the surface.
+        # If full fine-tuning alone has a place on the surface, its low-fidelity run gives no information.
         steps += [Step(c, 0, short=True) for c in compared if len(compared) > 1]
     steps += [Step(c, 0) for c in dict.fromkeys(_nearest(question, FULL_LENGTH_CELLS)) if c != question.full]
     return tuple(steps)
@@ -434,12 +442,12 @@ def _why_confirmed(candidate: Candidate) -> str:
 
 
 def _cost_of_pairs(question: Question, candidate: Candidate) -> float:
-    """Return the cost of the fewest pairs with which a candidate is tested."""
+    """Return the cost of the smallest number of pairs with which a candidate is tested (`min_pairs`)."""
     return question.min_pairs * (question.full.cost + candidate.cost)
 
 
 def _next_explored(records: _Records) -> Candidate | None:
-    """Return the candidate to run with the first seed, or None if a candidate is to be tested."""
+    """Return the candidate to run next with the first seed; None if exploring is over and the tests begin."""
     question = records.question
     if not _may_explore(records):
         return None
@@ -455,18 +463,18 @@ def _next_explored(records: _Records) -> Candidate | None:
 
 
 def _may_explore(records: _Records) -> bool:
-    """Return whether fewer than `MOST_EXPLORED` candidates were run after the opening."""
+    """Return whether fewer than `MOST_EXPLORED` candidates were run with the first seed after the opening."""
     opened = {step.candidate.name for step in _opening_steps(records.question)}
     seen = {e.candidate for e in records.choosing if not e.short}
     return len((seen | records.failed(range(1))) - opened) < MOST_EXPLORED
 
 
 def _expected_savings(records: _Records, against: Candidate) -> dict[Candidate, float]:
-    """Return the expected savings of the candidates for which a test is worthwhile.
+    """Return the expected savings of the candidates whose test is worthwhile.
 
     Args:
         records: The runs so far.
-        against: The reference candidate; only cheaper candidates are considered.
+        against: The candidate whose cost would be saved; only cheaper candidates are considered.
     """
     question, broken = records.question, records.failed(range(1))
     unlearnt = {e.candidate for e in records.evaluations if e.replicate == 0 and not e.short and not has_learnt(e)}
@@ -481,7 +489,7 @@ def _expected_savings(records: _Records, against: Candidate) -> dict[Candidate, 
 
 @lru_cache(maxsize=32)
 def _chances(question: Question, choosing: tuple[Evaluation, ...]) -> np.ndarray[Any, Any]:
-    """Return the probability of each candidate to pass a test, [candidates].
+    """Return the probability that each candidate passes a test, [candidates].
 
     Args:
         question: The specification of the search.
@@ -505,7 +513,7 @@ def _chances(question: Question, choosing: tuple[Evaluation, ...]) -> np.ndarray
     for candidate in question.candidates:
         if not candidate.placed:
             own = by_replicate(choosing, candidate.name)
-            of_run = 2 * (PRIOR_SD * scale) ** 2  # the variance of the difference of two runs
+            of_run = 2 * (PRIOR_SD * scale) ** 2  # the variance of the difference between two runs
             weight = variance / (variance + of_run) if own else 0.0
             expected = mean + weight * (score - own[0].score - mean) if own else mean
             spread = math.sqrt((1 - weight) * variance + error**2)
@@ -521,13 +529,13 @@ def _tests(records: _Records) -> _Progress:
     question, full = records.question, records.question.full
     testing = range(1, 1 + question.max_pairs)
     left, pairs_of_full = question.budget - records.cost(range(1)) + 1e-9, 0
-    tries: list[_Try] = []
+    tries: list[_Test] = []
     while len(tries) < MOST_TESTS:
         against = tries[-1].standing.candidate if tries else full
         savings = _expected_savings(records, against)
         seen = {e.candidate for e in records.choosing if not e.short}
         hopes = {c: saving for c, saving in savings.items() if c.name in seen or tries}
-        if not hopes and savings and _may_explore(records):  # but for the budget
+        if not hopes and savings and _may_explore(records):  # only the budget prevents exploring them
             hopes = savings
         if not hopes:
             return _Progress(None, f"nothing cheaper than {against.name} is likely to keep the score", tuple(tries))
@@ -538,36 +546,43 @@ def _tests(records: _Records) -> _Progress:
             why = f"the budget does not cover a test of {hoped_for.name}"
             return _Progress(None, why, tuple(tries), hoped_for)
         candidate = max(affordable, key=lambda c: affordable[c])
-        one = _try(records, candidate, pairs[candidate])
-        step = _next_of(records, one)
+        test = _test_of(records, candidate, pairs[candidate])
+        step = _next_step_of(records, test)
         if step is not None:
-            why = f"test of {candidate.name} with {one.pairs} fresh seeds"
-            return _Progress(step, why, (*tries, one))
-        tries.append(one)
+            why = f"test of {candidate.name} with {test.pairs} fresh seeds"
+            return _Progress(step, why, (*tries, test))
+        tries.append(test)
         if full.name in records.failed(testing):
             return _Progress(None, f"{full.name} failed with a further seed", tuple(tries))
-        if one.standing.state != "supported":
-            why = "failed in" if one.standing.state == "failed" else "did not pass"
+        if test.standing.state != "supported":
+            why = "failed in" if test.standing.state == "failed" else "did not pass"
             return _Progress(None, f"{candidate.name} {why} its test", tuple(tries))
-        left -= one.done * candidate.cost + max(0, one.done - pairs_of_full) * full.cost
-        pairs_of_full = max(pairs_of_full, one.done)
+        left -= test.done * candidate.cost + max(0, test.done - pairs_of_full) * full.cost
+        pairs_of_full = max(pairs_of_full, test.done)
     return _Progress(None, f"{MOST_TESTS} tests are done", tuple(tries))
 
 
 def _affordable_pairs(question: Question, candidate: Candidate, left: float, pairs_of_full: int) -> int:
-    """Return the number of pairs that the remaining budget covers; 0 if that is below `min_pairs`."""
+    """Return the number of pairs that the remaining budget covers; 0 if it covers fewer than `min_pairs`.
+
+    Args:
+        question: The specification of the search.
+        candidate: The candidate to test.
+        left: The remaining budget, in units of the cost of one full fine-tuning.
+        pairs_of_full: The number of pairs whose run of full fine-tuning an earlier test has already paid for.
+    """
     for pairs in range(question.max_pairs, question.min_pairs - 1, -1):
         if pairs * candidate.cost + max(0, pairs - pairs_of_full) * question.full.cost <= left:
             return pairs
     return 0
 
 
-def _try(records: _Records, candidate: Candidate, pairs: int) -> _Try:
-    """Return the state of a candidate's test, from the pairs that have been run so far."""
+def _test_of(records: _Records, candidate: Candidate, pairs: int) -> _Test:
+    """Return the test of a candidate with the planned number of `pairs`, from the runs so far."""
     question, planned = records.question, range(1, 1 + pairs)
     base, own = records.full_length(question.full, planned), records.full_length(candidate, planned)
     on_test_part = ({r: restricted(e, choosing=False) for r, e in runs.items()} for runs in (base, own))
-    # The first seed's score is too high on average if this seed chose the reference among several learning rates.
+    # If the first seed chose the reference among several learning rates, its score is too high on average.
     score = mean_score(base) if base and len(question.fulls) > 1 else records.full_score
     loss, limit = paired_loss(*on_test_part), question.limit(score)
     done = len(base.keys() & own.keys())
@@ -582,19 +597,19 @@ def _try(records: _Records, candidate: Candidate, pairs: int) -> _Try:
         state = "supported" if kept else "undecided"
         if learnt is not None and not learnt.shown:
             state = "nothing learnt"
-    elif done >= SMALLEST_FUTILE and loss is not None and loss.mean > limit:  # in a second test, full ran before
+    elif done >= SMALLEST_FUTILE and loss is not None and loss.mean > limit:  # in a second test, base has more runs
         state = "given up"
-    return _Try(Standing(candidate, state, loss, tested=True, full_score=score), pairs, done)
+    return _Test(Standing(candidate, state, loss, tested=True, full_score=score), pairs, done)
 
 
-def _next_of(records: _Records, one: _Try) -> Step | None:
+def _next_step_of(records: _Records, test: _Test) -> Step | None:
     """Return the next run of a test, or None if the test is over."""
-    return next(_steps_of(records, one), None) if one.standing.state == "open" else None
+    return next(_remaining_steps_of(records, test), None) if test.standing.state == "open" else None
 
 
-def _steps_of(records: _Records, one: _Try) -> Iterator[Step]:
-    """Yield the remaining runs of a test: for each seed, full fine-tuning's run before the candidate's."""
-    full, candidate, planned = records.question.full, one.standing.candidate, range(1, 1 + one.pairs)
+def _remaining_steps_of(records: _Records, test: _Test) -> Iterator[Step]:
+    """Yield the remaining runs of a test: for each seed, first full fine-tuning, then the candidate."""
+    full, candidate, planned = records.question.full, test.standing.candidate, range(1, 1 + test.pairs)
     for replicate in planned:
         for each in (full, candidate):
             if replicate not in records.full_length(each, planned):
@@ -602,10 +617,10 @@ def _steps_of(records: _Records, one: _Try) -> Iterator[Step]:
 
 
 def _certain_pairs(records: _Records, step: Step) -> list[Step]:
-    """Return the runs of the current test up to the next pair after which the candidate may be given up."""
-    one = _tests(records).tries[-1]
+    """Return the remaining runs of the current test up to the next pair after which the candidate may be given up."""
+    test = _tests(records).tries[-1]
     sure = max(SMALLEST_FUTILE, step.replicate)
-    return [later for later in _steps_of(records, one) if later.replicate <= sure]
+    return [later for later in _remaining_steps_of(records, test) if later.replicate <= sure]
 
 
 def _confirming_steps(records: _Records, answer: Candidate) -> Iterator[Step]:
@@ -621,10 +636,10 @@ def _confirming_steps(records: _Records, answer: Candidate) -> Iterator[Step]:
                 yield Step(each, replicate)
 
 
-def _standings(records: _Records, tries: Sequence[_Try]) -> tuple[Standing, ...]:
+def _standings(records: _Records, tries: Sequence[_Test]) -> tuple[Standing, ...]:
     """Return the states of the candidates that were run, in the order of `Question.candidates`."""
     question = records.question
-    tested = {one.standing.candidate: one.standing for one in tries}
+    tested = {test.standing.candidate: test.standing for test in tries}
     ran = {e.candidate for e in records.evaluations} | records.failed(range(1))
     base = records.full_length(question.full, range(1))
 
@@ -642,7 +657,7 @@ def _standings(records: _Records, tries: Sequence[_Try]) -> tuple[Standing, ...]
 
 
 def mean_of_full(question: Question, evaluations: Sequence[Evaluation]) -> float | None:
-    """Return full fine-tuning's mean dev score over seeds without the confirmation's; None before its first run."""
+    """Return full fine-tuning's mean dev score, without the runs of the confirmation; None before its first run."""
     base = by_replicate(evaluations, referenced(question, evaluations).full.name)
     deciding = {replicate: e for replicate, e in base.items() if replicate not in question.confirming}
     return mean_score(deciding) if deciding else None

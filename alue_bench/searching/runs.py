@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHORT_PART = 3
-"""The divisor of the number of epochs for a low-fidelity run. Such a run has a third of the usual epochs, but at least
-one epoch."""
+"""The divisor of the number of epochs for a low-fidelity run: it has a third of the usual epochs, but at least one."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class SearchGrid:
     candidates: tuple[Candidate, ...]
     """The freezing settings to choose from, full fine-tuning first."""
     runs: dict[str, PlannedRun]
-    """The planned run of each freezing setting with the first seed, keyed by the setting's name."""
+    """The planned run of each freezing setting with the first seed, by the name of the candidate."""
     layers: int
     """The model's number of layers."""
     full_flops: float
@@ -62,9 +61,7 @@ class SearchGrid:
         return sum(candidate.cost for candidate in self.candidates)
 
     def run_of(self, step: Step) -> PlannedRun:
-        """Return the planned run for a step of the search, that is, a run that the search asks for.
-
-        The planned run has the step's seed and number of epochs.
+        """Return the planned run for a step of the search, with the step's seed and number of epochs.
 
         Raises:
             UsageError: The step's seed would be above `LARGEST_SEED`.
@@ -82,15 +79,15 @@ class SearchGrid:
 def grid_of(runs: Sequence[PlannedRun]) -> SearchGrid:
     """Return the candidates of a search with their costs, given the planned runs of a grid and of further strategies.
 
-    The grid has a setting for each number of frozen bottom layers and number of frozen top layers. Settings and
-    strategies that train the same parameters become one candidate. For example, all settings that freeze every layer
-    train only the head, and so does the strategy `head-only`.
+    The settings of the grid are pairs of a number of frozen bottom layers and a number of frozen top layers. Settings
+    and strategies that train the same parameters become one candidate. For example, all settings that freeze every
+    layer train only the head, and so does the strategy `head-only`.
 
     Args:
         runs: The planned runs of the grid's settings and of the strategies, for one task, model and seed.
 
     Raises:
-        UsageError: There is nothing to search, since no run is full fine-tuning, or no other run is planned.
+        UsageError: There is nothing to search, because full fine-tuning, or everything else, is missing from the runs.
     """
     distinct: dict[tuple[object, float], PlannedRun] = {}
     for run in runs:
@@ -144,8 +141,8 @@ def _trained_parameters_key(spec: RunSpec) -> object:
 def _cell(spec: RunSpec) -> Cell | None:
     """Return the numbers of frozen bottom and top layers of a run, such as (12, 0) for `head-only` with 12 layers.
 
-    The result is None if the strategy cannot be described by these two numbers, because it uses an adapter, removes
-    layers, or freezes other parts.
+    The result is None if these two numbers do not describe the strategy, because it uses an adapter, removes layers, or
+    freezes other parts.
     """
     plan = spec.freeze_plan
     cell = plan.bottom, plan.top
@@ -155,10 +152,13 @@ def _cell(spec: RunSpec) -> Cell | None:
 
 
 def _written_simpler(spec: RunSpec, than: RunSpec) -> bool:
-    """Return whether the name of a run's strategy is simpler: a pair of numbers of layers, or else a shorter one."""
+    """Return whether `spec` has a simpler strategy name than `than`.
 
-    def key(one: RunSpec) -> tuple[bool, int, str]:
-        return cell_of(one.strategy) is None, len(one.strategy), one.strategy
+    Names such as bottom3top4 are simpler than all other names; otherwise the shorter name is simpler.
+    """
+
+    def key(each: RunSpec) -> tuple[bool, int, str]:
+        return cell_of(each.strategy) is None, len(each.strategy), each.strategy
 
     return key(spec) < key(than)
 
@@ -178,7 +178,7 @@ def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str,
         table: The run's predictions on the split, as returned by `tracking.reading.read_predictions`.
         labels: The label space of the task.
         primary: The name of the primary metric.
-        recorded: The score that the run recorded.
+        recorded: The score that was recorded with the run.
 
     Raises:
         UnavailableError: The score of the predictions is not the recorded one, so that the predictions are of a
@@ -186,15 +186,15 @@ def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str,
     """
     targets = targets_of(table, multilabel=labels.kind is TargetKind.MULTILABEL)
     gold, predicted = targets.gold, targets.predicted
-    again = metrics(gold, predicted, labels)[primary]
-    if not math.isclose(defined(again), defined(recorded), rel_tol=1e-4, abs_tol=1e-6):
+    recomputed = metrics(gold, predicted, labels)[primary]
+    if not math.isclose(defined(recomputed), defined(recorded), rel_tol=1e-4, abs_tol=1e-6):
         raise UnavailableError(
             f"the recorded predictions of {step.candidate.name} do not belong to its run: their {primary} is "
-            f"{again:.6f}, but the run recorded {recorded:.6f}; repeat it with --rerun"
+            f"{recomputed:.6f}, but the run recorded {recorded:.6f}; repeat it with --rerun"
         )
     sums = additive(primary, gold, predicted, labels)
     if sums is not None:
         left_out = left_out_by_sums(sums.parts, sums.value)
     else:
         left_out = left_out_scores(len(gold), lambda kept: metrics(gold[kept], predicted[kept], labels)[primary])
-    return Evaluation(step.candidate.name, step.replicate, defined(again), left_out, step.short)
+    return Evaluation(step.candidate.name, step.replicate, defined(recomputed), left_out, step.short)

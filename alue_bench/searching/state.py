@@ -32,9 +32,9 @@ class Done:
     dev: Evaluation
     """The score on the dev split, with its uncertainty."""
     test_score: float
-    """The score on the test split; nan if it is undefined. It is used for the runs of the confirmation only."""
+    """The score on the test split; nan if it is undefined. Only the confirmation uses test scores."""
     fingerprint: str
-    """The identifier of the planned run."""
+    """The fingerprint of the run's specification."""
     flops: float
     """The recorded training FLOPs."""
     train_s: float
@@ -50,17 +50,18 @@ class SearchState:
     metric: str
     grid: SearchGrid
     posed: Question
-    """The specification of the search, before the reference is chosen among several learning rates."""
+    """The specification of the search as the user gave it, before the reference is chosen among several learning
+    rates."""
     done: list[Done] = field(default_factory=list)
     failed: dict[Step, str] = field(default_factory=dict)
     """The cause of failure for each failed run."""
     confirmation: Confirmation | None = None
-    """The loss of the answer on the test split, with seeds that took no part in the search; None if it was not asked
-    for, or not yet."""
+    """The loss of the answer on the test split, from runs with seeds that took no part in the search; None if the user
+    requested no confirmation, if its runs are not finished, or if the answer is full fine-tuning."""
 
     @property
     def question(self) -> Question:
-        """The specification of the search, with the reference that the runs so far suggest as the first candidate."""
+        """The specification of the search, with the reference that follows from the runs so far (see `referenced`)."""
         return referenced(self.posed, [done.dev for done in self.done])
 
     def decision(self) -> Decision:
@@ -84,7 +85,7 @@ class SearchState:
     def broken(self) -> str | None:
         """The cause of failure if full fine-tuning failed before it had any score; otherwise None.
 
-        If full fine-tuning fails with a later seed only, the search ends, and its results until then remain valid.
+        If full fine-tuning fails only with a later seed, the search ends, but its results so far remain valid.
         """
         if self.full_score is not None:
             return None
@@ -102,7 +103,7 @@ class SearchState:
 
     @property
     def confirming_seeds(self) -> tuple[int, ...]:
-        """The seeds of the confirmation."""
+        """The seeds of the runs of the confirmation."""
         first = self.grid.runs[self.question.full.name].spec.seed
         return tuple(first + replicate for replicate in self.question.confirming)
 
@@ -133,7 +134,7 @@ class SearchState:
 
     @property
     def confirmation_cost(self) -> float:
-        """The largest cost of the confirmation, in units of the cost of one full fine-tuning."""
+        """The largest possible cost of the confirmation, in units of the cost of one full fine-tuning."""
         full, others = self.question.full, self.question.candidates[1:]
         return self.question.confirm * (full.cost + max(candidate.cost for candidate in others))
 
@@ -159,9 +160,9 @@ class SearchState:
                 f"No answer: {decision.unlearnt.sentence(full.name, 'dev')}, so a cheaper setting has no score to "
                 f"keep; {REMEDY}."
             ]
-        said = []
+        sentences = []
         if decision.best.loss is None:
-            said.append(
+            sentences.append(
                 f"Answer: {full.name}. "
                 + (
                     f"The budget ended before a cheaper setting was supported: {decision.why}. The most "
@@ -171,18 +172,18 @@ class SearchState:
                 )
             )
         else:
-            said.append(self._answer(decision.best))
+            sentences.append(self._answer(decision.best))
             if decision.hoped_for:
-                said.append(
+                sentences.append(
                     f"The budget ended before the search did: {decision.why}, which is cheaper and may do as well."
                 )
-            said.append(self._confirmed(best))
+            sentences.append(self._confirmed(best))
         if len(self.question.fulls) > 1:
-            said.append(
+            sentences.append(
                 f"Reference: {full.name}, the best of {len(self.question.fulls)} learning rates of full fine-tuning on "
                 "dev with the first seed."
             )
-        return [*said, *self._not_learnt(decision)]
+        return [*sentences, *self._not_learnt(decision)]
 
     def _answer(self, best: Standing) -> str:
         assert best.loss is not None
@@ -209,24 +210,23 @@ class SearchState:
         return f"{self.confirmation.sentence()}.{time}"
 
     def _not_learnt(self, decision: Decision) -> list[str]:
-        """Return sentences about the runs that have learnt nothing, with advice."""
-        said = []
+        """Return sentences about the runs that have learnt nothing, with advice to the user."""
+        sentences = []
         if decision.ignored:
             runs = "1 low-fidelity run" if decision.ignored == 1 else f"{decision.ignored} low-fidelity runs"
-            said.append(f"{runs} learnt nothing and took no part in the choice; {CLEARER} may make them useful.")
+            sentences.append(f"{runs} learnt nothing and took no part in the choice; {CLEARER} may make them useful.")
         names = [s.candidate.name for s in decision.standings if s.state == "nothing learnt"]
         if names:
-            said.append(f"{', '.join(names)}: nothing learnt, and so no answer; {CLEARER} may change that.")
-        return said
+            sentences.append(f"{', '.join(names)}: nothing learnt, and so no answer; {CLEARER} may change that.")
+        return sentences
 
     def as_dict(self, decision: Decision) -> dict[str, Any]:
         """Return the state and the result of the search as a dict for JSON.
 
-        It is part of the output of `--json`, and is stored in MLflow with the parent run, which holds the results of
-        the command.
+        The dict is part of the output of `--json`, and is stored in the MLflow parent run of the command.
 
-        Losses and scores are in units of the metric. The value of "answer" is None before the first run, and if full
-        fine-tuning has learnt nothing.
+        Losses and scores are in units of the metric. The value of "answer" is None before the first run has ended, and
+        if full fine-tuning has learnt nothing.
         """
         question, best, begun = self.question, decision.best, bool(self.done or self.failed)
         full_flops, confirmation = self.grid.full_flops, self.confirmation
@@ -303,6 +303,7 @@ class Asked:
 
 
 def _loss(standing: Standing, level: float) -> dict[str, float | None] | None:
+    """Return a candidate's loss as a dict for JSON; None if there is none. Only tested candidates have bounds."""
     loss = standing.loss
     if loss is None:
         return None

@@ -2,16 +2,17 @@
 
 A freezing setting is a pair of numbers: of frozen bottom layers and of frozen top layers. Its score is modelled as a
 smooth function of these two numbers, and of the logarithm of the learning rate if the search chooses among several,
-plus noise that depends on the seed. The score of a low-fidelity run, which has
-fewer epochs, is modelled as the same function plus a constant and a smooth bias (Kennedy & O'Hagan 2000). Three
-hyper-parameters are unknown: the function's standard deviation, its length scale, and the size of the low-fidelity
-runs' bias. The model averages over a few values of each, weighted by the likelihood of the scores (Rasmussen & Williams
-2006, chapters 2 and 5). With the most likely values alone, low-fidelity runs would be trusted before any of them has
-been compared with a run with the full number of epochs; but an encoder with many frozen layers may not have begun to
-learn after few epochs.
+plus noise that depends on the seed. The score of a low-fidelity run, which has fewer epochs, is modelled as the same
+function plus a constant and a smooth bias (Kennedy & O'Hagan 2000). Several hyper-parameters are unknown: the
+function's standard deviation, its length scale over layers (and over learning rates, if there are several), and the
+size of the low-fidelity runs' bias. The model averages over a few values of each, weighted by the likelihood of the
+scores (Rasmussen & Williams 2006, chapters 2 and 5). With the most likely values alone, the model would trust
+low-fidelity runs before it has any full-length run of the same setting to compare them with. But an encoder with many
+frozen layers may not have begun to learn after few epochs.
 
 Besides smoothness, the model assumes that freezing more layers does not improve the score. The probability that a
-setting loses no more than a tolerance is therefore at most the probability for any setting that freezes fewer layers.
+setting loses no more than a tolerance is therefore limited to the smallest such probability of the settings that freeze
+fewer layers.
 """
 
 from __future__ import annotations
@@ -27,32 +28,32 @@ from alue_bench.searching.candidates import Candidate
 from alue_bench.searching.observations import Evaluation
 
 SPREADS = (0.02, 0.05, 0.1, 0.2, 0.4)
-"""The possible standard deviations of the modelled function, as shares of full fine-tuning's score."""
+"""The considered standard deviations of the modelled function, as shares of full fine-tuning's score."""
 RATE_REACHES = (0.25, 0.5, 1.0)
-"""The possible length scales of the modelled function over the decimal logarithm of the learning rate."""
+"""The considered length scales of the modelled function over the decimal logarithm of the learning rate."""
 REACHES = (0.2, 0.4, 0.8)
-"""The possible length scales of the modelled function, as shares of the model's number of layers."""
+"""The considered length scales of the modelled function over layers, as shares of the model's number of layers."""
 EMBEDDINGS = 0.5
 """The number of layers that the embeddings count for in the distance between two settings. The embeddings are frozen
 together with the first bottom layer."""
 HEAD_ALONE = 4.0
 """The number of layers that training no layer at all counts for in the distance between two settings. The score often
-drops there, and a smooth function would take the drop for a slope."""
+drops there, which a smooth function could only fit by a slope over the other settings."""
 OF_SHORT = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""The possible standard deviations of the low-fidelity runs' bias, as multiples of the modelled function's standard
+"""The considered standard deviations of the low-fidelity runs' bias, as multiples of the modelled function's standard
 deviation."""
 NEGLIGIBLE = 1e-4
-"""The weight, relative to the largest one, below which a combination of hyper-parameters is left out."""
+"""The weight, relative to the largest weight, below which a combination of hyper-parameters is left out."""
 CONSTANT = 2.0
-"""The prior standard deviation of the mean score, as a multiple of the score. It is so large that the prior has little
-influence."""
+"""The prior standard deviation of the mean score, as a multiple of full fine-tuning's score. It is so large that the
+prior has little influence."""
 
 
 @dataclass(frozen=True)
 class Surface:
-    """The predicted distribution of each freezing setting's loss of score against full fine-tuning, the first setting.
+    """The predicted distribution of each freezing setting's loss against full fine-tuning, which is the first setting.
 
-    The distribution is a mixture over the k likely combinations of values of the Gaussian process's hyper-parameters.
+    The distribution is a mixture over k combinations of values of the Gaussian process's hyper-parameters.
     """
 
     weights: np.ndarray[Any, Any]
@@ -110,8 +111,8 @@ def fit(
     Args:
         candidates: The n freezing settings that have a place on the surface, full fine-tuning first.
         layers: The encoder's number of layers.
-        evaluations: The scores of the runs so far, including low-fidelity runs.
-        scale: The score of full fine-tuning, or an estimate of it.
+        evaluations: The scores of the runs of these settings so far, including low-fidelity runs.
+        scale: The score of full fine-tuning, or an estimate of this score.
         noise_variance: The variance of one run's score over seeds.
     """
     points = np.array([_place(c, layers) for c in candidates]) / layers  # [n, 3]
@@ -119,19 +120,19 @@ def fit(
     where = np.array([index[e.candidate] for e in evaluations])
     short = np.array([e.short for e in evaluations])
     scores = np.array([e.score for e in evaluations])
-    scores = scores - np.where(short, _middle(scores[short]), _middle(scores[~short]))
+    scores = scores - np.where(short, _mean_or_zero(scores[short]), _mean_or_zero(scores[~short]))
     distances = np.square(points[:, None, :] - points[None, :, :]).sum(-1)  # [n, n]
     rates = np.log10([c.rate or 1.0 for c in candidates])
     apart = np.square(rates[:, None] - rates[None, :])  # [n, n]
     scales = np.array([*product(REACHES, RATE_REACHES if apart.any() else RATE_REACHES[:1])])  # [scales, 2]
 
     def alike(rows: Any) -> Any:
-        """Return the correlations `[scales, rows, n]` of some of the settings with all settings."""
+        """Return the prior correlations `[scales, rows, n]` of some settings' scores with all settings' scores."""
         over_layers, over_rates = (2 * np.square(scale)[:, None, None] for scale in scales.T)
         return np.exp(-distances[rows] / over_layers - apart[rows] / over_rates)
 
     both_short = short[:, None] & short[None, :]
-    # Whole and low-fidelity runs have separate means.
+    # Full-length and low-fidelity runs have separate means.
     means_apart = (short[:, None] == short[None, :]) * (CONSTANT * scale) ** 2
     noise = (noise_variance + (1e-4 * scale) ** 2) * np.eye(len(scores))
     spread, place, of_short = (
@@ -162,9 +163,10 @@ def fit(
 
 
 def _place(candidate: Candidate, layers: int) -> tuple[float, float, float]:
+    """Return a setting's coordinates in units of layers: frozen bottom, frozen top, and whether no layer trains."""
     bottom, top = candidate.bottom, candidate.top
     return bottom + EMBEDDINGS * (bottom > 0), top, HEAD_ALONE * (bottom + top >= layers)
 
 
-def _middle(values: Any) -> float:
+def _mean_or_zero(values: Any) -> float:
     return float(values.mean()) if len(values) else 0.0

@@ -35,18 +35,20 @@ class Columns:
 
     text: str
     pair: str | None
+    """The column of the second text; None if an example is a single text."""
     labels: tuple[str, ...]
     """The column of the label; or, for a multi-label task, one column for each label, which holds 0 or 1."""
     id: str | None
+    """The column of the identifiers; None to count the rows instead."""
     guessed: tuple[str, ...] = ()
     """The purposes ("text", "pair", "label", "id") whose column was guessed from its name, not stated by the user."""
 
     def without_id(self) -> Columns:
         """Return a copy without the column of identifiers."""
-        return replace(self, id=None, guessed=tuple(one for one in self.guessed if one != "id"))
+        return replace(self, id=None, guessed=tuple(purpose for purpose in self.guessed if purpose != "id"))
 
     def describe(self, all_columns: Sequence[str]) -> str:
-        """Return a sentence saying which column is used for which purpose, and which columns of the file are not read.
+        """Return a note that states the purpose of each column that is read, and the columns that are not read.
 
         Args:
             all_columns: The names of all columns of the file.
@@ -54,7 +56,7 @@ class Columns:
         named: dict[str, list[str | None]] = {
             "text": [self.text], "pair": [self.pair], "label": [*self.labels], "id": [self.id],
         }  # fmt: skip
-        said = [
+        uses = [
             f"{purpose} = {', '.join(shown(str(name), quote=False) for name in names)}"
             + (" (guessed)" if purpose in self.guessed else "")
             for purpose, names in named.items()
@@ -62,15 +64,15 @@ class Columns:
         ]
         used = {self.text, self.pair, self.id, *self.labels}
         others = [shown(name, quote=False) for name in all_columns if name not in used]
-        return f"columns: {'; '.join(said)}" + (f"; not read: {listed(others)}" if others else "")
+        return f"columns: {'; '.join(uses)}" + (f"; not read: {listed(others)}" if others else "")
 
 
 def chosen_columns(path: Path, columns: Sequence[str], options: FileOptions) -> Columns:
-    """Return the columns to read: those that the options name, and the others guessed by their usual names.
+    """Return the columns to read: columns that the options name, or columns whose usual names reveal their purpose.
 
     Args:
-        path: The data file, for error messages.
-        columns: The names of the file's columns.
+        path: The path of the data file, for error messages.
+        columns: The names of all columns of the file.
         options: The user's options.
 
     Raises:
@@ -111,6 +113,7 @@ def _named(usual: Iterable[str], columns: Sequence[str]) -> list[str]:
 
 
 def _guessed_texts(path: Path, columns: Sequence[str], *, alone: bool) -> tuple[str, str | None]:
+    """Guess the text column and the column of the second text, which is None for single texts and if `alone`."""
     by_name = {_plain(name): name for name in columns}
     pairs = [] if alone else [(by_name[a], by_name[b]) for a, b in PAIRS if a in by_name and b in by_name]
     in_pairs = {name for pair in pairs for name in pair}

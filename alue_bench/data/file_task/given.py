@@ -1,4 +1,4 @@
-"""Tasks that the user gives as a data file or a task file, instead of naming a task that a plugin declares."""
+"""Tasks that the user gives as a data file or a task file, instead of choosing a task that a plugin declares."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ class GivenTask:
 
     task: Task
     folder: Path
-    """The absolute path of the folder that the paths of the task's files are relative to."""
+    """The absolute path of the folder to which the paths of the task's files are relative."""
     origin: str
     """The path of the data file or task file as the user wrote it."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The options with which `alue-bench run` builds the same task again. Their paths are absolute."""
+    """The values of the options with which `alue-bench run` builds the same task again, by option name. Paths in them
+    are absolute."""
     notes: tuple[str, ...] = ()
     """Sentences for the user about what was inferred from the data, such as the columns and labels."""
 
@@ -59,7 +60,7 @@ def name_of_file(given: str) -> str:
 
 
 def from_content(inferred: Inferred, options: FileOptions) -> GivenTask:
-    """Return a task from the content of a task file that was inferred from data. Raise DataError if it is not valid."""
+    """Return the task that inferred content of a task file declares. Raise DataError if the content is not valid."""
     given = str(options.file)
     content, folder = rebased(inferred.content, Path.cwd())
     try:
@@ -70,6 +71,7 @@ def from_content(inferred: Inferred, options: FileOptions) -> GivenTask:
 
 
 def _options_again(options: FileOptions) -> dict[str, Any]:
+    """Return the options that the user gave, by option name and with absolute paths; see `GivenTask.options`."""
     again: dict[str, Any] = {}
     for declared in options_of(FileOptions).values():
         value = getattr(options, declared.field)
@@ -96,11 +98,14 @@ def from_task_file(given: str) -> GivenTask:
 
 
 def rebased(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Path]:
-    """Return a task file's content with all paths relative to one folder that contains all data files, and that folder.
+    """Make the paths in a task file's content relative to one folder that contains all data files.
 
     Args:
         content: The content of the task file. Its paths are absolute or relative to `folder`.
         folder: An absolute path.
+
+    Returns:
+        The changed content, and the folder.
 
     Raises:
         UsageError: The files lie on different drives.
@@ -134,13 +139,15 @@ def given_tasks(
     """Return the names of all tasks that the user requests, and the tasks that are given as files.
 
     Args:
-        names: The values of `--task`, or of the option `flag`: names, and paths of task files.
-        options: The data file, if there is one.
+        names: The values of `--task`, or of the option `flag`: names of tasks, and paths of task files.
+        options: The options that describe the user's data file; their `file` is None if there is none.
         flag: The option that names the tasks, for messages.
-        beside: The tasks that another option gives as files. They are not returned again.
+        beside: The tasks that another option gives as files. They are left out of the result, and no task in the result
+            may have the name of one of them.
 
     Raises:
-        UsageError: Two files give a task of the same name; or the errors of `from_file` and `from_task_file`.
+        UsageError: Two files give a task of the same name, or one of `names` is a data file instead of a task file. See
+            also `from_file` and `from_task_file`.
     """
     given: list[GivenTask] = []
     asked: list[str] = []
@@ -156,17 +163,17 @@ def given_tasks(
     if options.file is not None:
         given.append(from_file(options))
         asked.append(given[-1].task.name)
-    given = [one for one in given if all(one.options != other.options for other in beside)]
+    given = [given_task for given_task in given if all(given_task.options != other.options for other in beside)]
     _check_names_differ([*beside, *given])
     return tuple(asked), tuple(given)
 
 
 def _check_names_differ(given: Iterable[GivenTask]) -> None:
     seen: dict[str, GivenTask] = {}
-    for one in given:
-        other = seen.setdefault(one.task.name, one)
-        if other is not one:
+    for later in given:
+        first = seen.setdefault(later.task.name, later)
+        if first is not later:
             raise UsageError(
-                f"{other.origin} and {one.origin} both give a task {one.task.name!r}; name one of them otherwise: "
+                f"{first.origin} and {later.origin} both give a task {later.task.name!r}; name one of them otherwise: "
                 f'name = "…" in a task file (*{ENDING})'
             )

@@ -33,11 +33,12 @@ class Inferred:
     content: dict[str, Any]
     """The keys and values of the task file. Paths of data files are as the user wrote them."""
     notes: tuple[str, ...]
+    """Sentences for the user about what was inferred."""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A data file that has been opened: its path, the keys for reading it, and its columns."""
+    """A data file whose format and column names are known."""
 
     given: str
     """The path of the file, or the reference to a hub data set, as the user wrote it."""
@@ -46,11 +47,16 @@ class _Source:
     reading: Reading = field(default_factory=dict)
     """The keys and values of a task file that describe the format of this file: delimiter, quoted, sheet, split."""
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The names of the classes, by column, for columns that the `datasets` library declares as class labels."""
     splits: tuple[str, ...] = ()
     """The names of the splits, if the data is a folder or hub data set with several splits; empty otherwise."""
 
     def reader(self, columns: Columns, options: FileOptions) -> Any:
-        """Return a reader of the data file that accepts any label, because the task's labels are not known yet."""
+        """Return a reader of the data file that accepts any label, because the task's labels are not known yet.
+
+        Raises:
+            UsageError: An option does not belong to the file's format.
+        """
         path = self.given if self.given.startswith(HUB) else str(self.path)
         reading = {**self.reading, **_named(columns, options)}
         try:
@@ -81,7 +87,7 @@ def _has_lines(path: Path) -> bool:
 def _has_label(row: Example) -> bool:
     """Return whether a row has a label.
 
-    Rows with an empty text are left out here, and reported when the task is read.
+    Rows without a label are left out of the inference. They are reported as bad rows when the task is read.
     """
     return isinstance(row.target, tuple) or bool(str(row.target).strip())
 
@@ -103,7 +109,8 @@ def infer(options: FileOptions) -> Inferred:
         options: The user's options, which name the file and may name its columns, its kind of target and so on.
 
     Raises:
-        UsageError: There is no such file, or two options contradict each other.
+        UsageError: No file is named, a file does not exist, or an option contradicts another option or the file's
+            format.
         DataError: The file cannot be read, a column cannot be guessed, or the labels are ambiguous.
         UnavailableError: A hub data set cannot be loaded.
     """
@@ -140,14 +147,14 @@ def infer(options: FileOptions) -> Inferred:
         "files": {split: files[split] for split in ("train", "dev", "test")},
         "columns": _named(columns, options),
     }
-    said = [
-        f"{_title(options.file)}: {len(rows.examples)} rows{_format_said(train)}; {columns.describe(train.columns)}",
-        f"{_kind_said(space, rows, options)}",
+    sentences = [
+        f"{_title(options.file)}: {len(rows.examples)} rows{_format_note(train)}; {columns.describe(train.columns)}",
+        f"{_kind_note(space, rows, options)}",
         *space.notes,
         *notes,
-        *_repeats_said(rows, read, parts),
+        *_repeat_notes(rows, read, parts),
     ]
-    return Inferred(content, tuple(said))
+    return Inferred(content, tuple(sentences))
 
 
 def _opened(given: str, flag: str, options: FileOptions, *, split: str) -> _Source:
@@ -161,7 +168,7 @@ def _opened(given: str, flag: str, options: FileOptions, *, split: str) -> _Sour
     """
     if given.startswith(HUB):
         return _opened_folder(given, HubData.read(given).fetch(), split)
-    path = Path(os.path.expanduser(given))  # Path.expanduser fails for a ~ before the name of nobody
+    path = Path(os.path.expanduser(given))  # Path.expanduser raises an error for ~NAME if there is no user NAME
     if path.is_dir():
         return _opened_folder(given, path, split)
     if not path.exists():
@@ -179,7 +186,7 @@ def _opened(given: str, flag: str, options: FileOptions, *, split: str) -> _Sour
 
 
 def _opened_folder(given: str, path: Path, split: str) -> _Source:
-    """Open a folder of the `datasets` library; if it has several splits, open the one with a usual name, such as "dev".
+    """Open a folder of the `datasets` library; among several splits, open one with a usual name for `split`.
 
     Args:
         given: The path or hub reference as the user gave it.
@@ -202,6 +209,7 @@ def _opened_folder(given: str, path: Path, split: str) -> _Source:
 
 
 def _near(path: Path) -> str:
+    """Return the end of an error message that suggests an existing file with a similar name; empty if there is none."""
     try:
         names = [other.name for other in path.parent.iterdir()]
     except OSError:
@@ -211,11 +219,12 @@ def _near(path: Path) -> str:
 
 
 def _other_files(train: _Source, columns: Columns, options: FileOptions) -> tuple[dict[str, _Source], list[str]]:
-    """Return the sources of the dev and test rows (files, or splits of the train data), and notes for the user.
+    """Return the sources of the dev and test rows, by split, and notes for the user.
 
-    The notes name splits that cannot be used.
+    A source is a file, or another split of the folder or hub data set of the train rows. The notes name splits without
+    gold labels, which cannot be used.
     """
-    found: dict[str, _Source] = {}
+    sources: dict[str, _Source] = {}
     notes: list[str] = []
     for split, given, usual in (("dev", options.dev, DEV_SPLITS), ("test", options.test, TEST_SPLITS)):
         if given is not None:
@@ -224,22 +233,23 @@ def _other_files(train: _Source, columns: Columns, options: FileOptions) -> tupl
             for name in (needed.text, needed.pair, *needed.labels, needed.id):
                 if name is not None and name not in source.columns:
                     raise DataError(f"{source.path}: {missing_column(name, source.columns)}, unlike {train.given}")
-            found[split] = source
+            sources[split] = source
         elif any(name in train.splits for name in usual):
             source = _opened_folder(train.given, train.path, split)
             if _has_gold(source, columns, options):
-                found[split] = source
+                sources[split] = source
             else:
                 notes.append(f"its split {source.reading['split']} has no gold labels, so that rows are held out")
-    same = {split: source.path.resolve() for split, source in (("train", train), *found.items())}
-    for split, source in found.items():
-        twin = next((one for one, path in same.items() if one != split and path == same[split]), None)
+    path_of = {split: source.path.resolve() for split, source in (("train", train), *sources.items())}
+    for split, source in sources.items():
+        twin = next((other for other, path in path_of.items() if other != split and path == path_of[split]), None)
         if twin is not None and not source.splits:
             raise UsageError(f"--{split} {source.given} is the {twin} file too; name another file, or hold rows out")
-    return found, notes
+    return sources, notes
 
 
 def _has_gold(source: _Source, columns: Columns, options: FileOptions) -> bool:
+    """Return whether a split has gold labels; public data sets often give -1 as the label of unlabelled rows."""
     rows = source.reader(columns, options)(source.path)
     return any(isinstance(row, Example) and row.target != "-1" for row in rows)
 
@@ -249,11 +259,11 @@ def _repeated_ids(rows: Labelled, columns: Columns) -> str:
     if columns.id is None:
         return ""
     seen: dict[str, Example] = {}
-    for one in rows.examples:
-        first = seen.setdefault(one.id, one)
-        if first is not one:
+    for example in rows.examples:
+        first = seen.setdefault(example.id, example)
+        if first is not example:
             return (
-                f"{rows.place(one)}: the identifier {shown(one.id)} in column {shown(columns.id)} is used in "
+                f"{rows.place(example)}: the identifier {shown(example.id)} in column {shown(columns.id)} is used in "
                 f"{rows.place(first)} too; name another column with --id, or none"
             )
     return ""
@@ -264,17 +274,20 @@ def _covering(space: LabelSpace, others: Any) -> LabelSpace:
 
     Args:
         space: The label space of the train file.
-        others: The rows of each of the other files.
+        others: The rows of the dev file and of the test file, if there are any.
+
+    Raises:
+        DataError: A target in one of these files is not a number.
     """
     if space.range is None:
         return space
     numbers = list(space.range)
     for rows in others:
-        for one in rows.examples:
+        for example in rows.examples:
             try:
-                numbers.append(float(one.target))
+                numbers.append(float(example.target))
             except ValueError:
-                raise DataError(f"{rows.place(one)}: {shown(str(one.target))} is not a number") from None
+                raise DataError(f"{rows.place(example)}: {shown(str(example.target))} is not a number") from None
     return replace(space, range=(min(numbers), max(numbers)))
 
 
@@ -300,39 +313,39 @@ def _title(given: str) -> str:
     return given if given.startswith(HUB) else Path(given).name
 
 
-def _format_said(source: _Source) -> str:
+def _format_note(source: _Source) -> str:
     delimiter, split = source.reading.get("delimiter"), source.reading.get("split")
     if delimiter is not None and delimiter != DELIMITERS.get(source.path.suffix.lower()):
         return f", columns parted by {shown(delimiter)}"
     return f" of split {split}" if split else ""
 
 
-def _kind_said(space: LabelSpace, rows: Labelled, options: FileOptions) -> str:
+def _kind_note(space: LabelSpace, rows: Labelled, options: FileOptions) -> str:
     how = "--target" if options.target is not None else "inferred"
     if space.range is not None:
         return f"target: {space.kind} ({how}), numbers from {space.range[0]:g} to {space.range[1]:g}"
     counts = label_counts([one.target for one in rows.examples])
     codes = {label: code for code, label in space.decode.items()}
-    said = [f"{shown(name, quote=False)} {counts.get(codes.get(name, name), 0)}" for name in space.names]
-    return f"target: {space.kind} ({how}), {len(space.names)} labels: {listed(said, most=12)}"
+    counted = [f"{shown(name, quote=False)} {counts.get(codes.get(name, name), 0)}" for name in space.names]
+    return f"target: {space.kind} ({how}), {len(space.names)} labels: {listed(counted, most=12)}"
 
 
-def _repeats_said(rows: Labelled, read: Mapping[str, Labelled], parts: Sequence[str]) -> list[str]:
+def _repeat_notes(rows: Labelled, read: Mapping[str, Labelled], parts: Sequence[str]) -> list[str]:
     """Return notes for the user on texts that occur several times in the train file, or also in the dev or test file.
 
     Args:
         rows: The rows of the train file.
-        read: The rows of the other files, by split.
+        read: The rows of the dev and test files, by split.
         parts: The splits that are held out from the train file.
     """
-    texts = Counter((one.text, one.text_pair) for one in rows.examples)
-    said = []
+    texts = Counter((example.text, example.text_pair) for example in rows.examples)
+    notes = []
     repeated = len(rows.examples) - len(texts)
     if repeated:
         where = "; rows with one text stay in one part" if parts else ""
-        said.append(f"{repeated} rows repeat an earlier text{where}")
+        notes.append(f"{repeated} rows repeat an earlier text{where}")
     for split, other in read.items():
-        seen = sum((one.text, one.text_pair) in texts for one in other.examples)
+        seen = sum((example.text, example.text_pair) in texts for example in other.examples)
         if seen:
-            said.append(f"{seen} of {len(other.examples)} {split} rows have a text of the train file")
-    return said
+            notes.append(f"{seen} of {len(other.examples)} {split} rows have a text of the train file")
+    return notes

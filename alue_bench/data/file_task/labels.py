@@ -15,8 +15,8 @@ from alue_bench.contract.task import TargetKind
 from alue_bench.data.file_task.options import FileOptions
 
 MOST_NUMBERS = 20
-"""The largest number of different whole numbers in a label column for which they are taken to be classes. If there are
-more, the user must state the kind of target."""
+"""The largest number of different whole numbers that are taken to be classes. If a label column has more of them, the
+user must state the kind of target."""
 MOST_LABELS_SHARE = 0.5
 """The largest number of different labels in a column of texts, as a share of the rows; `MOST_NUMBERS` labels are always
 accepted. A column with more different texts is not taken to be a label column, unless the user states the kind of
@@ -29,11 +29,14 @@ class LabelSpace:
 
     kind: TargetKind
     names: tuple[str, ...] = ()
+    """The labels, in the order of the model's outputs; empty for a regression."""
     range: tuple[float, float] | None = None
+    """The smallest and the largest number of a regression; None for all other kinds."""
     decode: Mapping[str, str] = field(default_factory=dict)
     """The label for each text in the label column, if labels are whole numbers written with a decimal point: the label
     "1" for the text "1.0". Empty otherwise."""
     notes: tuple[str, ...] = ()
+    """Sentences for the user about what was inferred."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Labelled:
     path: Path
     examples: Sequence[Example]
     has_lines: bool
+    """True if the file is a text file, so that `Example.line` is a line number; otherwise it is a row number."""
     columns: tuple[str, ...]
     """The names of the file's columns that hold the labels."""
 
@@ -72,9 +76,9 @@ def inferred_labels(rows: Labelled, options: FileOptions, classes: Sequence[str]
         DataError: The labels are ambiguous, or there is nothing to learn.
     """
     column = ", ".join(shown(name) for name in rows.columns)
-    lists = [one for one in rows.examples if isinstance(one.target, tuple)]
+    lists = [example for example in rows.examples if isinstance(example.target, tuple)]
     if lists and len(lists) < len(rows.examples):
-        odd = min((lists, [one for one in rows.examples if not isinstance(one.target, tuple)]), key=len)[0]
+        odd = min((lists, [example for example in rows.examples if not isinstance(example.target, tuple)]), key=len)[0]
         raise DataError(
             f"{rows.place(odd)}: column {column} holds a list of labels in some rows and one label in others; write "
             "lists everywhere"
@@ -86,7 +90,7 @@ def inferred_labels(rows: Labelled, options: FileOptions, classes: Sequence[str]
             f"{rows.path}: column {column} holds one label for each row; for several say --label-separator ';', or "
             "--label for each column of 0 and 1"
         )
-    codes = Counter(str(one.target) for one in rows.examples)
+    codes = Counter(str(example.target) for example in rows.examples)
     if options.target == "regression":
         return _regression(rows, column)
     numbers = {code: number for code in codes if (number := _number(code)) is not None}
@@ -127,7 +131,7 @@ def _multilabel(rows: Labelled, options: FileOptions, classes: Sequence[str]) ->
             f"{rows.path}: column {column} holds several labels for each row, which is not {options.target}; leave "
             "out --target"
         )
-    counts = Counter(label for one in rows.examples for label in _labels_of(one))
+    counts = Counter(label for example in rows.examples for label in _labels_of(example))
     _check_spelling(rows, list(counts))
     names = rows.columns if len(rows.columns) > 1 else _ordered(list(counts), classes)
     if len(names) < 2:
@@ -142,10 +146,10 @@ def _multilabel(rows: Labelled, options: FileOptions, classes: Sequence[str]) ->
 
 def _regression(rows: Labelled, column: str) -> LabelSpace:
     numbers = []
-    for one in rows.examples:
-        number = _number(str(one.target))
+    for example in rows.examples:
+        number = _number(str(example.target))
         if number is None:
-            raise DataError(f"{rows.place(one)}: {shown(str(one.target))} in column {column} is not a number")
+            raise DataError(f"{rows.place(example)}: {shown(str(example.target))} in column {column} is not a number")
         numbers.append(number)
     low, high = min(numbers), max(numbers)
     if low == high:
@@ -159,16 +163,17 @@ def _regression(rows: Labelled, column: str) -> LabelSpace:
 def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, options: FileOptions) -> dict[str, str]:
     """Return a mapping from each label such as "1.0" to the whole number "1" without decimal point.
 
-    The mapping is empty if no label has this form, or if some number has a fraction other than zero.
+    The mapping is empty if every label is already written as a whole number without decimal point, or if a number is
+    not whole.
 
     Args:
         rows: The rows of the train file.
-        numbers: The labels as written in the file, with their values.
+        numbers: The value of each label, by the label as it is written in the file.
         column: The name of the label column, for error messages.
         options: The user's options.
 
     Raises:
-        DataError: The column may hold the numbers of a regression, and the user states no kind of target; or one label
+        DataError: The column may hold the targets of a regression and the user states no kind of target, or one label
             is written in two ways.
     """
     fractions = sorted(number for number in numbers.values() if not number.is_integer())
@@ -193,14 +198,14 @@ def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, op
 
 
 def decoding_of(rows: Labelled, space: LabelSpace) -> dict[str, str]:
-    """Return the label that each text in a file's label column stands for, if the file writes "1.0" for the label "1".
+    """Return a mapping from each text in a file's label column to its label, for a file with "1.0" for the label "1".
 
     Args:
         rows: The rows of the dev or test file.
         space: The label space of the train file.
 
     Returns:
-        An empty mapping if the file holds the labels themselves.
+        The mapping; empty if the label column holds the labels themselves.
     """
     exact: dict[str, str] = {}
     for code in {str(one.target) for one in rows.examples}:
@@ -213,7 +218,7 @@ def decoding_of(rows: Labelled, space: LabelSpace) -> dict[str, str]:
 
 
 def _number(code: str) -> float | None:
-    """Return the number that a label is written as, if it is finite; None for any other label."""
+    """Return the value of a label that is written as a finite number; None for any other label."""
     try:
         number = float("" if "_" in code else code)
     except ValueError:

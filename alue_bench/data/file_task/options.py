@@ -11,6 +11,7 @@ from alue_bench.contract.options import CheckedOptions, Group, option, options_o
 from alue_bench.contract.task_file import share_problem
 
 DEFAULT_HOLDOUT = "20%"
+"""The share of the rows that is held out for a dev or test split without a file, if the user states no share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class FileOptions(CheckedOptions):
     )
 
     def __post_init__(self) -> None:
-        """Raise UsageError if `holdout` is invalid, or if options contradict each other or need a missing `file`."""
+        """Raise UsageError if `holdout` is invalid, options contradict each other, or options need a missing `file`."""
         super().__post_init__()
         if self.holdout is not None and (problem := share_problem(self.holdout)):
             raise UsageError(f"--holdout {problem}")

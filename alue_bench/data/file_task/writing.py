@@ -17,11 +17,11 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def toml(value: object) -> str:
-    """Return a value in TOML notation, on one line. The value is a text, number, truth value, list or mapping."""
+    """Return a value in TOML notation, on one line. The value is a string, number, boolean, list, tuple or mapping."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # else the escapes are those of JSON
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML also escapes DEL
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{_key(key)} = {toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list | tuple):
@@ -37,9 +37,9 @@ def task_file_text(content: Mapping[str, Any], *, name: str, path: Path) -> str:
     """Return the text of a task file (TOML) with the given content, and with comments for people who edit it.
 
     Args:
-        content: The keys and values that were inferred. Its paths are absolute or relative to the working folder.
+        content: The keys and values that were inferred. Paths in it are absolute or relative to the working folder.
         name: The task's name.
-        path: The path of the task file, to which the paths in it are relative.
+        path: The path of the task file. The paths in the text are made relative to its folder.
     """
     kind = TargetKind(content["kind"])
     lines = [
@@ -103,7 +103,8 @@ def _relative(given: str | Mapping[str, Any], path: Path) -> str | Mapping[str, 
     """Return a split's entry under `[files]` in a task file, with its path made relative to the task file.
 
     Args:
-        given: The entry: a path, a reference to a data set of the hub, or a table. A held-out part gets its seed.
+        given: The entry: a path, a reference to a data set of the hub, or a table. The seed is added to the table of a
+            held-out part.
         path: The path of the task file.
     """
     if isinstance(given, Mapping):
