@@ -86,7 +86,7 @@ class Choice:
 
     @classmethod
     def highest(cls, shape: EncoderShape, scores: Sequence[float], count: int) -> Choice:
-        """Return the choice that trains the `count` layers with the highest scores, and freezes the rest of the encoder.
+        """Return the choice that trains the `count` layers with the highest scores.
 
         The embeddings and all other layers are frozen. Of layers with equal scores, upper layers are preferred.
 

@@ -226,7 +226,7 @@ class Fold:
 
     @property
     def label(self) -> str:
-        """The name of the fold in messages, such as fold2of5; from the second repetition on, such as repeat3fold2of5."""
+        """The name of the fold in messages, such as fold2of5; repeat3fold2of5 in the third repetition."""
         return (f"repeat{self.repeat}" if self.repeat > 1 else "") + f"fold{self.number}of{self.folds}"
 
 
@@ -299,7 +299,7 @@ class RunSpec:
 
     @property
     def row_options(self) -> dict[str, object]:
-        """The values of `limit_train`, `limit_eval` and `drop_bad` by name; values that leave out no rows are missing."""
+        """The values of `limit_train`, `limit_eval` and `drop_bad` by name, without those that leave out no rows."""
         given = {"limit_train": self.limit_train, "limit_eval": self.limit_eval, "drop_bad": self.drop_bad or None}
         return {name: value for name, value in given.items() if value is not None}
 
