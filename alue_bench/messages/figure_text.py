@@ -1,8 +1,7 @@
 """Literal texts in matplotlib figures: names are shown as they are, not interpreted as formulas or TeX.
 
 Every figure must be both drawn and saved inside `literal_text`, because matplotlib creates some texts, such as tick
-labels, only when it saves a figure. Outside `literal_text`, `$` would begin a formula, in which `_`, `^` and a backslash
-have a meaning.
+labels, only when it saves a figure. Outside `literal_text`, the character `$` would begin a formula.
 """
 
 from __future__ import annotations

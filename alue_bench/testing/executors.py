@@ -14,8 +14,11 @@ from alue_bench.testing.violations import Remark, cause, raise_if_any
 def check_executor(executor: Executor) -> None:
     """Check an executor's declaration, and that its workers can be started and stopped. No run is executed.
 
-    If `start` raises UsageError or UnavailableError, for example because there is no cluster, the workers cannot be
-    checked here; that gives a ConformanceWarning.
+    If `Executor.start` raises UsageError or UnavailableError, for example because there is no cluster, the workers
+    cannot be checked, and there is a ConformanceWarning.
+
+    Args:
+        executor: The declaration of the executor.
 
     Raises:
         ConformanceError: The executor breaks the contract; the message has one sentence for each violation.
