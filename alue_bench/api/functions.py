@@ -319,10 +319,10 @@ def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study
     if len(tasks) > 1:
         raise UsageError(f"{function}() is given 'task' twice, as task and as tasks")
     if tasks:
-        of_call = given_tasks(tasks[0], registry)
-        if "file" in of_call.options and given.get("file") is not None:
+        call_tasks = given_tasks(tasks[0], registry)
+        if "file" in call_tasks.options and given.get("file") is not None:
             raise UsageError(f"{function}() is given data twice, as task and as file")
-        given, registry = {**given, **of_call.options}, of_call.registry
+        given, registry = {**given, **call_tasks.options}, call_tasks.registry
     if given.get("also_test") is not None:
         elsewhere = given_tasks(given["also_test"], registry)
         if "file" in elsewhere.options:

@@ -126,7 +126,7 @@ Status = Literal["finished", "reused", "failed", "held"]
 
 @dataclass(frozen=True)
 class RunEnded:
-    """The event that the worker will do no more about a run, because of the reason in `status`.
+    """The event that a run has ended in a worker: it was executed, reused or left to another process (see `status`).
 
     The result of a run that is "finished" or "reused" is in the tracking store.
     """

@@ -71,16 +71,16 @@ def fit_labels(task: Task, train_task: Task, given: str | None = None, *, severa
             f"{other.name!r} {'tags words' if other.labels.tags_words else 'extracts spans'}; choose tasks with one "
             "target for each text"
         )
-    said = f"--also-test {task.name}: models of task {train_task.name!r}"
+    case = f"--also-test {task.name}: models of task {train_task.name!r}"
     if own.kind is not theirs.kind and not {own.kind, theirs.kind} <= set(CLASSES):
         raise LabelMisfit(
-            f"{said} predict {_described(theirs)}, but task {task.name!r} has {_described(own)}; choose a task of the "
+            f"{case} predict {_described(theirs)}, but task {task.name!r} has {_described(own)}; choose a task of the "
             "same kind"
         )
     if task.is_pair != train_task.is_pair:
         texts = {True: "pairs of texts", False: "single texts"}
         raise LabelMisfit(
-            f"{said} read {texts[train_task.is_pair]}, but task {task.name!r} has {texts[task.is_pair]}; choose a "
+            f"{case} read {texts[train_task.is_pair]}, but task {task.name!r} has {texts[task.is_pair]}; choose a "
             "task of the same kind"
         )
     if own.kind is TargetKind.REGRESSION:
@@ -88,7 +88,7 @@ def fit_labels(task: Task, train_task: Task, given: str | None = None, *, severa
             raise LabelMisfit(f"--map {shown(given, quote=False)}: a regression has no labels to map; leave --map out")
         if (own.minimum, own.maximum) != (theirs.minimum, theirs.maximum):
             raise LabelMisfit(
-                f"{said} predict {_described(theirs)}, but task {task.name!r} has {_described(own)}; choose a task "
+                f"{case} predict {_described(theirs)}, but task {task.name!r} has {_described(own)}; choose a task "
                 "with the same range"
             )
         return LabelFit(own, (), {})
@@ -96,16 +96,16 @@ def fit_labels(task: Task, train_task: Task, given: str | None = None, *, severa
     label_map = _label_map(task, train_task, given, remedy)
     if label_map is None:
         raise LabelMisfit(
-            f"{said} predict {_listed(theirs)}, but the labels of task {task.name!r} are {_listed(own)}; {remedy}"
+            f"{case} predict {_listed(theirs)}, but the labels of task {task.name!r} are {_listed(own)}; {remedy}"
         )
     if unknown := next((name for name in label_map.values() if name is not None and name not in own.names), None):
         raise LabelMisfit(
-            f"{said} would predict {shown(unknown)}, which is not one of its labels {_listed(own)}; {remedy}"
+            f"{case} would predict {shown(unknown)}, which is not one of its labels {_listed(own)}; {remedy}"
         )
     reached = tuple(name for name in own.names if name in label_map.values())
     if len(reached) < 2:
         raise LabelMisfit(
-            f"{said} could predict only {_only_or_none(reached)} of its labels {_listed(own)}; map {_listed(theirs)} "
+            f"{case} could predict only {_only_or_none(reached)} of its labels {_listed(own)}; map {_listed(theirs)} "
             f"to at least two of them: {remedy}"
         )
     names = theirs.names

@@ -261,6 +261,7 @@ class RunSpec:
     device: str
     """The kind of device: "cpu", "cuda", "mps" or "xpu". The exact device is recorded with the result."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
+    """The number format of the computation."""
     cuda_graphs: Literal["auto", "on", "off"] = "off"
     """The use of CUDA graphs for training steps; "auto" uses them if a replayed step is faster. They do not change the
     results, and are not part of the fingerprint."""

@@ -232,7 +232,7 @@ class ComputeLimit:
     """
 
     share: float = 0.0
-    """The share of the FLOPs of full fine-tuning with all epochs, above 0 and below 1."""
+    """The share of the FLOPs of full fine-tuning with all epochs, above 0 and below 1; 0 if `like` is given."""
     like: str | None = None
     """The name of the strategy whose number of FLOPs is the limit; None if `share` is given."""
 
@@ -272,8 +272,8 @@ class MatrixChanges:
 
     layers: tuple[Mapping[str, float], ...]
     """For each layer, from layer 0 upwards, the change of each of its weight matrices by the name of the parameter, as
-    in `model.named_parameters()`. Matrices that did not train before both evaluation points are missing; at the first
-    evaluation point, the mappings are empty."""
+    in `model.named_parameters()`. A matrix is missing unless it was trained in both periods that are compared; at the
+    first evaluation point, the mappings are empty."""
 
 
 @dataclass(frozen=True)
@@ -291,10 +291,10 @@ class TrainingProgress:
     dev_scores: tuple[float, ...] = ()
     """The dev score after each epoch that has ended."""
     norms: tuple[BlockNorms, ...] = ()
-    """The gradient norms at each evaluation point so far, this one included and last; empty unless
+    """The gradient norms at each evaluation point up to and including this one, in order; empty unless
     `Revisions.gradient_norms` is True."""
     changes: tuple[MatrixChanges, ...] = ()
-    """The changes of gradients at each evaluation point so far, this one included and last; empty unless
+    """The changes of gradients at each evaluation point up to and including this one, in order; empty unless
     `Revisions.matrix_changes` is True."""
     data_seed: int = 0
     """The run's random seed for the order of the train examples. Strategies that freeze parts at random must derive

@@ -161,7 +161,12 @@ class Table:
         return self._label(_code(cells, self.target))
 
     def _label(self, code: str) -> str:
-        """Return the label name for a code in the file. Raise _Unusable or _IgnoredLabel if the row has no label."""
+        """Return the label name for a code in the file.
+
+        Raises:
+            _IgnoredLabel: The field `ignore` contains the code.
+            _Unusable: The code does not stand for a permitted label.
+        """
         if code in self.ignore:
             raise _IgnoredLabel
         label = self.decode.get(code, None if self.decode else code)

@@ -318,9 +318,9 @@ class Splits:
 class Submission:
     """The format of the tab-separated file in which a leaderboard expects the predictions for a task.
 
-    The file has one line for each row of the official test file without gold labels (`Splits.submission`), in the same
-    order; if the task has no such file, of its test file. A line holds the row's identifier, if the leaderboard
-    requires it, and the predicted label or number; for a multi-label task, it holds 0 or 1 for each label instead.
+    The file has one line for each row, in the same order, of the official test file without gold labels
+    (`Splits.submission`) or, if the task has no such file, of its test file. A line holds the row's identifier, if the
+    leaderboard requires it, and the predicted label or number; in a multi-label task, 0 or 1 for each label instead.
     """
 
     file: str
@@ -542,9 +542,9 @@ def _check_pairs(task: Task) -> None:
         if isinstance(file.read, Delimited | Table)
     }
     if len(set(pairs.values())) > 1:
-        alone, beside = (next(split for split, is_pair in pairs.items() if is_pair is kind) for kind in (False, True))
+        single, paired = (next(split for split, is_pair in pairs.items() if is_pair is kind) for kind in (False, True))
         raise ValueError(
-            f"task {task.name!r}: the {beside} file holds pairs of texts and the {alone} file single ones; give both "
+            f"task {task.name!r}: the {paired} file holds pairs of texts and the {single} file single ones; give both "
             "readers text_pair, or neither"
         )
 

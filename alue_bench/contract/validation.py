@@ -49,7 +49,7 @@ def check_texts(owner: str, fields: Mapping[str, object], names: tuple[str, ...]
             raise TypeError(f"{owner}: {name} is {value!r:.60}; it must be a tuple of strings")
         if not all(item.strip() for item in value):
             raise ValueError(f"{owner}: {name} is {value!r:.60}; none of its strings may be empty")
-        if twice := next((item for place, item in enumerate(value) if item in value[:place]), None):
+        if twice := next((item for index, item in enumerate(value) if item in value[:index]), None):
             raise ValueError(f"{owner}: {name} holds {twice!r} twice; name it once")
 
 

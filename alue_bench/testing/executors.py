@@ -53,9 +53,9 @@ def _pool(executor: Executor) -> Iterator[str]:
             yield f"{subject}: an idle pool accepts no run; has_room must return True"
         if list(pool.events(0)):
             yield f"{subject}: there are events before any run was submitted; return none"
-    except Exception as error:  # as above
+    except Exception as error:  # a plugin's method may raise anything
         yield f"{subject}: its pool raises {cause(error)} before any run was submitted; return no events"
     try:
         pool.stop()
-    except Exception as error:  # as above
+    except Exception as error:  # a plugin's method may raise anything
         yield f"{subject}: stop raises {cause(error)}; it must end the workers, whatever happened before"

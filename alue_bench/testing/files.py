@@ -51,7 +51,7 @@ class _File:
         """The word that messages put before the number of a row: "line" or "row"."""
         return "line" if self.has_lines else "row"
 
-    def place(self, row: Example | BadRow) -> str:
+    def where(self, row: Example | BadRow) -> str:
         """Return the beginning of a message about a row: the task, the file, and the line or the number of the row."""
         return f"{self.subject}: {place(self.path, row.line, has_lines=self.has_lines)}"
 
@@ -159,7 +159,7 @@ def _malformed(row: object) -> str | None:
 def _bad_rows(file: _File, bad: list[BadRow]) -> Iterator[str]:
     """Yield a violation for each bad row of a file, up to a limit, and the number of the remaining bad rows."""
     for row in bad[:SHOWN]:
-        yield f"{file.place(row)}: {row.reason}; correct the row or the DataFile's format"
+        yield f"{file.where(row)}: {row.reason}; correct the row or the DataFile's format"
     if len(bad) > SHOWN:
         yield f"{file.subject}: {file.path} has {len(bad) - SHOWN} more bad rows; correct them too"
 
@@ -172,17 +172,17 @@ def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
     last_line = 0 if file.has_lines else -1  # some programs count the rows of a table from 0
     for example in examples:
         if example.id in seen:
-            yield f"{file.place(example)}: id {example.id!r} occurs twice; give each row of a file a different id"
+            yield f"{file.where(example)}: id {example.id!r} occurs twice; give each row of a file a different id"
             return
         if example.line <= last_line:
             yield (
-                f"{file.place(example)} follows {file.unit} {last_line}; the reader must count {file.unit}s from 1, "
+                f"{file.where(example)} follows {file.unit} {last_line}; the reader must count {file.unit}s from 1, "
                 "in file order"
             )
             return
         if goes_out and any(mark in example.id for mark in "\t\r\n"):
             yield (
-                f"{file.place(example)}: id {example.id!r} cannot be written to a submission file; remove its tab or "
+                f"{file.where(example)}: id {example.id!r} cannot be written to a submission file; remove its tab or "
                 "line end"
             )
             return
@@ -207,8 +207,8 @@ def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
         yield f"{what} the text of every row is its gold label; name the column of the texts"
     if all(example.words is not None and example.words == example.target for example in examples):
         yield f"{what} every word is its own tag; name the column of the words, or that of the tags"
-    of_numbers = file.task.labels.kind is TargetKind.REGRESSION and file.split != "submission"
-    if of_numbers and len({str(example.target) for example in examples}) == 1:
+    has_numbers = file.task.labels.kind is TargetKind.REGRESSION and file.split != "submission"
+    if has_numbers and len({str(example.target) for example in examples}) == 1:
         yield (
             f"{what} every row has the gold number {examples[0].target}, so that correlations are undefined; name the "
             "column of the numbers, or add rows with other numbers"
@@ -225,7 +225,7 @@ def _misfits(file: _File, examples: list[Example]) -> Iterator[str]:
         if misfit is None and (bad := unfit(example, file.task.labels)) is not None:
             misfit = f"{bad.reason}; the reader must yield BadRow for it"
         if misfit is not None and (misfits := misfits + 1) <= SHOWN:
-            yield f"{file.place(example)}: {misfit}"
+            yield f"{file.where(example)}: {misfit}"
 
 
 def _misfit(task: Task, example: Example) -> str | None:

@@ -164,13 +164,13 @@ def _changes(plan: FreezePlan, drawn: random.Random, point: int, course: _Course
         course: The simulated training run.
     """
 
-    def of_layer(layer: int) -> dict[str, float]:
+    def changes_in(layer: int) -> dict[str, float]:
         if point == 1 or layer in plan.frozen_layers:
             return {}
         trained = [name for name in _matrices(layer) if name not in plan.frozen_parameters]
         return {name: course.norm(drawn, point, layer) for name in trained}
 
-    return MatrixChanges(tuple(of_layer(layer) for layer in range(plan.shape.layers)))
+    return MatrixChanges(tuple(changes_in(layer) for layer in range(plan.shape.layers)))
 
 
 def _norms(plan: FreezePlan, drawn: random.Random, point: int, course: _Course) -> BlockNorms:

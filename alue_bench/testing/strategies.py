@@ -201,8 +201,8 @@ def _freezing(example: _Example) -> Iterator[str]:
             yield f"{example.on(layers)}{wrong}"
             return
         again = _attempt(example.strategy, "freeze_plan", shape)
-        of_equal = _attempt(_parsed(example.family, example.name), "freeze_plan", shape)
-        if not _same(plan, again) or not _same(plan, of_equal):
+        plan_of_equal = _attempt(_parsed(example.family, example.name), "freeze_plan", shape)
+        if not _same(plan, again) or not _same(plan, plan_of_equal):
             yield (
                 f"{example.on(layers)}: freeze_plan gives different plans; it may depend only on the name and the shape"
             )
