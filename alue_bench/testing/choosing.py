@@ -79,9 +79,9 @@ def _check_cost(subject: str, strategy: Strategy, shape: EncoderShape) -> Iterat
 
 
 def _short_trainings(stack: EncoderStack, batch: Batch) -> ShortTrainings:
-    """Return the function `Probe.train_and_score` of the check, which trains for one epoch on a single batch.
+    """Return the function `train_and_score` for the probe of the check.
 
-    The model is scored on the same batch.
+    It trains a copy of the model for one epoch on a single batch, and scores it on the same batch.
 
     Args:
         stack: The model.

@@ -185,7 +185,11 @@ def _weights(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _tokenizer_fits(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
-    """Yield a violation for a token id without an embedding, and for each language that the tokenizer does not know."""
+    """Yield a violation for a token id without an embedding, and one for scripts of which the tokenizer knows no word.
+
+    The scripts (writing systems) are those of the model's languages. A remark is yielded for each script of which the
+    tokenizer knows few words.
+    """
     subject = f"model {model.name!r}"
     ids = [tokenizer.pad_token_id, *(number for text in TEXTS for number in tokenizer(text)["input_ids"])]
     beyond = [number for number in ids if not 0 <= number < config.vocab_size]

@@ -112,7 +112,7 @@ def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object
 
 
 def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
-    """Yield a violation for each script (writing system) of the model's languages from which `normalise` removes most.
+    """Yield a violation for each script (writing system) of the model's languages that `normalise` mostly removes.
 
     If `normalise` removes most letters of other scripts only, a remark is yielded instead.
 

@@ -58,8 +58,8 @@ def check_strategy(family: StrategyFamily) -> None:
     - In simulated training runs, `revise` returns plans with the same shape as the first plan, complies with the result
       of `revisions`, and depends only on its arguments.
     - With a small BERT, `choose` returns valid choices, and equal choices for equal probes.
-    - Each strategy freezes, removes or inserts something or trains fewer steps, unless the family's title begins with
-      "Everything trains".
+    - Not all example strategies are full fine-tuning by another name, unless the family's title begins with "Everything
+      trains". If only some are, there is a ConformanceWarning for each of them.
     - `parse` returns None for names that belong to no family, and for the examples of other installed families.
 
     Args:
@@ -385,7 +385,7 @@ def _foreign_names(family: StrategyFamily) -> Iterator[str]:
 
 
 def _names_of_others(family: StrategyFamily) -> Iterator[str]:
-    """Yield a violation for each other installed family of whose examples this family's `parse` accepts one.
+    """Yield a violation for each other installed family if this family's `parse` accepts one of its examples.
 
     A strategy whose name two families accept cannot be used in a run.
     """
