@@ -150,12 +150,7 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _length(model: Model, config: Any) -> Iterator[str]:
-    """Yield a violation if `max_length` in a model's `defaults` exceeds the number of tokens that the model can read.
-
-    Args:
-        model: The declaration of the model.
-        config: The model's transformers configuration.
-    """
+    """Yield a violation if `max_length` in a model's `defaults` exceeds the model's number of positions."""
     from alue_bench.training.architecture.trial import positions_of
 
     limit, wanted = positions_of(config), model.defaults.get("max_length")
