@@ -1,12 +1,12 @@
-"""alue-bench: which layers should I train?
+"""A benchmark of strategies that freeze layers of pre-trained text encoders: which layers should be fine-tuned?
 
     import alue_bench
 
     results = alue_bench.run(tasks=["oold"], models=["mini"], strategies=["full", "bottom3top4"], epochs=1)
-    results.frame()
+    results.frame()                                          # a data frame with one row for each run
 
-This module holds the functions for scripts and notebooks, and the names that a plugin author imports. Importing it
-loads neither torch nor transformers nor mlflow; the functions load them when they are called.
+This module holds the functions for scripts and notebooks, and the classes and functions that plugins import. Importing
+it loads neither torch nor transformers nor mlflow; the functions load them when they are called.
 """
 
 from importlib import import_module
@@ -100,17 +100,17 @@ _ON_DEMAND = {
     **dict.fromkeys(("compare", "fit", "report", "run", "search", "sweep"), "alue_bench.api.functions"),
     "load": "alue_bench.deployment.kept_model",
 }
-"""The module of each function for scripts and notebooks, by function name. These modules import many other modules, so
-each is imported only when its function is first looked up."""
+"""The module that defines each function for scripts and notebooks, by function name. These modules import many other
+modules. Therefore, each is imported only when one of its functions is first accessed."""
 
 
 def __getattr__(name: str) -> Any:
-    """Return a function named in `_ON_DEMAND`, importing its module first."""
+    """Import the module of a function named in `_ON_DEMAND`, and return the function."""
     if name in _ON_DEMAND:
         return getattr(import_module(_ON_DEMAND[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Return the names in this module, including functions that are not imported yet."""
+    """Return the names in this module, including the functions whose modules are not imported yet."""
     return sorted({*globals(), *_ON_DEMAND})

@@ -1,1 +1,1 @@
-"""The functions for scripts and notebooks: `alue_bench.run`, `sweep`, `search`, `fit`, `compare`, `report`, `load`."""
+"""The functions for scripts and notebooks: `alue_bench.run`, `sweep`, `search`, `fit`, `compare` and `report`."""

@@ -1,7 +1,8 @@
-"""The keyword arguments of the Python API's functions, derived from the options of the commands of the same names.
+"""The keyword arguments of the functions of the Python API, derived from the options of the commands.
 
-A study file is a TOML file with options. A function takes the options that a study file may set, under the same names,
-and the argument `config` for a study file. The plurals `tasks`, `models`, `strategies` and `maps` are accepted too.
+A function accepts the options that a study file (a TOML file with options) of the command with the same name may set,
+under the same names, and the argument `config` for a study file. The plural names `tasks`, `models`, `strategies` and
+`maps` are accepted too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def options_of_function(name: str) -> Mapping[str, Option]:
     """Return the options that a function of the Python API accepts as keyword arguments, by their names.
 
     Args:
-        name: The function's name: `run`, `sweep` or `search`; or `select` for the options of `compare` and `report`.
+        name: The function's name: "run", "sweep" or "search"; or "select" for the options with which `compare` and
+            `report` select runs.
     """
     if name == "select":
         return options_of(RunSelection)
@@ -39,19 +41,22 @@ def checked(function: str, options: Mapping[str, Option], given: Mapping[str, ob
     Args:
         function: The function's name, for messages.
         options: The options that the function accepts.
-        given: The keyword arguments. A value of None counts as not given.
+        given: The keyword arguments. Arguments with the value None are ignored.
+
+    Returns:
+        The values, in the form that they would have in a study file: a list for each repeatable option.
 
     Raises:
-        UsageError: An argument is not an option of the function, an option is given twice (in singular and plural), or
-            a value has a wrong type or is out of its bounds.
+        UsageError: An argument is not an option of the function, an option is given twice (by its singular and its
+            plural name), or a value has a wrong type or is out of bounds.
     """
     values: dict[str, Any] = {}
     by_name = {**_plurals(options), **{name: name for name in options}}
     for word, value in given.items():
         if word not in by_name:
             near = difflib.get_close_matches(word, list(by_name), n=1, cutoff=0.6)
-            said = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(options)}"
-            raise UsageError(f"{function}() has no option {word!r}{said}")
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(options)}"
+            raise UsageError(f"{function}() has no option {word!r}{hint}")
         if value is None:
             continue
         name = by_name[word]
@@ -66,12 +71,12 @@ def checked(function: str, options: Mapping[str, Option], given: Mapping[str, ob
 
 
 def with_options(name: str) -> Callable[[Function], Function]:
-    """Return a decorator that adds a function's options to its signature, for `help` and completion in notebooks.
+    """Return a decorator that adds options to a function's signature, for `help()` and completion in notebooks.
 
-    The decorated function receives the options as `**options`.
+    The decorated function must accept the options as `**options`.
 
     Args:
-        name: The name of the function, as for `options_of_function`.
+        name: The argument of `options_of_function` that selects the options.
     """
 
     def decorated(function: Function) -> Function:
@@ -92,22 +97,23 @@ def with_options(name: str) -> Callable[[Function], Function]:
 
 
 def _plurals(options: Mapping[str, Option]) -> dict[str, str]:
-    """Return the plural names of options that a function accepts too, each with its option, such as `tasks` for `task`.
+    """Return the option that each plural name stands for, such as "task" for "tasks".
 
-    A plural that is itself the name of an option is left out.
+    A plural name that is also the name of an option (such as "seeds") is left out.
     """
     return {option.field: name for name, option in options.items() if option.field not in options}
 
 
 def _type(option: Option) -> Any:
+    """Return the type hint for an option in a function's signature."""
     return list[option.kind] | option.kind | None if option.many else option.kind | None  # type: ignore[name-defined]
 
 
 def _plain(value: object, option: Option) -> Any:
     """Convert the value of a keyword argument to the type that it would have in a study file (TOML).
 
-    A path becomes a string if the option is a string, a NumPy value becomes a Python value, and a data frame is written
-    to a file, whose path is returned.
+    A path becomes a string if the option is a string, and a NumPy value becomes a Python value. A data frame is written
+    to a file, and the path of this file is returned.
     """
     if is_frame(value):
         value = store_frame(value)

@@ -1,4 +1,4 @@
-"""Storing data frames as Parquet files, from which a task's examples are then read."""
+"""The storage of data frames as Parquet files, from which the examples of a task are read."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ def is_frame(value: object) -> bool:
 
 
 def store_frame(frame: Any) -> Path:
-    """Write a data frame to a file in the cache folder, and return the file's path.
+    """Write a data frame to a Parquet file in the cache folder, and return the path of the file.
 
-    The file's name is a digest of the content. Equal frames therefore give the same task, and finished runs are reused.
+    The file's name contains a digest of the content. Equal data frames therefore give the same task, so that finished
+    runs are reused.
 
     Args:
-        frame: The frame; its index is not stored.
+        frame: A value that `is_frame` accepts. Its index is not stored.
 
     Raises:
         UsageError: The frame has a column that Parquet cannot hold.
@@ -43,7 +44,7 @@ def store_frame(frame: Any) -> Path:
 
 
 def _parquet(frame: Any) -> bytes:
-    """Return a frame as the content of a Parquet file; if it is a data set of `datasets`, class names are kept."""
+    """Return a data frame as the content of a Parquet file. The class names of a data set of `datasets` are kept."""
     if type(frame).__module__.partition(".")[0] == "datasets":
         import datasets
 

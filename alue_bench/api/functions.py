@@ -1,11 +1,12 @@
 """The functions of the Python API, for scripts and notebooks.
 
     results = alue_bench.run(tasks=["oold"], models=["mini"], strategies=["full", "bottom3top4"], epochs=1, sample=True)
-    results.frame()                                          one row for each run
-    results.best().score                                     chosen by dev, reported on test
+    results.frame()                                          # a data frame with one row for each run
+    results.best().score                                     # the test score of the run with the best dev score
 
-The functions do what the commands of the same names do. Functions and commands reuse each other's finished runs. Wrong
-usage raises `AlueBenchError`; a failed run is part of the results.
+`run`, `sweep`, `search`, `compare` and `report` do the same as the commands with these names; functions and commands
+reuse each other's finished runs. Invalid arguments raise an `AlueBenchError`. If a run fails, only `fit` raises an
+error; the other functions return the failed run with the other results.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from alue_bench.tracking.reading import Results
 
 ORIGIN = "this call"
-"""The note in the list of planned runs that a hyper-parameter was given as a keyword argument."""
+"""The origin of hyper-parameters that are given as keyword arguments, as the list of planned runs shows it."""
 
 R = TypeVar("R", bound=Runs)
 
@@ -50,14 +51,15 @@ def run(*, quiet: bool = False, **options: Any) -> Runs:
     KeyboardInterrupt. If the same call is repeated, it executes the remaining runs.
 
     Args:
-        quiet: Whether to print neither the list of planned runs nor the progress.
-        **options: The options of `alue-bench run`, by their names in a study file: `task`, `model`, `strategy`, `seed`,
-            `epochs`, `lr`, `sample`, `experiment`, `jobs` and so on; `config` is the path or name of a study file
-            (TOML). The plural names `tasks`, `models`, `strategies` and `maps` are accepted too. A task is a name, an
-            `alue_bench.Task`, a path or a data frame.
+        quiet: True to print neither the list of planned runs nor the progress.
+        **options: The options of `alue-bench run`, with underscores instead of hyphens: `task`, `model`, `strategy`,
+            `seed`, `epochs`, `lr`, `sample`, `experiment`, `jobs` and so on; `config` is the path or name of a study
+            file (a TOML file with options). The plural names `tasks`, `models`, `strategies` and `maps` are accepted
+            too. Repeatable options take one value or a list. A task is a name, an `alue_bench.Task`, the path of a task
+            file or a data file, or a data frame.
 
     Returns:
-        The results, which a notebook shows as a table.
+        The results of all runs, which a notebook shows as a table.
 
     Raises:
         UsageError: An option is unknown or has a wrong value, or there is nothing to run.
@@ -76,13 +78,13 @@ def sweep(*, quiet: bool = False, **options: Any) -> Sweep:
     """Fine-tune with every setting of a grid (numbers of frozen bottom and top layers), and recommend one setting.
 
     Args:
-        quiet: Whether to print neither the list of planned runs nor the progress.
-        **options: The options of `alue-bench sweep`, by their names in a study file; see `run`. Some hyper-parameters
-            also accept a list, such as `lr=[2e-5, 5e-5]`, and are varied in the grid.
+        quiet: True to print neither the list of planned runs nor the progress.
+        **options: The options of `alue-bench sweep`, with underscores instead of hyphens; see `run`. Some
+            hyper-parameters also accept a list, such as `lr=[2e-5, 5e-5]`; the grid then includes each of the values.
 
     Returns:
-        The results, with a recommendation for each grid; the method `best()` returns the run of the recommended
-        setting.
+        The results of all runs, with a recommendation for each grid. The method `best()` returns the run with the
+        recommended setting.
 
     Raises:
         UsageError: An option is unknown or has a wrong value, or there is nothing to run.
@@ -98,15 +100,15 @@ def sweep(*, quiet: bool = False, **options: Any) -> Sweep:
 
 @with_options("search")
 def search(*, quiet: bool = False, **options: Any) -> Search:
-    """Find which layers to freeze for the cheapest training that keeps the score, without trying all settings.
+    """Find the cheapest setting of frozen layers that keeps the score, without trying all settings of a grid.
 
     Args:
-        quiet: Whether to print neither a description of the search nor the progress.
-        **options: The options of `alue-bench search`, by their names in a study file; see `run`.
+        quiet: True to print neither a description of the search nor the progress.
+        **options: The options of `alue-bench search`, with underscores instead of hyphens; see `run`.
 
     Returns:
-        The results, with the setting found for each task and model; the method `best()` returns the run of this
-        setting.
+        The results of all runs, with the setting found for each task and model. The method `best()` returns the run
+        with this setting.
 
     Raises:
         UsageError: An option is unknown or has a wrong value, or there is nothing to search.
@@ -127,15 +129,15 @@ def fit(
     """Fine-tune one model on one task under one strategy, and keep the trained model.
 
     Args:
-        task: The name of a declared task, an `alue_bench.Task`, the path of a task file or of a data file, or a data
-            frame whose columns the options `text` and `label` name.
-        model: The name of a declared model, a local folder, or the hub id and revision of a model, as `ID@REVISION`.
-        strategy: The name of a strategy.
-        quiet: Whether to print neither the list of planned runs nor the progress.
+        task: The name of a declared task, an `alue_bench.Task`, the path of a task file or a data file, or a data
+            frame. For a data file or frame, the options `text` and `label` name its columns.
+        model: The name of a declared model, a local folder, or a hub id with an optional revision (`ID@REVISION`).
+        strategy: The name of a strategy, such as "bottom3top4".
+        quiet: True to print neither the list of planned runs nor the progress.
         **options: Further options of `run`.
 
     Returns:
-        The run, with its metrics, the trained model, and methods to predict and to save the model.
+        The run, with its metrics and methods to predict with the trained model and to save it.
 
     Raises:
         UsageError: An option is unknown or has a wrong value, or the options ask for several runs.
@@ -167,20 +169,22 @@ def compare(
     resamples: int = 0,
     **selection: Any,
 ) -> Compared:
-    """Compare the freezing strategies of recorded runs with a baseline: score, cost and verdict.
+    """Compare the freezing strategies of recorded runs with a baseline: scores, costs and a verdict on each strategy.
 
     Args:
-        baseline: The strategy that the others are compared with.
+        baseline: The name of the strategy with which all other strategies are compared.
         metric: The metric of the scores, such as "f1_micro"; None for the primary metric of each task.
-        margin: The largest acceptable loss of score, as for `alue-bench compare`: "0.01" or "1pt", "1%", "5% of
-            learnt", or one for each metric, such as "f1_macro=0.01,pearson=0.02".
+        margin: The largest acceptable loss of score. "0.01" and "1pt" are in the unit of the metric (one point of F1);
+            "1%" is a share of the baseline's score; "5% of learnt" is a share of what the baseline learnt, that is, of
+            its score minus the score of a baseline that ignores the text. A list such as
+            "f1_macro=0.01,pearson=0.02" gives one margin for each metric.
         resamples: The number of resamples for additional tests that resample the test examples but not the seeds; 0 for
             no such tests.
         **selection: The options of `alue-bench compare` that select runs: `task`, `model`, `strategy`,
             `experiment`, `parent`, `data_source`, `tracking_uri`.
 
     Returns:
-        The comparison, which a notebook shows as tables; its methods give it as data frames or Markdown.
+        The comparison, which a notebook shows as tables. Its methods return it as data frames or Markdown.
 
     Raises:
         UsageError: An option is unknown, the margin has a wrong form, or the MLflow store, experiment or parent run
@@ -212,7 +216,8 @@ def report(
     """Write a report on recorded runs into one HTML or Markdown file.
 
     Args:
-        output: The file to write, with the ending .html or .md. A Markdown file gets a folder of figures next to it.
+        output: The file to write, with the ending .html or .md. For a Markdown file, a folder of figures is written
+            next to it.
         metric: The metric of the scores, such as "f1_micro"; None for the primary metric of each task.
         margin: The largest acceptable loss of score; see `compare`.
         **selection: The options that select runs; see `compare`.
@@ -243,11 +248,17 @@ class Compared(Displayed):
     """A comparison of freezing strategies with a baseline, which a notebook shows as tables."""
 
     comparison: Comparison
+    """The comparison as values, from which the methods make tables."""
     domains: tuple[OutOfDomain, ...] = ()
-    """The changes in and out of domain of models that were scored on other tasks too."""
+    """The differences between each strategy's scores and the baseline's, in domain and out of domain; empty if no model
+    was also scored on other tasks (option `--also-test`)."""
 
     def out_of_domain(self) -> pd.DataFrame:
-        """Return a table of the changes in and out of domain, with a row for each strategy and each other task."""
+        """Return a data frame of the differences between the scores of the strategies and the baseline, by domain.
+
+        In domain means on the test split of the task that trained the model; out of domain means on the test split of
+        another task (option `--also-test`). The data frame has one row for each strategy and each other task.
+        """
         import pandas as pd
 
         from alue_bench.reporting.out_of_domain_table import out_of_domain_records
@@ -255,10 +266,10 @@ class Compared(Displayed):
         return pd.DataFrame(out_of_domain_records(self.domains))
 
     def frame(self) -> pd.DataFrame:
-        """Return a table of scores, costs and verdicts.
+        """Return a data frame of scores, costs and verdicts, with one row for each strategy.
 
-        It has one row for each strategy of each group of comparable runs. Such a group has one task and model, and one
-        set of conditions, such as hyper-parameters and hardware.
+        Only runs with the same task, model and conditions, such as hyper-parameters and hardware, are compared. If
+        there are several such groups of runs, a strategy has one row in each of them.
         """
         import pandas as pd
 
@@ -284,21 +295,22 @@ class Compared(Displayed):
 
 @cache
 def _installed() -> Registry:
-    """Return what the installed plugins declare (tasks, models, strategies).
-
-    Plugins are loaded only once per process.
-    """
+    """Return the tasks, models and strategies of the installed plugins, which are loaded once per process."""
     without_widget_warning()
     return load_registry()
 
 
 def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study:
-    """Check the keyword arguments of an API call, and return the settings together with the plugins.
+    """Check the keyword arguments of an API call, and return the study that they describe.
 
     Args:
-        function: The name of the called function, for messages.
+        function: The name of the called function: "run", "sweep" or "search".
         options: The keyword arguments.
         streams: The output streams, for warnings about plugins.
+
+    Raises:
+        UsageError: An option is unknown, given twice or has a wrong value, or a task that is given as a `Task` value
+            would be needed in another process.
     """
     registry = _installed()
     streams.warn_of_plugins(registry)
@@ -307,10 +319,10 @@ def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study
     if len(tasks) > 1:
         raise UsageError(f"{function}() is given 'task' twice, as task and as tasks")
     if tasks:
-        of_call = given_tasks(tasks[0], registry)
-        if "file" in of_call.options and given.get("file") is not None:
+        call_tasks = given_tasks(tasks[0], registry)
+        if "file" in call_tasks.options and given.get("file") is not None:
             raise UsageError(f"{function}() is given data twice, as task and as file")
-        given, registry = {**given, **of_call.options}, of_call.registry
+        given, registry = {**given, **call_tasks.options}, call_tasks.registry
     if given.get("also_test") is not None:
         elsewhere = given_tasks(given["also_test"], registry)
         if "file" in elsewhere.options:
@@ -329,7 +341,7 @@ def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study
 
 
 def _ended(results: R, streams: Streams) -> R:
-    """Print the messages that conclude an API call, and return the call's results.
+    """Print the messages at the end of an API call, and return the results of the call.
 
     Raises:
         KeyboardInterrupt: The user stopped the call.
@@ -350,13 +362,12 @@ def _selected(function: str, given: Mapping[str, Any], baseline: str, *, may_be_
     Args:
         function: The name of the called function, for messages.
         given: The keyword arguments.
-        baseline: The strategy with which others are compared, and whose runs are therefore selected too.
-        may_be_none: Whether the selection may be empty; otherwise an error is raised.
+        baseline: The strategy with which the selected ones are compared; its runs are always selected too.
+        may_be_none: Whether the result may be empty; if not, an empty result is an error.
 
     Raises:
         UsageError: An option is unknown or has a wrong value, or the store, experiment or parent run does not exist.
-        UnavailableError: No finished run is selected although the selection may not be empty, or the store does not
-            answer.
+        UnavailableError: The result would be empty although `may_be_none` is False, or the store does not answer.
     """
     selection = filled(RunSelection, checked(function, options_of_function("select"), given))
     results, remarks = select_runs(selection, baseline=baseline)

@@ -17,33 +17,34 @@ from alue_bench.contract.task_file import HUB
 from alue_bench.contract.version import __version__
 
 IN_PYTHON = "task-in-python"
-"""The name that replaces the plugin's package name for a task that is given as a `Task` value."""
+"""The name that is recorded, instead of the name of a plugin's package, for a task that is given as a `Task` value."""
 
 NO_CONTENT = ("sample", "companions", "only_by_name")
-"""The fields of a task that do not affect the result of a run."""
+"""The fields of a task that do not affect the results of runs, and are not part of the digest of its content."""
 
 
 @dataclass(frozen=True)
 class GivenTasks:
-    """The tasks that were passed to a function of the Python API, converted to option values and declarations."""
+    """The tasks that were passed to a function of the Python API, converted to options and declarations."""
 
     options: Mapping[str, Any]
-    """The values of the options `task` (names and task files) and `file` (data files), if there are any."""
+    """The value of the option `task` (a list of names and task files) and of the option `file` (a data file). An option
+    without a value is missing."""
     registry: Registry
-    """The plugins' declarations, together with the tasks that were given as `Task` values."""
+    """The declarations of the plugins, together with the tasks that were given as `Task` values."""
 
 
 def given_tasks(given: Any, registry: Registry) -> GivenTasks:
-    """Convert the tasks that were passed to a function of the Python API to option values and declarations.
+    """Convert the tasks that were passed to a function of the Python API to options and declarations.
 
     Args:
-        given: One of these, or a list of them: the name of a declared task, an `alue_bench.Task`, the path of a task
-            file (.toml) or of a data file, or a data frame.
-        registry: The plugins' declarations.
+        given: One task or a list of tasks. A task is the name of a declared task, an `alue_bench.Task`, the path of a
+            task file (.toml) or a data file, or a data frame.
+        registry: The declarations of the plugins.
 
     Raises:
-        UsageError: A value is none of these, several data files are given, or a `Task` has the same name as a different
-            declared task.
+        UsageError: A value is none of these, several data files or frames are given, or a `Task` has the same name as a
+            different declared task.
     """
     names: list[str] = []
     files: list[str] = []
@@ -70,10 +71,10 @@ def given_tasks(given: Any, registry: Registry) -> GivenTasks:
 
 
 def _is_data(given: str | Path, declared: Mapping[str, Declared[Task]]) -> bool:
-    """Return whether a string or path refers to a data file or hub data set, not to a task or a task file."""
+    """Return whether a string or path refers to a data file or a hub data set; False for a task or a task file."""
     if isinstance(given, str) and (given in declared or given.startswith(HUB)):
         return given not in declared
-    path = Path(os.path.expanduser(given))  # Path.expanduser fails for a ~ before the name of nobody
+    path = Path(os.path.expanduser(given))  # Path.expanduser would raise an error for ~NAME without a user NAME
     return path.suffix != ".toml" and (isinstance(given, Path) or (path.suffix != "" and path.exists()))
 
 
@@ -90,7 +91,7 @@ def _declare(task: Task, declared: dict[str, Declared[Task]]) -> None:
 def _origin(task: Task) -> Origin:
     """Return the origin (package and version) that is recorded for a `Task` value.
 
-    The version is a digest of the task's content, so that runs with an earlier content of the task are not reused.
+    The version is a digest of the task's content. If the content changes, runs of the earlier task are not reused.
     """
     version = digest_of([__version__, _content(task)])[:12]
     return Origin(IN_PYTHON, version, task.name, "a value given in Python")
@@ -99,14 +100,15 @@ def _origin(task: Task) -> Origin:
 def _content(value: Any) -> Any:
     """Convert a task declaration, or a part of one, to data that JSON can represent.
 
-    A function is represented by its name only. A change of its code is noticed elsewhere: if other examples are read,
-    the recorded digest of the data changes.
+    A function, such as a reader, is represented by its name only. A change of its code is noticed nevertheless: if it
+    reads different examples, the recorded digest of the data changes.
     """
     if is_dataclass(value) and not isinstance(value, type):
         content = {one.name: _content(getattr(value, one.name)) for one in fields(value) if one.name not in NO_CONTENT}
-        if isinstance(value, Labels) and value.scheme is None:  # as before there were tags
+        # Default values are left out, so that digests from before these fields existed stay valid.
+        if isinstance(value, Labels) and value.scheme is None:
             del content["scheme"]
-        if isinstance(value, Labels) and not value.no_answer:  # as before there were spans
+        if isinstance(value, Labels) and not value.no_answer:
             del content["no_answer"]
         return content
     if isinstance(value, Mapping):

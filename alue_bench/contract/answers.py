@@ -1,4 +1,4 @@
-"""A reader for extractive question answering: JSON in the format of SQuAD 1.1 and 2.0."""
+"""A reader of data files for extractive question answering: JSON files in the format of SQuAD 1.1 and 2.0."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ from alue_bench.contract.validation import check_types
 
 @dataclass(frozen=True, kw_only=True)
 class SquadJson:
-    """A reader of SQuAD's JSON: articles (`data`), their `paragraphs`, and in each a `context` with questions (`qas`).
+    """A reader of JSON files in the format of SQuAD 1.1 and 2.0, for extractive question answering.
 
     >>> SquadJson()
 
-    An example is a question. Its `text` is the context and its `text_pair` the question, so that the questions about a
-    context stay together when a split is held out. Its target is an `Answers` value.
+    The file has a list of articles (`data`), each with a list of `paragraphs`, and each of these with a `context` and a
+    list of questions (`qas`). Each question becomes an `Example`: `text` is the context, `text_pair` is the question,
+    and `target` is an `Answers` value, or None if the question has neither `answers` nor `is_impossible`. A held-out
+    split (`HeldOut`) never separates questions with the same context.
 
-    An answer must be in the context at its `answer_start`, which counts characters (code points). If it is not there
-    but occurs exactly once in the context, its position is corrected; white space may differ. Corrected positions are
-    counted in `Answers.corrected`. If the position of an answer can be neither confirmed nor corrected, its question is
-    a bad row. As JSON has no rows, questions are counted from 1.
+    `answer_start`, the position of an answer in the context, counts characters (code points) from 0. If the answer is
+    not at this position but occurs exactly once in the context, apart from differences in white space, the position is
+    corrected and counted in `Answers.corrected`. If it can be neither confirmed nor corrected, the question becomes a
+    `BadRow`. The `line` of an example or bad row is the number of its question in the file, from 1.
     """
 
     no_answer: bool = True
-    """A flag: questions without an answer are permitted, as in SQuAD 2.0. A plugin need not set it, because a task sets
-    it from its labels."""
+    """True if questions without an answer are permitted, as in SQuAD 2.0; otherwise each of them is a bad row. A plugin
+    need not set this field, because a task sets it from its labels (`Labels.span`)."""
     text_pair: ClassVar[str] = "question"
-    """The key of the second text; it tells the task that its examples are pairs."""
+    """The key of the question in the file. Because it is not None, the examples of the task are pairs of texts
+    (`Task.is_pair`)."""
     has_lines: ClassVar[bool] = False
-    """A flag: messages name the number of a question, because a row of JSON has no line."""
+    """False, because the numbers of the rows count questions: messages say "row 7" instead of "line 7"."""
 
     def __post_init__(self) -> None:
-        """Check the type of the field."""
+        """Raise TypeError if `no_answer` is not a bool."""
         check_types("SquadJson", vars(self), {"no_answer": bool})
 
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
@@ -55,7 +58,13 @@ class SquadJson:
             raise DataError(f"{path}: the file has no questions; name a file in SQuAD's format")
 
     def _row(self, number: int, context: Any, question: Any) -> Example | BadRow:
-        """Return a question as an example, or as a bad row with the reason why it cannot be used."""
+        """Return a question as an example, or as a bad row with the reason why it cannot be used.
+
+        Args:
+            number: The number of the question in the file, from 1.
+            context: The text that the question is about, as the JSON file contains it.
+            question: The question's object in the JSON file.
+        """
         if not isinstance(context, str) or not context.strip():
             return BadRow(number, "empty text: the paragraph has no context")
         if not isinstance(question, Mapping):
@@ -79,7 +88,12 @@ class SquadJson:
 
 
 def _questions(path: Path, content: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield each question with its context. Raise DataError if the file has a different structure."""
+    """Yield the context and the object of each question. Raise DataError if the structure is not that of SQuAD.
+
+    Args:
+        path: The file, for error messages.
+        content: The parsed JSON content of the file.
+    """
 
     def listed(value: Any, key: str, where: str) -> list[Any]:
         entries = value.get(key) if isinstance(value, Mapping) else None
@@ -87,14 +101,19 @@ def _questions(path: Path, content: Any) -> Iterator[tuple[Any, Any]]:
             raise DataError(f"{path}: {where} has no list {key!r}; the file is not in SQuAD's format")
         return entries
 
-    for place, article in enumerate(listed(content, "data", "the file")):
-        for paragraph in listed(article, "paragraphs", f"data[{place}]"):
-            for question in listed(paragraph, "qas", f"a paragraph of data[{place}]"):
+    for index, article in enumerate(listed(content, "data", "the file")):
+        for paragraph in listed(article, "paragraphs", f"data[{index}]"):
+            for question in listed(paragraph, "qas", f"a paragraph of data[{index}]"):
                 yield paragraph.get("context"), question
 
 
 def _answers(context: str, given: list[Any]) -> Answers | str:
-    """Return the answers to a question with their positions in the context, or the reason why they cannot be used."""
+    """Return the answers to a question with their positions in the context, or the reason why they cannot be used.
+
+    Args:
+        context: The text that contains the answers.
+        given: The entries of the question's list `answers`.
+    """
     texts, starts, ends, corrected = [], [], [], 0
     for answer in given:
         text, start = (answer.get(key) if isinstance(answer, Mapping) else None for key in ("text", "answer_start"))
@@ -104,11 +123,11 @@ def _answers(context: str, given: list[Any]) -> Answers | str:
             return "an answer is empty"
         end = start + len(text)
         if start < 0 or context[start:end] != text:
-            places = _places(context, text)
-            if len(places) != 1:
-                times = f"{len(places)} times" if places else "nowhere"
+            occurrences = _occurrences(context, text)
+            if len(occurrences) != 1:
+                times = f"{len(occurrences)} times" if occurrences else "nowhere"
                 return f"answer {shown(text)} is not at position {start}, and occurs {times} in the context"
-            ((start, end),) = places
+            ((start, end),) = occurrences
             corrected += 1
         texts.append(text)
         starts.append(start)
@@ -116,7 +135,10 @@ def _answers(context: str, given: list[Any]) -> Answers | str:
     return Answers(tuple(texts), tuple(starts), tuple(ends), corrected)
 
 
-def _places(context: str, text: str) -> list[tuple[int, int]]:
-    """Return the (start, end) positions of a text in its context; `end` is exclusive, and white space may differ."""
+def _occurrences(context: str, text: str) -> list[tuple[int, int]]:
+    """Return the positions (start, end) of each occurrence of `text` in `context`; `end` is exclusive.
+
+    Any white space in `text` matches any other white space in `context`.
+    """
     pattern = r"\s+".join(map(re.escape, text.split()))
     return [(match.start(1), match.end(1)) for match in re.finditer(f"(?=({pattern}))", context)]

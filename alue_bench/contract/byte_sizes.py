@@ -1,4 +1,4 @@
-"""The parsing of sizes in bytes, such as "20GB", that users write, and the formatting of sizes for messages."""
+"""Sizes in bytes: parsing a size that a user writes, such as "20GB", and formatting a size for messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def parse_size(text: str) -> int:
     Raises:
         UsageError: The text is not a size.
     """
-    # pydantic's ByteSize will not do: it accepts "20GB or so" and "10bit", and takes 20 for twenty bytes.
+    # pydantic's ByteSize is not used, because it accepts "20GB or so" and "10bit", and reads 20 as 20 bytes.
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower(), re.ASCII)
     if match and match[2] in UNITS and len(match[1]) < 20:
         return int(float(match[1]) * UNITS[match[2]])
@@ -28,7 +28,7 @@ def parse_size(text: str) -> int:
 
 
 def readable(size: int) -> str:
-    """Format a number of bytes for people, in decimal units such as kB and GB."""
+    """Format a number of bytes for a message, in decimal units such as kB and GB."""
     from rich.filesize import decimal
 
     return decimal(size)

@@ -1,4 +1,4 @@
-"""The errors that a user can cause or repair, distinguished by what the user must do about them.
+"""The errors whose messages are meant for users; there is one class for each kind of remedy.
 
 The command line prints the message of an `AlueBenchError` as one sentence, without a traceback, and exits with code 2.
 A message therefore says what is wrong, where (file:line, plugin, option), and what to do.
@@ -10,11 +10,11 @@ class AlueBenchError(Exception):
 
 
 class UsageError(AlueBenchError):
-    """An error in the command line, the study file or an environment variable, which the user must correct."""
+    """An error in the arguments, the study file or an environment variable, which the user must correct."""
 
 
 class DataError(AlueBenchError):
-    """An error in a task's data: the user must repair, add or drop rows or files."""
+    """An error in a task's data files: the user must repair, add or remove files or rows."""
 
 
 class PluginError(AlueBenchError):
@@ -22,30 +22,33 @@ class PluginError(AlueBenchError):
 
 
 class UnavailableError(AlueBenchError):
-    """An error about a resource outside the program that is missing, does not answer or cannot be written.
+    """An error: a resource outside the program is missing, does not answer or cannot be written.
 
-    Such resources are the hub, an MLflow tracking server, a folder and an optional package.
+    Examples are the Hugging Face hub, an MLflow tracking server, a folder and an optional package.
     """
 
 
 class StoreUnavailableError(UnavailableError):
-    """The error that the MLflow tracking store stopped answering while runs were executed.
+    """An error: the MLflow tracking store stopped answering while runs were executed.
 
-    If the user gives the same command again, it continues with the runs that are left.
+    If the user repeats the command, it executes the remaining runs.
     """
 
 
 class DeviceLostError(UnavailableError):
-    """The error that this process can no longer use its GPU, whereas a new process can; recorded results stay valid."""
+    """An error: this process can no longer use its GPU, but a new process can. Recorded results stay valid."""
 
 
 class DoesNotFit(AlueBenchError):
-    """The error that a strategy cannot be applied to a model. The run is skipped, with the message as the reason."""
+    """An error: a strategy cannot be applied to a model, for example because the model has too few layers.
+
+    Such a run is skipped, and the plan shows the error's message as the reason.
+    """
 
 
 class TrainingError(AlueBenchError):
-    """The error that a run cannot continue, for example because its loss is not finite; the other runs continue."""
+    """An error: a run fails, for example because its loss is not finite. Other runs are executed nevertheless."""
 
 
 class NonFiniteLossError(TrainingError):
-    """The error that the loss became infinite or NaN. If the run used fp16 or bf16, a wider number format may help."""
+    """An error: the loss became infinite or NaN. If the run used fp16 or bf16, a wider number format may help."""

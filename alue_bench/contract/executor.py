@@ -1,16 +1,17 @@
 """The contract of executors, which execute runs in other processes, on this or on other machines.
 
-alue-bench divides a list of runs into assignments, each of which is a group of runs for one worker process. It submits
-the longest assignment first; for a sweep, it keeps the order of the sweep instead. The executor brings each assignment
-to a worker and returns the events that the worker reports. A worker only has to call
+alue-bench divides a list of runs into assignments, each of which is a group of runs for one worker process, and submits
+them one by one. Assignments of a sweep are submitted in the sweep's order; otherwise, expensive tasks and models come
+first. The executor brings each assignment to a worker and returns the events that the worker reports. A worker only has
+to call
 
     from alue_bench.executors.worker import carry_out
-    carry_out(assignment, tell)      # tell: called in the worker with a Started, Advanced, RunEnded or Warned
+    carry_out(assignment, tell)      # tell: a function that sends a Started, Advanced, RunEnded or Warned to alue-bench
 
-The worker process needs the same plugins, data and models, and access to the tracking store. The worker writes results
-to the store; results never pass through the executor. alue-bench does the rest: it submits the assignment of a dead
-worker again, waits for runs that other alue-bench commands execute, stops at the first failure with --fail-fast, and
-closes runs that an interruption left open in the store.
+The worker process needs the same plugins, data and models as the main process, and access to the MLflow tracking store.
+The worker writes results to the store; results never pass through the executor. alue-bench does the rest: it submits
+the assignment of a dead worker again, waits for runs that other alue-bench commands are executing, stops at the first
+failure with --fail-fast, and ends the MLflow runs that an interruption left unfinished.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 
 Keep = Literal["best", "all"]
-"""The choice of the runs whose trained models are saved: for each task and model the run with the best dev score
-("best"), or all runs ("all")."""
+"""The runs whose trained models are saved: for each task and model the run with the best dev score ("best"), or every
+run ("all")."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +36,10 @@ class Resources:
     device: str = "cpu"
     """The kind of device of the runs: "cpu", "cuda", "mps" or "xpu"."""
     gpu: int | None = None
-    """The number of the only GPU of this machine that runs may use, as in --device cuda:1; None for all. An executor
-    whose workers cannot be given this GPU raises UsageError."""
+    """The index of the only GPU that runs may use, such as 1 for --device cuda:1; None if runs may use all GPUs. An
+    executor that cannot restrict its workers to this GPU raises UsageError."""
     jobs: int | None = None
-    """The largest number of runs that execute at the same time; None if the user does not set it."""
+    """The largest number of runs that are executed at the same time; None if the user does not set it."""
     gpus_per_run: float | None = None
     """The number of GPUs per run: a fraction of one GPU, or a whole number; None if the user does not set it."""
 
@@ -51,20 +52,22 @@ class Source:
     """
 
     model: str
-    """The model as `--model` takes it: a name, a folder, or a hub id with an optional revision."""
+    """The model, in the form that the option `--model` accepts: a name, a folder, or a hub id with an optional
+    revision."""
     options: Mapping[str, Any]
     """The user's settings that are not part of `RunSpec`, such as the data folder and the size of the cache, by the
-    name of the field that holds them."""
+    names of their fields in `PlanRequest`."""
     depths: tuple[int, ...]
-    """The numbers of frozen lowest layers (above frozen embeddings) that occur among all planned runs on the same data
-    and model. One forward pass computes the outputs for all these numbers of layers."""
+    """The different depths of the frozen prefix in all planned runs with the same data and model. The frozen prefix
+    consists of the frozen embeddings and the frozen layers directly above them; its depth is the number of these
+    layers. One forward pass computes the outputs at all depths."""
     tags: Mapping[str, str]
     """The MLflow tags that are recorded with the run."""
     notes: tuple[str, ...] = ()
-    """Remarks on the model that were made before any run began; they are recorded as notes of the run."""
+    """Remarks on the model from the checks before the first run; they are recorded as notes of the run."""
     shared_depths: tuple[int, ...] = ()
-    """The numbers in `depths` that several runs of the plan have in common. On an accelerator, only their outputs may
-    be worth storing."""
+    """The depths that occur in more than one planned run. On an accelerator, storing the outputs of the frozen prefix
+    may be worthwhile only at these depths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,22 +81,23 @@ class Assignment:
     number: int
     """The identifier of the assignment; `Returned` and `Lost` refer to it."""
     runs: tuple[tuple[RunSpec, Source], ...]
+    """The specification of each run, and the settings with which the worker loads its data and model."""
     tracking_uri: str
     """The MLflow tracking URI."""
     experiment: str
     """The name of the MLflow experiment."""
     parent_id: str | None
-    """The id of the parent run in MLflow that groups the runs; None if there is none."""
+    """The id of the MLflow parent run under which the runs are recorded; None if there is no parent run."""
     invocation: str
     """The identifier of the `alue-bench` command that planned the runs."""
     disabled_plugins: tuple[str, ...]
     """The names of the plugins that the worker must not load."""
     rerun: bool
-    """True if runs with a recorded result are executed again."""
+    """True if runs whose results are already recorded are executed again."""
     device: str
     """The kind of device of the runs: "cpu", "cuda", "mps" or "xpu"."""
     keep: Keep | None = None
-    """The choice of the runs whose trained models are saved; None to save no model."""
+    """The runs whose trained models are saved; None to save no model."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class Started:
     """The event that a run has started."""
 
     fingerprint: str
+    """The fingerprint of the run (`RunSpec.fingerprint`), which identifies it."""
 
 
 @dataclass(frozen=True)
@@ -109,27 +114,32 @@ class Advanced:
 
     fingerprint: str
     done: int
-    """The number of steps done."""
+    """The number of training steps done."""
     total: int
-    """The total number of steps of the run."""
+    """The number of training steps of the whole run."""
 
 
 Status = Literal["finished", "reused", "failed", "held"]
-"""The outcome of a run. "reused" means that an earlier result was in the tracking store, so that the run was not
-executed; "held" means that another alue-bench command is executing the same run at this moment."""
+"""The outcome of a run. "reused" means that the tracking store already had a result, so that the run was not executed.
+"held" means that the run was not executed because another process is executing the same run at this moment."""
 
 
 @dataclass(frozen=True)
 class RunEnded:
-    """The event that a run has ended; its result is in the tracking store."""
+    """The event that a run has ended in a worker: it was executed, reused or left to another process (see `status`).
+
+    The result of a run that is "finished" or "reused" is in the tracking store.
+    """
 
     fingerprint: str
     status: Status
     run_id: str
-    """The id of the MLflow run; empty if the run failed before it was recorded."""
+    """The id of the MLflow run; empty if the run failed before it was recorded. If the status is "held", it is the id
+    under which the other process records the run."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    """The final metrics of the run by name (`RunResult.metrics`); empty if there is no result."""
     cause: str = ""
-    """The reason for a failure, in words."""
+    """The reason for a failure, in words; empty if the run did not fail."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,7 @@ class Warned:
 
 
 Report = Started | Advanced | RunEnded | Warned
+"""An event that `carry_out` reports in the worker, and that the executor passes on unchanged."""
 
 
 @dataclass(frozen=True)
@@ -161,40 +172,41 @@ class Lost:
 
 
 Event = Report | Returned | Lost
+"""An event that an executor returns to alue-bench."""
 
 
 class WorkerPool(Protocol):
     """The workers of one alue-bench command. They execute one list of runs, or several lists one after the other.
 
-    alue-bench calls the methods from one thread.
+    alue-bench calls all methods from the same thread.
     """
 
     def has_room(self) -> bool:
-        """Return whether the pool would start one more assignment soon. The first call must return True."""
+        """Return whether a worker would soon start another assignment. The first call must return True."""
         ...
 
     def submit(self, assignment: Assignment) -> None:
-        """Bring an assignment to a worker and return at once.
+        """Give an assignment to a worker and return at once, without waiting for the worker.
 
-        alue-bench calls this only when `has_room` returned True.
+        alue-bench calls this method only after `has_room` has returned True.
         """
         ...
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that workers have reported since the last call, in order.
 
-        Each assignment must end with exactly one `Returned` or one `Lost`.
+        The last event of each assignment must be a `Returned` or a `Lost`; there must be exactly one of them.
 
         Args:
-            timeout_s: The longest time to wait for the first event, in seconds.
+            timeout_s: The longest time, in seconds, to wait for the first event.
         """
         ...
 
     def stop(self) -> None:
-        """End every worker, and return when none of them is working any more.
+        """End every worker, and return when no worker is running any more.
 
-        A busy worker first gets SIGTERM or a KeyboardInterrupt and has some seconds to close its run. alue-bench calls
-        this once, whether the runs succeeded or failed.
+        A busy worker must first receive SIGTERM or a KeyboardInterrupt, and get some seconds to record its run as
+        killed. alue-bench calls this method once, whether the runs succeeded or failed.
         """
         ...
 
@@ -205,7 +217,8 @@ class Executor:
 
     name: str
     title: str
-    """A phrase that describes the executor to people."""
+    """A phrase for users that says where the runs are executed, such as "on a Ray cluster"."""
     start: Callable[[Resources], WorkerPool]
-    """The function that starts the workers. alue-bench calls it once per command, when there is a run to execute. It
-    raises UsageError or UnavailableError, with one sentence for the user, if the workers cannot be started."""
+    """The function that starts the workers. alue-bench calls it at most once per command, when there is a run to
+    execute. If the workers cannot be started, it raises UsageError or UnavailableError with one sentence for the
+    user."""

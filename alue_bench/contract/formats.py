@@ -1,6 +1,6 @@
-"""Readers, which turn an official data file into examples and report every row that they cannot use.
+"""The readers of a task's data files: each turns the rows of a file into examples, and reports rows it cannot use.
 
-This module uses the standard library only, because plugins import it at start-up.
+This module imports only the standard library, because plugins import it whenever alue-bench starts.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from alue_bench.contract.validation import Kind, check_mapping, check_texts, che
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The gold answers to a question about a text, each a part of this text; no answer if the fields are empty."""
+    """The gold answers to a question about a text, each a part of the text; empty fields mean that it has no answer."""
 
     texts: tuple[str, ...] = ()
-    """The answers as their file gives them. The score of a prediction is the maximum over them. The model is trained on
-    the first one."""
+    """The answers as written in the data file. The model is trained on the first of them. A prediction is compared with
+    each of them, and the highest score counts."""
     starts: tuple[int, ...] = ()
-    """The position of each answer's first character in the text."""
+    """The position of each answer's first character in the text, counted from 0."""
     ends: tuple[int, ...] = ()
     """The end of each answer in the text: the position after its last character."""
     corrected: int = 0
@@ -35,11 +35,12 @@ class Answers:
 
 
 Target = str | tuple[str, ...] | float | Answers | None
-"""The gold target of an example: one label, a tuple of labels (multi-label, possibly empty), a tuple of tags (one for
-each word), a number (regression), answers (span extraction), or None if the example has no gold target."""
+"""The gold target of an example: a label; a tuple of labels, possibly empty, in a multi-label task; a tuple with a tag
+for each word in a task that tags words; a number in a regression; `Answers` in span extraction; or None if the example
+has no gold target."""
 
 Column = str | int
-"""A column, by its name in the header, or by its position from 0."""
+"""A column of a data file, given by its name in the header, or by its position from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +48,38 @@ class Example:
     """One row of a task: a text or a pair of texts, and its target."""
 
     id: str
+    """The identifier of the example; no other example of the same file has it."""
     text: str
+    """The text, or the first text of a pair."""
     text_pair: str | None
     """The second text; None if the task's examples are single texts."""
     target: Target
+    """The gold label, tags, number or answers; None if the row has no gold target."""
     line: int
-    """The first line of the row in its file, counted from 1. For a file without lines (XLSX, Parquet), it is the number
-    of the row as programs that display such files count it."""
+    """The line of the file on which the row begins, counted from 1. For a file without lines (XLSX, Parquet), it is the
+    number of the row, as a program that displays the file would show it."""
     words: tuple[str, ...] | None = None
-    """The words of the text, in a task that tags words: the target has one tag for each of them. `text` then holds the
-    words, separated by spaces. None in every other task."""
+    """The words of the text, in a task with a tag for each word: `target` has as many tags, and `text` must be the
+    words joined by single spaces. None in every other task."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be used, and the reason."""
+    """A row of a data file that cannot be used, and the reason."""
 
     line: int
-    """The line of the row, counted as in `Example`."""
+    """The line on which the row begins, or the number of the row; see `Example.line`."""
     reason: str
+    """The reason in a few words, such as "empty text"; messages show it after the file and the line."""
 
 
 class Reader(Protocol):
-    """The interface of readers. Any function with this signature can be the `read` of a `DataFile`."""
+    """The interface of a function that reads a data file: any function with this signature can be `DataFile.read`."""
 
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
         """Yield each row of the file `path` as an example, or as a bad row if it cannot be used.
 
-        A reader leaves out rows that do not belong to the task. A yielded None counts as a bad row.
+        Rows that do not belong to the task are left out. A None in place of a row counts as a bad row.
 
         Raises:
             DataError: The file as a whole is unusable: it is empty, is not UTF-8 text, or lacks a column.
@@ -90,8 +95,8 @@ class Delimited:
     >>> Delimited(header=True, delimiter=",", quoted=True, text="question1", text_pair="question2",
     ...           target="label", decode={"0": "different", "1": "similar"})
 
-    A file without quoting is split at delimiters and line feeds only. Quotation marks, carriage returns inside a text
-    and rare line separators therefore stay part of the text.
+    If `quoted` is False, only line feeds end a row, and only delimiters end a cell. Quotation marks, carriage returns
+    inside a line and rare line separators therefore stay part of the text.
     """
 
     text: Column
@@ -99,34 +104,35 @@ class Delimited:
     text_pair: Column | None = None
     """The column of the second text; None if the examples are single texts."""
     target: Column | tuple[str, ...] | None = None
-    """The column of the label or number. A multi-label task can name a tuple of columns instead, one for each label,
-    which hold 0 or 1. None is for a file without gold labels."""
+    """The column of the label or number; None for a file without gold labels. A multi-label task can name a tuple of
+    columns instead: one for each label, with the label's name as its header and 0 or 1 in each row."""
     id: Column | None = None
     """The column of the example's identifier; None to use the number of the row, counted from 0."""
     delimiter: str = "\t"
     """The text between two columns."""
     quoted: bool = False
-    """True if a cell of the table may be enclosed in quotation marks, as in CSV files."""
+    """True if cells may be enclosed in quotation marks, as in CSV files."""
     header: bool = False
-    """True if the first row of the file names the columns."""
+    """True if the first row of the file holds the names of the columns."""
     columns: int | None = None
-    """The number of columns that each row must have; None for the number of columns of the header."""
+    """The number of columns that each row must have. It is required for a file without a header; with a header, None
+    stands for the number of names in it."""
     decode: Mapping[str, str] = field(default_factory=dict)
     """The label name for each code in the label column; empty if the file contains the label names themselves."""
     labels: tuple[str, ...] | None = None
-    """The permitted labels, after `decode` was applied; None permits every label. A row with any other label is a bad
-    row. A plugin need not set this field, because a task sets it from its own labels."""
+    """The permitted labels, after `decode` has been applied; None permits every label. A row with any other label is a
+    bad row. A plugin need not set this field, because a task sets it from `Task.labels`."""
     ignore: frozenset[str] = frozenset()
     """Codes in the label column that do not belong to the task. Rows with these codes are left out without an error."""
     number: tuple[float, float] | None = None
     """The smallest and largest permitted target of a regression; None for all other tasks. A plugin need not set this
-    field, because a task sets it from its own range."""
+    field, because a task sets it from `Task.labels`."""
     separator: str | None = None
-    """The text between two labels in one cell of the target column, for a multi-label task; None for all other tasks.
-    An empty cell means none of the labels."""
+    """The text between two labels in one cell of the target column, for a multi-label task that has such a column; None
+    otherwise. An example with an empty cell has no labels."""
 
     def __post_init__(self) -> None:
-        """Check the type and value of each field, and that the named columns can exist and have different purposes."""
+        """Check the type and value of each field, and that no column is negative, beyond the last, or named twice."""
         _check_fields(self)
         _check_columns(self)
 
@@ -169,9 +175,9 @@ class Delimited:
                 len(cells) != width
                 or any(self._is_row(text, width, position) for text in lines[line - 1 : last_line - 1])
             ):
-                # By the CSV rules these lines are one row. But the number of columns is wrong, or one of the lines is a
-                # complete row by itself: so a quotation mark is missing or superfluous.
-                yield BadRow(line, _swallowed(last_line))
+                # By the rules of CSV, these lines are one row. However, this row has a wrong number of columns, or one
+                # of the lines is a complete row by itself. A quotation mark must therefore be missing or superfluous.
+                yield BadRow(line, _unclosed_quotation_mark(last_line))
                 rows.resume_after(line)
             elif len(cells) != width:
                 yield BadRow(line, f"{len(cells)} columns instead of {width}")
@@ -186,6 +192,8 @@ class Delimited:
 
     def _is_row(self, line: str, width: int | None, position: Mapping[str, int]) -> bool:
         """Return whether a line, read without quoting, is a complete row: it has every column and a permitted target.
+
+        The result is False if the permitted targets are not known.
 
         Args:
             line: The text of the line.
@@ -202,6 +210,15 @@ class Delimited:
     def _example(
         self, cells: list[str], position: Mapping[str, int], line: int, row_number: int
     ) -> Example | BadRow | None:
+        """Return a row as an example or a bad row; None if `ignore` contains its label.
+
+        Args:
+            cells: The cells of the row, as many as there are columns.
+            position: The position of each column by its name in the header; empty without a header.
+            line: The line on which the row begins, from 1.
+            row_number: The number of the row, from 0.
+        """
+
         def cell(column: Column) -> str:
             return cells[position[column] if isinstance(column, str) else column]
 
@@ -244,11 +261,11 @@ class Delimited:
 def unknown_label(
     written: str, decoded: str | None, decode: Mapping[str, str], permitted: tuple[str, ...] | None
 ) -> str:
-    """Return a sentence that says that a label is unknown, with the permitted codes and the label that each code means.
+    """Return a message about an unknown label, which lists the permitted labels, or codes and their meaning.
 
     Args:
         written: The label as written in the file.
-        decoded: The label name that `decode` gives for `written`; None if it gives none.
+        decoded: The label name that `written` stands for by `decode`; None if `decode` does not contain it.
         decode: The label name for each code in the file.
         permitted: The labels of the task; None if they are not known.
     """
@@ -266,12 +283,12 @@ def unknown_label(
 
 
 def missing_column(column: str, columns: Sequence[str], *, has: str = "the columns are") -> str:
-    """Return the message that a column is missing, with the most similar name and a list of the existing columns.
+    """Return a message about a missing column, with the most similar name and a list of the existing columns.
 
     Args:
         column: The name of the missing column.
         columns: The names of the existing columns.
-        has: The words of the message before the list of existing columns.
+        has: The words that introduce the list of existing columns, such as "the header has".
     """
     near = difflib.get_close_matches(column.casefold(), [name.casefold() for name in columns], n=1)
     meant = next((name for name in columns if near and name.casefold() == near[0]), None)
@@ -281,7 +298,7 @@ def missing_column(column: str, columns: Sequence[str], *, has: str = "the colum
 
 
 def _check_fields(read: Delimited) -> None:
-    """Raise TypeError or ValueError for the first field with a wrong type or value."""
+    """Raise TypeError or ValueError for the first field of a reader with a wrong type or value."""
     nothing = type(None)
     kinds: dict[str, Kind] = {
         "text": (str, int), "text_pair": (str, int, nothing), "target": (str, int, tuple, nothing),
@@ -307,12 +324,12 @@ def _check_fields(read: Delimited) -> None:
 
 
 def _check_columns(read: Delimited) -> None:
-    """Raise ValueError if a named column cannot exist, or if one column is named both as a text and as the target."""
+    """Raise ValueError if a column of a reader cannot exist, or is named for two of its texts and targets."""
     wanted = [read.text, read.text_pair, read.id, *_as_tuple(read.target)]
     if negative := [column for column in wanted if isinstance(column, int) and column < 0]:
         raise ValueError(f"Delimited: column {negative[0]} is negative; columns are counted from 0")
     content = [column for column in (read.text, read.text_pair, *_as_tuple(read.target)) if column is not None]
-    if twice := [column for place, column in enumerate(content) if column in content[:place]]:
+    if twice := [column for index, column in enumerate(content) if column in content[:index]]:
         raise ValueError(f"Delimited: column {twice[0]!r} cannot be two of text, text_pair and target at once")
     if read.header:
         return
@@ -331,7 +348,7 @@ def _as_tuple(columns: Column | tuple[str, ...] | None) -> tuple[Column, ...]:
 
 
 def shown(text: str, *, quote: bool = True, most: int = 60) -> str:
-    """Return a string from a file or user in a form that is safe in a message.
+    """Return a string from a file or a user in a form that can be shown in a message safely.
 
     Args:
         text: Any string.
@@ -339,14 +356,14 @@ def shown(text: str, *, quote: bool = True, most: int = 60) -> str:
         most: The largest number of characters of `text`; the rest is replaced by "…".
 
     Returns:
-        The string on one line, with control characters escaped.
+        The string on one line, with control characters and invisible characters escaped.
     """
     safe = printable(text if len(text) <= most else text[:most] + "…")
     return f"'{safe}'" if quote else safe
 
 
 def printable(text: str) -> str:
-    """Return `text` with every character escaped that is invisible or controls a terminal."""
+    """Return `text` with control characters and invisible characters escaped, as in a Python string literal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
@@ -356,7 +373,7 @@ def text_of(value: object) -> str:
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """Return the first `most` names, separated by commas, followed by how many more there are."""
+    """Return the first `most` names and the number of the remaining names, as text such as "a, b or 3 more"."""
     return ", ".join(names[:most]) + (f" or {len(names) - most} more" if len(names) > most else "")
 
 
@@ -365,7 +382,7 @@ def read_lines(path: Path) -> tuple[list[str], dict[int, int]]:
 
     Returns:
         The lines without line ends; and a mapping from the number of each line that is not valid UTF-8 to the position
-        of the first bad byte in the line. Both numbers are counted from 1.
+        of the first invalid byte in the line. Lines and bytes are counted from 1.
 
     Raises:
         DataError: The file cannot be read, is empty, is not UTF-8 text, or has no line feeds.
@@ -415,7 +432,7 @@ def header_of(path: Path, delimiter: str | None = None) -> tuple[list[str], str,
     Args:
         path: The file.
         delimiter: The text between two columns. None selects the comma, semicolon, tab or vertical bar, whichever
-            gives most columns.
+            gives the most columns.
 
     Raises:
         DataError: The file cannot be read, is empty, or has no readable header.
@@ -434,7 +451,9 @@ def header_of(path: Path, delimiter: str | None = None) -> tuple[list[str], str,
     header = names(delimiter)
     if not header:
         raise DataError(f"{path}:1: the header cannot be read; the first line must name the columns")
-    if quoted and delimiter == "\t":  # seldom quoted: then marks at the edges of cells are part of the texts
+    # Tab-separated files are seldom quoted. Unless all rows fit the header when read with quoting, quotation marks are
+    # part of the texts.
+    if quoted and delimiter == "\t":
         rows = _QuotedRows(lines, delimiter)
         quoted = not any(isinstance(row, BadRow) or len(row[1]) != len(header) for row in rows)
     return header, delimiter, quoted
@@ -444,7 +463,7 @@ _LINE_FEEDS = r"tr '\r' '\n'"
 
 
 def _converting(command: str, path: Path) -> str:
-    """Return a shell command that converts a file and writes the result to a new file with the ending `.utf8`.
+    """Return a shell command that converts a file and writes the result to a new file; `.utf8` is added to its name.
 
     Args:
         command: The converting command, which reads standard input and writes standard output.
@@ -454,7 +473,7 @@ def _converting(command: str, path: Path) -> str:
 
 
 _Row = tuple[int, list[str], int]
-"""A row: the number of its first line, its cells, and the number of its last line."""
+"""A row of a file: the number of its first line, its cells, and the number of its last line."""
 
 
 class _Rows(Protocol):
@@ -493,10 +512,10 @@ class _PlainRows:
 class _QuotedRows:
     """The rows of a file whose cells may be quoted; quoted cells may contain delimiters and line feeds.
 
-    A quotation mark that is not closed makes its cell reach to the next quotation mark, perhaps a thousand rows later.
-    The line of the unclosed mark is reported as a bad row, and reading continues with the line after it. The lines up
-    to the end of the overlong cell are accepted only if they have no doubtful quotation mark (`_is_doubtful`), because
-    nobody can know whether such a mark opens or closes a text.
+    A cell whose opening quotation mark is never closed reaches to the next quotation mark, perhaps a thousand rows
+    later. The line of the opening mark is reported as a bad row, and reading continues with the line after it. The
+    following lines, up to the end of the overlong cell, are accepted only if they have no doubtful quotation mark
+    (`_is_doubtful`), because nobody can know whether such a mark opens or closes a text.
     """
 
     def __init__(self, lines: list[str], delimiter: str) -> None:
@@ -519,7 +538,7 @@ class _QuotedRows:
             if last == first:
                 return BadRow(first, f"quotation marks do not match ({error})")
             self.resume_after(first)
-            return BadRow(first, _swallowed(last))
+            return BadRow(first, _unclosed_quotation_mark(last))
         if not cells:
             return BadRow(first, "empty line")
         last = self._last
@@ -542,11 +561,12 @@ class _QuotedRows:
         return self._skipped + int(self._reader.line_num)
 
     def _is_doubtful(self, line: str) -> bool:
-        """Return whether a line has quotation marks that neither enclose a whole cell nor are doubled inside one."""
+        """Return whether a line has quotation marks other than those around a whole cell and those doubled in one."""
         return '"' in self._whole_cell.sub("", line)
 
 
-def _swallowed(last: int) -> str:
+def _unclosed_quotation_mark(last: int) -> str:
+    """Return the reason for a bad row with an unclosed quotation mark; `last` is the last line of its overlong cell."""
     return (
         f"a quotation mark is opened on this line and not closed, so that everything up to line {last} would be one "
         "cell"

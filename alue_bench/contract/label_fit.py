@@ -1,9 +1,11 @@
-"""The correspondence between a trained task's labels and those of another task on whose test split it is scored.
+"""The conversion of labels when a model that was trained on one task is also tested on another (`--also-test`).
 
-It is needed for the option `--also-test`. A model of 26 cities can be scored on a test set of 18 countries if the
-country of each city is known. The correspondence comes from the first of these that applies: the option `--map`, the
-mapping that the trained task's plugin declares (`Task.companions`), the mapping of a task that is always scored with
-models of the trained one (`Task.label_map`), or equal label names.
+A model that distinguishes 26 cities, for example, can be scored on a test set of 18 countries if the country of each
+city is known. Here, the first task is called the training task, and the second one the scored task. The mapping from
+the labels of the training task to those of the scored task is the first of these that exists: the value of the option
+`--map`; the mapping that the training task declares in `Task.companions`; the mapping in `Task.label_map`, if the
+scored task names the training task in `Task.trained_on`; the mapping of each label to itself, if both tasks have the
+same label names.
 """
 
 from __future__ import annotations
@@ -17,47 +19,50 @@ from alue_bench.contract.task import Labels, TargetKind, Task
 from alue_bench.contract.transfer import CLASSES
 
 LabelMap = Mapping[str, str | None]
-"""The label of the scored task that each label of the trained task counts as; None if it is never predicted."""
+"""A mapping from each label of the training task to the label of the scored task that it counts as. A label that is
+mapped to None is never predicted."""
 
 
 @dataclass(frozen=True)
 class LabelFit:
-    """The labels of a scored task that a model of another task can predict, and the model's labels that count as each.
+    """The conversion of a model's predictions from the labels of its training task to those of a scored task.
 
-    A regression has no labels; both tuples are then empty.
+    For a regression, which has no labels, `sources` and `label_map` are empty.
     """
 
     labels: Labels
-    """The label space in which predictions are scored: the reachable labels of the scored task."""
+    """The label space in which predictions are scored: the labels of the scored task that can be predicted."""
     sources: tuple[tuple[int, ...], ...]
-    """For each of these labels, the positions of the trained task's labels that count as it."""
+    """For each label in `labels`, the positions of the training task's labels that count as it."""
     label_map: LabelMap
     unreachable: tuple[str, ...] = ()
-    """The scored task's labels that no label of the trained task counts as. Rows with such a gold label are left
-    out."""
+    """The labels of the scored task that cannot be predicted, because no label of the training task counts as them.
+    Rows with such a gold label are left out."""
 
     def described(self) -> str:
-        """Return the label map in words; empty if every label counts as the label of its own name."""
+        """Return the label map in words; empty if every label counts as the label of the same name."""
         pairs = [(name, own) for name, own in self.label_map.items() if name != own]
         return ", ".join(f"{name} → {own or 'never predicted'}" for name, own in pairs)
 
 
 class LabelMisfit(Exception):
-    """An error: models of one task cannot be scored on another. The message says why, and what to do."""
+    """An error: models of one task cannot be scored on another task. The message gives the reason and a remedy."""
 
 
 def fit_labels(task: Task, train_task: Task, given: str | None = None, *, several: bool = False) -> LabelFit:
-    """Return the correspondence between the labels of a trained task and those of a task to score its models on.
+    """Return how a model's predictions are converted from the labels of its training task to those of a scored task.
 
     Args:
-        task: The task that is scored.
-        train_task: The task that trains the model.
-        given: The value of `--map` for the scored task, such as "NOT_OFF=normal,OFF=offensive"; None if there is none.
-        several: Whether several tasks are scored, so that `--map` must name the task.
+        task: The scored task.
+        train_task: The task on which the model is trained.
+        given: The value of `--map` for the scored task, such as "NOT_OFF=normal,OFF=offensive"; None if the option is
+            not given.
+        several: Whether models are scored on several tasks. The suggested value of `--map` then begins with the name of
+            the scored task.
 
     Raises:
-        LabelMisfit: The tasks have different kinds of target or of text, their labels do not correspond, or one of
-            them tags words or extracts spans.
+        LabelMisfit: The tasks have different kinds of target, only one has pairs of texts, no mapping of the labels is
+            known or it is invalid, fewer than two labels could be predicted, or one task tags words or extracts spans.
     """
     own, theirs = task.labels, train_task.labels
     if other := next((one for one in (task, train_task) if one.labels.reads_tokens), None):
@@ -66,16 +71,16 @@ def fit_labels(task: Task, train_task: Task, given: str | None = None, *, severa
             f"{other.name!r} {'tags words' if other.labels.tags_words else 'extracts spans'}; choose tasks with one "
             "target for each text"
         )
-    said = f"--also-test {task.name}: models of task {train_task.name!r}"
+    case = f"--also-test {task.name}: models of task {train_task.name!r}"
     if own.kind is not theirs.kind and not {own.kind, theirs.kind} <= set(CLASSES):
         raise LabelMisfit(
-            f"{said} predict {_described(theirs)}, but task {task.name!r} has {_described(own)}; choose a task of the "
+            f"{case} predict {_described(theirs)}, but task {task.name!r} has {_described(own)}; choose a task of the "
             "same kind"
         )
     if task.is_pair != train_task.is_pair:
         texts = {True: "pairs of texts", False: "single texts"}
         raise LabelMisfit(
-            f"{said} read {texts[train_task.is_pair]}, but task {task.name!r} has {texts[task.is_pair]}; choose a "
+            f"{case} read {texts[train_task.is_pair]}, but task {task.name!r} has {texts[task.is_pair]}; choose a "
             "task of the same kind"
         )
     if own.kind is TargetKind.REGRESSION:
@@ -83,7 +88,7 @@ def fit_labels(task: Task, train_task: Task, given: str | None = None, *, severa
             raise LabelMisfit(f"--map {shown(given, quote=False)}: a regression has no labels to map; leave --map out")
         if (own.minimum, own.maximum) != (theirs.minimum, theirs.maximum):
             raise LabelMisfit(
-                f"{said} predict {_described(theirs)}, but task {task.name!r} has {_described(own)}; choose a task "
+                f"{case} predict {_described(theirs)}, but task {task.name!r} has {_described(own)}; choose a task "
                 "with the same range"
             )
         return LabelFit(own, (), {})
@@ -91,21 +96,21 @@ def fit_labels(task: Task, train_task: Task, given: str | None = None, *, severa
     label_map = _label_map(task, train_task, given, remedy)
     if label_map is None:
         raise LabelMisfit(
-            f"{said} predict {_listed(theirs)}, but the labels of task {task.name!r} are {_listed(own)}; {remedy}"
+            f"{case} predict {_listed(theirs)}, but the labels of task {task.name!r} are {_listed(own)}; {remedy}"
         )
     if unknown := next((name for name in label_map.values() if name is not None and name not in own.names), None):
         raise LabelMisfit(
-            f"{said} would predict {shown(unknown)}, which is not one of its labels {_listed(own)}; {remedy}"
+            f"{case} would predict {shown(unknown)}, which is not one of its labels {_listed(own)}; {remedy}"
         )
     reached = tuple(name for name in own.names if name in label_map.values())
     if len(reached) < 2:
         raise LabelMisfit(
-            f"{said} could predict only {_only_or_none(reached)} of its labels {_listed(own)}; map {_listed(theirs)} "
+            f"{case} could predict only {_only_or_none(reached)} of its labels {_listed(own)}; map {_listed(theirs)} "
             f"to at least two of them: {remedy}"
         )
     names = theirs.names
     return LabelFit(
-        # The model's own threshold, with which its epoch was selected.
+        # The threshold with which the model's epoch was selected.
         labels=replace(own, names=reached, threshold=theirs.threshold),
         sources=tuple(tuple(i for i, name in enumerate(names) if label_map[name] == one) for one in reached),
         label_map={name: label_map[name] for name in names},
@@ -114,7 +119,7 @@ def fit_labels(task: Task, train_task: Task, given: str | None = None, *, severa
 
 
 def _label_map(task: Task, train_task: Task, given: str | None, remedy: str) -> LabelMap | None:
-    """Return the label that each label of the trained task counts as; None if nothing states it."""
+    """Return the mapping of labels; None if it is neither given nor declared and the label names differ."""
     names = train_task.labels.names
     if given is not None:
         return _parsed(given, names, task.labels.names, remedy)
@@ -131,7 +136,17 @@ def _label_map(task: Task, train_task: Task, given: str | None, remedy: str) -> 
 def _parsed(given: str, names: Sequence[str], own: Sequence[str], remedy: str) -> LabelMap:
     """Parse a label map such as "OFF=offensive,NOT_OFF=normal"; "LABEL=" stands for a label that is never predicted.
 
-    Labels are matched by their names, which may contain commas and equals signs.
+    A label that is missing from `given` counts as the label of the same name. Label names may contain commas and equals
+    signs.
+
+    Args:
+        given: The label map as the user writes it.
+        names: The labels of the training task.
+        own: The labels of the scored task.
+        remedy: The end of an error message.
+
+    Raises:
+        LabelMisfit: A label is unknown or mapped twice, or a missing label has no label of the same name.
     """
     label_map: dict[str, str | None] = {}
     rest = given.strip()
@@ -165,16 +180,20 @@ def _parsed(given: str, names: Sequence[str], own: Sequence[str], remedy: str) -
 
 
 def _longest_leading_name(names: Sequence[str], text: str, end: str) -> str | None:
-    """Return the longest name that `text` begins with and that is followed by `end`; None if there is none.
+    """Return the longest of `names` with which `text` begins, directly before `end`; None if there is no such name.
 
-    If `end` is ",", the name may also be the whole text.
+    If `end` is ",", the name may also be the whole of `text`.
     """
     fitting = [name for name in names if text.startswith(f"{name}{end}") or (text == name and end == ",")]
     return max(fitting, key=len, default=None)
 
 
 def _remedy(task: Task, train_task: Task, *, several: bool) -> str:
-    """Return a sentence with a value of `--map` that can be copied: equal names first, then the others in order."""
+    """Return the end of an error message, which suggests a value of `--map` to copy.
+
+    The suggestion maps each label to the label of the same name, ignoring case, and the remaining labels in their
+    order.
+    """
     names, own = train_task.labels.names, task.labels.names
     alike = {name.casefold(): name for name in own}
     pairs = {name: alike[name.casefold()] for name in names if name.casefold() in alike}

@@ -35,32 +35,36 @@ class Model:
     """
 
     name: str
-    """The name for `--model`: lower-case letters of any script, digits, ".", "_" and "-"; a letter or digit first."""
+    """The name for the option `--model`: lower-case letters, digits, ".", "_" and "-", with a letter or digit first.
+    `check_model` permits ASCII letters only."""
     title: str
-    """The name that lists and reports show to people."""
+    """The name that lists and reports show to readers."""
     checkpoint: Path | str
     """The folder of the checkpoint (as a Path) or its hub id (as a string), such as "UBC-NLP/MARBERT"."""
     revision: str | None = None
-    """The revision on the hub. With None, the newest revision is used, and each run records its commit."""
+    """The branch, tag or commit of the checkpoint on the hub; None for the newest commit. Each run records the commit
+    that it used."""
     languages: tuple[str, ...] = ()
     """The languages that the model is made for, as BCP 47 codes such as "ar"."""
     licence: str = ""
     """The licence under which the checkpoint is published."""
     citation: str = ""
-    """The reference to the publication that introduced the model."""
+    """A reference to the publication that introduced the model."""
     normalise: Callable[[str], str] | None = None
     """The function that is applied to each text before tokenization, as the model's authors prescribe; None for no
-    normalisation. Import the packages that it needs inside it, because plugins are imported at start-up."""
+    normalisation. The function should import the packages that it needs in its body, so that alue-bench, which imports
+    all plugins, starts fast."""
     normalisation: str = "none beyond the tokenizer's own"
-    """One sentence that says what `normalise` does and who prescribes it; each run records it."""
+    """A sentence on what `normalise` does and who prescribes it; it is recorded with each run."""
     architecture: Mapping[str, object] = field(default_factory=dict)
     """The `model_type` and the fields of the published config.json that determine the computing cost of a layer. From
-    them, the cost of runs can be estimated before the checkpoint is downloaded. Training never reads this field."""
+    them, the cost of runs is estimated before the checkpoint is downloaded. Training never uses this field."""
     requires: tuple[str, ...] = ()
-    """The Python packages that `normalise` imports. If one is missing, the model is unavailable, and lists say why."""
+    """The top-level Python modules that `normalise` imports, such as "pyarabic". If one is not installed, the model is
+    unavailable, and messages name the missing module."""
     defaults: Mapping[str, object] = field(default_factory=dict)
-    """The hyper-parameters that this model prefers, by their names in `HyperParameters`. They take precedence over the
-    general defaults and those of the task."""
+    """The hyper-parameters with which this model should be trained, by their names in `HyperParameters`. They take
+    precedence over the general defaults and the task's defaults."""
 
     def __post_init__(self) -> None:
         """Check the type and form of each field."""

@@ -1,6 +1,6 @@
-"""The derivation of names for models that users give as a folder or as a hub id.
+"""The derivation of a model's name from the folder or hub id that a user gives instead of a declared model.
 
-Such a name is readable in any script, and it is the same on every machine.
+Letters of every script are kept, so that the name stays readable. It is the same on every machine.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ import re
 import unicodedata
 
 LONGEST = 100
-"""The largest length of a name, in bytes; names become parts of file names."""
+"""The largest length of a name in bytes; it is limited because names become parts of file names."""
 JOINTS = "._-"
+"""The characters that a name may contain besides letters, digits and combining marks, but not at its beginning."""
 
 
 def model_name(given: str) -> str:
-    """Return the name of a model that is given by a folder's name or a hub id.
+    """Return the name of a model that a user gives by the name of a folder or a hub id.
 
-    Letters, digits and combining marks of any script are kept, in lower case. Other characters become hyphens. A name
-    that is too long is cut, and a name without letters or digits is replaced; a digest of `given` is appended to both.
+    Letters (in lower case), digits and combining marks of any script are kept, and so are ".", "_" and "-". Other
+    characters are replaced by hyphens. A name that is too long is cut, and a digest of `given` is appended. If nothing
+    remains, the name is "model-" followed by the digest.
     """
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", given).lower())
     kept = re.sub("\0+", "-", "".join(c if _is_kept(c) else "\0" for c in text)).strip(JOINTS)
-    while kept and not _begins_name(kept[0]):  # a combining mark whose letter was dropped
+    while kept and not _begins_name(kept[0]):  # a combining mark without its letter
         kept = kept[1:].strip(JOINTS)
     if not kept:
         return f"model-{_digest(given)}"

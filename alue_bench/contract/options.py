@@ -1,11 +1,12 @@
-"""The declaration of an option: a field of a dataclass with its help text, its bounds and its group.
+"""The declaration of options of commands and study files: each is a dataclass field with a help text and bounds.
 
     @dataclass(frozen=True, kw_only=True)
     class HyperParameters:
         epochs: int = option(10, help="Number of passes over the train split.", group=Group.TRAINING, at_least=1)
 
-Everything else is derived from this one declaration: the command line and its help page, the keys of a study file, the
-check of every value wherever it comes from, and what is sent to a worker.
+An option is declared only once. The option of the command line and its help text, the key in a study file, the keyword
+argument in Python, the check of every value, and the settings that worker processes receive are derived from the
+declaration.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from alue_bench.contract.formats import shown
 T = TypeVar("T")
 
 _KEY = "option"
-"""The key under which the metadata of a dataclass field hold its `Option`."""
+"""The key of the `Option` in the metadata of a dataclass field."""
 
 
 class Group(StrEnum):
-    """The headings of a help page, in their order."""
+    """The headings that group the options on a command's help page, in the order in which they are shown."""
 
     QUESTION = "What to compare"
     TRAINING = "How to train"
@@ -47,38 +48,40 @@ class Option:
     """The declaration of a command-line option, which can also be a key of study files."""
 
     help: str
+    """The help text: a phrase with a full stop."""
     group: Group
     name: str = ""
     """The key in a study file. On the command line, hyphens replace its underscores."""
     field: str = ""
-    """The name of the dataclass field, which may differ from `name`: the field `tasks` holds the values of the
-    repeatable option `--task`."""
+    """The name of the dataclass field, which may differ from `name`: the field `tasks`, for example, holds the values
+    of the repeatable option `--task`."""
     kind: type = str
-    """The type of a value, or of each value of a repeatable option."""
+    """The type of the value; for a repeatable option, the type of each value."""
     many: bool = False
-    """A flag: the option is repeatable, and takes a list in a study file."""
+    """True if the option can be repeated on the command line and given as a list in a study file."""
     choices: tuple[str, ...] = ()
     """The permitted values of a string option; empty if every string is permitted."""
     pattern: str = ""
-    """A regular expression; a string that matches it is permitted in addition to `choices`."""
+    """A regular expression; strings that match it are permitted in addition to `choices`. Empty if there are none."""
     short: str = ""
-    """The short form on the command line, such as "-t"."""
+    """The short form on the command line, such as "-t"; empty if there is none."""
     can_be_denied: bool = False
-    """A flag: the command line also accepts `--no-NAME`."""
+    """True if the command line also accepts `--no-NAME`."""
     in_studies: bool = True
-    """A flag: a study file may set the option."""
+    """True if a study file may set the option."""
     is_axis: bool = False
-    """A flag: a sweep may vary the option (`--grid`), and MLflow records its value under the option's own name."""
+    """True if a sweep may vary the option (`--grid`). MLflow records the value under the option's name."""
     default_is_implied: bool = False
-    """A flag: every run that was recorded before the option existed was executed as if the option had its default. The
-    fingerprint of a run (a digest of its settings) then leaves the default out, so that the fingerprints of those older
-    runs stay valid."""
+    """True if all runs that were recorded before the option existed were executed as if it had its default value. A
+    run's fingerprint (a digest of its settings) then does not include the default value, so that the fingerprints of
+    the older runs stay valid."""
     at_least: float = -math.inf
     above: float = -math.inf
     at_most: float = math.inf
     below: float = math.inf
     remark: str = ""
-    """A remark that the error message for a value out of bounds adds in brackets."""
+    """An explanation, such as "0 turns clipping off", that is added in brackets to the error message for a value out of
+    bounds; empty if there is none."""
 
     @property
     def flag(self) -> str:
@@ -86,23 +89,23 @@ class Option:
         return f"--{self.name.replace('_', '-')}"
 
     def problem(self, value: object) -> str | None:
-        """Return the problem with a value, as the end of a message after the option's name; None if the value is valid.
+        """Return what is wrong with a value, as the end of an error message after the option's name.
 
         Args:
             value: One value; for a repeatable option, one value or a list of values.
 
         Returns:
-            A string such as "is 0; it must be at least 1".
+            A string such as "is 0; it must be at least 1"; None if the value is valid.
         """
         if self.many and isinstance(value, list | tuple):
             return next((problem for one in value if (problem := self._problem_of_one(one))), None)
         return self._problem_of_one(value)
 
     def converted(self, value: object) -> Any:
-        """Convert a value that `problem` accepts to the type of the option's field.
+        """Convert a valid value to the type of the option's field, and return it.
 
-        An integer becomes a float and a string a path if the field has that type. For a repeatable option, a single
-        value becomes a tuple.
+        If the field is a float or a path, an integer or a string is converted to it. For a repeatable option, the
+        result is a tuple, even if `value` is a single value.
         """
         if self.many:
             return tuple(self.kind(one) for one in (value if isinstance(value, list | tuple) else (value,)))
@@ -149,20 +152,20 @@ def option(default: T, *, help: str, group: Group, **more: Any) -> T:
     Args:
         default: The value of the option if it is not given.
         help: The text on the help page: a phrase with a full stop.
-        group: The heading on the help page.
-        **more: Further fields of `Option`, such as `name` if the option's name differs from that of the field.
+        group: The heading under which the help page shows the option.
+        **more: Further fields of `Option`, such as `name` if the option's name differs from the field's name.
 
     Returns:
-        A dataclass field. For the type checker it has the type of its value, like the result of `dataclasses.field`.
+        A dataclass field. Type checkers see the type of `default`, as with `dataclasses.field`.
     """
     return field(default=default, metadata={_KEY: Option(help=help, group=group, **more)})
 
 
 @cache
 def options_of(declaring: type[Any]) -> Mapping[str, Option]:
-    """Return the options that a dataclass declares, by option name, in the order of its fields.
+    """Return the options that the fields of a dataclass declare, by option name, in the order of the fields.
 
-    Fields that are not options are left out.
+    Fields that were not made by `option` are left out.
     """
     hints = get_type_hints(declaring)
     declared = (_completed(one, hints[one.name]) for one in fields(declaring) if _KEY in one.metadata)
@@ -170,7 +173,7 @@ def options_of(declaring: type[Any]) -> Mapping[str, Option]:
 
 
 def _completed(declared: Field[Any], hint: Any) -> Option:
-    """Return a field's option, completed with the name, type, choices and repeatability.
+    """Return the option of a dataclass field, with the name, type and choices that follow from the field.
 
     Args:
         declared: The dataclass field, whose metadata holds the option.
@@ -194,7 +197,7 @@ def _completed(declared: Field[Any], hint: Any) -> Option:
 
 
 def problem_in(values: Any) -> tuple[Option, str] | None:
-    """Return the first option with a wrong value and the problem with it; None if all values are valid.
+    """Return the first option with an invalid value and what is wrong with it; None if all values are valid.
 
     Args:
         values: An instance of a dataclass that declares options. A value of None means "not given" and is valid.
@@ -208,10 +211,10 @@ def problem_in(values: Any) -> tuple[Option, str] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedOptions:
-    """A base class for dataclasses of options; it checks the options' values when an instance is created."""
+    """A base class for dataclasses whose fields are options: their values are checked when an instance is created."""
 
     def __post_init__(self) -> None:
-        """Raise UsageError for the first option whose value is wrong."""
+        """Raise UsageError for the first option with an invalid value."""
         if wrong := problem_in(self):
             option, problem = wrong
             raise UsageError(f"{option.flag} {problem}")
@@ -222,8 +225,9 @@ def filled(declaring: type[T], values: Mapping[str, Any], **others: Any) -> T:
 
     Args:
         declaring: The dataclass.
-        values: The values by option name; None means "not given". Options of other dataclasses are ignored.
-        **others: The values of fields by field name, also of fields that are no options. They override `values`.
+        values: The values by option name; None means "not given". Names that are not options of this dataclass are
+            ignored.
+        **others: The values of fields by field name, including fields that are not options. They override `values`.
     """
     known = options_of(declaring)  # type: ignore[arg-type]  # a class is hashable
     given = {

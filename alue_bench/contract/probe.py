@@ -1,4 +1,8 @@
-"""The probe of a loaded model, from which a strategy chooses the layers to train, and the strategy's choice."""
+"""The input and the result of `Strategy.choose`: a probe (model and train examples), and a choice of layers to train.
+
+A strategy can choose the layers by inspecting the loaded model, for example the gradients of its layers on a few train
+examples.
+"""
 
 from __future__ import annotations
 
@@ -11,52 +15,58 @@ from alue_bench.contract.strategy import EncoderShape, FreezePlan
 
 @dataclass(frozen=True, slots=True)
 class HeldOutScore:
-    """The quality of a model that was trained on a part of the probe's examples, on the rest of them."""
+    """The quality of a model that was trained on four fifths of a probe's examples, measured on the remaining fifth."""
 
     score: float
     """The task's primary metric; greater is better."""
     loss: float
-    """The mean loss."""
+    """The mean loss, without class weights."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A copy of the loaded model in eval mode, and train examples on which `Strategy.choose` may run it.
+    """A copy of the loaded model in eval mode, and train examples, from which `Strategy.choose` chooses layers.
 
-    The copy is discarded afterwards. All of its parameters that influence the logits have `requires_grad` set.
+    The strategy may change the copy, which is discarded afterwards. All parameters of the copy that influence the
+    logits have `requires_grad=True`.
     """
 
     model: Any
-    """The model, a `torch.nn.Module` of transformers with the new head of the task."""
+    """The model: a `torch.nn.Module` of the transformers library, with the head that the run will train."""
     shape: EncoderShape
     """The size of the encoder after `Strategy.kept_layers` was applied."""
     layers: tuple[Any, ...]
-    """The encoder layers, `torch.nn.Module` each, from layer 0 upwards."""
+    """The encoder layers, each a `torch.nn.Module`, from layer 0 upwards."""
     batches: tuple[Any, ...]
-    """The tokenised train examples, as batches on the model's device with `input_ids` and `attention_mask`, int64
-    [batch, tokens], and `targets`. There are `--probe-rows` examples, or all if the train split has fewer."""
+    """The tokenised train examples as batches on the model's device. Each has the tensors `input_ids` and
+    `attention_mask`, int64 [batch, tokens], and `targets`, [batch, …] or, for a target per token, int64 [batch,
+    tokens]. The option `--probe-rows` sets the number of examples; it is smaller if the train split has fewer."""
     loss: Callable[[Any], Any]
-    """A function that returns the mean loss of a batch, a tensor from which gradients can be computed."""
+    """A function that takes a batch and returns its mean loss, a scalar tensor from which gradients can be computed."""
     hidden_states: Callable[[Any], tuple[Any, ...]]
-    """A function that returns the outputs of the embeddings and of each layer for a batch: tensors [batch, tokens,
-    hidden], one more than there are layers. Architectures may apply their last norm to the last one."""
+    """A function that takes a batch and returns the outputs of the embeddings and of each layer, from layer 0 upwards:
+    L+1 tensors [batch, tokens, hidden] for L layers. In architectures with a norm after the last layer, the last tensor
+    may be the output of this norm."""
     train_and_score: Callable[[FreezePlan], HeldOutScore]
-    """A function that trains a copy of the loaded model under a freeze plan, and scores it. It trains on four fifths of
-    the probe's examples with the run's own hyper-parameters, and scores the best epoch on the other fifth, for which
-    the same examples are held out each time. Equal plans give equal results."""
+    """A function that trains a copy of the loaded model under a freeze plan, and returns its score. The copy is trained
+    on four fifths of the probe's examples with the run's hyper-parameters, and its best epoch is scored on the
+    remaining fifth. The division of the examples is the same in every call, and equal plans give equal results."""
     generator: Any
-    """A `numpy.random.Generator`, seeded by the run's data seed."""
+    """A `numpy.random.Generator` for random choices, seeded with the run's data seed."""
 
     def examples(self) -> Iterator[Any]:
-        """Yield each example as a batch of its own, without padding."""
+        """Yield each example as a batch with a single row, without padding."""
         for batch in self.batches:
             for row in range(len(batch.input_ids)):
                 yield batch.rows(slice(row, row + 1))
 
     def gradients(self, batch: Any) -> tuple[list[Any], ...]:
-        """Return the gradients of a batch's mean loss with respect to each layer's parameters: a list for each layer.
+        """Return the gradients of a batch's mean loss with respect to the parameters of each layer.
 
-        The gradient of a parameter without influence on this batch's loss is zero.
+        Returns:
+            A list of tensors for each layer, from layer 0 upwards, in the order of `layer.parameters()`. A parameter
+            that does not influence the loss of this batch has a gradient of zeros. Parameters without `requires_grad`
+            are left out.
         """
         import torch
 
@@ -68,17 +78,22 @@ class Probe:
 
 @dataclass(frozen=True)
 class Choice:
-    """The freeze plan that a strategy chose, with the score of each layer."""
+    """The result of `Strategy.choose`: the chosen freeze plan, and the score of each layer that led to it."""
 
     plan: FreezePlan
     scores: tuple[float, ...]
-    """The score of each layer, from layer 0 upwards, in a unit of the strategy's own."""
+    """The score of each layer, from layer 0 upwards. The strategy defines their meaning; each must be finite."""
 
     @classmethod
     def highest(cls, shape: EncoderShape, scores: Sequence[float], count: int) -> Choice:
-        """Return the choice that trains the `count` layers with the highest scores; equal scores favour upper layers.
+        """Return the choice that trains the `count` layers with the highest scores.
 
-        The embeddings and all other layers are frozen.
+        The embeddings and all other layers are frozen. Of layers with equal scores, upper layers are preferred.
+
+        Args:
+            shape: The size of the encoder (`Probe.shape`).
+            scores: The score of each layer, from layer 0 upwards.
+            count: The number of layers that train.
         """
         ranked = sorted(range(shape.layers), key=lambda layer: (scores[layer], layer), reverse=True)
         plan = FreezePlan(shape, frozenset(ranked[count:]), embeddings=True)
@@ -87,21 +102,23 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class ProbeCost:
-    """The work of a choice (`Strategy.choose`), by which a run's cost is estimated before it begins."""
+    """The computation that `Strategy.choose` needs, from which the cost of a run is estimated before it begins."""
 
     forward_passes: int = 0
-    """The number of forward passes over all of the probe's examples."""
+    """The number of forward passes without backward pass, each over all examples of the probe."""
     gradient_passes: int = 0
-    """The number of forward and backward passes over all of the probe's examples."""
+    """The number of forward and backward passes, each over all examples of the probe."""
     trainings: tuple[FreezePlan, ...] = ()
-    """The freeze plans that are given to `Probe.train_and_score`. If they depend on results, those of the costliest
-    case."""
+    """The freeze plan of each call of `Probe.train_and_score`. If the plans depend on the results of earlier calls,
+    these are the plans of the costliest case."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerScore:
-    """The score of one layer in a strategy's choice, and whether the choice freezes the layer."""
+    """The score that a strategy gave to one layer when it chose the layers to train (`Strategy.choose`)."""
 
     layer: int
+    """The index of the layer, from 0."""
     score: float
     frozen: bool
+    """True if the strategy chose to freeze the layer."""

@@ -1,6 +1,6 @@
-"""The registry of plugins, which are discovered through entry points.
+"""The registry of plugins and their declarations. Plugins are discovered through entry points of Python packages.
 
-A plugin that fails to load is isolated and reported; the other plugins stay usable.
+A plugin that fails to load is reported, and does not affect the other plugins.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import typer
 
 DISABLE_VARIABLE = "ALUE_BENCH_DISABLE_PLUGINS"
-"""The environment variable that names the plugins not to load: entry points or distributions, separated by commas."""
+"""The environment variable that disables plugins: a list of entry points or distributions, separated by commas."""
 
 RESERVED_EXECUTORS = ("local", "ray")
 """The names of the built-in executors, which no plugin may use."""
@@ -42,28 +42,30 @@ T = TypeVar("T", Task, Model, StrategyFamily, Path, Executor)
 
 @dataclass(frozen=True)
 class Origin:
-    """The plugin that declares a task, a model or another object, identified by its entry point."""
+    """The origin of a declared task, model or other object: the plugin that declares it, identified by entry point."""
 
     distribution: str
+    """The name of the Python distribution that contains the plugin, such as "alue-bench"."""
     version: str
-    """The version of the Python distribution that contains the plugin."""
+    """The version of the distribution."""
     entry_point: str
     """The name of the entry point."""
     module: str
     """The module that the entry point names."""
 
     def __str__(self) -> str:
-        """Return the origin as text for messages."""
+        """Return the distribution, its version and the entry point, such as "alue-bench 0.1.0 (tasks)"."""
         return f"{self.distribution} {self.version} ({self.entry_point})"
 
 
 @dataclass
 class PluginReport:
-    """A report on one plugin: the hooks that it implements, the objects that it declares, or why it failed."""
+    """A report on one plugin: the names of the objects that it declares and its hooks, or why it failed."""
 
     origin: Origin
     status: str = "loaded"  # loaded | failed | disabled
     problems: list[str] = field(default_factory=list)
+    """The reasons why the plugin failed; empty if it did not."""
     tasks: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     strategies: list[str] = field(default_factory=list)
@@ -73,14 +75,14 @@ class PluginReport:
     """The names of all hooks that the plugin implements, including the hooks that observe runs or add commands."""
 
     def fail(self, problem: str) -> None:
-        """Mark the plugin as failed and add a problem to the report."""
+        """Set the status to "failed" and add a problem to the report."""
         self.status = "failed"
         self.problems.append(problem)
 
 
 @dataclass(frozen=True)
 class Declared(Generic[T]):
-    """A declaration of a plugin (such as a task or model), and the entry point that it comes from."""
+    """An object that a plugin declares, such as a task or a model, together with the plugin (`origin`)."""
 
     value: T
     origin: Origin
@@ -88,38 +90,41 @@ class Declared(Generic[T]):
 
 @dataclass(frozen=True)
 class Registry:
-    """The tasks, models, strategies, studies and other objects that the loaded plugins declare."""
+    """The tasks, models, families of strategies, study files and executors that the loaded plugins declare."""
 
     manager: pluggy.PluginManager
+    """The manager in which the loaded plugins are registered, and through which their hooks are called."""
     reports: tuple[PluginReport, ...]
+    """A report on each installed plugin, including those that failed or are disabled."""
     tasks: Mapping[str, Declared[Task]]
     models: Mapping[str, Declared[Model]]
     families: tuple[Declared[StrategyFamily], ...]
+    """The families of strategies. Strategies have no list of names: each family parses the names of its strategies."""
     studies: Mapping[str, Declared[Path]] = field(default_factory=dict)
     """The study files by name."""
     executors: Mapping[str, Declared[Executor]] = field(default_factory=dict)
     strict: bool = False
-    """True if a plugin that fails is a fatal error, both while plugins load and when they add their commands."""
+    """True if a failed plugin is a fatal error, both when plugins are loaded and when they add their commands."""
 
     def task(self, name: str) -> Task:
-        """Return the task of this name; raise UsageError with the most similar name if there is none."""
+        """Return the task with this name. Raise UsageError, with the most similar name, if no plugin declares it."""
         return self._find("task", name, self.tasks).value
 
     def model(self, name: str) -> Model:
-        """Return the model of this name; raise UsageError with the most similar name if there is none."""
+        """Return the model with this name. Raise UsageError, with the most similar name, if no plugin declares it."""
         return self._find("model", name, self.models).value
 
     def strategy(self, name: str) -> tuple[Strategy, Origin]:
-        """Return the strategy of this name, and the plugin that declares it.
+        """Return the strategy with this name, and the plugin that declares its family.
 
         Raises:
             UsageError: No family accepts the name.
-            PluginError: Two families claim the name, or a family's code fails.
+            PluginError: Two families return different strategies for the name, or the code of a family fails.
         """
         claims = [(strategy, d.origin) for d in self.families if (strategy := _parse(d, name)) is not None]
         rival = next((origin for strategy, origin in claims[1:] if (strategy, origin) != claims[0]), None)
         if rival is not None:
-            raise PluginError(_said_twice(f"strategy {shown(name)}", "claimed", claims[0][1], rival))
+            raise PluginError(_duplicate_name(f"strategy {shown(name)}", "claimed", claims[0][1], rival))
         if not claims:
             examples = [example for d in self.families for example in d.value.examples]
             grammars = ", ".join(dict.fromkeys(d.value.grammar for d in self.families))
@@ -130,13 +135,13 @@ class Registry:
         return claims[0]
 
     def families_of(self, names: Sequence[str]) -> list[StrategyFamily]:
-        """Return the families of the strategies with these names. Raise the same errors as the method `strategy`."""
+        """Return the families of the strategies with these names, without duplicates; raise errors like `strategy`."""
         for name in names:
             self.strategy(name)
         return [d.value for d in self.families if any(_parse(d, name) is not None for name in names)]
 
     def study(self, name: str) -> Path:
-        """Return the study file of this name; raise UsageError with the most similar name if there is none."""
+        """Return the study file with this name. Raise UsageError, with the most similar name, if there is none."""
         return self._find("study", name, self.studies).value
 
     def failures(self) -> list[PluginReport]:
@@ -160,28 +165,28 @@ class Registry:
 
 
 def outline_of(strategy: Strategy, origin: Origin, shape: EncoderShape) -> Outline:
-    """Return the changes that a plugin's strategy makes to a model of this size; see `strategy.outline`.
+    """Return the changes that a plugin's strategy makes to a model before training, as `strategy.outline` does.
 
-    The strategy's `revisions` is called too, so that an error in it is found before a run begins.
+    `Strategy.revisions` is called too, so that an error in it is found before a run begins.
 
     Args:
         strategy: The strategy.
-        origin: The entry point of the strategy's family, which error messages name.
+        origin: The plugin that declares the strategy's family; error messages name it.
         shape: The size of the model's encoder.
 
     Raises:
         DoesNotFit: The strategy cannot be applied to the model.
-        PluginError: The strategy's code raises an error that the contract does not provide for, or returns a value of
-            a wrong type.
+        PluginError: The strategy's code raises any other error, or returns a value of a wrong type.
     """
-    with _blaming(origin, strategy.name):
+    with _errors_naming(origin, strategy.name):
         outlined = outline(strategy, shape)
         strategy.revisions()
     return outlined
 
 
 def _parse(declared: Declared[StrategyFamily], name: str) -> Strategy | None:
-    with _blaming(declared.origin, name):
+    """Return the strategy of this name in a declared family; None if the name does not belong to the family."""
+    with _errors_naming(declared.origin, name):
         strategy = declared.value.parse(name)
         if strategy is None:
             return None
@@ -193,12 +198,12 @@ def _parse(declared: Declared[StrategyFamily], name: str) -> Strategy | None:
 
 
 @contextmanager
-def _blaming(origin: Origin, strategy: str) -> Iterator[None]:
+def _errors_naming(origin: Origin, strategy: str) -> Iterator[None]:
     """Turn an error in the `with` block into a PluginError that names the plugin; pass on any AlueBenchError.
 
     Args:
-        origin: The entry point of the plugin.
-        strategy: The name of the plugin's strategy whose code the block calls.
+        origin: The plugin whose code the block calls.
+        strategy: The name of the strategy, for the error message.
     """
     try:
         yield
@@ -217,12 +222,12 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def entry_points() -> list[tuple[EntryPoint, Distribution]]:
-    """Return the entry points of the group `alue_bench`, sorted and without duplicates, with their distributions."""
+    """Return the entry points of the group `alue_bench` with their distributions, sorted and without duplicates."""
     by_name: dict[tuple[str, str], tuple[EntryPoint, Distribution]] = {}
     for distribution in distributions():
         for entry_point in distribution.entry_points:
             if entry_point.group == hookspecs.GROUP:
-                # The first one on sys.path is used, as with imports; an editable install may be listed twice.
+                # An editable installation may be listed twice. As with imports, the first one on sys.path is used.
                 by_name.setdefault((_name_of(distribution), entry_point.name), (entry_point, distribution))
     return [by_name[key] for key in sorted(by_name)]
 
@@ -241,12 +246,12 @@ def _name_of(distribution: Distribution) -> str:
 
 
 def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Registry:
-    """Load every plugin that is installed and not disabled.
+    """Load every installed plugin that is not disabled, and return the objects that the plugins declare.
 
     Args:
-        disable: The plugins not to load, by entry point or distribution, in addition to those that the environment
-            variable `ALUE_BENCH_DISABLE_PLUGINS` names.
-        strict: Whether a plugin that fails is a fatal error.
+        disable: The names of the entry points or distributions of the plugins that are not loaded. The environment
+            variable `ALUE_BENCH_DISABLE_PLUGINS` can name further plugins.
+        strict: Whether a failed plugin is a fatal error; otherwise, `Registry.reports` says what failed.
 
     Raises:
         PluginError: Two plugins declare the same name; or, with `strict`, a plugin failed.
@@ -271,7 +276,7 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
         try:
             plugin = entry_point.load()
             manager.register(plugin, name=str(origin))
-            manager.check_pending()  # raises an error for a misspelt hook name, which pluggy would otherwise ignore
+            manager.check_pending()  # raises an error for a misspelt hook, which pluggy would otherwise ignore
         except (Exception, SystemExit) as error:  # a broken plugin must not end the program
             report.fail(_cause(error))
             if manager.has_plugin(str(origin)):
@@ -320,15 +325,17 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
 
 
 def _refuse_failures(registry: Registry) -> None:
+    """Raise PluginError if a plugin failed and the registry is strict."""
     if registry.strict and registry.failures():
         report = registry.failures()[0]
         raise PluginError(f"plugin {report.origin} failed: {report.problems[0]} (--strict makes this fatal)")
 
 
 def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) -> list[T]:
-    """Return the objects of type `kind` that a plugin's hook returns.
+    """Call a plugin's hook, and return the declared objects that have the type `kind`.
 
-    A hook that fails, or a returned value of another type, adds a problem to the plugin's report.
+    The result is empty if the plugin does not implement the hook. If the hook fails or returns a value of a different
+    type, a problem is added to the plugin's report.
     """
     function: Callable[[], Iterable[Any]] | None = getattr(plugin, hook, None)
     if function is None:
@@ -351,7 +358,7 @@ def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) ->
 def _with_known_defaults(declared: list[Declares], report: PluginReport, kind: str) -> list[Declares]:
     """Return the tasks or models whose `defaults` are valid hyper-parameters.
 
-    Each of the others adds a problem to the plugin's report.
+    For each task or model with invalid `defaults`, a problem is added to the plugin's report.
     """
     good = []
     for value in declared:
@@ -365,19 +372,20 @@ def _with_known_defaults(declared: list[Declares], report: PluginReport, kind: s
 
 
 def _claim(kind: str, name: str, declared: Declared[T], taken: dict[str, Declared[T]]) -> None:
+    """Add a declaration to `taken` under its name. Raise PluginError if there already is one with this name."""
     if name in taken:
-        raise PluginError(_said_twice(f"{kind} {name!r}", "declared", taken[name].origin, declared.origin))
+        raise PluginError(_duplicate_name(f"{kind} {name!r}", "declared", taken[name].origin, declared.origin))
     taken[name] = declared
 
 
-def _said_twice(subject: str, verb: str, one: Origin, other: Origin) -> str:
-    """Return the error message, with a remedy, for a name that is declared twice, by one plugin or by two.
+def _duplicate_name(subject: str, verb: str, one: Origin, other: Origin) -> str:
+    """Return the error message, with a remedy, for a name that is declared twice, by the same plugin or by two plugins.
 
     Args:
         subject: The kind and the name, such as "task 'mdd'".
         verb: The participle for the message: "declared" or "claimed".
-        one: The entry point of the first declaration.
-        other: The entry point of the second declaration.
+        one: The plugin of the first declaration.
+        other: The plugin of the second declaration.
     """
     if one == other:
         return (
@@ -391,12 +399,16 @@ def _said_twice(subject: str, verb: str, one: Origin, other: Origin) -> str:
 
 
 def _name_to_disable(origin: Origin, kept: Origin | None) -> str:
-    """Return a shell-quoted value of `--disable-plugin` that disables the plugin `origin` but not the plugin `kept`."""
+    """Return a value of `--disable-plugin` that disables the plugin `origin` but not the plugin `kept`.
+
+    The value is the name of the plugin's entry point or of its distribution, quoted for a shell.
+    """
     others = {kept.entry_point, kept.distribution} if kept is not None else set()
     return shlex.quote(origin.entry_point if origin.entry_point not in others else origin.distribution)
 
 
 def _cause(error: BaseException) -> str:
+    """Return an error's type and message on one line, without passwords and at most 300 characters of the message."""
     try:
         message = " ".join(redact(str(error)).split())  # pluggy's messages have several lines
     except Exception:  # the str() of a plugin's own exception class may fail
@@ -405,7 +417,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _repr_or_error(value: object) -> str:
-    """Return the repr of a value from a plugin, or a phrase that says that the repr raises an error."""
+    """Return the beginning of a value's repr or, if the repr raises an error, a phrase that says so."""
     try:
         return f"{value!r:.80}"
     except Exception as error:
@@ -415,15 +427,15 @@ def _repr_or_error(value: object) -> str:
 def add_commands(registry: Registry, app: typer.Typer) -> None:
     """Let every plugin add its commands to the command-line application.
 
-    A plugin that raises an error is reported as failed, and the others continue. A command whose name is already taken
-    is left out, and its plugin is reported as failed.
+    A plugin that raises an error is reported as failed, without effect on the other plugins. A command whose name is
+    already in use is not added, and its plugin is reported as failed.
 
     Raises:
         PluginError: A plugin failed and the registry is strict.
     """
     reports = {str(report.origin): report for report in registry.reports}
     registered: tuple[list[Any], list[Any]] = (app.registered_commands, app.registered_groups)
-    for infos in registered:  # remove what an earlier call in this process added
+    for infos in registered:  # remove the commands that an earlier call in this process added
         infos[:] = [info for info in infos if not hasattr(info, _ADDED_BY)]
     owners = {_command_name(info): "alue-bench" for infos in registered for info in infos}
     for implementation in registry.manager.hook.alue_bench_commands.get_hookimpls():
@@ -448,7 +460,11 @@ _ADDED_BY = "alue_bench_plugin"
 
 
 def _command_name(info: Any) -> str:
-    """Return the name of a command, or of a group of commands, by Typer's own rules."""
+    """Return the name that Typer gives to a command or a group of commands.
+
+    Args:
+        info: Typer's record of a registered command or group.
+    """
     from typer.main import get_command_name
 
     inner = getattr(getattr(info, "typer_instance", None), "info", None)
@@ -457,29 +473,28 @@ def _command_name(info: Any) -> str:
 
 
 def notify(registry: Registry, hook: str, warn: Callable[[str], None], **arguments: object) -> None:
-    """Call a hook that observes runs, in every plugin that implements it.
-
-    A plugin that raises an error does not stop the others.
+    """Call a hook that observes runs in every plugin that implements it, even if some of the plugins raise errors.
 
     Args:
         registry: The loaded plugins.
         hook: The name of the hook.
-        warn: The function that receives a message about each plugin that raised an error.
+        warn: A function that is called with a message for each plugin that raises an error.
         **arguments: The arguments of the hook.
     """
     _call_all(registry, hook, lambda plugin, cause: warn(f"plugin {plugin}: {cause}"), **arguments)
 
 
 def _call_all(registry: Registry, hook: str, failed: Callable[[str, str], None], **arguments: object) -> None:
-    """Call every plugin's implementation of a hook, passing only the arguments in the implementation's signature.
+    """Call a hook's implementations in all plugins, each with only the arguments in its signature.
 
-    If an implementation raises an error, `failed(plugin, cause)` is called, and the others are called nevertheless.
+    If an implementation raises an error, `failed(plugin, cause)` is called, and then the next implementation.
     """
     for implementation in getattr(registry.manager.hook, hook).get_hookimpls():
         _call(implementation, failed, hook, **arguments)
 
 
 def _call(implementation: Any, failed: Callable[[str, str], None], hook: str, **arguments: object) -> None:
+    """Call one plugin's implementation of a hook; if it raises an error, call `failed(plugin, cause)`."""
     wanted = {name: arguments[name] for name in implementation.argnames}
     try:
         implementation.function(**wanted)

@@ -1,4 +1,4 @@
-"""The specification of a run (`RunSpec`) and its measurements (`RunResult`)."""
+"""The specification of a run (`RunSpec`), which is one fine-tuning with its test, and its results (`RunResult`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alue_bench.contract.options import Group, option, options_of, problem_in
 from alue_bench.contract.probe import LayerScore
 from alue_bench.contract.strategy import Adapter, FreezePlan
 
-# Increase when the meaning of a recorded result changes, so that older results are not reused for newer specs.
+# Increase this number when the meaning of a recorded result changes, so that older results are not reused.
 RESULT_VERSION = 5
 
 
@@ -27,9 +27,9 @@ def digest_of(value: object) -> str:
 class HyperParameters:
     """The training hyper-parameters of a run. The defaults are those of ALUE's own baselines (Seelawi et al. 2021).
 
-    To add a hyper-parameter, declare a field here and use it. If every earlier run was trained with the default of the
-    new field, pass `default_is_implied=True`; the fingerprints of runs with this default then stay the same
-    (a fingerprint is a digest of everything that determines the result).
+    For developers: if all earlier runs were trained as if a new hyper-parameter had its default, declare it with
+    `default_is_implied=True`. The fingerprints of these runs (a fingerprint is a digest of everything that determines
+    the result) then stay the same.
     """
 
     epochs: int = option(
@@ -47,9 +47,9 @@ class HyperParameters:
         at_most=1,
         remark="1 gives every layer the same rate",
     )
-    """The layer-wise decay of the learning rate (Howard & Ruder 2018, section 3.2; Sun et al. 2019): the top layer,
-    the pooler and the head train at `lr`, each other layer at `llrd` times the rate of the layer above it. The
-    embeddings count as one more layer at the bottom."""
+    """The layer-wise decay of the learning rate (Howard & Ruder 2018, section 3.2; Sun et al. 2019). The top layer, the
+    pooler and the head are trained with the rate `lr`, and every other layer with `llrd` times the rate of the layer
+    above it. The embeddings count as one more layer at the bottom."""
     warmup: float = option(
         0.0,
         help="Share of all steps over which the learning rate rises, 0 to 1.",
@@ -97,16 +97,16 @@ class HyperParameters:
     select: Literal["best", "last"] = option(
         "best", help="Evaluation whose weights are tested: best (by dev score) or last.", group=Group.TRAINING
     )
-    """The choice of the weights that are tested: the weights at the dev evaluation with the best score ("best"), or
-    at the last dev evaluation ("last"). There is a dev evaluation after each epoch, and more if `eval_every` is
-    below 1."""
+    """The weights that are tested: those of the dev evaluation with the best score ("best"), or those of the last dev
+    evaluation ("last"). There is a dev evaluation after each epoch, and more if `eval_every` is below 1."""
     class_weights: str = option(
         "none",
         help="Weights of the classes in the loss: balanced, or LABEL=WEIGHT,LABEL=WEIGHT (others 1); none: all equal.",
         group=Group.TRAINING,
         default_is_implied=True,
     )
-    """The weights of the classes in the loss; see `alue_bench.training.class_weights`."""
+    """The weights of the classes in the loss: "none", "balanced", or weights of single labels such as "joy=1,fear=4";
+    see `alue_bench.training.class_weights`."""
     patience: int = option(
         0,
         help="Stop training after this many consecutive dev evaluations without a better dev score; 0: never.",
@@ -116,7 +116,7 @@ class HyperParameters:
         remark="0 turns early stopping off",
     )
     """The number of consecutive dev evaluations without a better score after which training stops (Prechelt 1998); 0
-    for no early stopping. The learning-rate schedule always spans all epochs, even if training stops early."""
+    for no early stopping. The learning-rate schedule spans all epochs, even if training stops early."""
     eval_every: float = option(
         1.0,
         help="Epochs between two dev evaluations, such as 0.5; there is always one at the end of an epoch.",
@@ -126,8 +126,8 @@ class HyperParameters:
         default_is_implied=True,
         remark="a part of an epoch",
     )
-    """The distance between two dev evaluations as a part of an epoch, such as 0.5. There is always an evaluation at the
-    end of each epoch."""
+    """The fraction of an epoch between two dev evaluations, such as 0.5. There is always an evaluation at the end of an
+    epoch."""
     probe_rows: int = option(
         256,
         help="Number of train examples from which a strategy such as surgical-3 chooses its layers.",
@@ -135,8 +135,8 @@ class HyperParameters:
         at_least=1,
         default_is_implied=True,
     )
-    """The number of train examples in the probe of a strategy that chooses its layers (`Strategy.choose`). The runs of
-    other strategies have the default."""
+    """The number of train examples from which a strategy chooses the layers to train (`Strategy.choose`). In the runs
+    of all other strategies, it has the default value."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for the first value that is out of its bounds."""
@@ -145,11 +145,10 @@ class HyperParameters:
             raise ValueError(f"{declared.name} {problem}")
 
     def identity(self) -> dict[str, Any]:
-        """Return the values that distinguish the training of one run from that of another, by hyper-parameter name.
+        """Return the hyper-parameters that are part of a run's fingerprint, by name.
 
-        A hyper-parameter with `default_is_implied` is left out if it has its default, because all runs that were
-        recorded before it existed were trained with that value. Such a run and the same run today therefore have the
-        same identity.
+        A hyper-parameter with `default_is_implied` is left out if it has its default value. All runs that were recorded
+        before it existed were trained as if it had this value, so that their fingerprints stay valid.
         """
         default = HyperParameters()
         return {
@@ -161,25 +160,25 @@ class HyperParameters:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The training hyper-parameters of a run, and for each the origin of its value, such as a recipe or an option."""
+    """The training hyper-parameters of a run, and where each value comes from, such as a study file or an option."""
 
     values: HyperParameters
     origins: Mapping[str, str]
-    """The origin of each value in words, such as "default", by the hyper-parameter's name."""
+    """The origin of each value in words, such as "default", by hyper-parameter name."""
 
 
 def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]]) -> Resolved:
-    """Override the default hyper-parameters with the values of several origins.
+    """Override the default hyper-parameters with values from several origins, such as a task and the command line.
 
     Args:
-        layers: Pairs of an origin, in words, and its values by hyper-parameter. Later pairs override earlier ones; the
-            value None overrides nothing.
+        layers: For each origin a pair: a description of the origin in words, and its values by hyper-parameter name. A
+            value overrides those of earlier pairs; None overrides nothing.
 
     Returns:
-        The hyper-parameters, with the origin of each.
+        The hyper-parameters, with the origin of each value.
 
     Raises:
-        UsageError: A name is unknown, or a value has the wrong type or is out of its bounds. The message names the
+        UsageError: A hyper-parameter is unknown, or a value has a wrong type or is out of bounds. The message names the
             origin.
     """
     known = options_of(HyperParameters)
@@ -200,17 +199,17 @@ def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]])
 
 @dataclass(frozen=True, kw_only=True)
 class DataDigests:
-    """The identity of the data of a run: digests of the rows, the source, and a description of the splits."""
+    """Digests of the rows with which a run trains and is tested, and the origin of these rows."""
 
     source: Literal["real", "sample"]
     """The source of the rows: "real" for the official files, "sample" for the sample that the plugin contains."""
     protocol: str
     """A sentence on where the splits come from, such as "official train, dev and test files"."""
     train: str
-    """A digest of the train and dev rows that are used (after limits, and without dropped rows), and of how dev is
-    scored."""
+    """A digest of the train and dev rows that are used, and of how dev is scored. Rows beyond a limit (`limit_train`,
+    `limit_eval`) and bad rows are not used."""
     test: str
-    """A digest of the test rows that are used (after limits, and without dropped rows), and of how they are scored."""
+    """A digest of the test rows that are used, and of how they are scored."""
 
 
 @dataclass(frozen=True, order=True)
@@ -218,26 +217,29 @@ class Fold:
     """A fold of a cross-validation: the part of a task's rows that is the test split of a run."""
 
     folds: int
-    """The number of folds that the rows are divided into."""
+    """The number of folds into which the rows are divided."""
     repeat: int
-    """The number, from 1, of the repetition of the cross-validation; each has its own random division of the rows."""
+    """The number, from 1, of the repetition of the cross-validation. In each repetition, the rows are divided anew at
+    random."""
     number: int
     """The number of the fold within its repetition, from 1."""
 
     @property
     def label(self) -> str:
-        """The fold's name for people, such as fold2of5, or repeat3fold2of5."""
+        """The name of the fold in messages, such as fold2of5; repeat3fold2of5 in the third repetition."""
         return (f"repeat{self.repeat}" if self.repeat > 1 else "") + f"fold{self.number}of{self.folds}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """The specification of a run: task, model, strategy, seed, hyper-parameters and all else that affects the result.
+    """The specification of a run: its task, model, strategy, seed, hyper-parameters and all other settings.
 
-    Runs with equal fingerprints (digests of all this) have equal results.
+    Its fingerprint is a digest of everything that determines the result: runs with equal fingerprints have equal
+    results.
     """
 
     task: str
+    """The name of the task on whose test split the run is scored."""
     train_task: str
     """The name of the task that trains the model. It differs from `task` only if `task` has no train split
     (`Task.trained_on`)."""
@@ -246,57 +248,65 @@ class RunSpec:
     """A digest of the checkpoint's weights, configuration and tokenizer, or its commit on the hub."""
     strategy: str
     freeze_plan: FreezePlan
+    """The frozen parts at the beginning of training. For a strategy that chooses its layers (`Strategy.choose`), it is
+    the costliest plan that may be chosen; the chosen one is in `RunResult.chosen_plan`."""
     seed: int
+    """The seed that the user gives; `init_seed` and `data_seed` have the same value unless they are set separately."""
     init_seed: int
     """The random seed of the head's initial weights."""
     data_seed: int
-    """The random seed of the order of the training data, and of dropout."""
+    """The random seed of the order of the train examples and of dropout."""
     hyper: HyperParameters
     data: DataDigests
     device: str
     """The kind of device: "cpu", "cuda", "mps" or "xpu". The exact device is recorded with the result."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
+    """The number format of the computation."""
     cuda_graphs: Literal["auto", "on", "off"] = "off"
-    """The use of CUDA graphs for training steps; "auto" uses them if a replayed step is faster. They change how kernels
-    are launched, but not what is computed, and are not part of the fingerprint."""
+    """The use of CUDA graphs for training steps; "auto" uses them if a replayed step is faster. They do not change the
+    results, and are not part of the fingerprint."""
     limit_train: int | None = None
+    """The largest number of train rows; None for all."""
     limit_eval: int | None = None
+    """The largest number of dev rows and of test rows; None for all."""
     drop_bad: bool = False
+    """True if rows that cannot be used (`BadRow`) are left out; otherwise, such a row is an error."""
     kept_layers: tuple[int, ...] | None = None
     """The indices of the layers of the pre-trained model that are kept; None for all. The layer indices in
     `freeze_plan` refer to the model that consists of the kept layers."""
     adapter: Adapter | None = None
-    """The adapter that is inserted into the model and trained instead of its weights; None for none."""
+    """The adapter that is inserted into the model and trained instead of its weights; None if there is none."""
     fold: Fold | None = None
     """The fold of a cross-validation; None for the task's own splits."""
     steps: int | None = None
-    """The number of training steps, if a limit of the FLOPs (`Strategy.compute_limit`) allows fewer than those of all
-    epochs; None otherwise. The last epoch may be incomplete."""
+    """The number of training steps, if a limit on the FLOPs (`Strategy.compute_limit`) permits fewer steps than there
+    are in all epochs; None otherwise. The last epoch may be incomplete."""
     keep_head: bool = False
-    """A flag: training starts from the checkpoint's fine-tuned head instead of a new head."""
+    """True if training starts with the checkpoint's fine-tuned head; False if it starts with a new head."""
     unusual: Mapping[str, str] = field(default_factory=dict)
-    """The unusual properties of the model that also determine the training, by a short name: "parts" (its modules are
-    registered in a different order from that of their use), "padding" (it is on the left), "head" (the checkpoint has a
-    fine-tuned head that is not used). Empty for an ordinary model."""
+    """Unusual properties of the model that affect training: "parts" (its modules are not registered in the order of
+    their use), "padding" (padding is added on the left), "head" (the checkpoint has a fine-tuned head that is not
+    used). Empty for most models."""
     providers: Mapping[str, str] = field(default_factory=dict)
-    """The versions of the Python distributions (by name) that provide alue-bench itself, the task that trains the
-    model, the model and the strategy."""
+    """The versions, by name, of the Python distributions that contain alue-bench, the training task, the model and the
+    strategy."""
     test_providers: Mapping[str, str] = field(default_factory=dict)
-    """The name and version of the Python distribution that provides `task`; empty if `providers` contains it. It
+    """The version, by name, of the Python distribution that contains `task`; empty if `providers` already has it. It
     affects only the test, not the training."""
     scored_elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """The tasks on whose test splits the trained model is scored too (option `--also-test`), each with a digest of its
-    rows and labels. They are not part of the fingerprint, because they change nothing in training or in-domain test."""
+    """A digest of the rows and labels of each other task on whose test split the trained model is scored too (option
+    `--also-test`), by the task's name. They are not part of the fingerprint, because they affect neither the training
+    nor the score on `task`."""
 
     @property
     def row_options(self) -> dict[str, object]:
-        """The options of `alue-bench run` that select this run's rows, such as limit_train; empty for all rows."""
+        """The values of `limit_train`, `limit_eval` and `drop_bad` by name, without those that leave out no rows."""
         given = {"limit_train": self.limit_train, "limit_eval": self.limit_eval, "drop_bad": self.drop_bad or None}
         return {name: value for name, value in given.items() if value is not None}
 
     @property
     def training_key(self) -> str:
-        """A digest of everything that determines the trained weights, which are equal in runs with equal digests."""
+        """A digest of everything that determines the trained weights: runs with equal digests have equal weights."""
         return digest_of(
             {
                 "result_version": RESULT_VERSION,
@@ -317,7 +327,7 @@ class RunSpec:
                 "data": self.data.train,
                 "device": self.device,
                 "precision": self.precision,
-                "cuda_graphs": False,  # an entry that earlier fingerprints have
+                "cuda_graphs": False,  # kept so that fingerprints that include this entry stay valid
                 "providers": dict(self.providers),
                 **({"fold": [self.fold.folds, self.fold.repeat, self.fold.number]} if self.fold else {}),
                 **({"steps": self.steps} if self.steps is not None else {}),
@@ -330,7 +340,7 @@ class RunSpec:
     def fingerprint(self) -> str:
         """A digest of everything that determines the result.
 
-        By default, a run is not executed if a result with the same fingerprint is recorded.
+        By default, a run is not executed if the MLflow store already has a result with the same fingerprint.
         """
         test = [self.task, self.data.test, *([dict(self.test_providers)] if self.test_providers else [])]
         return digest_of([self.training_key, *test])
@@ -342,7 +352,7 @@ class RunSpec:
         return f"{self.task}/{self.model}/{self.strategy}/seed{self.seed}{fold}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the specification as JSON-like data, for the configuration file that MLflow stores with the run."""
+        """Return the specification as JSON-like data, which is stored in MLflow with the run."""
         content = asdict(self)
         content["freeze_plan"] = self.freeze_plan.as_dict()
         content |= {"fingerprint": self.fingerprint, "training_key": self.training_key}
@@ -351,80 +361,85 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """One value of a metric that is logged over the course of training."""
+    """The value of a metric, such as the training loss, at one step of training."""
 
     metric: str
     value: float
     step: int
+    """The number of training steps before the value was measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class FreezeEvent:
-    """The decision of a strategy that changes the frozen layers during training, about one block of the model.
+    """The state of one block of the model (frozen or not) under an adaptive strategy, at one point during training.
 
-    A block is the embeddings or one encoder layer. Decisions are made at the start of training and at each evaluation
-    point.
+    An adaptive strategy changes the frozen parts during training. The state of every block is recorded at the start of
+    training and whenever the strategy decides (each call of `Strategy.revise`).
     """
 
     step: int
-    """The number of parameter updates before the decision."""
+    """The number of parameter updates before this point."""
     epoch: int
     """The number of the epoch, from 1."""
     block: str
-    """The name of the block: "embeddings", "layer 0", "layer 1" and so on; or the name of a weight matrix, for
-    strategies that freeze single ones."""
+    """The block: "embeddings", "layer 0", "layer 1" and so on; or the name of a weight matrix, if the strategy uses the
+    changes of their gradients (`Revisions.matrix_changes`)."""
     norm: float | None
-    """The norm of the block's gradient: the gradients of all steps since the last evaluation point are summed before
-    the norm is taken. For a weight matrix, the change of its gradient (`MatrixChanges`). None if it was not
-    measured."""
+    """The L2 norm of the block's gradients, summed over all steps since the strategy decided last; for a weight matrix,
+    the change of its gradient (`MatrixChanges`). None if it was not measured."""
     frozen: bool
-    """A flag: the block is frozen from this step on."""
+    """True if the block is frozen from this step on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """The model's predictions for each example of a split.
-
-    `scores` is an array [examples, outputs]: the probability of each label, or the predicted number of a regression. If
-    words have tags, `gold` and `predicted` hold the tags of each sentence, separated by spaces, and `scores` counts the
-    words with each predicted tag.
-    """
+    """The gold targets of the examples of a split, and the model's predictions for them."""
 
     ids: list[str]
+    """The identifiers of the examples."""
     gold: list[Any]
-    """The gold labels; empty strings if the examples have none."""
+    """The gold label or number of each example; the tags of the words, separated by spaces; or the answers as a JSON
+    list. Empty strings if the examples have no gold targets."""
     predicted: list[Any]
+    """The predicted label or number of each example, the predicted tags, or the predicted answer."""
     scores: Any
+    """An array [examples, columns]: the probability of each label, or the predicted number; in a task that tags words,
+    the number of words with each predicted tag; in span extraction, the metrics of each example and the number of its
+    context."""
     columns: tuple[str, ...]
+    """The names of the columns of `scores`."""
     prefix: str = "score_"
-    """The text before each of `columns` in the header of the recorded table."""
+    """The text before the name of each of these columns in the recorded table."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """The measurements of one run."""
+    """The results of one run: scores, costs and predictions."""
 
     metrics: Mapping[str, float]
-    """The final values by their MLflow names: test/*, also_test/TASK/* (scores on other tasks), runtime/* (seconds),
-    memory/* (MiB), flops/*, params/*."""
+    """The final values by their names in MLflow: test/* (scores), also_test/TASK/* (scores on other tasks), runtime/*
+    (seconds), memory/* (MiB), flops/*, params/* (numbers of parameters) and others."""
     curves: tuple[CurvePoint, ...]
+    """The values of metrics in the course of training, such as losses and dev scores."""
     predictions: Predictions
+    """The predictions on the test split."""
     dev_predictions: Predictions
     """The predictions on the dev split of the task that trained the model, made with the same weights as
     `predictions`."""
     predictions_elsewhere: Mapping[str, Predictions] = field(default_factory=dict)
-    """The predictions on the test splits of other tasks (option `--also-test`), by the name of the task."""
+    """The predictions on the test splits of other tasks (option `--also-test`), by task name."""
     submission_predictions: Predictions | None = None
     """The predictions for the official test rows without gold labels, for a leaderboard; None if there are no such
     rows."""
     environment: Mapping[str, Any]
+    """The hardware and software of the run, as JSON-like data."""
     freezing: tuple[FreezeEvent, ...] = ()
-    """The decisions of a strategy that changes the frozen layers during training; empty for all other strategies."""
+    """The frozen parts in the course of training, for an adaptive strategy; empty for all other strategies."""
     layer_scores: tuple[LayerScore, ...] = ()
-    """The score of each layer, for a strategy that chose its layers by a probe; empty for all other strategies."""
+    """The score of each layer, for a strategy that chose its layers (`Strategy.choose`); empty for all others."""
     chosen_plan: FreezePlan | None = None
-    """The freeze plan that the strategy chose by a probe; None for all other strategies."""
+    """The freeze plan that the strategy chose (`Strategy.choose`); None for strategies that do not choose."""
     notes: tuple[str, ...] = ()
-    """Remarks for people who read the result, such as how many texts were truncated."""
+    """Remarks for readers of the result, such as how many texts were truncated."""
     problems: tuple[str, ...] = ()
-    """Notes on values that could not be measured; they are also shown at the end of the run."""
+    """Remarks on values that could not be measured; they are also shown at the end of the run."""

@@ -4,12 +4,12 @@ A strategy plugin returns `StrategyFamily` values from the hook `alue_bench_stra
 whose names have a common form. It turns each name into a `Strategy`: the family `bottom<N>top<M>`, for example, accepts
 the name `bottom3top4`.
 
-A strategy acts at six points of a run; all but the second are optional:
+alue-bench calls these methods of a strategy in a run; all but `freeze_plan` are optional:
 
     kept_layers(shape)       before anything else: select the layers that stay in the model
     freeze_plan(shape)       before training: freeze parts of the kept layers, the embeddings and the pooler
     adapter()                before training: insert small modules that train instead of the model's own weights
-    compute_limit()          before training: give the training fewer steps
+    compute_limit()          before training: limit the FLOPs of training, and so the number of steps
     choose(probe)            before training: choose the frozen parts by inspecting the loaded model and train examples
     revisions(), revise()    during training: change what is frozen (adaptive strategies only)
 """
@@ -33,52 +33,57 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """The size of an encoder, from which a strategy can choose layers before the model's weights are loaded."""
+    """The size of an encoder. It is known before the model's weights are loaded."""
 
     layers: int
-    """The number L of encoder layers. Their indices run from 0 (next to the embeddings) to L-1 (next to the head)."""
+    """The number L of encoder layers. Layer 0 is next to the embeddings, and layer L-1 is next to the head."""
     hidden_size: int = 0
     """The width of the hidden states; 0 if the model's configuration does not state it."""
 
 
 STRATEGY_NAME = re.compile(r"[a-z0-9][a-z0-9._%+@-]*")
-"""The pattern of the names of strategies. A name contains no comma, because commas separate names in a list."""
+"""The pattern of the names of strategies. Commas are not permitted, because they separate the names in a list."""
 
 TrainedPart = Literal["weights", "biases", "norms", "attention", "feed-forward", "names", "adapters"]
 TRAINED: tuple[TrainedPart, ...] = ("weights", "biases", "norms", "attention", "feed-forward", "names", "adapters")
-"""The permitted values of `FreezePlan.trained`, which says what trains in the parts that are not frozen."""
+"""The permitted values of `FreezePlan.trained`: the kinds of parameters that train in the parts that are not frozen."""
 
 
 @dataclass(frozen=True)
 class FreezePlan:
-    """The parts of an encoder that are frozen. The head of the task always trains."""
+    """The parts of an encoder that are frozen (not trained). The head always trains.
+
+    Creating a plan raises DoesNotFit if it freezes a layer that the encoder does not have.
+    """
 
     shape: EncoderShape
+    """The size of the encoder."""
     frozen_layers: frozenset[int] = frozenset()
-    """The indices of the frozen layers."""
+    """The indices of the frozen layers, from 0."""
     embeddings: bool = False
     """True if the embeddings are frozen."""
     pooler: bool = False
     """True if the pooler is frozen."""
     trained: TrainedPart = "weights"
-    """The parameters that train in the layers and embeddings that are not frozen, whatever the architecture calls them:
+    """The parameters that train in the layers and embeddings that are not frozen:
 
-    - "weights": all of them;
-    - "biases": the biases alone, also those of norms;
-    - "norms": the parameters of the normalisation layers alone;
-    - "attention": the attention of each layer, without norms;
-    - "feed-forward": everything in a layer but attention and norms;
-    - "names": those whose names match a pattern in `names`;
-    - "adapters": the strategy's adapters alone.
+    - "weights": all parameters;
+    - "biases": only biases, including the biases of normalisation layers;
+    - "norms": only the parameters of normalisation layers;
+    - "attention": only the attention of each layer, without normalisation layers;
+    - "feed-forward": everything in a layer except attention and normalisation layers;
+    - "names": only the parameters whose names match one of the patterns in `names`;
+    - "adapters": only the strategy's adapters (`Strategy.adapter`).
 
-    Before a run, layers and embeddings in which nothing trains are frozen, so that the frozen prefix ends below the
-    lowest layer in which something does."""
+    alue-bench finds these parameters in every architecture, whatever their names are. Before a run, it also freezes
+    the layers and the embeddings in which no parameter trains, so that the frozen prefix (`prefix_layers`) reaches up
+    to the lowest layer in which a parameter trains."""
     names: tuple[str, ...] = ()
-    """The patterns of `trained="names"`, with `*`, `?` and `[…]` as in file names (`fnmatch`). They are compared with
-    whole names, as in `model.named_parameters()`: "*.query.*" matches the query projections of BERT's layers."""
+    """The patterns for `trained="names"`, with `*`, `?` and `[…]` as in file names (`fnmatch`). They must match whole
+    names, as in `model.named_parameters()`: "*.query.*" matches the query projections of BERT's layers."""
     frozen_parameters: frozenset[str] = frozenset()
-    """The names of single parameters that are frozen although the other fields say that they train, as in
-    `model.named_parameters()`. Adaptive strategies take these names from `TrainingProgress.changes`."""
+    """The names, as in `model.named_parameters()`, of single parameters that are frozen in addition to those that the
+    other fields freeze. Adaptive strategies take the names from `TrainingProgress.changes`."""
 
     def __post_init__(self) -> None:
         """Check each field; raise DoesNotFit if the plan freezes a layer that the encoder does not have."""
@@ -95,7 +100,8 @@ class FreezePlan:
         object.__setattr__(self, "frozen_parameters", frozenset(self.frozen_parameters))
         if not all(isinstance(name, str) for name in self.frozen_parameters):
             raise TypeError("freeze plan: frozen_parameters must be names of parameters")
-        # Any iterable of numbers is accepted, also NumPy's. They become ints, by which plans are recorded and compared.
+        # Any iterable of integers is accepted, including NumPy's. They become ints, so that plans compare equal and can
+        # be written as JSON.
         object.__setattr__(self, "frozen_layers", frozenset(map(index, self.frozen_layers)))
         outside = sorted(layer for layer in self.frozen_layers if not 0 <= layer < self.shape.layers)
         if outside:
@@ -108,22 +114,25 @@ class FreezePlan:
 
     @property
     def top(self) -> int:
-        """The number of consecutive frozen layers from the last layer downwards, without those counted in `bottom`."""
+        """The number of consecutive frozen layers from layer L-1 downwards; 0 if all layers are frozen."""
         above = range(self.shape.layers - 1, self.bottom - 1, -1)
         return next((n for n, layer in enumerate(above) if layer not in self.frozen_layers), len(above))
 
     @property
     def prefix_layers(self) -> int | None:
-        """The number of layers in the frozen prefix, or None if there is no frozen prefix.
+        """The number of layers in the frozen prefix; None if there is no frozen prefix.
 
-        The frozen prefix consists of the frozen embeddings and the consecutive frozen layers above them; its outputs
-        never change. If the embeddings train, the outputs of all layers change, even of frozen layers, so that there is
-        no frozen prefix.
+        The frozen prefix consists of the frozen embeddings and the consecutive frozen layers from layer 0 upwards. Its
+        outputs do not change during training, so that they can be computed once. If the embeddings train, the outputs
+        of all layers change, even those of frozen layers; then there is no frozen prefix.
         """
         return self.bottom if self.embeddings else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the plan as JSON-like data: the number of layers, the frozen layers from 0, and the other parts."""
+        """Return the plan as JSON-like data: the number of layers, the indices of frozen layers, and the other fields.
+
+        `names` and `frozen_parameters` are left out if they are empty.
+        """
         return {
             "layers": self.shape.layers,
             "frozen_layers": sorted(self.frozen_layers),
@@ -134,16 +143,16 @@ class FreezePlan:
         }
 
     def single_parameters(self) -> dict[str, list[str]]:
-        """Return the fields that name single parameters, as JSON-like data; only those that are not empty."""
+        """Return the fields `names` and `frozen_parameters` as JSON-like data, without the fields that are empty."""
         fields = {"names": list(self.names), "frozen_parameters": sorted(self.frozen_parameters)}
         return {name: value for name, value in fields.items() if value}
 
     def revises(self, other: FreezePlan) -> bool:
-        """Return whether a training can go from another plan to this one: both differ at most in what is frozen."""
+        """Return whether this plan may replace the plan `other` during training, because only frozen parts differ."""
         return (self.shape, self.trained, self.names) == (other.shape, other.trained, other.names)
 
     def describe(self) -> str:
-        """Return a description of the frozen parts for people, such as "embeddings, layers 0-2, 8-11"."""
+        """Return a description of the frozen parts for readers, such as "embeddings, layers 0-2, 8-11"."""
         parts = ["embeddings"] if self.embeddings else []
         parts += [_named(self.frozen_layers)] if self.frozen_layers else []
         parts += ["pooler"] if self.pooler else []
@@ -164,8 +173,8 @@ class Adapter:
     kind: str
     """The adapter's `peft_type`, such as "LORA" or "IA3"."""
     options: Mapping[str, object] = field(default_factory=dict)
-    """The fields of the kind's configuration class in `peft`, as JSON-like values. If `target_modules` is not given,
-    the package's own choice for the architecture is used."""
+    """The fields of the configuration class of this kind in `peft`, such as `r` of `LoraConfig`, as JSON-like values.
+    If `target_modules` is missing, the default of `peft` for the architecture is used."""
 
     def __post_init__(self) -> None:
         """Check the type of each field, and that `options` can be written as JSON."""
@@ -184,24 +193,28 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Revisions:
-    """The points during training at which an adaptive strategy changes what is frozen (`Strategy.revise`)."""
+    """The evaluation points of an adaptive strategy, and the measurements that it needs there.
+
+    An evaluation point is a point during training at which `Strategy.revise` is called to change the frozen parts.
+    """
 
     per_epoch: int = 1
-    """The number of these points in an epoch. They divide the epoch's steps into equal parts; the last one is the end
-    of the epoch."""
+    """The number of evaluation points in an epoch. They divide the epoch's steps into equal parts; the last one is the
+    end of the epoch. The end of the last epoch is not an evaluation point, because nothing trains after it."""
     at_start: bool = False
-    """True if `Strategy.revise` is also called before the first step, with epoch 1 and step 0. Its plan then replaces
-    that of `Strategy.freeze_plan`, from which the cost of the run is estimated."""
+    """True if `Strategy.revise` is also called before the first step, with epoch 1 and step 0. Training then begins
+    with the plan that it returns. The estimated cost of the run is still based on the plan of `Strategy.freeze_plan`.
+    """
     gradient_norms: bool = False
     """True if `Strategy.revise` uses the gradient norms in `TrainingProgress.norms`. Measuring them costs one addition
-    per training weight and step."""
+    per trained parameter and step."""
     matrix_changes: bool = False
     """True if `Strategy.revise` uses the changes of each weight matrix's gradient in `TrainingProgress.changes`.
-    Measuring them costs one addition per training weight and step, and memory for two copies of the gradients."""
+    Measuring them costs one addition per trained parameter and step, and memory for two copies of the gradients."""
     prefix_only_grows: bool = False
-    """True if the frozen prefix (`FreezePlan.prefix_layers`) never shrinks during training. The outputs of the prefix
-    are then cached; each time the prefix grows, its new outputs are computed once from the cached ones. If False, the
-    prefix is computed at every step."""
+    """True if the frozen prefix (`FreezePlan.prefix_layers`) never shrinks during training; a run in which it shrinks
+    fails. The outputs of the prefix are then cached. When the prefix grows, the outputs of the larger prefix are
+    computed once from the cached outputs. If False, the prefix is computed at every step."""
 
     def __post_init__(self) -> None:
         """Check each field."""
@@ -213,18 +226,18 @@ class Revisions:
 
 @dataclass(frozen=True)
 class ComputeLimit:
-    """A limit on the training FLOPs of a run: a share of those of full fine-tuning, or those of another strategy.
+    """A limit on the FLOPs of training: a share of the FLOPs of full fine-tuning, or the FLOPs of another strategy.
 
-    Exactly one of the two fields is given.
+    Exactly one of the two fields must be given.
     """
 
     share: float = 0.0
-    """The share of the FLOPs of full fine-tuning with all epochs, above 0 and below 1."""
+    """The share of the FLOPs of full fine-tuning with all epochs, above 0 and below 1; 0 if `like` is given."""
     like: str | None = None
-    """The name of the strategy whose FLOPs are the limit."""
+    """The name of the strategy whose number of FLOPs is the limit; None if `share` is given."""
 
     def __post_init__(self) -> None:
-        """Check that exactly one field is given, and its value."""
+        """Check that exactly one field is given and that its value is valid."""
         check_types("compute limit", vars(self), {"share": float})
         if self.like is not None and not (isinstance(self.like, str) and self.like):
             raise TypeError(f"compute limit: like is {self.like!r}; it must be the name of a strategy")
@@ -236,28 +249,31 @@ class ComputeLimit:
 class BlockNorms:
     """The L2 norms of accumulated gradients, one for the embeddings and one for each encoder layer.
 
-    The gradients of all steps since the last evaluation point (call of `Strategy.revise`) are summed, and then the norm
-    is taken.
+    They are measured at an evaluation point (call of `Strategy.revise`): the gradients of all steps since the previous
+    evaluation point are summed, and the norm of the sum is taken.
     """
 
     embeddings: float | None
-    """The norm for the embeddings; None if no step since the last evaluation point trained them."""
+    """The norm for the embeddings; None if they have not been trained since the previous evaluation point."""
     layers: tuple[float | None, ...]
-    """The norm for each layer, from layer 0 upwards; None if no step since the last evaluation point trained it."""
+    """The norm for each layer, from layer 0 upwards; None for a layer that has not been trained since the previous
+    evaluation point."""
 
 
 @dataclass(frozen=True)
 class MatrixChanges:
-    """The change of the gradient of each weight matrix in the layers, between two evaluation points.
+    """The changes of the gradients of the weight matrices in the encoder layers, measured at an evaluation point.
 
-    A weight matrix is a parameter of more than one dimension; biases and norms are not measured.
-    The gradients of all steps since the last evaluation point are averaged. The change is the element-wise L1 norm of
-    the difference between this average and that of the evaluation point before.
+    A weight matrix is a parameter with more than one dimension, so that biases and the parameters of normalisation
+    layers are not measured. At each evaluation point (call of `Strategy.revise`), the gradients of all steps since the
+    previous evaluation point are averaged. The change is the sum of the absolute differences between the elements of
+    this average and of the average at the previous evaluation point.
     """
 
     layers: tuple[Mapping[str, float], ...]
-    """For each layer, from layer 0 upwards, the change of each weight matrix that has trained since the evaluation
-    point before the last one, by the name of the parameter in the model. Empty at the first evaluation point."""
+    """For each layer, from layer 0 upwards, the change of each of its weight matrices by the name of the parameter, as
+    in `model.named_parameters()`. A matrix is missing unless it was trained in both periods that are compared; at the
+    first evaluation point, the mappings are empty."""
 
 
 @dataclass(frozen=True)
@@ -267,54 +283,59 @@ class TrainingProgress:
     epoch: int
     """The number, from 1, of the epoch that is in progress or has just ended."""
     epochs: int
-    """The number of epochs of the whole training."""
+    """The planned number of epochs."""
     step: int
     """The number of parameter updates so far."""
     steps: int
-    """The number of parameter updates of the whole training."""
+    """The planned number of parameter updates."""
     dev_scores: tuple[float, ...] = ()
     """The dev score after each epoch that has ended."""
     norms: tuple[BlockNorms, ...] = ()
-    """The gradient norms at each evaluation point so far, in order; empty unless `Revisions.gradient_norms` is True."""
+    """The gradient norms at each evaluation point up to and including this one, in order; empty unless
+    `Revisions.gradient_norms` is True."""
     changes: tuple[MatrixChanges, ...] = ()
-    """The changes of gradients at each evaluation point so far, in order; empty unless `Revisions.matrix_changes` is
-    True."""
+    """The changes of gradients at each evaluation point up to and including this one, in order; empty unless
+    `Revisions.matrix_changes` is True."""
     data_seed: int = 0
-    """The run's random seed of the order of the training data, for strategies that draw what is frozen."""
+    """The run's random seed for the order of the train examples. Strategies that freeze parts at random must derive
+    their random numbers from it."""
 
     @property
     def ends_epoch(self) -> bool:
-        """True if the epoch ends at this evaluation point."""
+        """True if this evaluation point is the end of an epoch."""
         return len(self.dev_scores) == self.epoch
 
 
 def _named(layers: Iterable[int]) -> str:
-    """Return the layers as text, such as "layers 0-2, 8-11" or "layer 3"."""
+    """Return the indices of layers as text, such as "layers 0-2, 8-11" or "layer 3"."""
     ordered = sorted(layers)
-    runs: list[list[int]] = []
+    blocks: list[list[int]] = []
     for layer in ordered:
-        if runs and runs[-1][-1] == layer - 1:
-            runs[-1].append(layer)
+        if blocks and blocks[-1][-1] == layer - 1:
+            blocks[-1].append(layer)
         else:
-            runs.append([layer])
-    spans = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+            blocks.append([layer])
+    spans = [f"{block[0]}-{block[-1]}" if len(block) > 1 else str(block[0]) for block in blocks]
     return f"layer{'s' if len(ordered) > 1 else ''} {', '.join(spans)}"
 
 
 class Strategy(ABC):
-    """A rule that decides which parameters of a model are trained. Strategies with equal names must behave equally."""
+    """A rule that decides which parameters of a model are trained.
+
+    Strategies with equal names must be equal values and behave in the same way; a frozen dataclass is suitable.
+    """
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The canonical name of the strategy, from which `StrategyFamily.parse` must make an equal strategy."""
+        """The canonical name of the strategy. `StrategyFamily.parse` must return an equal strategy for this name."""
 
     @abstractmethod
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
         """Return the parts of the encoder that are frozen when training begins.
 
-        A strategy that chooses (`choose`) returns the costliest plan that it may choose. The cost of a run is estimated
-        from it before the run.
+        The cost of a run is estimated from this plan. A strategy that overrides `choose` therefore returns the
+        costliest plan that `choose` may return.
 
         Args:
             shape: The size of the encoder after `kept_layers` was applied.
@@ -324,18 +345,23 @@ class Strategy(ABC):
         """
 
     def kept_layers(self, shape: EncoderShape) -> tuple[int, ...]:
-        """Return the layers of the pre-trained model that stay in it, in ascending order; by default all of them.
+        """Return the indices of the encoder layers that stay in the model, in ascending order; by default all of them.
+
+        The other layers are removed before the run.
+
+        Args:
+            shape: The size of the pre-trained encoder.
 
         Raises:
-            DoesNotFit: No layer would be left. The message says how many layers there are.
+            DoesNotFit: No layer would be left. The message says how many layers the encoder has.
         """
         return tuple(range(shape.layers))
 
     def meaning(self, shape: EncoderShape) -> str:
-        """Return a sentence for people that says what the strategy's name means for an encoder of this size.
+        """Return a sentence for users on what the strategy's name means for an encoder of this size.
 
-        An example is "last-quarter freezes bottom 9 of 12 layers". The default, an empty text, is for names that need
-        no explanation.
+        An example is "last-quarter freezes bottom 9 of 12 layers". The default is an empty string, which is suitable
+        for names that need no explanation.
 
         Args:
             shape: The size of the encoder after `kept_layers` was applied, for which `freeze_plan` gave a plan.
@@ -343,26 +369,30 @@ class Strategy(ABC):
         return ""
 
     def adapter(self) -> Adapter | None:
-        """Return the modules to insert into the model, or None (the default) for no modules.
+        """Return the adapter to insert into the model; None (the default) to insert nothing.
 
-        A strategy with an adapter returns a freeze plan with `trained="adapters"`.
+        The freeze plan of a strategy with an adapter must have `trained="adapters"`.
         """
         return None
 
     def compute_limit(self) -> ComputeLimit | None:
-        """Return a limit of the training's FLOPs, by which it has fewer steps; None (the default) for all epochs.
+        """Return a limit on the FLOPs of training; None (the default) to train for all epochs.
 
-        The plan converts the limit to the nearest number of steps. The learning rate decays over these steps.
+        alue-bench converts the limit to the nearest number of training steps. The learning rate decays over these
+        steps.
         """
         return None
 
     def choose(self, probe: Probe) -> Choice:
-        """Return the freeze plan chosen by inspecting the loaded model, with the score of each layer.
+        """Return the freeze plan that the strategy chooses by inspecting the loaded model, and the score of each layer.
 
-        A strategy that overrides this method is called once in a run, after the weights are loaded and before training.
-        Time and FLOPs are charged to the run. The result must depend only on the probe, its generator and the strategy.
-        The plan freezes at least as many layers as the one of `freeze_plan`, and the embeddings and the pooler if that
-        plan freezes them.
+        If a strategy overrides this method, it is called once in each run, after the weights are loaded and before
+        training. Its time and FLOPs count as costs of the run. The result must depend only on the probe and the
+        strategy; random numbers come from `probe.generator`.
+
+        The chosen plan must freeze at least as many layers as the plan of `freeze_plan`, and also the embeddings and
+        the pooler if that plan freezes them. Its `shape`, `trained` and `names` must be the same. Otherwise, the run
+        fails.
 
         Args:
             probe: A copy of the loaded model, tokenised train examples and the loss.
@@ -370,42 +400,44 @@ class Strategy(ABC):
         raise NotImplementedError(f"strategy {self.name!r} does not choose its layers by a probe")
 
     def probe_cost(self, shape: EncoderShape) -> ProbeCost | None:
-        """Return the work of `choose` for an encoder of this size; None (the default) if it is unknown.
+        """Return the computation that `choose` needs for an encoder of this size; None (the default) if it is unknown.
 
-        The estimated cost of a plan (`alue-bench run --dry-run`) then includes the choice. Recorded costs do not depend
-        on it.
+        The result is used only to estimate costs (`alue-bench run --dry-run`). The costs that are recorded with a run
+        are measured.
+
+        Args:
+            shape: The size of the encoder after `kept_layers` was applied.
         """
         return None
 
     @property
     def chooses(self) -> bool:
-        """True if the strategy chooses the frozen parts at the start of a run, that is, if it overrides `choose`."""
+        """True if the strategy overrides `choose`, that is, if it chooses the frozen parts at the start of a run."""
         return type(self).choose is not Strategy.choose
 
     def revisions(self) -> Revisions | None:
-        """Return the points of the training at which `revise` is called; None (the default) if it never is."""
+        """Return when `revise` is called, and what is measured for it; None (the default) if it is never called."""
         return None
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
         """Return the freeze plan that applies from this evaluation point on.
 
         The method is called only if `revisions` does not return None. The result must depend only on the arguments and
-        the strategy. A block (the embeddings or one layer) that was frozen and trains again starts with a fresh
-        optimiser state; all other blocks keep their optimiser state. This holds for single parameters too.
+        the strategy. Parameters that were frozen and train again start with a new optimiser state; parameters that
+        continue to train keep their optimiser state.
 
         Args:
-            plan: The freeze plan in force until now. The returned plan may differ from it in what is frozen, but not in
-                what trains in the other parts (`FreezePlan.trained` and `names`).
-            progress: The state of the training at this evaluation point.
+            plan: The freeze plan that applied until now. The returned plan must have the same `shape`, `trained` and
+                `names`; everything else may differ.
+            progress: The state of training at this evaluation point.
         """
         return plan
 
     @property
     def keeps_prefix(self) -> bool:
-        """True if the outputs of the frozen prefix are worth caching.
+        """True if the frozen prefix never shrinks during training, so that its outputs are worth caching.
 
-        The frozen prefix consists of the frozen embeddings and the frozen layers directly above them. Caching is
-        worthwhile if the prefix never shrinks during training.
+        The frozen prefix consists of the frozen embeddings and the consecutive frozen layers from layer 0 upwards.
         """
         revisions = self.revisions()
         return revisions is None or revisions.prefix_only_grows
@@ -416,14 +448,16 @@ class Outline:
     """The changes that a strategy makes to a model of a given size before training."""
 
     freeze_plan: FreezePlan
+    """The parts that are frozen, in the model that consists of the kept layers."""
     kept_layers: tuple[int, ...] | None
-    """The indices of the layers that stay in the model; None if all do."""
+    """The indices of the layers that stay in the model; None if all layers stay."""
     adapter: Adapter | None
+    """The adapter that is inserted; None if there is none."""
     meaning: str = ""
     """The meaning of the strategy's name for this model, from `Strategy.meaning`; empty if it needs no explanation."""
 
     def describe(self) -> str:
-        """Return a description for people of what is frozen, removed and inserted: "nothing; only layers 0-7 left"."""
+        """Return what is frozen, removed and inserted, in words, such as "nothing; only layers 0-7 left"."""
         parts = [self.freeze_plan.describe()]
         if self.kept_layers is not None:
             parts.append(f"only {_named(self.kept_layers)} left")
@@ -435,13 +469,17 @@ class Outline:
 def outline(strategy: Strategy, shape: EncoderShape) -> Outline:
     """Return the changes that a strategy makes to a model of this size before training.
 
-    Errors that the strategy's own code raises are passed on; see `registry.outline_of`.
+    Errors in the strategy's code are passed on; `registry.outline_of` converts them to errors that name the plugin.
+
+    Args:
+        strategy: The strategy.
+        shape: The size of the model's encoder.
 
     Raises:
-        DoesNotFit: The strategy cannot be applied to the model, keeps layers that the model does not have, or has an
-            adapter that its freeze plan does not train (or the reverse).
-        TypeError: The strategy returned something other than a FreezePlan for the kept layers, or a meaning that is no
-            text.
+        DoesNotFit: The strategy cannot be applied to the model; `kept_layers` returns layers that the model does not
+            have; or the strategy has an adapter without `trained="adapters"` in its freeze plan, or the reverse.
+        TypeError: `freeze_plan` does not return a FreezePlan for the kept layers, or `meaning` does not return a
+            string.
     """
     kept = tuple(map(index, strategy.kept_layers(shape)))
     if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < shape.layers:
@@ -460,20 +498,23 @@ def outline(strategy: Strategy, shape: EncoderShape) -> Outline:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyFamily:
-    """A family of strategies: a set of strategies whose names have a common form, with a description and a source."""
+    """A family of strategies: a set of strategies whose names have a common form, with a description and a source.
+
+    Creating a family raises TypeError or ValueError, naming the field, if a field has a wrong type or is empty.
+    """
 
     grammar: str
-    """The form of the names in this family, such as "bottom<N>top<M>"; shown in lists and error messages."""
+    """The form of the names in this family, such as "bottom<N>top<M>"; lists and error messages show it."""
     title: str
-    """The description that lists show to people."""
+    """A short description of the strategies, which lists show."""
     source: str
     """The publication that proposed or measured the strategies."""
     examples: tuple[str, ...]
-    """Names that `parse` accepts. Lists show them, and the conformance checks test the strategies that they name."""
+    """Some names that `parse` accepts. Lists show them, and `check_strategy` tests the strategies with these names."""
     parse: Callable[[str], Strategy | None]
-    """The function that returns the strategy of a name, or None if the name does not belong to this family.
+    """The function that takes a name and returns its strategy, or None if the name does not belong to this family.
 
-    It raises UsageError if the name belongs to this family but asks for something impossible.
+    It raises UsageError if the name belongs to this family but has an impossible value, such as a number out of range.
     """
 
     def __post_init__(self) -> None:

@@ -1,11 +1,11 @@
 """A reader of tables whose cells have types: JSON lines, JSON, Parquet, XLSX, and folders saved by `datasets`.
 
-CSV and TSV files are read by `Delimited` (see `alue_bench.contract.formats`). Plugins import this module at start-up;
-it therefore imports the libraries that parse the files only when a file is read.
+CSV and TSV files are read by `Delimited` (see `alue_bench.contract.formats`). Plugins import this module whenever
+alue-bench starts; it therefore imports the libraries that parse the files only when a file is read.
 
 The Hugging Face library `datasets` reads the folders that it has saved, and data sets of the hub. JSON files are read
-by Python's own module, because the parser of `datasets` (Arrow) does not name the line of an error. Parquet files are
-read by Arrow directly, because `datasets` would copy them into its cache first.
+with Python's module `json`, because the parser of `datasets` does not report the line of an error. Parquet files are
+read with pyarrow, because `datasets` would first copy them into its cache.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from alue_bench.contract.validation import Kind, check_mapping, check_texts, che
 
 JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*JSON_LINES, ".json", ".parquet", ".xlsx")
-"""The endings of the files that `Table` reads. A folder of `datasets.save_to_disk` has no ending."""
+"""The endings of the files that `Table` reads. It also reads folders that `datasets.save_to_disk` has written."""
 
 Cells = Mapping[str, object]
-"""The table cells of one row, by column name. A column that is missing from the row counts as null."""
+"""The cells of one table row by column name. A missing column counts as null."""
 
 
 @dataclass(frozen=True)
 class OpenTable:
-    """A table file that was opened: its columns, and a function that reads its rows."""
+    """An opened table file: its columns, and a function that reads its rows."""
 
     columns: tuple[str, ...]
-    """The names of the columns in their order. A name may occur twice."""
+    """The names of the columns in their order. A name may occur more than once."""
     rows: Callable[[Sequence[str]], Iterator[tuple[int, Cells | str]]]
     """A function that takes the names of columns and yields, for each row, its number and its cells in these columns.
-    If a row cannot be read, it yields the reason (a string) instead of the cells."""
+    For a row that cannot be read, it yields the reason (a string) instead of the cells."""
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """For each column that `datasets` declares as a class label, the names of the classes in their order."""
+    """The names of the classes, in their order, for each column that the file declares as a `ClassLabel` of
+    `datasets`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +50,9 @@ class Table:
     >>> Table(text="complaint", target="category")
     >>> Table(text="premise", text_pair="hypothesis", target="label", split="validation")
 
-    The ending of a file determines its format. Whole numbers and truth values can be labels: 1 becomes the label "1",
+    The ending of a file determines its format. Numbers and truth values can be labels: 1 becomes the label "1", and
     true becomes "true". In a multi-label task, the target column holds a list of labels, or a string of labels
-    separated by `separator`. If `datasets` declares a column as a class label, the names of the classes replace the
+    separated by `separator`. If the file declares a column as a `ClassLabel` of `datasets`, class names replace its
     numbers.
     """
 
@@ -60,29 +61,29 @@ class Table:
     text_pair: str | None = None
     """The column of the second text; None if the examples are single texts."""
     target: str | tuple[str, ...] | None = None
-    """The column of the label, the number or the list of labels. A multi-label task can name a tuple of columns
-    instead, one for each label, which hold 0 or 1. None is for a file without gold labels."""
+    """The column of the label, the number or the list of labels; None for a file without gold labels. A multi-label
+    task can name a tuple of columns instead: one for each label, of the label's name, with 0 or 1 in each row."""
     id: str | None = None
     """The column of the example's identifier; None to use the number of the row, counted from 0."""
     separator: str | None = None
-    """The string between two labels in one cell; None if no cell holds a string of several labels."""
+    """The string between two labels in one cell, for a multi-label task whose cells are strings; None otherwise."""
     decode: Mapping[str, str] = field(default_factory=dict)
     """The label name for each code in the label column; empty if the file contains the label names themselves."""
     labels: tuple[str, ...] | None = None
-    """The permitted labels; None permits every label. A plugin need not set this field, because a task sets it from its
-    own labels."""
+    """The permitted labels, after `decode` has been applied; None permits every label. A row with any other label is a
+    bad row. A plugin need not set this field, because a task sets it from `Task.labels`."""
     ignore: frozenset[str] = frozenset()
     """Codes in the label column that do not belong to the task. Rows with these codes are left out without an error."""
     number: tuple[float, float] | None = None
     """The smallest and largest permitted target of a regression; None for all other tasks. A plugin need not set this
-    field, because a task sets it from its own range."""
+    field, because a task sets it from `Task.labels`."""
     sheet: str | None = None
-    """The name of the sheet to read from an XLSX file; None if only one sheet has rows."""
+    """The name of the sheet to read from an XLSX file; None to read the only sheet that has rows."""
     split: str | None = None
-    """The split to read from a folder or hub data set, such as "validation"; None if there is only one split."""
+    """The split to read from a folder or a hub data set, such as "validation"; None to read the only split."""
 
     def __post_init__(self) -> None:
-        """Check the type of each field, and that no column is named for two purposes."""
+        """Check the type of each field, and that no column is both a text and a target, or named twice."""
         optional = (str, type(None))
         kinds: dict[str, Kind] = {
             "text": str, "text_pair": optional, "target": (str, tuple, type(None)), "id": optional,
@@ -96,7 +97,7 @@ class Table:
             if not self.target:
                 raise ValueError("Table: target names no column; leave it out where the file has no gold labels")
         content = [self.text, *([self.text_pair] if self.text_pair is not None else []), *self._targets]
-        if twice := [column for place, column in enumerate(content) if column in content[:place]]:
+        if twice := [column for index, column in enumerate(content) if column in content[:index]]:
             raise ValueError(f"Table: column {twice[0]!r} cannot be two of text, text_pair and target at once")
 
     @property
@@ -121,6 +122,13 @@ class Table:
             raise DataError(f"{path}: the file has no rows")
 
     def _example(self, cells: Cells, line: int, row_number: int) -> Example | BadRow | None:
+        """Return a row as an example or a bad row; None if `ignore` contains its label.
+
+        Args:
+            cells: The cells of the row.
+            line: The line or row number that messages show.
+            row_number: The number of the row, from 0.
+        """
         try:
             text = _text(cells, self.text)
             pair = _text(cells, self.text_pair) if self.text_pair is not None else None
@@ -128,12 +136,12 @@ class Table:
             identifier = str(row_number) if self.id is None else _identifier(cells, self.id)
         except _Unusable as error:
             return BadRow(line, str(error))
-        except _NotOurs:
+        except _IgnoredLabel:
             return None
         return Example(identifier, text, pair, target, line)
 
     def _target(self, cells: Cells) -> Target:
-        """Return the target of a row; raise _Unusable if it is invalid, or _NotOurs if `ignore` contains its label."""
+        """Return a row's target. Raise _Unusable if it is invalid, and _IgnoredLabel if `ignore` contains the label."""
         if self.target is None:
             return None
         if isinstance(self.target, tuple):
@@ -145,16 +153,22 @@ class Table:
         value = cells.get(self.target)
         if self.number is not None:
             return self._number(value)
-        if isinstance(value, list | tuple) or self.separator is not None:  # [labels of the row]
+        if isinstance(value, list | tuple) or self.separator is not None:  # a cell with any number of labels
             codes = _codes(value, self.target, self.separator)
             if self.ignore.intersection(codes):
-                raise _NotOurs
+                raise _IgnoredLabel
             return tuple(dict.fromkeys(self._label(code) for code in codes))
         return self._label(_code(cells, self.target))
 
     def _label(self, code: str) -> str:
+        """Return the label name for a code in the file.
+
+        Raises:
+            _IgnoredLabel: The field `ignore` contains the code.
+            _Unusable: The code does not stand for a permitted label.
+        """
         if code in self.ignore:
-            raise _NotOurs
+            raise _IgnoredLabel
         label = self.decode.get(code, None if self.decode else code)
         if label is None or (self.labels is not None and label not in self.labels):
             raise _Unusable(unknown_label(code, label, self.decode, self.labels))
@@ -179,12 +193,12 @@ class _Unusable(Exception):
     """An exception for a row that cannot be used; its message is the reason."""
 
 
-class _NotOurs(Exception):
-    """An exception that leaves a row out, because its label is in `Table.ignore`."""
+class _IgnoredLabel(Exception):
+    """An exception for a row that is left out, because its label is in `Table.ignore`."""
 
 
 def _is_null(value: object) -> bool:
-    """Return whether the value of a table cell is missing: None, or NaN, which pandas writes for an empty cell."""
+    """Return whether the value of a cell is missing: None, or NaN, which pandas writes for an empty cell."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -201,7 +215,7 @@ def _text(cells: Cells, column: str) -> str:
 
 
 def _code(cells: Cells, column: str) -> str:
-    """Return the label in a table cell as text; raise _Unusable if the cell is empty or holds a nested value."""
+    """Return the label in a cell as a string. Raise _Unusable if the cell is empty or holds a list or an object."""
     value = cells.get(column)
     if _is_null(value) or value == "":
         raise _Unusable(f"no label in column {column!r} (null)")
@@ -212,25 +226,25 @@ def _code(cells: Cells, column: str) -> str:
 
 
 def _mark(cells: Cells, column: str) -> str:
-    """Return the text in a cell of a column that holds 0 or 1 in each row; true and false become "1" and "0"."""
+    """Return a cell of a column that should hold 0 or 1 in each row, as a string; true and false become "1" and "0"."""
     value = cells.get(column)
     return str(int(value)) if isinstance(value, bool) else _code(cells, column)
 
 
 def _codes(value: object, column: str, separator: str | None) -> list[str]:
-    """Return the labels in one table cell of a multi-label task; none if the cell holds an empty list or string.
+    """Return the labels in one cell of a multi-label task; none if the cell holds an empty list or an empty string.
 
     Args:
         value: The content of the cell: a list, or a string that is divided at `separator`.
         column: The name of the column, for error messages.
-        separator: The string between two labels.
+        separator: The string between two labels in a string; None if the cell holds a list.
     """
     if isinstance(value, list | tuple):
         if any(_is_null(item) or isinstance(item, list | tuple | dict) for item in value):
             raise _Unusable(f"column {column!r} holds a list with a null or a nested value in it")
         return [text_of(item) for item in value]
     if _is_null(value):
-        return []  # an empty cell of an XLSX file; where the column holds lists, null is refused before
+        return []  # an empty cell of an XLSX file. In a column of lists, `Table` has refused null before.
     return [part for part in (part.strip() for part in text_of(value).split(separator)) if part]
 
 
@@ -250,11 +264,13 @@ def open_table(path: Path, *, sheet: str | None = None, split: str | None = None
 
     Args:
         path: The file or folder.
-        sheet: The sheet of an XLSX file; None if only one holds rows.
-        split: The split to read from a folder with several splits; None if there is only one.
+        sheet: The sheet to read from an XLSX file; None to read the only sheet that has rows.
+        split: The split to read from a folder; None to read the only split.
 
     Raises:
-        DataError: The file cannot be read as a whole: its format is unknown, it is damaged, empty or encrypted.
+        DataError: The file cannot be read as a whole: its format is unknown, or it is damaged, empty or encrypted; or
+            the sheet or split does not exist.
+        UnavailableError: A package that is needed to read XLSX files is not installed.
     """
     if path.is_dir():
         return _open_folder(path, split)
@@ -263,9 +279,9 @@ def open_table(path: Path, *, sheet: str | None = None, split: str | None = None
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty")
         if suffix in JSON_LINES:
-            return _of_rows(list(_json_lines(path)))
+            return _table_of(list(_json_lines(path)))
         if suffix == ".json":
-            return _of_rows(list(_json_array(path)))
+            return _table_of(list(_json_array(path)))
         if suffix == ".parquet":
             return _open_parquet(path)
         if suffix == ".xlsx":
@@ -276,11 +292,11 @@ def open_table(path: Path, *, sheet: str | None = None, split: str | None = None
 
 
 Numbered = tuple[int, Cells | str]
-"""The number of a row, and its cells or the reason why they cannot be read."""
+"""The number of a row, and its cells, or a string with the reason why they cannot be read."""
 
 
-def _of_rows(rows: list[Numbered]) -> OpenTable:
-    """Return a table whose rows are all in memory; its columns are all columns that occur in any row."""
+def _table_of(rows: list[Numbered]) -> OpenTable:
+    """Return a table of rows in memory; its columns are all columns that occur in a row."""
     columns = dict.fromkeys(name for _, cells in rows if not isinstance(cells, str) for name in cells)
     return OpenTable(tuple(columns), lambda wanted: iter(rows))
 
@@ -295,12 +311,14 @@ def _decoded(path: Path) -> str:
 
 
 def _json_lines(path: Path) -> Iterator[Numbered]:
+    """Yield the object on each line, with the number of the line."""
     content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     if not content.strip():
         raise DataError(f"{path}: the file is empty")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path}:1: the file is UTF-16; save it as UTF-8")
-    for line, raw in enumerate(content.rstrip().split(b"\n"), start=1):  # JSON texts may hold other line separators
+    # splitlines() would also divide lines at other line separators, which JSON strings may contain.
+    for line, raw in enumerate(content.rstrip().split(b"\n"), start=1):
         if not raw.strip():
             yield line, "empty line"
             continue
@@ -318,48 +336,49 @@ def _json_array(path: Path) -> Iterator[Numbered]:
     """Yield the objects of a JSON list, each with the number of the line on which it begins."""
     content = _decoded(path)
     decoder = json.JSONDecoder(object_pairs_hook=_pairs)
-    place, line, counted = _after_space(content, 0), 1, 0
-    if place == len(content):
+    position, line, counted = _after_space(content, 0), 1, 0
+    if position == len(content):
         raise DataError(f"{path}: the file is empty")
-    if content[place] != "[":
+    if content[position] != "[":
         raise DataError(
             f"{path}: the file is not a list of objects; write one, with pandas for example by "
             "to_json(FILE, orient='records'), or write JSON lines into a file that ends with .jsonl"
         )
-    place = _after_space(content, place + 1)
-    while content[place : place + 1] != "]":
-        line, counted = line + content.count("\n", counted, place), place
+    position = _after_space(content, position + 1)
+    while content[position : position + 1] != "]":
+        line, counted = line + content.count("\n", counted, position), position
         try:
-            value, place = decoder.raw_decode(content, place)
+            value, position = decoder.raw_decode(content, position)
         except RecursionError:
             raise DataError(f"{path}:{line}: not valid JSON: it is nested too deeply") from None
         except json.JSONDecodeError as error:
             raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-        except ValueError as error:  # a number of thousands of digits, or a name given twice
+        except ValueError as error:  # a number with thousands of digits, or a name that occurs twice in an object
             raise DataError(f"{path}:{line}: not valid JSON: {error}") from error
         yield line, _object(value)
-        place = _after_space(content, place)
-        if content[place : place + 1] == ",":
-            place = _after_space(content, place + 1)
-        elif content[place : place + 1] != "]":
-            line = content.count("\n", 0, place) + 1
+        position = _after_space(content, position)
+        if content[position : position + 1] == ",":
+            position = _after_space(content, position + 1)
+        elif content[position : position + 1] != "]":
+            line = content.count("\n", 0, position) + 1
             raise DataError(f"{path}:{line}: not valid JSON: a comma or the end of the list is missing")
-    if _after_space(content, place + 1) < len(content):
-        line = content.count("\n", 0, place) + 1
+    if _after_space(content, position + 1) < len(content):
+        line = content.count("\n", 0, position) + 1
         raise DataError(f"{path}:{line}: not valid JSON: something follows the end of the list")
 
 
-def _after_space(content: str, place: int) -> int:
-    while place < len(content) and content[place] in " \t\r\n":
-        place += 1
-    return place
+def _after_space(content: str, position: int) -> int:
+    """Return the first position from `position` on that is not white space."""
+    while position < len(content) and content[position] in " \t\r\n":
+        position += 1
+    return position
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object as a dict; raise ValueError if a name occurs twice in it, which JSON permits.
+    """Return a JSON object as a dict. Raise ValueError if a name occurs twice in it, although JSON permits this.
 
     Args:
-        pairs: The names and values of the object, as the JSON decoder found them.
+        pairs: The names and values of the object, in the order of the file.
     """
     cells = dict(pairs)
     if len(cells) < len(pairs):
@@ -369,6 +388,7 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _object(value: object) -> Cells | str:
+    """Return a parsed JSON value as the cells of a row; a string with the reason if it is not an object."""
     return value if isinstance(value, dict) else f"{shown(json.dumps(value), quote=False)} is not an object"
 
 
@@ -397,10 +417,10 @@ def _open_parquet(path: Path) -> OpenTable:
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """Return the names of the classes for each column that `datasets` declares as a class label.
+    """Return the names of the classes for each column that a Parquet file declares as a `ClassLabel` of `datasets`.
 
     Args:
-        metadata: The metadata of an Arrow schema, in which `datasets` stores its declarations.
+        metadata: The metadata of the file's Arrow schema, in which `datasets` stores the types of columns.
     """
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
@@ -414,13 +434,13 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
 
 
 def _with_names(cells: dict[str, object], names: Mapping[str, Sequence[str]]) -> Cells:
-    """Return a row's cells with class numbers replaced by class names.
+    """Replace class numbers by class names in the cells of a row, and return the cells.
 
     The class number -1, which means "no label" in `datasets`, is replaced by None.
 
     Args:
         cells: The cells of a row, which are changed in place.
-        names: The class names for each column of class labels.
+        names: The class names for each column with class numbers.
     """
     for column in names.keys() & cells.keys():
         value = cells[column]
@@ -452,7 +472,10 @@ def _open_folder(path: Path, split: str | None) -> OpenTable:
 
 
 def load_folder(path: Path) -> Any:
-    """Load a folder saved by `datasets.save_to_disk`: one data set, or a mapping from splits to data sets.
+    """Load a folder saved by `datasets.save_to_disk`.
+
+    Returns:
+        A `datasets.Dataset`, or a mapping from the names of splits to data sets.
 
     Raises:
         DataError: The folder was not written by `save_to_disk`, or is damaged.
@@ -471,7 +494,7 @@ def load_folder(path: Path) -> Any:
 
 
 ENCRYPTED = b"\xd0\xcf\x11\xe0"
-"""The first bytes of a file in the old format XLS, or of an XLSX file with a password."""
+"""The first bytes of an XLSX file with a password, and of a file in the old format XLS."""
 
 
 def _open_xlsx(path: Path, sheet: str | None) -> OpenTable:
@@ -488,7 +511,7 @@ def _open_xlsx(path: Path, sheet: str | None) -> OpenTable:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         sheets = {one.title: one for one in book.worksheets}
         for one in sheets.values():
-            one.reset_dimensions()  # programs write wrong ones
+            one.reset_dimensions()  # some programs write wrong dimensions
         filled = [name for name, one in sheets.items() if any(_has_value(row) for row in one.iter_rows(max_row=9))]
         if sheet is not None and sheet not in sheets:
             raise DataError(f"{path}: the file has no sheet {shown(sheet)}, but {listed(list(sheets))}")
@@ -497,16 +520,16 @@ def _open_xlsx(path: Path, sheet: str | None) -> OpenTable:
         if sheet is None and not filled:
             raise DataError(f"{path}: the file is empty")
         chosen = sheets[sheet if sheet is not None else filled[0]]
-        lines = [[cell for cell in row] for row in chosen.iter_rows(values_only=True)]  # noqa: C416 - of tuples
+        lines = [[cell for cell in row] for row in chosen.iter_rows(values_only=True)]  # noqa: C416 - rows are tuples
     except DataError:
         raise
-    except Exception as error:  # the library raises errors of zipfile, of XML parsers, KeyError …
+    except Exception as error:  # openpyxl raises errors of zipfile and XML parsers, KeyError and others
         raise DataError(f"{path}: cannot be read as XLSX ({_first_line(error)}); save the file again") from error
-    return _of_lines(path, lines)
+    return _table_of_sheet(path, lines)
 
 
-def _of_lines(path: Path, lines: list[list[object]]) -> OpenTable:
-    """Return an XLSX sheet as an opened table.
+def _table_of_sheet(path: Path, lines: list[list[object]]) -> OpenTable:
+    """Return a sheet of an XLSX file as an opened table.
 
     Args:
         path: The XLSX file, for error messages.
@@ -519,12 +542,12 @@ def _of_lines(path: Path, lines: list[list[object]]) -> OpenTable:
     header = ["" if _is_null(cell) else str(cell) for cell in lines[0]]
 
     def rows(wanted: Sequence[str]) -> Iterator[Numbered]:
-        places = [(name, header.index(name)) for name in wanted]
+        positions = [(name, header.index(name)) for name in wanted]
         for line, cells in enumerate(lines[1:], start=2):
             if all(_is_null(cell) for cell in cells):
                 yield line, "empty row"
             else:
-                yield line, {name: cells[place] if place < len(cells) else None for name, place in places}
+                yield line, {name: cells[index] if index < len(cells) else None for name, index in positions}
 
     return OpenTable(tuple(name for name in header if name), rows)
 

@@ -1,8 +1,8 @@
-"""Readers of files in which each word has a tag: columns as in CoNLL's shared tasks, and lines of JSON.
+"""Readers of files in which each word has a tag: text in columns, as in CoNLL's shared tasks, and JSON lines.
 
-Both yield an example for each sentence. A sentence with an unusable line becomes one bad row, at that line. An I- tag
-that continues no entity of its type is not an error: the metrics read it as the beginning of an entity, and
-`alue-bench data verify` counts such tags.
+Both yield an example for each sentence. If a line of a sentence cannot be used, the sentence becomes one bad row with
+the number of this line. A tag I-TYPE without an entity of this type before it is not an error: the metrics treat it as
+the beginning of an entity, and `alue-bench data verify` counts such tags.
 """
 
 from __future__ import annotations
@@ -25,24 +25,26 @@ class TaggedColumns:
     >>> TaggedColumns(separator="\t", word=1, tag=3, comment="# ")   # CoNLL-U: the universal part of speech
     >>> TaggedColumns(tag=-1)                          # CoNLL 2003: the last of four columns
 
-    Columns that are not named are left out, and lines may have different numbers of them.
+    Other columns are not read, and lines may have different numbers of columns.
     """
 
     word: int = 0
-    """The column of the word, counted from 0; from -1 backwards if negative."""
+    """The position of the column of words, from 0; negative positions count from the end (-1 is the last column)."""
     tag: int = 1
-    """The column of the tag, counted like `word`."""
+    """The position of the column of tags, counted like `word`."""
     separator: str | None = None
     """The text between two columns; None for any number of spaces and tabs."""
     comment: str | None = None
-    """The beginning of a line that is left out; None if there are no such lines. A word may begin with "#", so that
-    this is not the default."""
+    """The text with which comment lines begin, which are left out; None if there are none. The default is not "#",
+    because a word may begin with it."""
     document: str = "-DOCSTART-"
-    """The word of a line that separates documents, which is left out and ends a sentence; empty if there is none."""
+    """The word on lines that separate documents. Such a line ends a sentence and is left out. Empty if there are none.
+    """
     decode: Mapping[str, str] = field(default_factory=dict)
     """The tag for each code in the file; empty if the file contains the tags themselves."""
     labels: tuple[str, ...] | None = None
-    """The permitted tags; None permits every tag. A plugin need not set it, because a task sets it from its labels."""
+    """The permitted tags; None permits every tag. A sentence with any other tag is a bad row. A plugin need not set
+    this field, because a task sets it from `Task.labels`."""
 
     def __post_init__(self) -> None:
         """Check the type and value of each field."""
@@ -78,12 +80,12 @@ class TaggedColumns:
             raise DataError(f"{path}: the file has no sentences")
 
     def _cells(self, line: str) -> list[str]:
-        """Return the columns of a line; none if it is blank."""
+        """Return the cells of a line; an empty list if the line is blank."""
         if not line.strip():
             return []
         if self.separator is not None:
             return line.split(self.separator)
-        # Other spaces, such as the no-break space, are part of words.
+        # Other kinds of space, such as the no-break space, are part of words.
         return [cell for cell in line.replace("\t", " ").split(" ") if cell]
 
     def _word(self, cells: Sequence[str]) -> str | None:
@@ -106,7 +108,7 @@ class TaggedColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class TaggedJson:
-    """A reader of JSON lines: on each line one object, with a list of words and a list of as many tags.
+    """A reader of JSON lines: each line is an object with a list of words and a list of the same number of tags.
 
     >>> TaggedJson(words="tokens", tags="ner_tags", decode={"0": "O", "1": "B-PER", "2": "I-PER"})
     """
@@ -114,13 +116,14 @@ class TaggedJson:
     words: str = "tokens"
     """The key of the list of words."""
     tags: str = "tags"
-    """The key of the list of tags, which are texts or whole numbers."""
+    """The key of the list of tags, which are strings or whole numbers."""
     id: str | None = None
     """The key of the example's identifier; None to use the number of the line, counted from 0."""
     decode: Mapping[str, str] = field(default_factory=dict)
     """The tag for each code in the file, such as {"0": "O"}; empty if the file contains the tags themselves."""
     labels: tuple[str, ...] | None = None
-    """The permitted tags; see `TaggedColumns.labels`."""
+    """The permitted tags; None permits every tag. A sentence with any other tag is a bad row. A plugin need not set
+    this field, because a task sets it from `Task.labels`."""
 
     def __post_init__(self) -> None:
         """Check the type of each field."""
@@ -140,7 +143,7 @@ class TaggedJson:
                 yield self._row(line, text)
 
     def _row(self, line: int, text: str) -> Example | BadRow:
-        """Return the example on a line, or a bad row with the reason why it cannot be used."""
+        """Return the sentence on a line as an example, or as a bad row with the reason why it cannot be used."""
         if not text.strip():
             return BadRow(line, "empty line")
         try:
@@ -176,12 +179,19 @@ class _Sentence:
     words: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     line: int = 0
-    """The line of the first word."""
+    """The line of the first word; 0 if there is no word yet."""
     bad: BadRow | None = None
-    """The first line that cannot be used, with the reason."""
+    """The first line that cannot be used, with the reason; None if all lines so far can be used."""
 
     def add(self, line: int, word: str, code: str, read: TaggedColumns | TaggedJson) -> None:
-        """Add a word, and the tag that its code means for the reader."""
+        """Add a word and its tag, or note why they cannot be used.
+
+        Args:
+            line: The line of the word.
+            word: The word.
+            code: The tag as written in the file.
+            read: The reader, whose fields `decode` and `labels` determine the tag.
+        """
         tag = read.decode.get(code) if read.decode else code
         if not word.strip():
             self.refuse(line, "a word is empty")
@@ -193,15 +203,15 @@ class _Sentence:
             self.tags.append(tag)
 
     def refuse(self, line: int, reason: str) -> None:
-        """Note that a line of the sentence cannot be used; the first such line is reported."""
+        """Note that a line of the sentence cannot be used; only the first such line is reported."""
         self.bad = self.bad or BadRow(line, reason)
 
     def row(self, number: int, identifier: str | None = None) -> Example | BadRow | None:
         """Return the sentence as an example or a bad row; None if it has no words.
 
         Args:
-            number: The number of the sentence, from 0, which identifies the example if it has no identifier.
-            identifier: The identifier; None if there is none.
+            number: The number of the sentence, from 0, which is the default identifier.
+            identifier: The identifier of the example; None to use the default.
         """
         if self.bad is not None or not self.words:
             return self.bad
@@ -211,7 +221,7 @@ class _Sentence:
 
 
 def tags_without_beginning(tags: Sequence[str]) -> int:
-    """Return the number of I- tags in a sentence that continue no entity of the same type."""
+    """Return the number of tags I-TYPE in a sentence that follow neither B-TYPE nor I-TYPE of the same type."""
     before, count = "", 0
     for tag in tags:
         count += tag.startswith("I-") and before[2:] != tag[2:]
@@ -220,5 +230,5 @@ def tags_without_beginning(tags: Sequence[str]) -> int:
 
 
 def is_tagged(row: Example) -> bool:
-    """Return whether an example has words with tags, as a task with `Labels.tokens` needs them."""
+    """Return whether an example has words and the same number of tags, as tasks with `Labels.tokens` require."""
     return isinstance(row.words, tuple) and isinstance(row.target, tuple) and len(row.words) == len(row.target)

@@ -1,7 +1,7 @@
 """The declaration of a task: a labelled data set, its label space, its splits and its metrics.
 
-A task plugin returns `Task` values from the hook `alue_bench_tasks`. A task whose files are TSV or CSV needs no code
-of its own: see `Delimited` in `alue_bench.contract.formats`, and the guide in `docs/plugins.md`.
+A task plugin returns `Task` values from the hook `alue_bench_tasks`. For data files in a usual format, such as CSV, the
+declaration names a reader such as `Delimited`; no code is needed to read them. `docs/plugins.md` is a guide.
 """
 
 from __future__ import annotations
@@ -32,11 +32,15 @@ from alue_bench.contract.validation import (
 )
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-"""The pattern of the names of tasks and models. Such a name needs no quoting in file names, MLflow tags and shells."""
+"""The pattern of the names of tasks and models. Such names need no quoting in file names, MLflow tags and shells."""
 
 
 class TargetKind(StrEnum):
-    """The kind of prediction target; it determines the loss, the size of the head and the metrics."""
+    """The kind of prediction target; it determines the loss, the head and the metrics.
+
+    BINARY and MULTICLASS: one label for each example. MULTILABEL: any number of labels for each example. REGRESSION: a
+    number. TOKENS: a tag for each word. SPAN: an answer that is a part of the text (extractive question answering).
+    """
 
     BINARY = "binary"
     MULTICLASS = "multiclass"
@@ -56,16 +60,18 @@ METRICS: Mapping[TargetKind, tuple[str, ...]] = MappingProxyType(
         TargetKind.SPAN: ("f1", "exact_match", "f1_arabic", "exact_match_arabic"),
     }
 )
-"""For each kind of target, the metrics that every run logs in addition to the F1 of each class. The primary metric of a
-task is one of them. In a task that tags words, F1 is computed over entities if the tags have a scheme, and otherwise
-over tags; accuracy is the share of words with the correct tag. Span extraction has the metrics of SQuAD's script, and
-the same two after a further normalisation of Arabic answers (`alue_bench.evaluation.answers`)."""
+"""The metrics of each kind of target, which every run logs; the first is the default primary metric. If there are
+labels, the F1 of each label is logged too. In a task that tags words, F1 is computed over entities if the tags have a
+scheme (`Labels.scheme`), and over tags otherwise; accuracy is the share of words with the correct tag. Span extraction
+has the two metrics of SQuAD's script, and the same two after a further normalisation of Arabic answers
+(`alue_bench.evaluation.answers`)."""
 
 START, END = "start", "end"
-"""The names of the head's two outputs for each token in span extraction."""
+"""The names of the head's two outputs for each token in span extraction: the scores of a token as the start and as the
+end of the answer."""
 
 OUTSIDE = "O"
-"""The tag of a word that belongs to no entity."""
+"""The tag of words outside entities."""
 
 
 @dataclass(frozen=True)
@@ -80,40 +86,49 @@ class Labels:
     names: tuple[str, ...] = ()
     """The labels, in the order of the head's outputs; empty for a regression."""
     threshold: float = 0.5
-    """The probability above which a label is predicted; used by multi-label tasks only."""
+    """The probability above which a label is predicted; only for multi-label tasks."""
     minimum: float = float("-inf")
     """The smallest target of a regression."""
     maximum: float = float("inf")
     """The largest target of a regression."""
     scheme: Literal["IOB2"] | None = None
-    """The scheme with which the tags of words mark entities; None for tags without a scheme, and for every other kind
-    of target."""
+    """The scheme in which the tags of words mark entities; None for plain tags such as parts of speech, and for every
+    other kind of target."""
     no_answer: bool = False
-    """A flag of span extraction: a text need not hold the answer to its question."""
+    """True if a text need not contain an answer to its question; only for span extraction."""
 
     @classmethod
     def binary(cls, negative: str, positive: str) -> Labels:
-        """Return the label space of a task with two classes."""
+        """Return the label space of a task with two classes, of which each example has one.
+
+        Args:
+            negative: The name of the first class (index 0).
+            positive: The name of the second class (index 1).
+        """
         return cls(TargetKind.BINARY, (negative, positive))
 
     @classmethod
     def multiclass(cls, *names: str) -> Labels:
-        """Return the label space of a task with one label for each example."""
+        """Return the label space of a task with one label for each example.
+
+        Args:
+            *names: The labels, in the order of the head's outputs.
+        """
         return cls(TargetKind.MULTICLASS, names)
 
     @classmethod
     def multilabel(cls, *names: str, threshold: float = 0.5) -> Labels:
-        """Return the label space of a task with any number of labels for each example.
+        """Return the label space of a task with any number of labels, possibly none, for each example.
 
         Args:
-            *names: The labels.
+            *names: The labels, in the order of the head's outputs.
             threshold: The probability above which a label is predicted, between 0 and 1.
         """
         return cls(TargetKind.MULTILABEL, names, threshold=threshold)
 
     @classmethod
     def regression(cls, minimum: float, maximum: float) -> Labels:
-        """Return the label space of a task whose target is a number from `minimum` to `maximum`."""
+        """Return the label space of a task whose targets are numbers from `minimum` to `maximum`."""
         return cls(TargetKind.REGRESSION, minimum=minimum, maximum=maximum)
 
     @classmethod
@@ -121,7 +136,7 @@ class Labels:
         """Return the label space of a task with one tag for each word of a text.
 
         Args:
-            *names: The tags.
+            *names: The tags, in the order of the head's outputs.
             scheme: "IOB2" if the tags mark entities: B-TYPE for the first word of an entity, I-TYPE for each further
                 word, and O for a word outside entities (Tjong Kim Sang & Veenstra 1999). None for plain tags, such as
                 parts of speech.
@@ -133,7 +148,7 @@ class Labels:
         """Return the label space of span extraction: the answer to a question is a part of a text.
 
         Args:
-            no_answer: Whether a text need not hold the answer, as in SQuAD 2.0 (Rajpurkar, Jia & Liang 2018).
+            no_answer: Whether there are questions without an answer, as in SQuAD 2.0 (Rajpurkar, Jia & Liang 2018).
         """
         return cls(TargetKind.SPAN, (START, END), no_answer=no_answer)
 
@@ -167,34 +182,37 @@ class Labels:
 
     @property
     def outputs(self) -> int:
-        """The number of the head's outputs for one example; for one word or token if `reads_tokens`."""
+        """The number of the head's outputs: for each example or, if `reads_tokens` is True, for each token."""
         return len(self.names) or 1
 
     @property
     def tags_words(self) -> bool:
-        """True if the model predicts a tag for each word, and not one target for the whole text."""
+        """True if the model predicts a tag for each word; False if it predicts one target for the whole text."""
         return self.kind is TargetKind.TOKENS
 
     @property
     def extracts_spans(self) -> bool:
-        """True if the model answers a question by a part of the text."""
+        """True if the model answers a question with a part of the text."""
         return self.kind is TargetKind.SPAN
 
     @property
     def reads_tokens(self) -> bool:
-        """True if the head reads every token, to tag words or find spans, and not one vector for each text."""
+        """True if the head reads the hidden states of all tokens; False if it reads one vector for each text.
+
+        It is True for tasks that tag words and for span extraction.
+        """
         return self.tags_words or self.extracts_spans
 
     @property
     def types(self) -> tuple[str, ...]:
-        """The types of entities in the order of the tags; without a scheme, the labels themselves."""
+        """The types of entities, such as ("PER", "LOC"), in the order of the tags; without a scheme, the labels."""
         if self.scheme is None:
             return self.names
         return tuple(dict.fromkeys(name[2:] for name in self.names if name != OUTSIDE))
 
     @property
     def main_metric(self) -> str:
-        """The primary metric of a task that does not name one."""
+        """The default primary metric of a task with this label space."""
         return "accuracy" if self.tags_words and self.scheme is None else METRICS[self.kind][0]
 
 
@@ -217,14 +235,15 @@ def _check_tags(labels: Labels) -> None:
 
 @dataclass(frozen=True)
 class DataFile:
-    """A data file as its publisher provides it: its path below the data folder, and the reader for its format."""
+    """A data file as its publisher provides it: its path in the data folder, and the reader for its format."""
 
     path: str
     """The path relative to the data folder, such as "reviews/train.tsv"."""
     read: Reader
+    """The reader: a value such as `Delimited(...)`, or a function that yields the rows of a file."""
 
     def __post_init__(self) -> None:
-        """Check that `path` stays below the data folder and that `read` can be called."""
+        """Check that `path` does not leave the data folder, and that `read` can be called."""
         check_types("data file", vars(self), {"path": str})
         check_callable(f"data file {self.path!r}", "read", self.read)
         pure = PurePosixPath(self.path)
@@ -236,16 +255,19 @@ class DataFile:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A split that the publishers do not provide, so that it is held out from the train file.
+    """The declaration of a dev or test split that the publishers do not provide: it is held out from the train file.
 
-    The rows are drawn at random, stratified by label. Examples with the same first text stay together, so that neither
-    a repeated text nor a premise shared by several pairs occurs in both splits. The draw depends on the field `seed`
-    and not on the seed of a run; therefore, all runs have the same splits.
+    The split is drawn at random. Examples with the same first text stay together, so that neither a repeated text nor a
+    premise shared by several pairs occurs in two splits. In tasks with one label for each example, the draw is
+    stratified by label, unless a label is too rare. The draw depends on the field `seed` and not on the seed of a run,
+    so that all runs have the same splits. If both test and dev are held out, test is drawn first.
     """
 
     fraction: float
-    """The part of the train file's examples that is held out, above 0 and at most 0.5."""
+    """The share of the examples that is held out, above 0 and at most 0.5; more precisely, the share of the different
+    first texts. If dev is drawn after test, it is a share of the examples that remain."""
     seed: int = 42
+    """The random seed of the draw."""
 
     def __post_init__(self) -> None:
         """Check the range of each field."""
@@ -264,16 +286,16 @@ class Splits:
     """
 
     train: DataFile | None = None
-    """The file with the training rows. It is None only for a task that has no training rows, so that models trained on
-    another task are tested on it (`Task.trained_on`, or the option `--also-test`)."""
+    """The file with the train rows; None for a task without train rows, on which models are tested that were trained on
+    another task (`Task.trained_on`, or the option `--also-test`)."""
     dev: DataFile | HeldOut | None = None
-    """The split whose score decides which epoch's weights are tested; None if and only if `train` is None."""
+    """The split whose score selects the epoch whose weights are tested; None if `train` is None, and only then."""
     test: DataFile | HeldOut
-    """The split on which the reported score is computed, once, with the weights that the dev split selected."""
+    """The split on which the reported score is computed, once, with the selected weights."""
     submission: DataFile | None = None
     """An official test file without gold labels, for a leaderboard; None if there is none."""
     protocol: str = "official train, dev and test files"
-    """One sentence that tells readers of a result where the splits come from; it is recorded with every run."""
+    """A sentence on where the splits come from, for readers of the results; it is recorded with every run."""
 
     def __post_init__(self) -> None:
         """Check the type of each field, and that no two file names differ only in upper and lower case."""
@@ -287,18 +309,18 @@ class Splits:
         _check_files_differ(self.files().values())
 
     def files(self) -> dict[str, DataFile]:
-        """Return the data files of this task by split name: "train", "dev", "test", "submission"."""
+        """Return the data files by split name ("train", "dev", "test", "submission"), without held-out splits."""
         named = {"train": self.train, "dev": self.dev, "test": self.test, "submission": self.submission}
         return {split: file for split, file in named.items() if isinstance(file, DataFile)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """The tab-separated file in which a leaderboard expects the predictions for a task.
+    """The format of the tab-separated file in which a leaderboard expects the predictions for a task.
 
-    The file has one line for each row of the official test file without gold labels (`Splits.submission`), in that
-    file's order. If the task has no such file, its test file takes its place. A line holds the row's identifier, if the
-    leaderboard requires it, and the predicted label or number. For a multi-label task it holds 0 or 1 for each label.
+    The file has one line for each row, in the same order, of the official test file without gold labels
+    (`Splits.submission`) or, if the task has no such file, of its test file. A line holds the row's identifier, if the
+    leaderboard requires it, and the predicted label or number; in a multi-label task, 0 or 1 for each label instead.
     """
 
     file: str
@@ -306,11 +328,10 @@ class Submission:
     header: tuple[str, ...] = ()
     """The column names in the first line; empty if the file has no header."""
     id: Literal["given", "row"] | None = None
-    """The content of the first column: "given" for the identifier in the official test file, "row" for the number of
-    the row from 0, None if there is no column of identifiers."""
+    """The identifiers in the first column: "given" for those in the official test file, "row" for the numbers of the
+    rows from 0, None if there is no such column."""
     encode: Mapping[str, str] = field(default_factory=dict)
-    """The text that stands for each label in the file; a label that is missing from the mapping is written as its
-    name."""
+    """The text that is written for each label. Labels that are missing from the mapping are written as their names."""
     leaderboard: str = "ALUE"
     """The name of the leaderboard."""
 
@@ -333,7 +354,7 @@ class Submission:
             )
 
     def columns(self, labels: Labels) -> int:
-        """Return the number of columns of the submission file for a task with these labels."""
+        """Return the number of columns of the submission file for a task with the label space `labels`."""
         predicted = len(labels.names) if labels.kind is TargetKind.MULTILABEL else 1
         return predicted + (self.id is not None)
 
@@ -347,50 +368,54 @@ class Task:
     """
 
     name: str
-    """The name for the option `--task`; it matches the pattern `NAME`."""
+    """The name for the option `--task`: lower-case ASCII letters, digits, ".", "_" and "-", with a letter or digit
+    first."""
     title: str
-    """The name that lists and reports show to people."""
+    """The name that lists and reports show to readers."""
     languages: tuple[str, ...]
     """The languages of the texts as BCP 47 codes, such as ("ar",) or ("ar-EG", "ar-MA")."""
     labels: Labels
+    """The label space, such as `Labels.binary("negative", "positive")`."""
     splits: Splits
+    """The data files, and the splits that are held out from the train file."""
     source: str
     """The publisher of the files, and where users get them."""
     licence: str
     """The licence under which the files are published."""
     citation: str
-    """The reference to the publication that introduced the data set."""
+    """A reference to the publication that introduced the data set."""
     primary: str = ""
-    """The primary metric, which is logged as test/score; by default the first entry of `METRICS` for the task's kind of
-    target, but "accuracy" for plain tags of words."""
+    """The primary metric, which is logged as test/score and selects the epoch. The default is "accuracy" for plain tags
+    of words, and otherwise the first entry of `METRICS` for the kind of target."""
     official_metric: str = ""
-    """The metric of the shared task or leaderboard, as its organisers describe it."""
+    """The metric of the shared task or leaderboard, in the words of its organisers; it is only shown in lists."""
     trained_on: str | None = None
-    """The name of another task whose train and dev splits train the model; None if this task has train and dev splits,
-    or if it is only a test set for models that the user chooses by the option `--also-test`. Both tasks must have the
-    same threshold or range, and (unless `label_map` is given) the same labels in the same order."""
+    """The name of another task on whose train and dev splits the model is trained; None if this task has its own, or if
+    it is only a test set for models of other tasks (option `--also-test`). Both tasks must have the same threshold or
+    range and, unless `label_map` is given, the same labels in the same order."""
     label_map: Mapping[str, str | None] = field(default_factory=dict)
-    """The mapping from each label of the training task (`trained_on`) to a label of this task. If several labels are
-    mapped to the same label, their probabilities are summed (in a multi-label task, the largest is taken). A label that
-    is mapped to None is never predicted: the model chooses among the other labels. The mapping is empty if both tasks
-    have the same labels in the same order."""
+    """The mapping from each label of the task in `trained_on` to a label of this task; empty if both tasks have the
+    same labels in the same order. If several labels are mapped to the same label, their probabilities are summed (in a
+    multi-label task, the largest one is used). A label that is mapped to None is never predicted: the model chooses
+    among the other labels."""
     companions: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
-    """The names of tasks with similar labels, on whose test splits models trained on this task can be scored (option
-    `--also-test`). The value is the mapping from each label of this task to a label of that task, or to None if it is
-    never predicted; it is empty if both tasks have the same labels."""
+    """The names of other tasks on whose test splits models of this task can be scored too (option `--also-test`). Each
+    name is mapped to a mapping from each label of this task to a label of the other task, or to None if the label is
+    never predicted; this mapping is empty if both tasks have the same labels."""
     only_by_name: bool = False
-    """A flag: the task is run only if the user names it. Commands without `--task` leave it out, because it is not part
-    of the benchmark for which the plugin is installed."""
+    """True if commands without the option `--task` leave the task out, for example because it is not part of the
+    benchmark for which the plugin is installed."""
     defaults: Mapping[str, object] = field(default_factory=dict)
-    """The hyper-parameters that this task prefers, by their names in `HyperParameters`. They take precedence over the
-    general defaults."""
+    """The hyper-parameters with which models for this task should be trained, by their names in `HyperParameters`. They
+    take precedence over the general defaults."""
     submission: Submission | None = None
     """The file in which a leaderboard expects predictions on this task; None if there is no leaderboard."""
     sample: Path | None = None
-    """A folder of small demonstration files, with the same layout as the data folder; None if there are none."""
+    """The folder of small demonstration files in the plugin, with the same paths as in the data folder; None if there
+    are none. Runs use them if the official files are missing."""
 
     def __post_init__(self) -> None:
-        """Check each field and the fields against each other, and set the default primary metric."""
+        """Check each field and how the fields fit together, and set the default primary metric."""
         check_types("task", vars(self), {"name": str})
         if not NAME.fullmatch(self.name):
             raise ValueError(f"task name {self.name!r} must match {NAME.pattern}")
@@ -431,7 +456,7 @@ class Task:
 
     @property
     def is_test_only(self) -> bool:
-        """True if no model is trained for the task: it is only a test set for models of other tasks."""
+        """True if the task has neither a train split nor `trained_on`: it only tests models of other tasks."""
         return self.splits.train is None and self.trained_on is None
 
     @property
@@ -442,7 +467,7 @@ class Task:
 
 
 def _check_files_differ(files: Iterable[DataFile]) -> None:
-    """Raise ValueError if two paths differ only in case, because some file systems treat such paths as one file."""
+    """Raise ValueError if two paths differ only in upper and lower case, which some file systems do not distinguish."""
     for file, another in combinations(files, 2):
         if file.path != another.path and file.path.casefold() == another.path.casefold():
             raise ValueError(
@@ -454,11 +479,11 @@ def _check_files_differ(files: Iterable[DataFile]) -> None:
 def _check_reader(owner: str, split: str, read: Reader, labels: Labels) -> None:
     """Raise ValueError if a reader names no target column, or if its targets cannot belong to the label space.
 
-    A reader of the task's own is not checked.
+    Only the readers of this package are checked, because they declare their targets.
 
     Args:
-        owner: The beginning of the message, which names the task and the file.
-        split: The name of the split; the file of the split "submission" needs no target column.
+        owner: The beginning of the error message, which names the task and the file.
+        split: The name of the split. The file of the split "submission" needs no target column.
         read: The reader.
         labels: The label space of the task.
     """
@@ -517,14 +542,15 @@ def _check_pairs(task: Task) -> None:
         if isinstance(file.read, Delimited | Table)
     }
     if len(set(pairs.values())) > 1:
-        alone, beside = (next(split for split, is_pair in pairs.items() if is_pair is kind) for kind in (False, True))
+        single, paired = (next(split for split, is_pair in pairs.items() if is_pair is kind) for kind in (False, True))
         raise ValueError(
-            f"task {task.name!r}: the {beside} file holds pairs of texts and the {alone} file single ones; give both "
+            f"task {task.name!r}: the {paired} file holds pairs of texts and the {single} file single ones; give both "
             "readers text_pair, or neither"
         )
 
 
 def _check_submission(task: Task, submission: Submission) -> None:
+    """Raise ValueError if a task's submission file cannot hold the predictions for the task."""
     owner = f"task {task.name!r}: submission {submission.file!r}"
     if task.labels.reads_tokens:
         what = "tags of words" if task.labels.tags_words else "parts of texts"
@@ -550,9 +576,9 @@ def _check_submission(task: Task, submission: Submission) -> None:
 
 
 def _check_label_map(task: Task) -> None:
-    """Make the checks of `label_map` that do not need the training task.
+    """Raise an error if `label_map` is invalid, whatever the labels of the training task are.
 
-    `alue_bench.contract.transfer` makes the other checks.
+    `alue_bench.contract.transfer.misfit` makes the checks that need the training task.
     """
     if task.trained_on is None:
         raise ValueError(f"task {task.name!r} has a label_map, but no other task in trained_on to map the labels of")
@@ -575,7 +601,7 @@ def _check_label_map(task: Task) -> None:
 
 
 def _check_companions(task: Task) -> None:
-    """Make the checks of `companions` that do not need the other tasks."""
+    """Raise an error if `companions` is invalid, whatever the labels of the other tasks are."""
     owner = f"task {task.name!r}"
     check_mapping(owner, vars(task), "companions", Mapping)
     if task.companions and task.labels.tags_words:
@@ -596,9 +622,9 @@ def _check_companions(task: Task) -> None:
 
 
 def _with_label_space(splits: Splits, labels: Labels) -> Splits:
-    """Return the splits, with the task's labels or range set in each reader of this package.
+    """Return the splits with the task's labels or range set in each reader of this package.
 
-    A plugin therefore states the labels only once, in the task.
+    Plugins therefore need to state the labels only once, in the task.
     """
 
     def informed(part: DataFile | HeldOut | None) -> DataFile | HeldOut | None:

@@ -1,4 +1,4 @@
-"""Task files: everything that a `Task` declares, written down in TOML instead of Python.
+"""Task files: the declaration of a task as a TOML file instead of a `Task` in Python.
 
     title = "Complaints of a shop"
     languages = ["en"]
@@ -15,8 +15,8 @@
     text = "complaint"
     label = "category"
 
-`alue-bench new-task FILE` writes such a file for a data file, and `--task ./complaints.task.toml` reads it. A plugin
-that ships one returns `read_task_file(path)` from its hook `alue_bench_tasks`.
+`alue-bench new-task FILE` writes a task file for a data file, and `--task ./complaints.task.toml` reads it. A plugin
+that contains a task file returns `read_task_file(path)` from its hook `alue_bench_tasks`.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ from alue_bench.contract.task import NAME, DataFile, HeldOut, Labels, Splits, Su
 ENDING = ".task.toml"
 """The usual ending of a task file's name."""
 HUB = "hub:"
-"""The beginning of a reference to a data set of the Hugging Face hub, which can replace the path of a file. Its form is
-hub:owner/name[@revision][/config]."""
+"""The beginning of a reference to a data set of the Hugging Face hub, which can be given instead of the path of a file.
+The form of a reference is hub:owner/name[@revision][/config]."""
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
-"""The usual delimiter of the files that `Delimited` reads, by file ending."""
+"""The default delimiters of the files that `Delimited` reads, by file ending."""
 OF_JSON_TAGS, OF_COLUMNS = ("id",), ("delimiter", "comment", "document")
-"""The keys of words with tags that only JSON lines have, and that only columns of text have."""
+"""For files of words with tags: the keys that apply to JSON lines only, and those that apply to text in columns only.
+"""
 JSON_LINES = (".jsonl", ".ndjson")
 """The endings of files with a JSON object on each line."""
 SPLITS = ("train", "dev", "test", "submission")
@@ -51,15 +52,15 @@ NOT_STATED = "not stated"
 """The text that replaces a licence, source or citation that a task file leaves out."""
 
 KeyPath = tuple[str, ...]
-"""The keys of nested tables that lead to a value, outermost first, such as ("files", "dev", "holdout")."""
+"""The keys of nested TOML tables that lead to a value, outermost first, such as ("files", "dev", "holdout")."""
 
 
 @dataclass(frozen=True)
 class _Key:
-    """The kind of value that a key of a task file may hold."""
+    """The kind of value that a key of a task file may have."""
 
     wanted: str
-    """The kind of value in words; a message puts it after "it must be"."""
+    """The kind of value in words, as the end of a message that says "it must be"."""
     fits: Callable[[object], bool]
     """The function that returns whether a value is of this kind."""
 
@@ -103,12 +104,12 @@ COLUMNS: Mapping[str, _Key] = {
     "decode": TABLE_OF_TEXTS,
     "ignore": TEXTS,
 }
-"""The keys of a task file that name the columns of texts, labels and identifiers."""
+"""The keys that name the columns of texts, labels and identifiers, and that say how labels are written."""
 FORMAT: Mapping[str, _Key] = {
     "delimiter": TEXT, "quoted": TRUTH, "header": TRUTH, "width": WHOLE, "sheet": TEXT, "split": TEXT,
     "comment": TEXT, "document": TEXT,
 }  # fmt: skip
-"""The keys of a task file that describe the format of the data files."""
+"""The keys that describe the format of the data files."""
 FILE: Mapping[str, _Key] = {"path": TEXT, "holdout": SHARE, "seed": WHOLE, **COLUMNS, **FORMAT}
 """The permitted keys of a split under `[files]`, if the split is given as a table and not as a path."""
 SUBMISSION: Mapping[str, _Key] = {
@@ -143,6 +144,7 @@ TOP: Mapping[str, _Key] = {
 }
 """The permitted keys at the top level of a task file."""
 TABLES: Mapping[str, Mapping[str, _Key]] = {"columns": COLUMNS, "format": FORMAT, "submission": SUBMISSION}
+"""The permitted keys of each TOML table whose keys do not depend on the task."""
 
 
 @dataclass(frozen=True)
@@ -151,20 +153,21 @@ class TaskFile:
 
     path: Path
     content: Mapping[str, Any]
+    """The keys and values of the parsed TOML file."""
     text: str
-    """The text of the file, in which the line number of a key is looked up for error messages."""
+    """The text of the file, in which error messages look up the line of a key."""
 
     def refuse(self, problem: str, *keys: str) -> UsageError:
-        """Return an error about a value, whose message names the file and the line of the value.
+        """Return (not raise) an error about a value; its message names the file and the line of the value.
 
         Args:
-            problem: The problem, in words.
+            problem: What is wrong, in words.
             *keys: The keys that lead to the value, outermost first.
         """
         return UsageError(f"{self.path}:{line_of(self.text, keys)}: {problem}")
 
     def task(self) -> Task:
-        """Return the task that the file declares. Raise UsageError, naming the file, if the declaration is invalid."""
+        """Return the task that the file declares. Raise UsageError, with the file's path, if the task is invalid."""
         try:
             return task_of(self.content, name=name_of(self.path.name), folder=self.path.parent)
         except (TypeError, ValueError) as error:
@@ -172,25 +175,26 @@ class TaskFile:
 
 
 def read_task_file(path: Path) -> Task:
-    """Return the task that a task file declares.
+    """Return the task that a task file (TOML) declares, for example in a plugin's hook `alue_bench_tasks`.
 
-    The paths of data files in it are relative to the data folder, to which `alue-bench data add` copies the files. If
-    the user gives the task with `--task FILE`, they are relative to the folder of the task file instead.
+    In the returned task, the paths of data files are relative to the data folder, to which `alue-bench data add` copies
+    the files. (If a user gives the same task file with `--task FILE`, they are relative to the task file's folder.)
 
     Args:
-        path: The TOML file.
+        path: The task file. `docs/your-own-data.md` describes its keys.
 
     Raises:
-        UsageError: The file cannot be read, a key is unknown or missing, or a value is wrong.
+        UsageError: The file cannot be read, a key is unknown or missing, or a value is invalid.
     """
     return load_task_file(path).task()
 
 
 def load_task_file(path: Path) -> TaskFile:
-    """Read and check a task file; see `read_task_file`.
+    """Read a task file, check its keys and the types of its values, and return its content.
 
     Raises:
-        UsageError: The file cannot be read, is not valid TOML, or a key is missing, unknown or has a wrong value.
+        UsageError: The file cannot be read or is not valid TOML, or a key is missing, unknown or has a value of a wrong
+            type.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -201,7 +205,7 @@ def load_task_file(path: Path) -> TaskFile:
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         raise UsageError(f"{path}:{line.group(1) if line else 1}: not valid TOML: {error}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets within brackets
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits; too many nested brackets
         raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
     file = TaskFile(path, content, text)
     _check(file, content, TOP)
@@ -225,11 +229,11 @@ def load_task_file(path: Path) -> TaskFile:
 
 
 def _check(file: TaskFile, content: Mapping[str, object], keys: Mapping[str, _Key], *within: str) -> None:
-    """Raise UsageError for the first key that is unknown or holds a wrong value.
+    """Raise UsageError for the first key that is unknown or has a value of a wrong type.
 
     Args:
-        file: The task file, which the message names.
-        content: One table of the file, with its keys and values.
+        file: The task file, for error messages.
+        content: The keys and values of one TOML table of the file.
         keys: The permitted keys of the table.
         *within: The keys that lead to the table, outermost first; none for the top level.
     """
@@ -242,9 +246,13 @@ def _check(file: TaskFile, content: Mapping[str, object], keys: Mapping[str, _Ke
 
 
 def line_of(text: str, keys: KeyPath) -> int:
-    """Return the line number, from 1, of the last key of a key path in the text of a task file.
+    """Return the number of the line, from 1, on which a task file gives the value at a key path.
 
-    If the text does not contain the last key, the line of the last key that it contains is returned.
+    If the file does not contain all keys of the path, the line of the last key that it contains is returned.
+
+    Args:
+        text: The text of the task file.
+        keys: The keys that lead to the value, outermost first.
     """
     start = 0
     for key in keys:
@@ -256,10 +264,10 @@ def line_of(text: str, keys: KeyPath) -> int:
 
 
 def name_of(file_name: str) -> str:
-    """Return the name of a task that is given as a file: the file name without its ending, in lower case.
+    """Return the name of a task that is given as a file: the file's name without its ending, in lower case.
 
-    Consecutive characters other than ASCII letters, digits, ".", "_" and "-" become one hyphen. If no valid name is
-    left, the name consists of "task-" and a digest.
+    Each sequence of characters other than ASCII letters, digits, ".", "_" and "-" is replaced by one hyphen. If no
+    valid name remains, the name is "task-" followed by a digest of the file's name.
     """
     stem = file_name.removesuffix(ENDING) if file_name.endswith(ENDING) else PurePosixPath(file_name).stem
     name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-")
@@ -271,9 +279,10 @@ def name_of(file_name: str) -> str:
 
 
 def share_problem(given: object) -> str | None:
-    """Return the problem with the size of a held-out part, such as "20%" or 0.2; None if it is valid.
+    """Return what is wrong with the size of a held-out part, as the end of an error message; None if it is valid.
 
-    The problem is the end of a message, after the key's name.
+    Args:
+        given: The size, such as "20%" or 0.2.
     """
     try:
         share = share_of(given)
@@ -285,9 +294,10 @@ def share_problem(given: object) -> str | None:
 
 
 def share_of(given: object) -> float:
-    """Return the size of a held-out part as a fraction.
+    """Return the size of a held-out part as a fraction: 0.2 for "20%", "0.2" and 0.2.
 
-    The result is 0.2 for "20%", "0.2" and 0.2. Raise ValueError if the value has none of these forms.
+    Raises:
+        ValueError: The value has none of these forms.
     """
     if isinstance(given, str):
         match = re.fullmatch(r"\s*(\d{1,3}(?:\.\d{1,9})?)\s*(%?)\s*", given, re.ASCII)
@@ -300,7 +310,7 @@ def share_of(given: object) -> float:
 
 
 def percent_of(given: object) -> str:
-    """Return a fraction as a percentage, such as "20%" for 0.2."""
+    """Return the size of a held-out part as a percentage: "20%" for 0.2, "0.2" and "20%"."""
     return f"{100 * share_of(given):.4g}%"
 
 
@@ -308,12 +318,12 @@ def task_of(content: Mapping[str, Any], *, name: str, folder: Path) -> Task:
     """Return the task that the content of a task file declares.
 
     Args:
-        content: The keys and values, whose types were checked before.
-        name: The task's name, unless the content gives one.
-        folder: The folder that `sample` is relative to.
+        content: The keys and values; `load_task_file` has checked their types.
+        name: The task's name if `content` has no key `name`.
+        folder: The folder to which the path in the key `sample` is relative.
 
     Raises:
-        TypeError, ValueError: A value is wrong, or contradicts another value.
+        TypeError, ValueError: A value is invalid, or contradicts another value.
     """
     files = content["files"]
     common = {**content.get("columns", {}), **content.get("format", {})}
@@ -376,8 +386,8 @@ def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any],
 
     Args:
         split: The name of the split.
-        given: The entry of the split under `[files]`, a path or a table.
-        common: The keys of `[columns]` and `[format]`, which the keys of the entry override.
+        given: The value of the split under `[files]`: a path, or a TOML table.
+        common: The keys and values of `[columns]` and `[format]`; those in the table of the split override them.
         kind: The kind of target.
     """
     own: Mapping[str, Any] = {"path": given} if isinstance(given, str) else given
@@ -400,14 +410,14 @@ def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any],
 
 
 def reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
-    """Return the reader that the ending of a file requires.
+    """Return the reader for a data file; the file's ending determines the format.
 
     Args:
         path: The path of the file, or a reference to a data set of the hub.
         reading: The keys of a task file that name columns and describe the format, with their values.
 
     Raises:
-        ValueError: The ending is unknown, no text column is named, or an option does not belong to the format.
+        ValueError: The ending is unknown, no text column is named, or a key does not apply to the format.
     """
     if "text" not in reading:
         raise ValueError(f'file {path!r} has no text; name its column: text = "COLUMN" in [columns]')
@@ -436,15 +446,15 @@ def reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
 
 
 def tagged_reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
-    """Return the reader of a file of words with tags: JSON lines by the endings in `JSON_LINES`, else columns of text.
+    """Return the reader for a file of words with tags: JSON lines if the ending is in `JSON_LINES`, otherwise columns.
 
     Args:
         path: The path of the file.
-        reading: The keys of a task file, as for `reader_of`; `text` is the column of the words, and `label` that of the
-            tags.
+        reading: The keys of a task file that name columns and describe the format, with their values. `text` is the
+            column of the words, and `label` is the column of the tags.
 
     Raises:
-        ValueError: An option does not belong to the format, or a column is of the wrong kind.
+        ValueError: The format cannot be read, a key does not apply to it, or a column has a value of a wrong type.
     """
     of_json = _suffix(path) in JSON_LINES
     if path.startswith(HUB) or _suffix(path) in (".json", ".xlsx", ".parquet"):
@@ -464,14 +474,14 @@ def tagged_reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
 
 
 def squad_reader_of(path: str, reading: Mapping[str, Any]) -> SquadJson:
-    """Return the reader of a file of questions with answers in a text, which is JSON in SQuAD's format.
+    """Return the reader for a file of questions about texts, in SQuAD's JSON format.
 
     Args:
         path: The path of the file.
-        reading: The keys of a task file, as for `reader_of`; none of them describes such a file.
+        reading: The keys of a task file that name columns and describe the format. None of them applies to this format.
 
     Raises:
-        ValueError: The file has another ending, or a key says nothing about it.
+        ValueError: The ending is not .json, or `reading` has a key other than `path`.
     """
     if _suffix(path) != ".json":
         raise ValueError(f"file {path!r}: answers in a text are read from SQuAD's JSON (.json); convert it")
@@ -481,13 +491,13 @@ def squad_reader_of(path: str, reading: Mapping[str, Any]) -> SquadJson:
 
 
 def _known_of_tagged(path: str) -> set[str]:
-    """Return the keys that may describe a file of words with tags."""
+    """Return the keys of a task file that apply to a file of words with tags."""
     of_json = _suffix(path) in JSON_LINES
     return {"path", "text", "label", "decode", *(OF_JSON_TAGS if of_json else OF_COLUMNS)}
 
 
 def unknown_ending(path: str) -> str:
-    """Return the error message for a file whose ending is not supported."""
+    """Return the error message for a data file whose ending is not supported."""
     suffix = PurePosixPath(path).suffix.lower()
     known = f"use {', '.join([*DELIMITERS, *TABLE_SUFFIXES])}, a folder of save_to_disk, or hub:owner/name"
     if suffix in (".gz", ".zip", ".bz2", ".xz", ".zst"):
@@ -503,41 +513,45 @@ def _suffix(path: str) -> str:
 
 
 def _is_delimited(path: str, reading: Mapping[str, Any]) -> bool:
-    """Return whether a file is read as CSV or TSV, because of its ending or because a delimiter is given."""
+    """Return whether a file is read as CSV or TSV: because of its ending, or because a delimiter is given."""
     suffix = _suffix(path)
     return suffix in DELIMITERS or (suffix not in ("", *TABLE_SUFFIXES) and "delimiter" in reading)
 
 
 def _foreign(path: str, reading: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the keys of `[format]` that do not apply to the format of this file."""
+    """Return the keys of `[format]` that do not apply to the format of a data file."""
     other = ("sheet", "split") if _is_delimited(path, reading) else ("delimiter", "quoted", "header", "width")
     return (*other, "comment", "document")
 
 
 def protocol_of(content: Mapping[str, Any]) -> str:
-    """Return the sentence about the origin of the splits that is recorded with every run.
+    """Return a sentence on where the splits come from, which is recorded with every run (`Splits.protocol`).
 
-    The sentence names files without their folders. If test and dev are both held out of the train file, it gives the
-    share for dev as a share of the "other rows", because the test rows are drawn first.
+    The sentence names files without their folders. If both test and dev are held out from the train file, the share of
+    dev is given as a share of the "other rows", because the test rows are drawn first.
+
+    Args:
+        content: The keys and values of a task file.
     """
-    files, said = content["files"], []
+    files, phrases = content["files"], []
     train = files.get("train")
     if train is not None:
-        said.append(f"train: {_file_said(train)}")
+        phrases.append(f"train: {_shown_file(train)}")
     rest = ""
     for split in ("test", "dev"):
         given = files.get(split)
         if isinstance(given, Mapping) and "holdout" in given:
-            said.append(f"{split}: {percent_of(given['holdout'])} of its{rest} rows, held out")
+            phrases.append(f"{split}: {percent_of(given['holdout'])} of its{rest} rows, held out")
             rest = " other"
         elif given is not None:
-            said.append(f"{split}: {_file_said(given)}")
+            phrases.append(f"{split}: {_shown_file(given)}")
     by_label = content["kind"] in (TargetKind.BINARY, TargetKind.MULTICLASS)
     how = f", {'stratified by label' if by_label else 'drawn at random'}, repeated texts together" if rest else ""
-    return "; ".join(said) + how
+    return "; ".join(phrases) + how
 
 
-def _file_said(given: str | Mapping[str, Any]) -> str:
+def _shown_file(given: str | Mapping[str, Any]) -> str:
+    """Return the name of a split's file without its folder, with the name of the split that is read from it, if any."""
     path = given if isinstance(given, str) else given["path"]
     name = path if path.startswith(HUB) else PurePosixPath(path).name
     split = "" if isinstance(given, str) or "split" not in given else f" ({given['split']})"

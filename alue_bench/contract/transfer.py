@@ -1,8 +1,9 @@
-"""The conversion of labels for scoring a task with a model that was trained on another task (`Task.trained_on`).
+"""The conversion of labels if a task is scored with a model that was trained on another task (`Task.trained_on`).
 
-The labels of both tasks must have the same names in the same order, or the scored task must state for each label of the
-training task to which of its own labels it corresponds (`Task.label_map`). A model distinguishes labels only by their
-position: if the orders differed, scores would be computed for the wrong labels.
+Here, the first task is called the scored task, and the second one the training task. Both must have the same label
+names in the same order, or the scored task must map each label of the training task to one of its own labels
+(`Task.label_map`). A model distinguishes labels only by their position; with different orders, scores would be computed
+for the wrong labels.
 """
 
 from __future__ import annotations
@@ -18,41 +19,46 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 CLASSES = (TargetKind.BINARY, TargetKind.MULTICLASS)
-"""The kinds of target with exactly one label for each example. Models for these kinds have the same head."""
+"""The kinds of target with exactly one label for each example. Models for both kinds have the same type of head."""
 
 
 def misfit(task: Task, train_task: Task) -> str | None:
-    """Return why a model trained on `train_task` cannot be tested on `task`, and a remedy; None if it can be tested."""
-    said = f"task {task.name!r} is scored with the model of task {train_task.name!r}"
+    """Return why a model of the training task cannot be scored on a task, with a remedy; None if it can.
+
+    Args:
+        task: The scored task.
+        train_task: The training task.
+    """
+    case = f"task {task.name!r} is scored with the model of task {train_task.name!r}"
     own, theirs = task.labels, train_task.labels
     if train_task.splits.train is None:
         return (
-            f"{said}, which has no train split of its own; name in trained_on the task that has one"
+            f"{case}, which has no train split of its own; name in trained_on the task that has one"
             + (f", {train_task.trained_on!r}" if train_task.trained_on not in (None, task.name) else "")
         )  # fmt: skip
     if own.kind is not theirs.kind and not {own.kind, theirs.kind} <= set(CLASSES):
         return (
-            f"{said}, but its labels are {_described(own)} and that one's {_described(theirs)}; a model can only be "
+            f"{case}, but its labels are {_described(own)} and that one's {_described(theirs)}; a model can only be "
             "scored on a task of the same kind"
         )
     if own.kind is TargetKind.REGRESSION:
         if (own.minimum, own.maximum) != (theirs.minimum, theirs.maximum):
             return (
-                f"{said}, but its labels are {_described(own)} and that one's {_described(theirs)}; declare one range"
+                f"{case}, but its labels are {_described(own)} and that one's {_described(theirs)}; declare one range"
             )
         return None
     if own.kind is TargetKind.MULTILABEL and own.threshold != theirs.threshold:
         return (
-            f"{said}, whose epoch is selected with the threshold {theirs.threshold:g}, but its own is "
+            f"{case}, whose epoch is selected with the threshold {theirs.threshold:g}, but its own is "
             f"{own.threshold:g}; declare one threshold for both"
         )
     if own.scheme != theirs.scheme:
-        return f"{said}, but only one of the two has tags of the scheme IOB2; declare one scheme for both"
+        return f"{case}, but only one of the two has tags of the scheme IOB2; declare one scheme for both"
     if not task.label_map:
         if own.names == theirs.names:
             return None
         return (
-            f"{said}, whose labels are {_listed(theirs)} in this order, but its own are {_listed(own)}; give both the "
+            f"{case}, whose labels are {_listed(theirs)} in this order, but its own are {_listed(own)}; give both the "
             f"same labels in one order, or say in label_map which of its labels each of {train_task.name!r} counts as"
             + (f": label_map={ {name: name for name in theirs.names} }" if set(own.names) == set(theirs.names) else "")
         )
@@ -63,13 +69,13 @@ def misfit(task: Task, train_task: Task) -> str | None:
         if wrong:
             more = " to be predicted" if why.endswith("never") else ""
             return (
-                f"{said}, whose labels are {_listed(theirs)}, and its own are {_listed(own)}; but label_map is wrong: "
+                f"{case}, whose labels are {_listed(theirs)}, and its own are {_listed(own)}; but label_map is wrong: "
                 f"{wrong[0]!r} {why}{more}"
             )
     missing = [name for name in own.names if name not in task.label_map.values()]
     if missing:
         return (
-            f"{said}, whose labels are {_listed(theirs)}, and its own are {_listed(own)}; but by label_map none of the "
+            f"{case}, whose labels are {_listed(theirs)}, and its own are {_listed(own)}; but by label_map none of the "
             f"former counts as {missing[0]!r}, which could therefore never be predicted"
         )
     return None
@@ -86,7 +92,12 @@ def _listed(labels: Labels) -> str:
 
 
 def told(task: Task, train_task: Task) -> str | None:
-    """Return a sentence that describes the task's label map, for the notes of a run; None if it has no label map."""
+    """Return a sentence for the notes of a run that states the label map; None if the scored task has no label map.
+
+    Args:
+        task: The scored task.
+        train_task: The training task.
+    """
     if not task.label_map:
         return None
     pairs = (f"{name} → {task.label_map[name] or 'never predicted'}" for name in train_task.labels.names)
@@ -96,17 +107,17 @@ def told(task: Task, train_task: Task) -> str | None:
 def transferred_logits(logits: Array, task: Task, train_task: Task) -> Array:
     """Return logits for the scored task's labels, computed from logits for the training task's labels.
 
-    If several labels are mapped to the same label, their probabilities are summed (in a multi-label task, the largest
-    is taken). Labels that are mapped to None are left out; a softmax over the result divides the whole probability
-    among the other labels.
+    If several labels are mapped to the same label, their probabilities are summed; in a multi-label task, the largest
+    probability is used. Labels that are mapped to None are left out, so that a softmax over the result divides the
+    whole probability among the other labels.
 
     Args:
         logits: The logits for the training task's labels, [examples, train_labels].
-        task: The task that is scored.
-        train_task: The task that trained the model.
+        task: The scored task.
+        train_task: The training task.
 
     Returns:
-        The logits for the labels of `task`, [examples, labels].
+        The logits for the scored task's labels, [examples, labels]; `logits` itself without a label map.
     """
     if not task.label_map:
         return logits
@@ -114,9 +125,9 @@ def transferred_logits(logits: Array, task: Task, train_task: Task) -> Array:
 
 
 def merged_logits(logits: Array, sources: Sequence[Sequence[int]], kind: TargetKind) -> Array:
-    """Return logits for the labels of a scored task, each merged from the logits of the labels that count as it.
+    """Merge logits for the training task's labels into logits for the scored task's labels.
 
-    The probabilities of the merged labels are summed; in a multi-label task, the largest is taken.
+    The probabilities of the merged labels are summed; in a multi-label task, the largest probability is used.
 
     Args:
         logits: The logits for the training task's labels, [examples, train_labels].
@@ -132,9 +143,9 @@ def merged_logits(logits: Array, sources: Sequence[Sequence[int]], kind: TargetK
 
     several = kind is TargetKind.MULTILABEL
     columns = []
-    for places in map(list, sources):
-        chosen = logits[:, places]
-        merged = chosen[:, 0] if len(places) == 1 else chosen.max(axis=1) if several else logsumexp(chosen, axis=1)
+    for positions in map(list, sources):
+        chosen = logits[:, positions]
+        merged = chosen[:, 0] if len(positions) == 1 else chosen.max(axis=1) if several else logsumexp(chosen, axis=1)
         columns.append(merged.astype(logits.dtype))
     return np.stack(columns, axis=1)
 
@@ -143,14 +154,14 @@ def transferred_targets(targets: Array, task: Task, train_task: Task) -> Array:
     """Return the training task's targets, converted to targets of the scored task.
 
     Args:
-        targets: The training task's targets: class indices [examples], or 0 and 1 for each label of a multi-label task
-            [examples, train_labels], or numbers of a regression.
-        task: The task that is scored.
-        train_task: The task that trained the model.
+        targets: The training task's targets: class indices, [examples]; 0 or 1 for each label of a multi-label task,
+            [examples, train_labels]; or the numbers of a regression, [examples].
+        task: The scored task.
+        train_task: The training task.
 
     Returns:
-        The class indices in the label space of `task`, without the examples whose label maps to None; for a multi-label
-        task, 0 and 1 for each label [examples, labels]; without a label map, `targets` itself.
+        The class indices in the label space of the scored task, [n]; the examples whose label is mapped to None are
+        missing. For a multi-label task, 0 or 1 for each label, [examples, labels]. Without a label map, `targets`.
     """
     if not task.label_map:
         return targets
@@ -158,10 +169,11 @@ def transferred_targets(targets: Array, task: Task, train_task: Task) -> Array:
 
 
 def merged_targets(targets: Array, sources: Sequence[Sequence[int]], kind: TargetKind, train_labels: int) -> Array:
-    """Return the training task's targets as targets of a scored task, as `transferred_targets` does.
+    """Convert targets of the training task to targets of the scored task, as `transferred_targets` does.
 
     Args:
-        targets: The training task's targets.
+        targets: The training task's targets: class indices [examples], or 0 or 1 for each label of a multi-label task
+            [examples, train_labels].
         sources: For each label of the scored task, the positions of the training task's labels that count as it.
         kind: The kind of target.
         train_labels: The number of the training task's labels.
@@ -169,15 +181,15 @@ def merged_targets(targets: Array, sources: Sequence[Sequence[int]], kind: Targe
     import numpy as np
 
     if kind is TargetKind.MULTILABEL:
-        return np.stack([targets[:, list(places)].max(axis=1) for places in sources], axis=1)
-    place = np.full(train_labels, -1)
-    for own, places in enumerate(sources):
-        place[list(places)] = own
-    mapped = place[targets]
+        return np.stack([targets[:, list(positions)].max(axis=1) for positions in sources], axis=1)
+    converted = np.full(train_labels, -1)
+    for own, positions in enumerate(sources):
+        converted[list(positions)] = own
+    mapped = converted[targets]
     return mapped[mapped >= 0]
 
 
 def _sources(task: Task, train_task: Task) -> list[list[int]]:
-    """Return, for each label of `task`, the positions of the training task's labels that are mapped to it."""
+    """Return, for each label of the scored task, the positions of the training task's labels that are mapped to it."""
     names = train_task.labels.names
     return [[i for i, name in enumerate(names) if task.label_map[name] == own] for own in task.labels.names]

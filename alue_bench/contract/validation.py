@@ -1,7 +1,7 @@
-"""Type checks of the objects that plugins declare (tasks, models, ...), made when such an object is created.
+"""Checks of the objects that plugins declare (tasks, models, ...), made when such an object is created.
 
 Python does not check the types of dataclass fields. Without these checks, an object with a field of a wrong type would
-be accepted, and would cause an error later, after other runs have been executed.
+cause an error only later, perhaps after hours of other runs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 Kind = type | tuple[type, ...]
+"""The permitted type of a field, or its permitted types."""
 
 LANGUAGE = re.compile(r"(?i)[a-z]{2,3}(-[a-z0-9]{1,8})*")
 """The form of a BCP 47 code, such as "ar" or "ar-EG"."""
@@ -22,7 +23,7 @@ def check_types(owner: str, fields: Mapping[str, object], kinds: Mapping[str, Ki
     A bool does not count as an int: it is accepted only if the permitted types of the field include bool.
 
     Args:
-        owner: The declaration that the message names, such as "task 'mdd'".
+        owner: The beginning of the error message, which names the declaration, such as "task 'mdd'".
         fields: The values of the fields by name.
         kinds: The permitted type, or types, of each field to check.
     """
@@ -36,7 +37,7 @@ def check_types(owner: str, fields: Mapping[str, object], kinds: Mapping[str, Ki
 def check_texts(owner: str, fields: Mapping[str, object], names: tuple[str, ...]) -> None:
     """Raise an error for the first of the named fields that is not a tuple or list of different, non-blank strings.
 
-    A single string is refused, because iterating over it would give its letters.
+    A single string is refused, because iterating over it would give its letters. For the arguments, see `check_types`.
 
     Raises:
         TypeError: A field is not a tuple or list of strings.
@@ -48,12 +49,12 @@ def check_texts(owner: str, fields: Mapping[str, object], names: tuple[str, ...]
             raise TypeError(f"{owner}: {name} is {value!r:.60}; it must be a tuple of strings")
         if not all(item.strip() for item in value):
             raise ValueError(f"{owner}: {name} is {value!r:.60}; none of its strings may be empty")
-        if twice := next((item for place, item in enumerate(value) if item in value[:place]), None):
+        if twice := next((item for index, item in enumerate(value) if item in value[:index]), None):
             raise ValueError(f"{owner}: {name} holds {twice!r} twice; name it once")
 
 
 def check_mapping(owner: str, fields: Mapping[str, object], name: str, values: type = str) -> None:
-    """Raise TypeError if the field is not a mapping from strings to objects of type `values`."""
+    """Raise TypeError if the field `name` is not a mapping from strings to objects of the type `values`."""
     value = fields[name]
     if not isinstance(value, Mapping) or not all(
         isinstance(key, str) and isinstance(item, values) for key, item in value.items()
@@ -71,7 +72,7 @@ def check_stated(owner: str, fields: Mapping[str, object], names: tuple[str, ...
 
 
 def check_languages(owner: str, languages: Sequence[str]) -> None:
-    """Raise ValueError for the first text that does not have the form of a BCP 47 code."""
+    """Raise ValueError for the first of `languages` that does not have the form of a BCP 47 code, such as "ar"."""
     for code in languages:
         if not LANGUAGE.fullmatch(code):
             raise ValueError(f"{owner}: {code!r} in languages is not a BCP 47 code; write it like 'ar' or 'ar-EG'")
@@ -84,7 +85,7 @@ def check_callable(owner: str, name: str, value: object) -> None:
 
 
 def breaks_lines(text: str) -> bool:
-    """Return whether a text holds a character that a cell of a table cannot contain.
+    """Return whether a text has a character that would damage a line of a file or a cell of a table.
 
     Such characters are tabs, line ends, other control characters, and unpaired surrogates.
     """

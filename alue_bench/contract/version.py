@@ -1,7 +1,7 @@
 """The version of alue-bench.
 
-It is part of every run's fingerprint (the digest of everything that determines a result), because alue-bench's own code
-affects the result of every run.
+The version is part of every run's fingerprint (a digest of everything that determines the result), because
+alue-bench's own code affects every result.
 """
 
 __version__ = "0.1.0"

@@ -1,1 +1,1 @@
-"""The preparation of texts for readers: escaping for each output format, removal of passwords, shell commands."""
+"""The preparation of texts that are shown or stored: escaping, removal of passwords, suggested shell commands."""

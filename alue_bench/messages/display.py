@@ -1,8 +1,8 @@
 """Escaping of texts from outside the program (titles, labels, folders, error messages) for each output format.
 
-Each function escapes the characters that have a special meaning in its format, so that readers see the text as it is
-written. Terminal output is escaped in `views/console.py`, figures in `figure_text.py`, and HTML by the report's
-template.
+Each function escapes the characters that have a special meaning in one format, so that readers see exactly the original
+text. Markup in terminal output is escaped in `views/console.py`, figures in `figure_text.py`, and HTML by the template
+of the report.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ _STEERING = re.compile(
 )
 LONGEST_FILE_NAME = 200
 """The largest length of a file name in bytes. File systems permit 255; the difference leaves space for suffixes that
-are appended later, such as those of temporary files."""
+are appended later, such as the suffixes of temporary files."""
 DIGEST = 10
-"""The number of hexadecimal digits of the digest that makes shortened file names distinct."""
+"""The number of hexadecimal digits of the digest that distinguishes changed file names."""
 
 
 def visible(text: str) -> str:
-    """Return the text with all characters escaped that control a terminal or that XML forbids; line feeds are kept."""
+    """Return the text with characters escaped that control a terminal or that XML forbids, but not line feeds."""
     return _STEERING.sub(lambda match: match[0] if match[0] == "\n" else _escaped(match[0]), text)
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line: line feeds and all characters that `visible` escapes are escaped."""
+    """Return the text on one line: the characters that `visible` escapes and line feeds are escaped."""
     return _STEERING.sub(lambda match: _escaped(match[0]), text)
 
 
 def file_name(stem: str, ending: str = "") -> str:
-    """Return a safe file name made of a stem and an ending; the stem is escaped and shortened if necessary.
+    """Return a safe file name that consists of a stem and an ending; the stem is escaped and shortened if necessary.
 
-    Different stems never give the same name: a changed stem gets a digest of the original stem.
+    If the stem is changed, a digest of the original stem is appended, so that different stems give different names.
     """
     safe = one_line(stem).replace("/", "-").replace("\\", "-")
     longest = LONGEST_FILE_NAME - len(ending.encode())
@@ -57,11 +57,11 @@ _MARKDOWN = re.compile(
     r"|:(?=[\w+-]+:)"  # the name of an emoji
 )
 _MARKDOWN_BLOCK = re.compile(r"^(\d{1,9}(?=[.)])|(?=[-+=:]))")
-"""A pattern for the beginning of a line that Markdown would read as a list item or as the underline of a heading."""
+"""A pattern for the beginning of a line that Markdown would interpret, for example as a list item."""
 
 
 def markdown(text: str) -> str:
-    """Return Markdown code, on one line, that displays the text as it is written."""
+    """Return Markdown code, on one line, that is displayed as the original text."""
     line = re.sub(r"[ \t\n\r\f\v]+", " ", visible(text)).strip()
     escaped = _MARKDOWN.sub(lambda sign: html.escape(sign[0]) if sign[0] in "<>&" else f"\\{sign[0]}", line)
     return _MARKDOWN_BLOCK.sub(r"\1\\", escaped)
@@ -101,12 +101,12 @@ LATEX = {
     "\n": " ",
 }
 _LATEX = re.compile(f"[{re.escape(''.join(LATEX))}]|-(?=-)|,(?=,)")
-"""A pattern for the characters that LaTeX interprets, and for pairs that it would typeset as a dash or quotation
-mark."""
+"""A pattern for the characters that LaTeX interprets, and for the first character of the pairs "--" and ",,", which it
+would typeset as a dash or a quotation mark."""
 
 
 def latex(text: str) -> str:
-    """Return LaTeX code that typesets the text as it is written; it needs UTF-8 and LaTeX of 2020 or later."""
+    """Return LaTeX code that typesets the original text. It requires UTF-8, and LaTeX of 2020 or later."""
     return _LATEX.sub(lambda sign: LATEX.get(sign[0], sign[0] + "{}"), visible(text))
 
 

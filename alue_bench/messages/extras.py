@@ -1,8 +1,8 @@
 """The optional packages of alue-bench, and the command that installs them.
 
-The command names the packages themselves, with the versions that alue-bench's metadata requires. `pip install
-'alue-bench[peft]'` would work only if alue-bench came from a package index, not if it was installed from a folder or a
-wheel.
+The command names the packages themselves, with the versions that alue-bench's metadata requires. The command `pip
+install 'alue-bench[peft]'` would work only if a package index has alue-bench, but it may be installed from a folder or
+a wheel.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib.metadata import requires
 
 DISTRIBUTION = "alue-bench"
 
-# peft>=0.17; extra == 'peft'
+# An example of a requirement that this pattern matches: peft>=0.17; extra == 'peft'
 _OPTIONAL = re.compile(r"""(?P<package>[^;]+?)\s*;.*\bextra\s*==\s*["'](?P<extra>[^"']+)["']""")
 
 
@@ -34,10 +34,10 @@ def install_command(extra: str) -> str:
 
 
 def command_for_module(module: str) -> str:
-    """Return the command that most likely installs a Python module, such as one that a model plugin needs.
+    """Return the command that probably installs a Python module, for example a module that a model plugin requires.
 
-    If the module belongs to one of alue-bench's extras, the command names the version that the extra requires. Any
-    other module is assumed to belong to a distribution with the same name, as is mostly the case.
+    If the module belongs to an extra of alue-bench, the command names the version that the extra requires. Any other
+    module is assumed to belong to a distribution with the same name, which is usually true.
     """
     wanted = _canonical(module.partition(".")[0])
     for packages in _packages().values():
@@ -49,7 +49,7 @@ def command_for_module(module: str) -> str:
 
 @cache
 def _packages() -> dict[str, list[str]]:
-    """Return the required packages of each extra, from the metadata of the installed alue-bench."""
+    """Return the requirements of each extra, such as "peft>=0.17", from the metadata of the installed alue-bench."""
     by_extra: dict[str, list[str]] = {}
     for requirement in requires(DISTRIBUTION) or ():
         match = _OPTIONAL.fullmatch(requirement.strip())
@@ -59,5 +59,5 @@ def _packages() -> dict[str, list[str]]:
 
 
 def _canonical(name: str) -> str:
-    """Return a distribution's name in the normalised form in which package indexes compare names (PEP 503)."""
+    """Return the name of a distribution in normalised form (PEP 503), in which names can be compared."""
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,8 +1,7 @@
-"""Literal texts in matplotlib figures, which are not interpreted as formulas or TeX.
+"""Literal texts in matplotlib figures: names are shown as they are, not interpreted as formulas or TeX.
 
-Every figure must be drawn and saved inside `literal_text`. matplotlib creates some texts, such as tick labels, only
-while it saves a figure. Outside `literal_text` it would interpret them as mathematics: `$` begins a formula, in which
-`_`, `^` and a backslash have a meaning.
+Every figure must be both drawn and saved inside `literal_text`, because matplotlib creates some texts, such as tick
+labels, only when it saves a figure. Outside `literal_text`, the character `$` would begin a formula.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def literal_text(settings: dict[str, Any] | None = None) -> Iterator[None]:
     import matplotlib as mpl
 
     with mpl.rc_context({**(settings or {}), **SETTINGS}), warnings.catch_warnings():
-        # matplotlib draws a letter that no font has as a box; that needs no warning.
+        # matplotlib warns of letters that no font contains, and draws them as boxes. The boxes are visible enough.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
         yield
 
@@ -49,7 +48,7 @@ def short_title(text: str) -> str:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return each name shortened by `short`; shortened names that are equal get a number at the end."""
+    """Return each name shortened by `short`; where shortened names would be equal, a number is put at their end."""
     cut = [short(name) for name in names]
     alike = Counter(cut)
     return [

@@ -1,8 +1,8 @@
 """The removal of passwords and tokens from everything that is printed or stored.
 
-Every text that goes to a terminal, a log or the MLflow tracking store is searched for secrets. Secrets are the user and
-password before the `@` of a URL, passwords and tokens in the query of a URL, tokens of the Hugging Face hub, and the
-value of every environment variable whose name says that it is a secret.
+Every text for a terminal, a log or the MLflow tracking store is searched for secrets. Secrets are the user and password
+before the `@` of a URL, passwords and tokens in the query of a URL, tokens of the Hugging Face hub, and the values of
+environment variables with names such as HF_TOKEN or MLFLOW_TRACKING_PASSWORD.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ SECRET_NAME = re.compile(
     re.I,
 )
 SHORTEST = 4
-"""The smallest length of a secret. Shorter values are not secrets, and removing them would damage ordinary words."""
+"""The smallest length of a secret in an environment variable. Shorter values are not removed from texts, because they
+may be parts of ordinary words."""
 SWITCHES = ("true", "false", "none", "null")
-"""Values that are switches and not secrets, as in the environment variable HF_HUB_DISABLE_IMPLICIT_TOKEN=true."""
+"""Values of environment variables that are switches and not secrets, as in HF_HUB_DISABLE_IMPLICIT_TOKEN=true."""
 
-# The user part ends at the last @ before the path: passwords may contain any character, an @ included.
-_ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/?#\"'<>]*)@")
+# The user and password end at the last @ before the path, because passwords may contain any character, including @.
+_URL_WITH_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/?#\"'<>]*)@")
 _QUERY = re.compile(r"(?P<name>[?&;](?:\w*password|\w*passwd|\w*token|\w*secret|\w*api_?key)=)[^&;\s\"'#]+", re.I)
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}\b")
 
@@ -39,16 +40,16 @@ def redact(text: str) -> str:
 def _redact(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, REMOVED)
-    text = _ADDRESS.sub(rf"\g<scheme>{REMOVED}@", text)
+    text = _URL_WITH_USER.sub(rf"\g<scheme>{REMOVED}@", text)
     text = _QUERY.sub(rf"\g<name>{REMOVED}", text)
     return _HUB_TOKEN.sub(REMOVED, text)
 
 
 def redacted(value: Any) -> Any:
-    """Return a JSON-like value (nested mappings, lists and texts) with passwords and tokens replaced in every text.
+    """Return a JSON-like value (nested dicts, lists and strings) with passwords and tokens replaced in every string.
 
-    Call this before the value is written as JSON. In the JSON text, quotation marks in a secret would be escaped, so
-    that the secret would not be recognised, and numbers that equal a secret would be replaced.
+    Call this function before the value is written as JSON, not afterwards: in JSON, quotation marks in a secret are
+    escaped, so that the secret would not be recognised, and numbers that are equal to a secret would be replaced.
     """
     return _redacted(value, _secrets())
 
@@ -66,7 +67,7 @@ def _redacted(value: Any, secrets: Sequence[str]) -> Any:
 def _secrets() -> list[str]:
     """Return the values of environment variables that hold secrets, longest first.
 
-    The order matters, because one secret may contain another.
+    The longest must be replaced first, because one secret may contain another one.
     """
     secrets = {
         value

@@ -1,6 +1,6 @@
-"""The conformance checks, with which authors of plugins check what their plugins declare.
+"""The conformance checks, with which authors of plugins check the tasks, models and strategies that they declare.
 
-One test for each declaration is enough, in pytest or any other runner:
+One test for each kind of declaration is enough, in pytest or any other test runner:
 
     from alue_bench.testing import check_model, check_strategy, check_task
     import my_plugin
@@ -9,8 +9,8 @@ One test for each declaration is enough, in pytest or any other runner:
         for task in my_plugin.alue_bench_tasks():
             check_task(task)
 
-Each check function runs all of its checks and then raises one `ConformanceError`, an AssertionError. The error has one
-sentence for each violation, which says which declaration is affected, what is wrong with it, and what to do. A
+Each function runs all of its checks. If there are violations, it then raises one `ConformanceError` (an AssertionError)
+with a sentence for each violation: which declaration is wrong, what is wrong with it, and what to do. A
 `ConformanceWarning` reports what could not be checked, such as a checkpoint that was never downloaded or a task without
 a sample, and what only the author can judge. The built-in plugins pass the same checks.
 """

@@ -1,4 +1,4 @@
-"""The conformance checks of strategies that choose their layers by a probe, made on a small random BERT."""
+"""The conformance checks of strategies that choose their layers (`Strategy.choose`), made with a small random BERT."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def check_choosing(subject: str, strategy: Strategy, outlines: Mapping[int, Outline]) -> Iterator[str]:
-    """Yield a violation if `choose` fails, breaks its contract or is not deterministic; nothing without `choose`.
+    """Yield a violation if a strategy's `choose` fails, breaks its contract or is not deterministic.
+
+    Nothing is yielded for a strategy that does not override `choose`.
 
     Args:
         subject: The beginning of a message about the strategy.
@@ -66,7 +68,7 @@ def check_choosing(subject: str, strategy: Strategy, outlines: Mapping[int, Outl
 
 
 def _check_cost(subject: str, strategy: Strategy, shape: EncoderShape) -> Iterator[str]:
-    """Yield a violation if `probe_cost` fails or returns something else than a `ProbeCost` or None."""
+    """Yield a violation if `probe_cost` fails, or returns neither a `ProbeCost` nor None."""
     try:
         cost = strategy.probe_cost(shape)
     except Exception as error:  # a plugin's method may raise anything
@@ -77,7 +79,14 @@ def _check_cost(subject: str, strategy: Strategy, shape: EncoderShape) -> Iterat
 
 
 def _short_trainings(stack: EncoderStack, batch: Batch) -> ShortTrainings:
-    """Return training runs of one epoch on a batch of texts of equal length, which are scored on the same batch."""
+    """Return the function `train_and_score` for the probe of the check.
+
+    It trains a copy of the model for one epoch on a single batch, and scores it on the same batch.
+
+    Args:
+        stack: The model.
+        batch: Examples of equal length, without padding.
+    """
     import torch
 
     from alue_bench.contract.spec import HyperParameters

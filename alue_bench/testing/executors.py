@@ -14,8 +14,11 @@ from alue_bench.testing.violations import Remark, cause, raise_if_any
 def check_executor(executor: Executor) -> None:
     """Check an executor's declaration, and that its workers can be started and stopped. No run is executed.
 
-    If `start` raises UsageError or UnavailableError, for example because there is no cluster, the workers cannot be
-    checked here; that gives a ConformanceWarning.
+    If `Executor.start` raises UsageError or UnavailableError, for example because there is no cluster, the workers
+    cannot be checked, and there is a ConformanceWarning.
+
+    Args:
+        executor: The declaration of the executor.
 
     Raises:
         ConformanceError: The executor breaks the contract; the message has one sentence for each violation.
@@ -50,9 +53,9 @@ def _pool(executor: Executor) -> Iterator[str]:
             yield f"{subject}: an idle pool accepts no run; has_room must return True"
         if list(pool.events(0)):
             yield f"{subject}: there are events before any run was submitted; return none"
-    except Exception as error:  # as above
+    except Exception as error:  # a plugin's method may raise anything
         yield f"{subject}: its pool raises {cause(error)} before any run was submitted; return no events"
     try:
         pool.stop()
-    except Exception as error:  # as above
+    except Exception as error:  # a plugin's method may raise anything
         yield f"{subject}: stop raises {cause(error)}; it must end the workers, whatever happened before"

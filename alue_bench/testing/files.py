@@ -1,4 +1,4 @@
-"""The conformance checks of a task's data files: the reader must read good rows and report a bad row."""
+"""The conformance checks of a task's data files: the reader must read all rows, and report a bad row that is added."""
 
 from __future__ import annotations
 
@@ -18,42 +18,53 @@ from alue_bench.data.verification import is_text, place, unfit
 from alue_bench.testing.violations import SHOWN, Remark, cause
 
 PARQUET = b"PAR1"
+"""The first bytes of a Parquet file."""
 
 
 @dataclass(frozen=True)
 class _File:
-    """A data file on this machine, with the task and the split that it belongs to; the checks read it."""
+    """A data file that is checked, with the task and the split to which it belongs."""
 
     task: Task
     split: str
     declared: DataFile
     path: Path
+    """The path of the file on this machine; for some formats, it is a folder."""
 
     @property
     def subject(self) -> str:
+        """The beginning of a message about the task."""
         return f"task {self.task.name!r}"
 
     @cached_property
     def content(self) -> bytes:
+        """The bytes of the file; empty for a folder."""
         return b"" if self.path.is_dir() else self.path.read_bytes()
 
     @cached_property
     def has_lines(self) -> bool:
+        """True if the file is a text file, so that its rows have line numbers."""
         return not self.path.is_dir() and is_text(self.content)
 
     @property
     def unit(self) -> str:
+        """The word that messages put before the number of a row: "line" or "row"."""
         return "line" if self.has_lines else "row"
 
-    def place(self, row: Example | BadRow) -> str:
-        """Return the beginning of a message about a row: the task's name, the file, and the line or row number."""
+    def where(self, row: Example | BadRow) -> str:
+        """Return the beginning of a message about a row: the task, the file, and the line or the number of the row."""
         return f"{self.subject}: {place(self.path, row.line, has_lines=self.has_lines)}"
 
 
 def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
-    """Yield the violations of a reader that can be found without a data file.
+    """Yield the violations of a task's reader that can be found without the task's data file.
 
     The reader must be callable with a path, and must not yield examples for an empty file.
+
+    Args:
+        task: The task.
+        split: The name of the split to which the file belongs.
+        file: The declaration of the file and its reader.
     """
     subject = f"task {task.name!r}: the reader of the {split} file"
     try:
@@ -65,7 +76,7 @@ def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
         try:
             rows: Any = file.read(_written(Path(folder) / file.path, b""))
             invented = rows is not None and any(isinstance(row, Example) for row in rows)
-        except Exception:  # the right reaction: the file is empty
+        except Exception:  # an error is correct, because the file is empty
             return
     if rows is None:
         yield f"{subject} returns None; it must yield an Example or a BadRow for each row"
@@ -76,13 +87,13 @@ def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
 def check_file(task: Task, split: str, declared: DataFile, folder: Path) -> Iterator[str]:
     """Yield a sentence for each violation of the plugin contract by a data file or its reader.
 
-    The reader reads the file twice, and then a copy of it with a bad row once.
+    The reader reads the file twice, and then once a copy of it to which a bad row was added.
 
     Args:
         task: The task.
-        split: The name of the split that the file belongs to.
-        declared: The declaration of the file.
-        folder: The folder that contains the file.
+        split: The name of the split to which the file belongs.
+        declared: The declaration of the file and its reader.
+        folder: The data folder.
     """
     file = _File(task, split, declared, file_in(folder, declared))
     subject, path = file.subject, file.path
@@ -115,10 +126,11 @@ def check_file(task: Task, split: str, declared: DataFile, folder: Path) -> Iter
     yield from _identifiers(file, examples)
     yield from _constants(file, examples)
     if not path.is_dir():
-        yield from _spoilt(file, rows)
+        yield from _added_bad_row(file, rows)
 
 
 def _rows(declared: DataFile, path: Path) -> list[Any]:
+    """Return all values that a declared reader yields for the file `path`."""
     rows: Any = declared.read(path)
     if rows is None:
         raise TypeError("it returned None instead of rows")
@@ -126,17 +138,14 @@ def _rows(declared: DataFile, path: Path) -> list[Any]:
 
 
 def _equal(rows: list[Any], again: list[Any]) -> bool:
-    """Return whether two lists of rows are equal.
-
-    NaN, which pandas gives for an empty cell, counts as equal to itself.
-    """
+    """Return whether two lists of rows are equal. NaN (an empty cell in pandas) counts as equal to NaN."""
     return repr(rows) == repr(again)
 
 
 def _malformed(row: object) -> str | None:
-    """Return how to correct a row whose type is wrong, so that no other check can examine it.
+    """Return how to correct a value that a reader yields, if it or one of its fields has a wrong type; None otherwise.
 
-    The result is None if the type is right.
+    The other checks of rows need values of correct types.
     """
     if not isinstance(row, (Example, BadRow)):
         return "yield an Example or a BadRow, or leave the row out if it is not part of the task"
@@ -148,31 +157,32 @@ def _malformed(row: object) -> str | None:
 
 
 def _bad_rows(file: _File, bad: list[BadRow]) -> Iterator[str]:
+    """Yield a violation for each bad row of a file, up to a limit, and the number of the remaining bad rows."""
     for row in bad[:SHOWN]:
-        yield f"{file.place(row)}: {row.reason}; correct the row or the DataFile's format"
+        yield f"{file.where(row)}: {row.reason}; correct the row or the DataFile's format"
     if len(bad) > SHOWN:
         yield f"{file.subject}: {file.path} has {len(bad) - SHOWN} more bad rows; correct them too"
 
 
 def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Yield a violation for the first row whose identifier is repeated or unusable, or whose line is out of order."""
+    """Yield a violation for the first row with a repeated or unusable identifier, or with a line out of order."""
     submission = file.task.submission
     goes_out = submission is not None and submission.id == "given" and file.split in ("submission", "test")
     seen: set[str] = set()
-    last_line = 0 if file.has_lines else -1  # rows of a table are counted from 0 by some programs
+    last_line = 0 if file.has_lines else -1  # some programs count the rows of a table from 0
     for example in examples:
         if example.id in seen:
-            yield f"{file.place(example)}: id {example.id!r} occurs twice; give each row of a file a different id"
+            yield f"{file.where(example)}: id {example.id!r} occurs twice; give each row of a file a different id"
             return
         if example.line <= last_line:
             yield (
-                f"{file.place(example)} follows {file.unit} {last_line}; the reader must count {file.unit}s from 1, "
+                f"{file.where(example)} follows {file.unit} {last_line}; the reader must count {file.unit}s from 1, "
                 "in file order"
             )
             return
         if goes_out and any(mark in example.id for mark in "\t\r\n"):
             yield (
-                f"{file.place(example)}: id {example.id!r} cannot be written to a submission file; remove its tab or "
+                f"{file.where(example)}: id {example.id!r} cannot be written to a submission file; remove its tab or "
                 "line end"
             )
             return
@@ -181,10 +191,10 @@ def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
 
 
 def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Yield violations if a task's reader seems to read the wrong column of a file.
+    """Yield violations if a task's reader seems to read a wrong column of a file.
 
-    Signs of this are equal texts or equal numbers in all rows, pairs of equal texts, and texts that equal their gold
-    label.
+    Signs of a wrong column are equal texts or equal gold numbers in all rows, pairs of equal texts, and texts or words
+    that are equal to their gold labels or tags.
     """
     if len(examples) < 2:
         return
@@ -197,8 +207,8 @@ def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
         yield f"{what} the text of every row is its gold label; name the column of the texts"
     if all(example.words is not None and example.words == example.target for example in examples):
         yield f"{what} every word is its own tag; name the column of the words, or that of the tags"
-    of_numbers = file.task.labels.kind is TargetKind.REGRESSION and file.split != "submission"
-    if of_numbers and len({str(example.target) for example in examples}) == 1:
+    has_numbers = file.task.labels.kind is TargetKind.REGRESSION and file.split != "submission"
+    if has_numbers and len({str(example.target) for example in examples}) == 1:
         yield (
             f"{what} every row has the gold number {examples[0].target}, so that correlations are undefined; name the "
             "column of the numbers, or add rows with other numbers"
@@ -206,7 +216,7 @@ def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
 
 
 def _misfits(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Yield a violation for each of the first few rows whose texts or gold labels contradict the task's declaration."""
+    """Yield a violation for each row, up to a limit, whose texts or gold target contradict the task's declaration."""
     misfits = 0
     for example in examples:
         misfit = _misfit(file.task, example)
@@ -215,10 +225,11 @@ def _misfits(file: _File, examples: list[Example]) -> Iterator[str]:
         if misfit is None and (bad := unfit(example, file.task.labels)) is not None:
             misfit = f"{bad.reason}; the reader must yield BadRow for it"
         if misfit is not None and (misfits := misfits + 1) <= SHOWN:
-            yield f"{file.place(example)}: {misfit}"
+            yield f"{file.where(example)}: {misfit}"
 
 
 def _misfit(task: Task, example: Example) -> str | None:
+    """Return why the texts of an example contradict the task's declaration, with a remedy; None if they do not."""
     if not isinstance(example.text, str) or not example.text.strip():
         return "the text is empty; the reader must yield BadRow for it, with the reason 'empty text'"
     if task.is_pair and example.text_pair is None:
@@ -234,7 +245,7 @@ def _misfit(task: Task, example: Example) -> str | None:
 
 
 def _misfit_of_target(labels: Labels, target: Target) -> str | None:
-    """Return why a gold label cannot be converted to a training target, with a remedy; None if it can."""
+    """Return why a gold target does not belong to the label space, with a remedy; None if it does."""
     if target is None:
         return "the row has no gold label; name its column in target, or make the file the submission split"
     known = f"declared are {', '.join(labels.names)}; correct the labels, or decode= in the reader"
@@ -260,11 +271,16 @@ def _misfit_of_target(labels: Labels, target: Target) -> str | None:
 # The report of a bad row ---------------------------------------------------------------------------------------------
 
 
-def _spoilt(file: _File, rows: list[Any]) -> Iterator[str]:
-    """Yield a violation if the reader does not report a bad row that was appended to a copy of a file."""
+def _added_bad_row(file: _File, rows: list[Any]) -> Iterator[str]:
+    """Yield a violation if the reader does not report a bad row that is appended to a copy of its file.
+
+    Args:
+        file: The file.
+        rows: The values that the reader yields for the original file.
+    """
     content = file.content
     if not file.has_lines:
-        yield from _half_of_it(file, rows)
+        yield from _first_half(file, rows)
     if content.startswith(PARQUET):
         yield from _row_of_nulls(file, rows)
         return
@@ -276,15 +292,15 @@ def _spoilt(file: _File, rows: list[Any]) -> Iterator[str]:
         return
     content += b"" if content.endswith(b"\n") else b"\n"
     if file.task.labels.tags_words:
-        content += b"\n"  # the bad row begins another sentence
+        content += b"\n"  # the bad row begins a new sentence
     line = content.count(b"\n") + 1
     read = file.declared.read
     if isinstance(read, Delimited):
         width = read.columns or content.splitlines()[0].count(read.delimiter.encode()) + 1
         what, row = "a wrong number of columns", read.delimiter.join(["x"] * (width + 1)).encode()
-    else:  # any format of text has rows that are not UTF-8
+    else:  # bytes that are not UTF-8 are a bad row in every text format
         what, row = "bytes that are not UTF-8", b"\xff\xfe\xff"
-    yield from _named(file, content + row + b"\n", what=what, at=line)
+    yield from _unreported(file, content + row + b"\n", what=what, at=line)
 
 
 def _is_utf8(content: bytes) -> bool:
@@ -295,14 +311,14 @@ def _is_utf8(content: bytes) -> bool:
     return True
 
 
-def _named(file: _File, content: bytes, *, what: str, at: int | None) -> Iterator[str]:
-    """Yield a violation if the reader does not report the single bad row in a file with the given content.
+def _unreported(file: _File, content: bytes, *, what: str, at: int | None) -> Iterator[str]:
+    """Yield a violation if the reader does not report the bad row in a file with the given content.
 
     Args:
         file: The file whose reader is checked.
         content: The content of a file with one bad row.
-        what: A phrase that says what is wrong with the row.
-        at: The line or row at which the bad row must be reported; None if it is not known.
+        what: A phrase that describes the bad row, such as "a wrong number of columns".
+        at: The line, or the number of the row, that the reader must report; None if it is not known.
     """
     subject = f"{file.subject}: a row of the {file.split} file with {what}"
     remedy = f"the reader of {file.declared.path} must yield BadRow({at or file.unit}, reason) for it"
@@ -311,31 +327,37 @@ def _named(file: _File, content: bytes, *, what: str, at: int | None) -> Iterato
         try:
             rows = _rows(file.declared, _written(Path(folder) / file.declared.path, content))
         except DataError:
-            return  # the reader itself reports that the whole file is unusable
+            return  # the reader reports that the whole file is unusable, which is permitted
         except Exception as error:  # a plugin's reader may raise anything
             yield f"{subject} makes the reader raise {cause(error)}; {remedy}"
             return
     bad = [row for row in rows if not isinstance(row, Example) or unfit(row, labels) is not None]
-    places = [getattr(row, "line", None) for row in bad]
+    lines = [getattr(row, "line", None) for row in bad]
     if not bad:
         yield f"{subject} is not reported; {remedy}"
-    elif at is not None and at not in places:
-        yield f"{subject} is reported at {file.unit} {places[-1]} instead of {at}; {remedy}"
+    elif at is not None and at not in lines:
+        yield f"{subject} is reported at {file.unit} {lines[-1]} instead of {at}; {remedy}"
 
 
 def _written(path: Path, content: bytes) -> Path:
+    """Write a file, creating its folder if necessary, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
 
 
-def _half_of_it(file: _File, rows: list[Any]) -> Iterator[str]:
-    """Yield a violation if the reader still yields all rows when it is given only the first half of a binary file."""
+def _first_half(file: _File, rows: list[Any]) -> Iterator[str]:
+    """Yield a violation if the reader yields all rows although it is given only the first half of a binary file.
+
+    Args:
+        file: The file.
+        rows: The values that the reader yields for the original file.
+    """
     half = file.content[: len(file.content) // 2]
     with tempfile.TemporaryDirectory() as folder:
         try:
             rows_of_half = _rows(file.declared, _written(Path(folder) / file.declared.path, half))
-        except Exception:  # the right reaction: half of a file is not a file of this format
+        except Exception:  # an error is correct, because half of a file is not a file of this format
             return
     if rows and _equal(rows_of_half, rows):
         yield (
@@ -345,7 +367,12 @@ def _half_of_it(file: _File, rows: list[Any]) -> Iterator[str]:
 
 
 def _row_of_nulls(file: _File, rows: list[Any]) -> Iterator[str]:
-    """Yield a violation if the reader does not report a row of nulls that was appended to a copy of a Parquet file."""
+    """Yield a violation if the reader does not report a row of nulls that is appended to a copy of a Parquet file.
+
+    Args:
+        file: The file.
+        rows: The values that the reader yields for the original file.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -358,7 +385,7 @@ def _row_of_nulls(file: _File, rows: list[Any]) -> Iterator[str]:
     except (pa.ArrowException, OSError) as error:
         yield Remark(f"{file.subject}: a bad row of the {file.split} file was not tried: {cause(error)}")
         return
-    # If every row of the table became a row of the task, the number of the appended row is known.
+    # The number of the appended row is known only if the reader yields a value for every row of the table.
     known = rows and len(rows) == table.num_rows
     at = rows[-1].line + 1 if known else None
-    yield from _named(file, sink.getvalue().to_pybytes(), what="nothing but nulls", at=at)
+    yield from _unreported(file, sink.getvalue().to_pybytes(), what="nothing but nulls", at=at)

@@ -1,4 +1,4 @@
-"""The conformance checks of a model: its metadata, and its checkpoint if that is on this machine."""
+"""The conformance checks of a model: its metadata and, if it is on this machine, its checkpoint."""
 
 from __future__ import annotations
 
@@ -27,21 +27,29 @@ if TYPE_CHECKING:
     from alue_bench.training.pretrained.loading import Checkpoint
 
 UNKNOWN = 0.5
-"""The largest share of unknown tokens in ordinary sentences of a language. Above it, a remark says that the tokenizer
-may not suit the language."""
+"""The largest share of unknown tokens in the test sentences of a writing system. If the share is larger, a warning says
+that the tokenizer may not belong to the model."""
 
 
 def check_model(model: Model) -> None:
-    """Check a model's declaration, its text normalisation, and its checkpoint if it is on this machine.
-
-    A conforming model has these properties: its metadata are complete; `normalise` is a pure, idempotent function from
-    str to str that accepts any text and keeps the scripts of the model's languages; `defaults` are hyper-parameters
-    within the model's limits; `architecture` agrees with config.json; the checkpoint has a configuration, complete
-    files of weights, layers that can be frozen, and a tokenizer with a padding token that knows the model's languages.
-    Weights are not loaded, and nothing is downloaded. A ConformanceWarning reports what could not be checked.
+    """Check a model's declaration, its text normalisation and, if it is on this machine, its checkpoint.
 
         def test_my_model() -> None:
             check_model(my_plugin.MODEL)
+
+    A conforming model has these properties:
+
+    - Its metadata are complete, and `defaults` are hyper-parameters within the model's limits.
+    - `normalise` is a pure and idempotent function from str to str, which accepts any text and keeps the letters of the
+      model's languages.
+    - `architecture` agrees with the checkpoint's config.json.
+    - The checkpoint has a configuration, undamaged files of weights, and layers that can be frozen. Its tokenizer has a
+      padding token and knows the words of the model's languages.
+
+    Weights are not loaded, and nothing is downloaded. A ConformanceWarning reports what could not be checked.
+
+    Args:
+        model: The declaration of the model.
 
     Raises:
         ConformanceError: The model breaks the contract; the message has one sentence for each violation.
@@ -65,6 +73,7 @@ def _metadata(model: Model) -> Iterator[str]:
 
 
 def _missing_packages(model: Model) -> list[str]:
+    """Return the modules in `requires` that are not installed."""
     import importlib.util
 
     return [package for package in model.requires if importlib.util.find_spec(package) is None]
@@ -100,9 +109,10 @@ def _checkpoint(model: Model) -> Iterator[str]:
 
 
 def _declared_architecture(model: Model) -> Generator[str, None, Any]:
-    """Yield the violations in a model declaration's field `architecture`.
+    """Yield a violation if a model's field `architecture` is not the configuration of a known architecture.
 
-    The generator returns the transformers configuration made from the field, or None if there is none.
+    The return value of the generator is the transformers configuration that is made from the field; None if the field
+    is empty or invalid.
     """
     from alue_bench.training.pretrained.loading import declared_config
 
@@ -152,10 +162,7 @@ def _length(model: Model, config: Any) -> Iterator[str]:
 
 
 def _weights(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
-    """Yield a violation for each truncated or damaged file of a checkpoint's weights.
-
-    Only the files' headers are read.
-    """
+    """Yield a violation for each truncated or damaged file of weights in a checkpoint; only headers are read."""
     from safetensors import safe_open
 
     subject = f"model {model.name!r}"
@@ -173,7 +180,11 @@ def _weights(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _tokenizer_fits(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
-    """Yield violations of a model's tokenizer: token ids without an embedding, and languages that it does not know."""
+    """Yield a violation for a token id without an embedding, and one for scripts of which the tokenizer knows no word.
+
+    The scripts (writing systems) are those of the model's languages. A remark is yielded for each script of which the
+    tokenizer knows few words.
+    """
     subject = f"model {model.name!r}"
     ids = [tokenizer.pad_token_id, *(number for text in TEXTS for number in tokenizer(text)["input_ids"])]
     beyond = [number for number in ids if not 0 <= number < config.vocab_size]
@@ -202,7 +213,7 @@ def _tokenizer_fits(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
 def _unknown_share(model: Model, tokenizer: Any, script: str) -> float:
     """Return the share of unknown tokens in the test sentences of a script (writing system); 1 if there are no tokens.
 
-    The sentences are normalised as in a run.
+    The sentences are normalised by the model's `normalise` before, as in a run.
     """
     tokens: list[int] = []
     for sentence in SENTENCES[script]:

@@ -1,4 +1,4 @@
-"""The conformance checks of a model's text normalisation."""
+"""The conformance checks of a model's text normalisation (`Model.normalise`)."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ TEXTS = (
     "كلمة " * 3000,
     "ا" * 20_000,
 )
-"""Texts of many kinds, as they occur in users' files. A model's `normalise` function must accept each of them."""
+"""Texts of many kinds that occur in users' files. A model's `normalise` function must accept each of them."""
 
 LEAST = 0.25
-"""The smallest share of a text's letters that a model's `normalise` function must keep. Every published normalisation
-keeps far more."""
+"""The smallest share of a text's letters that may remain after `normalise`. Every published normalisation keeps far
+more."""
 
 
 def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
@@ -38,7 +38,7 @@ def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
 
     Args:
         model: The model.
-        missing: The packages that `normalise` needs and that are not installed.
+        missing: The modules that `normalise` needs but that are not installed. If there are any, nothing is checked.
     """
     if model.normalise is None:
         return
@@ -56,7 +56,7 @@ def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
             yield f"{subject}: {wrong}"
         if isinstance(normalised, str):
             first[text] = normalised
-    # In reverse order, to detect a function whose result depends on earlier texts.
+    # The texts are normalised again in reverse order, to detect a function whose result depends on earlier texts.
     changed = next((text for text in reversed(first) if attempt(model.normalise, text) != first[text]), None)
     if changed is not None:
         yield (
@@ -67,9 +67,9 @@ def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
 
 
 def _texts_in(script: str) -> tuple[str, ...]:
-    """Return the test sentences of a script (writing system).
+    """Return the test sentences of a script (writing system), followed by a text that joins all of them.
 
-    One text that joins all of them is added, to detect a function that cuts long texts.
+    The joined text reveals a function that cuts long texts.
     """
     return (*SENTENCES[script], " ".join(SENTENCES[script]))
 
@@ -83,12 +83,12 @@ def attempt(function: Callable[[str], str], text: str) -> Any:
 
 
 def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object) -> str | None:
-    """Return what is wrong with the result of `normalise` for one text, and how to correct it; None if nothing is.
+    """Return what is wrong with the result of `normalise` for one text, with a remedy; None if nothing is wrong.
 
     Args:
         normalise: The model's text normalisation.
         text: The text.
-        normalised: The result for the text, or the exception that was raised.
+        normalised: The result for the text, or the exception that `normalise` raised.
     """
     shown = f"{text[:30]!r}{'…' if len(text) > 30 else ''}"
     if isinstance(normalised, Exception):
@@ -112,7 +112,14 @@ def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object
 
 
 def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
-    """Yield a violation for each writing system whose sample texts lose all or most letters in `normalise`."""
+    """Yield a violation for each script (writing system) of the model's languages that `normalise` mostly removes.
+
+    If `normalise` removes most letters of other scripts only, a remark is yielded instead.
+
+    Args:
+        model: The model.
+        normalised: The normalised text for each test text.
+    """
     subject, declared = f"model {model.name!r}", scripts_of(model.languages)
     lost = {script: problem for script in SENTENCES if (problem := _loss(script, normalised)) is not None}
     if len(lost) == len(SENTENCES):
@@ -130,7 +137,12 @@ def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
 
 
 def _loss(script: str, normalised: dict[str, str]) -> str | None:
-    """Return a sentence about the letters of a writing system that `normalise` removes; None if it keeps enough."""
+    """Return a phrase that says how much of the texts in a script `normalise` removes; None if it keeps enough.
+
+    Args:
+        script: The name of the script (writing system), a key of `SENTENCES`.
+        normalised: The normalised text for each test text.
+    """
     before = [text for text in _texts_in(script) if text in normalised]
     after = [normalised[text] for text in before]
     if not before:  # normalise raised an error, which is reported elsewhere

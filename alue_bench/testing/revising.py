@@ -1,4 +1,4 @@
-"""The conformance checks of strategies that change the frozen layers during training, made in simulated runs."""
+"""The conformance checks of strategies that change the frozen layers during training, made by simulating training."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from alue_bench.contract.strategy import (
 from alue_bench.testing.violations import cause
 
 DEEP = 12
-"""The number of layers of the encoder for which all simulated training runs are made. For other encoders, only the
-first one is made."""
+"""The number of layers of the encoder for which all of `COURSES` are simulated; for other encoders, only the first one.
+"""
 
 
 @dataclass(frozen=True)
 class _Course:
-    """A simulated training run without a model: it defines the dev scores and gradient norms that a strategy sees."""
+    """The course of a simulated training run: the dev scores and gradient norms that a strategy receives."""
 
     epochs: int
     score: Callable[[int], float]
-    """The function that gives the dev score after each epoch; its argument is the number of the epoch, from 1."""
+    """A function that takes the number of an epoch, from 1, and returns the dev score after this epoch."""
     norm: Callable[[random.Random, int, int], float]
-    """The function that gives the gradient norm of a layer at an evaluation point, or the change of a matrix's
-    gradient. Its arguments are a random generator, the number of the point (from 1) and the index of the layer (-1 for
-    the embeddings)."""
+    """A function that returns the gradient norm of a layer, or the change of a matrix's gradient, at an evaluation
+    point (call of `Strategy.revise`). Its arguments are a random generator, the number of the evaluation point, from 1,
+    and the index of the layer (-1 for the embeddings)."""
 
 
 COURSES = (
@@ -43,21 +43,22 @@ COURSES = (
     _Course(40, lambda epoch: 0.9, lambda drawn, point, layer: 0.0 if point > 20 else float(point * (layer + 2))),
     _Course(40, lambda epoch: 0.5 + 0.3 * (epoch % 3), lambda drawn, point, layer: drawn.uniform(1e-6, 1e3)),
 )
-"""The simulated training runs, short and long. Scores rise, fall or stay; gradient norms decrease, stay or jump."""
+"""The simulated training runs, short and long. Scores rise, fall, stay constant or oscillate; gradient norms decrease,
+stay constant, drop to zero or are random."""
 
 
 def check_revising(
     family: StrategyFamily, example: str, strategy: Strategy, outlines: Mapping[int, Outline]
 ) -> Iterator[str]:
-    """Yield the violations of a strategy that changes the frozen layers during training, in simulated training runs.
+    """Yield a violation if `revise` or `revisions` breaks its contract, which is checked in simulated training runs.
 
-    For other strategies, nothing is yielded.
+    Nothing is yielded for a strategy that does not change the frozen layers during training.
 
     Args:
         family: The family of the strategy.
         example: The name of the strategy.
-        strategy: The strategy that `family.parse(example)` gave.
-        outlines: The outline (kept layers and frozen layers) of the strategy on each encoder, by its number of layers.
+        strategy: The strategy that `family.parse(example)` returned.
+        outlines: The changes that the strategy makes to an encoder, by the encoder's number of layers.
     """
     subject = f"strategy {example!r}"
     try:
@@ -96,7 +97,19 @@ def check_revising(
 def _training(
     family: StrategyFamily, example: str, strategy: Strategy, revisions: Revisions, plan: FreezePlan, course: _Course
 ) -> bool | str:
-    """Simulate a training run with a strategy; return whether `revise` changed the freeze plan, or a violation."""
+    """Simulate a training run with an adaptive strategy.
+
+    Args:
+        family: The family of the strategy.
+        example: The name of the strategy.
+        strategy: The strategy.
+        revisions: The result of its method `revisions`.
+        plan: Its freeze plan at the beginning of training.
+        course: The dev scores and gradient norms of the training run.
+
+    Returns:
+        True if `revise` changed the freeze plan, False if it never did; or a string with a violation.
+    """
     first, steps = plan, 10 * revisions.per_epoch
     drawn = random.Random(0)
     norms: list[BlockNorms] = []
@@ -142,18 +155,27 @@ def _matrices(layer: int) -> tuple[str, ...]:
 
 
 def _changes(plan: FreezePlan, drawn: random.Random, point: int, course: _Course) -> MatrixChanges:
-    """Return changes of all matrices that train, none at the first evaluation point."""
+    """Return simulated changes of the gradients of all matrices that train; none at the first evaluation point.
 
-    def of_layer(layer: int) -> dict[str, float]:
+    Args:
+        plan: The freeze plan.
+        drawn: The random generator.
+        point: The number of the evaluation point, from 1.
+        course: The simulated training run.
+    """
+
+    def changes_in(layer: int) -> dict[str, float]:
         if point == 1 or layer in plan.frozen_layers:
             return {}
         trained = [name for name in _matrices(layer) if name not in plan.frozen_parameters]
         return {name: course.norm(drawn, point, layer) for name in trained}
 
-    return MatrixChanges(tuple(of_layer(layer) for layer in range(plan.shape.layers)))
+    return MatrixChanges(tuple(changes_in(layer) for layer in range(plan.shape.layers)))
 
 
 def _norms(plan: FreezePlan, drawn: random.Random, point: int, course: _Course) -> BlockNorms:
+    """Return simulated gradient norms of the embeddings and layers that train; for the arguments, see `_changes`."""
+
     def norm(layer: int) -> float:
         return course.norm(drawn, point, layer)
 

@@ -1,4 +1,4 @@
-"""Test sentences in several writing systems, and the usual writing system of each language."""
+"""Test sentences in several scripts (writing systems), and the usual script of each language."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "Japanese": ("部屋はきれいで静かです", "兄は今朝町へ行きました", "砂糖なしでお茶を飲みます"),
     "Chinese": ("房间干净又安静", "我哥哥今天早上进城了", "我喝茶不加糖"),
 }
-"""Three test sentences for each script (writing system). The sentences of a script have few words in common."""
+"""Three test sentences for each script (writing system). Sentences in the same script have few words in common."""
 
+# The codes of the languages that are usually written in each script.
 _LANGUAGES: Mapping[str, str] = {
     "Arabic": "ar arb acm aeb afb ajp apc apd arq ars ary arz ayl fa pes ps ckb sd ug ur",
     "Latin": "af az bs ca cs cy da de en es et eu fi fil fr ga gl ha hr hu id ig is it lt lv ms mt nb nl nn no pl pt "
@@ -34,6 +35,7 @@ _LANGUAGES: Mapping[str, str] = {
     "Chinese": "wuu yue zh",
 }
 _SCRIPT_OF = {code: script for script, codes in _LANGUAGES.items() for code in codes.split()}
+# The script for each script subtag of a BCP 47 code, in lower case.
 _SUBTAGS = {
     "arab": "Arabic", "latn": "Latin", "cyrl": "Cyrillic", "grek": "Greek", "hebr": "Hebrew", "deva": "Devanagari",
     "beng": "Bengali", "thai": "Thai", "hang": "Hangul", "kore": "Hangul", "jpan": "Japanese", "hani": "Chinese",
@@ -42,12 +44,12 @@ _SUBTAGS = {
 
 
 def scripts_of(languages: Iterable[str]) -> tuple[str, ...]:
-    """Return the scripts (writing systems) of the given languages, without duplicates.
+    """Return the scripts (writing systems) of the given languages, as keys of `SENTENCES`, without duplicates.
 
-    A script subtag ("ar-Latn") takes precedence over the language's usual script.
+    If a code names its script, as in "ar-Latn", this script replaces the usual script of the language.
 
     Args:
-        languages: BCP 47 codes. Codes whose script is unknown, or has no sentences in `SENTENCES`, are left out.
+        languages: BCP 47 codes. Codes whose script is unknown or not in `SENTENCES` are ignored.
     """
     scripts: dict[str, None] = {}
     for code in languages:

@@ -1,4 +1,4 @@
-"""The conformance checks of a task's splits, one by one and in pairs."""
+"""The conformance checks of a task's splits: labels, overlaps between splits, and the submission file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ COPIED = 0.5
 
 
 def check_splits(task: Task, folder: Path, *, of_sample: bool) -> Iterator[str]:
-    """Check a task's splits, and yield a sentence for each rule for valid tasks that they break.
+    """Yield a sentence for each violation of the plugin contract by a task's splits.
 
     The splits are made in the same way as for a run.
 
     Args:
-        task: The task. All of its files must be readable without a bad row.
-        folder: The folder of the files.
-        of_sample: Whether the files are the task's sample.
+        task: The task. Its files must have passed `check_file`.
+        folder: The data folder.
+        of_sample: Whether the folder is the task's sample, in which splits must not overlap at all.
     """
     subject = f"task {task.name!r}"
     kind = DataFolder(folder, "sample" if of_sample else "real")
@@ -37,13 +37,14 @@ def check_splits(task: Task, folder: Path, *, of_sample: bool) -> Iterator[str]:
     yield from _targets(task, splits)
     yield from _occurring(task, splits)
     yield from _copies(task, splits)
-    if of_sample:  # official files may overlap: `alue-bench data verify` counts how often
+    if of_sample:  # the splits of official files may overlap; `alue-bench data verify` counts the overlaps
         yield from _shared_texts(task, splits)
     yield from _submission(task, kind)
 
 
 def _targets(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
-    if task.labels.reads_tokens:  # tags and answers are checked row by row
+    """Yield a violation for each split whose encoded targets do not have the shape that training needs."""
+    if task.labels.reads_tokens:  # `check_file` checks tags and answers row by row
         return
     for name, rows in splits.items():
         shape = tuple(encode_targets(rows, task.labels).shape)
@@ -55,7 +56,7 @@ def _targets(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
 
 
 def _occurring(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
-    """Yield a violation for each label of a task that occurs in no train row; for entities, for each type of entity."""
+    """Yield a violation for each label, or each type of entity if tags have a scheme, that occurs in no train row."""
     if "train" not in splits or task.labels.extracts_spans:
         return
     occurring: set[str] = set()
@@ -81,8 +82,8 @@ def _texts(rows: SplitRows) -> list[tuple[str, str | None]]:
 def _copies(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
     """Yield a violation for a test or dev split if most of its rows also occur in another split.
 
-    A test split is compared with train and dev, a dev split with train. A score on a copy of train measures
-    memorisation; a score on a copy of dev is biased, because the best epoch was chosen on the same rows.
+    Test is compared with train and dev, and dev is compared with train. A score on a copy of train measures
+    memorisation. A score on a copy of dev is biased, because the epoch was selected on the same rows.
     """
     for later, earlier in (("test", "train"), ("dev", "train"), ("test", "dev")):
         if later not in splits or earlier not in splits:
@@ -97,6 +98,7 @@ def _copies(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
 
 
 def _shared_texts(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
+    """Yield a violation if some texts are in both train and test; `_copies` reports it if most of them are."""
     if "train" not in splits:
         return
     train = set(_texts(splits["train"]))
@@ -109,9 +111,9 @@ def _shared_texts(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
 
 
 def _submission(task: Task, folder: DataFolder) -> Iterator[str]:
-    """Yield a violation if a task's submission file for its leaderboard cannot be written.
+    """Yield a violation if the submission file for the task's leaderboard cannot be written.
 
-    The check predicts the first label, or 0, for every row.
+    For the check, the prediction for every row is the first label or, in a regression, 0.
     """
     if task.submission is None or task.labels.kind is TargetKind.MULTILABEL:
         return

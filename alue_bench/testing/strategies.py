@@ -1,6 +1,7 @@
-"""The conformance checks of a family of strategies, made on the example names that the family gives.
+"""The conformance checks of a family of strategies, made with the names in `StrategyFamily.examples`.
 
-Checks of strategies that change the frozen layers during training are in `revising`.
+The checks of strategies that change the frozen layers during training are in the module `revising`, and the checks of
+strategies that choose their layers are in `choosing`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from alue_bench.testing.revising import check_revising
 from alue_bench.testing.violations import Remark, cause, incomplete, raise_if_any, told
 
 LAYERS = range(1, 25)
-"""The numbers of layers of the encoders on which a strategy is checked."""
+"""The numbers of layers of the encoders for which a strategy is checked."""
 
 FOREIGN_NAMES = ("", " ", "no-such-strategy", "no-such-strategy7", "7", "غير-معروف", "x" * 300)
 """Names that belong to no family, so that every family's `parse` must return None for them."""
@@ -37,30 +38,32 @@ _EVERYTHING_TRAINS = re.compile(
     | nothing \s is \s frozen | freezes \s nothing | no \s layers? \s (?:is|are) \s frozen | full \s fine-?tuning)
     (?!.*\b(?:but|except|besides|save|apart|unless)\b)"""
 )
-"""A pattern for family titles that describe full fine-tuning; it matches the beginning of the title."""
+"""A pattern for the beginning of the title of a family whose strategies freeze nothing, such as "Everything trains"."""
 
 
 def check_strategy(family: StrategyFamily) -> None:
-    """Check a family of strategies by its examples, on encoders of 1 to 24 layers.
-
-    A conforming family has these properties:
-
-    - Each example parses to a strategy, and `parse(strategy.name)` gives an equal strategy back.
-    - Strategies of equal names are equal, hashable values; strategies of different names differ in effect.
-    - `kept_layers` gives layers of the encoder in ascending order.
-    - `freeze_plan` is deterministic, and gives a plan for the kept layers or raises DoesNotFit with a reason.
-    - A plan that trains one part of the layers, such as their norms or the parameters of some names, finds it in a
-      BERT.
-    - A strategy with an adapter has a plan that trains adapters, and the adapter fits into a BERT.
-    - `revise`, called as in simulated training runs, gives plans of the same shape as the first one, keeps the promises
-      of `revisions`, and depends on its arguments alone.
-    - `choose`, called with a small BERT, gives equal and valid choices for equal probes.
-    - Each strategy freezes, leaves out or inserts something at some time, unless the family's title begins with
-      "Everything trains".
-    - `parse` returns None for a name of no family, and for the examples of other installed families.
+    """Check a family of strategies with the names in its field `examples`, for encoders of 1 to 24 layers.
 
         def test_my_strategy() -> None:
             check_strategy(my_plugin.FAMILY)
+
+    A conforming family has these properties:
+
+    - `parse` returns a strategy for each example, and an equal strategy for `strategy.name`.
+    - Strategies with equal names are equal and hashable values. Strategies with different names have different effects.
+    - `kept_layers` returns layers of the encoder in ascending order.
+    - `freeze_plan` is deterministic. It returns a plan for the kept layers, or raises DoesNotFit with a reason.
+    - If only some parameters of the layers train (`FreezePlan.trained`), a BERT has such parameters.
+    - A strategy with an adapter has a plan with `trained="adapters"`, and the adapter can be inserted into a BERT.
+    - In simulated training runs, `revise` returns plans with the same shape as the first plan, complies with the result
+      of `revisions`, and depends only on its arguments.
+    - With a small BERT, `choose` returns valid choices, and equal choices for equal probes.
+    - Not all example strategies are full fine-tuning by another name, unless the family's title begins with "Everything
+      trains". If only some are, there is a ConformanceWarning for each of them.
+    - `parse` returns None for names that belong to no family, and for the examples of other installed families.
+
+    Args:
+        family: The declaration of the family.
 
     Raises:
         ConformanceError: The family breaks the contract; the message has one sentence for each violation.
@@ -70,7 +73,7 @@ def check_strategy(family: StrategyFamily) -> None:
 
 @dataclass(frozen=True)
 class _Example:
-    """A strategy's name from a family's examples, with the strategy that `parse` returns for it."""
+    """A name from a family's examples, with the strategy that `parse` returns for the name."""
 
     family: StrategyFamily
     name: str
@@ -78,16 +81,17 @@ class _Example:
 
     @property
     def subject(self) -> str:
+        """The beginning of a message about the strategy."""
         return f"strategy {self.name!r}"
 
     def on(self, layers: int) -> str:
-        """Return the beginning of a message about the strategy, applied to an encoder with `layers` layers."""
+        """Return the beginning of a message about the strategy for an encoder with `layers` layers."""
         return f"{self.subject} on {layers} layer{'s' if layers > 1 else ''}"
 
     def outlines(self) -> dict[int, Outline]:
-        """Return the strategy's kept and frozen layers (`Outline`) on each encoder, by the encoder's number of layers.
+        """Return the strategy's kept and frozen layers in each encoder, by the encoder's number of layers.
 
-        Encoders to which the strategy cannot be applied are left out.
+        Encoders to which the strategy cannot be applied are left out. The field `adapter` is not set.
         """
         by_layers: dict[int, Outline] = {}
         for layers in LAYERS:
@@ -106,6 +110,7 @@ def _metadata(family: StrategyFamily) -> Iterator[str]:
 
 
 def _examples(family: StrategyFamily) -> Iterator[str]:
+    """Yield the violations of the family's example strategies, one by one and compared with each other."""
     sound: list[_Example] = []
     for name in family.examples:
         strategy = _parsed(family, name)
@@ -130,7 +135,7 @@ def _examples(family: StrategyFamily) -> Iterator[str]:
 
 
 def _parsed(family: StrategyFamily, name: str) -> object:
-    """Return the result of the family's `parse` for a name, or the exception that it raises."""
+    """Return the result of the family's `parse` for a name, or the exception that `parse` raises."""
     try:
         return family.parse(name)
     except Exception as error:  # a plugin's function may raise anything
@@ -138,6 +143,12 @@ def _parsed(family: StrategyFamily, name: str) -> object:
 
 
 def _name(example: _Example, earlier: list[_Example]) -> Iterator[str]:
+    """Yield a violation if a strategy's name is invalid, or if equal names do not give equal strategies.
+
+    Args:
+        example: The example.
+        earlier: The examples before it that have no violations.
+    """
     family, strategy, subject = example.family, example.strategy, example.subject
     try:
         name = strategy.name
@@ -171,6 +182,7 @@ def _name(example: _Example, earlier: list[_Example]) -> Iterator[str]:
 
 
 def _freezing(example: _Example) -> Iterator[str]:
+    """Yield a violation if `kept_layers` or `freeze_plan` breaks its contract for one of the encoders."""
     fits = False
     for layers in LAYERS:
         whole = EncoderShape(layers, hidden_size=64)
@@ -189,8 +201,8 @@ def _freezing(example: _Example) -> Iterator[str]:
             yield f"{example.on(layers)}{wrong}"
             return
         again = _attempt(example.strategy, "freeze_plan", shape)
-        of_equal = _attempt(_parsed(example.family, example.name), "freeze_plan", shape)
-        if not _same(plan, again) or not _same(plan, of_equal):
+        plan_of_equal = _attempt(_parsed(example.family, example.name), "freeze_plan", shape)
+        if not _same(plan, again) or not _same(plan, plan_of_equal):
             yield (
                 f"{example.on(layers)}: freeze_plan gives different plans; it may depend only on the name and the shape"
             )
@@ -201,7 +213,12 @@ def _freezing(example: _Example) -> Iterator[str]:
 
 
 def _wrong_plan(plan: object, shape: EncoderShape) -> str | None:
-    """Return the end of a message about an invalid result of `freeze_plan`; None if the result is valid."""
+    """Return the end of a message about an invalid result of `freeze_plan`; None if the result is valid.
+
+    Args:
+        plan: The result, or the exception that `freeze_plan` raised.
+        shape: The size of the encoder, with which `freeze_plan` was called.
+    """
     if isinstance(plan, DoesNotFit):
         return None if str(plan).strip() else " raises DoesNotFit without a reason; say which numbers clash"
     if isinstance(plan, Exception):
@@ -212,7 +229,7 @@ def _wrong_plan(plan: object, shape: EncoderShape) -> str | None:
 
 
 def _attempt(strategy: object, method: str, shape: EncoderShape) -> object:
-    """Call a strategy's method with an encoder's shape; return the result, or the exception that it raises."""
+    """Call a method of a strategy with the size of an encoder, and return the result or the exception."""
     try:
         outcome: object = getattr(strategy, method)(shape)
     except Exception as error:  # a plugin's method may raise anything
@@ -221,19 +238,21 @@ def _attempt(strategy: object, method: str, shape: EncoderShape) -> object:
 
 
 def _are_layers(kept: object, shape: EncoderShape) -> bool:
+    """Return whether a value is a non-empty tuple of different layer indices of an encoder, in ascending order."""
     if not isinstance(kept, tuple) or not kept or not all(isinstance(layer, int) for layer in kept):
         return False
     return list(kept) == sorted(set(kept)) and kept[0] >= 0 and kept[-1] < shape.layers
 
 
 def _same(one: object, other: object) -> bool:
+    """Return whether two results are equal; exceptions are equal if their types and messages are."""
     if isinstance(one, Exception) or isinstance(other, Exception):
         return type(one) is type(other) and str(one) == str(other)
     return one == other
 
 
 def _parts(example: _Example) -> Iterator[str]:
-    """Yield a violation if the strategy trains one part of the layers that a BERT does not have."""
+    """Yield a violation if a freeze plan trains only certain parameters, but a BERT has none of them."""
     outlined = next(reversed(example.outlines().values()))
     if outlined.freeze_plan.trained in ("weights", "adapters"):
         return
@@ -248,7 +267,7 @@ def _parts(example: _Example) -> Iterator[str]:
 
 
 def _small_bert(outline: Outline) -> Any:
-    """Return the configuration of a small BERT with as many layers as the outline is for."""
+    """Return the configuration of a small BERT with as many layers as the encoder to which the outline belongs."""
     from transformers import BertConfig
 
     whole = outline.freeze_plan.shape.layers if outline.kept_layers is None else LAYERS[-1]
@@ -256,6 +275,7 @@ def _small_bert(outline: Outline) -> Any:
 
 
 def _adapting(example: _Example) -> Iterator[str]:
+    """Yield a violation if `adapter` breaks its contract, or if its result contradicts the freeze plan."""
     subject = example.subject
     try:
         adapter, again = example.strategy.adapter(), example.strategy.adapter()
@@ -280,6 +300,7 @@ def _adapting(example: _Example) -> Iterator[str]:
 
 
 def _injection(subject: str, outline: Outline) -> Iterator[str]:
+    """Yield a violation if the adapter of an outline cannot be inserted into a BERT."""
     from alue_bench.training.surgery import model_in_outline
 
     try:
@@ -294,9 +315,10 @@ def _injection(subject: str, outline: Outline) -> Iterator[str]:
 
 
 def _idle(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
-    """Yield a violation or a remark for each example strategy that freezes nothing on any encoder (full fine-tuning).
+    """Yield a sentence for each example strategy that is the same as full fine-tuning for every encoder.
 
-    Strategies that change the frozen layers during training are left out; `check_revising` checks their effect.
+    If all examples of the family are, the sentences are violations, and otherwise they are remarks. Strategies that
+    change the frozen layers during training are left out; `check_revising` checks their effect.
     """
     idle = [example for example in examples if _does_nothing(example)]
     if not idle or _EVERYTHING_TRAINS.match(family.title):
@@ -309,11 +331,12 @@ def _idle(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
         )
         if whole_family:
             yield f"{sentence}; correct freeze_plan or, if that is intended, begin the title with 'Everything trains'"
-        else:  # such as freeze0 beside freeze3
+        else:  # for example, freeze0 in a family with freeze3
             yield Remark(f"{sentence}; correct freeze_plan, or refuse the name in parse with a UsageError")
 
 
 def _does_nothing(example: _Example) -> bool:
+    """Return whether a strategy is the same as full fine-tuning for every encoder."""
     strategy = example.strategy
     if any(effect is not None for effect in (strategy.adapter(), strategy.revisions(), strategy.compute_limit())):
         return False
@@ -324,13 +347,13 @@ def _does_nothing(example: _Example) -> bool:
 
 
 def _repeated(examples: list[_Example]) -> Iterator[str]:
-    """Yield a violation for each pair of example strategies with the same effect on every encoder.
+    """Yield a violation for each example strategy that has the same effect on every encoder as an earlier example.
 
-    This happens for example if a strategy ignores the number in its name.
+    This happens, for example, if a strategy ignores the number in its name.
     """
     earlier: list[tuple[_Example, tuple[object, ...]]] = []
     for example in examples:
-        if example.strategy.revisions() is not None:  # the effect of revisions is known only during training
+        if example.strategy.revisions() is not None:  # the effect of `revise` is known only during training
             continue
         effect = (example.outlines(), example.strategy.adapter(), example.strategy.compute_limit())
         twin = next((other for other, its in earlier if its == effect), None)
@@ -343,6 +366,7 @@ def _repeated(examples: list[_Example]) -> Iterator[str]:
 
 
 def _foreign_names(family: StrategyFamily) -> Iterator[str]:
+    """Yield a violation for each name that belongs to no family, but for which `parse` does not return None."""
     for name in FOREIGN_NAMES:
         outcome = _parsed(family, name)
         if outcome is not None:
@@ -361,9 +385,9 @@ def _foreign_names(family: StrategyFamily) -> Iterator[str]:
 
 
 def _names_of_others(family: StrategyFamily) -> Iterator[str]:
-    """Yield a violation for each installed family whose examples this family's `parse` accepts too.
+    """Yield a violation for each other installed family if this family's `parse` accepts one of its examples.
 
-    A run could not use a strategy name that two families accept.
+    A strategy whose name two families accept cannot be used in a run.
     """
     from alue_bench.contract.registry import load_registry
 

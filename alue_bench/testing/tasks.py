@@ -1,4 +1,4 @@
-"""The conformance checks of a task. The checks of its files are in `files`, those of its splits in `splits`."""
+"""The conformance checks of a task. The modules `files` and `splits` check its data files and its splits."""
 
 from __future__ import annotations
 
@@ -23,20 +23,25 @@ from alue_bench.testing.violations import (
 def check_task(task: Task, *, data: Path | None = None, trained_on: Task | None = None) -> None:
     """Check a task's declaration and the files that it reads.
 
-    A conforming task has these properties: its metadata are complete; every file exists and is read without a bad row;
-    a row with a wrong number of columns is reported at its line; every split has rows; every label occurs in train; no
-    text of the sample is both in train and in test, and no split is a copy of another; texts, gold labels and
-    identifiers vary and fit the declaration; `is_pair` agrees with the rows; `defaults` are hyper-parameters; the
-    submission file can be written; the labels fit those of the task in `trained_on` and of the tasks in `companions`.
-
         def test_my_task() -> None:
             check_task(my_plugin.TASK)
 
-    A ConformanceWarning reports what could not be checked: everything about rows if there are neither `data` nor a
-    sample, and the report of a bad row if the check cannot write such a row in the file's format.
+    A conforming task has these properties:
+
+    - Its metadata are complete, and `defaults` are valid hyper-parameters.
+    - Every file exists, and its reader reads it without a bad row. If a bad row is added to a copy of the file, the
+      reader reports it with the correct line.
+    - Texts, gold labels and identifiers vary and agree with the declaration, and `is_pair` agrees with the rows.
+    - Every split has rows, and every label occurs in train. No split is a copy of another split, and no text of the
+      sample is in both train and test.
+    - The submission file can be written.
+    - The labels can be matched with those of the task in `trained_on` and of the tasks in `companions`.
+
+    A ConformanceWarning reports what could not be checked: rows, if `data` is None and the task has no sample; and
+    whether a bad row is reported, if the file's format is neither text nor Parquet.
 
     Args:
-        task: The task.
+        task: The declaration of the task.
         data: The folder with the official files; None to check the task's sample.
         trained_on: The task that `task.trained_on` names; None to look for it among the installed plugins.
 
@@ -68,6 +73,7 @@ def _metadata(task: Task) -> Iterator[str]:
 
 
 def _labels_alike(subject: str, names: tuple[str, ...]) -> Iterator[str]:
+    """Yield a remark for each pair of labels that differ only in upper and lower case."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.casefold(), name)
@@ -79,7 +85,7 @@ def _labels_alike(subject: str, names: tuple[str, ...]) -> Iterator[str]:
 
 
 def _submission(task: Task) -> Iterator[str]:
-    """Yield a violation if a task's submission file needs identifiers, but its test file's reader reads none."""
+    """Yield a violation if the submission file needs identifiers, but the reader of the test file reads none."""
     official = task.splits.submission or task.splits.test
     if task.submission is None or not isinstance(official, DataFile):
         return
@@ -93,7 +99,12 @@ def _submission(task: Task) -> Iterator[str]:
 
 
 def _files(task: Task, data: Path | None) -> Iterator[str]:
-    """Yield the violations in each data file of a task; if there are none, yield the violations in its splits."""
+    """Yield the violations in the data files of a task or, if there are none, the violations in its splits.
+
+    Args:
+        task: The task.
+        data: The folder with the official files; None for the task's sample.
+    """
     subject = f"task {task.name!r}"
     folder = data if data is not None else task.sample
     if folder is None:
@@ -113,6 +124,7 @@ def _files(task: Task, data: Path | None) -> Iterator[str]:
 
 
 def _without_files(task: Task) -> Iterator[str]:
+    """Yield a remark that a task without files was not fully checked, and the violations of its readers."""
     yield Remark(
         f"task {task.name!r} has no sample, so its rows, splits and labels were not checked; give the check the "
         "folder of the real files, data=Path(...), or give the task a sample="
@@ -122,7 +134,12 @@ def _without_files(task: Task) -> Iterator[str]:
 
 
 def _transfer(task: Task, train_task: Task | None) -> Iterator[str]:
-    """Yield a violation if the task's labels do not fit the labels of the task that trains the model."""
+    """Yield a violation if the task cannot be scored with models of the task in `trained_on`.
+
+    Args:
+        task: The task.
+        train_task: The task that `task.trained_on` names; None to look for it among the installed plugins.
+    """
     from alue_bench.contract.registry import load_registry
     from alue_bench.contract.transfer import misfit
 
@@ -142,7 +159,7 @@ def _transfer(task: Task, train_task: Task | None) -> Iterator[str]:
 
 
 def _companions(task: Task) -> Iterator[str]:
-    """Yield a violation for each task in `companions` whose labels do not fit the declared mapping."""
+    """Yield a violation for each task in `companions` on which models of this task cannot be scored."""
     from alue_bench.contract.label_fit import LabelMisfit, fit_labels
     from alue_bench.contract.registry import load_registry
 

@@ -1,4 +1,4 @@
-"""The results of conformance checks: violations, which fail a check, and remarks, which become warnings."""
+"""The results of conformance checks: violations, which become one error, and remarks, which become warnings."""
 
 from __future__ import annotations
 
@@ -23,30 +23,37 @@ PLACEHOLDER = re.compile(r"(?i)\W*(todo|tbd|fixme|xxx|\?+|n/?a|none)?\W*")
 
 Declaration = TypeVar("Declaration", Task, Model, StrategyFamily, Executor)
 Check = Callable[[Declaration], Iterable[str]]
-"""A conformance check: a function that yields a sentence for each violation, and a `Remark` for each warning."""
+"""A conformance check: a function that takes a declaration and yields a sentence (str) for each violation, and a
+`Remark` for each warning."""
 
 
 class ConformanceError(AssertionError):
-    """The error for a declaration that breaks the plugin contract, with one sentence for each violation."""
+    """An error: a declaration breaks the plugin contract. The message has one line for each violation."""
 
     def __init__(self, violations: Iterable[str]) -> None:
-        """Create the error from one sentence for each violation."""
+        """Create the error.
+
+        Args:
+            violations: One sentence for each violation.
+        """
         self.violations = tuple(violations)
+        """One sentence for each violation."""
         super().__init__("\n".join(self.violations))
 
 
 class ConformanceWarning(UserWarning):
-    """A warning about a part of a declaration that could not be checked, or that only its author can judge."""
+    """A warning: a part of a declaration could not be checked, or only its author can judge it."""
 
 
 class Remark(str):
-    """A sentence yielded by a check that becomes a ConformanceWarning instead of failing the check."""
+    """A sentence that a check yields to issue a ConformanceWarning instead of reporting a violation."""
 
 
 def raise_if_any(declaration: Declaration, kind: type[Declaration], checks: Iterable[Check[Declaration]]) -> None:
-    """Run checks on a declaration, warn of each remark, and raise an error if there is a violation.
+    """Run checks on a declaration, issue a warning for each remark, and raise an error if there is a violation.
 
-    Only the public check functions may call this function, because warnings are attributed to their callers.
+    Only public functions such as `check_task` may call this function, because the warnings show the line that called
+    the public function (`stacklevel=3`).
 
     Args:
         declaration: The value to check.
@@ -54,7 +61,7 @@ def raise_if_any(declaration: Declaration, kind: type[Declaration], checks: Iter
         checks: The checks, which run in this order.
 
     Raises:
-        ConformanceError: The value is of another type, or a check yields a violation. The message lists all violations.
+        ConformanceError: The value has a different type, or a check yields a violation. The message lists all of them.
     """
     if not isinstance(declaration, kind):
         raise ConformanceError(
@@ -80,7 +87,13 @@ def told(outcome: object) -> str:
 
 
 def incomplete(subject: str, declaration: object, fields: Iterable[str]) -> Iterator[str]:
-    """Yield a violation for each named field of a declaration that is empty or holds a placeholder such as "TODO"."""
+    """Yield a violation for each of the named fields that is empty or a placeholder such as "TODO".
+
+    Args:
+        subject: The beginning of a message about the declaration.
+        declaration: The object that has the fields.
+        fields: The names of the fields, whose values are strings.
+    """
     for field in fields:
         value = getattr(declaration, field)
         if isinstance(value, str) and PLACEHOLDER.fullmatch(value):
@@ -88,7 +101,7 @@ def incomplete(subject: str, declaration: object, fields: Iterable[str]) -> Iter
 
 
 def bad_languages(subject: str, languages: object) -> Iterator[str]:
-    """Yield a violation if a declaration states no languages, and for each language that is not a BCP 47 code."""
+    """Yield a violation if `languages` is empty or no tuple, and for each language that is not a BCP 47 code."""
     if not isinstance(languages, tuple) or not languages:
         yield f"{subject} does not state its languages; give a tuple of BCP 47 codes, such as languages=('ar',)"
         return
@@ -98,7 +111,7 @@ def bad_languages(subject: str, languages: object) -> Iterator[str]:
 
 
 def bad_defaults(subject: str, defaults: Mapping[str, object]) -> Iterator[str]:
-    """Yield a violation for each entry of a declaration's `defaults` that is unknown or out of range."""
+    """Yield a violation if the `defaults` of a task or model have an unknown hyper-parameter or an invalid value."""
     from alue_bench.contract.spec import resolve_hyper_parameters
 
     try:
@@ -108,7 +121,13 @@ def bad_defaults(subject: str, defaults: Mapping[str, object]) -> Iterator[str]:
 
 
 def bad_folder(subject: str, field: str, folder: object) -> Iterator[str]:
-    """Yield a violation if a declaration's folder is a relative path: its meaning depends on the working directory."""
+    """Yield a violation if a folder is a relative path, because its meaning depends on the working directory.
+
+    Args:
+        subject: The beginning of a message about the declaration.
+        field: The name of the declaration's field.
+        folder: The value of the field. Only paths are checked.
+    """
     if isinstance(folder, Path) and not folder.is_absolute():
         yield (
             f"{subject}: {field}={str(folder)!r} is relative to the folder in which alue-bench is called; write "
