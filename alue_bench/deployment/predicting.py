@@ -208,7 +208,7 @@ def _output_format(request: PredictionRequest) -> Format:
 def _check_words(request: PredictionRequest, kind: Format, description: Description) -> None:
     """Raise UsageError if an option or a file format does not fit the model.
 
-    Models that tag words or extract spans accept neither `--scores` nor `--label`. A .conll file needs a model that
+    Models that tag words or find spans accept neither `--scores` nor `--label`. A .conll file needs a model that
     tags words. Files without columns (.txt and .conll) cannot hold scores.
     """
     labels = description.labels

@@ -11,7 +11,7 @@ and other hyper-parameters of the run play no part. Its model is
 The features are character n-grams within words (2 to 5 characters) and word n-grams (1 and 2 words). A pair of texts
 has four groups of features: the features of the first text, the features of the second text, their absolute
 differences, and their products. The products represent what both texts have in common. The strength of the
-regularisation is selected by the dev score. Tasks that tag words or extract spans have no yardstick.
+regularisation is selected by the dev score. Tasks that tag words or find spans have no yardstick.
 
 The results depend only on the rows, the labels and the version of scikit-learn. They are therefore computed once for
 each set of rows and cached in the cache folder for the runs of all strategies, seeds and processes.

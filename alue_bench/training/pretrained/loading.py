@@ -471,7 +471,7 @@ def random_model(config: Any, labels: Labels, *, seed: int) -> Any:
 def _from_config(config: Any, labels: Labels) -> Any:
     """Build a classification model in fp32, even if the configuration names another number format.
 
-    The head classifies whole texts, or each token in tasks that tag words or extract spans.
+    The head classifies whole texts, or each token in tasks that tag words or find spans.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
