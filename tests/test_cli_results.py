@@ -60,7 +60,7 @@ class TestCompare:
         said = ask("compare")
         assert said.code == 0, said.err
         assert "oold, mini: f1_macro" in said.out
-        assert "real data; 3 seeds; trivial score 0.100 (ignores the text)" in said.out
+        assert "real data; 3 seeds; trivial score 0.100 (baseline without a model)" in said.out
         (row,) = [line for line in said.out.splitlines() if "│ head-only" in line]
         assert re.search(
             r"head-only +│ 0\.\d+ ± 0\.\d+ │ −0\.\d+ ± 0\.\d+ \*+ │ +−\d+ % │ +0\.\d+ │ +worse │ 10\.0 s", row

@@ -229,7 +229,7 @@ AT_TRIVIAL = {"test/trivial_score": 0.49, "test/above_trivial_error": 0.035}
 
 
 class TestABaselineThatLearntNothing:
-    """Its score is not above what ignoring the text scores."""
+    """Its score is not above the trivial score."""
 
     def test_is_kept_by_no_strategy(self, put: Any, compared: Any) -> None:
         for seed in SEEDS:

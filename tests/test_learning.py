@@ -1,4 +1,4 @@
-"""A score is seldom judged above that of ignoring the text where it is not, and is where it is."""
+"""A score is seldom judged above the trivial score where it is not, and is where it is."""
 
 from __future__ import annotations
 

@@ -322,7 +322,7 @@ class TestAhead:
 
 
 class TestNothingLearnt:
-    """Full fine-tuning at the score that ignoring the text gets."""
+    """Full fine-tuning at the trivial score."""
 
     @staticmethod
     def full(score: float, replicate: int = 0, trivial: float = 0.45, error: float = 0.02) -> Evaluation:

@@ -176,7 +176,7 @@ def compare(
         metric: The metric of the scores, such as "f1_micro"; None for the primary metric of each task.
         margin: The largest acceptable loss of score. "0.01" and "1pt" are in the unit of the metric (one point of F1);
             "1%" is a share of the baseline's score; "5% of learnt" is a share of what the baseline learnt, that is, of
-            its score minus the score of a baseline that ignores the text. A list such as
+            its score minus the score of a baseline without a model. A list such as
             "f1_macro=0.01,pearson=0.02" gives one margin for each metric.
         resamples: The number of resamples for additional tests that resample the test examples but not the seeds; 0 for
             no such tests.

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trivial:
-    """The score of a baseline that ignores the text, on one split (the trivial score)."""
+    """The score of a baseline without a model, on one split (the trivial score)."""
 
     score: float
     error: float
@@ -54,7 +54,7 @@ class Trivial:
 
 
 def trivial(train: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> Trivial:
-    """Return the trivial score on one split: the score of a baseline that ignores the text.
+    """Return the trivial score on one split: the score of a baseline without a model.
 
     The result includes the standard error of the difference between the model's score and the trivial score.
 
@@ -108,17 +108,17 @@ def _error(baseline: Array, gold: Array, predicted: Array, labels: Labels, metri
 class Learning:
     """The comparison of a freezing setting's scores with the trivial score, over seeds.
 
-    The trivial score is the score of a baseline that ignores the text.
+    The trivial score is the score of a baseline without a model.
     """
 
     score: float
     """The mean score over seeds."""
     trivial: float
-    """The mean score, over seeds, of the baseline that ignores the text."""
+    """The mean score, over seeds, of the baseline without a model."""
     bound: float
     """The smallest difference from the baseline's score that would be significant, as a mean over seeds."""
     above: int
-    """The number of seeds whose score is significantly above the score of the baseline that ignores the text."""
+    """The number of seeds whose score is significantly above the score of the baseline without a model."""
     seeds: int
     """The number of seeds."""
 
@@ -176,7 +176,7 @@ REMEDY = "try more data, more epochs or another --lr"
 
 
 def learning(scores: Sequence[float], trivials: Sequence[float], errors: Sequence[float]) -> Learning | None:
-    """Compare the scores of a freezing setting with the trivial score, the score of a baseline that ignores the text.
+    """Compare the scores of a freezing setting with the trivial score, the score of a baseline without a model.
 
     Args:
         scores: The score for each seed. An undefined score, such as the correlation of constant predictions, counts as

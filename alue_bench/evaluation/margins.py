@@ -6,7 +6,7 @@ one-sided 95 % bound of its loss is below the margin. A margin has one of three 
 - the metric's own: 0.01 is one point of F1, and so is 1pt;
 - a share of the baseline's score: 1%;
 - a share of what the baseline learnt, which is its score minus the trivial score: 5% of learnt. The trivial score is
-  the score of a baseline that ignores the text.
+  the score of a baseline without a model.
 
 The last two are computed from the baseline's mean score, which is treated as known exactly. If another seed changes
 this score by 1.8 points, a margin of 5 % changes by 0.09 points, which is far less than the variation of the bound.
@@ -44,7 +44,7 @@ class Margin:
 
         Args:
             score: The baseline's mean score.
-            trivial: The score of a baseline that ignores the text (the trivial score); None if it is not known.
+            trivial: The score of a baseline without a model (the trivial score); None if it is not known.
 
         Returns:
             The margin. None if the margin is a share of what was learnt, but the trivial score is not known or the

@@ -39,7 +39,8 @@ def across_legend(results: Sequence[AcrossTasks]) -> list[str]:
     ]
     if any(result.relative for result in results):
         lines.append(
-            "Of what was learnt: the change divided by the baseline's score minus the trivial score (ignores the text)."
+            "Of what was learnt: the change divided by the baseline's score minus the trivial score (baseline "
+            "without a model)."
         )
     if any(row.speed_up for result in results for row in result.rows):
         lines.append("Speed-up: geometric mean over tasks, of pairs of runs of one session.")

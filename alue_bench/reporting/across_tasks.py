@@ -48,7 +48,7 @@ class StrategyAcross:
     """The change of the score, in units of the tasks' metrics; None for the baseline itself."""
     share: OverTasks | None
     """The change as a share of what the baseline learnt; −0.02 is a loss of 2 %. What it learnt is its score minus the
-    trivial score, which is the score of a predictor that ignores the text. None for the baseline itself, and if the
+    trivial score, which is the score of a baseline without a model. None for the baseline itself, and if the
     trivial score of a task is unknown."""
     counts: WinsTiesLosses | None
     profile: tuple[float, ...]
@@ -74,7 +74,7 @@ class AcrossTasks:
     """The distances of the performance profile."""
     relative: bool
     """True if the distances are shares of what the baseline learnt; False if they are in units of the metrics,
-    since the score of a predictor that ignores the text is unknown for some task."""
+    since the score of a baseline without a model is unknown for some task."""
     rows: tuple[StrategyAcross, ...]
     """The results of the strategies, the baseline first."""
     notes: tuple[str, ...]
@@ -178,7 +178,7 @@ def _size(block: ComparisonBlock) -> tuple[int, int]:
 
 
 def _learnt(block: ComparisonBlock) -> float | None:
-    """Return the baseline's score minus that of a predictor that ignores the text; None if either is unknown."""
+    """Return the baseline's score minus that of a baseline without a model; None if either is unknown."""
     score = block.rows[0].score
     return None if score is None or block.trivial_score is None else score.mean - block.trivial_score
 

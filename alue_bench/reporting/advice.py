@@ -3,7 +3,7 @@
 A sweep runs many freezing settings, pairs (bottom, top) of numbers of frozen layers. The prediction for a setting is
 its mean loss over the tasks that were swept with the same model, hyper-parameters and options that select rows, with a
 prediction interval (`evaluation.new_task`). Losses are shares of what full fine-tuning learnt, that is, of its score
-minus the score of a baseline that ignores the text, so that tasks with different metrics can be averaged.
+minus the score of a baseline without a model, so that tasks with different metrics can be averaged.
 
 The mean may be corrected by layer scores from a probe, which selectors such as `surgical-3` compute before training: a
 setting may lose more on a task on which its frozen layers have higher scores than on other tasks. The feature of a

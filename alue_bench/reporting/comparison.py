@@ -215,7 +215,7 @@ class StrategyResult:
     """The numbers of frozen bottom layers and of frozen top layers, and 1 if the embeddings are frozen, else 0. None if
     that was not recorded, or if a strategy that chooses its layers chose different ones in its runs."""
     learning: Learning | None = None
-    """The comparison of the strategy's scores with the trivial score, that of a predictor that ignores the text. None
+    """The comparison of the strategy's scores with the trivial score, that of a baseline without a model. None
     if that was not recorded, or if the compared metric is not the task's primary metric."""
     folds: int = 0
     """The number of folds that were run, over all repeats of the cross-validation; 0 without cross-validation."""
@@ -238,7 +238,7 @@ class StrategyResult:
 
     @property
     def collapsed(self) -> int:
-        """The number of runs whose score is not significantly above that of a predictor that ignores the text."""
+        """The number of runs whose score is not significantly above that of a baseline without a model."""
         return 0 if self.learning is None else self.learning.collapsed
 
     def collapsed_text(self) -> str:
@@ -261,7 +261,7 @@ class ComparisonBlock:
     differing: tuple[str, ...]
     """The conditions that differ between the comparisons for this task and model, so that a heading must name them."""
     trivial_score: float | None
-    """The score of a predictor that ignores the text; None if it was not recorded, or if `metric` is not the task's
+    """The score of a baseline without a model; None if it was not recorded, or if `metric` is not the task's
     primary metric."""
     tfidf_score: float | None = None
     """The score of a linear model on TF-IDF features (`evaluation.yardstick`); None as for `trivial_score`."""
@@ -305,7 +305,7 @@ class ComparisonBlock:
 
     @property
     def unlearnt(self) -> Learning | None:
-        """The comparison of the baseline with a predictor that ignores the text, if the baseline learnt nothing."""
+        """The comparison of the baseline with a baseline without a model, if the baseline learnt nothing."""
         row = self.baseline_row
         return row.learning if row is not None and row.learnt_nothing else None
 
@@ -662,7 +662,7 @@ def yardstick_remark(tfidf: float | None, baseline: StrategyResult | None, metri
 
 
 def _learning(runs: Sequence[Run], metric: str) -> Learning | None:
-    """Test whether runs have learnt anything: compare their scores with that of a predictor that ignores the text.
+    """Test whether runs have learnt anything: compare their scores with that of a baseline without a model.
 
     Return None if the predictor's score was not recorded.
 

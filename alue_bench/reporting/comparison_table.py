@@ -108,7 +108,7 @@ def explain(comparison: Comparison) -> list[str]:
         )
     lines += _verdict_lines(comparison)
     if any(block.learnt is not None for block in comparison.blocks):
-        lines.append("Of learnt: Δ divided by the baseline's score minus the trivial score (ignores the text).")
+        lines.append("Of learnt: Δ divided by the baseline's score minus the trivial score (baseline without a model).")
     return [*lines, *_mark_lines(comparison), *time_legend([row.times for row in rows])]
 
 
@@ -132,8 +132,8 @@ def _verdict_lines(comparison: Comparison) -> list[str]:
         )
     if any(row.collapsed for _, row in all_rows(comparison)):
         lines.append(
-            "Collapsed: runs whose score is not above the trivial score (ignores the text) by more than chance. Learnt "
-            "nothing: more than half of the runs collapsed."
+            "Collapsed: runs whose score is not above the trivial score (baseline without a model) by more than "
+            "chance. Learnt nothing: more than half of the runs collapsed."
         )
     return lines
 
@@ -340,7 +340,7 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
         repeated = f" ({block.folds} in each repeat)" if rows[0].folds > block.folds else ""
         facts.append(f"{several(rows[0].folds, 'fold')}{repeated}")
     if block.trivial_score is not None:
-        facts.append(f"trivial score {plain(block.trivial_score)} (ignores the text)")
+        facts.append(f"trivial score {plain(block.trivial_score)} (baseline without a model)")
     if block.tfidf_score is not None:
         facts.append(f"{yardstick_name(block.metric)} {plain(block.tfidf_score)}")
     if any(row.difference and row.difference.loss_bound is not None for row in rows):

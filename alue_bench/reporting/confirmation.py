@@ -5,8 +5,8 @@ average. The setting and the reference, usually `full` (full fine-tuning), are t
 difference of their test scores is the loss to expect. It is tested as in `alue-bench compare`.
 
 Seeds whose runs went badly must not be dropped, since the loss would then be too low. If the predictions of a run are
-constant, so that a correlation is undefined, the run counts with the trivial score (of a baseline that ignores the
-text). If a run failed, it has no score; its seed is reported, and there is no verdict in favour of the setting.
+constant, so that a correlation is undefined, the run counts with the trivial score (of a baseline without
+a model). If a run failed, it has no score; its seed is reported, and there is no verdict in favour of the setting.
 """
 
 from __future__ import annotations

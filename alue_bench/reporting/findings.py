@@ -231,7 +231,9 @@ def _explained(difference: comparison.Difference, block: comparison.ComparisonBl
 
 def _remark(subject: Subject) -> str:
     trivial = subject.compared.trivial_score
-    text = f"{subject.metric}" + ("" if trivial is None else f"; trivial score (ignores the text): {plain(trivial)}")
+    text = f"{subject.metric}"
+    if trivial is not None:
+        text += f"; trivial score (baseline without a model): {plain(trivial)}"
     if subject.compared.tfidf_score is not None:
         text += f"; {yardstick_name(subject.metric)}: {plain(subject.compared.tfidf_score)}"
     if len(subject.compared.rows) > 1 and (untuned := untuned_text(subject.compared.conditions["lr"])):

@@ -11,7 +11,7 @@ one row per run, with the columns
     test/score                         the primary metric on the test split; it is only reported
     runtime/train_s                    seconds of training, including the computation of cached frozen bottom layers
     flops/train_vs_full                optional: training FLOPs relative to full fine-tuning, computed from shapes
-    selection/trivial_score            optional: the dev score of a baseline that ignores the text
+    selection/trivial_score            optional: the dev score of a baseline without a model
     selection/above_trivial_error      optional: standard error of the dev score's distance from the trivial score
 
 and, for titles, `data_source` ("sample" or "real") and `primary_metric` where they are available.
@@ -282,8 +282,8 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
         - test_spread: standard deviation of the test score over runs; nan for one run
         - flops_share: training FLOPs as a share of those of full fine-tuning; nan if not recorded
         - seeds, folds: numbers of different seeds and folds; folds is 0 without cross-validation
-        - learning: the comparison of the dev scores with the trivial score, which is the score of a baseline that
-          ignores the text; None if the trivial score was not recorded
+        - learning: the comparison of the dev scores with the trivial score, which is the score of a baseline without
+          a model; None if the trivial score was not recorded
         - scoreless: number of runs that are left out of the means, because they have no score or no time
         - dev_error: standard error of a setting's mean dev score, the same for all settings; nan if it cannot be
           estimated
@@ -365,7 +365,7 @@ def choosing_runs(runs: pd.DataFrame) -> pd.DataFrame:
 def collapsed(cells: pd.DataFrame) -> str:
     """Return a sentence that lists the settings with collapsed runs.
 
-    A run has collapsed if its dev score is not significantly above that of a baseline that ignores the text.
+    A run has collapsed if its dev score is not significantly above that of a baseline without a model.
 
     Args:
         cells: The table from the function `cells`.
@@ -406,7 +406,7 @@ def _folds(runs: Mapping[str, np.ndarray[Any, Any]]) -> int:
 def _learning(runs: Mapping[str, np.ndarray[Any, Any]]) -> Learning | None:
     """Test whether a strategy's runs have learnt anything, by comparing their dev scores with the trivial score.
 
-    The trivial score is the dev score of a baseline that ignores the text. Finished runs with an undefined score are
+    The trivial score is the dev score of a baseline without a model. Finished runs with an undefined score are
     included. Return None if the trivial score was not recorded.
     """
     import numpy as np
@@ -441,8 +441,8 @@ def nothing_learnt(cells: pd.DataFrame) -> NothingLearnt | None:
         cells: The table from the function `cells`.
 
     Returns:
-        The result of the test; None if the reference has learnt something, or if the trivial score (of a baseline that
-        ignores the text) was not recorded.
+        The result of the test; None if the reference has learnt something, or if the trivial score (of a baseline
+          without a model) was not recorded.
     """
     reference = _reference(cells)
     if reference is None or reference["learning"] is None or reference["learning"].shown:

@@ -70,7 +70,7 @@ class OutOfDomain:
     """The number of test examples of the other task that are not scored, since their gold label does not correspond to
     any label of the trained task."""
     trivial_inside: float | None
-    """The score in domain of a predictor that ignores the text; None if it was not recorded for this metric."""
+    """The score in domain of a baseline without a model; None if it was not recorded for this metric."""
     trivial_outside: float | None
     notes: tuple[str, ...] = ()
 

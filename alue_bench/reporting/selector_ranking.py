@@ -19,8 +19,8 @@ selector, the module answers four questions:
 A second control trains only the highest layers. Its runs are those of the grid (for two of twelve layers, those of
 `bottom10`), and its score of a layer is the layer's number.
 
-Regret, advantage and loss are shares of what full fine-tuning learnt (its score minus that of a baseline that ignores
-the text), so that tasks with different metrics can be averaged. `evaluation.across_tasks` computes means and intervals
+Regret, advantage and loss are shares of what full fine-tuning learnt (its score minus that of a baseline without
+a model), so that tasks with different metrics can be averaged. `evaluation.across_tasks` computes means and intervals
 over tasks and seeds; with fewer than three tasks there is no interval.
 """
 

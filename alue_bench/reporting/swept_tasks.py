@@ -6,7 +6,7 @@ examples of a probe may differ, since it matters only to strategies that choose 
 cross-validations and low-fidelity runs of a search are left out.
 
 An undefined score (a correlation of constant predictions) counts as the trivial score, which is the score of a baseline
-that ignores the text.
+without a model.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class SweptTask:
     example: Run
     """A run of full fine-tuning. Its columns show the conditions that all these runs share."""
     trivial: float
-    """The test score of a baseline that ignores the text."""
+    """The test score of a baseline without a model."""
     left_out: int = 0
     """The number of sweeps of the same task and model under other conditions, which were not used."""
 
     @property
     def learnt(self) -> float:
-        """The mean test score of full fine-tuning minus `trivial`, the score of a baseline that ignores the text."""
+        """The mean test score of full fine-tuning minus `trivial`, the score of a baseline without a model."""
         return self.score(FULL) - self.trivial
 
     def score(self, cell: Cell) -> float:
@@ -93,7 +93,7 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
 
     For each task and model, the set of comparable runs with the most freezing settings is used. A task on which full
     fine-tuning learnt nothing is left out, since freezing cannot lose anything there. So is a task for which
-    the trivial score (of a baseline that ignores the text) was not recorded.
+    the trivial score (of a baseline without a model) was not recorded.
 
     Args:
         frame: The finished runs, as in `Results.frame`.

@@ -104,7 +104,7 @@ def _logits(spec: RunSpec, inputs: RunInputs, trained: Trained, companion: Compa
 def _trivial(
     inputs: RunInputs, companion: Companion, gold: Any, predicted: Any, on_problem: Callable[[str], None]
 ) -> dict[str, float]:
-    """Return the score of a baseline that ignores the text, and the standard error of the model's lead over it.
+    """Return the score of a baseline without a model, and the standard error of the model's lead over it.
 
     The baseline's prediction comes from the trained task's train split, whose labels are first mapped to those of the
     scored task. The result is empty if the score cannot be computed; it has no standard error if that is undefined.

@@ -43,7 +43,7 @@ def quality_metrics(inputs: RunInputs, trained: Trained, test: ScoredSplit) -> d
 def trivial_metrics(
     inputs: RunInputs, trained: Trained, test: ScoredSplit, on_problem: Callable[[str], None]
 ) -> dict[str, float]:
-    """Return the scores of a baseline that ignores the text, on the test split (test/*) and dev split (selection/*).
+    """Return the scores of a baseline without a model, on the test split (test/*) and dev split (selection/*).
 
     In a task that tags words, the baseline sees only the word that it tags. In span extraction, it ignores the question
     and answers with the first words of the context.

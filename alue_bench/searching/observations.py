@@ -53,7 +53,7 @@ class Evaluation:
     short: bool = False
     """True if the run was a low-fidelity run, which has fewer epochs."""
     trivial: float = math.nan
-    """The score of a baseline that ignores the text, on the same examples; nan if it was not recorded."""
+    """The score of a baseline without a model, on the same examples; nan if it was not recorded."""
     trivial_error: float = math.nan
     """The standard error, over examples, of the difference between `score` and `trivial`; nan if it was not
     recorded."""
@@ -175,7 +175,7 @@ def restricted(evaluation: Evaluation, *, choosing: bool) -> Evaluation:
 
 
 def learning_of(evaluations: Mapping[int, Evaluation]) -> Learning | None:
-    """Test whether runs have learnt anything, by comparing their scores with those of a baseline that ignores the text.
+    """Test whether runs have learnt anything, by comparing their scores with those of a baseline without a model.
 
     Args:
         evaluations: The scores of the runs, by the index of the seed.
@@ -193,7 +193,7 @@ def mean_score(evaluations: Mapping[int, Evaluation]) -> float:
 
 
 def has_learnt(evaluation: Evaluation) -> bool:
-    """Return whether a run's score is significantly above the score of a baseline that ignores the text.
+    """Return whether a run's score is significantly above the score of a baseline without a model.
 
     The result is True if the baseline's score was not recorded.
     """

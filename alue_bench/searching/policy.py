@@ -35,7 +35,7 @@ also tried a search that tests another candidate after a failed test: the level 
 and the search saved less (`docs/decisions.md`).
 
 The search first tests whether full fine-tuning has learnt anything (`alue_bench.evaluation.learning`). If full
-fine-tuning's score is not significantly above that of a baseline that ignores the text, the search ends without an
+fine-tuning's score is not significantly above that of a baseline without a model, the search ends without an
 answer. Candidates whose full-length run has learnt nothing are never an answer, and low-fidelity runs that have learnt
 nothing are ignored.
 """
@@ -71,7 +71,7 @@ State = Literal["open", "supported", "given up", "undecided", "failed", "nothing
 """The state of a candidate (freezing setting): "open" if it was not tested or its test has not ended; "supported" if it
 passed its test; "given up" if its test ended early, since its mean loss was above tolerance + margin; "undecided" if it
 did not pass its test; "failed" if one of its runs failed; "nothing learnt" if its full-length runs did not score above
-a baseline that ignores the text."""
+a baseline without a model."""
 
 SHORT_CELLS = ((1 / 4, 0), (1 / 2, 0), (3 / 4, 0), (1 / 4, 1 / 3), (0, 1 / 3), (0, 2 / 3))
 """The freezing settings of the low-fidelity runs, which have fewer epochs. Each setting is a pair of shares of the
@@ -194,7 +194,7 @@ class Decision:
     """The freezing setting with the largest expected saving among the settings whose runs would exceed the budget; None
     if the budget sufficed."""
     unlearnt: Learning | None = None
-    """The comparison of full fine-tuning with a baseline that ignores the text, if full fine-tuning has learnt nothing,
+    """The comparison of full fine-tuning with a baseline without a model, if full fine-tuning has learnt nothing,
     so that the search has no answer; otherwise None."""
     confirming: float = 0.0
     """The cost of the confirmation so far, in units of the cost of one full fine-tuning."""

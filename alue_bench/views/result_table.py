@@ -68,7 +68,7 @@ def result_view(
     """Return the view of results: means over seeds or folds, changes against full fine-tuning, and verdicts.
 
     There is a row for each task, model, strategy and combination of varied hyper-parameters. The heading of each task
-    shows the score of a baseline that ignores the text, and the line below it shows the score of a linear model on
+    shows the score of a baseline without a model, and the line below it shows the score of a linear model on
     TF-IDF features. Values that all rows share are in the title, so that the table fits a narrow terminal.
 
     Args:
