@@ -1,4 +1,4 @@
-"""The tables of the GPU benchmark's report: checks, goals, measurements, the extrapolated sweep, what was not done."""
+"""The tables of the GPU benchmark's report: goals, checks, measurements, extrapolated sweep, missing measurements."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ MS, PER_THOUSAND = 1000, 1000
 
 
 def dry_run_sheet(work: Work, minutes: float) -> Sheet:
-    """Return a table of the planned measurements with their estimated times, and whether they fit into the time.
+    """Return a table of the planned measurements with their estimated seconds, and the minutes until the end of each.
 
     Args:
         work: The planned measurements.
-        minutes: The time that is available.
+        minutes: The available time, which the title shows.
     """
     rows, sum_s = [], 0.0
     for item in work.items:
@@ -58,11 +58,11 @@ def all_sheets(record: Record, items: Sequence[Item]) -> list[Sheet]:
 
 
 def goal_sheet(record: Record) -> Sheet:
-    """Return the table of speed goals, which are judged only on the GPU for which they are set."""
+    """Return the table of speed goals, whose verdicts are given only on the GPU for which the goals are set."""
     judged = JUDGED_ON in str(record.hardware.get("accelerator", ""))
     words = {True: "met", False: "missed", None: "not measured"}
 
-    def said(met: bool | None) -> str:
+    def verdict(met: bool | None) -> str:
         return words[met] if judged or met is None else "not judged on this device"
 
     return Sheet(
@@ -71,7 +71,7 @@ def goal_sheet(record: Record) -> Sheet:
         rows=tuple(
             (
                 goal.text,
-                said(goal.met),
+                verdict(goal.met),
                 f"{'≥' if goal.at_least else '≤'} {goal.target:g}",
                 number(goal.value, ".0f" if goal.target > 100 else ".2f"),
             )
@@ -92,7 +92,10 @@ def check_sheet(record: Record, item: Item) -> Sheet:
 
 
 def step_sheet(record: Record, item: Item) -> Sheet:
-    """Return a table of a measurement's step times; ratios compare examples per second in the same round."""
+    """Return the table of a measurement that times training steps.
+
+    Ratios to the first arm are computed within each round, from examples per second.
+    """
     first = item.arms[0].name
     attainable = record.content.get(ATTAINABLE, {})
 
@@ -124,7 +127,7 @@ def step_sheet(record: Record, item: Item) -> Sheet:
 
 
 def whole_sheet(record: Record, item: Item) -> Sheet:
-    """Return a table of the times of whole trainings, that is, trainings of real length."""
+    """Return the table of a measurement that times whole trainings, which are as long as a real training."""
     first = item.arms[0].name
 
     def row(arm: str) -> tuple[str, ...]:
@@ -146,7 +149,7 @@ def whole_sheet(record: Record, item: Item) -> Sheet:
 
 
 def kernel_sheet(record: Record, item: Item) -> Sheet:
-    """Return a table of the number of kernels per training step."""
+    """Return the table of kernels, copies and launches per training step; on a CPU, of operations."""
     kernels = "operations" if record.tiny else "kernels"
     return Sheet(
         title=f"{item.name}: {item.question}",
@@ -162,8 +165,8 @@ def kernel_sheet(record: Record, item: Item) -> Sheet:
 
 
 def sweeps(record: Record) -> list[Sweep]:
-    """Return the extrapolated times of a sweep over freezing strategies, by our engine and by `Trainer`."""
-    found = []
+    """Return the extrapolated time of a sweep over freezing strategies for each measured way of training."""
+    extrapolations = []
     done = record.items.get("sweep", {}).get("results", ())
     for way in (ENGINE, BEST, BEST.replace("trainer", "loop")):
         cells: dict[str, list[dict[str, Any]]] = {}
@@ -177,8 +180,8 @@ def sweeps(record: Record) -> list[Sweep]:
         )
         batch_size = next((one["settings"]["batch_size"] for one in done), 1)
         swept = extrapolated(way, step_s, steps=rows / batch_size, prefix_s=whole_prefix, stores=way == ENGINE)
-        found += [swept] if swept else []
-    return found
+        extrapolations += [swept] if swept else []
+    return extrapolations
 
 
 def sweep_sheet(swept: Sequence[Sweep]) -> Sheet:
@@ -200,7 +203,7 @@ def sweep_sheet(swept: Sequence[Sweep]) -> Sheet:
 
 
 def missing_sheet(record: Record, items: Sequence[Item]) -> Sheet | None:
-    """Return a table of the measurements that were not done; None if all were done."""
+    """Return a table of measurements that are not done and arms that failed, with reasons; None if there are none."""
     rows = []
     for item in items:
         entry = record.entry(item)
@@ -212,7 +215,7 @@ def missing_sheet(record: Record, items: Sequence[Item]) -> Sheet | None:
 
 
 def closing_lines(record: Record, items: Sequence[Item]) -> list[str]:
-    """Return sentences that explain the tables and name command, date, hardware and libraries."""
+    """Return sentences that explain the tables, and a line with command, date, hardware and libraries."""
     settings = record.head["settings"]
     ways = {arm.way for item in items for arm in item.arms}
     libraries = ", ".join(f"{name} {version}" for name, version in settings["libraries"].items() if version)
@@ -234,7 +237,7 @@ def closing_lines(record: Record, items: Sequence[Item]) -> list[str]:
 
 
 def results(record: Record, items: Sequence[Item]) -> dict[str, Any]:
-    """Return the numbers that the tables show and that are derived from the results, as JSON-like values."""
+    """Return the values that the tables derive from the results: goals, medians and the extrapolated sweep."""
     return {
         "goals": [asdict(goal) | {"met": goal.met} for goal in goals(record)],
         "medians": {

@@ -23,7 +23,7 @@ def summary(values: Iterable[float]) -> Summary | None:
 
 
 def ratio(part: Summary | None, whole: Summary | None) -> float | None:
-    """Return the median of `part` divided by the median of `whole`; None if one is missing or the second is 0."""
+    """Return the median of `part` divided by the median of `whole`; None if one is missing or the divisor is 0."""
     return part.median / whole.median if part and whole and whole.median else None
 
 
@@ -46,7 +46,7 @@ def tail_mean(losses: Sequence[tuple[int, float]], steps: int) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference between repeated measurements and those of a base, compared with the noise of the base."""
+    """The difference between repeated measurements and those of a base, and the noise of the base's measurements."""
 
     difference: float
     """The mean of the measurements minus the mean of the base's measurements."""
