@@ -79,7 +79,7 @@ def goals(record: Record) -> list[Goal]:
 
 
 def _fastest_other(record: Record, item: str, own: Arm) -> float | None:
-    """Return the ratio to our engine's step time of the step time of the fastest other program (`Trainer` or a loop).
+    """Return the step time of the fastest other program, `Trainer` or a plain loop, divided by that of our engine.
 
     Args:
         record: The results.

@@ -13,9 +13,9 @@ from benchmarks.gpu.training import device_of, starting_point, train
 
 PROFILED_STEPS = 6
 COPIES = ("Memcpy", "Memset")
-"""The first letters of the profiler's names for memory copies and fills, which do not count as kernels."""
+"""The prefixes of the profiler's names for memory copies and fills, which do not count as kernels."""
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "hipLaunchKernel", "hipGraphLaunch")
-"""The first letters of the names of driver functions that launch kernels or graphs."""
+"""The prefixes of the names of driver functions that launch kernels or graphs."""
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 VOCABULARIES = {"arabertv02": 64_000, "camelbert": 30_000, "qarib": 64_000, "marbert": 100_000}
-"""The number of token embeddings of each model in Betka et al., from the configuration that the model's authors publish.
-All other sizes of the models are equal (`alue_bench_models.shapes.BERT_BASE`)."""
+"""The number of token embeddings of each model in Betka et al., from the configuration that the model's authors
+publish. All other sizes of the models are equal (`alue_bench_models.shapes.BERT_BASE`)."""
 MODEL = "arabertv02"
 MAX_LENGTH = 128
-"""The number of tokens to which texts are truncated, and to which `trainer-glue` pads them. This number, `BATCH_SIZE` and
-`LEARNING_RATE` are from the README of transformers' example for GLUE."""
+"""The number of tokens to which texts are truncated, and to which `trainer-glue` pads them. This number, `BATCH_SIZE`
+and `LEARNING_RATE` are from the README of transformers' example for GLUE."""
 BATCH_SIZE = 32
 LEARNING_RATE = 2e-5
 WHOLE_EPOCHS = 10
@@ -34,8 +34,8 @@ class TaskSize:
     labels: int
     lengths_at: tuple[int, ...]
     """The lengths in tokens, special tokens included, at equidistant quantiles of the texts, from the shortest text to
-    the longest. The texts were tokenized by the tokenizer of `mini`, whose vocabulary has 14,000 tokens. With the larger
-    vocabularies of `VOCABULARIES` the same texts have fewer tokens."""
+    the longest. The texts were tokenized by the tokenizer of `mini`, whose vocabulary has 14,000 tokens. With the
+    larger vocabularies of `VOCABULARIES` the same texts have fewer tokens."""
 
     def lengths(self, count: int, seed: int = 0) -> np.ndarray[Any, Any]:
         """Return the lengths of `count` texts with the distribution of the task, in random order, int64 [count]."""

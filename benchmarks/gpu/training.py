@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from alue_bench.training.device.precision import Device
 
 OnStep = Callable[..., None]
-"""A function that is called after each training step with the number of steps done and, optionally, the total number."""
+"""A function that is called after each training step, with the number of steps done and, optionally, of all steps."""
 SETTLING = 2
 """The number of steps at the start of the second epoch that are not timed, because they include the epoch's start."""
 FIRST_ID = 5
@@ -46,7 +46,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class RandomStart(StartingPoint):
-    """The initial model, with random weights, and the data of a training; each training uses a new copy of the model."""
+    """The initial model, with random weights, and the data of a training; each training changes only a copy of it."""
 
     model: Any = None
     """The model with its initial weights, on the CPU; only copies of it are trained."""
