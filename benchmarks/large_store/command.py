@@ -29,7 +29,7 @@ from benchmarks.command_line import Parser, run_command
 from benchmarks.processes import ALUE_BENCH, environment
 
 LIMIT_S = 20.0
-"""The longest acceptable wall-clock time of a command in seconds."""
+"""The longest acceptable wall-clock time of a command on ten thousand runs, in seconds."""
 COMMANDS = (("compare",), ("compare", "--format", "json"), ("export", "appendix"), ("report", "--output", "page.html"))
 VARIANT = "CASE key WHEN 'strategy' THEN value || '-v' || number ELSE value END"
 """The SQL expression that gives a duplicate a new strategy name and copies its other parameters unchanged."""
@@ -153,10 +153,9 @@ def benchmark(options: argparse.Namespace) -> int:
         print(f"{finished_runs(large)} finished runs", flush=True)
         in_time = True
         for timed in time_commands(large, options.experiment, Path(scratch)):
-            failure = f"  (exit code {timed.code})" if timed.code else ""
+            note = f"  (exit code {timed.code})" if timed.code else ""
             print(
-                f"{timed.seconds:6.1f} s, {timed.cpu_seconds:6.1f} CPU s  alue-bench {timed.command}{failure}",
-                flush=True,
+                f"{timed.seconds:6.1f} s, {timed.cpu_seconds:6.1f} CPU s  alue-bench {timed.command}{note}", flush=True
             )
             in_time &= timed.code == 0 and timed.seconds <= LIMIT_S
     return 0 if in_time else 1

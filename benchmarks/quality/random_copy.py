@@ -78,9 +78,7 @@ def _write_random_copy(checkpoint: Checkpoint, described: Iterable[Path], folder
         torch.manual_seed(RANDOM_SEED)
         fresh_model(load_config(checkpoint)).save_pretrained(scratch)
     for path in described:
-        shutil.copyfile(
-            path, scratch / path.name
-        )  # overwrites config.json, so that it equals the original byte by byte
+        shutil.copyfile(path, scratch / path.name)  # overwrites config.json with the original, byte by byte
     try:
         os.replace(scratch, folder)
     except OSError:  # another process was faster, and its copy is equal

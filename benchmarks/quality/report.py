@@ -83,7 +83,7 @@ def closing_lines(results: Results) -> list[str]:
 
 
 def _verdict(results: Results, model: str, strategy: str, seeds: int) -> str:
-    """Return a sentence on the number of tasks where the model differs from random weights or exceeds the linear model."""
+    """Return a sentence that counts the tasks where a model differs from random weights or beats the linear model."""
     signs = [sign(results.gain(task, model, strategy)) for task in results.tasks]
     scores = [(results.score(task, model, strategy), task.yardstick.test_score) for task in results.tasks]
     beats = sum(score is not None and score.mean > linear for score, linear in scores)

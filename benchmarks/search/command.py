@@ -2,16 +2,18 @@
 
     python -m benchmarks.search --sweep-uri URI --task oold --model mini --data-dir DIR --json FILE
 
-The MLflow store at URI holds a finished sweep of a task and a model. The sweep's cells are all pairs of numbers of
-frozen bottom and top layers. The search uses the settings that the sweep recorded (rows, epochs, learning rate, first
-seed and so on) and a new store, so that it trains each of its runs again. The answer of the search, a cell, is then
-checked against the sweep in two ways:
+The MLflow store at URI must contain a finished sweep of the task and the model. The sweep's cells are all pairs of
+numbers of frozen bottom and top layers. The search has the options that the sweep recorded (rows, epochs, learning
+rate, first seed and so on), but another store, so that it reuses no run of the sweep. The answer of the search is one
+cell. The loss of this cell, that is, the score of full fine-tuning minus the score of the cell, is then computed from
+the sweep in two ways, on the test and the dev split:
 
-- measured: the loss of score compared with full fine-tuning, in the sweep's runs of that cell, on test and on dev;
-- smoothed: the same loss according to a surface fitted to all cells of the sweep. The score of a cell that was run with
-  one seed depends mostly on that seed, so that the scores of similar cells give a better estimate.
+- measured: from the sweep's runs of the cell and of full fine-tuning;
+- smoothed: from a surface fitted to all cells of the sweep. The score of a cell that was run with one seed depends
+  mostly on that seed, so that the scores of similar cells give a better estimate.
 
-Exit codes: 0 the answer's measured loss on test is within the tolerance and the budget was kept; 1 otherwise; 2 misuse.
+Exit codes: 0 the answer's measured loss on test is within the tolerance and the budget was not exceeded; 1 otherwise; 2
+misuse.
 """
 
 from __future__ import annotations
@@ -31,14 +33,15 @@ from benchmarks.tables import Sheet, number, show, write_page
 BENCHMARK = "search"
 MODULE = f"benchmarks.{BENCHMARK}"
 DEV, TEST = "selection/dev_score", "test/score"
+"""The names of the metrics that are compared."""
 
 
 def main(arguments: Sequence[str] | None = None, *, search: Search | None = None) -> int:
     """Run the command line and return the exit code.
 
     Args:
-        arguments: The command-line arguments; None takes the arguments of this process.
-        search: The function that searches; the default one searches in this process.
+        arguments: The command-line arguments; None means those of this process (`sys.argv`).
+        search: The function that runs the search; None means `searched_here`.
     """
 
     def work(options: argparse.Namespace, command: str) -> int:
@@ -54,7 +57,7 @@ def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
     Args:
         options: The parsed options.
         command: The command line to show in the report.
-        search: The function that searches.
+        search: The function that runs the search.
     """
     sweep = read_sweep(options)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +103,7 @@ def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
 
 
 def _sheet(options: argparse.Namespace, result: dict[str, Any], readings: Sequence[Reading], tolerance: float) -> Sheet:
-    """Return the table of the losses of score of the cell that the search found."""
+    """Return the table of the losses, according to the sweep, of the cell that the search returned."""
     rows = tuple(
         (
             r.metric,
@@ -118,6 +121,7 @@ def _sheet(options: argparse.Namespace, result: dict[str, Any], readings: Sequen
 
 
 def _part(text: str) -> float:
+    """Parse a share such as "25%"."""
     from alue_bench.searching.candidates import parse_share
 
     return parse_share("--tolerance or --budget", text)

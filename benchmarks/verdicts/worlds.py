@@ -177,7 +177,7 @@ class Shape:
     fine-tuning's cost and score."""
     rates: Mapping[float, Callable[[float, float], float]] = field(default_factory=dict)
     """The learning rates, if a search chooses among several. The function of each rate takes the same arguments as
-    `loss` and returns the loss that a setting has at this rate in addition; at (0, 0) it is that of full fine-tuning."""
+    `loss` and returns the additional loss of a setting at this rate; at (0, 0) it is that of full fine-tuning."""
 
     def world(self, draw: int) -> World:
         """Draw a world of this kind: losses are fixed, only the noise of seeds and examples is random."""

@@ -1,4 +1,4 @@
-"""The conclusion of the benchmark: our total time relative to `Trainer`'s, the ratio by FLOPs, and the report."""
+"""The conclusion of the benchmark: our total time relative to `Trainer`'s, its prediction by FLOPs, and the report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from alue_bench.planning.build import Plan
 
 TARGET = 1 / 3
-"""The target for our time for all cells divided by `Trainer`'s time for the same cells."""
+"""The goal for our time for all cells, divided by `Trainer`'s time for the same cells: at most this ratio."""
 
 
 def concluded(content: Mapping[str, Any], plan: Plan, *, jobs: int) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def predictions(plan: Plan) -> dict[str, float]:
     """Return the FLOPs of all cells by a formula, divided by the FLOPs of the same number of `full` runs.
 
     Returns:
-        Three ratios, which differ in how often the frozen bottom layers are computed. "shared": once for all cells
-        together; "charged": once in each run; "uncached": at every step.
+        Three ratios under different assumptions on how often the frozen bottom layers are computed: once for all cells
+        together ("shared"), once in each run ("charged"), or at every step ("uncached").
     """
     from alue_bench.contract.strategy import FreezePlan
     from alue_bench.measure.flops import training_flops
@@ -113,7 +113,7 @@ def report(conclusion: Mapping[str, Any], document: Mapping[str, Any]) -> None:
     """Print the conclusion on stdout.
 
     Args:
-        conclusion: The result of `concluded`, with the comparison of separate runs.
+        conclusion: The result of `concluded`, and under "apart" the result of `compared_apart`.
         document: The JSON document that the sweep printed.
     """
     trainer, alone = Estimate(**conclusion["trainer_whole_s"]), Estimate(**conclusion["trainer_training_s"])
