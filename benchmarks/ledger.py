@@ -5,7 +5,7 @@ Each result is written as soon as it is measured. If the same command is run aga
 results. A file with other settings is refused, because its results are not comparable with new ones.
 
 Benchmarks whose results are runs in MLflow need no ledger, because they continue from the MLflow store. They write a
-file of the same form with `write_json` at the end.
+similar file with `write_json` at the end.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ clip gradients at norm 1."""
 
 @dataclass(frozen=True)
 class Arm:
-    """An arm of a measurement: one way of training a model, on data of the size of a task."""
+    """An arm of a measurement: a way of training, a strategy and settings, on random data with the sizes of a task."""
 
     way: str = ENGINE
     strategy: str = "full"

@@ -1,4 +1,4 @@
-"""Compare the bundled encoder with the same architecture with random weights, to measure what pre-training gives.
+"""Compare the bundled encoder with the same architecture with random weights, to measure what pre-training contributes.
 
     python -m benchmarks.quality --data-dir DIR
 

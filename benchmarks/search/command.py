@@ -9,8 +9,9 @@ cell. The loss of this cell, that is, the score of full fine-tuning minus the sc
 the sweep in two ways, on the test and the dev split:
 
 - measured: from the sweep's runs of the cell and of full fine-tuning;
-- smoothed: from a surface fitted to all cells of the sweep. The score of a cell that was run with one seed depends
-  mostly on that seed, so that the scores of similar cells give a better estimate.
+- smoothed: from a surface (a function of both numbers of frozen layers) fitted to all cells of the sweep. The score of
+  a cell that was run with one seed depends mostly on that seed, so that the scores of similar cells give a better
+  estimate.
 
 Exit codes: 0 the answer's measured loss on test is within the tolerance and the budget was not exceeded; 1 otherwise; 2
 misuse.

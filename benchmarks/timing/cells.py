@@ -14,7 +14,7 @@ from alue_bench.training.device.hardware import Hardware
 
 TRAINER_WAYS = ("trainer-128", "trainer", "trainer-grouped")
 ENGINE, BASE = "engine", "trainer"
-"""The way of training that is examined (our engine), and the base with which it is compared (`Trainer`)."""
+"""The way of training that is examined (our engine), and the baseline with which it is compared (`Trainer`)."""
 GRAPHS = "engine-graphs"
 WAYS = (*TRAINER_WAYS, "engine-uncached", ENGINE, GRAPHS)
 SHARED, SEPARATE = "sweep", "separate"

@@ -46,21 +46,24 @@ def tail_mean(losses: Sequence[tuple[int, float]], steps: int) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference between repeated measurements and those of a base, and the noise of the base's measurements."""
+    """The difference between repeated measurements and those of a baseline, and the noise of the baseline."""
 
     difference: float
-    """The mean of the measurements minus the mean of the base's measurements."""
+    """The mean of the measurements minus the mean of the baseline's measurements."""
     noise: float
-    """The largest difference between two repetitions of the base."""
+    """The largest difference between two measurements of the baseline."""
 
     @property
     def within(self) -> bool:
-        """True if the difference is not larger than the noise."""
+        """True if the absolute difference is at most the noise."""
         return abs(self.difference) <= self.noise
 
 
 def comparison(values: Sequence[float], base: Sequence[float]) -> Comparison | None:
-    """Compare repeated measurements with those of a base; return None if there are no values or only one base value."""
+    """Compare repeated measurements with those of a baseline, `base`.
+
+    None is returned if there are no measurements, or fewer than two of the baseline.
+    """
     if not values or len(base) < 2:
         return None
     return Comparison(statistics.fmean(values) - statistics.fmean(base), max(base) - min(base))

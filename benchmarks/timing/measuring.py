@@ -46,8 +46,8 @@ class Measurement:
     repetition: int
     """The number of the repetition, which is also the seed of data order and dropout."""
     seconds: float
-    """The seconds of training; for our engine, computing the frozen bottom layers' output and the training loop
-    together."""
+    """The seconds of training, without start-up and warm-up. For our engine, they include computing the frozen bottom
+    layers' output."""
     prefix_s: float = 0.0
     """The seconds for computing and storing the frozen bottom layers' output on the train rows, or for finding it in a
     shared store; checksums are included. 0 for `Trainer`."""
@@ -97,7 +97,7 @@ def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store:
     """Make a measurement in a new process, so that allocators, threads and caches do not affect later measurements.
 
     Args:
-        setup: The settings of the comparison.
+        setup: The settings that all compared trainings share.
         rows: The JSON file of rows, which `write_rows` wrote.
         cell: The way of training, strategy and number format to measure.
         repetition: The number of the repetition, which is also the seed of data order and dropout.

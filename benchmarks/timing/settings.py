@@ -1,4 +1,4 @@
-"""The settings that all measurements of a comparison share: rows, model, hyper-parameters and device."""
+"""The settings that all compared trainings share: rows, model, hyper-parameters and device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TASKS = ("oold", "arabicner")
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """The settings that all measurements of a comparison share; the fields have the names of command-line options."""
+    """The settings that all compared trainings share; the fields have the names of command-line options."""
 
     rows: int
     eval_rows: int

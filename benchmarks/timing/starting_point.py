@@ -54,7 +54,7 @@ def prepared(setup: Setup, rows: Rows) -> StartingPoint:
     """Return the initial model and the tokenized data for the compared trainings.
 
     Args:
-        setup: The settings of the comparison.
+        setup: The settings that all compared trainings share.
         rows: The train rows and the held-out rows.
 
     Raises:
@@ -179,7 +179,7 @@ def freeze_plan(strategy: str, shape: EncoderShape) -> FreezePlan:
 
 
 def _initial_model(setup: Setup, tokenizer: Any, labels: Labels) -> Any:
-    """Return the comparison's initial model, whose weights are the same in every process."""
+    """Return the initial model of the compared trainings, whose weights are the same in every process."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
 

@@ -2,7 +2,7 @@
 
 The scores of a simulated comparison follow the crossed model of `alue_bench.evaluation.significance`:
 
-    difference of seed s on example i  =  difference + seed effect + example effect + rest
+    score difference for seed s and example i  =  true difference + seed effect + example effect + remaining effect
 
 The true loss is zero, half the margin, the margin, or twice the margin. Each simulated comparison is tested and judged
 by the functions that `compare` uses. If the true loss is the margin or more, a verdict that excludes such a loss is

@@ -62,7 +62,7 @@ def run_apart(
     """Execute `alue-bench run` on the sweep's rows in a new process, with a separate cache and MLflow store.
 
     Args:
-        given: Arguments of `alue-bench run` in addition to those of every run here, such as the strategy.
+        given: Arguments of `alue-bench run` in addition to task, model, data, epochs and store; such as the strategy.
         options: The parsed options.
         folder: The folder for the cache and the store.
         variables: Environment variables to set in addition.
