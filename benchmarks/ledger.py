@@ -79,13 +79,13 @@ class Ledger:
         """
         try:
             content = json.loads(file.read_text("utf-8"))
-            benchmark, there = content["benchmark"], dict(content["settings"])
+            benchmark, recorded = content["benchmark"], dict(content["settings"])
         except (ValueError, TypeError, KeyError) as error:
             raise self.foreign() from error
         if benchmark != self.head["benchmark"]:
             raise self.foreign()
         given = self.head["settings"]
-        differing = [name for name in {**there, **given} if there.get(name) != given.get(name)]
+        differing = [name for name in {**recorded, **given} if recorded.get(name) != given.get(name)]
         if differing:
             names = ", ".join(self._explained.get(name, name) for name in differing)
             raise UsageError(

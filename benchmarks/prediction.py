@@ -173,12 +173,11 @@ def in_a_process(folder: Path, file: Path, way: str) -> Measured:
 
 def table(measured: list[Measured]) -> str:
     """Return the measurements as a table in Markdown."""
-    best = max(one.rate for one in measured if one.name not in OURS)
+    best = max(m.rate for m in measured if m.name not in OURS)
     lines = ["| | rows/s | rows/CPU s | peak MiB | × | labels |", "| --- | ---: | ---: | ---: | ---: | --- |"]
     lines += [
-        f"| {one.name} | {one.rate:,.0f} | {one.rows / one.cpu_s:,.0f} | {one.peak_mib:,.0f} | {one.rate / best:.2f} | "
-        f"{one.digest} |"
-        for one in measured
+        f"| {m.name} | {m.rate:,.0f} | {m.rows / m.cpu_s:,.0f} | {m.peak_mib:,.0f} | {m.rate / best:.2f} | {m.digest} |"
+        for m in measured
     ]
     return "\n".join(lines)
 

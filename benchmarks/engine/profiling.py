@@ -170,11 +170,11 @@ def flops_of_step(
     """
     from alue_bench.measure.flops import training_flops
 
-    one, two = (
+    one_epoch, two_epochs = (
         training_flops(stack, plan, start.train.lengths, epochs, prefix_cached=cached, last_layer=last_layer)
         for epochs in (1, 2)
     )
-    return (two - one) / math.ceil(len(start.train) / start.setup.batch_size)
+    return (two_epochs - one_epoch) / math.ceil(len(start.train) / start.setup.batch_size)
 
 
 def kinds_sheet(profile: Profile, title: str) -> Sheet:

@@ -167,11 +167,11 @@ def _against_full(measurements: Sequence[Measurement]) -> list[tuple[Cell, float
     for cell in _cells(measurements):
         own = _seconds(measurements, cell)
         if cell.way == ENGINE and own:
-            one = next(m for m in measurements if m.cell == cell)
-            assert one.flops is not None
-            assert one.flops_full is not None
+            measurement = next(m for m in measurements if m.cell == cell)
+            assert measurement.flops is not None
+            assert measurement.flops_full is not None
             full = _seconds(measurements, cell._replace(strategy="full"))
-            rows.append((cell, own.median, ratio(own, full), one.flops / one.flops_full))
+            rows.append((cell, own.median, ratio(own, full), measurement.flops / measurement.flops_full))
     return rows
 
 

@@ -89,10 +89,10 @@ def chosen(items: Iterable[Item], names: Iterable[str] | None) -> list[Item]:
     Raises:
         UsageError: There is no measurement with one of the names.
     """
-    there = {item.name: item for item in items}
-    if unknown := [name for name in names or () if name not in there]:
-        raise UsageError(f"--only {unknown[0]}: there is no such measurement; they are {', '.join(there)}")
-    return [item for name, item in there.items() if not names or name in set(names)]
+    by_name = {item.name: item for item in items}
+    if unknown := [name for name in names or () if name not in by_name]:
+        raise UsageError(f"--only {unknown[0]}: there is no such measurement; they are {', '.join(by_name)}")
+    return [item for name, item in by_name.items() if not names or name in set(names)]
 
 
 def _of_task(task: str) -> tuple[Arm, ...]:

@@ -179,7 +179,7 @@ def _masks_change(device: str) -> tuple[bool, str]:
 
 def _equal(values: list[float], expected: list[float], tolerance: float) -> tuple[bool, str]:
     """Return whether two lists of losses agree within a tolerance, and a text with the largest difference."""
-    gap = max(abs(one - other) for one, other in zip(values, expected, strict=True))
+    gap = max(abs(value - reference) for value, reference in zip(values, expected, strict=True))
     passed = math.isfinite(gap) and gap <= tolerance
     return passed, f"losses differ by {gap:.1e} at most; {tolerance:.0e} is accepted"
 
@@ -208,7 +208,7 @@ def _lean_equals_library(device: str) -> tuple[bool, str]:
         loss.backward()
         gradients = [p.grad.flatten() for p in stack.model.parameters() if p.grad is not None]
         results.append((logits.detach(), torch.cat(gradients)))
-    gap = max(float((one - other).abs().max() / other.abs().max()) for one, other in zip(*results, strict=True))
+    gap = max(float((ours - library).abs().max() / library.abs().max()) for ours, library in zip(*results, strict=True))
     passed = math.isfinite(gap) and gap <= EXACT
     return passed, f"differ by {gap:.1e} of the largest value at most; {EXACT:.0e} is accepted"
 

@@ -38,7 +38,9 @@ class Goal:
 def timings(record: Record, item: str, arm: str) -> list[dict[str, Any]]:
     """Return the results of an arm (way of training) in the measurement `item`, sorted by repetition."""
     results = record.items.get(item, {}).get("results", ())
-    return sorted((one for one in results if one["arm"] == arm), key=lambda one: one.get("repetition", 1))
+    return sorted(
+        (result for result in results if result["arm"] == arm), key=lambda result: result.get("repetition", 1)
+    )
 
 
 def ratios(record: Record, item: str, part: str, whole: str, name: str = "step_s") -> list[float]:
@@ -51,9 +53,9 @@ def ratios(record: Record, item: str, part: str, whole: str, name: str = "step_s
         whole: The name of the arm whose value is the denominator.
         name: The name of the value, such as "step_s" for the seconds of a step.
     """
-    below = {one["repetition"]: one[name] for one in timings(record, item, whole)}
+    below = {result["repetition"]: result[name] for result in timings(record, item, whole)}
     above = timings(record, item, part)
-    return [one[name] / below[one["repetition"]] for one in above if below.get(one["repetition"])]
+    return [result[name] / below[result["repetition"]] for result in above if below.get(result["repetition"])]
 
 
 def _median(values: Sequence[float]) -> float | None:
@@ -63,7 +65,7 @@ def _median(values: Sequence[float]) -> float | None:
 def goals(record: Record) -> list[Goal]:
     """Return all speed goals with the measured values."""
     own = Arm()
-    speed = _median([one["examples_per_s"] for one in timings(record, "full", own.name)])
+    speed = _median([result["examples_per_s"] for result in timings(record, "full", own.name)])
     glue_arms = (Arm(GLUE, precision="fp32"), Arm(GLUE, precision="fp32").without_accelerate())
     glue = [_median(ratios(record, "full", arm.name, own.name)) for arm in glue_arms]
     tuned = [fastest for item in ("full", "trainer") if (fastest := _fastest_other(record, item, own)) is not None]
@@ -89,13 +91,17 @@ def _fastest_other(record: Record, item: str, own: Arm) -> float | None:
     Returns:
         The smallest of the other arms' median ratios; None if there are no results.
     """
-    names = {one["arm"] for one in record.items.get(item, {}).get("results", ()) if one["settings"]["way"] != ENGINE}
+    names = {
+        result["arm"] for result in record.items.get(item, {}).get("results", ()) if result["settings"]["way"] != ENGINE
+    }
     return min((value for name in names if (value := _median(ratios(record, item, name, own.name)))), default=None)
 
 
 def _whole(record: Record, arm: Arm) -> Summary | None:
-    return summary(one["training_s"] for one in timings(record, "whole", arm.name))
+    return summary(result["training_s"] for result in timings(record, "whole", arm.name))
 
 
 def _kernels(record: Record, strategy: str) -> float | None:
-    return _median([one["kernels"] for one in timings(record, "kernels", Arm(strategy=strategy, graphs="off").name)])
+    return _median(
+        [result["kernels"] for result in timings(record, "kernels", Arm(strategy=strategy, graphs="off").name)]
+    )

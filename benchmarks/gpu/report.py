@@ -101,11 +101,13 @@ def step_sheet(record: Record, item: Item) -> Sheet:
 
     def row(arm: str) -> tuple[str, ...]:
         done = timings(record, item.name, arm)
-        speed = summary(one["examples_per_s"] for one in done)
-        step_s = statistics.median(one["step_s"] for one in done)
+        speed = summary(result["examples_per_s"] for result in done)
+        step_s = statistics.median(result["step_s"] for result in done)
         slower = summary(1 / value for value in ratios(record, item.name, arm, first, "examples_per_s"))
-        peaks = [one["peak_mib"] for one in done if one["peak_mib"] is not None]
-        joules = [one["step_j"] / (one["examples_per_s"] * one["step_s"]) for one in done if one["step_j"]]
+        peaks = [result["peak_mib"] for result in done if result["peak_mib"] is not None]
+        joules = [
+            result["step_j"] / (result["examples_per_s"] * result["step_s"]) for result in done if result["step_j"]
+        ]
         flops = attainable.get(done[0]["settings"]["precision"])
         used = done[0]["flops_per_step"] / step_s / flops if flops else None
         return (
@@ -113,7 +115,7 @@ def step_sheet(record: Record, item: Item) -> Sheet:
             *(number(step_s * MS, ".2f"), number(slower.median if slower else None, ".2f"), span(slower, ".2f")),
             *(number(used, ".0%"), number(max(peaks, default=None), ".0f")),
             number(statistics.median(joules) * PER_THOUSAND if joules else None, ".1f"),
-            str(max(one["graphs"] for one in done)),
+            str(max(result["graphs"] for result in done)),
         )
 
     return Sheet(
@@ -132,13 +134,13 @@ def whole_sheet(record: Record, item: Item) -> Sheet:
 
     def row(arm: str) -> tuple[str, ...]:
         done = timings(record, item.name, arm)
-        seconds = summary(one["training_s"] for one in done)
+        seconds = summary(result["training_s"] for result in done)
         slower = summary(ratios(record, item.name, arm, first, "training_s"))
         return (
             *(arm, str(len(done)), number(seconds.median if seconds else None, ".2f"), span(seconds, ".2f")),
-            number(statistics.median(one["prefix_s"] for one in done), ".2f"),
+            number(statistics.median(result["prefix_s"] for result in done), ".2f"),
             number(slower.median if slower else None, ".2f"),
-            number(statistics.median(one["examples_per_s"] for one in done), ".0f"),
+            number(statistics.median(result["examples_per_s"] for result in done), ".0f"),
         )
 
     return Sheet(
@@ -156,10 +158,10 @@ def kernel_sheet(record: Record, item: Item) -> Sheet:
         columns=("arm", "", f"{kernels} a step", "copies and fills", "launches", "ms in kernels"),
         rows=tuple(
             (
-                *(one["arm"], "", number(one["kernels"], ".0f"), number(one["copies"], ".0f")),
-                *(number(one["launches"], ".0f"), number(one["busy_s"] * MS, ".2f")),
+                *(result["arm"], "", number(result["kernels"], ".0f"), number(result["copies"], ".0f")),
+                *(number(result["launches"], ".0f"), number(result["busy_s"] * MS, ".2f")),
             )
-            for one in record.entry(item)["results"]
+            for result in record.entry(item)["results"]
         ),
     )
 
@@ -170,15 +172,16 @@ def sweeps(record: Record) -> list[Sweep]:
     done = record.items.get("sweep", {}).get("results", ())
     for way in (ENGINE, BEST, BEST.replace("trainer", "loop")):
         cells: dict[str, list[dict[str, Any]]] = {}
-        for one in done:
-            if one["settings"]["way"] == way:
-                cells.setdefault(one["settings"]["strategy"], []).append(one)
-        step_s = {name: statistics.median(one["step_s"] for one in of_cell) for name, of_cell in cells.items()}
+        for result in done:
+            if result["settings"]["way"] == way:
+                cells.setdefault(result["settings"]["strategy"], []).append(result)
+        step_s = {name: statistics.median(result["step_s"] for result in of_cell) for name, of_cell in cells.items()}
         rows = TASKS["mdd"].rows
         whole_prefix = statistics.median(
-            one["prefix_s"] / one["rows"] * rows for one in cells.get("head-only", [{"prefix_s": 0.0, "rows": 1}])
+            result["prefix_s"] / result["rows"] * rows
+            for result in cells.get("head-only", [{"prefix_s": 0.0, "rows": 1}])
         )
-        batch_size = next((one["settings"]["batch_size"] for one in done), 1)
+        batch_size = next((result["settings"]["batch_size"] for result in done), 1)
         swept = extrapolated(way, step_s, steps=rows / batch_size, prefix_s=whole_prefix, stores=way == ENGINE)
         extrapolations += [swept] if swept else []
     return extrapolations
@@ -243,7 +246,7 @@ def results(record: Record, items: Sequence[Item]) -> dict[str, Any]:
         "medians": {
             item.name: {
                 arm.name: {
-                    name: statistics.median(one[name] for one in done)
+                    name: statistics.median(result[name] for result in done)
                     for name in ("examples_per_s", "step_s", "training_s", "prefix_s")
                 }
                 for arm in item.arms

@@ -41,8 +41,8 @@ class TaskSize:
         """Return the lengths of `count` texts with the distribution of the task, in random order, int64 [count]."""
         import numpy as np
 
-        places = (np.arange(count) + 0.5) / count * (len(self.lengths_at) - 1)
-        lengths = np.interp(places, np.arange(len(self.lengths_at)), self.lengths_at).round().astype(np.int64)
+        positions = (np.arange(count) + 0.5) / count * (len(self.lengths_at) - 1)
+        lengths = np.interp(positions, np.arange(len(self.lengths_at)), self.lengths_at).round().astype(np.int64)
         return np.random.default_rng(seed).permutation(np.minimum(lengths, MAX_LENGTH))
 
 

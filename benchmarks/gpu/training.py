@@ -280,16 +280,16 @@ def settings_restored() -> Iterator[None]:
 
     backends: Any = torch.backends
     if hasattr(backends, "fp32_precision"):  # since torch 2.9
-        places = [(backends, "fp32_precision")]
+        settings = [(backends, "fp32_precision")]
     else:
-        places = [(backends.cuda.matmul, "allow_tf32"), (backends.cudnn, "allow_tf32")]
-    before = [getattr(place, name) for place, name in places]
+        settings = [(backends.cuda.matmul, "allow_tf32"), (backends.cudnn, "allow_tf32")]
+    before = [getattr(backend, name) for backend, name in settings]
     try:
         yield
     finally:
-        for (place, name), value in zip(places, before, strict=True):
-            if getattr(place, name) != value:
-                setattr(place, name, value)
+        for (backend, name), value in zip(settings, before, strict=True):
+            if getattr(backend, name) != value:
+                setattr(backend, name, value)
 
 
 @dataclass(frozen=True)

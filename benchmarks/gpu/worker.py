@@ -65,11 +65,11 @@ def work_off(work: Work, record: Record, after_each: Callable[[], None]) -> None
             continue
         pace = min(max(spent / estimated, PACES[0]), PACES[1]) if estimated else 1.0
         estimate = item.estimate(work.scale, accelerated=work.accelerated) * pace
-        left = work.until - time.time() if os.getppid() == work.parent else 0.0
-        if estimate / max(1, item.repetitions) > left:
-            record.finish(item, NOT_DONE, f"{max(left, 0):.0f} s were left, and it takes about {estimate:.0f} s")
+        left_s = work.until - time.time() if os.getppid() == work.parent else 0.0
+        if estimate / max(1, item.repetitions) > left_s:
+            record.finish(item, NOT_DONE, f"{max(left_s, 0):.0f} s were left, and it takes about {estimate:.0f} s")
             continue
-        say(f"{item.name}: {item.question} (about {estimate:.0f} s, {left:.0f} s are left)")
+        say(f"{item.name}: {item.question} (about {estimate:.0f} s, {left_s:.0f} s are left)")
         began = time.time()
         _measure(item, work, record)
         after_each()
@@ -100,8 +100,8 @@ def _measure(item: Item, work: Work, record: Record) -> None:
     rounds = min(item.repetitions, work.scale.repetitions)
     longest = 0.0
     for repetition in range(1, rounds + 1):
-        left = work.until - time.time() if os.getppid() == work.parent else 0.0
-        if repetition > 1 and longest > left:
+        left_s = work.until - time.time() if os.getppid() == work.parent else 0.0
+        if repetition > 1 and longest > left_s:
             record.finish(item, PARTLY, f"{repetition - 1} of {rounds} rounds")
             return
         began = time.time()

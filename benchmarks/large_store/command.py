@@ -144,12 +144,12 @@ def benchmark(options: argparse.Namespace) -> int:
         raise UsageError(f"--store {options.store}: only a sqlite file can be copied")
     open_store(options.store, options.experiment)
     source = sqlite_path(options.store)
-    few = finished_runs(source)
-    if not few:
+    existing = finished_runs(source)
+    if not existing:
         raise UsageError(f"--store {options.store} has no finished run; start some with: alue-bench run")
     with tempfile.TemporaryDirectory() as scratch:
         large = Path(scratch) / "large.db"
-        multiply(source, large, -(-options.runs // few))
+        multiply(source, large, -(-options.runs // existing))
         print(f"{finished_runs(large)} finished runs", flush=True)
         in_time = True
         for timed in time_commands(large, options.experiment, Path(scratch)):

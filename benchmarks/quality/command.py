@@ -76,8 +76,8 @@ def benchmark(options: argparse.Namespace, *, command: str) -> int:
             outcomes = recorded_outcomes(plan, registry, options.store, talk)
             results = gathered(plan, outcomes, [model.name for model in models], random.name, talk)
     except Interrupted as stop:
-        left = len(plan.runs) - len(stop.outcomes)
-        talk.print(f"interrupted: {left} runs are left; run the same command again to continue")
+        missing = len(plan.runs) - len(stop.outcomes)
+        talk.print(f"interrupted: {missing} runs are left; run the same command again to continue")
         return code_of_stop(stop.__cause__)
     except KeyboardInterrupt as stop:
         talk.print("interrupted: every run is done; run the same command again to compare them")

@@ -52,8 +52,8 @@ def random_copy(model: Model) -> Model:
 
 def _description_files(checkpoint: Checkpoint) -> list[Path]:
     """Return the paths of a checkpoint's configuration and tokenizer files."""
-    kept = (path for path in checkpoint.folder.iterdir() if path.suffix in (".json", ".txt", ".model"))
-    return sorted(path for path in kept if not path.name.endswith(".index.json"))
+    paths = (path for path in checkpoint.folder.iterdir() if path.suffix in (".json", ".txt", ".model"))
+    return sorted(path for path in paths if not path.name.endswith(".index.json"))
 
 
 def _write_random_copy(checkpoint: Checkpoint, described: Iterable[Path], folder: Path) -> None:

@@ -59,9 +59,9 @@ def strategy_sheet(results: Results, strategy: str) -> Sheet:
             (
                 task.name,
                 task.metric,
-                *(_score(results.score(task, first, one)) for one in (base, strategy)),
+                *(_score(results.score(task, first, compared)) for compared in (base, strategy)),
                 *_difference(results.change(task, strategy)),
-                *(number(results.seconds(task, first, one), ".1f") for one in (base, strategy)),
+                *(number(results.seconds(task, first, compared), ".1f") for compared in (base, strategy)),
                 number(results.time_change(task, strategy), "+.0%"),
             )
             for task in results.tasks

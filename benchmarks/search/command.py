@@ -71,7 +71,7 @@ def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
         for smoothed in (False, True)
     ]
     tolerance = _part(options.tolerance)
-    kept = result["compute"]["spent_share"] <= _part(options.budget) + 1e-9
+    budget_kept = result["compute"]["spent_share"] <= _part(options.budget) + 1e-9
     confirmed = readings[0].loss <= tolerance * abs(readings[0].full)
     sheet = _sheet(options, result, readings, tolerance)
     cheapest = [cheapest_within(sweep, metric, tolerance) for metric in (TEST, DEV)]
@@ -86,13 +86,13 @@ def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
         f"{compute['train_s'] * seeds / sweep.frame['runtime/train_s'].sum():.1%} for as many seeds",
         f"cheapest cell of the sweep within the tolerance: {cheapest[0]} by test, {cheapest[1]} by dev",
         f"the sweep {'confirms' if confirmed else 'does not confirm'} that the answer loses at most "
-        f"{options.tolerance} on test; the budget was {'kept' if kept else 'exceeded'}",
+        f"{options.tolerance} on test; the budget was {'kept' if budget_kept else 'exceeded'}",
     ]
     show([sheet], lines)
     if options.json is not None:
         content = header(BENCHMARK, command) | {
             "confirmed": bool(confirmed),
-            "budget_kept": bool(kept),
+            "budget_kept": bool(budget_kept),
             "readings": [vars(r) for r in readings],
             "cheapest_in_sweep": {"test": cheapest[0], "dev": cheapest[1]},
             "sweep": {"runs": len(sweep.frame), "seeds": seeds, "config": sweep.config},
@@ -100,7 +100,7 @@ def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
         }
         write_json(options.json, content)
     write_page(options.markdown, [sheet], lines)
-    return 0 if confirmed and kept else 1
+    return 0 if confirmed and budget_kept else 1
 
 
 def _sheet(options: argparse.Namespace, result: dict[str, Any], readings: Sequence[Reading], tolerance: float) -> Sheet:

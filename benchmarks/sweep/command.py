@@ -154,8 +154,8 @@ def forget_half_a_sweep(ledger: MeasurementLedger, todo: Iterable[tuple[Cell, in
     Its remaining cells cannot be added, because the store that its cells shared no longer exists.
     """
     wanted = {item for item in todo if item[0].way == SHARED}
-    there = {(m.cell, m.repetition) for m in ledger.measurements}
-    if not wanted <= there:
+    measured_already = {(m.cell, m.repetition) for m in ledger.measurements}
+    if not wanted <= measured_already:
         ledger.measurements = [m for m in ledger.measurements if (m.cell, m.repetition) not in wanted]
 
 

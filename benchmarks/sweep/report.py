@@ -32,9 +32,11 @@ def totals(measurements: Sequence[Measurement], ways: Sequence[str]) -> list[Tot
 
     def sums(way: str, name: str) -> Summary:
         by_repetition: dict[int, float] = {}
-        for one in measurements:
-            if one.way == way:
-                by_repetition[one.repetition] = by_repetition.get(one.repetition, 0.0) + getattr(one, name)
+        for measurement in measurements:
+            if measurement.way == way:
+                by_repetition[measurement.repetition] = by_repetition.get(measurement.repetition, 0.0) + getattr(
+                    measurement, name
+                )
         added = summary(by_repetition.values())
         assert added is not None
         return added

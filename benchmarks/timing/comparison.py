@@ -18,8 +18,8 @@ class Summary:
 
 def summary(values: Iterable[float]) -> Summary | None:
     """Return the median, minimum and maximum of some values, or None if there are no values."""
-    kept = list(values)
-    return Summary(statistics.median(kept), min(kept), max(kept)) if kept else None
+    known = list(values)
+    return Summary(statistics.median(known), min(known), max(known)) if known else None
 
 
 def ratio(part: Summary | None, whole: Summary | None) -> float | None:

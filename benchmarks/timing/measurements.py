@@ -85,8 +85,8 @@ class MeasurementLedger(Ledger):
                     self.add(measurement)
                     say(f"[{number}/{len(missing)}] {cell}, repetition {repetition}: {measurement.seconds:.2f} s")
         except KeyboardInterrupt as stop:
-            kept = f"keeps {len(self.measurements)} measurements; run the same command again to continue"
-            say(f"interrupted: {f'{self.file} {kept}' if self.file else '--json keeps what is done'}")
+            advice = f"keeps {len(self.measurements)} measurements; run the same command again to continue"
+            say(f"interrupted: {f'{self.file} {advice}' if self.file else '--json keeps what is done'}")
             return code_of_stop(stop)
         return 0
 

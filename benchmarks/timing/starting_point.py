@@ -125,10 +125,10 @@ def chosen(split: TokenizedSplit, indices: Iterable[int]) -> TokenizedSplit:
 
     from alue_bench.data.words import IGNORED, as_rows
 
-    kept = list(indices)
-    lengths = split.offsets.diff()[kept]
-    tokens = torch.cat([torch.arange(*split.offsets[index : index + 2].tolist()) for index in kept])
-    words, targets = None, split.targets[tokens if split.tags_words else kept]
+    selected = list(indices)
+    lengths = split.offsets.diff()[selected]
+    tokens = torch.cat([torch.arange(*split.offsets[index : index + 2].tolist()) for index in selected])
+    words, targets = None, split.targets[tokens if split.tags_words else selected]
     if split.words is not None:
         counts = np.array([int((part != IGNORED).sum()) for part in targets.split(lengths.tolist())])
         words = replace(
@@ -145,7 +145,7 @@ def chosen(split: TokenizedSplit, indices: Iterable[int]) -> TokenizedSplit:
         token_type_ids=None if split.token_type_ids is None else split.token_type_ids[tokens],
         offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]),
         targets=targets,
-        ids=[str(index) for index in kept],
+        ids=[str(index) for index in selected],
         words=words,
     )
 

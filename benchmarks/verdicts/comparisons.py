@@ -78,7 +78,7 @@ class Rates:
 
     def rate(self, *verdicts: Verdict) -> float:
         """Return the share of the comparisons whose verdict is one of `verdicts`."""
-        return sum(self.verdicts[one] for one in verdicts) / self.simulations
+        return sum(self.verdicts[verdict] for verdict in verdicts) / self.simulations
 
     @property
     def error(self) -> float:
@@ -128,16 +128,16 @@ def sheet(rates: Sequence[Rates], title: str) -> Sheet:
         ("seeds", "true loss", "within", "±", "worse, within both", "worse", "better", "inconclusive"),
         tuple(
             (
-                str(one.seeds),
-                one.loss,
-                percent(one.rate(*WITHIN)),
-                percent(one.error),
-                percent(one.rate(Verdict.WORSE_WITHIN_MARGIN)),
-                percent(one.rate(Verdict.WORSE)),
-                percent(one.rate(Verdict.BETTER)),
-                percent(one.rate(Verdict.INCONCLUSIVE)),
+                str(entry.seeds),
+                entry.loss,
+                percent(entry.rate(*WITHIN)),
+                percent(entry.error),
+                percent(entry.rate(Verdict.WORSE_WITHIN_MARGIN)),
+                percent(entry.rate(Verdict.WORSE)),
+                percent(entry.rate(Verdict.BETTER)),
+                percent(entry.rate(Verdict.INCONCLUSIVE)),
             )
-            for one in rates
+            for entry in rates
         ),
     )
 
@@ -172,8 +172,8 @@ def _simulated(options: argparse.Namespace, command: str) -> int:
         rest_sd=options.rest_sd / 100,
         examples=options.examples,
     )
-    rates = [one for seeds in numbers for one in simulate(world, seeds, options.margin / 100, options.simulations)]
-    worst = max(one.rate(*WITHIN) for one in rates if one.loss == "margin")
+    rates = [entry for seeds in numbers for entry in simulate(world, seeds, options.margin / 100, options.simulations)]
+    worst = max(entry.rate(*WITHIN) for entry in rates if entry.loss == "margin")
     held = worst <= MOST_ERROR
     sheets = [
         sheet(rates, f"Verdicts of {options.simulations:,} simulated comparisons, margin {options.margin:g} points")

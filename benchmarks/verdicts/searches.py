@@ -117,15 +117,15 @@ def sheet(searched: Sequence[Searched], title: str) -> Sheet:
         ("world", "error", "±", "full returned", "cost of the answer", "possible", "spent"),
         tuple(
             (
-                one.world,
-                percent(one.error),
-                percent(one.monte_carlo),
-                f"{one.full_returned:.0%}",
-                f"{one.cost:.0%}",
-                f"{one.possible:.0%}",
-                percent(one.spent),
+                entry.world,
+                percent(entry.error),
+                percent(entry.monte_carlo),
+                f"{entry.full_returned:.0%}",
+                f"{entry.cost:.0%}",
+                f"{entry.possible:.0%}",
+                percent(entry.spent),
             )
-            for one in searched
+            for entry in searched
         ),
     )
 
@@ -158,7 +158,7 @@ def _simulated(options: argparse.Namespace, command: str) -> int:
         draws = range(options.first, options.first + options.simulations)
         searched.append(simulate(name, WORLDS[name], draws, **changes))
         say(f"{name}: error {searched[-1].error:.1%} ± {searched[-1].monte_carlo:.1%}")
-    worst, accepted = max(one.error for one in searched), options.level + ACCEPTED
+    worst, accepted = max(entry.error for entry in searched), options.level + ACCEPTED
     held = worst <= accepted
     title = f"{options.simulations:,} searches in each world, budget {options.budget}, level {options.level:g}"
     lines = [

@@ -223,15 +223,19 @@ def sheet(all_outcomes: Sequence[Outcomes], title: str) -> Sheet:
     """Return the outcomes as a table."""
 
     def rows() -> Iterator[tuple[str, ...]]:
-        for one in all_outcomes:
-            naive, confirmed, coverage = one.bias(one.naive), one.bias(one.confirmed), one.coverage
+        for outcomes in all_outcomes:
+            naive, confirmed, coverage = (
+                outcomes.bias(outcomes.naive),
+                outcomes.bias(outcomes.confirmed),
+                outcomes.coverage,
+            )
             yield (
-                one.world,
-                f"{100 * (1 - len(one.true) / one.sweeps):.0f} %",
-                f"{100 * sum(one.true) / len(one.true):.2f}",
+                outcomes.world,
+                f"{100 * (1 - len(outcomes.true) / outcomes.sweeps):.0f} %",
+                f"{100 * sum(outcomes.true) / len(outcomes.true):.2f}",
                 *(f"{value:.2f}" for value in (*naive, *confirmed)),
                 *(f"{100 * value:.1f} %" for value in coverage),
-                f"{sum(one.set_sizes) / len(one.set_sizes):.1f}",
+                f"{sum(outcomes.set_sizes) / len(outcomes.set_sizes):.1f}",
             )
 
     columns = ("world", "full", "true loss", "naive bias", "±", "confirmed bias", "±", "coverage", "±", "set")
@@ -253,13 +257,13 @@ def _simulated(options: argparse.Namespace, command: str) -> int:
     """Check the options, simulate, print the table, and return the exit code."""
     if options.simulations < 2 or options.confirm < 2:
         raise UsageError("--simulations and --confirm must be at least 2")
-    every = [simulate(name, options.simulations, options.confirm) for name in options.world or WORLDS]
-    useless = [one.world for one in every if len(one.true) < 2]
+    all_outcomes = [simulate(name, options.simulations, options.confirm) for name in options.world or WORLDS]
+    useless = [outcomes.world for outcomes in all_outcomes if len(outcomes.true) < 2]
     if useless:
         raise UsageError(f"nearly every sweep recommends full in: {', '.join(useless)}; use more --simulations")
-    held = all(one.holds for one in every)
+    held = all(outcomes.holds for outcomes in all_outcomes)
     title = f"Losses of the recommendations of {options.simulations:,} simulated sweeps, {options.confirm} fresh seeds"
-    sheets = [sheet(every, title)]
+    sheets = [sheet(all_outcomes, title)]
     lines = [
         f"bias of the confirmed loss at most {MOST_BIAS} points and coverage at least {100 * LEAST_COVERAGE:.0f} % in "
         f"every world: {'yes' if held else 'no'}",

@@ -34,9 +34,9 @@ def compared_apart(
     Returns:
         For each cell: the keys "strategy", "equal" (True if all scores are equal) and "largest_difference" of a score.
     """
-    done = {one["strategy"]: one["metrics"] for one in document["runs"]}
+    done = {run["strategy"]: run["metrics"] for run in document["runs"]}
     chosen = random.Random(1).sample(sorted(done), min(SEPARATE, len(done)))
-    known = {one["strategy"]: one for one in ledger.content.get("apart", [])}
+    known = {comparison["strategy"]: comparison for comparison in ledger.content.get("apart", [])}
     from alue_bench.executors.processes import environment_of
 
     # A sweep in several processes gives each of them a share of the cores; each of these runs must have the same share.
@@ -97,5 +97,5 @@ def repeat_full(options: argparse.Namespace, folder: Path, ledger: Ledger) -> No
         return
     seeds = [option for seed in range(FULLS) for option in ("--seed", str(43 + seed))]
     runs = run_apart(["--strategy", "full", *seeds, "--jobs", str(options.jobs), "--rerun"], options, folder / "fulls")
-    ledger.content["full_s"] = [[f"seed {one['seed']}", one["metrics"]["runtime/loop_s"]] for one in runs]
+    ledger.content["full_s"] = [[f"seed {run['seed']}", run["metrics"]["runtime/loop_s"]] for run in runs]
     ledger.write()

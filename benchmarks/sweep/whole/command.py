@@ -101,7 +101,7 @@ def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
     ledger.content["conclusion"] = conclusion
     ledger.write()
     report(conclusion, document)
-    return 0 if all(one["equal"] for one in apart) else 1
+    return 0 if all(comparison["equal"] for comparison in apart) else 1
 
 
 def _parser() -> Parser:

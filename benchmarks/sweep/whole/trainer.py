@@ -22,8 +22,8 @@ class CellTrainer:
         pad_id = tokenizer.pad_token_id
         self._tokenizer = tokenizer
         self._splits = {name: features(tokens_of(planned, name), pad_id, None) for name in ("train", "dev", "test")}
-        few = self._splits["train"][: planned.spec.hyper.batch_size]
-        self._trained(planned, few, max_steps=1)
+        warm_up = self._splits["train"][: planned.spec.hyper.batch_size]
+        self._trained(planned, warm_up, max_steps=1)
 
     def fit(self, planned: PlannedRun) -> dict[str, float]:
         """Train one planned run and return its times in seconds, its numbers of steps and tokens, and its test score.

@@ -38,7 +38,7 @@ class Watch:
         self._sample = trainer_cells(costs(plan))
         self._baseline: CellTrainer | None = None
         every = max(1, len(plan.runs) // FULLS)
-        self._repeat_full = {run.spec.strategy for place, run in enumerate(plan.runs) if place % every == every // 2}
+        self._repeat_full = {run.spec.strategy for index, run in enumerate(plan.runs) if index % every == every // 2}
 
     def __enter__(self) -> Watch:
         """Train half of the cells that `Trainer` trains too, if the sweep uses several processes."""
