@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_written_files(options: argparse.Namespace) -> None:
-    """Check before hours of work that the files of `--json` and `--markdown` can be written.
+    """Check, before hours of work, that the folders of the files `--json` and `--markdown` exist.
 
     Raises:
         UsageError: The folder of an output file does not exist.
@@ -38,9 +38,10 @@ def shown_command(module: str, arguments: Sequence[str], folders: re.Pattern[str
     """Return the command line for a report, with each path cut to its last part, since folders differ by machine.
 
     Args:
-        module: The name of the module that `python -m` runs, and further words that precede the arguments.
-        arguments: The arguments.
-        folders: The pattern of the text to cut from each argument; the text of its first group is kept.
+        module: The name of the module that `python -m` runs, perhaps followed by further words, such as
+            "benchmarks.verdicts searches".
+        arguments: The module's command-line arguments.
+        folders: The pattern of the text to remove from each argument, except the text of the pattern's first group.
     """
     return shlex.join(["python", "-m", *module.split(), *(folders.sub(r"\1", part) for part in arguments)])
 
@@ -58,12 +59,13 @@ def run_command(
 ) -> int:
     """Parse a command line, do the work, and return the exit code.
 
-    An error is printed as one sentence. The code is then 1 if a training failed, otherwise 2.
+    An `AlueBenchError` is printed on stderr as one sentence. The exit code is then 1 for a `TrainingError` (a training
+    failed) and 2 for any other error.
 
     Args:
         parser: The parser, whose `prog` is the command without its arguments.
-        arguments: The arguments; None takes the arguments of this process.
-        work: A function that is called with the parsed options and the command line as reports show it, and that
+        arguments: The command-line arguments; None means those of this process (`sys.argv`).
+        work: The function that does the work. It gets the parsed options and the command line as reports show it, and
             returns the exit code.
         folders: See `shown_command`.
     """

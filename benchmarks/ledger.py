@@ -1,11 +1,11 @@
-"""The ledger: a JSON file with a benchmark's results, from which an interrupted benchmark continues.
+"""The ledger: a JSON file with a benchmark's results, with which an interrupted benchmark continues.
 
 It begins with the name of the benchmark, the version, the command, the date and the settings that results depend on.
 Each result is written as soon as it is measured. If the same command is run again, it measures only the missing
 results. A file with other settings is refused, because its results are not comparable with new ones.
 
 Benchmarks whose results are runs in MLflow need no ledger, because they continue from the MLflow store. They write a
-file of the same form with `write_json` at the end.
+similar file with `write_json` at the end.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class Ledger:
             benchmark: The name of the benchmark.
             settings: The settings that must be equal for results to be comparable.
             command: The command line to show in the report.
-            instead: The advice in the error message if the file is refused: the thing to name instead.
-            explained: The wording for settings that are not options, by name, for error messages.
+            instead: The thing to name instead if the file is refused, for the error message.
+            explained: Descriptions of settings that are not command-line options, by the setting's name, for error
+                messages.
 
         Raises:
             UsageError: The file is not from this benchmark, or its results have other settings.
@@ -53,34 +54,38 @@ class Ledger:
         given = json.loads(json.dumps(dict(settings), default=str))
         self.head = header(benchmark, command) | {"settings": given}
         self.content: dict[str, Any] = {}
-        """The results, by name."""
+        """The entries of the file after the header, by key, such as "measurements"."""
         if file is not None and file.exists():
             self.content = self._read(file)
 
     def document(self) -> dict[str, Any]:
-        """Return the content of the file."""
+        """Return the header and the results, as `write` writes them."""
         return {**self.head, **self.content}
 
     def write(self) -> None:
-        """Write the file."""
+        """Write the header and the results to the file; do nothing if results are kept in memory only."""
         if self.file is not None:
             write_json(self.file, self.document())
 
     def foreign(self) -> UsageError:
-        """Return the error for a file that this benchmark did not write."""
+        """Return the error to raise for a file that this benchmark did not write."""
         return UsageError(f"{self.file} was not written by this benchmark; choose {self._instead}")
 
     def _read(self, file: Path) -> dict[str, Any]:
-        """Return the results in the file, after a check of the settings."""
+        """Return the results in the file.
+
+        Raises:
+            UsageError: The file is not from this benchmark, or its results have other settings.
+        """
         try:
             content = json.loads(file.read_text("utf-8"))
-            benchmark, there = content["benchmark"], dict(content["settings"])
+            benchmark, recorded = content["benchmark"], dict(content["settings"])
         except (ValueError, TypeError, KeyError) as error:
             raise self.foreign() from error
         if benchmark != self.head["benchmark"]:
             raise self.foreign()
         given = self.head["settings"]
-        differing = [name for name in {**there, **given} if there.get(name) != given.get(name)]
+        differing = [name for name in {**recorded, **given} if recorded.get(name) != given.get(name)]
         if differing:
             names = ", ".join(self._explained.get(name, name) for name in differing)
             raise UsageError(

@@ -1,19 +1,21 @@
 """`python -m benchmarks.prediction`: rows per second of `alue-bench predict`, compared with a transformers pipeline.
 
 Both programs read the same CSV file of short texts and write a CSV file with a label and its probability for each row.
-The pipeline reads the file as a stream, as its documentation recommends. The pipeline is measured once with each batch
-size, and the fastest measurement counts. Each measurement runs in a separate process, after a warm-up on the first
-rows. The time to load the model is excluded.
+The pipeline reads the file as a stream, as its documentation recommends. It is measured once with each batch size; the
+fastest measurement counts. Each measurement runs in a separate process, after a warm-up on the first rows. The time to
+load the model is excluded.
 
 | column | meaning |
 | --- | --- |
 | rows/s | rows divided by the seconds from the first row read to the last one written |
 | rows/CPU s | rows divided by the CPU seconds of the process, summed over all cores |
 | peak MiB | the largest resident memory of the process, including libraries and model |
-| × | rows/s relative to the best pipeline |
+| × | rows/s divided by the rows/s of the fastest pipeline |
+| labels | a hash of the predicted labels; equal hashes mean equal predictions |
 
-The texts are cut from the train texts of a sample task. Their lengths vary like the lengths of tweets, and each ends
-with its row number, so that all rows differ. `--file` uses the column `text` of another file instead.
+The texts are cut from the train texts of a task's embedded sample. Their lengths vary like the lengths of tweets. Each
+text ends with its row number, so that all rows differ. With `--file`, the texts are the column `text` of that file
+instead.
 """
 
 from __future__ import annotations
@@ -33,12 +35,14 @@ from typing import Any
 from benchmarks.machine import peaks
 
 TASK = "oold"
+"""The task on whose sample the model is trained, and from whose texts the predicted texts are cut."""
 LENGTHS = 2.2, 0.45
 """The mean and the standard deviation of the logarithm of a text's number of words. The median is nine words, and a
 batch of 32 texts in random order is half padding, as with the tweets of ALUE's tasks."""
 BATCH_SIZES = (8, 32, 128, 512)
 OURS: dict[str, str | None] = {"alue-bench, fp32": "fp32", "alue-bench, as the run": None}
-"""The number format for each way to predict with alue-bench: fp32 like the pipeline, or None for the run's format."""
+"""The number format for each way to predict with alue-bench: fp32 as in the pipeline, or None for the number format in
+which the model was trained."""
 WARM_UP = 256
 """The number of rows that are predicted before the clock starts."""
 
@@ -49,7 +53,9 @@ class Measured:
 
     name: str
     rows: int
+    """The number of predicted rows."""
     seconds: float
+    """The wall-clock seconds."""
     cpu_s: float
     """CPU seconds on all cores, which vary less with the load of the machine than wall-clock seconds."""
     peak_mib: float
@@ -63,7 +69,7 @@ class Measured:
 
 
 def write_texts(path: Path, rows: int) -> None:
-    """Write a CSV file of short texts, with the columns id and text."""
+    """Write a CSV file of `rows` short texts, with the columns id and text."""
     import numpy as np
 
     from alue_bench.contract.registry import load_registry
@@ -72,8 +78,8 @@ def write_texts(path: Path, rows: int) -> None:
 
     task = load_registry().task(TASK)
     assert task.sample is not None
-    found = load_rows(task, DataFolder(task.sample, "sample"), drop_bad=False, limit_train=None, limit_eval=None)
-    words = [word for example in found.splits["train"].examples for word in example.text.split()]
+    data = load_rows(task, DataFolder(task.sample, "sample"), drop_bad=False, limit_train=None, limit_eval=None)
+    words = [word for example in data.splits["train"].examples for word in example.text.split()]
     rng = np.random.default_rng(0)
     lengths = np.clip(np.rint(rng.lognormal(*LENGTHS, rows)), 1, 60).astype(int)
     starts = rng.integers(0, len(words) - 60, rows)
@@ -85,7 +91,7 @@ def write_texts(path: Path, rows: int) -> None:
 
 
 def keep_a_model(folder: Path, model: str) -> None:
-    """Train a model for one epoch on the sample data, and save the model to a folder."""
+    """Train the model named `model` for one epoch on the sample data, and save it to `folder`."""
     from alue_bench.contract.registry import load_registry
     from alue_bench.deployment.model_folder import FinishedRun, write_model_folder
     from alue_bench.planning.build import build_plan
@@ -110,7 +116,7 @@ def by_alue_bench(folder: Path, file: Path, out: Path, precision: str | None) ->
     model.scores(list(_texts(file, WARM_UP)))
     began, cpu = time.perf_counter(), time.process_time()
     done = predict_file(model, PredictionRequest(source=file, output=str(out), text="text", scores=True))
-    return done.rows, time.perf_counter() - began, time.process_time() - cpu  # the check of the file among it
+    return done.rows, time.perf_counter() - began, time.process_time() - cpu  # including the check of the file
 
 
 def by_pipeline(folder: Path, file: Path, out: Path, batch_size: int) -> tuple[int, float, float]:
@@ -131,6 +137,7 @@ def by_pipeline(folder: Path, file: Path, out: Path, batch_size: int) -> tuple[i
 
 
 def _texts(file: Path, most: int | None = None) -> Iterator[str]:
+    """Yield the texts of a CSV file, at most `most` of them."""
     with file.open(encoding="utf-8", newline="") as rows:
         for number, row in enumerate(csv.DictReader(rows)):
             if number == most:
@@ -139,7 +146,7 @@ def _texts(file: Path, most: int | None = None) -> Iterator[str]:
 
 
 def measure(folder: Path, file: Path, way: str) -> Measured:
-    """Measure one way to predict in this process; `way` is a key of `OURS` or the pipeline's batch size."""
+    """Measure one way to predict in this process; `way` is a key of `OURS`, or the pipeline's batch size as text."""
     import hashlib
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -156,7 +163,7 @@ def measure(folder: Path, file: Path, way: str) -> Measured:
 
 
 def in_a_process(folder: Path, file: Path, way: str) -> Measured:
-    """Measure one way to predict in a separate process; see `measure`."""
+    """Call `measure` in a separate process and return its result."""
     command = [sys.executable, "-m", "benchmarks.prediction", "--measure", way, "--folder", str(folder), "--file"]
     done = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -166,12 +173,11 @@ def in_a_process(folder: Path, file: Path, way: str) -> Measured:
 
 def table(measured: list[Measured]) -> str:
     """Return the measurements as a table in Markdown."""
-    best = max(one.rate for one in measured if one.name not in OURS)
+    best = max(m.rate for m in measured if m.name not in OURS)
     lines = ["| | rows/s | rows/CPU s | peak MiB | × | labels |", "| --- | ---: | ---: | ---: | ---: | --- |"]
     lines += [
-        f"| {one.name} | {one.rate:,.0f} | {one.rows / one.cpu_s:,.0f} | {one.peak_mib:,.0f} | {one.rate / best:.2f} | "
-        f"{one.digest} |"
-        for one in measured
+        f"| {m.name} | {m.rate:,.0f} | {m.rows / m.cpu_s:,.0f} | {m.peak_mib:,.0f} | {m.rate / best:.2f} | {m.digest} |"
+        for m in measured
     ]
     return "\n".join(lines)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 ALUE_BENCH = (sys.executable, "-c", "from alue_bench.cli.main import main; main()")
-"""The beginning of a command line that runs `alue-bench`, even if its script is not on the search path."""
+"""The first words of a command line that runs `alue-bench`, even if its script is not on PATH."""
 
 
 def environment(**variables: str) -> dict[str, str]:
     """Return this process's environment with the code of this checkout on Python's search path.
 
     Args:
-        **variables: Further environment variables.
+        **variables: Environment variables to add or replace.
     """
     paths = [str(REPOSITORY), str(REPOSITORY / "plugins"), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | variables

@@ -1,4 +1,4 @@
-"""Tables as values, and their rendering for a terminal and as Markdown."""
+"""Tables of a report, and their rendering for a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from benchmarks.timing.comparison import Summary
 
 NONE = "–"
+"""The text for a missing value."""
 WORDS = 2
+"""The number of columns on the left that hold words; the columns to their right hold numbers."""
 WIDTH_OF_LOGS = 200
 """The width of tables in characters if stdout is not a terminal, such as in logs and pipes."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table that is not rendered yet; its first two columns hold words, the others numbers."""
+    """A table before rendering: the first `WORDS` columns hold words, the others formatted numbers."""
 
     title: str
     columns: tuple[str, ...]
@@ -30,17 +32,17 @@ class Sheet:
 
 
 def number(value: float | None, style: str = ".3f") -> str:
-    """Format a number by a format specification such as ".3f"; None becomes a dash."""
+    """Format a number according to a format specification such as ".3f"; return a dash for None."""
     return NONE if value is None else format(value, style)
 
 
 def span(summary: Summary | None, style: str) -> str:
-    """Format the minimum and maximum of a summary, each by the format specification `style`; None becomes a dash."""
+    """Format the range from minimum to maximum, both according to the format `style`; return a dash for None."""
     return NONE if summary is None else f"{summary.low:{style}}–{summary.high:{style}}"
 
 
 def show(sheets: Sequence[Sheet], lines: Sequence[str]) -> None:
-    """Print tables and lines of text on stdout."""
+    """Print tables and lines of text on stdout; tables are printed as Markdown if the library rich is missing."""
     try:
         screen = _console()
     except ModuleNotFoundError:  # a machine without rich
@@ -65,20 +67,20 @@ def _console() -> Console:
 
 
 def as_rich(sheet: Sheet) -> Table:
-    """Return a sheet as a table of the library rich, for a terminal."""
+    """Convert a sheet to a table of the library rich, for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=sheet.title, title_justify="left", title_style="bold")
-    for place, column in enumerate(sheet.columns):
-        table.add_column(column, justify="left" if place < WORDS else "right")
+    for index, column in enumerate(sheet.columns):
+        table.add_column(column, justify="left" if index < WORDS else "right")
     for row in sheet.rows:
         table.add_row(*map(Text, row))
     return table
 
 
 def as_markdown(sheet: Sheet) -> str:
-    """Return a sheet as a table in GitHub Markdown."""
-    rules = ["---" if place < WORDS else "---:" for place in range(len(sheet.columns))]
+    """Convert a sheet to a table in GitHub Markdown, below its title."""
+    rules = ["---" if index < WORDS else "---:" for index in range(len(sheet.columns))]
     lines = ["| " + " | ".join(cells) + " |" for cells in (sheet.columns, rules, *sheet.rows)]
     return "\n".join([f"**{sheet.title}**", "", *lines])

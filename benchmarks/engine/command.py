@@ -8,7 +8,7 @@ The same model is trained on the same rows, with the same initial weights and hy
     trainer           Trainer, each batch padded to its longest example; the base of all ratios
     trainer-grouped   Trainer, with batches of examples of similar length
     engine-uncached   our `fine_tune`, with the frozen bottom layers (the frozen prefix) computed at every step
-    engine            our `fine_tune`, with the output of the frozen prefix computed once, timed too, and stored
+    engine            our `fine_tune`, with the output of the frozen prefix computed once and stored, which is timed too
     engine-graphs     like engine, with training steps captured as CUDA graphs; on a GPU only
 
 `--task oold` classifies texts, `--task arabicner` tags words.
@@ -18,9 +18,9 @@ process, after a warm-up that is not timed. Each repetition measures all cells i
 repetition begins, so that changes in the machine's load affect all cells alike. With `--json` an interrupted benchmark
 continues from the point of interruption.
 
-Neither mlflow nor datasets is needed, so that the benchmark runs on a bare GPU machine: rows come from `--rows-json
-FILE`, which `--write-rows FILE` writes on a machine with everything installed. If alue-bench itself is not installed,
-run `PYTHONPATH=plugins python -m benchmarks.engine --rows-json FILE`.
+The benchmark needs neither mlflow nor datasets if rows come from `--rows-json FILE`, so that it runs on a bare GPU
+machine. Write this file with `--write-rows FILE` on a machine where everything is installed. If alue-bench itself is
+not installed, run `PYTHONPATH=plugins python -m benchmarks.engine --rows-json FILE`.
 
 `--profile` instead shows how the time of our engine is divided among operations.
 """
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured
     Codes: 0 done, 1 a measurement failed, 2 misuse, 130 stopped by SIGINT, 143 stopped by SIGTERM.
 
     Args:
-        arguments: The command-line arguments; None takes the arguments of this process.
+        arguments: The command-line arguments; None means those of this process (`sys.argv`).
         measured: The function that makes a measurement; the default one starts a separate process.
     """
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured
 
 
 def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -> int:
-    """Measure what the `--json` file lacks, print the comparison of ways of training, and return the exit code.
+    """Make the measurements that the `--json` file lacks, print the report, and return the exit code.
 
     Args:
         options: The parsed options.
@@ -96,7 +96,7 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
 
 
 def only_write_rows(options: argparse.Namespace) -> int:
-    """Write a task's texts and labels to the file `--write-rows`, for `--rows-json`, and return the exit code."""
+    """Write rows to the file `--write-rows`, which `--rows-json` can read on another machine; return exit code 0."""
     rows, _ = chosen_rows(options)
     write_rows(rows, options.write_rows)
     print(f"{options.write_rows}: {len(rows.train)} rows to train on and {len(rows.held_out)} held out")
@@ -104,7 +104,9 @@ def only_write_rows(options: argparse.Namespace) -> int:
 
 
 def chosen_cells(options: argparse.Namespace, shape: EncoderShape) -> list[Cell]:
-    """Check the strategies and return the cells that the options name: combinations of way, strategy and precision.
+    """Check the strategies and return the cells that the options name.
+
+    A cell is a combination of way of training, strategy and number format.
 
     Raises:
         DoesNotFit: The model has too few layers for a strategy.

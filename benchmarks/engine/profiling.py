@@ -38,6 +38,7 @@ KINDS: Mapping[str, str] = {
     "sums and elementwise products": r"(add|sub|mul|div|addcmul|sum|neg|where)_?",
     "allocating and filling": r"(fill|zero)_|(new_)?(zeros|ones|empty|full)\w*|resize_",
 }
+"""The kinds of operation, each with the pattern of the names of its torch operations, without "aten::"."""
 ELSE = "everything else"
 
 
@@ -50,7 +51,11 @@ def kind_of(operation: str) -> str:
 
 
 def profile(options: argparse.Namespace) -> int:
-    """Time and profile training steps of our engine, and print each kind of operation's share; return exit code 0."""
+    """Time and profile training steps of our engine, print the share of each kind of operation, and return exit code 0.
+
+    Args:
+        options: The parsed options; the first strategy and the first precision count.
+    """
     from alue_bench.measure.peak import attainable_flops_per_s
     from alue_bench.training.device.precision import Device
 
@@ -69,19 +74,19 @@ def profile(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Profile:
-    """The average times of a training step's operations."""
+    """The mean time of a training step, and the mean times of its operations by kind."""
 
     clock_s: float
     """The mean seconds of a step, timed without the profiler."""
     kinds: list[tuple[str, float, str]]
-    """A triple for each kind of operation: its name, its seconds per step with the profiler, and its most expensive
-    operation."""
+    """A triple for each kind of operation, the most expensive kind first: the name of the kind, its seconds per step
+    with the profiler, and the name of its most expensive operation."""
     flops: float
     """The mean FLOPs of a training step, computed by a formula."""
 
     @property
     def operations_s(self) -> float:
-        """The seconds of all operations per step with the profiler."""
+        """The seconds per step in all operations, measured with the profiler."""
         return sum(own for _, own, _ in self.kinds)
 
 
@@ -127,18 +132,20 @@ def profiled(start: StartingPoint, plan: FreezePlan, device: Device) -> Profile:
 
 
 class _Enough(Exception):
-    """The signal that ends a training once it has been profiled."""
+    """The exception that ends the training after the last profiled step."""
 
 
 def own_times(events: Iterable[Any], device: Device) -> list[tuple[str, float, str]]:
-    """Sum the profiled time by kind of operation, the most expensive kind first.
+    """Sum the profiled time of operations by kind, the most expensive kind first.
+
+    The time of an operation excludes the time of operations that it calls.
 
     Args:
         events: The profiler's averaged events (`key_averages()`).
-        device: The device that the time was spent on.
+        device: The device whose time is summed.
 
     Returns:
-        The name of each kind, its seconds, and its most expensive operation.
+        For each kind: its name, its seconds, and the name of its most expensive operation.
     """
     times: dict[str, dict[str, float]] = {}
     for event in events:
@@ -159,19 +166,19 @@ def flops_of_step(
         stack: The model.
         plan: The freeze plan.
         cached: Whether the output of the frozen bottom layers is cached, so that their FLOPs do not count.
-        last_layer: The way in which the last layer is computed.
+        last_layer: The way in which the last layer is computed, see `LastLayer`.
     """
     from alue_bench.measure.flops import training_flops
 
-    one, two = (
+    one_epoch, two_epochs = (
         training_flops(stack, plan, start.train.lengths, epochs, prefix_cached=cached, last_layer=last_layer)
         for epochs in (1, 2)
     )
-    return (two - one) / math.ceil(len(start.train) / start.setup.batch_size)
+    return (two_epochs - one_epoch) / math.ceil(len(start.train) / start.setup.batch_size)
 
 
 def kinds_sheet(profile: Profile, title: str) -> Sheet:
-    """Return a table of a profile: the time of each kind of operation."""
+    """Return the table of a profile: the milliseconds per step and the share of each kind of operation."""
     return Sheet(
         title=title,
         columns=("kind", "most of it", "ms a step", "share"),

@@ -14,7 +14,7 @@ from benchmarks.timing.measuring import Measurement
 
 
 def summaries(measurements: Sequence[Measurement]) -> dict[str, Any]:
-    """Return all numbers of the report's tables as JSON-like values."""
+    """Return all values of the report's tables as JSON-like values, for the `--json` file."""
     return {
         "summaries": [
             {
@@ -58,18 +58,21 @@ def all_sheets(measurements: Sequence[Measurement]) -> list[Sheet]:
 
 
 def seconds_sheet(measurements: Sequence[Measurement], precision: str) -> Sheet:
-    """Return the table of training times, also relative to `Trainer`; with bf16, relative to fp32 as well."""
-    narrow = precision != "fp32"
+    """Return the table of training times in one number format, and their ratios to the times of `Trainer`.
+
+    For bf16, the table also has the ratios to the times of `Trainer` in fp32.
+    """
+    with_fp32_ratio = precision != "fp32"
 
     def row(cell: Cell) -> tuple[str, ...]:
         own, base = _seconds(measurements, cell), _seconds(measurements, cell._replace(way=BASE))
-        wide = _seconds(measurements, cell._replace(way=BASE, precision="fp32"))
+        fp32_base = _seconds(measurements, cell._replace(way=BASE, precision="fp32"))
         tokens, padded = (sum(_values(measurements, cell, name)) for name in ("tokens", "padded_tokens"))
         device = [value for value in _values(measurements, cell, "peak_device_mib") if value is not None]
         return (
             *(cell.strategy, cell.way),
             *(number(own.median if own else None, ".2f"), span(own, ".2f"), number(ratio(own, base), ".2f")),
-            *([number(ratio(own, wide), ".2f")] if narrow else []),
+            *([number(ratio(own, fp32_base), ".2f")] if with_fp32_ratio else []),
             number(statistics.median(_values(measurements, cell, "samples_per_s")), ".0f"),
             number(1 - tokens / padded, ".0%"),
             number(statistics.median(device or _values(measurements, cell, "peak_rss_mib")), ".0f"),
@@ -80,7 +83,7 @@ def seconds_sheet(measurements: Sequence[Measurement], precision: str) -> Sheet:
         title=f"{precision}: seconds of training, and their ratio to {BASE}",
         columns=(
             *("strategy", "way", "median s", "min–max", f"÷ {BASE}"),
-            *([f"÷ {BASE} fp32"] if narrow else []),
+            *([f"÷ {BASE} fp32"] if with_fp32_ratio else []),
             *("samples/s", "padding", f"peak MiB of {where}"),
         ),
         rows=tuple(row(cell) for cell in _cells(measurements) if cell.precision == precision),
@@ -100,7 +103,7 @@ def full_sheet(measurements: Sequence[Measurement]) -> Sheet:
 
 
 def quality_sheet(measurements: Sequence[Measurement], precision: str) -> Sheet:
-    """Return the table of final training losses and of scores on held-out rows."""
+    """Return the table of final training losses, and scores on held-out rows, in one number format."""
 
     def row(cell: Cell) -> tuple[str, ...]:
         losses, scores = (_values(measurements, cell, name) for name in ("final_loss", "score"))
@@ -140,10 +143,12 @@ def closing_lines(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def _cells(measurements: Iterable[Measurement]) -> list[Cell]:
+    """Return the measured cells in the order of reports."""
     return in_order(m.cell for m in measurements)
 
 
 def _values(measurements: Iterable[Measurement], cell: Cell, name: str) -> list[Any]:
+    """Return the field `name` of the cell's measurements, one value for each repetition."""
     return [getattr(m, name) for m in measurements if m.cell == cell]
 
 
@@ -155,21 +160,23 @@ def _against_full(measurements: Sequence[Measurement]) -> list[tuple[Cell, float
     """Return the engine's measured cells with their cost relative to full fine-tuning.
 
     Returns:
-        For each cell: its median seconds, and its runtime and FLOPs relative to full fine-tuning.
+        For each cell (strategy and number format): the cell, its median seconds, its runtime divided by that of full
+        fine-tuning (None if full fine-tuning was not measured), and its FLOPs divided by those of full fine-tuning.
     """
     rows = []
     for cell in _cells(measurements):
         own = _seconds(measurements, cell)
         if cell.way == ENGINE and own:
-            one = next(m for m in measurements if m.cell == cell)
-            assert one.flops is not None
-            assert one.flops_full is not None
+            measurement = next(m for m in measurements if m.cell == cell)
+            assert measurement.flops is not None
+            assert measurement.flops_full is not None
             full = _seconds(measurements, cell._replace(strategy="full"))
-            rows.append((cell, own.median, ratio(own, full), one.flops / one.flops_full))
+            rows.append((cell, own.median, ratio(own, full), measurement.flops / measurement.flops_full))
     return rows
 
 
 def _loss_comparison(measurements: Sequence[Measurement], cell: Cell) -> Comparison | None:
+    """Compare the final losses of a cell with those of `Trainer`; return None without two repetitions of `Trainer`."""
     return comparison(
         _values(measurements, cell, "final_loss"), _values(measurements, cell._replace(way=BASE), "final_loss")
     )

@@ -17,28 +17,29 @@ WAYS: Mapping[str, str] = {
     WORKERS: "the same, with two processes that load data",
     COMPILED: "the same as trainer-best, with torch.compile",
 }
-"""The ways of training (program and configuration), with descriptions. All of them use fused AdamW and clip gradients
-at 1."""
+"""The ways of training (program and configuration), with their descriptions in reports. All of them use fused AdamW and
+clip gradients at norm 1."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """An arm of a measurement: one way of training a model, on data of the size of a task."""
+    """An arm of a measurement: a way of training, a strategy and settings, on random data with the sizes of a task."""
 
     way: str = ENGINE
     strategy: str = "full"
     precision: str = "bf16"
     graphs: str = "auto"
-    """The choice whether our engine uses CUDA graphs: "auto", "on" or "off"."""
+    """The use of CUDA graphs by our engine: "on", "off", or "auto" to use them if they are faster."""
     cached: bool = True
-    """True if our engine computes the output of the frozen bottom layers once, False if at every step."""
+    """True if our engine computes the output of the frozen bottom layers once and caches it; False if it computes the
+    output at every step."""
     task: str = "oold"
     model: str = MODEL
     batch_size: int = BATCH_SIZE
 
     @property
     def name(self) -> str:
-        """The arm's name: way of training, strategy and number format, then all settings that are not the defaults."""
+        """The arm's name: way of training, strategy, number format, and all settings that differ from the defaults."""
         words = [self.way, self.strategy, self.precision]
         words += [f"graphs {self.graphs}"] if self.graphs != "auto" else []
         words += [] if self.cached else ["uncached"]
@@ -61,14 +62,15 @@ class Arm:
 
 
 NAMED = ("task", "model", "batch_size")
+"""The fields whose values become part of the arm's name if they differ from the defaults."""
 DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(Arm)}
 
 
 def glue(**other: Any) -> Arm:
-    """Return an arm that trains by `Trainer`, configured as in transformers' example script for GLUE."""
+    """Return an arm that trains by `Trainer` as in transformers' GLUE example; `other` are other fields of `Arm`."""
     return Arm(GLUE, precision="fp32", **other)
 
 
 def best(**other: Any) -> Arm:
-    """Return an arm that trains by `Trainer` with its fastest settings, without torch.compile."""
+    """Return an arm that trains by `Trainer` in the way "trainer-best"; `other` are other fields of `Arm`."""
     return Arm(BEST, **other)

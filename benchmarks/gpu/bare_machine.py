@@ -1,9 +1,9 @@
 """Substitutes for small packages that alue-bench imports and that a GPU machine may lack.
 
-A GPU machine often has torch, transformers and scikit-learn, and no access to a package index. The timed code needs
-little of the packages below: pluggy's markers, xxhash's digests, and pydantic's reading and writing of one dataclass. A
-missing package is replaced by a module that does this much. Whatever else the package offers is missing, so that an
-unexpected use raises AttributeError. An installed package is never replaced.
+A GPU machine often has torch, transformers and scikit-learn, but no access to a package index. The timed code needs
+only small parts of some packages: pluggy's markers, xxhash's digests, and pydantic's reading and writing of one
+dataclass. If such a package is missing, a module with only these parts replaces it. Any other use raises
+AttributeError. An installed package is never replaced.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.processes import REPOSITORY
 
 
 def stand_in_for_missing_packages() -> list[str]:
-    """Put substitutes for missing packages into `sys.modules`, and this checkout's plugins on the search path.
+    """Put substitutes for missing packages into `sys.modules`, and this checkout's plugins on `sys.path`.
 
     Returns:
         The names of the packages that are replaced.
@@ -41,7 +41,7 @@ def stand_in_for_missing_packages() -> list[str]:
 
 
 def _pluggy(module: Any) -> Any:
-    """Fill a substitute for the package pluggy: its markers return the marked function unchanged."""
+    """Fill and return a substitute for pluggy, whose markers return the marked function unchanged."""
 
     class Marker:
         def __init__(self, project: str) -> None:
@@ -55,7 +55,7 @@ def _pluggy(module: Any) -> Any:
 
 
 def _xxhash(module: Any) -> Any:
-    """Fill a substitute for the package xxhash: 128-bit BLAKE2b, which is several times slower, in place of XXH3."""
+    """Fill and return a substitute for xxhash, with 128-bit BLAKE2b instead of XXH3; it is several times slower."""
 
     def digest(data: Any = b"") -> Any:
         return hashlib.blake2b(data, digest_size=16)
@@ -66,7 +66,7 @@ def _xxhash(module: Any) -> Any:
 
 
 def _pydantic(module: Any) -> Any:
-    """Fill a substitute for the package pydantic: a `TypeAdapter` for dataclasses of JSON values and times."""
+    """Fill and return a substitute for pydantic, with a `TypeAdapter` for dataclasses of JSON values and times."""
 
     class TypeAdapter:
         def __init__(self, kind: Any) -> None:
@@ -91,3 +91,4 @@ STAND_INS: dict[str, Callable[[Any], Any]] = {
     "pydantic": _pydantic,
     "platformdirs": lambda module: module,  # imported with the token cache, which is not used here
 }
+"""For each package that may be missing: the function that fills an empty module to replace it."""

@@ -16,11 +16,11 @@ SWEEP_CELLS = ("full", FROZEN, "bottom6", "top4", "bottom6top3", "bottom9", "hea
 """The strategies of a sweep that are timed; the times of its other strategies are extrapolated from these."""
 
 SETUP_S, COMPILE_S, CHECKS_S = 2.0, 100.0, 60.0
-"""The estimated seconds of preparing a training, of torch.compile, and of the device checks."""
+"""The estimated seconds of the preparation of a training, of torch.compile, and of all device checks."""
 STEP_S = {"engine": 0.007, "trainer": 0.025, "trainer-glue": 0.05, "loop": 0.02, "loop-glue": 0.05}
 """The estimated seconds of a training step of BERT-base on an H200, by way of training."""
 PROFILED_EPOCH = 60
-"""The largest number of steps per epoch, for each of the two epochs of a training whose kernels are counted."""
+"""The largest number of steps in each of the two epochs of a training whose kernels are counted."""
 ON_A_CPU_S = 0.3
 """The estimated seconds of a training with tiny sizes on a CPU."""
 
@@ -34,12 +34,13 @@ class Item:
     arms: tuple[Arm, ...] = ()
     """The arms (ways of training) that are compared; times are shown relative to those of the first one."""
     kind: Kind = "steps"
-    """The kind of work: "checks" of the device; "steps", timing training steps of the arms in turn; "whole", timing
-    trainings of real length; "kernels", counting kernels per step."""
+    """The kind of work: "checks" checks the device; "steps" times training steps; "whole" times trainings of real
+    length; "kernels" counts kernels per step."""
     repetitions: int = 5
+    """The number of rounds, in each of which every arm is trained once."""
 
     def estimate(self, scale: Scale, *, accelerated: bool) -> float:
-        """Return the estimated seconds of the measurement on an H200; on a CPU, those of the tiny size."""
+        """Return the estimated seconds of the measurement on an H200, or, with tiny sizes, on a CPU."""
         if self.kind == "checks":
             return CHECKS_S if accelerated else 10 * ON_A_CPU_S
         repetitions = min(self.repetitions, scale.repetitions)
@@ -60,6 +61,7 @@ def _steps(arm: Arm, kind: Kind, scale: Scale) -> int:
 
 
 def _step_s(arm: Arm) -> float:
+    """Return the estimated seconds of a training step of an arm (way of training)."""
     return STEP_S.get(arm.way) or STEP_S[arm.way.partition("-")[0]] * (1 if arm.precision == "bf16" else 2)
 
 
@@ -67,33 +69,34 @@ def catalogue(*, can_record: bool, can_compile: bool, accelerate: bool) -> list[
     """Return the list of measurements that this machine can make.
 
     Args:
-        can_record: Whether the device supports CUDA graphs; otherwise ways of training with graphs are left out.
-        can_compile: Whether torch.compile is tried; on a CPU it takes minutes.
+        can_record: Whether the device supports CUDA graphs; otherwise arms with CUDA graphs are left out.
+        can_compile: Whether to measure torch.compile; on a CPU it takes minutes.
         accelerate: Whether the package accelerate is installed; otherwise a plain loop takes the place of `Trainer`.
     """
 
     def possible(arm: Arm) -> bool:
         return (can_record or arm.graphs != "on") and (can_compile or arm.way != COMPILED)
 
-    def ours(arm: Arm) -> Arm:
+    def runnable(arm: Arm) -> Arm:
         return arm if accelerate else arm.without_accelerate()
 
-    return [replace(item, arms=tuple(ours(arm) for arm in item.arms if possible(arm))) for item in ALL]
+    return [replace(item, arms=tuple(runnable(arm) for arm in item.arms if possible(arm))) for item in ALL]
 
 
 def chosen(items: Iterable[Item], names: Iterable[str] | None) -> list[Item]:
-    """Return the measurements with these names, in the order of the list; for None, return all.
+    """Return the measurements with these names, in the order of `items`; return all if there are no names.
 
     Raises:
-        UsageError: There is no measurement of this name.
+        UsageError: There is no measurement with one of the names.
     """
-    there = {item.name: item for item in items}
-    if unknown := [name for name in names or () if name not in there]:
-        raise UsageError(f"--only {unknown[0]}: there is no such measurement; they are {', '.join(there)}")
-    return [item for name, item in there.items() if not names or name in set(names)]
+    by_name = {item.name: item for item in items}
+    if unknown := [name for name in names or () if name not in by_name]:
+        raise UsageError(f"--only {unknown[0]}: there is no such measurement; they are {', '.join(by_name)}")
+    return [item for name, item in by_name.items() if not names or name in set(names)]
 
 
 def _of_task(task: str) -> tuple[Arm, ...]:
+    """Return the arms that are compared at the text lengths of a task."""
     return (
         Arm(task=task),
         best(task=task),

@@ -1,7 +1,7 @@
 """Checks that the device computes correct results, made before anything is timed.
 
-The GPU tests of the test suite are run if pytest and the packages that they import are installed. The checks in this
-module need only torch and transformers; they train a small BERT.
+Most checks train a small BERT and need only torch and transformers. The last one runs the GPU tests of the test suite,
+if pytest and the packages that the tests import are installed.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ class Check:
     """The result of one check of the device."""
 
     arm: str
-    """The property that is checked."""
+    """The property that is checked; the field is called `arm` as in the other results of the record."""
     passed: bool | None
-    """True if the check passed; None if it could not be made."""
+    """True if the check passed, False if it failed, None if it could not be made."""
     said: str
     """The measured difference, or the reason for a failure, as text."""
 
 
 def all_checks(device: str, *, can_record: bool) -> Iterator[Check]:
-    """Make all checks of the device and yield their results; an error in a check counts as its result.
+    """Make all checks of the device and yield their results; a check that raises an error has failed.
 
     Args:
         device: The name of the device.
@@ -89,7 +89,7 @@ def all_checks(device: str, *, can_record: bool) -> Iterator[Check]:
                 checks = {**checks, name: partial(_with_graphs, arm, device, tolerance)}
         checks = {**checks, "CUDA graphs draw new dropout masks at each replay": partial(_masks_change, device)}
     for name, check in checks.items():
-        yield _made(name, check)
+        yield _make(name, check)
     if device != "cpu":
         yield _suite()
 
@@ -109,18 +109,19 @@ def attainable(device: str) -> dict[str, float]:
     return {name: rate for name, rate in rates.items() if rate is not None}
 
 
-def _made(name: str, check: Callable[[], tuple[bool | None, str]]) -> Check:
+def _make(name: str, check: Callable[[], tuple[bool | None, str]]) -> Check:
+    """Make one check and return its result; an error counts as a failure."""
     try:
         with settings_restored():
             return Check(name, *check())
-    except Exception as error:  # on hardware that was never seen before, any error is a result
+    except Exception as error:  # on unknown hardware, any error is a result
         return Check(name, False, cause_of(error))
 
 
 def _start(arm: Arm, device: str) -> RandomStart:
-    """Return the initial model and data for a training by which the device is checked.
+    """Return the initial model and data for a training of eight steps that checks the device.
 
-    The learning rate changes the loss visibly in eight steps.
+    The learning rate is high enough to change the loss visibly within these steps.
     """
     start = starting_point(arm, SMALL, device, rows=32, epochs=2)
     return replace(start, setup=replace(start.setup, lr=LEARNING_RATE))
@@ -145,7 +146,7 @@ def _trained(arm: Arm, device: str) -> list[float]:
 
 
 def _ignore(done: int, total: int = 0) -> None:
-    """Do nothing after a training step; a placeholder for a progress callback."""
+    """Do nothing; the function is called after each training step."""
 
 
 def _with_graphs(arm: Arm, device: str, tolerance: float) -> tuple[bool, str]:
@@ -157,7 +158,7 @@ def _with_graphs(arm: Arm, device: str, tolerance: float) -> tuple[bool, str]:
         tolerance: The largest accepted difference.
 
     Returns:
-        Whether the check passed; a text with the difference.
+        Whether the check passed, and a text with the largest difference.
     """
     off, on = (_trained(replace(arm, graphs=graphs), device) for graphs in ("off", "on"))
     return _equal(on, off, tolerance)
@@ -166,7 +167,7 @@ def _with_graphs(arm: Arm, device: str, tolerance: float) -> tuple[bool, str]:
 def _masks_change(device: str) -> tuple[bool, str]:
     """Check that replayed CUDA graphs draw new dropout masks at each step.
 
-    One batch is trained on repeatedly with a learning rate of almost 0, so that only dropout changes the loss.
+    The model is trained repeatedly on one batch with a learning rate near 0, so that only dropout changes the loss.
     """
     arm, replays = Arm(precision="fp32", graphs="on"), 6
     start = starting_point(arm, SMALL, device, rows=SMALL.batch_size or 1, epochs=replays)
@@ -177,8 +178,8 @@ def _masks_change(device: str) -> tuple[bool, str]:
 
 
 def _equal(values: list[float], expected: list[float], tolerance: float) -> tuple[bool, str]:
-    """Return whether two lists of losses agree within a tolerance, and a text with the difference."""
-    gap = max(abs(one - other) for one, other in zip(values, expected, strict=True))
+    """Return whether two lists of losses agree within a tolerance, and a text with the largest difference."""
+    gap = max(abs(value - reference) for value, reference in zip(values, expected, strict=True))
     passed = math.isfinite(gap) and gap <= tolerance
     return passed, f"losses differ by {gap:.1e} at most; {tolerance:.0e} is accepted"
 
@@ -207,7 +208,7 @@ def _lean_equals_library(device: str) -> tuple[bool, str]:
         loss.backward()
         gradients = [p.grad.flatten() for p in stack.model.parameters() if p.grad is not None]
         results.append((logits.detach(), torch.cat(gradients)))
-    gap = max(float((one - other).abs().max() / other.abs().max()) for one, other in zip(*results, strict=True))
+    gap = max(float((ours - library).abs().max() / library.abs().max()) for ours, library in zip(*results, strict=True))
     passed = math.isfinite(gap) and gap <= EXACT
     return passed, f"differ by {gap:.1e} of the largest value at most; {EXACT:.0e} is accepted"
 

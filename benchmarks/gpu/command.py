@@ -4,15 +4,16 @@
 
 First the device is checked. Then trainings of BERT-base with random weights are timed at the lengths and sizes of the
 tasks OOLD, MDD and XNLI: by our engine, by `Trainer` as transformers' example for GLUE configures it, and by `Trainer`
-at its best settings. The trainings that are compared (the arms of a measurement) run in turn, in several rounds, and
-the table shows medians and ranges. `--dry-run` lists the measurements with their estimated times.
+at its best settings. The trainings that are compared (the arms of a measurement) take turns in several rounds; the
+table shows medians and ranges. `--dry-run` lists the measurements with their estimated times.
 
-`FOLDER/measurements.json` is written after each training and `FOLDER/report.md` at the end. The same command, repeated,
-makes the missing measurements. Measurements that do not fit into the time are listed as not done. A separate process
-makes the measurements; if it dies or hangs, the training at fault is left out and another process continues.
+`FOLDER/measurements.json` is written after each training, and `FOLDER/report.md` after each measurement. The same
+command, repeated, makes the missing measurements. Measurements that do not fit into the time are listed as not done. A
+separate process makes the measurements. If it dies or hangs, another process continues without the arm that was being
+trained.
 
-The machine needs torch, transformers and numpy only. Without accelerate, `Trainer` cannot run, and a plain loop takes
-its place. Without a GPU, everything runs with tiny sizes, to try the benchmark itself.
+The machine needs torch, transformers and numpy only. Without accelerate, `Trainer` cannot run, and a plain training
+loop is timed instead. Without a GPU, everything runs with tiny sizes on the CPU, to try the benchmark itself.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ REPORT_S = 5.0
 """The seconds at the end of the available time that are reserved for writing the report."""
 
 Supervise = Callable[[Sequence[str], Path, float], None]
-"""A function that starts processes which make the measurements; see `supervised` for its arguments."""
+"""A function that starts and watches the measuring processes, such as `supervised`, which explains the arguments."""
 
 
 def main(arguments: Sequence[str] | None = None, *, supervise: Supervise = supervised) -> int:
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, *, supervise: Supervise = super
     Codes: 0 done or time used up, 1 a check or a training failed, 2 misuse, 130 or 143 interrupted.
 
     Args:
-        arguments: The command-line arguments; None takes the arguments of this process.
+        arguments: The command-line arguments; None means those of this process (`sys.argv`).
         supervise: The function that starts and watches the measuring processes.
     """
 
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None, *, supervise: Supervise = super
 
 def benchmark(options: argparse.Namespace, command: str, supervise: Supervise) -> int:
     """Make the measurements in other processes, print the report, and return the exit code.
+
+    With `--dry-run`, only list the measurements.
 
     Args:
         options: The parsed options.
@@ -94,7 +97,9 @@ def benchmark(options: argparse.Namespace, command: str, supervise: Supervise) -
 
 
 def report(options: argparse.Namespace, command: str, items: Sequence[Item]) -> int:
-    """Print the report's tables, write them and their numbers to the output folder, and return exit code 0 or 1.
+    """Print the report, write it and its values to the output folder, and return the exit code.
+
+    The exit code is 1 if a check or a training failed, otherwise 0.
 
     Raises:
         TrainingError: No measuring process has written a file of results.
@@ -112,7 +117,14 @@ def report(options: argparse.Namespace, command: str, items: Sequence[Item]) -> 
 
 
 def measure(options: argparse.Namespace) -> int:
-    """Make the measurements in this process, which `supervised` has started, and return the exit code."""
+    """Make the measurements in this process, which `supervised` has started.
+
+    Returns:
+        The exit code: 0, or `DEVICE_UNUSABLE` if another process must continue.
+
+    Raises:
+        UsageError: The results in the folder were made with other settings.
+    """
     work = _work(options, options.worker)
     settings = common_settings(work.device, tiny=not work.accelerated)
     record = Record(options.out, settings, options.shown_command)
@@ -132,10 +144,14 @@ def measure(options: argparse.Namespace) -> int:
 
 
 def _work(options: argparse.Namespace, until: float) -> Work:
-    """Return the chosen measurements, with the device and the end time.
+    """Return the measurements that the options choose, with the device and the time at which to stop.
+
+    Args:
+        options: The parsed options.
+        until: The time, in seconds since 1970, after which no further training begins.
 
     Raises:
-        UsageError: A given name is not that of a measurement.
+        UsageError: `--only` has a name that no measurement has.
     """
     device = _device(options)
     items = catalogue(can_record=device.can_record, can_compile=device.accelerated, accelerate=_has_accelerate())
@@ -151,7 +167,7 @@ def _work(options: argparse.Namespace, until: float) -> Work:
 
 
 def _device(options: argparse.Namespace) -> Device:
-    """Return the GPU as device if there is one and tiny sizes were not asked for; otherwise the CPU."""
+    """Return the GPU, if there is one and `--tiny` is not given; otherwise the CPU."""
     from alue_bench.training.device.precision import Device
     from alue_bench.training.device.selection import resolve_device
 

@@ -1,9 +1,9 @@
 """The time of a sweep of 91 freezing strategies (cells), extrapolated from a few timed ones.
 
 The time of a training step is modelled as a sum: a constant, a term for trained embeddings, and terms proportional to
-the numbers of trained layers, of frozen layers above a trained one, and of frozen bottom layers. Our engine caches the
-output of the latter, so that they cost nothing in a step. The coefficients are fitted by least squares to the timed
-cells.
+the numbers of trained layers, of frozen layers above a trained one, and of frozen bottom layers. With our engine, the
+term of frozen bottom layers is left out: their output is cached, so that they cost nothing in a step. The coefficients
+are fitted by least squares to the timed cells.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ class Sweep:
 
     way: str
     timed_cells: int
+    """The number of timed strategies, to which the model of a step's time was fitted."""
     seconds: float
     """The seconds of all training steps."""
     prefix_s: float
-    """The seconds of computing the outputs of frozen layers, once for each text and layer; they are cached."""
+    """The seconds of computing the cached outputs of frozen layers, once for each text and layer."""
     largest_error: float
     """The largest relative difference between the time of a timed strategy and its time in the fitted model."""
 
@@ -45,7 +46,7 @@ def frozen_layers(strategy: str) -> tuple[int, int]:
 
 
 def extrapolated(way: str, step_s: Mapping[str, float], *, steps: float, prefix_s: float, stores: bool) -> Sweep | None:
-    """Return the extrapolated time of all 91 strategies of a sweep; None if too few strategies were timed.
+    """Extrapolate the time of all 91 strategies of a sweep; return None if too few strategies were timed for the fit.
 
     Args:
         way: The way of training.
@@ -75,7 +76,7 @@ def extrapolated(way: str, step_s: Mapping[str, float], *, steps: float, prefix_
 
 
 def _parts(cell: Sequence[int], *, stores: bool) -> list[float]:
-    """Return the factors of the coefficients in the model of a step's time, for one strategy.
+    """Return the factors by which one strategy multiplies the coefficients in the model of a step's time.
 
     Args:
         cell: The numbers of frozen bottom layers and of frozen top layers.

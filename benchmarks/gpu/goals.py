@@ -13,7 +13,7 @@ from benchmarks.gpu.record import Record
 from benchmarks.timing.comparison import Summary, ratio, summary
 
 JUDGED_ON = "H200"
-"""The part of a GPU's name by which the GPU is recognised for which the goals are set."""
+"""The text that the name of a GPU must contain for the goals to be judged on it."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Goal:
     value: float | None
     """The measured value; None if it was not measured."""
     at_least: bool = True
-    """True if the goal is a value of at least the target, False if of at most the target."""
+    """True if the value must be at least the target, False if it must be at most the target."""
 
     @property
     def met(self) -> bool | None:
@@ -36,24 +36,26 @@ class Goal:
 
 
 def timings(record: Record, item: str, arm: str) -> list[dict[str, Any]]:
-    """Return the results of one arm (way of training) in a measurement, sorted by repetition."""
+    """Return the results of an arm (way of training) in the measurement `item`, sorted by repetition."""
     results = record.items.get(item, {}).get("results", ())
-    return sorted((one for one in results if one["arm"] == arm), key=lambda one: one.get("repetition", 1))
+    return sorted(
+        (result for result in results if result["arm"] == arm), key=lambda result: result.get("repetition", 1)
+    )
 
 
 def ratios(record: Record, item: str, part: str, whole: str, name: str = "step_s") -> list[float]:
-    """Return, for each round of a measurement, a value of one arm (way of training) divided by that of another arm.
+    """Return, for each round of a measurement, a value of one arm (way of training) divided by another arm's value.
 
     Args:
         record: The results.
         item: The name of the measurement.
-        part: The name of the arm whose value is divided.
-        whole: The name of the arm by whose value it is divided.
+        part: The name of the arm whose value is the numerator.
+        whole: The name of the arm whose value is the denominator.
         name: The name of the value, such as "step_s" for the seconds of a step.
     """
-    below = {one["repetition"]: one[name] for one in timings(record, item, whole)}
+    below = {result["repetition"]: result[name] for result in timings(record, item, whole)}
     above = timings(record, item, part)
-    return [one[name] / below[one["repetition"]] for one in above if below.get(one["repetition"])]
+    return [result[name] / below[result["repetition"]] for result in above if below.get(result["repetition"])]
 
 
 def _median(values: Sequence[float]) -> float | None:
@@ -63,7 +65,7 @@ def _median(values: Sequence[float]) -> float | None:
 def goals(record: Record) -> list[Goal]:
     """Return all speed goals with the measured values."""
     own = Arm()
-    speed = _median([one["examples_per_s"] for one in timings(record, "full", own.name)])
+    speed = _median([result["examples_per_s"] for result in timings(record, "full", own.name)])
     glue_arms = (Arm(GLUE, precision="fp32"), Arm(GLUE, precision="fp32").without_accelerate())
     glue = [_median(ratios(record, "full", arm.name, own.name)) for arm in glue_arms]
     tuned = [fastest for item in ("full", "trainer") if (fastest := _fastest_other(record, item, own)) is not None]
@@ -79,20 +81,27 @@ def goals(record: Record) -> list[Goal]:
 
 
 def _fastest_other(record: Record, item: str, own: Arm) -> float | None:
-    """Return the smallest median ratio of another program's training time to that of our engine, when all layers train.
+    """Return the step time of the fastest other program, `Trainer` or a plain loop, divided by that of our engine.
 
     Args:
         record: The results.
-        item: The name of the measurement.
+        item: The name of the measurement, in which all arms train all layers.
         own: The arm of our engine.
+
+    Returns:
+        The smallest of the other arms' median ratios; None if there are no results.
     """
-    names = {one["arm"] for one in record.items.get(item, {}).get("results", ()) if one["settings"]["way"] != ENGINE}
+    names = {
+        result["arm"] for result in record.items.get(item, {}).get("results", ()) if result["settings"]["way"] != ENGINE
+    }
     return min((value for name in names if (value := _median(ratios(record, item, name, own.name)))), default=None)
 
 
 def _whole(record: Record, arm: Arm) -> Summary | None:
-    return summary(one["training_s"] for one in timings(record, "whole", arm.name))
+    return summary(result["training_s"] for result in timings(record, "whole", arm.name))
 
 
 def _kernels(record: Record, strategy: str) -> float | None:
-    return _median([one["kernels"] for one in timings(record, "kernels", Arm(strategy=strategy, graphs="off").name)])
+    return _median(
+        [result["kernels"] for result in timings(record, "kernels", Arm(strategy=strategy, graphs="off").name)]
+    )

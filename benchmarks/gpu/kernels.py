@@ -1,4 +1,4 @@
-"""The number of kernels that a training step launches, and the number of calls that launch them."""
+"""The count of the kernels that a training step launches, and of the calls that launch them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from benchmarks.gpu.training import device_of, starting_point, train
 
 PROFILED_STEPS = 6
 COPIES = ("Memcpy", "Memset")
-"""The prefixes of the profiler's names for copies and fills of memory, which do not count as kernels."""
+"""The prefixes of the profiler's names for memory copies and fills, which do not count as kernels."""
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "hipLaunchKernel", "hipGraphLaunch")
 """The prefixes of the names of driver functions that launch kernels or graphs."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """The counts of kernels, copies and launches in a training step, on average, and the time of the kernels."""
+    """The mean number of kernels, copies and launches per training step, and the time of the kernels."""
 
     arm: str
     kernels: float
@@ -30,7 +30,7 @@ class Counted:
     launches: float
     """The number of calls that launch a kernel or a whole graph."""
     busy_s: float
-    """The sum of the kernels' seconds, in which kernels that run at the same time count separately."""
+    """The sum of the kernels' seconds per step; kernels that run at the same time are added."""
 
 
 def counted(arm: Arm, scale: Scale, device_name: str) -> Counted:
@@ -75,7 +75,7 @@ def counts(arm: str, events: Iterable[Any], steps: int, *, accelerated: bool) ->
         accelerated: Whether the device is an accelerator.
     """
     seen = list(events)
-    # A user annotation, such as the optimiser's `Optimizer.step`, is also recorded as the time that its kernels take.
+    # The profiler also lists user annotations, such as `Optimizer.step`, among the device events. They are no kernels.
     on_device = [
         event for event in seen if event.device_type.name != "CPU" and not getattr(event, "is_user_annotation", False)
     ]

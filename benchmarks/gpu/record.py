@@ -24,7 +24,7 @@ FILE, PAGE = "measurements.json", "report.md"
 SOURCES = ("alue_bench/training/**/*.py", "benchmarks/gpu/*.py", "benchmarks/timing/*.py")
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy")
 ATTAINABLE = "attainable_flops_per_s"
-"""The key of the results entry that holds the FLOP/s of a large matrix product, by number format."""
+"""The key in the file under which the FLOP/s of a large matrix product are stored, by number format."""
 DONE, PARTLY, NOT_DONE = "done", "partly done", "not done"
 
 
@@ -50,15 +50,16 @@ def common_settings(device: str, *, tiny: bool) -> dict[str, Any]:
 
 
 class Record(Ledger):
-    """The file of results, in which `items` has an entry for each measurement, by name.
+    """The file of results. Its attribute `items` has an entry for each measurement, by the measurement's name.
 
     An entry has these fields:
 
     - `state`: "done", "partly done" (time ran out), or "not done";
-    - `why`: the reason if it is not done;
+    - `why`: the reason if the measurement is not done;
     - `results`: a list of results, one for each training;
-    - `problems`: the reason why an arm (way of training) could not be measured, by its name;
-    - `running`: the arm that is being trained and the time when it began, if a process is at work or was killed.
+    - `problems`: for each arm (way of training) that could not be measured, by the arm's name: the reason;
+    - `running`: the arm that is being trained, the time when it began, and its time limit; only while a process trains,
+      or after such a process was killed.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], command: str) -> None:
@@ -74,7 +75,7 @@ class Record(Ledger):
         self.items: dict[str, dict[str, Any]] = self.content.setdefault("items", {})
 
     def entry(self, item: Item) -> dict[str, Any]:
-        """Return the results entry of a measurement; create it if there is none."""
+        """Return the entry of a measurement in `items`; create it if there is none."""
         empty: dict[str, Any] = {"state": NOT_DONE, "results": [], "problems": {}}
         return self.items.setdefault(item.name, empty)
 
@@ -84,12 +85,12 @@ class Record(Ledger):
         return any(result["arm"] == arm and result.get("repetition", 1) == repetition for result in results)
 
     def begin(self, item: Item, arm: str, limit_s: float) -> None:
-        """Record that a training of an arm (way of training) begins, and after how many seconds it is given up."""
+        """Record that the training of an arm (way of training) begins, with the seconds after which it is given up."""
         self.entry(item)["running"] = {"arm": arm, "since": time.time(), "limit_s": limit_s}
         self.write()
 
     def add(self, item: Item, result: Any) -> None:
-        """Add the result of the arm (way of training) that was begun; a result is a dataclass with the field `arm`."""
+        """Add the result of the training recorded by `begin`; a result is a dataclass with the field `arm`."""
         entry = self.entry(item)
         entry["results"].append(asdict(result))
         entry.pop("running", None)
@@ -120,28 +121,28 @@ class Record(Ledger):
         return bool(self.head["settings"]["sizes"] == "tiny")
 
     def forget_problems(self) -> None:
-        """Remove the problems and unfinished trainings of an earlier command, so that missing ones are tried again."""
+        """Remove the problems and unfinished trainings of an earlier command, so that these arms are trained again."""
         for entry in self.items.values():
             if entry["problems"]:
                 entry["state"], entry["problems"] = NOT_DONE, {}
             entry.pop("running", None)
 
     def running(self) -> tuple[str, dict[str, Any]] | None:
-        """Return the name of the measurement that is being made and its entry `running`; None if none is being made."""
+        """Return the name and the field `running` of the measurement that is being made; None if none is being made."""
         return next(((name, entry["running"]) for name, entry in self.items.items() if "running" in entry), None)
 
 
 def written(folder: Path, command: str) -> Record:
-    """Return the results in a folder, without a check of the settings under which they were measured.
+    """Read the results in a folder, without checking that they have the settings of this process.
 
-    The GPU is not accessed, because on some machines only one process at a time can use it.
+    Such a check would access the GPU, which on some machines only one process at a time can use.
 
     Args:
         folder: The folder.
         command: The command line to show in the report.
 
     Raises:
-        TrainingError: There are no results.
+        TrainingError: There is no file of results.
     """
     file = folder / FILE
     if not file.exists():

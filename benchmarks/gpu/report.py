@@ -1,4 +1,4 @@
-"""The tables of the GPU benchmark's report: checks, goals, measurements, the extrapolated sweep, what was not done."""
+"""The tables of the GPU benchmark's report: goals, checks, measurements, extrapolated sweep, missing measurements."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ MS, PER_THOUSAND = 1000, 1000
 
 
 def dry_run_sheet(work: Work, minutes: float) -> Sheet:
-    """Return a table of the planned measurements with their estimated times, and whether they fit into the time.
+    """Return a table of the planned measurements with their estimated seconds, and the minutes until the end of each.
 
     Args:
         work: The planned measurements.
-        minutes: The time that is available.
+        minutes: The available time, which the title shows.
     """
     rows, sum_s = [], 0.0
     for item in work.items:
@@ -58,11 +58,11 @@ def all_sheets(record: Record, items: Sequence[Item]) -> list[Sheet]:
 
 
 def goal_sheet(record: Record) -> Sheet:
-    """Return the table of speed goals, which are judged only on the GPU for which they are set."""
+    """Return the table of speed goals, whose verdicts are given only on the GPU for which the goals are set."""
     judged = JUDGED_ON in str(record.hardware.get("accelerator", ""))
     words = {True: "met", False: "missed", None: "not measured"}
 
-    def said(met: bool | None) -> str:
+    def verdict(met: bool | None) -> str:
         return words[met] if judged or met is None else "not judged on this device"
 
     return Sheet(
@@ -71,7 +71,7 @@ def goal_sheet(record: Record) -> Sheet:
         rows=tuple(
             (
                 goal.text,
-                said(goal.met),
+                verdict(goal.met),
                 f"{'≥' if goal.at_least else '≤'} {goal.target:g}",
                 number(goal.value, ".0f" if goal.target > 100 else ".2f"),
             )
@@ -92,17 +92,22 @@ def check_sheet(record: Record, item: Item) -> Sheet:
 
 
 def step_sheet(record: Record, item: Item) -> Sheet:
-    """Return a table of a measurement's step times; ratios compare examples per second in the same round."""
+    """Return the table of a measurement that times training steps.
+
+    Ratios to the first arm are computed within each round, from examples per second.
+    """
     first = item.arms[0].name
     attainable = record.content.get(ATTAINABLE, {})
 
     def row(arm: str) -> tuple[str, ...]:
         done = timings(record, item.name, arm)
-        speed = summary(one["examples_per_s"] for one in done)
-        step_s = statistics.median(one["step_s"] for one in done)
+        speed = summary(result["examples_per_s"] for result in done)
+        step_s = statistics.median(result["step_s"] for result in done)
         slower = summary(1 / value for value in ratios(record, item.name, arm, first, "examples_per_s"))
-        peaks = [one["peak_mib"] for one in done if one["peak_mib"] is not None]
-        joules = [one["step_j"] / (one["examples_per_s"] * one["step_s"]) for one in done if one["step_j"]]
+        peaks = [result["peak_mib"] for result in done if result["peak_mib"] is not None]
+        joules = [
+            result["step_j"] / (result["examples_per_s"] * result["step_s"]) for result in done if result["step_j"]
+        ]
         flops = attainable.get(done[0]["settings"]["precision"])
         used = done[0]["flops_per_step"] / step_s / flops if flops else None
         return (
@@ -110,7 +115,7 @@ def step_sheet(record: Record, item: Item) -> Sheet:
             *(number(step_s * MS, ".2f"), number(slower.median if slower else None, ".2f"), span(slower, ".2f")),
             *(number(used, ".0%"), number(max(peaks, default=None), ".0f")),
             number(statistics.median(joules) * PER_THOUSAND if joules else None, ".1f"),
-            str(max(one["graphs"] for one in done)),
+            str(max(result["graphs"] for result in done)),
         )
 
     return Sheet(
@@ -124,18 +129,18 @@ def step_sheet(record: Record, item: Item) -> Sheet:
 
 
 def whole_sheet(record: Record, item: Item) -> Sheet:
-    """Return a table of the times of whole trainings, that is, trainings of real length."""
+    """Return the table of a measurement that times whole trainings, which are as long as a real training."""
     first = item.arms[0].name
 
     def row(arm: str) -> tuple[str, ...]:
         done = timings(record, item.name, arm)
-        seconds = summary(one["training_s"] for one in done)
+        seconds = summary(result["training_s"] for result in done)
         slower = summary(ratios(record, item.name, arm, first, "training_s"))
         return (
             *(arm, str(len(done)), number(seconds.median if seconds else None, ".2f"), span(seconds, ".2f")),
-            number(statistics.median(one["prefix_s"] for one in done), ".2f"),
+            number(statistics.median(result["prefix_s"] for result in done), ".2f"),
             number(slower.median if slower else None, ".2f"),
-            number(statistics.median(one["examples_per_s"] for one in done), ".0f"),
+            number(statistics.median(result["examples_per_s"] for result in done), ".0f"),
         )
 
     return Sheet(
@@ -146,39 +151,40 @@ def whole_sheet(record: Record, item: Item) -> Sheet:
 
 
 def kernel_sheet(record: Record, item: Item) -> Sheet:
-    """Return a table of the number of kernels per training step."""
+    """Return the table of kernels, copies and launches per training step; on a CPU, of operations."""
     kernels = "operations" if record.tiny else "kernels"
     return Sheet(
         title=f"{item.name}: {item.question}",
         columns=("arm", "", f"{kernels} a step", "copies and fills", "launches", "ms in kernels"),
         rows=tuple(
             (
-                *(one["arm"], "", number(one["kernels"], ".0f"), number(one["copies"], ".0f")),
-                *(number(one["launches"], ".0f"), number(one["busy_s"] * MS, ".2f")),
+                *(result["arm"], "", number(result["kernels"], ".0f"), number(result["copies"], ".0f")),
+                *(number(result["launches"], ".0f"), number(result["busy_s"] * MS, ".2f")),
             )
-            for one in record.entry(item)["results"]
+            for result in record.entry(item)["results"]
         ),
     )
 
 
 def sweeps(record: Record) -> list[Sweep]:
-    """Return the extrapolated times of a sweep over freezing strategies, by our engine and by `Trainer`."""
-    found = []
+    """Return the extrapolated time of a sweep over freezing strategies for each measured way of training."""
+    extrapolations = []
     done = record.items.get("sweep", {}).get("results", ())
     for way in (ENGINE, BEST, BEST.replace("trainer", "loop")):
         cells: dict[str, list[dict[str, Any]]] = {}
-        for one in done:
-            if one["settings"]["way"] == way:
-                cells.setdefault(one["settings"]["strategy"], []).append(one)
-        step_s = {name: statistics.median(one["step_s"] for one in of_cell) for name, of_cell in cells.items()}
+        for result in done:
+            if result["settings"]["way"] == way:
+                cells.setdefault(result["settings"]["strategy"], []).append(result)
+        step_s = {name: statistics.median(result["step_s"] for result in of_cell) for name, of_cell in cells.items()}
         rows = TASKS["mdd"].rows
         whole_prefix = statistics.median(
-            one["prefix_s"] / one["rows"] * rows for one in cells.get("head-only", [{"prefix_s": 0.0, "rows": 1}])
+            result["prefix_s"] / result["rows"] * rows
+            for result in cells.get("head-only", [{"prefix_s": 0.0, "rows": 1}])
         )
-        batch_size = next((one["settings"]["batch_size"] for one in done), 1)
+        batch_size = next((result["settings"]["batch_size"] for result in done), 1)
         swept = extrapolated(way, step_s, steps=rows / batch_size, prefix_s=whole_prefix, stores=way == ENGINE)
-        found += [swept] if swept else []
-    return found
+        extrapolations += [swept] if swept else []
+    return extrapolations
 
 
 def sweep_sheet(swept: Sequence[Sweep]) -> Sheet:
@@ -200,7 +206,7 @@ def sweep_sheet(swept: Sequence[Sweep]) -> Sheet:
 
 
 def missing_sheet(record: Record, items: Sequence[Item]) -> Sheet | None:
-    """Return a table of the measurements that were not done; None if all were done."""
+    """Return a table of measurements that are not done and arms that failed, with reasons; None if there are none."""
     rows = []
     for item in items:
         entry = record.entry(item)
@@ -212,7 +218,7 @@ def missing_sheet(record: Record, items: Sequence[Item]) -> Sheet | None:
 
 
 def closing_lines(record: Record, items: Sequence[Item]) -> list[str]:
-    """Return sentences that explain the tables and name command, date, hardware and libraries."""
+    """Return sentences that explain the tables, and a line with command, date, hardware and libraries."""
     settings = record.head["settings"]
     ways = {arm.way for item in items for arm in item.arms}
     libraries = ", ".join(f"{name} {version}" for name, version in settings["libraries"].items() if version)
@@ -234,13 +240,13 @@ def closing_lines(record: Record, items: Sequence[Item]) -> list[str]:
 
 
 def results(record: Record, items: Sequence[Item]) -> dict[str, Any]:
-    """Return the numbers that the tables show and that are derived from the results, as JSON-like values."""
+    """Return the values that the tables derive from the results: goals, medians and the extrapolated sweep."""
     return {
         "goals": [asdict(goal) | {"met": goal.met} for goal in goals(record)],
         "medians": {
             item.name: {
                 arm.name: {
-                    name: statistics.median(one[name] for one in done)
+                    name: statistics.median(result[name] for result in done)
                     for name in ("examples_per_s", "step_s", "training_s", "prefix_s")
                 }
                 for arm in item.arms

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 VOCABULARIES = {"arabertv02": 64_000, "camelbert": 30_000, "qarib": 64_000, "marbert": 100_000}
-"""The number of token embeddings of each model of Betka et al., from the configurations that its authors publish. The
-models are equal in every other size (`alue_bench_models.shapes.BERT_BASE`)."""
+"""The number of token embeddings of each model in Betka et al., from the configuration that the model's authors
+publish. All other sizes of the models are equal (`alue_bench_models.shapes.BERT_BASE`)."""
 MODEL = "arabertv02"
 MAX_LENGTH = 128
-"""The number of tokens to which texts are truncated, and to which `trainer-glue` pads them. It is taken, like
-`BATCH_SIZE` and `LEARNING_RATE`, from the README of transformers' example for GLUE."""
+"""The number of tokens to which texts are truncated, and to which `trainer-glue` pads them. This number, `BATCH_SIZE`
+and `LEARNING_RATE` are from the README of transformers' example for GLUE."""
 BATCH_SIZE = 32
 LEARNING_RATE = 2e-5
 WHOLE_EPOCHS = 10
@@ -34,15 +34,15 @@ class TaskSize:
     labels: int
     lengths_at: tuple[int, ...]
     """The lengths in tokens, special tokens included, at equidistant quantiles of the texts, from the shortest text to
-    the longest. Token counts are those of the tokenizer of `mini`, whose vocabulary of 14,000 is smaller than those of
-    `VOCABULARIES`, so that the same texts have fewer tokens there."""
+    the longest. The texts were tokenized by the tokenizer of `mini`, whose vocabulary has 14,000 tokens. With the
+    larger vocabularies of `VOCABULARIES` the same texts have fewer tokens."""
 
     def lengths(self, count: int, seed: int = 0) -> np.ndarray[Any, Any]:
-        """Return random lengths of `count` texts with the distribution of the task, int64 [count]."""
+        """Return the lengths of `count` texts with the distribution of the task, in random order, int64 [count]."""
         import numpy as np
 
-        places = (np.arange(count) + 0.5) / count * (len(self.lengths_at) - 1)
-        lengths = np.interp(places, np.arange(len(self.lengths_at)), self.lengths_at).round().astype(np.int64)
+        positions = (np.arange(count) + 0.5) / count * (len(self.lengths_at) - 1)
+        lengths = np.interp(positions, np.arange(len(self.lengths_at)), self.lengths_at).round().astype(np.int64)
         return np.random.default_rng(seed).permutation(np.minimum(lengths, MAX_LENGTH))
 
 
@@ -92,20 +92,20 @@ class Scale:
     hidden: int
     heads: int
     vocabulary: int | None
-    """The number of token embeddings; None means that of the measured model."""
+    """The number of token embeddings; None means that of the arm's model, see `VOCABULARIES`."""
     batch_size: int | None
-    """The number of examples in a batch; None means that of the measurement."""
+    """The number of examples in a batch; None means the batch size of the arm."""
     steps: Mapping[str, int]
     """The number of timed steps, by the name of the way of training or by the name's part before the hyphen."""
     whole_rows: int | None
-    """The number of rows in the measurement of a whole training; None means those of the task."""
+    """The number of rows in the measurement of a whole training; None means all rows of the task."""
     whole_epochs: int
     repetitions: int
     """The largest number of repetitions of a measurement."""
     layers: int = 12
 
     def steps_of(self, way: str) -> int:
-        """Return the number of timed steps for a way of training, such that they take one or two seconds on an H200."""
+        """Return the number of timed steps for a way of training."""
         return self.steps.get(way) or self.steps[way.partition("-")[0]]
 
 
@@ -119,7 +119,7 @@ BASE = Scale(
     whole_epochs=WHOLE_EPOCHS,
     repetitions=5,
 )
-"""The size of BERT-base, for real measurements."""
+"""The size of BERT-base, for real measurements. The timed steps of a training take one or two seconds on an H200."""
 TINY = Scale(
     hidden=16,
     heads=2,

@@ -22,16 +22,20 @@ from benchmarks.processes import environment
 LOOK_S = 1.0
 """The seconds between two checks whether the measuring process is still running and within its time limit."""
 GRACE_S = 15.0
-"""The seconds before the end of the available time from which on no training begins, so that a running one can end."""
+"""The length in seconds of the last part of the available time. No training begins in it, so that a running one can
+end."""
 MISUSE = 2
-"""The exit code of a measuring process that rejects the results in the folder, because their settings differ."""
+"""The exit code of a measuring process that rejects the results in the folder, because they have other settings."""
 DEVICE_UNUSABLE = 70
 """The exit code of a measuring process whose GPU context no longer works."""
 MOST_PROCESSES = 12
+"""The largest number of measuring processes that are started."""
 
 
 def supervised(arguments: Sequence[str], folder: Path, until: float) -> None:
     """Start measuring processes, one after the other, until everything is measured or the time is used up.
+
+    If a process dies, hangs or loses the GPU, the next one continues.
 
     Args:
         arguments: The command-line arguments for a process.
@@ -39,7 +43,7 @@ def supervised(arguments: Sequence[str], folder: Path, until: float) -> None:
         until: The end of the time, in seconds since 1970.
 
     Raises:
-        UsageError: The folder has results that are not comparable; the process has printed why.
+        UsageError: The folder has results with other settings; the process has printed the differences.
     """
     command = [sys.executable, "-m", "benchmarks.gpu", "--worker", str(until - GRACE_S), *arguments]
     for number in range(MOST_PROCESSES):
@@ -50,13 +54,13 @@ def supervised(arguments: Sequence[str], folder: Path, until: float) -> None:
 
 
 def _one_process(command: Sequence[str], folder: Path, until: float) -> str | None:
-    """Run a measuring process to its end; return the reason why another must continue, or None if none must.
+    """Run a measuring process to its end; return the reason why another process must continue, or None if none must.
 
     Raises:
         UsageError: The process has rejected the results in the folder.
     """
     variables = environment(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
-    process = subprocess.Popen(command, env=variables, process_group=0)  # torch.compile starts processes of its own
+    process = subprocess.Popen(command, env=variables, process_group=0)  # torch.compile starts child processes
     why = ""
     try:
         while process.poll() is None:
@@ -64,7 +68,7 @@ def _one_process(command: Sequence[str], folder: Path, until: float) -> str | No
             running = _running(folder)
             if time.time() > until:
                 _kill(process)
-                _blamed(folder, None)
+                _blame_arm(folder, None)
                 return None
             if running is not None and time.time() > running[1]["since"] + running[1]["limit_s"]:
                 why = f"it was not done after {running[1]['limit_s']:.0f} s"
@@ -80,7 +84,7 @@ def _one_process(command: Sequence[str], folder: Path, until: float) -> str | No
     if code == DEVICE_UNUSABLE and not why:
         return "the GPU context of the last one was unusable"
     why = why or f"its process died ({_signal(code)})"
-    return why if _blamed(folder, why) else None
+    return why if _blame_arm(folder, why) else None
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -91,30 +95,33 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal(code: int) -> str:
+    """Return the name of the signal that ended a process, or its exit code, as text."""
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def _running(folder: Path) -> tuple[str, dict[str, Any]] | None:
-    """Return the name of the measurement that a process is making, and its entry `running`; None if there is none."""
+    """Return the name and the field `running` of the measurement that is being made; None if none is being made."""
     items = _content(folder).get("items", {})
     return next(((name, entry["running"]) for name, entry in items.items() if "running" in entry), None)
 
 
 def _content(folder: Path) -> dict[str, Any]:
+    """Return the content of the file of results, which is empty if there is no file yet."""
     file = folder / FILE
     content: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
     return content
 
 
-def _blamed(folder: Path, why: str | None) -> bool:
-    """Record a process's end as a problem of the arm (way of training) at work, which the next process leaves out.
+def _blame_arm(folder: Path, why: str | None) -> bool:
+    """Record that a process ended while it was training an arm (way of training), so that the next one leaves it out.
 
     Args:
         folder: The folder of results.
-        why: The reason; None if the arm is not to blame.
+        why: The reason for the end, which becomes the problem of the arm. If None, the arm is not to blame, and is only
+            no longer marked as running.
 
     Returns:
-        False if no arm (way of training) was being trained, so that another process would end in the same way.
+        False if no arm was being trained, so that another process would end in the same way.
     """
     content = _content(folder)
     at_work = [entry for entry in content.get("items", {}).values() if "running" in entry]

@@ -1,4 +1,4 @@
-"""One timed training of random weights on random token ids, by our engine, by `Trainer` or by a plain loop."""
+"""The timing of one training, by our engine, `Trainer` or a plain loop; weights and token ids are random."""
 
 from __future__ import annotations
 
@@ -29,29 +29,30 @@ if TYPE_CHECKING:
     from alue_bench.training.device.precision import Device
 
 OnStep = Callable[..., None]
-"""A function that is called after each training step with the number of steps done and, optionally, of all steps."""
+"""A function that is called after each training step, with the number of steps done and, optionally, of all steps."""
 SETTLING = 2
 """The number of steps at the start of the second epoch that are not timed, because they include the epoch's start."""
 FIRST_ID = 5
-"""The lowest token id that is drawn at random; lower ids are special tokens of the tokenizer, which only pads."""
+"""The lowest token id that is drawn at random; lower ids are special tokens."""
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "best": {"logging_nan_inf_filter": False},
     "workers": {"logging_nan_inf_filter": False, "dataloader_num_workers": 2, "dataloader_persistent_workers": True},
     "compiled": {"logging_nan_inf_filter": False, "torch_compile": True},
     "glue": {},
 }
-"""The arguments of `TrainingArguments` for each variant of `Trainer`, by the part of its name after the hyphen."""
+"""The arguments of `TrainingArguments` for each configuration of `Trainer`. The key "best" is for the ways of training
+"trainer-best" and "loop-best", and so on."""
 
 
 @dataclass(frozen=True)
 class RandomStart(StartingPoint):
-    """The data and the initial model of a training; the model's random weights are copied for each training."""
+    """The initial model, with random weights, and the data of a training; each training changes only a copy of it."""
 
     model: Any = None
     """The model with its initial weights, on the CPU; only copies of it are trained."""
 
     def fresh_stack(self, plan: FreezePlan) -> EncoderStack:
-        """Return a copy of the initial model on the device, frozen as the plan says."""
+        """Return a copy of the initial model, on the device, in which the plan's parameters are frozen."""
         from alue_bench.training.architecture.encoder_stack import view_as_stack
         from alue_bench.training.freezing import apply_plan
 
@@ -61,14 +62,16 @@ class RandomStart(StartingPoint):
 
 
 def device_of(arm: Arm, name: str) -> Device:
-    """Return the device and the number format for a training of this arm (way of training and settings)."""
+    """Return the device with the number format and the use of CUDA graphs that an arm (way of training) describes."""
     from alue_bench.training.device.precision import Device
 
     return Device(name, arm.precision, arm.graphs)  # type: ignore[arg-type]
 
 
 def starting_point(arm: Arm, scale: Scale, device: str, *, rows: int, epochs: int) -> RandomStart:
-    """Return the initial model and data of an arm's training: random weights, and random texts as long as the task's.
+    """Return the initial model and data for the training that an arm describes.
+
+    Weights, token ids and labels are random. The lengths of the texts have the same distribution as in the arm's task.
 
     Args:
         arm: The arm (way of training, strategy and settings).
@@ -102,7 +105,13 @@ def starting_point(arm: Arm, scale: Scale, device: str, *, rows: int, epochs: in
 
 
 def random_split(lengths: Sequence[int] | Any, vocabulary: int, labels: int) -> TokenizedSplit:
-    """Return random token ids and labels for texts of these lengths."""
+    """Return a split of random token ids with random labels.
+
+    Args:
+        lengths: The number of tokens of each text.
+        vocabulary: The number of token ids to draw from.
+        labels: The number of labels to draw from.
+    """
     import torch
 
     from alue_bench.data.tokenization import TokenizedSplit
@@ -144,7 +153,7 @@ def _random_model(layers: int, hidden: int, heads: int, vocabulary: int, labels:
 
 @lru_cache
 def padding_tokenizer() -> Any:
-    """Return the tokenizer of the bundled model, which is used only for padding (with the token id 0, as in BERT)."""
+    """Return the tokenizer of the bundled model, which is used only for padding, with token id 0 as in BERT."""
     from alue_bench_models.mini import MODEL
     from transformers import AutoTokenizer
 
@@ -154,7 +163,7 @@ def padding_tokenizer() -> Any:
 class Watch:
     """A function called after each training step that measures the seconds and energy between two given steps.
 
-    Energy is measured only if the GPU has a counter. The function waits for the device only at these two steps.
+    Energy is measured only if the GPU has an energy counter. The device is synchronised at these two steps only.
     """
 
     def __init__(self, device: Device, first: int, last: int) -> None:
@@ -197,11 +206,13 @@ class Timing:
     """The mean seconds of a training step."""
     examples_per_s: float
     training_s: float
-    """The seconds of the whole training, which has two epochs if only steps are compared; for our engine, this excludes
-    warm-up, but includes computing the stored outputs of frozen layers."""
+    """The seconds of the whole training: all epochs of a real training, or two short epochs if only steps are compared.
+    For our engine, they exclude a warm-up and include computing the stored outputs of frozen layers; for `Trainer` and
+    the plain loop, they include the set-up."""
     prefix_s: float
     """The part of `training_s` in which the outputs of the frozen bottom layers were computed and stored."""
     rows: int
+    """The number of examples in an epoch."""
     flops_per_step: float
     """The FLOPs of a training step by formula; padding does not count."""
     peak_mib: float | None
@@ -216,17 +227,17 @@ class Timing:
 
 
 def timed(arm: Arm, scale: Scale, device_name: str, repetition: int, *, whole: bool = False) -> Timing:
-    """Train once in the way that an arm describes, and return the times and costs.
+    """Train once as an arm describes, and return the times and costs.
 
-    Unless the whole training is wanted, two epochs of few batches are trained. The first one pays for compilation,
-    captured graphs and allocations; the second one is timed.
+    Unless `whole` is true, the training has two short epochs: the first one includes compilation, the capture of CUDA
+    graphs and memory allocation; the second one is timed.
 
     Args:
         arm: The arm (way of training, strategy and settings).
         scale: The size of the model and the number of steps.
         device_name: The name of the device.
         repetition: The number of the repetition; it is also the seed of data order and dropout.
-        whole: Whether to train on as many rows and epochs as in a real training.
+        whole: Whether to train with as many rows and epochs as a real training has.
 
     Raises:
         NonFiniteLossError: A loss is not finite.
@@ -269,16 +280,16 @@ def settings_restored() -> Iterator[None]:
 
     backends: Any = torch.backends
     if hasattr(backends, "fp32_precision"):  # since torch 2.9
-        places = [(backends, "fp32_precision")]
+        settings = [(backends, "fp32_precision")]
     else:
-        places = [(backends.cuda.matmul, "allow_tf32"), (backends.cudnn, "allow_tf32")]
-    before = [getattr(place, name) for place, name in places]
+        settings = [(backends.cuda.matmul, "allow_tf32"), (backends.cudnn, "allow_tf32")]
+    before = [getattr(backend, name) for backend, name in settings]
     try:
         yield
     finally:
-        for (place, name), value in zip(places, before, strict=True):
-            if getattr(place, name) != value:
-                setattr(place, name, value)
+        for (backend, name), value in zip(settings, before, strict=True):
+            if getattr(backend, name) != value:
+                setattr(backend, name, value)
 
 
 @dataclass(frozen=True)
@@ -294,7 +305,7 @@ class Trained:
 
 
 def train(start: RandomStart, arm: Arm, device: Device, seed: int, on_step: OnStep) -> Trained:
-    """Train a model once in the way that an arm describes: by our engine, by `Trainer` or by a plain loop.
+    """Train a model once as an arm describes: by our engine, by `Trainer` or by a plain loop.
 
     Args:
         start: The initial weights and the data.
@@ -323,7 +334,7 @@ def train(start: RandomStart, arm: Arm, device: Device, seed: int, on_step: OnSt
 
 
 def _by_other(start: RandomStart, arm: Arm, device: Device, seed: int, model: Any, on_step: OnStep) -> list[float]:
-    """Train a model by `Trainer` or by a plain loop, not by our engine, and return the loss of each step."""
+    """Train a model by `Trainer` or by a plain loop, and return the loss of each step."""
     import torch
 
     by = _by_trainer if arm.way.startswith("trainer") else _by_loop
@@ -331,6 +342,7 @@ def _by_other(start: RandomStart, arm: Arm, device: Device, seed: int, model: An
 
 
 def _by_trainer(start: RandomStart, arm: Arm, device: Device, seed: int, model: Any, on_step: OnStep) -> list[Any]:
+    """Train a model by `Trainer`, and return the loss of each step, on the device."""
     from transformers import TrainerCallback
 
     from alue_bench.training.pretrained.library import quiet_transformers
@@ -353,9 +365,9 @@ def _by_trainer(start: RandomStart, arm: Arm, device: Device, seed: int, model: 
 
 
 def _by_loop(start: RandomStart, arm: Arm, device: Device, seed: int, model: Any, on_step: OnStep) -> list[Any]:
-    """Train like `Trainer`, but by a plain loop without accelerate; return the loss of each step, on the device.
+    """Train by a plain loop that imitates `Trainer` without accelerate; return the loss of each step, on the device.
 
-    The loop does less work per step than `Trainer`, so that in comparisons it looks faster than `Trainer` would be.
+    The loop does less work per step than `Trainer`, so that it is faster than `Trainer` would be.
     """
     import torch
     from torch.utils.data import DataLoader
@@ -371,7 +383,7 @@ def _by_loop(start: RandomStart, arm: Arm, device: Device, seed: int, model: Any
     torch.manual_seed(seed)
     sampler = None if padded else LengthGroupedSampler(hyper.batch_size, examples, generator=generator)
     loader: DataLoader[Any] = DataLoader(
-        cast(Any, examples),  # any sequence will do
+        cast(Any, examples),  # a DataLoader accepts any sequence
         hyper.batch_size,
         shuffle=padded,
         sampler=sampler,

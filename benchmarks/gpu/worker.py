@@ -1,4 +1,4 @@
-"""The work of a measuring process: it makes one measurement after the other, until the time is used up."""
+"""The work of a measuring process: one measurement after the other, until the time is used up."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from benchmarks.gpu.sizes import Scale
 from benchmarks.gpu.training import timed
 
 PACES = (0.2, 5.0)
-"""The smallest and the largest factor by which estimated times are corrected; it is the ratio of earlier real to
-estimated times."""
+"""The smallest and the largest factor by which estimated times are corrected. The factor is the time that the previous
+measurements took, divided by their estimated time."""
 LEAST_LIMIT_S, TIMES_ESTIMATE = 90.0, 12.0
-"""The time limits of an arm's training: it is given up after this many seconds, or this many times its estimate if that
-is more."""
+"""The time limit of one training: `LEAST_LIMIT_S` seconds, or `TIMES_ESTIMATE` times its estimated time if that is
+longer. A training that takes longer is given up."""
 
 
 class DeviceUnusable(Exception):
@@ -33,13 +33,14 @@ class DeviceUnusable(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """The measurements that a process has to make, and the device and the time for them."""
+    """The measurements that a process has to make, the device, and the time at which to stop."""
 
     items: Sequence[Item]
     scale: Scale
     device: str
     accelerated: bool
     can_record: bool
+    """True if the device supports CUDA graphs."""
     until: float
     """The time, in seconds since 1970, after which no further training begins."""
     parent: int
@@ -47,7 +48,7 @@ class Work:
 
 
 def work_off(work: Work, record: Record, after_each: Callable[[], None]) -> None:
-    """Make the measurements that fit into the time and record each result; record the others as not done.
+    """Make the measurements that fit into the time and record each result; record the remaining ones as not done.
 
     Args:
         work: The measurements.
@@ -64,21 +65,23 @@ def work_off(work: Work, record: Record, after_each: Callable[[], None]) -> None
             continue
         pace = min(max(spent / estimated, PACES[0]), PACES[1]) if estimated else 1.0
         estimate = item.estimate(work.scale, accelerated=work.accelerated) * pace
-        left = work.until - time.time() if os.getppid() == work.parent else 0.0
-        if estimate / max(1, item.repetitions) > left:
-            record.finish(item, NOT_DONE, f"{max(left, 0):.0f} s were left, and it takes about {estimate:.0f} s")
+        left_s = work.until - time.time() if os.getppid() == work.parent else 0.0
+        if estimate / max(1, item.repetitions) > left_s:
+            record.finish(item, NOT_DONE, f"{max(left_s, 0):.0f} s were left, and it takes about {estimate:.0f} s")
             continue
-        say(f"{item.name}: {item.question} (about {estimate:.0f} s, {left:.0f} s are left)")
+        say(f"{item.name}: {item.question} (about {estimate:.0f} s, {left_s:.0f} s are left)")
         began = time.time()
         _measure(item, work, record)
         after_each()
-        if item.kind != "checks":  # whose time depends on whether the test suite can run
+        if item.kind != "checks":  # the time of the checks does not predict that of trainings
             spent += time.time() - began
             estimated += item.estimate(work.scale, accelerated=work.accelerated)
 
 
 def _measure(item: Item, work: Work, record: Record) -> None:
-    """Make one measurement, in rounds; each round trains every arm (way of training) once, in alternating order.
+    """Make one measurement: the device checks, or several rounds of trainings.
+
+    A round trains each arm (way of training) once. Every second round has the reverse order.
 
     Raises:
         DeviceUnusable: An error has left the GPU unusable for this process.
@@ -97,8 +100,8 @@ def _measure(item: Item, work: Work, record: Record) -> None:
     rounds = min(item.repetitions, work.scale.repetitions)
     longest = 0.0
     for repetition in range(1, rounds + 1):
-        left = work.until - time.time() if os.getppid() == work.parent else 0.0
-        if repetition > 1 and longest > left:
+        left_s = work.until - time.time() if os.getppid() == work.parent else 0.0
+        if repetition > 1 and longest > left_s:
             record.finish(item, PARTLY, f"{repetition - 1} of {rounds} rounds")
             return
         began = time.time()
@@ -125,14 +128,14 @@ def _measure_arm(item: Item, arm: Arm, repetition: int, work: Work, record: Reco
     }[item.kind]
     try:
         result = make()
-    except Exception as error:  # an arm that fails, by whatever error, must not lose the others
+    except Exception as error:  # whatever the error, the other arms must still be measured
         record.give_up(item, arm.name, cause_of(error))
         say(f"{item.name}: {arm.name}: {cause_of(error)}")
         _check_usable(work, error)
     else:
         record.add(item, result)
     if work.accelerated:
-        release(work.device)  # what this training leaves in memory must not count for the next one
+        release(work.device)  # so that the next training's peak memory does not include memory cached by this one
 
 
 def _check_usable(work: Work, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.large_store`."""
+"""The entry point of `python -m benchmarks.large_store`, which times commands on a store of many runs."""
 
 import sys
 

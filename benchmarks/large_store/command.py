@@ -2,10 +2,10 @@
 
     python -m benchmarks.large_store --store sqlite:///mlruns/mlflow.db --runs 10000
 
-The given store has a few finished runs. They are duplicated many times, under other strategy names, in a copy of the
-store; the duplicates share the artifacts of the original run. Each command is timed from the start of its process to
-its end, which is the time that a user waits. The CPU time of the process is printed too, because other work on the
-machine changes it less.
+The store of `--store` must have a few finished runs. The benchmark copies this store and, in the copy, duplicates the
+runs under other strategy names; the duplicates share the artifacts of the original run. Each command is timed from the
+start of its process to its end, which is the time that a user waits. The CPU time of the process is printed too,
+because it depends less on other work of the machine.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from benchmarks.command_line import Parser, run_command
 from benchmarks.processes import ALUE_BENCH, environment
 
 LIMIT_S = 20.0
-"""The longest acceptable time in seconds for ten thousand runs."""
+"""The longest acceptable wall-clock time of a command on ten thousand runs, in seconds."""
 COMMANDS = (("compare",), ("compare", "--format", "json"), ("export", "appendix"), ("report", "--output", "page.html"))
 VARIANT = "CASE key WHEN 'strategy' THEN value || '-v' || number ELSE value END"
-"""The SQL expression that gives a duplicate another strategy name and keeps its other parameters."""
+"""The SQL expression that gives a duplicate a new strategy name and copies its other parameters unchanged."""
 
 
 def multiply(source: Path, target: Path, times: int) -> None:
@@ -52,7 +52,8 @@ def multiply(source: Path, target: Path, times: int) -> None:
         database.execute("CREATE TEMP TABLE copies (old TEXT, new TEXT, number INTEGER)")
         copies = [(name, uuid.uuid4().hex, number) for number in range(1, times) for name in finished]
         database.executemany("INSERT INTO copies VALUES (?, ?, ?)", copies)
-        # Tags of an input belong to the input, so each duplicate gets an input of its own, with an id from the run's.
+        # MLflow attaches input tags to an input, not to a run. Each duplicate therefore gets a separate input, whose id
+        # is derived from the id of the duplicate.
         changed = {
             "runs": ("run_uuid", {"run_uuid": "new"}),
             "params": ("run_uuid", {"run_uuid": "new", "value": VARIANT}),
@@ -85,20 +86,20 @@ class Timed:
 
     command: str
     seconds: float
-    """The time by the clock."""
+    """The wall-clock time in seconds."""
     cpu_seconds: float
-    """The CPU time of the command's process, in user and system mode."""
+    """The CPU time of the command's process in seconds, in user and system mode."""
     code: int
     """The exit code."""
 
 
 def time_commands(database: Path, experiment: str, folder: Path) -> Iterator[Timed]:
-    """Run the commands one after the other and time each.
+    """Run the commands of `COMMANDS` one after the other, and yield the time of each.
 
     Args:
-        database: The sqlite file.
-        experiment: The name of the experiment.
-        folder: The folder to run in.
+        database: The sqlite file of the store.
+        experiment: The name of the MLflow experiment.
+        folder: The working directory for the commands.
     """
     for command in COMMANDS:
         arguments = [*command, "--tracking-uri", f"sqlite:///{database}", "--experiment", experiment]
@@ -115,7 +116,7 @@ def time_commands(database: Path, experiment: str, folder: Path) -> Iterator[Tim
 
 
 def _used_by_children() -> float:
-    """Return the CPU time in seconds of all processes that this one has started and that have ended."""
+    """Return the CPU time in seconds of all child processes that have ended."""
     times = os.times()
     return times.children_user + times.children_system
 
@@ -134,7 +135,7 @@ def _parser() -> Parser:
 
 
 def benchmark(options: argparse.Namespace) -> int:
-    """Copy the store, multiply its runs, time the commands, and return the exit code.
+    """Copy the store, duplicate its runs, time the commands, and return the exit code; see `main`.
 
     Raises:
         UsageError: The store cannot be copied or has no finished run.
@@ -143,18 +144,18 @@ def benchmark(options: argparse.Namespace) -> int:
         raise UsageError(f"--store {options.store}: only a sqlite file can be copied")
     open_store(options.store, options.experiment)
     source = sqlite_path(options.store)
-    few = finished_runs(source)
-    if not few:
+    existing = finished_runs(source)
+    if not existing:
         raise UsageError(f"--store {options.store} has no finished run; start some with: alue-bench run")
     with tempfile.TemporaryDirectory() as scratch:
         large = Path(scratch) / "large.db"
-        multiply(source, large, -(-options.runs // few))
+        multiply(source, large, -(-options.runs // existing))
         print(f"{finished_runs(large)} finished runs", flush=True)
         in_time = True
         for timed in time_commands(large, options.experiment, Path(scratch)):
-            said = f"  (exit code {timed.code})" if timed.code else ""
+            note = f"  (exit code {timed.code})" if timed.code else ""
             print(
-                f"{timed.seconds:6.1f} s, {timed.cpu_seconds:6.1f} CPU s  alue-bench {timed.command}{said}", flush=True
+                f"{timed.seconds:6.1f} s, {timed.cpu_seconds:6.1f} CPU s  alue-bench {timed.command}{note}", flush=True
             )
             in_time &= timed.code == 0 and timed.seconds <= LIMIT_S
     return 0 if in_time else 1

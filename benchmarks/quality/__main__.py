@@ -1,4 +1,4 @@
-"""The entry point of `python -m benchmarks.quality`, which measures what the bundled encoder's pre-training gives."""
+"""The entry point of `python -m benchmarks.quality`, which measures the gain by the bundled encoder's pre-training."""
 
 import sys
 

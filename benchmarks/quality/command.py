@@ -1,13 +1,15 @@
-"""Compare the bundled encoder with the same architecture with random weights, to measure what pre-training gives.
+"""Compare the bundled encoder with the same architecture with random weights, to measure what pre-training contributes.
 
     python -m benchmarks.quality --data-dir DIR
 
-The random copy has the same configuration, tokenizer and hyper-parameters, but randomly initialised weights. All runs
-are executed by alue-bench and recorded in MLflow, so that an interrupted benchmark continues if the command is
-repeated. The table also shows a linear model on n-grams (`evaluation/yardstick.py`), even if it scores higher.
+The random copy of the encoder has the same configuration, tokenizer and hyper-parameters, but randomly initialised
+weights. All runs are executed by alue-bench and recorded in MLflow, so that an interrupted benchmark continues if the
+command is repeated. The tables also show a linear model on n-grams (`evaluation/yardstick.py`), even if its scores are
+higher.
 
-Intervals are t-intervals over seeds of fine-tuning (head initialisation and data order), paired by seed. They do not
-cover other pre-training runs, other random encoders or other test rows, and are not corrected for the number of tasks.
+Confidence intervals are t-intervals over seeds of fine-tuning (head initialisation and data order); differences are
+paired by seed. The intervals do not account for the variation between pre-training runs, random encoders or test rows,
+and are not corrected for the number of tasks.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ MODULE = f"benchmarks.{BENCHMARK}"
 TASKS = ("mdd", "anger", "oold", "ohsd", "mq2q", "sec", "svreg", "xnli")
 STRATEGIES = ("full", "bottom3top4")
 FOLDERS = re.compile(r"(^|=|sqlite:///)(?:~|\.{0,2})/(?:.*/)?(?=[^/])")
-"""The pattern of folder names in a path argument, which reports leave out; it does not match hub ids (owner/name)."""
+"""The pattern of the folders in a path argument, which reports leave out; it does not match hub ids (owner/name)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def benchmark(options: argparse.Namespace, *, command: str) -> int:
-    """Plan and execute the runs, print the comparison of encoders, and return the exit code."""
+    """Plan and execute the runs, print the tables, and return the exit code."""
     from alue_bench.executors.outcome import Interrupted
     from alue_bench.planning.build import build_plan
     from alue_bench.views.console import remarks
@@ -74,8 +76,8 @@ def benchmark(options: argparse.Namespace, *, command: str) -> int:
             outcomes = recorded_outcomes(plan, registry, options.store, talk)
             results = gathered(plan, outcomes, [model.name for model in models], random.name, talk)
     except Interrupted as stop:
-        left = len(plan.runs) - len(stop.outcomes)
-        talk.print(f"interrupted: {left} runs are left; run the same command again to continue")
+        missing = len(plan.runs) - len(stop.outcomes)
+        talk.print(f"interrupted: {missing} runs are left; run the same command again to continue")
         return code_of_stop(stop.__cause__)
     except KeyboardInterrupt as stop:
         talk.print("interrupted: every run is done; run the same command again to compare them")
@@ -125,6 +127,7 @@ def _parser() -> Parser:
 
 
 def _limit(value: str) -> int | None:
+    """Parse a limit on rows; return None for `all`."""
     if value != "all" and not value.isdecimal():
         raise argparse.ArgumentTypeError(f"{value!r} is neither a number of rows nor all")
     return None if value == "all" else int(value)
@@ -135,7 +138,7 @@ def plan_request(options: argparse.Namespace, models: Sequence[Model]) -> PlanRe
 
     Args:
         options: The parsed options.
-        models: The models, the random copy included.
+        models: The compared models, including the random copy.
 
     Raises:
         UsageError: The number of seeds is below 1.

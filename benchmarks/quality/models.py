@@ -18,7 +18,8 @@ ORIGIN = Origin("alue-bench", __version__, "benchmarks", "benchmarks.quality")
 def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
     """Return the models that the options `--model NAME=MODEL` name, in the order of the options.
 
-    A model that no plugin declares gets the hyper-parameters of the first model, or of the bundled one.
+    A model that no plugin declares, such as one in a folder, gets the hyper-parameters of the first model; if no plugin
+    declares the first model, it gets those of the bundled one.
 
     Raises:
         UsageError: A name is invalid or given twice.
@@ -34,7 +35,7 @@ def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
 
 
 def _named_model(option: str, registry: Registry) -> tuple[Model, bool]:
-    """Return the model that an option `NAME=MODEL` names, and True if a plugin declares it and its hyper-parameters."""
+    """Return the model that an option `NAME=MODEL` names, and whether a plugin declares it with hyper-parameters."""
     from alue_bench.planning.available import resolve_model
 
     name, equals, value = option.partition("=")

@@ -1,4 +1,4 @@
-"""The random copy of a model: the same architecture with random weights, to compare the pre-trained model with."""
+"""The random copy of a model: the same architecture with random weights, as a base for comparisons."""
 
 from __future__ import annotations
 
@@ -24,8 +24,12 @@ def random_copy(model: Model) -> Model:
     """Return a copy of the model whose weights are randomly initialised by transformers.
 
     The copy is made once and kept in the cache folder. Its class is the one that config.json names, so that it has a
-    pooler if the original has one. Its name, its weights and thus the fingerprints of its runs depend only on the
-    configuration and the tokenizer.
+    pooler if the original has one. The name of its folder, its weights, and thus the fingerprints of its runs depend
+    only on the configuration and the tokenizer.
+
+    Raises:
+        UnavailableError: The model has no checkpoint, or the cache folder is not writable.
+        UsageError: config.json names a class that transformers does not know.
     """
     from alue_bench.contract.spec import digest_of
     from alue_bench.data.cache_folder import cache_folder
@@ -48,8 +52,8 @@ def random_copy(model: Model) -> Model:
 
 def _description_files(checkpoint: Checkpoint) -> list[Path]:
     """Return the paths of a checkpoint's configuration and tokenizer files."""
-    kept = (path for path in checkpoint.folder.iterdir() if path.suffix in (".json", ".txt", ".model"))
-    return sorted(path for path in kept if not path.name.endswith(".index.json"))
+    paths = (path for path in checkpoint.folder.iterdir() if path.suffix in (".json", ".txt", ".model"))
+    return sorted(path for path in paths if not path.name.endswith(".index.json"))
 
 
 def _write_random_copy(checkpoint: Checkpoint, described: Iterable[Path], folder: Path) -> None:
@@ -57,8 +61,8 @@ def _write_random_copy(checkpoint: Checkpoint, described: Iterable[Path], folder
 
     Args:
         checkpoint: The checkpoint.
-        described: Its configuration and tokenizer files, which are copied.
-        folder: The folder to write.
+        described: The checkpoint's configuration and tokenizer files, which are copied.
+        folder: The folder to create.
     """
     import torch
 
@@ -74,7 +78,7 @@ def _write_random_copy(checkpoint: Checkpoint, described: Iterable[Path], folder
         torch.manual_seed(RANDOM_SEED)
         fresh_model(load_config(checkpoint)).save_pretrained(scratch)
     for path in described:
-        shutil.copyfile(path, scratch / path.name)  # config.json too, so that it equals the original byte by byte
+        shutil.copyfile(path, scratch / path.name)  # overwrites config.json with the original, byte by byte
     try:
         os.replace(scratch, folder)
     except OSError:  # another process was faster, and its copy is equal

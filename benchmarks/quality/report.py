@@ -1,4 +1,4 @@
-"""The report of the quality benchmark: models compared with random weights, and strategies with the first strategy."""
+"""The report of the quality benchmark: models compared with random weights, and other strategies with the first one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def all_sheets(results: Results) -> list[Sheet]:
-    """Return the report's tables: models compared with random weights, and strategies with the first strategy."""
+    """Return the report's tables: models compared with random weights, and other strategies with the first one."""
     return [
         *(quality_sheet(results, strategy) for strategy in results.strategies),
         *(strategy_sheet(results, strategy) for strategy in results.strategies[1:]),
@@ -24,7 +24,7 @@ def all_sheets(results: Results) -> list[Sheet]:
 
 
 def quality_sheet(results: Results, strategy: str) -> Sheet:
-    """Return a table of the scores under one strategy: models, random weights, linear model and trivial predictor."""
+    """Return the table of the scores with one strategy: models, random weights, linear model and trivial baseline."""
     first = results.models[0]
     gains = [column for model in results.models for column in (f"{model} - random", "95 % interval")]
     return Sheet(
@@ -47,7 +47,7 @@ def quality_sheet(results: Results, strategy: str) -> Sheet:
 
 
 def strategy_sheet(results: Results, strategy: str) -> Sheet:
-    """Return a table comparing the first model's scores and training time with those under the first strategy."""
+    """Return the table that compares a strategy with the first one, by the first model's scores and training times."""
     first, base = results.models[0], results.strategies[0]
     return Sheet(
         title=f"{first}: {strategy} against {base}{_sample_note(results)}",
@@ -59,9 +59,9 @@ def strategy_sheet(results: Results, strategy: str) -> Sheet:
             (
                 task.name,
                 task.metric,
-                *(_score(results.score(task, first, one)) for one in (base, strategy)),
+                *(_score(results.score(task, first, compared)) for compared in (base, strategy)),
                 *_difference(results.change(task, strategy)),
-                *(number(results.seconds(task, first, one), ".1f") for one in (base, strategy)),
+                *(number(results.seconds(task, first, compared), ".1f") for compared in (base, strategy)),
                 number(results.time_change(task, strategy), "+.0%"),
             )
             for task in results.tasks
@@ -83,18 +83,19 @@ def closing_lines(results: Results) -> list[str]:
 
 
 def _verdict(results: Results, model: str, strategy: str, seeds: int) -> str:
+    """Return a sentence that counts the tasks where a model differs from random weights or beats the linear model."""
     signs = [sign(results.gain(task, model, strategy)) for task in results.tasks]
     scores = [(results.score(task, model, strategy), task.yardstick.test_score) for task in results.tasks]
     beats = sum(score is not None and score.mean > linear for score, linear in scores)
     above, below, all_tasks = signs.count(1), signs.count(-1), len(results.tasks)
     excludes = f"the interval of {model} - random excludes zero on {above + below} of {all_tasks} tasks"
     sides = f" ({above} above, {below} below)" if above + below else ""
-    said = f"{excludes}{sides}; " if seeds > 1 else ""
-    return f"{strategy}: {said}{model}'s mean is above TF-IDF on {beats} of {all_tasks}."
+    about_intervals = f"{excludes}{sides}; " if seeds > 1 else ""
+    return f"{strategy}: {about_intervals}{model}'s mean is above TF-IDF on {beats} of {all_tasks}."
 
 
 def document(results: Results) -> dict[str, Any]:
-    """Return all numbers of the tables and the score of each seed as JSON-like values."""
+    """Return all values of the tables and the score of each seed, for the `--json` file."""
     return {
         "models": list(results.models),
         "random": results.random,
@@ -144,10 +145,10 @@ def measured_under(plan: Plan) -> dict[str, Any]:
 
 
 def origin(circumstances: Mapping[str, Any]) -> str:
-    """Return a sentence about how the measurements were made: command, date, hardware and libraries.
+    """Return a line for reports with the command, date, hardware and libraries of the measurements.
 
     Args:
-        circumstances: These facts, by name.
+        circumstances: The combined results of `header` and `measured_under`.
     """
     hardware, libraries = (circumstances["environment"][name] for name in ("hardware", "libraries"))
     versions = f"torch {libraries['torch']}, transformers {libraries['transformers']}"
@@ -164,7 +165,7 @@ def _score(estimate: Estimate | None) -> str:
 
 
 def _difference(estimate: Estimate | None) -> tuple[str, str]:
-    """Return the mean and the confidence interval of a difference as texts."""
+    """Format a difference: return its mean and its confidence interval, or dashes for what is missing."""
     if estimate is None or estimate.interval is None:
         return (number(estimate.mean if estimate else None, "+.3f"), NONE)
     low, high = estimate.interval

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """The scores and training seconds of all runs of one task, model and strategy; both are indexed by seed."""
+    """The test scores and the training seconds of all runs of one task, model and strategy, both by seed."""
 
     scores: Mapping[int, float]
     seconds: Mapping[int, float]
@@ -37,9 +37,11 @@ class TaskFacts:
     train_rows: int
     test_rows: int
     source: str
+    """The kind of data: "sample" for the embedded sample."""
     trivial: float
-    """The test score of the best trivial predictor, which ignores the text."""
+    """The test score of the best baseline that ignores the text."""
     yardstick: Yardstick
+    """The linear model's scores."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,13 @@ class Results:
     random: str
     """The name of the copy with random weights."""
     strategies: tuple[str, ...]
-    """The names of the strategies. The first one is the base with which the others are compared."""
+    """The names of the strategies. The first one is the base with which the other ones are compared."""
     seeds: tuple[int, ...]
     measured: Mapping[tuple[str, str, str], Measured]
     """The scores and times, by task, model and strategy."""
 
     def of(self, task: TaskFacts, model: str, strategy: str) -> Measured:
-        """Return the results of a combination of task, model and strategy, which are empty if it was not run."""
+        """Return the results of a task, model and strategy; they are empty if there are no runs."""
         return self.measured.get((task.name, model, strategy), NOTHING)
 
     def score(self, task: TaskFacts, model: str, strategy: str) -> Estimate | None:
@@ -71,12 +73,18 @@ class Results:
         return paired_difference(self.of(task, model, strategy).scores, base.scores)
 
     def change(self, task: TaskFacts, strategy: str) -> Estimate | None:
-        """Return the first model's score minus its score with the base strategy, paired by seed."""
+        """Return the first model's score with a strategy minus that with the base strategy, paired by seed.
+
+        None means that no seed has both scores.
+        """
         base = self.of(task, self.models[0], self.strategies[0])
         return paired_difference(self.of(task, self.models[0], strategy).scores, base.scores)
 
     def time_change(self, task: TaskFacts, strategy: str) -> float | None:
-        """Return the change of the first model's training time as a share of its time with the base strategy."""
+        """Return the relative difference of the first model's training time from that with the base strategy.
+
+        A value of -0.2 means 20 % less time; None means that a time is missing.
+        """
         base = self.of(task, self.models[0], self.strategies[0])
         return relative_change(self.of(task, self.models[0], strategy).seconds, base.seconds)
 
@@ -89,7 +97,7 @@ class Results:
 def gathered(
     plan: Plan, outcomes: Iterable[Outcome], models: Sequence[str], random: str, talk: PlainConsole
 ) -> Results:
-    """Collect the results of all runs, and fit and score the linear model for each task.
+    """Collect the results of all runs; also fit and score the linear model for each task.
 
     Args:
         plan: The plan of the runs.
@@ -116,7 +124,7 @@ def gathered(
 
 
 def task_facts(planned: PlannedRun) -> TaskFacts:
-    """Return a task's metric, its numbers of rows and the linear model's scores on the rows of a planned run."""
+    """Return the facts about the task of a planned run, with the linear model fitted and scored on the run's rows."""
     from alue_bench.data.tokenization import encode_targets
     from alue_bench.evaluation.metrics import trivial_metrics
 

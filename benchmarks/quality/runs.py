@@ -21,8 +21,8 @@ def recorded_outcomes(plan: Plan, registry: Registry, store: str | None, talk: P
 
     Args:
         plan: The plan.
-        registry: The registry with the compared models.
-        store: The MLflow store; None takes the default one.
+        registry: The plugin registry, which must contain the compared models.
+        store: The URI of the MLflow store; None means the default store.
         talk: The console on which progress is printed.
 
     Returns:
@@ -60,7 +60,7 @@ def recorded_outcomes(plan: Plan, registry: Registry, store: str | None, talk: P
 
 
 def run_records(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
-    """Return the MLflow run id, fingerprint, hyper-parameters and metrics of each run as JSON-like values."""
+    """Return the MLflow run id, fingerprint, hyper-parameters and metrics of each run, for the `--json` file."""
     return [
         {
             "label": outcome.spec.label,

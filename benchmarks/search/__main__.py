@@ -1,4 +1,4 @@
-"""`python -m benchmarks.search`."""
+"""The entry point of `python -m benchmarks.search`, which compares a search with a finished sweep."""
 
 import sys
 

@@ -2,16 +2,19 @@
 
     python -m benchmarks.search --sweep-uri URI --task oold --model mini --data-dir DIR --json FILE
 
-The MLflow store at URI holds a finished sweep of a task and a model. The sweep's cells are all pairs of numbers of
-frozen bottom and top layers. The search uses the settings that the sweep recorded (rows, epochs, learning rate, first
-seed and so on) and a new store, so that it trains each of its runs again. The answer of the search, a cell, is then
-checked against the sweep in two ways:
+The MLflow store at URI must contain a finished sweep of the task and the model. The sweep's cells are all pairs of
+numbers of frozen bottom and top layers. The search has the options that the sweep recorded (rows, epochs, learning
+rate, first seed and so on), but another store, so that it reuses no run of the sweep. The answer of the search is one
+cell. The loss of this cell, that is, the score of full fine-tuning minus the score of the cell, is then computed from
+the sweep in two ways, on the test and the dev split:
 
-- measured: the loss of score compared with full fine-tuning, in the sweep's runs of that cell, on test and on dev;
-- smoothed: the same loss according to a surface fitted to all cells of the sweep. The score of a cell that was run with
-  one seed depends mostly on that seed, so that the scores of similar cells give a better estimate.
+- measured: from the sweep's runs of the cell and of full fine-tuning;
+- smoothed: from a surface (a function of both numbers of frozen layers) fitted to all cells of the sweep. The score of
+  a cell that was run with one seed depends mostly on that seed, so that the scores of similar cells give a better
+  estimate.
 
-Exit codes: 0 the answer's measured loss on test is within the tolerance and the budget was kept; 1 otherwise; 2 misuse.
+Exit codes: 0 the answer's measured loss on test is within the tolerance and the budget was not exceeded; 1 otherwise; 2
+misuse.
 """
 
 from __future__ import annotations
@@ -31,14 +34,15 @@ from benchmarks.tables import Sheet, number, show, write_page
 BENCHMARK = "search"
 MODULE = f"benchmarks.{BENCHMARK}"
 DEV, TEST = "selection/dev_score", "test/score"
+"""The names of the metrics that are compared."""
 
 
 def main(arguments: Sequence[str] | None = None, *, search: Search | None = None) -> int:
     """Run the command line and return the exit code.
 
     Args:
-        arguments: The command-line arguments; None takes the arguments of this process.
-        search: The function that searches; the default one searches in this process.
+        arguments: The command-line arguments; None means those of this process (`sys.argv`).
+        search: The function that runs the search; None means `searched_here`.
     """
 
     def work(options: argparse.Namespace, command: str) -> int:
@@ -54,7 +58,7 @@ def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
     Args:
         options: The parsed options.
         command: The command line to show in the report.
-        search: The function that searches.
+        search: The function that runs the search.
     """
     sweep = read_sweep(options)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +71,7 @@ def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
         for smoothed in (False, True)
     ]
     tolerance = _part(options.tolerance)
-    kept = result["compute"]["spent_share"] <= _part(options.budget) + 1e-9
+    budget_kept = result["compute"]["spent_share"] <= _part(options.budget) + 1e-9
     confirmed = readings[0].loss <= tolerance * abs(readings[0].full)
     sheet = _sheet(options, result, readings, tolerance)
     cheapest = [cheapest_within(sweep, metric, tolerance) for metric in (TEST, DEV)]
@@ -82,13 +86,13 @@ def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
         f"{compute['train_s'] * seeds / sweep.frame['runtime/train_s'].sum():.1%} for as many seeds",
         f"cheapest cell of the sweep within the tolerance: {cheapest[0]} by test, {cheapest[1]} by dev",
         f"the sweep {'confirms' if confirmed else 'does not confirm'} that the answer loses at most "
-        f"{options.tolerance} on test; the budget was {'kept' if kept else 'exceeded'}",
+        f"{options.tolerance} on test; the budget was {'kept' if budget_kept else 'exceeded'}",
     ]
     show([sheet], lines)
     if options.json is not None:
         content = header(BENCHMARK, command) | {
             "confirmed": bool(confirmed),
-            "budget_kept": bool(kept),
+            "budget_kept": bool(budget_kept),
             "readings": [vars(r) for r in readings],
             "cheapest_in_sweep": {"test": cheapest[0], "dev": cheapest[1]},
             "sweep": {"runs": len(sweep.frame), "seeds": seeds, "config": sweep.config},
@@ -96,11 +100,11 @@ def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
         }
         write_json(options.json, content)
     write_page(options.markdown, [sheet], lines)
-    return 0 if confirmed and kept else 1
+    return 0 if confirmed and budget_kept else 1
 
 
 def _sheet(options: argparse.Namespace, result: dict[str, Any], readings: Sequence[Reading], tolerance: float) -> Sheet:
-    """Return the table of the losses of score of the cell that the search found."""
+    """Return the table of the losses, according to the sweep, of the cell that the search returned."""
     rows = tuple(
         (
             r.metric,
@@ -118,6 +122,7 @@ def _sheet(options: argparse.Namespace, result: dict[str, Any], readings: Sequen
 
 
 def _part(text: str) -> float:
+    """Parse a share such as "25%"."""
     from alue_bench.searching.candidates import parse_share
 
     return parse_share("--tolerance or --budget", text)

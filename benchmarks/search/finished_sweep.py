@@ -1,4 +1,4 @@
-"""The finished sweep that a search is compared with: its runs, and the losses of score that they show."""
+"""The finished sweep with which a search is compared: its runs, and the losses of strategies that they show."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ class Sweep:
     """The finished sweep over the numbers of frozen bottom and top layers, for one task and model."""
 
     frame: Any
-    """The runs, one per row, with strategy, seed and metrics."""
+    """A pandas data frame of the runs, one per row, with strategy, seed and metrics."""
     config: dict[str, Any]
     """The recorded configuration of the sweep's run of full fine-tuning."""
     layers: int
+    """The number of layers of the model."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The loss of score of a strategy compared with full fine-tuning, according to the sweep."""
+    """The loss of a strategy according to the sweep, that is, how much lower its score is than full fine-tuning's."""
 
     metric: str
     smoothed: bool
-    """True if the loss is from the surface fitted to all runs, False if it is from the strategy's own runs."""
+    """True if the loss is from a surface fitted to all runs, False if it is from the runs of this strategy only."""
     full: float
     """The score of full fine-tuning."""
     loss: float
@@ -73,13 +74,13 @@ def read_sweep(options: argparse.Namespace) -> Sweep:
 
 
 def reading(sweep: Sweep, setting: str, metric: str, *, smoothed: bool) -> Reading:
-    """Return the loss of score of a strategy according to the sweep.
+    """Return the loss of a strategy according to the sweep; see `Reading`.
 
     Args:
         sweep: The sweep.
         setting: The name of the strategy.
-        metric: The name of the metric.
-        smoothed: True to take the loss from a surface fitted to all runs, False to use the strategy's own runs.
+        metric: The name of the metric that is the score.
+        smoothed: True to take the loss from a surface fitted to all runs, False to use the runs of this strategy only.
     """
     means = sweep.frame.groupby("strategy")[metric].mean()
     full = float(means["full"])
@@ -90,9 +91,16 @@ def reading(sweep: Sweep, setting: str, metric: str, *, smoothed: bool) -> Readi
 
 
 def smoothed_losses(sweep: Sweep, metric: str) -> dict[str, tuple[float, float]]:
-    """Return each strategy's loss of score and its standard deviation, by the surface model that the search uses.
+    """Return each strategy's loss and the standard deviation of the loss, by the surface model that the search uses.
 
-    The variance of a run's score is not estimated but set to the prior of the search.
+    The variance of a run's score is not estimated; it is the search's prior value.
+
+    Args:
+        sweep: The sweep.
+        metric: The name of the metric that is the score.
+
+    Returns:
+        Pairs of loss and standard deviation, by the name of the strategy.
     """
     from alue_bench.contract.cells import cell_of
     from alue_bench.searching.candidates import Candidate
@@ -112,7 +120,13 @@ def smoothed_losses(sweep: Sweep, metric: str) -> dict[str, tuple[float, float]]
 
 
 def cheapest_within(sweep: Sweep, metric: str, tolerance: float) -> str:
-    """Return a text on the strategy with the fewest FLOPs among those whose measured score is within the tolerance."""
+    """Describe the strategy with the fewest FLOPs whose measured loss is within the tolerance.
+
+    Args:
+        sweep: The sweep.
+        metric: The name of the metric that is the score.
+        tolerance: The tolerance, as a share of full fine-tuning's score.
+    """
     means = sweep.frame.groupby("strategy")[[metric, "flops/train_vs_full"]].mean()
     full = float(means.loc["full", metric])
     good = means[means[metric] >= full - tolerance * abs(full)].sort_values("flops/train_vs_full")

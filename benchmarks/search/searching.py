@@ -1,4 +1,4 @@
-"""The search that is compared with a finished sweep, run with the sweep's settings."""
+"""The search that is compared with a finished sweep; it has the same rows and hyper-parameters as the sweep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from alue_bench.contract.errors import TrainingError
 
 Search = Callable[[list[str]], dict[str, Any]]
-"""A function that takes the arguments of `alue-bench search` and returns the document that it prints."""
+"""A function that takes the arguments of `alue-bench search` and returns the JSON document that the command prints."""
 
 
 def search_arguments(options: argparse.Namespace, config: dict[str, Any], store: str) -> list[str]:
@@ -21,8 +21,8 @@ def search_arguments(options: argparse.Namespace, config: dict[str, Any], store:
 
     Args:
         options: The parsed options.
-        config: The recorded configuration of a run of the sweep.
-        store: The tracking URI for the search.
+        config: The recorded configuration of one of the sweep's runs.
+        store: The URI of the MLflow store for the runs of the search.
 
     Raises:
         UsageError: The sweep used a setting for which a search has no option.
@@ -49,22 +49,25 @@ def search_arguments(options: argparse.Namespace, config: dict[str, Any], store:
 
 
 def searched_here(arguments: list[str]) -> dict[str, Any]:
-    """Run `alue-bench search` in this process and return the document that it prints.
+    """Run `alue-bench search` in this process and return the JSON document that it prints.
+
+    Args:
+        arguments: The command-line arguments after `alue-bench search`.
 
     Raises:
         TrainingError: The search ended with an exit code other than 0.
     """
     from alue_bench.cli import main as command
 
-    said, given = StringIO(), sys.argv
+    printed, previous_argv = StringIO(), sys.argv
     sys.argv = ["alue-bench", "search", *arguments]
     try:
-        with redirect_stdout(said):
+        with redirect_stdout(printed):
             command.main()
     except SystemExit as end:
         if end.code:
             raise TrainingError(f"the search ended with exit code {end.code}") from end
     finally:
-        sys.argv = given
-    document: dict[str, Any] = json.loads(said.getvalue())
+        sys.argv = previous_argv
+    document: dict[str, Any] = json.loads(printed.getvalue())
     return document

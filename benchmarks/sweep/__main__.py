@@ -1,4 +1,4 @@
-"""`python -m benchmarks.sweep`."""
+"""The entry point of `python -m benchmarks.sweep`, which times a sweep whose runs share stored outputs."""
 
 import sys
 

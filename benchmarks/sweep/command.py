@@ -3,12 +3,13 @@
     python -m benchmarks.sweep --data-dir DIR --json FILE
 
 A cell N,M freezes the bottom N and the top M layers. In every repetition each cell is trained twice: as part of a
-sweep, in which all cells share the stored outputs of the bottom layers (each depth is computed once, a deeper one from
-a shallower one), and as a separate run that starts with an empty store. `--with-trainer` adds transformers' `Trainer`,
-which stores nothing.
+sweep, in which all cells share the stored outputs of the bottom layers (the outputs of each layer are computed once,
+from those of a lower layer), and as a separate run that starts with an empty store. `--with-trainer` adds transformers'
+`Trainer`, which stores nothing.
 
-For rows, model, hyper-parameters, measurements and continuing after an interruption see `benchmarks.engine`. The store
-of a sweep does not survive an interruption, so that an interrupted sweep starts again.
+The docstring of `benchmarks.engine.command` explains rows, model, hyper-parameters and measurements, and how the
+benchmark continues after an interruption. The store of a sweep is deleted at an interruption, so that an interrupted
+sweep starts again.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from benchmarks.timing.starting_point import encoder_shape, freeze_plan
 BENCHMARK = "sweep"
 MODULE = f"benchmarks.{BENCHMARK}"
 SAMPLE = ((0, 0), (3, 4), (6, 0), (0, 4), (6, 3), (9, 0))
+"""The default cells."""
 
 Layers = tuple[int, int]
 """The numbers of frozen layers at the bottom and at the top."""
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured
 
 
 def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -> int:
-    """Measure the cells that the `--json` file lacks, print the sums over cells, and return the exit code.
+    """Make the measurements that the `--json` file lacks, print the report, and return the exit code.
 
     Args:
         options: The parsed options.
@@ -131,13 +133,13 @@ def schedule(strategies: Iterable[str], ways: Sequence[str], precision: str, rep
     """Return the measurements of one repetition in the order in which they are made.
 
     Args:
-        strategies: The strategies, in the order to train them, from shallow to deep.
+        strategies: The strategies in the order in which to train them: few frozen bottom layers first.
         ways: The ways of training; their order is random for each strategy.
         precision: The number format.
         repetition: The number of the repetition.
 
     Returns:
-        Pairs of cell and repetition.
+        Pairs of a cell (way of training, strategy and number format) and the number of the repetition.
     """
     draw = random.Random(ORDER_SEED + repetition)
     scheduled = []
@@ -147,21 +149,24 @@ def schedule(strategies: Iterable[str], ways: Sequence[str], precision: str, rep
 
 
 def forget_half_a_sweep(ledger: MeasurementLedger, todo: Iterable[tuple[Cell, int]]) -> None:
-    """Drop the measurements of an incomplete sweep, because the store that its missing cells need no longer exists."""
+    """Remove the measurements of an incomplete sweep from the ledger, so that the sweep starts again.
+
+    Its remaining cells cannot be added, because the store that its cells shared no longer exists.
+    """
     wanted = {item for item in todo if item[0].way == SHARED}
-    there = {(m.cell, m.repetition) for m in ledger.measurements}
-    if not wanted <= there:
+    measured_already = {(m.cell, m.repetition) for m in ledger.measurements}
+    if not wanted <= measured_already:
         ledger.measurements = [m for m in ledger.measurements if (m.cell, m.repetition) not in wanted]
 
 
 def trained(measured: Measure, setup: Setup, rows: Path, cell: Cell, repetition: int, folder: Path) -> Measurement:
-    """Measure a cell by `Trainer`, or by our engine with the sweep's shared store or with an empty one.
+    """Measure a cell by `Trainer`, or by our engine with the sweep's shared store or with an empty store.
 
     Args:
         measured: The function that makes a measurement.
-        setup: The set-up of the comparison.
+        setup: The settings that all compared trainings share.
         rows: The file of rows.
-        cell: The way, strategy and number format to measure.
+        cell: The way of training, strategy and number format to measure.
         repetition: The number of the repetition.
         folder: The folder of the store that the cells of the sweep share.
     """

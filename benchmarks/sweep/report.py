@@ -13,7 +13,8 @@ from benchmarks.timing.comparison import Summary, ratio, summary
 from benchmarks.timing.measuring import Measurement
 
 KEPT = {SHARED: "in one store", SEPARATE: "each its own", BASE: "at every step"}
-"""The words in the report for where each way keeps, or when it computes, the outputs of frozen bottom layers."""
+"""The entries of the report's column "prefixes", by way of training: where the outputs of frozen bottom layers are
+stored, or when they are computed."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,15 @@ class Total:
 
 
 def totals(measurements: Sequence[Measurement], ways: Sequence[str]) -> list[Total]:
-    """Return each way's seconds, summed over all cells and summarised over repetitions."""
+    """Return the seconds of each way of training, summed over all cells and summarised over repetitions."""
 
     def sums(way: str, name: str) -> Summary:
         by_repetition: dict[int, float] = {}
-        for one in measurements:
-            if one.way == way:
-                by_repetition[one.repetition] = by_repetition.get(one.repetition, 0.0) + getattr(one, name)
+        for measurement in measurements:
+            if measurement.way == way:
+                by_repetition[measurement.repetition] = by_repetition.get(measurement.repetition, 0.0) + getattr(
+                    measurement, name
+                )
         added = summary(by_repetition.values())
         assert added is not None
         return added
@@ -42,13 +45,13 @@ def totals(measurements: Sequence[Measurement], ways: Sequence[str]) -> list[Tot
 
 
 def against(sums: Sequence[Total], way: str) -> dict[str, float | None]:
-    """Return the ratio of each way's median seconds to the median seconds of the way `way`."""
+    """Return the median seconds of each way of training divided by those of `way`; None if `way` was not measured."""
     base = next((total.seconds for total in sums if total.way == way), None)
     return {total.way: ratio(total.seconds, base) for total in sums}
 
 
 def document(sums: Sequence[Total]) -> dict[str, Any]:
-    """Return all numbers of the table of `total_sheet` as JSON-like values."""
+    """Return all values of the table of `total_sheet`, for the `--json` file."""
     return {
         "totals": [
             {
@@ -66,7 +69,7 @@ def document(sums: Sequence[Total]) -> dict[str, Any]:
 
 
 def total_sheet(sums: Sequence[Total], cells: int, precision: str) -> Sheet:
-    """Return the table of each way's sums over cells; `cells` is the number of cells."""
+    """Return the table of the seconds of each way of training, summed over cells; `cells` is the number of cells."""
     separate, trainer = against(sums, SEPARATE), against(sums, BASE)
     return Sheet(
         title=f"{cells} cells, {precision}: seconds of training, prefixes included",
@@ -87,11 +90,11 @@ def total_sheet(sums: Sequence[Total], cells: int, precision: str) -> Sheet:
 
 
 def cell_sheet(measurements: Sequence[Measurement], cells: Mapping[str, str], ways: Sequence[str]) -> Sheet:
-    """Return the table of the median seconds of each cell by each way.
+    """Return the table of the median seconds of each cell with each way of training.
 
     Args:
         measurements: The measurements.
-        cells: The strategy of each cell, by the cell's name N,M.
+        cells: The strategy that freezes the bottom N and the top M layers, by the cell's name "N,M".
         ways: The ways of training.
     """
 

@@ -1,1 +1,1 @@
-"""The timing of one training by our engine or by transformers' `Trainer`, for two benchmarks (engine and sweep)."""
+"""The timing of one training by our engine or by transformers' `Trainer`, for the benchmarks engine, gpu and sweep."""

@@ -1,4 +1,8 @@
-"""The cells of a benchmark (combinations of way of training, strategy and number format) and their random order."""
+"""The cells of a benchmark (combinations of way of training, strategy and number format) and their random order.
+
+A way of training is a program, our engine or `Trainer`, in one configuration; the docstring of
+`benchmarks.engine.command` lists the ways.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,19 @@ from alue_bench.training.device.hardware import Hardware
 
 TRAINER_WAYS = ("trainer-128", "trainer", "trainer-grouped")
 ENGINE, BASE = "engine", "trainer"
-"""The way of training that is examined (our engine), and the base with which it is compared (`Trainer`)."""
+"""The way of training that is examined (our engine), and the baseline with which it is compared (`Trainer`)."""
 GRAPHS = "engine-graphs"
 WAYS = (*TRAINER_WAYS, "engine-uncached", ENGINE, GRAPHS)
 SHARED, SEPARATE = "sweep", "separate"
-"""The ways of training by our engine in the sweep benchmark: all cells share one store for the outputs of frozen
-layers, or each cell has a separate store."""
+"""The ways of training by our engine in the benchmark `sweep`. With `SHARED`, all cells share one store for the outputs
+of frozen layers; with `SEPARATE`, each cell has a separate store."""
 STRATEGIES = ("full", "bottom3top4", "bottom6", "head-only")
 PRECISIONS = ("fp32", "bf16")
 ORDER_SEED = 1
 
 
 def possible_ways(device: str) -> list[str]:
-    """Return the names of the ways of training that a device supports; CUDA graphs need a CUDA device."""
+    """Return the ways of training that a device supports; the way with CUDA graphs needs a CUDA device."""
     return [way for way in WAYS if way != GRAPHS or Hardware(device).can_record]
 
 
@@ -39,7 +43,9 @@ class Cell(NamedTuple):
 
 
 def schedule(cells: Sequence[Cell], repetitions: int) -> list[tuple[Cell, int]]:
-    """Return all cells for each repetition, in random but reproducible order within a repetition.
+    """Return the measurements of all repetitions, in order: all cells once, in random order, then all cells again.
+
+    The random order is different in each repetition, but reproducible.
 
     Args:
         cells: The combinations of way of training, strategy and number format.
@@ -63,15 +69,15 @@ def in_order(cells: Iterable[Cell]) -> list[Cell]:
     name.
     """
 
-    def place(known: Sequence[str], name: str) -> int:
+    def rank(known: Sequence[str], name: str) -> int:
         return known.index(name) if name in known else len(known)
 
     return sorted(
         set(cells),
         key=lambda cell: (
-            place(PRECISIONS, cell.precision),
-            place(STRATEGIES, cell.strategy),
+            rank(PRECISIONS, cell.precision),
+            rank(STRATEGIES, cell.strategy),
             cell.strategy,
-            place(WAYS, cell.way),
+            rank(WAYS, cell.way),
         ),
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def checkpoint_in(folder: Path) -> Checkpoint:
-    """Return the checkpoint in a folder.
+    """Locate the checkpoint in a folder, without loading its weights.
 
     Raises:
         UnavailableError: There is no checkpoint in the folder.
@@ -24,7 +24,7 @@ def checkpoint_in(folder: Path) -> Checkpoint:
 
 
 def tokenizer_of(setup: Setup) -> Any:
-    """Return the tokenizer of the comparison's checkpoint, or that of the bundled model without a checkpoint."""
+    """Load the tokenizer of the checkpoint that the settings name, or of the bundled model if they name none."""
     from alue_bench.training.pretrained.loading import load_tokenizer
 
     return load_tokenizer(checkpoint_in(setup.checkpoint or _mini()))

@@ -18,12 +18,12 @@ class Summary:
 
 def summary(values: Iterable[float]) -> Summary | None:
     """Return the median, minimum and maximum of some values, or None if there are no values."""
-    kept = list(values)
-    return Summary(statistics.median(kept), min(kept), max(kept)) if kept else None
+    known = list(values)
+    return Summary(statistics.median(known), min(known), max(known)) if known else None
 
 
 def ratio(part: Summary | None, whole: Summary | None) -> float | None:
-    """Return the median of `part` divided by the median of `whole`; None if one is missing or the second is 0."""
+    """Return the median of `part` divided by the median of `whole`; None if one is missing or the divisor is 0."""
     return part.median / whole.median if part and whole and whole.median else None
 
 
@@ -46,21 +46,24 @@ def tail_mean(losses: Sequence[tuple[int, float]], steps: int) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference between repeated measurements and those of a base, compared with the noise of the base."""
+    """The difference between repeated measurements and those of a baseline, and the noise of the baseline."""
 
     difference: float
-    """The mean of the measurements minus the mean of the base's measurements."""
+    """The mean of the measurements minus the mean of the baseline's measurements."""
     noise: float
-    """The largest difference between two repetitions of the base."""
+    """The largest difference between two measurements of the baseline."""
 
     @property
     def within(self) -> bool:
-        """True if the difference is not larger than the noise."""
+        """True if the absolute difference is at most the noise."""
         return abs(self.difference) <= self.noise
 
 
 def comparison(values: Sequence[float], base: Sequence[float]) -> Comparison | None:
-    """Compare repeated measurements with those of a base; return None if there are no values or only one base value."""
+    """Compare repeated measurements with those of a baseline, `base`.
+
+    None is returned if there are no measurements, or fewer than two of the baseline.
+    """
     if not values or len(base) < 2:
         return None
     return Comparison(statistics.fmean(values) - statistics.fmean(base), max(base) - min(base))

@@ -8,15 +8,16 @@ from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.data.words import IGNORED
 
 Features = list[dict[str, Any]]
-"""A list of examples in the form that `Trainer` expects: dictionaries from the model's inputs to lists of numbers.
-"labels" is the class of a text, or the tag of each token of a text whose words are tagged."""
+"""A list of examples in the form that `Trainer` expects: for each one a dictionary from the name of a model input, such
+as "input_ids", to a list of numbers. "labels" is the class of a text, or, if its words are tagged, the tag of each
+token."""
 
 
 def features(split: TokenizedSplit, pad_id: int, pad_to: int | None) -> Features:
     """Return the examples of a split in the form that `Trainer` expects.
 
     Args:
-        split: The split.
+        split: The tokenized split.
         pad_id: The id of the padding token.
         pad_to: The number of tokens to which each example is padded; None for no padding.
     """

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from alue_bench.training.result import TrainingResult
 
 CACHE_LIMIT = "100GB"
+"""The largest size of the store for the outputs of frozen layers."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def fit_by_trainer(start: StartingPoint, plan: FreezePlan, way: str, seed: int, 
     Args:
         start: The initial model and data.
         plan: The freeze plan.
-        way: The way of padding examples, see `trainer_baseline`.
+        way: The way of padding examples, such as "trainer-grouped", see `trainer_baseline`.
         seed: The seed of data order and dropout.
         device: The device and the number format.
     """
@@ -93,8 +94,8 @@ def fit_by_engine(
         plan: The freeze plan.
         seed: The seed of data order and dropout.
         device: The device and the number format.
-        cached: Whether the output of the frozen bottom layers is computed once and cached, not at every step.
-        store: The folder in which this output is cached; None for a new, empty folder.
+        cached: Whether the output of the frozen bottom layers is computed once and cached, instead of at every step.
+        store: The folder of the cache, which may hold outputs of earlier trainings; None for a new, empty folder.
         on_step: A function that is called after each step with the number of steps done and the total number.
     """
     from alue_bench.measure.flops import training_flops
@@ -140,19 +141,20 @@ def with_prefix(
     split: TokenizedSplit,
     folder: Path | None,
 ) -> Examples:
-    """Return a split with the output of the frozen bottom layers (the frozen prefix) for its examples.
+    """Return the examples of a split, with the stored output of the frozen bottom layers (the frozen prefix).
 
     Args:
         start: The initial model and data.
         stack: The model.
-        forward: The forward pass.
+        forward: The implementation of the forward pass.
         plan: The freeze plan.
         device: The device and the number format.
         split: The tokenized examples.
-        folder: The folder in which the output is stored; None returns the split without outputs.
+        folder: The folder of the store, from which the output is read or to which it is written. If None, the examples
+            are returned without stored output, so that the frozen layers are computed at every step.
 
     Raises:
-        UnavailableError: The store cannot keep the output.
+        UnavailableError: The store cannot hold the output.
     """
     from alue_bench.contract.byte_sizes import parse_size
     from alue_bench.training.prefix import frozen_prefix
@@ -179,14 +181,16 @@ def fine_tune(
     device: Device,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainingResult:
-    """Fine-tune by our engine's training loop, with only one dev example, since no dev scores are needed.
+    """Fine-tune by our engine's training loop.
+
+    The dev split has only one example, since no dev scores are needed.
 
     Args:
         start: The initial model and data.
         plan: The freeze plan.
         stack: The model.
-        forward: The forward pass.
-        examples: The train split, perhaps with the output of the frozen bottom layers.
+        forward: The implementation of the forward pass.
+        examples: The train split, with or without stored output of the frozen bottom layers; see `with_prefix`.
         seed: The seed of data order and dropout.
         device: The device and the number format.
         on_step: A function that is called after each step with the number of steps done and the total number.

@@ -1,4 +1,4 @@
-"""The file of measurements, and the settings that must be equal for measurements to be comparable."""
+"""The ledger (results file) of measurements, and the settings that must be equal for them to be comparable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.timing.settings import Setup
 SOURCES = ("alue_bench/training/**/*.py", "benchmarks/timing/trainer_baseline.py")
 """The source files that affect training; measurements are comparable only if these files have not changed."""
 EXPLAINED = {"code": f"code, that is {' or '.join(SOURCES)}"}
-"""The names that error messages use for settings that are not command-line options."""
+"""For error messages: descriptions of settings that are not command-line options, by the setting's name."""
 
 
 def common_settings(setup: Setup, rows: Rows) -> dict[str, Any]:
@@ -67,25 +67,26 @@ class MeasurementLedger(Ledger):
         """Make the measurements that the file lacks, and write each one to the file as soon as it is made.
 
         Args:
-            todo: All requested measurements, as pairs of a cell (way, strategy, number format) and a repetition.
+            todo: All requested measurements, as pairs of a cell (way of training, strategy and number format) and a
+                repetition, in the order in which to make them.
             measure: The function that makes a measurement.
 
         Returns:
             The exit code: 0, or 130 or 143 if the process was asked to stop.
         """
-        there = {(m.cell, m.repetition) for m in self.measurements}
-        left = [item for item in todo if item not in there]
-        if len(left) < len(todo):
-            say(f"{self.file}: {len(todo) - len(left)} of {len(todo)} measurements are done already")
+        done = {(m.cell, m.repetition) for m in self.measurements}
+        missing = [item for item in todo if item not in done]
+        if len(missing) < len(todo):
+            say(f"{self.file}: {len(todo) - len(missing)} of {len(todo)} measurements are done already")
         try:
             with stop_on_sigterm():
-                for place, (cell, repetition) in enumerate(left, start=1):
+                for number, (cell, repetition) in enumerate(missing, start=1):
                     measurement = measure(cell, repetition)
                     self.add(measurement)
-                    say(f"[{place}/{len(left)}] {cell}, repetition {repetition}: {measurement.seconds:.2f} s")
+                    say(f"[{number}/{len(missing)}] {cell}, repetition {repetition}: {measurement.seconds:.2f} s")
         except KeyboardInterrupt as stop:
-            kept = f"keeps {len(self.measurements)} measurements; run the same command again to continue"
-            say(f"interrupted: {f'{self.file} {kept}' if self.file else '--json keeps what is done'}")
+            advice = f"keeps {len(self.measurements)} measurements; run the same command again to continue"
+            say(f"interrupted: {f'{self.file} {advice}' if self.file else '--json keeps what is done'}")
             return code_of_stop(stop)
         return 0
 
@@ -93,7 +94,7 @@ class MeasurementLedger(Ledger):
         """Add a measurement and write the file.
 
         Raises:
-            UsageError: The measurement was made on other hardware than the earlier ones.
+            UsageError: The measurement was made on different hardware from the earlier ones.
         """
         if self.measurements and self.measurements[0].hardware != measurement.hardware:
             raise UsageError(
@@ -104,7 +105,7 @@ class MeasurementLedger(Ledger):
         self.record({})
 
     def record(self, results: Mapping[str, Any]) -> None:
-        """Write the measurements, and results that were computed from them, to the file."""
+        """Write the measurements to the file, together with `results`, which were computed from them."""
         self.content = {
             "hardware": self.measurements[0].hardware if self.measurements else None,
             **results,
@@ -113,12 +114,12 @@ class MeasurementLedger(Ledger):
         self.write()
 
     def among(self, todo: Sequence[tuple[Cell, int]]) -> list[Measurement]:
-        """Return the measurements for the given pairs of cell and repetition; the file may contain others."""
+        """Return the measurements for the given pairs of cell and repetition, and no others that the file contains."""
         wanted = set(todo)
         return [m for m in self.measurements if (m.cell, m.repetition) in wanted]
 
     def origin(self) -> str:
-        """Return a sentence that names the command, date, hardware and libraries of the measurements."""
+        """Return a line for reports with the command, date, hardware and libraries of the measurements."""
         libraries = ", ".join(f"{name} {number}" for name, number in self.head["settings"]["libraries"].items())
         hardware = described(self.measurements[0].hardware)
         return f"`{self.head['command']}`, {self.head['date']}; {hardware}; {libraries}."

@@ -46,23 +46,26 @@ class Measurement:
     repetition: int
     """The number of the repetition, which is also the seed of data order and dropout."""
     seconds: float
-    """The seconds of training; for our engine, computing the frozen bottom layers' output and the training loop
-    together."""
+    """The seconds of training, without start-up and warm-up. For our engine, they include computing the frozen bottom
+    layers' output."""
     prefix_s: float = 0.0
-    """The seconds for computing and storing the frozen bottom layers' output on the train rows, including checksums."""
+    """The seconds for computing and storing the frozen bottom layers' output on the train rows, or for finding it in a
+    shared store; checksums are included. 0 for `Trainer`."""
     build_s: float = 0.0
-    """The seconds for computing the frozen bottom layers' output, in this run or in the earlier run that stored it."""
+    """The seconds for computing the frozen bottom layers' output, in this training or in the one that stored it."""
     prefix_reused: bool = False
+    """True if an earlier training had stored the output in the shared store."""
     setup_s: float = 0.0
     """The seconds of `Trainer.train()` before the first epoch, which are not part of `seconds`."""
     steps: int
+    """The number of training steps."""
     samples: int
     """The number of examples trained on, summed over all epochs."""
     samples_per_s: float
     tokens: int
-    """The number of tokens of these examples, without padding."""
+    """The number of tokens of all `samples`, without padding."""
     padded_tokens: int
-    """The number of tokens of these examples, with padding."""
+    """The number of tokens of all `samples`, with padding."""
     peak_rss_mib: float
     """The peak memory of the process in MiB, including its start and warm-up."""
     peak_device_mib: float | None
@@ -78,35 +81,36 @@ class Measurement:
     flops_full: float | None = None
     """The FLOPs of full fine-tuning by a formula; None for `Trainer`."""
     hardware: Mapping[str, Any] = field(default_factory=dict)
+    """The hardware; see `benchmarks.machine.hardware`."""
 
     @property
     def cell(self) -> Cell:
-        """The measured cell: way of training, strategy and number format."""
+        """The combination of way of training, strategy and number format."""
         return Cell(self.way, self.strategy, self.precision)
 
 
 Measure = Callable[[Setup, Path, Cell, int, Path | None], Measurement]
-"""A function that makes a measurement. Its arguments are the set-up, the file of rows, the cell, the repetition, and
-the folder of a shared store for the outputs of frozen layers, or None."""
+"""A function that makes a measurement, such as `measured_apart`, which explains the arguments."""
 
 
 def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store: Path | None) -> Measurement:
     """Make a measurement in a new process, so that allocators, threads and caches do not affect later measurements.
 
     Args:
-        setup: The set-up of the comparison.
-        rows: The file of rows.
-        cell: The cell to measure.
-        repetition: The number of the repetition.
-        store: The folder of a shared store for the outputs of frozen layers, if any.
+        setup: The settings that all compared trainings share.
+        rows: The JSON file of rows, which `write_rows` wrote.
+        cell: The way of training, strategy and number format to measure.
+        repetition: The number of the repetition, which is also the seed of data order and dropout.
+        store: The folder of a store for the outputs of frozen layers that other measurements share; None for a new,
+            empty store.
 
     Raises:
         MeasurementFailed: The process failed; the message contains its last line of stderr.
     """
-    what = ["--way", cell.way, "--strategy", cell.strategy, "--precision", cell.precision]
-    what += ["--repetition", str(repetition), *(["--store", str(store)] if store else [])]
+    given = ["--way", cell.way, "--strategy", cell.strategy, "--precision", cell.precision]
+    given += ["--repetition", str(repetition), *(["--store", str(store)] if store else [])]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.engine", "--one", *setup.arguments(), "--rows-json", str(rows), *what],
+        [sys.executable, "-m", "benchmarks.engine", "--one", *setup.arguments(), "--rows-json", str(rows), *given],
         env=environment(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1"),
         capture_output=True,
         text=True,
@@ -119,9 +123,9 @@ def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store:
 
 
 def print_one(options: argparse.Namespace) -> int:
-    """Make one measurement, as the process that `measured_apart` starts.
+    """Make one measurement in the process that `measured_apart` has started, print it as JSON, and return exit code 0.
 
-    Only the measurement is printed on stdout, as JSON. The exit code is returned.
+    Whatever else is printed meanwhile goes to stderr.
     """
     cell = Cell(options.way[0], options.strategy[0], options.precision[0])
     with redirect_stdout(sys.stderr):
@@ -131,7 +135,7 @@ def print_one(options: argparse.Namespace) -> int:
 
 
 def measured_here(setup: Setup, rows: Path, cell: Cell, repetition: int, store: Path | None) -> Measurement:
-    """Make a measurement in this process; for the arguments, see `measured_apart`."""
+    """Make a measurement in this process; `measured_apart` explains the arguments."""
     from alue_bench.training.device.precision import Device
     from alue_bench.training.freezing import count_parameters
 
@@ -158,7 +162,7 @@ def measured_here(setup: Setup, rows: Path, cell: Cell, repetition: int, store: 
 
 
 def _final_loss(start: StartingPoint, fitted: Fitted) -> float:
-    """Return the final loss of a training: the mean over its last steps, a quarter of an epoch.
+    """Return the mean loss over the last quarter of the last epoch's steps.
 
     Raises:
         TrainingError: The loss is not finite.

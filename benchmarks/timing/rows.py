@@ -1,4 +1,4 @@
-"""The rows (texts and labels, or words and tags) of a comparison, from a task's train file or from a JSON file.
+"""The rows (texts and labels, or words and tags) of the compared trainings, from a task's files or from a JSON file.
 
 The JSON file can be read without the package `datasets`.
 """
@@ -33,25 +33,30 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a comparison: those to train on, and held-out rows on which the trained model is scored."""
+    """The train rows of the compared trainings, and the held-out rows on which the trained models are scored."""
 
     train: tuple[Row, ...]
     held_out: tuple[Row, ...]
     source: str
-    """A text about the origin of the rows, for reports."""
+    """The origin of the rows as reports show it: the task and the kind of its files, or the name of the JSON file."""
 
     @property
     def labels(self) -> Labels:
-        """The labels that occur in the rows; if words have tags, those of all types of entity that occur."""
+        """The names of all labels in the rows; if words have tags, "O" and the tags B-… and I-… of all entity types."""
         rows = (*self.train, *self.held_out)
         if rows[0].words is None:
             return Labels.multiclass(*sorted({str(row.label) for row in rows}))
         types = sorted({tag[2:] for row in rows for tag in row.label if tag != OUTSIDE})
-        return Labels.tokens(OUTSIDE, *(f"{place}-{name}" for name in types for place in "BI"), scheme="IOB2")
+        return Labels.tokens(OUTSIDE, *(f"{prefix}-{name}" for name in types for prefix in "BI"), scheme="IOB2")
 
 
 def chosen_rows(options: argparse.Namespace) -> tuple[Rows, Setup]:
-    """Return the rows that the command-line options name, and the set-up with the actual numbers of rows."""
+    """Return the rows that the command-line options name, and the settings with the actual numbers of rows.
+
+    Raises:
+        DataError: There are too few rows.
+        UsageError: An option is invalid, or official files are missing.
+    """
     setup = chosen_setup(options)
     rows = read_rows(options.rows_json, setup.rows, setup.eval_rows) if options.rows_json else task_rows(options)
     if setup.longest:
@@ -64,8 +69,8 @@ def read_rows(file: Path, train: int, held_out: int) -> Rows:
 
     Args:
         file: The file.
-        train: The largest number of rows to train on, from the start of the file.
-        held_out: The number of held-out rows, from the end of the file.
+        train: The largest number of train rows, which are taken from the start of the file.
+        held_out: The number of held-out rows, which are taken from the end of the file.
 
     Raises:
         DataError: The file has another format, too few rows, or only one label.
@@ -107,7 +112,7 @@ def _row_of_example(example: Example) -> Row:
 
 
 def task_rows(options: argparse.Namespace) -> Rows:
-    """Return the rows of a task: the train split to train on, and the dev split as held-out rows.
+    """Return the rows of the task that the options name, with its dev split as held-out rows.
 
     Raises:
         UsageError: There are no official files, and the sample was not requested.
@@ -145,10 +150,10 @@ def without_long_ones(rows: Rows, tokenizer: Any, longest: int) -> Rows:
         encoded = tokenizer([row.text for row in given])["input_ids"]
         return tuple(row for row, ids in zip(given, encoded, strict=True) if len(ids) <= longest)
 
-    left = replace(rows, train=short(rows.train), held_out=short(rows.held_out))
-    if not left.held_out or len({row.label for row in left.train}) < 2:
+    remaining = replace(rows, train=short(rows.train), held_out=short(rows.held_out))
+    if not remaining.held_out or len({row.label for row in remaining.train}) < 2:
         raise DataError(f"too few rows have at most {longest} tokens; allow more with --longest")
-    return left
+    return remaining
 
 
 def write_rows(rows: Rows, file: Path) -> None:
@@ -159,7 +164,7 @@ def write_rows(rows: Rows, file: Path) -> None:
 
 @contextmanager
 def rows_on_disk(rows: Rows) -> Iterator[Path]:
-    """Write rows to a temporary file, which exists inside the `with` block, for the measuring processes."""
+    """Write rows to a temporary JSON file for measuring processes; the file is deleted after the `with` block."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
         write_rows(rows, file)

@@ -1,4 +1,4 @@
-"""The settings that all measurements of a comparison share: rows, model, hyper-parameters and device."""
+"""The settings that all compared trainings share: rows, model, hyper-parameters and device."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from alue_bench.contract.errors import UsageError
 from alue_bench.contract.spec import HyperParameters
 
 TASKS = ("oold", "arabicner")
-"""The tasks whose rows can be trained on: one that classifies texts, and one that tags words."""
+"""The tasks that can be measured: one classifies texts, the other tags words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """The settings (set-up) that all measurements of a comparison share; fields are named like the options."""
+    """The settings that all compared trainings share; the fields have the names of command-line options."""
 
     rows: int
     eval_rows: int
@@ -29,11 +29,13 @@ class Setup:
     hidden: int
     heads: int
     checkpoint: Path | None
+    """The folder of the checkpoint to fine-tune. None for a BERT with random weights and with `layers`, `hidden` and
+    `heads` as its sizes."""
     device: str
 
     @property
     def hyper(self) -> HyperParameters:
-        """The hyper-parameters of all trainings: no weight decay, no warm-up, clipping at 1, last epoch's weights."""
+        """The hyper-parameters of all trainings: no weight decay or warm-up, clipping at 1, last epoch's weights."""
         return HyperParameters(
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -53,10 +55,10 @@ class Setup:
 
 
 def chosen_setup(options: argparse.Namespace) -> Setup:
-    """Return the settings that the command-line options state.
+    """Return the settings that the command-line options give.
 
     Raises:
-        UsageError: A value is invalid.
+        UsageError: A hyper-parameter is invalid, or `--hidden` is not a multiple of `--heads`.
     """
     setup = Setup(**{name: getattr(options, name) for name in Setup.__dataclass_fields__})
     try:

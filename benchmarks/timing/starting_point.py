@@ -1,4 +1,4 @@
-"""The starting point of every training of a comparison: equal initial weights, tokenized rows and frozen layers."""
+"""The common starting point of all compared trainings: equal initial weights, tokenized rows and frozen layers."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 MODEL_SEED = 20_201_124
 """The seed of randomly initialised weights: all weights, or only those of the head if there is a checkpoint."""
 POSITIONS = 512
+"""The smallest number of position embeddings of a model with random weights."""
 
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """The initial model and the data with which every training of a comparison begins."""
+    """The initial model and the data, which are the same for all compared trainings."""
 
     setup: Setup
     tokenizer: Any
@@ -40,7 +41,7 @@ class StartingPoint:
     """One batch of the longest examples of `train`, for warm-up."""
 
     def fresh_stack(self, plan: FreezePlan) -> EncoderStack:
-        """Return a new model with the initial weights, on the device, frozen as the plan says."""
+        """Return a new model with the initial weights, on the device, in which the plan's parameters are frozen."""
         from alue_bench.training.architecture.encoder_stack import view_as_stack
         from alue_bench.training.freezing import apply_plan
 
@@ -50,11 +51,11 @@ class StartingPoint:
 
 
 def prepared(setup: Setup, rows: Rows) -> StartingPoint:
-    """Return the initial model and the tokenized data for the trainings of a comparison.
+    """Return the initial model and the tokenized data for the compared trainings.
 
     Args:
-        setup: The settings of the comparison.
-        rows: The rows.
+        setup: The settings that all compared trainings share.
+        rows: The train rows and the held-out rows.
 
     Raises:
         UnavailableError: The checkpoint is missing.
@@ -76,11 +77,11 @@ def tokenized(rows: Sequence[Row], tokenizer: Any, max_length: int, labels: Labe
     """Tokenize rows without the package `datasets`, which alue-bench itself uses for tokenization.
 
     Args:
-        rows: The rows.
+        rows: The rows: texts with labels, or words with tags.
         tokenizer: The tokenizer.
-        max_length: The number of tokens to which longer texts are truncated; a text whose words have tags is divided
-            into windows instead.
-        labels: The labels.
+        max_length: The number of tokens to which longer texts are truncated. Longer texts whose words have tags are
+            divided into windows of this many tokens instead.
+        labels: The names of all labels or tags.
     """
     import torch
 
@@ -114,20 +115,20 @@ def tokenized(rows: Sequence[Row], tokenizer: Any, max_length: int, labels: Labe
 
 
 def chosen(split: TokenizedSplit, indices: Iterable[int]) -> TokenizedSplit:
-    """Return a split that contains only some examples of the given one.
+    """Return a split that contains only the examples of `split` at the given indices.
 
-    If words are tagged, an example is a window, and each window of the result counts as a sentence, of those words that
-    are predicted in it.
+    If words are tagged, an example is a window of a sentence. The result treats each window as a sentence that consists
+    of the words whose tags are predicted in this window.
     """
     import numpy as np
     import torch
 
     from alue_bench.data.words import IGNORED, as_rows
 
-    kept = list(indices)
-    lengths = split.offsets.diff()[kept]
-    tokens = torch.cat([torch.arange(*split.offsets[index : index + 2].tolist()) for index in kept])
-    words, targets = None, split.targets[tokens if split.tags_words else kept]
+    selected = list(indices)
+    lengths = split.offsets.diff()[selected]
+    tokens = torch.cat([torch.arange(*split.offsets[index : index + 2].tolist()) for index in selected])
+    words, targets = None, split.targets[tokens if split.tags_words else selected]
     if split.words is not None:
         counts = np.array([int((part != IGNORED).sum()) for part in targets.split(lengths.tolist())])
         words = replace(
@@ -144,7 +145,7 @@ def chosen(split: TokenizedSplit, indices: Iterable[int]) -> TokenizedSplit:
         token_type_ids=None if split.token_type_ids is None else split.token_type_ids[tokens],
         offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]),
         targets=targets,
-        ids=[str(index) for index in kept],
+        ids=[str(index) for index in selected],
         words=words,
     )
 
@@ -178,7 +179,7 @@ def freeze_plan(strategy: str, shape: EncoderShape) -> FreezePlan:
 
 
 def _initial_model(setup: Setup, tokenizer: Any, labels: Labels) -> Any:
-    """Return the comparison's initial model, whose weights are the same in every process."""
+    """Return the initial model of the compared trainings, whose weights are the same in every process."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
 

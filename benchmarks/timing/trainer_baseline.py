@@ -1,13 +1,17 @@
 """The baseline of the engine's benchmark: the same fine-tuning by transformers' `Trainer`.
 
-There are three ways, which differ in padding: every example is padded to the maximal length (as in transformers'
-example script for GLUE); each batch is padded to its longest example; or, in addition, each batch consists of examples
-of similar length. Rows, initial weights, frozen parameters, optimiser, learning rates and clipping are the same as with
-the engine. Nothing is logged, evaluated or saved during training. Batches of words with tags are padded by
+There are three ways of padding:
+
+    trainer-128       every example is padded to the maximal length, as in transformers' example script for GLUE
+    trainer           each batch is padded to its longest example
+    trainer-grouped   the same, and each batch consists of examples of similar length
+
+Rows, initial weights, frozen parameters, optimiser, learning rates and clipping are the same as with the engine.
+Nothing is logged, evaluated or saved during training. Batches of words with tags are padded by
 `DataCollatorForTokenClassification`.
 
 One difference remains: `Trainer` puts the whole model into training mode at each step, so that dropout stays on in
-frozen layers. This is so for every user of `Trainer`.
+frozen layers, as it does for every user of `Trainer`.
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ class TrainerRun:
 
     model: Any
     seconds: float
-    """The seconds of all epochs, after a warm-up of one step on another copy of the model."""
+    """The seconds of all epochs. A warm-up step, on another copy of the model, precedes them and is not timed."""
     setup_s: float
     """The seconds of `train()` before the first epoch (garbage collection, set-up of model, optimiser and data loader),
     which are not part of `seconds`."""
@@ -69,7 +73,7 @@ def fit(
     """Fine-tune a model by `Trainer` and measure the time.
 
     Args:
-        make_model: A function that returns a new model with its initial weights and frozen parts.
+        make_model: A function that returns a new model with the initial weights and with frozen parameters.
         train: The train split.
         longest: The longest examples of the train split, for warm-up.
         way: The way of padding: "trainer-128", "trainer" or "trainer-grouped".
@@ -155,7 +159,7 @@ def on_one_gpu(arguments: TrainingArguments) -> TrainingArguments:
 def build_trainer(
     model: Any, examples: Features, way: str, tokenizer: Any, arguments: TrainingArguments
 ) -> CountingTrainer:
-    """Return a `Trainer` for a model and examples; `way` is the way of padding, see `fit`."""
+    """Return a `Trainer` for a model and examples; for `way`, the way of padding, see `fit`."""
     padded = DataCollatorForTokenClassification if reads_tokens(model) else DataCollatorWithPadding
     trainer = CountingTrainer(
         model=model,
@@ -179,7 +183,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]
 
 
 class CountingTrainer(Trainer):  # type: ignore[misc]
-    """A `Trainer` that keeps the loss of each step and counts tokens without waiting for the GPU."""
+    """A `Trainer` that records the loss of each step and counts tokens, without waiting for the GPU."""
 
     def __init__(self, **options: Any) -> None:
         """Create the trainer; the options are the arguments of `Trainer`."""
@@ -188,7 +192,7 @@ class CountingTrainer(Trainer):  # type: ignore[misc]
         self.padded_tokens = 0
 
     def training_step(self, model: Any, inputs: dict[str, Any], *others: Any, **options: Any) -> torch.Tensor:
-        """Train one step, count the tokens of its batch, and keep its loss."""
+        """Train one step; count the tokens of its batch, and append its loss to `losses`."""
         self.padded_tokens += inputs["input_ids"].numel()
         loss: torch.Tensor = super().training_step(model, inputs, *others, **options)
         self.losses.append(loss)

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the part that the first argument names, or the default part, and return the exit code.
 
     Args:
-        arguments: The arguments; None takes the arguments of this process.
+        arguments: The command-line arguments; None means those of this process (`sys.argv`).
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     part, rest = (given[0], given[1:]) if given[:1] and given[0] in PARTS else (PARTS[0], given)

@@ -1,20 +1,25 @@
 """`python -m benchmarks.verdicts`: how often the verdicts of `alue-bench compare` are wrong, by simulation.
 
-A comparison is simulated as the crossed model assumes it (`alue_bench.evaluation.significance`):
+The scores of a simulated comparison follow the crossed model of `alue_bench.evaluation.significance`:
 
-    difference of seed s on example i  =  difference + seed effect + example effect + rest
+    score difference for seed s and example i  =  true difference + seed effect + example effect + remaining effect
 
 The true loss is zero, half the margin, the margin, or twice the margin. Each simulated comparison is tested and judged
-by the functions that `compare` uses. With a true loss at the margin or above it, *within the margin* is an error, and
-the rate of it is the error; below the margin, it is the power.
+by the functions that `compare` uses. If the true loss is the margin or more, a verdict that excludes such a loss is
+wrong, and the rate of these verdicts is the error rate. If the true loss is less, the verdict is right, and its rate is
+the power.
+
+The columns show rates among all comparisons:
 
 | column | meaning |
 | --- | --- |
-| within | comparisons with the verdict "within the margin" or "worse, within the margin", or "better" |
+| within | comparisons whose verdict is "within the margin", "worse, within the margin" or "better" |
 | ± | Monte-Carlo standard error of this rate |
-| worse, within both | the part of them with the verdict "worse, within the margin" |
+| worse, within both | comparisons whose verdict is "worse, within the margin" |
+| worse, better, inconclusive | comparisons with this verdict |
 
-Exit codes: 0 if the error at the margin is at most `MOST_ERROR` for every number of seeds; 1 otherwise; 2 misuse.
+Exit codes: 0 if the error rate for a true loss equal to the margin is at most `MOST_ERROR`, with every number of seeds;
+1 otherwise; 2 misuse.
 """
 
 from __future__ import annotations
@@ -33,23 +38,26 @@ from benchmarks.command_line import Parser, run_command
 from benchmarks.tables import Sheet, show, write_page
 
 MOST_ERROR = 0.065
-"""The largest acceptable rate of "within the margin" where the true loss is the margin; the nominal rate is 0.05."""
+"""The largest acceptable rate of the verdicts `WITHIN` if the true loss is the margin; the nominal rate is 0.05."""
 LOSSES = (("0", 0.0), ("margin / 2", 0.5), ("margin", 1.0), ("2 × margin", 2.0))
-"""The true losses, each with its name and as a multiple of the margin."""
+"""The simulated true losses: for each one its name, and its size as a multiple of the margin."""
 WITHIN = (Verdict.WITHIN_MARGIN, Verdict.WORSE_WITHIN_MARGIN, Verdict.BETTER)
 """The verdicts that exclude a loss as large as the margin."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The standard deviations of a simulated difference, as differences of scores (0.01 is one point), and its size."""
+    """The parameters of simulated comparisons: standard deviations in units of the score, and the number of examples.
+
+    A difference of 0.01 is one point.
+    """
 
     seed_sd: float = 0.018
     """The standard deviation of the effect that a seed has on all examples alike."""
     example_sd: float = 0.2
     """The standard deviation of the effect that an example has for all seeds alike."""
     rest_sd: float = 0.4
-    """The standard deviation of what is specific to one seed on one example."""
+    """The standard deviation of the remaining effect, which is drawn for each seed and example separately."""
     examples: int = 1000
     """The number of test examples."""
 
@@ -69,8 +77,8 @@ class Rates:
         return self.verdicts.total()
 
     def rate(self, *verdicts: Verdict) -> float:
-        """Return the share of the comparisons with one of the verdicts."""
-        return sum(self.verdicts[one] for one in verdicts) / self.simulations
+        """Return the share of the comparisons whose verdict is one of `verdicts`."""
+        return sum(self.verdicts[verdict] for verdict in verdicts) / self.simulations
 
     @property
     def error(self) -> float:
@@ -80,12 +88,12 @@ class Rates:
 
 
 def simulate(world: World, seeds: int, margin: float, simulations: int, *, seed: int = 0) -> Iterator[Rates]:
-    """Simulate comparisons with one number of seeds; yield the rates for each true loss in `LOSSES`.
+    """Simulate comparisons with one number of seeds; yield the verdicts for each true loss in `LOSSES`.
 
     The random numbers are the same for all true losses.
 
     Args:
-        world: The standard deviations.
+        world: The standard deviations and the number of examples.
         seeds: The number of seeds of a comparison.
         margin: The margin, as a difference of scores.
         simulations: The number of comparisons.
@@ -96,14 +104,14 @@ def simulate(world: World, seeds: int, margin: float, simulations: int, *, seed:
     rng = np.random.default_rng([seed, seeds])
     verdicts: dict[str, Counter[Verdict]] = {name: Counter() for name, _ in LOSSES}
     for _ in range(simulations):
-        table = (
+        differences = (
             world.seed_sd * rng.standard_normal((seeds, 1))
             + world.example_sd * rng.standard_normal((1, world.examples))
             + world.rest_sd * rng.standard_normal((seeds, world.examples))
         )
         for name, multiple in LOSSES:
-            lost = table - multiple * margin
-            test = crossed_test_of(lost.mean(axis=1), lost)
+            shifted = differences - multiple * margin
+            test = crossed_test_of(shifted.mean(axis=1), shifted)
             verdicts[name][verdict_of(test, test.p_value, margin)] += 1
     for name, _ in LOSSES:
         yield Rates(seeds, name, verdicts[name])
@@ -120,16 +128,16 @@ def sheet(rates: Sequence[Rates], title: str) -> Sheet:
         ("seeds", "true loss", "within", "±", "worse, within both", "worse", "better", "inconclusive"),
         tuple(
             (
-                str(one.seeds),
-                one.loss,
-                percent(one.rate(*WITHIN)),
-                percent(one.error),
-                percent(one.rate(Verdict.WORSE_WITHIN_MARGIN)),
-                percent(one.rate(Verdict.WORSE)),
-                percent(one.rate(Verdict.BETTER)),
-                percent(one.rate(Verdict.INCONCLUSIVE)),
+                str(entry.seeds),
+                entry.loss,
+                percent(entry.rate(*WITHIN)),
+                percent(entry.error),
+                percent(entry.rate(Verdict.WORSE_WITHIN_MARGIN)),
+                percent(entry.rate(Verdict.WORSE)),
+                percent(entry.rate(Verdict.BETTER)),
+                percent(entry.rate(Verdict.INCONCLUSIVE)),
             )
-            for one in rates
+            for entry in rates
         ),
     )
 
@@ -151,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _simulated(options: argparse.Namespace, command: str) -> int:
+    """Check the options, simulate, print the table, and return the exit code."""
     numbers = [int(number) for number in options.seeds.split(",") if number.strip().isdecimal()]
     if not numbers or min(numbers) < FEWEST_SEEDS or options.simulations < 1 or options.examples < 2:
         raise UsageError(
@@ -163,8 +172,8 @@ def _simulated(options: argparse.Namespace, command: str) -> int:
         rest_sd=options.rest_sd / 100,
         examples=options.examples,
     )
-    rates = [one for seeds in numbers for one in simulate(world, seeds, options.margin / 100, options.simulations)]
-    worst = max(one.rate(*WITHIN) for one in rates if one.loss == "margin")
+    rates = [entry for seeds in numbers for entry in simulate(world, seeds, options.margin / 100, options.simulations)]
+    worst = max(entry.rate(*WITHIN) for entry in rates if entry.loss == "margin")
     held = worst <= MOST_ERROR
     sheets = [
         sheet(rates, f"Verdicts of {options.simulations:,} simulated comparisons, margin {options.margin:g} points")

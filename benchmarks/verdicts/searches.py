@@ -1,6 +1,7 @@
 """`python -m benchmarks.verdicts searches`: how often `alue-bench search` errs and what it saves, by simulation.
 
-Each search is simulated in a world of `benchmarks.verdicts.worlds` by the functions that decide in `alue-bench search`.
+Searches are simulated on the tasks (worlds) of `benchmarks.verdicts.worlds`. The functions that make decisions are
+those of `alue-bench search`.
 
 | column | meaning |
 | --- | --- |
@@ -8,10 +9,10 @@ Each search is simulated in a world of `benchmarks.verdicts.worlds` by the funct
 | ± | Monte-Carlo standard error of this rate |
 | full returned | searches that return full fine-tuning |
 | cost of the answer | mean training FLOPs of the answer, as a share of full fine-tuning's |
-| possible | the same for the cheapest setting whose true loss is within the tolerance |
+| possible | mean training FLOPs of the cheapest setting whose true loss is within the tolerance, as the same share |
 | spent | mean cost of the search, as a share of the cost of running every setting once |
 
-Exit codes: 0 if the error is at most the stated level plus `ACCEPTED` in every world; 1 otherwise; 2 misuse.
+Exit codes: 0 if the error is at most `--level` plus `ACCEPTED` in every kind of world; 1 otherwise; 2 misuse.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from benchmarks.tables import Sheet, show, write_page
 from benchmarks.verdicts.worlds import WORLDS, World, question, search
 
 ACCEPTED = 0.02
-"""The amount by which the simulated error may exceed the stated level."""
+"""The amount by which the simulated error may exceed `--level`, the error that the search states."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Searched:
     world: str
     answers: tuple[tuple[float, float, float, float], ...]
     """For each search: 1 if its answer loses more than tolerance + margin, else 0; the cost of the answer; the cost of
-    the cheapest setting within the tolerance; the share of the grid's cost that was spent."""
+    the cheapest setting within the tolerance; the cost of the search. The cost of the search is a share of the cost of
+    running every setting once; the other costs are shares of full fine-tuning's cost."""
 
     @property
     def error(self) -> float:
@@ -70,11 +72,12 @@ class Searched:
 
     @property
     def spent(self) -> float:
-        """The mean share of the grid's cost that was spent."""
+        """The mean cost of the searches, as a share of the cost of running every setting once."""
         return self._mean(3)
 
-    def _mean(self, place: int) -> float:
-        return sum(answer[place] for answer in self.answers) / len(self.answers)
+    def _mean(self, index: int) -> float:
+        """Return the mean of one entry of `answers`."""
+        return sum(answer[index] for answer in self.answers) / len(self.answers)
 
 
 def simulate(
@@ -84,21 +87,21 @@ def simulate(
 
     Args:
         name: The name of the kind.
-        generator: The function that draws a world.
-        draws: The numbers of the worlds.
+        generator: The function that draws a world of this kind, given a number.
+        draws: The numbers from which the worlds are drawn.
         budget: The budget, as a share of the cost of running every setting once.
         changes: Fields of `alue_bench.searching.policy.Question` that differ from the defaults of `alue-bench search`.
     """
     answers = []
     for draw in draws:
-        of = generator(draw)
-        grid = sum(c.cost for c in of.options)
-        asked = question(of, budget=budget * grid, **changes)
-        decision, evaluations = search(of, asked)
-        reference = of.score[referenced(asked, evaluations).full.name]
+        world = generator(draw)
+        grid = sum(c.cost for c in world.options)
+        asked = question(world, budget=budget * grid, **changes)
+        decision, evaluations = search(world, asked)
+        reference = world.score[referenced(asked, evaluations).full.name]
         answer = decision.best.candidate
-        tolerance, wrong = asked.tolerance.of(of.full), reference - of.score[answer.name] > asked.limit(reference)
-        possible = min(c.cost for c in of.options if of.loss(c.name) <= tolerance + 1e-12)
+        tolerance, wrong = asked.tolerance.of(world.full), reference - world.score[answer.name] > asked.limit(reference)
+        possible = min(c.cost for c in world.options if world.loss(c.name) <= tolerance + 1e-12)
         answers.append((float(wrong), answer.cost, possible, decision.spent / grid))
     return Searched(name, tuple(answers))
 
@@ -114,15 +117,15 @@ def sheet(searched: Sequence[Searched], title: str) -> Sheet:
         ("world", "error", "±", "full returned", "cost of the answer", "possible", "spent"),
         tuple(
             (
-                one.world,
-                percent(one.error),
-                percent(one.monte_carlo),
-                f"{one.full_returned:.0%}",
-                f"{one.cost:.0%}",
-                f"{one.possible:.0%}",
-                percent(one.spent),
+                entry.world,
+                percent(entry.error),
+                percent(entry.monte_carlo),
+                f"{entry.full_returned:.0%}",
+                f"{entry.cost:.0%}",
+                f"{entry.possible:.0%}",
+                percent(entry.spent),
             )
-            for one in searched
+            for entry in searched
         ),
     )
 
@@ -142,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _simulated(options: argparse.Namespace, command: str) -> int:
+    """Check the options, simulate, print the table, and return the exit code."""
     if options.simulations < 1 or not 0 < options.level < 0.5 or options.first < 0:
         raise UsageError("--simulations must be at least 1, --level between 0 and 0.5, --first at least 0")
     changes = {
@@ -154,7 +158,7 @@ def _simulated(options: argparse.Namespace, command: str) -> int:
         draws = range(options.first, options.first + options.simulations)
         searched.append(simulate(name, WORLDS[name], draws, **changes))
         say(f"{name}: error {searched[-1].error:.1%} ± {searched[-1].monte_carlo:.1%}")
-    worst, accepted = max(one.error for one in searched), options.level + ACCEPTED
+    worst, accepted = max(entry.error for entry in searched), options.level + ACCEPTED
     held = worst <= accepted
     title = f"{options.simulations:,} searches in each world, budget {options.budget}, level {options.level:g}"
     lines = [

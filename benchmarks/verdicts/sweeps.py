@@ -4,22 +4,23 @@ A simulated sweep has the 91 settings of a model of 12 layers, and one seed. The
 
     score on a split  =  mean of the setting  +  effect of the seed  +  effect of the split's examples
 
-The effect of a seed is that of the trained model: the same on dev and on test. The setting is chosen by dev scores with
-the function that `alue-bench sweep` uses, and confirmed on test with fresh seeds by the test that it uses. The loss of
-the setting over all seeds and examples is known.
+A seed's effect belongs to the trained model, so that it is the same on the dev and the test split. A setting is chosen
+by dev scores, and confirmed on the test split with fresh seeds. The functions for the choice and for the statistical
+test of the confirmation are those of `alue-bench sweep`. The true loss of the setting, that is, over all seeds and
+examples, is known.
 
 | column | meaning |
 | --- | --- |
 | full | sweeps that recommend `full`, so that there is nothing to confirm; they are left out of the other columns |
 | true loss | mean loss of the recommended setting, in points |
-| naive bias | mean of the loss by the choosing seeds, minus the true loss, in points; negative: too optimistic |
-| confirmed bias | the same by the fresh seeds |
+| naive bias | mean loss on test with the seed of the choice, minus the true loss, in points; negative: too optimistic |
+| confirmed bias | mean loss on test with the fresh seeds, minus the true loss, in points |
 | coverage | share of the 95 % intervals of the confirmation that contain the true loss |
-| set | mean number of settings that the recommendation lists as not distinguishable, with the pick |
+| set | mean number of settings that the recommendation lists as not distinguishable, the recommended one included |
 | ± | Monte-Carlo standard error of the column before it |
 
-Exit codes: 0 if in every world the confirmed loss is biased by at most `MOST_BIAS` and its intervals cover in at least
-`LEAST_COVERAGE`; 1 otherwise; 2 misuse.
+Exit codes: 0 if in every world the confirmed bias is at most `MOST_BIAS` and the coverage at least `LEAST_COVERAGE`; 1
+otherwise; 2 misuse.
 """
 
 from __future__ import annotations
@@ -53,10 +54,10 @@ LEAST_COVERAGE = 0.93
 LAYERS = 12
 FULL_SCORE = 0.8
 TIME_SD = 0.02
-"""The standard deviation of a measured time, as a share of it."""
+"""The standard deviation of a measured time, as a share of the time."""
 SETTING_EXAMPLE_SD, RUN_EXAMPLE_SD = 0.14, 0.28
-"""The standard deviation of an example's effect on one setting, and on one run. The common effect of an example on all
-settings cancels in differences, and is left out."""
+"""The standard deviations of the effects that an example has on the scores of one setting and of one run. The effect
+that an example has on all settings alike cancels in differences, and is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,21 +65,25 @@ class World:
     """A simulated task."""
 
     loss: Callable[[Cell], float]
-    """The loss of a setting, as a difference of scores, by its numbers of frozen bottom and top layers."""
+    """A function that takes a setting (numbers of frozen bottom and top layers) and returns its true loss, as a
+    difference of scores."""
     seed_sd: float = 0.0127
-    """The standard deviation of a run's score over seeds; of the difference of two runs, 1.8 points."""
+    """The standard deviation of a run's score over seeds. The difference of two runs then has a standard deviation of
+    1.8 points."""
     frozen_factor: float = 1.0
-    """The factor by which it is larger for settings with frozen layers."""
+    """The factor by which `seed_sd` is multiplied for settings with frozen layers."""
     dev_examples: int = 1000
     test_examples: int = 1000
 
 
 def _slope(cell: Cell) -> float:
+    """Return a loss that is proportional to the numbers of frozen bottom and top layers."""
     bottom, top = cell
     return 0.0015 * bottom + 0.003 * top
 
 
 def _cliff(cell: Cell) -> float:
+    """Return no loss if at least four layers are trained, and a large loss otherwise."""
     return 0.0 if sum(cell) <= LAYERS - 4 else 0.15
 
 
@@ -91,27 +96,37 @@ WORLDS: Mapping[str, World] = {
     "seed SD 3 points": World(loss=_slope, seed_sd=0.03),
     "dev of 138 rows": World(loss=_slope, dev_examples=138),
 }
-"""The simulated tasks. On the *plateau* every setting loses more than the tolerance of 1 % (0.8 points)."""
+"""The simulated tasks. On the *plateau* every setting with frozen layers loses more than the tolerance of 1 % (0.8
+points)."""
 
 
 @dataclass
 class Outcomes:
-    """The outcomes of simulated sweeps in one world."""
+    """The outcomes of simulated sweeps in one world.
+
+    The lists have one entry for each sweep that recommends a setting other than `full`.
+    """
 
     world: str
     sweeps: int = 0
+    """The number of simulated sweeps."""
     true: list[float] = field(default_factory=list)
-    """The true loss of each recommended setting that is not `full`."""
+    """The true loss of the recommended setting."""
     naive: list[float] = field(default_factory=list)
-    """Its loss on test by the choosing seed."""
+    """The loss of the recommended setting on test with the seed by which it was chosen."""
     confirmed: list[float] = field(default_factory=list)
-    """Its loss on test by the fresh seeds."""
+    """The loss of the recommended setting on test with the fresh seeds."""
     covered: list[bool] = field(default_factory=list)
-    """For each sweep, True if the 95 % interval of the confirmation contains the true loss."""
+    """True if the 95 % interval of the confirmation contains the true loss."""
     set_sizes: list[int] = field(default_factory=list)
+    """The number of settings that are not distinguishable from the recommended one, which is included."""
 
     def bias(self, losses: Sequence[float]) -> tuple[float, float]:
-        """Return the mean deviation of estimated losses from the true ones, in points, and its Monte-Carlo error."""
+        """Return the mean difference of estimated and true losses, in points, and its Monte-Carlo standard error.
+
+        Args:
+            losses: The estimated losses, `naive` or `confirmed`.
+        """
         import numpy as np
 
         deviations = 100 * (np.array(losses) - np.array(self.true))
@@ -119,13 +134,13 @@ class Outcomes:
 
     @property
     def coverage(self) -> tuple[float, float]:
-        """The coverage of the confirmation's intervals, and its Monte-Carlo error."""
+        """The share of the confirmation's intervals that contain the true loss, and its Monte-Carlo standard error."""
         rate = sum(self.covered) / len(self.covered)
         return rate, math.sqrt(rate * (1 - rate) / len(self.covered))
 
     @property
     def holds(self) -> bool:
-        """True if the confirmed loss has a bias and intervals as accepted."""
+        """True if the bias of the confirmed loss and the coverage of its intervals are acceptable."""
         return abs(self.bias(self.confirmed)[0]) <= MOST_BIAS and self.coverage[0] >= LEAST_COVERAGE
 
 
@@ -178,7 +193,7 @@ def simulate(name: str, sweeps: int, confirm: int = FEWEST_SEEDS, *, seed: int =
 
 
 def _fresh_differences(world: World, mean: float, seed_sd: float, seeds: int, rng: np.random.Generator) -> Array:
-    """Return the differences of the scores of two settings for fresh seeds and test examples [seeds, examples]."""
+    """Draw the differences between the scores of two settings for fresh seeds and examples, [seeds, examples]."""
     two = math.sqrt(2)
     return (
         mean
@@ -189,7 +204,7 @@ def _fresh_differences(world: World, mean: float, seed_sd: float, seeds: int, rn
 
 
 def _table(names: Sequence[str]) -> pd.DataFrame:
-    """Return the table of a sweep's settings as `reporting.grid.cells` makes it, in the given order, with zeros."""
+    """Return a sweep's table of settings, as `reporting.grid.cells` makes it, in the given order, with all scores 0."""
     import pandas as pd
 
     from alue_bench.reporting.grid import DEV, SECONDS, TEST, cells
@@ -198,6 +213,7 @@ def _table(names: Sequence[str]) -> pd.DataFrame:
 
 
 def _seconds(cell: Cell) -> float:
+    """Return the mean training time of a setting in seconds."""
     bottom, top = cell
     trained = LAYERS - bottom - top
     return 5.0 + 3.0 * trained + (2.0 * top if trained else 0.0)
@@ -207,15 +223,19 @@ def sheet(all_outcomes: Sequence[Outcomes], title: str) -> Sheet:
     """Return the outcomes as a table."""
 
     def rows() -> Iterator[tuple[str, ...]]:
-        for one in all_outcomes:
-            naive, confirmed, coverage = one.bias(one.naive), one.bias(one.confirmed), one.coverage
+        for outcomes in all_outcomes:
+            naive, confirmed, coverage = (
+                outcomes.bias(outcomes.naive),
+                outcomes.bias(outcomes.confirmed),
+                outcomes.coverage,
+            )
             yield (
-                one.world,
-                f"{100 * (1 - len(one.true) / one.sweeps):.0f} %",
-                f"{100 * sum(one.true) / len(one.true):.2f}",
+                outcomes.world,
+                f"{100 * (1 - len(outcomes.true) / outcomes.sweeps):.0f} %",
+                f"{100 * sum(outcomes.true) / len(outcomes.true):.2f}",
                 *(f"{value:.2f}" for value in (*naive, *confirmed)),
                 *(f"{100 * value:.1f} %" for value in coverage),
-                f"{sum(one.set_sizes) / len(one.set_sizes):.1f}",
+                f"{sum(outcomes.set_sizes) / len(outcomes.set_sizes):.1f}",
             )
 
     columns = ("world", "full", "true loss", "naive bias", "±", "confirmed bias", "±", "coverage", "±", "set")
@@ -234,15 +254,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _simulated(options: argparse.Namespace, command: str) -> int:
+    """Check the options, simulate, print the table, and return the exit code."""
     if options.simulations < 2 or options.confirm < 2:
         raise UsageError("--simulations and --confirm must be at least 2")
-    every = [simulate(name, options.simulations, options.confirm) for name in options.world or WORLDS]
-    useless = [one.world for one in every if len(one.true) < 2]
+    all_outcomes = [simulate(name, options.simulations, options.confirm) for name in options.world or WORLDS]
+    useless = [outcomes.world for outcomes in all_outcomes if len(outcomes.true) < 2]
     if useless:
         raise UsageError(f"nearly every sweep recommends full in: {', '.join(useless)}; use more --simulations")
-    held = all(one.holds for one in every)
+    held = all(outcomes.holds for outcomes in all_outcomes)
     title = f"Losses of the recommendations of {options.simulations:,} simulated sweeps, {options.confirm} fresh seeds"
-    sheets = [sheet(every, title)]
+    sheets = [sheet(all_outcomes, title)]
     lines = [
         f"bias of the confirmed loss at most {MOST_BIAS} points and coverage at least {100 * LEAST_COVERAGE:.0f} % in "
         f"every world: {'yes' if held else 'no'}",

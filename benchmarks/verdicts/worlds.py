@@ -1,8 +1,9 @@
-"""Simulated tasks (worlds) for searches: what each freezing setting scores, and the noise of seeds and dev examples.
+"""Simulated tasks (worlds) for searches: the true score of each freezing setting, and the noise of seeds and examples.
 
-A world is drawn from a generator. `WORLDS` names the generators. In the *plateau* worlds every setting loses slightly
-more than tolerance + margin, so that every answer other than full fine-tuning is an error: they are the worst case for
-the error of a search. The other worlds show its power.
+`WORLDS` lists generators, each of which draws worlds of one kind. In the *plateau* worlds, every setting with frozen
+layers loses slightly more than tolerance + margin, so that every answer except full fine-tuning is an error. This is
+the worst case for the error rate of a search. The other worlds show how often a search finds a good setting (its
+power).
 """
 
 from __future__ import annotations
@@ -24,21 +25,30 @@ TOLERANCE, MARGIN = Amount(0.01, relative=True), Amount(0.02, relative=True)
 LIMIT = TOLERANCE.value + MARGIN.value
 """The loss that a search must not exceed, as a share of full fine-tuning's score."""
 JUST_BEYOND = 1.02
-"""The loss of every setting on a plateau, as a multiple of tolerance + margin."""
+"""The loss of every setting with frozen layers on a plateau, as a multiple of tolerance + margin."""
 EXAMPLE_SD = 0.45
-"""The standard deviation of one example's contribution to a score."""
+"""The standard deviation, over examples, of one example's contribution to a score."""
 WALK = 0.5
-"""The standard deviation of an example's difference between no and all layers frozen, in units of `EXAMPLE_SD`."""
+"""The standard deviation, in units of `EXAMPLE_SD`, of the change of an example's contribution if all layers are frozen
+instead of none."""
 
 
 @cache
 def candidates(layers: int = 12, epochs: int = 3, short_epochs: int = 1) -> tuple[Candidate, ...]:
-    """Return all pairs of numbers of frozen layers, full fine-tuning first; of those without a trained layer, one.
+    """Return all freezing settings as candidates of a search, full fine-tuning first.
 
-    Costs are those of the layers alone.
+    A setting is a pair of numbers of frozen bottom and top layers. All settings with frozen bottom layers that train no
+    layer are equivalent, so that only one of them is included. Costs count the layers only, not embeddings and head.
+
+    Args:
+        layers: The number of layers of the model.
+        epochs: The number of epochs of a run.
+        short_epochs: The number of epochs of a low-fidelity run.
     """
 
     def passes(bottom: int, top: int, epochs: int) -> float:
+        # The cost in forward passes through one layer. Frozen bottom layers are computed once. In each epoch, a trained
+        # layer costs 3 and a frozen layer above it 2 (forward pass, and gradient with respect to its input).
         if bottom + top == layers and bottom:
             bottom, top = layers, 0
         trained = layers - bottom - top
@@ -57,21 +67,22 @@ def candidates(layers: int = 12, epochs: int = 3, short_epochs: int = 1) -> tupl
 
 @dataclass(frozen=True)
 class World:
-    """A simulated task. All fields are in units of the score."""
+    """A simulated task. Scores, losses and standard deviations are in units of the score, from 0 to 1."""
 
     options: tuple[Candidate, ...]
+    """The freezing settings, and other strategies, among which a search chooses."""
     score: Mapping[str, float]
-    """The mean score of each setting over all seeds and examples."""
+    """The true score of each setting, that is, the mean over all seeds and examples, by the setting's name."""
     seed_sd: float
     """The standard deviation of a run's score over seeds."""
     examples: Mapping[str, Any]
-    """The effect of the dev examples on the score of each setting, for each group of the jackknife, [groups]."""
+    """For each setting, by its name: the effect of the dev examples on the score in each jackknife group, [groups]."""
     short_factor: float
     """The loss of a low-fidelity run as a multiple of the loss of a run with all epochs."""
     draw: int
-    """The number from which the seeds' effects are drawn."""
+    """The seed of the random generator that draws the effects of fine-tuning seeds."""
     frozen_seeds: float = 1.0
-    """The factor by which the standard deviation over seeds is larger if layers are frozen."""
+    """The factor by which `seed_sd` is multiplied if layers are frozen."""
 
     @property
     def full(self) -> float:
@@ -79,14 +90,14 @@ class World:
         return self.score["full"]
 
     def loss(self, name: str) -> float:
-        """Return the true loss of a setting against full fine-tuning."""
+        """Return the true loss of a setting: the score of full fine-tuning minus the score of the setting."""
         return self.full - self.score[name]
 
     def evaluation(self, step: Step) -> Evaluation:
-        """Return the dev score of a run."""
+        """Return the simulated dev score, with its jackknife values, of the run that a search asks for."""
         name = step.candidate.name
-        place = next(i for i, candidate in enumerate(self.options) if candidate.name == name)
-        rng = np.random.default_rng([self.draw, place, step.replicate, step.short])
+        index = next(i for i, candidate in enumerate(self.options) if candidate.name == name)
+        rng = np.random.default_rng([self.draw, index, step.replicate, step.short])
         mean = 0.7 * self.full - self.short_factor * self.loss(name) if step.short else self.score[name]
         sd = self.seed_sd * (self.frozen_seeds if step.candidate.bottom + step.candidate.top else 1.0)
         groups = mean + rng.normal(0, sd) + self.examples[name]
@@ -95,13 +106,16 @@ class World:
 
 
 def _examples(rng: np.random.Generator, options: tuple[Candidate, ...], layers: int, sd: float) -> dict[str, Any]:
-    """Draw the effects of dev examples: neighbouring settings have similar ones, [groups] for each setting.
+    """Draw the effects of dev examples on scores; neighbouring freezing settings have similar effects.
 
     Args:
         rng: The random generator.
-        options: The freezing settings, and strategies that have no neighbours.
+        options: The freezing settings, and other strategies, which have no neighbours.
         layers: The number of layers.
-        sd: The standard deviation of a group's score.
+        sd: The standard deviation of the score of a jackknife group.
+
+    Returns:
+        The effects by the name of the setting, each [groups].
     """
     common = rng.normal(0, sd, GROUPS)
     walks = [np.cumsum(rng.normal(0, sd * WALK / np.sqrt(layers), (layers + 1, GROUPS)), axis=0) for _ in "bt"]
@@ -112,13 +126,14 @@ def _examples(rng: np.random.Generator, options: tuple[Candidate, ...], layers: 
 
 
 def world(draw: int, *, noise: float = 1.0, layers: int = 12, options: tuple[Candidate, ...] | None = None) -> World:
-    """Draw a varied task: from tasks where freezing costs nothing to tasks where only little freezing is bearable.
+    """Draw a task whose losses are random too: from no loss with frozen layers to a large loss with few frozen layers.
 
     Args:
-        draw: The number of the world.
-        noise: 1 for seeds that differ by 1 to 2 points of F1 and dev splits of 500 to 1,000 examples; 0 for no noise.
+        draw: The seed of the random generator.
+        noise: The factor of the noise. 1 means a standard deviation over seeds of 1 to 2 points of F1, and dev splits
+            of 500 to 1,000 examples; 0 means no noise.
         layers: The number of layers.
-        options: The freezing settings; None for all.
+        options: The freezing settings; None means all.
     """
     rng = np.random.default_rng(draw)
     options = options or candidates(layers)
@@ -144,25 +159,28 @@ def world(draw: int, *, noise: float = 1.0, layers: int = 12, options: tuple[Can
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A kind of task: the loss of each setting as a share of full fine-tuning's score, and the noise."""
+    """A kind of simulated task: the true losses, as shares of full fine-tuning's score, and the noise."""
 
     loss: Callable[[float, float], float]
-    """The loss of a setting, given the shares of the layers that are frozen at the bottom and at the top."""
+    """A function that returns the loss of a setting, given the shares (0 to 1) of the layers that are frozen at the
+    bottom and at the top."""
     seed_sd: float = 0.015
+    """The standard deviation of a run's score over seeds."""
     frozen_seeds: float = 1.0
+    """The factor by which `seed_sd` is multiplied if layers are frozen."""
     rows: int = 750
     """The number of dev examples."""
     full: float = 0.8
     """The score of full fine-tuning."""
     strategies: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """The strategies that are candidates beside the freezing settings: for each name, the cost and the loss, as shares
-    of full fine-tuning's cost and score."""
+    """The candidates that are not freezing settings, by name: the cost and the loss of each strategy, as shares of full
+    fine-tuning's cost and score."""
     rates: Mapping[float, Callable[[float, float], float]] = field(default_factory=dict)
-    """The learning rates, if there are several: for each one, the further loss of a setting, given as in `loss`. Full
-    fine-tuning has the loss at (0, 0)."""
+    """The learning rates, if a search chooses among several. The function of each rate takes the same arguments as
+    `loss` and returns the additional loss of a setting at this rate; at (0, 0) it is that of full fine-tuning."""
 
     def world(self, draw: int) -> World:
-        """Draw a world of this kind: losses are fixed, the noise of seeds and examples is drawn."""
+        """Draw a world of this kind: losses are fixed, only the noise of seeds and examples is random."""
         options, layers = candidates(), 12
         rng = np.random.default_rng([draw, 1])
         score = {c.name: self.full * (1 - self.loss(c.bottom / layers, c.top / layers)) for c in options}
@@ -178,12 +196,15 @@ class Shape:
     def _at_rates(
         self, options: tuple[Candidate, ...], score: dict[str, float]
     ) -> tuple[tuple[Candidate, ...], dict[str, float]]:
-        """Return the settings at all learning rates, and their scores; "full" has the score at its best rate."""
+        """Return all combinations of setting and learning rate, and their scores by name.
+
+        In addition, the name "full" has the score of full fine-tuning at its best rate.
+        """
         at_rates, scores = [], {}
         for c, (rate, further) in product(options, self.rates.items()):
-            one = replace(c, name=f"{c.name} lr={rate:g}", rate=rate)
-            at_rates.append(one)
-            scores[one.name] = score[c.name] - self.full * further(c.bottom / 12, c.top / 12)
+            at_rate = replace(c, name=f"{c.name} lr={rate:g}", rate=rate)
+            at_rates.append(at_rate)
+            scores[at_rate.name] = score[c.name] - self.full * further(c.bottom / 12, c.top / 12)
         best = max(scores[c.name] for c in at_rates if not c.bottom + c.top)
         return tuple(at_rates), scores | {"full": best}
 
@@ -194,42 +215,51 @@ def plateau(bottom: float, top: float) -> float:
 
 
 def cliff_at_head_only(bottom: float, top: float) -> float:
-    """Return no loss, except where no layer is trained."""
+    """Return no loss, or a large loss if no layer is trained."""
     return 0.28 if bottom + top > 0.999 else 0.0
 
 
 def top_friendly(bottom: float, top: float) -> float:
-    """Return a loss that grows fast with the frozen bottom layers and not at all with the frozen top layers."""
+    """Return a loss that grows fast with the share of frozen bottom layers, but not with that of frozen top layers.
+
+    It is large if no layer is trained.
+    """
     return 0.28 if bottom + top > 0.999 else 0.3 * bottom**0.7
 
 
 def steep(bottom: float, top: float) -> float:
-    """Return a loss far beyond the limit, wherever layers are frozen."""
+    """Return a loss far beyond tolerance + margin, which grows with the share of frozen layers."""
     return 0.1 + 0.3 * bottom + 0.3 * top
 
 
 def ridge(bottom: float, top: float) -> float:
-    """Return no loss for a quarter to a third of the bottom layers, and a loss just beyond the limit elsewhere."""
+    """Return no loss on a narrow range of settings, and a loss just beyond tolerance + margin elsewhere.
+
+    The range: a quarter to a third of the layers are frozen at the bottom, and at most a quarter at the top.
+    """
     return 0.0 if 0.24 < bottom < 0.34 and top < 0.26 else JUST_BEYOND * LIMIT
 
 
 def strategies(*losses: float) -> dict[str, tuple[float, float]]:
-    """Return strategies with these losses, each cheaper than the one before, from 70 % of full fine-tuning's cost."""
-    return {f"strategy{place}": (0.7 - 0.08 * place, loss) for place, loss in enumerate(losses)}
+    """Return the cost and the loss of strategies with these losses, by name.
+
+    The first strategy costs 70 % of full fine-tuning; each further one costs 8 points less than the previous one.
+    """
+    return {f"strategy{index}": (0.7 - 0.08 * index, loss) for index, loss in enumerate(losses)}
 
 
 def none(bottom: float, top: float) -> float:
-    """Return no loss."""
+    """Return no loss, for every setting."""
     return 0.0
 
 
 def small_rate(bottom: float, top: float) -> float:
-    """Return a loss that grows with the frozen layers, as if they needed a larger rate; none without frozen layers."""
+    """Return the further loss at a learning rate that is too small if layers are frozen: it grows with their share."""
     return 0.2 * (bottom + top)
 
 
 def large_rate(bottom: float, top: float) -> float:
-    """Return a loss of 0.05 for full fine-tuning, and none for settings with frozen layers."""
+    """Return the further loss at a learning rate that is too large without frozen layers: 0.05 for full fine-tuning."""
     return 0.0 if bottom + top else 0.05
 
 
@@ -249,15 +279,15 @@ WORLDS: dict[str, Callable[[int], World]] = {
     ).world,
     "varied tasks": world,
 }
-"""The generators of worlds by their names: functions that take the number of the draw."""
+"""The kinds of worlds, by name: functions that draw a world of the kind, given the seed of the random generator."""
 
 
 def question(of: World, **changes: Any) -> Question:
-    """Return the specification of a search in a world, with the default options of `alue-bench search`.
+    """Return the specification of a search in the world `of`, with the default options of `alue-bench search`.
 
     Args:
         of: The world.
-        changes: Fields of `Question` that differ.
+        changes: Fields of `Question` that differ from the defaults.
     """
     grid = sum(c.cost for c in of.options)
     given = {"tolerance": TOLERANCE, "margin": MARGIN, "budget": 0.25 * grid} | changes
@@ -265,15 +295,15 @@ def question(of: World, **changes: Any) -> Question:
 
 
 def search(of: World, asked: Question) -> tuple[Decision, list[Evaluation]]:
-    """Run a search to its end; return its last decision and the scores of its runs."""
+    """Simulate the search `asked` in the world `of`; return its last decision and the scores of its runs."""
     evaluations: list[Evaluation] = []
     while (decision := decide(asked, evaluations)).step is not None:
         evaluations.append(of.evaluation(decision.step))
     return decision, evaluations
 
 
-# Dev scores of `mini` on oold: 2,000 rows, 3 epochs, one seed, bf16, 2026-11-26. A row is a number of frozen bottom
-# layers, a column a number of frozen top layers.
+# Dev scores of `mini` on oold: 2,000 rows, 3 epochs, one seed, bf16, 2026-11-26. The row index is the number of frozen
+# bottom layers, the column index the number of frozen top layers.
 MEASURED = (
     (0.819, 0.817, 0.802, 0.801, 0.778, 0.805, 0.799, 0.804, 0.792, 0.796, 0.793, 0.783, 0.707),
     (0.801, 0.800, 0.792, 0.799, 0.793, 0.803, 0.792, 0.782, 0.787, 0.777, 0.764, 0.582),
@@ -292,26 +322,29 @@ MEASURED = (
 MEASURED_SHORT = {
     "full": 0.745, "bottom3top0": 0.568, "bottom6top0": 0.458, "bottom9top0": 0.484, "bottom3top4": 0.451,
 }  # fmt: skip
-"""Dev scores of runs with one of the three epochs. The other low-fidelity runs of the search were not measured; their
-score is taken as `UNLEARNT`."""
+"""Dev scores of low-fidelity runs, which have one epoch instead of three. For settings without a measured low-fidelity
+run, the score `UNLEARNT` is assumed."""
 UNLEARNT = 0.45
 """A score close to that of a baseline that ignores the text, on oold."""
 
 
 class MeasuredWorld(World):
-    """A real task whose low-fidelity runs say little: with many frozen layers, learning has hardly begun."""
+    """A world with measured scores, in which low-fidelity runs are a poor guide.
+
+    With many frozen layers, the model has learnt hardly anything after one epoch.
+    """
 
     def evaluation(self, step: Step) -> Evaluation:
-        """Return the dev score of a run."""
+        """Return the simulated dev score, with its jackknife values, of the run that a search asks for."""
         name = step.candidate.name
         if not step.short:
             return super().evaluation(step)
-        of_short = replace(self, score={**self.score, name: MEASURED_SHORT.get(name, UNLEARNT)})
-        return replace(World.evaluation(of_short, replace(step, short=False)), short=True)
+        world_of_short_runs = replace(self, score={**self.score, name: MEASURED_SHORT.get(name, UNLEARNT)})
+        return replace(World.evaluation(world_of_short_runs, replace(step, short=False)), short=True)
 
 
 def measured_world(draw: int) -> MeasuredWorld:
-    """Draw a world from the measured scores, which are smoothed; the noise of seeds and examples is drawn."""
+    """Draw a world with the measured scores, smoothed over neighbouring settings; only the noise is random."""
     options = candidates()
     cells = {(bottom, top): score for bottom, row in enumerate(MEASURED) for top, score in enumerate(row)}
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.sweep.whole`."""
+"""The entry point of `python -m benchmarks.sweep.whole`, which times a complete sweep."""
 
 import sys
 

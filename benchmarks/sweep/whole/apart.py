@@ -1,4 +1,4 @@
-"""Runs in new processes outside the sweep: some cells again, to compare scores, and repetitions of `full`."""
+"""Runs in new processes, separate from the sweep: some of its cells, to compare scores, and repetitions of `full`."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def compared_apart(
     Args:
         document: The JSON document that the sweep printed.
         options: The parsed options.
-        folder: The folder in which the benchmark keeps everything.
+        folder: The folder `--folder`, in which the benchmark keeps stores, caches and measurements.
         ledger: The file of measurements, to which the results are added.
 
     Returns:
-        For each cell: the strategy, True if all scores are equal, and the largest difference of a score.
+        For each cell: the keys "strategy", "equal" (True if all scores are equal) and "largest_difference" of a score.
     """
-    done = {one["strategy"]: one["metrics"] for one in document["runs"]}
+    done = {run["strategy"]: run["metrics"] for run in document["runs"]}
     chosen = random.Random(1).sample(sorted(done), min(SEPARATE, len(done)))
-    known = {one["strategy"]: one for one in ledger.content.get("apart", [])}
+    known = {comparison["strategy"]: comparison for comparison in ledger.content.get("apart", [])}
     from alue_bench.executors.processes import environment_of
 
-    # A sweep in several processes gives each a share of the cores; these runs must have the same share.
+    # A sweep in several processes gives each of them a share of the cores; each of these runs must have the same share.
     share = environment_of({}, options.jobs)
     for strategy in chosen:
         if strategy in known:
@@ -62,40 +62,40 @@ def run_apart(
     """Execute `alue-bench run` on the sweep's rows in a new process, with a separate cache and MLflow store.
 
     Args:
-        given: Further arguments of `alue-bench run`, such as the strategy.
+        given: Arguments of `alue-bench run` in addition to task, model, data, epochs and store; such as the strategy.
         options: The parsed options.
         folder: The folder for the cache and the store.
         variables: Environment variables to set in addition.
 
     Returns:
-        The runs in the document that the command prints.
+        The entries `runs` of the JSON document that the command prints.
 
     Raises:
         UsageError: The command failed.
     """
     data = ["--sample"] if options.sample else ["--data-dir", str(options.data_dir)] if options.data_dir else []
-    said = ["run", "--task", TASK, "--model", MODEL, *given, "--json", "--precision", "fp32", "--device", "cpu"]
-    said += ["--epochs", str(options.epochs), *data]
-    said += ["--limit-train", str(options.limit_train), "--limit-eval", str(options.limit_eval)]
-    said += ["--tracking-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    arguments = ["run", "--task", TASK, "--model", MODEL, *given, "--json", "--precision", "fp32", "--device", "cpu"]
+    arguments += ["--epochs", str(options.epochs), *data]
+    arguments += ["--limit-train", str(options.limit_train), "--limit-eval", str(options.limit_eval)]
+    arguments += ["--tracking-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     finished = subprocess.run(
-        [*ALUE_BENCH, *said],
+        [*ALUE_BENCH, *arguments],
         env=environment(ALUE_BENCH_CACHE=str(folder / "cache"), **variables or {}),
         capture_output=True,
         text=True,
         check=False,
     )
     if finished.returncode:
-        raise UsageError(f"alue-bench {' '.join(said)}: {finished.stderr.strip().splitlines()[-1:]}")
+        raise UsageError(f"alue-bench {' '.join(arguments)}: {finished.stderr.strip().splitlines()[-1:]}")
     runs: list[dict[str, Any]] = json.loads(finished.stdout)["runs"]
     return runs
 
 
 def repeat_full(options: argparse.Namespace, folder: Path, ledger: Ledger) -> None:
-    """Repeat our `full` run with other seeds, with as many workers as in the sweep, and record the training seconds."""
+    """Repeat full fine-tuning with other seeds and as many workers as in the sweep; record the training seconds."""
     if len(ledger.content["full_s"]) >= FULLS:
         return
     seeds = [option for seed in range(FULLS) for option in ("--seed", str(43 + seed))]
     runs = run_apart(["--strategy", "full", *seeds, "--jobs", str(options.jobs), "--rerun"], options, folder / "fulls")
-    ledger.content["full_s"] = [[f"seed {one['seed']}", one["metrics"]["runtime/loop_s"]] for one in runs]
+    ledger.content["full_s"] = [[f"seed {run['seed']}", run["metrics"]["runtime/loop_s"]] for run in runs]
     ledger.write()

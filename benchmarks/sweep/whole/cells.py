@@ -1,4 +1,4 @@
-"""The cells of the sweep, one run per pair of frozen bottom and top layers: task, model, costs and token ids."""
+"""The cells of the sweep (pairs of numbers of frozen bottom and top layers): task, model, costs and token ids."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 TASK, MODEL = "mdd", "mini"
 FULLS = 6
-"""The number of repetitions of our `full` run."""
+"""The number of repetitions of full fine-tuning by our engine."""
 
 
 def costs(plan: Plan) -> dict[str, float]:
-    """Return the expected cost of each cell, by the name of its strategy."""
+    """Return the cost that the plan expects of each cell, by the name of the cell's strategy."""
     return {run.spec.strategy: run.cost for run in plan.runs}
 
 
@@ -23,7 +23,7 @@ def full_of(plan: Plan) -> PlannedRun:
     """Return the planned run of full fine-tuning.
 
     Raises:
-        UsageError: The grid does not contain it.
+        UsageError: The grid does not contain full fine-tuning.
     """
     for planned in plan.runs:
         if planned.spec.strategy == "full":

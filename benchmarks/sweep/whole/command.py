@@ -2,22 +2,23 @@
 
     python -m benchmarks.sweep.whole --data-dir DIR --folder OUT
 
-The program runs `alue-bench sweep` as a user would: every pair of frozen bottom and top layers of `mini` on rows of
-MADAR (each pair is a cell), recorded in a separate MLflow store. One random cell of every four with similar cost is
-also trained by `Trainer`, right after our run of the cell and in the same process: batches are padded to their longest
-example, the dev split is scored after each epoch, and the test split at the end. The sum over all cells is estimated
-from this stratified random sample, and the report says that it is an estimate. Our `full` run is repeated at intervals,
-so that the cost of all cells relative to `full` can be compared with the ratio that FLOPs predict.
+The program runs `alue-bench sweep` as a user would. A cell is a pair of numbers of frozen bottom and top layers; the
+sweep trains all cells of `mini` on rows of MADAR and records them in a separate MLflow store. Cells with similar cost
+are put into groups of four, and one random cell of each group is also trained by `Trainer`, right after our run of the
+cell and in the same process: batches are padded to their longest example, the dev split is scored after each epoch, and
+the test split at the end. `Trainer`'s time for all cells is estimated from this stratified random sample, and marked as
+an estimate in the report. Full fine-tuning by our engine is repeated at intervals, so that the cost of all cells
+relative to full fine-tuning can be compared with the ratio that FLOPs predict.
 
 With `--jobs N` the sweep is done by N worker processes that share the cores, and nothing else can be trained between
-its runs. `Trainer` then trains one half of its cells before the sweep and the other half after it, and `full` is
-repeated after the sweep, by N workers at once.
+its runs. `Trainer` then trains one half of its cells before the sweep and the other half after it, and full fine-tuning
+is repeated after the sweep, by N workers at once.
 
 At the end some cells are run again separately, by `alue-bench run` in a new process with an empty cache; their scores
-must be equal.
+must be the same as in the sweep.
 
-Everything is kept in `--folder`. The benchmark can be interrupted at any time, and the same command continues it; with
-`--stop-after MINUTES` it stops itself. An interrupted cell is trained again.
+The store, the cache and the measurements are in `--folder`. The benchmark can be interrupted at any time, and the same
+command continues it; with `--stop-after MINUTES` it stops after that time. An interrupted cell is trained again.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ MODULE = "benchmarks.sweep.whole"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
-    Codes: 0 done, 1 separate runs have other scores than the sweep, 2 misuse, 3 stopped by `--stop-after`, 130 or 143
-    interrupted.
+    Codes: 0 done, 1 separate runs have different scores from the sweep or the sweep failed, 2 misuse, 3 stopped by
+    `--stop-after`, 130 or 143 interrupted.
     """
     started = time.perf_counter()
     return run_command(_parser(), arguments, lambda options, command: benchmark(options, command, started))
@@ -100,7 +101,7 @@ def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
     ledger.content["conclusion"] = conclusion
     ledger.write()
     report(conclusion, document)
-    return 0 if all(one["equal"] for one in apart) else 1
+    return 0 if all(comparison["equal"] for comparison in apart) else 1
 
 
 def _parser() -> Parser:

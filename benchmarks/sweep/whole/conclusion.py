@@ -1,4 +1,4 @@
-"""The conclusion of the benchmark: our total time relative to `Trainer`'s, the ratio by FLOPs, and the report."""
+"""The conclusion of the benchmark: our total time relative to `Trainer`'s, its prediction by FLOPs, and the report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from alue_bench.planning.build import Plan
 
 TARGET = 1 / 3
-"""The target for our time for all cells divided by `Trainer`'s time for the same cells."""
+"""The goal for our time for all cells, divided by `Trainer`'s time for the same cells: at most this ratio."""
 
 
 def concluded(content: Mapping[str, Any], plan: Plan, *, jobs: int) -> dict[str, Any]:
@@ -33,17 +33,17 @@ def concluded(content: Mapping[str, Any], plan: Plan, *, jobs: int) -> dict[str,
     missing = [strategy for strategy in cells if strategy not in ours]
     if missing:
         raise UsageError(f"{missing[0]} was done without being measured; begin again with an empty --folder")
-    metrics = {strategy: one["metrics"] for strategy, one in ours.items()}
+    metrics = {strategy: run["metrics"] for strategy, run in ours.items()}
     groups = strata(cells)
-    whole = estimated_sum({name: one["whole_s"] for name, one in trainer.items()}, groups)
-    alone = estimated_sum({name: one["train_s"] for name, one in trainer.items()}, groups)
-    our_whole = content["startup_s"] + sum(one["wall_s"] for one in ours.values()) + content["finish_s"]
-    loops = sum(one["runtime/loop_s"] for one in metrics.values())
-    prefixes = sum(one["runtime/prepare_s"] for one in metrics.values())
+    whole = estimated_sum({name: times["whole_s"] for name, times in trainer.items()}, groups)
+    alone = estimated_sum({name: times["train_s"] for name, times in trainer.items()}, groups)
+    our_whole = content["startup_s"] + sum(run["wall_s"] for run in ours.values()) + content["finish_s"]
+    loops = sum(run["runtime/loop_s"] for run in metrics.values())
+    prefixes = sum(run["runtime/prepare_s"] for run in metrics.values())
     prefixes += sum(
-        one["runtime/prefix_s"]
-        for one in metrics.values()
-        if not one["runtime/prefix_reused"] and not one["runtime/prepare_s"]
+        run["runtime/prefix_s"]
+        for run in metrics.values()
+        if not run["runtime/prefix_reused"] and not run["runtime/prepare_s"]
     )
     full = sum(seconds for _, seconds in content["full_s"]) / len(content["full_s"])
     predicted = predictions(plan)
@@ -74,15 +74,15 @@ def scoring(metrics: Mapping[str, Mapping[str, float]]) -> float:
     Each run reports the cost of the frozen bottom layers' output on these splits, even if it reads the output from the
     store. The sum therefore exceeds the time actually spent.
     """
-    return sum(one["runtime/dev_s"] + one["runtime/test_s"] for one in metrics.values())
+    return sum(run["runtime/dev_s"] + run["runtime/test_s"] for run in metrics.values())
 
 
 def predictions(plan: Plan) -> dict[str, float]:
     """Return the FLOPs of all cells by a formula, divided by the FLOPs of the same number of `full` runs.
 
     Returns:
-        Three ratios, which differ in how often the frozen bottom layers are computed. "shared": once for all cells
-        together; "charged": once in each run; "uncached": at every step.
+        Three ratios under different assumptions on how often the frozen bottom layers are computed: once for all cells
+        together ("shared"), once in each run ("charged"), or at every step ("uncached").
     """
     from alue_bench.contract.strategy import FreezePlan
     from alue_bench.measure.flops import training_flops
@@ -90,10 +90,10 @@ def predictions(plan: Plan) -> dict[str, float]:
     from alue_bench.training.forward import last_layer_of
     from alue_bench.training.pretrained.loading import empty_model, load_config
 
-    some = plan.runs[0]
-    stack = view_as_stack(empty_model(load_config(some.inputs.checkpoint), some.inputs.train_task.labels))
-    lengths, epochs = tokens_of(some, "train").lengths, some.spec.hyper.epochs
-    last_layer = last_layer_of(stack, some.spec.device)
+    first_run = plan.runs[0]
+    stack = view_as_stack(empty_model(load_config(first_run.inputs.checkpoint), first_run.inputs.train_task.labels))
+    lengths, epochs = tokens_of(first_run, "train").lengths, first_run.spec.hyper.epochs
+    last_layer = last_layer_of(stack, first_run.spec.device)
 
     def flops(freeze_plan: FreezePlan, *, cached: bool) -> float:
         return training_flops(stack, freeze_plan, lengths, epochs, prefix_cached=cached, last_layer=last_layer)
@@ -113,7 +113,7 @@ def report(conclusion: Mapping[str, Any], document: Mapping[str, Any]) -> None:
     """Print the conclusion on stdout.
 
     Args:
-        conclusion: The result of `concluded`, with the comparison of separate runs.
+        conclusion: The result of `concluded`, and under "apart" the result of `compared_apart`.
         document: The JSON document that the sweep printed.
     """
     trainer, alone = Estimate(**conclusion["trainer_whole_s"]), Estimate(**conclusion["trainer_training_s"])
@@ -144,9 +144,9 @@ def report(conclusion: Mapping[str, Any], document: Mapping[str, Any]) -> None:
         f"{predicted['charged']:.3f} where each pays its own, {predicted['uncached']:.3f} without a cache.",
         f"Beside training, scoring among it, a run took {conclusion['ours_beside_training_s_per_run']:.2f} s.",
         *(
-            f"{one['strategy']} apart, in a fresh process with an empty cache: "
-            f"{'equal' if one['equal'] else 'largest difference ' + format(one['largest_difference'], '.2g')}."
-            for one in conclusion["apart"]
+            f"{run['strategy']} apart, in a fresh process with an empty cache: "
+            f"{'equal' if run['equal'] else 'largest difference ' + format(run['largest_difference'], '.2g')}."
+            for run in conclusion["apart"]
         ),
         *(
             f"Recommended for {grid['task']}, {grid['model']}: {grid['recommendation']['strategy']}."

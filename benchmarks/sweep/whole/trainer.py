@@ -12,29 +12,29 @@ if TYPE_CHECKING:
 
 
 class CellTrainer:
-    """A wrapper that trains planned runs by transformers' `Trainer` in this process."""
+    """A trainer of planned runs by transformers' `Trainer`, in this process; it tokenizes once for all runs."""
 
     def __init__(self, planned: PlannedRun) -> None:
-        """Tokenize the splits, which all runs share, and train one step as a warm-up."""
+        """Tokenize the splits of the run `planned`, which all runs share, and train one step as a warm-up."""
         from benchmarks.timing.features import features
 
         tokenizer = planned.inputs.models.tokenizer(planned.inputs.checkpoint)
         pad_id = tokenizer.pad_token_id
         self._tokenizer = tokenizer
         self._splits = {name: features(tokens_of(planned, name), pad_id, None) for name in ("train", "dev", "test")}
-        few = self._splits["train"][: planned.spec.hyper.batch_size]
-        self._trained(planned, few, max_steps=1)
+        warm_up = self._splits["train"][: planned.spec.hyper.batch_size]
+        self._trained(planned, warm_up, max_steps=1)
 
     def fit(self, planned: PlannedRun) -> dict[str, float]:
-        """Train one planned run and return its times in seconds, counts of steps and tokens, and test score.
+        """Train one planned run and return its times in seconds, its numbers of steps and tokens, and its test score.
 
-        `train_s` is the time of training alone; `whole_s` is everything that a user would wait for: loading, training,
-        scoring the dev split after each epoch and the test split once.
+        `train_s` is the time of training alone; `whole_s` is the time that a user would wait: for loading, training,
+        scoring the dev split after each epoch, and scoring the test split once.
         """
         started = time.perf_counter()
         trainer, train_s = self._trained(planned, self._splits["train"])
         scoring = time.perf_counter()
-        for _ in range(planned.spec.hyper.epochs):  # which weights are scored does not change the time
+        for _ in range(planned.spec.hyper.epochs):  # scoring takes the same time with any weights
             trainer.predict(self._splits["dev"])
         logits = trainer.predict(self._splits["test"]).predictions
         ended = time.perf_counter()
@@ -48,6 +48,13 @@ class CellTrainer:
         }
 
     def _trained(self, planned: PlannedRun, examples: Any, **more: Any) -> tuple[Any, float]:
+        """Train a planned run on examples; return the `Trainer` and the seconds of training.
+
+        Args:
+            planned: The run.
+            examples: The examples, in the form that `Trainer` expects.
+            **more: Further arguments of `TrainingArguments`.
+        """
         import tempfile
 
         from alue_bench.training.architecture.encoder_stack import view_as_stack

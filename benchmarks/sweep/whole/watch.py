@@ -1,4 +1,4 @@
-"""The progress display whose callbacks time the sweep's runs and do the trainings by `Trainer` between them."""
+"""The progress display of the sweep, whose callbacks time each run, and train cells by `Trainer` between the runs."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Watch:
         self._sample = trainer_cells(costs(plan))
         self._baseline: CellTrainer | None = None
         every = max(1, len(plan.runs) // FULLS)
-        self._repeat_full = {run.spec.strategy for place, run in enumerate(plan.runs) if place % every == every // 2}
+        self._repeat_full = {run.spec.strategy for index, run in enumerate(plan.runs) if index % every == every // 2}
 
     def __enter__(self) -> Watch:
-        """Train the first half of `Trainer`'s cells if the sweep uses several processes."""
+        """Train half of the cells that `Trainer` trains too, if the sweep uses several processes."""
         if self._options.jobs > 1:
             self.fit_by_trainer(0)
         return self
@@ -52,7 +52,7 @@ class Watch:
         """Do nothing."""
 
     def started(self, planned: PlannedRun) -> None:
-        """Record the start-up time and start timing, at the first run only."""
+        """Record the start-up time and start the clock; do nothing after the first run."""
         if not self._working:
             self._working = True
             self._ledger.content.setdefault("startup_s", time.perf_counter() - self._began - self._aside)
@@ -66,10 +66,10 @@ class Watch:
         say(f"warning: {message}")
 
     def ended(self, outcome: Outcome) -> None:
-        """Record the time of a run, then do the trainings that are to follow this run.
+        """Record the time of a run, then train by `Trainer` or repeat `full` if this is due after the run.
 
         Raises:
-            KeyboardInterrupt: The time of `--stop-after` is over.
+            KeyboardInterrupt: The time that `--stop-after` allows is over.
             UsageError: The run failed.
         """
         strategy, content = outcome.spec.strategy, self._ledger.content
@@ -93,7 +93,7 @@ class Watch:
             raise KeyboardInterrupt
 
     def fit_by_trainer(self, half: int) -> None:
-        """Train every second of `Trainer`'s cells in the order of the plan, beginning with the cell at index `half`."""
+        """Train by `Trainer` half of its cells: every other one in the plan's order, from index `half` (0 or 1) on."""
         started = time.perf_counter()
         cells = [run for run in self.plan.runs if run.spec.strategy in self._sample]
         for planned in cells[half::2]:
@@ -101,6 +101,7 @@ class Watch:
         self._aside += time.perf_counter() - started
 
     def _by_trainer(self, planned: PlannedRun) -> None:
+        """Train a cell by `Trainer` and record its times, if the cell is in the sample and not measured yet."""
         strategy, done = planned.spec.strategy, self._ledger.content["trainer"]
         if strategy not in self._sample or strategy in done:
             return
@@ -112,7 +113,7 @@ class Watch:
 
 
 def full_again(plan: Plan) -> float:
-    """Repeat our `full` run and return the seconds of its training loop."""
+    """Repeat full fine-tuning by our engine, and return the seconds of its training loop."""
     from alue_bench.running.fine_tuning import train
 
     planned = full_of(plan)
