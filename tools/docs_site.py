@@ -64,7 +64,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         anchor = link["anchor"] or ""
         if target in pages:
             return posixpath.relpath(pages[target], posixpath.dirname(page.file.src_uri) or ".") + anchor
-        if target.exists() and target.is_relative_to(_root(config)):
+        if config.repo_url and target.exists() and target.is_relative_to(_root(config)):
             kind = "tree" if target.is_dir() else "blob"
             return posixpath.join(config.repo_url, kind, BRANCH, *target.relative_to(_root(config)).parts) + anchor
         return link[0]

@@ -130,7 +130,7 @@ def chosen(split: TokenizedSplit, indices: Iterable[int]) -> TokenizedSplit:
     tokens = torch.cat([torch.arange(*split.offsets[index : index + 2].tolist()) for index in selected])
     words, targets = None, split.targets[tokens if split.tags_words else selected]
     if split.words is not None:
-        counts = np.array([int((part != IGNORED).sum()) for part in targets.split(lengths.tolist())])
+        counts = np.array([int((part != IGNORED).sum()) for part in torch.split(targets, lengths.tolist())])
         words = replace(
             split.words,
             counts=counts,

@@ -290,7 +290,7 @@ def question(of: World, **changes: Any) -> Question:
         changes: Fields of `Question` that differ from the defaults.
     """
     grid = sum(c.cost for c in of.options)
-    given = {"tolerance": TOLERANCE, "margin": MARGIN, "budget": 0.25 * grid} | changes
+    given: dict[str, Any] = {"tolerance": TOLERANCE, "margin": MARGIN, "budget": 0.25 * grid} | changes
     return Question(of.options, max(c.bottom for c in of.options), **given)
 
 

@@ -91,7 +91,7 @@ class LeanModel:
         self.model = model
         self._compute = compute
         self._layers = [LayerWeights(layer, compute) for layer in cast(nn.ModuleList, model.bert.encoder.layer)]
-        self._masks = DropoutMasks(0, model.device.type)  # never used: the model has no dropout
+        self._masks = DropoutMasks(0)  # never used: the model has no dropout
 
     def forward(self, ids: Tensor, types: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the logits at the wanted positions, and the pooled state of each sequence.
@@ -105,7 +105,8 @@ class LeanModel:
             The logits, `[n, v]`, and the pooled states, `[b, d]`.
         """
         model = self.model
-        shape = BatchShape(*ids.shape, padding=None)
+        examples, tokens = ids.shape
+        shape = BatchShape(examples, tokens, padding=None)
         states = model.bert.embeddings(input_ids=ids, token_type_ids=types).flatten(0, 1)  # [b·s, d]
         *lower, last = self._layers
         for layer in lower:

@@ -53,7 +53,8 @@ class Batch:
         new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
         first = np.empty_like(new)
         np.put_along_axis(first, order, new & (ordered >= len(SPECIAL)), axis=1)
-        return (first / np.maximum(1, first.sum(1, keepdims=True))).astype(np.float32)
+        weights: NDArray[np.float32] = (first / np.maximum(1, first.sum(1, keepdims=True))).astype(np.float32)
+        return weights
 
 
 class Stream:
@@ -98,7 +99,8 @@ class Stream:
     def text(self, start: int, size: int) -> Pieces:
         """Return the first `size` pieces from position `start` on that are not line ends."""
         pieces = self.pieces[start : start + 2 * size]
-        return pieces[pieces != SEP][:size]
+        inside: Pieces = pieces[pieces != SEP]
+        return inside[:size]
 
     def elsewhere(self, size: int, rng: np.random.Generator) -> Pieces:
         """Return `size` pieces from a random place in the stream.
