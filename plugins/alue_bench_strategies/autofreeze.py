@@ -58,7 +58,7 @@ class AutoFreeze(Strategy):
         return FreezePlan(shape)
 
     def revisions(self) -> Revisions:
-        """Return the points of training at which `revise` is called: five per epoch, with the layers' gradient norms."""
+        """Return the points of training at which `revise` is called: five per epoch, with gradient norms."""
         return Revisions(per_epoch=5, gradient_norms=True, prefix_only_grows=True)
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
@@ -70,9 +70,7 @@ class AutoFreeze(Strategy):
         if any(change is None for change in changes):
             return plan
         threshold = _percentile([change for change in changes if change is not None], self.percentile)
-        newly_frozen = next(
-            index for index, change in enumerate(changes) if change is not None and change >= threshold
-        )
+        newly_frozen = next(index for index, change in enumerate(changes) if change is not None and change >= threshold)
         frozen = plan.bottom + newly_frozen
         return FreezePlan(plan.shape, frozenset(range(frozen)), embeddings=frozen > 0)
 

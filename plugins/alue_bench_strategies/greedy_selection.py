@@ -29,7 +29,7 @@ from alue_bench_strategies.selector import Selector, selector_family, training_o
 
 
 class SubTuning(Selector):
-    """A selector that adds one layer after another, each time the one with the best score (greedy forward selection)."""
+    """A selector that chooses one layer after another, each time the one with the best score (greedy selection)."""
 
     prefix = "subtuning"
 

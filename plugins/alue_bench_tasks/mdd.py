@@ -1,4 +1,4 @@
-"""The task MDD: from which of 25 cities is a phrase, if it is not Modern Standard Arabic (MADAR, subtask 1)?"""
+"""The task MDD: is a phrase in Modern Standard Arabic, or in the dialect of which of 25 cities (MADAR, subtask 1)?"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""The task QADI: from which of 18 Arab countries is a post, if it is not in Modern Standard Arabic? A test set only."""
+"""The task QADI: is a post in Modern Standard Arabic, or in the dialect of which of 18 Arab countries?
+
+It has only a test split, for models of the task MDD.
+"""
 
 from pathlib import Path
 
