@@ -121,11 +121,11 @@ def _tweet(frames: tuple[str, ...], emoji: tuple[str, ...], rng: random.Random, 
 
 
 def labelled(rng: random.Random, held_out: float) -> tuple[str, str, str]:
-    """Return a random tweet, with its labels of offensive language and of hate speech.
+    """Return a random tweet with its two labels: offensive language (OFF or NOT_OFF) and hate speech (HS or NOT_HS).
 
     Args:
         rng: The random number generator.
-        held_out: The share of sentence frames and insults that are not used.
+        held_out: The share of sentence frames and insults that are not used; see `known_part`.
     """
     kind = rng.random()
     if kind < _HATE_SHARE:
