@@ -9,14 +9,14 @@ one example at a time.
 
 Choices made here: The loss is differentiated. For classification it is the negative log-likelihood of the gold label,
 as in the definition of the empirical Fisher information. The authors' code differentiates the logit of the gold label
-instead, which has no counterpart in regression. The authors' code uses 100 examples; here `--probe-rows` sets their
-number.
+instead, which has no counterpart in regression. The authors' code uses 100 examples; here they are those of the probe,
+that is, train examples whose number `--probe-rows` sets.
 
 Cost: a forward and a backward pass for each example of the probe, one at a time, and memory for one more copy of the
 layers' gradients.
 
-When it does not help: the gradients are those of a new head with random weights, and may say more about this head than
-about the task. See `selector` for what applies to all selectors.
+When it does not help: the gradients are computed with a new head that has random weights, and may depend more on this
+head than on the task. See `selector` for what applies to all selectors.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ Choices made here:
   has absolute thresholds, tuned for each model and method (from 0.001 to 9), which mean nothing for another model.
 - The grace period is the first 30 % of the steps, the default of the authors' code.
 - Biases and norms are not measured. They train until all matrices of their layer are frozen; then the whole layer is
-  frozen, and the embeddings with layer 0. Bottom layers that are frozen in this way form a frozen prefix. In the
-  source, embeddings are not frozen, and training ends when all matrices are frozen; here, pooler and head train to the
-  end.
+  frozen, and the embeddings with layer 0. Bottom layers that are frozen in this way form a frozen prefix, whose outputs
+  can be cached. In the source, embeddings are not frozen, and training ends when all matrices are frozen; here, pooler
+  and head train to the end.
 - A frozen matrix loses its optimiser state.
 
 Cost: at first a step costs as much as in full fine-tuning. Each frozen matrix saves one matrix product per step, that

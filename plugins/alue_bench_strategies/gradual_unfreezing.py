@@ -8,8 +8,8 @@ epochs and a model of twelve layers, these are two layers and the embeddings.
 
 Cost: each epoch costs as much as static freezing of the bottom layers that are frozen in this epoch. If the forward
 pass of a layer costs F, twelve layers cost on average 23 F per step over ten epochs, instead of 36 F. The outputs of
-the frozen layers are not cached: since other layers are frozen in each epoch, cached outputs would be read only once. A
-layer that begins to train starts with a new optimiser state.
+the frozen layers are not cached: since different layers are frozen in each epoch, cached outputs would be read only
+once. A layer that begins to train starts with a new optimiser state.
 
 When it does not help: the method was proposed for LSTMs, together with a learning rate for each layer (compare
 `--llrd`). If the learning rate decays over the whole training, layers that begin to train late have a low learning rate

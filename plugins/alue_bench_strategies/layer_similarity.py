@@ -11,8 +11,9 @@ were available, and no code was found.
 
 Choices made here, where the abstracts leave something open: The aggregate token is the first token of a text, which is
 [CLS] in BERT. The score of a layer is the cosine similarity between its output and that of another layer, averaged over
-all other layers and over the probe's examples (`--probe-rows`); the output of the embeddings is not used. There are K
-blocks of consecutive layers, whose sizes differ by at most one. If scores are equal, the upper layer trains.
+all other layers and over the examples of the probe (train examples, whose number `--probe-rows` sets); the output of
+the embeddings is not used. There are K blocks of consecutive layers, whose sizes differ by at most one. If scores are
+equal, the upper layer trains.
 
 Cost: a forward pass for each batch of the probe. Labels are not used.
 

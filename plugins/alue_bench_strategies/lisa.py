@@ -1,4 +1,4 @@
-"""LISA: at any time only K layers train; which layers these are is drawn at random again and again.
+"""LISA: only K layers train at a time. They are drawn at random, and drawn anew several times during training.
 
 Source: Pan et al. 2024, "LISA: Layerwise Importance Sampling for Memory-Efficient Large Language Model Fine-Tuning",
 arXiv 2403.17919, and the authors' published code (LMFlow). K layers are drawn uniformly without replacement, and all
@@ -13,10 +13,11 @@ Choices made here, where the source leaves something open or gives values for la
 - A layer that is not drawn again loses its optimiser state, as in the source, which saves memory in this way. A layer
   that is drawn twice in succession keeps its state; in the authors' code it starts with a new one.
 
-Cost: the embeddings train, so that the gradient passes through all layers and there is no frozen prefix. If the forward
-pass of a layer costs F, each of the K drawn layers costs 3 F per step, and each frozen layer 2 F: 26 F for `lisa-2`
-with twelve layers, instead of 36 F. The optimiser has a state only for K layers, the embeddings, the pooler and the
-head. On a GPU, CUDA graphs have to be captured again after each draw.
+Cost: the embeddings train. The gradient therefore passes through all layers, and there is no frozen prefix (frozen
+bottom layers whose output can be computed once). If the forward pass of a layer costs F, each of the K drawn layers
+costs 3 F per step, and each frozen layer 2 F: 26 F for `lisa-2` with twelve layers, instead of 36 F. The optimiser has
+a state only for K layers, the embeddings, the pooler and the head. On a GPU, CUDA graphs have to be captured again
+after each draw.
 
 When it does not help: LISA is meant to save memory more than time. If the model fits into memory, freezing the same
 number of layers at the bottom trains faster. In short fine-tuning runs, each layer is drawn only a few times, for a few

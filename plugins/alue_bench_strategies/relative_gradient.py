@@ -14,8 +14,8 @@ train examples (`--probe-rows`).
 
 Cost: a forward and a backward pass for each batch of the probe.
 
-When it does not help: the gradients are those of a new head with random weights, and may say more about this head than
-about the task. See `selector` for what applies to all selectors.
+When it does not help: the gradients are computed with a new head that has random weights, and may depend more on this
+head than on the task. See `selector` for what applies to all selectors.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SHINGLE_WORDS = 8
-SHORTEST_LINE = 15  # characters
+SHORTEST_LINE = 15  # lines with at most this many characters are dropped
 
 
 @dataclass(frozen=True)

@@ -97,10 +97,10 @@ def learn(lines: Iterable[str], vocabulary: int, alphabet: int = 850) -> Tokeniz
 
 
 def load(path: Path) -> Tokenizer:
-    """Load a tokenizer that `learn` returned, from its file.
+    """Load a tokenizer that `learn` returned from its file, tokenizer.json.
 
     Raises:
-        SystemExit: The file holds another kind of tokenizer.
+        SystemExit: The tokenizer does not have the pieces `SPECIAL` first, or has more than `LARGEST` pieces.
     """
     tokenizer = Tokenizer.from_file(str(path))
     numbers = tuple(tokenizer.token_to_id(piece) for piece in SPECIAL)

@@ -1,6 +1,6 @@
 """The training loop of pre-training.
 
-    while tokens < recipe.tokens and no signal asked to stop:
+    while tokens < recipe.tokens and no signal to stop was received:
         deepen the model if a new stage has more layers
         batch = sampler.batch(step)             # a function of (seed, step)
         loss = masked-word loss + weighted losses of the heads on the pooled state

@@ -59,7 +59,13 @@ def _macro_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
 def _compare(
     train: tuple[Sequence[Any], Sequence[str]], held_out: tuple[Sequence[Any], Sequence[str]], classifier: Any
 ) -> tuple[float, float]:
-    """Return the macro-F1 on held-out texts of a majority baseline, and that of a classifier trained on `train`."""
+    """Return the macro-F1 on held-out texts of two models: a majority baseline, and a classifier that reads the texts.
+
+    Args:
+        train: The train texts (or pairs of texts) and their labels.
+        held_out: The held-out texts (or pairs of texts) and their labels.
+        classifier: The untrained classifier, a scikit-learn estimator.
+    """
     majority = DummyClassifier().fit(*train)
     texts, gold = held_out
     return _macro_f1(gold, majority.predict(texts)), _macro_f1(gold, classifier.fit(*train).predict(texts))

@@ -20,7 +20,7 @@ SIZES = {"train": 176, "dev": 80, "test-tweets": 40}
 
 _HATE_SHARE = 0.3
 _OFFENSIVE_SHARE = 0.55
-# Some annotators label hate only as offensive.
+# The share of hate speech that is labelled only as offensive, as some annotators do.
 _MISSED_HATE_SHARE = 0.05
 _LABEL_NOISE = 0.02
 _HELD_OUT = 0.25
