@@ -74,7 +74,7 @@ def selector_family(kind: type[Selector], title: str, source: str) -> StrategyFa
 
     Args:
         kind: The selector class, whose `prefix` begins the names.
-        title: A sentence that says which layers train.
+        title: A description of the layers that train, which lists show.
         source: The publication of the method.
     """
 

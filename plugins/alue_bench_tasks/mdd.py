@@ -1,4 +1,7 @@
-"""The task MDD: is a phrase in Modern Standard Arabic, or in the dialect of which of 25 cities (MADAR, subtask 1)?"""
+"""The task MDD: identify the dialect of a phrase (MADAR, subtask 1).
+
+The labels are 25 Arab cities, whose dialects differ, and Modern Standard Arabic.
+"""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""The task QADI: is a post in Modern Standard Arabic, or in the dialect of which of 18 Arab countries?
+"""The task QADI: identify the dialect of a post.
 
-It has only a test split, for models of the task MDD.
+The labels are 18 Arab countries and Modern Standard Arabic. The task has only a test split, for models of the task MDD.
 """
 
 from pathlib import Path

@@ -13,7 +13,8 @@ _DIGIT = re.compile(r"\d")
 def normalise(text: str) -> str:
     """Return the text with every digit replaced by 1, Arabic digits too.
 
-    Exact numbers say little about opinions. alue-bench calls this function for every text before it is tokenised.
+    The exact numbers in a review hardly matter for its opinion. alue-bench calls this function for every text before it
+    is tokenised.
     """
     return _DIGIT.sub("1", text)
 
