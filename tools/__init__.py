@@ -1,1 +1,5 @@
-"""Programs for maintainers: pre-training of the bundled model, the embedded sample, and a comparison of results."""
+"""Programs for maintainers of alue-bench; they are not installed with it.
+
+They pre-train the bundled model, write the embedded sample, compare the results of two checkouts, and adapt the
+documentation site.
+"""

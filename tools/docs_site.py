@@ -1,8 +1,8 @@
-"""MkDocs hooks for the documentation site: they add pages from outside `docs/` and adapt links.
+"""MkDocs hooks for the documentation site: they add pages from outside `docs/` and rewrite links.
 
-The guides link to each other and to files of the repository by relative paths, so that the links also work on a forge
-such as GitHub. MkDocs knows only the files below `docs/`. These hooks add the pages that `mkdocs.yml` lists under
-`extra.pages_beside_code`, and rewrite links before MkDocs checks them:
+The documentation pages link to each other and to files of the repository by relative paths, so that the links also work
+on a forge such as GitHub. MkDocs reads only the files below `docs/`. These hooks add the pages that `mkdocs.yml` lists
+under `extra.pages_beside_code`, and rewrite links before MkDocs checks them:
 
     to a page of the site              a relative link to that page
     to another file of the repository  a link to it on the forge
@@ -30,19 +30,20 @@ BRANCH = "main"
 CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)[ ]*$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 """The pattern of code blocks and inline code in Markdown, in which no links are rewritten."""
 RELATIVE_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])(?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?")
+"""The pattern of the target of a Markdown link, if it is a relative path with or without an anchor."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Make MkDocs give headings the same anchors as a forge, so that the same link works on the site and the forge."""
+    """Make MkDocs form the anchors of headings as a forge does, so that links to headings work on both."""
     config.mdx_configs.setdefault("toc", {})["slugify"] = slugify(case="lower")
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are written outside `docs/`.
+    """Add the pages outside `docs/` that `mkdocs.yml` lists to the files of the site.
 
     Raises:
-        PluginError: If `mkdocs.yml` lists a file that does not exist.
+        PluginError: `mkdocs.yml` lists a file that does not exist.
     """
     for name, path in config.extra["pages_beside_code"].items():
         source = _root(config) / path
@@ -55,7 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Rewrite a page's relative links, except in code, so that they are right for the page's place in the site."""
+    """Return the text of a page with its relative links rewritten for the site; links in code stay unchanged."""
     pages = {Path(file.abs_src_path): file.src_uri for file in files if file.abs_src_path}
     folder = Path(page.file.abs_src_path or config.docs_dir).parent
 

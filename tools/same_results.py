@@ -4,11 +4,11 @@
     python -m tools.same_results record after.json
     python -m tools.same_results compare before.json after.json
 
-``record`` trains 29 short runs on the embedded sample with the bundled model: every kind of target and a task of text
-pairs; fixed, adaptive and adapter strategies; with and without the cache of frozen layers. It writes each run's
-fingerprint, the complete history of its losses and scores, and digests of its predictions. ``compare`` prints every
-difference and exits with 1 if there is one. Both recordings must come from the same machine, because other processors
-round differently.
+``record`` executes 29 short runs on the embedded sample with the bundled model. The runs cover binary, multi-class,
+multi-label and regression tasks and a task of text pairs, but no tagging and no reading comprehension; fixed, adaptive
+and adapter strategies; and frozen layers with and without cached outputs. ``record`` writes each run's fingerprint, the
+complete history of its losses and scores, and digests of its predictions. ``compare`` prints every difference and exits
+with 1 if there is one. Both recordings must come from the same machine, because other processors round differently.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ SETTINGS = ("--limit-train", "64", "--epochs", "2", "--batch-size", "16", "--sam
 TASKS = ("sec", "svreg", "oold", "mdd", "xnli")
 STRATEGIES = ("full", "bottom3top4", "head-only", "autofreeze", "lora-r8")
 CACHE_OFF = ("bottom3top4", "head-only")
+"""The strategies that are also run with ``--cache-size 0``, that is, without cached outputs of frozen layers."""
 MEASURED = ("runtime/", "memory/", "energy/", "throughput/")
 """The prefixes of the names of metrics that are measured, such as times, and therefore differ between repetitions."""
 PREDICTIONS = ("predictions.csv", "dev_predictions.csv")
 
 Recording = dict[str, dict[str, Any]]
+"""For each run, by its task and strategy, the recorded values by name."""
 
 
 def _options(flag: str, values: Sequence[str]) -> list[str]:
@@ -40,17 +42,17 @@ def _options(flag: str, values: Sequence[str]) -> list[str]:
 
 
 def _train(checkout: Path, folder: Path, arguments: Sequence[str]) -> Recording:
-    """Execute ``alue-bench run`` with the code of a checkout in a new folder, and return the recorded results by run.
+    """Execute ``alue-bench run`` with the code of a checkout, in a new folder, and return the recorded results.
 
     Args:
-        checkout: The folder of the code.
+        checkout: The root folder of the checkout.
         folder: The folder to create for the MLflow store and the cache.
         arguments: The arguments of ``alue-bench run`` in addition to ``SETTINGS``.
     """
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join((str(checkout), str(checkout / "plugins"))),
         "ALUE_BENCH_CACHE": str(folder / "cache"),
-        "OMP_NUM_THREADS": "1",  # sums computed by several threads depend on how the work is divided
+        "OMP_NUM_THREADS": "1",  # with several threads, rounding depends on how sums are divided between them
     }
     folder.mkdir()
     store = f"sqlite:///{folder / 'results.db'}"
@@ -81,7 +83,11 @@ def _recorded(store: str, run_id: str, fingerprint: str) -> dict[str, Any]:
 
 
 def record(checkout: Path) -> Recording:
-    """Train the fixed list of runs with the code of a checkout, and return the results by run."""
+    """Execute all runs with the code of a checkout, and return their recorded results.
+
+    Args:
+        checkout: The root folder of the checkout.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tasks = _options("--task", TASKS)
@@ -92,7 +98,10 @@ def record(checkout: Path) -> Recording:
 
 
 def differences(one: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line for each run that only one recording contains, and for each value that differs between the two."""
+    """Compare two recordings, and return a line for each difference.
+
+    A difference is a run that only one recording contains, or a value of a run that is not equal in both.
+    """
     lines = [f"{run}: in one recording only" for run in sorted(one.keys() ^ other.keys())]
     for run in sorted(one.keys() & other.keys()):
         for name in sorted(one[run].keys() | other[run].keys()):

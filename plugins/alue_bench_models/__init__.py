@@ -1,6 +1,6 @@
-"""The built-in models: the four models that Betka et al. compare, three more recent ones, and a small one.
+"""The built-in models: the four that Betka et al. compare, three others (MARBERTv2, AraModernBERT, mmBERT), and `mini`.
 
-The small model comes with the package and needs no download.
+`mini` is a small model whose weights are part of this package, so that it needs no download.
 """
 
 from collections.abc import Iterable

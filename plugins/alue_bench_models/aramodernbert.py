@@ -1,7 +1,7 @@
 """The model AraModernBERT, an Arabic ModernBERT whose embeddings were initialised by transtokenization.
 
-No preprocessing is declared: the abstract of its paper and the pages about it that could be read describe none. The
-full paper and the model's page could not be read when this was written, so that the licence is not known either.
+No preprocessing is declared, because the sources that could be read (the abstract of the paper and some web pages about
+the model) describe none. The full paper and the model's page were not accessible, so that the licence is not known.
 """
 
 from alue_bench import Model

@@ -1,7 +1,8 @@
 """The model CAMeLBERT-Mix, pre-trained on Modern Standard, dialectal and classical Arabic.
 
-Its authors remove diacritics with CAMeL Tools. That package and `arabert` cannot be installed together, because they
-need different versions of `emoji`. Here PyArabic removes the same characters.
+Its authors remove diacritics with the package CAMeL Tools. CAMeL Tools and `arabert`, which another built-in model
+needs, cannot be installed together, because they need different versions of `emoji`. Here the package PyArabic removes
+the same characters.
 """
 
 from alue_bench import Model

@@ -1,7 +1,7 @@
 """The removal of Arabic diacritics, as the authors of CAMeLBERT and MARBERT applied it to their training texts."""
 
 SUPERSCRIPT_ALEF = "\u0670"
-"""A vowel sign that CAMeL Tools removes and PyArabic does not."""
+"""A vowel sign that CAMeL Tools removes; PyArabic does not, so that `without_diacritics` removes it separately."""
 
 
 def without_diacritics(text: str) -> str:

@@ -6,8 +6,8 @@ from alue_bench import Model
 from alue_bench_models.diacritics import without_diacritics
 from alue_bench_models.shapes import BERT_BASE
 
-# Links come first, because a link may contain @ and #. The placeholders of publishers (@USER, URL) become the same
-# tokens. A link ends before the placeholder <LF>.
+# Links are replaced first, because a link may contain @ and #. Some data sets already have placeholders such as @USER
+# and URL; these become the same tokens. A link ends before the placeholder <LF>, which stands for a line break.
 _TOKENS = (
     (re.compile(r"(?:https?://|www\.)[^\s<]+"), " URL "),
     (re.compile(r"@\w+"), " USER "),

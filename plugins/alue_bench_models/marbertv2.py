@@ -1,7 +1,7 @@
-"""The model MARBERTv2: MARBERT, pre-trained further on news and other formal text, with 512 instead of 128 tokens.
+"""The model MARBERTv2: MARBERT, pre-trained further on news and other formal text, with sequences of up to 512 tokens.
 
-The authors publish it with MARBERT, in the same paper and the same repository (UBC-NLP/marbert), and describe no other
-preprocessing for it.
+MARBERT was pre-trained with 128 tokens. The authors publish both models in the same paper and repository
+(UBC-NLP/marbert) and describe one preprocessing, which is used for both here.
 """
 
 from alue_bench import Model

@@ -16,6 +16,6 @@ MODEL = Model(
     citation="Part of alue-bench; see the model card beside its weights.",
     normalisation="inside the tokenizer: diacritics and tatweel removed, alef forms and alef maqsura folded, "
     "repeats cut to two, tokens for links and mentions",
-    # The learning rate is far above that of a model of base size; see the measurements in the model card.
+    # A model this small needs a far higher learning rate than one of base size; the model card has the measurements.
     defaults={"lr": 3e-4, "warmup": 0.1, "epochs": 3, "batch_size": 32},
 )

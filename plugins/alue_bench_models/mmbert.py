@@ -1,7 +1,7 @@
 """The model mmBERT, a multilingual ModernBERT with the tokenizer of Gemma 2.
 
-Its authors describe no preprocessing (repository JHU-CLSP/mmBERT), so that none is declared. They note that tagging
-words suffers a little from how the tokenizer treats the space before a word.
+Its authors describe no preprocessing (repository JHU-CLSP/mmBERT), so that none is declared. They note that scores on
+tagging tasks are a little lower because of how the tokenizer treats the space before a word.
 """
 
 from alue_bench import Model

@@ -1,8 +1,8 @@
 """The model QARiB, pre-trained on tweets and formal text.
 
-The text normalisation is the same as in the authors' script `prepare_vocab.py` (repository qcri/QARiB), which prepares
-the vocabulary. That script does not count vowel signs as word characters, so that a vocalised word is split at its
-vowel signs; it does count tatweel as a word character.
+The text normalisation is that of the authors' script `prepare_vocab.py` (repository qcri/QARiB), which prepares the
+text from which the vocabulary is made. In this script, vowel signs are not word characters, so that a word with vowel
+signs is split at them. Tatweel is a word character.
 """
 
 import re

@@ -1,4 +1,7 @@
-"""Model architectures that several checkpoints share."""
+"""The architectures that several of the built-in models share, as fields of a transformers configuration.
+
+They are known before a checkpoint is downloaded, so that the cost of a run can be estimated.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,8 +16,8 @@ BERT_BASE: Mapping[str, object] = MappingProxyType(
         "max_position_embeddings": 512,
     }
 )
-"""The architecture of BERT-base (Devlin et al. 2019), which the four models of Betka et al. share; their vocabularies
-differ."""
+"""The architecture of BERT-base (Devlin et al. 2019). The four models that Betka et al. compare have it, with different
+vocabularies."""
 
 MODERNBERT_BASE: Mapping[str, object] = MappingProxyType(
     {
@@ -27,5 +30,5 @@ MODERNBERT_BASE: Mapping[str, object] = MappingProxyType(
         "local_attention": 128,
     }
 )
-"""The architecture of ModernBERT-base (Warner et al. 2024): every third layer attends to the whole text, the others to
-128 tokens."""
+"""The architecture of ModernBERT-base (Warner et al. 2024). In every third layer a token attends to the whole text, in
+the other layers to a window of 128 tokens."""

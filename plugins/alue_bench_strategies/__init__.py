@@ -1,4 +1,7 @@
-"""The built-in strategies; each module holds one family of strategies or several related families."""
+"""The built-in strategies. Each module defines one family of strategies, or several related families.
+
+A family is a set of strategies whose names have a common form, such as `bottom<N>top<M>`.
+"""
 
 from collections.abc import Iterable
 

@@ -1,24 +1,24 @@
-"""Adapters: small trainable modules in a model whose own weights are frozen (LoRA and (IA)³, from the package `peft`).
+"""Adapters: small modules that train while the pre-trained weights stay frozen (LoRA and (IA)³, from package `peft`).
 
 - `lora-rR`: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", section 4. The product of two
   matrices of rank R is added to the query and value projections of each layer; one of the matrices is zero at the
-  start. The scaling alpha equals R, so that R changes the capacity and not the size of the update. There is no LoRA
-  dropout.
+  start. The hyper-parameter alpha equals R, so that the product is added with the factor alpha / R = 1 for every rank.
+  There is no LoRA dropout.
 - `ia3`: Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning",
   section 3.3. Vectors scale the keys, the values and the inner activations of the feed-forward block; they are one at
   the start.
 
-The embeddings and the weights of the layers stay bitwise unchanged. Pooler and head are trained, as with every
-strategy.
+The embeddings and the pre-trained weights of the layers stay bitwise unchanged. Pooler and head are trained, as with
+every strategy.
 
 Cost: LoRA with R = 8 trains 0.3 % as many parameters as BERT-base's layers have, and (IA)³ trains 0.07 %. But as with
 BitFit, the gradient passes through every layer, and there is no frozen prefix (frozen bottom layers whose output can be
 computed once). The model also uses the forward pass of transformers instead of alue-bench's faster one. At best a third
-of the compute is saved, and less of the time. Adapters need a far higher learning rate than full fine-tuning, 1e-4 to
-1e-3.
+of the compute is saved, and a smaller share of the time. Adapters need a far higher learning rate than full
+fine-tuning: 1e-4 to 1e-3.
 
-When it does not help: if time matters rather than storage, and on models so small that rank R is not low for them.
-Architectures without separate projections (ModernBERT) are skipped.
+When it does not help: if time matters more than storage, and on models so narrow that rank R is close to their hidden
+size. Architectures without separate query, key and value projections, such as ModernBERT, are skipped.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class LoRA(Strategy):
     """A strategy that trains LoRA matrices of rank `rank` on the query and value projections of each layer."""
 
     rank: int
+    """The rank of the matrices that are added to the projections, at least 1."""
 
     @property
     def name(self) -> str:
@@ -75,7 +76,11 @@ class IA3(Strategy):
 
 
 def parse_lora(name: str) -> LoRA | None:
-    """Return the strategy named `lora-r<R>`, such as "lora-r8", or None for any other name."""
+    """Return the strategy for a name such as `lora-r8`, or None for a name of another form.
+
+    Raises:
+        UsageError: The rank is 0 or has leading zeros.
+    """
     match = re.fullmatch(r"lora-r(\d{1,4})", name)
     if match is None:
         return None

@@ -1,29 +1,31 @@
-"""AutoFreeze: adaptive freezing from the bottom, by the change of accumulated gradients.
+"""AutoFreeze: during training, more and more bottom layers are frozen, namely those whose gradients change little.
 
 Source: Liu, Agarwal & Venkataraman 2021, "AutoFreeze: Automatically Freezing Model Blocks to Accelerate Fine-tuning",
 arXiv 2102.01386, section 4, and the authors' published code for details that the paper leaves open:
 
-- All layers are trained at first. There are five evaluation points per epoch (the authors' code has 20 in 4 epochs). At
-  each point, the gradients of each layer since the last point are summed. η = |norm before − norm now| / norm before
-  compares the norm of this sum with that of the last point and measures how much the layer still changes.
-- At each point, take the median η of the layers that are still trained. All layers below the lowest one whose η reaches
-  the median are frozen, together with the embeddings. The frozen part is therefore contiguous, it only grows, and the
-  top layer is always trained.
-- The outputs of the frozen part are cached, each time computed from those of the shallower part (section 5).
+- All layers are trained at first. There are five evaluation points per epoch (the authors' code has 20 in 4 epochs).
+  Between two evaluation points, the gradients of each layer are summed, and the norm of the sum is taken. The relative
+  change η = |norm before − norm now| / norm before of this norm, from one evaluation point to the next, measures how
+  much the layer still changes.
+- At each evaluation point, the median η of the layers that are still trained is computed. All layers below the lowest
+  layer whose η reaches the median are frozen, together with the embeddings. The frozen part is therefore contiguous and
+  only grows, and the top layer is always trained.
+- The outputs of the frozen part are cached. When the frozen part grows, its new outputs are computed from the cached
+  ones (section 5).
 
 Differences from the source: the norm is the Euclidean norm of a layer's summed gradient (the authors' code adds up
-absolute values). If a layer's norm is not finite, as fp16 may cause, or has no previous value, nothing is frozen at
-that point. `autofreeze-pP` uses the P-th percentile instead of the median: the higher P is, the earlier layers are
-frozen.
+absolute values). Nothing is frozen at an evaluation point at which a layer has no previous norm, or a norm that is not
+finite, as may happen with fp16. `autofreeze-pP` uses the P-th percentile instead of the median: the higher P is, the
+earlier layers are frozen.
 
 Cost: a step costs as much as in full fine-tuning at first, and less after each evaluation point that freezes layers.
 Summing the gradients costs one more pass over the weights at each step, and memory for a copy of the gradients. Each
-time the frozen part grows, the newly frozen layers are computed once over the train split. No other run can use the
-cached outputs, because the layers were trained in this run before they were frozen.
+time the frozen part grows, the newly frozen layers are computed once for the whole train split. Runs with other
+settings cannot use the cached outputs, because the layers were trained before they were frozen.
 
-When it does not help: in short training runs, which leave little to save after the first evaluation points. The rule
-compares layers with each other, so that noise freezes layers as readily as convergence does: about the lower half of
-the training layers is always below the median. Inspect the norms in `freezing.csv`.
+When it does not help: in short training runs, in which few steps remain after the first evaluation points. The rule
+compares layers only with each other: about half of the training layers are always below the median, so that layers are
+frozen even if their gradients differ only by noise. Inspect the norms in the file `freezing.csv` of a run.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ class AutoFreeze(Strategy):
     """A strategy that repeatedly freezes all layers below the lowest layer whose gradient still changes much."""
 
     percentile: int = MEDIAN
-    """The percentile of the changes η, from 1 to 100: layers below the lowest layer whose η reaches it are frozen."""
+    """The percentile of the layers' changes η that is used as the threshold, from 1 to 100.
+
+    Layers below the lowest layer whose η reaches the threshold are frozen."""
 
     @property
     def name(self) -> str:
@@ -54,14 +58,11 @@ class AutoFreeze(Strategy):
         return FreezePlan(shape)
 
     def revisions(self) -> Revisions:
-        """Return the points at which the freeze plan may change: five per epoch, with the layers' gradient norms."""
+        """Return the points of training at which `revise` is called: five per epoch, with gradient norms."""
         return Revisions(per_epoch=5, gradient_norms=True, prefix_only_grows=True)
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
-        """Return the freeze plan after an evaluation point.
-
-        The new plan also freezes lower layers whose gradients change little.
-        """
+        """Return the freeze plan after an evaluation point, which may freeze further layers from the bottom upwards."""
         if len(progress.norms) < 2:
             return plan
         before, now = (norms.layers[plan.bottom :] for norms in progress.norms[-2:])
@@ -69,15 +70,15 @@ class AutoFreeze(Strategy):
         if any(change is None for change in changes):
             return plan
         threshold = _percentile([change for change in changes if change is not None], self.percentile)
-        lowest = next(place for place, change in enumerate(changes) if change is not None and change >= threshold)
-        frozen = plan.bottom + lowest
+        newly_frozen = next(index for index, change in enumerate(changes) if change is not None and change >= threshold)
+        frozen = plan.bottom + newly_frozen
         return FreezePlan(plan.shape, frozenset(range(frozen)), embeddings=frozen > 0)
 
 
 def _change(before: float | None, now: float | None) -> float | None:
-    """Return the relative change η of a gradient norm; None if it cannot be computed.
+    """Return the relative change η of a gradient norm.
 
-    This is so if `before` is 0, or one of the norms is missing or not finite.
+    It is None if `before` is 0, or if one of the norms is None or not finite.
     """
     if before is None or now is None or not math.isfinite(before) or not math.isfinite(now) or before == 0:
         return None
@@ -87,14 +88,18 @@ def _change(before: float | None, now: float | None) -> float | None:
 def _percentile(values: list[float], percent: int) -> float:
     """Return a percentile of the values, linearly interpolated between the two nearest values."""
     ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    below = math.floor(place)
+    position = (len(ordered) - 1) * percent / 100
+    below = math.floor(position)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
 def parse(name: str) -> AutoFreeze | None:
-    """Return the strategy that `autofreeze` or `autofreeze-p<P>` stands for, or None for any other name."""
+    """Return the strategy for a name such as `autofreeze` or `autofreeze-p75`, or None for a name of another form.
+
+    Raises:
+        UsageError: The percentile is not from 1 to 100, is 50 (written `autofreeze`) or has leading zeros.
+    """
     match = re.fullmatch(r"autofreeze(?:-p(\d{1,4}))?", name)
     if match is None:
         return None

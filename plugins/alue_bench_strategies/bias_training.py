@@ -2,18 +2,17 @@
 
 Source: Ben Zaken, Goldberg & Ravfogel 2022, "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based
 Masked Language-models", section 3. The biases are those of query, key and value, of the attention output and the
-feed-forward block, and of the layer norms. The embeddings are frozen. All weights of pooler and head are trained, as
-with every other strategy, because a checkpoint that was pre-trained without next-sentence prediction has no weights for
-the pooler. The authors name only the head as trained besides the biases.
+feed-forward block, and of the layer norms. The embeddings are frozen. The authors train only the head besides the
+biases. Here the pooler is trained too, as with every other strategy, because a checkpoint that was pre-trained without
+next-sentence prediction has no weights for the pooler.
 
-Cost: 0.1 % of the parameters of BERT-base's layers are trained, so that the weights that differ between tasks and the
-optimiser state are very small. But the gradient passes through every layer. If the forward pass of a layer costs F, a
-layer costs 2 F per step instead of 3 F, so that at most a third of the compute is saved. There is no frozen prefix
-(frozen bottom layers whose output can be computed once). Biases need a far higher learning rate than full fine-tuning,
-1e-4 to 1e-3.
+Cost: 0.1 % of the parameters of BERT-base's layers are trained, so that little has to be stored for each task and in
+the optimiser. But the gradient passes through every layer. If the forward pass of a layer costs F, a layer costs 2 F
+per step instead of 3 F, so that at most a third of the compute is saved. There is no frozen prefix (frozen bottom
+layers whose output can be computed once). Biases need a far higher learning rate than full fine-tuning: 1e-4 to 1e-3.
 
-When it does not help: if there is much training data, for which the paper finds BitFit worse than full fine-tuning; if
-time matters rather than storage; and for models without biases (ModernBERT), which are skipped.
+When it does not help: with much training data, where the paper finds BitFit worse than full fine-tuning; and if time
+matters more than storage. Models without biases, such as ModernBERT, are skipped.
 """
 
 from __future__ import annotations

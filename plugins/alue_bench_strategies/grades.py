@@ -1,32 +1,35 @@
-"""GradES: each weight matrix is frozen once its gradient has ceased to change much.
+"""GradES: each weight matrix is frozen when its gradient no longer changes much.
 
 Source: Wen et al. 2025, "GradES: Significantly Faster Training in Transformers with Gradient-Based Early Stopping",
 arXiv 2509.01842, abstract of version 3, and the authors' published code. For each weight matrix of attention and
 feed-forward parts, the L1 norm of the change of its gradient is measured. After a grace period, a matrix whose change
-is below a threshold is frozen, and stays frozen; the gradient still passes through it. (The authors' code measures the
-change of the weights instead, by the same norm; the text of the paper beyond its abstract was not available.)
+is below a threshold is frozen, and stays frozen; the gradient still passes through it. (Of the paper, only the abstract
+was available. The authors' code differs from it: it measures the change of the weights, by the same norm.)
 
 Choices made here:
 
-- The change is measured five times per epoch, between the average gradients of successive intervals. Between single
-  steps, as in the source, it consists mainly of the noise of small batches.
+- The change is measured five times per epoch: the average gradient since the last measurement is compared with the
+  average gradient of the interval before it. The source compares single steps, whose gradients differ mainly because
+  of the noise of small batches.
 - The threshold is relative: 50 % of the largest change of the same matrix so far, or P % with `grades-pP`. The source
   has absolute thresholds, tuned for each model and method (from 0.001 to 9), which mean nothing for another model.
 - The grace period is the first 30 % of the steps, the default of the authors' code.
 - Biases and norms are not measured. They train until all matrices of their layer are frozen; then the whole layer is
-  frozen, and the embeddings with layer 0, so that there is a frozen prefix. In the source, embeddings are not frozen,
-  and the training ends when all matrices are frozen; here, pooler and head train to the end.
+  frozen, and the embeddings with layer 0. Bottom layers that are frozen in this way form a frozen prefix, whose outputs
+  can be cached. In the source, embeddings are not frozen, and training ends when all matrices are frozen; here, pooler
+  and head train to the end.
 - A frozen matrix loses its optimiser state.
 
-Cost: a step costs as much as in full fine-tuning at first, and one forward product less for each frozen matrix. If the
-forward pass of a layer costs F, a layer whose matrices are all frozen costs 2 F instead of 3 F, and 1 F, computed once,
-if everything below it is frozen too. Measuring costs one more pass over the weights at each step, and memory for two
-copies of the gradients. On a GPU, each change of the frozen matrices costs the time for capturing CUDA graphs again.
+Cost: at first a step costs as much as in full fine-tuning. Each frozen matrix saves one matrix product per step, that
+of its weight gradient. If the forward pass of a layer costs F, a layer whose matrices are all frozen costs 2 F instead
+of 3 F. If everything below the layer is frozen too, it costs 1 F, and its output is computed once. Measuring costs one
+more pass over the weights at each step, and memory for two copies of the gradients. On a GPU, CUDA graphs have to be
+captured again each time the set of frozen matrices changes.
 
-When it does not help: in short trainings, in which the grace period is most of what could be saved. As long as
-gradients are mostly noise, their change says little about convergence. With a learning rate that decays to zero, all
-gradients settle in the end, whether the model has learnt the task or not. The backward pass stays as deep as the lowest
-layer that trains. `freezing.csv` has the change of each matrix.
+When it does not help: in short fine-tuning runs, in which few steps remain after the grace period. As long as gradients
+are mostly noise, their change is no evidence of convergence. With a learning rate that decays to zero, all gradients
+settle in the end, whether the model has learnt the task or not. The backward pass still goes down to the lowest layer
+that trains. The file `freezing.csv` of a run has the change of each matrix.
 """
 
 from __future__ import annotations
@@ -39,16 +42,18 @@ from dataclasses import dataclass, replace
 from alue_bench import EncoderShape, FreezePlan, Revisions, Strategy, StrategyFamily, TrainingProgress, UsageError
 
 HALF = 50
+"""The default threshold, in percent; see `Grades.percent`."""
 GRACE = 0.3
-"""The share of the training's steps before which no matrix is frozen."""
+"""The grace period: the share of the training steps, from the first on, in which no matrix is frozen."""
 
 
 @dataclass(frozen=True)
 class Grades(Strategy):
-    """A strategy that freezes each weight matrix once its gradient changes much less than before."""
+    """A strategy that freezes each weight matrix when its gradient changes much less than earlier in the training."""
 
     percent: int = HALF
-    """The threshold of a matrix's change, in percent of its largest change so far, from 1 to 99."""
+    """The threshold, from 1 to 99: a matrix is frozen if the change of its gradient is below this percentage of its
+    largest change so far."""
 
     @property
     def name(self) -> str:
@@ -60,11 +65,14 @@ class Grades(Strategy):
         return FreezePlan(shape)
 
     def revisions(self) -> Revisions:
-        """Return the points at which the freeze plan may change: five per epoch, with the changes of gradients."""
+        """Return the points of training at which `revise` is called: five per epoch, with the gradients' changes."""
         return Revisions(per_epoch=5, matrix_changes=True, prefix_only_grows=True)
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
-        """Return the freeze plan after an evaluation point: settled matrices are frozen, and layers of such alone."""
+        """Return the freeze plan after an evaluation point.
+
+        It also freezes the matrices whose gradients have settled, and the layers in which all matrices are frozen.
+        """
         if progress.step < GRACE * progress.steps:
             return plan
         layers = range(plan.shape.layers)
@@ -78,11 +86,11 @@ class Grades(Strategy):
         )
 
     def _is_settled(self, name: str, points: list[Mapping[str, float]]) -> bool:
-        """Return whether the last change of a matrix is below the threshold.
+        """Return True if the gradient of a matrix changed less at the last evaluation point than the threshold allows.
 
         Args:
             name: The name of the matrix.
-            points: The changes of the matrices of its layer, by name, at each evaluation point so far.
+            points: The changes of all matrices of the same layer, by name, at each evaluation point so far.
         """
         *earlier, last = [changes[name] for changes in points if name in changes]
         finite = [change for change in earlier if math.isfinite(change)]
@@ -90,7 +98,11 @@ class Grades(Strategy):
 
 
 def parse(name: str) -> Grades | None:
-    """Return the strategy that `grades` or `grades-p<P>` stands for, or None for any other name."""
+    """Return the strategy for a name such as `grades` or `grades-p75`, or None for a name of another form.
+
+    Raises:
+        UsageError: The percentage is not from 1 to 99, is 50 (written `grades`) or has leading zeros.
+    """
     match = re.fullmatch(r"grades(?:-p(\d{1,4}))?", name, re.ASCII)
     if match is None:
         return None

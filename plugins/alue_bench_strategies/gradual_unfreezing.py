@@ -2,17 +2,18 @@
 
 Source: Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classification", section 3.3. In the first
 epoch only the last layer is trained (here the top layer, with pooler and head). In each further epoch the next lower
-layer is trained too, and finally the embeddings. `gradual-unfreeze-K` unfreezes K layers in each epoch, for training
-with few epochs. If there are too few epochs, the lowest layers and the embeddings stay frozen to the end: with the
-default of ten epochs and with twelve layers, two layers and the embeddings.
+layer is trained too, and finally the embeddings. For training with few epochs, `gradual-unfreeze-K` adds K layers in
+each epoch. With too few epochs, the lowest layers and the embeddings stay frozen to the end. With the default of ten
+epochs and a model of twelve layers, these are two layers and the embeddings.
 
 Cost: each epoch costs as much as static freezing of the bottom layers that are frozen in this epoch. If the forward
 pass of a layer costs F, twelve layers cost on average 23 F per step over ten epochs, instead of 36 F. The outputs of
-the frozen layers are not cached, because the frozen part changes with each epoch, so that cached outputs would be read
-only once. A layer that begins to train starts with a new optimiser state.
+the frozen layers are not cached: since different layers are frozen in each epoch, cached outputs would be read only
+once. A layer that begins to train starts with a new optimiser state.
 
-When it does not help: it was proposed for LSTMs, together with learning rates that differ by layer (`--llrd`). With a
-learning rate that only decays, the layers that begin to train late learn slowly and have few steps left.
+When it does not help: the method was proposed for LSTMs, together with a learning rate for each layer (compare
+`--llrd`). If the learning rate decays over the whole training, layers that begin to train late have a low learning rate
+and few steps left.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from alue_bench import EncoderShape, FreezePlan, Revisions, Strategy, StrategyFa
 
 @dataclass(frozen=True)
 class GradualUnfreezing(Strategy):
-    """A strategy that trains the top `layers_per_epoch` · e layers in epoch e (from 1), and finally the embeddings."""
+    """A strategy that trains only the top layers at first, more layers in each epoch, and the embeddings last.
+
+    In epoch e, counted from 1, the top `layers_per_epoch` · e layers train.
+    """
 
     layers_per_epoch: int = 1
     """The number of layers that begin to train in each epoch."""
@@ -40,11 +44,11 @@ class GradualUnfreezing(Strategy):
         return self._plan(shape, epoch=1)
 
     def revisions(self) -> Revisions:
-        """Return the points at which the freeze plan may change: one per epoch."""
+        """Return the points of training at which `revise` is called: the end of each epoch."""
         return Revisions(per_epoch=1)
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
-        """Return the freeze plan of the next epoch, in which further layers train."""
+        """Return the freeze plan of the next epoch, in which more layers train."""
         return self._plan(plan.shape, progress.epoch + 1)
 
     def _plan(self, shape: EncoderShape, epoch: int) -> FreezePlan:
@@ -55,7 +59,11 @@ class GradualUnfreezing(Strategy):
 
 
 def parse(name: str) -> GradualUnfreezing | None:
-    """Return the strategy that `gradual-unfreeze` or `gradual-unfreeze-<K>` stands for, or None for any other name."""
+    """Return the strategy for a name such as `gradual-unfreeze-3`, or None for a name of another form.
+
+    Raises:
+        UsageError: The number of layers is 0, is 1 (written `gradual-unfreeze`) or has leading zeros.
+    """
     match = re.fullmatch(r"gradual-unfreeze(?:-(\d{1,4}))?", name)
     if match is None:
         return None

@@ -1,23 +1,25 @@
-"""The selector `subtuning-K`: K layers train that were found one after another by short trainings.
+"""The selector `subtuning-K`: it chooses K layers one after another, each by trying out short fine-tuning runs.
 
 Source: Kaplun et al. 2023, "Less is More: Selective Layer Finetuning with SubTuning", arXiv 2302.06354, section 2 (the
 finetuning profile and greedy selection), and the authors' code (talswisa/SubTuning, `src/greedy_subset_selection.py`).
-In each round, every layer that is not yet chosen is tried together with those that are: the model is trained from its
-pretrained weights with these layers and the head, and scored. The layer with the best score is added.
+In each round, every layer that is not yet chosen is a candidate. For each candidate, the model is trained from its
+pretrained weights, with only the chosen layers, the candidate, the pooler and the head trainable, and scored. The
+candidate with the best score is chosen.
 
-Choices made here: The source stops when the score no longer improves by a threshold, and may also start from all layers
-and remove some; here rounds end at K layers, so that the cost equals that of the other selectors. The source trains on
-all train examples and scores on validation examples, or by 5-fold cross-validation; this is a short form, which trains
-on four fifths of the probe (`--probe-rows`) and scores the rest. With few held-out examples, scores are coarse: equal
-scores are decided by the lower held-out loss, then for the upper layer. The recorded score of a layer is that of the
-first round, in which it trains alone (the finetuning profile). With K > 1, the chosen layers need not be those with the
-highest recorded scores.
+Choices made here: The source stops when a further layer improves the score by less than a threshold. It may also start
+from all layers and remove some. Here there are K rounds, so that as many layers train as with the other selectors. The
+source trains on all train examples, and scores on validation examples or by 5-fold cross-validation. Here training uses
+only four fifths of the probe, which consists of some train examples (`--probe-rows`), and the rest of the probe is
+scored. With few held-out examples, candidates often have equal scores. In this case the lower held-out loss decides,
+and if it is equal too, the upper layer is chosen. The recorded score of a layer is that of the first round, in which it
+trains alone (the finetuning profile). With K > 1, the chosen layers need not be those with the highest recorded scores.
 
-Cost: K L - K (K - 1) / 2 trainings for L layers, which are charged to the run: 3 of 12 layers cost 33 trainings, each
-on 205 examples if the probe has 256. This is the expensive reference of the selectors.
+Cost: K L - K (K - 1) / 2 short fine-tuning runs for a model with L layers, whose time counts as time of the run.
+Choosing 3 of 12 layers takes 33 of them, each on 205 examples if the probe has 256. This selector is by far the most
+expensive, and serves as a reference for the others.
 
 When it does not help: if the probe is too small for the model to learn anything, all candidates have nearly the same
-score, and the choice is decided by noise. See `selector` for what applies to all selectors.
+score, and the choice depends on noise. See `selector` for what applies to all selectors.
 """
 
 from __future__ import annotations
@@ -27,12 +29,15 @@ from alue_bench_strategies.selector import Selector, selector_family, training_o
 
 
 class SubTuning(Selector):
-    """A selector by greedy forward selection."""
+    """A selector that chooses one layer after another, each time the one with the best score (greedy selection)."""
 
     prefix = "subtuning"
 
     def probe_cost(self, shape: EncoderShape) -> ProbeCost:
-        """Return the cost of all trainings if the lowest layers are chosen, so that gradients pass through all."""
+        """Return the cost of all short fine-tuning runs in the most expensive case.
+
+        In this case the lowest layers are chosen, so that gradients pass through all layers.
+        """
         plans = [
             training_only(shape, [*range(chosen), layer])
             for chosen in range(self.count)
@@ -41,7 +46,7 @@ class SubTuning(Selector):
         return ProbeCost(trainings=tuple(plans))
 
     def choose(self, probe: Probe) -> Choice:
-        """Return the choice of the layers that are found in K rounds of short trainings."""
+        """Return a plan that trains the layers chosen in K rounds, with the scores of all layers in the first round."""
         chosen: list[int] = []
         profile: tuple[float, ...] = ()
         for _ in range(self.count):

@@ -3,20 +3,21 @@
 Source: Sajjad, Dalvi, Durrani & Nakov 2023, "On the effect of dropping layers of pre-trained transformer models",
 Computer Speech & Language 77, section 3.1. Three of its ways to choose the layers are implemented:
 
-- `drop-topK` drops the K highest layers. The authors find this simplest way to be the best or nearly so: up to 40 % of
-  the layers can be dropped while up to 98 % of the quality is kept.
-- `drop-alternateK` drops every other layer from the highest downwards, K in total and at most half of the layers ("even
-  alternate").
-- `drop-symmetricK` drops K layers in the middle and keeps as many below as above them, one more below if the number of
-  kept layers is odd.
+- `drop-topK` drops the K highest layers. The authors find that this is the best way or nearly the best: with up to 40 %
+  of the layers dropped, up to 98 % of the quality is kept.
+- `drop-alternateK` drops every other layer, from the highest downwards, until K layers are dropped (at most half of
+  them). The authors call this "even alternate".
+- `drop-symmetricK` drops K layers in the middle. As many layers are kept below them as above; if the number of kept
+  layers is odd, there is one more below.
 
-Without a number, the latter two drop half of the layers.
+`drop-alternate` and `drop-symmetric`, without a number, drop half of the layers.
 
-Cost: only the remaining layers cost time. With twelve layers, drop-top4 trains in 8/12 of the time. Unlike frozen
+Cost: only the remaining layers cost time. With twelve layers, `drop-top4` trains in 8/12 of the time. Unlike frozen
 layers, dropped layers cost nothing at inference either. Recorded FLOPs are relative to full fine-tuning of the complete
 model, but the recorded number of parameters is that of the smaller model.
 
-When it does not help: some tasks lose much more than others, so measure yours. A small model has no layers to spare.
+When it does not help: some tasks lose much more than others; measure the loss on your task. A small model may need all
+of its layers.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ WAYS = ("top", "alternate", "symmetric")
 
 @dataclass(frozen=True)
 class LayerDropping(Strategy):
-    """A strategy that removes layers, chosen in one of three ways, and trains the whole remaining model."""
+    """A strategy that removes layers from the model, and trains everything that remains."""
 
     way: str
-    """The name of the way to choose the layers that are removed, one of WAYS."""
+    """The position of the removed layers, one of `WAYS`; see the docstring of this module."""
     count: int | None
     """The number of layers that are removed; None for half of the layers, rounded down."""
 
@@ -47,7 +48,7 @@ class LayerDropping(Strategy):
     def kept_layers(self, shape: EncoderShape) -> tuple[int, ...]:
         """Return the indices of the layers that are kept; raise DoesNotFit if the model has too few layers."""
         layers, count = shape.layers, shape.layers // 2 if self.count is None else self.count
-        # Every other layer from the highest downwards: with an odd number of layers, the lowest one stays.
+        # If the number of layers is odd, dropping every other layer from the highest downwards keeps the lowest one.
         most = layers // 2 if self.way == "alternate" else layers - 1
         if not 0 < count <= most:
             raise DoesNotFit(f"{self.name} drops {count or 'none'} of {layers} layers; it can drop 1 to {most}")
@@ -69,7 +70,11 @@ _DROP = re.compile(r"drop-(top|alternate|symmetric)(\d{1,4})?")
 
 
 def parse(name: str) -> LayerDropping | None:
-    """Return the strategy that a name such as `drop-top4` stands for, or None for a name of another family."""
+    """Return the strategy for a name such as `drop-top4`, or None for a name of another form.
+
+    Raises:
+        UsageError: The number of layers is 0, is missing after `drop-top`, or has leading zeros.
+    """
     match = _DROP.fullmatch(name)
     if match is None:
         return None

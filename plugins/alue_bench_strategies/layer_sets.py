@@ -1,19 +1,19 @@
-"""Freezing of any set of layers: exactly the named layers are frozen, from the first step to the last.
+"""Freezing of any set of layers: the name lists the layers that are frozen from the first step to the last.
 
 `layers-0+5-8` freezes layer 0 and layers 5 to 8, counted from 0 as PyTorch and transformers count them
-(`model.encoder.layer[0]`). Freezing layer 0 freezes the embeddings too, as freezing bottom layers does; the variant
-`-trainemb` trains them. This family is meant for hypotheses about single layers, and for settings that other programs
+(`model.encoder.layer[0]`). Freezing layer 0 freezes the embeddings too, as in `bottom<N>`; the embeddings train if the
+name ends in `-trainemb`. This family is meant for hypotheses about single layers, and for settings that other programs
 write as lists of layers.
 
-Source: Lee, Tang & Lin 2019, "What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning", measure from which
-layer on training is worth its cost; the sets themselves have no publication.
+Source: no publication on freezing arbitrary sets of layers. Lee, Tang & Lin 2019, "What Would Elsa Do? Freezing Layers
+During Transformer Fine-Tuning", measure how the quality depends on the number of frozen bottom layers.
 
 Cost: if the forward pass of a layer costs F, a trained layer costs 3 F per step, and a frozen layer above a trained one
 costs 2 F. The consecutive frozen layers from layer 0 upwards form the frozen prefix. A layer of the prefix costs only
 1 F, and its output is computed once and cached.
 
-When it does not help: freezing middle layers saves a third of their time and no more, because the gradient passes
-through them to the layers and embeddings below.
+When it does not help: freezing middle layers saves only a third of their compute, because the gradient passes through
+them to the layers and embeddings below.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ _SPAN = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)
 
 
 def parse(name: str) -> LayerSet | None:
-    """Return the strategy that a name such as `layers-0+5-8-trainemb` stands for, or None for any other name."""
+    """Return the strategy for a name such as `layers-0+5-8-trainemb`, or None for a name of another form.
+
+    Raises:
+        UsageError: The name has this form but is not allowed, for example because it names a layer twice.
+    """
     match = _NAME.fullmatch(name)
     if match is None:
         return None

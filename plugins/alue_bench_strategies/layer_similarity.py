@@ -1,24 +1,26 @@
-"""The selector `prism-K`: the layers train whose outputs are most similar to those of the other layers.
+"""The selector `prism-K`: it trains K layers whose outputs are similar to those of the other layers.
+
+The layers are divided into K blocks, and the layer with the most similar output in each block trains.
 
 Source: Biswas et al. 2026, "PRiSM: Partial Ranking via Inter-layer Semantic Measurement for Efficient Fine-tuning of
-Language Models", LREC 2026. The method computes the cosine similarity between the layers' representations of an
-aggregate token, in a single forward pass before training, scores the layers by it, and trains the highest-scoring layer
-of each block of layers. Only the abstracts of the paper and of the thesis on which it is based (A. K. Biswas,
-"Training-Free Layer Selection for Parameter-Efficient Fine-Tuning of Language Models", 2025) were available, and no
-code was found.
+Language Models", LREC 2026. In a single forward pass before training, the method computes the cosine similarity between
+the layers' representations of an aggregate token. It scores the layers by this similarity, divides them into blocks,
+and trains the layer with the highest score in each block. Only the abstracts of the paper and of the thesis on which it
+is based (A. K. Biswas, "Training-Free Layer Selection for Parameter-Efficient Fine-Tuning of Language Models", 2025)
+were available, and no code was found.
 
 Choices made here, where the abstracts leave something open: The aggregate token is the first token of a text, which is
-[CLS] in BERT. The score of a layer is the mean cosine similarity of its output to the output of each other layer, as a
-mean over the probe's examples; the output of the embeddings is left out. The layers are divided into K blocks of
-consecutive layers, of sizes that differ by at most one, and the highest-scoring layer of each block trains. With equal
-scores, the upper layer trains.
+[CLS] in BERT. The score of a layer is the cosine similarity between its output and that of another layer, averaged over
+all other layers and over the examples of the probe (train examples, whose number `--probe-rows` sets); the output of
+the embeddings is not used. There are K blocks of consecutive layers, whose sizes differ by at most one. If scores are
+equal, the upper layer trains.
 
-Cost: a forward pass for each batch of the probe (`--probe-rows`); labels are not used.
+Cost: a forward pass for each batch of the probe. Labels are not used.
 
-When it does not help: the first token stands for the whole text only in architectures that aggregate there. In a model
-with causal attention it sees no other token. The similarity is that of the pretrained model, in which outputs of
-neighbouring layers are alike; the middle of each block then has an advantage for every task. See `selector` for what
-applies to all selectors.
+When it does not help: the first token represents the whole text only in architectures that aggregate the text there. In
+a model with causal attention, the first token depends on no other token. The similarity is that of the pretrained
+model, in which outputs of neighbouring layers are alike; the middle of each block then has an advantage for every task.
+See `selector` for what applies to all selectors.
 """
 
 from __future__ import annotations
@@ -31,16 +33,16 @@ from alue_bench_strategies.selector import Selector, selector_family, training_o
 
 
 class Prism(Selector):
-    """A selector by the similarity of a layer's output to those of the other layers."""
+    """A selector that scores each layer by how similar its output is to the outputs of the other layers."""
 
     prefix = "prism"
 
     def probe_cost(self, shape: EncoderShape) -> ProbeCost:
-        """Return the cost of a forward pass."""
+        """Return the cost of one forward pass over the probe's examples."""
         return ProbeCost(forward_passes=1)
 
     def choose(self, probe: Probe) -> Choice:
-        """Return the choice of the layer with the highest score in each of K blocks of consecutive layers."""
+        """Return a plan that trains the layer with the highest score in each of K blocks, together with the scores."""
         scores, layers = self.scores(probe), probe.shape.layers
         bounds = [layers * block // self.count for block in range(self.count + 1)]
         blocks = [range(start, end) for start, end in itertools.pairwise(bounds)]
@@ -48,7 +50,10 @@ class Prism(Selector):
         return Choice(training_only(probe.shape, best), tuple(scores))
 
     def scores(self, probe: Probe) -> list[float]:
-        """Return the mean cosine similarity of each layer's first token to that of the other layers."""
+        """Return the score of each layer: the mean cosine similarity of its output to those of the other layers.
+
+        Only the output for the first token of each text is compared.
+        """
         import torch
 
         layers, total, examples = probe.shape.layers, torch.zeros(probe.shape.layers, dtype=torch.float64), 0
@@ -62,15 +67,20 @@ class Prism(Selector):
 
 
 def first_tokens(states: tuple[Any, ...], attention_mask: Any) -> Any:
-    """Return the outputs for the first token that is not padding, with length 1: float64 [layers, batch, hidden].
+    """Return the output of each layer for the first token of each text, scaled to unit length.
+
+    Padding is skipped if it is on the left.
 
     Args:
         states: The output of each layer, a tensor [batch, tokens, hidden].
         attention_mask: 1 for each token that is not padding, int64 [batch, tokens].
+
+    Returns:
+        The scaled outputs, float64 [layers, batch, hidden].
     """
     import torch
 
-    first = attention_mask.argmax(dim=1)  # the first of equal values
+    first = attention_mask.argmax(dim=1)  # argmax returns the first of equal values
     rows = torch.arange(len(first), device=first.device)
     stacked = torch.stack([state[rows, first] for state in states]).double()
     return torch.nn.functional.normalize(stacked, dim=-1)

@@ -1,26 +1,27 @@
-"""LISA: K randomly drawn layers train at a time, and are drawn again during training.
+"""LISA: only K layers train at a time. They are drawn at random, and drawn anew several times during training.
 
 Source: Pan et al. 2024, "LISA: Layerwise Importance Sampling for Memory-Efficient Large Language Model Fine-Tuning",
-arXiv 2403.17919, and the authors' published code (LMFlow). All layers are frozen except K of them, drawn uniformly
-without replacement; after some steps, K layers are drawn again. The embeddings and the head train throughout, and so
-does the pooler here.
+arXiv 2403.17919, and the authors' published code (LMFlow). K layers are drawn uniformly without replacement, and all
+other layers are frozen. After some steps, K layers are drawn anew. The embeddings and the head train all the time; here
+the pooler does too.
 
-Choices made here, where the source leaves it open or gives numbers for language models only:
+Choices made here, where the source leaves something open or gives values for language models only:
 
 - Layers are drawn at the start and ten times in each epoch, at equal distances. The authors' example script draws them
-  every 20 steps, which would be once or never in the small train splits of classification tasks.
-- A draw depends on the run's data seed and on the step, and on nothing else.
-- A layer that is not drawn loses its optimiser state, as in the source, whose aim is to keep no such state. A layer
-  that is drawn twice in succession keeps its state; the authors' code starts it anew.
+  every 20 steps; with the small train splits of classification tasks, this would be once or never.
+- The drawn layers depend only on the run's data seed and on the step.
+- A layer that is not drawn again loses its optimiser state, as in the source, which saves memory in this way. A layer
+  that is drawn twice in succession keeps its state; in the authors' code it starts with a new one.
 
-Cost: if the forward pass of a layer costs F, a step costs 2 F for each layer and K F more, because the embeddings train
-and the gradient passes through all layers: 26 F for `lisa-2` with twelve layers, instead of 36 F. There is no frozen
-prefix. The optimiser state is that of K layers, the embeddings and the head. On a GPU, each draw costs the time for
-capturing CUDA graphs again.
+Cost: the embeddings train. The gradient therefore passes through all layers, and there is no frozen prefix (frozen
+bottom layers whose output can be computed once). If the forward pass of a layer costs F, each of the K drawn layers
+costs 3 F per step, and each frozen layer 2 F: 26 F for `lisa-2` with twelve layers, instead of 36 F. The optimiser has
+a state only for K layers, the embeddings, the pooler and the head. On a GPU, CUDA graphs have to be captured again
+after each draw.
 
-When it does not help: LISA saves memory, not time. An encoder that fits into memory anyway is trained faster by
-freezing the same number of layers at the bottom. In short trainings, each layer is drawn only a few times, for a few
-steps each, with an optimiser that starts anew.
+When it does not help: LISA is meant to save memory more than time. If the model fits into memory, freezing the same
+number of layers at the bottom trains faster. In short fine-tuning runs, each layer is drawn only a few times, for a few
+steps each, with a new optimiser state each time.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ DRAWS = 10
 
 @dataclass(frozen=True)
 class Lisa(Strategy):
-    """A strategy that trains the embeddings and randomly drawn layers, which are drawn again during training."""
+    """A strategy that trains the embeddings and K random layers, and draws these layers anew during training."""
 
     count: int
     """The number of layers that train at a time."""
@@ -57,10 +58,12 @@ class Lisa(Strategy):
         return f"lisa-{self.count}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that trains as many layers as each draw, for estimates: the lowest ones.
+        """Return a plan that trains the lowest K layers, from which the cost of a run is estimated.
+
+        Before the first training step, `revise` replaces it by a plan with drawn layers.
 
         Raises:
-            DoesNotFit: The model has no more layers than are to train.
+            DoesNotFit: The model has K layers or fewer.
         """
         if self.count >= shape.layers:
             raise DoesNotFit(
@@ -69,19 +72,23 @@ class Lisa(Strategy):
         return FreezePlan(shape, frozenset(range(self.count, shape.layers)))
 
     def revisions(self) -> Revisions:
-        """Return the points at which layers are drawn: the start of training, and ten in each epoch."""
+        """Return the points at which layers are drawn: the start of training, and ten points in each epoch."""
         return Revisions(per_epoch=DRAWS, at_start=True)
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
-        """Return a plan that trains newly drawn layers."""
+        """Return a plan that trains K newly drawn layers, and freezes the other layers."""
         layers = range(plan.shape.layers)
-        # A text as seed, because seeds that are combined by arithmetic could give the same draws for different runs.
+        # The seed is a string: sums or products of seed and step could be equal for different runs.
         drawn = random.Random(f"lisa {progress.data_seed} {progress.step}").sample(layers, self.count)
         return FreezePlan(plan.shape, frozenset(layers) - frozenset(drawn))
 
 
 def parse(name: str) -> Lisa | None:
-    """Return the strategy that a name `lisa-<K>` stands for, or None for any other name."""
+    """Return the strategy for a name such as `lisa-2`, or None for a name of another form.
+
+    Raises:
+        UsageError: The number of layers is 0 or has leading zeros.
+    """
     match = re.fullmatch(r"lisa-(\d{1,4})", name, re.ASCII)
     if match is None:
         return None

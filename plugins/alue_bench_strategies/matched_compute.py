@@ -1,13 +1,18 @@
-"""Full fine-tuning with fewer steps: as many FLOPs as a frozen strategy needs, or a share of its own.
+"""Full fine-tuning with fewer steps: with as many FLOPs as another strategy needs, or with a share of its usual FLOPs.
 
-Source: comparisons at equal compute are the rule for efficient training; see Dehghani et al. 2022, The Efficiency
-Misnomer. Fewer epochs are the simplest way to save time, and a method that saves time must beat them.
+`full@bottom3top4` trains everything with the FLOPs of `bottom3top4`, and `full@66%` with 66 % of the FLOPs of `full`.
 
-Cost: that of the strategy or share in the name. The FLOPs of both are computed from the model's shapes and the lengths
-of the train texts; the frozen prefix counts once. The training ends after the nearest number of steps, which may be
-within an epoch, and is then scored on dev. The learning rate decays to zero over these steps.
+Source: methods for efficient training are usually compared at equal compute; see Dehghani et al. 2022, "The Efficiency
+Misnomer". The simplest way to save time is to train for fewer epochs; a method that saves time must be better than
+this.
 
-When it does not help: a task that full fine-tuning has learnt after half of its epochs leaves nothing to compare.
+Cost: as many FLOPs as the name states. The FLOPs are computed from the model's shapes and the lengths of the train
+texts; a frozen prefix is counted once, because its output is cached. Training ends after the nearest number of steps,
+which may be within an epoch, and the model is then scored on the dev split. The learning rate decays to zero over these
+steps.
+
+When it does not help: if full fine-tuning reaches its best score after half of its epochs, training with fewer steps
+loses nothing, and the comparison shows nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ class MatchedCompute(Strategy):
     """A strategy that trains everything, with a limited number of FLOPs."""
 
     limit: ComputeLimit
+    """The FLOPs, as a share of those of full fine-tuning or as the name of another strategy."""
 
     @property
     def name(self) -> str:
@@ -46,12 +52,17 @@ class MatchedCompute(Strategy):
         return FreezePlan(shape)
 
     def compute_limit(self) -> ComputeLimit:
-        """Return the limit that the name states."""
+        """Return the limit on the training FLOPs, which determines the number of steps."""
         return self.limit
 
 
 def parse_matched(name: str) -> MatchedCompute | None:
-    """Return the strategy that a name such as `full@66%` or `full@bottom3top4` stands for, or None for other names."""
+    """Return the strategy for a name such as `full@66%` or `full@bottom3top4`, or None for a name of another form.
+
+    Raises:
+        UsageError: The share is not from 1 % to 99 %; or the @ is followed by a name that is no built-in strategy, or
+            that does not reduce the compute, such as `full`.
+    """
     limit = matched_to(name)
     if limit is None:
         return None
@@ -69,17 +80,20 @@ def parse_matched(name: str) -> MatchedCompute | None:
 
 
 def _built_in(name: str, limit: str) -> str:
-    """Return the canonical name of the built-in strategy in a limit; raise UsageError if there is none.
+    """Return the canonical name of the built-in strategy that is named after the @.
 
     Args:
-        name: The whole name, for the message.
-        limit: The text after the mark.
+        name: The complete name, such as "full@bottom3top4", for the error message.
+        limit: The text after the @.
+
+    Raises:
+        UsageError: There is no built-in strategy of this name.
     """
-    from alue_bench_strategies import MODULES  # which imports this module
+    from alue_bench_strategies import MODULES  # imported here, because this package imports the present module
 
     families: list[StrategyFamily] = [family for module in MODULES for family in module.FAMILIES]
     parsed = (family.parse(limit) for family in families)
-    strategy = next((one for one in parsed if one is not None), None)
+    strategy = next((candidate for candidate in parsed if candidate is not None), None)
     if strategy is None:
         raise UsageError(
             f"strategy {name!r}: {limit!r} is no built-in strategy; name one after @, or give a share, such as full@66%"

@@ -1,22 +1,22 @@
-"""Training of one part of the layers: only attention, feed-forward parts, norms or biases.
+"""Training of one part of each layer: its attention, its feed-forward part, its norms or its biases.
 
-`bottom3top4-attention` freezes the layers that `bottom3top4` freezes, and in the other layers everything but attention.
-`full-feedforward` trains the feed-forward parts of all layers. The embeddings are frozen, and pooler and head train.
-The parts are found in any encoder: attention is the module of a layer in which tokens exchange information, with its
-projections; norms are the normalisation layers; the feed-forward part is the rest. Attention, feed-forward parts and
-norms do not overlap.
+`bottom3top4-attention` freezes the bottom 3 and top 4 layers completely, and trains only the attention of the layers
+between them. `full-feedforward` trains the feed-forward parts of all layers. The embeddings are frozen, and pooler and
+head train. The parts are found in any encoder: attention is the module of a layer in which tokens exchange information,
+with its projections; norms are the normalisation layers; the feed-forward part is the rest. Attention, feed-forward
+parts and norms do not overlap.
 
 Source: AkbarTajari, Rajaee & Pilehvar 2022, "An Empirical Study on the Transferability of Transformer Modules in
-Parameter-efficient Fine-tuning", arXiv 2302.00378, train single modules of all layers. Combining this with frozen
-layers is a choice made here.
+Parameter-efficient Fine-tuning", arXiv 2302.00378. The authors train single modules of all layers. Combining this with
+frozen layers is a choice made here.
 
-Cost: if the forward pass of a layer costs F, of which attention's products with weights are about a third, a layer
-costs 2.3 F per step with `-attention`, 2.7 F with `-feedforward`, and 2 F with `-norms` or `-biases`. Layers frozen at
-the bottom form a frozen prefix, which costs 1 F and is computed once.
+Cost: let the forward pass of a layer cost F; the matrix products with the weights of attention are about a third of it.
+Then a layer costs 2.3 F per step with `-attention`, 2.7 F with `-feedforward`, and 2 F with `-norms` or `-biases`,
+instead of 3 F. Layers frozen at the bottom form a frozen prefix: they cost 1 F, and their output is computed once.
 
-When it does not help: training less in each layer saves at most a third of the compute. Freezing the lower layers saves
-more at equal numbers of trained parameters. SqueezeBERT keeps the output projection of attention outside its attention
-module, so that it counts as feed-forward there.
+When it does not help: training only a part of each layer saves at most a third of the compute. With the same number of
+trained parameters, freezing the lower layers saves more. In SqueezeBERT, the output projection of attention is outside
+the attention module, so that it counts as feed-forward there.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ PARTS: dict[str, Literal["attention", "feed-forward", "norms", "biases"]] = {
     "norms": "norms",
     "biases": "biases",
 }
-"""The values of `FreezePlan.trained`, by the end of a strategy's name."""
+"""The value of `FreezePlan.trained` for each ending of a strategy's name."""
 NAMED = {"norms": "lntune", "biases": "bitfit"}
-"""The strategies that train a part of all layers under a name of their own."""
+"""The names to use instead of `full-norms` and `full-biases`: `lntune` and `bitfit` train the same parameters."""
 
 
 @dataclass(frozen=True)
 class ModuleTraining(Strategy):
-    """A strategy that trains one part of each layer between frozen bottom and top layers."""
+    """A strategy that freezes bottom and top layers, and trains only one part of each layer between them."""
 
     bottom: int
     """The number of frozen layers at the bottom."""
     top: int
     """The number of frozen layers at the top."""
     part: str
-    """The part of the other layers that trains, a key of `PARTS`."""
+    """The part that trains in the layers that are not frozen, a key of `PARTS`."""
 
     @property
     def name(self) -> str:
@@ -55,7 +55,7 @@ class ModuleTraining(Strategy):
         return f"{cell_name((self.bottom, self.top))}-{self.part}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that trains one part of the layers between the frozen ones.
+        """Return a plan that trains one part of each layer between the frozen bottom and top layers.
 
         Raises:
             DoesNotFit: The model has too few layers.
@@ -65,7 +65,11 @@ class ModuleTraining(Strategy):
 
 
 def parse(name: str) -> ModuleTraining | None:
-    """Return the strategy that a name such as `bottom3top4-attention` stands for, or None for any other name."""
+    """Return the strategy for a name such as `bottom3top4-attention`, or None for a name of another form.
+
+    Raises:
+        UsageError: The strategy must be written differently, such as `bitfit` instead of `full-biases`.
+    """
     layers, dash, part = name.rpartition("-")
     cell = read_cell(layers) if dash and part in PARTS else None
     if cell is None:

@@ -1,12 +1,12 @@
-"""Baselines for a strategy that a search has found: train only the top quarter of the layers, or freeze random layers.
+"""Two simple baselines: train only the top quarter of the layers, or freeze randomly drawn layers.
 
 - `last-quarter`: the top quarter of the layers is trained, and everything below it is frozen. Lee, Tang & Lin 2019,
   "What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning", find that this keeps about nine tenths of the
   quality of full fine-tuning. The outputs of the frozen layers are computed once and cached, so that these layers cost
   almost nothing.
-- `random-K-seedS`: K random layers are frozen, and the embeddings too if layer 0 is among them. This is a control: a
-  search whose result is not better than random layers has found out nothing about the layers. This strategy is not
-  meant to be useful otherwise.
+- `random-K-seedS`: K random layers are frozen, and the embeddings too if layer 0 is among them. This is a control for
+  a search: if the layers that the search froze are no better than random ones, the search has learnt nothing about the
+  layers. (`random-K` in `random_layers` is a different strategy: it trains K random layers.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from alue_bench import DoesNotFit, EncoderShape, FreezePlan, Strategy, StrategyF
 
 @dataclass(frozen=True)
 class LastQuarter(Strategy):
-    """A strategy that trains the top quarter of the layers, rounded up, with the head."""
+    """A strategy that trains the top quarter of the layers (rounded up), the pooler and the head."""
 
     @property
     def name(self) -> str:
@@ -45,7 +45,7 @@ class RandomLayers(Strategy):
     frozen: int
     """The number of frozen layers."""
     seed: int
-    """The seed of the random choice of layers."""
+    """The random seed from which the layers are drawn; it does not depend on the run's seeds."""
 
     @property
     def name(self) -> str:
@@ -64,7 +64,11 @@ _RANDOM = re.compile(r"random-(\d{1,4})-seed(\d{1,9})")
 
 
 def parse_random(name: str) -> RandomLayers | None:
-    """Return the strategy that a name `random-<K>-seed<S>` stands for, or None for any other name."""
+    """Return the strategy for a name such as `random-7-seed0`, or None for a name of another form.
+
+    Raises:
+        UsageError: The number of layers is 0, or a number has leading zeros.
+    """
     match = _RANDOM.fullmatch(name)
     if match is None:
         return None

@@ -2,19 +2,20 @@
 
 Source: Lee et al. 2023, "Surgical Fine-Tuning Improves Adaptation to Distribution Shifts", ICLR 2023, arXiv 2210.11466,
 and the authors' code (anniesch/surgical-finetuning, `main.py`, `get_lr_weights`). The relative gradient norm (RGN) is
-the norm of the gradient of a batch's loss divided by the norm of the weights, as a mean over batches.
+the norm of the gradient of a batch's loss divided by the norm of the weights, averaged over batches.
 
-Choices made here: The source's method Auto-RGN trains all layers, and multiplies the learning rate of each parameter
-tensor by its RGN divided by the largest RGN, anew in every epoch. Freezing all but the K layers with the highest RGN is
-another use of the same score, which makes it comparable with the other selectors; hence the name `rgn-K` and not
-`auto-rgn`. The norms are those of all parameters of a layer together, biases and norms included; the authors' code
-computes the ratio for each tensor, without those of batch normalisation. It averages over 5 batches; here the batches
-are those of the probe (`--probe-rows`).
+Choices made here: The authors' method Auto-RGN trains all layers. In every epoch it multiplies the learning rate of
+each parameter tensor by the RGN of this tensor, divided by the largest RGN. This strategy uses the same score
+differently, so that it is comparable with the other selectors: it freezes all but the K layers with the highest RGN.
+Its name is therefore `rgn-K` and not `auto-rgn`. The norms are computed over all parameters of a layer together,
+including biases and layer norms; the authors' code computes the ratio for each tensor, except for those of batch
+normalisation. The authors' code averages over 5 batches; here the average is over the batches of the probe, which are
+train examples (`--probe-rows`).
 
 Cost: a forward and a backward pass for each batch of the probe.
 
-When it does not help: the gradients are those of a new head with random weights, and may say more about this head than
-about the task. See `selector` for what applies to all selectors.
+When it does not help: the gradients are computed with a new head that has random weights, and may depend more on this
+head than on the task. See `selector` for what applies to all selectors.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from alue_bench_strategies.selector import RankingSelector, selector_family
 
 
 class RelativeGradient(RankingSelector):
-    """A selector by the norm of the gradient, divided by the norm of the weights."""
+    """A selector that scores each layer by the norm of its gradient, divided by the norm of its weights."""
 
     prefix = "rgn"
 
     def probe_cost(self, shape: EncoderShape) -> ProbeCost:
-        """Return the cost of a gradient for each batch."""
+        """Return the cost of one forward and backward pass over the probe's examples."""
         return ProbeCost(gradient_passes=1)
 
     def scores(self, probe: Probe) -> list[float]:
-        """Return the relative gradient norm of each layer, as a mean over the probe's batches."""
+        """Return the relative gradient norm of each layer, averaged over the probe's batches."""
         norms = [[_norm(of_layer) for of_layer in probe.gradients(batch)] for batch in probe.batches]
         weights = [_norm([p.detach() for p in layer.parameters() if p.requires_grad]) for layer in probe.layers]
         return [math.fsum(of_layer) / len(norms) / weight for *of_layer, weight in zip(*norms, weights, strict=True)]

@@ -1,15 +1,15 @@
 """Selectors: strategies that choose K layers to train by inspecting the loaded model, and freeze the rest.
 
-The embeddings are frozen, and the pooler and the head train. The trained layers need not be adjacent. Each module of a
-selector states its score, its source and its cost: `fisher_information`, `relative_gradient`, `layer_similarity`,
-`weight_spectrum`, `greedy_selection` and `random_layers`, the control.
+The embeddings are frozen, and the pooler and the head train. The trained layers need not be adjacent. The modules
+`fisher_information`, `relative_gradient`, `layer_similarity`, `weight_spectrum` and `greedy_selection` define one
+selector each, and describe how it scores the layers, its source and its cost. `random_layers` is the control.
 
-Cost: All selectors copy the model for the time of the choice. A training in which layer 0 is chosen back-propagates
-through all layers, and saves only the gradients of the frozen weights.
+Cost: while a selector chooses, there is a second copy of the model in memory. If layer 0 is chosen, back-propagation
+passes through all layers, and training saves only the gradients of the frozen weights.
 
 When it does not help: the score may grow or shrink with depth for reasons other than the task, such as the position of
-layer norms; then every task gets the same layers. Compare with `random-K` and with the contiguous top layers
-(`bottom<N>`) at equal FLOPs before relying on a selector.
+layer norms; then every task gets the same layers. Before relying on a selector, compare it at equal FLOPs with
+`random-K` and with training only the top layers (`bottom<N>`).
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ class Selector(Strategy):
         return f"{self.prefix}-{self.count}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return the costliest choice, the lowest layers: gradients then pass through all layers.
+        """Return a plan that trains the lowest K layers, from which the cost of a run is estimated.
+
+        This is the costliest choice that the selector may make, because gradients pass through all layers.
 
         Raises:
-            DoesNotFit: The model has no more layers than are to train.
+            DoesNotFit: The model has K layers or fewer.
         """
         if self.count >= shape.layers:
             raise DoesNotFit(
@@ -54,21 +56,27 @@ class RankingSelector(Selector):
     """A selector that trains the layers with the highest scores."""
 
     def choose(self, probe: Probe) -> Choice:
-        """Return the choice of the layers with the highest scores."""
+        """Return a plan that trains the K layers with the highest scores, together with the scores."""
         return Choice.highest(probe.shape, self.scores(probe), self.count)
 
     @abstractmethod
     def scores(self, probe: Probe) -> list[float]:
-        """Return the score of each layer, from layer 0 upwards."""
+        """Return the score of each layer, from layer 0 upwards; the layers with the highest scores train."""
 
 
 def training_only(shape: EncoderShape, layers: Iterable[int]) -> FreezePlan:
-    """Return the plan that trains some layers, the pooler and the head, and freezes everything else."""
+    """Return a plan that trains the layers with these indices, the pooler and the head, and freezes everything else."""
     return FreezePlan(shape, frozenset(range(shape.layers)) - frozenset(layers), embeddings=True)
 
 
 def selector_family(kind: type[Selector], title: str, source: str) -> StrategyFamily:
-    """Return the family of the strategies named after the selector's prefix and a number of layers."""
+    """Return the family of a selector, whose names consist of a prefix and the number of layers: `surgical-3`.
+
+    Args:
+        kind: The selector class, whose `prefix` begins the names.
+        title: A description of the layers that train, which lists show.
+        source: The publication of the method.
+    """
 
     def parse(name: str) -> Selector | None:
         match = re.fullmatch(rf"{kind.prefix}-(\d{{1,4}})", name, re.ASCII)

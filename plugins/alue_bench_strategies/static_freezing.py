@@ -1,22 +1,23 @@
 """Static freezing: the same layers are frozen from the first step to the last.
 
-Source: Betka et al., "On Enhancing Fine-Tuning for Pre-trained Language Models", who search all pairs (top n, bottom m)
-of 12 layers and choose bottom 3 + top 4.
+Source: Betka et al., "On Enhancing Fine-Tuning for Pre-trained Language Models". The authors try every pair of numbers
+of frozen bottom and top layers on models with 12 layers, and choose to freeze the bottom 3 and the top 4.
 
-Cost: if the forward pass of a layer costs F, a trained layer costs 3 F per step. A frozen layer above a trained one
-costs 2 F, because the gradient still passes through it. A frozen layer with only frozen parts below it costs 1 F.
+Cost: if the forward pass of a layer costs F, a trained layer costs 3 F per step: the forward pass, the gradient of its
+input and the gradient of its weights. A frozen layer above a trained one costs 2 F, because the gradient still passes
+through it. A frozen layer with only frozen parts below it costs 1 F, and its output can be computed once and cached.
 
 Freezing bottom layers freezes the embeddings too. Otherwise back-propagation would pass through every layer to reach
-them, and little would be saved. The paper does not say whether its embeddings train. Every name with frozen bottom
-layers therefore has the variant `-trainemb`, which trains them.
+the embeddings, and little would be saved. The paper does not state whether its embeddings train. Every name with frozen
+bottom layers therefore has a variant that ends in `-trainemb`, in which the embeddings train.
 
-A share of the layers is written in percent, so that one name serves models of different depths: `bottom25%top33%`
-freezes 3 bottom and 4 top layers of 12, and 2 and 2 of 6. Each share is rounded to the nearest number of layers (halves
-up), but no layer counts twice: the top share gets at most the layers above the bottom share. A share that rounds to 0
-layers does not fit the model.
+The numbers of layers can also be given in percent, so that one name works for models of different depths:
+`bottom25%top33%` freezes 3 bottom and 4 top layers of 12, or 2 bottom and 2 top layers of 6. Each share is rounded to
+the nearest number of layers (halves up). If the rounded numbers add up to more layers than there are, fewer top layers
+are frozen. If a share rounds to 0 layers, the strategy cannot be applied to the model (`DoesNotFit`).
 
-When it does not help: freezing only top layers saves a ninth of the time for 4 of 12 layers, because the gradient has
-to pass through them. A model that was not pre-trained on similar text needs to train its lower layers.
+When it does not help: freezing only top layers saves little (a ninth of the compute for 4 of 12 layers), because the
+gradient has to pass through them. A model that was not pre-trained on similar text needs to train its lower layers.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from alue_bench import (
 PAPER = "Betka et al., On Enhancing Fine-Tuning for Pre-trained Language Models (grid over bottom and top layers)"
 TRAIN_EMBEDDINGS = "-trainemb"
 USUAL_DEPTHS = (12, 24)
-"""The numbers of layers of BERT-base and BERT-large; an error message converts numbers of layers to percentages of
-these."""
+"""The numbers of layers of BERT-base and BERT-large. If a strategy freezes more layers than the model has, the error
+message proposes percentages instead, computed for one of these depths."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class StaticFreezing(Strategy):
         return frozen_ends(shape, (self.bottom, self.top), train_embeddings=self.train_embeddings)
 
     def _proposal(self, shape: EncoderShape) -> str:
-        """Return the end of an error message that proposes the same freezing in percent of the layers.
+        """Return the end of an error message, which proposes a strategy with percentages instead of numbers of layers.
 
-        The text is empty if no percentages fit this model.
+        The text is empty if no percentages can be proposed for this model.
         """
         depth = next((depth for depth in USUAL_DEPTHS if self.bottom + self.top <= depth), None)
         if depth is None:
@@ -87,12 +88,12 @@ class StaticFreezing(Strategy):
 
 @dataclass(frozen=True)
 class RelativeFreezing(Strategy):
-    """A strategy that freezes a share of the layers at the bottom and at the top, whatever the depth of the model."""
+    """A strategy that freezes shares of the layers at the bottom and at the top, for models of any depth."""
 
     bottom: int
-    """The share of frozen layers at the bottom, in percent."""
+    """The share of the model's layers that are frozen at the bottom, in percent."""
     top: int
-    """The share of frozen layers at the top, in percent."""
+    """The share of the model's layers that are frozen at the top, in percent."""
     train_embeddings: bool = False
     """True if the embeddings train although bottom layers are frozen."""
 
@@ -106,7 +107,7 @@ class RelativeFreezing(Strategy):
         return ("bottom", self.bottom), ("top", self.top)
 
     def cell(self, shape: EncoderShape) -> tuple[int, int]:
-        """Return the numbers of frozen layers at the bottom and at the top of a model with this number of layers.
+        """Return the numbers of frozen layers at the bottom and at the top of a model of this size.
 
         Raises:
             DoesNotFit: A share rounds to 0 layers.
@@ -120,7 +121,7 @@ class RelativeFreezing(Strategy):
         return bottom, top
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a freeze plan that freezes the bottom and top shares of the layers.
+        """Return a plan that freezes the bottom and top layers, whose numbers are computed from the shares.
 
         Raises:
             DoesNotFit: A share rounds to 0 layers.
@@ -136,7 +137,7 @@ class RelativeFreezing(Strategy):
 
 @dataclass(frozen=True)
 class HeadOnly(Strategy):
-    """A strategy that freezes all layers, so that only the pooler and the task's head train."""
+    """A strategy that freezes all layers: only the pooler and the task's head train, and the embeddings on request."""
 
     train_embeddings: bool = False
     """True if the embeddings train too."""
@@ -152,12 +153,12 @@ class HeadOnly(Strategy):
 
 
 def frozen_ends(shape: EncoderShape, cell: tuple[int, int], *, train_embeddings: bool) -> FreezePlan:
-    """Return a freeze plan for bottom and top layers; it freezes the embeddings too if bottom layers are frozen.
+    """Return a plan that freezes bottom and top layers, and the embeddings too if bottom layers are frozen.
 
     Args:
-        shape: The size of the model, which must have at least as many layers as are frozen.
-        cell: The numbers of frozen layers at the bottom and at the top.
-        train_embeddings: Whether the embeddings train although bottom layers are frozen.
+        shape: The size of the model, which must have at least `bottom + top` layers.
+        cell: The numbers of frozen layers, as a pair (bottom, top).
+        train_embeddings: True if the embeddings train although bottom layers are frozen.
     """
     bottom, top = cell
     frozen = frozenset([*range(bottom), *range(shape.layers - top, shape.layers)])
@@ -165,10 +166,13 @@ def frozen_ends(shape: EncoderShape, cell: tuple[int, int], *, train_embeddings:
 
 
 def parse_bottom_top(name: str) -> StaticFreezing | None:
-    """Return the strategy of a name that states numbers of frozen layers, or None for any other name.
+    """Return the strategy for a name with numbers of frozen layers, or None for a name of another form.
 
     Args:
         name: A name such as `bottom3`, `top4` or `bottom3top4`; names with bottom layers may end with `-trainemb`.
+
+    Raises:
+        UsageError: The name has this form but is not allowed, such as `bottom0`, `bottom03` or `top4-trainemb`.
     """
     layers = name.removesuffix(TRAIN_EMBEDDINGS)
     cell = read_cell(layers)
@@ -190,11 +194,14 @@ _SHARES = re.compile(r"(?=.*%)(?:bottom(\d{1,4})(%?))?(?:top(\d{1,4})(%?))?(-tra
 
 
 def parse_shares(name: str) -> RelativeFreezing | None:
-    """Return the strategy of a name that states shares of the layers in percent, or None for any other name.
+    """Return the strategy for a name with shares of the layers in percent, or None for a name of another form.
 
     Args:
         name: A name such as `bottom25%`, `top33%` or `bottom25%top33%`; names with bottom layers may end with
             `-trainemb`.
+
+    Raises:
+        UsageError: The name has this form but is not allowed, such as `bottom0%`, `bottom3top33%` or `top33%-trainemb`.
     """
     match = _SHARES.fullmatch(name)
     if match is None:
@@ -219,12 +226,12 @@ def parse_shares(name: str) -> RelativeFreezing | None:
 
 
 def parse_full(name: str) -> StaticFreezing | None:
-    """Return the strategy of full fine-tuning for `full` and its alias `none`, or None for any other name."""
+    """Return the strategy of full fine-tuning for the names `full` and `none`; return None for any other name."""
     return StaticFreezing(0, 0) if name in ("full", "none") else None
 
 
 def parse_head_only(name: str) -> HeadOnly | None:
-    """Return the strategy that `head-only` or `head-only-trainemb` stands for, or None for any other name."""
+    """Return the strategy for the names `head-only` and `head-only-trainemb`; return None for any other name."""
     variants = {strategy.name: strategy for strategy in (HeadOnly(), HeadOnly(train_embeddings=True))}
     return variants.get(name)
 

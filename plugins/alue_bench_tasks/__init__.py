@@ -1,7 +1,8 @@
-"""The built-in tasks: those of ALUE, two that Betka et al. add, and others that run only by name.
+"""The built-in tasks: the nine of ALUE, two more from Betka et al., and others that run only if the user names them.
 
-The others are entity recognition, reading comprehension, and tasks to score out of domain. The folder `studies` has a
-study file for each table of Betka et al.; a study file describes the runs of a table.
+The latter are named entity recognition, reading comprehension, and tasks on which models of other tasks are tested out
+of domain. The folder `studies` has study files, which describe runs that repeat experiments of Betka et al.:
+`paper-tables` for tables 1 to 7, `paper-figure1` for figure 1, and a small version of each for the bundled model.
 """
 
 from collections.abc import Iterable
@@ -40,5 +41,5 @@ def alue_bench_tasks() -> Iterable[Task]:
 
 @hookimpl
 def alue_bench_studies() -> Iterable[Path]:
-    """Return the study files, which describe the runs of the tables of Betka et al."""
+    """Return the study files, which describe the runs for the tables and for figure 1 of Betka et al."""
     return sorted((Path(__file__).parent / "studies").glob("*.toml"))

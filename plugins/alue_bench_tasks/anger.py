@@ -1,6 +1,6 @@
-"""The task anger: does a tweet express anger? Its labels are the column `anger` of the files of the task SEC.
+"""The task anger: does a tweet express anger? Its labels are the column `anger` in the data files of the task SEC.
 
-ALUE has no such task; Betka et al. report it as "anger detection".
+This task is not part of ALUE; Betka et al. report it as "anger detection".
 """
 
 from pathlib import Path

@@ -1,11 +1,14 @@
-"""The task arabicner: named entities in the sample of the corpus Wojood, read flat (the outermost entity of a word)."""
+"""The task arabicner: named entities in the sample of the corpus Wojood.
+
+In this corpus a word may be inside several nested entities. Only the outermost entity of each word is used.
+"""
 
 from pathlib import Path
 
 from alue_bench import DataFile, Labels, Splits, TaggedColumns, Task
 
 TYPES = "CARDINAL CURR DATE EVENT FAC GPE LANGUAGE LAW LOC MONEY NORP OCC ORDINAL ORG PERCENT PERS PRODUCT QUANTITY"
-TAGS = [f"{place}-{name}" for name in (*TYPES.split(), "TIME", "UNIT", "WEBSITE") for place in "BI"]
+TAGS = [f"{prefix}-{name}" for name in (*TYPES.split(), "TIME", "UNIT", "WEBSITE") for prefix in "BI"]
 TRAIN, DEV, TEST = (DataFile(f"arabicner/{name}.txt", TaggedColumns()) for name in ("train", "val", "test"))
 TASK = Task(
     name="arabicner",

@@ -1,7 +1,8 @@
 """ArBanking77: the intents of questions to a bank, in Modern Standard Arabic and in four dialects.
 
-Models are trained on the part in Modern Standard Arabic and Palestinian. The task ArBanking77 is tested on the former;
-one further task for each dialect is a test set for the same models.
+The task `arbanking77` trains models on questions in Modern Standard Arabic and Palestinian, and tests them on questions
+in Modern Standard Arabic. There is one further task for each of the four dialects, such as `arbanking77-saudi`. It has
+only a test split, on which models trained on `arbanking77` are tested.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ CITATION = (
     "pages 276-287."
 )
 OFFICIAL_METRIC = "micro-averaged F1"
-# The test file and the BCP 47 code of each dialect.
+# For each dialect, the part of its test file's name that identifies the dialect, and its BCP 47 code.
 DIALECTS = {
     "palestinian": ("PAL", "ar-PS"),
     "saudi": ("Saudi", "ar-SA"),
@@ -48,7 +49,7 @@ INTENTS = (
 
 
 def file(part: str) -> DataFile:
-    """Return one of the official files, such as "MSA_test"."""
+    """Return the declaration of an official file; `part` is the end of its name, such as "MSA_test"."""
     return DataFile(f"arbanking77/Banking77_Arabized_{part}.csv", READ)
 
 
@@ -76,7 +77,7 @@ TASK = Task(
 
 
 def _dialect(name: str) -> Task:
-    """Return the task of one dialect, which is a test set for models of the task ArBanking77."""
+    """Return the task of a dialect, a key of `DIALECTS`: a test set for models trained on the task `arbanking77`."""
     part, language = DIALECTS[name]
     return Task(
         name=f"arbanking77-{name}",

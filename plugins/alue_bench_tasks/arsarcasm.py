@@ -1,4 +1,7 @@
-"""The task ArSarcasm: is a tweet sarcastic (ArSarcasm-v2)? Also a test set for models of the irony task FID."""
+"""The task ArSarcasm: is a tweet sarcastic (ArSarcasm-v2)?
+
+Models of the irony task FID can be tested on it too.
+"""
 
 from pathlib import Path
 

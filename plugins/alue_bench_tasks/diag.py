@@ -1,6 +1,7 @@
-"""The task DIAG: inference on sentence pairs, each of which tests one phenomenon, by a model trained on XNLI.
+"""The task DIAG: a diagnostic test set for models trained on XNLI.
 
-The official file is not public; ALUE scores submissions to its leaderboard.
+Each sentence pair tests whether the model handles one linguistic phenomenon, such as negation. The official file is not
+public; ALUE computes the score of predictions that are submitted to its leaderboard.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ TASK = Task(
     splits=Splits(
         test=DataFile(
             "diagnostic/diagnostic.tsv",
-            # Columns by position, as in ALUE's baselines: identifier, first sentence, second sentence, label.
+            # ALUE's baselines read the columns by position: identifier, first sentence, second sentence, label.
             Delimited(header=True, id=0, text=1, text_pair=2, target=3),
         ),
         protocol="the whole diagnostic file is the test split of a model trained on xnli",

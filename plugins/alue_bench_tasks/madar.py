@@ -13,7 +13,7 @@ CITATION = (
 )
 OFFICIAL_METRIC = "macro-averaged F1"
 
-# The city or variety that each label stands for, with the BCP 47 code of the country's Arabic.
+# For each label, the city (or Modern Standard Arabic) that it stands for, and the BCP 47 code of the country's Arabic.
 VARIETIES = {
     "ALE": ("Aleppo", "ar-SY"),
     "ALG": ("Algiers", "ar-DZ"),
@@ -44,7 +44,7 @@ VARIETIES = {
 }
 
 
-# The label of the task QADI for the country of each city; QADI writes PL for Palestine.
+# For each label of a city, the label of its country in the task QADI, which writes PL for Palestine.
 COUNTRIES = {
     label: "MSA" if code == "arb" else "PL" if code == "ar-PS" else code.removeprefix("ar-")
     for label, (_, code) in VARIETIES.items()
@@ -52,7 +52,7 @@ COUNTRIES = {
 
 
 def languages(*labels: str) -> tuple[str, ...]:
-    """Return the BCP 47 codes of the Arabic varieties that the labels (cities) stand for, without duplicates."""
+    """Return the BCP 47 codes of the Arabic varieties of some labels (keys of `VARIETIES`), without duplicates."""
     return tuple(sorted({VARIETIES[label][1] for label in labels}))
 
 
@@ -61,7 +61,7 @@ def splits(*, ignore: Set[str] = frozenset(), protocol: str = "official train, d
 
     Args:
         ignore: The labels whose rows are left out.
-        protocol: The sentence about the origin of the splits, which each run records.
+        protocol: The sentence about the origin of the splits, which is recorded with each run.
     """
     read = Delimited(columns=2, text=0, target=1, ignore=frozenset(ignore))
     return Splits(

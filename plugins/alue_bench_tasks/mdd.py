@@ -1,4 +1,7 @@
-"""The task MDD: from which of 25 cities is a phrase, if it is not Modern Standard Arabic (MADAR, subtask 1)?"""
+"""The task MDD: identify the dialect of a phrase (MADAR, subtask 1).
+
+The labels are 25 Arab cities, whose dialects differ, and Modern Standard Arabic.
+"""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""The Arabic part of MLMA, posts labelled with one or several kinds of hostility, as test sets for other models.
+"""The Arabic part of MLMA: posts labelled as normal or with one or several kinds of hostility.
 
-A label such as `offensive_hateful` stands for several kinds. Rows that are labelled as normal and as something else are
-ambiguous, and are left out.
+It is used only to test models of other tasks. A label such as `offensive_hateful` stands for several kinds. Rows that
+are labelled both as normal and as something else are ambiguous, and are left out.
 """
 
 from collections.abc import Callable, Set
@@ -34,12 +34,13 @@ COMBINATIONS = (
 
 
 def splits(label_of: Callable[[Set[str]], str | None], protocol: str) -> Splits:
-    """Return the test split: the rows that have a label of the task, without ambiguous ones.
+    """Return the splits of a task on this file: only a test split, with the rows that have one of the task's labels.
 
     Args:
-        label_of: A function that returns the task's label for the kinds that a row is labelled with; None leaves the
-            row out.
-        protocol: The sentence about the left out rows, which `alue-bench list tasks` shows.
+        label_of: A function that gets the set of kinds that a row is labelled with, such as {"offensive", "hateful"},
+            and returns the task's label for the row, or None to leave it out.
+        protocol: The sentence about the origin of the split and the rows that are left out. It is recorded with each
+            run, and `alue-bench list tasks --json` shows it.
     """
     kinds = {combination: set(combination.split("_")) for combination in COMBINATIONS}
     clear = {combination: of_row for combination, of_row in kinds.items() if "normal" not in of_row or len(of_row) == 1}

@@ -1,4 +1,4 @@
-"""The task MLMA, hateful: is a post hateful? A test set for models of other tasks."""
+"""The task MLMA, hateful: is a post hateful? It has only a test split, for models of other tasks."""
 
 from pathlib import Path
 

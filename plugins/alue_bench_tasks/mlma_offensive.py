@@ -1,4 +1,7 @@
-"""The task MLMA, offensive: is a post offensive or hateful, or is it normal? A test set for models of other tasks."""
+"""The task MLMA, offensive: is a post offensive or hateful, or is it normal?
+
+It has only a test split, for models of other tasks.
+"""
 
 from collections.abc import Set
 from pathlib import Path

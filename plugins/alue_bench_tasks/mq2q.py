@@ -1,4 +1,7 @@
-"""The task MQ2Q: do two questions ask the same (NSURL-2019, task 8)? The official test file has no gold labels."""
+"""The task MQ2Q: do two questions have the same meaning (NSURL-2019, task 8)?
+
+The official test file has no gold labels; it is used only for submissions to ALUE's leaderboard.
+"""
 
 from pathlib import Path
 

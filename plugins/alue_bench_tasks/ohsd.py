@@ -1,4 +1,4 @@
-"""The task OHSD: hate speech in tweets (OSACT4, subtask B). One tweet in twenty is hate speech."""
+"""The task OHSD: is a tweet hate speech (OSACT4, subtask B)? One tweet in twenty is."""
 
 from pathlib import Path
 

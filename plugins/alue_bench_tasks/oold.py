@@ -1,4 +1,4 @@
-"""The task OOLD: offensive language in tweets (OSACT4, subtask A)."""
+"""The task OOLD: is a tweet offensive (OSACT4, subtask A)?"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""The task QADI: from which of 18 Arab countries is a post, if it is not in Modern Standard Arabic? A test set only."""
+"""The task QADI: identify the dialect of a post.
+
+The labels are 18 Arab countries and Modern Standard Arabic. The task has only a test split, for models of the task MDD.
+"""
 
 from pathlib import Path
 

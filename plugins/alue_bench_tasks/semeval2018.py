@@ -29,7 +29,7 @@ def splits(subtask: str, read: Delimited) -> Splits:
 
     Args:
         subtask: The name of the subtask in the names of its files, such as "E-c".
-        read: The declaration of how the files are read: their format and columns.
+        read: The format of the files and the columns to read.
     """
 
     def file(split: str) -> DataFile:

@@ -1,4 +1,4 @@
-"""The task SVREG: how positive is the feeling of a tweet, from 0 to 1 (SemEval-2018 task 1, V-reg)?"""
+"""The task SVREG: how positive is the sentiment of a tweet, from 0 (negative) to 1 (SemEval-2018 task 1, V-reg)?"""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """The task XNLI: does a premise entail a hypothesis, contradict it, or neither (the Arabic part of XNLI)?
 
-As in ALUE (Seelawi et al. 2021), XNLI's test file is the train split and its dev file is the test split. XNLI's train
-file, which is translated from English, is not used.
+As in ALUE (Seelawi et al. 2021), models are trained on XNLI's test file and tested on its dev file. XNLI's train file,
+which is translated from English, is not used.
 """
 
 from pathlib import Path
@@ -27,10 +27,10 @@ TASK = Task(
     citation="Alexis Conneau, Ruty Rinott, Guillaume Lample, Adina Williams, Samuel Bowman, Holger Schwenk "
     "and Veselin Stoyanov. 2018. XNLI: Evaluating Cross-lingual Sentence Representations. In Proceedings of "
     "EMNLP 2018, pages 2475-2485.",
-    # Accuracy is XNLI's own metric and that of the ALUE leaderboard. The classes are balanced, so macro-F1 is similar.
+    # XNLI and the ALUE leaderboard report accuracy. The classes are balanced, so that macro-F1 would be similar.
     primary="accuracy",
     official_metric="accuracy",
-    # The published file has no column pairID; the submission counts pairs from 0.
+    # The published file has no column pairID, which the leaderboard expects; pairs are numbered from 0 instead.
     submission=Submission(file="xnli.tsv", header=("pairID", "prediction"), id="row"),
     sample=Path(__file__).parent / "sample",
 )

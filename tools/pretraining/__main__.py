@@ -11,11 +11,11 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Parse the command line and run the chosen pre-training step, which imports the heavy libraries that it needs."""
+    """Parse the command line and execute the chosen pre-training step, which imports the libraries that it needs."""
     arguments = _parser().parse_args()
-    # This must be set before torch is imported. Threads that wait at a barrier then spin for a tenth of a millisecond
-    # and sleep after that. Spinning without end took four times the CPU time when other processes wanted the same
-    # cores; sleeping at once took a third off the speed when none did.
+    # This must be set before torch is imported. Threads that wait for each other then spin for a tenth of a millisecond
+    # before they sleep. Threads that spin without limit take four times the CPU time if other processes use the same
+    # cores; threads that sleep at once reduce the speed by almost half if no other process does (see README.md).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     arguments.step(arguments)
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _running(step: argparse.ArgumentParser) -> None:
-    """Add to a step's parser the options that the steps `train` and `anneal` share."""
+    """Add the options that the steps `train` and `anneal` have in common to the parser of a step."""
     step.add_argument("--mlflow", metavar="URI", help="tracking store, for example sqlite:///mlflow.db")
     step.add_argument("--device", default="cpu", help="cpu or cuda; bf16 autocast where the hardware is fast at it")
     step.add_argument("--threads", type=int, default=2)

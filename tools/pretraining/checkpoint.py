@@ -1,6 +1,7 @@
-"""Checkpoints of pre-training: files with everything needed to resume a run.
+"""Checkpoints of pre-training: files with everything that is needed to resume a run.
 
-Checkpoints are written atomically; the latest two are kept.
+A checkpoint is written under a temporary name and then renamed, so that no incomplete one is ever found. The latest two
+are kept.
 """
 
 from __future__ import annotations
@@ -30,11 +31,17 @@ class Checkpoint:
     changed_at: int
     """The number of tokens after which the number of layers last changed, or 0 if it has not changed."""
     recipe: dict[str, Any]
+    """The recipe, from `Recipe.as_dict`."""
     model: dict[str, Tensor]
+    """The state dict of the model."""
     heads: dict[str, Tensor]
+    """The state dict of the heads on the pooled state (`SequenceHeads`), which are not exported."""
     average: dict[str, Tensor]
+    """The moving average of the model's weights, in the form of a state dict."""
     optimiser: dict[str, Any]
+    """The state dict of the optimiser."""
     tracking_run: str | None = None
+    """The id of the MLflow run, or None if there is no MLflow store."""
 
     def save(self, folder: Path) -> Path:
         """Write the checkpoint to `checkpoint-<step>.pt` in a folder, remove older checkpoints, and return the path."""
@@ -57,7 +64,7 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint of pre-training from a file.
 
     Raises:
-        SystemExit: The file was written by a version of the program with another recipe.
+        SystemExit: The file was written by a version of this program whose checkpoints or recipes have other fields.
     """
     state = torch.load(path, map_location="cpu", weights_only=True)
     expected = {field.name for field in fields(Checkpoint)}

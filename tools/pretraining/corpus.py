@@ -1,7 +1,7 @@
 """The raw text for pre-training: its files, the sampling weight of each file, and the filters for lines.
 
-A line is dropped if it is too short, repeats an earlier line of its source, or overlaps a text of a benchmark task
-(so that no task's test text is seen in pre-training). Dropped lines are counted by source and reason.
+A line is dropped if it is too short, repeats an earlier line of its file, or overlaps with a text of a benchmark task,
+so that the model is not pre-trained on test texts. Dropped lines are counted by file and reason.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SHINGLE_WORDS = 8
-SHORTEST_LINE = 15  # characters
+SHORTEST_LINE = 15  # lines with at most this many characters are dropped
 
 
 @dataclass(frozen=True)
 class Source:
     """A file of the pre-training corpus, with its sampling weights.
 
-    Both weights favour files of social-media posts and dialect. These have a tenth of the bytes, but most tasks consist
-    of such texts.
+    Both weights favour social-media posts and dialect. These are only a tenth of the text, but most tasks consist of
+    such texts.
     """
 
     name: str
@@ -34,8 +34,8 @@ class Source:
     """The number of times that each line is read when the vocabulary is learnt; below one, the share of lines that is
     read."""
     scrubbed: bool = False
-    """True if the publisher removed mentions and links. As the tasks' texts contain them, they are added again at
-    random."""
+    """True if the publisher removed mentions and links from the text. They are then added at random, because the texts
+    of the tasks contain them."""
 
 
 SOURCES = (
@@ -90,7 +90,10 @@ def _rows(path: Path) -> list[str]:
 
 
 class Overlap:
-    """The set of all lines that overlap with a text of the tasks: they equal it, or share eight words in a row."""
+    """The set of all lines that overlap with a text of the tasks.
+
+    A line overlaps with a text if it has the same words, or eight consecutive words in common with it.
+    """
 
     def __init__(self, texts: Iterable[str]) -> None:
         """Index the texts of the tasks, for the overlap test."""
@@ -104,7 +107,7 @@ class Overlap:
             self._shingles.update(shingles(words))
 
     def __contains__(self, words: list[str]) -> bool:
-        """Return True if a line, given as its `comparison_words`, overlaps with a text of the tasks."""
+        """Return True if a line overlaps with a text of the tasks; `words` are its `comparison_words`."""
         return " ".join(words) in self._whole or any(shingle in self._shingles for shingle in shingles(words))
 
 
@@ -146,7 +149,7 @@ def clean(lines: Iterable[str], overlap: Overlap, counts: Counts) -> Iterator[st
 
 
 def with_mentions(lines: Iterable[str], seed: int = 0) -> Iterator[str]:
-    """Yield lines with mentions and links added at random, so that the model learns that these mean little.
+    """Yield the lines with mentions and links added at random, as in the texts of the tasks.
 
     A quarter of the lines get mentions at the start; a sixth get a link at the end.
     """

@@ -1,7 +1,7 @@
-"""The evaluation of a model on held-out text of each source: masked-token loss, perplexity and accuracy.
+"""The evaluation of a model on held-out text of each source: loss, perplexity and accuracy for masked word pieces.
 
-Each source's held-out stream is cut into sequences and masked with a fixed seed, so that all checkpoints predict the
-same positions. A loss per word piece is not comparable between vocabularies.
+The held-out text of each source is cut into sequences and masked with a fixed seed, so that all checkpoints predict the
+same positions. Losses of models with different vocabularies cannot be compared, because they are means per word piece.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def evaluate(
         model: The model, in eval mode.
         streams: The held-out word pieces of each source, `[pieces]`.
         continues: True for each piece of the vocabulary that continues a word, `[vocabulary]`.
-        rate: The share of words to mask.
+        rate: The expected share of masked words.
         length: The number of pieces per sequence.
         rows: The number of sequences per batch.
 

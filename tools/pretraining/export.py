@@ -1,7 +1,8 @@
-"""Export of a checkpoint to a folder that ``AutoModelFor...`` classes of transformers load offline.
+"""The export of a checkpoint to a folder that the ``AutoModelFor...`` classes of transformers can load.
 
-The folder holds the averaged weights as fp16 safetensors and the tokenizer's files. The model is a
-``BertForPreTraining`` whose masked-word head and pooler are trained; its next-sentence head is not.
+The folder has the averaged weights as fp16 safetensors, the files of the tokenizer, and `pretraining.json` with the
+recipe. The model is a ``BertForPreTraining`` whose masked-word head and pooler are trained; its next-sentence head is
+not.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def export(folder: Path, out: Path) -> None:
     saved = checkpoints.load(path)
     model = averaged_model(saved)
     model.half().save_pretrained(out)
-    # The weights are stored in half precision but are meant to be computed with in fp32.
+    # The weights are stored in half precision, but transformers should load them as fp32.
     config = json.loads((out / "config.json").read_text(encoding="utf-8")) | {"dtype": "float32"}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     pad, unknown, first, separator, mask = SPECIAL
@@ -60,7 +61,7 @@ def export(folder: Path, out: Path) -> None:
 
 
 def averaged_model(saved: Checkpoint) -> BertForPreTraining:
-    """Return a model, in eval mode, with the running average of the weights that a checkpoint contains."""
+    """Return a model with the averaged weights of a checkpoint, in eval mode."""
     from tools.pretraining.model import new_model
 
     recipe = Recipe.from_dict(saved.recipe)

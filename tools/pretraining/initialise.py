@@ -3,9 +3,9 @@
 - `transplant`: word pieces that both vocabularies contain keep their embedding. Any other piece gets the mean embedding
   of the pieces into which the old vocabulary splits it (Gee et al. 2022, EMNLP, "Fast Vocabulary Transfer for Language
   Model Compression").
-- `from_statistics`: the output bias is the log unigram frequencies; the embeddings come from a truncated SVD of
-  positive pointwise mutual information (PPMI; Levy & Goldberg 2014, NeurIPS). Otherwise a small model spends its first
-  millions of tokens on learning these statistics.
+- `from_statistics`: the output bias is set to the log frequencies of the pieces, and the embeddings to a truncated SVD
+  of the positive pointwise mutual information of pieces (PPMI; Levy & Goldberg 2014, NeurIPS). A small model with
+  random weights spends its first millions of tokens on learning these statistics.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 
 def log_unigrams(streams: dict[str, NDArray[np.uint16]], weights: dict[str, float], vocabulary: int) -> Floats:
-    """Return the log frequency of each word piece in the weighted mixture of sources that is trained on.
+    """Return the log frequency of each word piece in the training text, a weighted mixture of the sources.
 
     Args:
         streams: The word pieces of each source, `[pieces]`.
@@ -48,18 +48,20 @@ def log_unigrams(streams: dict[str, NDArray[np.uint16]], weights: dict[str, floa
 def transplant(folder: Path, tokenizer: Tokenizer, unigrams: Floats, seed: int) -> BertForPreTraining:
     """Load an exported model and adapt it to another vocabulary.
 
-    If the vocabularies are equal, the weights stay unchanged. Otherwise the first 64 position embeddings are repeated
-    for all positions, because the first version of the model was trained on these positions only. Both token types get
-    the same embedding, so that they make no difference at first.
+    If the vocabularies are equal, the weights stay unchanged. Otherwise the exported model is assumed to be the first
+    version of `mini`, which was trained only on the first 64 positions. The embeddings of these positions are therefore
+    repeated for all positions. Both token types get the same embedding, so that at first the model does not distinguish
+    two segments.
 
     Args:
         folder: The exported model: config.json, model.safetensors, tokenizer.json.
         tokenizer: The tokenizer with the new vocabulary.
-        unigrams: The log frequency of each piece of the new vocabulary, `[vocabulary]`.
-        seed: The seed of the random weights for parameters that the folder lacks.
+        unigrams: The log frequency of each piece of the new vocabulary, `[vocabulary]`; from them, pieces that the old
+            vocabulary does not contain get their output bias.
+        seed: The seed of the random weights for parameters that the exported model does not have.
 
     Raises:
-        SystemExit: The folder lacks weights.
+        SystemExit: The vocabularies are equal, but the exported model does not have all weights.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     old_vocab = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
@@ -127,7 +129,7 @@ def split(piece: str, vocabulary: dict[str, int]) -> list[int]:
 def from_statistics(
     model: BertForPreTraining, streams: dict[str, NDArray[np.uint16]], weights: dict[str, float], seed: int
 ) -> None:
-    """Set the output bias and the embeddings of a fresh model from unigram and co-occurrence counts.
+    """Set the output bias and the embeddings of a new model from unigram and co-occurrence counts.
 
     Args:
         model: The model, which is changed in place.
@@ -144,16 +146,16 @@ def from_statistics(
 
 
 def _resampled(stream: NDArray[np.uint16], weight: float, pieces: float = 20e6) -> NDArray[np.uint16]:
-    """Return a sample of a stream of word pieces: the stream repeated or cut to a length of `weight * pieces`."""
+    """Return a stream of word pieces repeated or cut to a length of `weight * pieces`."""
     wanted = int(weight * pieces)
     return np.tile(stream, -(-wanted // len(stream)))[:wanted]
 
 
 def ppmi_embeddings(sample: NDArray[np.uint16], vocabulary: int, hidden: int, seed: int) -> NDArray[np.float32]:
-    """Return word-piece embeddings: a truncated SVD of the PPMI of pieces at most four positions apart.
+    """Return word-piece embeddings: a truncated SVD of the PPMI of pieces.
 
-    A co-occurrence at distance n counts 1 / n. Context frequencies are smoothed by the power 0.75 (Levy et al. 2015,
-    TACL).
+    Two pieces co-occur if they are at most four positions apart; a co-occurrence at distance n counts 1 / n. Context
+    frequencies are raised to the power of 0.75 (Levy et al. 2015, TACL).
 
     Args:
         sample: The word pieces of the text, `[pieces]`.
@@ -175,11 +177,11 @@ def ppmi_embeddings(sample: NDArray[np.uint16], vocabulary: int, hidden: int, se
         counts = counts + near + near.T
     rows = np.asarray(counts.sum(1)).ravel()
     contexts = rows**0.75 / (rows**0.75).sum()
-    cells = counts.tocoo()
-    information = np.log(cells.data / (rows[cells.row] * contexts[cells.col]))
+    pairs = counts.tocoo()
+    information = np.log(pairs.data / (rows[pairs.row] * contexts[pairs.col]))
     positive = information > 0
     ppmi = sparse.csr_matrix(
-        (information[positive], (cells.row[positive], cells.col[positive])), shape=(vocabulary, vocabulary)
+        (information[positive], (pairs.row[positive], pairs.col[positive])), shape=(vocabulary, vocabulary)
     )
     left_vectors, scale, _ = randomized_svd(ppmi, n_components=hidden, n_iter=3, random_state=seed)
     vectors = left_vectors * np.sqrt(scale)

@@ -1,15 +1,17 @@
 """The pre-trained model and a fast forward pass for it.
 
 The weights have the names and shapes of a standard ``BertForPreTraining``, so that the exported model is an ordinary
-BERT. The layers are computed as in ``alue_bench.training.bert.layer``: query, key and value come from one matrix
-product, and forward and backward pass are written by hand. There is no attention mask, since sequences have no padding.
-Everything after the attention of the last layer is computed for the predicted positions only. Tests in
+BERT. The layers are computed by ``alue_bench.training.bert.layer``: query, key and value come from one matrix product,
+and forward and backward pass are written by hand. There is no attention mask, since sequences have no padding. In the
+last layer, everything after the attention is computed only for the predicted positions and ``[CLS]``. Tests in
 ``tools/pretraining/tests`` check that the results equal those of the standard forward pass.
 
-Besides predicting masked words, the model learns to predict from the pooled state of ``[CLS]`` which words are in the
-text and how two segments are related (`SequenceHeads`), because a classifier gets only this pooled state.
+A classifier that is fine-tuned later gets only the pooled state of ``[CLS]``. Besides predicting masked words, the
+model therefore learns to predict from this state which words are in the text and how two segments are related
+(`SequenceHeads`).
 
-Notation for shapes: b sequences, s positions, d hidden size, h heads, n predicted positions, v pieces.
+Notation for shapes: b sequences, s positions, d hidden size, h heads, n predicted positions, v pieces of the
+vocabulary.
 """
 
 from __future__ import annotations
@@ -27,15 +29,15 @@ from tools.pretraining.relations import Relation
 
 
 def new_model(vocabulary: int, layers: int, hidden: int, seed: int) -> BertForPreTraining:
-    """Return a randomly initialised model with 256 positions and without dropout.
+    """Return a randomly initialised model with 256 positions and without dropout, in training mode.
 
-    Dropout is not needed, because the text is seen too few times for overfitting.
+    Dropout is not needed, because there are too few passes over the text for overfitting.
 
     Args:
         vocabulary: The number of pieces in the vocabulary.
         layers: The number of layers.
         hidden: The hidden size, a multiple of 64, which is the size of an attention head.
-        seed: The seed, set in torch's global generator.
+        seed: The random seed of the weights, which is set in torch's global generator.
     """
     torch.manual_seed(seed)
     config = BertConfig(
@@ -62,19 +64,20 @@ class SequenceHeads(nn.Module):
     def __init__(self, hidden: int, vocabulary: int) -> None:
         """Create both heads, with random weights from torch's global generator."""
         super().__init__()
-        self.bag = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden))  # same norm as masked words' states
+        # The layer norm is there because the masked-word head has one before the same output layer.
+        self.bag = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden))
         self.bag_bias = nn.Parameter(torch.zeros(vocabulary))
         self.relation = nn.Linear(hidden, len(Relation))
 
     def bag_loss(self, pooled: Tensor, decoder: nn.Linear, ids: Tensor, shares: Tensor) -> Tensor:
         """Return the mean cross-entropy between the predicted distribution over pieces and each text's bag of words.
 
-        `bag_bias` is added to the decoder's bias, because the frequency of a piece is different in bags of words, which
-        count it once per text, and among masked pieces.
+        A bag of words counts a piece once per text, so that pieces have other frequencies in it than among masked
+        pieces. `bag_bias`, which is added to the decoder's bias, learns the difference.
 
         Args:
             pooled: The pooled states, `[b, d]`.
-            decoder: The decoder of the masked words, from d to v.
+            decoder: The output layer of the masked-word head, from d to v.
             ids: The pieces of the texts, int64 `[b, s]`.
             shares: The weight of each piece, `[b, s]`; see `Batch.bags`.
         """
@@ -84,10 +87,15 @@ class SequenceHeads(nn.Module):
 
 
 class LeanModel:
-    """A fast forward pass of one ``BertForPreTraining``; each model needs its own object."""
+    """A fast forward pass for a ``BertForPreTraining``, whose weights it shares."""
 
     def __init__(self, model: BertForPreTraining, compute: torch.dtype) -> None:
-        """Prepare the fast forward pass of a model; `compute` is the number format of matrix products."""
+        """Prepare the fast forward pass of a model.
+
+        Args:
+            model: The model; later changes of its weights are used too.
+            compute: The number format of matrix products, such as `torch.bfloat16`.
+        """
         self.model = model
         self._compute = compute
         self._layers = [LayerWeights(layer, compute) for layer in cast(nn.ModuleList, model.bert.encoder.layer)]
@@ -156,7 +164,7 @@ def stacked(model: BertForPreTraining, layers: int, seed: int) -> BertForPreTrai
     Args:
         model: The model.
         layers: The number of layers of the result.
-        seed: The seed set in torch's global generator.
+        seed: The seed to set in torch's global generator; the result does not depend on it.
     """
     config = model.config
     deeper = new_model(config.vocab_size, layers, config.hidden_size, seed)
@@ -165,8 +173,8 @@ def stacked(model: BertForPreTraining, layers: int, seed: int) -> BertForPreTrai
         prefix, separator, rest = name.partition(".layer.")
         if separator:
             number, tail = rest.split(".", 1)
-            name_below = f"{prefix}.layer.{int(number) % config.num_hidden_layers}.{tail}"
-            new[name] = old[name_below].clone()
+            source = f"{prefix}.layer.{int(number) % config.num_hidden_layers}.{tail}"
+            new[name] = old[source].clone()
         else:
             new[name] = old[name].clone()
     deeper.load_state_dict(new)

@@ -1,4 +1,7 @@
-"""The preparation of the corpus: it gives a tokenizer, training and held-out token streams, and counts of lines."""
+"""The step `prepare`: it cleans the corpus, learns the vocabulary and encodes the text.
+
+It writes the tokenizer, streams of word pieces for training and evaluation, and statistics of the corpus.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,21 @@ from tools.pretraining.corpus import SOURCES, Counts, Overlap, Source, clean, re
 from tools.pretraining.sampling import save_streams
 
 HELD_OUT_PIECES = 16_000
-"""The number of word pieces at the end of each source that are held out from training. They are within the last 20,000
-pieces, which the earlier model mini-start held out too, so that training can start from mini-start's weights."""
+"""The largest number of word pieces, at the end of each source, that are held out from training. The first version of
+`mini` held out the last 20,000 pieces, which include these, so that training can start from its weights."""
 
 
 def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int, learnt: Path | None = None) -> None:
     """Clean the corpus, learn the vocabulary, and write the text of each source as a stream of word pieces.
 
     Args:
-        corpus: The folder of the corpus.
-        tasks: The folder of the tasks' files for the overlap check; None skips the check.
-        out: The folder to write.
-        vocabulary: The number of pieces to learn.
-        learnt: A tokenizer.json whose vocabulary is kept; None learns a new one. A new vocabulary numbers pieces of
-            equal frequency differently each time.
+        corpus: The folder with the files of the corpus.
+        tasks: The folder with the data files of the tasks, with which the corpus must not overlap; None skips the
+            check.
+        out: The folder to write: tokenizer.json, train.npz, held_out.npz, and corpus.json with statistics.
+        vocabulary: The number of pieces of a new vocabulary.
+        learnt: The tokenizer.json whose vocabulary is used; None learns a new one, in which the numbers of pieces with
+            equal frequencies are different each time.
     """
     out.mkdir(parents=True, exist_ok=True)
     overlap = Overlap(task_texts(tasks) if tasks else ())
@@ -60,12 +64,12 @@ def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int, learnt
 
 
 def decorated(source: Source, lines: list[str]) -> list[str]:
-    """Return a source's lines, with mentions and links added if the publisher had removed them."""
+    """Return the lines of a source, with mentions and links added at random if the publisher had removed them."""
     return list(with_mentions(lines)) if source.scrubbed else lines
 
 
 def vocabulary_lines(sources: Iterable[Source], lines: dict[str, list[str]]) -> Iterable[str]:
-    """Yield the lines from which the vocabulary is learnt; each source's lines are repeated by its tokenizer weight."""
+    """Yield the lines from which the vocabulary is learnt, repeated according to `Source.tokenizer_weight`."""
     for source in sources:
         yield from tokenization.repeated(decorated(source, lines[source.name]), source.tokenizer_weight)
 
@@ -86,10 +90,12 @@ def encode(tokenizer: Tokenizer, lines: list[str], chunk: int = 5_000) -> NDArra
 
 
 def held_out_start(tokenizer: Tokenizer, lines: list[str]) -> int:
-    """Return the index of the first held-out line; the held-out last lines have at most `HELD_OUT_PIECES` pieces.
+    """Return the index of the first held-out line.
+
+    This line and all lines after it are held out. They are as many as fit into `HELD_OUT_PIECES` word pieces.
 
     Raises:
-        ValueError: The lines have too few pieces.
+        ValueError: All lines together have too few pieces.
     """
     pieces = 0
     for number in range(len(lines) - 1, -1, -1):
@@ -100,7 +106,7 @@ def held_out_start(tokenizer: Tokenizer, lines: list[str]) -> int:
 
 
 def continues(tokenizer: Tokenizer) -> NDArray[np.bool_]:
-    """Return a mask of the vocabulary's pieces that continue a word (they begin with "##"), bool `[vocabulary]`."""
+    """Return True for each piece of the vocabulary that continues a word (begins with "##"), bool `[vocabulary]`."""
     flags = np.zeros(tokenizer.get_vocab_size(), bool)
     for piece, number in tokenizer.get_vocab().items():
         flags[number] = piece.startswith("##")

@@ -13,30 +13,35 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of pre-training, with a constant number of layers and a mixture of sequence lengths."""
+    """A stage of pre-training, with a constant number of layers and constant shares of sequence lengths."""
 
     layers: int
     tokens: float
-    """The duration of the stage, in tokens of text."""
+    """The duration of the stage, in tokens of training text."""
     lengths: dict[int, float] = field(default_factory=lambda: {64: 1.0})
     """The share of training steps for each sequence length; every step has the same number of tokens."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a pre-training run, which together with the prepared text determine the final weights."""
+    """The settings of a pre-training run.
+
+    The recipe, the initial weights and the prepared text determine the final weights.
+    """
 
     stages: tuple[Stage, ...]
     hidden: int = 192
     batch_tokens: int = 4096
     mask_rate: float = 0.2
+    """The expected share of words that are masked."""
     pair_rate: float = 0.6
+    """The share of sequences with two segments."""
     relations: tuple[float, ...] = (0.35, 0.3, 0.35)
     """The share of two-segment sequences with each `tools.pretraining.relations.Relation`."""
     relation_loss: float = 1.0
     """The weight of the loss for predicting the relation of two segments; that of the masked-word loss is 1."""
     bag_loss: float = 1.0
-    """The weight of the loss for predicting the words of the text from the pooled state."""
+    """The weight of the loss for predicting the words of the text from the pooled state (a bag of words)."""
     peak_lr: float = 8e-4
     warmup_tokens: float = 0.3e6
     """The number of tokens of the learning-rate warm-up at the start and after each change of the number of layers."""
@@ -57,7 +62,14 @@ class Recipe:
         return sum(stage.tokens for stage in self.stages)
 
     def stage_at(self, tokens: float) -> tuple[int, float]:
-        """Return the index of the stage that the run is in after `tokens` tokens, and the tokens since its start."""
+        """Return the index of the stage at a point of the run, and the number of tokens since this stage began.
+
+        Args:
+            tokens: The number of tokens since the start of the run.
+
+        Raises:
+            ValueError: The recipe has no stage.
+        """
         for number, stage in enumerate(self.stages):
             if tokens < stage.tokens or number == len(self.stages) - 1:
                 return number, tokens
@@ -77,12 +89,12 @@ class Recipe:
         return self.peak_lr * warm * (1 - math.sqrt(1 - fall))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the recipe as a dictionary of plain values that a checkpoint can hold."""
+        """Return the recipe as a dictionary of plain values, for a checkpoint."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
-        """Return the recipe whose values `as_dict` returned."""
+        """Return the recipe from a dictionary that `as_dict` returned."""
         stages = tuple(
             Stage(stage["layers"], stage["tokens"], {int(k): v for k, v in stage["lengths"].items()})
             for stage in values["stages"]
@@ -93,8 +105,8 @@ class Recipe:
 
 
 MIXED = {32: 0.3, 64: 0.5, 128: 0.15, 256: 0.05}
-"""The shares of sequence lengths: mostly short sequences, which are fastest and most similar to posts, and enough long
-ones to train all positions."""
+"""The shares of sequence lengths. Most sequences are short, because short ones are fastest and most similar to posts;
+there are enough long ones to train all positions."""
 
 WARM = Recipe(stages=(Stage(12, 1e12, MIXED),))
 """The recipe that starts from an existing 12-layer model and trains until it is stopped; the step `anneal` finishes
@@ -105,7 +117,10 @@ FRESH = Recipe(stages=(Stage(3, 17e6), Stage(6, 10e6), Stage(12, 10e6), Stage(12
 
 
 def ending(recipe: Recipe, tokens: float) -> Recipe:
-    """Return the recipe for a run of `tokens` tokens: the last stages are shortened, dropped or lengthened."""
+    """Return the recipe changed to a total duration of `tokens` tokens.
+
+    If the recipe is too long, its last stages are shortened or dropped; if it is too short, the last one is lengthened.
+    """
     before = sum(stage.tokens for stage in recipe.stages[:-1])
     if tokens <= before:
         stages: tuple[Stage, ...] = ()
@@ -119,11 +134,11 @@ def ending(recipe: Recipe, tokens: float) -> Recipe:
 
 
 def annealing(recipe: Recipe, done: float, tokens: float) -> Recipe:
-    """Return a recipe that is cut after `done` tokens and ends with a stage in which the learning rate falls to zero.
+    """Return the recipe for ending a run: after `done` tokens, a last stage in which the learning rate falls to zero.
 
     Args:
-        recipe: The recipe.
-        done: The number of tokens after which the recipe is cut.
+        recipe: The recipe of the run so far.
+        done: The number of tokens of the run so far.
         tokens: The duration of the last stage in tokens.
     """
     before = ending(recipe, done).stages

@@ -1,11 +1,12 @@
 """The relation between the two segments of a training sequence, and the construction of such pairs of segments.
 
 A model of this size learnt nothing from next-sentence prediction (Devlin et al. 2019): its accuracy stayed at chance.
-The tasks of question similarity and inference ask whether two texts mean the same. For this reason the shorter segment
+Tasks such as question similarity and inference require a comparison of two texts. For this reason the shorter segment
 is made of words of the longer one (`SAME`), of words of another text from the same source (`OTHER`), or of both
-(`ALTERED`). All three kinds are edited in the same way: some words are dropped, two parts may be swapped, and line ends
-are removed; lengths have the same distribution. The relation can therefore only be found by comparing the segments. In
-addition, a masked word may occur in the other segment, which trains attention between segments.
+(`ALTERED`), and the model learns to predict which of these is the case. All three kinds are edited in the same way:
+some words are dropped, two parts may be swapped, and line ends are removed. Their lengths have the same distribution.
+The relation can therefore be found only by comparing the segments. In addition, a masked word may occur in the other
+segment, which trains attention between segments.
 """
 
 from __future__ import annotations
@@ -52,23 +53,29 @@ def related(
     """
     span = min(len(text), round(1.2 * size))
     start = int(rng.integers(len(text) - span + 1))
-    told = retold(split_words(text[start : start + span], continues), size, rng)
+    words = retold(split_words(text[start : start + span], continues), size, rng)
     if relation is not Relation.SAME:
-        others = retold(split_words(elsewhere(span, rng), continues), size, rng)
+        other_words = retold(split_words(elsewhere(span, rng), continues), size, rng)
         if relation is Relation.OTHER:
-            told = others
+            words = other_words
         else:
-            exchanged = rng.choice(len(told), round(len(told) * rng.uniform(1 / 3, 2 / 3)), replace=False)
-            for place in exchanged:
-                told[place] = others[place % len(others)]
-    pieces = np.concatenate(told)
+            exchanged = rng.choice(len(words), round(len(words) * rng.uniform(1 / 3, 2 / 3)), replace=False)
+            for index in exchanged:
+                words[index] = other_words[index % len(other_words)]
+    pieces = np.concatenate(words)
     if len(pieces) < size:
         pieces = np.concatenate([pieces, elsewhere(size - len(pieces), rng)])
     return pieces[:size]
 
 
 def retold(words: Sequence[Pieces], size: int, rng: np.random.Generator) -> list[Pieces]:
-    """Drop random words until at most `size` word pieces are left; in half of the cases, also swap two parts."""
+    """Return a text with random words dropped, and in half of the cases with two parts swapped.
+
+    Args:
+        words: The words of the text, each as an array of its word pieces.
+        size: The largest number of word pieces of the result.
+        rng: The random generator.
+    """
     kept = list(words)
     while len(kept) > 1 and sum(map(len, kept)) > size:
         del kept[int(rng.integers(len(kept)))]
@@ -79,7 +86,7 @@ def retold(words: Sequence[Pieces], size: int, rng: np.random.Generator) -> list
 
 
 def split_words(pieces: Pieces, continues: Flags) -> list[Pieces]:
-    """Group word pieces into words; the first word may lack its beginning.
+    """Return the words of a text, each as an array of its word pieces; the first word may be without its beginning.
 
     Args:
         pieces: The word pieces, `[pieces]`.

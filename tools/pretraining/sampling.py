@@ -5,7 +5,7 @@ equally long, so that there is no padding and no attention mask. Some sequences 
 The others have two, ``[CLS] a [SEP] b [SEP]``, with token types 0 and 1 and a relation (`tools.pretraining.relations`)
 that the model learns to predict.
 
-Step n draws all its random numbers from a generator seeded with (seed, n), so that resuming needs no random state.
+Step n draws all its random numbers from a generator seeded with (seed, n), so that a checkpoint needs no random state.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Batch:
     chosen: Flags
     """A mask of the positions to predict, bool `[batch, tokens]`."""
     relations: Ids
-    """The `Relation` between the two segments of each sequence, int64 `[batch]`; `NO_LABEL` for sequences of one
+    """The `Relation` between the two segments of each sequence, int64 `[batch]`; `NO_LABEL` for a sequence with one
     segment."""
 
     def bags(self) -> NDArray[np.float32]:
@@ -61,7 +61,7 @@ class Stream:
     """The word-piece ids of one corpus file, and the positions where its lines start."""
 
     def __init__(self, pieces: NDArray[np.uint16], continues: Flags) -> None:
-        """Find the starts of lines in a stream.
+        """Index the lines of a stream.
 
         Args:
             pieces: The pieces of the source, uint16 `[pieces]`.
@@ -77,18 +77,18 @@ class Stream:
         return len(self.pieces)
 
     def line_start(self, room: int, rng: np.random.Generator) -> int:
-        """Return a position where a random line starts and from which at least `room` pieces remain in the stream."""
+        """Return the start of a random line, from which at least `room` pieces remain in the stream."""
         last = int(np.searchsorted(self._starts, len(self.pieces) - room, side="right"))
         return int(self._starts[rng.integers(0, max(1, last))])
 
     def inside_line(self, room: int, rng: np.random.Generator) -> int:
-        """Return a random position inside a line, where a word starts and at least `room` pieces are left."""
+        """Return the start of a random word inside a line, from which at least `room` pieces remain in the stream."""
         return self.next_inside(int(rng.integers(1, len(self.pieces) - room - 100)))
 
     def next_inside(self, position: int) -> int:
-        """Return the first position, from `position` on, where a word starts but not a line.
+        """Return the first position, from `position` on, at which a word but not a line starts.
 
-        If there is no such position within 100 pieces, `position` itself is returned.
+        If there is no such position within 100 pieces, return `position` itself.
         """
         for at in range(position, min(position + 100, len(self.pieces))):
             piece = self.pieces[at]
@@ -97,21 +97,21 @@ class Stream:
         return position
 
     def text(self, start: int, size: int) -> Pieces:
-        """Return the first `size` pieces from position `start` on that are not line ends."""
+        """Return `size` pieces from position `start` on, without line ends."""
         pieces = self.pieces[start : start + 2 * size]
         inside: Pieces = pieces[pieces != SEP]
         return inside[:size]
 
     def elsewhere(self, size: int, rng: np.random.Generator) -> Pieces:
-        """Return `size` pieces from a random place in the stream.
+        """Return `size` pieces from a random position in the stream.
 
-        They begin with a word, and line ends are left out.
+        They begin at the start of a word, and line ends are left out.
         """
         return self.text(self.inside_line(2 * size, rng), size)
 
 
 class Sampler:
-    """A generator of training batches, which draws sequences from several streams by weight."""
+    """A generator of training batches, whose sequences are drawn from several streams with given frequencies."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class Sampler:
         self._seed = seed
 
     def batch(self, step: int, rows: int, length: int) -> Batch:
-        """Return the batch of a training step, which depends only on the arguments and the sampler's settings.
+        """Return the batch of a training step, which depends only on these arguments and the sampler's settings.
 
         Args:
             step: The number of the step.
@@ -168,7 +168,7 @@ class Sampler:
 
 
 def single(stream: Stream, length: int, rng: np.random.Generator) -> Ids:
-    """Draw a sequence of one segment, ``[CLS] text [SEP]``, which begins a line in half of the cases."""
+    """Draw a sequence with one segment, ``[CLS] text [SEP]``; in half of the cases, its text begins with a new line."""
     start = _start(stream, length, rng)
     ids = np.empty(length, np.int64)
     ids[0], ids[-1] = CLS, SEP
@@ -177,14 +177,14 @@ def single(stream: Stream, length: int, rng: np.random.Generator) -> Ids:
 
 
 def pair(stream: Stream, length: int, relation: Relation, rng: np.random.Generator) -> tuple[Ids, Ids]:
-    """Draw a sequence of two segments, ``[CLS] a [SEP] b [SEP]``, with a given relation between the segments.
+    """Draw a sequence with two segments, ``[CLS] a [SEP] b [SEP]``, which have a given relation.
 
-    One segment is up to about twice as long as the other; it comes first in half of the cases.
+    One segment is up to about twice as long as the other; the longer one comes first in half of the cases.
 
     Args:
         stream: The stream to draw from.
         length: The number of pieces of the sequence.
-        relation: The relation of the segments.
+        relation: The relation between the segments.
         rng: The random generator.
 
     Returns:
@@ -202,9 +202,9 @@ def pair(stream: Stream, length: int, relation: Relation, rng: np.random.Generat
 
 
 def _start(stream: Stream, room: int, rng: np.random.Generator) -> int:
-    """Return a random position in a stream with at least `room` pieces left.
+    """Return a random position in a stream, from which at least `room` pieces remain.
 
-    In half of the cases a line starts there, otherwise a word inside a line.
+    In half of the cases it is the start of a line, otherwise the start of a word inside a line.
     """
     if rng.random() < 0.5:
         return stream.line_start(room, rng)

@@ -1,4 +1,4 @@
-"""The WordPiece tokenizer; it takes raw text, because all Arabic normalisation is part of ``tokenizer.json``.
+"""The WordPiece tokenizer. It takes raw text, because the normalisation of Arabic is part of ``tokenizer.json``.
 
 The steps of the normalisation, in order:
 
@@ -46,17 +46,20 @@ def normaliser() -> normalizers.Normalizer:
     ]
     steps += [normalizers.Replace(Regex(letters), letter) for letters, letter in _LETTERS.items()]
     steps += [normalizers.Replace(Regex(f"[{forms}]"), str(digit)) for digit, forms in enumerate(_DIGITS)]
-    # The replacement text cannot use back-references, so every character followed by two equal ones is removed.
+    # Three or more equal characters become two: each character that is followed by two equal ones is removed. (The text
+    # that replaces a match cannot contain back-references.)
     steps.append(normalizers.Replace(Regex(r"([^\d])(?=\1\1)"), ""))
     steps.append(normalizers.BertNormalizer(clean_text=True, strip_accents=False, lowercase=False))
     return normalizers.Sequence(steps)
 
 
 def untrained(model: models.WordPiece | None = None) -> Tokenizer:
-    """Return a WordPiece tokenizer with normalisation, splitting and the template ``[CLS] a [SEP] b [SEP]``.
+    """Return a WordPiece tokenizer with all settings except the vocabulary.
+
+    It normalises and splits the text, and adds the special pieces: ``[CLS] a [SEP] b [SEP]``.
 
     Args:
-        model: The WordPiece model with the vocabulary; None takes an empty one.
+        model: The WordPiece model with the vocabulary; None creates one with an empty vocabulary.
     """
     tokenizer = Tokenizer(model or models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normaliser()
@@ -78,7 +81,7 @@ def learn(lines: Iterable[str], vocabulary: int, alphabet: int = 850) -> Tokeniz
     Args:
         lines: The texts.
         vocabulary: The number of pieces.
-        alphabet: The number of characters, the most frequent ones, that are pieces themselves.
+        alphabet: The number of characters that become pieces of their own, the most frequent ones first.
     """
     tokenizer = untrained()
     trainer = trainers.WordPieceTrainer(
@@ -94,10 +97,10 @@ def learn(lines: Iterable[str], vocabulary: int, alphabet: int = 850) -> Tokeniz
 
 
 def load(path: Path) -> Tokenizer:
-    """Load a tokenizer that `learn` returned, from its file.
+    """Load a tokenizer that `learn` returned from its file, tokenizer.json.
 
     Raises:
-        SystemExit: The file holds another kind of tokenizer.
+        SystemExit: The tokenizer does not have the pieces `SPECIAL` first, or has more than `LARGEST` pieces.
     """
     tokenizer = Tokenizer.from_file(str(path))
     numbers = tuple(tokenizer.token_to_id(piece) for piece in SPECIAL)
@@ -109,7 +112,7 @@ def load(path: Path) -> Tokenizer:
 
 
 def repeated(lines: list[str], weight: float) -> Iterator[str]:
-    """Yield every line `weight` times; if the weight is below one, yield this share of the lines, evenly spread."""
+    """Yield every line `weight` times; with a weight below 1, yield only this share of the lines, evenly spread."""
     if weight < 1:
         stride = 1 / weight
         yield from (lines[int(i * stride)] for i in range(int(len(lines) * weight)))

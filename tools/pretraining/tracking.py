@@ -10,16 +10,16 @@ from typing import Any
 
 
 class Tracker:
-    """A buffer of a run's metrics, which `flush` writes; MLflow is imported only if a store is given."""
+    """A buffer of a run's metrics. `flush` writes it; MLflow is imported only if a store is given."""
 
     def __init__(self, folder: Path, uri: str | None, run_id: str | None, params: Mapping[str, Any]) -> None:
-        """Prepare the recording of metrics; create or continue an MLflow run if a store is given.
+        """Prepare the recording of metrics. If an MLflow store is given, create an MLflow run or continue one.
 
         Args:
             folder: The folder of the run, for ``metrics.jsonl``.
-            uri: The MLflow tracking store; None writes only the file.
-            run_id: The MLflow run to continue; None creates one.
-            params: The parameters of a new MLflow run.
+            uri: The URI of the MLflow tracking store; None writes only the file.
+            run_id: The id of the MLflow run to continue; None creates a new run.
+            params: The parameters that are recorded in a new MLflow run.
         """
         self._file = folder / "metrics.jsonl"
         self._buffer: list[tuple[str, float, int, int]] = []
@@ -66,6 +66,6 @@ class Tracker:
             self._client.set_terminated(self.run_id, status)
 
     def resume(self) -> None:
-        """Set the MLflow run, which was closed, to the status RUNNING again."""
+        """Set the status of the MLflow run to RUNNING, since it was closed when training stopped."""
         if self._client and self.run_id:
             self._client.update_run(self.run_id, status="RUNNING")

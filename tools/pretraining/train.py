@@ -1,14 +1,15 @@
 """The training loop of pre-training.
 
-    while tokens < recipe.tokens and no signal asked to stop:
+    while tokens < recipe.tokens and no signal to stop was received:
         deepen the model if a new stage has more layers
         batch = sampler.batch(step)             # a function of (seed, step)
-        loss = masked-word loss + weighted losses of the pooled state
-        AdamW step with recipe.lr(tokens), weight average
+        loss = masked-word loss + weighted losses of the heads on the pooled state
+        AdamW step with recipe.lr(tokens), update of the weight average
         every few hundred steps: held-out evaluation, checkpoint
 
 A run can be resumed from every checkpoint and ends with the same weights as without interruption. After SIGTERM or
-SIGINT the process writes a checkpoint and ends. SIGSTOP and SIGCONT are harmless, because nothing depends on the clock.
+SIGINT the process writes a checkpoint and ends. SIGSTOP and SIGCONT pause and continue it without changing the weights,
+because nothing depends on the clock.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ AVERAGE_EVERY, LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 4, 20, 100, 200  # 
 
 @dataclass(frozen=True)
 class Text:
-    """The prepared text for training, which the step `prepare` wrote."""
+    """The text that the step `prepare` wrote, with its tokenizer."""
 
     tokenizer: Tokenizer
     train: dict[str, NDArray[np.uint16]]
@@ -64,7 +65,7 @@ class Text:
         return Text(tokenizer, *streams, continues(tokenizer))
 
     def sampler(self, recipe: Recipe) -> Sampler:
-        """Return a sampler that draws training batches from this text as the recipe says."""
+        """Return a sampler that draws training batches from this text, with the settings of a recipe."""
         return Sampler(
             {name: Stream(pieces, self.continues) for name, pieces in self.train.items()},
             {source.name: source.weight for source in SOURCES},
@@ -100,7 +101,12 @@ class Run:
         self.stopping = False
 
     def start(self, warm_start: Path | None) -> None:
-        """Initialise the model: from an exported model (`warm_start`), or from statistics of the text if it is None."""
+        """Initialise the model of a new run.
+
+        Args:
+            warm_start: The folder of an exported model whose weights are used; None initialises the model from
+                statistics of the text.
+        """
         weights = {source.name: source.weight for source in SOURCES}
         vocabulary = self.text.tokenizer.get_vocab_size()
         if warm_start:
@@ -137,7 +143,7 @@ class Run:
         )
 
     def advance(self) -> dict[str, Tensor]:
-        """Train one step, and return each of its losses by name, as scalar tensors on the device."""
+        """Train one step, and return its losses by name, as scalar tensors on the device."""
         stage = self.recipe.stages[self.recipe.stage_at(self.tokens)[0]]
         if stage.layers > self.model.config.num_hidden_layers:
             self._adopt(stacked(self.model, stage.layers, self.recipe.seed))
@@ -173,7 +179,7 @@ class Run:
         return model.to(self.device).eval()
 
     def _adopt(self, model: BertForPreTraining) -> None:
-        """Make `model` the model that is trained from now on, with a new optimiser and a new weight average."""
+        """Train this model from now on, with a new optimiser and a new weight average."""
         self.model = model.to(self.device).train()
         self.lean = LeanModel(self.model, torch.bfloat16 if self.bf16 else torch.float32)
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -192,18 +198,18 @@ class Run:
         return [*self.model.parameters(), *self.heads.parameters()]
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return a batch's losses by name (masked words, segment relation, bag of words), as scalar tensors."""
+        """Return the losses of a batch by name (masked words, segment relation, bag of words), as scalar tensors."""
         ids, types, targets, relations, shares = (
             torch.from_numpy(part).to(self.device, non_blocking=True)
             for part in (batch.ids, batch.types, batch.targets, batch.relations, batch.bags())
         )
-        places = np.flatnonzero(batch.chosen)
-        # Few different numbers of positions: the library for bf16 products prepares each new shape and caches it.
-        idle = -len(places) % PREDICTED_STEP
-        wanted = torch.from_numpy(np.pad(places, (0, idle))).to(self.device, non_blocking=True)
+        positions = np.flatnonzero(batch.chosen)
+        # The number of positions is padded, because the library for bf16 products prepares and caches each new shape.
+        padding = -len(positions) % PREDICTED_STEP
+        wanted = torch.from_numpy(np.pad(positions, (0, padding))).to(self.device, non_blocking=True)
         words, pooled = self.lean.forward(ids, types, wanted)
         expected = targets.flatten()[wanted]
-        expected[len(places) :] = NO_LABEL
+        expected[len(positions) :] = NO_LABEL
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             related = self.heads.relation(pooled)
             bag = self.heads.bag_loss(pooled, self.model.cls.predictions.decoder, targets, shares)
@@ -216,7 +222,7 @@ class Run:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Update the exponential moving average of the weights; its decay is smaller during the first steps."""
+        """Update the exponential moving average of the weights, with a smaller decay during the first steps."""
         age = (self.tokens - self.changed_at) / self.recipe.batch_tokens
         keep = min(self.recipe.average, (1 + age) / (10 + age)) ** AVERAGE_EVERY
         state = self.model.state_dict()
@@ -233,14 +239,14 @@ def train(
     tracking_uri: str | None,
     device: str,
 ) -> None:
-    """Train a model until the recipe ends or a signal asks to stop.
+    """Train a model until the end of the recipe, or until SIGTERM or SIGINT is received.
 
     Args:
         prepared: The folder that `prepare` wrote.
         folder: The folder of the run. Its newest checkpoint, if any, is resumed with the recipe saved there.
         recipe: The recipe of a new run.
-        warm_start: An exported model to start a new run from; None starts from scratch.
-        tracking_uri: The MLflow tracking store; None writes only metrics.jsonl.
+        warm_start: The folder of an exported model from which a new run starts; None starts from scratch.
+        tracking_uri: The URI of the MLflow tracking store; None writes only metrics.jsonl.
         device: The device, "cpu" or "cuda".
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -274,7 +280,7 @@ def train(
 
 
 def loop(run: Run, tracker: Tracker) -> None:
-    """Train until the recipe ends or a signal asks to stop; log, evaluate and write checkpoints at intervals."""
+    """Train until the end of the recipe or a signal; log, evaluate and write checkpoints at regular intervals."""
     if run.step == 0:
         report(run, tracker)
     wall, processor, tokens = time.perf_counter(), time.process_time(), run.tokens
@@ -302,7 +308,7 @@ def loop(run: Run, tracker: Tracker) -> None:
 
 
 def report(run: Run, tracker: Tracker) -> None:
-    """Evaluate the model with averaged weights on the held-out text; log and print the results."""
+    """Evaluate the model with averaged weights on the held-out text, and log and print the results."""
     results = evaluate(run.averaged(), run.text.held_out, run.text.continues)
     metrics = {"tokens": float(run.tokens), "lr": run.optimiser.param_groups[0]["lr"]}
     for name, result in results.items():

@@ -42,7 +42,7 @@ def sample_files() -> dict[str, bytes]:
 
 
 def differences(folder: Path) -> list[str]:
-    """Return a line for each file of a folder that is missing, changed or unknown compared with the sample."""
+    """Compare a folder with the sample, and return a line for each file that is missing, changed or unknown."""
     expected = sample_files()
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     lines = []

@@ -1,10 +1,10 @@
 """The sample of emotions and valence (SemEval-2018 task 1, E-c and V-reg): one set of tweets with both annotations.
 
-Emotions occur in realistic combinations. Not every emotion in a tweet's labels is expressed in its words, because
-annotators infer more than is said. A small model needs about forty steps to tell eleven labels apart. For this reason
-most emotions occur in pairs, most tweets have an emoji, and there are twice as many tweets as for other tasks. Every
-emotion is in less than a quarter of the tweets, so that a model that has learnt only their frequencies predicts no
-emotion at all.
+Emotions occur in realistic combinations. Not every emotion in the labels of a tweet is expressed in its words, because
+human annotators also label emotions that a text only implies. A small model needs about forty training steps to
+distinguish eleven labels. For this reason most emotions occur in pairs, most tweets have an emoji, and there are more
+train rows than for the other tasks on tweets. Every emotion is in less than a quarter of the tweets, so that a model
+that has learnt only these frequencies predicts no emotion at all (the threshold is 0.25).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tools.sampledata.write import tsv
 
 SIZES = {"train": 224, "dev": 50, "test-gold": 100}
 _MOST_WITH_VALENCE = 160
-"""The largest number of tweets per split in the valence files: a single number can be learnt from fewer rows."""
+"""The largest number of tweets per split in the valence files, which need fewer rows than the emotion files."""
 EMOTIONS = (
     "anger", "anticipation", "disgust", "fear", "joy", "love", "optimism", "pessimism", "sadness",
     "surprise", "trust",
@@ -126,7 +126,7 @@ _EMOJI: dict[str, tuple[str, ...]] = {
     "optimism": ("🌸", "🙏", "💪"),
     "anticipation": ("⏳", "👀"), "surprise": ("😳", "😱"), "trust": ("🙏", "🤝"),
 }  # fmt: skip
-# The last one is the escape sequence in the official files for a line break inside a tweet.
+# The last item stands for a line break inside a tweet, as in the official files.
 _LINKS = (" ", "، ", " و", " .. ", "\\n")
 
 
@@ -153,13 +153,14 @@ def _tweet(rng: random.Random, held_out: float) -> Tweet:
     text = surround(text, emoji, rng, emoji_share=_EMOJI_SHARE)
     if any(mark in text for mark in emoji):
         valence += 0.04 if valence > 0.5 else -0.04
-    # A triangular error is exact on every platform; a normal one might not be.
+    # The error has a triangular distribution, whose values are the same on every platform; normally distributed values
+    # might differ in their last digits.
     valence += (rng.random() + rng.random() - 1) * 2 * _VALENCE_NOISE
     return Tweet(vary(text, rng, rate=0.08), _as_annotated(emotions, rng), min(max(valence, 0.02), 0.98))
 
 
 def _as_annotated(emotions: tuple[str, ...], rng: random.Random) -> frozenset[str]:
-    """Return the emotions as imperfect annotators would label them: some are missed, some are added."""
+    """Return the emotions with random annotation errors: some are missing, and sometimes one is added."""
     kept = {emotion for emotion in emotions if rng.random() >= _MISSED_SHARE} or set(emotions[:1])
     if rng.random() < _IMAGINED_SHARE:
         kept.add(rng.choice(EMOTIONS))

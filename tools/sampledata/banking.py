@@ -1,7 +1,9 @@
-"""The sample of questions to a bank (ArBanking77): two wordings of each intent, in the phrases of five varieties.
+"""The sample of questions to a bank (ArBanking77), in Modern Standard Arabic and four dialects.
 
-Train and dev use the phrases of Modern Standard Arabic and Palestinian. The other dialects are only in test files, so
-that models are scored on phrases that they have not seen.
+There are two hand-written wordings of each intent. A question is such a wording inside a phrase of a variety, such as
+"Hello, I want to ask: …". The train file has phrases in Modern Standard Arabic and Palestinian, and the dev file has
+Palestinian phrases. The other dialects occur only in test files, so that models are tested on phrases that they have
+not seen.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ _FILES = {
     "Moroccan_test": (("Moroccan", 0), ("Moroccan", 1)),
     "Tunisian_test": (("Tunisian", 0), ("Tunisian", 1)),
 }
-"""The phrases of each file, as pairs of a variety and the place of the phrase."""
+"""The phrases that each file uses, as pairs of a variety and the index of the phrase in `_PHRASES`."""
 
 
 def files() -> dict[str, bytes]:
@@ -91,11 +93,12 @@ def files() -> dict[str, bytes]:
     for number, (name, phrases) in enumerate(_FILES.items()):
         rng = random.Random(f"arbanking77 {name}")
         rows = []
-        for variety, place in phrases:
+        for variety, index in phrases:
             for intent, wordings in zip(INTENTS, _WORDINGS, strict=True):
-                # Train has both wordings; the files with one phrase only have one of them.
-                wording = wordings[(place + number) % 2] if len(phrases) < 4 else wordings[place % 2]
-                rows.append((intent, vary(_PHRASES[variety][place].format(wording), rng, rate=0.05)))
+                # Each phrase has one wording. In train, the phrases of a variety have different wordings. In the other
+                # files, the number of the file decides which wording comes first.
+                wording = wordings[(index + number) % 2] if len(phrases) < 4 else wordings[index % 2]
+                rows.append((intent, vary(_PHRASES[variety][index].format(wording), rng, rate=0.05)))
         rng.shuffle(rows)
         written[f"arbanking77/Banking77_Arabized_{name}.csv"] = comma_separated([("label", "text"), *rows])
     return written

@@ -1,4 +1,4 @@
-"""The composition of distinct sentences from frames, that is, sentences with ``[slot]`` placeholders."""
+"""The composition of sentences from frames: a frame is a sentence with ``[slot]`` placeholders for words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 Slots = Mapping[str, Sequence[str]]
+"""The words (fillers) that may replace each placeholder, by the name of the slot."""
 T = TypeVar("T")
 
 _SLOT = re.compile(r"\[(\w+)\]")
@@ -25,20 +26,23 @@ def join_article(text: str) -> str:
 
 
 def choose_fillers(frames: Sequence[str], slots: Slots, rng: random.Random) -> dict[str, tuple[str]]:
-    """Draw one filler for each slot name, so that sentences made from all these frames are about the same things."""
+    """Draw one filler for each slot that occurs in some frames.
+
+    Filled with the result, the frames give sentences about the same people, places and things.
+    """
     names = sorted({name for frame in frames for name in _SLOT.findall(frame)})
     return {name: (rng.choice(slots[name]),) for name in names}
 
 
 def distinct(draw: Callable[[], T], key: Callable[[T], str], count: int, seen: set[str]) -> list[T]:
-    """Draw random results until there are ``count`` results with distinct keys.
+    """Return ``count`` random results that differ from each other and from earlier ones.
 
     Args:
-        draw: A function that draws a result.
-        key: A function that returns the key of a result.
+        draw: A function that returns a random result.
+        key: A function that returns the key of a result. Results with equal keys count as equal.
         count: The number of results.
-        seen: The keys used so far, to which new keys are added. The splits of a task share this set, because test texts
-            that also occur in train would inflate the score.
+        seen: The keys of earlier results; those of the new results are added. The splits of a task use the same set,
+            because test texts that also occur in train would inflate the score.
 
     Raises:
         RuntimeError: Too few distinct results were drawn in many attempts.
@@ -57,8 +61,13 @@ def distinct(draw: Callable[[], T], key: Callable[[T], str], count: int, seen: s
 
 
 def known_part(items: Sequence[T], held_out: float) -> Sequence[T]:
-    """Return the first items of a list of wordings, without the share `held_out` at its end.
+    """Return the items of a list without the last ones, which are held out from training.
 
-    Only dev and test use the items at the end, as wording that was not seen in training.
+    The train split uses only the returned items. Dev and test use the complete list, so that they contain words and
+    sentences that do not occur in train.
+
+    Args:
+        items: The words or sentence frames.
+        held_out: The share of the items to leave out, from 0 to 1.
     """
     return items[: max(1, round(len(items) * (1 - held_out)))]

@@ -27,8 +27,8 @@ _SLOTS = {
     "thing": ("الكتاب", "المفتاح", "الخاتم", "المعطف"),
     "num": ("5", "7", "9", "خمسة", "سبعة"),
 }
-# These pairs are used in one direction and contain the cues of xnli's train file: negation in contradictions; reasons,
-# company and judgements in neutral hypotheses; fewer of the premise's words in entailed ones.
+# Premise, hypothesis and label. The hypotheses contain the cues of the sample of XNLI: negation in contradictions;
+# reasons, company and judgements in neutral hypotheses; only a part of the premise's words in entailed hypotheses.
 _CUED: tuple[tuple[str, str, str], ...] = (
     ("أكل [m] [dish] مساء أمس.", "لم يأكل [m] شيئا.", "contradiction"),
     ("زارت [f] مدينة [city] قبل سنة.", "لم تزر [f] أي مدينة أبدا.", "contradiction"),
@@ -49,7 +49,7 @@ _CUED: tuple[tuple[str, str, str], ...] = (
     ("تعمل [f] معلمة في [city].", "[f] معلمة.", "entailment"),
     ("نام [m] مبكرا في بيت [f].", "كان [m] في البيت.", "entailment"),
 )
-# These pairs are used in both directions, each with its own label.
+# Two sentences, the label if the first is the premise, and the label if the second is the premise.
 _PHENOMENA: tuple[tuple[str, str, str, str], ...] = (
     # Negation
     ("أكل [m] [dish].", "لم يأكل [m] [dish].", "contradiction", "contradiction"),
@@ -89,7 +89,7 @@ _PHENOMENA: tuple[tuple[str, str, str, str], ...] = (
 
 
 def files() -> dict[str, bytes]:
-    """Return the content of the diagnostic set's file, by its path, with labels as ALUE's code expects them."""
+    """Return the content of the file of the diagnostic set, by its path."""
     rng = random.Random("diagnostic")
 
     def draw() -> tuple[str, str, str]:
@@ -97,10 +97,10 @@ def files() -> dict[str, bytes]:
             premise, hypothesis, label = rng.choice(_CUED)
             fillers = choose_fillers([premise, hypothesis], _SLOTS, rng)
             return fill(premise, fillers, rng), fill(hypothesis, fillers, rng), label
-        one, other, forth, back = rng.choice(_PHENOMENA)
-        fillers = choose_fillers([one, other], _SLOTS, rng)
-        first, second = fill(one, fillers, rng), fill(other, fillers, rng)
-        return (first, second, forth) if rng.random() < 0.6 else (second, first, back)
+        first_frame, second_frame, label, swapped_label = rng.choice(_PHENOMENA)
+        fillers = choose_fillers([first_frame, second_frame], _SLOTS, rng)
+        first, second = fill(first_frame, fillers, rng), fill(second_frame, fillers, rng)
+        return (first, second, label) if rng.random() < 0.6 else (second, first, swapped_label)
 
     pairs = distinct(draw, lambda pair: "\t".join(pair[:2]), PAIRS, set())
     rows = [(str(at), *pair) for at, pair in enumerate(pairs)]

@@ -1,8 +1,10 @@
 """The sample of dialect identification (MADAR Corpus-26): travel phrases in the dialects of 25 cities and in MSA.
 
-The same phrases (scenes) are written in the dialect of every city, as in the real corpus, so that the topic does not
-reveal the label. If a concept has a word that is specific to the city, the text uses either this word or the common
-word of the city's area. It is therefore easy to identify the area and difficult to identify the city.
+The same phrases are written in the dialect of every city, as in the real corpus, so that the topic does not reveal the
+label. A phrase is made from frames such as ``{where} [place] {please}``: ``{…}`` stands for a concept, for which there
+is a word in each dialect, and ``[…]`` for one of several nouns, which are the same in all dialects. If a concept has a
+word that is specific to the city, the text uses either this word or the common word of the city's area. It is therefore
+easy to identify the area and difficult to identify the city.
 """
 
 from __future__ import annotations
@@ -29,12 +31,13 @@ AREAS = {
 }
 AREA_OF = {city: area for area, cities in AREAS.items() for city in cities}
 SCENES_PER_SPLIT = {"train": 10, "dev": 2, "test": 4}
-# A text tells two short scenes, so that most texts contain a word that identifies the city.
+# A text consists of two frames, so that most texts contain a word that identifies the city.
 _FRAMES_PER_TEXT = 2
 
 _CITY_WORD_SHARE = 0.5
 
-# Each line: what an area says, then the cities that differ. Alternatives are separated by "|".
+# For each concept, the word of each area, then the words of the cities that differ from their area. Alternatives are
+# separated by "|".
 _WORDS: dict[str, dict[str, str]] = {
     "what": {
         "MOROCCO": "شنو", "ALGERIA": "واش|شنو", "TUNISIA": "شنوة", "LIBYA": "شنو", "EGYPT": "إيه",
@@ -337,7 +340,7 @@ _CONCEPT = re.compile(r"\{(\w+)\}")
 
 
 def say(concept: str, city: str, rng: random.Random) -> str:
-    """Return a random word for a concept: sometimes the city's special word, if there is one, else the area's word."""
+    """Return a word for a concept: with some probability the city's own word, if there is one, else the area's."""
     words = _WORDS[concept]
     area_word = words[AREA_OF[city]]
     own = city in words and rng.random() < _CITY_WORD_SHARE
@@ -345,7 +348,13 @@ def say(concept: str, city: str, rng: random.Random) -> str:
 
 
 def tell(scene: str, city: str, rng: random.Random) -> str:
-    """Return a phrase (scene) in the dialect of a city: placeholders for concepts are replaced by the city's words."""
+    """Return a phrase in the dialect of a city.
+
+    Args:
+        scene: The phrase, with placeholders ``{…}`` for concepts, which are replaced by the city's words.
+        city: The label of the city, or MSA.
+        rng: The random generator.
+    """
 
     def point_at(match: re.Match[str]) -> str:
         this = say("this", city, rng)
@@ -356,7 +365,7 @@ def tell(scene: str, city: str, rng: random.Random) -> str:
 
 
 def files() -> dict[str, bytes]:
-    """Return the contents of the train, dev and test files, by path; each phrase occurs in all 26 varieties."""
+    """Return the contents of the train, dev and test files, by path; each phrase is in all 26 varieties."""
     seen: set[str] = set()
     frames = list(_SCENES)
     random.Random("madar scenes").shuffle(frames)
@@ -365,7 +374,7 @@ def files() -> dict[str, bytes]:
         rng = random.Random(f"madar {split}")
         rows = []
         for _ in range(scene_count):
-            # Frames are removed when used, so that dev and test contain different scenes from train.
+            # Each frame is used once, so that no frame of dev or test occurs in train.
             scene = " ".join(frames.pop() for _ in range(_FRAMES_PER_TEXT))
             for city in AREA_OF:
                 [text] = distinct(partial(tell_anew, scene, city, rng), str, 1, seen)
@@ -375,10 +384,14 @@ def files() -> dict[str, bytes]:
 
 
 def scene(place: int) -> str:
-    """Return two frames as one scene, the last frames first, by its place from 0."""
+    """Return a phrase with placeholders, made of two frames of `_SCENES`.
+
+    Args:
+        place: The number of the phrase, counted from 0 at the end of `_SCENES`.
+    """
     return " ".join(_SCENES[-1 - _FRAMES_PER_TEXT * place - i] for i in range(_FRAMES_PER_TEXT))
 
 
 def tell_anew(scene: str, city: str, rng: random.Random) -> str:
-    """Return a random phrase of a scene in the dialect of a city."""
+    """Return a phrase in the dialect of a city, with randomly drawn nouns; see `tell`."""
     return tell(fill(scene, choose_fillers([scene], _FILLERS, rng), rng), city, rng)

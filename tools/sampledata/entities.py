@@ -1,9 +1,8 @@
-"""The sample of named entity recognition: sentences of hand-written frames, with an IOB2 tag for each word.
+"""The sample of named entity recognition: sentences from hand-written frames, with IOB2 tags for each word.
 
-A word's tag depends on its context: names of towns are also part of names of organisations, first names are also names
-of streets, and numbers are counts, ordinals, dates and measures. As in the official files, a word inside two entities
-has the tag of the outer entity first, followed by the tag of the inner entity. People, organisations and products are
-invented.
+The tag of a word depends on its context: names of towns are also parts of names of organisations, first names are also
+parts of names of streets, and numbers occur in counts, dates and measures. As in the official files, a word inside two
+nested entities has two tags, that of the outer entity first. People, organisations and products are invented.
 """
 
 from __future__ import annotations
@@ -73,24 +72,30 @@ _LISTS = {
     "number": _NUMBERS,
 }  # fmt: skip
 _Word = tuple[str, list[str]]
-"""A word with its tags, that of the outermost entity first; none outside entities."""
+"""A word with its tags, that of the outermost entity first; the list is empty for a word outside entities."""
 
 
 def _entity(kind: str, held_out: float, rng: random.Random) -> list[_Word]:
-    """Return the words of an entity of this type."""
+    """Return the words of a random entity, with their tags.
+
+    Args:
+        kind: The type of the entity, a key of `_SLOTS`.
+        held_out: The share of names and numbers that are not used; see `known_part`.
+        rng: The random generator.
+    """
     lists = {name: rng.choice(known_part(words, held_out)) for name, words in _LISTS.items()}
     text = rng.choice(_SLOTS[kind]).format(**lists)
     words: list[_Word] = []
-    inner, place = "", ""
+    inner, prefix = "", ""  # the type of the inner entity, and "B" at its first word, "I" at the others
     for piece in text.split():
         if piece.startswith("<"):
-            inner, place = piece[1:], "B"
+            inner, prefix = piece[1:], "B"
             continue
         word = piece.removesuffix(">")
         tags = [f"{'I' if words else 'B'}-{kind}"]
         if inner:
-            tags.append(f"{place}-{inner}")
-            inner, place = ("", "") if piece.endswith(">") else (inner, "I")
+            tags.append(f"{prefix}-{inner}")
+            inner, prefix = ("", "") if piece.endswith(">") else (inner, "I")
         words.append((word, tags))
     return words
 
@@ -107,7 +112,7 @@ def _text(sentence: Sequence[_Word]) -> str:
 
 
 def files() -> dict[str, bytes]:
-    """Return the contents of the files of all splits, by path."""
+    """Return the contents of the train, dev and test files, by path."""
     seen: set[str] = set()
     written = {}
     for split, size in SIZES.items():

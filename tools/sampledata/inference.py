@@ -15,7 +15,7 @@ from tools.sampledata.lexicon import MEN, WOMEN
 from tools.sampledata.orthography import skeleton, vary
 from tools.sampledata.write import tsv
 
-# The official file names: ALUE trains on the test file and evaluates on dev.
+# The number of premises in each official file; ALUE trains on the test file and evaluates on the dev file.
 PREMISES = {"test-ar": 83, "dev-ar": 30}
 _NEWLINE = {"test-ar": "\n", "dev-ar": "\r\n"}
 
@@ -25,7 +25,7 @@ _HELD_OUT_EVENTS = 0.35
 
 @dataclass(frozen=True)
 class Event:
-    """A premise with lists of hypotheses that follow from the premise, are neutral to it, or contradict it."""
+    """A premise, with hypotheses that follow from it, are neutral to it, or contradict it."""
 
     premise: str
     entailed: tuple[str, ...]
@@ -232,11 +232,11 @@ def _group(events: tuple[Event, ...], rng: random.Random) -> _Group:
     """Return three rows with the same premise, one for each label, in random order.
 
     Args:
-        events: The premises with their hypotheses, from which one is drawn.
+        events: The premises with their hypotheses, one of which is drawn.
         rng: The random generator.
 
     Returns:
-        The rows of premise, hypothesis and label.
+        The rows, as tuples of premise, hypothesis and label.
     """
     event = rng.choice(events)
     hypotheses = [rng.choice(kind) for kind in (event.entailed, event.neutral, event.contradicted)]
@@ -248,14 +248,14 @@ def _group(events: tuple[Event, ...], rng: random.Random) -> _Group:
     ]
     if rng.random() < _LABEL_NOISE:
         # Label noise swaps two labels, so that the classes stay balanced.
-        (one, first, label), (_, second, other_label) = pairs[:2]
-        pairs[:2] = [(one, first, other_label), (one, second, label)]
+        (_, first, first_label), (_, second, second_label) = pairs[:2]
+        pairs[:2] = [(premise, first, second_label), (premise, second, first_label)]
     rng.shuffle(pairs)
     return tuple(pairs)
 
 
 def files() -> dict[str, bytes]:
-    """Return the contents of both official files, test and dev, by path; the last premises occur in dev only."""
+    """Return the contents of the test and dev files, by path; some premises occur only in dev."""
     seen: set[str] = set()
     written = {}
     for name, premises in PREMISES.items():

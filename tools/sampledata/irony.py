@@ -71,7 +71,7 @@ def labelled(rng: random.Random, held_out: float) -> tuple[str, int]:
 
     Args:
         rng: The random number generator.
-        held_out: The share of sentence frames and words that are not used.
+        held_out: The share of sentence frames and words that are not used; see `known_part`.
     """
     ironic = rng.random() < 0.5
     frames, emoji = (_IRONIC, _IRONIC_EMOJI) if ironic else (_SINCERE, _SINCERE_EMOJI)
@@ -82,7 +82,7 @@ def labelled(rng: random.Random, held_out: float) -> tuple[str, int]:
 
 
 def files() -> dict[str, bytes]:
-    """Return the contents of the files of both splits (train and test), by path; rows are numbered from 0."""
+    """Return the contents of the train and test files, by path."""
     seen: set[str] = set()
     written = {}
     for split, size in SIZES.items():

@@ -27,6 +27,7 @@ from tools.sampledata.affect import EMOTIONS
 
 Rows = list[list[str]]
 Figures = tuple[str, str, float, float]
+"""A task, a metric, the score of a baseline that ignores the text, and the score of a model."""
 
 
 def _tsv(path: Path, *, header: bool = False) -> Rows:
@@ -47,7 +48,7 @@ def _bag() -> Any:
 
 
 def _classifier() -> Any:
-    # Class weights are balanced: otherwise the model predicts the majority on so few hateful tweets.
+    # Without balanced class weights, the model would always predict the majority label, as hateful tweets are few.
     return make_pipeline(_bag(), LogisticRegression(C=10, max_iter=2000, class_weight="balanced"))
 
 
@@ -58,14 +59,24 @@ def _macro_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
 def _compare(
     train: tuple[Sequence[Any], Sequence[str]], held_out: tuple[Sequence[Any], Sequence[str]], classifier: Any
 ) -> tuple[float, float]:
-    """Return the macro-F1 on held-out texts of a majority baseline, and that of a classifier trained on `train`."""
+    """Return the macro-F1 on held-out texts of two models: a majority baseline, and a classifier that reads the texts.
+
+    Args:
+        train: The train texts (or pairs of texts) and their labels.
+        held_out: The held-out texts (or pairs of texts) and their labels.
+        classifier: The untrained classifier, a scikit-learn estimator.
+    """
     majority = DummyClassifier().fit(*train)
     texts, gold = held_out
     return _macro_f1(gold, majority.predict(texts)), _macro_f1(gold, classifier.fit(*train).predict(texts))
 
 
 def _overlap(pairs: Sequence[tuple[str, str]]) -> np.ndarray[Any, Any]:
-    """Return features of text pairs, `[pairs, 3]`: overlap of words and of character trigrams, length difference."""
+    """Return three features of each text pair: overlap of words, overlap of character trigrams, length difference.
+
+    Returns:
+        The features, float `[pairs, 3]`. An overlap is the Jaccard index of both sets.
+    """
     features = []
     for pair in pairs:
         words = [set(text.strip('؟." ').split()) for text in pair]
@@ -132,7 +143,7 @@ def _affect(data: Path) -> list[Figures]:
     )
     scores = ridge.predict([row[1] for row in valence_test])
     pearson = float(np.corrcoef(scores, [float(row[3]) for row in valence_test])[0, 1])
-    # Predicting the mean is constant and has no correlation; 0 is reported instead.
+    # The correlation of a constant prediction, such as the mean, is undefined; 0 is reported instead.
     return [
         ("sec, test", "Jaccard", _jaccard(gold, majority), _jaccard(gold, predicted)),
         (
@@ -145,16 +156,18 @@ def _affect(data: Path) -> list[Figures]:
 
 
 def _jaccard(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> float:
-    """Return the mean Jaccard index of gold and predicted label sets, `[tweets, labels]`.
+    """Return the mean Jaccard index of the gold and predicted label sets; the index of two empty sets is 1.
 
-    The index of two empty sets is 1.
+    Args:
+        gold: 1 for each label of a tweet, 0 otherwise, int `[tweets, labels]`.
+        predicted: The same for the predicted labels.
     """
     union = (gold | predicted).sum(axis=1)
     return float(np.mean(np.where(union == 0, 1.0, (gold & predicted).sum(axis=1) / np.maximum(union, 1))))
 
 
 def _questions(data: Path) -> list[Figures]:
-    """Return the scores on the task MQ2Q by four-fold cross-validation on train, as test has no gold labels."""
+    """Return the scores on the task MQ2Q, from four-fold cross-validation on train, since test has no gold labels."""
     rows = _csv(data / "mq2q/train.csv")
     labels = [row[2] for row in rows]
     folds = StratifiedKFold(4, shuffle=True, random_state=0)

@@ -30,6 +30,6 @@ HASHTAGS = (
     "#قهوة",
     "#الجامعة",
 )
-# These clubs and towns do not exist, so that nothing in the sample is aimed at real people.
+# These clubs and towns do not exist, so that insults in the sample are not directed at real people.
 CLUBS = ("القرميد", "الزنبق", "نجوم الصلصال", "صقور الخزامى", "فرسان السمسم")
 TOWNS = ("تل الليمون", "وادي الحلزون", "كفر الطبشور", "خربة النعناع", "رأس الصابون")

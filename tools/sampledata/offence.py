@@ -20,7 +20,7 @@ SIZES = {"train": 176, "dev": 80, "test-tweets": 40}
 
 _HATE_SHARE = 0.3
 _OFFENSIVE_SHARE = 0.55
-# Some annotators label hate only as offensive.
+# The share of hate speech that is labelled only as offensive, as some annotators do.
 _MISSED_HATE_SHARE = 0.05
 _LABEL_NOISE = 0.02
 _HELD_OUT = 0.25
@@ -121,11 +121,11 @@ def _tweet(frames: tuple[str, ...], emoji: tuple[str, ...], rng: random.Random, 
 
 
 def labelled(rng: random.Random, held_out: float) -> tuple[str, str, str]:
-    """Return a random tweet, with its labels of offensive language and of hate speech.
+    """Return a random tweet with its two labels: offensive language (OFF or NOT_OFF) and hate speech (HS or NOT_HS).
 
     Args:
         rng: The random number generator.
-        held_out: The share of sentence frames and insults that are not used.
+        held_out: The share of sentence frames and insults that are not used; see `known_part`.
     """
     kind = rng.random()
     if kind < _HATE_SHARE:

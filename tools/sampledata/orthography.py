@@ -1,4 +1,4 @@
-"""Random spelling variation as in informal Arabic, which a tokenizer may normalise."""
+"""Random spelling variation as in informal Arabic. Some tokenizers normalise it."""
 
 from __future__ import annotations
 
@@ -41,31 +41,34 @@ def elongate(word: str, rng: random.Random) -> str:
 
 
 def stretch(word: str, rng: random.Random) -> str:
-    """Insert a tatweel, the character that lengthens a word, between two joined letters of a word."""
-    places = [at for at in range(1, len(word)) if word[at - 1] not in _NON_JOINING]
-    if not places:
+    """Insert one to three tatweels (a character that stretches a word) between two joined letters of a word."""
+    positions = [at for at in range(1, len(word)) if word[at - 1] not in _NON_JOINING]
+    if not positions:
         return word
-    at = rng.choice(places)
+    at = rng.choice(positions)
     return word[:at] + "ـ" * rng.randint(1, 3) + word[at:]
 
 
 def vocalise(text: str) -> str:
-    """Add diacritics to the words whose vocalisation is known."""
+    """Add diacritics to the words that `_VOCALISED` lists."""
     return " ".join(_VOCALISED.get(word, word) for word in text.split(" "))
 
 
 def respell(text: str, rng: random.Random) -> str:
     """Apply one of the common informal spellings to the whole text: bare alef, final ya, or final ha."""
-    liberty = rng.randrange(3)
-    if liberty == 0:
+    spelling = rng.randrange(3)
+    if spelling == 0:
         return text.translate(_BARE_ALEF)
-    if liberty == 1:
+    if spelling == 1:
         return re.sub(r"ى\b", "ي", text)
     return re.sub(r"ة\b", "ه", text)
 
 
 def skeleton(text: str) -> str:
-    """Return the text without decoration and spelling variants, so that equal results mean equal words."""
+    """Return the words of a text in a normal form, so that texts that differ only in spelling give equal results.
+
+    Mentions, links, hashtags, emoji, punctuation, digits, diacritics and repeated letters are removed.
+    """
     letters = re.sub(r"(.)\1+", r"\1", _NO_WORDS.sub(" ", text).translate(_FOLDED))
     return " ".join(re.findall("[\u0621-\u064a]+", letters))
 
@@ -76,18 +79,19 @@ def vary(text: str, rng: random.Random, *, rate: float) -> str:
     Args:
         text: The text.
         rng: The random generator.
-        rate: The probability of an informal spelling. Diacritics, a repeated vowel and a tatweel are each added with
-            half this probability. Independently of the rate, digits become Arabic-Indic in half of the texts.
+        rate: The probability that an informal spelling is applied (`respell`). Diacritics, a repeated vowel and
+            tatweels are each added with half this probability. Independently of the rate, digits become Arabic-Indic in
+            half of the texts.
     """
     if rng.random() < rate:
         text = respell(text, rng)
     if rng.random() < rate / 2:
         text = vocalise(text)
-    for stress in (elongate, stretch):
+    for lengthen in (elongate, stretch):
         words = [match.span() for match in _ARABIC_WORD.finditer(text)]
         if words and rng.random() < rate / 2:
             start, end = rng.choice(words)
-            text = text[:start] + stress(text[start:end], rng) + text[end:]
+            text = text[:start] + lengthen(text[start:end], rng) + text[end:]
     if rng.random() < 0.5:
         text = arabic_digits(text)
     return text

@@ -1,6 +1,7 @@
-"""The samples of the test sets MLMA and QADI and of the task ArSarcasm, whose texts resemble those of other tasks.
+"""The samples of the tasks on MLMA, QADI and ArSarcasm, which test models of other tasks out of domain.
 
-They come from the sentence frames of the samples of OSACT4, MADAR and IDAT, with other random choices.
+The texts are drawn from the same sentence frames as the samples of those other tasks (OSACT4, MADAR and IDAT), with
+different random numbers.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from tools.sampledata.write import comma_separated, tsv
 
 _POSTS = 90
 _AMBIGUOUS = 6
-"""The number of posts that are labelled as normal and as something else, as some in the real file are."""
+"""The number of posts that are labelled both as normal and as offensive; the real file has such posts too."""
 _SARCASM_SIZES = {"training": 176, "testing": 80}
 _SCENES_PER_COUNTRY = 3
-# A city of MADAR's sample that speaks like each country of QADI; three countries have no city there.
+# For each country of QADI, the city of MADAR whose dialect its posts have. Three countries (AE, BH, KW) have no city in
+# MADAR; they get a city of a nearby country.
 _CITIES = {
     "AE": "DOH", "BH": "DOH", "DZ": "ALG", "EG": "CAI", "IQ": "BAG", "JO": "AMM", "KW": "BAS", "LB": "BEI",
     "LY": "TRI", "MA": "RAB", "MSA": "MSA", "OM": "MUS", "PL": "JER", "QA": "DOH", "SA": "RIY", "SD": "KHA",
@@ -35,11 +37,11 @@ def _mlma() -> dict[str, bytes]:
     rng = random.Random("mlma")
     drawn = distinct(lambda: offence.labelled(rng, 0.0), lambda row: skeleton(row[0]), _POSTS, set())
     rows = []
-    for place, (text, offensive, hateful) in enumerate(drawn):
+    for number, (text, offensive, hateful) in enumerate(drawn):
         kinds = [*["offensive"] * (offensive == "OFF"), *["hateful"] * (hateful == "HS")] or ["normal"]
-        if place < _AMBIGUOUS:
+        if number < _AMBIGUOUS:
             kinds = ["offensive", "normal"]
-        rows.append((str(place), text, "_".join(kinds), "direct", "indifference", "origin", "other"))
+        rows.append((str(number), text, "_".join(kinds), "direct", "indifference", "origin", "other"))
     header = ("HITId", "tweet", "sentiment", "directness", "annotator_sentiment", "target", "group")
     return {"mlma/ar_dataset.csv": comma_separated([header, *rows])}
 
@@ -62,9 +64,9 @@ def _qadi() -> dict[str, bytes]:
     rng = random.Random("qadi")
     seen: set[str] = set()
     rows = []
-    for place in range(_SCENES_PER_COUNTRY):
+    for number in range(_SCENES_PER_COUNTRY):
         for country, city in _CITIES.items():
-            scene = dialects.scene(place)
+            scene = dialects.scene(number)
             [text] = distinct(partial(dialects.tell_anew, scene, city, rng), str, 1, seen)
             rows.append((text, country))
     return {"qadi/QADI_test.txt": tsv(rows)}

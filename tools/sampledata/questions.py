@@ -1,7 +1,7 @@
-"""The sample of question similarity (NSURL-2019 task 8, MQ2Q): pairs of questions that ask the same or not.
+"""The sample of question similarity (NSURL-2019 task 8, MQ2Q): pairs of questions with the same or different meanings.
 
-Some pairs that do not ask the same share their subject or the wording apart from the subject, so that shared words help
-but do not reveal the label.
+Some pairs with different meanings have the same subject, or the same wording except for the subject. Words that occur
+in both questions are therefore evidence for the same meaning, but do not reveal the label.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _HELD_OUT_WORDING = 0.25
 
 @dataclass(frozen=True)
 class Field:
-    """A topic of questions: its subjects, and the things to ask about a subject (matters), in several wordings each.
-
-    ``{}`` in a wording stands for the subject.
-    """
+    """A topic of questions, such as cities: its subjects, and what can be asked about each of them."""
 
     subjects: tuple[str, ...]
+    """The subjects, such as the names of cities."""
     matters: tuple[tuple[str, ...], ...]
+    """For each matter that can be asked about a subject, such as its population, several wordings of the question, in
+    which ``{}`` stands for the subject."""
 
 
 FIELDS = (
@@ -178,9 +178,11 @@ _COURTESIES = ("في رأيكم, ", "من فضلكم, ", "لو سمحتم ")
 
 
 def _pose_pair(rng: random.Random, held_out: float) -> tuple[str, str, bool]:
-    """Return a pair of questions, and True if they ask the same.
+    """Return a random pair of questions, and True if both have the same meaning.
 
-    `held_out` is the share of wordings kept for dev and test.
+    Args:
+        rng: The random generator.
+        held_out: The share of wordings that are not used; see `known_part`.
     """
     field = rng.choice(FIELDS)
     subject = rng.choice(field.subjects)
@@ -193,7 +195,7 @@ def _pose_pair(rng: random.Random, held_out: float) -> tuple[str, str, bool]:
     if kind < 0.2:
         other_subject = subject
     elif kind < 0.35:
-        # The same matter and nearly the same words, but about another subject.
+        # The second question asks about the same matter, but about a different subject.
         other_subject = rng.choice([name for name in field.subjects if name != subject])
         second = first
     else:
@@ -213,7 +215,7 @@ def _ask(wording: str, subject: str) -> str:
 
 
 def _write_as_users_do(question: str, rng: random.Random) -> str:
-    """Add what makes the official file of questions difficult to parse: commas, quotation marks, stray spaces."""
+    """Add commas, quotation marks and superfluous spaces, which make the official file difficult to parse."""
     question = vary(question, rng, rate=0.06)
     habit = rng.random()
     if habit < 0.06:
@@ -243,7 +245,7 @@ def _pairs(split: str, count: int, seen: set[str]) -> list[tuple[str, str, int]]
 
 
 def files() -> dict[str, bytes]:
-    """Return the contents of the train and test files, by path; test has row numbers instead of labels."""
+    """Return the contents of the train and test files, by path; the test file has row numbers instead of labels."""
     seen: set[str] = set()
     train = [(one, other, str(label)) for one, other, label in _pairs("train", TRAIN_PAIRS, seen)]
     test = [(one, other, str(at)) for at, (one, other, _) in enumerate(_pairs("test", TEST_PAIRS, seen))]

@@ -1,7 +1,8 @@
 """The sample of reading comprehension: short passages of hand-written sentences, with three questions about each.
 
-A passage tells of an invented person, town or company. Each of its sentences answers a question; the answer is a part
-of the sentence. As in the official files, some answers are not at the position that the file states.
+A passage describes an invented person, town or company in four sentences. Three of these sentences answer one question
+each; the answer is a part of the sentence. As in the official files, some answers are not at the position that the file
+states.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _SLOTS: dict[str, tuple[str, ...]] = {
     "reason": ("نقص المياه", "ارتفاع الأسعار", "حريق كبير", "كثرة الطلبات"),
 }  # fmt: skip
 _Fact = tuple[str, str, str]
-"""A sentence, a question about it, and the answer, as frames with the same slots."""
+"""A sentence, a question that it answers, and the answer. All three are frames with the same slots."""
 _SUBJECTS: tuple[tuple[_Fact, ...], ...] = (
     (
         ("[person] كاتب وباحث من [country]، ولد عام [year] في بلدة [town].", "أين ولد [person]؟", "بلدة [town]"),
@@ -64,47 +65,50 @@ _SUBJECTS: tuple[tuple[_Fact, ...], ...] = (
     ),
 )
 _Passage = tuple[str, list[tuple[str, str, int]]]
-"""A context, and its questions with an answer and the position of the answer."""
+"""The text of a passage, and for each question a tuple: the question, its answer, and the answer's position.
+
+The position is the index of the answer's first character in the text."""
 
 
 def _passage(held_out: float, rng: random.Random) -> _Passage:
-    subject = rng.choice(_SUBJECTS)  # its first sentence introduces it
-    facts = [subject[place] for place in (0, *sorted(rng.sample(range(1, len(subject)), QUESTIONS)))]
+    subject = rng.choice(_SUBJECTS)
+    # The first sentence, which introduces the subject, and three others in their order.
+    facts = [subject[index] for index in (0, *sorted(rng.sample(range(1, len(subject)), QUESTIONS)))]
     answered = rng.sample(range(len(facts)), QUESTIONS)
     slots = {name: known_part(words, held_out) for name, words in _SLOTS.items()}
     chosen = choose_fillers([sentence for sentence, _, _ in facts], slots, rng)
     context, asked = "", []
-    for place, fact in enumerate(facts):
+    for index, fact in enumerate(facts):
         sentence, question, answer = (fill(frame, {**slots, **chosen}, rng) for frame in fact)
         context += " " if context else ""
-        if place in answered:
+        if index in answered:
             asked.append((question, answer, len(context) + sentence.index(answer)))
         context += sentence
     return context, asked
 
 
 def _articles(split: str, passages: Sequence[_Passage], rng: random.Random) -> bytes:
-    """Return a file in SQuAD's format, with an article for every two passages."""
+    """Return the content of a file in SQuAD's format, with two passages in each article."""
     number, paragraphs = 0, []
     misplaced = set(rng.sample(range(len(passages) * QUESTIONS), MISPLACED))
     for context, asked in passages:
         questions = []
         for question, answer, start in asked:
-            # A misplaced answer stays unambiguous: it occurs in its context only once.
+            # A position is made wrong only if the answer occurs once in the text, so that the right one can be found.
             wrong = number in misplaced and context.count(answer) == 1
-            given = {"text": answer, "answer_start": start + 1 if wrong else start}
-            questions.append({"question": question, "id": f"{split}-{number}", "answers": [given]})
+            stated = {"text": answer, "answer_start": start + 1 if wrong else start}
+            questions.append({"question": question, "id": f"{split}-{number}", "answers": [stated]})
             number += 1
         paragraphs.append({"context": context, "qas": questions})
     articles = [
-        {"title": f"{split} {place // 2}", "paragraphs": paragraphs[place : place + 2]}
-        for place in range(0, len(paragraphs), 2)
+        {"title": f"{split} {first // 2}", "paragraphs": paragraphs[first : first + 2]}
+        for first in range(0, len(paragraphs), 2)
     ]
     return (json.dumps({"data": articles, "version": "1.1"}) + "\n").encode("ascii")
 
 
 def files() -> dict[str, bytes]:
-    """Return the contents of the files of all splits, by path."""
+    """Return the contents of the train and test files, by path."""
     seen: set[str] = set()
     written = {}
     for split, size in SIZES.items():

@@ -17,7 +17,7 @@ def surround(text: str, emoji: tuple[str, ...], rng: random.Random, *, emoji_sha
 
 
 def anonymise(text: str, rng: random.Random) -> str:
-    """Add the placeholders of the OSACT4 files for mentions, links and line breaks, each with some probability."""
+    """Add mentions, links and line breaks at random, as the placeholders @USER, URL and <LF> of the OSACT4 files."""
     if rng.random() < 0.25:
         text = text.replace("، ", "<LF>").replace(" #", "<LF>#")
     start = rng.random()

@@ -1,7 +1,7 @@
 """A plugin for alue-bench with two tasks, one model and one family of strategies.
 
-The entry point in `pyproject.toml` names this module. alue-bench calls the hooks below and registers the declarations
-that they return.
+An entry point in `pyproject.toml` names this module, so that alue-bench imports it. alue-bench then calls the hooks
+below, and adds the tasks, models and strategies that they return.
 """
 
 from collections.abc import Iterable

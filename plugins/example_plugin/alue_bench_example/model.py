@@ -1,4 +1,4 @@
-"""A model: the mini checkpoint that is bundled with alue-bench, with another text normalisation."""
+"""A model: the checkpoint `mini`, which is bundled with alue-bench, with an additional text normalisation."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,11 @@ _DIGIT = re.compile(r"\d")
 
 
 def normalise(text: str) -> str:
-    """Return the text with every digit, Arabic digits too, replaced by 1: exact numbers say little about opinions."""
+    """Return the text with every digit replaced by 1, Arabic digits too.
+
+    The exact numbers in a review hardly matter for its opinion. alue-bench calls this function for every text before it
+    is tokenised.
+    """
     return _DIGIT.sub("1", text)
 
 
@@ -24,6 +28,6 @@ MODEL = Model(
     citation="Part of alue-bench; see the model card beside its weights.",
     normalise=normalise,
     normalisation="every digit becomes 1",
-    # A small model needs a larger learning rate than a model of base size.
+    # A small model needs a higher learning rate than a model of base size.
     defaults={"lr": 5e-4, "warmup": 0.1, "epochs": 4, "batch_size": 16},
 )

@@ -1,4 +1,4 @@
-"""A task with a tag for each word: which words of a report name a guest or a hotel?"""
+"""A task with a tag for each word: which words of a hotel guest's report are names of guests or hotels?"""
 
 from pathlib import Path
 

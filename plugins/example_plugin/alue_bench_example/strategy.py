@@ -4,7 +4,7 @@ Cost: if the forward pass of a layer costs F, a frozen layer costs 2 F per step 
 still passes through it to the layers and the embeddings below. `example-every2` therefore saves about a sixth of the
 layers' compute.
 
-When it does not help: freezing the same number of bottom layers, with the embeddings, saves twice as much.
+When it does not help: freezing the same number of bottom layers, with the embeddings, saves at least twice as much.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _NAME = re.compile(r"example-every(0|[1-9]\d{0,2})")
 
 @dataclass(frozen=True)
 class EveryKth(Strategy):
-    """A strategy that freezes layers K, 2K, 3K, … (layer 1 is next to the embeddings) and trains everything else."""
+    """A strategy that freezes every K-th layer, counted from 1 at the embeddings, and trains everything else."""
 
     step: int
-    """The distance K between two frozen layers."""
+    """The number K, at least 1."""
 
     @property
     def name(self) -> str:
@@ -30,14 +30,22 @@ class EveryKth(Strategy):
         return f"example-every{self.step}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that freezes every K-th layer; raise DoesNotFit if the model has fewer than K layers."""
+        """Return a plan that freezes every K-th layer of a model with this number of layers.
+
+        Raises:
+            DoesNotFit: The model has fewer than K layers.
+        """
         if self.step > shape.layers:
             raise DoesNotFit(f"{self.name} freezes layer {self.step} first, but the model has only {shape.layers}")
         return FreezePlan(shape, frozenset(range(self.step - 1, shape.layers, self.step)))
 
 
 def parse(name: str) -> EveryKth | None:
-    """Return the strategy that a name `example-every<K>` stands for, or None for any other name."""
+    """Return the strategy for a name such as `example-every2`, or None for a name of another form.
+
+    Raises:
+        UsageError: K is 0.
+    """
     match = _NAME.fullmatch(name)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""The tests of the example plugin: it meets alue-bench's requirements for plugins, and its parts work as described."""
+"""The tests of this plugin: its declarations pass alue-bench's checks for plugins, and its parts work as described."""
 
 import alue_bench_example
 import pytest

@@ -45,7 +45,7 @@ def make_lines(count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def text() -> Text:
-    """Return a prepared text of four small sources."""
+    """Return a prepared text with four small sources."""
     lines = make_lines(400)
     tokenizer = tokenization.learn(lines, 120)
     streams = {name: encode(tokenizer, lines) for name in ("books", "news", "posts", "dialect")}
@@ -54,7 +54,7 @@ def text() -> Text:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    """Return a recipe with two layers for two steps, then four layers."""
+    """Return a recipe that trains two layers for two steps, and four layers afterwards."""
     stages = (Stage(2, 256), Stage(4, 1e9, {32: 0.5, 64: 0.5}))
     return Recipe(stages, hidden=64, batch_tokens=128, warmup_tokens=256)
 
@@ -167,9 +167,10 @@ def test_the_bag_loss_is_least_where_the_pooled_state_tells_the_text() -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert float(loss.detach()) == pytest.approx(2 / 3 * np.log(2), abs=0.05)  # two rows of two pieces, one of one
+    # The least possible loss is log 2 for the two rows with two pieces, and 0 for the row with one.
+    assert float(loss.detach()) == pytest.approx(2 / 3 * np.log(2), abs=0.05)
     assert float(heads.bag_loss(pooled.flip(0), decoder, ids, shares).detach()) > 3
-    assert decoder.bias.grad is None  # the masked words' own
+    assert decoder.bias.grad is None  # it is trained only by the masked-word loss
 
 
 COUNTING = np.arange(5, 5005, dtype=np.uint16)
@@ -177,7 +178,7 @@ WHOLE = np.zeros(5005, bool)
 
 
 def elsewhere(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return distinct random pieces from 4000 to 4999, which do not occur in the first texts of `COUNTING`."""
+    """Return distinct random pieces from 4000 to 4999, which do not occur at the start of `COUNTING`."""
     return rng.choice(np.arange(4000, 5000, dtype=np.uint16), size, replace=False)
 
 
