@@ -188,7 +188,7 @@ def _of_learnt(size: float, block: ComparisonBlock) -> str:
 
 
 def _points(size: float) -> str:
-    """Format a size in hundredths of a metric, such as "0.8 points" or "2 points"."""
+    """Format the size of a difference between two scores in points: 0.008 becomes "0.8 points"."""
     shown = f"{100 * size:.1f}".removesuffix(".0") if 100 * size >= 0.05 else f"{100 * size:.1g}"
     return f"{shown} point{'' if shown == '1' else 's'}"
 

@@ -140,7 +140,7 @@ def _predictions(results: Results, task: Task, run: dict[Hashable, Any]) -> tupl
     """Return the ids of the examples for which a leaderboard expects predictions, and a run's predictions as texts.
 
     Raises:
-        DataError: The run has no predictions for the official file.
+        DataError: The run has no predictions for the leaderboard's file of examples.
         UnavailableError: The file of predictions is missing or damaged.
     """
     table: pd.DataFrame | None

@@ -310,7 +310,10 @@ class PrefixStore:
         return freed
 
     def _scratch(self) -> Path:
-        """Return a new path for a scratch folder inside the store's folder, so that moves are atomic renames."""
+        """Return a new path for a scratch folder, in which an entry is written before it is moved to its final folder.
+
+        It is inside the store's folder, so that moving the entry is an atomic rename.
+        """
         return self.folder / f"{SCRATCH}{uuid4().hex}"
 
     def _place(self, key: str, staged: Path, header: _Header) -> StoredStates:
