@@ -384,15 +384,15 @@ class Strategy(ABC):
         return None
 
     def choose(self, probe: Probe) -> Choice:
-        """Return the freeze plan that the strategy chooses by inspecting the loaded model, and the score of each layer.
+        """Inspect the loaded model, and return the freeze plan that the strategy chooses, with a score of each layer.
 
         If a strategy overrides this method, it is called once in each run, after the weights are loaded and before
         training. Its time and FLOPs count as costs of the run. The result must depend only on the probe and the
         strategy; random numbers come from `probe.generator`.
 
         The chosen plan must freeze at least as many layers as the plan of `freeze_plan`, and also the embeddings and
-        the pooler if that plan freezes them. Its `shape`, `trained` and `names` must be the same. Otherwise, the run
-        fails.
+        the pooler if that plan freezes them. Its `shape`, `trained` and `names` must be those of that plan. Otherwise,
+        the run fails.
 
         Args:
             probe: A copy of the loaded model, tokenised train examples and the loss.
@@ -457,7 +457,10 @@ class Outline:
     """The meaning of the strategy's name for this model, from `Strategy.meaning`; empty if it needs no explanation."""
 
     def describe(self) -> str:
-        """Return what is frozen, removed and inserted, in words, such as "nothing; only layers 0-7 left"."""
+        """Return in words what is frozen, which layers remain if some are removed, and which adapter is inserted.
+
+        An example is "nothing; only layers 0-7 left", if nothing is frozen and the higher layers are removed.
+        """
         parts = [self.freeze_plan.describe()]
         if self.kept_layers is not None:
             parts.append(f"only {_named(self.kept_layers)} left")

@@ -1,4 +1,7 @@
-"""The division of a task's rows into train, dev and test, with held-out parts and `--limit-…` options applied."""
+"""The division of a task's rows into train, dev and test.
+
+If a task has no dev or test split, a part of its train rows is held out. The `--limit-…` options are applied.
+"""
 
 from __future__ import annotations
 

@@ -282,7 +282,13 @@ def _objects(values: Sequence[Any]) -> np.ndarray[Any, Any]:
 def _by_cell(
     cells: Any, names: tuple[str, ...], read: Callable[[list[str], tuple[str, ...]], np.ndarray[Any, Any]]
 ) -> np.ndarray[Any, Any]:
-    """Apply a function to the different cells of a column only, and return the result for every cell of the column."""
+    """Apply `read` once to the distinct values of a column, and return its result for every row.
+
+    Args:
+        cells: The column, an Arrow array of strings, which may be dictionary-encoded.
+        names: The label names.
+        read: A function that takes distinct cells and the label names, and returns an array with a row for each cell.
+    """
     import numpy as np
     import pyarrow as pa
 

@@ -2,8 +2,8 @@
 
 An assignment is a group of runs that test the same trained model. The cluster is the one whose address is in the
 environment variable RAY_ADDRESS, or else a cluster that runs on this machine, or else a new one on this machine only.
-Ray chooses the node of each task, and reports dead workers and nodes. The module `scheduler` then decides whether to
-repeat the run, as for every executor.
+Ray chooses the node of each task, and reports dead workers and nodes. If one died, the module `scheduler` decides
+whether to repeat the runs of its assignment, as for every executor.
 """
 
 from __future__ import annotations

@@ -361,7 +361,7 @@ def step_flops(
         plan: The freeze plan.
         lengths: The number of tokens of each example, int64 `[examples]`.
         start: The number of layers that are not computed because their outputs are cached.
-        last_layer: The way in which the last layer is computed.
+        last_layer: The tokens for which the last layer is computed, such as "whole" for all of them; see `LastLayer`.
         batch_size: The number of examples in a batch; None for a single batch. It matters if an architecture computes
             something once per batch, such as projections of relative positions.
     """
@@ -413,7 +413,7 @@ def prefix_flops(
         stack: The model, possibly on the meta device.
         depth: The number of layers.
         lengths: The number of tokens of each example, int64 `[examples]`.
-        last_layer: The way in which the last layer is computed.
+        last_layer: The tokens for which the last layer is computed, such as "whole" for all of them; see `LastLayer`.
         batch_size: The number of examples in a batch; None for a single batch. See `step_flops`.
     """
     if method_of(stack).name == "counter":
@@ -438,7 +438,7 @@ def forward_flops(stack: EncoderStack, lengths: np.ndarray[Any, Any], *, last_la
     Args:
         stack: The model, possibly on the meta device.
         lengths: The number of tokens of each example, int64 `[examples]`.
-        last_layer: The way in which the last layer is computed.
+        last_layer: The tokens for which the last layer is computed, such as "whole" for all of them; see `LastLayer`.
     """
     if method_of(stack).name == "counter":
         return counted_forward(stack, lengths, max(1, len(lengths)))
@@ -465,7 +465,7 @@ def training_flops(
         epochs: The number of times that each example is trained on.
         prefix_cached: Whether the frozen lowest layers are computed once instead of in every epoch. Their cost is
             included even if another run computed them.
-        last_layer: The way in which the last layer is computed.
+        last_layer: The tokens for which the last layer is computed, such as "whole" for all of them; see `LastLayer`.
         batch_size: The number of examples in a batch; None for a single batch. See `step_flops`.
     """
     once, each_epoch = training_parts(

@@ -54,14 +54,15 @@ SETTINGS = 10
 
 @dataclass(frozen=True)
 class Calibration:
-    """The sweeps from which losses on another task are predicted."""
+    """The sweeps from which the loss of score on another task is predicted, compared with full fine-tuning."""
 
     sweeps: tuple[SweptTask, ...]
     cells: tuple[Cell, ...]
     """The freezing settings (bottom, top) that ran in every sweep, without full fine-tuning, the cheapest first."""
     features: Mapping[str, Array]
-    """The feature of each setting on each task, [tasks, cells], by family of selectors. Only families that ran on all
-    tasks are included."""
+    """For each family of selectors (such as `rank-K` for all K), a number for each setting on each task, `[tasks,
+    cells]`, which may help to predict the setting's loss: see `correction`. Only families that ran on all tasks are
+    included."""
 
     @cached_property
     def losses(self) -> Array:

@@ -396,7 +396,10 @@ def _mark(difference: Difference | None) -> str:
 
 
 def _short_notes(block: ComparisonBlock) -> Iterable[str]:
-    """Yield a note on each strategy that is inconclusive or not tested, if there are too many for full sentences."""
+    """Yield a short note on each strategy whose comparison is inconclusive or was not tested.
+
+    If the block has so few strategies that each gets a full sentence, nothing is yielded.
+    """
     others = [row for row in block.rows if row.strategy != block.baseline]
     if len(others) <= SAID or block.unlearnt is not None:
         return

@@ -149,7 +149,8 @@ def confirmation_in(block: ComparisonBlock, strategy: str) -> Confirmation | Non
         strategy: The setting.
 
     Returns:
-        The confirmation; None if the comparison contains no difference between the setting and the baseline.
+        The confirmation; None if the comparison does not compare the setting with the baseline, because one of them has
+        no runs or no score.
     """
     row = next((row for row in block.rows if row.strategy == strategy), None)
     base = next((row for row in block.rows if row.strategy == block.baseline), None)

@@ -48,7 +48,10 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class SweptTask:
-    """The finished runs of one task and model under the same conditions, including those of a grid with `full`."""
+    """The finished runs of one task and model under the same conditions.
+
+    Among them are runs of `full` and of a grid of freezing settings (numbers of frozen bottom and top layers).
+    """
 
     task: str
     model: str

@@ -127,7 +127,8 @@ class EpochProgress:
     done: int = 0
     """The number of batches of this epoch trained on so far."""
     order_state: dict[str, Any] = field(default_factory=dict)
-    """The state of the random generator for the order of examples before the order of this epoch was drawn."""
+    """The state that the random generator for the order of examples had when this epoch began. Drawing from this state
+    again gives the same order."""
     losses: list[Tensor] = field(default_factory=list)
     """The loss of each batch of this epoch so far, on the device."""
     norms: list[Tensor] = field(default_factory=list)

@@ -113,15 +113,15 @@ def _content(folder: Path) -> dict[str, Any]:
 
 
 def _blame_arm(folder: Path, why: str | None) -> bool:
-    """Record that a process ended while it was training an arm (way of training), so that the next one leaves it out.
+    """Record that a process ended while training an arm (way of training), so that the next process leaves the arm out.
 
     Args:
         folder: The folder of results.
-        why: The reason for the end, which becomes the problem of the arm. If None, the arm is not to blame, and is only
-            no longer marked as running.
+        why: The reason for the end, which becomes the problem of the arm. If None, the arm is not to blame: only its
+            mark as running is removed.
 
     Returns:
-        False if no arm was being trained, so that another process would end in the same way.
+        False if no arm was being trained. The process then ended for another reason, and the next one would end too.
     """
     content = _content(folder)
     at_work = [entry for entry in content.get("items", {}).values() if "running" in entry]

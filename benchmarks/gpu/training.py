@@ -46,7 +46,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class RandomStart(StartingPoint):
-    """The initial model, with random weights, and the data of a training; each training changes only a copy of it."""
+    """The data of a training run, and its initial model with random weights. Each run trains a copy of the model."""
 
     model: Any = None
     """The model with its initial weights, on the CPU; only copies of it are trained."""

@@ -1,9 +1,9 @@
 """The sample of questions to a bank (ArBanking77), in Modern Standard Arabic and four dialects.
 
-There are two hand-written wordings of each intent. A question is such a wording inside a phrase of a variety, such as
-"Hello, I want to ask: …". The train file has phrases in Modern Standard Arabic and Palestinian, and the dev file has
-Palestinian phrases. The other dialects occur only in test files, so that models are tested on phrases that they have
-not seen.
+There are two hand-written wordings of each intent. A question is such a wording inside a phrase, such as "Hello, I want
+to ask: …", in Modern Standard Arabic or a dialect. The train file has phrases in Modern Standard Arabic and
+Palestinian, and the dev file has Palestinian phrases. The other dialects occur only in test files, so that models are
+tested on phrases that they have not seen.
 """
 
 from __future__ import annotations
