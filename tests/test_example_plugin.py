@@ -54,7 +54,7 @@ class TestInstalled:
     def test_it_is_listed_with_what_it_provides(self, installed: Path, command: CommandLine) -> None:
         report = listed(command, installed)["alue-bench-example"]
         assert report["status"] == "loaded"
-        assert report["tasks"] == ["example-reviews", "example-names"]
+        assert report["tasks"] == ["example-reviews", "example-names", "example-answers"]
         assert report["models"] == ["example-mini"]
         assert report["strategies"] == ["example-every<K>"]
 
@@ -63,13 +63,15 @@ class TestInstalled:
     def test_run_uses_its_task_model_and_strategy(self, alue_bench: CommandLine, store: str, experiment: str) -> None:
         """In this process, which has loaded torch and MLflow already; the listing above starts one of its own."""
         names = ("-t", "example-reviews", "-m", "example-mini", "-s", "example-every2")
-        tagging = ("-t", "example-names")
+        others = ("-t", "example-names", "-t", "example-answers")
         where = ("--tracking-uri", store, "--experiment", experiment)
-        called = alue_bench("run", *names, *tagging, *TINY, *where, "--json")
+        called = alue_bench("run", *names, *others, *TINY, *where, "--json")
         assert called.code == 0, called.err
-        run, tagged = json.loads(called.out)["runs"]
+        run, tagged, answered = json.loads(called.out)["runs"]
         assert (tagged["task"], tagged["status"]) == ("example-names", "finished")
         assert "f1_class_HOTEL" in " ".join(tagged["metrics"])
+        assert (answered["task"], answered["status"]) == ("example-answers", "finished")
+        assert answered["metrics"]["data/test_rows"] == 4
         assert [run[key] for key in ("task", "model", "strategy", "status")] == [*names[1::2], "finished"]
         assert run["data_source"] == "sample"
         assert run["metrics"]["data/train_rows"] == 32
@@ -108,7 +110,7 @@ class TestNewPlugin:
         report = listed(command, target)["alue-bench-my-hotels"]
         assert report["origin"]["entry_point"] == "my-hotels"
         assert report["status"] == "loaded"
-        assert report["tasks"] == ["my-hotels-reviews", "my-hotels-names"]
+        assert report["tasks"] == ["my-hotels-reviews", "my-hotels-names", "my-hotels-answers"]
         assert report["models"] == ["my-hotels-mini"]
         assert report["strategies"] == ["my-hotels-every<K>"]
         tested = subprocess.run(

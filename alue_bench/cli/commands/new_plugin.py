@@ -26,7 +26,7 @@ def new_plugin(
     name: Annotated[str, typer.Argument(help="Short name of the plugin, such as hotels.")],
     folder: Annotated[Path | None, typer.Option("--dir", help="Folder to create. Default: ./alue-bench-NAME.")] = None,
 ) -> None:
-    """Create a plugin package with two tasks (classification, tagging), a model, a strategy and tests."""
+    """Create a plugin package with three tasks (labels, tags, answers), a model, a strategy and tests."""
     from alue_bench.views.console import results
 
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):

@@ -1,4 +1,4 @@
-"""A plugin for alue-bench with two tasks, one model and one family of strategies.
+"""A plugin for alue-bench with three tasks, one model and one family of strategies.
 
 An entry point in `pyproject.toml` names this module, so that alue-bench imports it. alue-bench then calls the hooks
 below, and adds the tasks, models and strategies that they return.
@@ -7,7 +7,7 @@ below, and adds the tasks, models and strategies that they return.
 from collections.abc import Iterable
 
 from alue_bench import Model, StrategyFamily, Task, hookimpl
-from alue_bench_example import names, task
+from alue_bench_example import answers, names, task
 from alue_bench_example.model import MODEL
 from alue_bench_example.strategy import FAMILY
 
@@ -15,7 +15,7 @@ from alue_bench_example.strategy import FAMILY
 @hookimpl
 def alue_bench_tasks() -> Iterable[Task]:
     """Return the tasks of this plugin."""
-    return [task.TASK, names.TASK]
+    return [task.TASK, names.TASK, answers.TASK]
 
 
 @hookimpl

@@ -2,12 +2,12 @@
 
 import alue_bench_example
 import pytest
-from alue_bench_example import names
+from alue_bench_example import answers, names
 from alue_bench_example.model import normalise
 from alue_bench_example.strategy import EveryKth, parse
 from alue_bench_example.task import TASK
 
-from alue_bench import DoesNotFit, EncoderShape, Example, Model, StrategyFamily, Task, UsageError
+from alue_bench import Answers, DoesNotFit, EncoderShape, Example, Model, StrategyFamily, Task, UsageError
 from alue_bench.testing import check_model, check_strategy, check_task
 
 
@@ -41,6 +41,18 @@ def test_names_have_one_word_or_more(split: str) -> None:
     tags = [row.target for row in file.read(names.TASK.sample / file.path) if isinstance(row, Example)]
     assert any("I-HOTEL" in sentence for sentence in tags if isinstance(sentence, tuple))
     assert any(set(sentence) == {"O"} for sentence in tags if isinstance(sentence, tuple))
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_each_question_has_an_answer_in_its_text(split: str) -> None:
+    assert answers.TASK.sample is not None
+    file = answers.TASK.splits.files()[split]
+    rows = [row for row in file.read(answers.TASK.sample / file.path) if isinstance(row, Example)]
+    assert rows
+    for row in rows:
+        assert isinstance(row.target, Answers)
+        for text, start, end in zip(row.target.texts, row.target.starts, row.target.ends, strict=True):
+            assert row.text[start:end] == text
 
 
 def test_the_model_reads_every_number_as_ones() -> None:
