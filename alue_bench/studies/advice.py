@@ -102,14 +102,14 @@ def do_advise(
     advice = replace(advice, probe_s=seconds)
     options = {**options_beside(example, ["full", advice.recommended.strategy], ()), **question.options()}
     seeds = {"seeds": SEEDS, "seed": None, "init_seed": None, "data_seed": None}
-    return advice, command_line("run", options={**_without_task(options, question), **seeds})
+    return advice, command_line("run", options={**_without_task(options), **seeds})
 
 
 _CONDITIONS = (*options_of(HyperParameters), "limit_train", "limit_eval", "drop_bad", "keep_head")
 """The options whose values are taken from the sweeps: the hyper-parameters, and the options that select rows."""
 
 
-def _without_task(options: Mapping[str, object], question: Question) -> dict[str, object]:
+def _without_task(options: Mapping[str, object]) -> dict[str, object]:
     """Return options without those that define a task by a data file, because they define the task of a sweep."""
     from alue_bench.data.file_task.options import FileOptions
 
@@ -186,7 +186,7 @@ def _missing(
         "sample": question.sample,
         **where_options(results.connection.uri, results.connection.experiment),
     }
-    command = command_line("sweep", options={**_without_task(options, question), **more})
+    command = command_line("sweep", options={**_without_task(options), **more})
     return (
         f"advise needs sweeps of at least {FEWEST_TASKS} tasks other than {first.spec.task} with model "
         f"{first.spec.model} and equal options in experiment '{results.connection.experiment}'; {has}. Make more with: "
@@ -197,8 +197,8 @@ def _missing(
 def _available(registry: Registry, question: Question, besides: Sequence[str]) -> list[str]:
     """Return the names of tasks that could be swept, because their data is on this machine, in the registry's order.
 
-    Diagnostic tasks, tasks of span extraction and tasks that run only if they are named are left out. So are tasks that
-    train on the same file as one of `besides` or as an earlier task, since they would not be independent.
+    Tasks without a train split, tasks of span extraction and tasks that run only if they are named are left out. So are
+    tasks that train on the same file as one of `besides` or as an earlier task, since they would not be independent.
     """
     from alue_bench.contract.errors import DataError
     from alue_bench.data.location import given_data_folder, locate
@@ -208,7 +208,8 @@ def _available(registry: Registry, question: Question, besides: Sequence[str]) -
     used = {_train_file(registry.tasks[name].value) for name in besides if name in registry.tasks}
     for name, declared in registry.tasks.items():
         task = declared.value
-        if _train_file(task) in used or task.trained_on or task.only_by_name or task.labels.extracts_spans:
+        untrained = task.splits.train is None
+        if untrained or task.only_by_name or task.labels.extracts_spans or _train_file(task) in used:
             continue
         try:
             here = locate(task, given=given, sample=question.sample).kind == wanted
