@@ -10,7 +10,7 @@ from __future__ import annotations
 from alue_bench.contract.executor import Advanced, Assignment, Report, Started
 from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, INVOCATION, STAGE
 from alue_bench.tracking.connection import Connection, connect
-from alue_bench.tracking.liveness import HEARTBEAT, steps_of
+from alue_bench.tracking.liveness import HEARTBEAT, progress_of_heartbeat
 
 
 class HeartbeatPoller:
@@ -50,7 +50,7 @@ class HeartbeatPoller:
             if run.info.run_id not in self._reported:
                 self._reported.add(run.info.run_id)
                 reports.append(Started(fingerprint))
-            steps = steps_of(run.data.tags.get(HEARTBEAT, ""))
+            steps = progress_of_heartbeat(run.data.tags.get(HEARTBEAT, ""))
             if steps is not None:
                 reports.append(Advanced(fingerprint, *steps))
         return reports

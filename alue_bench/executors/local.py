@@ -9,7 +9,7 @@ from alue_bench.executors.outcome import Interrupted, Observer, Outcome, in_orde
 from alue_bench.executors.runner import Runner
 from alue_bench.executors.termination import heed_termination
 from alue_bench.planning.build import Plan, PlannedRun
-from alue_bench.tracking.claims import Held
+from alue_bench.tracking.claims import HeldRun
 from alue_bench.tracking.recording import Recorder
 
 RETURN_S = 2.0
@@ -58,7 +58,7 @@ def execute_plan(
             for unit in waiting:
                 for index, planned in enumerate(unit):
                     outcome = runner.do(planned)
-                    if isinstance(outcome, Held):  # the later runs may test the model that the other process trains
+                    if isinstance(outcome, HeldRun):  # the later runs may test the model that the other process trains
                         later.append(unit[index:])
                         break
                     outcomes.append(outcome)

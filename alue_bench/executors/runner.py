@@ -21,7 +21,7 @@ from alue_bench.messages.redaction import redact
 from alue_bench.planning.build import PlannedRun
 from alue_bench.running.fine_tuning import Trained
 from alue_bench.running.run import execute
-from alue_bench.tracking.claims import Held
+from alue_bench.tracking.claims import HeldRun
 from alue_bench.tracking.recording import ClaimLost, Recorded, Recorder
 from alue_bench.training.device.errors import device_is_lost, give_back
 
@@ -43,13 +43,13 @@ class Runner:
         """
         self._recorder, self._registry, self._observer, self._rerun = recorder, registry, observer, rerun
         self._trained: Trained | None = None
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldRun] = {}
 
-    def do(self, planned: PlannedRun) -> Outcome | Held:
+    def do(self, planned: PlannedRun) -> Outcome | HeldRun:
         """Execute a run, or reuse its recorded result.
 
         Returns:
-            The run's outcome. If another process is executing the run, a `Held` with the id of the MLflow run in which
+            The run's outcome. If another process is executing the run, a `HeldRun` with the id of the MLflow run in which
             that process will record the result.
 
         Raises:
@@ -70,7 +70,7 @@ class Runner:
         earlier = self._recorder.finished(spec.fingerprint) if spec.scored_elsewhere and not self._rerun else None
         again = self._rerun or earlier is not None
         run_id = self._recorder.start(spec, planned.inputs, again=again, tags=planned.tags)
-        if isinstance(run_id, Held):
+        if isinstance(run_id, HeldRun):
             # The other process may have just finished it.
             self._held[spec.fingerprint] = run_id
             return self._outcome_elsewhere(planned) or run_id
@@ -110,12 +110,12 @@ class Runner:
             gc.collect()
         give_back(device)
 
-    def _outcome_elsewhere(self, planned: PlannedRun) -> Outcome | Held | None:
+    def _outcome_elsewhere(self, planned: PlannedRun) -> Outcome | HeldRun | None:
         """Check whether another process or an earlier command has executed a planned run, or is executing it.
 
         Returns:
             The outcome if the run has finished elsewhere, or has failed elsewhere while this process waited for it; a
-            `Held` with the id of the MLflow run if another process is executing the run; None if this process must
+            `HeldRun` with the id of the MLflow run if another process is executing the run; None if this process must
             execute the run.
         """
         if self._rerun:
@@ -134,7 +134,7 @@ class Runner:
             self._held[fingerprint] = holder
         return holder
 
-    def _execute(self, planned: PlannedRun, run_id: str) -> Outcome | Held:
+    def _execute(self, planned: PlannedRun, run_id: str) -> Outcome | HeldRun:
         spec, labels = planned.spec, planned.inputs.task.labels
         notify(self._registry, "alue_bench_run_started", self._observer.warned, spec=spec)
 
@@ -155,7 +155,7 @@ class Runner:
             raise
         except ClaimLost:
             self._trained = None
-            return Held(run_id)
+            return HeldRun(run_id)
         except Exception as error:  # the failure of one run must not end the plan
             self._trained = None
             stop = stop_behind(error)
@@ -165,7 +165,7 @@ class Runner:
             try:
                 self._recorder.fail(run_id, cause, traceback.format_exc())
             except ClaimLost:
-                return Held(run_id)
+                return HeldRun(run_id)
             return Outcome(planned, "failed", run_id, cause=next(iter(cause.splitlines()), ""))
         for problem in problems:
             self._observer.warned(f"{spec.label}: {redact(problem)}")

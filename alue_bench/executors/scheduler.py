@@ -34,7 +34,7 @@ from alue_bench.executors.replan import source_of
 from alue_bench.executors.termination import heed_termination
 from alue_bench.messages.redaction import redact
 from alue_bench.planning.build import Plan, PlannedRun
-from alue_bench.tracking.claims import Held
+from alue_bench.tracking.claims import HeldRun
 from alue_bench.tracking.recording import Recorder
 
 T = TypeVar("T")
@@ -207,7 +207,7 @@ class _Scheduler:
         """The units (groups of runs) that workers are executing, by the number of their assignment."""
         self._started: set[str] = set()
         """The fingerprints of the runs that workers have started."""
-        self._held: list[tuple[_Unit, Held]] = []
+        self._held: list[tuple[_Unit, HeldRun]] = []
         """The runs that wait because another invocation executes them or trains their model; each `_Unit` contains one
         run."""
 
@@ -319,7 +319,7 @@ class _Scheduler:
             case RunEnded(fingerprint, "held", run_id):
                 unit = next(unit for unit in self._out.values() if fingerprint in _fingerprints(unit.runs))
                 unit.runs = [planned for planned in unit.runs if planned.spec.fingerprint != fingerprint]
-                self._held.append((replace(unit, runs=[self._planned[fingerprint]]), Held(run_id)))
+                self._held.append((replace(unit, runs=[self._planned[fingerprint]]), HeldRun(run_id)))
             case RunEnded(fingerprint, status, run_id, metrics, cause):
                 assert status != "held"
                 planned = self._planned[fingerprint]
@@ -375,7 +375,7 @@ class _Scheduler:
         no invocation is executing any more.
         """
         free: list[_Unit] = []
-        still_held: list[tuple[_Unit, Held]] = []
+        still_held: list[tuple[_Unit, HeldRun]] = []
         self._recorder.close_interrupted()
         # No worker of this invocation is executing a run now. If a live worker could not close a run in the store, the
         # scheduler would otherwise wait for this run forever.

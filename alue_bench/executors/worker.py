@@ -15,7 +15,7 @@ from alue_bench.executors.runner import Runner
 from alue_bench.messages.redaction import redact
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import PlannedRun
-from alue_bench.tracking.claims import Held
+from alue_bench.tracking.claims import HeldRun
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.recording import Recorder
 
@@ -51,7 +51,7 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
     )
     recorder.send_spooled()  # results that an earlier worker could not write to the store
     runner = Runner(recorder, registry, _ReportingObserver(tell), rerun=assignment.rerun)
-    held: Held | None = None
+    held: HeldRun | None = None
     try:
         for spec, source in assignment.runs:
             if held is not None:  # the later runs may test the model that another process is training
@@ -63,7 +63,7 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
                 tell(RunEnded(spec.fingerprint, "failed", "", cause=redact(str(error))))
                 continue
             outcome = runner.do(planned)
-            if isinstance(outcome, Held):
+            if isinstance(outcome, HeldRun):
                 held = outcome
                 tell(RunEnded(spec.fingerprint, "held", held.run_id))
             else:

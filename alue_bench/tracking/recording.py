@@ -44,15 +44,24 @@ from alue_bench.tracking.claims import (
     FINGERPRINT,
     INVOCATION,
     STAGE,
-    Held,
+    HeldRun,
     close_running,
     competitors,
-    settle,
+    settle_claim,
     withdraw,
 )
 from alue_bench.tracking.connection import Connection, public, store_name
 from alue_bench.tracking.figures import draw_predictions
-from alue_bench.tracking.liveness import HEARTBEAT, MACHINE, PROCESS, Heart, Watch, a_beat, this_machine, this_process
+from alue_bench.tracking.liveness import (
+    HEARTBEAT,
+    MACHINE,
+    PROCESS,
+    DeadProcessDetector,
+    HeartbeatWriter,
+    heartbeat_value,
+    this_machine,
+    this_process,
+)
 from alue_bench.tracking.metric_names import (
     LONGEST,
     TAG_LENGTH,
@@ -256,9 +265,9 @@ class Recorder:
         self._for_parent: tempfile.TemporaryDirectory[str] | None = None
         """A temporary folder of files that will be written as artifacts when the MLflow parent run ends; None as long
         as there are none."""
-        self._heart = Heart(connection.client)
-        weakref.finalize(self, self._heart.stop)  # a run that could not be closed must not appear alive
-        self._watch = Watch()
+        self._heartbeats = HeartbeatWriter(connection.client)
+        weakref.finalize(self, self._heartbeats.stop)  # a run that could not be closed must not appear alive
+        self._watch = DeadProcessDetector()
 
     # Looking up runs ---------------------------------------------------------------------------------------------
 
@@ -306,7 +315,7 @@ class Recorder:
         elsewhere = digests_in(run.data.tags.get(ALSO_TEST))
         return Recorded(run.info.run_id, metrics, dict(run.data.params), elsewhere)
 
-    def holder(self, fingerprint: str) -> Held | None:
+    def holder(self, fingerprint: str) -> HeldRun | None:
         """Return the MLflow run in which a living process now executes this fingerprint; None if there is none.
 
         A fingerprint is a digest of everything that determines a run's result.
@@ -314,13 +323,13 @@ class Recorder:
         return self._unless_away(lambda: self._holder(fingerprint), None)
 
     @_guarded
-    def _holder(self, fingerprint: str) -> Held | None:
+    def _holder(self, fingerprint: str) -> HeldRun | None:
         for run in competitors(self.connection, fingerprint):
             if run.info.status == "RUNNING" and not self._watch.is_dead(run.info.run_id, run.data.tags):
-                return Held(run.info.run_id)
+                return HeldRun(run.info.run_id)
         return None
 
-    def ending_of(self, held: Held) -> EndedElsewhere:
+    def ending_of(self, held: HeldRun) -> EndedElsewhere:
         """Return the present status of a run that another process is executing or has executed.
 
         If the store does not answer, the status is RUNNING.
@@ -328,7 +337,7 @@ class Recorder:
         return self._unless_away(lambda: self._ending_of(held), EndedElsewhere("RUNNING", ""))
 
     @_guarded
-    def _ending_of(self, held: Held) -> EndedElsewhere:
+    def _ending_of(self, held: HeldRun) -> EndedElsewhere:
         run = self.connection.client.get_run(held.run_id)
         return EndedElsewhere(run.info.status, run.data.tags.get(FAILURE, ""), run.data.tags.get(FINGERPRINT, ""))
 
@@ -440,7 +449,7 @@ class Recorder:
     @_guarded
     def _start_parent(self, opening: Opening) -> tuple[str, Shortfall]:
         run_id = self._create(opening)
-        self._heart.beat_for(run_id)
+        self._heartbeats.start_heartbeat(run_id)
         missing = self._why_artifacts_away() or write_files(self.connection.client, run_id, opening.files)
         if missing:
             self._artifacts_are_away(missing)
@@ -496,7 +505,7 @@ class Recorder:
         *,
         again: bool = False,
         tags: Mapping[str, str] | None = None,
-    ) -> str | Held:
+    ) -> str | HeldRun:
         """Create the MLflow run of a fine-tuning run that is about to begin, unless another process executes it.
 
         All values that are known before the run begins are written. If the store does not answer, runs of other
@@ -510,18 +519,18 @@ class Recorder:
             tags: Further tags of the run.
 
         Returns:
-            The id of the new run; or a `Held` with the run of the same fingerprint that another process executes or has
+            The id of the new run; or a `HeldRun` with the run of the same fingerprint that another process executes or has
             just finished.
         """
         opening = self._opening(spec, inputs, tags or {})
         started = self._unless_away(lambda: self._start(opening, spec.fingerprint, again=again), None)
-        if isinstance(started, Held):
+        if isinstance(started, HeldRun):
             return started
         written = started is not None
         # The store may have stopped answering after the run was created there.
         run_id, missing = started or (self._open_run or new_run_id(), NOTHING_MISSING)
         if not written and not run_id.startswith(SPOOLED):
-            self._heart.beat_for(run_id)
+            self._heartbeats.start_heartbeat(run_id)
         self._open_run = run_id
         self._opened[run_id] = _Open(opening, spec.fingerprint, again, written, missing)
         return run_id
@@ -585,18 +594,18 @@ class Recorder:
         )
 
     @_guarded
-    def _start(self, opening: Opening, fingerprint: str, *, again: bool) -> tuple[str, Shortfall] | Held:
+    def _start(self, opening: Opening, fingerprint: str, *, again: bool) -> tuple[str, Shortfall] | HeldRun:
         client = self.connection.client
         self._open_run = None
         run_id = self._create(opening)
         self._open_run = run_id
-        held = None if again else settle(self.connection, self._watch, run_id, fingerprint)
+        held = None if again else settle_claim(self.connection, self._watch, run_id, fingerprint)
         if held is not None:
             withdraw(self.connection, run_id)
             self._open_run = None
             return held
         client.set_tag(run_id, STAGE, "training")
-        self._heart.beat_for(run_id)
+        self._heartbeats.start_heartbeat(run_id)
         missing = write_opening(client, run_id, opening, tags=False, artifacts_away=self._why_artifacts_away())
         self._tell_refusals(opening.name, missing)
         if missing.artifacts:
@@ -626,7 +635,7 @@ class Recorder:
             ClaimLost: Another process has ended this MLflow run, which is then not changed; or another process has
                 finished a run with the same fingerprint while the store did not answer.
         """
-        self._heart.rest(run_id)
+        self._heartbeats.stop_heartbeat(run_id)
         now = _now()
         values = [(name, value, 0) for name, value in result.metrics.items()]
         values += [(point.metric, point.value, point.step) for point in result.curves]
@@ -686,7 +695,7 @@ class Recorder:
             ClaimLost: Another process has ended this MLflow run, or has finished a run with the same fingerprint while
                 the store did not answer.
         """
-        self._heart.rest(run_id)
+        self._heartbeats.stop_heartbeat(run_id)
         tags = {FAILURE: redact(cause)[:5000]}
         self._close(run_id, Closing("FAILED", _now(), tags), {TRACEBACK_FILE: redact(trace)})
 
@@ -770,7 +779,7 @@ class Recorder:
         render: Callable[[Path], None] = lambda folder: None,
     ) -> None:
         """Write the end of a run to the MLflow store or, if it is unavailable, to the spool on this machine."""
-        self._heart.rest(run_id)
+        self._heartbeats.stop_heartbeat(run_id)
         opened = self._opened.get(run_id)
 
         def everything(folder: Path) -> None:
@@ -888,7 +897,7 @@ class Recorder:
             "host": socket.gethostname(),
             MACHINE: this_machine(),
             PROCESS: this_process(),
-            HEARTBEAT: a_beat(),
+            HEARTBEAT: heartbeat_value(),
             INVOCATION: self.invocation,
         }
         git = git_state(Path.cwd())
@@ -902,11 +911,11 @@ class Recorder:
         Nothing is written to the store by this call. A heartbeat is a tag of the run that is rewritten regularly, to
         show that the process is alive.
         """
-        self._heart.tell(run_id, f"{done}/{total}")
+        self._heartbeats.set_status(run_id, f"{done}/{total}")
 
     @_guarded
     def _terminate(self, run_id: str, status: str) -> None:
-        self._heart.rest(run_id)
+        self._heartbeats.stop_heartbeat(run_id)
         close_running(self.connection, run_id, status)
         if run_id == self._open_run:
             self._open_run = None
