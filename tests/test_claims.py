@@ -250,7 +250,7 @@ def test_a_run_that_fails_after_it_was_taken_away_is_done_again(
     run: CommandLine, runs: Callable[..., list[Any]], install: Any, store: str, experiment: str, tiny_bert: Path,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(local, "RETURN_S", 0.1)
+    monkeypatch.setattr(local, "RECHECK_INTERVAL_S", 0.1)
     given = {"mark": str(tmp_path / "mark"), "uri": store, "experiment": experiment, "folder": str(tiny_bert)}
     install("alue-bench-unlucky", UNLUCKY.format(**given))
     said = run("-s", "full", model="unlucky")
@@ -283,8 +283,8 @@ def test_a_run_whose_claim_could_not_be_settled_beats_and_gives_way_to_a_result(
         raise MlflowException("the connection was closed")
 
     monkeypatch.setattr(recording, "settle_claim", goes_away)
-    monkeypatch.setattr(recording, "ASK_AGAIN_S", 0.0)
-    monkeypatch.setattr(local, "RETURN_S", 0.0)
+    monkeypatch.setattr(recording, "RETRY_INTERVAL_S", 0.0)
+    monkeypatch.setattr(local, "RECHECK_INTERVAL_S", 0.0)
     said = run("-s", "full", "--json")
     assert [done["run_id"] for done in json.loads(said.out)["runs"]] == [theirs.info.run_id], said.err
     assert beating == [True]

@@ -166,7 +166,7 @@ class TestAPluginsExecutor:
     def test_what_waits_for_another_invocations_model_is_done_where_that_one_fails(
         self, run: CommandLine, store: str, experiment: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(scheduler, "RETURN_S", 0.0)
+        monkeypatch.setattr(scheduler, "RECHECK_INTERVAL_S", 0.0)
         given = ("-t", "xnli", "-t", "diag", "-s", "full", "--json")
         planned = json.loads(run(*given, "--dry-run", task=None).out)["planned"]
         (fingerprint,) = (one["fingerprint"] for one in planned if one["task"] == "xnli")
@@ -278,7 +278,7 @@ class TestAWorkerThatBeginsWhileTheStoreIsAway:
     def test_waits_for_it(
         self, assignment: Assignment, own_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(worker, "AGAIN_S", 0.05)
+        monkeypatch.setattr(worker, "CONNECT_RETRY_INTERVAL_S", 0.05)
         told: list[Report] = []
 
         def tell(report: Report) -> None:
@@ -292,8 +292,8 @@ class TestAWorkerThatBeginsWhileTheStoreIsAway:
         assert "a worker waits for the store: tracking folder" in told[0].message
 
     def test_but_not_for_ever(self, assignment: Assignment, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(worker, "AGAIN_S", 0.05)
-        monkeypatch.setattr(worker, "PATIENCE_S", 0.2)
+        monkeypatch.setattr(worker, "CONNECT_RETRY_INTERVAL_S", 0.05)
+        monkeypatch.setattr(worker, "CONNECT_TIMEOUT_S", 0.2)
         with pytest.raises(UnavailableError, match="tracking folder"):
             worker.carry_out(assignment, lambda report: None)
 

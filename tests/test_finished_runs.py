@@ -127,7 +127,7 @@ class TestArtifactsThatCannotBeWritten:
         self, run: CommandLine, alue_bench: CommandLine, own_store: str, experiment: str, place: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
-        monkeypatch.setattr(recording, "ASK_AGAIN_S", 0.0)
+        monkeypatch.setattr(recording, "RETRY_INTERVAL_S", 0.0)
         said = run("-s", "full", "-s", "bottom2", "--tracking-uri", own_store)
         assert said.code == 0, said.err
         assert "stopped answering" not in said.err

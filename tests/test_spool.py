@@ -320,7 +320,7 @@ class TestABusyDatabase:
             raise RuntimeError("database is locked")
 
         with pytest.raises(RuntimeError, match="locked"):
-            retry.patiently(write, patience_s=0.3)()
+            retry.patiently(write, timeout_s=0.3)()
 
     def test_what_fails_otherwise_is_not(self) -> None:
         calls = []
@@ -532,7 +532,7 @@ class TestPostgreSQL:
     def test_behind_it_a_plan_runs_is_reused_and_survives_a_restart(
         self, run: CommandLine, before_runs: Before, database: Any, experiment: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(recording, "ASK_AGAIN_S", 0.5)
+        monkeypatch.setattr(recording, "RETRY_INTERVAL_S", 0.5)
 
         def act(number: int) -> None:
             if number == 2:

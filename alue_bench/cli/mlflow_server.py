@@ -19,9 +19,9 @@ from alue_bench.cli.server_guard import GRACE_S
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.messages.suggestion import command_line
 
-STARTS_S = 180.0
+STARTUP_TIMEOUT_S = 180.0
 """The largest number of seconds to wait until the server answers: importing MLflow can take minutes."""
-ASK_S = 0.2
+POLL_INTERVAL_S = 0.2
 """The time in seconds between two checks of whether the server answers."""
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Hosts that stand for all addresses of a machine, each with the host that a browser on this machine can open."""
@@ -83,7 +83,7 @@ class MlflowServer:
 
     def wait_until_it_answers(self) -> None:
         """Wait until the server answers. Raise UnavailableError if it ends before it answers, or takes too long."""
-        deadline = time.monotonic() + STARTS_S
+        deadline = time.monotonic() + STARTUP_TIMEOUT_S
         while time.monotonic() < deadline:
             code = self._started.poll()
             if code is not None:
@@ -92,9 +92,9 @@ class MlflowServer:
                 )
             if self._answers():
                 return
-            time.sleep(ASK_S)
+            time.sleep(POLL_INTERVAL_S)
         raise UnavailableError(
-            f"MLflow's server has not answered at {self.address} for {STARTS_S:.0f} seconds and was ended; its own "
+            f"MLflow's server has not answered at {self.address} for {STARTUP_TIMEOUT_S:.0f} seconds and was ended; its own "
             "messages are above"
         )
 

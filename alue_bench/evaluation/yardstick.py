@@ -61,7 +61,7 @@ MANY_TEXTS = 1000
 """The number of train texts above which n-grams that occur in only one of these texts are left out."""
 LEAST = 1e-12
 """The smallest predicted probability, which classes without train rows get."""
-PATIENCE = 300.0
+LOCK_TIMEOUT_S = 300.0
 """The seconds that a process waits for another process that computes the same yardstick; then it computes it, too."""
 S_PER_CHARACTER, S_EXACT, S_DESCENT = 5e-6, 7e-7, 5e-8
 """The measured seconds, on a Xeon core, for computing features (per character), and for fits by L-BFGS and by
@@ -265,7 +265,7 @@ def _kept_or_computed(key: str, inputs: tuple[Task, TaskRows, Task, TaskRows]) -
     path = cache_folder() / "yardsticks" / f"{key}.json"
     if (kept := _read(path)) is not None:
         return kept
-    lock = FileLock(path.with_suffix(".lock"), timeout=PATIENCE)
+    lock = FileLock(path.with_suffix(".lock"), timeout=LOCK_TIMEOUT_S)
     held = False
     with suppress(OSError, Timeout):
         path.parent.mkdir(parents=True, exist_ok=True)

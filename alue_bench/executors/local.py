@@ -12,7 +12,7 @@ from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.tracking.claims import HeldRun
 from alue_bench.tracking.recording import Recorder
 
-RETURN_S = 2.0
+RECHECK_INTERVAL_S = 2.0
 """The seconds between two checks whether other invocations (executions of a command) have finished runs that this plan
 also needs. The checks begin when this plan has no other runs left."""
 
@@ -70,7 +70,7 @@ def execute_plan(
                     observer.warned(waiting_for(later))
                     warned = True
                 recorder.close_interrupted()
-                time.sleep(RETURN_S)
+                time.sleep(RECHECK_INTERVAL_S)
             waiting = later
     except KeyboardInterrupt as stop:
         recorder.kill_open()

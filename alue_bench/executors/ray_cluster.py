@@ -40,10 +40,10 @@ from alue_bench.training.device.hardware import Hardware
 
 GRACE_S = 15.0
 """The seconds between cancelling and killing a Ray task, during which it can record the end of its run."""
-LOOK_S = 5.0
+PROGRESS_INTERVAL_S = 5.0
 """The seconds between two queries of the MLflow store for the progress of runs."""
 
-TRAVELS = ("ALUE_BENCH_", "MLFLOW_", "HF_", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")
+FORWARDED_VARIABLES = ("ALUE_BENCH_", "MLFLOW_", "HF_", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")
 """The prefixes of the names of the environment variables that are passed to workers. Some may contain passwords. The
 variables are therefore passed as an argument, and not in Ray's runtime environment, which its dashboard shows."""
 
@@ -126,7 +126,9 @@ class RayPool:
 
     def submit(self, assignment: Assignment) -> None:
         """Submit an assignment (a group of runs) to the cluster as a task."""
-        environment = {name: value for name, value in os.environ.items() if name.startswith(TRAVELS)} | self._shares
+        environment = {
+            name: value for name, value in os.environ.items() if name.startswith(FORWARDED_VARIABLES)
+        } | self._shares
         self._tasks[self._task.remote(assignment, environment, str(Path.cwd()))] = assignment.number
         if self._heartbeats is None:
             self._heartbeats = HeartbeatPoller(assignment)
@@ -141,7 +143,7 @@ class RayPool:
         for reference in ready:
             events += self._events_of(reference, self._tasks.pop(reference))
         now = time.monotonic()
-        if not events and self._heartbeats is not None and now - self._last_query >= LOOK_S:
+        if not events and self._heartbeats is not None and now - self._last_query >= PROGRESS_INTERVAL_S:
             self._last_query = now
             events += self._heartbeats.reports()
         return events

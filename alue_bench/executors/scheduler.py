@@ -28,7 +28,7 @@ from alue_bench.contract.executor import (
     WorkerPool,
 )
 from alue_bench.contract.registry import Registry
-from alue_bench.executors.local import RETURN_S, units, waiting_for
+from alue_bench.executors.local import RECHECK_INTERVAL_S, units, waiting_for
 from alue_bench.executors.outcome import Interrupted, Observer, Outcome, in_order
 from alue_bench.executors.replan import source_of
 from alue_bench.executors.termination import heed_termination
@@ -39,12 +39,12 @@ from alue_bench.tracking.recording import Recorder
 
 T = TypeVar("T")
 
-TRIES = 2
+MAX_ATTEMPTS = 2
 """The largest number of attempts for a run whose workers die: if two workers die during a run, the run is probably the
 cause. Attempts that end because a machine or device fails are not counted."""
-TRIES_AFTER_INFRASTRUCTURE_FAILURES = 4
+MAX_ATTEMPTS_AFTER_INFRASTRUCTURE_FAILURES = 4
 """The largest number of attempts for a unit (a group of runs) whose workers are lost to failing machines or devices."""
-LOOK_S = 0.5
+POLL_INTERVAL_S = 0.5
 """The longest wait, in seconds, for the next events from the worker pool."""
 
 
@@ -247,7 +247,7 @@ class _Scheduler:
             while waiting and workers.has_room():
                 self._submit(workers, waiting.pop(0))
             if self._out:
-                for event in workers.events(LOOK_S):
+                for event in workers.events(POLL_INTERVAL_S):
                     if objection := self._objection(event):
                         raise workers.at_fault(objection)
                     waiting = self._handle(event) + waiting
@@ -257,7 +257,7 @@ class _Scheduler:
                     warned = True
                 waiting = self._released()
                 if not waiting and self._held:
-                    time.sleep(RETURN_S)
+                    time.sleep(RECHECK_INTERVAL_S)
 
     def _submit(self, workers: Workers, unit: _Unit) -> None:
         number = workers.next_number()
@@ -353,10 +353,10 @@ class _Scheduler:
         fingerprint = current.spec.fingerprint
         if event.infrastructure_failure:
             unit = replace(unit, infrastructure_failure=unit.infrastructure_failure + 1)
-            again = unit.infrastructure_failure < TRIES_AFTER_INFRASTRUCTURE_FAILURES
+            again = unit.infrastructure_failure < MAX_ATTEMPTS_AFTER_INFRASTRUCTURE_FAILURES
         else:
             unit = replace(unit, lost={**unit.lost, fingerprint: unit.lost.get(fingerprint, 0) + 1})
-            again = unit.lost[fingerprint] < TRIES
+            again = unit.lost[fingerprint] < MAX_ATTEMPTS
         self._started.discard(fingerprint)
         if again:
             self._recorder.close_lost(fingerprint)

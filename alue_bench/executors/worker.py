@@ -21,9 +21,9 @@ from alue_bench.tracking.recording import Recorder
 
 Tell = Callable[[Report], None]
 
-TELL_S = 0.2
+REPORT_INTERVAL_S = 0.2
 """The shortest time, in seconds, between two reports of a run's progress to the main process."""
-PATIENCE_S, AGAIN_S = 120.0, 2.0
+CONNECT_TIMEOUT_S, CONNECT_RETRY_INTERVAL_S = 120.0, 2.0
 """The seconds for which a starting worker tries to reach the MLflow store, and the seconds between two attempts."""
 
 
@@ -38,7 +38,7 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
         tell: A function that sends a report to the main process.
 
     Raises:
-        AlueBenchError: The MLflow store did not answer for PATIENCE_S seconds. The worker waits for this time because
+        AlueBenchError: The MLflow store did not answer for CONNECT_TIMEOUT_S seconds. The worker waits for this time because
             the store answered when the plan began, and will probably answer again.
     """
     registry = _registry(assignment.disabled_plugins)
@@ -81,7 +81,7 @@ def report_of(outcome: Outcome) -> RunEnded:
 
 
 def _connected(assignment: Assignment, tell: Tell) -> Connection:
-    deadline, warned = time.monotonic() + PATIENCE_S, False
+    deadline, warned = time.monotonic() + CONNECT_TIMEOUT_S, False
     while True:
         try:
             return _connection(assignment.tracking_uri, assignment.experiment)
@@ -91,7 +91,7 @@ def _connected(assignment: Assignment, tell: Tell) -> Connection:
             if not warned:
                 warned = True
                 tell(Warned(f"a worker waits for the store: {redact(str(error))}"))
-        time.sleep(AGAIN_S)
+        time.sleep(CONNECT_RETRY_INTERVAL_S)
 
 
 @cache
@@ -120,7 +120,7 @@ class _ReportingObserver:
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._last_report >= TELL_S:
+        if now - self._last_report >= REPORT_INTERVAL_S:
             self._last_report = now
             self._tell(Advanced(planned.spec.fingerprint, done, total))
 

@@ -34,9 +34,9 @@ INVOCATION = "invocation"
 its worker processes use the same id."""
 STAGE = "stage"
 CLAIMING = "claiming"
-LOOK_S = 0.1
+POLL_INTERVAL_S = 0.1
 """The seconds between two checks of competing claims, that is, of other processes that want to execute the same run."""
-PATIENCE_S = 5.0
+COMPETITION_TIMEOUT_S = 5.0
 """The longest time, in seconds, that a process waits for competing processes to withdraw their claims of the same run.
 After this time, it withdraws its own claim. If all processes withdraw, one of them claims the run again later."""
 
@@ -66,7 +66,7 @@ def settle_claim(connection: Connection, watch: DeadProcessDetector, run_id: str
         None if this process may execute the run; otherwise a `HeldRun` with the id of the MLflow run that takes
         precedence. The caller must then withdraw this process's claim by `withdraw`.
     """
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + COMPETITION_TIMEOUT_S
     while True:
         others = []
         changed = False
@@ -95,7 +95,7 @@ def settle_claim(connection: Connection, watch: DeadProcessDetector, run_id: str
             return HeldRun(settled.info.run_id)
         if _order(first) < _order(mine) or time.monotonic() > deadline:
             return HeldRun(first.info.run_id)
-        time.sleep(LOOK_S)
+        time.sleep(POLL_INTERVAL_S)
 
 
 def competitors(connection: Connection, fingerprint: str) -> list[Any]:

@@ -123,7 +123,7 @@ PARAM_LENGTH, DATASET_LENGTH = 6000, 500
 
 MOST_REPETITIONS = 50
 """The most finished runs with the same fingerprint that are searched for one with the wanted scores on other tasks."""
-ASK_AGAIN_S = 10.0
+RETRY_INTERVAL_S = 10.0
 """The seconds to wait, after a store or its artifact location did not answer, before it is tried again. Without this
 pause, a series of short runs would spend most of its time in MLflow's own retries."""
 
@@ -137,7 +137,7 @@ def _guarded(
 ) -> Callable[Concatenate[Recorder, Arguments], Returned]:
     """Decorate a method to raise StoreUnavailableError if the MLflow store does not answer or accept a write.
 
-    For ASK_AGAIN_S seconds after such an error, all decorated methods raise it again without a call to the store.
+    For RETRY_INTERVAL_S seconds after such an error, all decorated methods raise it again without a call to the store.
     """
 
     @functools.wraps(method)
@@ -154,7 +154,7 @@ def _guarded(
             refuses = isinstance(error, MlflowException) and error.error_code in REFUSALS
             how = "rejects the results" if refuses else "stopped answering"
             why = f"the tracking store {how} ({public(_first_line(error))})"
-            recorder.away = Away(why, time.monotonic() + ASK_AGAIN_S)
+            recorder.away = Away(why, time.monotonic() + RETRY_INTERVAL_S)
             raise StoreUnavailableError(why) from error
         recorder.away = None
         return returned
@@ -373,12 +373,12 @@ class Recorder:
         return away.why if away is not None and time.monotonic() < away.until else ""
 
     def _artifacts_are_away(self, missing: str) -> None:
-        """Stop writing artifacts for ASK_AGAIN_S seconds; the first time, print a message to the user.
+        """Stop writing artifacts for RETRY_INTERVAL_S seconds; the first time, print a message to the user.
 
         Args:
             missing: The location to which artifacts could not be written, and the reason.
         """
-        self._artifacts_away = Away(missing, time.monotonic() + ASK_AGAIN_S)
+        self._artifacts_away = Away(missing, time.monotonic() + RETRY_INTERVAL_S)
         if not self._told_of_artifacts:
             self._told_of_artifacts = True
             self._on_problem(

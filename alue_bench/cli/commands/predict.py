@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alue_bench.deployment.predicting import OnRows, Predicted
     from alue_bench.views.console import PlainConsole
 
-EVERY_S = 15.0
+PROGRESS_INTERVAL_S = 15.0
 """The time in seconds between two lines of progress if no bar can be shown."""
 STDOUT = "-"
 
@@ -93,7 +93,7 @@ class _Stdout(io.TextIOBase):
 
 @contextmanager
 def _progress(talk: PlainConsole) -> Iterator[OnRows]:
-    """Show the number of rows done: in a bar on a terminal, otherwise in a line every `EVERY_S` seconds.
+    """Show the number of rows done: in a bar on a terminal, otherwise in a line every `PROGRESS_INTERVAL_S` seconds.
 
     The context manager yields a function, to be called with the number of rows done and the total number of rows.
     """
@@ -102,7 +102,7 @@ def _progress(talk: PlainConsole) -> Iterator[OnRows]:
 
         def tell(done: int, total: int) -> None:
             nonlocal last
-            if time.monotonic() - last > EVERY_S:
+            if time.monotonic() - last > PROGRESS_INTERVAL_S:
                 last = time.monotonic()
                 talk.print(f"{done} of {total} rows")
 

@@ -44,7 +44,7 @@ changes."""
 
 STATES, HEADER = "states.bin", "entry.json"
 SCRATCH, LOCK = ".scratch-", "lock"
-PATIENCE = 60.0
+LOCK_TIMEOUT_S = 60.0
 """The maximal number of seconds to wait while another process holds the store's lock."""
 
 Identity = tuple[int, int, int, int]
@@ -200,7 +200,7 @@ class PrefixStore:
             if size > self.limit_bytes:
                 raise _no_room(f"the cache may hold {readable(self.limit_bytes)} at most; --cache-size changes it")
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".lock", timeout=PATIENCE):
+            with FileLock(self.folder / ".lock", timeout=LOCK_TIMEOUT_S):
                 self._sweep()
                 self._make_room(size)
                 return Draft(self, key, (tokens, width), dtype)
@@ -223,7 +223,7 @@ class PrefixStore:
         freed = 0
         if os.path.isdir(self.folder):
             try:
-                with FileLock(self.folder / ".lock", timeout=PATIENCE):
+                with FileLock(self.folder / ".lock", timeout=LOCK_TIMEOUT_S):
                     freed += self._sweep()
                     for entry in self.entries():
                         freed += self._remove(self.folder / entry.key)
