@@ -246,7 +246,7 @@ class TestTheStore:
             assert done is not None, where
             assert done.scored_elsewhere == {**wanted, "fid": "other"}
             assert recorder.finished(print_, scored={"mlma-offensive": "other rows"}) is None
-            assert [one.how for one in recorder.send_spooled()] == ["written"] * (where == "in the spool")
+            assert [one.outcome for one in recorder.send_spooled()] == ["written"] * (where == "in the spool")
 
 
 class TestTheDifference:

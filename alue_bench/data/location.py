@@ -19,7 +19,7 @@ from alue_bench.contract.task_file import HUB
 from alue_bench.data.hub_data import HubData
 from alue_bench.messages.suggestion import command_line
 
-VARIABLE = "ALUE_BENCH_DATA"
+DATA_VARIABLE = "ALUE_BENCH_DATA"
 """The environment variable that names a data folder, as the option `--data-dir` does."""
 
 
@@ -53,7 +53,7 @@ def given_data_folder(option: Path | None) -> Path | None:
     Raises:
         UsageError: The folder does not exist.
     """
-    origin, value = ("--data-dir", option) if option else (VARIABLE, os.environ.get(VARIABLE))
+    origin, value = ("--data-dir", option) if option else (DATA_VARIABLE, os.environ.get(DATA_VARIABLE))
     if not value:
         return None
     folder = Path(value)

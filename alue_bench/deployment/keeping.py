@@ -43,7 +43,7 @@ from alue_bench.messages.suggestion import command_line
 from alue_bench.tracking.claims import FINGERPRINT, INVOCATION
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.recording import LOW_FIDELITY, Recorder
-from alue_bench.tracking.scratch import state_folder, written_aside
+from alue_bench.tracking.scratch import state_folder, write_to_temporary_folder
 from alue_bench.tracking.spool import SPOOLED
 
 SELECTED_BY = "selection/dev_score"
@@ -77,7 +77,7 @@ def keep_model(recorder: Recorder, run: FinishedRun, tags: Mapping[str, str] | N
 
 
 def _keep(recorder: Recorder, run: FinishedRun, problems: list[str]) -> None:
-    in_store = not run.run_id.startswith(SPOOLED) and recorder.away is None
+    in_store = not run.run_id.startswith(SPOOLED) and recorder.unavailable is None
     if recorder.keep == "best":
         try:
             if in_store and not _is_best(recorder, run):
@@ -85,7 +85,7 @@ def _keep(recorder: Recorder, run: FinishedRun, problems: list[str]) -> None:
         except Exception:  # MLflow's errors have no common base class; the model is then kept on this machine
             in_store = False
     with ExitStack() as stack:
-        folder, problem = written_aside(stack, lambda folder: _written(folder, run))
+        folder, problem = write_to_temporary_folder(stack, lambda folder: _written(folder, run))
         if problem:
             problems.append(problem)
         try:
@@ -124,7 +124,7 @@ def keep_again(
     """
     recorder = Recorder(connection)
     with ExitStack() as stack:
-        written, problem = written_aside(stack, lambda place: _written(place, run))
+        written, problem = write_to_temporary_folder(stack, lambda place: _written(place, run))
         if problem:
             on_problem(problem)
         if folder is not None:

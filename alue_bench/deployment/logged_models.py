@@ -23,7 +23,7 @@ from alue_bench.contract.formats import shown
 from alue_bench.messages.display import first_line
 from alue_bench.messages.suggestion import command_line
 from alue_bench.tracking.claims import INVOCATION
-from alue_bench.tracking.connection import Connection, open_client, public, tracking_uri, where_options
+from alue_bench.tracking.connection import Connection, open_client, tracking_uri, where_options, without_credentials
 
 NAME = "model"
 """The name that all kept models have in MLflow; they are distinguished by their runs."""
@@ -217,7 +217,7 @@ def connection_of_run(run_id: str, store: str | None) -> Connection:
     uri = tracking_uri(store)
     client = open_client(uri)
     with _converted_errors(
-        uri, f"there is no run {shown(run_id)} in {public(uri)}; name its store with --tracking-uri"
+        uri, f"there is no run {shown(run_id)} in {without_credentials(uri)}; name its store with --tracking-uri"
     ):
         run = client.get_run(run_id)
         experiment = client.get_experiment(run.info.experiment_id)
@@ -239,7 +239,7 @@ def _location_of(model_uri: str, store: str | None) -> str:
     uri = tracking_uri(store)
     client = open_client(uri)
     with _converted_errors(
-        uri, f"there is no model {shown(model_uri)} in {public(uri)}; name its store with --tracking-uri"
+        uri, f"there is no model {shown(model_uri)} in {without_credentials(uri)}; name its store with --tracking-uri"
     ):
         if match := _LOGGED.fullmatch(model_uri):
             return _read(client.get_logged_model(match["id"])).location
@@ -270,7 +270,7 @@ def _fetched(location: str, store: str | None) -> Path:
 
     uri = tracking_uri(store)
     copy = tempfile.mkdtemp(prefix="alue-bench-model-")
-    with _converted_errors(uri, f"the files of the model cannot be fetched from {public(location)}"):
+    with _converted_errors(uri, f"the files of the model cannot be fetched from {without_credentials(location)}"):
         return Path(get_artifact_repository(location, tracking_uri=uri).download_artifacts("", copy))
 
 
@@ -293,7 +293,9 @@ def _converted_errors(uri: str, absent: str) -> Iterator[None]:
         if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise UsageError(absent) from error
         cause = first_line(error)
-        raise UnavailableError(f"tracking store {public(uri)} cannot be read: {public(cause)}") from error
+        raise UnavailableError(
+            f"tracking store {without_credentials(uri)} cannot be read: {without_credentials(cause)}"
+        ) from error
 
 
 def _read(model: Any) -> LoggedModel:

@@ -49,8 +49,8 @@ class Runner:
         """Execute a run, or reuse its recorded result.
 
         Returns:
-            The run's outcome. If another process is executing the run, a `HeldRun` with the id of the MLflow run in which
-            that process will record the result.
+            The run's outcome. If another process is executing the run, a `HeldRun` with the id of the MLflow run in
+            which that process will record the result.
 
         Raises:
             DeviceLostError: An earlier run has made the GPU unusable for this process.
@@ -140,7 +140,7 @@ class Runner:
 
         def on_step(done: int, total: int) -> None:
             heed_termination()
-            self._recorder.advanced(run_id, done, total)
+            self._recorder.set_progress(run_id, done, total)
             self._observer.advanced(planned, done, total)
 
         try:

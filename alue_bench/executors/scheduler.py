@@ -408,7 +408,7 @@ class _Scheduler:
         With --rerun, only results of this execution of the command are considered.
         """
         spec = planned.spec
-        done = self._recorder.finished(spec.fingerprint, by_us=self._rerun, scored=spec.scored_elsewhere)
+        done = self._recorder.finished(spec.fingerprint, this_invocation_only=self._rerun, scored=spec.scored_elsewhere)
         if done is None:
             return False
         ours = self._rerun or planned.spec.fingerprint in self._started

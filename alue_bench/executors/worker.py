@@ -38,8 +38,8 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
         tell: A function that sends a report to the main process.
 
     Raises:
-        AlueBenchError: The MLflow store did not answer for CONNECT_TIMEOUT_S seconds. The worker waits for this time because
-            the store answered when the plan began, and will probably answer again.
+        AlueBenchError: The MLflow store did not answer for CONNECT_TIMEOUT_S seconds. The worker waits for this time
+            because the store answered when the plan began, and will probably answer again.
     """
     registry = _registry(assignment.disabled_plugins)
     recorder = Recorder(

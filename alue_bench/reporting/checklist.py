@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.messages.display import markdown
 from alue_bench.reporting.conditions import devices
 from alue_bench.reporting.numbers import count, several
-from alue_bench.tracking.reading import Counts, distinct, say_counts
+from alue_bench.tracking.reading import Counts, count_sentences, distinct
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +135,7 @@ def _seeds(frame: pd.DataFrame, counts: Counts) -> list[Entry]:
         (True, f"Cross-validation: {folds} folds, {several(int(repeats), 'repeat')}")
         for folds, repeats in divided.items()
     ]
-    entries += [(False, sentence) for sentence in say_counts(counts)]
+    entries += [(False, sentence) for sentence in count_sentences(counts)]
     return entries
 
 

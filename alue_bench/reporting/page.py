@@ -41,7 +41,7 @@ from alue_bench.reporting.recorded import MOST_TESTED, limited_reader
 from alue_bench.reporting.run_figures import FigureLimits, choices, confusion, learning
 from alue_bench.reporting.subjects import Comparable, arrange
 from alue_bench.tracking.connection import where_options
-from alue_bench.tracking.reading import Results, read_targets_elsewhere, say_counts
+from alue_bench.tracking.reading import Results, count_sentences, read_targets_elsewhere
 
 TITLE = "Which layers should I train?"
 MORE_SEEDS = "alue-bench run --strategy full --strategy bottom3top4 --strategy head-only --seeds 3"
@@ -140,7 +140,7 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
             f"No strategy has more than {several(seeds, unit)}: a difference may be due to chance, and there is no "
             f"verdict on any. A verdict needs at least --{unit}s {FEWEST_SEEDS}."
         )
-    return notices + [f"{sentence}." for sentence in say_counts(results.counts)]
+    return notices + [f"{sentence}." for sentence in count_sentences(results.counts)]
 
 
 def _what_differs(blocks: Sequence[Comparable]) -> str:

@@ -36,9 +36,9 @@ from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.studies.settings import Study
-from alue_bench.tracking.connection import connect, public, tracking_uri, where_options
+from alue_bench.tracking.connection import connect, tracking_uri, where_options, without_credentials
 from alue_bench.tracking.recording import Recorder
-from alue_bench.tracking.spool import Sent
+from alue_bench.tracking.spool import SendResult
 from alue_bench.training.device.selection import gpu_number
 from alue_bench.views.console import PlainConsole
 from alue_bench.views.streams import Streams
@@ -339,13 +339,18 @@ class Invocation:
     def document(self, execution: Execution) -> dict[str, Any]:
         """Return the results as a JSON-like document, for the option `--json` and for the MLflow parent run."""
         document = result_document(
-            execution.outcomes, execution.plan, experiment=self.place.experiment, tracking_uri=public(self.place.uri)
+            execution.outcomes,
+            execution.plan,
+            experiment=self.place.experiment,
+            tracking_uri=without_credentials(self.place.uri),
         )
         return document | ({"kept": self._settled.as_documents()} if self._settled is not None else {})
 
     def planned_document(self, plan: Plan) -> dict[str, Any]:
         """Return the JSON-like document that describes the planned runs before their execution."""
-        document = result_document([], plan, experiment=self.place.experiment, tracking_uri=public(self.place.uri))
+        document = result_document(
+            [], plan, experiment=self.place.experiment, tracking_uri=without_credentials(self.place.uri)
+        )
         document["planned"] = [planned.spec.as_dict() for planned in plan.runs]
         return document
 
@@ -389,10 +394,10 @@ class Invocation:
         return tuple(sentences)
 
 
-def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
+def report_sent(sent: Sequence[SendResult], talk: PlainConsole) -> None:
     """Print which results, kept on this machine until now, were sent to the MLflow store, and which it refused."""
-    results = sum(one.how != "refused" and one.entry.is_result for one in sent)
-    artifacts = sum(one.how == "written" and one.entry.artifacts_only for one in sent)
+    results = sum(one.outcome != "refused" and one.entry.is_result for one in sent)
+    artifacts = sum(one.outcome == "written" and one.entry.artifacts_only for one in sent)
     if results:
         talk.print(f"{results} results that were kept on this machine are in the tracking store now")
     if artifacts:
@@ -400,9 +405,9 @@ def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
     for one in sent:
         name = one.entry.opening.name
         sentences = [f"{name}: {problem}" for problem in one.problems]
-        if one.how == "refused":
-            sentences.append(f"{name}, kept in {one.entry.folder}, was rejected by the tracking store: {one.why}")
-        if one.how == "without artifacts":
-            sentences.append(f"{name}: its artifacts, kept in {one.entry.folder}, cannot be written to {one.why}")
+        if one.outcome == "refused":
+            sentences.append(f"{name}, kept in {one.entry.folder}, was rejected by the tracking store: {one.reason}")
+        if one.outcome == "without artifacts":
+            sentences.append(f"{name}: its artifacts, kept in {one.entry.folder}, cannot be written to {one.reason}")
         for sentence in sentences:
             talk.print(sentence, style="yellow")

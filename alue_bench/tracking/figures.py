@@ -20,10 +20,10 @@ LONGEST_TITLE = 80
 """The most characters of a title; a longer title is cut, so that it fits into the figure's width."""
 F1 = "f1"
 """The column of `Predictions.scores` whose distribution is drawn for span extraction: the F1 of each answer."""
-WIDE = 12
+LONGEST_HORIZONTAL_NAME = 12
 """The most characters of a label name that is written horizontally. The names on the horizontal axis of a confusion
 matrix are written vertically if one of them is longer, or if there are more than three."""
-QUICK: dict[str, Any] = {"compress_level": 2}
+FAST_PNG_OPTIONS: dict[str, Any] = {"compress_level": 2}
 """The options of Pillow for fast PNG compression. Compared with the default, files are twice as large and are written
 in a fifth of the time."""
 
@@ -63,7 +63,7 @@ def _draw_others(path: Path, predictions: Predictions, labels: Labels, title: st
         axes.set(xlabel="F1 of an answer", ylabel="questions")
     else:
         _draw_hits(axes, predictions, labels)
-    figure.savefig(path, dpi=DPI, pil_kwargs=QUICK)
+    figure.savefig(path, dpi=DPI, pil_kwargs=FAST_PNG_OPTIONS)
 
 
 def _figure(labels: Labels) -> Figure:
@@ -97,7 +97,7 @@ class _Matrix:
         self._title = self._axes.set_title("title", fontsize=9, animated=True)
         positions = range(len(self._names))
         shown = short_names(self._names)
-        upright = len(shown) > 3 or max(map(len, shown)) > WIDE
+        upright = len(shown) > 3 or max(map(len, shown)) > LONGEST_HORIZONTAL_NAME
         self._axes.set_xticks(positions, shown, rotation="vertical" if upright else "horizontal")
         self._axes.set_yticks(positions, shown)
         self._axes.set(xlabel="predicted", ylabel="gold")
@@ -129,7 +129,7 @@ class _Matrix:
                 text = self._axes.text(column, row, str(count), ha="center", va="center", color=colour)
                 self._axes.draw_artist(text)
                 text.remove()
-        Image.fromarray(np.asarray(self._canvas.buffer_rgba())).save(path, dpi=(DPI, DPI), **QUICK)
+        Image.fromarray(np.asarray(self._canvas.buffer_rgba())).save(path, dpi=(DPI, DPI), **FAST_PNG_OPTIONS)
 
 
 def _hits(predictions: Predictions, labels: Labels) -> dict[str, list[int]]:

@@ -2,8 +2,9 @@
 
 A process on the same machine is looked up in the process table, unless the system hides processes of other users. For
 hidden processes and for other machines, the only sign is the run's heartbeat: a tag that the executing process
-rewrites every HEARTBEAT_INTERVAL_S seconds. If the heartbeat does not change for LEASE_S seconds, the process counts as dead. These
-seconds are measured on the monotonic clock of the process that checks, so wrong or changed system clocks do no harm.
+rewrites every HEARTBEAT_INTERVAL_S seconds. If the heartbeat does not change for LEASE_S seconds, the process counts as
+dead. These seconds are measured on the monotonic clock of the process that checks, so wrong or changed system clocks do
+no harm.
 """
 
 from __future__ import annotations

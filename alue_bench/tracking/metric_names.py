@@ -135,7 +135,7 @@ def metrics_by_original(metrics: Mapping[str, float], tags: Mapping[str, str]) -
     return {original_name(stored, originals): value for stored, value in metrics.items()}
 
 
-def fitted(text: str, longest: int) -> str:
+def storable_value(text: str, longest: int) -> str:
     """Convert a string to a value of a param or tag that every MLflow store accepts.
 
     The value has at most `longest` characters. A longer string is cut, and a digest is added, so that different strings

@@ -25,21 +25,21 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 2.0
 """The average waiting time before the first retry, and its largest average before a later retry, in seconds."""
 
 
-def patient(client: MlflowClient) -> MlflowClient:
+def retrying_client(client: MlflowClient) -> MlflowClient:
     """Return a wrapper of an MLflow client whose methods are retried while the database is busy."""
-    return cast("MlflowClient", _Patient(client))
+    return cast("MlflowClient", _RetryingClient(client))
 
 
-class _Patient:
+class _RetryingClient:
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._client, name)
-        return patiently(attribute) if callable(attribute) else attribute
+        return retrying(attribute) if callable(attribute) else attribute
 
 
-def patiently(call: Callable[..., Any], *, timeout_s: float = RETRY_TIMEOUT_S) -> Callable[..., Any]:
+def retrying(call: Callable[..., Any], *, timeout_s: float = RETRY_TIMEOUT_S) -> Callable[..., Any]:
     """Return a callable that retries `call` while it fails because the database is busy.
 
     The waiting times grow and are random, so that two processes do not retry at the same moments.

@@ -88,7 +88,7 @@ def compare(
     from alue_bench.reporting.matched_compute import with_requests
     from alue_bench.reporting.out_of_domain import out_of_domain as compare_domains
     from alue_bench.reporting.out_of_domain_table import out_of_domain_records
-    from alue_bench.tracking.reading import read_targets, read_targets_elsewhere, say_counts
+    from alue_bench.tracking.reading import count_sentences, read_targets, read_targets_elsewhere
     from alue_bench.views.console import print_exactly, remarks
     from alue_bench.views.console import results as shown
 
@@ -174,7 +174,7 @@ def compare(
     else:
         records = (across_table.across_records(over_tasks), out_of_domain_records(elsewhere))
         print_exactly(comparison_table.as_json(comparison, *records) + "\n")
-    for sentence in say_counts(results.counts):
+    for sentence in count_sentences(results.counts):
         remarks().print(sentence)
 
 

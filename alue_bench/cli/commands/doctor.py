@@ -95,7 +95,7 @@ def _models(registry: Registry) -> Iterator[Finding]:
 
 def _tracking(option: str | None) -> Finding:
     def check() -> str:
-        from alue_bench.tracking.connection import connect, public, sqlite_path, tracking_uri
+        from alue_bench.tracking.connection import connect, sqlite_path, tracking_uri, without_credentials
 
         uri = tracking_uri(option)
         if uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
@@ -105,8 +105,8 @@ def _tracking(option: str | None) -> Finding:
                 from alue_bench.contract.errors import UnavailableError
 
                 raise UnavailableError(f"{existing} is not writable; choose another store with --tracking-uri")
-            return f"{public(uri)} will be created by the first run"
+            return f"{without_credentials(uri)} will be created by the first run"
         connect(uri, DEFAULT_EXPERIMENT)
-        return f"{public(uri)} answers"
+        return f"{without_credentials(uri)} answers"
 
     return _run_check("tracking", check)

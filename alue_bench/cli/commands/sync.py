@@ -46,7 +46,7 @@ def sync(
         messages: list[str] = []
         recorder = Recorder(connection, on_problem=messages.append)
         report_sent(recorder.send_spooled(), talk)
-        if recorder.away is not None:
+        if recorder.unavailable is not None:
             problems += messages
         else:
             for sentence in messages:

@@ -35,14 +35,14 @@ def ui(
     Serves the store until Ctrl-C, and prints the URLs to open once MLflow's server answers.
     """
     from alue_bench.cli.mlflow_server import MlflowServer, check_place
-    from alue_bench.tracking.connection import open_store, public
+    from alue_bench.tracking.connection import open_store, without_credentials
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
     from alue_bench.views.console import remarks
 
     uri = resolve_uri(tracking_uri)
     connection = open_store(uri, experiment)
     if uri.startswith("http"):
-        _show_pages(public(uri).rstrip("/"), connection)
+        _show_pages(without_credentials(uri).rstrip("/"), connection)
         remarks().print("This store is already a server: open a URL above.")
         return
     check_place(host, port, options_given(context))
