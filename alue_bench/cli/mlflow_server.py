@@ -94,8 +94,8 @@ class MlflowServer:
                 return
             time.sleep(POLL_INTERVAL_S)
         raise UnavailableError(
-            f"MLflow's server has not answered at {self.address} for {STARTUP_TIMEOUT_S:.0f} seconds and was ended; its "
-            "own messages are above"
+            f"MLflow's server has not answered at {self.address} for {STARTUP_TIMEOUT_S:.0f} seconds and was ended; "
+            "its own messages are above"
         )
 
     def _answers(self) -> bool:

@@ -118,8 +118,8 @@ def _check_kind(uri: str) -> None:
     if not re.match(r"sqlite:|(postgresql|mysql|mssql)(\+\w+)?://", uri):
         name = TRACKING_URI_VARIABLE if uri == os.environ.get(TRACKING_URI_VARIABLE) else "--tracking-uri"
         raise UsageError(
-            f"{name} '{without_credentials(uri)}': MLflow keeps runs in a database or on a server; use sqlite:///path/to/mlflow.db "
-            "or http://host:port"
+            f"{name} '{without_credentials(uri)}': MLflow keeps runs in a database or on a server; use "
+            "sqlite:///path/to/mlflow.db or http://host:port"
         )
 
 
@@ -142,7 +142,8 @@ def _check_database(uri: str) -> None:
     except ModuleNotFoundError as error:
         driver = DRIVERS.get(str(error.name), command_for_module(str(error.name)))
         raise UnavailableError(
-            f"tracking store {without_credentials(uri)} needs the driver {error.name!r} of its database; install it with: {driver}"
+            f"tracking store {without_credentials(uri)} needs the driver {error.name!r} of its database; install it "
+            f"with: {driver}"
         ) from error
     except (SQLAlchemyError, ImportError, ValueError) as error:
         reason = without_credentials(first_line(error))
@@ -277,8 +278,8 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
             experiment_id = _create_experiment(client, experiment, artifacts)
         elif existing.lifecycle_stage != "active":
             raise UsageError(
-                f"experiment '{experiment}' was deleted in {without_credentials(uri)}; restore it in MLflow or choose another "
-                "--experiment"
+                f"experiment '{experiment}' was deleted in {without_credentials(uri)}; restore it in MLflow or choose "
+                "another --experiment"
             )
         else:
             experiment_id = existing.experiment_id
@@ -347,13 +348,14 @@ def _check_server(uri: str) -> None:
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise UnavailableError(
-                f"tracking server {without_credentials(uri)} refuses access ({error.code}); set MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+                f"tracking server {without_credentials(uri)} refuses access ({error.code}); set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             ) from error
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         reason = without_credentials(str(getattr(error, "reason", error)))
         raise UnavailableError(
-            f"tracking server {without_credentials(uri)} does not answer ({reason}); start it, or {_advice_to_change_store(uri)}"
+            f"tracking server {without_credentials(uri)} does not answer ({reason}); start it, or "
+            f"{_advice_to_change_store(uri)}"
         ) from error
     # If the server stops answering later, MLflow retries for about 15 seconds; then the plan continues without it.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")

@@ -610,7 +610,8 @@ def _planned_fingerprints(connection: Connection, parent_id: str) -> list[str]:
     except MlflowException as error:
         ui = command_line("ui", options=where_options(connection.uri, connection.experiment))
         raise UsageError(
-            f"there is no run {parent_id!r} in {without_credentials(connection.uri)}; {ui} shows the plans with their run ids"
+            f"there is no run {parent_id!r} in {without_credentials(connection.uri)}; {ui} shows the plans with their "
+            "run ids"
         ) from error
     if parent.info.experiment_id != connection.experiment_id:
         home = connection.client.get_experiment(parent.info.experiment_id).name
