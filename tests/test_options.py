@@ -14,7 +14,7 @@ from conftest import CommandLine
 from alue_bench import UsageError
 from alue_bench.cli.main import app
 from alue_bench.contract.options import CheckedOptions, Group, filled, option, options_of
-from alue_bench.executors.replan import rebuilt, source_of
+from alue_bench.executors.replan import rebuild_run, source_of
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.request import PlanRequest
@@ -86,7 +86,7 @@ class TestDerived:
             overrides=(("command line", {"epochs": 2, "adam_beta2": 0.9}),),
         )  # fmt: skip
         (run,) = build_plan(request, registry).runs
-        again = rebuilt(run.spec, source_of(run, registry), registry, PlanCache())
+        again = rebuild_run(run.spec, source_of(run, registry), registry, PlanCache())
         assert again.spec == run.spec
         for declared in options_of(PlanRequest).values():
             expected = {"init_seed": 3}.get(declared.field, getattr(request, declared.field))

@@ -21,7 +21,7 @@ from stress.servers import binaries, running_mlflow, running_postgresql
 
 from alue_bench.contract.errors import StoreUnavailableError
 from alue_bench.contract.executor import Assignment
-from alue_bench.executors.worker import carry_out
+from alue_bench.executors.worker import execute_assignment
 from alue_bench.tracking import recording, retry
 from alue_bench.tracking.connection import Connection, connect, store_name
 from alue_bench.tracking.record import Closing, DataUsed, Opening
@@ -464,7 +464,7 @@ class TestAStoreThatVanishes:
             number=1, runs=(), tracking_uri=store, experiment=experiment, parent_id=None, invocation="i",
             disabled_plugins=(), rerun=False, device="cpu",
         )  # fmt: skip
-        carry_out(nothing, lambda report: None)
+        execute_assignment(nothing, lambda report: None)
         assert spool.entries() == []
         assert [run.info.status for run in runs()] == ["FINISHED"]
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from alue_bench.executors.termination import code_of_stop
+from alue_bench.executors.termination import exit_code_of_interruption
 from alue_bench.messages.suggestion import command_line
 from alue_bench.studies.results import Runs
 from alue_bench.studies.run import Confirm
@@ -61,5 +61,5 @@ def farewell(results: Runs, streams: Streams) -> int:
 def exit_code(results: Runs) -> int:
     """Return the exit code: 0 if all runs finished, 1 if some failed, 130 or 143 if Ctrl-C or SIGTERM stopped them."""
     if results.execution.stop:
-        return code_of_stop(results.execution.stop.__cause__)
+        return exit_code_of_interruption(results.execution.stop.__cause__)
     return 1 if results.execution.failed else 0

@@ -41,7 +41,7 @@ from alue_bench.cli.commands import (
 )
 from alue_bench.contract.errors import AlueBenchError
 from alue_bench.contract.registry import DISABLE_VARIABLE, add_commands, load_registry
-from alue_bench.executors.termination import code_of_stop
+from alue_bench.executors.termination import exit_code_of_interruption
 from alue_bench.messages.display import one_line
 from alue_bench.messages.redaction import redact
 from alue_bench.views.standard_output import prints_to_stderr
@@ -134,7 +134,7 @@ def main() -> None:
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt) as stop:
         _complain("interrupted")
-        code = code_of_stop(stop)
+        code = exit_code_of_interruption(stop)
     except BrokenPipeError:  # the reader of stdout has ended, as in: alue-bench list tasks | head -1
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's own flush at exit
         code = 0

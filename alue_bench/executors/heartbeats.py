@@ -7,7 +7,7 @@ including its workers.
 
 from __future__ import annotations
 
-from alue_bench.contract.executor import Advanced, Assignment, Report, Started
+from alue_bench.contract.executor import Assignment, Report, RunAdvanced, RunStarted
 from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, INVOCATION, STAGE
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.liveness import HEARTBEAT, progress_of_heartbeat
@@ -49,8 +49,8 @@ class HeartbeatPoller:
                 continue
             if run.info.run_id not in self._reported:
                 self._reported.add(run.info.run_id)
-                reports.append(Started(fingerprint))
+                reports.append(RunStarted(fingerprint))
             steps = progress_of_heartbeat(run.data.tags.get(HEARTBEAT, ""))
             if steps is not None:
-                reports.append(Advanced(fingerprint, *steps))
+                reports.append(RunAdvanced(fingerprint, *steps))
         return reports

@@ -56,7 +56,7 @@ class Interrupted(BaseException):
         self.outcomes = outcomes
 
 
-def in_order(plan: Plan, outcomes: list[Outcome]) -> list[Outcome]:
+def in_plan_order(plan: Plan, outcomes: list[Outcome]) -> list[Outcome]:
     """Return the outcomes of runs in the order of the runs in the plan."""
     positions = {planned.spec.fingerprint: index for index, planned in enumerate(plan.runs)}
     return sorted(outcomes, key=lambda outcome: positions[outcome.spec.fingerprint])

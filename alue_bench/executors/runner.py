@@ -16,7 +16,7 @@ from alue_bench.contract.registry import Registry, notify
 from alue_bench.deployment.keeping import keep_model
 from alue_bench.deployment.model_folder import FinishedRun
 from alue_bench.executors.outcome import Observer, Outcome
-from alue_bench.executors.termination import heed_termination, stop_behind
+from alue_bench.executors.termination import interruption_behind, raise_if_terminated
 from alue_bench.messages.redaction import redact
 from alue_bench.planning.build import PlannedRun
 from alue_bench.running.fine_tuning import Trained
@@ -45,7 +45,7 @@ class Runner:
         self._trained: Trained | None = None
         self._held: dict[str, HeldRun] = {}
 
-    def do(self, planned: PlannedRun) -> Outcome | HeldRun:
+    def execute_or_reuse(self, planned: PlannedRun) -> Outcome | HeldRun:
         """Execute a run, or reuse its recorded result.
 
         Returns:
@@ -139,7 +139,7 @@ class Runner:
         notify(self._registry, "alue_bench_run_started", self._observer.warned, spec=spec)
 
         def on_step(done: int, total: int) -> None:
-            heed_termination()
+            raise_if_terminated()
             self._recorder.set_progress(run_id, done, total)
             self._observer.advanced(planned, done, total)
 
@@ -158,7 +158,7 @@ class Runner:
             return HeldRun(run_id)
         except Exception as error:  # the failure of one run must not end the plan
             self._trained = None
-            stop = stop_behind(error)
+            stop = interruption_behind(error)
             if stop is not None:
                 raise stop from None
             cause = redact(str(error) if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {error}")

@@ -177,7 +177,7 @@ class Invocation:
             "no estimate of how many runs fit on a GPU", lambda: gpu_sharing(plan.runs, jobs, only), plan.notes.append
         )
         if placement is not None:
-            self._jobs = placement.at_once
+            self._jobs = placement.concurrent_runs
             plan.notes.append(placement.describe())
 
     def check(self, plan: Plan) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
+from alue_bench.executors.termination import exit_code_of_interruption, stop_on_sigterm
 from benchmarks.command_line import Parser, run_command, say
 from benchmarks.gpu.catalogue import Item, catalogue, chosen
 from benchmarks.gpu.record import BENCHMARK, PAGE, Record, common_settings, written
@@ -88,7 +88,7 @@ def benchmark(options: argparse.Namespace, command: str, supervise: Supervise) -
         with stop_on_sigterm():
             supervise(_arguments(options, command), options.out, until)
     except KeyboardInterrupt as stop:
-        code = code_of_stop(stop)
+        code = exit_code_of_interruption(stop)
         say("interrupted: run the same command again to continue")
     return code or report(options, command, work.items)
 

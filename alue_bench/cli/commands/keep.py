@@ -105,7 +105,7 @@ def _bar(talk: PlainConsole) -> Any:
 
     from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
-    from alue_bench.executors.termination import heed_termination
+    from alue_bench.executors.termination import raise_if_terminated
     from alue_bench.views.console import PlainColumn
 
     @contextmanager
@@ -117,7 +117,7 @@ def _bar(talk: PlainConsole) -> Any:
             bar = progress.add_task("training", total=None)
 
             def on_step(done: int, total: int) -> None:
-                heed_termination()
+                raise_if_terminated()
                 progress.update(bar, completed=done, total=total)
 
             yield on_step

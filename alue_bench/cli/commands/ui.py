@@ -10,7 +10,7 @@ import typer
 
 from alue_bench.cli.arguments import options_given
 from alue_bench.contract.errors import UnavailableError
-from alue_bench.executors.termination import Terminated, code_of_stop, stop_on_sigterm
+from alue_bench.executors.termination import Terminated, exit_code_of_interruption, stop_on_sigterm
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def ui(
                 remarks().print("Ctrl-C ends the server.")
                 code = server.wait()
         except KeyboardInterrupt as stop:
-            raise typer.Exit(code_of_stop(stop) if isinstance(stop, Terminated) else 0) from None
+            raise typer.Exit(exit_code_of_interruption(stop) if isinstance(stop, Terminated) else 0) from None
     raise UnavailableError(f"MLflow's server ended with exit code {code}; its own messages are above")
 
 
