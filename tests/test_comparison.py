@@ -15,7 +15,7 @@ from planted_runs import classes, plant, spec
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.task import Labels
 from alue_bench.evaluation.margins import Margins, parse_margins
-from alue_bench.evaluation.significance import MOST_SEEDS
+from alue_bench.evaluation.significance import MAX_SEEDS
 from alue_bench.reporting.comparison import (
     DEFAULT_MARGIN,
     Comparison,
@@ -405,7 +405,7 @@ def test_a_plan_says_how_many_seeds_it_needs_from_finished_runs(put: Any, connec
 
     ((_, narrow, _),), ((name, wide, observed),) = needed("8pt"), needed("pearson=1%,f1_macro=40pt")
     assert (name, observed, wide) == ("top22", 3, 3)
-    assert narrow is None or 3 < narrow <= MOST_SEEDS
+    assert narrow is None or 3 < narrow <= MAX_SEEDS
     assert needed("0.1pt") == [("top22", None, 3)]
     assert {name for name, *_ in needed("1pt", "bottom1")} == {"head-only", "top22"}, "the variances of others"
     assert seeds_for_plan(planned[:1], place, Margins(DEFAULT_MARGIN)) == []

@@ -112,7 +112,7 @@ def test_predictions_are_read_in_several_threads_at_once(
     """The first calls, which look the runs' folders up, happen at the same moment."""
     for seed in range(6):
         planted(connection, seed=seed)
-    monkeypatch.setattr(recorded, "MOST_TESTED", 9)
+    monkeypatch.setattr(recorded, "MAX_TESTED_RUNS", 9)
     for _ in range(5):
         results = read_results(connection)
         start, load = threading.Barrier(6), recorded.limited_reader(results)

@@ -13,7 +13,7 @@ from alue_bench.evaluation.margins import Margin
 from alue_bench.evaluation.ratios import Ratio
 from alue_bench.evaluation.significance import Crossed
 from alue_bench.reporting.comparison import ComparisonBlock, Difference, StrategyResult, Verdict
-from alue_bench.reporting.statements import SAID, baseline_statement, statement, statements
+from alue_bench.reporting.statements import MAX_STATEMENTS, baseline_statement, statement, statements
 from alue_bench.reporting.training_times import TimeComparison
 
 TEST = Crossed(
@@ -175,5 +175,7 @@ def test_no_sentence_without_the_baseline_or_on_very_many_strategies() -> None:
     row = result("top4")
     assert statements(block(row)) == []
     assert baseline_statement(block(row)).startswith("No run of full under these conditions")
-    many = [result(f"top{number}", of(Verdict.WITHIN_MARGIN, loss_bound=0.01)) for number in range(1, SAID + 2)]
+    many = [
+        result(f"top{number}", of(Verdict.WITHIN_MARGIN, loss_bound=0.01)) for number in range(1, MAX_STATEMENTS + 2)
+    ]
     assert statements(block(result("full"), *many)) == []

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 STEPS, STEPS_ON_ACCELERATOR = 4, 20
 """The number of training steps that are timed, on a CPU and on an accelerator; an untimed warm-up precedes them."""
-MOST_EXAMPLES = 64
+MAX_EXAMPLES = 64
 """The largest batch size with which the training speed is measured. Larger batches are hardly faster per example, but
 measuring them takes memory and time."""
-LAYERS = 2
+TIMED_LAYERS = 2
 """The number of layers that are timed for a large model. All layers are alike, so that a few suffice."""
-WHOLE_BELOW = 256
+TIME_ALL_LAYERS_BELOW = 256
 """The largest hidden size for which all layers of a model are timed. The training steps of such a small model are
 short, and overheads are a large part of them."""
 VOCABULARY = 1000
@@ -80,7 +80,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     Args:
         config: The model's configuration, a transformers `PretrainedConfig`.
         lengths: The lengths of the examples in tokens, int64 [examples]; the timed examples are drawn from them.
-        hyper: The training hyper-parameters. The batch size is limited to MOST_EXAMPLES.
+        hyper: The training hyper-parameters. The batch size is limited to MAX_EXAMPLES.
         device: The device and number format, and whether steps are captured as CUDA graphs.
 
     Returns:
@@ -91,7 +91,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     import torch
 
     generator = np.random.default_rng(0)
-    batch_size = min(hyper.batch_size, MOST_EXAMPLES)
+    batch_size = min(hyper.batch_size, MAX_EXAMPLES)
     wanted = (STEPS_ON_ACCELERATOR if device.accelerated else STEPS) * batch_size
     chosen = generator.choice(lengths, size=wanted, replace=len(lengths) < wanted)
     with torch.random.fork_rng(devices=[device.number] if device.name == "cuda" else []):
@@ -120,8 +120,8 @@ def _in_small(config: Any) -> Any:
     small = copy.deepcopy(config)
     small.vocab_size = min(int(getattr(small, "vocab_size", VOCABULARY)), VOCABULARY)
     small.pad_token_id = 0
-    if int(getattr(small, "hidden_size", 0)) > WHOLE_BELOW and not getattr(small, "layer_types", None):
-        small.num_hidden_layers = min(small.num_hidden_layers, LAYERS)
+    if int(getattr(small, "hidden_size", 0)) > TIME_ALL_LAYERS_BELOW and not getattr(small, "layer_types", None):
+        small.num_hidden_layers = min(small.num_hidden_layers, TIMED_LAYERS)
     return small
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MAY_START, MAY_END, STARTS, ENDS = 1, 2, 4, 8
 """The marks of a token: it may begin an answer, may end an answer, begins the gold answer, ends the gold answer."""
-AT_ONCE = 1000
+QUESTIONS_PER_BATCH = 1000
 """The number of questions that are passed to the tokenizer at once."""
 _STRETCH = re.compile(r"\S+")
 
@@ -215,8 +215,10 @@ def encoded_questions(columns: Mapping[str, Sequence[Any]], tokenizer: Any, max_
     import pyarrow as pa
 
     parts = []
-    for start in range(0, len(columns["question"]), AT_ONCE):  # Python's integers need much more memory than Arrow's
-        part = slice(start, start + AT_ONCE)
+    for start in range(
+        0, len(columns["question"]), QUESTIONS_PER_BATCH
+    ):  # Python's integers need much more memory than Arrow's
+        part = slice(start, start + QUESTIONS_PER_BATCH)
         encoded = tokenizer(
             list(columns["question"][part]), list(columns["context"][part]), truncation=False, verbose=False,
             return_attention_mask=False, return_offsets_mapping=True,

@@ -18,10 +18,10 @@ from alue_bench.messages.suggestion import command_line
 
 Texts = tuple[str, str | None]
 """The text of an example and its second text, which is None if examples are single texts."""
-NAMED = 5
+MAX_NAMED_LABELS = 5
 """The largest number of labels that a message lists by name."""
 
-SNIFFED = 8192
+SNIFFED_BYTES = 8192
 """The number of bytes at the beginning of a file that are examined to decide whether it is a text file."""
 
 MAGIC = (b"PK\x03\x04", b"PAR1", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"ARROW1")
@@ -135,7 +135,7 @@ def is_text(content: bytes) -> bool:
     The beginning of a text has almost no control characters when it is decoded as UTF-8. Bytes that are not UTF-8 are
     permitted: they belong to a damaged row, or to a text in a single-byte encoding.
     """
-    beginning = content[:SNIFFED]
+    beginning = content[:SNIFFED_BYTES]
     if beginning.startswith(MAGIC):
         return False
     decoded = beginning.decode("utf-8", errors="replace")
@@ -264,15 +264,17 @@ def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
     sentences = []
     absent = [name for name in labels.names if name not in counts]
     if absent:
-        named = ", ".join(shown(name) for name in absent[:NAMED])
-        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        named = ", ".join(shown(name) for name in absent[:MAX_NAMED_LABELS])
+        more = f" and {len(absent) - MAX_NAMED_LABELS} more" if len(absent) > MAX_NAMED_LABELS else ""
         effect = "they cannot be learnt" if trains else "macro-F1 leaves out those that are not predicted either"
         sentences.append(f"labels of no {split} row: {named}{more} (of {len(labels.names)}); {effect}")
     of_all = [name for name, count in counts.items() if count == len(gold)]
     if of_all:
         what = "the label" if labels.kind is TargetKind.MULTILABEL else "no label but"
         effect = "there is nothing to learn about it" if trains else "scores do not tell whether it was learnt"
-        sentences += [f"all {len(gold)} {split} rows have {what} {shown(name)}: {effect}" for name in of_all[:NAMED]]
+        sentences += [
+            f"all {len(gold)} {split} rows have {what} {shown(name)}: {effect}" for name in of_all[:MAX_NAMED_LABELS]
+        ]
     return sentences
 
 
@@ -283,8 +285,8 @@ def _gaps_of_tags(split: str, targets: Sequence[Target], labels: Labels) -> list
     occurring = {name[2:] for name in counts if name != OUTSIDE} if entities else set(counts)
     if absent := [name for name in labels.types if name not in occurring]:
         what = "entity types" if entities else "tags"
-        named = ", ".join(shown(name) for name in absent[:NAMED])
-        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        named = ", ".join(shown(name) for name in absent[:MAX_NAMED_LABELS])
+        more = f" and {len(absent) - MAX_NAMED_LABELS} more" if len(absent) > MAX_NAMED_LABELS else ""
         effect = "they cannot be learnt" if trains else "macro-F1 leaves out those that are not predicted either"
         sentences.append(f"{what} of no {split} sentence: {named}{more} (of {len(labels.types)}); {effect}")
     if entities and (lost := sum(tags_without_beginning(tags) for tags in targets if isinstance(tags, tuple))):

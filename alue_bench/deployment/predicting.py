@@ -40,7 +40,7 @@ from alue_bench.training.device.host_memory import keep_freed
 if TYPE_CHECKING:
     import numpy as np
 
-NAMED = 5
+MAX_NAMED_ROWS = 5
 """The number of faulty rows that an error message lists; further ones are only counted."""
 TEXT_COLUMNS, PAIR_COLUMNS = ("text",), ("pair", "text_pair")
 """The column names that are tried for the first and second texts if the user names no columns."""
@@ -251,9 +251,9 @@ def _check_rows(table: ChunkedTable, columns: _Columns, description: Description
                 problem = _label_problem(value, description) if place in good else None
                 if problem and not (skip_bad and _is_missing(value)):
                     unknown += 1
-                    if len(problems) < NAMED:
+                    if len(problems) < MAX_NAMED_ROWS:
                         problems.append(f"{table.place(chunk.lines[place])}: {problem}")
-        del problems[NAMED:]
+        del problems[MAX_NAMED_ROWS:]
     if not rows:
         raise DataError(f"{table.path}: the file has no rows")
     if problems:

@@ -16,7 +16,7 @@ tasks. Percentiles of the bootstrap are not used: with three to five tasks they 
 
 **What it assumes.** The tasks are a random sample of the tasks that the conclusion is about, and independent of each
 other; seeds are independent within and between tasks; the change of a task is about as often above the mean as below
-it. Every task counts the same, whatever its number of test examples or seeds. With fewer than `FEWEST_TASKS` tasks, no
+it. Every task counts the same, whatever its number of test examples or seeds. With fewer than `MIN_TASKS` tasks, no
 conclusion about other tasks is possible, and a ValueError is raised.
 
 **The interquartile mean** (IQM) is the mean of the middle half of the tasks. A single task with an extreme change
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-FEWEST_TASKS = 3
+MIN_TASKS = 3
 """The smallest number of tasks for a statement across tasks."""
 RESAMPLES = 2000
 """The number of bootstrap resamples. The Monte-Carlo error of a standard error is then 1.6 %."""
@@ -170,7 +170,7 @@ def over_tasks(values: Sequence[Sequence[float]], *, resamples: int = RESAMPLES,
         seed: The seed of the bootstrap.
 
     Raises:
-        ValueError: There are fewer than FEWEST_TASKS tasks, or a task has no value.
+        ValueError: There are fewer than MIN_TASKS tasks, or a task has no value.
     """
     import numpy as np
 
@@ -192,15 +192,15 @@ def geometric_mean_over_tasks(ratios: Sequence[Sequence[float]], *, resamples: i
         seed: The seed of the bootstrap.
 
     Raises:
-        ValueError: There are fewer than FEWEST_TASKS tasks, or a task has no ratio.
+        ValueError: There are fewer than MIN_TASKS tasks, or a task has no ratio.
     """
     logarithms = [[math.log(ratio) for ratio in of_task] for of_task in ratios]
     return Ratio.of_logarithms(over_tasks(logarithms, resamples=resamples, seed=seed).mean)
 
 
 def _check(values: Sequence[Sequence[float]]) -> None:
-    if len(values) < FEWEST_TASKS:
-        raise ValueError(f"{len(values)} tasks: a statement across tasks needs at least {FEWEST_TASKS}")
+    if len(values) < MIN_TASKS:
+        raise ValueError(f"{len(values)} tasks: a statement across tasks needs at least {MIN_TASKS}")
     if not all(len(of_task) for of_task in values):
         raise ValueError("a task has no value; leave it out")
 

@@ -30,7 +30,7 @@ TAGS = {None: "tag_", "IOB2": "iob2_"}
 SPAN, CONTEXT = "answer_", "context"
 """The prefix of the columns in a table of predicted answers that hold each answer's score by a metric; and the name,
 after this prefix, of the column that holds the number of the question's context."""
-MOST_CELLS = 1 << 16
+MAX_CELLS = 1 << 16
 """The largest number of different table cells with several labels whose parsed labels are cached for a label space."""
 
 
@@ -321,7 +321,7 @@ class _PlacesByCell(dict[str, tuple[int, ...]]):
         self._names = names
 
     def __missing__(self, cell: str) -> tuple[int, ...]:
-        if len(self) == MOST_CELLS:
+        if len(self) == MAX_CELLS:
             self.clear()
         places = self[cell] = _marked(cell, self._names)
         return places

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 POWER = 0.8
 """The power (probability of finding a true difference) that a test must have with the number of seeds that is proposed
 to the user (Card et al. 2020)."""
-FEWEST_SEEDS = 3
+MIN_SEEDS = 3
 """The smallest number of seeds with which there is a verdict on a difference. With two seeds the variance between seeds
 is known so imprecisely that the test's false-positive rate is about twice the nominal one; with three or more seeds,
 this is not so (tests/test_significance.py)."""
-MOST_SEEDS = 200
+MAX_SEEDS = 200
 """The largest number of seeds that is proposed to the user for a verdict."""
 CHUNK = 2**21
 """The largest number of elements in an array of resampled values; resamples are computed in portions of this size."""
@@ -199,12 +199,12 @@ def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int
         tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
 
     Returns:
-        The number of seeds. None if no number up to MOST_SEEDS suffices, because the test set is too small or the
+        The number of seeds. None if no number up to MAX_SEEDS suffices, because the test set is too small or the
         difference too close to zero.
     """
     import numpy as np
 
-    numbers = np.arange(max(FEWEST_SEEDS, observed.seeds + 1), MOST_SEEDS + 1)
+    numbers = np.arange(max(MIN_SEEDS, observed.seeds + 1), MAX_SEEDS + 1)
     if not difference:
         return None
     enough = numbers[_powers(observed, difference, numbers, tests) >= POWER]
@@ -222,7 +222,7 @@ def seeds_within_margin(observed: Crossed, margin: float) -> int | None:
         margin: The margin, as an absolute difference of scores.
 
     Returns:
-        The number of seeds, at least FEWEST_SEEDS. None if no number up to MOST_SEEDS suffices, because the test set is
+        The number of seeds, at least MIN_SEEDS. None if no number up to MAX_SEEDS suffices, because the test set is
         too small for the margin.
     """
     import numpy as np
@@ -236,7 +236,7 @@ def seeds_within_margin(observed: Crossed, margin: float) -> int | None:
         return not missed > 1 - POWER  # scipy returns nan for some margins of dozens of standard errors
 
     # The probability grows with the number of seeds, which permits a binary search.
-    numbers = range(FEWEST_SEEDS, MOST_SEEDS + 1)
+    numbers = range(MIN_SEEDS, MAX_SEEDS + 1)
     place = bisect_left(numbers, True, key=shown)
     return numbers[place] if place < len(numbers) else None
 

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-MOST_WORDS = 30
+MAX_WORDS = 30
 """The largest number of words of a predicted answer. A punctuation mark is a word."""
 
 
 def best_answers(logits: Array, places: SpanPlaces, *, no_answer: bool) -> Array:
     """Return the predicted answer to each question, strings in an object array [n]; empty for "no answer".
 
-    The answer is the span of at most `MOST_WORDS` words, over all windows of the question, with the highest sum of the
+    The answer is the span of at most `MAX_WORDS` words, over all windows of the question, with the highest sum of the
     logits of its beginning and its end (Devlin et al. 2019, section 4.2); in case of a tie, the first one. If a
     question need not have an answer, the prediction is "no answer" if the sum of both logits of the null candidate is
     higher. Each window has a null candidate; the lowest of their sums is used, because only some windows contain the
@@ -37,7 +37,7 @@ def best_answers(logits: Array, places: SpanPlaces, *, no_answer: bool) -> Array
     count = len(places.windows)
     begin, end = logits[places.firsts, 0], logits[places.lasts, 1]
     best, length = np.full(count, -np.inf), np.zeros(count, dtype="int64")
-    for more in range(min(MOST_WORDS, count)):  # the number of words after the first one
+    for more in range(min(MAX_WORDS, count)):  # the number of words after the first one
         scores = begin[: count - more] + end[more:]
         better = (places.windows[: count - more] == places.windows[more:]) & (scores > best[: count - more])
         best[: count - more][better] = scores[better]
@@ -76,7 +76,7 @@ def score_of_answer(logits: Array, places: SpanPlaces, question: int, text: str)
         (
             float(logits[places.firsts[first], 0] + logits[places.lasts[last], 1])
             for first in words
-            for last in range(first, min(first + MOST_WORDS, words[-1] + 1))
+            for last in range(first, min(first + MAX_WORDS, words[-1] + 1))
             if places.windows[first] == places.windows[last]
             and places.contexts[question][places.begins[first] : places.ends[last]] == text
         ),

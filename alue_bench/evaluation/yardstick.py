@@ -59,7 +59,7 @@ PASSES, EXAMPLES = 3, 100_000
 in all passes together."""
 MANY_TEXTS = 1000
 """The number of train texts above which n-grams that occur in only one of these texts are left out."""
-LEAST = 1e-12
+MIN_PROBABILITY = 1e-12
 """The smallest predicted probability, which classes without train rows get."""
 LOCK_TIMEOUT_S = 300.0
 """The seconds that a process waits for another process that computes the same yardstick; then it computes it, too."""
@@ -230,10 +230,10 @@ def _logits(model: Any, features: Any, task: Task) -> Array:
 
     if task.labels.kind is TargetKind.REGRESSION:
         return np.asarray(model.predict(features)).reshape(-1, 1)
-    shares = np.clip(model.predict_proba(features), LEAST, 1 - LEAST)
+    shares = np.clip(model.predict_proba(features), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     if task.labels.kind is TargetKind.MULTILABEL:
         return np.asarray(logit(shares))
-    logits = np.full((features.shape[0], task.labels.outputs), math.log(LEAST))
+    logits = np.full((features.shape[0], task.labels.outputs), math.log(MIN_PROBABILITY))
     logits[:, model.classes_] = np.log(shares)
     return logits
 

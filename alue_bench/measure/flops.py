@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.01
 """The largest relative difference between formulas and torch's FLOP counter at which the formulas are still used."""
-COMPARED = (3, 64)
+COMPARED_SIZES = (3, 64)
 """The number of texts, and the largest number of tokens per text, for which the FLOP formulas are compared with torch's
 counter."""
 
@@ -61,7 +61,7 @@ class Method:
 
 _methods: dict[str, Method] = {}
 """The methods that were determined in this process, for reuse, by a digest of architecture and trained parts."""
-PARTS = ("norms", "attention", "feed-forward", "names")
+COMPARED_PARTS = ("norms", "attention", "feed-forward", "names")
 """The values of `FreezePlan.trained` for which the formulas are compared with torch's counter again."""
 
 
@@ -75,7 +75,7 @@ def method_of(stack: EncoderStack, plan: FreezePlan | None = None) -> Method:
     model: Any = stack.model
     if has_lean_forward(stack):
         return Method("formula")
-    only = {"trained": plan.trained, "names": plan.names} if plan is not None and plan.trained in PARTS else {}
+    only = {"trained": plan.trained, "names": plan.names} if plan is not None and plan.trained in COMPARED_PARTS else {}
     key = digest_of([type(model).__name__, described(model.config), only])
     if key not in _methods:
         empty_stack = view_as_stack(empty_model(model.config, TAGS if stack.reads_tokens else BINARY))
@@ -100,7 +100,7 @@ def _compared(stack: EncoderStack, only: dict[str, Any]) -> Method:
         FreezePlan(shape, low, embeddings=True, **only),
         FreezePlan(shape, frozenset(range(shape.layers)) - low, **only),
     )
-    texts, tokens = COMPARED
+    texts, tokens = COMPARED_SIZES
     positions = getattr(stack.model.config, "max_position_embeddings", None)
     lengths = np.full(texts, min(tokens, positions - 2) if isinstance(positions, int) and positions > 4 else tokens)
     try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SIZE = {"cpu": 1024, "cuda": 8192}
 """The number of rows and columns of the square matrices that are multiplied, by kind of device; other accelerators use
 the number for "cuda"."""
-SMALLEST = 1024
+MIN_SIZE = 1024
 """The smallest number of rows and columns, which is used if an accelerator has little free memory."""
 MEMORY_SHARE = 0.25
 """The share of an accelerator's free memory that the measurement may use; matrices are made smaller if needed."""
@@ -72,6 +72,6 @@ def _size(device: Hardware, dtype: torch.dtype) -> int:
         return SIZE["cpu"]
     size = SIZE.get(device.name, SIZE["cuda"])
     # The factor and the product in `dtype`, with a margin of one matrix in fp32 for cuBLAS's workspace.
-    while size > SMALLEST and size**2 * (4 + 2 * dtype.itemsize) > MEMORY_SHARE * device.free_bytes():
+    while size > MIN_SIZE and size**2 * (4 + 2 * dtype.itemsize) > MEMORY_SHARE * device.free_bytes():
         size //= 2
     return size

@@ -31,7 +31,7 @@ SETTINGS: Mapping[str, type[int] | type[float]] = {"lr": float} | _DECLARED_AXES
 """The hyper-parameters that may be an axis of a grid, with their types. In `Grid.variants`, the first one, the learning
 rate, varies slowest."""
 AXES = (*LAYERS, "strategy", *SETTINGS, "seed")
-MOST = 1_000_000
+MAX_SEED_RANGE = 1_000_000
 """The largest number of values in a range of seeds; a longer range is rejected as a typing error."""
 DEFAULT_TOLERANCE = 0.01
 """The default tolerance: a score counts as equal to that of full fine-tuning if it is lower by at most this fraction of
@@ -162,8 +162,8 @@ def _closed(axis: str, value: str) -> range:
     if span.last is None:
         closed = f"{span.first}..{span.first + 4 * span.step}" + (f"/{span.step}" if span.step > 1 else "")
         raise UsageError(f"--grid: {axis}={value} has no end; add one, such as {axis}={closed}")
-    if (span.last - span.first) // span.step >= MOST:
-        raise UsageError(f"--grid: {axis}={value} has more than {MOST} values")
+    if (span.last - span.first) // span.step >= MAX_SEED_RANGE:
+        raise UsageError(f"--grid: {axis}={value} has more than {MAX_SEED_RANGE} values")
     return span.values(span.last)
 
 

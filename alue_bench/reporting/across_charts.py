@@ -10,9 +10,9 @@ from alue_bench.reporting.charts import WIDTH
 from alue_bench.reporting.drawing import MUTED, SERIES, Picture, looks, new_figure, style, to_svg
 from alue_bench.reporting.numbers import percent, signed
 
-MOST_DRAWN = 16
+MAX_DRAWN = 16
 """The largest number of strategies in a figure of changes."""
-MOST_CURVES = 7
+MAX_CURVES = 7
 """The largest number of strategies in a performance profile, one for each colour."""
 
 
@@ -24,7 +24,7 @@ def changes(result: AcrossTasks, *, name: str, of: str) -> Picture:
         name: The picture's name for files and ids, unique on the report page.
         of: The title of the figure.
     """
-    rows = [row for row in result.rows if row.change][:MOST_DRAWN]
+    rows = [row for row in result.rows if row.change][:MAX_DRAWN]
     with style():
         figure = new_figure(WIDTH, 1.1 + 0.32 * len(rows))
         axes = figure.add_subplot()
@@ -90,6 +90,6 @@ def profile(result: AcrossTasks, *, name: str, of: str) -> Picture:
 
 
 def _leading(rows: Sequence[StrategyAcross]) -> list[StrategyAcross]:
-    """Return the strategies to draw: the baseline and those with the largest shares of tasks, at most MOST_CURVES."""
-    best = sorted(rows[1:], key=lambda row: -sum(row.profile))[: MOST_CURVES - 1]
+    """Return the strategies to draw: the baseline and those with the largest shares of tasks, at most MAX_CURVES."""
+    best = sorted(rows[1:], key=lambda row: -sum(row.profile))[: MAX_CURVES - 1]
     return [row for row in rows if row is rows[0] or row in best]

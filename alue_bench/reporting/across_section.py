@@ -12,7 +12,7 @@ from alue_bench.reporting.numbers import NONE, percent, plain, several, signed
 from alue_bench.reporting.subjects import Comparable
 from alue_bench.reporting.training_times import ACROSS_SESSIONS, ratio_text
 
-MOST_ROWS = 100
+MAX_ROWS = 100
 """The largest number of strategies in a table."""
 INTRO = (
     "Every task counts the same. The interval comes from a bootstrap over tasks and seeds: if these tasks are a random "
@@ -62,9 +62,9 @@ def _changes(result: AcrossTasks) -> ReportTable:
     rows = [_row(result, row) for row in result.rows if row.change]
     metrics = ", ".join(f"{task} ({metric})" for task, metric in result.metrics.items())
     limit_text = (
-        f"; shown: {MOST_ROWS} of {several(len(rows), 'strategy', 'strategies')}" if len(rows) > MOST_ROWS else ""
+        f"; shown: {MAX_ROWS} of {several(len(rows), 'strategy', 'strategies')}" if len(rows) > MAX_ROWS else ""
     )
-    group = RowGroup(result.model, rows[:MOST_ROWS], f"against {result.baseline}; {metrics}{limit_text}")
+    group = RowGroup(result.model, rows[:MAX_ROWS], f"against {result.baseline}; {metrics}{limit_text}")
     return ReportTable("Changes across tasks", "model, strategy", columns, [group])
 
 
@@ -89,7 +89,7 @@ def _score_cell(value: Estimate) -> Cell:
 def _profiles(result: AcrossTasks) -> ReportTable:
     of = "what was learnt" if result.relative else "the metric's range from 0 to 1"
     columns = [Column(name) for name in distance_names(result)]
-    rows = [Row(row.strategy, [Cell(percent(share)) for share in row.profile]) for row in result.rows[:MOST_ROWS]]
+    rows = [Row(row.strategy, [Cell(percent(share)) for share in row.profile]) for row in result.rows[:MAX_ROWS]]
     remark = f"distances in per cent of {of}; a task without a run of the strategy counts as not within"
     return ReportTable(
         "Share of tasks within a distance of the best strategy", "strategy", columns, [RowGroup("", rows, remark)]

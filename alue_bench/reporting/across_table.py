@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.evaluation.across_tasks import FEWEST_TASKS
+from alue_bench.evaluation.across_tasks import MIN_TASKS
 from alue_bench.evaluation.intervals import LEVEL, Estimate
 from alue_bench.reporting.across_tasks import AcrossTasks, StrategyAcross
 from alue_bench.reporting.comparison_table import TextTable, change_text, latex_tables, markdown_tables
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NO_RESULTS = (
-    f"no results across tasks. They need runs of a baseline and another strategy on at least {FEWEST_TASKS} tasks with "
+    f"no results across tasks. They need runs of a baseline and another strategy on at least {MIN_TASKS} tasks with "
     "one model, and a baseline that learnt something on each"
 )
 """The sentence for users if no model has enough tasks."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.evaluation.across_tasks import (
-    FEWEST_TASKS,
+    MIN_TASKS,
     OverTasks,
     WinsTiesLosses,
     geometric_mean_over_tasks,
@@ -55,7 +55,7 @@ class StrategyAcross:
     """For each of `AcrossTasks.distances`, the share of tasks on which the score is at most this far below the best."""
     speed_up: Ratio | None
     """The geometric mean over tasks of the baseline's training time divided by the strategy's; None for the baseline,
-    and if fewer than FEWEST_TASKS tasks have training times."""
+    and if fewer than MIN_TASKS tasks have training times."""
     across_sessions: bool
     """True if the speed-up on a task compares training times of different sessions (executions of a command)."""
 
@@ -88,7 +88,7 @@ class AcrossTasks:
 def across_tasks(blocks: Iterable[ComparisonBlock], frame: pd.DataFrame) -> list[AcrossTasks]:
     """Return the results across tasks for each combination of model, data source, hardware and number of folds.
 
-    A model with fewer than FEWEST_TASKS tasks is left out, and so is a strategy that ran on fewer tasks.
+    A model with fewer than MIN_TASKS tasks is left out, and so is a strategy that ran on fewer tasks.
 
     Args:
         blocks: The blocks of a comparison. Each holds the strategies for one task and model under one set of
@@ -100,7 +100,7 @@ def across_tasks(blocks: Iterable[ComparisonBlock], frame: pd.DataFrame) -> list
         if not block.first_look and len(block.rows) > 1 and block.rows[0].strategy == block.baseline:
             key = (block.model, *(block.conditions[name] for name in APART))
             groups.setdefault(key, []).append(block)
-    groups = {key: group for key, group in groups.items() if len({block.task for block in group}) >= FEWEST_TASKS}
+    groups = {key: group for key, group in groups.items() if len({block.task for block in group}) >= MIN_TASKS}
     if not groups:
         return []
     metrics = {block.metric for group in groups.values() for block in group}
@@ -144,15 +144,15 @@ def _combined(group: Sequence[ComparisonBlock], runs: Mapping[str, Run]) -> Acro
     shared = [task for task, block in chosen.items() if (rows := block.conditions["train_digest"]) and often[rows] > 1]
     if shared:
         notes.append(f"trained on the same rows, so not independent (choose one with -t): {', '.join(shared)}")
-    if len(chosen) < FEWEST_TASKS:
+    if len(chosen) < MIN_TASKS:
         return None
     relative = all(learnt[task] is not None for task in chosen)
     unit = {task: (learnt[task] or 1.0) if relative else 1.0 for task in chosen}
     by_strategy = _by_strategy(chosen, runs)
     baseline = group[0].baseline
-    few = [name for name, on in by_strategy.items() if name != baseline and _number_of_tasks(on) < FEWEST_TASKS]
+    few = [name for name, on in by_strategy.items() if name != baseline and _number_of_tasks(on) < MIN_TASKS]
     if few:
-        notes.append(f"on fewer than {FEWEST_TASKS} tasks, left out: {', '.join(few)}")
+        notes.append(f"on fewer than {MIN_TASKS} tasks, left out: {', '.join(few)}")
     included = {name: on for name, on in by_strategy.items() if name not in few}
     if len(included) < 2:
         return None
@@ -246,7 +246,7 @@ def _across(
     changes = {task: sum(values) / len(values) for task, values in differences.items()}
     times = [result.row.times for result in by_task.values() if result.row.times and result.row.times.ratios]
     across = any(time.across_sessions for time in times)
-    speed_up = geometric_mean_over_tasks([time.ratios for time in times]) if len(times) >= FEWEST_TASKS else None
+    speed_up = geometric_mean_over_tasks([time.ratios for time in times]) if len(times) >= MIN_TASKS else None
     if speed_up and across:  # resampling tasks cannot reveal a difference in speed that is common to a whole session
         speed_up = replace(speed_up, interval=None)
     relative = unit and [[value / unit[task] for value in values] for task, values in differences.items()]

@@ -26,7 +26,7 @@ import numpy as np
 
 from alue_bench.contract.cells import Cell, cell_name
 from alue_bench.contract.probe import LayerScore
-from alue_bench.evaluation.across_tasks import FEWEST_TASKS
+from alue_bench.evaluation.across_tasks import MIN_TASKS
 from alue_bench.evaluation.intervals import Estimate
 from alue_bench.evaluation.new_task import Correction, correction, predicted
 from alue_bench.reporting.selector_ranking import DEFAULT_CONTROL, LoadScores, family_of
@@ -90,9 +90,9 @@ class Calibration:
     def correction(self) -> tuple[str, Correction] | None:
         """The family of selectors whose correction predicts left-out tasks best, with its correction.
 
-        None if no correction clearly helps, or if there are fewer than FEWEST_TASKS sweeps.
+        None if no correction clearly helps, or if there are fewer than MIN_TASKS sweeps.
         """
-        if len(self.sweeps) < FEWEST_TASKS:
+        if len(self.sweeps) < MIN_TASKS:
             return None
         fitted = {family: correction(self.losses, values) for family, values in self.features.items()}
         helpful = {family: fitted_correction for family, fitted_correction in fitted.items() if fitted_correction.helps}
@@ -192,7 +192,7 @@ def calibration(sweeps: Sequence[SweptTask], load: LoadScores, *, without: str) 
 
     Returns:
         The calibration; None if no other task was swept, or if the sweeps have no freezing setting in common. It may
-        have fewer than FEWEST_TASKS tasks.
+        have fewer than MIN_TASKS tasks.
     """
     alike: dict[tuple[str, ...], list[SweptTask]] = {}
     for sweep in sweeps:

@@ -15,11 +15,11 @@ from alue_bench.reporting.numbers import several
 WIDTH = 4.3
 """The width in inches of a figure that is placed next to another figure. It is about 310 SVG units, so that the text is
 readable on a phone."""
-LABELLED = 12
-"""The largest number of points in a plot for which every point is labelled. In a plot with more points, only `NAMED`
-points of the Pareto front are labelled."""
-NAMED = 5
-"""The number of points that are labelled in a plot with more than `LABELLED` points."""
+LABEL_ALL_UP_TO = 12
+"""The largest number of points in a plot for which every point is labelled. In a plot with more points, only
+`MAX_LABELLED` points of the Pareto front are labelled."""
+MAX_LABELLED = 5
+"""The number of points that are labelled in a plot with more than `LABEL_ALL_UP_TO` points."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
     with style():
         figure = new_figure(WIDTH, 3.1)
         axes = figure.add_subplot()
-        if len(points) > LABELLED:
+        if len(points) > LABEL_ALL_UP_TO:
             axes.scatter([p.time for p in points], [p.score for p in points], s=12, color=SERIES[0], linewidths=0)
         else:
             for point, look in zip(points, looks([point.name for point in points]).values(), strict=True):
@@ -76,7 +76,7 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
         axes.margins(x=0.22, y=0.18)
         axes.set_xlim(left=0)
         left, right = axes.get_xlim()
-        for point in points if len(points) <= LABELLED else dict.fromkeys([*_some(best), *matched]):
+        for point in points if len(points) <= LABEL_ALL_UP_TO else dict.fromkeys([*_some(best), *matched]):
             to_the_left = point.time > left + 0.66 * (right - left)
             axes.annotate(
                 short(point.name),
@@ -89,8 +89,8 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
         axes.set(xlabel="training time in seconds (lower is better)", ylabel=f"{short(metric)} (higher is better)")
         axes.set_title(short_title(of))
         svg = to_svg(figure, name)
-    listed = "; ".join(f"{p.name} {p.score:.3f} after {p.time:.1f} s" for p in points[:LABELLED])
-    more = f"; and {len(points) - LABELLED} more" if len(points) > LABELLED else ""
+    listed = "; ".join(f"{p.name} {p.score:.3f} after {p.time:.1f} s" for p in points[:LABEL_ALL_UP_TO])
+    more = f"; and {len(points) - LABEL_ALL_UP_TO} more" if len(points) > LABEL_ALL_UP_TO else ""
     return Picture(
         name,
         svg,
@@ -101,10 +101,10 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
 
 
 def _some(points: Sequence[Point]) -> list[Point]:
-    """Choose at most `NAMED` points, evenly spread over the list, including the first and the last."""
+    """Choose at most `MAX_LABELLED` points, evenly spread over the list, including the first and the last."""
     last = len(points) - 1
     return (
-        [points[index] for index in sorted({round(last * part / (NAMED - 1)) for part in range(NAMED)})]
+        [points[index] for index in sorted({round(last * part / (MAX_LABELLED - 1)) for part in range(MAX_LABELLED)})]
         if points
         else []
     )

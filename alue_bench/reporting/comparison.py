@@ -33,7 +33,7 @@ from alue_bench.evaluation.margins import Margin, Margins, MarginUnit
 from alue_bench.evaluation.predictions import Targets
 from alue_bench.evaluation.resampled import CorrectedResampled, corrected_resampled_test, estimate_over_folds
 from alue_bench.evaluation.significance import (
-    FEWEST_SEEDS,
+    MIN_SEEDS,
     Crossed,
     approximate_randomisation,
     crossed_test_of,
@@ -835,7 +835,7 @@ def _difference(
     if table.shape[1] < 2 or not np.isfinite(table).all():
         return replace(difference, reason="the metric is undefined when an example is left out")
     test = crossed_test_of(np.array(by_seed), table)
-    if len(finite) < FEWEST_SEEDS:
+    if len(finite) < MIN_SEEDS:
         return replace(difference, test=test, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(len(finite)))
     return replace(difference, test=test, verdict=Verdict.INCONCLUSIVE)
 
@@ -856,8 +856,8 @@ def _difference_over_folds(pairs: Sequence[tuple[Run, Run]], metric: str) -> Dif
         mean=sum(differences) / len(differences),
         seeds=len(differences),
         base_score=sum(base_scores[fold] for fold in scores) / len(scores),
-        verdict=Verdict.TOO_FEW_SEEDS if len(differences) < FEWEST_SEEDS else Verdict.INCONCLUSIVE,
-        reason=_few(len(differences), "fold") if len(differences) < FEWEST_SEEDS else "",
+        verdict=Verdict.TOO_FEW_SEEDS if len(differences) < MIN_SEEDS else Verdict.INCONCLUSIVE,
+        reason=_few(len(differences), "fold") if len(differences) < MIN_SEEDS else "",
         cohens_d=cohens_d(differences),
         improvement=probability_of_improvement([*scores.values()], [*base_scores.values()]),
         over_folds=True,
@@ -868,7 +868,7 @@ def _difference_over_folds(pairs: Sequence[tuple[Run, Run]], metric: str) -> Dif
 
 
 def _few(number: int, what: str = "seed") -> str:
-    return f"{number} {what}{'s' if number > 1 else ''} in common with the baseline; a verdict needs {FEWEST_SEEDS}"
+    return f"{number} {what}{'s' if number > 1 else ''} in common with the baseline; a verdict needs {MIN_SEEDS}"
 
 
 def _problem(loaded: Sequence[_Influence | str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from alue_bench.evaluation.intervals import LEVEL, Estimate
 from alue_bench.evaluation.margins import MarginUnit
-from alue_bench.evaluation.significance import FEWEST_SEEDS, Crossed
+from alue_bench.evaluation.significance import MIN_SEEDS, Crossed
 from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.messages.display import latex, markdown
 from alue_bench.reporting.comparison import (
@@ -23,7 +23,7 @@ from alue_bench.reporting.comparison import (
     describe_conditions,
 )
 from alue_bench.reporting.numbers import percent, plain, seconds, several, signed, signed_percent
-from alue_bench.reporting.statements import SAID, inconclusive_text, seeds_text, statements
+from alue_bench.reporting.statements import MAX_STATEMENTS, inconclusive_text, seeds_text, statements
 from alue_bench.reporting.training_times import ratio_text, session_mark, time_legend, time_record, train_mark
 from alue_bench.reporting.untuned import untuned_text
 
@@ -146,9 +146,9 @@ def _mark_lines(comparison: Comparison) -> list[str]:
             block.replicate for block, row in all_rows(comparison) if row.difference and _mark(row.difference) == FEW
         }
         if "seed" in few:
-            lines.append(f"{FEW} fewer than {FEWEST_SEEDS} seeds, so no verdict; use --seeds 5 to get one.")
+            lines.append(f"{FEW} fewer than {MIN_SEEDS} seeds, so no verdict; use --seeds 5 to get one.")
         if "fold" in few:
-            lines.append(f"{FEW} fewer than {FEWEST_SEEDS} folds, so no verdict; use --folds 5 to get one.")
+            lines.append(f"{FEW} fewer than {MIN_SEEDS} folds, so no verdict; use --folds 5 to get one.")
     if UNTESTED in marks:
         lines.append(f"{UNTESTED} no verdict; the reason is below the table.")
     return lines
@@ -398,7 +398,7 @@ def _mark(difference: Difference | None) -> str:
 def _short_notes(block: ComparisonBlock) -> Iterable[str]:
     """Yield a note on each strategy that is inconclusive or not tested, if there are too many for full sentences."""
     others = [row for row in block.rows if row.strategy != block.baseline]
-    if len(others) <= SAID or block.unlearnt is not None:
+    if len(others) <= MAX_STATEMENTS or block.unlearnt is not None:
         return
     for row in others:
         difference = row.difference

@@ -12,9 +12,9 @@ from alue_bench.tracking.reading import Results, distinct, read_environment, rea
 if TYPE_CHECKING:
     import pandas as pd
 
-LISTED = 200
+MAX_LISTED_RUNS = 200
 """The largest number of runs that the report lists one by one."""
-NOTED = 60
+MAX_RUNS_WITH_NOTES = 60
 """The largest number of runs whose notes are read. Notes are remarks that a run recorded, for example that texts were
 truncated."""
 HYPER = ("epochs", "batch_size", "lr", "max_length", "other_hyper")
@@ -48,7 +48,10 @@ def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
         ("seeds", ", ".join(str(seed) for seed in sorted(distinct(runs["seed"])))),
         ("models", "; ".join(f"{model} ({digest[:10]})" for model, digest in _models(runs))),
         ("started", _when(runs)),
-        (f"notes of {NOTED} runs" if len(runs) > NOTED else "notes", "; ".join(_notes(results, runs))),
+        (
+            f"notes of {MAX_RUNS_WITH_NOTES} runs" if len(runs) > MAX_RUNS_WITH_NOTES else "notes",
+            "; ".join(_notes(results, runs)),
+        ),
     ]
     return [Facts([(name, value) for name, value in facts if value]), _listed(runs)]
 
@@ -123,9 +126,9 @@ def _when(runs: pd.DataFrame) -> str:
 
 
 def _notes(results: Results, runs: pd.DataFrame) -> list[str]:
-    """Return the different notes that the first `NOTED` runs recorded, each with the number of its runs."""
+    """Return the different notes that the first `MAX_RUNS_WITH_NOTES` runs recorded, each with the number of its runs."""
     counted: dict[str, int] = {}
-    for run_id in runs["run_id"].head(NOTED):
+    for run_id in runs["run_id"].head(MAX_RUNS_WITH_NOTES):
         for note in read_notes(results, str(run_id)):
             counted[note] = counted.get(note, 0) + 1
     return _some([f"{note} ({several(number, 'run')})" for note, number in counted.items()], 12)
@@ -136,8 +139,8 @@ def _some(texts: list[str], most: int) -> list[str]:
 
 
 def _listed(runs: pd.DataFrame) -> Folded:
-    """Return a table of the first `LISTED` runs with their MLflow ids; it is hidden until the reader unfolds it."""
-    shown = runs.head(LISTED)
+    """Return a table of the first `MAX_LISTED_RUNS` runs with their MLflow ids; it is hidden until the reader unfolds it."""
+    shown = runs.head(MAX_LISTED_RUNS)
 
     def value(row: dict[str, Any], name: str) -> float | None:
         return row.get(name)
@@ -156,5 +159,5 @@ def _listed(runs: pd.DataFrame) -> Folded:
         for row in shown.to_dict("records")
     ]
     columns = [Column("seed"), Column("score"), Column("training"), Column("FLOPs"), Column("run id", number=False)]
-    left = f", the first {LISTED} of {len(runs)}" if len(runs) > LISTED else f" ({len(runs)})"
+    left = f", the first {MAX_LISTED_RUNS} of {len(runs)}" if len(runs) > MAX_LISTED_RUNS else f" ({len(runs)})"
     return Folded(f"Every run{left}", [ReportTable("Runs", "run", columns, [RowGroup("", rows)])])

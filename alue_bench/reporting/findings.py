@@ -34,7 +34,7 @@ from alue_bench.reporting.numbers import (
     signed_percent,
 )
 from alue_bench.reporting.statements import (
-    SAID,
+    MAX_STATEMENTS,
     baseline_statement,
     counted,
     few_digits,
@@ -47,7 +47,7 @@ from alue_bench.reporting.subjects import Subject
 from alue_bench.reporting.time_cells import speed_up_cell, time_cell, time_remarks
 from alue_bench.reporting.untuned import untuned_text
 
-MOST_ROWS = 100
+MAX_ROWS = 100
 """The largest number of strategies that a table lists for one task and model. If there are more, the table lists the
 strategies with the best scores."""
 CORRECTED = "; over folds that of the corrected resampled t-test (Nadeau & Bengio 2003)"
@@ -61,8 +61,8 @@ def sentences(subjects: Sequence[Subject], rule: RecommendationRule) -> list[Ite
     """Return sentences that state the result of each strategy, for each subject.
 
     A subject is the comparison of strategies for one task and model under one set of conditions. If it has more than
-    `SAID` strategies besides the baseline, the only sentence is on the one strategy that is recommended by its dev
-    score. The loss of this strategy is computed from runs that took no part in the recommendation.
+    `MAX_STATEMENTS` strategies besides the baseline, the only sentence is on the one strategy that is recommended by
+    its dev score. The loss of this strategy is computed from runs that took no part in the recommendation.
     """
     return [Findings([_sentence(subject, rule) for subject in subjects])] if subjects else []
 
@@ -76,7 +76,7 @@ def _sentence(subject: Subject, rule: RecommendationRule) -> Sentence:
     if not others:
         text = f"Only {block.baseline} was run: {subject.metric} {_estimate(base.score)}. There is nothing to compare."
         return Sentence(subject.label, f"{text} {on_baseline}".rstrip())
-    if len(others) <= SAID:
+    if len(others) <= MAX_STATEMENTS:
         tones = {_tone(row) for row in others}
         return Sentence(subject.label, " ".join(statements(block)), tones.pop() if len(tones) == 1 else "")
     counted_settings = several(len(block.rows), "setting")
@@ -238,23 +238,23 @@ def _remark(subject: Subject) -> str:
         text += f"; {untuned}"
     if any(row.difference and row.difference.loss_bound is not None for row in subject.compared.rows):
         text += f"; {margin_text(subject.compared)}"
-    return f"{text}; {_cut(subject)}" if len(subject.compared.rows) > MOST_ROWS else text
+    return f"{text}; {_cut(subject)}" if len(subject.compared.rows) > MAX_ROWS else text
 
 
 def _cut(subject: Subject) -> str:
-    return f"the best {MOST_ROWS} of {several(len(subject.compared.rows), 'strategy', 'strategies')}"
+    return f"the best {MAX_ROWS} of {several(len(subject.compared.rows), 'strategy', 'strategies')}"
 
 
 def _shown(subject: Subject) -> Sequence[comparison.StrategyResult]:
-    """Return the strategies to list in a table: the baseline and those with the best scores, at most `MOST_ROWS`.
+    """Return the strategies to list in a table: the baseline and those with the best scores, at most `MAX_ROWS`.
 
     They keep the order of the comparison.
     """
     rows = subject.compared.rows
-    if len(rows) <= MOST_ROWS:
+    if len(rows) <= MAX_ROWS:
         return rows
     scored = [row for row in rows if row.score is not None]
-    best = sorted(scored, key=lambda row: -row.score.mean if row.score else 0.0)[: MOST_ROWS - 1]
+    best = sorted(scored, key=lambda row: -row.score.mean if row.score else 0.0)[: MAX_ROWS - 1]
     kept = {row.strategy for row in best} | {subject.compared.baseline}
     return [row for row in rows if row.strategy in kept]
 
@@ -283,7 +283,7 @@ def cost_table(subjects: Sequence[Subject]) -> list[Item]:
         RowGroup(
             subject.label,
             [_cost_row(row, subject) for row in _shown(subject)],
-            _cut(subject) if len(subject.compared.rows) > MOST_ROWS else "",
+            _cut(subject) if len(subject.compared.rows) > MAX_ROWS else "",
         )
         for subject in subjects
     ]

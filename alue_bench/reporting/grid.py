@@ -54,7 +54,7 @@ CLEARLY = 0.1
 times and counted FLOPs disagree."""
 AS_FAST = 0.1
 """The largest difference in training time, as a share, between settings that count as equally fast."""
-MOST_NAMED = 8
+MAX_NAMED = 8
 """The largest number of settings that a sentence names."""
 TRIVIAL, TRIVIAL_ERROR = "selection/trivial_score", "selection/above_trivial_error"
 DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_s", "flops/train_vs_full"
@@ -747,8 +747,8 @@ def _confirmed(recommended: Recommendation | None) -> str:
 
 def _named(names: Sequence[str]) -> str:
     """Join names with commas; a long list is shortened, such as "a, b and 3 more"."""
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _seeds(cells: pd.DataFrame) -> str:

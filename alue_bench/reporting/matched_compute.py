@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CLOSE = 0.03
 """The largest difference in FLOPs at which two strategies count as matched, as a share of the FLOPs of `full`."""
-MOST = 3
+MAX_REQUESTED = 3
 """The largest number of strategies in a request. If more lack matched runs, only the recommended one is named."""
 SELECTED_ROWS = ("limit_train", "limit_eval", "drop_bad")
 """The names in a run's config.json of the options that select rows."""
@@ -66,7 +66,8 @@ def unmatched(block: ComparisonBlock) -> list[StrategyResult]:
 def request_of(block: ComparisonBlock, results: Results) -> Request | None:
     """Return the request for full fine-tuning at matched compute; None if no such runs are missing.
 
-    If more than `MOST` strategies lack such runs, as in a sweep, the request is for the recommended strategy alone.
+    If more than `MAX_REQUESTED` strategies lack such runs, as in a sweep, the request is for the recommended strategy
+    alone.
 
     Args:
         block: A set of comparable runs.
@@ -76,7 +77,7 @@ def request_of(block: ComparisonBlock, results: Results) -> Request | None:
     full = next((row for row in block.rows if row.strategy == FULL), None)
     if full is None or not lacking:
         return None
-    if len(lacking) > MOST:
+    if len(lacking) > MAX_REQUESTED:
         ids = [run_id for row in block.rows for run_id in row.run_ids]
         advice = recommend(cells(results.frame[results.frame["run_id"].isin(ids)]))
         lacking = [row for row in lacking if advice is not None and row.strategy == advice.strategy]

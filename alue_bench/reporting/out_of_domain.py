@@ -18,7 +18,7 @@ from alue_bench.evaluation.additive import Additive, additive
 from alue_bench.evaluation.domain_change import DomainChange, contrast, domain_change
 from alue_bench.evaluation.intervals import Estimate, estimate, holm
 from alue_bench.evaluation.predictions import Targets
-from alue_bench.evaluation.significance import FEWEST_SEEDS
+from alue_bench.evaluation.significance import MIN_SEEDS
 from alue_bench.reporting.comparison import ComparisonBlock, Load, Run, paired_runs
 from alue_bench.running.elsewhere import PREFIX
 from alue_bench.tracking.scores_elsewhere import digests_in
@@ -188,8 +188,8 @@ class _Scored:
         row = replace(row, change_inside=changes[0], change_outside=changes[1])
         if self._block.folds:
             return replace(row, reason="no test of a cross-validation, whose folds share train examples")
-        if len(pairs) < FEWEST_SEEDS:
-            return replace(row, reason=f"a test needs {FEWEST_SEEDS} seeds")
+        if len(pairs) < MIN_SEEDS:
+            return replace(row, reason=f"a test needs {MIN_SEEDS} seeds")
         try:
             contrasts = [
                 contrast(

@@ -19,7 +19,7 @@ from alue_bench.reporting.subjects import Subject
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_BARS = 16
+MAX_BARS = 16
 """The largest number of strategies in a bar chart."""
 
 
@@ -110,7 +110,7 @@ def figure_2(subjects: Sequence[Subject], prefix: str) -> list[Item]:
                     )
                     + " Tasks that train longer weigh more in the mean time."
                     + _unlearnt_sentence(chosen, with_baseline)
-                    + (f" Shown: {MOST_BARS} of {len(common)} strategies." if len(common) > MOST_BARS else "")
+                    + (f" Shown: {MAX_BARS} of {len(common)} strategies." if len(common) > MAX_BARS else "")
                     + (f" {several(left_out, 'set')} of runs with other settings are left out." if left_out else "")
                 )
             )
@@ -133,7 +133,7 @@ def _unlearnt_sentence(subjects: Sequence[Subject], tasks: Collection[str]) -> s
 
 def _averaged(model: str, by_task: dict[str, list[comparison.StrategyResult]], name: str) -> list[Item]:
     tasks = len(by_task)
-    strategies = [row.strategy for row in next(iter(by_task.values()))][:MOST_BARS]
+    strategies = [row.strategy for row in next(iter(by_task.values()))][:MAX_BARS]
     score, time = [], []
     for position, strategy in enumerate(strategies):
         rows = [rows[position] for rows in by_task.values()]

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from functools import partial
 
 from alue_bench.contract.version import __version__
-from alue_bench.evaluation.across_tasks import FEWEST_TASKS
+from alue_bench.evaluation.across_tasks import MIN_TASKS
 from alue_bench.evaluation.margins import Margins
-from alue_bench.evaluation.significance import FEWEST_SEEDS
+from alue_bench.evaluation.significance import MIN_SEEDS
 from alue_bench.messages.suggestion import PROGRAM, command_line
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.planning.tuning import EXAMPLE
@@ -37,7 +37,7 @@ from alue_bench.reporting.numbers import several
 from alue_bench.reporting.out_of_domain import out_of_domain
 from alue_bench.reporting.out_of_domain_table import COMMAND as OUT_OF_DOMAIN
 from alue_bench.reporting.papers_tables import papers_tables
-from alue_bench.reporting.recorded import MOST_TESTED, limited_reader
+from alue_bench.reporting.recorded import MAX_TESTED_RUNS, limited_reader
 from alue_bench.reporting.run_figures import FigureLimits, choices, confusion, learning
 from alue_bench.reporting.subjects import Comparable, arrange
 from alue_bench.tracking.connection import where_options
@@ -127,18 +127,18 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
             f"These runs form {len(blocks)} groups that are not comparable, since {_what_differs(blocks)} differ. "
             "Every section shows each group separately; nothing is computed across groups."
         )
-    if len(results.frame) > MOST_TESTED:
+    if len(results.frame) > MAX_TESTED_RUNS:
         notices.append(
-            f"Differences are tested with the predictions of at most {MOST_TESTED} of "
+            f"Differences are tested with the predictions of at most {MAX_TESTED_RUNS} of "
             f"{several(len(results.frame), 'run')}. alue-bench compare tests all; use --task, --model and --strategy "
             "to choose fewer."
         )
     seeds = max((row.replicates for b in blocks for s in b.subjects for row in s.compared.rows), default=0)
     unit = "fold" if any(subject.compared.folds for block in blocks for subject in block.subjects) else "seed"
-    if 0 < seeds < FEWEST_SEEDS:
+    if 0 < seeds < MIN_SEEDS:
         notices.append(
             f"No strategy has more than {several(seeds, unit)}: a difference may be due to chance, and there is no "
-            f"verdict on any. A verdict needs at least --{unit}s {FEWEST_SEEDS}."
+            f"verdict on any. A verdict needs at least --{unit}s {MIN_SEEDS}."
         )
     return notices + [f"{sentence}." for sentence in count_sentences(results.counts)]
 
@@ -249,7 +249,7 @@ def _across(results: Results, blocks: Sequence[Comparable], request: PageRequest
         _each_block(
             blocks,
             lambda block, prefix: across_section.section_items(block, f"across-{prefix}"),
-            Missing(f"No model has {FEWEST_TASKS} tasks on which full learnt something. To produce runs:", MORE_SEEDS),
+            Missing(f"No model has {MIN_TASKS} tasks on which full learnt something. To produce runs:", MORE_SEEDS),
         ),
         intro=across_section.INTRO,
     )

@@ -22,7 +22,7 @@ from alue_bench.tracking.reading import Results, read_runs, read_targets
 if TYPE_CHECKING:
     from alue_bench.evaluation.predictions import Targets
 
-MOST_TESTED = 1000
+MAX_TESTED_RUNS = 1000
 """The largest number of runs whose predictions are read for the significance tests. Reading ten thousand files takes a
 minute."""
 
@@ -56,15 +56,15 @@ class RecordedRuns:
 def limited_reader(results: Results) -> Load:
     """Return a function that reads a run's test predictions, given the run's id.
 
-    The function raises UnavailableError if it is called more than `MOST_TESTED` times. This limit keeps the time short
-    if there are many runs.
+    The function raises UnavailableError if it is called more than `MAX_TESTED_RUNS` times. This limit keeps the time
+    short if there are many runs.
     """
     numbers = itertools.count(1)  # safe if several threads count at once, unlike `+= 1`
 
     def load(run_id: str, multilabel: bool) -> Targets:
-        if next(numbers) > MOST_TESTED:
+        if next(numbers) > MAX_TESTED_RUNS:
             raise UnavailableError(
-                f"the predictions of {MOST_TESTED} runs at most are read here; alue-bench compare tests all, and "
+                f"the predictions of {MAX_TESTED_RUNS} runs at most are read here; alue-bench compare tests all, and "
                 "--task, --model and --strategy choose fewer"
             )
         return read_targets(results, run_id, multilabel)

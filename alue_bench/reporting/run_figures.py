@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 HITS = [Column("true positives"), Column("false negatives"), Column("false positives")]
 """The columns of a table that counts right, missed and wrong predictions for each label, tag or entity type."""
-SCATTERED = 300
+MAX_SCATTER_POINTS = 300
 """The largest number of points in a scatter plot. If there are more, every n-th point is drawn."""
 JACCARD = "test/jaccard_samples"
 """A metric that identifies the runs of multi-label tasks, because no other runs have it."""
-LARGE = 12
+LARGE_MATRIX = 12
 """The largest number of labels for which a confusion matrix is always visible. A larger matrix is hidden until the
 reader unfolds it."""
 
@@ -184,8 +184,8 @@ def _arranged(figures: Sequence[Matrix | ReportTable | Picture], label: str) -> 
 
     Tables and large matrices are hidden until the reader unfolds them.
     """
-    small = [figure for figure in figures if isinstance(figure, Matrix) and len(figure.labels) <= LARGE]
-    large = [figure for figure in figures if isinstance(figure, Matrix) and len(figure.labels) > LARGE]
+    small = [figure for figure in figures if isinstance(figure, Matrix) and len(figure.labels) <= LARGE_MATRIX]
+    large = [figure for figure in figures if isinstance(figure, Matrix) and len(figure.labels) > LARGE_MATRIX]
     drawn = [figure for figure in figures if isinstance(figure, Picture)]
     tables = [figure for figure in figures if isinstance(figure, ReportTable)]
     items: list[Item] = []
@@ -267,7 +267,7 @@ def _scatter(everything: pd.DataFrame, name: str, caption: str) -> Picture | Non
     finite = everything[["gold", "prediction"]].astype("float64").dropna()
     if finite.empty:
         return None
-    thinned = finite.iloc[:: -(-len(finite) // SCATTERED)]
+    thinned = finite.iloc[:: -(-len(finite) // MAX_SCATTER_POINTS)]
     return predicted_against_gold(list(thinned.itertuples(index=False, name=None)), name=name, of=caption)
 
 

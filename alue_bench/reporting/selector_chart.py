@@ -8,7 +8,7 @@ from alue_bench.reporting.drawing import MUTED, SERIES, Picture, new_figure, sty
 from alue_bench.reporting.numbers import several, signed_percent
 from alue_bench.reporting.selector_ranking import RankedSelector, SelectorRanking
 
-MOST_DRAWN = 40
+MAX_DRAWN = 40
 """The largest number of rows of the figure."""
 
 
@@ -21,7 +21,7 @@ def regrets(ranking: SelectorRanking, *, name: str) -> Picture:
         ranking: The ranking.
         name: The picture's name for files and ids.
     """
-    rows = [row for row in (*ranking.families, *ranking.rows) if row.regret][:MOST_DRAWN]
+    rows = [row for row in (*ranking.families, *ranking.rows) if row.regret][:MAX_DRAWN]
     of_all = sum(row.count is None for row in rows)
     with style():
         figure = new_figure(WIDTH, 1.2 + 0.24 * len(rows))

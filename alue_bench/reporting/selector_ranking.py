@@ -36,7 +36,7 @@ from typing import Any
 
 from alue_bench.contract.cells import cell_name, cell_of
 from alue_bench.contract.probe import LayerScore
-from alue_bench.evaluation.across_tasks import FEWEST_TASKS, over_tasks
+from alue_bench.evaluation.across_tasks import MIN_TASKS, over_tasks
 from alue_bench.evaluation.freezing_effects import FreezingEffect, freezing_effects, rank_correlation
 from alue_bench.evaluation.intervals import Estimate
 from alue_bench.reporting.comparison import Run
@@ -399,7 +399,7 @@ def _ranked(family: str, count: int | None, parts: Sequence[Sequence[ChosenRun]]
 
 def _averaged(by_task: Mapping[str, Sequence[float]]) -> Averaged:
     means = {task: fmean(values) for task, values in by_task.items()}
-    if len(by_task) >= FEWEST_TASKS:
+    if len(by_task) >= MIN_TASKS:
         estimate = over_tasks(list(by_task.values())).mean
     else:
         estimate = Estimate(fmean(means.values()), None, len(means))

@@ -14,7 +14,7 @@ from alue_bench.evaluation.learning import REMEDY
 from alue_bench.reporting.comparison import ComparisonBlock, Difference, StrategyResult, Verdict
 from alue_bench.reporting.numbers import percent, several
 
-SAID = 3
+MAX_STATEMENTS = 3
 """The largest number of strategies besides the baseline, for one task and model, for which each gets a sentence."""
 METRICS: Mapping[str, str] = {
     "f1_macro": "macro-F1",
@@ -31,14 +31,14 @@ METRICS: Mapping[str, str] = {
 def statements(block: ComparisonBlock) -> list[str]:
     """Return the sentences on a set of comparable runs: one on the baseline if needed, then one for each strategy.
 
-    If there are more than `SAID` strategies besides the baseline, or if the baseline learnt nothing, only the sentence
-    on the baseline is returned. Without a run of the baseline there is no sentence.
+    If there are more than `MAX_STATEMENTS` strategies besides the baseline, or if the baseline learnt nothing, only the
+    sentence on the baseline is returned. Without a run of the baseline there is no sentence.
     """
     if block.baseline_row is None:
         return []
     on_baseline = baseline_statement(block)
     others = [row for row in block.rows if row.strategy != block.baseline]
-    if block.unlearnt is not None or len(others) > SAID:
+    if block.unlearnt is not None or len(others) > MAX_STATEMENTS:
         others = []
     return [*([on_baseline] if on_baseline else []), *(statement(row, block) for row in others)]
 
@@ -54,8 +54,8 @@ def baseline_statement(block: ComparisonBlock) -> str:
     if block.unlearnt is not None:
         text = f"{block.unlearnt.sentence(baseline, 'test', block.replicate)}, so there is no verdict on any strategy"
         learnt = [result.strategy for result in block.rows if result.learning is not None and result.learning.shown]
-        others = f"; above the trivial score: {', '.join(learnt[:SAID])}" if learnt else ""
-        more = f" and {len(learnt) - SAID} more" if len(learnt) > SAID else ""
+        others = f"; above the trivial score: {', '.join(learnt[:MAX_STATEMENTS])}" if learnt else ""
+        more = f" and {len(learnt) - MAX_STATEMENTS} more" if len(learnt) > MAX_STATEMENTS else ""
         return f"{text}{others}{more}; {REMEDY}."
     return f"{baseline}: {_collapsed(row)}." if row.collapsed else ""
 

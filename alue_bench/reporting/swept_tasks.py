@@ -27,7 +27,7 @@ from alue_bench.tracking.reproduction import without_setting
 if TYPE_CHECKING:
     import pandas as pd
 
-FEWEST_CELLS = 6
+MIN_CELLS = 6
 """The smallest number of freezing settings that counts as a sweep."""
 FULL: Cell = (0, 0)
 """The freezing setting of full fine-tuning: no frozen layers."""
@@ -128,7 +128,7 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
 
 
 def _is_sweep(runs: pd.DataFrame) -> bool:
-    return cell_name(FULL) in set(runs["strategy"]) and _cells_in(runs) >= FEWEST_CELLS
+    return cell_name(FULL) in set(runs["strategy"]) and _cells_in(runs) >= MIN_CELLS
 
 
 def _cells_in(runs: pd.DataFrame) -> int:

@@ -34,7 +34,7 @@ examples."""
 PRIOR_SD = 0.02
 """The assumed standard deviation of a run's score over seeds, as a share of the score. It is used to choose settings,
 but not to test them."""
-SMALLEST_SCORE = 1e-6
+MIN_SCORE_SCALE = 1e-6
 """The smallest score by which variances are scaled, so that they do not become 0 if a score is 0."""
 
 

@@ -8,7 +8,7 @@ matter. The first seed is used to choose candidates, and further seeds to test t
    candidates, and full-length runs of a few candidates. Scores do not influence which runs these are, except that they
    determine the learning rate if the search chooses among several;
 2. *exploring*: with the first seed, a full-length run of the most promising candidate, again and again until the most
-   promising candidate is one that has already been run, but at most `MOST_EXPLORED` times and only as long as the
+   promising candidate is one that has already been run, but at most `MAX_EXPLORED` times and only as long as the
    budget then still covers a test. The most promising candidate has the largest expected saving: the saving times the
    probability, from the model in `surface`, of passing the test below (Gardner et al. 2014, Bayesian optimization with
    inequality constraints). Strategies other than freezing bottom and top layers have no place on the surface; the loss
@@ -51,8 +51,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from alue_bench.evaluation.learning import Learning
 from alue_bench.searching.candidates import Amount, Candidate
 from alue_bench.searching.observations import (
+    MIN_SCORE_SCALE,
     PRIOR_SD,
-    SMALLEST_SCORE,
     Evaluation,
     Loss,
     by_replicate,
@@ -78,9 +78,9 @@ SHORT_CELLS = ((1 / 4, 0), (1 / 2, 0), (3 / 4, 0), (1 / 4, 1 / 3), (0, 1 / 3), (
 encoder's layers: the share that is frozen at the bottom, and the share that is frozen at the top."""
 FULL_LENGTH_CELLS = ((1, 0), (1 / 4, 1 / 3), (0, 2 / 3))
 """The freezing settings of the opening's full-length runs, in the form of `SHORT_CELLS`."""
-MOST_EXPLORED = 4
+MAX_EXPLORED = 4
 """The largest number of candidates that are run, one after the other, between the opening and the first test."""
-MOST_TESTS = 2
+MAX_TESTS = 2
 """The largest number of tests."""
 LOSS_ALONE, LOSS_ALONE_SD = 0.05, 0.1
 """The prior mean and standard deviation of the loss of a strategy that has no place on the surface, as shares of full
@@ -463,10 +463,10 @@ def _next_explored(records: _Records) -> Candidate | None:
 
 
 def _may_explore(records: _Records) -> bool:
-    """Return whether fewer than `MOST_EXPLORED` candidates were run with the first seed after the opening."""
+    """Return whether fewer than `MAX_EXPLORED` candidates were run with the first seed after the opening."""
     opened = {step.candidate.name for step in _opening_steps(records.question)}
     seen = {e.candidate for e in records.choosing if not e.short}
-    return len((seen | records.failed(range(1))) - opened) < MOST_EXPLORED
+    return len((seen | records.failed(range(1))) - opened) < MAX_EXPLORED
 
 
 def _expected_savings(records: _Records, against: Candidate) -> dict[Candidate, float]:
@@ -499,7 +499,7 @@ def _chances(question: Question, choosing: tuple[Evaluation, ...]) -> np.ndarray
     from scipy.special import ndtr, stdtrit
 
     score = by_replicate(choosing, question.full.name)[0].score
-    scale = max(abs(score), SMALLEST_SCORE)
+    scale = max(abs(score), MIN_SCORE_SCALE)
     limit = question.limit(score)
     placed = [c for c in question.candidates if c.placed]
     of_placed = [e for e in choosing if question.by_name[e.candidate].placed]
@@ -530,7 +530,7 @@ def _tests(records: _Records) -> _Progress:
     testing = range(1, 1 + question.max_pairs)
     left, pairs_of_full = question.budget - records.cost(range(1)) + 1e-9, 0
     tries: list[_Test] = []
-    while len(tries) < MOST_TESTS:
+    while len(tries) < MAX_TESTS:
         against = tries[-1].standing.candidate if tries else full
         savings = _expected_savings(records, against)
         seen = {e.candidate for e in records.choosing if not e.short}
@@ -559,7 +559,7 @@ def _tests(records: _Records) -> _Progress:
             return _Progress(None, f"{candidate.name} {why} its test", tuple(tries))
         left -= test.done * candidate.cost + max(0, test.done - pairs_of_full) * full.cost
         pairs_of_full = max(pairs_of_full, test.done)
-    return _Progress(None, f"{MOST_TESTS} tests are done", tuple(tries))
+    return _Progress(None, f"{MAX_TESTS} tests are done", tuple(tries))
 
 
 def _affordable_pairs(question: Question, candidate: Candidate, left: float, pairs_of_full: int) -> int:

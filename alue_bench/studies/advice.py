@@ -15,7 +15,7 @@ from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.task import DataFile, Task
 from alue_bench.cost.flops import forecast_flops
-from alue_bench.evaluation.across_tasks import FEWEST_TASKS
+from alue_bench.evaluation.across_tasks import MIN_TASKS
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
@@ -67,7 +67,7 @@ def do_advise(
         The advice, and a command that compares the recommended setting with full fine-tuning on the task.
 
     Raises:
-        UsageError: The task or the model is not available; or fewer than FEWEST_TASKS other tasks were swept. The
+        UsageError: The task or the model is not available; or fewer than MIN_TASKS other tasks were swept. The
             message then contains a command that sweeps further tasks.
     """
     cache = PlanCache()
@@ -82,7 +82,7 @@ def do_advise(
     ]
     load = partial(read_layer_scores, results)
     whole = calibration(ours, load, without=first.spec.task)
-    if whole is None or len(whole.sweeps) < FEWEST_TASKS:
+    if whole is None or len(whole.sweeps) < MIN_TASKS:
         raise UsageError(_missing(question, first, whole, results, registry))
     example = whole.sweeps[0].example
     conditions = {name: value for name, value in options_beside(example, (), ()).items() if name in _CONDITIONS}
@@ -175,7 +175,7 @@ def _missing(
     swept = [sweep.task for sweep in whole.sweeps] if whole else []
     has = f"it has {len(swept)} ({', '.join(swept)})" if swept else "it has none"
     options = options_of_sweep(whole.sweeps[0].example) if whole else {}
-    others = _available(registry, question, [*swept, first.spec.task])[: FEWEST_TASKS - len(swept)]
+    others = _available(registry, question, [*swept, first.spec.task])[: MIN_TASKS - len(swept)]
     grid = f"{grid_of([FULL, *whole.cells])}" if whole else GRID
     more = {
         "task": others or ["TASK"],
@@ -188,7 +188,7 @@ def _missing(
     }
     command = command_line("sweep", options={**_without_task(options, question), **more})
     return (
-        f"advise needs sweeps of at least {FEWEST_TASKS} tasks other than {first.spec.task} with model "
+        f"advise needs sweeps of at least {MIN_TASKS} tasks other than {first.spec.task} with model "
         f"{first.spec.model} and equal options in experiment '{results.connection.experiment}'; {has}. Make more with: "
         f"{command}"
     )

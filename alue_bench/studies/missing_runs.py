@@ -9,7 +9,7 @@ from alue_bench.contract.cells import Cell
 from alue_bench.contract.registry import Registry
 from alue_bench.messages.suggestion import command_line
 from alue_bench.reporting.choosing_runs import Run, options_beside
-from alue_bench.reporting.swept_tasks import FEWEST_CELLS, SweptTask
+from alue_bench.reporting.swept_tasks import MIN_CELLS, SweptTask
 
 if TYPE_CHECKING:
     from alue_bench.tracking.reading import Results
@@ -31,7 +31,7 @@ def sweep_to_run(results: Results) -> str:
     options = options_of_sweep(dict(results.frame.iloc[-1]))
     return (
         f"experiment '{results.connection.experiment}' has no sweep on which full fine-tuning learnt something. "
-        f"It needs at least {FEWEST_CELLS} cells under the same conditions, with full among them. Make one with: "
+        f"It needs at least {MIN_CELLS} cells under the same conditions, with full among them. Make one with: "
         f"{command_line('sweep', options={**options, 'grid': GRID, 'seeds': SEEDS})}"
     )
 

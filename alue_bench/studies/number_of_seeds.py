@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from alue_bench.contract.errors import AlueBenchError, UnavailableError
 from alue_bench.contract.spec import RunSpec
 from alue_bench.evaluation.margins import Margins
-from alue_bench.evaluation.significance import FEWEST_SEEDS, MOST_SEEDS, Crossed, seeds_within_margin
+from alue_bench.evaluation.significance import MAX_SEEDS, MIN_SEEDS, Crossed, seeds_within_margin
 from alue_bench.reporting.comparison import BASELINE, all_rows, compare
 from alue_bench.reporting.numbers import plain
 from alue_bench.studies.invocation import Place
@@ -24,9 +24,9 @@ from alue_bench.tracking.reading import Results, read_results, read_targets
 if TYPE_CHECKING:
     from alue_bench.evaluation.predictions import Targets
 
-MOST_READ = 60
+MAX_RUNS_READ = 60
 """The largest number of runs of one task and model whose predictions are read. Reading one takes some milliseconds."""
-MOST_STRATEGIES = 3
+MAX_STRATEGIES = 3
 """The largest number of other strategies whose variances are used if no planned strategy has finished runs."""
 
 
@@ -36,7 +36,7 @@ class NeededSeeds:
 
     strategy: str
     number: int | None
-    """The number of seeds; None if more than `MOST_SEEDS` would be needed."""
+    """The number of seeds; None if more than `MAX_SEEDS` would be needed."""
     observed: int
     """The number of finished seeds from which the variances were estimated."""
     margin: float
@@ -61,11 +61,11 @@ class SeedAdvice:
         where = f"{self.task}/{self.model}"
         if not self.needed:
             return (
-                f"{where}: not known, since the store has no {FEWEST_SEEDS} common seeds of {BASELINE} and another "
+                f"{where}: not known, since the store has no {MIN_SEEDS} common seeds of {BASELINE} and another "
                 "strategy"
             )
         parts = [
-            f"{f'about {one.number}' if one.number else f'more than {MOST_SEEDS} (the test set is too small)'} for "
+            f"{f'about {one.number}' if one.number else f'more than {MAX_SEEDS} (the test set is too small)'} for "
             f"{one.strategy} (from {one.observed} finished)"
             for one in self.needed
         ]
@@ -117,14 +117,14 @@ def _needed(
     Args:
         results: Finished runs.
         key: The task, the model and the data source.
-        wanted: The planned strategies. If none of them has finished runs, up to MOST_STRATEGIES other strategies are
+        wanted: The planned strategies. If none of them has finished runs, up to MAX_STRATEGIES other strategies are
             used.
         margins: The margin for each metric.
     """
     frame = results.frame
     part = frame[(frame[["task", "model", "data_source"]] == list(key)).all(axis=1) & frame["fold"].isna()]
     others = part[part["strategy"] != BASELINE]["strategy"].value_counts()
-    chosen = [name for name in dict.fromkeys(wanted) if name in others.index] or list(others.index[:MOST_STRATEGIES])
+    chosen = [name for name in dict.fromkeys(wanted) if name in others.index] or list(others.index[:MAX_STRATEGIES])
     part = part[part["strategy"].isin([BASELINE, *chosen])]
     # The frame has a column for every metric of every task; those of other tasks are empty here.
     recorded = margins.of_recorded([name for name in part.columns if part[name].notna().any()])
@@ -132,15 +132,15 @@ def _needed(
     reads = count()
 
     def load(run_id: str, multilabel: bool) -> Targets:
-        if next(reads) >= MOST_READ:
-            raise UnavailableError(f"the predictions of {MOST_READ} runs are enough")
+        if next(reads) >= MAX_RUNS_READ:
+            raise UnavailableError(f"the predictions of {MAX_RUNS_READ} runs are enough")
         return read_targets(results, run_id, multilabel)
 
     for block, row in all_rows(compare(part, load, margins=recorded)):
         test = row.difference.test if row.difference else None
         if block.first_look or not isinstance(test, Crossed):
             continue
-        if test.seeds < FEWEST_SEEDS or block.margin_size is None:
+        if test.seeds < MIN_SEEDS or block.margin_size is None:
             continue
         if row.strategy not in best or test.seeds > best[row.strategy].observed:
             number = seeds_within_margin(test, block.margin_size)

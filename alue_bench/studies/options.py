@@ -24,9 +24,9 @@ from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 AXES = [f"{name.replace('_', '-')}=" for name in SETTINGS]
 """The hyper-parameters that the option `--grid` can vary, each written as in this option, such as "lr="."""
-MOST_CONFIRMING = 100
+MAX_CONFIRMING = 100
 """The largest value of `--confirm`."""
-MOST_SEEDS = 10_000
+MAX_SEEDS = 10_000
 """The largest value of `--seeds`. A larger value is most likely a typing error, and its list of runs would fill the
 memory."""
 
@@ -41,7 +41,7 @@ class ConfirmationOptions(CheckedOptions):
         "without bias; 0 for none. Default: 3.",
         group=Group.QUESTION,
         at_least=0,
-        at_most=MOST_CONFIRMING,
+        at_most=MAX_CONFIRMING,
     )
 
 
@@ -160,7 +160,7 @@ class TuningOptions(CheckedOptions):
         help="With --tune: number of seeds of each combination of values. Default: 1.",
         group=Group.TRAINING,
         at_least=1,
-        at_most=MOST_SEEDS,
+        at_most=MAX_SEEDS,
     )
 
 
@@ -185,7 +185,7 @@ class ShorthandOptions(CheckedOptions):
         help=f"Number of seeds to run: {DEFAULT_SEED}, {DEFAULT_SEED + 1}, …",
         group=Group.QUESTION,
         at_least=1,
-        at_most=MOST_SEEDS,
+        at_most=MAX_SEEDS,
     )
     config: str | None = option(
         None,

@@ -15,7 +15,7 @@ from alue_bench.contract.formats import Answers, BadRow, Delimited, Example, Tar
 from alue_bench.contract.task import DataFile, Labels, TargetKind, Task
 from alue_bench.data.location import file_in
 from alue_bench.data.verification import is_text, place, unfit
-from alue_bench.testing.violations import SHOWN, Remark, cause
+from alue_bench.testing.violations import MAX_SHOWN, Remark, cause
 
 PARQUET = b"PAR1"
 """The first bytes of a Parquet file."""
@@ -158,10 +158,10 @@ def _malformed(row: object) -> str | None:
 
 def _bad_rows(file: _File, bad: list[BadRow]) -> Iterator[str]:
     """Yield a violation for each bad row of a file, up to a limit, and the number of the remaining bad rows."""
-    for row in bad[:SHOWN]:
+    for row in bad[:MAX_SHOWN]:
         yield f"{file.where(row)}: {row.reason}; correct the row or the DataFile's format"
-    if len(bad) > SHOWN:
-        yield f"{file.subject}: {file.path} has {len(bad) - SHOWN} more bad rows; correct them too"
+    if len(bad) > MAX_SHOWN:
+        yield f"{file.subject}: {file.path} has {len(bad) - MAX_SHOWN} more bad rows; correct them too"
 
 
 def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
@@ -224,7 +224,7 @@ def _misfits(file: _File, examples: list[Example]) -> Iterator[str]:
             misfit = _misfit_of_target(file.task.labels, example.target)
         if misfit is None and (bad := unfit(example, file.task.labels)) is not None:
             misfit = f"{bad.reason}; the reader must yield BadRow for it"
-        if misfit is not None and (misfits := misfits + 1) <= SHOWN:
+        if misfit is not None and (misfits := misfits + 1) <= MAX_SHOWN:
             yield f"{file.where(example)}: {misfit}"
 
 

@@ -26,7 +26,7 @@ from alue_bench.testing.violations import (
 if TYPE_CHECKING:
     from alue_bench.training.pretrained.loading import Checkpoint
 
-UNKNOWN = 0.5
+MAX_UNKNOWN_SHARE = 0.5
 """The largest share of unknown tokens in the test sentences of a writing system. If the share is larger, a warning says
 that the tokenizer may not belong to the model."""
 
@@ -203,7 +203,7 @@ def _tokenizer_fits(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
             f"languages={model.languages!r}"
         )
     for script in scripts:
-        if UNKNOWN < shares[script] < 1:
+        if MAX_UNKNOWN_SHARE < shares[script] < 1:
             yield Remark(
                 f"{subject}: {shares[script]:.0%} of the tokens of plain texts in {script} script are unknown to the "
                 "tokenizer; make sure that it is the tokenizer that belongs to the weights"

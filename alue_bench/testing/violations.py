@@ -15,7 +15,7 @@ from alue_bench.contract.strategy import StrategyFamily
 from alue_bench.contract.task import Task
 from alue_bench.contract.validation import LANGUAGE
 
-SHOWN = 3
+MAX_SHOWN = 3
 """The largest number of violations of the same kind that a check lists."""
 
 PLACEHOLDER = re.compile(r"(?i)\W*(todo|tbd|fixme|xxx|\?+|n/?a|none)?\W*")

@@ -121,7 +121,7 @@ CURVES = ("train/", "dev/")
 PARAM_LENGTH, DATASET_LENGTH = 6000, 500
 """The most characters that MLflow allows in a param's value, and in the name of a data set."""
 
-MOST_REPETITIONS = 50
+MAX_REPETITIONS = 50
 """The most finished runs with the same fingerprint that are searched for one with the wanted scores on other tasks."""
 RETRY_INTERVAL_S = 10.0
 """The seconds to wait, after a store or its artifact location did not answer, before it is tried again. Without this
@@ -305,7 +305,7 @@ class Recorder:
         wanted = f"attributes.status = 'FINISHED' and tags.{FINGERPRINT} = '{fingerprint}'"
         if invocation is not None:
             wanted += f" and tags.{INVOCATION} = '{invocation}'"
-        most = 1 if not scored else MOST_REPETITIONS
+        most = 1 if not scored else MAX_REPETITIONS
         matching_runs = self.connection.client.search_runs([self.connection.experiment_id], wanted, max_results=most)
         run = next((run for run in matching_runs if has_scores(run.data.tags, scored or {})), None)
         if run is None:

@@ -25,7 +25,7 @@ The work of the strategy and this capture count as training time. When further l
 and store their outputs does not: it is measured separately.
 
 On an accelerator the train split is copied to the device before the clock starts, and batches are gathered there
-(`training/device/resident.py`). If the forward pass can be captured, batches are padded to at most `MOST_LENGTHS`
+(`training/device/resident.py`). If the forward pass can be captured, batches are padded to at most `MAX_LENGTHS`
 different lengths, whether or not CUDA graphs are used. So the use of graphs changes neither the batches nor the random
 numbers. Padding itself changes only rounding, because attention ignores it and losses do not depend on it.
 """
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-MOST_LENGTHS = 8
+MAX_LENGTHS = 8
 """The largest number of different lengths to which batches are padded on an accelerator. Each length costs one eager
 step, one capture of a CUDA graph, and up to a hundred megabytes for a large model. Ten lengths would hardly reduce the
 padding any further."""
@@ -226,7 +226,7 @@ class TrainingSession:
         lengths, size = self._split.lengths, min(self.config.hyper.batch_size, len(self._split))
         order = training_order(lengths, size, np.random.default_rng(0))
         needed = [self._resident.width_for(int(lengths[indices].max())) for indices in order]
-        widths = padded_lengths([*needed, self._resident.width_for(int(lengths.max()))], MOST_LENGTHS)
+        widths = padded_lengths([*needed, self._resident.width_for(int(lengths.max()))], MAX_LENGTHS)
         by_length = np.argsort(lengths, kind="stable")
         shapes = []
         for width in reversed(widths):

@@ -25,7 +25,7 @@ from alue_bench.training.schedule import GradientWatch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-ROW = 256
+ROW_LENGTH = 256
 """The row length of the matrix into which `_scale_each` copies all gradients, to scale them in one product."""
 TIMED_STEPS = 5
 """The number of training steps in one measurement of time. Replayed and eager steps are measured twice each."""
@@ -483,8 +483,8 @@ def _scale_each(gradients: list[Tensor], factors: Tensor) -> None:
     """
     import torch
 
-    rows = [-(-gradient.numel() // ROW) for gradient in gradients]
-    matrix = torch.empty(sum(rows), ROW, dtype=factors.dtype, device=factors.device)
+    rows = [-(-gradient.numel() // ROW_LENGTH) for gradient in gradients]
+    matrix = torch.empty(sum(rows), ROW_LENGTH, dtype=factors.dtype, device=factors.device)
     blocks: tuple[Tensor, ...] = torch.split(matrix, rows)
     parts = [block.flatten()[: g.numel()].view(g.shape) for block, g in zip(blocks, gradients, strict=True)]
     torch._foreach_copy_(parts, gradients)

@@ -34,7 +34,7 @@ from alue_bench.views.console import styled
 from alue_bench.views.tables import SAMPLE_NOTE
 from alue_bench.views.wide_tables import Fitted
 
-MOST_SAID = 12
+MAX_SENTENCES = 12
 """The largest number of sets of comparable runs whose results are also stated in sentences below the table."""
 UNCOMPARED = "The tracking store does not have all of these runs, so changes and verdicts are missing."
 
@@ -260,13 +260,13 @@ def _notes(
         remark = f"{' or '.join(rates)}; --tune {EXAMPLE} tunes each strategy on dev."
         notes.append(styled(remark[0].upper() + remark[1:], "dim"))
     blocks = comparison.blocks if comparison else ()
-    for block in blocks[:MOST_SAID]:
+    for block in blocks[:MAX_SENTENCES]:
         where = ", ".join(filter(None, (f"{block.task}/{block.model}", describe_conditions(block))))
         if block.baseline_row is not None and (block.unlearnt is not None or not single):
             style = "yellow" if block.unlearnt is not None else ""
             notes += [styled(f"{where}: {sentence}", style) for sentence in (*statements(block), *block.notes)]
-    if len(blocks) > MOST_SAID:
-        notes.append(styled(f"sentences on {len(blocks) - MOST_SAID} more: alue-bench compare", "dim"))
+    if len(blocks) > MAX_SENTENCES:
+        notes.append(styled(f"sentences on {len(blocks) - MAX_SENTENCES} more: alue-bench compare", "dim"))
     if comparison is not None:
         notes += [styled(line, "dim") for line in explain_verdicts(comparison)]
     for outcome in outcomes:

@@ -13,7 +13,7 @@ LONG_WORD = 40
 """The largest number of characters of a word that is never broken over two lines. Longer words, such as paths, may be
 broken. In the first column they are broken only if they take more than half of the terminal's width."""
 
-ENDLESS = 10_000
+UNLIMITED_WIDTH = 10_000
 """A practically unlimited width, for measuring texts."""
 
 
@@ -57,7 +57,7 @@ class Fitted:
     def _frame(self, places: Sequence[int], console: Console, options: ConsoleOptions) -> int:
         """Return the width of borders and padding in a table that has only the columns at the positions `places`."""
         bare = self._empty(places, [1] * len(places), titled=False)
-        return Measurement.get(console, options.update(width=ENDLESS), bare).maximum - len(places)
+        return Measurement.get(console, options.update(width=UNLIMITED_WIDTH), bare).maximum - len(places)
 
     def _empty(self, places: Sequence[int], widths: Sequence[int], *, titled: bool) -> Table:
         whole = self.table
@@ -89,7 +89,7 @@ class _Needs:
     @classmethod
     def of(cls, column: Column, console: Console, options: ConsoleOptions, *, first: bool) -> _Needs:
         def measure(text: RenderableType) -> Measurement:
-            return Measurement.get(console, options.update(width=ENDLESS), text)
+            return Measurement.get(console, options.update(width=UNLIMITED_WIDTH), text)
 
         header, cells = measure(column.header), [measure(cell) for cell in column.cells]
         natural = max([header.maximum, *(cell.maximum for cell in cells)])

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.cells import Cell, cell_name
 from alue_bench.contract.errors import UsageError
 from alue_bench.evaluation.grid_noise import noise_of_neighbours
-from alue_bench.evaluation.significance import FEWEST_SEEDS, crossed_test_of
+from alue_bench.evaluation.significance import MIN_SEEDS, crossed_test_of
 from alue_bench.planning.grid import WHOLE, parse_grid
 from alue_bench.reporting.grid import recommend
 from benchmarks.command_line import Parser, run_command
@@ -129,7 +129,7 @@ class Outcomes:
         return abs(self.bias(self.confirmed)[0]) <= MOST_BIAS and self.coverage[0] >= LEAST_COVERAGE
 
 
-def simulate(name: str, sweeps: int, confirm: int = FEWEST_SEEDS, *, seed: int = 0) -> Outcomes:
+def simulate(name: str, sweeps: int, confirm: int = MIN_SEEDS, *, seed: int = 0) -> Outcomes:
     """Simulate sweeps in one world.
 
     Args:
@@ -227,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.verdicts sweeps", description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("--simulations", type=int, default=1000, help="sweeps in each world (default: 1000)")
-    add("--confirm", type=int, default=FEWEST_SEEDS, help=f"fresh seeds (default: {FEWEST_SEEDS})")
+    add("--confirm", type=int, default=MIN_SEEDS, help=f"fresh seeds (default: {MIN_SEEDS})")
     add("--world", action="append", choices=list(WORLDS), help="world; repeatable (default: all)")
     add("--markdown", type=Path, help="file for the table in Markdown")
     return run_command(parser, arguments, _simulated)

@@ -16,7 +16,7 @@ from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 if TYPE_CHECKING:
     from alue_bench.tracking.connection import Connection
 
-MOST_COMPARED = 100
+MAX_COMPARED = 100
 """The largest number of runs to compare. With more, MLflow's plots break (its issue 21841)."""
 
 COMPARISON_COLUMNS = "freeze.bottom, freeze.top, test/score, test/f1_macro, runtime/train_s, flops/train_vs_full"
@@ -90,7 +90,7 @@ def runs_page(served: str, connection: Connection) -> str:
 def comparison_page(served: str, connection: Connection) -> str | None:
     """Return the URL of the MLflow page that compares the finished runs of the newest plan.
 
-    Return None if there are fewer than two runs or more than MOST_COMPARED, since the page does not work for them.
+    Return None if there are fewer than two runs or more than MAX_COMPARED, since the page does not work for them.
     """
     plans = connection.client.search_runs([connection.experiment_id], "tags.kind = 'plan'", max_results=1)
     if not plans:
@@ -98,9 +98,9 @@ def comparison_page(served: str, connection: Connection) -> str | None:
     children = connection.client.search_runs(
         [connection.experiment_id],
         f"tags.mlflow.parentRunId = '{plans[0].info.run_id}' and attributes.status = 'FINISHED'",
-        max_results=MOST_COMPARED + 1,
+        max_results=MAX_COMPARED + 1,
     )
-    if not 1 < len(children) <= MOST_COMPARED:
+    if not 1 < len(children) <= MAX_COMPARED:
         return None
     ids = json.dumps([run.info.run_id for run in children], separators=(",", ":"))
     query = {"runs": ids, "experiments": json.dumps([connection.experiment_id])}

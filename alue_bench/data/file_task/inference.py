@@ -18,7 +18,7 @@ from alue_bench.data.file_task.columns import Columns, chosen_columns
 from alue_bench.data.file_task.labels import Labelled, LabelSpace, check_enough_rows, decoding_of, inferred_labels
 from alue_bench.data.file_task.options import DEFAULT_HOLDOUT, FileOptions
 from alue_bench.data.hub_data import HubData
-from alue_bench.data.verification import SNIFFED, is_text, label_counts, place
+from alue_bench.data.verification import SNIFFED_BYTES, is_text, label_counts, place
 
 DEV_SPLITS, TEST_SPLITS = ("validation", "dev", "valid", "val"), ("test",)
 """The usual names of the dev split and of the test split in a data set of the `datasets` library."""
@@ -81,7 +81,7 @@ def _has_lines(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return is_text(file.read(SNIFFED))
+        return is_text(file.read(SNIFFED_BYTES))
 
 
 def _has_label(row: Example) -> bool:

@@ -14,11 +14,11 @@ from alue_bench.contract.formats import Example, listed, shown
 from alue_bench.contract.task import TargetKind
 from alue_bench.data.file_task.options import FileOptions
 
-MOST_NUMBERS = 20
+MAX_NUMBERS = 20
 """The largest number of different whole numbers that are taken to be classes. If a label column has more of them, the
 user must state the kind of target."""
-MOST_LABELS_SHARE = 0.5
-"""The largest number of different labels in a column of texts, as a share of the rows; `MOST_NUMBERS` labels are always
+MAX_LABELS_SHARE = 0.5
+"""The largest number of different labels in a column of texts, as a share of the rows; `MAX_NUMBERS` labels are always
 accepted. A column with more different texts is not taken to be a label column, unless the user states the kind of
 target."""
 
@@ -103,7 +103,7 @@ def inferred_labels(rows: Labelled, options: FileOptions, classes: Sequence[str]
             notes.append(f"the labels {first} … {last} are read as the whole numbers {decode[first]} … {decode[last]}")
         elif len(codes) > 2 and options.target is None:
             notes.append(f"the {len(codes)} whole numbers are taken for classes; --target regression predicts numbers")
-    elif options.target is None and len(codes) > max(MOST_NUMBERS, MOST_LABELS_SHARE * len(rows.examples)):
+    elif options.target is None and len(codes) > max(MAX_NUMBERS, MAX_LABELS_SHARE * len(rows.examples)):
         raise DataError(
             f"{rows.path}: column {column} has {len(codes)} different values in {len(rows.examples)} rows, too many "
             "for labels; name the label column with --label COLUMN, or say --target multiclass"
@@ -177,7 +177,7 @@ def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, op
             is written in two ways.
     """
     fractions = sorted(number for number in numbers.values() if not number.is_integer())
-    if options.target is None and (fractions or len(numbers) > MOST_NUMBERS):
+    if options.target is None and (fractions or len(numbers) > MAX_NUMBERS):
         such = f"numbers such as {fractions[0]:g}" if fractions else f"{len(numbers)} different numbers"
         raise DataError(
             f"{rows.path}: column {column} holds {such}; say --target regression to predict the number, or --target "

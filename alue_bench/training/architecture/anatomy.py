@@ -28,7 +28,7 @@ from alue_bench.contract.spec import digest_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-WHOLE_BELOW = 10_000_000
+ALL_LAYERS_BELOW = 10_000_000
 """The largest number of parameters, without embeddings, of a model whose layers are all traced at full width. For a
 larger model, a copy with fewer and narrower layers is traced."""
 LAYERS, WIDTH = 4, 256
@@ -206,7 +206,7 @@ def _reduced(kind: type[Any], config: Any) -> Iterator[Any]:
     embedded = {id(p) for m in outline.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
     size = sum(p.numel() for p in outline.parameters() if id(p) not in embedded)
     small = _few_words(whole)
-    if size > WHOLE_BELOW:
+    if size > ALL_LAYERS_BELOW:
         yield _narrow(_few_layers(small))
         yield _few_layers(small)
     yield small

@@ -40,14 +40,14 @@ such a field, padding is also tested with a long text."""
 TOLERANCE = 1e-4
 """The largest accepted difference between the logits of a text alone and in a batch, relative to the largest logit.
 Padding adds terms to sums, which changes rounding errors."""
-FEWER = 4
+SHORTER_LENGTHS_TRIED = 4
 """The number of shorter lengths to try if a model accepts fewer tokens than its configuration states, each one token
 shorter than the previous one. One more length is tried: the length that remains if all positions up to the padding id
 are reserved."""
-LONG = 2048
+UNTESTED_ABOVE_WITHOUT_TABLE = 2048
 """The number of positions above which the accepted length is tested only if the model has an embedding table of about
 as many rows; otherwise it is taken from the configuration."""
-LONGEST = 8192
+UNTESTED_ABOVE = 8192
 """The number of positions above which the accepted length is taken from the configuration without a test."""
 
 Side = Literal["right", "left"]
@@ -329,9 +329,12 @@ def _longest(model: Any, limit: int, pad: int) -> int:
     from torch import nn
 
     tables = {int(m.num_embeddings) for m in model.modules() if isinstance(m, nn.Embedding)}
-    if limit > LONGEST or (limit > LONG and not any(limit <= rows <= limit + FEWER for rows in tables)):
+    if limit > UNTESTED_ABOVE or (
+        limit > UNTESTED_ABOVE_WITHOUT_TABLE
+        and not any(limit <= rows <= limit + SHORTER_LENGTHS_TRIED for rows in tables)
+    ):
         return limit
-    tried = [*range(limit, max(0, limit - FEWER - 1), -1), limit - pad - 1]
+    tried = [*range(limit, max(0, limit - SHORTER_LENGTHS_TRIED - 1), -1), limit - pad - 1]
     fits = next((tokens for tokens in tried if tokens > 0 and _embeds(model, tokens)), None)
     if fits is not None or limit <= TEXT or not _embeds(model, TEXT):
         return fits or limit

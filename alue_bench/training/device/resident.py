@@ -27,7 +27,7 @@ SHARE_OF_MEMORY = 0.1
 """The largest share of the device's free memory that the token ids and targets of a split may take."""
 Shape = tuple[int, int]
 """The shape of a batch: the number of examples, and of tokens per example with padding."""
-MULTIPLE = 8
+LENGTH_MULTIPLE = 8
 """A number of tokens: the padded length of a batch is a multiple of it, because low-precision products and fused
 attention are fastest with such shapes. Only the length of the split's longest text may be used without rounding."""
 
@@ -128,7 +128,7 @@ class ResidentSplit:
         Args:
             order: For each batch, the positions of its examples in the split.
             widths: The padded lengths to choose from, ascending; the last one is the length of the longest example. If
-                there are none, a batch is padded to the next multiple of `MULTIPLE`.
+                there are none, a batch is padded to the next multiple of `LENGTH_MULTIPLE`.
         """
         import numpy as np
         import torch
@@ -150,14 +150,14 @@ class ResidentSplit:
         return int(self._host_predictions[indices.numpy()].sum())
 
     def width_for(self, longest: int) -> int:
-        """Return the padded length of a batch: `longest` rounded up to a multiple of `MULTIPLE`.
+        """Return the padded length of a batch: `longest` rounded up to a multiple of `LENGTH_MULTIPLE`.
 
         The result is at most the length of the longest example in the split.
 
         Args:
             longest: The number of tokens of the longest example in the batch.
         """
-        return min(-(-longest // MULTIPLE) * MULTIPLE, self._longest)
+        return min(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self._longest)
 
     def draw(self, indices: Tensor, device_indices: Tensor | None = None, widths: Sequence[int] = ()) -> Draw:
         """Return a batch of the split as indices, without gathering its tokens yet.
