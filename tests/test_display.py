@@ -112,10 +112,16 @@ class TestFigures:
             warnings.simplefilter("error")
             drawn = [
                 pareto(
-                    [Point(n, 0.5, 2.0 + i) for i, n in enumerate(HOSTILE)], HOSTILE, name="a", metric="$m$", of="$"
+                    [Point(n, 0.5, 2.0 + i) for i, n in enumerate(HOSTILE)],
+                    HOSTILE,
+                    name="a",
+                    metric="$m$",
+                    figure_title="$",
                 ),
-                averages([(name, 0.5) for name in HOSTILE], name="b", of="$t$", unit="$u$", digits=2),
-                learning_curves({n: [[(1, 0.1), (2, 0.3)]] for n in HOSTILE}, name="c", metric="$m$", of="$t$"),
+                averages([(name, 0.5) for name in HOSTILE], name="b", figure_title="$t$", unit="$u$", digits=2),
+                learning_curves(
+                    {n: [[(1, 0.1), (2, 0.3)]] for n in HOSTILE}, name="c", metric="$m$", figure_title="$t$"
+                ),
             ]
         for picture in drawn:
             for svg in (picture.svg, picture.inline):

@@ -252,10 +252,10 @@ def _pearson(sums: Array) -> Array:
     return correlation
 
 
-def _ratio(above: Array, below: Array, undefined: float = 0.0) -> Array:
-    """Return above / below elementwise; where `below` is 0, the value is `undefined`."""
+def _ratio(numerator: Array, denominator: Array, undefined: float = 0.0) -> Array:
+    """Return numerator / denominator elementwise; where `denominator` is 0, the value is `undefined`."""
     import numpy as np
 
-    out = np.full(np.broadcast_shapes(np.shape(above), np.shape(below)), undefined)
-    ratio: Array = np.divide(above, below, out=out, where=below > 0)
+    out = np.full(np.broadcast_shapes(np.shape(numerator), np.shape(denominator)), undefined)
+    ratio: Array = np.divide(numerator, denominator, out=out, where=denominator > 0)
     return ratio

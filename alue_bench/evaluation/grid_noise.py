@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MIN_NEIGHBOURS = 6
 """The smallest number of deviations (of a score from the line through the scores of two neighbours) from which the
 noise is estimated. A setting with two neighbours in its row and two in its column has two deviations."""
-OF_MEDIAN = 1.4826
+SD_PER_MEDIAN = 1.4826
 """The standard deviation of a normal distribution with mean 0, divided by the median of its absolute value."""
 
 
@@ -66,4 +66,4 @@ def noise_of_neighbours(scores: Mapping[tuple[int, int], float]) -> float | None
                 distances.append((score - expected) / math.sqrt(1 + share**2 + (1 - share) ** 2))
     if len(distances) < MIN_NEIGHBOURS:
         return None
-    return OF_MEDIAN * statistics.median(map(abs, distances))
+    return SD_PER_MEDIAN * statistics.median(map(abs, distances))

@@ -101,8 +101,8 @@ def predictions_table(
         return table(ids, gold, decide(logits, labels, decoding), labels)
     return Predictions(
         ids=ids,
-        gold=[""] * len(ids) if gold is None else [_named(value, labels) for value in gold],
-        predicted=[_named(value, labels) for value in decide(logits, labels)],
+        gold=[""] * len(ids) if gold is None else [_as_label_name(value, labels) for value in gold],
+        predicted=[_as_label_name(value, labels) for value in decide(logits, labels)],
         scores=probabilities(logits, labels),
         columns=labels.names or ("value",),
     )
@@ -140,7 +140,7 @@ def _table_of_answers(
 
 
 @dataclass(frozen=True)
-class Targets:
+class GoldAndPredicted:
     """The gold and predicted labels in a table of predictions, as arrays that `evaluation.metrics.metrics` takes."""
 
     ids: Any
@@ -150,7 +150,7 @@ class Targets:
     labels: Labels
 
 
-def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
+def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> GoldAndPredicted:
     """Convert a recorded table of predictions into arrays of gold and predicted labels.
 
     Args:
@@ -195,7 +195,7 @@ def has_answers(columns: Sequence[str]) -> bool:
     return SPAN + CONTEXT in columns
 
 
-def targets_of_columns(ids: Any, gold: Any, predicted: Any, labels: Labels, contexts: Any = None) -> Targets:
+def targets_of_columns(ids: Any, gold: Any, predicted: Any, labels: Labels, contexts: Any = None) -> GoldAndPredicted:
     """Convert the columns of a recorded table of predictions into arrays of gold and predicted labels.
 
     Args:
@@ -213,16 +213,16 @@ def targets_of_columns(ids: Any, gold: Any, predicted: Any, labels: Labels, cont
 
     if labels.kind is TargetKind.REGRESSION:
         numbers = [np.asarray(side.to_numpy(zero_copy_only=False), dtype="float64") for side in (gold, predicted)]
-        return Targets(ids, numbers[0], numbers[1], labels)
+        return GoldAndPredicted(ids, numbers[0], numbers[1], labels)
     if labels.tags_words:
         rows = [_tag_rows(side.to_pylist(), labels) for side in (gold, predicted)]
         if rows[0].shape != rows[1].shape or ((rows[0] < 0) != (rows[1] < 0)).any():
             raise DataError("the predictions hold a sentence whose gold and predicted tags differ in number")
-        return Targets(ids, rows[0], rows[1], labels)
+        return GoldAndPredicted(ids, rows[0], rows[1], labels)
     if labels.extracts_spans:
-        return Targets(ids, _gold_answers(gold, contexts), _objects(predicted.to_pylist()), labels)
-    read = _marks if labels.kind is TargetKind.MULTILABEL else _places
-    return Targets(ids, _by_cell(gold, labels.names, read), _by_cell(predicted, labels.names, read), labels)
+        return GoldAndPredicted(ids, _gold_answers(gold, contexts), _objects(predicted.to_pylist()), labels)
+    read = _label_flags if labels.kind is TargetKind.MULTILABEL else _label_indices
+    return GoldAndPredicted(ids, _by_cell(gold, labels.names, read), _by_cell(predicted, labels.names, read), labels)
 
 
 def tags_of(columns: Sequence[str]) -> Labels | None:
@@ -291,7 +291,7 @@ def _by_cell(
     return np.asarray(of_different[encoded.indices.to_numpy(zero_copy_only=False)])
 
 
-def _places(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
+def _label_indices(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
     import numpy as np
 
     index = {name: place for place, name in enumerate(names)}
@@ -303,17 +303,17 @@ def _places(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
         ) from error
 
 
-def _marks(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
+def _label_flags(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
     import numpy as np
 
     marks = np.zeros((len(cells), len(names)), dtype="int64")
-    marked = [*map(_places_by_cell(names).__getitem__, cells)]
+    marked = [*map(_label_indices_by_cell(names).__getitem__, cells)]
     rows = np.repeat(np.arange(len(cells)), [len(places) for places in marked])
     marks[rows, np.fromiter(itertools.chain.from_iterable(marked), dtype="int64")] = 1
     return marks
 
 
-class _PlacesByCell(dict[str, tuple[int, ...]]):
+class _LabelIndicesByCell(dict[str, tuple[int, ...]]):
     """A cache of the positions, among the label names, of the labels in each table cell."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -323,16 +323,16 @@ class _PlacesByCell(dict[str, tuple[int, ...]]):
     def __missing__(self, cell: str) -> tuple[int, ...]:
         if len(self) == MAX_CELLS:
             self.clear()
-        places = self[cell] = _marked(cell, self._names)
+        places = self[cell] = _indices_in_cell(cell, self._names)
         return places
 
 
 @functools.lru_cache(maxsize=8)  # the runs of a task share most of their cells
-def _places_by_cell(names: tuple[str, ...]) -> _PlacesByCell:
-    return _PlacesByCell(names)
+def _label_indices_by_cell(names: tuple[str, ...]) -> _LabelIndicesByCell:
+    return _LabelIndicesByCell(names)
 
 
-def _marked(cell: str, names: tuple[str, ...]) -> tuple[int, ...]:
+def _indices_in_cell(cell: str, names: tuple[str, ...]) -> tuple[int, ...]:
     """Return the positions, among the label names, of the labels in a table cell."""
     try:
         marked = split_labels(cell)
@@ -344,7 +344,7 @@ def _marked(cell: str, names: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(map(names.index, marked))
 
 
-def _named(value: Any, labels: Labels) -> Any:
+def _as_label_name(value: Any, labels: Labels) -> Any:
     if labels.kind is TargetKind.REGRESSION:
         return float(value)
     if labels.kind is TargetKind.MULTILABEL:

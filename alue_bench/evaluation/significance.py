@@ -49,7 +49,7 @@ CHUNK = 2**21
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crossed:
+class CrossedTestResult:
     """The result of a test of whether two systems, with the same seeds and examples, differ in their mean scores."""
 
     difference: float
@@ -70,7 +70,7 @@ class Crossed:
     """The variance component of seeds: the variance of the effect that a seed has on all examples alike."""
     example_variance: float
     """The variance component of examples: the variance of the effect that an example has for all seeds alike."""
-    rest_variance: float
+    residual_variance: float
     """The remaining variance component: the variance that is specific to one seed on one example."""
 
     @property
@@ -81,12 +81,12 @@ class Crossed:
     @property
     def seed_share(self) -> float | None:
         """The share of the mean difference's variance that more seeds would reduce; None if the variance is 0."""
-        by_seed = self.seed_variance / self.seeds + self.rest_variance / (self.seeds * self.examples)
+        by_seed = self.seed_variance / self.seeds + self.residual_variance / (self.seeds * self.examples)
         whole = by_seed + self.example_variance / self.examples
         return by_seed / whole if whole > 0 else None
 
 
-def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> Crossed:
+def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> CrossedTestResult:
     """Test the difference between the mean scores of two systems over seeds and examples.
 
     Args:
@@ -104,7 +104,7 @@ def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> Crosse
     return crossed_test_of(scores, table)
 
 
-def crossed_test_of(scores: Array, table: Array) -> Crossed:
+def crossed_test_of(scores: Array, table: Array) -> CrossedTestResult:
     """Test the difference between the mean scores of two systems, given the differences for seeds and examples.
 
     The test is the same as in `crossed_test`.
@@ -137,7 +137,7 @@ def crossed_test_of(scores: Array, table: Array) -> Crossed:
     degrees = _satterthwaite(of_seeds, of_examples, of_rest, squares, seeds, examples)
     certain = math.nan if difference else 1.0
     p_value = float(2 * stdtr(degrees, -abs(difference) / error)) if error > 0 else certain
-    return Crossed(
+    return CrossedTestResult(
         difference=difference,
         half_width=float(stdtrit(degrees, (1 + LEVEL) / 2)) * error,
         error=error,
@@ -147,7 +147,7 @@ def crossed_test_of(scores: Array, table: Array) -> Crossed:
         examples=examples,
         seed_variance=max(0.0, (of_seeds - of_rest) / examples),
         example_variance=max(0.0, (of_examples - of_rest) / seeds),
-        rest_variance=of_rest,
+        residual_variance=of_rest,
     )
 
 
@@ -172,7 +172,7 @@ def _satterthwaite(
 # The number of seeds -----------------------------------------------------------------------------------------------
 
 
-def power(observed: Crossed, difference: float, seeds: int, *, tests: int = 1) -> float:
+def power(observed: CrossedTestResult, difference: float, seeds: int, *, tests: int = 1) -> float:
     """Return the probability that `crossed_test` finds a true difference of the given size.
 
     The result is rough if the variance components were estimated from few seeds.
@@ -188,7 +188,7 @@ def power(observed: Crossed, difference: float, seeds: int, *, tests: int = 1) -
     return float(_powers(observed, difference, np.array([seeds]), tests)[0])
 
 
-def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int | None:
+def seeds_needed(observed: CrossedTestResult, difference: float, *, tests: int = 1) -> int | None:
     """Return the smallest number of seeds with which `crossed_test` finds a true difference with probability POWER.
 
     Only numbers above the number of seeds of `observed` are considered.
@@ -211,7 +211,7 @@ def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int
     return int(enough[0]) if len(enough) else None
 
 
-def seeds_within_margin(observed: Crossed, margin: float) -> int | None:
+def seeds_within_margin(observed: CrossedTestResult, margin: float) -> int | None:
     """Return the smallest number of seeds with which a system without loss would probably be found within the margin.
 
     A system is within the margin if the one-sided upper confidence bound of its loss is below it. With the returned
@@ -229,7 +229,7 @@ def seeds_within_margin(observed: Crossed, margin: float) -> int | None:
     from scipy.special import nctdtr, stdtrit
 
     def shown(seeds: int) -> bool:
-        error, degrees = _expected(observed, np.array([seeds]))
+        error, degrees = _expected_error(observed, np.array([seeds]))
         if not error[0] > 0:
             return True
         missed = nctdtr(degrees[0], margin / error[0], stdtrit(degrees[0], LEVEL))
@@ -241,7 +241,7 @@ def seeds_within_margin(observed: Crossed, margin: float) -> int | None:
     return numbers[place] if place < len(numbers) else None
 
 
-def detectable(observed: Crossed, *, tests: int = 1) -> float:
+def detectable(observed: CrossedTestResult, *, tests: int = 1) -> float:
     """Return the smallest true difference that `crossed_test` would find with probability POWER, with these seeds.
 
     Args:
@@ -251,17 +251,17 @@ def detectable(observed: Crossed, *, tests: int = 1) -> float:
     import numpy as np
     from scipy.special import nctdtrinc
 
-    error, degrees = _expected(observed, np.array([observed.seeds]))
+    error, degrees = _expected_error(observed, np.array([observed.seeds]))
     bound = _two_sided(degrees, tests)
     return float(nctdtrinc(degrees[0], 1 - POWER, bound[0]) * error[0]) if error[0] > 0 else 0.0
 
 
-def _powers(observed: Crossed, difference: float, seeds: Array, tests: int) -> Array:
+def _powers(observed: CrossedTestResult, difference: float, seeds: Array, tests: int) -> Array:
     """Return the power of `crossed_test` for each number in `seeds`, by the noncentral t distribution."""
     import numpy as np
     from scipy.special import nctdtr
 
-    error, degrees = _expected(observed, seeds)
+    error, degrees = _expected_error(observed, seeds)
     with np.errstate(divide="ignore"):
         return np.where(error > 0, 1 - nctdtr(degrees, abs(difference) / error, _two_sided(degrees, tests)), 1.0)
 
@@ -274,11 +274,11 @@ def _two_sided(degrees: Array, tests: int) -> Array:
     return critical
 
 
-def _expected(observed: Crossed, seeds: Array) -> tuple[Array, Array]:
+def _expected_error(observed: CrossedTestResult, seeds: Array) -> tuple[Array, Array]:
     """Return the expected standard error and degrees of freedom of `crossed_test` for each number in `seeds`."""
     import numpy as np
 
-    by_seed = (observed.seed_variance + observed.rest_variance / observed.examples) / seeds
+    by_seed = (observed.seed_variance + observed.residual_variance / observed.examples) / seeds
     of_examples = observed.example_variance / observed.examples
     variance = by_seed + of_examples
     # Degrees of freedom by Satterthwaite's formula: seeds - 1, or more if the variance over examples is larger.
@@ -291,7 +291,7 @@ def _expected(observed: Crossed, seeds: Array) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bootstrapped:
+class BootstrapResult:
     """The result of a bootstrap test of the difference between two mean scores."""
 
     difference: float
@@ -308,7 +308,7 @@ def paired_bootstrap(
     resamples: int = 10_000,
     seed: int = 0,
     resample_seeds: bool = False,
-) -> Bootstrapped:
+) -> BootstrapResult:
     """Test the difference between the mean scores of two systems by the paired bootstrap.
 
     Examples are drawn with replacement, the same ones for all runs.
@@ -346,7 +346,7 @@ def paired_bootstrap(
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(defined) else (math.nan, math.nan)
     beyond = int((np.abs(defined - observed) >= abs(observed) - 1e-12).sum())
     p_value = (beyond + 1) / (len(defined) + 1)
-    return Bootstrapped(difference=observed, interval=(float(low), float(high)), p_value=p_value)
+    return BootstrapResult(difference=observed, interval=(float(low), float(high)), p_value=p_value)
 
 
 def approximate_randomisation(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from alue_bench.messages.figure_text import short_names, short_title
 from alue_bench.reporting.across_tasks import AcrossTasks, StrategyAcross
 from alue_bench.reporting.charts import WIDTH
-from alue_bench.reporting.drawing import MUTED, SERIES, Picture, looks, new_figure, style, to_svg
+from alue_bench.reporting.drawing import MUTED, SERIES, Picture, line_styles, new_figure, style, to_svg
 from alue_bench.reporting.numbers import percent, signed
 
 MAX_DRAWN = 16
@@ -16,13 +16,13 @@ MAX_CURVES = 7
 """The largest number of strategies in a performance profile, one for each colour."""
 
 
-def changes(result: AcrossTasks, *, name: str, of: str) -> Picture:
+def changes(result: AcrossTasks, *, name: str, figure_title: str) -> Picture:
     """Draw each strategy's mean change over tasks with its interval, and the change on each task as a small dot.
 
     Args:
         result: The results across tasks.
         name: The picture's name for files and ids, unique on the report page.
-        of: The title of the figure.
+        figure_title: The title of the figure.
     """
     rows = [row for row in result.rows if row.change][:MAX_DRAWN]
     with style():
@@ -46,10 +46,10 @@ def changes(result: AcrossTasks, *, name: str, of: str) -> Picture:
         axes.set_yticks(range(len(rows)), short_names([row.strategy for row in rows]))
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
-        axes.set(xlabel=f"change of the score against {short_title(result.baseline)}", title=short_title(of))
+        axes.set(xlabel=f"change of the score against {short_title(result.baseline)}", title=short_title(figure_title))
         svg = to_svg(figure, name)
     listed = "; ".join(f"{row.strategy} {_mean_with_interval(row)}" for row in rows)
-    return Picture(name, svg, alt=f"Mean change over tasks with its interval, for {of}: {listed}.")
+    return Picture(name, svg, alt=f"Mean change over tasks with its interval, for {figure_title}: {listed}.")
 
 
 def _mean_with_interval(row: StrategyAcross) -> str:
@@ -58,7 +58,7 @@ def _mean_with_interval(row: StrategyAcross) -> str:
     return signed(row.change.mean.mean) + ("" if half is None else f" ± {half:.3f}")
 
 
-def profile(result: AcrossTasks, *, name: str, of: str) -> Picture:
+def profile(result: AcrossTasks, *, name: str, figure_title: str) -> Picture:
     """Draw the performance profiles: the share of tasks (y) on which a strategy is within a distance (x) of the best.
 
     On a task, a strategy is within a distance of the best if its score is at most this far below the best score.
@@ -66,7 +66,7 @@ def profile(result: AcrossTasks, *, name: str, of: str) -> Picture:
     Args:
         result: The results across tasks.
         name: The picture's name for files and ids, unique on the report page.
-        of: The title of the figure.
+        figure_title: The title of the figure.
     """
     rows = _leading(result.rows)
     with style():
@@ -75,17 +75,19 @@ def profile(result: AcrossTasks, *, name: str, of: str) -> Picture:
         names = short_names([row.strategy for row in rows])
         percentages = [100 * distance for distance in result.distances]
         lines = []
-        for look, row in zip(looks([row.strategy for row in rows]).values(), rows, strict=True):
+        for look, row in zip(line_styles([row.strategy for row in rows]).values(), rows, strict=True):
             lines += axes.plot(percentages, [100 * share for share in row.profile], linewidth=1.6, markersize=5, **look)
         unit = "what was learnt" if result.relative else "the metric"
         axes.set(xlabel=f"distance from the best strategy, % of {unit}", ylabel="% of tasks", ylim=(-4, 104))
-        axes.set_title(short_title(of))
+        axes.set_title(short_title(figure_title))
         axes.legend(lines, names, loc="best")
         svg = to_svg(figure, name)
     listed = "; ".join(f"{row.strategy} {', '.join(percent(share) for share in row.profile)}" for row in rows)
     distances = ", ".join(percent(distance) for distance in result.distances)
     return Picture(
-        name, svg, alt=f"Performance profile for {of}: share of tasks within {distances} of the best: {listed}."
+        name,
+        svg,
+        alt=f"Performance profile for {figure_title}: share of tasks within {distances} of the best: {listed}.",
     )
 
 

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.evaluation.across_tasks import (
     MIN_TASKS,
-    OverTasks,
+    MeanOverTasks,
     WinsTiesLosses,
     geometric_mean_over_tasks,
-    over_tasks,
+    mean_over_tasks,
     performance_profile,
     wins_ties_losses,
 )
 from alue_bench.evaluation.ratios import Ratio
 from alue_bench.reporting.comparison import ComparisonBlock, Run, StrategyResult, paired_runs
-from alue_bench.reporting.numbers import several
-from alue_bench.reporting.subjects import APART
+from alue_bench.reporting.numbers import number_with_noun
+from alue_bench.reporting.subjects import BLOCK_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,9 +44,9 @@ class StrategyAcross:
     strategy: str
     changes: Mapping[str, float]
     """The mean change of the score against the baseline, over the seeds with which both ran, for each task."""
-    change: OverTasks | None
+    change: MeanOverTasks | None
     """The change of the score, in units of the tasks' metrics; None for the baseline itself."""
-    share: OverTasks | None
+    share: MeanOverTasks | None
     """The change as a share of what the baseline learnt; −0.02 is a loss of 2 %. What it learnt is its score minus the
     trivial score, which is the score of a predictor that ignores the text. None for the baseline itself, and if the
     trivial score of a task is unknown."""
@@ -67,7 +67,7 @@ class AcrossTasks:
     model: str
     baseline: str
     conditions: Mapping[str, Any]
-    """The data source, hardware and number of folds of the runs, by the names in `APART`."""
+    """The data source, hardware and number of folds of the runs, by the names in `BLOCK_COLUMNS`."""
     metrics: Mapping[str, str]
     """The metric of each task, such as f1_macro; its keys are the tasks that are combined."""
     distances: tuple[float, ...]
@@ -97,8 +97,8 @@ def across_tasks(blocks: Iterable[ComparisonBlock], frame: pd.DataFrame) -> list
     """
     groups: dict[tuple[Any, ...], list[ComparisonBlock]] = {}
     for block in blocks:
-        if not block.first_look and len(block.rows) > 1 and block.rows[0].strategy == block.baseline:
-            key = (block.model, *(block.conditions[name] for name in APART))
+        if not block.low_fidelity and len(block.rows) > 1 and block.rows[0].strategy == block.baseline:
+            key = (block.model, *(block.conditions[name] for name in BLOCK_COLUMNS))
             groups.setdefault(key, []).append(block)
     groups = {key: group for key, group in groups.items() if len({block.task for block in group}) >= MIN_TASKS}
     if not groups:
@@ -134,7 +134,7 @@ def _combined(group: Sequence[ComparisonBlock], runs: Mapping[str, Run]) -> Acro
             chosen[block.task] = block
     notes = []
     if len(group) > len(chosen):
-        notes.append(f"{several(len(group) - len(chosen), 'set')} of runs under other conditions left out")
+        notes.append(f"{number_with_noun(len(group) - len(chosen), 'set')} of runs under other conditions left out")
     learnt = {task: _learnt(block) for task, block in chosen.items()}
     unlearnt = [task for task, block in chosen.items() if block.unlearnt is not None or (learnt[task] or 1) <= 0]
     if unlearnt:
@@ -161,7 +161,7 @@ def _combined(group: Sequence[ComparisonBlock], runs: Mapping[str, Run]) -> Acro
     return AcrossTasks(
         model=block.model,
         baseline=baseline,
-        conditions={name: block.conditions[name] for name in APART},
+        conditions={name: block.conditions[name] for name in BLOCK_COLUMNS},
         metrics={task: compared.metric.removeprefix("test/") for task, compared in chosen.items()},
         distances=DISTANCES,
         relative=relative,
@@ -253,8 +253,8 @@ def _across(
     return StrategyAcross(
         strategy=strategy,
         changes=changes,
-        change=over_tasks(list(differences.values())) if differences else None,
-        share=over_tasks(relative) if relative else None,
+        change=mean_over_tasks(list(differences.values())) if differences else None,
+        share=mean_over_tasks(relative) if relative else None,
         counts=wins_ties_losses(list(changes.values())) if differences else None,
         profile=profile,
         speed_up=speed_up,

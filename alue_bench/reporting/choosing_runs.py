@@ -104,10 +104,12 @@ def confirming_command(
     """
     recorded = [*runs, *(run for other_runs in others.values() for run in other_runs)]
     last = min(max(int(run["seed"]) for run in recorded), LARGEST_SEED - number)
-    return command_line("run", options=options_beside(runs[0], [*others, strategy], range(last + 1, last + 1 + number)))
+    return command_line(
+        "run", options=options_under_same_conditions(runs[0], [*others, strategy], range(last + 1, last + 1 + number))
+    )
 
 
-def options_beside(run: Run, strategies: Sequence[str], seeds: Sequence[int]) -> dict[str, object]:
+def options_under_same_conditions(run: Run, strategies: Sequence[str], seeds: Sequence[int]) -> dict[str, object]:
     """Return the options of `alue-bench run` for other strategies or seeds under the conditions of a recorded run.
 
     The options select the same task, model, hyper-parameters, rows and MLflow store as the recorded run.

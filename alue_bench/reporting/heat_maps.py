@@ -80,7 +80,7 @@ def _groups(subject: Subject) -> list[grid.GridResults]:
     """
     # Strategies that freeze other sets of layers do not fit on a map. Removing them first saves time.
     placed = subject.runs[subject.runs["strategy"].map(lambda name: cell_of(str(name)) is not None)]
-    return [replace(group, conditions=subject.conditions) for group in grid.groups(grid.choosing_runs(placed))]
+    return [replace(group, conditions=subject.conditions) for group in grid.grids_of(grid.choosing_runs(placed))]
 
 
 def _recommended(subject: Subject, group: grid.GridResults, rule: RecommendationRule) -> grid.Recommendation | None:

@@ -20,7 +20,7 @@ PAGE_FILE = "report.html"
 FIGURES = "figures"
 MAX_RUNS = 400
 """The largest number of runs for which a report is written at the end of a command, so that the user does not wait."""
-SHOWN = FigureLimits(subjects=4, strategies=3, seeds=3)
+FIGURE_LIMITS = FigureLimits(subjects=4, strategies=3, seeds=3)
 """The largest numbers of tasks, strategies and seeds in figures of single runs. They are lower than in `alue-bench
 report`, to save a second or two."""
 
@@ -42,7 +42,7 @@ def log_parent_page(recorded: RecordedRuns) -> bool:
         return False
     from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-    request = PageRequest(tolerance=recorded.tolerance, shown=SHOWN)
+    request = PageRequest(tolerance=recorded.tolerance, figure_limits=FIGURE_LIMITS)
     page = build_page(recorded.results, request, compared=recorded.comparison)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

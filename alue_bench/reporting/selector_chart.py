@@ -5,7 +5,7 @@ from __future__ import annotations
 from alue_bench.messages.figure_text import short_names, short_title
 from alue_bench.reporting.charts import WIDTH
 from alue_bench.reporting.drawing import MUTED, SERIES, Picture, new_figure, style, to_svg
-from alue_bench.reporting.numbers import several, signed_percent
+from alue_bench.reporting.numbers import number_with_noun, signed_percent
 from alue_bench.reporting.selector_ranking import RankedSelector, SelectorRanking
 
 MAX_DRAWN = 40
@@ -45,7 +45,7 @@ def regrets(ranking: SelectorRanking, *, name: str) -> Picture:
         axes.set_yticks(range(len(rows)), short_names([_label(row) for row in rows]))
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
-        title = f"Regret of selectors, {ranking.model}, {several(len(ranking.tasks), 'task')}"
+        title = f"Regret of selectors, {ranking.model}, {number_with_noun(len(ranking.tasks), 'task')}"
         axes.set(xlabel="regret, % of what full fine-tuning learnt", title=short_title(title))
         svg = to_svg(figure, name)
     listed = "; ".join(f"{_label(row)} {signed_percent(row.regret.estimate.mean, 1)}" for row in rows if row.regret)

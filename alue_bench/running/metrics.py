@@ -11,7 +11,7 @@ from alue_bench.contract.task import Task
 from alue_bench.contract.transfer import transferred_targets
 from alue_bench.data.splits import SplitRows
 from alue_bench.data.tokenization import encode_targets
-from alue_bench.evaluation.learning import Trivial, trivial, trivial_of_tokens
+from alue_bench.evaluation.learning import TrivialScore, trivial_score, trivial_score_of_tokens
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide
 from alue_bench.evaluation.spans import first_words
@@ -56,26 +56,26 @@ def trivial_metrics(
     rows = inputs.train_rows.splits
     reads_tokens, train = train_task.labels.reads_tokens, rows["train"]
 
-    def of_tokens(split: SplitRows, gold: Array, predicted: Array, scored: Task) -> Trivial:
+    def of_tokens(split: SplitRows, gold: Array, predicted: Array, scored: Task) -> TrivialScore:
         if scored.labels.tags_words:
             baseline = most_frequent_tags(train.examples, split.examples, scored.labels)
         else:
             baseline = first_words(train.examples, split.examples)
-        return trivial_of_tokens(baseline, gold, predicted, scored.labels, scored.primary)
+        return trivial_score_of_tokens(baseline, gold, predicted, scored.labels, scored.primary)
 
-    def on_test() -> Trivial:
+    def on_test() -> TrivialScore:
         if reads_tokens:
             return of_tokens(inputs.rows.splits["test"], test.gold, test.predicted, task)
         train_targets = transferred_targets(encode_targets(train, train_task.labels).numpy(), task, train_task)
-        return trivial(train_targets, test.gold, test.predicted, task.labels, task.primary)
+        return trivial_score(train_targets, test.gold, test.predicted, task.labels, task.primary)
 
-    def on_dev() -> Trivial:
+    def on_dev() -> TrivialScore:
         dev = trained.prefixes["dev"].split
         predicted = decide(trained.training.selected_dev_logits, train_task.labels, dev.decoding)
         if reads_tokens:
             return of_tokens(rows["dev"], dev.gold, predicted, train_task)
         train_targets = encode_targets(train, train_task.labels).numpy()
-        return trivial(train_targets, dev.gold, predicted, train_task.labels, train_task.primary)
+        return trivial_score(train_targets, dev.gold, predicted, train_task.labels, train_task.primary)
 
     values = {}
     for name, scored in (("test", on_test), ("selection", on_dev)):

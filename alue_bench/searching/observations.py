@@ -198,7 +198,7 @@ def has_learnt(evaluation: Evaluation) -> bool:
     The result is True if the baseline's score was not recorded.
     """
     learnt = learning_of({evaluation.replicate: evaluation})
-    return learnt is None or learnt.shown
+    return learnt is None or learnt.has_learnt
 
 
 def paired_loss(base: Mapping[int, Evaluation], own: Mapping[int, Evaluation]) -> Loss | None:

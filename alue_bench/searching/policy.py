@@ -327,7 +327,7 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
         )
 
     learnt = learning_of(base)
-    if learnt is not None and not learnt.shown and not records.pending:
+    if learnt is not None and not learnt.has_learnt and not records.pending:
         return decision(learnt.sentence(full.name, "dev"), unlearnt=learnt)
     if full.name in records.failed(range(1)) and not records.pending:
         return decision(f"{full.name} failed")
@@ -595,7 +595,7 @@ def _test_of(records: _Records, candidate: Candidate, pairs: int) -> _Test:
     elif done == pairs and loss is not None:
         kept = loss.mean <= question.tolerance.of(score) and loss.upper(question.level) <= limit
         state = "supported" if kept else "undecided"
-        if learnt is not None and not learnt.shown:
+        if learnt is not None and not learnt.has_learnt:
             state = "nothing learnt"
     elif done >= SMALLEST_FUTILE and loss is not None and loss.mean > limit:  # in a second test, base has more runs
         state = "given up"

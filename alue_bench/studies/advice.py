@@ -20,7 +20,7 @@ from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
 from alue_bench.reporting.advice import Advice, Calibration, advise, calibration, feature
-from alue_bench.reporting.choosing_runs import options_beside
+from alue_bench.reporting.choosing_runs import options_under_same_conditions
 from alue_bench.reporting.swept_tasks import FULL, SweptTask, swept_tasks
 from alue_bench.running.choosing import choice_of
 from alue_bench.studies.missing_runs import GRID, SEEDS, grid_of, options_of_sweep, selectors_of
@@ -85,7 +85,9 @@ def do_advise(
     if whole is None or len(whole.sweeps) < MIN_TASKS:
         raise UsageError(_missing(question, first, whole, results, registry))
     example = whole.sweeps[0].example
-    conditions = {name: value for name, value in options_beside(example, (), ()).items() if name in _CONDITIONS}
+    conditions = {
+        name: value for name, value in options_under_same_conditions(example, (), ()).items() if name in _CONDITIONS
+    }
     plan = _plan(question, registry, cache, conditions, [cell_name(cell) for cell in (FULL, *whole.cells)])
     flops = dict(zip((run.spec.strategy for run in plan.runs), forecast_flops(plan.runs), strict=True))
     costs = {name: value / flops[cell_name(FULL)] for name, value in flops.items()}
@@ -97,10 +99,13 @@ def do_advise(
         costs,
         tolerance=question.tolerance,
         features=features,
-        own=_own(sweeps, whole, first),
+        measured=_own(sweeps, whole, first),
     )
     advice = replace(advice, probe_s=seconds)
-    options = {**options_beside(example, ["full", advice.recommended.strategy], ()), **question.options()}
+    options = {
+        **options_under_same_conditions(example, ["full", advice.recommended.strategy], ()),
+        **question.options(),
+    }
     seeds = {"seeds": SEEDS, "seed": None, "init_seed": None, "data_seed": None}
     return advice, command_line("run", options={**_without_task(options, question), **seeds})
 

@@ -23,9 +23,9 @@ from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import PlannedRun
 from alue_bench.planning.request import LARGEST_SEED
 from alue_bench.planning.sweep_order import TAG
-from alue_bench.reporting.confirmation import Confirmation, confirmed
+from alue_bench.reporting.confirmation import Confirmation, confirm_setting
 from alue_bench.reporting.grid import REFERENCE, GridResults, Recommendation
-from alue_bench.reporting.numbers import several
+from alue_bench.reporting.numbers import number_with_noun
 from alue_bench.studies.results import is_of
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.reading import read_choices, read_runs, read_targets
@@ -68,8 +68,8 @@ class ConfirmingSeeds:
             why = f" ({self.why_none})" if self.why_none else ""
             return f"confirmation: none{why}, so that the loss to expect will not be known"
         return (
-            f"confirmation: at most {several(self.most_runs, 'further run')}, of each recommended setting and of "
-            f"{REFERENCE} with {_number_of_seeds(self.seeds)} that take no part in the choice (--confirm)"
+            f"confirmation: at most {number_with_noun(self.most_runs, 'further run')}, of each recommended setting and "
+            f"of {REFERENCE} with {_number_of_seeds(self.seeds)} that take no part in the choice (--confirm)"
         )
 
     def cost_at_most(self, estimate: CostEstimate) -> tuple[float | None, float | None]:
@@ -213,10 +213,10 @@ def confirmation_by(
     strategy, reference = pair
     try:
         results = read_runs(connection, [run_id for run_id in run_ids if not run_id.startswith(SPOOLED)])
-        # A search may have chosen different learning rates for setting and reference. `confirmed` compares only runs of
-        # the same learning rate, so the column is made constant.
+        # A search may have chosen different learning rates for setting and reference. `confirm_setting` compares only
+        # runs of the same learning rate, so the column is made constant.
         frame = results.frame.assign(lr=results.frame["lr"].iloc[0]) if len(results.frame) else results.frame
-        return confirmed(frame, partial(read_targets, results), strategy, reference, margins=margins, seeds=seeds)
+        return confirm_setting(frame, partial(read_targets, results), strategy, reference, margins=margins, seeds=seeds)
     except UnavailableError as error:
         reason = f"{error}; run the same command again once the store answers, no run is lost"
         return Confirmation(strategy=strategy, reference=reference, seeds=tuple(seeds), reason=reason)
@@ -261,4 +261,4 @@ def _costliest_pair(runs: Sequence[RunEstimate], what: str) -> float | None:
 
 
 def _number_of_seeds(seeds: Sequence[int]) -> str:
-    return several(len(seeds), "seed") + f" ({', '.join(map(str, seeds))})"
+    return number_with_noun(len(seeds), "seed") + f" ({', '.join(map(str, seeds))})"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from alue_bench.contract.cells import Cell
 from alue_bench.contract.registry import Registry
 from alue_bench.messages.suggestion import command_line
-from alue_bench.reporting.choosing_runs import Run, options_beside
+from alue_bench.reporting.choosing_runs import Run, options_under_same_conditions
 from alue_bench.reporting.swept_tasks import MIN_CELLS, SweptTask
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def selectors_to_run(sweeps: Sequence[SweptTask], registry: Registry) -> str:
     """
     first = sweeps[0]
     seeds = sorted({seed for runs in first.cells.values() for seed in runs})
-    options = options_beside(first.example, selectors_of(registry), seeds)
+    options = options_under_same_conditions(first.example, selectors_of(registry), seeds)
     where = f"{first.task}" + (f" and {len(sweeps) - 1} more" if len(sweeps) > 1 else "")
     return (
         f"no strategy that chooses its layers by a probe ran under the conditions of a sweep (sweeps of: {where}). Run "
@@ -63,7 +63,7 @@ def selectors_of(registry: Registry) -> list[str]:
 
 def options_of_sweep(run: Run) -> dict[str, object]:
     """Return the options of `sweep`, except grid and seeds, for a sweep under the conditions of a recorded run."""
-    return {name: value for name, value in options_beside(run, (), ()).items() if name not in OF_GRID}
+    return {name: value for name, value in options_under_same_conditions(run, (), ()).items() if name not in OF_GRID}
 
 
 def grid_of(cells: Sequence[Cell]) -> str:

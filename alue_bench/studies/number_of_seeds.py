@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from alue_bench.contract.errors import AlueBenchError, UnavailableError
 from alue_bench.contract.spec import RunSpec
 from alue_bench.evaluation.margins import Margins
-from alue_bench.evaluation.significance import MAX_SEEDS, MIN_SEEDS, Crossed, seeds_within_margin
+from alue_bench.evaluation.significance import MAX_SEEDS, MIN_SEEDS, CrossedTestResult, seeds_within_margin
 from alue_bench.reporting.comparison import BASELINE, all_rows, compare
-from alue_bench.reporting.numbers import plain
+from alue_bench.reporting.numbers import decimal
 from alue_bench.studies.invocation import Place
 from alue_bench.tracking.connection import open_store
 from alue_bench.tracking.reading import Results, read_results, read_targets
 
 if TYPE_CHECKING:
-    from alue_bench.evaluation.predictions import Targets
+    from alue_bench.evaluation.predictions import GoldAndPredicted
 
 MAX_RUNS_READ = 60
 """The largest number of runs of one task and model whose predictions are read. Reading one takes some milliseconds."""
@@ -69,7 +69,7 @@ class SeedAdvice:
             f"{one.strategy} (from {one.observed} finished)"
             for one in self.needed
         ]
-        return f"{where}, margin {plain(self.needed[0].margin, 4)}: {', '.join(parts)}"
+        return f"{where}, margin {decimal(self.needed[0].margin, 4)}: {', '.join(parts)}"
 
 
 def seeds_for_plan(specs: Iterable[RunSpec], place: Place, margins: Margins) -> list[SeedAdvice]:
@@ -131,14 +131,14 @@ def _needed(
     best: dict[str, NeededSeeds] = {}
     reads = count()
 
-    def load(run_id: str, multilabel: bool) -> Targets:
+    def load(run_id: str, multilabel: bool) -> GoldAndPredicted:
         if next(reads) >= MAX_RUNS_READ:
             raise UnavailableError(f"the predictions of {MAX_RUNS_READ} runs are enough")
         return read_targets(results, run_id, multilabel)
 
     for block, row in all_rows(compare(part, load, margins=recorded)):
         test = row.difference.test if row.difference else None
-        if block.first_look or not isinstance(test, Crossed):
+        if block.low_fidelity or not isinstance(test, CrossedTestResult):
             continue
         if test.seeds < MIN_SEEDS or block.margin_size is None:
             continue

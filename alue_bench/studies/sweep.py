@@ -22,12 +22,12 @@ from alue_bench.reporting.grid import (
     REFERENCE,
     GridResults,
     Recommendation,
-    groups,
+    grids_of,
     nothing_learnt,
     pareto_front,
     recommend,
 )
-from alue_bench.reporting.numbers import several
+from alue_bench.reporting.numbers import number_with_noun
 from alue_bench.studies.confirmation import (
     CONFIRMS,
     ConfirmingSeeds,
@@ -187,7 +187,9 @@ def _confirmed(planned: PlannedSweep, execution: Execution, conclusions: Conclus
     talk = invocation.streams.talk
     names = ", ".join(dict.fromkeys(str(run.tags[CONFIRMS]) for run in further.runs))
     used = sorted({run.spec.seed for run in further.runs})
-    talk.print(f"confirming {names} with seeds {', '.join(map(str, used))}: {several(len(further.runs), 'run')}")
+    talk.print(
+        f"confirming {names} with seeds {', '.join(map(str, used))}: {number_with_noun(len(further.runs), 'run')}"
+    )
     done = invocation.execute(further, list_progress_of(further, talk))
     whole = Execution(
         replace(planned.plan, runs=[*planned.plan.runs, *further.runs]), execution.outcomes + done.outcomes, done.stop
@@ -252,7 +254,7 @@ def check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Override
 
 def _concluded(outcomes: list[Any], tolerance: float) -> Conclusions:
     """Divide runs into grids (one task, model and set of hyper-parameters), and return each with its recommendation."""
-    grids = (group for group in groups(table_of(outcomes)) if len(group.cells))
+    grids = (group for group in grids_of(table_of(outcomes)) if len(group.cells))
     return tuple((group, recommend(group.cells, tolerance)) for group in grids)
 
 

@@ -61,7 +61,7 @@ from alue_bench.tracking.stored_runs import StoredRun, all_runs, convert_store_e
 if TYPE_CHECKING:
     import pandas as pd
 
-    from alue_bench.evaluation.predictions import Targets
+    from alue_bench.evaluation.predictions import GoldAndPredicted
 
 LAYER_SCORES = "layer_scores.csv"
 """The artifact with the score of each layer, for a strategy that chooses its layers by a probe."""
@@ -350,7 +350,7 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
     return table
 
 
-def read_targets(results: Results, run_id: str, multilabel: bool) -> Targets:
+def read_targets(results: Results, run_id: str, multilabel: bool) -> GoldAndPredicted:
     """Read the gold and predicted labels of a run's test predictions, in the order of the test file.
 
     The scores of the labels are not read, so that this is several times as fast as `read_predictions`.
@@ -375,7 +375,7 @@ def read_dev_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
     return _predictions(results, run_id, "dev_predictions.csv")
 
 
-def read_targets_elsewhere(results: Results, run_id: str, multilabel: bool, task: str) -> Targets | None:
+def read_targets_elsewhere(results: Results, run_id: str, multilabel: bool, task: str) -> GoldAndPredicted | None:
     """Read the gold and predicted labels of a run on the test split of another task, like `read_targets`.
 
     Args:
@@ -645,10 +645,10 @@ def _predictions(results: Results, run_id: str, name: str) -> pd.DataFrame | Non
     return _fetch(results, run_id, name, load_predictions)
 
 
-def _targets(results: Results, run_id: str, name: str, *, multilabel: bool) -> Targets | None:
+def _targets(results: Results, run_id: str, name: str, *, multilabel: bool) -> GoldAndPredicted | None:
     """Read the gold and predicted labels from a run's file of predictions; None if the run has no such file."""
     fast = partial(load_targets_without_scores, multilabel=multilabel)
-    targets: Targets | None = _fetch(results, run_id, without_scores(name), fast)
+    targets: GoldAndPredicted | None = _fetch(results, run_id, without_scores(name), fast)
     if targets is None:
         targets = _fetch(results, run_id, name, partial(load_targets, multilabel=multilabel))
     return targets

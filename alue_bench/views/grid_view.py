@@ -19,7 +19,7 @@ from alue_bench.planning import variation
 from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.planning.grid import SETTINGS
 from alue_bench.reporting import grid
-from alue_bench.reporting.numbers import percent, plain
+from alue_bench.reporting.numbers import decimal, percent
 from alue_bench.views.console import PlainConsole, styled
 from alue_bench.views.progress import LiveProgress, PlainProgress
 from alue_bench.views.tables import SAMPLE_NOTE
@@ -149,7 +149,7 @@ def grid_result(group: grid.GridResults, recommendation: grid.Recommendation | N
         parts += [styled(f"{one}.") for one in others]
     elif (why := grid.nothing_learnt(group.cells)) is not None:
         parts.append(styled(f"Nothing learnt: {why.sentence()}.", "bold yellow"))
-    if recommendation is not None and (warning := grid.collapsed(group.cells)):
+    if recommendation is not None and (warning := grid.collapsed_sentence(group.cells)):
         parts.append(styled(f"{warning}.", "yellow"))
     if group.sample:
         parts.append(styled(SAMPLE_NOTE, "yellow"))
@@ -164,7 +164,7 @@ def _front(group: grid.GridResults) -> RenderableType:
     for _, row in grid.pareto_front(group.cells).iterrows():
         share = "" if row["flops_share"] != row["flops_share"] else percent(row["flops_share"])
         table.add_row(
-            row["strategy"], plain(row["dev_score"]), plain(row["test_score"]), plain(row["train_s"], 1), share
+            row["strategy"], decimal(row["dev_score"]), decimal(row["test_score"]), decimal(row["train_s"], 1), share
         )
     return Group(styled(f"{group.title}: Pareto front of dev score and training time", "bold"), Fitted(table))
 
@@ -184,4 +184,4 @@ def _drawn(title: str, cells: dict[Cell, Text]) -> RenderableType:
 def _number(value: float) -> str:
     if value != value:
         return "?"
-    return plain(value).replace("0.", ".", 1) if abs(value) < 1 else plain(value, 2 if value < 10 else 0)
+    return decimal(value).replace("0.", ".", 1) if abs(value) < 1 else decimal(value, 2 if value < 10 else 0)

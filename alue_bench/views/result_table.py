@@ -26,7 +26,7 @@ from alue_bench.reporting.comparison_table import (
     score_text,
     verdict_text,
 )
-from alue_bench.reporting.numbers import NONE, percent, plain
+from alue_bench.reporting.numbers import MISSING, decimal, percent
 from alue_bench.reporting.statements import statements
 from alue_bench.reporting.training_times import session_mark, train_mark
 from alue_bench.reporting.untuned import untuned_text
@@ -108,10 +108,10 @@ def result_view(
             trivial = [styled(f"{_trivial(line)} trivial", "dim") if name == "score" else "" for name, _ in columns]
             table.add_row(heading, *blank, *trivial)
             if (tfidf := _tfidf(line)) is not None:
-                linear = [styled(f"{plain(tfidf)} TF-IDF", "dim") if name == "score" else "" for name, _ in columns]
+                linear = [styled(f"{decimal(tfidf)} TF-IDF", "dim") if name == "score" else "" for name, _ in columns]
                 table.add_row("", *blank, *linear)
         described = [str(value) for _, value in line.settings] + [varying[name](line) for name in shown]
-        numbers = [read(line) for _, read in columns] if line.finished else [NONE] * len(columns)
+        numbers = [read(line) for _, read in columns] if line.finished else [MISSING] * len(columns)
         table.add_row(f"  {line.strategy}", *described, *numbers, style=None if line.finished else "red")
     return Group(Fitted(table), *_notes(outcomes, lines, comparison, problems, names))
 
@@ -204,13 +204,13 @@ def _score(finished: Sequence[Outcome]) -> str:
 
 def _train(line: _Line) -> str:
     if line.row is not None:
-        return plain(line.row.train_s.mean if line.row.train_s else None, 1) + train_mark(line.row.times)
-    return plain(_mean(line.finished, "runtime/train_s"), 1)
+        return decimal(line.row.train_s.mean if line.row.train_s else None, 1) + train_mark(line.row.times)
+    return decimal(_mean(line.finished, "runtime/train_s"), 1)
 
 
 def _trivial(line: _Line) -> str:
     recorded = line.block.trivial_score if line.block else None
-    return plain(recorded if recorded is not None else next(iter(_values(line.finished, "test/trivial_score")), None))
+    return decimal(recorded if recorded is not None else next(iter(_values(line.finished, "test/trivial_score")), None))
 
 
 def _tfidf(line: _Line) -> float | None:

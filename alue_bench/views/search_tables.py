@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from alue_bench.reporting.numbers import percent, plain, signed
+from alue_bench.reporting.numbers import decimal, percent, signed
 from alue_bench.searching.observations import by_replicate, mean_score
 from alue_bench.searching.policy import Standing
 from alue_bench.views.console import styled
@@ -119,9 +119,9 @@ def _cells(search: SearchState, standing: Standing) -> list[str]:
     return [
         candidate.name,
         percent(candidate.cost),
-        "" if short is None else plain(short),
+        "" if short is None else decimal(short),
         str(len(own) or ""),
-        plain(mean_score(own)) if own else "",
+        decimal(mean_score(own)) if own else "",
         signed(loss.mean) if loss else "",
         signed(loss.upper(level)) if loss and standing.tested and loss.pairs > 1 else "",
     ]

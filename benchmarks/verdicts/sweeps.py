@@ -189,12 +189,12 @@ def _fresh_differences(world: World, mean: float, seed_sd: float, seeds: int, rn
 
 
 def _table(names: Sequence[str]) -> pd.DataFrame:
-    """Return the table of a sweep's settings as `reporting.grid.cells` makes it, in the given order, with zeros."""
+    """Return the table of a sweep's settings like `reporting.grid.cell_table`, in the given order, with zeros."""
     import pandas as pd
 
-    from alue_bench.reporting.grid import DEV, SECONDS, TEST, cells
+    from alue_bench.reporting.grid import DEV, SECONDS, TEST, cell_table
 
-    return cells(pd.DataFrame({"strategy": names, "seed": 42, DEV: 0.0, TEST: 0.0, SECONDS: 1.0}))
+    return cell_table(pd.DataFrame({"strategy": names, "seed": 42, DEV: 0.0, TEST: 0.0, SECONDS: 1.0}))
 
 
 def _seconds(cell: Cell) -> float:

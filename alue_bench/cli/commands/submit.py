@@ -236,17 +236,17 @@ def _show(
 ) -> None:
     from rich.table import Table
 
-    from alue_bench.reporting.numbers import plain, several
+    from alue_bench.reporting.numbers import decimal, number_with_noun
     from alue_bench.views.wide_tables import Fitted
 
     if chosen:
         rehearsal = " (embedded sample: not for submission)" if sample else ""
-        title = f"{several(len(chosen), 'file')} in {output} and {archive}{rehearsal}"
+        title = f"{number_with_noun(len(chosen), 'file')} in {output} and {archive}{rehearsal}"
         table = Table(title=title, title_justify="left", title_style="bold")
         for column in ("file", "task", "rows", "best on dev", "of run"):
             table.add_column(column)
         for one in chosen:
-            table.add_row(one.submission.file, one.task.name, str(one.rows), plain(one.dev_score), one.run_name)
+            table.add_row(one.submission.file, one.task.name, str(one.rows), decimal(one.dev_score), one.run_name)
         streams.result(Fitted(table))
     for one in chosen:
         for reason in one.passed_over:
