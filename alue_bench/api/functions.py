@@ -157,7 +157,7 @@ def fit(
     (outcome,) = results.outcomes
     if outcome.status == "failed":
         raise TrainingError(f"{outcome.spec.label} failed: {outcome.cause} (run {outcome.run_id})")
-    return TrainedRun(outcome, results.place)
+    return TrainedRun(outcome, results.store)
 
 
 @with_options("select")
@@ -350,9 +350,9 @@ def _ended(results: R, streams: Streams) -> R:
         streams.talk.print(sentence)
     for remark in results.ending.remarks:
         streams.talk.print(remark, style="yellow")
-    if results.execution.stop is not None:
+    if results.execution.interruption is not None:
         streams.talk.print("interrupted: make the same call again to continue")
-        raise KeyboardInterrupt from results.execution.stop
+        raise KeyboardInterrupt from results.execution.interruption
     return results
 
 

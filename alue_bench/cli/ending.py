@@ -38,7 +38,7 @@ def farewell(results: Runs, streams: Streams) -> int:
     Returns:
         The exit code.
     """
-    talk, place = streams.talk, results.place
+    talk, place = streams.talk, results.store
     if results.outcomes:
         streams.result(results.view())
     for sentence in results.ending.kept:
@@ -52,14 +52,16 @@ def farewell(results: Runs, streams: Streams) -> int:
     for remark in results.ending.remarks:
         talk.print(remark, style="yellow")
     execution = results.execution
-    if execution.stop:
-        left = f"{execution.left} runs are left; " if execution.left else ""  # 0 for a search, which has no plan
+    if execution.interruption:
+        left = (
+            f"{execution.unfinished} runs are left; " if execution.unfinished else ""
+        )  # 0 for a search, which has no plan
         talk.print(f"interrupted: {left}run the same command again to continue")
     return exit_code(results)
 
 
 def exit_code(results: Runs) -> int:
     """Return the exit code: 0 if all runs finished, 1 if some failed, 130 or 143 if Ctrl-C or SIGTERM stopped them."""
-    if results.execution.stop:
-        return exit_code_of_interruption(results.execution.stop.__cause__)
+    if results.execution.interruption:
+        return exit_code_of_interruption(results.execution.interruption.__cause__)
     return 1 if results.execution.failed else 0

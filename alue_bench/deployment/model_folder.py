@@ -25,7 +25,7 @@ from alue_bench.contract.errors import TrainingError
 from alue_bench.contract.spec import RunResult, RunSpec
 from alue_bench.contract.task import TargetKind
 from alue_bench.contract.transfer import transferred_logits
-from alue_bench.deployment.adapters import merged, without_adapter, write_adapter
+from alue_bench.deployment.adapters import merge_adapter, without_adapter, write_adapter
 from alue_bench.deployment.description import ADAPTER, BASE, Description, write_description
 from alue_bench.deployment.kept_model import KeptModel
 from alue_bench.deployment.model_card import write_model_card
@@ -86,7 +86,7 @@ def write_model_folder(folder: Path, run: FinishedRun) -> Description:
         _check(folder, run)
         return description
     try:
-        _write(folder, merged(model), description, run)
+        _write(folder, merge_adapter(model), description, run)
         _check(folder, run)
     except (TrainingError, NotImplementedError, ValueError):  # peft raises the latter two
         _clear(folder)
@@ -247,7 +247,11 @@ def _difference_of_answers(kept: KeptModel, run: FinishedRun) -> float:
     assert places is not None
     worst = 0.0
     for question, (own, recorded) in enumerate(
-        zip(kept.decided(logits, texts.split), run.result.predictions.predicted[:CHECKED_ROWS], strict=True)
+        zip(
+            kept.predictions_of_logits(logits, texts.split),
+            run.result.predictions.predicted[:CHECKED_ROWS],
+            strict=True,
+        )
     ):
         if own != recorded:
             best, other = (score_of_answer(logits, places, question, text) for text in (own, recorded))

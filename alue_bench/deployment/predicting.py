@@ -145,7 +145,7 @@ def predict_file(
         for chunk, texts, good in _tokenized_ahead(thread, table, columns, model):
             logits = model.logits_of(texts) if texts is not None else None
             of_texts = {} if texts is None or logits is None else _predicted(model, request, logits, texts)
-            new_values = {name: _spread(of_texts.get(name, []), good, len(chunk)) for name in new}
+            new_values = {name: _for_all_rows(of_texts.get(name, []), good, len(chunk)) for name in new}
             output.write(chunk, new_values)
             if scorer is not None and logits is not None:
                 scorer.add(chunk.column(columns.label or ""), logits, good)
@@ -240,11 +240,11 @@ def _check_rows(table: ChunkedTable, columns: _Columns, description: Description
     problems: list[str] = []
     for chunk in table.chunks(CHUNK, columns.names):
         rows += len(chunk)
-        good = set(_good(chunk, columns))
+        good = set(_usable_rows(chunk, columns))
         if len(good) < len(chunk) and not skip_bad:
             bad += len(chunk) - len(good)
             problems += [
-                f"{table.place(chunk.lines[place])}: no text" for place in range(len(chunk)) if place not in good
+                f"{table.row_location(chunk.lines[place])}: no text" for place in range(len(chunk)) if place not in good
             ]
         if columns.label is not None:
             for place, value in enumerate(chunk.column(columns.label)):
@@ -252,7 +252,7 @@ def _check_rows(table: ChunkedTable, columns: _Columns, description: Description
                 if problem and not (skip_bad and _is_missing(value)):
                     unknown += 1
                     if len(problems) < MAX_NAMED_ROWS:
-                        problems.append(f"{table.place(chunk.lines[place])}: {problem}")
+                        problems.append(f"{table.row_location(chunk.lines[place])}: {problem}")
         del problems[MAX_NAMED_ROWS:]
     if not rows:
         raise DataError(f"{table.path}: the file has no rows")
@@ -264,7 +264,7 @@ def _check_rows(table: ChunkedTable, columns: _Columns, description: Description
     return rows
 
 
-def _good(chunk: Chunk, columns: _Columns) -> list[int]:
+def _usable_rows(chunk: Chunk, columns: _Columns) -> list[int]:
     """Return the positions of a chunk's rows that have a text and, if the model reads pairs, a second text."""
     texts = chunk.column(columns.text)
     pairs = texts if columns.pair is None else chunk.column(columns.pair)
@@ -323,28 +323,28 @@ def _name_of(value: Any, description: Description) -> str:
 
 # Predicting ------------------------------------------------------------------------------------------------------
 
-_Ready = tuple[Chunk, TokenizedTexts | None, list[int]]
+_TokenizedChunk = tuple[Chunk, TokenizedTexts | None, list[int]]
 """A chunk of rows, its texts as token ids (None if no row has a text), and the positions of the rows with a text."""
 
 
 def _tokenized_ahead(
     thread: ThreadPoolExecutor, table: ChunkedTable, columns: _Columns, model: KeptModel
-) -> Iterator[_Ready]:
+) -> Iterator[_TokenizedChunk]:
     """Yield the chunks of a file with their token ids, while `thread` reads and tokenizes the next chunk."""
     chunks = table.chunks(CHUNK)
 
-    def following() -> _Ready | None:
+    def following() -> _TokenizedChunk | None:
         chunk = next(chunks, None)
         if chunk is None:
             return None
-        good = _good(chunk, columns)
+        good = _usable_rows(chunk, columns)
         if not good:
             return chunk, None, good
         texts, pairs = chunk.column(columns.text), chunk.column(columns.pair) if columns.pair is not None else None
         chosen = [texts[place] for place in good]
         return chunk, model.tokenized(chosen, None if pairs is None else [pairs[place] for place in good]), good
 
-    ahead: Future[_Ready | None] = thread.submit(following)
+    ahead: Future[_TokenizedChunk | None] = thread.submit(following)
     while (ready := ahead.result()) is not None:
         ahead = thread.submit(following)
         yield ready
@@ -365,18 +365,18 @@ def _predicted(
     return dict(zip(_new_columns(model.description, request), columns, strict=True))
 
 
-def _spread(column: Sequence[Any], places: list[int], count: int) -> Sequence[Any]:
+def _for_all_rows(column: Sequence[Any], positions: list[int], count: int) -> Sequence[Any]:
     """Extend a column from the rows with a text to all rows of a chunk; the rows without a text get None.
 
     Args:
         column: The values for the rows with a text.
-        places: The positions of these rows in the chunk.
+        positions: The positions of these rows in the chunk.
         count: The number of rows of the chunk.
     """
     if len(column) == count:
         return column
     values: list[Any] = [None] * count
-    for place, value in zip(places, column, strict=True):
+    for place, value in zip(positions, column, strict=True):
         values[place] = value
     return values
 

@@ -101,7 +101,7 @@ class ChunkedTable(ABC):
             DataError: The file is damaged, or a row does not fit the header.
         """
 
-    def place(self, line: int) -> str:
+    def row_location(self, line: int) -> str:
         """Return the position of a row for messages, such as `file.csv:12`, given its line or row number."""
         return f"{self.path}:{line}"
 
@@ -289,7 +289,7 @@ class _Parquet(ChunkedTable):
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{self.path}: cannot be read as Parquet ({first_line(error)})") from error
 
-    def place(self, line: int) -> str:
+    def row_location(self, line: int) -> str:
         return f"{self.path}, row {line}"
 
     def _opened(self) -> Any:

@@ -55,7 +55,7 @@ class Tuning:
     """The values that were tried for each hyper-parameter."""
     tune_seeds: Sequence[int]
     strategies: Mapping[str, Mapping[str, Any]]
-    """The tuning of each strategy, as `studies.tuning.Tuned.as_dict` returns it."""
+    """The tuning of each strategy, as `studies.tuning.TunedStrategy.as_dict` returns it."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ matter. The first seed is used to choose candidates, and further seeds to test t
    probability, from the model in `surface`, of passing the test below (Gardner et al. 2014, Bayesian optimization with
    inequality constraints). Strategies other than freezing bottom and top layers have no place on the surface; the loss
    of each such strategy is modelled separately, with a wide prior. If the search chooses among several learning rates,
-   the reference is full fine-tuning at the rate that is best with the first seed (`referenced`), and the surface
-   extends over rates;
+   the reference is full fine-tuning at the rate that is best with the first seed (`with_best_reference`), and the
+   surface extends over rates;
 3. *test*: the most promising candidate with a full-length run is run with further seeds, which took no part in choosing
    it, in pairs with full fine-tuning. The number of pairs depends only on the budget, and is fixed before the first
    pair. After the last pair, there is one statistical test;
@@ -60,7 +60,7 @@ from alue_bench.searching.observations import (
     learning_of,
     mean_score,
     paired_loss,
-    restricted,
+    restrict_examples,
 )
 from alue_bench.searching.surface import fit
 
@@ -95,7 +95,7 @@ class Question:
 
     candidates: tuple[Candidate, ...]
     """The freezing settings to choose from. The first is full fine-tuning, the reference with which all other settings
-    are compared. If the search chooses among several learning rates, `referenced` puts the reference first."""
+    are compared. If the search chooses among several learning rates, `with_best_reference` puts the reference first."""
     layers: int
     """The model's number of layers."""
     tolerance: Amount
@@ -126,7 +126,7 @@ class Question:
     @cached_property
     def fulls(self) -> tuple[Candidate, ...]:
         """Full fine-tuning at each learning rate; only `full` if the search does not choose among several rates."""
-        return tuple(c for c in self.candidates if c.placed and not c.bottom and not c.top)
+        return tuple(c for c in self.candidates if c.has_cell and not c.bottom and not c.top)
 
     @cached_property
     def by_name(self) -> dict[str, Candidate]:
@@ -243,7 +243,7 @@ class _Records:
     def choosing(self) -> tuple[Evaluation, ...]:
         """The runs with the first seed, on the examples for choosing, without low-fidelity runs that learnt nothing."""
         runs = (e for e in self.evaluations if e.replicate == 0 and (not e.short or has_learnt(e)))
-        return tuple(restricted(e, choosing=True) for e in runs)
+        return tuple(restrict_examples(e, choosing=True) for e in runs)
 
     @cached_property
     def pending(self) -> tuple[Candidate, ...]:
@@ -277,7 +277,7 @@ class _Records:
         return frozenset(step.candidate.name for step in self.broken if step.replicate in replicates)
 
 
-def referenced(question: Question, evaluations: Sequence[Evaluation]) -> Question:
+def with_best_reference(question: Question, evaluations: Sequence[Evaluation]) -> Question:
     """Return the specification with full fine-tuning at its best learning rate as the first candidate, the reference.
 
     The best rate has the largest score with the first seed, on the examples for choosing. No test uses this seed or
@@ -289,7 +289,9 @@ def referenced(question: Question, evaluations: Sequence[Evaluation]) -> Questio
     """
     if len(question.fulls) < 2:
         return question
-    scores = {e.candidate: restricted(e, choosing=True).score for e in evaluations if not (e.replicate or e.short)}
+    scores = {
+        e.candidate: restrict_examples(e, choosing=True).score for e in evaluations if not (e.replicate or e.short)
+    }
     scored = [c for c in question.fulls if c.name in scores]
     if not scored:
         return question
@@ -305,7 +307,7 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
         evaluations: The dev scores of the finished runs.
         broken: The runs that failed. Their cost counts as spent, and their freezing settings are excluded.
     """
-    question = referenced(question, evaluations)
+    question = with_best_reference(question, evaluations)
     records = _Records(question, tuple(evaluations), tuple(broken))
     full, deciding = question.full, range(question.max_pairs + 1)
     base = records.full_length(full, deciding)
@@ -347,7 +349,9 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
     return ended if confirming is None else replace(ended, step=confirming, why=_why_confirmed(ended.best.candidate))
 
 
-def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> tuple[Decision, ...]:
+def certain_decisions(
+    question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()
+) -> tuple[Decision, ...]:
     """Return the search's next decisions that are certain before any further run has ended.
 
     The result is empty at the end of the search. It has several decisions during the opening, during a test as long as
@@ -362,7 +366,7 @@ def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequenc
     decision = decide(question, evaluations, broken)
     if decision.step is None:
         return ()
-    question = referenced(question, evaluations)
+    question = with_best_reference(question, evaluations)
     records = _Records(question, tuple(evaluations), tuple(broken))
     step = decision.step
     if step.replicate == 0:
@@ -420,7 +424,7 @@ def _nearest(question: Question, cells: Sequence[tuple[float, float]]) -> list[C
 
     Candidates whose learning rate differs from that of the reference are left out.
     """
-    placed = [c for c in question.candidates if c.placed and c.rate == question.full.rate]
+    placed = [c for c in question.candidates if c.has_cell and c.rate == question.full.rate]
 
     def nearest(bottom: float, top: float) -> Candidate:
         place = (bottom * question.layers, top * question.layers)
@@ -501,8 +505,8 @@ def _chances(question: Question, choosing: tuple[Evaluation, ...]) -> np.ndarray
     score = by_replicate(choosing, question.full.name)[0].score
     scale = max(abs(score), MIN_SCORE_SCALE)
     limit = question.limit(score)
-    placed = [c for c in question.candidates if c.placed]
-    of_placed = [e for e in choosing if question.by_name[e.candidate].placed]
+    placed = [c for c in question.candidates if c.has_cell]
+    of_placed = [e for e in choosing if question.by_name[e.candidate].has_cell]
     surface = fit(placed, question.layers, of_placed, scale=scale, noise_variance=(PRIOR_SD * scale) ** 2)
     error = math.sqrt(2 / question.min_pairs) * PRIOR_SD * scale
     passed_below = min(
@@ -511,7 +515,7 @@ def _chances(question: Question, choosing: tuple[Evaluation, ...]) -> np.ndarray
     chances = dict(zip(placed, surface.likely_within(placed, passed_below, error), strict=True))
     mean, variance = LOSS_ALONE * scale, (LOSS_ALONE_SD * scale) ** 2
     for candidate in question.candidates:
-        if not candidate.placed:
+        if not candidate.has_cell:
             own = by_replicate(choosing, candidate.name)
             of_run = 2 * (PRIOR_SD * scale) ** 2  # the variance of the difference between two runs
             weight = variance / (variance + of_run) if own else 0.0
@@ -581,7 +585,7 @@ def _test_of(records: _Records, candidate: Candidate, pairs: int) -> _Test:
     """Return the test of a candidate with the planned number of `pairs`, from the runs so far."""
     question, planned = records.question, range(1, 1 + pairs)
     base, own = records.full_length(question.full, planned), records.full_length(candidate, planned)
-    on_test_part = ({r: restricted(e, choosing=False) for r, e in runs.items()} for runs in (base, own))
+    on_test_part = ({r: restrict_examples(e, choosing=False) for r, e in runs.items()} for runs in (base, own))
     # If the first seed chose the reference among several learning rates, its score is too high on average.
     score = mean_score(base) if base and len(question.fulls) > 1 else records.full_score
     loss, limit = paired_loss(*on_test_part), question.limit(score)
@@ -658,7 +662,7 @@ def _standings(records: _Records, tries: Sequence[_Test]) -> tuple[Standing, ...
 
 def mean_of_full(question: Question, evaluations: Sequence[Evaluation]) -> float | None:
     """Return full fine-tuning's mean dev score, without the runs of the confirmation; None before its first run."""
-    base = by_replicate(evaluations, referenced(question, evaluations).full.name)
+    base = by_replicate(evaluations, with_best_reference(question, evaluations).full.name)
     deciding = {replicate: e for replicate, e in base.items() if replicate not in question.confirming}
     return mean_score(deciding) if deciding else None
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CONFIRMS = "sweep.confirms"
 """The tag of a run that confirms a recommended setting; its value is the name of the setting."""
 
-FIXED_SEEDS = (
+FIXED_SEEDS_MESSAGE = (
     "--init-seed and --data-seed fix both random seeds, so that there are no fresh ones; leave one of them out"
 )
 """The message that explains why a sweep with both options has no confirming runs."""
@@ -105,7 +105,7 @@ def confirming_seeds(runs: Sequence[PlannedRun], number: int) -> ConfirmingSeeds
     if not runs or not number:
         return ConfirmingSeeds((), 0)
     if _seeds_are_fixed(runs[0]):
-        return ConfirmingSeeds((), 0, FIXED_SEEDS)
+        return ConfirmingSeeds((), 0, FIXED_SEEDS_MESSAGE)
     last = max(run.spec.seed for run in runs)
     if last + number > LARGEST_SEED:
         raise UsageError(
@@ -239,17 +239,17 @@ def _seeds_are_fixed(run: PlannedRun) -> bool:
     return run.request.init_seed is not None and run.request.data_seed is not None
 
 
-def _costliest_pair(runs: Sequence[RunEstimate], what: str) -> float | None:
+def _costliest_pair(runs: Sequence[RunEstimate], kind: str) -> float | None:
     """Return the cost of the reference and the costliest other setting, with one seed on all folds; None if unknown.
 
     Args:
         runs: The estimates of all runs of one grid. Without a reference in the grid, the two costliest settings count.
-        what: The kind of cost, "flops" or "seconds".
+        kind: The kind of cost, "flops" or "seconds".
     """
     costs: dict[str, float] = {}
     seeds = len({run.seed for run in runs})
     for run in runs:
-        cost = getattr(run, what)
+        cost = getattr(run, kind)
         if cost is None:
             return None
         costs[run.strategy] = costs.get(run.strategy, 0.0) + cost / seeds

@@ -14,11 +14,11 @@ from alue_bench.reporting.swept_tasks import MIN_CELLS, SweptTask
 if TYPE_CHECKING:
     from alue_bench.tracking.reading import Results
 
-GRID = "bottom=0..12/2,top=0..12/2"
+SUGGESTED_GRID = "bottom=0..12/2,top=0..12/2"
 """The grid that messages suggest: 28 freezing settings for a model with twelve layers."""
-SEEDS = 3
+SUGGESTED_SEEDS = 3
 """The number of seeds that messages suggest."""
-OF_GRID = ("strategy", "seed", "init_seed", "data_seed")
+GRID_OPTIONS = ("strategy", "seed", "init_seed", "data_seed")
 """The options of a recorded run that the options `--grid` and `--seeds` of a sweep replace."""
 
 
@@ -32,7 +32,7 @@ def sweep_to_run(results: Results) -> str:
     return (
         f"experiment '{results.connection.experiment}' has no sweep on which full fine-tuning learnt something. "
         f"It needs at least {MIN_CELLS} cells under the same conditions, with full among them. Make one with: "
-        f"{command_line('sweep', options={**options, 'grid': GRID, 'seeds': SEEDS})}"
+        f"{command_line('sweep', options={**options, 'grid': SUGGESTED_GRID, 'seeds': SUGGESTED_SEEDS})}"
     )
 
 
@@ -63,7 +63,9 @@ def selectors_of(registry: Registry) -> list[str]:
 
 def options_of_sweep(run: Run) -> dict[str, object]:
     """Return the options of `sweep`, except grid and seeds, for a sweep under the conditions of a recorded run."""
-    return {name: value for name, value in options_under_same_conditions(run, (), ()).items() if name not in OF_GRID}
+    return {
+        name: value for name, value in options_under_same_conditions(run, (), ()).items() if name not in GRID_OPTIONS
+    }
 
 
 def grid_of(cells: Sequence[Cell]) -> str:

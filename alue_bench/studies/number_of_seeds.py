@@ -17,7 +17,7 @@ from alue_bench.evaluation.margins import Margins
 from alue_bench.evaluation.significance import MAX_SEEDS, MIN_SEEDS, CrossedTestResult, seeds_within_margin
 from alue_bench.reporting.comparison import BASELINE, all_rows, compare
 from alue_bench.reporting.numbers import decimal
-from alue_bench.studies.invocation import Place
+from alue_bench.studies.invocation import StoreLocation
 from alue_bench.tracking.connection import open_store
 from alue_bench.tracking.reading import Results, read_results, read_targets
 
@@ -72,12 +72,12 @@ class SeedAdvice:
         return f"{where}, margin {decimal(self.needed[0].margin, 4)}: {', '.join(parts)}"
 
 
-def seeds_for_plan(specs: Iterable[RunSpec], place: Place, margins: Margins) -> list[SeedAdvice]:
+def seeds_for_plan(specs: Iterable[RunSpec], store: StoreLocation, margins: Margins) -> list[SeedAdvice]:
     """Return the number of seeds that each task and model of a plan probably needs for a verdict.
 
     Args:
         specs: The planned runs. Runs of a cross-validation are left out, since their repetitions are folds, not seeds.
-        place: The MLflow store and experiment with finished runs. Nothing is created if they do not exist.
+        store: The MLflow store and experiment with finished runs. Nothing is created if they do not exist.
         margins: The margin for each metric.
     """
     planned: dict[tuple[str, str, str], list[str]] = {}
@@ -86,9 +86,11 @@ def seeds_for_plan(specs: Iterable[RunSpec], place: Place, margins: Margins) -> 
             planned.setdefault((spec.task, spec.model, spec.data.source), []).append(spec.strategy)
     if not planned:
         return []
-    results = _finished(place, sorted({task for task, _, _ in planned}))
+    results = _finished_runs(store, sorted({task for task, _, _ in planned}))
     return [
-        SeedAdvice(task, model, () if results is None else _needed(results, (task, model, source), wanted, margins))
+        SeedAdvice(
+            task, model, () if results is None else _needed_seeds(results, (task, model, source), wanted, margins)
+        )
         for (task, model, source), wanted in planned.items()
     ]
 
@@ -101,15 +103,15 @@ def describe_seeds(advice: Sequence[SeedAdvice], margins: Margins) -> list[str]:
     return [heading, *(f"  {one.sentence()}" for one in advice)]
 
 
-def _finished(place: Place, tasks: Sequence[str]) -> Results | None:
+def _finished_runs(store: StoreLocation, tasks: Sequence[str]) -> Results | None:
     """Return the finished runs of some tasks; None if the store or experiment does not exist or cannot be read."""
     try:
-        return read_results(open_store(place.uri, place.experiment), tasks=tasks)
+        return read_results(open_store(store.uri, store.experiment), tasks=tasks)
     except AlueBenchError:
         return None
 
 
-def _needed(
+def _needed_seeds(
     results: Results, key: tuple[str, str, str], wanted: Sequence[str], margins: Margins
 ) -> tuple[NeededSeeds, ...]:
     """Return the number of seeds that each strategy probably needs for a verdict, for one task and model.

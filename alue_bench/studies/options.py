@@ -267,7 +267,15 @@ class OutputOptions(CheckedOptions):
     )
 
 
-SHARED = (PresetOptions, HyperParameters, FileOptions, PlanRequest, ShorthandOptions, ExecutionOptions, OutputOptions)
+RUN_OPTION_CLASSES = (
+    PresetOptions,
+    HyperParameters,
+    FileOptions,
+    PlanRequest,
+    ShorthandOptions,
+    ExecutionOptions,
+    OutputOptions,
+)
 """The dataclasses whose fields are options of `run` and, with some exceptions, of `sweep` and `search`. Each group of a
 help page lists its options in this order."""
 MARGIN_OF_RUN = (
@@ -317,7 +325,12 @@ def _arranged(
         without: The names of the shared options that the command does not have.
         last: Further options that only this command has. They are listed after the shared options of their group.
     """
-    shared = {name: declared for one in SHARED for name, declared in options_of(one).items() if name not in without}
+    shared = {
+        name: declared
+        for one in RUN_OPTION_CLASSES
+        for name, declared in options_of(one).items()
+        if name not in without
+    }
     first = {name: declared for name, declared in own.items() if name not in shared}
     groups = list(Group)
     return dict(sorted({**first, **shared, **own, **last}.items(), key=lambda item: groups.index(item[1].group)))

@@ -20,13 +20,13 @@ from alue_bench.reporting.confirmation import Confirmation
 from alue_bench.searching.candidates import Candidate, parse_amount, parse_share
 from alue_bench.searching.policy import Question, Step
 from alue_bench.searching.runs import evaluation_of, grid_of
-from alue_bench.searching.state import Asked, Done, SearchState
+from alue_bench.searching.state import FinishedSearchRun, RequestedRun, SearchState
 from alue_bench.studies.confirmation import confirmation_by
 from alue_bench.studies.invocation import Execution, Invocation
 from alue_bench.studies.options import SearchOptions, options_of_command
 from alue_bench.studies.results import Search
 from alue_bench.studies.settings import COMMAND_LINE, Study, plan_request
-from alue_bench.studies.sweep import check_said_once
+from alue_bench.studies.sweep import check_no_setting_is_given_twice
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.reading import read_dev_predictions, read_runs
 from alue_bench.tracking.recording import LOW_FIDELITY
@@ -35,7 +35,9 @@ from alue_bench.views.search_progress import SearchProgress
 from alue_bench.views.search_tables import question_view
 from alue_bench.views.streams import Streams
 
-GO_ON = "; the search cannot continue without it. No run is lost: run the same command again once the store answers"
+CANNOT_CONTINUE = (
+    "; the search cannot continue without it. No run is lost: run the same command again once the store answers"
+)
 """The end of messages about an error that stops a search."""
 
 
@@ -71,7 +73,7 @@ def rules_of(settings: Mapping[str, Any], overrides: Overrides) -> Rules:
             "--grid of a search accepts only the axes bottom, top, strategy and lr; use alue-bench sweep for other axes"
         )
     rates = settings.get("lr")  # several learning rates; a single one is in `overrides`
-    check_said_once(grid, settings, (*overrides, (COMMAND_LINE, {"lr": rates} if rates else {})))
+    check_no_setting_is_given_twice(grid, settings, (*overrides, (COMMAND_LINE, {"lr": rates} if rates else {})))
     if rates:
         converted = options_of_command("search")["lr"].converted(rates)
         grid = replace(grid, settings={"lr": tuple(dict.fromkeys(converted))})
@@ -133,7 +135,9 @@ def do_search(study: Study, streams: Streams) -> Search:
     invocation, searches = planned.invocation, planned.searches
     skipped = planned.plan.skipped
     with invocation:
-        first = Plan([search.grid.runs[one.name] for search in searches for one in search.posed.fulls], skipped)
+        first = Plan(
+            [search.grid.runs[one.name] for search in searches for one in search.given_question.fulls], skipped
+        )
         invocation.start_parent(first, name=f"search in {_number_of_settings(searches)}", tags={"command": "search"})
         outcomes: list[Outcome] = []
         stop: Interrupted | None = None
@@ -150,7 +154,7 @@ def do_search(study: Study, streams: Streams) -> Search:
                 search.confirmation = _confirmation_of(search, decision.best.candidate, invocation.recorder.connection)
                 _tag(search, decision.best.candidate, invocation)
         whole = [outcome for outcome in outcomes if LOW_FIDELITY not in outcome.planned.tags]
-        invocation.settle_kept(whole)
+        invocation.register_kept_models(whole)
         document = invocation.document(execution)
         document["searches"] = [search.as_dict(decision) for search, decision in searched]
         ending = invocation.finish(document, replace(execution, outcomes=whole), _metrics(searched))
@@ -232,8 +236,8 @@ def _follow(
         The interruption by the user; None if there was none.
     """
 
-    def asked() -> list[Asked]:
-        return [one for search in searches for one in search.asked(all_certain=invocation.uses_workers)]
+    def asked() -> list[RequestedRun]:
+        return [one for search in searches for one in search.next_runs(all_certain=invocation.uses_workers)]
 
     progress.follow(searches)
     while now := asked():
@@ -241,9 +245,9 @@ def _follow(
         execution = invocation.execute(Plan([one.planned for one in now]), progress)
         execution = _with_predictions(execution, invocation, progress)
         outcomes += execution.outcomes
-        if execution.stop is not None:
-            return execution.stop
-        _take_in(now, execution.outcomes, invocation, progress)
+        if execution.interruption is not None:
+            return execution.interruption
+        _pass_outcomes(now, execution.outcomes, invocation, progress)
         if fail_fast and execution.failed:
             return None
     return None
@@ -255,17 +259,17 @@ def _with_predictions(execution: Execution, invocation: Invocation, progress: Se
     Return the execution with the outcomes of the repeated runs.
     """
     lacking = [outcome for outcome in execution.outcomes if _lacks_predictions(outcome, invocation)]
-    if execution.stop is not None or not lacking:
+    if execution.interruption is not None or not lacking:
         return execution
     for outcome in lacking:
         progress.warned(f"{outcome.spec.label} was recorded without dev predictions; it is repeated")
     again = invocation.execute(Plan([outcome.planned for outcome in lacking]), progress, rerun=True)
     kept = [outcome for outcome in execution.outcomes if all(outcome is not one for one in lacking)]
-    return replace(execution, outcomes=kept + again.outcomes, stop=again.stop)
+    return replace(execution, outcomes=kept + again.outcomes, interruption=again.interruption)
 
 
-def _take_in(
-    asked: Sequence[Asked], outcomes: Sequence[Outcome], invocation: Invocation, progress: SearchProgress
+def _pass_outcomes(
+    asked: Sequence[RequestedRun], outcomes: Sequence[Outcome], invocation: Invocation, progress: SearchProgress
 ) -> None:
     """Pass the outcomes of a round's runs to the searches, in the order in which the searches asked for the runs.
 
@@ -280,7 +284,7 @@ def _take_in(
         if outcome.status == "failed":
             search.failed[one.step] = outcome.cause
         else:
-            search.done.append(_done(one, outcome, invocation))
+            search.done.append(_finished_search_run(one, outcome, invocation))
         progress.settle(one, search.decision())
 
 
@@ -292,17 +296,17 @@ def _lacks_predictions(outcome: Outcome, invocation: Invocation) -> bool:
     )
 
 
-def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
+def _finished_search_run(asked: RequestedRun, outcome: Outcome, invocation: Invocation) -> FinishedSearchRun:
     """Return a finished run with the values that the search uses: its scores on dev and test, and its cost."""
     step, inputs, results = asked.step, outcome.planned.inputs, _results(invocation, outcome.run_id)
     dev_table = read_dev_predictions(results, outcome.run_id)
     if dev_table is None:
         raise UnavailableError(
-            f"the dev predictions of run {outcome.run_id} cannot be read from the tracking store{GO_ON}"
+            f"the dev predictions of run {outcome.run_id} cannot be read from the tracking store{CANNOT_CONTINUE}"
         )
     metrics, trained_on = outcome.metrics, inputs.train_task
 
-    return Done(
+    return FinishedSearchRun(
         step,
         outcome.run_id,
         outcome.status == "reused",
@@ -361,7 +365,7 @@ def _results(invocation: Invocation, run_id: str) -> Any:
     try:
         return read_runs(invocation.recorder.connection, [run_id])
     except UnavailableError as error:
-        raise UnavailableError(f"{error}{GO_ON}") from error
+        raise UnavailableError(f"{error}{CANNOT_CONTINUE}") from error
 
 
 def _metrics(searched: Iterable[tuple[SearchState, Any]]) -> dict[str, float]:

@@ -127,7 +127,7 @@ def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
 
     Raise UsageError if the file is for a command other than `command`, or has an option that `command` does not take.
     """
-    from alue_bench.studies.files import ABOUT, OWN_SETTINGS, find_study, read_study
+    from alue_bench.studies.files import NOT_OPTIONS, OWN_SETTINGS, find_study, read_study
 
     study = read_study(find_study(config, registry))
     meant_for = study.get("command", command)
@@ -136,13 +136,13 @@ def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
     options = options_of_command(command)
     taken = {}
     for name, value in study.items():
-        if name in ABOUT:
+        if name in NOT_OPTIONS:
             continue
         if name == OWN_SETTINGS:
             taken[name] = value
             continue
         if name not in options or not options[name].in_studies:
-            raise UsageError(_not_taken(name, config, command))
+            raise UsageError(_not_accepted_message(name, config, command))
         if isinstance(value, list) and not options[name].many:
             if len(value) != 1:
                 raise UsageError(f"--config {config}: {name} has {len(value)} values; alue-bench {command} takes one")
@@ -151,7 +151,7 @@ def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
     return taken
 
 
-def _not_taken(name: str, config: str, command: str) -> str:
+def _not_accepted_message(name: str, config: str, command: str) -> str:
     """Return the error message for an option that is in a study file, but is not an option of the command."""
     if command == "search" and name in CHOSEN_BY_SEARCH:
         return f"the study sets {name}, but a search chooses seeds itself; leave it out"

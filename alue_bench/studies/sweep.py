@@ -68,9 +68,9 @@ class PlannedSweep:
     """The margin for the confirmed loss, for each metric."""
     confirming: ConfirmingSeeds
 
-    def described(self, conclusions: Conclusions = ()) -> dict[str, Any]:
+    def json_document(self, conclusions: Conclusions = ()) -> dict[str, Any]:
         """Return the values that a sweep adds to the JSON document of the option `--json`."""
-        return {"sweep": _described(self, conclusions)}
+        return {"sweep": _json_document(self, conclusions)}
 
 
 def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> PlannedSweep:
@@ -130,17 +130,19 @@ def do_sweep(
     with invocation, invocation.keeping_workers():
         invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
         execution = invocation.execute(plan, progress_of(plan, streams.talk))
-        conclusions = () if execution.stop else _concluded(in_reading_order(execution.outcomes), planned.tolerance)
+        conclusions = (
+            () if execution.interruption else _conclusions_of(in_reading_order(execution.outcomes), planned.tolerance)
+        )
         _tag_choosing_runs(conclusions, execution.outcomes, invocation)
         if not (execution.failed and study.execution.fail_fast):
-            execution, conclusions = _confirmed(planned, execution, conclusions)
-        invocation.settle_kept(execution.outcomes)
-        document = invocation.document(execution) | planned.described(conclusions)
+            execution, conclusions = _confirm(planned, execution, conclusions)
+        invocation.register_kept_models(execution.outcomes)
+        document = invocation.document(execution) | planned.json_document(conclusions)
         if conclusions:
             best_effort(
-                "no figures of the grid", lambda: _keep_figures(conclusions, invocation, streams.warn), streams.warn
+                "no figures of the grid", lambda: _log_figures(conclusions, invocation, streams.warn), streams.warn
             )
-        ending = invocation.finish(document, execution, _headline(conclusions))
+        ending = invocation.finish(document, execution, _parent_metrics(conclusions))
         return Sweep(execution, document, ending, tolerance=planned.tolerance, grids=conclusions)
 
 
@@ -159,7 +161,7 @@ def _tag_choosing_runs(conclusions: Conclusions, outcomes: list[Outcome], invoca
             tag_selection_runs(invocation.recorder, runs, parent_id)
 
 
-def _confirmed(planned: PlannedSweep, execution: Execution, conclusions: Conclusions) -> tuple[Execution, Conclusions]:
+def _confirm(planned: PlannedSweep, execution: Execution, conclusions: Conclusions) -> tuple[Execution, Conclusions]:
     """Confirm each recommended setting: run it and its reference with fresh seeds.
 
     Returns:
@@ -192,9 +194,11 @@ def _confirmed(planned: PlannedSweep, execution: Execution, conclusions: Conclus
     )
     done = invocation.execute(further, list_progress_of(further, talk))
     whole = Execution(
-        replace(planned.plan, runs=[*planned.plan.runs, *further.runs]), execution.outcomes + done.outcomes, done.stop
+        replace(planned.plan, runs=[*planned.plan.runs, *further.runs]),
+        execution.outcomes + done.outcomes,
+        done.interruption,
     )
-    if done.stop:
+    if done.interruption:
         return whole, conclusions
     outcomes = {one.spec.fingerprint: one for one in done.outcomes}
     return whole, tuple(
@@ -226,7 +230,7 @@ def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequ
     options = options_of_command("sweep")
     grid = parse_grid(settings.get("grid") or [WHOLE])
     lists = {name: settings[name] for name in HYPER_OPTIONS if settings.get(name)}
-    check_said_once(grid, settings, (*overrides, (COMMAND_LINE, lists)))
+    check_no_setting_is_given_twice(grid, settings, (*overrides, (COMMAND_LINE, lists)))
     axes = {name: tuple(dict.fromkeys(options[name].converted(values))) for name, values in lists.items()}
     grid = replace(grid, settings={**grid.settings, **axes})
     request = plan_request({name: value for name, value in settings.items() if name not in lists}, overrides)
@@ -235,7 +239,7 @@ def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequ
     return replace(request, grid=grid, seeds=grid.seeds or request.seeds)
 
 
-def check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
+def check_no_setting_is_given_twice(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
     """Raise UsageError if a hyper-parameter that the grid varies is also set by an option or a study file."""
     given = {
         name: origin
@@ -252,13 +256,13 @@ def check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Override
         raise UsageError(f"{setting} and --grid {axis}=… set the same value twice; give only one of them")
 
 
-def _concluded(outcomes: list[Any], tolerance: float) -> Conclusions:
+def _conclusions_of(outcomes: list[Any], tolerance: float) -> Conclusions:
     """Divide runs into grids (one task, model and set of hyper-parameters), and return each with its recommendation."""
     grids = (group for group in grids_of(table_of(outcomes)) if len(group.cells))
     return tuple((group, recommend(group.cells, tolerance)) for group in grids)
 
 
-def _keep_figures(conclusions: Conclusions, invocation: Invocation, warn: Callable[[str], None]) -> None:
+def _log_figures(conclusions: Conclusions, invocation: Invocation, warn: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         _draw(conclusions, Path(scratch), warn)
         invocation.add_to_parent(Path(scratch), into=FOLDER)
@@ -284,7 +288,7 @@ def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -
             best_effort(f"no figure {path.name}", drawing, warn)
 
 
-def _headline(conclusions: Conclusions) -> dict[str, float]:
+def _parent_metrics(conclusions: Conclusions) -> dict[str, float]:
     """Return the recommendations of a sweep as metrics for its MLflow parent run.
 
     The test scores and changes come from the confirming runs.
@@ -300,7 +304,7 @@ def _headline(conclusions: Conclusions) -> dict[str, float]:
     return shown
 
 
-def _described(planned: PlannedSweep, conclusions: Conclusions) -> dict[str, Any]:
+def _json_document(planned: PlannedSweep, conclusions: Conclusions) -> dict[str, Any]:
     """Return the values that a sweep adds to the JSON document of the option `--json`, such as tolerance and grids."""
     order, confirming = planned.order, planned.confirming
     return {

@@ -52,7 +52,7 @@ class TuningTrial:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedStrategy:
     """The result of tuning one strategy for one task and model."""
 
     task: str
@@ -194,12 +194,12 @@ def do_tuned_run(study: Study, streams: Streams, confirm: Callable[[int], None] 
         trials = invocation.execute(planned.plan, progress_of(planned.plan, streams.talk, on_dev=True))
         tuned = tuned_strategies(trials.outcomes, axes)
         execution = trials
-        if not trials.stop:
+        if not trials.interruption:
             streams.talk.print(choices_view([one.as_dict(axes, ()) for one in tuned]))
             final = Plan(runs=final_runs(tuned, planned.seeds), skipped=planned.plan.skipped)
             final.keeps_prefixes = planned.plan.keeps_prefixes
             execution = invocation.execute(final, progress_of(final, streams.talk)) if final.runs else trials
-            invocation.settle_kept(execution.outcomes)
+            invocation.register_kept_models(execution.outcomes)
         of_final = [] if execution is trials else execution.outcomes
         document = invocation.document(replace(execution, outcomes=of_final)) | {
             "tuning": {
@@ -213,7 +213,7 @@ def do_tuned_run(study: Study, streams: Streams, confirm: Callable[[int], None] 
         return TunedRuns(replace(execution, outcomes=of_final or execution.outcomes), document, ending)
 
 
-def tuned_strategies(outcomes: Sequence[Outcome], axes: Axes) -> list[Tuned]:
+def tuned_strategies(outcomes: Sequence[Outcome], axes: Axes) -> list[TunedStrategy]:
     """Return the result of tuning each strategy for each task and model, from the outcomes of the tuning's runs.
 
     Only dev scores are read, never test scores.
@@ -236,18 +236,20 @@ def tuned_strategies(outcomes: Sequence[Outcome], axes: Axes) -> list[Tuned]:
         ]
         flops, seconds = (math.fsum(one.metrics.get(name, 0.0) for one in group) for name in (FLOPS, SECONDS))
         failed = sum(one.status == "failed" for one in group)
-        tuned.append(Tuned(task, model, strategy, tuple(trials), flops, seconds, failed))
+        tuned.append(TunedStrategy(task, model, strategy, tuple(trials), flops, seconds, failed))
     return tuned
 
 
-def given_tuning(outcomes: Sequence[Outcome], own: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
+def settings_for_given_strategies(
+    outcomes: Sequence[Outcome], strategy_settings: Mapping[str, Mapping[str, object]]
+) -> dict[str, Any]:
     """Return hyper-parameters that a study file sets for single strategies, in the form of a tuning without trials.
 
     Args:
         outcomes: The outcomes of the study's runs.
-        own: The hyper-parameters of single strategies, by strategy.
+        strategy_settings: The hyper-parameters of single strategies, by strategy.
     """
-    names = tuple(dict.fromkeys(name for values in own.values() for name in values))
+    names = tuple(dict.fromkeys(name for values in strategy_settings.values() for name in values))
     axes = {name: sorted({getattr(outcome.spec.hyper, name) for outcome in outcomes}) for name in names}
     groups = dict.fromkeys((one.spec.task, one.spec.model, one.spec.strategy) for one in outcomes)
     strategies = []
@@ -255,13 +257,13 @@ def given_tuning(outcomes: Sequence[Outcome], own: Mapping[str, Mapping[str, obj
         specs = (outcome.spec for outcome in outcomes)
         hyper = next(s.hyper for s in specs if (s.task, s.model, s.strategy) == (task, model, strategy))
         chosen = {name: getattr(hyper, name) for name in names}
-        one = Tuned(task, model, strategy, (), 0.0, 0.0, 0).as_dict({}, outcomes)
+        one = TunedStrategy(task, model, strategy, (), 0.0, 0.0, 0).as_dict({}, outcomes)
         strategies.append({**one, "chosen": chosen})
     seeds = sorted({outcome.spec.seed for outcome in outcomes})
     return {"axes": axes, "tune_seeds": [], "seeds": seeds, "strategies": strategies}
 
 
-def final_runs(tuned: Sequence[Tuned], seeds: Sequence[int]) -> list[PlannedRun]:
+def final_runs(tuned: Sequence[TunedStrategy], seeds: Sequence[int]) -> list[PlannedRun]:
     """Return the runs of all strategies with their chosen values. Their order is reversed for every second seed."""
     runs = []
     for task, model in dict.fromkeys((one.task, one.model) for one in tuned):

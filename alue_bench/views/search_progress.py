@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alue_bench.executors.outcome import Outcome
     from alue_bench.planning.build import PlannedRun
     from alue_bench.searching.policy import Decision
-    from alue_bench.searching.state import Asked, SearchState
+    from alue_bench.searching.state import RequestedRun, SearchState
 
 
 class SearchProgress:
@@ -81,7 +81,7 @@ class SearchProgress:
         self._spent = dict.fromkeys(map(_name, searches), 0.0)
         self._budget = sum(search.question.budget * search.grid.full_flops for search in searches)
 
-    def begin(self, asked: Sequence[Asked]) -> None:
+    def begin(self, asked: Sequence[RequestedRun]) -> None:
         """Show the runs that the searches have asked for, before they are executed."""
         self._costs = {
             one.planned.spec.fingerprint: one.step.cost * one.search.grid.full_flops
@@ -97,7 +97,7 @@ class SearchProgress:
                 one.search, f"{one.step.candidate.name}, seed {one.step.replicate + 1}{short}: {one.decision.why}"
             )
 
-    def settle(self, asked: Asked, decision: Decision) -> None:
+    def settle(self, asked: RequestedRun, decision: Decision) -> None:
         """Show, after a run, the cost so far and the loss of score of the freezing setting that was run.
 
         Args:

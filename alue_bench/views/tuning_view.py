@@ -24,7 +24,7 @@ def choices_view(strategies: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return the view of each strategy's chosen hyper-parameters and dev score, shown before the runs with fresh seeds.
 
     Args:
-        strategies: The tuning of each strategy, in the form of `studies.tuning.Tuned.as_dict`.
+        strategies: The tuning of each strategy, in the form of `studies.tuning.TunedStrategy.as_dict`.
     """
     from alue_bench.reporting.tuning import chosen_text
 

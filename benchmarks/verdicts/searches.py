@@ -25,7 +25,7 @@ from typing import Any
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.searching.candidates import parse_share
-from alue_bench.searching.policy import referenced
+from alue_bench.searching.policy import with_best_reference
 from benchmarks.command_line import Parser, run_command, say
 from benchmarks.tables import Sheet, show, write_page
 from benchmarks.verdicts.worlds import WORLDS, World, question, search
@@ -95,7 +95,7 @@ def simulate(
         grid = sum(c.cost for c in of.options)
         asked = question(of, budget=budget * grid, **changes)
         decision, evaluations = search(of, asked)
-        reference = of.score[referenced(asked, evaluations).full.name]
+        reference = of.score[with_best_reference(asked, evaluations).full.name]
         answer = decision.best.candidate
         tolerance, wrong = asked.tolerance.of(of.full), reference - of.score[answer.name] > asked.limit(reference)
         possible = min(c.cost for c in of.options if of.loss(c.name) <= tolerance + 1e-12)

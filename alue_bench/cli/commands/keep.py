@@ -84,7 +84,7 @@ def _trained_again(
     talk: PlainConsole,
 ) -> LoggedModel:
     """Train a recorded run again, log its model with the run in MLflow, and copy the model to `folder` if given."""
-    from alue_bench.deployment.keeping import keep_again
+    from alue_bench.deployment.keeping import keep_retrained_model
     from alue_bench.deployment.repeating import Conditions, plan_again, recorded_run, train_again
 
     recorded = recorded_run(connection, run_id)
@@ -94,7 +94,7 @@ def _trained_again(
         finished = train_again(recorded, planned, on_step)
     talk.print("the test predictions equal the recorded ones")
 
-    return keep_again(
+    return keep_retrained_model(
         connection, finished, folder=folder, on_problem=lambda problem: talk.print(problem, style="yellow")
     )
 

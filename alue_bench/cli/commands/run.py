@@ -41,7 +41,7 @@ def run(context: typer.Context, given: Given) -> None:
             margins = study.margins
             # With --skip-missing, models that are not on this machine are not downloaded for a dry run.
             invocation, plan = planned_run(study, streams, fetch=False)
-            advice = seeds_for_plan((run.spec for run in plan.runs), invocation.place, margins)
+            advice = seeds_for_plan((run.spec for run in plan.runs), invocation.store, margins)
             more = {"margin": str(margins), "seeds_within_margin": [one.as_dict() for one in advice]}
             raise typer.Exit(show_plan(invocation, plan, more, describe_seeds(advice, margins)))
         results = do_run(study, streams, asking(streams, yes=output.yes))

@@ -37,7 +37,7 @@ def sweep(context: typer.Context, given: Given) -> None:
         streams.warn_of_plugins(study.registry)
         if output.dry_run:
             planned = planned_sweep(study, streams, fetch=False)
-            more = planned.described()
+            more = planned.json_document()
             raise typer.Exit(show_plan(planned.invocation, planned.plan, more, confirming=planned.confirming))
         results = do_sweep(study, streams, asking(streams, yes=output.yes))
         raise typer.Exit(farewell(results, streams))

@@ -18,7 +18,7 @@ def sync(
     If the store is unreachable, locked or full, results are kept on this machine, in the state folder. Running sync
     twice, or in two processes at once, writes no result twice. Exit code 1 if a result could not be written.
     """
-    from alue_bench.studies.invocation import report_sent
+    from alue_bench.studies.invocation import show_sent_results
     from alue_bench.tracking.connection import connect, store_name
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
     from alue_bench.tracking.recording import Recorder
@@ -45,7 +45,7 @@ def sync(
             continue
         messages: list[str] = []
         recorder = Recorder(connection, on_problem=messages.append)
-        report_sent(recorder.send_spooled(), talk)
+        show_sent_results(recorder.send_spooled(), talk)
         if recorder.unavailable is not None:
             problems += messages
         else:
