@@ -32,7 +32,7 @@ from alue_bench.training.prefix.store import PrefixStore
 from alue_bench.training.result import TrainingResult
 from alue_bench.training.schedule import FreezeSchedule
 from alue_bench.training.session import TrainingSession, fine_tune
-from alue_bench.training.surgery import operate
+from alue_bench.training.surgery import modify_model
 
 LIBRARY_WAITS = {"modernbert": 2}
 """The times that a step through transformers' own modules waits for the device, by architecture."""
@@ -191,7 +191,7 @@ def train(
     device = Device("cuda" if machine else "cpu", case.precision, "on" if case.graphs and machine else "off")
     stack: EncoderStack = view_as_stack(model_of(case))
     if case.plan == "lora":
-        stack = operate(stack, None, Adapter("LORA", {"r": 2, "lora_dropout": 0.0}))
+        stack = modify_model(stack, None, Adapter("LORA", {"r": 2, "lora_dropout": 0.0}))
     stack.model.to(device.name)
     strategy = OneLayerAnEpoch() if case.adaptive else None
     plan = plan_of(case, stack.shape)

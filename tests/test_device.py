@@ -269,7 +269,7 @@ class TestPrecision:
             raise ZeroDivisionError
         after = (computes_tf32(), getattr(products, "fp32_precision", None), torch.get_float32_matmul_precision())
         assert after == before
-        assert (device.compute, device.is_narrow) == (torch.float32, False)
+        assert (device.compute, device.is_16_bit) == (torch.float32, False)
         assert "tf32_matrix_products" not in environment("cpu")
 
     @pytest.mark.parametrize(("machine", "device"), [(H200, "cuda"), (MI300, "cuda"), (NONE, "cpu")])

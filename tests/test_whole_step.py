@@ -332,7 +332,7 @@ def test_masks_of_a_step_are_zero_as_often_as_asked_and_leave_nothing_for_the_ne
     assert float(kept.float().mean()) * masks.factor(0.25) == pytest.approx(1, abs=0.02)
     masks.draw({0.25: 8})
     again = StepDropout(2, torch.device("cpu"))
-    again.go_to(state)
+    again.set_state(state)
     again.draw({0.25: 8})
     assert torch.equal(masks.take((8,), 0.25), again.take((8,), 0.25))
 

@@ -15,7 +15,7 @@ from typing import Any
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.contract.strategy import Adapter
 from alue_bench.training.architecture.encoder_stack import EncoderStack
-from alue_bench.training.surgery import operate
+from alue_bench.training.surgery import modify_model
 
 WEIGHTS = "adapter_model.safetensors"
 NAME = "default"
@@ -74,7 +74,7 @@ def with_adapter(stack: EncoderStack, adapter: Mapping[str, Any], folder: Path) 
     Raises:
         UnavailableError: `peft` is not installed, or the adapter's weights are missing or do not fit the model.
     """
-    changed = operate(stack, None, Adapter(**adapter))
+    changed = modify_model(stack, None, Adapter(**adapter))
     import peft
     from safetensors.torch import load_file
 

@@ -35,7 +35,7 @@ from alue_bench.deployment.table_files import (
 from alue_bench.evaluation.label_cells import split_labels
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide
-from alue_bench.training.device.host_memory import keep_freed
+from alue_bench.training.device.host_memory import retain_freed_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,7 +135,7 @@ def predict_file(
         )
     total = _check_rows(table, columns, description, skip_bad=request.skip_bad)
 
-    keep_freed()
+    retain_freed_memory()
     done, began = Predicted(), time.perf_counter()
     scorer = _Scorer(description) if columns.label is not None else None
     with (

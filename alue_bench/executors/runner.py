@@ -23,7 +23,7 @@ from alue_bench.running.fine_tuning import Trained
 from alue_bench.running.run import execute
 from alue_bench.tracking.claims import HeldRun
 from alue_bench.tracking.recording import ClaimLost, Recorded, Recorder
-from alue_bench.training.device.errors import device_is_lost, give_back
+from alue_bench.training.device.errors import device_is_lost, release_caches
 
 SAME_SCORE = 1e-9
 """The largest difference at which scores count as equal. (Repeated runs on one machine give identical scores.)"""
@@ -108,7 +108,7 @@ class Runner:
         self._trained = None
         if model() is not None:  # a reference cycle in a plugin's code keeps it in memory
             gc.collect()
-        give_back(device)
+        release_caches(device)
 
     def _outcome_elsewhere(self, planned: PlannedRun) -> Outcome | HeldRun | None:
         """Check whether another process or an earlier command has executed a planned run, or is executing it.

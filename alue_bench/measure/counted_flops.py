@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from alue_bench.contract.spec import digest_of
 from alue_bench.contract.strategy import FreezePlan
-from alue_bench.training.architecture.anatomy import described, text_of
+from alue_bench.training.architecture.anatomy import architecture_fields, text_of
 from alue_bench.training.architecture.encoder_stack import EncoderStack
-from alue_bench.training.forward import Reached, in_place
+from alue_bench.training.forward import StopForward, replaced_forward_methods
 from alue_bench.training.freezing import trainable_parameters
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ def _count(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int
     """
     model: Any = stack.model
     shapes = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
-    key = digest_of([described(model.config), type(model).__name__, shapes, sorted(trained), texts, tokens, depth])
+    key = digest_of(
+        [architecture_fields(model.config), type(model).__name__, shapes, sorted(trained), texts, tokens, depth]
+    )
     if key not in _counts:
         _counts[key] = _count_flops(stack, trained, texts, tokens, depth)
     return _counts[key]
@@ -164,7 +166,7 @@ def _count_flops(stack: EncoderStack, trained: frozenset[str], texts: int, token
             if trained:
                 learnt = [weights[name] for name in sorted(trained)]
                 torch.autograd.grad(logits.float().sum(), learnt, allow_unused=True)  # unlike backward(): no copies
-        except Reached:
+        except StopForward:
             pass
     return counting.flops
 
@@ -193,7 +195,7 @@ def _undisturbed(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _stopped_after(stack: EncoderStack, depth: int | None) -> Iterator[None]:
-    """Make each forward pass inside the `with` block stop after the lowest `depth` layers, by raising `Reached`.
+    """Make each forward pass inside the `with` block stop after the lowest `depth` layers, by raising `StopForward`.
 
     If `depth` is None, forward passes run to the end.
     """
@@ -203,9 +205,9 @@ def _stopped_after(stack: EncoderStack, depth: int | None) -> Iterator[None]:
 
     def stop(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
         forward(*args, **options)
-        raise Reached
+        raise StopForward
 
-    with in_place({stack.entries[depth - 1]: stop}):
+    with replaced_forward_methods({stack.entries[depth - 1]: stop}):
         yield
 
 
@@ -222,7 +224,7 @@ def _buffers(model: Any) -> dict[str, Tensor]:
 
     buffers = dict(model.named_buffers())
     if any(buffer.is_meta for buffer in buffers.values()):
-        key = digest_of([type(model).__name__, described(model.config)])
+        key = digest_of([type(model).__name__, architecture_fields(model.config)])
         if key not in _built:
             with no_init_weights():
                 _built[key] = dict(type(model)(model.config).named_buffers())

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from alue_bench.contract.spec import digest_of
 from alue_bench.contract.strategy import FreezePlan
 from alue_bench.measure.counted_flops import counted_forward, counted_prefix, counted_step
-from alue_bench.training.architecture.anatomy import described
+from alue_bench.training.architecture.anatomy import architecture_fields
 from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer, view_as_stack
 from alue_bench.training.forward import has_lean_forward
 from alue_bench.training.freezing import trainable_parameters
@@ -76,7 +76,7 @@ def method_of(stack: EncoderStack, plan: FreezePlan | None = None) -> Method:
     if has_lean_forward(stack):
         return Method("formula")
     only = {"trained": plan.trained, "names": plan.names} if plan is not None and plan.trained in COMPARED_PARTS else {}
-    key = digest_of([type(model).__name__, described(model.config), only])
+    key = digest_of([type(model).__name__, architecture_fields(model.config), only])
     if key not in _methods:
         empty_stack = view_as_stack(empty_model(model.config, TAGS if stack.reads_tokens else BINARY))
         _methods[key] = _compared(empty_stack, only)

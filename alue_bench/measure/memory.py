@@ -48,7 +48,7 @@ class PeakMemory:
         """Start sampling the process's memory, and reset the accelerator's statistics of peak memory."""
         self._thread, self._complete, self._stop = None, False, threading.Event()
         best_effort("no memory/process_peak_mib", self._start_sampling, self.problems.append)
-        self._device_counted = self._hardware.counts_peak and self._reset_device()
+        self._device_counted = self._hardware.has_peak_statistics and self._reset_device()
         return self
 
     def __exit__(
@@ -87,7 +87,7 @@ class PeakMemory:
 
     def _reset_device(self) -> bool:
         def reset() -> bool:
-            self._hardware.forget_peak()
+            self._hardware.reset_peak()
             return True
 
         return best_effort("no memory/device_peak_mib", reset, self.problems.append) is not None

@@ -6,7 +6,7 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from alue_bench.training.device.errors import give_back
+from alue_bench.training.device.errors import release_caches
 from alue_bench.training.device.hardware import Hardware
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _measured(device: Hardware, number: int, dtype: torch.dtype, tf32: bool) -> 
         return 2 * size**3 / _seconds(device, dtype, size)
     finally:
         if device.accelerated:
-            give_back(device.name)
+            release_caches(device.name)
 
 
 def _seconds(device: Hardware, dtype: torch.dtype, size: int) -> float:

@@ -39,7 +39,7 @@ from alue_bench.training.pretrained.loading import (
     locate_checkpoint,
 )
 from alue_bench.training.pretrained.model_cache import ModelCache
-from alue_bench.training.pretrained.tokenizer import pads_with
+from alue_bench.training.pretrained.tokenizer import set_padding_token
 from alue_bench.training.surgery import model_in_outline
 
 R = TypeVar("R")
@@ -80,7 +80,7 @@ class ReadyModel:
 
         An example is padding on the left.
         """
-        values = {"parts": self.capabilities.parts, "head": "fresh" if self.checkpoint.head_left_aside else ""}
+        values = {"parts": self.capabilities.parts, "head": "fresh" if self.checkpoint.has_unused_head else ""}
         values["padding"] = "" if self.capabilities.padding.side == "right" else self.capabilities.padding.side
         return {name: value for name, value in values.items() if value}
 
@@ -277,10 +277,10 @@ def ready_models(
         encoder_shape(config)  # raises an error if the model has no encoder layers
         if key not in cache.checkpoints:
             if not request.keep_head and (note := head_note(checkpoint, config)):
-                checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note), head_left_aside=True)
+                checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note), has_unused_head=True)
             cache.checkpoints[key] = checkpoint
         tokenizer = cache.models.tokenizer(checkpoint)
-        pads_with(config, tokenizer.pad_token_id)
+        set_padding_token(config, tokenizer.pad_token_id)
         return ReadyModel(model, checkpoint, config, capabilities_of(config, tokenizer, precision, device))
 
     names = list(dict.fromkeys(request.models)) or sorted(registry.models)

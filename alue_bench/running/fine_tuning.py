@@ -25,9 +25,9 @@ from alue_bench.running.probing import Probed, probe, probe_once
 from alue_bench.running.work import Work, flops_done, full_flops, most_parameters
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.checkpointing import CheckpointFile
-from alue_bench.training.class_weights import class_weights, described
+from alue_bench.training.class_weights import class_weights, class_weights_note
 from alue_bench.training.config import TrainingConfig
-from alue_bench.training.device.errors import release
+from alue_bench.training.device.errors import collect_and_release
 from alue_bench.training.device.precision import Device
 from alue_bench.training.device.random_state import seeded
 from alue_bench.training.forward import Forward, choose_forward, last_layer_of
@@ -37,7 +37,7 @@ from alue_bench.training.prefix.growing import GrowingPrefix
 from alue_bench.training.result import TrainingResult
 from alue_bench.training.schedule import FreezeSchedule, first_plan
 from alue_bench.training.session import OnStep, TrainingSession, fine_tune
-from alue_bench.training.surgery import operate
+from alue_bench.training.surgery import modify_model
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, to
         if spec.precision in ("fp32", "tf32"):  # TF32 has the same range as fp32
             raise
         failure = str(error)
-    release(spec.device)  # outside the handler: the error's traceback keeps the first model in memory
+    collect_and_release(spec.device)  # outside the handler: the error's traceback keeps the first model in memory
     trained = _train(spec, inputs, Device(spec.device, "fp32", spec.cuda_graphs), on_step)
     return replace(trained, notes=(f"trained in fp32, after {spec.precision} failed: {failure}", *trained.notes))
 
@@ -118,7 +118,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     notes += flops_notes(method)
 
     with seeded(spec.init_seed):
-        stack = operate(stack, spec.kept_layers, spec.adapter)
+        stack = modify_model(stack, spec.kept_layers, spec.adapter)
     stack.model.to(spec.device)
     memory, energy, load = PeakMemory(spec.device, inputs.models.kept_bytes), Energy(spec.device), HostLoad()
     probed = None
@@ -136,7 +136,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     )
     apply_plan(stack, plan)
     forward = choose_forward(stack, device.compute)
-    if device.records and not forward.recordable:
+    if device.captures_graphs and not forward.recordable:
         if device.graphs == "on":
             notes.append(NO_GRAPHS)
         device = replace(device, graphs="off")
@@ -165,7 +165,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         )
     notes += training_notes(spec, inputs, device, training, splits)
     if weights is not None:
-        notes.append(described(weights, labels))
+        notes.append(class_weights_note(weights, labels))
 
     dev = splits["dev"]
     return Trained(

@@ -25,7 +25,7 @@ from alue_bench.training.architecture.encoder_stack import EncoderStack
 from alue_bench.training.checkpointing import CheckpointFile
 from alue_bench.training.class_weights import class_weights
 from alue_bench.training.config import TrainingConfig
-from alue_bench.training.device.errors import release
+from alue_bench.training.device.errors import collect_and_release
 from alue_bench.training.device.precision import Device
 from alue_bench.training.device.random_state import seeded
 from alue_bench.training.optimizer import loss_function
@@ -139,7 +139,7 @@ def probe(spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: Tokenize
     device.synchronise()
     seconds = time.perf_counter() - began
     del model_probe
-    release(spec.device)
+    collect_and_release(spec.device)
     return Probed(choice, seconds, count.total + math.fsum(training.flops for training in trainings))
 
 

@@ -70,7 +70,7 @@ class SearchState:
 
     @property
     def question(self) -> Question:
-        """The specification of the search, with the reference that follows from the runs so far (see `with_best_reference`)."""
+        """The specification of the search, with the reference that `with_best_reference` chooses from the runs."""
         return with_best_reference(self.given_question, [done.dev for done in self.done])
 
     def decision(self) -> Decision:

@@ -129,7 +129,7 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
     from alue_bench.training.architecture.capabilities import capabilities_of
     from alue_bench.training.architecture.encoder_stack import view_as_stack
     from alue_bench.training.pretrained.loading import empty_model, encoder_shape, load_config, load_tokenizer
-    from alue_bench.training.pretrained.tokenizer import pads_with
+    from alue_bench.training.pretrained.tokenizer import set_padding_token
 
     subject = f"model {model.name!r}"
     config = load_config(checkpoint)
@@ -142,7 +142,7 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
     tokenizer = load_tokenizer(checkpoint)
     yield from _tokenizer_fits(model, tokenizer, config)
     stack = view_as_stack(empty_model(config))
-    pads_with(config, tokenizer.pad_token_id)
+    set_padding_token(config, tokenizer.pad_token_id)
     for note in capabilities_of(config, tokenizer, "bf16", "cpu").notes:
         yield Remark(f"{subject}: {note}")
     if stack.shape != shape:

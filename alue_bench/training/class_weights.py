@@ -50,7 +50,7 @@ def check_class_weights(given: str, labels: Labels, task: str) -> None:
             "weigh; leave --class-weights out"
         )
     if given != BALANCED:
-        _parsed(given, labels, task)
+        _parse(given, labels, task)
 
 
 def class_weights(given: str, labels: Labels, targets: np.ndarray[Any, Any]) -> tuple[float, ...] | None:
@@ -73,18 +73,18 @@ def class_weights(given: str, labels: Labels, targets: np.ndarray[Any, Any]) -> 
         # A label that all or none of the examples have cannot be balanced; its weight is 1.
         balanced = np.divide(numerators, counts, out=np.ones(len(counts)), where=(counts > 0) & (numerators > 0))
         return tuple(float(weight) for weight in balanced)
-    weights = _parsed(given, labels, "")
+    weights = _parse(given, labels, "")
     mean = 1.0 if multilabel else sum(float(n) * weight for n, weight in zip(counts, weights, strict=True)) / total
     return tuple(weight / mean for weight in weights)
 
 
-def described(weights: tuple[float, ...], labels: Labels) -> str:
+def class_weights_note(weights: tuple[float, ...], labels: Labels) -> str:
     """Return a sentence that lists the weight of each label in the loss, to be recorded with a run."""
     listed = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(labels.names, weights, strict=True))
     return f"class weights of the loss: {listed}"
 
 
-def _parsed(given: str, labels: Labels, task: str) -> list[float]:
+def _parse(given: str, labels: Labels, task: str) -> list[float]:
     """Parse class weights such as "joy=1,fear=4", and return the weight of each label, in the order of the labels.
 
     Names of labels may contain commas and equals signs.

@@ -105,17 +105,17 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, weights: LayerWeights, 
     return attended.transpose(1, 2).reshape(query.shape[0] * query.shape[1], -1)
 
 
-def _after_attention(kept: Tensor, attended: Tensor, weights: LayerWeights, masks: StepDropout) -> Hidden:
+def _after_attention(residual: Tensor, attended: Tensor, weights: LayerWeights, masks: StepDropout) -> Hidden:
     """Compute the part of an encoder layer after attention: output projection, feed-forward part, both layer norms.
 
     Args:
-        kept: The layer's input, fp32 [rows, d], which is the residual of the first addition.
+        residual: The layer's input, fp32 [rows, d], which is the residual of the first addition.
         attended: The output of multi-head attention, [rows, d], before the output projection.
         weights: The parameters of the layer.
         masks: The source of dropout masks.
     """
     _, drop_attended, drop_fed = weights.dropout
-    middle = _add_and_norm(kept, _product(attended, weights, 2, 6), drop_attended, weights.norms[0], masks)
+    middle = _add_and_norm(residual, _product(attended, weights, 2, 6), drop_attended, weights.norms[0], masks)
     up = functional.gelu(_product(middle.narrow, weights, 4, 10))
     return _add_and_norm(middle.wide, _product(up, weights, 6, 12), drop_fed, weights.norms[1], masks)
 
@@ -141,18 +141,18 @@ def _product(inputs: Tensor, weights: LayerWeights, index: int, parameters: int 
     return result
 
 
-def _add_and_norm(kept: Tensor, added: Tensor, p: float, norm: nn.LayerNorm, masks: StepDropout) -> Hidden:
-    """Return `norm(kept + dropout(added))`, [rows, d], in fp32 and in the format of matrix products.
+def _add_and_norm(residual: Tensor, update: Tensor, p: float, norm: nn.LayerNorm, masks: StepDropout) -> Hidden:
+    """Return `norm(residual + dropout(update))`, [rows, d], in fp32 and in the format of matrix products.
 
     Args:
-        kept: The residual, fp32.
-        added: The tensor that is added to the residual, in the format of matrix products.
+        residual: The residual, fp32.
+        update: The tensor that is added to the residual, in the format of matrix products.
         p: The dropout probability.
         norm: The layer norm.
         masks: The source of dropout masks.
     """
-    dropout = _Dropout(masks.take(kept.shape, p) if p else None, masks.factor(p), masks.zero)
-    result = _AddAndNorm.apply(kept, added, dropout, norm, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
+    dropout = _Dropout(masks.take(residual.shape, p) if p else None, masks.factor(p), masks.zero)
+    result = _AddAndNorm.apply(residual, update, dropout, norm, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
     return Hidden(*result) if isinstance(result, tuple) else Hidden(result, result)
 
 
@@ -220,33 +220,35 @@ class _AddAndNorm(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        kept: Tensor,
-        added: Tensor,
+        residual: Tensor,
+        update: Tensor,
         dropout: _Dropout,
         norm: nn.LayerNorm,
         weight: Tensor,
         bias: Tensor,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Compute `norm(kept + dropout(added))`, [rows, d], in fp32 and in the format of `added`.
+        """Compute `norm(residual + dropout(update))`, [rows, d], in fp32 and in the format of `update`.
 
         If both formats are the same, the result is a single tensor.
 
         Args:
             ctx: Autograd's context.
-            kept: The residual, fp32.
-            added: The tensor that is added to the residual, in the format of matrix products.
-            dropout: The mask and factor of the dropout that is applied to `added`.
+            residual: The residual, fp32.
+            update: The tensor that is added to the residual, in the format of matrix products.
+            dropout: The mask and factor of the dropout that is applied to `update`.
             norm: The layer norm.
             weight: The weight of the layer norm, passed separately so that autograd tracks it.
             bias: The bias of the layer norm, passed separately so that autograd tracks it.
         """
         mask = dropout.mask
-        total = kept + added if mask is None else torch.addcmul(kept, added, mask, value=dropout.factor)  # fp32
+        total = (
+            residual + update if mask is None else torch.addcmul(residual, update, mask, value=dropout.factor)
+        )  # fp32
         wide, mean, scale = torch.native_layer_norm(total, norm.normalized_shape, weight, bias, norm.eps)
         ctx.save_for_backward(total, mean, scale, mask)
-        ctx.norm, ctx.factor, ctx.zero, ctx.dtype = norm, dropout.factor, dropout.zero, added.dtype
+        ctx.norm, ctx.factor, ctx.zero, ctx.dtype = norm, dropout.factor, dropout.zero, update.dtype
         ctx.set_materialize_grads(False)
-        return wide if added.dtype == torch.float32 else (wide, wide.to(added.dtype))
+        return wide if update.dtype == torch.float32 else (wide, wide.to(update.dtype))
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> Grads:

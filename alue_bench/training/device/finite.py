@@ -29,7 +29,7 @@ class FiniteCheck:
         self._losses: list[Tensor] = []
         self._copies: list[tuple[Any, Tensor]] = []
 
-    def holds(self, loss: Tensor) -> bool:
+    def add_and_check(self, loss: Tensor) -> bool:
         """Add the loss of a step; return False if any loss known to the host so far is infinite or NaN.
 
         Args:

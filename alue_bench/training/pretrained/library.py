@@ -33,7 +33,7 @@ def quiet_transformers() -> Iterator[None]:
             transformers.utils.logging.enable_progress_bar()
 
 
-def in_short(error: BaseException) -> str:
+def short_message(error: BaseException) -> str:
     """Return the first non-empty line of an error's message, or the name of the error's type if there is none."""
     lines = (line.strip() for line in str(error).splitlines())
     text = next((line for line in lines if line), type(error).__name__)
