@@ -18,7 +18,7 @@ from alue_bench.contract.errors import AlueBenchError, DataError, DoesNotFit, Un
 from alue_bench.contract.executor import Executor
 from alue_bench.contract.formats import Answers, BadRow, Delimited, Example, Reader
 from alue_bench.contract.hookspecs import hookimpl
-from alue_bench.contract.matched_compute import matched_name, matched_to
+from alue_bench.contract.matched_compute import matched_limit, matched_name
 from alue_bench.contract.model import Model
 from alue_bench.contract.probe import Choice, Probe, ProbeCost
 from alue_bench.contract.strategy import (
@@ -86,8 +86,8 @@ __all__ = [
     "fit",
     "hookimpl",
     "load",
+    "matched_limit",
     "matched_name",
-    "matched_to",
     "read_cell",
     "read_task_file",
     "report",

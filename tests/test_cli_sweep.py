@@ -20,7 +20,7 @@ from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.grid import parse_grid
 from alue_bench.planning.request import PlanRequest
-from alue_bench.planning.sweep_order import TAG
+from alue_bench.planning.sweep_order import POSITION_TAG
 from alue_bench.reporting.grid import Recommendation
 from alue_bench.studies.confirmation import FIXED_SEEDS_MESSAGE, ConfirmingSeeds
 from alue_bench.views.grid_view import RUNNING, GridProgress
@@ -71,7 +71,7 @@ def test_a_grid_is_run_drawn_and_concluded(
         file = Path(client.download_artifacts(parent.info.run_id, name, str(tmp_path)))
         assert file.read_bytes().startswith(b"\x89PNG")
     assert parent.data.metrics["recommended_saving/easy-tiny-bert"] == pytest.approx(recommended["saving"])
-    positions = {done.data.tags[TAG] for done in runs("tags.kind = 'run'")}
+    positions = {done.data.tags[POSITION_TAG] for done in runs("tags.kind = 'run'")}
     assert positions == {f"{place}/5" for place in range(1, 6)}
 
     # The cells are the runs that `run` does: it finds them done, and alone they come to the same.

@@ -31,7 +31,7 @@ from alue_bench.executors import local, scheduler, worker
 from alue_bench.executors.heartbeats import HeartbeatPoller
 from alue_bench.executors.processes import cause_of_death, environment_of, start, visible_gpus
 from alue_bench.measure.environment import RUNS_PER_GPU
-from alue_bench.planning.sweep_order import TAG
+from alue_bench.planning.sweep_order import POSITION_TAG
 from alue_bench.testing import ConformanceError, ConformanceWarning, check_executor
 from alue_bench.tracking.claims import FINGERPRINT, STAGE
 from alue_bench.tracking.connection import connect
@@ -119,7 +119,7 @@ class TestAPluginsExecutor:
         what = ("-t", "anger", "-m", tiny_bert, *SHORT, "--grid", "bottom=0..4/2,top=0..2/2")
         where = ("--tracking-uri", store, "--experiment", experiment)
         assert alue_bench("sweep", *what, *where, "--executor", "cafes-here", "--confirm", 0).code == 0
-        assert [r.data.tags[TAG] for r in runs("tags.kind = 'run'")] == [f"{place}/5" for place in range(1, 6)]
+        assert [r.data.tags[POSITION_TAG] for r in runs("tags.kind = 'run'")] == [f"{place}/5" for place in range(1, 6)]
 
     @pytest.mark.usefixtures("here")
     def test_a_diagnostic_set_is_scored_with_the_model_that_its_worker_trained_just_before(

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alue_bench import DataFile, Delimited, HeldOut, Labels, Splits, Submission, Table, Task, read_task_file
-from alue_bench.contract.task_file import COLUMNS as KEYS_OF_COLUMNS
-from alue_bench.contract.task_file import FORMAT, TOP
+from alue_bench.contract.task_file import COLUMN_KEYS as KEYS_OF_COLUMNS
+from alue_bench.contract.task_file import FORMAT_KEYS, TOP_LEVEL_KEYS
 from alue_bench.data.file_task.given import GivenTask, from_file, from_task_file
 from alue_bench.data.file_task.options import FileOptions
 from alue_bench.data.file_task.writing import toml
@@ -363,7 +363,7 @@ def test_the_task_file_of_the_guide_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "x.task.toml").write_text(block, encoding="utf-8")
     task = read_task_file(tmp_path / "x.task.toml")
     assert task.name == "complaints"
-    keys = {*TOP, *KEYS_OF_COLUMNS, *FORMAT} - {
+    keys = {*TOP_LEVEL_KEYS, *KEYS_OF_COLUMNS, *FORMAT_KEYS} - {
         "files",
         "columns",
         "format",

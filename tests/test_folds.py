@@ -86,7 +86,7 @@ def test_each_row_is_tested_once_and_no_text_is_on_two_sides(divide: Any, kind: 
     divided = divide(task, 5, repeats=2)
     assert len({rows.folds_digest for rows in divided}) == 1
     assert len({rows.splits["test"].digest for rows in divided}) == 10
-    whole = divided[0].splits["train"].whole
+    whole = divided[0].splits["train"].all_rows
     assert whole is not None
     assert len(whole.examples) == 120 + 20 * dev_file
     for repeat in (1, 2):

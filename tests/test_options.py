@@ -13,7 +13,7 @@ from conftest import CommandLine
 
 from alue_bench import UsageError
 from alue_bench.cli.main import app
-from alue_bench.contract.options import CheckedOptions, Group, filled, option, options_of
+from alue_bench.contract.options import CheckedOptions, Group, build_options, option, options_of
 from alue_bench.executors.replan import rebuild_run, source_of
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import build_plan
@@ -42,7 +42,9 @@ class TestDeclaration:
         assert options["kind"].choices == ("gas", "wood", "none")
 
     def test_values_are_taken_by_name_and_converted(self) -> None:
-        kitchen = filled(Kitchen, {"dish": ["soup"], "heat": 3, "book": "b.txt", "ovens": None, "other": 1}, guests=2)
+        kitchen = build_options(
+            Kitchen, {"dish": ["soup"], "heat": 3, "book": "b.txt", "ovens": None, "other": 1}, guests=2
+        )
         assert kitchen == Kitchen(dishes=("soup",), heat=3.0, book=Path("b.txt"), guests=2)
         assert type(kitchen.heat) is float
 

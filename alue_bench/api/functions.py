@@ -22,7 +22,7 @@ from rich.console import Group, RenderableType
 from alue_bench.api.calls import checked, options_of_function, with_options
 from alue_bench.api.tasks import IN_PYTHON, given_tasks
 from alue_bench.contract.errors import TrainingError, UnavailableError, UsageError
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.contract.registry import Registry, load_registry
 from alue_bench.studies.results import Runs, Search, Sweep, TrainedRun
 from alue_bench.studies.selection import RunSelection, VerdictOptions, none_selected, select_runs
@@ -168,7 +168,7 @@ def compare(
     margin: str = VerdictOptions().margin,
     resamples: int = 0,
     **selection: Any,
-) -> Compared:
+) -> ComparisonResult:
     """Compare the freezing strategies of recorded runs with a baseline: scores, costs and a verdict on each strategy.
 
     Args:
@@ -202,7 +202,7 @@ def compare(
     load = partial(read_targets, results)
     compared = compare_runs(results.frame, load, baseline=baseline, metric=metric, margins=margins, resamples=resamples)
     elsewhere = out_of_domain(compared.blocks, results.frame, load, partial(read_targets_elsewhere, results))
-    return Compared(compared, tuple(elsewhere))
+    return ComparisonResult(compared, tuple(elsewhere))
 
 
 @with_options("select")
@@ -244,7 +244,7 @@ def report(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Compared(Displayed):
+class ComparisonResult(Displayed):
     """A comparison of freezing strategies with a baseline, which a notebook shows as tables."""
 
     comparison: Comparison
@@ -369,7 +369,7 @@ def _selected(function: str, given: Mapping[str, Any], baseline: str, *, may_be_
         UsageError: An option is unknown or has a wrong value, or the store, experiment or parent run does not exist.
         UnavailableError: The result would be empty although `may_be_none` is False, or the store does not answer.
     """
-    selection = filled(RunSelection, checked(function, options_of_function("select"), given))
+    selection = build_options(RunSelection, checked(function, options_of_function("select"), given))
     results, remarks = select_runs(selection, baseline=baseline)
     if results.frame.empty and not may_be_none:
         raise UnavailableError(none_selected(results))

@@ -13,7 +13,7 @@ from alue_bench.contract.errors import UsageError
 from alue_bench.contract.registry import Declared, Origin, Registry
 from alue_bench.contract.spec import digest_of
 from alue_bench.contract.task import Labels, Task
-from alue_bench.contract.task_file import HUB
+from alue_bench.contract.task_file import HUB_PREFIX
 from alue_bench.contract.version import __version__
 
 IN_PYTHON = "task-in-python"
@@ -72,7 +72,7 @@ def given_tasks(given: Any, registry: Registry) -> GivenTasks:
 
 def _is_data(given: str | Path, declared: Mapping[str, Declared[Task]]) -> bool:
     """Return whether a string or path refers to a data file or a hub data set; False for a task or a task file."""
-    if isinstance(given, str) and (given in declared or given.startswith(HUB)):
+    if isinstance(given, str) and (given in declared or given.startswith(HUB_PREFIX)):
         return given not in declared
     path = Path(os.path.expanduser(given))  # Path.expanduser would raise an error for ~NAME without a user NAME
     return path.suffix != ".toml" and (isinstance(given, Path) or (path.suffix != "" and path.exists()))

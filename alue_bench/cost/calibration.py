@@ -53,7 +53,7 @@ def shape_key(config: Any) -> tuple[object, ...]:
     return tuple(repr(getattr(config, name, None)) for name in names)
 
 
-_measured: dict[tuple[object, ...], float] = {}
+_measured_speeds: dict[tuple[object, ...], float] = {}
 """The training speeds that were measured in this process, in FLOPs per second; the key holds the shape of the layers
 and the device."""
 
@@ -64,10 +64,10 @@ def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters,
     The speed is measured once per process for each shape of layers, device and number format.
     """
     key = (*shape_key(config), device, device.number)
-    if key not in _measured:
+    if key not in _measured_speeds:
         with number_format(device):
-            _measured[key] = measure_speed(config, lengths, hyper, device)
-    return _measured[key]
+            _measured_speeds[key] = measure_speed(config, lengths, hyper, device)
+    return _measured_speeds[key]
 
 
 def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters, device: Device) -> float:
@@ -95,7 +95,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     wanted = (STEPS_ON_ACCELERATOR if device.accelerated else STEPS) * batch_size
     chosen = generator.choice(lengths, size=wanted, replace=len(lengths) < wanted)
     with torch.random.fork_rng(devices=[device.number] if device.name == "cuda" else []):
-        small = _in_small(config)
+        small = _reduced_config(config)
         stack = view_as_stack(random_model(small, BINARY, seed=0).to(device.name))
         forward = choose_forward(stack, device.compute)
         data = FixedData(
@@ -112,7 +112,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     return training_flops(stack, plan, chosen, 1, last_layer=forward.last_layer) / training.loop_s
 
 
-def _in_small(config: Any) -> Any:
+def _reduced_config(config: Any) -> Any:
     """Return a copy of a model configuration with a small vocabulary and, if the model is large, with few layers.
 
     All layers remain if the configuration gives the type of each layer, because the types may differ in speed.

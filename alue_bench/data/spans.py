@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.formats import Answers, Example
-from alue_bench.data.words import IGNORED, token_of_nothing
+from alue_bench.data.words import IGNORED, token_for_empty_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +40,7 @@ MAY_START, MAY_END, STARTS, ENDS = 1, 2, 4, 8
 """The marks of a token: it may begin an answer, may end an answer, begins the gold answer, ends the gold answer."""
 QUESTIONS_PER_BATCH = 1000
 """The number of questions that are passed to the tokenizer at once."""
-_STRETCH = re.compile(r"\S+")
+_NON_SPACE = re.compile(r"\S+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class GoldAnswers:
 
 
 @dataclass(frozen=True)
-class SpanPlaces:
+class SpanPositions:
     """The words of a tokenized split of questions, and the tokens that score them as first or last of an answer."""
 
     contexts: list[str]
@@ -89,7 +89,7 @@ class SpanPlaces:
 
 def word_spans(text: str) -> list[tuple[int, int]]:
     """Return the (start, end) positions of the words of a text; `end` is exclusive."""
-    return [span for match in _STRETCH.finditer(text) for span in _divided(match.group(), match.start())]
+    return [span for match in _NON_SPACE.finditer(text) for span in _divided(match.group(), match.start())]
 
 
 def _divided(stretch: str, offset: int) -> list[tuple[int, int]]:
@@ -161,7 +161,7 @@ def _normalised(context: str, clean: Callable[[str], str]) -> tuple[str, list[li
     parts: list[str] = []
     places: list[list[int]] = []
     length = 0
-    for match in _STRETCH.finditer(context):
+    for match in _NON_SPACE.finditer(context):
         whole = clean(match.group())
         for begin, end, first, last in _mapped(match, whole, clean):
             places.append([length + begin, length + end, first, last])
@@ -256,10 +256,12 @@ class _Pair:
         return [place for place, one in enumerate(self.texts) if one == text]
 
 
-def _windows_of(pair: _Pair, places: Sequence[Sequence[int]], tokenizer: Any, most: int) -> Iterator[dict[str, Any]]:
+def _windows_of(
+    pair: _Pair, places: Sequence[Sequence[int]], tokenizer: Any, max_tokens: int
+) -> Iterator[dict[str, Any]]:
     """Yield the windows of a question with its context, as rows of the table of `encoded_questions`."""
     question, context = pair.tokens_of(0), pair.tokens_of(1)
-    left = most - (len(pair.ids) - len(question) - len(context))  # the number of tokens left for both texts
+    left = max_tokens - (len(pair.ids) - len(question) - len(context))  # the number of tokens left for both texts
     kept = question[: max(1, left // 2)]
     size = max(1, left - len(kept))
     outside = [place for place, text in enumerate(pair.texts) if text is None] + kept
@@ -273,7 +275,7 @@ def _windows_of(pair: _Pair, places: Sequence[Sequence[int]], tokenizer: Any, mo
     for number, ((low, high), contained) in enumerate(zip(parts, complete, strict=True)):
         chosen = [*before, *context[low:high], *behind]
         inside, shift = sorted(contained), len(before) - low
-        ids = [pair.ids[place] for place in chosen] or [token_of_nothing(tokenizer)]
+        ids = [pair.ids[place] for place in chosen] or [token_for_empty_text(tokenizer)]
         window: dict[str, Any] = {
             "input_ids": ids,
             "null": ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0,
@@ -325,7 +327,7 @@ def _parts(tokens: int, size: int) -> list[tuple[int, int]]:
 # Targets ---------------------------------------------------------------------------------------------------------
 
 
-def as_targets(examples: Sequence[Example], table: pa.Table) -> tuple[Tensor, SpanPlaces]:
+def as_targets(examples: Sequence[Example], table: pa.Table) -> tuple[Tensor, SpanPositions]:
     """Return the target of each token, int64 [tokens], and the words of the split with the tokens that score them.
 
     Args:
@@ -366,7 +368,7 @@ def as_targets(examples: Sequence[Example], table: pa.Table) -> tuple[Tensor, Sp
 
     counted = np.cumsum(marks > 0) - 1  # the position of a token among the tokens with a target
     learnt = np.bincount(question[has_answer], minlength=len(examples)) > 0
-    places = SpanPlaces(
+    places = SpanPositions(
         contexts=[example.text for example in examples],
         gold=gold_answers(examples),
         questions=question,

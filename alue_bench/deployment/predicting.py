@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import DataError, UsageError
-from alue_bench.contract.formats import shown, text_of
+from alue_bench.contract.formats import csv_text, excerpt
 from alue_bench.contract.task import TargetKind
 from alue_bench.deployment.description import Description
 from alue_bench.deployment.kept_model import CHUNK, KeptModel, TokenizedTexts
@@ -171,12 +171,12 @@ def _columns(path: Path, present: Sequence[str], request: PredictionRequest, des
         request: The request, in which the user may name columns.
         description: The description of the model.
     """
-    listed = ", ".join(shown(name, quote=False) for name in present[:30])
+    listed = ", ".join(excerpt(name, quote=False) for name in present[:30])
 
     def chosen(given: str | None, option: str, usual: Sequence[str]) -> str:
         if given is not None:
             if given not in present:
-                raise UsageError(f"{path} has no column {shown(given)} ({option}); it has {listed}")
+                raise UsageError(f"{path} has no column {excerpt(given)} ({option}); it has {listed}")
             return given
         if name := next((name for name in usual if name in present), None):
             return name
@@ -287,13 +287,13 @@ def _label_problem(value: Any, description: Description) -> str | None:
     try:
         named = _gold_of(value, description)
     except (ValueError, TypeError):
-        return f"{shown(str(value))} is no {'number' if kind is TargetKind.REGRESSION else 'list of labels'}"
+        return f"{excerpt(str(value))} is no {'number' if kind is TargetKind.REGRESSION else 'list of labels'}"
     if kind is TargetKind.REGRESSION:
         return None
     wrong = next((name for name in named if name not in description.labels.names), None)
     if wrong is None:
         return None
-    return f"label {shown(wrong)} is not a label of the model: {', '.join(description.labels.names)}"
+    return f"label {excerpt(wrong)} is not a label of the model: {', '.join(description.labels.names)}"
 
 
 def _gold_of(value: Any, description: Description) -> Any:
@@ -306,13 +306,13 @@ def _gold_of(value: Any, description: Description) -> Any:
             return ()
         if isinstance(value, list | tuple):
             return tuple(_name_of(one, description) for one in value)
-        return split_labels(text_of(value))
+        return split_labels(csv_text(value))
     return (_name_of(value, description),)
 
 
 def _name_of(value: Any, description: Description) -> str:
     """Return the label name for a value from the file. The number 1.0 stands for "1" if there is no label "1.0"."""
-    name, names = text_of(value), description.labels.names
+    name, names = csv_text(value), description.labels.names
     try:
         number = float("nan" if name in names else name)
     except ValueError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UnavailableError, UsageError
-from alue_bench.contract.options import filled, options_of
+from alue_bench.contract.options import build_options, options_of
 from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import Fold, RunResult
 from alue_bench.contract.task import TargetKind
@@ -112,7 +112,7 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
     """
     config, model = recorded.config, model_reference(recorded.row, registry)
     task = task_options(recorded.row)
-    names, given = given_tasks([str(task["task"])] if "task" in task else [], filled(FileOptions, task))
+    names, given = given_tasks([str(task["task"])] if "task" in task else [], build_options(FileOptions, task))
     fold = config.get("fold")
     recorded_options = {
         declared.field: declared.converted(config[declared.field])

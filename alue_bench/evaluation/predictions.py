@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.errors import DataError
 from alue_bench.contract.spec import Predictions
 from alue_bench.contract.task import METRICS, Labels, TargetKind
-from alue_bench.data.spans import GoldAnswers, SpanPlaces
+from alue_bench.data.spans import GoldAnswers, SpanPositions
 from alue_bench.data.words import as_rows
 from alue_bench.evaluation.answers import scores
 from alue_bench.evaluation.label_cells import join_labels, split_labels
@@ -35,7 +35,7 @@ MAX_CELLS = 1 << 16
 
 
 def decide(
-    logits: np.ndarray[Any, Any], labels: Labels, decoding: np.ndarray[Any, Any] | SpanPlaces | None = None
+    logits: np.ndarray[Any, Any], labels: Labels, decoding: np.ndarray[Any, Any] | SpanPositions | None = None
 ) -> np.ndarray[Any, Any]:
     """Convert logits into predictions: class indices, 0 and 1 for each label, numbers, tags, or answers.
 
@@ -58,7 +58,7 @@ def decide(
         return np.asarray(logits[:, 0])
     if labels.kind is TargetKind.MULTILABEL:
         return np.asarray(expit(logits) > labels.threshold, dtype="int64")
-    if isinstance(decoding, SpanPlaces):
+    if isinstance(decoding, SpanPositions):
         return best_answers(logits, decoding, no_answer=labels.no_answer)
     best = np.asarray(logits.argmax(axis=1))
     return best if decoding is None else as_rows(best, decoding)
@@ -80,7 +80,7 @@ def predictions_table(
     gold: np.ndarray[Any, Any] | None,
     logits: np.ndarray[Any, Any],
     labels: Labels,
-    decoding: np.ndarray[Any, Any] | SpanPlaces | None = None,
+    decoding: np.ndarray[Any, Any] | SpanPositions | None = None,
 ) -> Predictions:
     """Return a table of predictions, with the names of gold and predicted labels and a score for each label.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.formats import Answers, Example
-from alue_bench.data.spans import SpanPlaces, word_spans
+from alue_bench.data.spans import SpanPositions, word_spans
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,7 @@ MAX_WORDS = 30
 """The largest number of words of a predicted answer. A punctuation mark is a word."""
 
 
-def best_answers(logits: Array, places: SpanPlaces, *, no_answer: bool) -> Array:
+def best_answers(logits: Array, places: SpanPositions, *, no_answer: bool) -> Array:
     """Return the predicted answer to each question, strings in an object array [n]; empty for "no answer".
 
     The answer is the span of at most `MAX_WORDS` words, over all windows of the question, with the highest sum of the
@@ -58,7 +58,7 @@ def best_answers(logits: Array, places: SpanPlaces, *, no_answer: bool) -> Array
     return answers
 
 
-def score_of_answer(logits: Array, places: SpanPlaces, question: int, text: str) -> float:
+def score_of_answer(logits: Array, places: SpanPositions, question: int, text: str) -> float:
     """Return the score that a text has as the answer to a question; -inf if it cannot be the answer.
 
     Args:

@@ -40,7 +40,7 @@ class Cost:
     """The FLOPs for each text."""
 
 
-_counts: dict[str, int] = {}
+_known_counts: dict[str, int] = {}
 """The FLOPs that were counted in this process, for reuse. A key is a digest of everything that determines a count."""
 
 
@@ -136,9 +136,9 @@ def _count(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int
     key = digest_of(
         [architecture_fields(model.config), type(model).__name__, shapes, sorted(trained), texts, tokens, depth]
     )
-    if key not in _counts:
-        _counts[key] = _count_flops(stack, trained, texts, tokens, depth)
-    return _counts[key]
+    if key not in _known_counts:
+        _known_counts[key] = _count_flops(stack, trained, texts, tokens, depth)
+    return _known_counts[key]
 
 
 def _count_flops(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int, depth: int | None) -> int:
@@ -155,7 +155,7 @@ def _count_flops(stack: EncoderStack, trained: frozenset[str], texts: int, token
     inputs = text_of(model, texts=texts, tokens=tokens)
     with (
         torch.random.fork_rng(devices=[]),
-        _undisturbed(model),
+        _eval_mode(model),
         _stopped_after(stack, depth),
         sdpa_kernel(SDPBackend.MATH),  # attention as single products: the counter does not know the CPU's fused kernel
         _Counting() as counting,
@@ -172,7 +172,7 @@ def _count_flops(stack: EncoderStack, trained: frozenset[str], texts: int, token
 
 
 @contextmanager
-def _undisturbed(model: Any) -> Iterator[None]:
+def _eval_mode(model: Any) -> Iterator[None]:
     """Put a model into eval mode inside the `with` block, with a padding token id and without key-value cache."""
     modes = [(module, module.training) for module in model.modules()]
     config: Any = model.config
@@ -211,7 +211,7 @@ def _stopped_after(stack: EncoderStack, depth: int | None) -> Iterator[None]:
         yield
 
 
-_built: dict[str, dict[str, Tensor]] = {}
+_known_buffers: dict[str, dict[str, Tensor]] = {}
 """The buffers (tensors that are not parameters) of models created on the CPU, by a digest of the configuration."""
 
 
@@ -225,10 +225,12 @@ def _buffers(model: Any) -> dict[str, Tensor]:
     buffers = dict(model.named_buffers())
     if any(buffer.is_meta for buffer in buffers.values()):
         key = digest_of([type(model).__name__, architecture_fields(model.config)])
-        if key not in _built:
+        if key not in _known_buffers:
             with no_init_weights():
-                _built[key] = dict(type(model)(model.config).named_buffers())
-        buffers = {name: _built[key].get(name.replace(".base_layer.", "."), buffer) for name, buffer in buffers.items()}
+                _known_buffers[key] = dict(type(model)(model.config).named_buffers())
+        buffers = {
+            name: _known_buffers[key].get(name.replace(".base_layer.", "."), buffer) for name, buffer in buffers.items()
+        }
     return {name: buffer.cpu() if not buffer.is_meta else buffer for name, buffer in buffers.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alue_bench.messages.figure_text import short_names, short_title
+from alue_bench.messages.figure_text import shorten_names, shorten_title
 from alue_bench.reporting.across_tasks import AcrossTasks, StrategyAcross
 from alue_bench.reporting.charts import WIDTH
 from alue_bench.reporting.drawing import MUTED, SERIES, Picture, line_styles, new_figure, style, to_svg
@@ -43,10 +43,12 @@ def changes(result: AcrossTasks, *, name: str, figure_title: str) -> Picture:
                 elinewidth=1.4,
                 capsize=3,
             )
-        axes.set_yticks(range(len(rows)), short_names([row.strategy for row in rows]))
+        axes.set_yticks(range(len(rows)), shorten_names([row.strategy for row in rows]))
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
-        axes.set(xlabel=f"change of the score against {short_title(result.baseline)}", title=short_title(figure_title))
+        axes.set(
+            xlabel=f"change of the score against {shorten_title(result.baseline)}", title=shorten_title(figure_title)
+        )
         svg = to_svg(figure, name)
     listed = "; ".join(f"{row.strategy} {_mean_with_interval(row)}" for row in rows)
     return Picture(name, svg, alt=f"Mean change over tasks with its interval, for {figure_title}: {listed}.")
@@ -72,14 +74,14 @@ def profile(result: AcrossTasks, *, name: str, figure_title: str) -> Picture:
     with style():
         figure = new_figure(WIDTH, 3.0)
         axes = figure.add_subplot()
-        names = short_names([row.strategy for row in rows])
+        names = shorten_names([row.strategy for row in rows])
         percentages = [100 * distance for distance in result.distances]
         lines = []
         for look, row in zip(line_styles([row.strategy for row in rows]).values(), rows, strict=True):
             lines += axes.plot(percentages, [100 * share for share in row.profile], linewidth=1.6, markersize=5, **look)
         unit = "what was learnt" if result.relative else "the metric"
         axes.set(xlabel=f"distance from the best strategy, % of {unit}", ylabel="% of tasks", ylim=(-4, 104))
-        axes.set_title(short_title(figure_title))
+        axes.set_title(shorten_title(figure_title))
         axes.legend(lines, names, loc="best")
         svg = to_svg(figure, name)
     listed = "; ".join(f"{row.strategy} {', '.join(percent(share) for share in row.profile)}" for row in rows)

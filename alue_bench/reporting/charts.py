@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from alue_bench.contract.matched_compute import FULL, matched_to
+from alue_bench.contract.matched_compute import FULL, matched_limit
 from alue_bench.contract.probe import LayerScore
-from alue_bench.messages.figure_text import short, short_names, short_title
+from alue_bench.messages.figure_text import shorten, shorten_names, shorten_title
 from alue_bench.reporting.drawing import MUTED, PAPER, SERIES, Picture, line_styles, new_figure, style, to_svg
 from alue_bench.reporting.numbers import number_with_noun
 
@@ -67,7 +67,7 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
                     capsize=2,
                     zorder=2 + (point.name in front),
                 )
-        matched = [point for point in points if matched_to(point.name) is not None]
+        matched = [point for point in points if matched_limit(point.name) is not None]
         axes.scatter(  # a ring around full fine-tuning with fewer steps, which frozen layers must beat
             [p.time for p in matched], [p.score for p in matched], s=110, facecolors="none", edgecolors=MUTED
         )
@@ -79,15 +79,15 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
         for point in points if len(points) <= LABEL_ALL_UP_TO else dict.fromkeys([*_evenly_chosen(best), *matched]):
             to_the_left = point.time > left + 0.66 * (right - left)
             axes.annotate(
-                short(point.name),
+                shorten(point.name),
                 (point.time, point.score),
                 xytext=(-7 if to_the_left else 7, 5),
                 textcoords="offset points",
                 ha="right" if to_the_left else "left",
                 fontsize=8.5,
             )
-        axes.set(xlabel="training time in seconds (lower is better)", ylabel=f"{short(metric)} (higher is better)")
-        axes.set_title(short_title(figure_title))
+        axes.set(xlabel="training time in seconds (lower is better)", ylabel=f"{shorten(metric)} (higher is better)")
+        axes.set_title(shorten_title(figure_title))
         svg = to_svg(figure, name)
     listed = "; ".join(f"{p.name} {p.score:.3f} after {p.time:.1f} s" for p in points[:LABEL_ALL_UP_TO])
     more = f"; and {len(points) - LABEL_ALL_UP_TO} more" if len(points) > LABEL_ALL_UP_TO else ""
@@ -127,11 +127,11 @@ def averages(values: Sequence[tuple[str, float]], *, name: str, figure_title: st
         positions = range(len(values))
         bars = axes.barh(positions, [number for _, number in values], height=0.62, color=SERIES[1 if seconds else 0])
         axes.bar_label(bars, labels=[f"{number:.{digits}f}" for _, number in values], padding=3, fontsize=8.5)
-        axes.set_yticks(list(positions), short_names([strategy for strategy, _ in values]))
+        axes.set_yticks(list(positions), shorten_names([strategy for strategy, _ in values]))
         axes.margins(x=0.18)
         axes.grid(axis="y", visible=False)
         axes.invert_yaxis()
-        axes.set(xlabel=short_title(unit), title=short_title(figure_title))
+        axes.set(xlabel=shorten_title(unit), title=shorten_title(figure_title))
         svg = to_svg(figure, name)
     listed = "; ".join(f"{strategy} {number:.{digits}f}" for strategy, number in values)
     return Picture(name, svg, alt=f"Bars for {figure_title}, {unit}: {listed}.")
@@ -155,7 +155,7 @@ def learning_curves(
         axes = figure.add_subplot()
         ends, lines = [], []
         for name_shown, (strategy, look) in zip(
-            short_names(list(curves)), line_styles(list(curves)).items(), strict=True
+            shorten_names(list(curves)), line_styles(list(curves)).items(), strict=True
         ):
             seeds = curves[strategy]
             if len(seeds) > 1:
@@ -166,9 +166,9 @@ def learning_curves(
                 continue
             lines += axes.plot(*zip(*mean, strict=True), label=name_shown, linewidth=1.8, markersize=4.5, **look)
             ends.append(f"{strategy} ends at {mean[-1][1]:.3f}")
-        axes.set(xlabel="epoch", ylabel=f"dev {short(metric)}")
+        axes.set(xlabel="epoch", ylabel=f"dev {shorten(metric)}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title(short_title(figure_title))
+        axes.set_title(shorten_title(figure_title))
         if ends:
             # The lines are passed explicitly, since matplotlib would leave out labels that begin with an underscore.
             axes.legend(lines, [str(line.get_label()) for line in lines], loc="best")
@@ -210,7 +210,7 @@ def layer_scores(seeds: Sequence[Sequence[LayerScore]], *, name: str, strategy: 
         axes.margins(y=0.16)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="x", visible=False)
-        axes.set(xlabel="layer", ylabel=f"score by {short(strategy)}", title=short_title(figure_title))
+        axes.set(xlabel="layer", ylabel=f"score by {shorten(strategy)}", title=shorten_title(figure_title))
         svg = to_svg(figure, name)
     scores_text = "; ".join(
         f"layer {layer} {mean:.3g}" + (f", chosen in {count}" if count else "")
@@ -260,7 +260,7 @@ def predicted_against_gold(values: Sequence[tuple[float, float]], *, name: str, 
             ylim=(low - pad, high + pad),
             xlabel="gold",
             ylabel="predicted",
-            title=short_title(figure_title),
+            title=shorten_title(figure_title),
         )
         svg = to_svg(figure, name)
     return Picture(

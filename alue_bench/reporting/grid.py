@@ -34,11 +34,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.cells import cell_of
-from alue_bench.contract.matched_compute import matched_to
+from alue_bench.contract.matched_compute import matched_limit
 from alue_bench.evaluation.grid_noise import noise_of_neighbours, noise_over_seeds
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
-from alue_bench.messages.figure_text import short
-from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTINGS
+from alue_bench.messages.figure_text import shorten
+from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTING_AXES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -239,7 +239,7 @@ def grids_of(runs: pd.DataFrame) -> Iterator[GridResults]:
     """
     if runs.empty:
         return
-    varying = [name for name in SETTINGS if name in runs and runs[name].nunique() > 1]
+    varying = [name for name in SETTING_AXES if name in runs and runs[name].nunique() > 1]
     block = runs.groupby(["task", "model"], sort=False).ngroup()
     runs = runs.assign(block=block).sort_values(["block", *varying], kind="stable")
     for key, part in runs.groupby(["task", "model", *varying], sort=False):
@@ -540,7 +540,7 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
 
 def score_map(group: GridResults, recommended: Recommendation | None = None) -> Figure:
     """Draw a heat map of each setting's test score, as in figure 1 of the paper by Betka et al."""
-    return _heat_map(group, "test_score", f"{short(group.metric)} on test", recommended, best_is_high=True)
+    return _heat_map(group, "test_score", f"{shorten(group.metric)} on test", recommended, best_is_high=True)
 
 
 def runtime_map(group: GridResults, recommended: Recommendation | None = None) -> Figure:
@@ -558,10 +558,12 @@ def pareto_figure(group: GridResults, recommended: Recommendation | None = None)
     left.set(
         title="dev: Pareto front and recommendation",
         xlabel="training time in seconds",
-        ylabel=f"{short(group.metric)}, dev",
+        ylabel=f"{shorten(group.metric)}, dev",
     )
     _scatter(right, group, "test_score", front, recommended)
-    right.set(title="test: the same settings", xlabel="training time in seconds", ylabel=f"{short(group.metric)}, test")
+    right.set(
+        title="test: the same settings", xlabel="training time in seconds", ylabel=f"{shorten(group.metric)}, test"
+    )
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     title = f"{group.title}: score against training time{_seeds(group.cells)}{_confirmed(recommended)}"
@@ -582,7 +584,7 @@ def _scatter(
         point = group.cells[group.cells["strategy"] == strategy]
         if len(point):
             axes.scatter(point["train_s"], point[score], s=size, marker=marker, color=colour, label=label, zorder=4)
-    matched = group.cells[[matched_to(name) is not None for name in group.cells["strategy"]]]
+    matched = group.cells[[matched_limit(name) is not None for name in group.cells["strategy"]]]
     if len(matched):
         label = f"{REFERENCE} with fewer steps"
         axes.scatter(matched["train_s"], matched[score], s=60, marker="s", facecolors="none", label=label, zorder=4,
@@ -597,7 +599,7 @@ def _scatter(
 def _label_points(axes: Axes, points: pd.DataFrame, score: str, *, above: bool) -> None:
     for _, row in points.iterrows():
         text = axes.annotate(
-            f"{short(row['strategy'])} {row[score]:.3f}",
+            f"{shorten(row['strategy'])} {row[score]:.3f}",
             (row["train_s"], row[score]),
             xytext=(-8, 12) if above else (0, -18),
             textcoords="offset points",
@@ -630,7 +632,7 @@ def _heat_map(
     if placed.empty:
         figure = _figure(5.0, 1.5)
         figure.text(
-            0.5, 0.5, f"{short(group.title)}: no strategy is a pair of frozen bottom and top layers", ha="center"
+            0.5, 0.5, f"{shorten(group.title)}: no strategy is a pair of frozen bottom and top layers", ha="center"
         )
         return figure
     bottoms, tops = (sorted(int(n) for n in placed[name].unique()) for name in ("bottom", "top"))
@@ -654,7 +656,7 @@ def _heat_map(
     best = placed.loc[placed[column].idxmax() if best_is_high else placed[column].idxmin()]
     marks.append((str(best["strategy"]), FRONT, ":", "highest" if best_is_high else "fastest"))
     if recommended is not None:
-        marks.append((recommended.strategy, MARK, "-", f"recommended: {short(recommended.strategy)} (by dev score)"))
+        marks.append((recommended.strategy, MARK, "-", f"recommended: {shorten(recommended.strategy)} (by dev score)"))
     _outline(axes, placed, marks, bottoms, tops)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
@@ -719,7 +721,7 @@ def _write_numbers(axes: Axes, values: Any, image: Any) -> None:
 
 def _title(text: str, width: float) -> str:
     """Break a title into lines that fit into a figure of the given width, in inches."""
-    return textwrap.fill(short(text, LONGEST_TITLE), int(width / CHARACTER_WIDTH))
+    return textwrap.fill(shorten(text, LONGEST_TITLE), int(width / CHARACTER_WIDTH))
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -741,7 +743,7 @@ def _confirmed(recommended: Recommendation | None) -> str:
         return ""
     confirmation = recommended.confirmation
     seeds = f"{len(confirmation.seeds)} fresh seed{'s' if len(confirmation.seeds) != 1 else ''}"
-    pair = f"{short(confirmation.strategy)} against {short(confirmation.reference)}"
+    pair = f"{shorten(confirmation.strategy)} against {shorten(confirmation.reference)}"
     return f"; {pair}: {confirmation.change_text()} on test with {seeds}"
 
 

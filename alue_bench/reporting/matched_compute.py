@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.contract.matched_compute import FULL, matched_name, matched_to
+from alue_bench.contract.matched_compute import FULL, matched_limit, matched_name
 from alue_bench.contract.registry import load_registry
 from alue_bench.messages.suggestion import command_line
 from alue_bench.reporting.comparison import Comparison, ComparisonBlock, StrategyResult
@@ -51,12 +51,12 @@ def unmatched(block: ComparisonBlock) -> list[StrategyResult]:
     shares = {row.strategy: row.flops_share for row in block.rows if row.flops_share is not None}
     if FULL not in shares or block.low_fidelity:
         return []
-    matched = [share for name, share in shares.items() if matched_to(name) is not None]
+    matched = [share for name, share in shares.items() if matched_limit(name) is not None]
     return [
         row
         for row in block.rows
         if row.strategy != FULL
-        and matched_to(row.strategy) is None
+        and matched_limit(row.strategy) is None
         and row.flops_share is not None
         and row.flops_share < 1 - MATCH_TOLERANCE
         and all(abs(share - row.flops_share) > MATCH_TOLERANCE for share in matched)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alue_bench.messages.figure_text import short_names, short_title
+from alue_bench.messages.figure_text import shorten_names, shorten_title
 from alue_bench.reporting.charts import WIDTH
 from alue_bench.reporting.drawing import MUTED, SERIES, Picture, new_figure, style, to_svg
 from alue_bench.reporting.numbers import number_with_noun, signed_percent
@@ -42,11 +42,11 @@ def regrets(ranking: SelectorRanking, *, name: str) -> Picture:
                 elinewidth=1.3,
                 capsize=2.5,
             )
-        axes.set_yticks(range(len(rows)), short_names([_label(row) for row in rows]))
+        axes.set_yticks(range(len(rows)), shorten_names([_label(row) for row in rows]))
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         title = f"Regret of selectors, {ranking.model}, {number_with_noun(len(ranking.tasks), 'task')}"
-        axes.set(xlabel="regret, % of what full fine-tuning learnt", title=short_title(title))
+        axes.set(xlabel="regret, % of what full fine-tuning learnt", title=shorten_title(title))
         svg = to_svg(figure, name)
     listed = "; ".join(f"{_label(row)} {signed_percent(row.regret.estimate.mean, 1)}" for row in rows if row.regret)
     return Picture(name, svg, alt=f"Regret of each selector with its interval: {listed}.")

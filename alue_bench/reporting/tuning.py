@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.evaluation.margins import Margins
-from alue_bench.messages.figure_text import short_names, short_title
+from alue_bench.messages.figure_text import shorten_names, shorten_title
 from alue_bench.planning.tuning import EXAMPLE
 from alue_bench.reporting.comparison import ComparisonBlock, LoadTargets, StrategyResult, compare
 from alue_bench.reporting.comparison_table import (
@@ -298,13 +298,13 @@ def budget_curves(tuning: Tuning, name: str) -> Picture:
             axes.plot(range(1, len(curve) + 1), curve, label=label, linewidth=1.6, markersize=4.5, **look)[0]
             for (curve, look), label in zip(
                 zip(curves.values(), line_styles(list(curves)).values(), strict=True),
-                short_names(list(curves)),
+                shorten_names(list(curves)),
                 strict=True,
             )
         ]
         axes.set(xlabel="trials", ylabel="expected best dev score")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title(short_title(f"{tuning.task}, {tuning.model}"))
+        axes.set_title(shorten_title(f"{tuning.task}, {tuning.model}"))
         if lines:
             axes.legend(lines, [str(line.get_label()) for line in lines], loc="best")
         svg = to_svg(figure, name)

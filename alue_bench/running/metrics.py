@@ -145,18 +145,18 @@ def throughput_metrics(trained: Trained, test: ScoredSplit, attainable: float | 
     values = {
         "throughput/train_samples_per_s": training.samples / train_s,
         "throughput/train_tokens_per_s": training.tokens / train_s,
-        "throughput/train_flops_per_s": trained.work.flops / train_s,
+        "throughput/train_flops_per_s": trained.cost.flops / train_s,
         "throughput/padding_share": 1 - training.tokens / training.padded_tokens,
         "throughput/test_samples_per_s": len(test.split) / test.seconds,
     }
     if attainable:
-        values["throughput/flops_utilisation"] = trained.work.flops / train_s / attainable
+        values["throughput/flops_utilisation"] = trained.cost.flops / train_s / attainable
     return values
 
 
 def resource_metrics(trained: Trained) -> dict[str, float]:
     """Return FLOPs, parameter counts, energy and peak memory (flops/*, params/*, energy/*, memory/*)."""
-    work, memory = trained.work, trained.memory
+    work, memory = trained.cost, trained.memory
     peaks = {"memory/process_peak_mib": memory.process_mib, "memory/device_peak_mib": memory.device_mib}
     return {
         "flops/train": work.flops,

@@ -22,7 +22,7 @@ from alue_bench.evaluation.margins import Margins
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import PlannedRun
 from alue_bench.planning.request import LARGEST_SEED
-from alue_bench.planning.sweep_order import TAG
+from alue_bench.planning.sweep_order import POSITION_TAG
 from alue_bench.reporting.confirmation import Confirmation, confirm_setting
 from alue_bench.reporting.grid import REFERENCE, GridResults, Recommendation
 from alue_bench.reporting.numbers import number_with_noun
@@ -230,7 +230,7 @@ def _with_seed(run: PlannedRun, seed: int, confirmed_strategy: str) -> PlannedRu
         init_seed=seed if request.init_seed is None else spec.init_seed,
         data_seed=seed if request.data_seed is None else spec.data_seed,
     )
-    tags = {name: value for name, value in run.tags.items() if name != TAG} | {CONFIRMS: confirmed_strategy}
+    tags = {name: value for name, value in run.tags.items() if name != POSITION_TAG} | {CONFIRMS: confirmed_strategy}
     return replace(run, spec=spec, tags=tags)
 
 

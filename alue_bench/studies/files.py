@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.options import options_of
 from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import HyperParameters
@@ -116,13 +116,13 @@ def _problem(key: str, value: object) -> str | None:
     if key in NOT_OPTIONS:
         wanted = " or ".join(COMMANDS) if key == "command" else "a string"
         fits = value in COMMANDS if key == "command" else isinstance(value, str)
-        return None if fits else f"{key} is {shown(repr(value), quote=False)}; it must be {wanted}"
+        return None if fits else f"{key} is {excerpt(repr(value), quote=False)}; it must be {wanted}"
     if key == "strategy" and isinstance(value, dict):
         return next(
             (problem for name, table in value.items() if (problem := _problem_of_strategy_table(name, table))), None
         )
     if key not in study_options():
-        return f"unknown key {shown(key)}; known are {', '.join(study_keys())}"
+        return f"unknown key {excerpt(key)}; known are {', '.join(study_keys())}"
     problem = study_options()[key].problem(value)
     return f"{key} {problem}" if problem else None
 
@@ -135,11 +135,11 @@ def _problem_of_strategy_table(name: str, table: object) -> str | None:
         table: The value that was read, which is not a table if the file is invalid.
     """
     if not isinstance(table, dict):
-        return f"strategy.{name} is {shown(repr(table), quote=False)}; it must be a table: [strategy.{name}]"
+        return f"strategy.{name} is {excerpt(repr(table), quote=False)}; it must be a table: [strategy.{name}]"
     known = options_of(HyperParameters)
     for key, value in table.items():
         if key not in known:
-            return f"unknown hyper-parameter {shown(key)} in [strategy.{name}]; known are {', '.join(known)}"
+            return f"unknown hyper-parameter {excerpt(key)} in [strategy.{name}]; known are {', '.join(known)}"
         if problem := known[key].problem(value):
             return f"{key} in [strategy.{name}] {problem}"
     return None

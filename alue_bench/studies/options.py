@@ -16,13 +16,13 @@ from typing import Literal
 from alue_bench.contract.options import CheckedOptions, Group, Option, option, options_of
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.file_task.options import FileOptions
-from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTINGS
+from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTING_AXES
 from alue_bench.planning.recipes import RECIPES
 from alue_bench.planning.request import DEFAULT_SEED, LARGEST_SEED, PlanRequest
 from alue_bench.studies.selection import VerdictOptions
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
-AXES = [f"{name.replace('_', '-')}=" for name in SETTINGS]
+AXES = [f"{name.replace('_', '-')}=" for name in SETTING_AXES]
 """The hyper-parameters that the option `--grid` can vary, each written as in this option, such as "lr="."""
 MAX_CONFIRMING = 100
 """The largest value of `--confirm`."""
@@ -310,7 +310,7 @@ def _axes() -> dict[str, Option]:
     return {
         name: replace(declared, many=True, help=f"{declared.help.removesuffix('.')}; repeatable.")
         for name, declared in options_of(HyperParameters).items()
-        if name in SETTINGS
+        if name in SETTING_AXES
     }
 
 

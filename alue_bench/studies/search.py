@@ -9,12 +9,12 @@ from typing import Any
 
 from alue_bench.contract.cells import cell_name
 from alue_bench.contract.errors import UnavailableError, UsageError
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.contract.registry import Registry
 from alue_bench.evaluation.margins import Margin, Margins
 from alue_bench.executors.outcome import Interrupted, Outcome
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
-from alue_bench.planning.grid import WHOLE, parse_grid
+from alue_bench.planning.grid import BOTTOM_TOP_AXIS, parse_grid
 from alue_bench.planning.request import Overrides, PlanRequest
 from alue_bench.reporting.confirmation import Confirmation
 from alue_bench.searching.candidates import Candidate, parse_amount, parse_share
@@ -61,13 +61,13 @@ class Rules:
 
 def rules_of(settings: Mapping[str, Any], overrides: Overrides) -> Rules:
     """Read the settings of a search from its options. If an option is invalid, raise a UsageError that names it."""
-    question = filled(SearchOptions, settings)
+    question = build_options(SearchOptions, settings)
     if question.folds is not None:
         raise UsageError(
             f"--folds {question.folds}: a search compares settings on the same dev rows, and each fold has different "
             "ones; leave it out, or cross-validate the settings with alue-bench sweep"
         )
-    grid = parse_grid(question.grid or [WHOLE])
+    grid = parse_grid(question.grid or [BOTTOM_TOP_AXIS])
     if grid.settings.keys() - {"lr"} or grid.seeds:
         raise UsageError(
             "--grid of a search accepts only the axes bottom, top, strategy and lr; use alue-bench sweep for other axes"

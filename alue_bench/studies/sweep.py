@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.evaluation.margins import Margin, Margins, MarginUnit, parse_margins
 from alue_bench.executors.outcome import Outcome, in_reading_order
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.planning.build import Plan, build_plan
-from alue_bench.planning.grid import WHOLE, Grid, parse_grid
+from alue_bench.planning.grid import BOTTOM_TOP_AXIS, Grid, parse_grid
 from alue_bench.planning.request import Overrides, PlanRequest
-from alue_bench.planning.sweep_order import Order, spread_out
+from alue_bench.planning.sweep_order import Order, order_runs
 from alue_bench.reporting.grid import (
     REFERENCE,
     GridResults,
@@ -81,7 +81,7 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
         streams: The output streams.
         fetch: True to download named models that are not on this machine.
     """
-    options = filled(SweepOptions, study.settings)
+    options = build_options(SweepOptions, study.settings)
     tolerance = parse_tolerance(options.tolerance)
     default_margin = Margin(tolerance, MarginUnit.SCORE)
     margins = Margins(default_margin) if options.margin is None else parse_margins(options.margin, default_margin)
@@ -90,13 +90,13 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
     request = sweep_request(study.settings, study.overrides)
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
     check_margins(margins, plan)
-    order = spread_out(plan.runs)
+    order = order_runs(plan.runs)
     plan.runs, plan.order_matters = order.runs, True
     invocation.limit_jobs(plan)
     check_margins(margins, plan)
     streams.talk.print(plan_view(plan))
     streams.talk.print(f"order: {order.describe()}")
-    confirming = confirming_seeds(plan.runs, filled(ConfirmationOptions, study.settings).confirm)
+    confirming = confirming_seeds(plan.runs, build_options(ConfirmationOptions, study.settings).confirm)
     streams.talk.print(confirming.describe())
     return PlannedSweep(invocation, plan, order, tolerance, margins, confirming)
 
@@ -228,14 +228,16 @@ def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequ
         UsageError: The grid is invalid, or an option and the grid both set the same value.
     """
     options = options_of_command("sweep")
-    grid = parse_grid(settings.get("grid") or [WHOLE])
+    grid = parse_grid(settings.get("grid") or [BOTTOM_TOP_AXIS])
     lists = {name: settings[name] for name in HYPER_OPTIONS if settings.get(name)}
     check_no_setting_is_given_twice(grid, settings, (*overrides, (COMMAND_LINE, lists)))
     axes = {name: tuple(dict.fromkeys(options[name].converted(values))) for name, values in lists.items()}
     grid = replace(grid, settings={**grid.settings, **axes})
     request = plan_request({name: value for name, value in settings.items() if name not in lists}, overrides)
     if not (grid.bottom or grid.top or grid.strategies or request.strategies):
-        raise UsageError(f"--grid does not say what to freeze; add {WHOLE}, axes such as bottom=0..12/3, or --strategy")
+        raise UsageError(
+            f"--grid does not say what to freeze; add {BOTTOM_TOP_AXIS}, axes such as bottom=0..12/3, or --strategy"
+        )
     return replace(request, grid=grid, seeds=grid.seeds or request.seeds)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.evaluation.best_of_budget import expected_best
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
@@ -149,7 +149,7 @@ def plan_tuning(study: Study, streams: Streams) -> TuningPlan:
     Raises:
         UsageError: The value of an option is invalid, or an option cannot be combined with `--tune`.
     """
-    options = filled(TuningOptions, study.settings)
+    options = build_options(TuningOptions, study.settings)
     axes = parse_tuning(options.tune)
     invocation = Invocation(study, streams, margins=study.margins)
     request = plan_request(study.settings, study.overrides)

@@ -14,7 +14,7 @@ from alue_bench.contract.errors import DataError
 from alue_bench.contract.formats import Answers, BadRow, Delimited, Example, Target
 from alue_bench.contract.task import DataFile, Labels, TargetKind, Task
 from alue_bench.data.location import file_in
-from alue_bench.data.verification import is_text, place, unfit
+from alue_bench.data.verification import bad_row_of, is_text, row_location
 from alue_bench.testing.violations import MAX_SHOWN, Remark, cause
 
 PARQUET = b"PAR1"
@@ -53,7 +53,7 @@ class _File:
 
     def where(self, row: Example | BadRow) -> str:
         """Return the beginning of a message about a row: the task, the file, and the line or the number of the row."""
-        return f"{self.subject}: {place(self.path, row.line, has_lines=self.has_lines)}"
+        return f"{self.subject}: {row_location(self.path, row.line, has_lines=self.has_lines)}"
 
 
 def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
@@ -222,7 +222,7 @@ def _misfits(file: _File, examples: list[Example]) -> Iterator[str]:
         misfit = _misfit(file.task, example)
         if misfit is None and file.split != "submission":
             misfit = _misfit_of_target(file.task.labels, example.target)
-        if misfit is None and (bad := unfit(example, file.task.labels)) is not None:
+        if misfit is None and (bad := bad_row_of(example, file.task.labels)) is not None:
             misfit = f"{bad.reason}; the reader must yield BadRow for it"
         if misfit is not None and (misfits := misfits + 1) <= MAX_SHOWN:
             yield f"{file.where(example)}: {misfit}"
@@ -331,7 +331,7 @@ def _unreported(file: _File, content: bytes, *, what: str, at: int | None) -> It
         except Exception as error:  # a plugin's reader may raise anything
             yield f"{subject} makes the reader raise {cause(error)}; {remedy}"
             return
-    bad = [row for row in rows if not isinstance(row, Example) or unfit(row, labels) is not None]
+    bad = [row for row in rows if not isinstance(row, Example) or bad_row_of(row, labels) is not None]
     lines = [getattr(row, "line", None) for row in bad]
     if not bad:
         yield f"{subject} is not reported; {remedy}"

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
 from alue_bench.contract.errors import UnavailableError, UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.messages.display import first_line
 from alue_bench.messages.extras import command_for_module
 from alue_bench.messages.redaction import redact
@@ -386,7 +386,7 @@ def _version_request(uri: str) -> urllib.request.Request:
 
 def without_credentials(text: str) -> str:
     """Return a text on one line, of at most LONGEST_PATH characters, without the credentials in its tracking URIs."""
-    return shown(redact(text), quote=False, most=LONGEST_PATH)
+    return excerpt(redact(text), quote=False, max_length=LONGEST_PATH)
 
 
 def _writable(folder: Path) -> Path:

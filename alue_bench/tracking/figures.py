@@ -10,7 +10,7 @@ from alue_bench.contract.spec import Predictions
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.evaluation.label_cells import split_labels
 from alue_bench.evaluation.predictions import hits_of_tags
-from alue_bench.messages.figure_text import literal_text, short, short_names
+from alue_bench.messages.figure_text import literal_text, shorten, shorten_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ def draw_predictions(path: Path, predictions: Predictions, labels: Labels, *, ti
         labels: The label space of the task, which determines the kind of figure.
         title: The figure's title; a long one is cut.
     """
-    title = short(title, LONGEST_TITLE)
+    title = shorten(title, LONGEST_TITLE)
     with literal_text():
         if labels.kind in (TargetKind.BINARY, TargetKind.MULTICLASS):
             _matrix_of(labels).draw(path, predictions, title)
@@ -96,7 +96,7 @@ class _Matrix:
         self._axes = figure.add_subplot()
         self._title = self._axes.set_title("title", fontsize=9, animated=True)
         positions = range(len(self._names))
-        shown = short_names(self._names)
+        shown = shorten_names(self._names)
         upright = len(shown) > 3 or max(map(len, shown)) > LONGEST_HORIZONTAL_NAME
         self._axes.set_xticks(positions, shown, rotation="vertical" if upright else "horizontal")
         self._axes.set_yticks(positions, shown)
@@ -164,7 +164,7 @@ def _draw_hits(axes: object, predictions: Predictions, labels: Labels) -> None:
     ):
         axes.barh(positions, values, left=left, label=kind, color=colour, hatch=hatch)  # type: ignore[attr-defined]
         left = [a + b for a, b in zip(left, values, strict=True)]
-    axes.set_yticks(positions, short_names(labels.types))  # type: ignore[attr-defined]
+    axes.set_yticks(positions, shorten_names(labels.types))  # type: ignore[attr-defined]
     axes.legend(fontsize=8)  # type: ignore[attr-defined]
     counted = "examples" if not labels.tags_words else "entities" if labels.scheme else "words"
     axes.set(xlabel=counted)  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from alue_bench.contract.cells import Cell, cell_of
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning import variation
 from alue_bench.planning.build import Plan, PlannedRun
-from alue_bench.planning.grid import SETTINGS
+from alue_bench.planning.grid import SETTING_AXES
 from alue_bench.reporting import grid
 from alue_bench.reporting.numbers import decimal, percent
 from alue_bench.views.console import PlainConsole, styled
@@ -50,7 +50,7 @@ def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
             "seed": outcome.spec.seed,
             "repeat": outcome.spec.fold.repeat if outcome.spec.fold else None,
             "fold": outcome.spec.fold.number if outcome.spec.fold else None,
-            **{name: getattr(outcome.spec.hyper, name) for name in SETTINGS},
+            **{name: getattr(outcome.spec.hyper, name) for name in SETTING_AXES},
             **{name: outcome.metrics.get(name) for name in MEASURES},
             "primary_metric": outcome.planned.inputs.task.primary,
             "data_source": outcome.spec.data.source,

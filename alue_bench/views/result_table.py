@@ -15,7 +15,7 @@ from alue_bench.evaluation.intervals import LEVEL, estimate
 from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.tuning import EXAMPLE
-from alue_bench.planning.variation import Settings, labelled, settings_of, varied_by_specs
+from alue_bench.planning.variation import Settings, labelled, settings_of, varied_names_of_specs
 from alue_bench.reporting.comparison import Comparison, ComparisonBlock, StrategyResult, describe_conditions
 from alue_bench.reporting.comparison_table import (
     change_text,
@@ -76,7 +76,7 @@ def result_view(
         comparison: The comparison of the runs that did not fail; None if it could not be made.
         problems: Sentences with the reasons why the comparison could not be made.
     """
-    names = varied_by_specs(outcome.spec for outcome in outcomes)
+    names = varied_names_of_specs(outcome.spec for outcome in outcomes)
     lines = _lines(outcomes, names, comparison)
     varying: dict[str, Callable[[_Line], str]] = {
         "data": lambda line: _joined(o.spec.data.source for o in line.outcomes),

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from alue_bench.contract.options import options_of
-from alue_bench.contract.spec import HyperParameters, Resolved
+from alue_bench.contract.spec import HyperParameters, ResolvedHyperParameters
 from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.planning.variation import reading_order
 from alue_bench.reporting.numbers import number_with_noun
@@ -90,7 +90,7 @@ def _in_reading_order(plan: Plan) -> list[PlannedRun]:
     return sorted(plan.runs, key=lambda run: rank[run.spec.fingerprint])
 
 
-def describe_settings(resolved: Sequence[Resolved]) -> str:
+def describe_settings(resolved: Sequence[ResolvedHyperParameters]) -> str:
     """Return the hyper-parameters of runs as text.
 
     Each value is followed by its origin, such as the command line, unless it is the general default. If runs differ,

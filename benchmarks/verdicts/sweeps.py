@@ -35,7 +35,7 @@ from alue_bench.contract.cells import Cell, cell_name
 from alue_bench.contract.errors import UsageError
 from alue_bench.evaluation.grid_noise import noise_of_neighbours
 from alue_bench.evaluation.significance import MIN_SEEDS, crossed_test_of
-from alue_bench.planning.grid import WHOLE, parse_grid
+from alue_bench.planning.grid import BOTTOM_TOP_AXIS, parse_grid
 from alue_bench.reporting.grid import recommend
 from benchmarks.command_line import Parser, run_command
 from benchmarks.tables import Sheet, show, write_page
@@ -141,7 +141,7 @@ def simulate(name: str, sweeps: int, confirm: int = MIN_SEEDS, *, seed: int = 0)
     import numpy as np
 
     world, outcomes = WORLDS[name], Outcomes(name, sweeps)
-    grid = parse_grid([WHOLE]).cells(LAYERS)
+    grid = parse_grid([BOTTOM_TOP_AXIS]).cells(LAYERS)
     names = [cell_name(cell) for cell in grid]
     lost = np.array([world.loss(cell) for cell in grid])
     seed_sds = np.array([world.seed_sd * (world.frozen_factor if any(cell) else 1.0) for cell in grid])

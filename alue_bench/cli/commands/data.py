@@ -17,7 +17,7 @@ import typer
 
 from alue_bench.cli.arguments import describes_file
 from alue_bench.contract.errors import DataError, UnavailableError
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.contract.registry import Registry
 from alue_bench.data.file_task.options import FileOptions
 from alue_bench.views.standard_output import keep_for_documents
@@ -78,12 +78,12 @@ def verify(
     from alue_bench.data.file_task.given import given_tasks
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.data.verification import verify as verify_task
-    from alue_bench.planning.given import with_given
+    from alue_bench.planning.given import with_given_tasks
     from alue_bench.views.console import print_document, remarks, results
 
     keep_for_documents(as_json)
-    names, own = given_tasks(tasks or (), filled(FileOptions, described))
-    registry: Registry = with_given(context.obj, own)
+    names, own = given_tasks(tasks or (), build_options(FileOptions, described))
+    registry: Registry = with_given_tasks(context.obj, own)
     files = {one.task.name: one.files for one in own}
     given = given_data_folder(data_dir)
     console = remarks() if as_json else results()
@@ -246,7 +246,7 @@ def _show(console: PlainConsole, report: VerificationReport, kind: str) -> None:
             console.print(f"{file.path.name}: {gap}", style="yellow")
     for file in report.files:
         for bad in file.bad:
-            console.print(f"{file.place(bad)}: {bad.reason}", style="red")
+            console.print(f"{file.row_location(bad)}: {bad.reason}", style="red")
 
 
 def _as_json(report: VerificationReport) -> dict[str, Any]:

@@ -39,10 +39,10 @@ def tasks(
     from alue_bench.data.file_task.given import given_tasks
     from alue_bench.data.file_task.options import FileOptions
     from alue_bench.data.location import given_data_folder, locate
-    from alue_bench.planning.given import with_given
+    from alue_bench.planning.given import with_given_tasks
 
     asked, own = given_tasks(names or (), FileOptions())
-    registry: Registry = with_given(context.obj, own)
+    registry: Registry = with_given_tasks(context.obj, own)
     files = {one.task.name: one.files for one in own}
     given = given_data_folder(data_dir)
     entries = []

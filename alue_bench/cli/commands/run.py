@@ -6,7 +6,7 @@ import typer
 
 from alue_bench.cli.arguments import Given, takes
 from alue_bench.cli.stopping import stoppable
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.studies.options import OutputOptions
 from alue_bench.studies.settings import study_of
 from alue_bench.views.standard_output import keep_for_documents
@@ -24,7 +24,7 @@ def run(context: typer.Context, given: Given) -> None:
 
     `alue-bench run -t mdd -m UBC-NLP/MARBERT -s full -s bottom3top4 --seeds 5 --data-dir DIR`
     """
-    output = filled(OutputOptions, given)
+    output = build_options(OutputOptions, given)
     keep_for_documents(output.json)
     study = study_of("run", given, context.obj)
     with stoppable():

@@ -71,14 +71,14 @@ def submit(
     from alue_bench.data.file_task.given import given_tasks
     from alue_bench.data.file_task.options import FileOptions
     from alue_bench.data.location import given_data_folder, locate
-    from alue_bench.planning.given import with_given
+    from alue_bench.planning.given import with_given_tasks
     from alue_bench.reporting.submission import collect
     from alue_bench.tracking.connection import where_options
     from alue_bench.views.streams import Streams
 
     keep_for_documents(as_json)
     names, own = given_tasks(task or (), FileOptions())
-    registry: Registry = with_given(context.obj, own)
+    registry: Registry = with_given_tasks(context.obj, own)
     files = {one.task.name: one.files for one in own}
     streams = Streams.of_command(as_json=as_json)
     streams.warn_of_plugins(registry)

@@ -6,7 +6,7 @@ import typer
 
 from alue_bench.cli.arguments import Given, takes
 from alue_bench.cli.stopping import stoppable
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.studies.options import OutputOptions
 from alue_bench.studies.settings import study_of
 from alue_bench.views.standard_output import keep_for_documents
@@ -24,7 +24,7 @@ def sweep(context: typer.Context, given: Given) -> None:
 
     `alue-bench sweep -t mdd -m mini --grid bottom=0..12/3,top=0..4 --grid lr=2e-5,5e-5 --seeds 3`
     """
-    output = filled(OutputOptions, given)
+    output = build_options(OutputOptions, given)
     keep_for_documents(output.json)
     study = study_of("sweep", given, context.obj)
     with stoppable():

@@ -22,7 +22,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import DoesNotFit
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.spec import digest_of
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def small_copy(kind: type[Any], config: Any) -> Any:
 
 
 def _cannot_run(kind: type[Any], problem: Exception) -> DoesNotFit:
-    cause = shown(next(iter(str(problem).splitlines()), ""), quote=False, most=200)
+    cause = excerpt(next(iter(str(problem).splitlines()), ""), quote=False, max_length=200)
     return DoesNotFit(
         f"{kind.__name__} cannot be trained on texts alone, frozen parts in eval mode: "
         f"{type(problem).__name__}: {cause}"

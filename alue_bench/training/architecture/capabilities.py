@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from alue_bench.contract.errors import DoesNotFit
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.spec import digest_of
 from alue_bench.data.batches import Padding
 from alue_bench.messages.display import first_line
@@ -292,7 +292,7 @@ def _precision(
 
 
 def _first_line(error: Exception) -> str:
-    return shown(first_line(error), quote=False, most=200)
+    return excerpt(first_line(error), quote=False, max_length=200)
 
 
 _known_positions: dict[str, int | None] = {}

@@ -156,11 +156,11 @@ class FrozenPrefix:
 
             The reason is reported to the store's `on_problem`, except in the first and the fourth case.
         """
-        if split.whole is not None and split.places is not None:
-            if self._whole is None or self._whole.split is not split.whole:
-                self._whole = self.examples(split.whole, padding, {**description, "split": ALL_FOLDS}, passes)
+        if split.all_rows is not None and split.positions is not None:
+            if self._whole is None or self._whole.split is not split.all_rows:
+                self._whole = self.examples(split.all_rows, padding, {**description, "split": ALL_FOLDS}, passes)
             whole = self._whole
-            return Examples(split, whole.prefix and whole.prefix.select(split.places), whole.placement)
+            return Examples(split, whole.prefix and whole.prefix.select(split.positions), whole.placement)
         if not self._depth or not self._can_start_from_states(split, padding):
             return Examples(split)
         retain_freed_memory()
@@ -517,8 +517,8 @@ def _longest_example_shortened(split: TokenizedSplit) -> TokenizedSplit | None:
         offsets=torch.tensor([0, end - start]),
         targets=split.targets[tokens] if split.token_targets else split.targets[longest : longest + 1],
         ids=split.ids[:1],
-        whole=None,
-        places=None,
+        all_rows=None,
+        positions=None,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.contract.errors import DoesNotFit, UnavailableError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.training.pretrained.library import quiet_transformers, short_message
 
 READS_SENTENCEPIECE = ("sentencepiece", "google.protobuf")
@@ -225,7 +225,7 @@ def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...
             f"an embedding among the {config.vocab_size} of the model; take the tokenizer that belongs to the weights"
         )
     tokenizer.pad_token_id = chosen
-    token = shown(tokenizer.pad_token)
+    token = excerpt(tokenizer.pad_token)
     if own is None:
         return (f"the tokenizer has no padding token; batches are padded with {token} (id {chosen}), which is masked",)
     return (
