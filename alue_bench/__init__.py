@@ -96,7 +96,7 @@ __all__ = [
     "sweep",
 ]
 
-_ON_DEMAND = {
+_LAZY_FUNCTION_MODULES = {
     **dict.fromkeys(("compare", "fit", "report", "run", "search", "sweep"), "alue_bench.api.functions"),
     "load": "alue_bench.deployment.kept_model",
 }
@@ -105,12 +105,12 @@ modules. Therefore, each is imported only when one of its functions is first acc
 
 
 def __getattr__(name: str) -> Any:
-    """Import the module of a function named in `_ON_DEMAND`, and return the function."""
-    if name in _ON_DEMAND:
-        return getattr(import_module(_ON_DEMAND[name]), name)
+    """Import the module of a function named in `_LAZY_FUNCTION_MODULES`, and return the function."""
+    if name in _LAZY_FUNCTION_MODULES:
+        return getattr(import_module(_LAZY_FUNCTION_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     """Return the names in this module, including the functions whose modules are not imported yet."""
-    return sorted({*globals(), *_ON_DEMAND})
+    return sorted({*globals(), *_LAZY_FUNCTION_MODULES})

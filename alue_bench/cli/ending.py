@@ -17,7 +17,7 @@ CONFIRM_ABOVE = 50
 """The largest number of runs that start without a question to the user, on a terminal and without --yes."""
 
 
-def asking(streams: Streams, *, yes: bool) -> Confirm:
+def confirmation_prompt(streams: Streams, *, yes: bool) -> Confirm:
     """Return a function that, on a terminal, asks the user whether to start a plan of many runs.
 
     Args:
@@ -26,37 +26,37 @@ def asking(streams: Streams, *, yes: bool) -> Confirm:
     """
 
     def confirm(runs: int) -> None:
-        if runs > CONFIRM_ABOVE and not yes and sys.stdin.isatty() and streams.talk.is_terminal:
+        if runs > CONFIRM_ABOVE and not yes and sys.stdin.isatty() and streams.stderr.is_terminal:
             typer.confirm(f"Start {runs} runs?", default=True, abort=True, err=True)
 
     return confirm
 
 
-def farewell(results: Runs, streams: Streams) -> int:
+def show_results(results: Runs, streams: Streams) -> int:
     """Show the results and the closing messages; with --json, also print the results as JSON.
 
     Returns:
         The exit code.
     """
-    talk, place = streams.talk, results.store
+    stderr, place = streams.stderr, results.store
     if results.outcomes:
         streams.result(results.view())
     for sentence in results.ending.kept:
-        talk.print(sentence)
+        stderr.print(sentence)
     where = where_options(place.uri, place.experiment)
     if any(outcome.spec.scored_elsewhere for outcome in results.outcomes):
         compare = command_line("compare", options={"out_of_domain": True, **where})
-        talk.print(f"Scores on the tasks of --also-test: {compare}")
-    talk.print(f"Compare in the browser: {command_line('ui', options=where)}")
+        stderr.print(f"Scores on the tasks of --also-test: {compare}")
+    stderr.print(f"Compare in the browser: {command_line('ui', options=where)}")
     streams.document(results.document)
     for remark in results.ending.remarks:
-        talk.print(remark, style="yellow")
+        stderr.print(remark, style="yellow")
     execution = results.execution
     if execution.interruption:
         left = (
             f"{execution.unfinished} runs are left; " if execution.unfinished else ""
         )  # 0 for a search, which has no plan
-        talk.print(f"interrupted: {left}run the same command again to continue")
+        stderr.print(f"interrupted: {left}run the same command again to continue")
     return exit_code(results)
 
 

@@ -280,7 +280,7 @@ def label_gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[st
 
 
 def _gaps_of_tags(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
-    """Return the sentences of `label_gaps` for tags of words: on absent types, and on I- tags that continue no entity."""
+    """Return the sentences of `label_gaps` for tags of words: on absent types and I- tags that continue no entity."""
     counts, sentences = label_counts(targets), []
     trains, entities = split == "train", labels.scheme is not None
     occurring = {name[2:] for name in counts if name != OUTSIDE} if entities else set(counts)

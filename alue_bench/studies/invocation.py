@@ -193,16 +193,16 @@ class Invocation:
         that still have the status RUNNING although their processes are dead get the status KILLED.
         """
         check_cache_folder()
-        talk = self.streams.talk
+        stderr = self.streams.stderr
         self._recorder = Recorder(
             connect(self.store.uri, self.store.experiment),
             keep=self._options.keep,
-            on_problem=lambda message: talk.print(message, style="yellow"),
+            on_problem=lambda message: stderr.print(message, style="yellow"),
         )
-        show_sent_results(self._recorder.send_spooled(), talk)
+        show_sent_results(self._recorder.send_spooled(), stderr)
         closed = self._recorder.close_interrupted()
         if closed:
-            talk.print(
+            stderr.print(
                 f"{closed} runs of an earlier invocation were interrupted; they are marked KILLED and done again"
             )
         return self
@@ -366,7 +366,7 @@ class Invocation:
         except Exception as error:
             cause = next(iter(str(error).splitlines()), "")
             where = where_options(self.store.uri, self.store.experiment)
-            self.streams.talk.print(
+            self.streams.stderr.print(
                 f"warning: no report was kept with the plan's run ({type(error).__name__}: {redact(cause)}); "
                 f"{command_line('report', options={'parent': parent_id, **where})} writes one",
                 style="yellow",
@@ -394,14 +394,14 @@ class Invocation:
         return tuple(sentences)
 
 
-def show_sent_results(sent: Sequence[SendResult], talk: PlainConsole) -> None:
+def show_sent_results(sent: Sequence[SendResult], stderr: PlainConsole) -> None:
     """Print which results, kept on this machine until now, were sent to the MLflow store, and which it refused."""
     results = sum(one.outcome != "refused" and one.entry.is_result for one in sent)
     artifacts = sum(one.outcome == "written" and one.entry.artifacts_only for one in sent)
     if results:
-        talk.print(f"{results} results that were kept on this machine are in the tracking store now")
+        stderr.print(f"{results} results that were kept on this machine are in the tracking store now")
     if artifacts:
-        talk.print(f"the artifacts of {artifacts} runs that were kept on this machine are with their runs now")
+        stderr.print(f"the artifacts of {artifacts} runs that were kept on this machine are with their runs now")
     for one in sent:
         name = one.entry.opening.name
         sentences = [f"{name}: {problem}" for problem in one.problems]
@@ -410,4 +410,4 @@ def show_sent_results(sent: Sequence[SendResult], talk: PlainConsole) -> None:
         if one.outcome == "without artifacts":
             sentences.append(f"{name}: its artifacts, kept in {one.entry.folder}, cannot be written to {one.reason}")
         for sentence in sentences:
-            talk.print(sentence, style="yellow")
+            stderr.print(sentence, style="yellow")

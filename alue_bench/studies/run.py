@@ -42,7 +42,7 @@ def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
     check_margins(study.margins, plan)
     invocation.limit_jobs(plan)
-    streams.talk.print(plan_view(plan))
+    streams.stderr.print(plan_view(plan))
     return invocation, plan
 
 
@@ -81,7 +81,7 @@ def do_run(study: Study, streams: Streams, confirm: Confirm | None = None) -> Ru
         if len(plan.runs) > 1:
             tags = {TUNING: "yes"} if own else {}
             invocation.start_parent(plan, name=f"plan of {len(plan.runs)} runs", tags=tags)
-        execution = invocation.execute(plan, progress_of(plan, streams.talk))
+        execution = invocation.execute(plan, progress_of(plan, streams.stderr))
         invocation.register_kept_models(execution.outcomes)
         document = invocation.document(execution)
         if own:

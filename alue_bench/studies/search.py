@@ -32,7 +32,7 @@ from alue_bench.tracking.reading import read_dev_predictions, read_runs
 from alue_bench.tracking.recording import LOW_FIDELITY
 from alue_bench.tracking.selection_tags import tag_selection_runs
 from alue_bench.views.search_progress import SearchProgress
-from alue_bench.views.search_tables import question_view
+from alue_bench.views.search_tables import planned_search_view
 from alue_bench.views.streams import Streams
 
 CANNOT_CONTINUE = (
@@ -114,7 +114,7 @@ def planned_search(study: Study, streams: Streams) -> PlannedSearch:
     plan, searches = _planned_searches(plan_request(single, study.overrides), rules, study.registry)
     invocation.check(plan)
     invocation.limit_jobs(plan)
-    streams.talk.print(question_view(plan, searches))
+    streams.stderr.print(planned_search_view(plan, searches))
     return PlannedSearch(invocation, plan, searches)
 
 
@@ -142,7 +142,7 @@ def do_search(study: Study, streams: Streams) -> Search:
         outcomes: list[Outcome] = []
         stop: Interrupted | None = None
         fail_fast = study.execution.fail_fast
-        with SearchProgress(streams.talk) as progress, invocation.keeping_workers():
+        with SearchProgress(streams.stderr) as progress, invocation.keeping_workers():
             for side_by_side in [searches] if invocation.uses_workers else [[search] for search in searches]:
                 stop = _follow(side_by_side, invocation, progress, outcomes, fail_fast=fail_fast)
                 if stop or (fail_fast and any(outcome.status == "failed" for outcome in outcomes)):
@@ -239,9 +239,9 @@ def _follow(
     def asked() -> list[RequestedRun]:
         return [one for search in searches for one in search.next_runs(all_certain=invocation.uses_workers)]
 
-    progress.follow(searches)
+    progress.set_searches(searches)
     while now := asked():
-        progress.begin(now)
+        progress.show_requested_runs(now)
         execution = invocation.execute(Plan([one.planned for one in now]), progress)
         execution = _with_predictions(execution, invocation, progress)
         outcomes += execution.outcomes
@@ -285,7 +285,7 @@ def _pass_outcomes(
             search.failed[one.step] = outcome.cause
         else:
             search.done.append(_finished_search_run(one, outcome, invocation))
-        progress.settle(one, search.decision())
+        progress.show_decision(one, search.decision())
 
 
 def _lacks_predictions(outcome: Outcome, invocation: Invocation) -> bool:

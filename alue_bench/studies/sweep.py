@@ -94,10 +94,10 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
     plan.runs, plan.order_matters = order.runs, True
     invocation.limit_jobs(plan)
     check_margins(margins, plan)
-    streams.talk.print(plan_view(plan))
-    streams.talk.print(f"order: {order.describe()}")
+    streams.stderr.print(plan_view(plan))
+    streams.stderr.print(f"order: {order.describe()}")
     confirming = confirming_seeds(plan.runs, build_options(ConfirmationOptions, study.settings).confirm)
-    streams.talk.print(confirming.describe())
+    streams.stderr.print(confirming.describe())
     return PlannedSweep(invocation, plan, order, tolerance, margins, confirming)
 
 
@@ -129,7 +129,7 @@ def do_sweep(
         confirm(len(plan.runs) + planned.confirming.most_runs)
     with invocation, invocation.keeping_workers():
         invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
-        execution = invocation.execute(plan, progress_of(plan, streams.talk))
+        execution = invocation.execute(plan, progress_of(plan, streams.stderr))
         conclusions = (
             () if execution.interruption else _conclusions_of(in_reading_order(execution.outcomes), planned.tolerance)
         )
@@ -186,13 +186,13 @@ def _confirm(planned: PlannedSweep, execution: Execution, conclusions: Conclusio
     further = Plan([run for runs in runs_of.values() for run in runs], order_matters=True)
     if not further.runs:
         return execution, conclusions
-    talk = invocation.streams.talk
+    stderr = invocation.streams.stderr
     names = ", ".join(dict.fromkeys(str(run.tags[CONFIRMS]) for run in further.runs))
     used = sorted({run.spec.seed for run in further.runs})
-    talk.print(
+    stderr.print(
         f"confirming {names} with seeds {', '.join(map(str, used))}: {number_with_noun(len(further.runs), 'run')}"
     )
-    done = invocation.execute(further, list_progress_of(further, talk))
+    done = invocation.execute(further, list_progress_of(further, stderr))
     whole = Execution(
         replace(planned.plan, runs=[*planned.plan.runs, *further.runs]),
         execution.outcomes + done.outcomes,

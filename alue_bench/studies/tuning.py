@@ -165,7 +165,7 @@ def plan_tuning(study: Study, streams: Streams) -> TuningPlan:
         f"these {len(plan.runs)} runs tune every strategy on dev; {planned.final_runs} runs with the chosen values and "
         f"fresh seeds ({', '.join(map(str, seeds[:5]))}{', …' if len(seeds) > 5 else ''}) follow"
     )
-    streams.talk.print(plan_view(plan))
+    streams.stderr.print(plan_view(plan))
     return planned
 
 
@@ -191,14 +191,14 @@ def do_tuned_run(study: Study, streams: Streams, confirm: Callable[[int], None] 
     with invocation:
         name = f"tuning of {describe(tuple((name, f'{len(tried)} values') for name, tried in axes.items()))}"
         invocation.start_parent(planned.plan, name=name, tags={TUNING: "yes"})
-        trials = invocation.execute(planned.plan, progress_of(planned.plan, streams.talk, on_dev=True))
+        trials = invocation.execute(planned.plan, progress_of(planned.plan, streams.stderr, on_dev=True))
         tuned = tuned_strategies(trials.outcomes, axes)
         execution = trials
         if not trials.interruption:
-            streams.talk.print(choices_view([one.as_dict(axes, ()) for one in tuned]))
+            streams.stderr.print(choices_view([one.as_dict(axes, ()) for one in tuned]))
             final = Plan(runs=final_runs(tuned, planned.seeds), skipped=planned.plan.skipped)
             final.keeps_prefixes = planned.plan.keeps_prefixes
-            execution = invocation.execute(final, progress_of(final, streams.talk)) if final.runs else trials
+            execution = invocation.execute(final, progress_of(final, streams.stderr)) if final.runs else trials
             invocation.register_kept_models(execution.outcomes)
         of_final = [] if execution is trials else execution.outcomes
         document = invocation.document(replace(execution, outcomes=of_final)) | {

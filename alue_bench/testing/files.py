@@ -300,7 +300,7 @@ def _added_bad_row(file: _File, rows: list[Any]) -> Iterator[str]:
         what, row = "a wrong number of columns", read.delimiter.join(["x"] * (width + 1)).encode()
     else:  # bytes that are not UTF-8 are a bad row in every text format
         what, row = "bytes that are not UTF-8", b"\xff\xfe\xff"
-    yield from _unreported(file, content + row + b"\n", what=what, at=line)
+    yield from _unreported(file, content + row + b"\n", kind=what, at=line)
 
 
 def _is_utf8(content: bytes) -> bool:
@@ -311,16 +311,16 @@ def _is_utf8(content: bytes) -> bool:
     return True
 
 
-def _unreported(file: _File, content: bytes, *, what: str, at: int | None) -> Iterator[str]:
+def _unreported(file: _File, content: bytes, *, kind: str, at: int | None) -> Iterator[str]:
     """Yield a violation if the reader does not report the bad row in a file with the given content.
 
     Args:
         file: The file whose reader is checked.
         content: The content of a file with one bad row.
-        what: A phrase that describes the bad row, such as "a wrong number of columns".
+        kind: A phrase that describes the bad row, such as "a wrong number of columns".
         at: The line, or the number of the row, that the reader must report; None if it is not known.
     """
-    subject = f"{file.subject}: a row of the {file.split} file with {what}"
+    subject = f"{file.subject}: a row of the {file.split} file with {kind}"
     remedy = f"the reader of {file.declared.path} must yield BadRow({at or file.unit}, reason) for it"
     labels = file.task.labels
     with tempfile.TemporaryDirectory() as folder:
@@ -388,4 +388,4 @@ def _row_of_nulls(file: _File, rows: list[Any]) -> Iterator[str]:
     # The number of the appended row is known only if the reader yields a value for every row of the table.
     known = rows and len(rows) == table.num_rows
     at = rows[-1].line + 1 if known else None
-    yield from _unreported(file, sink.getvalue().to_pybytes(), what="nothing but nulls", at=at)
+    yield from _unreported(file, sink.getvalue().to_pybytes(), kind="nothing but nulls", at=at)

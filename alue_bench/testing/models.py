@@ -101,7 +101,7 @@ def _checkpoint(model: Model) -> Iterator[str]:
                 yield from _length(model, declared)
         return
     try:
-        yield from _loadable(model, checkpoint)
+        yield from _can_be_loaded(model, checkpoint)
     except AlueBenchError as error:
         yield f"{subject}: the checkpoint cannot be used: {error}; save model and tokenizer with save_pretrained"
     except Exception as error:  # the library may raise anything for damaged files
@@ -125,7 +125,7 @@ def _declared_architecture(model: Model) -> Generator[str, None, Any]:
     return None
 
 
-def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
+def _can_be_loaded(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
     from alue_bench.training.architecture.capabilities import capabilities_of
     from alue_bench.training.architecture.encoder_stack import view_as_stack
     from alue_bench.training.pretrained.loading import empty_model, encoder_shape, load_config, load_tokenizer

@@ -81,7 +81,7 @@ def cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".removesuffix(": ")
 
 
-def told(outcome: object) -> str:
+def outcome_phrase(outcome: object) -> str:
     """Return the outcome of a function call (result or exception) as a verb phrase: "returns …" or "raises …"."""
     return f"raises {cause(outcome)}" if isinstance(outcome, Exception) else f"returns {outcome!r:.60}"
 

@@ -36,7 +36,7 @@ from alue_bench.views.wide_tables import Fitted
 
 MAX_SENTENCES = 12
 """The largest number of sets of comparable runs whose results are also stated in sentences below the table."""
-UNCOMPARED = "The tracking store does not have all of these runs, so changes and verdicts are missing."
+NOT_COMPARED_WARNING = "The tracking store does not have all of these runs, so changes and verdicts are missing."
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def _notes(
         notes.append(styled(f"TF-IDF: {' or '.join(sorted(yardsticks))} on the same rows, without an encoder.", "dim"))
     notes += [styled(problem, "yellow") for problem in problems]
     if not problems and any(line.finished and line.row is None for line in lines):
-        notes.append(styled(UNCOMPARED, "yellow"))
+        notes.append(styled(NOT_COMPARED_WARNING, "yellow"))
     seeds = {outcome.spec.seed for outcome in outcomes}
     single = len(seeds) == 1 and not any(outcome.spec.fold for outcome in outcomes)
     if single and len({(line.task_and_model, line.strategy, line.settings) for line in lines}) > 1:

@@ -10,7 +10,7 @@ import typer
 from alue_bench.cli import reading_options as reading
 from alue_bench.contract.errors import UsageError
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
-from alue_bench.views.standard_output import keep_for_documents
+from alue_bench.views.standard_output import reserve_stdout_for_documents
 
 FORMATS = ("table", "markdown", "json")
 
@@ -51,7 +51,7 @@ def advise(
 
     if format_ not in FORMATS:
         raise UsageError(f"--format is {format_!r}; it must be one of {', '.join(FORMATS)}")
-    keep_for_documents(format_ != "table")
+    reserve_stdout_for_documents(format_ != "table")
     question = AdviceQuestion(
         task=task, model=model, data_dir=data_dir, sample=sample, tolerance=parse_tolerance(tolerance)
     )

@@ -12,7 +12,7 @@ import typer
 from alue_bench.cli import reading_options as reading
 from alue_bench.contract.errors import UsageError
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
-from alue_bench.views.standard_output import keep_for_documents
+from alue_bench.views.standard_output import reserve_stdout_for_documents
 
 if TYPE_CHECKING:
     from alue_bench.reporting.out_of_domain import OutOfDomain
@@ -98,7 +98,7 @@ def compare(
     if sort not in keys:
         raise UsageError(f"--sort is {sort!r}; it must be one of {', '.join(keys)}")
     margins = parse_margins(margin, DEFAULT_MARGIN)
-    keep_for_documents(format_ != "table")
+    reserve_stdout_for_documents(format_ != "table")
     selection = {
         "task": task, "model": model, "strategy": strategy, "experiment": experiment, "parent": parent,
         "data_source": data_source, "tracking_uri": tracking_uri,

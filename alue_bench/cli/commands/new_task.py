@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from alue_bench.cli.arguments import describes_file
+from alue_bench.cli.arguments import with_file_options
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.options import build_options
 from alue_bench.data.file_task.options import FileOptions
 
 
-@describes_file(without=("file",))
+@with_file_options(without=("file",))
 def new_task(
     file: Annotated[str, typer.Argument(help="Data file, folder of datasets.save_to_disk, or hub:owner/name.")],
     output: Annotated[

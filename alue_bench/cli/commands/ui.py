@@ -34,7 +34,7 @@ def ui(
 
     Serves the store until Ctrl-C, and prints the URLs to open once MLflow's server answers.
     """
-    from alue_bench.cli.mlflow_server import MlflowServer, check_place
+    from alue_bench.cli.mlflow_server import MlflowServer, check_address
     from alue_bench.tracking.connection import open_store, without_credentials
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
     from alue_bench.views.console import remarks
@@ -45,12 +45,12 @@ def ui(
         _show_pages(without_credentials(uri).rstrip("/"), connection)
         remarks().print("This store is already a server: open a URL above.")
         return
-    check_place(host, port, options_given(context))
+    check_address(host, port, options_given(context))
     with stop_on_sigterm():
         try:
             with MlflowServer(uri, host, port) as server:
                 remarks().print("Starting MLflow's server ...")
-                server.wait_until_it_answers()
+                server.wait_until_ready()
                 _show_pages(server.address, connection)
                 remarks().print("Ctrl-C ends the server.")
                 code = server.wait()
