@@ -198,7 +198,7 @@ class TestWhatIsTakenForDead:
         self, connection: Connection, claim: Claim, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run_id, recorder = claim(stage="training"), Recorder(connection)
-        monkeypatch.setattr(recorder, "_watch", SeesDeathLate(connection))
+        monkeypatch.setattr(recorder, "_dead_processes", SeesDeathLate(connection))
         assert recorder.close_interrupted() == 0
         assert connection.client.get_run(run_id).info.status == "FINISHED"
 
@@ -207,7 +207,7 @@ class TestWhatIsTakenForDead:
     ) -> None:
         theirs = connection.client.create_run(connection.experiment_id).info.run_id
         ours, recorder = claim(machine="elsewhere"), Recorder(connection)
-        monkeypatch.setattr(recorder, "_watch", DeadProcessDetector(lease_s=0.0))
+        monkeypatch.setattr(recorder, "_dead_processes", DeadProcessDetector(lease_s=0.0))
         recorder.close_interrupted()
         time.sleep(0.01)
         assert recorder.close_interrupted() == 1

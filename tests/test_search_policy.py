@@ -204,7 +204,7 @@ class TestEnds:
         assert decision.best.candidate.name == "full"
         assert decision.best.loss is None
         assert decision.exhausted
-        assert "budget" in decision.why
+        assert "budget" in decision.reason
         decision, evaluations = search(of, question(of, budget=0.2))
         assert (evaluations, decision.exhausted, decision.best.candidate.name) == ([], True, "full")
 
@@ -338,7 +338,7 @@ class TestNothingLearnt:
         assert ended.spent == asked.full.cost
         assert ended.unlearnt is not None
         assert not ended.exhausted
-        assert "its dev score 0.460 is not above the trivial score 0.450 by more than chance" in ended.why
+        assert "its dev score 0.460 is not above the trivial score 0.450 by more than chance" in ended.reason
         assert certain_decisions(asked, [self.full(0.46)]) == ()
 
     def test_it_goes_on_where_full_is_above_by_more_than_chance(self) -> None:

@@ -279,7 +279,7 @@ class TestHead:
         stack.model.eval()
         forward, loss_of = choose_forward(stack, torch.float32), loss_function(SPAN)
         whole = collate(split, np.arange(len(split)), Padding(0))
-        draw = ResidentSplit(split, Padding(0), CPU).draw(torch.arange(len(split)))
+        draw = ResidentSplit(split, Padding(0), CPU).ungathered_batch(torch.arange(len(split)))
         assert draw.predictions == whole.predictions == len(split) > len(ROWS)
         gathered = draw.to("cpu")
         assert torch.equal(gathered.targets[:, : whole.width], whole.targets)

@@ -269,7 +269,7 @@ class TestResidentSplit:
         padding = Padding(3, side, type_id=1)
         resident = ResidentSplit(SPLIT, padding, CPU)
         order = [np.array([4, 2, 0]), np.array([3, 13]), np.array([5])]
-        for draw, indices in zip(resident.draws(order), order, strict=True):
+        for draw, indices in zip(resident.epoch_batches(order), order, strict=True):
             batch, expected = draw.to("cpu"), collate(SPLIT, indices, padding)
             cut = slice(0, expected.width) if side == "right" else slice(batch.width - expected.width, None)
             assert batch.width == min(-(-expected.width // 8) * 8, 30)

@@ -21,7 +21,7 @@ LONG_YARDSTICK_S = 10.0
 def show_plan(
     invocation: Invocation,
     plan: Plan,
-    more: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
     lines: Sequence[str] = (),
     confirming: ConfirmingSeeds | None = None,
 ) -> int:
@@ -30,7 +30,7 @@ def show_plan(
     Args:
         invocation: The `Invocation` that would execute the plan.
         plan: The plan.
-        more: Further keys of the JSON output, with their values; None for none.
+        extra: Further keys of the JSON output, with their values; None for none.
         lines: Lines of text to show below the estimate.
         confirming: The fresh seeds with which a sweep confirms its recommendations, to show the largest cost of the
             confirming runs; None if the command confirms nothing.
@@ -53,7 +53,7 @@ def show_plan(
         ]
         values = {"confirmation": {"runs_at_most": confirming.most_runs, "flops": flops, "seconds": seconds}}
     _print_lines([*describe(estimate), *confirmation_lines, *lines], streams)
-    streams.document({**invocation.planned_document(plan), **(more or {}), "estimate": estimate.as_dict() | values})
+    streams.document({**invocation.planned_document(plan), **(extra or {}), "estimate": estimate.as_dict() | values})
     return 0
 
 

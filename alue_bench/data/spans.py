@@ -257,7 +257,7 @@ class _Pair:
 
 
 def _windows_of(
-    pair: _Pair, places: Sequence[Sequence[int]], tokenizer: Any, max_tokens: int
+    pair: _Pair, word_positions: Sequence[Sequence[int]], tokenizer: Any, max_tokens: int
 ) -> Iterator[dict[str, Any]]:
     """Yield the windows of a question with its context, as rows of the table of `encoded_questions`."""
     question, context = pair.tokens_of(0), pair.tokens_of(1)
@@ -268,7 +268,7 @@ def _windows_of(
     begin = context[0] if context else len(pair.ids)
     before = sorted(place for place in outside if place < begin)
     behind = sorted(place for place in outside if place >= begin)
-    words = _word_tokens([pair.offsets[place] for place in context], places)
+    words = _word_tokens([pair.offsets[place] for place in context], word_positions)
     parts = _parts(len(context), size)
     complete = [{w for w, (first, last) in words.items() if low <= first and last < high} for low, high in parts]
     unread = len(words) - len(set().union(*complete))
@@ -281,8 +281,8 @@ def _windows_of(
             "null": ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0,
             "firsts": [words[word][0] + shift for word in inside],
             "lasts": [words[word][1] + shift for word in inside],
-            "begins": [places[word][2] for word in inside],
-            "ends": [places[word][3] for word in inside],
+            "begins": [word_positions[word][2] for word in inside],
+            "ends": [word_positions[word][3] for word in inside],
             "cut": int(len(kept) < len(question)),
             "unread": 0 if number else unread,
         }
@@ -291,23 +291,25 @@ def _windows_of(
         yield window
 
 
-def _word_tokens(offsets: Sequence[tuple[int, int]], places: Sequence[Sequence[int]]) -> dict[int, tuple[int, int]]:
+def _word_tokens(
+    offsets: Sequence[tuple[int, int]], word_positions: Sequence[Sequence[int]]
+) -> dict[int, tuple[int, int]]:
     """Return the first and the last token of each word that has any, as positions among the tokens of the context.
 
     Args:
         offsets: The (start, end) positions of each token's characters in the normalised context.
-        places: The positions of the words; see `normalised_questions`.
+        word_positions: The positions of the words; see `normalised_questions`.
 
     Returns:
-        The first and last tokens, keyed by the position of the word in `places`.
+        The first and last tokens, keyed by the position of the word in `word_positions`.
     """
     tokens_of: dict[int, tuple[int, int]] = {}
     word = 0
     for token, (begin, end) in enumerate(offsets):
-        while word < len(places) and places[word][1] <= begin:
+        while word < len(word_positions) and word_positions[word][1] <= begin:
             word += 1
         reached = word
-        while reached < len(places) and places[reached][0] < end and begin < end:
+        while reached < len(word_positions) and word_positions[reached][0] < end and begin < end:
             tokens_of[reached] = (tokens_of.get(reached, (token, token))[0], token)
             reached += 1
     return tokens_of

@@ -126,7 +126,7 @@ class TokenCache:
     def __init__(self, folder: Path) -> None:
         """Create a cache that keeps its files below `folder`."""
         self.folder = folder
-        self._kept: dict[tuple[str, ...], TokenizedSplit] = {}
+        self._splits_in_memory: dict[tuple[str, ...], TokenizedSplit] = {}
         """The tokenized splits in memory, except the splits of folds."""
         self._tables: dict[tuple[str, ...], Any] = {}
         """The token ids of all rows that a cross-validation divides into folds, as Arrow tables; empty without
@@ -157,10 +157,10 @@ class TokenCache:
             part, places = _rows_of_examples(self._tables[table], rows.positions)
             return replace(_as_split(part, rows, labels, tokenizer), all_rows=whole, positions=_as_tensor(places))
         key = (rows.digest, *made_by, *labels.names)
-        if key not in self._kept:
+        if key not in self._splits_in_memory:
             columns = self._columns(rows, labels, model, model_digest, tokenizer, max_length)
-            self._kept[key] = _as_split(columns, rows, labels, tokenizer)
-        return self._kept[key]
+            self._splits_in_memory[key] = _as_split(columns, rows, labels, tokenizer)
+        return self._splits_in_memory[key]
 
     def _columns(
         self, rows: SplitRows, labels: Labels, model: Model, model_digest: str, tokenizer: Any, max_length: int
@@ -236,26 +236,26 @@ def _unknown_share(ids: Any, tokenizer: Any) -> float:
     return int((ids == unknown).sum()) / own if own else 0.0
 
 
-def _as_tensor(places: Sequence[int]) -> Tensor:
+def _as_tensor(positions: Sequence[int]) -> Tensor:
     import torch
 
-    return torch.tensor(places, dtype=torch.int64)
+    return torch.tensor(positions, dtype=torch.int64)
 
 
-def _rows_of_examples(table: Any, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
+def _rows_of_examples(table: Any, positions: Sequence[int]) -> tuple[Any, Sequence[int]]:
     """Return the rows of a table of token ids that belong to some examples, and the positions of these rows.
 
     Args:
         table: The token ids of all examples, as an Arrow table.
-        places: The positions of the examples, in ascending order. A sentence with tags, or a question about a text, has
-            a row for each of its windows.
+        positions: The positions of the examples, in ascending order. A sentence with tags, or a question about a text,
+            has a row for each of its windows.
     """
     import pyarrow as pa
 
     owner = next((name for name in ("sentence", "question") if name in table.column_names), None)
     if owner is None:
-        return table.take(list(places)), places
-    number = {sentence: place for place, sentence in enumerate(places)}
+        return table.take(list(positions)), positions
+    number = {sentence: place for place, sentence in enumerate(positions)}
     sentences = table[owner].to_pylist()
     rows = [row for row, sentence in enumerate(sentences) if sentence in number]
     renumbered = pa.array([number[sentences[row]] for row in rows], pa.int64())

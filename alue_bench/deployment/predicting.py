@@ -386,7 +386,7 @@ class _Scorer:
 
     def __init__(self, description: Description) -> None:
         self._description = description
-        self._places = {name: place for place, name in enumerate(description.labels.names)}
+        self._label_indices = {name: place for place, name in enumerate(description.labels.names)}
         self._gold: list[np.ndarray[Any, Any]] = []
         self._predicted: list[np.ndarray[Any, Any]] = []
 
@@ -421,8 +421,8 @@ class _Scorer:
         if kind is TargetKind.REGRESSION:
             return np.array(gold, dtype="float32")
         if kind is TargetKind.MULTILABEL:
-            marks = np.zeros((len(gold), len(self._places)), dtype="int64")
+            marks = np.zeros((len(gold), len(self._label_indices)), dtype="int64")
             for row, names in enumerate(gold):
-                marks[row, [self._places[name] for name in names]] = 1
+                marks[row, [self._label_indices[name] for name in names]] = 1
             return marks
-        return np.array([self._places[name] for (name,) in gold], dtype="int64")
+        return np.array([self._label_indices[name] for (name,) in gold], dtype="int64")

@@ -324,7 +324,7 @@ def paired_bootstrap(
 
     rng = np.random.default_rng(seed)
     observed = _mean_difference(values, base)
-    rows, counts = _distinct([*values, *base])
+    rows, counts = _distinct_examples([*values, *base])
     total = int(counts.sum())
     drawn = []
     for size in _chunks(resamples, len(counts)):
@@ -367,7 +367,7 @@ def approximate_randomisation(
 
     rng = np.random.default_rng(seed)
     observed = abs(_mean_difference(values, base))
-    rows, counts = _distinct([*values, *base])
+    rows, counts = _distinct_examples([*values, *base])
     pairs = len(values)
     totals = [counts @ part for part in rows]
     # An exchange has an effect only for examples on which the two systems' predictions differ.
@@ -391,7 +391,7 @@ def _mean_difference(values: Sequence[Additive], base: Sequence[Additive]) -> fl
     return sum(a.score - b.score for a, b in zip(values, base, strict=True)) / len(values)
 
 
-def _distinct(systems: Sequence[Additive]) -> tuple[list[Array], Array]:
+def _distinct_examples(systems: Sequence[Additive]) -> tuple[list[Array], Array]:
     """Group the examples so that, in each system, all examples of a group have the same row of numbers.
 
     Drawing n examples is equivalent to drawing from the u groups in proportion to their sizes, and u is small: with two

@@ -28,7 +28,7 @@ class HeartbeatPoller:
         """
         self._store = assignment.tracking_uri, assignment.experiment
         self._connection: Connection | None = None
-        self._where = f"attributes.status = 'RUNNING' and tags.{INVOCATION} = '{assignment.invocation}'"
+        self._filter = f"attributes.status = 'RUNNING' and tags.{INVOCATION} = '{assignment.invocation}'"
         self._reported: set[str] = set()
 
     def reports(self) -> list[Report]:
@@ -39,7 +39,7 @@ class HeartbeatPoller:
         """
         try:
             self._connection = self._connection or connect(*self._store)
-            runs = self._connection.client.search_runs([self._connection.experiment_id], self._where)
+            runs = self._connection.client.search_runs([self._connection.experiment_id], self._filter)
         except Exception:  # an unreachable store raises errors of many types; the recorder reports them
             return []
         reports: list[Report] = []

@@ -553,7 +553,7 @@ class _Influences:
         """
         self._load, self._metric, self._multilabel = load, metric.removeprefix("test/"), multilabel
         self._readers = readers
-        self._kept: dict[str, _Influence | str] = {}
+        self._cache: dict[str, _Influence | str] = {}
 
     def of(self, run_id: str) -> _Influence | str:
         """Return the contribution of each example to a run's score, or the reason why it cannot be computed."""
@@ -571,9 +571,9 @@ class _Influences:
         return [*map(self.of, run_ids)] if self._readers is None else [*self._readers.map(self.of, run_ids)]
 
     def of_baseline(self, run_id: str) -> _Influence | str:
-        if run_id not in self._kept:
-            self._kept[run_id] = self.of(run_id)
-        return self._kept[run_id]
+        if run_id not in self._cache:
+            self._cache[run_id] = self.of(run_id)
+        return self._cache[run_id]
 
 
 def _block(

@@ -128,7 +128,7 @@ def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused:
         "runtime/test_s": test.seconds,
         "runtime/total_s": total_s,
         "runtime/train_reused": float(reused),
-        **_known(load),
+        **_not_none(load),
     }
 
 
@@ -166,7 +166,7 @@ def resource_metrics(trained: Trained) -> dict[str, float]:
         "params/trainable": work.parameters.trainable,
         "params/trainable_share": work.parameters.trainable / work.parameters.total,
         **{f"energy/{part}_j": joules for part, joules in trained.energy.joules.items()},
-        **_known(peaks),
+        **_not_none(peaks),
     }
 
 
@@ -189,6 +189,6 @@ def _train_s(trained: Trained) -> float:
     return trained.training.loop_s + prefix_s(trained.prefixes["train"]) + chosen_s
 
 
-def _known(values: Mapping[str, float | None]) -> dict[str, float]:
+def _not_none(values: Mapping[str, float | None]) -> dict[str, float]:
     """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}

@@ -24,7 +24,7 @@ from alue_bench.training.prefix.states import Examples
 from alue_bench.training.schedule import FreezeSchedule
 from alue_bench.training.session import Scorer, TrainingSession, fine_tune
 
-HELD_OUT = 5
+HELD_OUT_DIVISOR = 5
 """The reciprocal of the share of examples that are held out for scoring: 5 means one fifth."""
 
 

@@ -181,7 +181,7 @@ class Decision:
 
     step: Step | None
     """The next run; None if the search is over."""
-    why: str
+    reason: str
     """The reason for the next run, or for the end of the search."""
     spent: float
     """The cost of the runs so far, without the confirmation, in units of the cost of one full fine-tuning."""
@@ -190,7 +190,7 @@ class Decision:
     standings: tuple[Standing, ...]
     """The state and score loss of every freezing setting that was run, except full fine-tuning, in the order of
     `Question.candidates`."""
-    hoped_for: Candidate | None = None
+    most_promising: Candidate | None = None
     """The freezing setting with the largest expected saving among the settings whose runs would exceed the budget; None
     if the budget sufficed."""
     unlearnt: Learning | None = None
@@ -204,7 +204,7 @@ class Decision:
     @property
     def exhausted(self) -> bool:
         """True if the search ended because the budget did not cover the runs of a promising freezing setting."""
-        return self.hoped_for is not None
+        return self.most_promising is not None
 
 
 @dataclass(frozen=True)
@@ -223,11 +223,11 @@ class _Progress:
     """The progress of the tests: the next run or the reason why there is none, and the tests so far."""
 
     step: Step | None
-    why: str
+    reason: str
     """The reason for the next run, or for the end of the tests."""
     tries: tuple[_Test, ...] = ()
-    hoped_for: Candidate | None = None
-    """See `Decision.hoped_for`."""
+    most_promising: Candidate | None = None
+    """See `Decision.most_promising`."""
 
 
 @dataclass(frozen=True)
@@ -343,10 +343,10 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
         return decision(f"{explored.name} has the largest expected saving", Step(explored, 0))
     progress = _tests(records)
     if progress.step is not None:
-        return decision(progress.why, progress.step, progress)
-    ended = decision(progress.why, None, progress, hoped_for=progress.hoped_for)
+        return decision(progress.reason, progress.step, progress)
+    ended = decision(progress.reason, None, progress, hoped_for=progress.most_promising)
     confirming = next(_confirming_steps(records, ended.best.candidate), None)
-    return ended if confirming is None else replace(ended, step=confirming, why=_why_confirmed(ended.best.candidate))
+    return ended if confirming is None else replace(ended, step=confirming, reason=_why_confirmed(ended.best.candidate))
 
 
 def certain_decisions(
@@ -372,7 +372,7 @@ def certain_decisions(
     if step.replicate == 0:
         opening = _opening(records)
         whys = ((later, _why_opened_with(question, later)) for later in opening[1:])
-        return (decision, *(replace(decision, step=later, why=why) for later, why in whys))
+        return (decision, *(replace(decision, step=later, reason=why) for later, why in whys))
     if step.replicate in question.confirming:
         later_steps = [*_confirming_steps(records, decision.best.candidate)]
     else:
@@ -566,17 +566,17 @@ def _tests(records: _Records) -> _Progress:
     return _Progress(None, f"{MAX_TESTS} tests are done", tuple(tries))
 
 
-def _affordable_pairs(question: Question, candidate: Candidate, left: float, pairs_of_full: int) -> int:
+def _affordable_pairs(question: Question, candidate: Candidate, remaining_budget: float, pairs_of_full: int) -> int:
     """Return the number of pairs that the remaining budget covers; 0 if it covers fewer than `min_pairs`.
 
     Args:
         question: The specification of the search.
         candidate: The candidate to test.
-        left: The remaining budget, in units of the cost of one full fine-tuning.
+        remaining_budget: The remaining budget, in units of the cost of one full fine-tuning.
         pairs_of_full: The number of pairs whose run of full fine-tuning an earlier test has already paid for.
     """
     for pairs in range(question.max_pairs, question.min_pairs - 1, -1):
-        if pairs * candidate.cost + max(0, pairs - pairs_of_full) * question.full.cost <= left:
+        if pairs * candidate.cost + max(0, pairs - pairs_of_full) * question.full.cost <= remaining_budget:
             return pairs
     return 0
 

@@ -36,7 +36,7 @@ class FinishedSearchRun:
     run_id: str
     reused: bool
     """True if the run had already finished before this search began."""
-    why: str
+    reason: str
     """The reason why the search asked for the run."""
     dev: Evaluation
     """The score on the dev split, with its uncertainty."""
@@ -174,17 +174,17 @@ class SearchState:
             sentences.append(
                 f"Answer: {full.name}. "
                 + (
-                    f"The budget ended before a cheaper setting was supported: {decision.why}. The most "
-                    f"promising one was {decision.hoped_for.name}."
-                    if decision.hoped_for
-                    else f"No cheaper setting was supported: {decision.why}."
+                    f"The budget ended before a cheaper setting was supported: {decision.reason}. The most "
+                    f"promising one was {decision.most_promising.name}."
+                    if decision.most_promising
+                    else f"No cheaper setting was supported: {decision.reason}."
                 )
             )
         else:
             sentences.append(self._answer(decision.best))
-            if decision.hoped_for:
+            if decision.most_promising:
                 sentences.append(
-                    f"The budget ended before the search did: {decision.why}, which is cheaper and may do as well."
+                    f"The budget ended before the search did: {decision.reason}, which is cheaper and may do as well."
                 )
             sentences.append(self._confirmed(best))
         if len(self.question.fulls) > 1:
@@ -256,7 +256,7 @@ class SearchState:
             "nothing_learnt": decision.unlearnt.as_dict() if decision.unlearnt else None,
             "reference": question.full.name,
             "budget_ended": decision.exhausted,
-            "why": decision.why,
+            "why": decision.reason,
             "said": self.conclusion(decision) if begun else [],
             "cost_of_full": best.candidate.cost if begun and decision.unlearnt is None else None,
             "dev": _loss(best, question.level),
@@ -297,7 +297,7 @@ class SearchState:
                     "dev_score": done.dev.score,
                     "run_id": done.run_id,
                     "reused": done.reused,
-                    "why": done.why,
+                    "why": done.reason,
                 }
                 for done in self.done
             ],

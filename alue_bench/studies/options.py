@@ -296,13 +296,13 @@ setting that is found can be scored on other tasks by `run`."""
 def options_of_command(command: str) -> Mapping[str, Option]:
     """Return the options of `run`, `sweep` or `search`, by name, in the order of its help page."""
     if command == "sweep":
-        return _arranged({**options_of(SweepOptions), **options_of(ConfirmationOptions), **_axes()})
+        return _sorted_by_group({**options_of(SweepOptions), **options_of(ConfirmationOptions), **_axes()})
     if command == "search":
         own = {**options_of(SearchOptions), "lr": _axes()["lr"]}
         own["confirm"] = own.pop("confirm")  # list it after the options that define the search
-        return _arranged(own, without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
+        return _sorted_by_group(own, without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
     margin = replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)
-    return _arranged({}, last={**options_of(TuningOptions), "margin": margin})
+    return _sorted_by_group({}, last={**options_of(TuningOptions), "margin": margin})
 
 
 def _axes() -> dict[str, Option]:
@@ -314,14 +314,14 @@ def _axes() -> dict[str, Option]:
     }
 
 
-def _arranged(
-    own: Mapping[str, Option], without: Collection[str] = (), last: Mapping[str, Option] = MappingProxyType({})
+def _sorted_by_group(
+    own_options: Mapping[str, Option], without: Collection[str] = (), last: Mapping[str, Option] = MappingProxyType({})
 ) -> Mapping[str, Option]:
     """Return all options of a command, by name, sorted by the groups of its help page.
 
     Args:
-        own: The options that only this command has, or that differ for it. They replace shared options of the same
-            name.
+        own_options: The options that only this command has, or that differ for it. They replace shared options of the
+            same name.
         without: The names of the shared options that the command does not have.
         last: Further options that only this command has. They are listed after the shared options of their group.
     """
@@ -331,9 +331,11 @@ def _arranged(
         for name, declared in options_of(one).items()
         if name not in without
     }
-    first = {name: declared for name, declared in own.items() if name not in shared}
+    first = {name: declared for name, declared in own_options.items() if name not in shared}
     groups = list(Group)
-    return dict(sorted({**first, **shared, **own, **last}.items(), key=lambda item: groups.index(item[1].group)))
+    return dict(
+        sorted({**first, **shared, **own_options, **last}.items(), key=lambda item: groups.index(item[1].group))
+    )
 
 
 @cache

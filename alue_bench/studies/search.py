@@ -310,7 +310,7 @@ def _finished_search_run(asked: RequestedRun, outcome: Outcome, invocation: Invo
         step,
         outcome.run_id,
         outcome.status == "reused",
-        asked.decision.why,
+        asked.decision.reason,
         replace(
             evaluation_of(step, dev_table, trained_on.labels, trained_on.primary, metrics["selection/dev_score"]),
             trivial=metrics.get("selection/trivial_score", math.nan),

@@ -108,7 +108,7 @@ class _Matrix:
         figure.colorbar(self._image, ax=self._axes, label="part of the gold label's examples", shrink=0.9)
         canvas: Any = figure.canvas
         canvas.draw()  # draws everything except the artists marked as animated
-        self._canvas, self._rest = canvas, canvas.copy_from_bbox(figure.bbox)
+        self._canvas, self._background = canvas, canvas.copy_from_bbox(figure.bbox)
 
     def draw(self, path: Path, predictions: Predictions, title: str) -> None:
         """Write a PNG file with the confusion matrix of these predictions."""
@@ -120,7 +120,7 @@ class _Matrix:
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         self._image.set_data(shares)
         self._title.set_text(title)
-        self._canvas.restore_region(self._rest)
+        self._canvas.restore_region(self._background)
         for artist in (self._image, self._title, *self._axes.spines.values()):
             self._axes.draw_artist(artist)
         if self._with_counts:

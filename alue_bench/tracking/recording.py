@@ -262,12 +262,12 @@ class Recorder:
         self._store_problem_reported = self._artifact_problem_reported = False
         self._open_run: str | None = None
         self._opened: dict[str, _OpenRun] = {}
-        self._for_parent: tempfile.TemporaryDirectory[str] | None = None
+        self._parent_files: tempfile.TemporaryDirectory[str] | None = None
         """A temporary folder of files that will be written as artifacts when the MLflow parent run ends; None as long
         as there are none."""
         self._heartbeats = HeartbeatWriter(connection.client)
         weakref.finalize(self, self._heartbeats.stop)  # a run that could not be closed must not appear alive
-        self._watch = DeadProcessDetector()
+        self._dead_processes = DeadProcessDetector()
 
     # Looking up runs ---------------------------------------------------------------------------------------------
 
@@ -326,7 +326,7 @@ class Recorder:
     @_convert_store_errors
     def _holder(self, fingerprint: str) -> HeldRun | None:
         for run in competitors(self.connection, fingerprint):
-            if run.info.status == "RUNNING" and not self._watch.is_dead(run.info.run_id, run.data.tags):
+            if run.info.status == "RUNNING" and not self._dead_processes.is_dead(run.info.run_id, run.data.tags):
                 return HeldRun(run.info.run_id)
         return None
 
@@ -404,7 +404,7 @@ class Recorder:
 
     @_convert_store_errors
     def _close_interrupted(self) -> int:
-        dead = [run for run in self._running() if self._watch.is_dead(run.info.run_id, run.data.tags)]
+        dead = [run for run in self._running() if self._dead_processes.is_dead(run.info.run_id, run.data.tags)]
         return sum(close_running(self.connection, run.info.run_id) for run in dead)
 
     def _running(self) -> list[Any]:
@@ -470,8 +470,8 @@ class Recorder:
             best_effort(f"no {into} with the plan's run", lambda: self._add_at_end(folder, into), self._on_problem)
 
     def _add_at_end(self, folder: Path, into: str) -> None:
-        self._for_parent = self._for_parent or tempfile.TemporaryDirectory(prefix="alue-bench-")
-        shutil.copytree(folder, Path(self._for_parent.name) / into, dirs_exist_ok=True)
+        self._parent_files = self._parent_files or tempfile.TemporaryDirectory(prefix="alue-bench-")
+        shutil.copytree(folder, Path(self._parent_files.name) / into, dirs_exist_ok=True)
 
     @_convert_store_errors
     def _add_files(self, run_id: str, folder: Path, into: str) -> bool:
@@ -494,8 +494,8 @@ class Recorder:
         points, tags = _points([(name, value, 0) for name, value in metrics.items()], now)
 
         def render(folder: Path) -> None:
-            if self._for_parent is not None:
-                shutil.copytree(self._for_parent.name, folder, dirs_exist_ok=True)
+            if self._parent_files is not None:
+                shutil.copytree(self._parent_files.name, folder, dirs_exist_ok=True)
 
         self._close(self.parent_id, Closing(status, now, tags, points), {"results.json": _json(results)}, render)
 
@@ -600,7 +600,7 @@ class Recorder:
         self._open_run = None
         run_id = self._create(opening)
         self._open_run = run_id
-        held = None if again else settle_claim(self.connection, self._watch, run_id, fingerprint)
+        held = None if again else settle_claim(self.connection, self._dead_processes, run_id, fingerprint)
         if held is not None:
             withdraw(self.connection, run_id)
             self._open_run = None

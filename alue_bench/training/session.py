@@ -231,7 +231,9 @@ class TrainingSession:
         shapes = []
         for width in reversed(widths):
             short = by_length[: np.searchsorted(lengths[by_length], width, side="right")]
-            shapes.append(self._resident.draw(torch.from_numpy(np.resize(short[::-1], size)), widths=[width]))
+            shapes.append(
+                self._resident.ungathered_batch(torch.from_numpy(np.resize(short[::-1], size)), widths=[width])
+            )
         self._widths = widths
         padded = [min(width for width in widths if width >= length) for length in needed]
         frequent = max(widths, key=padded.count)
@@ -248,7 +250,7 @@ class TrainingSession:
             order: For each batch, the indices of its examples in the train split.
         """
         if self._resident is not None:
-            return self._resident.draws(order, self._widths)
+            return self._resident.epoch_batches(order, self._widths)
         few_lengths = self.config.device.rounds_lengths
         return batches(self._split, list(order), self.config.padding, round_lengths=few_lengths)
 

@@ -133,7 +133,7 @@ class DeviceStep:
             states: The stored output of the frozen layers, [b, tokens, hidden]; None if there is none, or if this
                 method gathers it.
         """
-        batch = self.split.batch(indices, width)
+        batch = self.split.gather_batch(indices, width)
         prefix = self.examples.prefix
         if prefix is not None and prefix.resident:
             states = prefix.gather(indices, width)

@@ -91,7 +91,7 @@ class GridProgress(LiveProgress):
         if not cells or self._at is None:
             return None
         title = f"{' '.join(self._at)}: test scores so far"
-        return _drawn(title, {cell: self._cell_text(cell, values) for cell, values in cells.items()})
+        return _grid_table(title, {cell: self._cell_text(cell, values) for cell, values in cells.items()})
 
     def started(self, planned: PlannedRun) -> None:
         """Mark a run as running in the table of scores, and show this table."""
@@ -141,7 +141,7 @@ def grid_result(group: grid.GridResults, recommendation: grid.Recommendation | N
             chosen = recommendation is not None and row["strategy"] == recommendation.strategy
             shown[int(row["bottom"]), int(row["top"])] = styled(_number(row[column]), "reverse" if chosen else "")
         if len(shown) > 1:
-            parts.append(_drawn(f"{group.title}: {title}", shown))
+            parts.append(_grid_table(f"{group.title}: {title}", shown))
     parts.append(_front(group))
     if recommendation is not None:
         first, *others = recommendation.sentences()
@@ -169,7 +169,7 @@ def _front(group: grid.GridResults) -> RenderableType:
     return Group(styled(f"{group.title}: Pareto front of dev score and training time", "bold"), Fitted(table))
 
 
-def _drawn(title: str, cells: dict[Cell, Text]) -> RenderableType:
+def _grid_table(title: str, cells: dict[Cell, Text]) -> RenderableType:
     """Return a grid as a table, with more frozen bottom layers upwards and more frozen top layers to the right."""
     tops = sorted({top for _, top in cells})
     table = Table(box=None, padding=(0, 1), show_edge=False)

@@ -62,10 +62,10 @@ class _RunNumbers:
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._places: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
 
     def of(self, planned: PlannedRun) -> str:
-        return f"{self._places.setdefault(planned.spec.fingerprint, len(self._places) + 1)}/{self._total}"
+        return f"{self._numbers.setdefault(planned.spec.fingerprint, len(self._numbers) + 1)}/{self._total}"
 
 
 class PlainProgress:

@@ -95,7 +95,7 @@ class SearchProgress:
         for one in asked:
             short = ", short" if one.step.short else ""
             self._print_for_search(
-                one.search, f"{one.step.candidate.name}, seed {one.step.replicate + 1}{short}: {one.decision.why}"
+                one.search, f"{one.step.candidate.name}, seed {one.step.replicate + 1}{short}: {one.decision.reason}"
             )
 
     def show_decision(self, asked: RequestedRun, decision: Decision) -> None:

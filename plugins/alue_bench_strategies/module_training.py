@@ -34,7 +34,7 @@ PARTS: dict[str, Literal["attention", "feed-forward", "norms", "biases"]] = {
     "biases": "biases",
 }
 """The values of `FreezePlan.trained`, by the end of a strategy's name."""
-NAMED = {"norms": "lntune", "biases": "bitfit"}
+STRATEGY_NAME_OF_PART = {"norms": "lntune", "biases": "bitfit"}
 """The strategies that train a part of all layers under a name of their own."""
 
 
@@ -70,8 +70,8 @@ def parse(name: str) -> ModuleTraining | None:
     cell = read_cell(layers) if dash and part in PARTS else None
     if cell is None:
         return None
-    if cell == (0, 0) and part in NAMED:
-        raise UsageError(f"strategy {name!r} is called {NAMED[part]!r}")
+    if cell == (0, 0) and part in STRATEGY_NAME_OF_PART:
+        raise UsageError(f"strategy {name!r} is called {STRATEGY_NAME_OF_PART[part]!r}")
     strategy = ModuleTraining(*cell, part)
     if strategy.name != name:
         raise UsageError(f"strategy {name!r} must be written {strategy.name!r}")

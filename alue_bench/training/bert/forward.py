@@ -13,7 +13,7 @@ from alue_bench.data.batches import Batch
 from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer
 from alue_bench.training.bert import few_kernels
 from alue_bench.training.bert.dropout import DropoutMasks, StepDropout
-from alue_bench.training.bert.few_kernels import Hidden, masks_needed, product_widens
+from alue_bench.training.bert.few_kernels import HiddenStates, masks_needed, product_widens
 from alue_bench.training.bert.layer import BatchShape, LayerWeights, encoder_layer, first_token_layer, is_bert_layer
 from alue_bench.training.device.random_state import set_torch_random_state, torch_random_state
 
@@ -198,12 +198,12 @@ class LeanForward:
         dtype = self._layers[start].dtype
         if shape.padding is not None:  # fused attention takes it in the format of its other inputs
             shape = replace(shape, padding=shape.padding.to(dtype))
-        hidden = Hidden.of(flat, dtype)
+        hidden = HiddenStates.of(flat, dtype)
         for weights in self._layers[start : min(depth, last)]:
             hidden = few_kernels.encoder_layer(hidden, weights, shape, masks)
         if depth > last:
             return few_kernels.first_token_layer(hidden, self._layers[-1], shape, masks).unsqueeze(1)
-        return hidden.wide.view(shape.examples, shape.tokens, -1)
+        return hidden.fp32.view(shape.examples, shape.tokens, -1)
 
     def _refresh(self, depth: int) -> None:
         """Update the low-precision copies of the weights of layer `depth` and all higher layers."""

@@ -68,11 +68,11 @@ class ResidentBatch:
         The arguments are ignored. They exist because `Batch.to` has the same parameters.
         """
         tokens = 0 if self.split.masked else self.tokens
-        return replace(self.split.batch(self.device_indices, self.width, tokens), indices=self.indices)
+        return replace(self.split.gather_batch(self.device_indices, self.width, tokens), indices=self.indices)
 
     def rows(self, chosen: slice) -> ResidentBatch:
         """Return a smaller batch with the chosen examples only, padded for the longest one of them."""
-        return self.split.draw(self.indices[chosen], self.device_indices[chosen])
+        return self.split.ungathered_batch(self.indices[chosen], self.device_indices[chosen])
 
 
 class ResidentSplit:
@@ -124,7 +124,9 @@ class ResidentSplit:
         tensors = (split.input_ids, split.token_type_ids, split.offsets, split.offsets, split.targets)
         return sum(t.nbytes for t in tensors if t is not None) <= SHARE_OF_MEMORY * device.free_bytes()
 
-    def draws(self, order: Sequence[np.ndarray[Any, Any]], widths: Sequence[int] = ()) -> Iterator[ResidentBatch]:
+    def epoch_batches(
+        self, order: Sequence[np.ndarray[Any, Any]], widths: Sequence[int] = ()
+    ) -> Iterator[ResidentBatch]:
         """Yield the batches of an epoch, after copying the order of the examples to the device.
 
         Args:
@@ -142,7 +144,7 @@ class ResidentSplit:
         begin = 0
         for indices in order:
             chosen = slice(begin, begin + len(indices))
-            yield self.draw(flat[chosen], on_device[chosen], widths)
+            yield self.ungathered_batch(flat[chosen], on_device[chosen], widths)
             begin = chosen.stop
 
     def predictions(self, indices: Tensor) -> int:
@@ -161,13 +163,15 @@ class ResidentSplit:
         """
         return min(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self._longest)
 
-    def draw(self, indices: Tensor, device_indices: Tensor | None = None, widths: Sequence[int] = ()) -> ResidentBatch:
+    def ungathered_batch(
+        self, indices: Tensor, device_indices: Tensor | None = None, widths: Sequence[int] = ()
+    ) -> ResidentBatch:
         """Return a batch of the split as indices, without gathering its tokens yet.
 
         Args:
             indices: The positions of the examples in the split: int64 [b], on the CPU.
             device_indices: A copy of `indices` on the device; None to make one.
-            widths: The padded lengths to choose from, see `draws`.
+            widths: The padded lengths to choose from, see `epoch_batches`.
         """
         lengths = self._host_lengths[indices.numpy()]
         longest = int(lengths.max())
@@ -175,7 +179,7 @@ class ResidentSplit:
         on_device = self._device.copied_from_host(indices) if device_indices is None else device_indices
         return ResidentBatch(self, indices, on_device, width, int(lengths.sum()))
 
-    def batch(self, indices: Tensor, width: int, tokens: int = 0) -> Batch:
+    def gather_batch(self, indices: Tensor, width: int, tokens: int = 0) -> Batch:
         """Gather the tokens of a batch on the device, without waiting for it or copying from the host.
 
         Args:

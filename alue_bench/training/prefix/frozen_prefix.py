@@ -64,7 +64,7 @@ ALL_FOLDS = "all folds"
 
 
 @dataclass(frozen=True)
-class _SplitToStore:
+class _StoreRequest:
     """A data split whose frozen-prefix outputs are to be stored, with the new entries' keys and description."""
 
     split: TokenizedSplit
@@ -128,7 +128,7 @@ class FrozenPrefix:
         self._weights: list[str] | None = None
         self._starts_from_states: bool | None = None
         self._computed_here: set[str] = set()
-        self._whole: Examples | None = None
+        self._all_folds: Examples | None = None
         self._accelerator = AcceleratorStates(stack, forward, self._depth, store=store, device=device, shared=shared)
 
     def examples(
@@ -157,9 +157,9 @@ class FrozenPrefix:
             The reason is reported to the store's `on_problem`, except in the first and the fourth case.
         """
         if split.all_rows is not None and split.positions is not None:
-            if self._whole is None or self._whole.split is not split.all_rows:
-                self._whole = self.examples(split.all_rows, padding, {**description, "split": ALL_FOLDS}, passes)
-            whole = self._whole
+            if self._all_folds is None or self._all_folds.split is not split.all_rows:
+                self._all_folds = self.examples(split.all_rows, padding, {**description, "split": ALL_FOLDS}, passes)
+            whole = self._all_folds
             return Examples(split, whole.prefix and whole.prefix.select(split.positions), whole.placement)
         if not self._depth or not self._can_start_from_states(split, padding):
             return Examples(split)
@@ -173,7 +173,7 @@ class FrozenPrefix:
         entry = self._store.open(keys[-1])
         reused = entry is not None and keys[-1] not in self._computed_here
         if entry is None:
-            entry = self._build_entry(_SplitToStore(split, padding, keys, description), started)
+            entry = self._build_entry(_StoreRequest(split, padding, keys, description), started)
         if entry is None:
             return Examples(split)
         rows = self._row_ranges(split, self._depth)
@@ -234,13 +234,13 @@ class FrozenPrefix:
         def work() -> None:
             for name, missing_depths in missing.items():
                 self._store_depths(
-                    _SplitToStore(splits[name], padding, keys[name], descriptions[name]), missing_depths, keys_s
+                    _StoreRequest(splits[name], padding, keys[name], descriptions[name]), missing_depths, keys_s
                 )
 
         # On exhausted memory nothing is reported here: each run will try its own depth, and report it then.
         none_if_out_of_memory(work, self._device.name, lambda: None)
 
-    def _store_depths(self, wanted: _SplitToStore, depths: Sequence[int], keys_s: float) -> None:
+    def _store_depths(self, request: _StoreRequest, depths: Sequence[int], keys_s: float) -> None:
         """Compute and store a split's hidden states at several depths in one forward pass.
 
         If the store has no room for one of the entries, none is stored. The recorded cost of an entry is the time that
@@ -248,13 +248,13 @@ class FrozenPrefix:
         depth, and for writing the entry.
 
         Args:
-            wanted: The split, with keys and description.
+            request: The split, with keys and description.
             depths: The depths, in ascending order.
             keys_s: The seconds that computing the keys took.
         """
         import torch
 
-        split, keys = wanted.split, wanted.keys
+        split, keys = request.split, request.keys
         below = self._deepest_stored(split, keys[: depths[0]])
         base_s = keys_s + (below.entry.build_s if below else 0.0)
         spent = dict.fromkeys(depths, 0.0)
@@ -263,7 +263,7 @@ class FrozenPrefix:
         with ExitStack() as stack, torch.no_grad(), autocast(self._device):
             order = evaluation_order(split.lengths, self._device.tokens_per_inference_batch)
             last = time.perf_counter()
-            for batch in batches(split, order, wanted.padding, round_lengths=self._device.rounds_lengths):
+            for batch in batches(split, order, request.padding, round_lengths=self._device.rounds_lengths):
                 moved = self._copy_to_device(batch)
                 states, start = (below.of(moved), below.depth) if below else (None, 0)
                 so_far = 0.0
@@ -283,7 +283,7 @@ class FrozenPrefix:
                     spent[depth] += so_far + now - last
                     last = now
             for depth, draft in drafts.items():
-                draft.commit(base_s + spent[depth], {**wanted.description, "depth": str(depth)})
+                draft.commit(base_s + spent[depth], {**request.description, "depth": str(depth)})
                 self._computed_here.add(keys[depth])
 
     def _bytes(self, split: TokenizedSplit, depth: int) -> int:
@@ -303,14 +303,14 @@ class FrozenPrefix:
         """Return whether the entries at this depth contain only the first token of each example."""
         return depth == len(self._stack.layers) and self._forward.last_layer != "whole"
 
-    def _build_entry(self, wanted: _SplitToStore, started: float) -> StoredStates | None:
+    def _build_entry(self, request: _StoreRequest, started: float) -> StoredStates | None:
         """Compute and store a split's outputs of this prefix, starting from the deepest stored shallower prefix.
 
         If the store then has no room for the new entry, the states are computed from the token ids instead, so that the
         shallower entry may be evicted.
 
         Args:
-            wanted: The split, with keys and description.
+            request: The split, with keys and description.
             started: The reading of `time.perf_counter` from which the entry's cost is counted.
 
         Returns:
@@ -318,49 +318,49 @@ class FrozenPrefix:
         """
 
         def work() -> StoredStates | None:
-            below = self._deepest_stored(wanted.split, wanted.keys[:-1])
-            entry = self._fill_entry(wanted, below, started)
+            below = self._deepest_stored(request.split, request.keys[:-1])
+            entry = self._fill_entry(request, below, started)
             if entry is None and below is not None:
                 below = None  # drops the reference, so that the store may evict the entry
-                entry = self._fill_entry(wanted, None, started)
+                entry = self._fill_entry(request, None, started)
             return entry
 
         return none_if_out_of_memory(
             work, self._device.name, lambda: self._store.report_exhausted(self._device.tokens_per_inference_batch)
         )
 
-    def _fill_entry(self, wanted: _SplitToStore, below: PrefixStates | None, started: float) -> StoredStates | None:
+    def _fill_entry(self, request: _StoreRequest, below: PrefixStates | None, started: float) -> StoredStates | None:
         """Compute and store a split's outputs of this prefix; return None if the store has no room.
 
         Args:
-            wanted: The split, with keys and description.
+            request: The split, with keys and description.
             below: The stored states of a shallower prefix to start from; None starts from the token ids.
             started: The reading of `time.perf_counter` from which the entry's cost is counted.
         """
         import torch
 
         self._stack.model.eval()
-        rows = self._row_ranges(wanted.split, self._depth)
+        rows = self._row_ranges(request.split, self._depth)
         with torch.no_grad(), autocast(self._device):
-            computed = self._compute_batches(wanted, below)
+            computed = self._compute_batches(request, below)
             first = next(computed)
-            draft = self._store.create(wanted.keys[-1], int(rows[1].sum()), first[1].shape[-1], first[1].dtype)
+            draft = self._store.create(request.keys[-1], int(rows[1].sum()), first[1].shape[-1], first[1].dtype)
             if draft is None:
                 return None
             with draft:
                 for batch, states in chain([first], computed):
                     write_rows(states, batch, rows, draft.states)
                 spent = time.perf_counter() - started + (below.entry.build_s if below else 0.0)
-                return draft.commit(spent, {**wanted.description, "depth": str(self._depth)})
+                return draft.commit(spent, {**request.description, "depth": str(self._depth)})
 
-    def _compute_batches(self, wanted: _SplitToStore, below: PrefixStates | None) -> Iterator[tuple[Batch, Tensor]]:
+    def _compute_batches(self, request: _StoreRequest, below: PrefixStates | None) -> Iterator[tuple[Batch, Tensor]]:
         """Compute a split's outputs of this prefix, and yield each batch with its outputs on the CPU.
 
         The outputs are `[batch, tokens, hidden]`, or `[batch, 1, hidden]` if only first tokens are stored. They are
         computed from `below`, the stored states of a shallower prefix, or from the token ids if `below` is None.
         """
-        order = evaluation_order(wanted.split.lengths, self._device.tokens_per_inference_batch)
-        for batch in batches(wanted.split, order, wanted.padding, round_lengths=self._device.rounds_lengths):
+        order = evaluation_order(request.split.lengths, self._device.tokens_per_inference_batch)
+        for batch in batches(request.split, order, request.padding, round_lengths=self._device.rounds_lengths):
             moved = self._copy_to_device(batch)
             below_states, start = (below.of(moved), below.depth) if below else (None, 0)
             yield batch, self._forward.prefix(moved, self._depth, below_states, start).cpu()
