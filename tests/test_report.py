@@ -412,7 +412,7 @@ class TestAStoreWith:
         for task in ("anger", "oold", "mdd"):
             for strategy in STRATEGIES:
                 put(task, strategy)
-        shown = page(shown=FigureLimits(subjects=2, strategies=2, seeds=1))
+        shown = page(figure_limits=FigureLimits(subjects=2, strategies=2, seeds=1))
         assert sum(picture.name.startswith("trade-") for picture in pictures(shown)) == 2
         text = render_html(shown)
         assert "Shown: 2 of 3 tasks and models" in text

@@ -150,7 +150,7 @@ class Table:
         return Example(identifier, text, pair, target, line)
 
     def _target(self, cells: Cells) -> Target:
-        """Return a row's target. Raise _Unusable if it is invalid, and _IgnoredLabel if `ignore` contains the label."""
+        """Return a row's target. Raise _UnusableRow if it is invalid, _IgnoredLabel if `ignore` contains the label."""
         if self.target is None:
             return None
         if isinstance(self.target, tuple):
@@ -174,7 +174,7 @@ class Table:
 
         Raises:
             _IgnoredLabel: The field `ignore` contains the code.
-            _Unusable: The code does not stand for a permitted label.
+            _UnusableRow: The code does not stand for a permitted label.
         """
         if code in self.ignore:
             raise _IgnoredLabel
@@ -224,7 +224,7 @@ def _text(cells: Cells, column: str) -> str:
 
 
 def _code(cells: Cells, column: str) -> str:
-    """Return the label in a cell as a string. Raise _Unusable if the cell is empty or holds a list or an object."""
+    """Return the label in a cell as a string. Raise _UnusableRow if the cell is empty or holds a list or an object."""
     value = cells.get(column)
     if _is_null(value) or value == "":
         raise _UnusableRow(f"no label in column {column!r} (null)")

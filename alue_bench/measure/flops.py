@@ -237,8 +237,8 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
                 projected += linear.weight.numel()
                 matrices = max(1, round(linear.weight.numel() / (hidden * hidden)))
                 attended += [before_projections or part_trains] * min(matrices, 3 - len(attended))
-            behind_query = is_projection and len(attended) > 1
-            products += _products(part, trained, follows, behind_query)
+            is_key_or_value = is_projection and len(attended) > 1
+            products += _products(part, trained, follows, is_key_or_value)
             before = before or part_trains
         attended += [before] * (3 - len(attended))
         query, key, value = attended

@@ -337,14 +337,14 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
     if opening:
         return decision(_why_opened_with(question, opening[0]), opening[0])
     if not base:
-        return decision("the budget does not cover full fine-tuning", hoped_for=full)
+        return decision("the budget does not cover full fine-tuning", most_promising=full)
     explored = _next_explored(records)
     if explored is not None:
         return decision(f"{explored.name} has the largest expected saving", Step(explored, 0))
     progress = _tests(records)
     if progress.step is not None:
         return decision(progress.reason, progress.step, progress)
-    ended = decision(progress.reason, None, progress, hoped_for=progress.most_promising)
+    ended = decision(progress.reason, None, progress, most_promising=progress.most_promising)
     confirming = next(_confirming_steps(records, ended.best.candidate), None)
     return ended if confirming is None else replace(ended, step=confirming, reason=_why_confirmed(ended.best.candidate))
 

@@ -676,7 +676,7 @@ class Recorder:
             part(
                 "confusion_matrix.png",
                 lambda path: draw_predictions(path, result.predictions, labels, title=spec.label),
-                needs_room=False,
+                needs_space=False,
             )
             notes = [*result.notes, *problems]
             if notes:

@@ -24,8 +24,8 @@ def predict_logits(
     """Return the logits of all examples of a split: fp32 [examples, outputs], in the order of the split.
 
     In a task that tags words, the result contains the logits of all words, [words, outputs]; see
-    `WordPlaces.logits_of_all`. In span extraction, it contains the logits of the tokens that may begin or end an answer
-    (tokens whose target is not `IGNORED`), [tokens, outputs].
+    `WordPositions.logits_of_all`. In span extraction, it contains the logits of the tokens that may begin or end an
+    answer (tokens whose target is not `IGNORED`), [tokens, outputs].
 
     Texts of similar length are batched together to save padding. If memory is exhausted, the computation is repeated
     with smaller batches. The model is left in eval mode.

@@ -251,8 +251,8 @@ class TrainingSession:
         """
         if self._resident is not None:
             return self._resident.epoch_batches(order, self._widths)
-        few_lengths = self.config.device.rounds_lengths
-        return batches(self._split, list(order), self.config.padding, round_lengths=few_lengths)
+        round_lengths = self.config.device.rounds_lengths
+        return batches(self._split, list(order), self.config.padding, round_lengths=round_lengths)
 
     def train_epoch(self, epoch: int, on_step: OnStep, file: CheckpointFile | None) -> None:
         """Train for one epoch; in a resumed epoch, only on the remaining examples.

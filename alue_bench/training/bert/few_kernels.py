@@ -32,7 +32,7 @@ from alue_bench.training.bert.layer import BatchShape, Grads, LayerWeights
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """The hidden states of a batch, in fp32 (`fp32`) and in the format of matrix products, such as bf16 (`for_products`)."""
+    """The hidden states of a batch, in fp32 and in the format of matrix products (`for_products`), such as bf16."""
 
     fp32: Tensor  # fp32 [n, d]
     for_products: Tensor  # [n, d] in the format of matrix products; the same tensor as `fp32` if that is fp32
