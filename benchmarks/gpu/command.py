@@ -138,13 +138,13 @@ def _work(options: argparse.Namespace, until: float) -> Work:
         UsageError: A given name is not that of a measurement.
     """
     device = _device(options)
-    items = catalogue(can_record=device.captures_graphs, can_compile=device.accelerated, accelerate=_has_accelerate())
+    items = catalogue(can_record=device.supports_graphs, can_compile=device.accelerated, accelerate=_has_accelerate())
     return Work(
         items=chosen(items, options.only),
         scale=BASE if device.accelerated else TINY,
         device=device.name,
         accelerated=device.accelerated,
-        can_record=device.captures_graphs,
+        can_record=device.supports_graphs,
         until=until,
         parent=os.getppid(),
     )

@@ -23,7 +23,7 @@ ORDER_SEED = 1
 
 def possible_ways(device: str) -> list[str]:
     """Return the names of the ways of training that a device supports; CUDA graphs need a CUDA device."""
-    return [way for way in WAYS if way != GRAPHS or Hardware(device).captures_graphs]
+    return [way for way in WAYS if way != GRAPHS or Hardware(device).supports_graphs]
 
 
 class Cell(NamedTuple):

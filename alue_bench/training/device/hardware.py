@@ -76,7 +76,7 @@ class Hardware:
         return self.name == "cuda" and not self.is_rocm
 
     @property
-    def captures_graphs(self) -> bool:
+    def supports_graphs(self) -> bool:
         """True if the device can capture work as a graph (CUDA graph) and replay it."""
         return self.name == "cuda"
 

@@ -27,7 +27,7 @@ def resolve_graphs(wanted: Graphs, device: str) -> Graphs:
     Raises:
         UsageError: CUDA graphs are wanted ("on"), but the device cannot capture them.
     """
-    if Hardware(device).captures_graphs:
+    if Hardware(device).supports_graphs:
         return wanted
     if wanted == "on":
         where = "on the CPU" if device == "cpu" else f"on {device}"
@@ -63,7 +63,7 @@ class Device(Hardware):
     @property
     def captures_graphs(self) -> bool:
         """True if training steps may be captured as CUDA graphs, provided that the forward pass supports it."""
-        return self.captures_graphs and self.graphs in ("auto", "on")
+        return self.supports_graphs and self.graphs in ("auto", "on")
 
     @property
     def rounds_lengths(self) -> bool:
