@@ -160,8 +160,8 @@ class TrainingSession:
             config: The hyper-parameters, seed, device and padding.
             score: A function that computes metrics from the dev logits of an evaluation.
             recorder: A function that creates a recorder, which captures training steps and replays them. With None,
-                CUDA graphs are used if `config.device.captures_graphs` is true and the forward pass is `recordable`; otherwise
-                steps are not captured.
+                CUDA graphs are used if `config.device.captures_graphs` is true and the forward pass is `recordable`;
+                otherwise steps are not captured.
         """
         import numpy as np
 
