@@ -18,7 +18,7 @@ from alue_bench.contract.errors import AlueBenchError, DataError, DoesNotFit, Un
 from alue_bench.contract.executor import Executor
 from alue_bench.contract.formats import Answers, BadRow, Delimited, Example, Reader
 from alue_bench.contract.hookspecs import hookimpl
-from alue_bench.contract.matched_compute import matched_name, matched_to
+from alue_bench.contract.matched_compute import matched_limit, matched_name
 from alue_bench.contract.model import Model
 from alue_bench.contract.probe import Choice, Probe, ProbeCost
 from alue_bench.contract.strategy import (
@@ -86,8 +86,8 @@ __all__ = [
     "fit",
     "hookimpl",
     "load",
+    "matched_limit",
     "matched_name",
-    "matched_to",
     "read_cell",
     "read_task_file",
     "report",
@@ -96,7 +96,7 @@ __all__ = [
     "sweep",
 ]
 
-_ON_DEMAND = {
+_LAZY_FUNCTION_MODULES = {
     **dict.fromkeys(("compare", "fit", "report", "run", "search", "sweep"), "alue_bench.api.functions"),
     "load": "alue_bench.deployment.kept_model",
 }
@@ -105,12 +105,12 @@ modules. Therefore, each is imported only when one of its functions is first acc
 
 
 def __getattr__(name: str) -> Any:
-    """Import the module of a function named in `_ON_DEMAND`, and return the function."""
-    if name in _ON_DEMAND:
-        return getattr(import_module(_ON_DEMAND[name]), name)
+    """Import the module of a function named in `_LAZY_FUNCTION_MODULES`, and return the function."""
+    if name in _LAZY_FUNCTION_MODULES:
+        return getattr(import_module(_LAZY_FUNCTION_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     """Return the names in this module, including the functions whose modules are not imported yet."""
-    return sorted({*globals(), *_ON_DEMAND})
+    return sorted({*globals(), *_LAZY_FUNCTION_MODULES})

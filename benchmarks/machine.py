@@ -25,7 +25,7 @@ def hardware(device: str) -> dict[str, Any]:
 
     properties: dict[str, Any] = {"processor": processor_name(), "threads": torch.get_num_threads(), "device": device}
     if Hardware(device).accelerated:
-        properties["accelerator"] = Hardware(device).make
+        properties["accelerator"] = Hardware(device).model_name
     return properties
 
 

@@ -25,8 +25,8 @@ from alue_bench.contract.registry import load_registry
 from alue_bench.contract.strategy import EncoderShape, FreezePlan
 from alue_bench.data.batches import Padding, collate
 from alue_bench.data.tokenization import TokenizedSplit
-from alue_bench.data.words import IGNORED, WordPlaces, as_rows
-from alue_bench.measure.flops import method_of, training_flops
+from alue_bench.data.words import IGNORED, WordPositions, as_rows
+from alue_bench.measure.flops import flops_method_of, training_flops
 from alue_bench.training.architecture.capabilities import capabilities_of, check_tagging
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.device.precision import Device
@@ -88,7 +88,7 @@ def row_of(name: str) -> Row:
         independent = "no, with a note"
     exactly = freezes_exactly(name)
     gap = flops_gap(name)
-    by = method_of(view_as_stack(empty_model(gallery_config(name)))).name
+    by = flops_method_of(view_as_stack(empty_model(gallery_config(name)))).name
     return Row(
         name,
         forward=choose_forward(loaded(name), torch.float32).name,
@@ -125,7 +125,7 @@ def split(*, tags: bool = False) -> TokenizedSplit:
     targets = torch.where(torch.arange(len(ids)) % 2 == 0, ids % 2, IGNORED)
     known = targets[targets != IGNORED].numpy()
     counts = np.array([int((part != IGNORED).sum()) for part in targets.split(lengths)])
-    words = WordPlaces(counts, as_rows(known, counts), np.arange(len(known)), outside=0, windowed=0, cut=0)
+    words = WordPositions(counts, as_rows(known, counts), np.arange(len(known)), outside=0, windowed=0, cut=0)
     return TokenizedSplit(ids, None, offsets, targets, list("abcde"), 0, words=words)
 
 

@@ -16,9 +16,9 @@ from tiny_models import tiny_config
 from alue_bench import Adapter, EncoderShape, FreezePlan, Labels, Revisions, Strategy, TrainingProgress
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.batches import Padding
-from alue_bench.data.spans import ENDS, MAY_END, MAY_START, STARTS, GoldAnswers, SpanPlaces
+from alue_bench.data.spans import ENDS, MAY_END, MAY_START, STARTS, GoldAnswers, SpanPositions
 from alue_bench.data.tokenization import TokenizedSplit
-from alue_bench.data.words import IGNORED, WordPlaces, as_rows
+from alue_bench.data.words import IGNORED, WordPositions, as_rows
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.checkpointing import CheckpointFile, Checkpointing
 from alue_bench.training.config import TrainingConfig
@@ -32,7 +32,7 @@ from alue_bench.training.prefix.store import PrefixStore
 from alue_bench.training.result import TrainingResult
 from alue_bench.training.schedule import FreezeSchedule
 from alue_bench.training.session import TrainingSession, fine_tune
-from alue_bench.training.surgery import operate
+from alue_bench.training.surgery import modify_model
 
 LIBRARY_WAITS = {"modernbert": 2}
 """The times that a step through transformers' own modules waits for the device, by architecture."""
@@ -119,7 +119,7 @@ def split_of(targets: str, seed: int = 1) -> TokenizedSplit:
         tags = rng.integers(0, 3, counts.sum())
         values, words = (
             np.full(sum(LENGTHS), IGNORED),
-            WordPlaces(counts, as_rows(tags, counts), np.arange(len(tags)), 0, 0, 0),
+            WordPositions(counts, as_rows(tags, counts), np.arange(len(tags)), 0, 0, 0),
         )
         starts = np.cumsum([0, *LENGTHS])[:-1]
         firsts = [start + 2 * word for start, count in zip(starts, counts, strict=True) for word in range(count)]
@@ -133,7 +133,7 @@ def split_of(targets: str, seed: int = 1) -> TokenizedSplit:
             values[last] |= ENDS
         nothing = np.zeros(0, dtype="int64")
         gold = np.array([GoldAnswers((), number) for number in range(n)], dtype=object)
-        spans = SpanPlaces([""] * n, gold, np.arange(n), *[nothing] * 6, 0, 0, 0, 0, 0)
+        spans = SpanPositions([""] * n, gold, np.arange(n), *[nothing] * 6, 0, 0, 0, 0, 0)
     return TokenizedSplit(
         input_ids=ids,
         token_type_ids=second if targets == "pair" else torch.zeros_like(ids),
@@ -191,7 +191,7 @@ def train(
     device = Device("cuda" if machine else "cpu", case.precision, "on" if case.graphs and machine else "off")
     stack: EncoderStack = view_as_stack(model_of(case))
     if case.plan == "lora":
-        stack = operate(stack, None, Adapter("LORA", {"r": 2, "lora_dropout": 0.0}))
+        stack = modify_model(stack, None, Adapter("LORA", {"r": 2, "lora_dropout": 0.0}))
     stack.model.to(device.name)
     strategy = OneLayerAnEpoch() if case.adaptive else None
     plan = plan_of(case, stack.shape)

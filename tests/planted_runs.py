@@ -118,7 +118,7 @@ def plant(
     )
     run_id = recorder.start(planted, inputs, again=True)
     assert isinstance(run_id, str)
-    recorder._heart.rest(run_id)  # nobody does this run
+    recorder._heartbeats.stop_heartbeat(run_id)  # nobody does this run
     for name, value in (tags or {}).items():
         connection.client.set_tag(run_id, name, value)
     if status == "FAILED":

@@ -19,7 +19,7 @@ from alue_bench.contract.task import Labels
 from alue_bench.evaluation.across_tasks import (
     geometric_mean_over_tasks,
     interquartile_mean,
-    over_tasks,
+    mean_over_tasks,
     performance_profile,
     resampled_tasks,
     wins_ties_losses,
@@ -52,7 +52,7 @@ def test_the_interquartile_mean_is_that_of_the_middle_half(values: list[float], 
 class TestTheIntervalOverTasks:
     def test_of_one_seed_each_is_the_t_interval_of_the_tasks(self) -> None:
         changes = [-0.05, -0.01, -0.03, -0.02, 0.01, -0.04, -0.03, -0.06]
-        over, t_interval = over_tasks([[change] for change in changes], resamples=20_000), estimate(changes)
+        over, t_interval = mean_over_tasks([[change] for change in changes], resamples=20_000), estimate(changes)
         assert t_interval is not None
         assert over.mean.mean == pytest.approx(t_interval.mean)
         assert over.mean.half_width == pytest.approx(t_interval.half_width, rel=0.03)
@@ -73,7 +73,7 @@ class TestTheIntervalOverTasks:
         worlds = effects + 1.8 * rng.standard_normal((REPLICATIONS, 8, 3))
         hits = {"mean": 0, "iqm": 0}
         for world in worlds:
-            over = over_tasks(world.tolist(), resamples=200)
+            over = mean_over_tasks(world.tolist(), resamples=200)
             for name in hits:
                 low, high = getattr(over, name).interval
                 hits[name] += low <= -1 <= high
@@ -85,15 +85,15 @@ class TestTheIntervalOverTasks:
 
     def test_is_the_same_every_time_and_refuses_too_few_tasks(self) -> None:
         values = [[-0.01, 0.02], [0.0], [-0.03, -0.02, 0.01]]
-        assert over_tasks(values) == over_tasks(values)
-        assert over_tasks(values, seed=1) != over_tasks(values)
+        assert mean_over_tasks(values) == mean_over_tasks(values)
+        assert mean_over_tasks(values, seed=1) != mean_over_tasks(values)
         with pytest.raises(ValueError, match="2 tasks: a statement across tasks needs at least 3"):
-            over_tasks(values[:2])
+            mean_over_tasks(values[:2])
         with pytest.raises(ValueError, match="a task has no value"):
-            over_tasks([*values, []])
+            mean_over_tasks([*values, []])
 
     def test_is_of_width_zero_where_all_changes_are_equal(self) -> None:
-        assert over_tasks([[0.5, 0.5]] * 3).mean.half_width == pytest.approx(0)
+        assert mean_over_tasks([[0.5, 0.5]] * 3).mean.half_width == pytest.approx(0)
 
 
 def test_wins_and_losses_are_counted_beyond_what_a_table_shows() -> None:

@@ -18,8 +18,8 @@ from test_selector_ranking import CELLS, load, planted_runs
 
 from alue_bench.contract.cells import cell_name, cell_of
 from alue_bench.contract.task import Labels
-from alue_bench.evaluation.new_task import predicted
-from alue_bench.reporting.advice import Calibration, advise, calibration, feature, leave_out
+from alue_bench.evaluation.new_task import mean_prediction
+from alue_bench.reporting.advice import Calibration, advise, calibration, feature, leave_one_task_out
 from alue_bench.reporting.advice_table import advice_table, recommendation
 from alue_bench.reporting.swept_tasks import SweptTask, swept_tasks
 from alue_bench.tracking.connection import Connection, connect
@@ -49,7 +49,7 @@ class TestPrediction:
     def test_is_the_mean_loss_over_tasks_as_a_share_of_what_was_learnt(self) -> None:
         """bottom1 loses 0.04, 0.08 and 0.12 of 0.5 learnt."""
         told = calibrated("a", "b", "c").predict((1, 0))
-        by_hand = predicted([0.08, 0.16, 0.24])
+        by_hand = mean_prediction([0.08, 0.16, 0.24])
         assert (told.mean, told.half_width) == pytest.approx((by_hand.mean, by_hand.half_width))
 
     def test_the_task_itself_takes_no_part(self) -> None:
@@ -67,7 +67,7 @@ class TestPrediction:
         """With one setting, top1, tasks lose 0.04, 0.08 and 0.12; the others predict 0.10, 0.08 and 0.06."""
         whole = calibrated("a", "b", "c")
         one = Calibration(whole.sweeps, ((0, 1),), {})
-        told = leave_out(one)
+        told = leave_one_task_out(one)
         assert told.error == pytest.approx(np.sqrt((0.06**2 + 0 + 0.06**2) / 3))
         assert (told.covered, told.predictions) == (3, 3)
 
@@ -95,7 +95,7 @@ class TestAdvice:
     def of(tolerance: float, own: SweptTask | None = None) -> Any:
         whole = calibrated("a", "b", "c")
         costs = {cell_name(cell): 1 - 0.15 * cell[0] - 0.05 * cell[1] for cell in CELLS}
-        return advise("d", "mini", whole, costs, tolerance=tolerance, own=own)
+        return advise("d", "mini", whole, costs, tolerance=tolerance, measured=own)
 
     def test_recommends_the_cheapest_setting_within_the_tolerance(self) -> None:
         """top1 loses 8 % and saves 5 %; bottom1 loses 16 % and saves 15 %; bottom2 loses 20 % and saves 30 %."""

@@ -19,7 +19,7 @@ from alue_bench.data.batches import (
     batches,
     collate,
     evaluation_order,
-    rounded_up,
+    round_up_length,
     steps_per_epoch,
     training_order,
 )
@@ -183,17 +183,17 @@ class TestFewLengths:
 
     @given(length=st.integers(1, 5000))
     def test_a_little_longer_never_shorter(self, length: int) -> None:
-        padded = rounded_up(length)
+        padded = round_up_length(length)
         assert length <= padded <= max(length + 3, length * 1.125)
-        assert rounded_up(padded) == padded
+        assert round_up_length(padded) == padded
 
     def test_a_few_dozen_lengths_for_all_that_texts_have(self) -> None:
-        assert len({rounded_up(length) for length in range(1, 513)}) <= 50
+        assert len({round_up_length(length) for length in range(1, 513)}) <= 50
 
     @given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=12))
     def test_no_further_than_the_longest_text_and_with_the_same_content(self, lengths: list[int]) -> None:
         split, indices = split_of(lengths), np.arange(len(lengths))[:3]
-        plain, padded = (collate(split, indices, Padding(0), few_lengths=few) for few in (False, True))
+        plain, padded = (collate(split, indices, Padding(0), round_lengths=few) for few in (False, True))
         width = plain.input_ids.shape[1]
         assert width <= padded.input_ids.shape[1] <= max(lengths)
         assert torch.equal(padded.input_ids[:, :width], plain.input_ids)

@@ -21,7 +21,7 @@ from tiny_models import ARCHITECTURES, save_tokenizer, tiny_config, vocabulary
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.model import Model
 from alue_bench.contract.task import Labels
-from alue_bench.executors.replan import rebuilt, source_of
+from alue_bench.executors.replan import rebuild_run, source_of
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
 from alue_bench.planning.request import PlanRequest
@@ -127,7 +127,7 @@ class TestHead:
             assert not any("head" in note for note in trained.notes)
         assert torch.equal(scores[1], scores[2])
         (run,) = keeping.runs
-        again = rebuilt(run.spec, source_of(run, registry), registry, PlanCache())
+        again = rebuild_run(run.spec, source_of(run, registry), registry, PlanCache())
         assert again.inputs.checkpoint.keep_head
 
     @pytest.mark.parametrize(

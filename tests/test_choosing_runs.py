@@ -20,7 +20,7 @@ from alue_bench.planning.request import PlanRequest
 from alue_bench.reporting import grid
 from alue_bench.reporting.across_tasks import across_tasks
 from alue_bench.reporting.comparison import ComparisonBlock, StrategyResult, Verdict, compare
-from alue_bench.reporting.confirmation import Confirmation, confirmed
+from alue_bench.reporting.confirmation import Confirmation, confirm_setting
 from alue_bench.reporting.subjects import arrange
 from alue_bench.studies.confirmation import confirmation_by, confirming_seeds, unused_seeds
 from alue_bench.tracking.connection import Connection, connect
@@ -120,7 +120,7 @@ class TestConfirmation:
     def confirm(self, connection: Connection, margin: float, seeds: tuple[int, ...] = SEEDS) -> Confirmation:
         results = read_results(connection)
         load, margins = partial(read_targets, results), Margins(Margin(margin))
-        return confirmed(results.frame, load, "bottom3top4", "full", margins=margins, seeds=seeds)
+        return confirm_setting(results.frame, load, "bottom3top4", "full", margins=margins, seeds=seeds)
 
     @pytest.mark.parametrize(
         ("done", "accuracy", "verdict"),
@@ -245,7 +245,7 @@ def test_a_sweep_after_a_search_confirms_with_seeds_that_the_search_left(put: An
         }
         for name, time in (("full", 2.0), ("bottom3top4", 1.0))
     ]
-    (group,) = grid.groups(pd.DataFrame(rows))
+    (group,) = grid.grids_of(pd.DataFrame(rows))
     recommendation = grid.recommend(group.cells)
     assert recommendation is not None
     asked = (connection, planned, group, recommendation, (43, 44, 45))

@@ -22,17 +22,17 @@ from mlflow.exceptions import MlflowException
 
 from alue_bench.executors import local
 from alue_bench.tracking import recording
-from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, STAGE, Held, settle, withdraw
+from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, STAGE, HeldRun, settle_claim, withdraw
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.liveness import (
     HEARTBEAT,
     LEASE_S,
     MACHINE,
     PROCESS,
-    Heart,
-    Watch,
-    a_beat,
-    steps_of,
+    DeadProcessDetector,
+    HeartbeatWriter,
+    heartbeat_value,
+    progress_of_heartbeat,
     this_machine,
     this_process,
 )
@@ -59,7 +59,7 @@ def claim(connection: Connection) -> Claim:
         stage: str = CLAIMING,
         **more: str,
     ) -> str:
-        tags = {FINGERPRINT: fingerprint, STAGE: stage, HEARTBEAT: a_beat(), **more}
+        tags = {FINGERPRINT: fingerprint, STAGE: stage, HEARTBEAT: heartbeat_value(), **more}
         tags |= {MACHINE: machine or this_machine(), PROCESS: this_process()}
         run = connection.client.create_run(connection.experiment_id, start_time=start_time, tags=tags)
         return str(run.info.run_id)
@@ -77,7 +77,7 @@ class Clock:
         return self.now
 
 
-class SeesDeathLate(Watch):
+class SeesDeathLate(DeadProcessDetector):
     """Looks at a process when that has just finished its run and ended."""
 
     def __init__(self, connection: Connection) -> None:
@@ -92,35 +92,35 @@ class SeesDeathLate(Watch):
 class TestClaims:
     def test_the_only_one_holds(self, connection: Connection, claim: Claim) -> None:
         claim("another run")
-        assert settle(connection, Watch(), claim(), "f") is None
+        assert settle_claim(connection, DeadProcessDetector(), claim(), "f") is None
 
     def test_one_that_is_settled_keeps_it_though_another_clock_says_it_came_later(
         self, connection: Connection, claim: Claim
     ) -> None:
         first = claim(start_time=10**13, stage="training")
-        assert settle(connection, Watch(), claim(start_time=1), "f") == Held(first)
+        assert settle_claim(connection, DeadProcessDetector(), claim(start_time=1), "f") == HeldRun(first)
 
     def test_what_is_finished_is_not_done_again(self, connection: Connection, claim: Claim) -> None:
         first = claim(stage="done")
         connection.client.set_terminated(first, "FINISHED")
-        assert settle(connection, Watch(), claim(), "f") == Held(first)
+        assert settle_claim(connection, DeadProcessDetector(), claim(), "f") == HeldRun(first)
 
     @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
     def test_what_came_to_nothing_is(self, connection: Connection, claim: Claim, status: str) -> None:
         connection.client.set_terminated(claim(), status)
-        assert settle(connection, Watch(), claim(), "f") is None
+        assert settle_claim(connection, DeadProcessDetector(), claim(), "f") is None
 
     def test_that_of_a_dead_process_is_closed_and_taken_over(self, connection: Connection, claim: Claim) -> None:
         dead = claim(stage="training")
         connection.client.set_tag(dead, PROCESS, "1@0")
-        assert settle(connection, Watch(), claim(), "f") is None
+        assert settle_claim(connection, DeadProcessDetector(), claim(), "f") is None
         assert connection.client.get_run(dead).info.status == "KILLED"
 
     def test_what_ended_between_its_reading_and_its_process_death_stays_as_it_ended(
         self, connection: Connection, claim: Claim
     ) -> None:
         first = claim(stage="training")
-        assert settle(connection, SeesDeathLate(connection), claim(), "f") == Held(first)
+        assert settle_claim(connection, SeesDeathLate(connection), claim(), "f") == HeldRun(first)
         assert connection.client.get_run(first).info.status == "FINISHED"
 
     def test_of_two_at_once_the_later_yields_and_the_earlier_waits_for_that(
@@ -128,8 +128,8 @@ class TestClaims:
     ) -> None:
         early, late = claim(start_time=1), claim(start_time=2)
         with ThreadPoolExecutor() as pool:
-            waits = pool.submit(settle, connection, Watch(), early, "f")
-            assert settle(connection, Watch(), late, "f") == Held(early)
+            waits = pool.submit(settle_claim, connection, DeadProcessDetector(), early, "f")
+            assert settle_claim(connection, DeadProcessDetector(), late, "f") == HeldRun(early)
             time.sleep(0.3)
             assert not waits.done()
             withdraw(connection, late)
@@ -140,7 +140,7 @@ class TestClaims:
     ) -> None:
         claim(start_time=1, invocation="i")
         mine = claim(start_time=2, invocation="i")
-        assert settle(connection, Watch(), mine, "f") is None
+        assert settle_claim(connection, DeadProcessDetector(), mine, "f") is None
         (left,) = connection.client.search_runs([connection.experiment_id])
         assert left.info.run_id == mine
 
@@ -149,7 +149,9 @@ class TestClaims:
         self, connection: Connection, claim: Claim, other: dict[str, str]
     ) -> None:
         first = claim(**{"start_time": 1, "stage": "training", "invocation": "i", **other})
-        assert settle(connection, Watch(), claim(start_time=2, invocation="i"), "f") == Held(first)
+        assert settle_claim(connection, DeadProcessDetector(), claim(start_time=2, invocation="i"), "f") == HeldRun(
+            first
+        )
 
     def test_a_withdrawn_one_is_not_to_be_seen(self, connection: Connection, claim: Claim) -> None:
         withdraw(connection, claim())
@@ -167,7 +169,7 @@ class TestClaims:
                 together.wait()
                 while True:
                     run_id = claim(fingerprint, start_time=int(time.time() * 1000) + skew * 3_600_000)
-                    held = settle(connection, Watch(), run_id, fingerprint)
+                    held = settle_claim(connection, DeadProcessDetector(), run_id, fingerprint)
                     if held is None:
                         with lock:
                             assert not holding.get(fingerprint)
@@ -196,7 +198,7 @@ class TestWhatIsTakenForDead:
         self, connection: Connection, claim: Claim, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run_id, recorder = claim(stage="training"), Recorder(connection)
-        monkeypatch.setattr(recorder, "_watch", SeesDeathLate(connection))
+        monkeypatch.setattr(recorder, "_dead_processes", SeesDeathLate(connection))
         assert recorder.close_interrupted() == 0
         assert connection.client.get_run(run_id).info.status == "FINISHED"
 
@@ -205,7 +207,7 @@ class TestWhatIsTakenForDead:
     ) -> None:
         theirs = connection.client.create_run(connection.experiment_id).info.run_id
         ours, recorder = claim(machine="elsewhere"), Recorder(connection)
-        monkeypatch.setattr(recorder, "_watch", Watch(lease_s=0.0))
+        monkeypatch.setattr(recorder, "_dead_processes", DeadProcessDetector(lease_s=0.0))
         recorder.close_interrupted()
         time.sleep(0.01)
         assert recorder.close_interrupted() == 1
@@ -248,7 +250,7 @@ def test_a_run_that_fails_after_it_was_taken_away_is_done_again(
     run: CommandLine, runs: Callable[..., list[Any]], install: Any, store: str, experiment: str, tiny_bert: Path,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(local, "RETURN_S", 0.1)
+    monkeypatch.setattr(local, "RECHECK_INTERVAL_S", 0.1)
     given = {"mark": str(tmp_path / "mark"), "uri": store, "experiment": experiment, "folder": str(tiny_bert)}
     install("alue-bench-unlucky", UNLUCKY.format(**given))
     said = run("-s", "full", model="unlucky")
@@ -280,9 +282,9 @@ def test_a_run_whose_claim_could_not_be_settled_beats_and_gives_way_to_a_result(
     def goes_away(*given: Any) -> None:
         raise MlflowException("the connection was closed")
 
-    monkeypatch.setattr(recording, "settle", goes_away)
-    monkeypatch.setattr(recording, "ASK_AGAIN_S", 0.0)
-    monkeypatch.setattr(local, "RETURN_S", 0.0)
+    monkeypatch.setattr(recording, "settle_claim", goes_away)
+    monkeypatch.setattr(recording, "RETRY_INTERVAL_S", 0.0)
+    monkeypatch.setattr(local, "RECHECK_INTERVAL_S", 0.0)
     said = run("-s", "full", "--json")
     assert [done["run_id"] for done in json.loads(said.out)["runs"]] == [theirs.info.run_id], said.err
     assert beating == [True]
@@ -292,21 +294,21 @@ def test_a_run_whose_claim_could_not_be_settled_beats_and_gives_way_to_a_result(
 class TestHeartbeat:
     def test_it_beats_while_the_run_is_held_and_no_longer(self, connection: Connection, claim: Claim) -> None:
         run_id = claim()
-        heart = Heart(connection.client, beat_s=0.05)
+        heart = HeartbeatWriter(connection.client, interval_s=0.05)
 
         def beat() -> str:
             return str(connection.client.get_run(run_id).data.tags[HEARTBEAT])
 
-        heart.beat_for(run_id)
-        heart.tell(run_id, "37/120")
+        heart.start_heartbeat(run_id)
+        heart.set_status(run_id, "37/120")
         first = beat()
         for _ in range(200):
-            if steps_of(beat()):
+            if progress_of_heartbeat(beat()):
                 break
             time.sleep(0.02)
-        assert steps_of(beat()) == (37, 120)
+        assert progress_of_heartbeat(beat()) == (37, 120)
         assert beat() != first
-        heart.rest(run_id)
+        heart.stop_heartbeat(run_id)
         time.sleep(0.3)  # one may be on its way
         last = beat()
         time.sleep(0.3)
@@ -314,14 +316,14 @@ class TestHeartbeat:
         assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
 
     def test_a_store_that_does_not_take_a_beat_does_not_stop_it(self, connection: Connection) -> None:
-        heart = Heart(connection.client, beat_s=0.01)
-        heart.beat_for("0" * 32)
+        heart = HeartbeatWriter(connection.client, interval_s=0.01)
+        heart.start_heartbeat("0" * 32)
         for _ in range(500):
             if heart.missed >= 2:
                 break
             time.sleep(0.02)
         assert heart.missed >= 2
-        heart.rest("0" * 32)
+        heart.stop_heartbeat("0" * 32)
 
     @pytest.mark.usefixtures("folders_of_its_own")
     def test_it_ends_with_whoever_recorded_whatever_was_left_open(self, connection: Connection) -> None:
@@ -335,7 +337,7 @@ class TestHeartbeat:
         assert not heart.is_alive()
 
     def test_no_two_beats_are_equal(self) -> None:
-        assert a_beat(1) != a_beat(2)
+        assert heartbeat_value(1) != heartbeat_value(2)
 
 
 THERE = {MACHINE: "elsewhere", PROCESS: "1@1"}
@@ -343,13 +345,13 @@ THERE = {MACHINE: "elsewhere", PROCESS: "1@1"}
 
 class TestWatch:
     def test_of_this_machine_it_knows_at_once(self) -> None:
-        assert not Watch().is_dead("r", {MACHINE: this_machine(), PROCESS: this_process()})
+        assert not DeadProcessDetector().is_dead("r", {MACHINE: this_machine(), PROCESS: this_process()})
         for process in ("1@0", "", "nonsense", "4194399@1"):
-            assert Watch().is_dead("r", {MACHINE: this_machine(), PROCESS: process})
+            assert DeadProcessDetector().is_dead("r", {MACHINE: this_machine(), PROCESS: process})
 
     def test_elsewhere_silence_for_a_lease_is_death(self) -> None:
         clock = Clock()
-        watch = Watch(clock=clock)
+        watch = DeadProcessDetector(clock=clock)
         assert not watch.is_dead("r", {**THERE, HEARTBEAT: "1"})
         clock.now += LEASE_S
         assert not watch.is_dead("r", {**THERE, HEARTBEAT: "1"})
@@ -358,7 +360,7 @@ class TestWatch:
 
     def test_any_new_beat_is_life_whatever_time_it_tells(self) -> None:
         clock = Clock()
-        watch = Watch(clock=clock)
+        watch = DeadProcessDetector(clock=clock)
         for beat in ("2026-01-01T00:00:00 1", "1970-01-01T00:00:00 2", "2999-01-01T00:00:00 3"):
             assert not watch.is_dead("r", {**THERE, HEARTBEAT: beat})
             clock.now += LEASE_S
@@ -366,7 +368,7 @@ class TestWatch:
 
     def test_one_that_never_beats_is_dead_after_a_lease(self) -> None:
         clock = Clock()
-        watch = Watch(clock=clock)
+        watch = DeadProcessDetector(clock=clock)
         assert not watch.is_dead("r", THERE)
         clock.now += LEASE_S + 1
         assert watch.is_dead("r", THERE)

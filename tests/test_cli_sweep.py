@@ -20,9 +20,9 @@ from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.grid import parse_grid
 from alue_bench.planning.request import PlanRequest
-from alue_bench.planning.sweep_order import TAG
+from alue_bench.planning.sweep_order import POSITION_TAG
 from alue_bench.reporting.grid import Recommendation
-from alue_bench.studies.confirmation import FIXED_SEEDS, ConfirmingSeeds
+from alue_bench.studies.confirmation import FIXED_SEEDS_MESSAGE, ConfirmingSeeds
 from alue_bench.views.grid_view import RUNNING, GridProgress
 
 GRID = ("--grid", "bottom=0..4/2,top=0..2/2")
@@ -71,7 +71,7 @@ def test_a_grid_is_run_drawn_and_concluded(
         file = Path(client.download_artifacts(parent.info.run_id, name, str(tmp_path)))
         assert file.read_bytes().startswith(b"\x89PNG")
     assert parent.data.metrics["recommended_saving/easy-tiny-bert"] == pytest.approx(recommended["saving"])
-    positions = {done.data.tags[TAG] for done in runs("tags.kind = 'run'")}
+    positions = {done.data.tags[POSITION_TAG] for done in runs("tags.kind = 'run'")}
     assert positions == {f"{place}/5" for place in range(1, 6)}
 
     # The cells are the runs that `run` does: it finds them done, and alone they come to the same.
@@ -146,9 +146,9 @@ def test_what_a_confirmation_cannot_do_is_said_before_the_sweep_begins(sweep: Co
 
 
 def test_with_fixed_seeds_a_recommendation_names_them_and_does_not_advise_more_seeds() -> None:
-    fixed = ConfirmingSeeds((), 0, FIXED_SEEDS)
+    fixed = ConfirmingSeeds((), 0, FIXED_SEEDS_MESSAGE)
     chosen = Recommendation("bottom3", "full", 0.01, 0.8, -0.01, 1.0, 0.5, candidates=1, settings=2, seeds=1)
-    assert fixed.explained(chosen).loss_sentence() == f"Not confirmed: {FIXED_SEEDS}"
+    assert fixed.explained(chosen).loss_sentence() == f"Not confirmed: {FIXED_SEEDS_MESSAGE}"
     assert "--confirm" in ConfirmingSeeds((), 0).explained(chosen).loss_sentence()
     assert fixed.explained(replace(chosen, strategy="full")).confirmation is None
 

@@ -15,7 +15,7 @@ from planted_runs import classes, plant, spec
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.task import Labels
 from alue_bench.evaluation.margins import Margins, parse_margins
-from alue_bench.evaluation.significance import MOST_SEEDS
+from alue_bench.evaluation.significance import MAX_SEEDS
 from alue_bench.reporting.comparison import (
     DEFAULT_MARGIN,
     Comparison,
@@ -26,7 +26,7 @@ from alue_bench.reporting.comparison import (
     describe_conditions,
 )
 from alue_bench.reporting.comparison_table import as_json, records, text_tables
-from alue_bench.studies.invocation import Place
+from alue_bench.studies.invocation import StoreLocation
 from alue_bench.studies.number_of_seeds import describe_seeds, seeds_for_plan
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_results, read_targets
@@ -396,7 +396,10 @@ class TestOtherKindsOfTask:
 def test_a_plan_says_how_many_seeds_it_needs_from_finished_runs(put: Any, connection: Connection) -> None:
     for seed in SEEDS:
         put("full", seed, 0.8), put("head-only", seed, 0.8), put("top22", seed, 0.8)
-    place, planned = Place(connection.uri, connection.experiment), [spec("oold", "full", 1), spec("oold", "top22", 1)]
+    place, planned = (
+        StoreLocation(connection.uri, connection.experiment),
+        [spec("oold", "full", 1), spec("oold", "top22", 1)],
+    )
 
     def needed(margin: str, strategy: str = "top22") -> list[Any]:
         margins = parse_margins(margin, DEFAULT_MARGIN)
@@ -405,11 +408,11 @@ def test_a_plan_says_how_many_seeds_it_needs_from_finished_runs(put: Any, connec
 
     ((_, narrow, _),), ((name, wide, observed),) = needed("8pt"), needed("pearson=1%,f1_macro=40pt")
     assert (name, observed, wide) == ("top22", 3, 3)
-    assert narrow is None or 3 < narrow <= MOST_SEEDS
+    assert narrow is None or 3 < narrow <= MAX_SEEDS
     assert needed("0.1pt") == [("top22", None, 3)]
     assert {name for name, *_ in needed("1pt", "bottom1")} == {"head-only", "top22"}, "the variances of others"
     assert seeds_for_plan(planned[:1], place, Margins(DEFAULT_MARGIN)) == []
-    elsewhere = seeds_for_plan(planned, Place(connection.uri, "no such experiment"), Margins(DEFAULT_MARGIN))
+    elsewhere = seeds_for_plan(planned, StoreLocation(connection.uri, "no such experiment"), Margins(DEFAULT_MARGIN))
     assert describe_seeds(elsewhere, Margins(DEFAULT_MARGIN))[1].startswith("  oold/mini: not known, since the store")
 
 

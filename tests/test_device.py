@@ -269,7 +269,7 @@ class TestPrecision:
             raise ZeroDivisionError
         after = (computes_tf32(), getattr(products, "fp32_precision", None), torch.get_float32_matmul_precision())
         assert after == before
-        assert (device.compute, device.is_narrow) == (torch.float32, False)
+        assert (device.compute, device.is_16_bit) == (torch.float32, False)
         assert "tf32_matrix_products" not in environment("cpu")
 
     @pytest.mark.parametrize(("machine", "device"), [(H200, "cuda"), (MI300, "cuda"), (NONE, "cpu")])
@@ -597,7 +597,7 @@ class TestMemoryEstimate:
         self, jobs: int, gpus: int, need: int, room: int, on_one: int, at_once: int, waits: bool
     ) -> None:
         placement = GpuSharing(jobs, gpus, need * GIB, room * GIB)
-        assert (placement.most_on_one, placement.at_once) == (on_one, at_once)
+        assert (placement.max_runs_per_gpu, placement.concurrent_runs) == (on_one, at_once)
         assert placement.describe().endswith("wait") is waits
         assert f"{need}.0 GiB of {room}.0 GiB" in placement.describe()
 

@@ -16,7 +16,7 @@ from markdown_it.tree import SyntaxTreeNode
 from alue_bench.contract.task import Labels
 from alue_bench.evaluation.predictions import predictions_table
 from alue_bench.messages.display import LATEX, file_name, latex, markdown, one_line, visible
-from alue_bench.messages.figure_text import short_names
+from alue_bench.messages.figure_text import shorten_names
 from alue_bench.reporting.charts import Point, averages, learning_curves, pareto
 from alue_bench.tracking.figures import draw_predictions
 
@@ -112,10 +112,16 @@ class TestFigures:
             warnings.simplefilter("error")
             drawn = [
                 pareto(
-                    [Point(n, 0.5, 2.0 + i) for i, n in enumerate(HOSTILE)], HOSTILE, name="a", metric="$m$", of="$"
+                    [Point(n, 0.5, 2.0 + i) for i, n in enumerate(HOSTILE)],
+                    HOSTILE,
+                    name="a",
+                    metric="$m$",
+                    figure_title="$",
                 ),
-                averages([(name, 0.5) for name in HOSTILE], name="b", of="$t$", unit="$u$", digits=2),
-                learning_curves({n: [[(1, 0.1), (2, 0.3)]] for n in HOSTILE}, name="c", metric="$m$", of="$t$"),
+                averages([(name, 0.5) for name in HOSTILE], name="b", figure_title="$t$", unit="$u$", digits=2),
+                learning_curves(
+                    {n: [[(1, 0.1), (2, 0.3)]] for n in HOSTILE}, name="c", metric="$m$", figure_title="$t$"
+                ),
             ]
         for picture in drawn:
             for svg in (picture.svg, picture.inline):
@@ -143,7 +149,7 @@ class TestFigures:
 
 def test_names_that_are_alike_when_cut_are_told_apart() -> None:
     names = ["a" * 40 + "b", "a" * 40 + "c", "full"]
-    shown = short_names(names)
+    shown = shorten_names(names)
     assert len(set(shown)) == 3
     assert shown[2] == "full"
     assert max(map(len, shown)) == 28

@@ -16,7 +16,7 @@ from tiny_models import ARCHITECTURES, tiny_config
 from alue_bench import Labels
 from alue_bench.cli.dry_run import duration
 from alue_bench.contract.spec import HyperParameters
-from alue_bench.cost.calibration import _measured, measure_speed, shape_key, speed_of
+from alue_bench.cost.calibration import _measured_speeds, measure_speed, shape_key, speed_of
 from alue_bench.training.architecture.encoder_stack import view_as_stack
 from alue_bench.training.device.precision import Device
 from alue_bench.training.pretrained.loading import Checkpoint, declared_config, empty_model, load_config
@@ -55,7 +55,7 @@ class TestCounting:
         shutil.copytree(tiny_bert, folder)
         AutoModel.from_pretrained(tiny_bert, dtype=dtype).save_pretrained(folder)
         assert load_config(Checkpoint(folder, "", pickled=False)).dtype == dtype
-        _measured.clear()
+        _measured_speeds.clear()
         halved, whole = (estimate_of(run, "-s", "full", model=model) for model in (folder, tiny_bert))
         assert halved["problems"] == []
         assert halved["here"]["seconds"] > 0

@@ -17,12 +17,21 @@ from guide import HERE
 from test_standard_output import NOISY
 
 from alue_bench.contract.errors import UnavailableError
-from alue_bench.contract.executor import Assignment, Event, Executor, Lost, Report, Resources, Returned, Warned
+from alue_bench.contract.executor import (
+    Assignment,
+    AssignmentFinished,
+    AssignmentLost,
+    Event,
+    Executor,
+    Report,
+    Resources,
+    WarningIssued,
+)
 from alue_bench.executors import local, scheduler, worker
 from alue_bench.executors.heartbeats import HeartbeatPoller
 from alue_bench.executors.processes import cause_of_death, environment_of, start, visible_gpus
 from alue_bench.measure.environment import RUNS_PER_GPU
-from alue_bench.planning.sweep_order import TAG
+from alue_bench.planning.sweep_order import POSITION_TAG
 from alue_bench.testing import ConformanceError, ConformanceWarning, check_executor
 from alue_bench.tracking.claims import FINGERPRINT, STAGE
 from alue_bench.tracking.connection import connect
@@ -53,27 +62,28 @@ def here(install: Callable[..., Path]) -> None:
 FAULTY = """
 import os
 from alue_bench import Executor, hookimpl
-from alue_bench.contract.executor import Assignment, Lost, Returned, Started
+from alue_bench.contract.executor import Assignment, AssignmentLost, AssignmentFinished, RunStarted
 
 class Faulty:
     \"\"\"Loses what FAULTS says, before or after the work, as workers and machines are lost.\"\"\"
     def __init__(self):
         self._events, self._faults = [], os.environ["FAULTS"].split()
 
-    def has_room(self):
+    def has_capacity(self):
         return not self._events
 
     def submit(self, assignment):
-        from alue_bench.executors.worker import carry_out
+        from alue_bench.executors.worker import execute_assignment
 
         fault = self._faults.pop(0) if self._faults else "none"
         if fault in ("none", "after"):
-            carry_out(assignment, self._events.append if fault == "none" else lambda report: None)
+            execute_assignment(assignment, self._events.append if fault == "none" else lambda report: None)
         if fault == "none":
-            self._events.append(Returned(assignment.number))
+            self._events.append(AssignmentFinished(assignment.number))
         else:
             machine = fault == "machine"
-            self._events.append(Lost(assignment.number, "struck by lightning", infrastructure_failure=machine))
+            lost = AssignmentLost(assignment.number, "struck by lightning", infrastructure_failure=machine)
+            self._events.append(lost)
 
     def events(self, timeout_s):
         pending, self._events = self._events, []
@@ -109,7 +119,7 @@ class TestAPluginsExecutor:
         what = ("-t", "anger", "-m", tiny_bert, *SHORT, "--grid", "bottom=0..4/2,top=0..2/2")
         where = ("--tracking-uri", store, "--experiment", experiment)
         assert alue_bench("sweep", *what, *where, "--executor", "cafes-here", "--confirm", 0).code == 0
-        assert [r.data.tags[TAG] for r in runs("tags.kind = 'run'")] == [f"{place}/5" for place in range(1, 6)]
+        assert [r.data.tags[POSITION_TAG] for r in runs("tags.kind = 'run'")] == [f"{place}/5" for place in range(1, 6)]
 
     @pytest.mark.usefixtures("here")
     def test_a_diagnostic_set_is_scored_with_the_model_that_its_worker_trained_just_before(
@@ -166,7 +176,7 @@ class TestAPluginsExecutor:
     def test_what_waits_for_another_invocations_model_is_done_where_that_one_fails(
         self, run: CommandLine, store: str, experiment: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(scheduler, "RETURN_S", 0.0)
+        monkeypatch.setattr(scheduler, "RECHECK_INTERVAL_S", 0.0)
         given = ("-t", "xnli", "-t", "diag", "-s", "full", "--json")
         planned = json.loads(run(*given, "--dry-run", task=None).out)["planned"]
         (fingerprint,) = (one["fingerprint"] for one in planned if one["task"] == "xnli")
@@ -177,9 +187,9 @@ class TestAPluginsExecutor:
         def fails(later: Any) -> str:
             connection.client.set_tag(theirs, "failure", "RuntimeError: not theirs either")
             connection.client.set_terminated(theirs, "FAILED")
-            return local.waiting_for(later)
+            return local.waiting_message(later)
 
-        monkeypatch.setattr(scheduler, "waiting_for", fails)
+        monkeypatch.setattr(scheduler, "waiting_message", fails)
         said = run(*given, "--executor", "cafes-here", task=None)
         assert [(done["task"], done["status"]) for done in json.loads(said.out)["runs"]] == [
             ("xnli", "failed"),
@@ -213,7 +223,7 @@ class TestAPluginsExecutor:
         assert f"alue-bench: {said}" in answer.err
         assert "Traceback" not in answer.everything
 
-    @pytest.mark.parametrize("method", ["has_room", "submit", "events", "stop"])
+    @pytest.mark.parametrize("method", ["has_capacity", "submit", "events", "stop"])
     def test_one_that_breaks_in_the_middle_is_named_and_leaves_nothing_open(
         self, install: Any, run: CommandLine, runs: Any, method: str
     ) -> None:
@@ -228,17 +238,17 @@ class TestAPluginsExecutor:
     @pytest.mark.parametrize(
         ("event", "objection"),
         [
-            ("executor.Started('f00')", "reported run 'f00', which is not in the plan"),
+            ("executor.RunStarted('f00')", "reported run 'f00', which is not in the plan"),
             ("executor.RunEnded('f00', 'finished', 'r1')", "reported run 'f00', which is not in the plan"),
-            ("executor.Advanced('f00', 1, 2)", "reported run 'f00', which is not in the plan"),
+            ("executor.RunAdvanced('f00', 1, 2)", "reported run 'f00', which is not in the plan"),
             (
                 "executor.RunEnded('f00', 'done', 'r1')",
                 "reported status 'done', which is not one of finished, reused, failed",
             ),
             ("executor.RunEnded('f00', 'held', 'r1')", "reported run 'f00', which no worker has"),
-            ("executor.Returned(99)", "reported assignment 99, which no worker has"),
-            ("executor.Returned(1)", "reported assignment 1 as done, but not of anger/tiny-bert/full/seed42"),
-            ("executor.Lost(99, 'gone')", "reported assignment 99, which no worker has"),
+            ("executor.AssignmentFinished(99)", "reported assignment 99, which no worker has"),
+            ("executor.AssignmentFinished(1)", "reported assignment 1 as done, but not of anger/tiny-bert/full/seed42"),
+            ("executor.AssignmentLost(99, 'gone')", "reported assignment 99, which no worker has"),
             ("{'run': 'f00'}", "reported dict {'run': 'f00'}, which is not an event of alue_bench.contract.executor"),
         ],
     )
@@ -278,7 +288,7 @@ class TestAWorkerThatBeginsWhileTheStoreIsAway:
     def test_waits_for_it(
         self, assignment: Assignment, own_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(worker, "AGAIN_S", 0.05)
+        monkeypatch.setattr(worker, "CONNECT_RETRY_INTERVAL_S", 0.05)
         told: list[Report] = []
 
         def tell(report: Report) -> None:
@@ -286,16 +296,16 @@ class TestAWorkerThatBeginsWhileTheStoreIsAway:
             (tmp_path / "back").symlink_to(Path(own_store.removeprefix("sqlite:///")).parent)
             os.replace(tmp_path / "back", tmp_path / "folder")
 
-        worker.carry_out(assignment, tell)
+        worker.execute_assignment(assignment, tell)
         assert len(told) == 1
-        assert isinstance(told[0], Warned)
+        assert isinstance(told[0], WarningIssued)
         assert "a worker waits for the store: tracking folder" in told[0].message
 
     def test_but_not_for_ever(self, assignment: Assignment, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(worker, "AGAIN_S", 0.05)
-        monkeypatch.setattr(worker, "PATIENCE_S", 0.2)
+        monkeypatch.setattr(worker, "CONNECT_RETRY_INTERVAL_S", 0.05)
+        monkeypatch.setattr(worker, "CONNECT_TIMEOUT_S", 0.2)
         with pytest.raises(UnavailableError, match="tracking folder"):
-            worker.carry_out(assignment, lambda report: None)
+            worker.execute_assignment(assignment, lambda report: None)
 
 
 class TestOptions:
@@ -331,13 +341,13 @@ class TestConformance:
 
     def test_what_is_wrong_is_said(self) -> None:
         class Busy:
-            def has_room(self) -> bool:
+            def has_capacity(self) -> bool:
                 return False
 
             def submit(self, assignment: Assignment) -> None: ...
 
             def events(self, timeout_s: float) -> Sequence[Event]:
-                return [Returned(1), Lost(2, "")]
+                return [AssignmentFinished(1), AssignmentLost(2, "")]
 
             def stop(self) -> None: ...
 

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alue_bench import DataFile, Delimited, HeldOut, Labels, Splits, Submission, Table, Task, read_task_file
-from alue_bench.contract.task_file import COLUMNS as KEYS_OF_COLUMNS
-from alue_bench.contract.task_file import FORMAT, TOP
+from alue_bench.contract.task_file import COLUMN_KEYS as KEYS_OF_COLUMNS
+from alue_bench.contract.task_file import FORMAT_KEYS, TOP_LEVEL_KEYS
 from alue_bench.data.file_task.given import GivenTask, from_file, from_task_file
 from alue_bench.data.file_task.options import FileOptions
 from alue_bench.data.file_task.writing import toml
@@ -323,7 +323,7 @@ def test_files_in_several_folders_and_the_same_files_elsewhere(tmp_path: Path) -
 def test_a_file_is_planned_run_reused_and_planned_again_in_a_worker(
     run: CommandLine, runs: Callable[..., list[Any]], registry: Any, tiny_bert: Path, tmp_path: Path
 ) -> None:
-    from alue_bench.executors.replan import rebuilt, source_of
+    from alue_bench.executors.replan import rebuild_run, source_of
     from alue_bench.planning.available import PlanCache
     from alue_bench.planning.build import build_plan
     from alue_bench.studies.settings import plan_request
@@ -342,7 +342,7 @@ def test_a_file_is_planned_run_reused_and_planned_again_in_a_worker(
     request = plan_request({**options, "model": [str(tiny_bert)], "strategy": ["full"], "drop_bad": True}, ())
     (planned,) = build_plan(request, registry).runs
     source = pickle.loads(pickle.dumps(source_of(planned, registry)))
-    assert rebuilt(planned.spec, source, registry, PlanCache()).spec.fingerprint == planned.spec.fingerprint
+    assert rebuild_run(planned.spec, source, registry, PlanCache()).spec.fingerprint == planned.spec.fingerprint
     (one,) = request.given
     by_accuracy = replace(request, given=(replace(one, task=replace(one.task, primary="accuracy")),))
     assert build_plan(by_accuracy, registry).runs[0].spec.training_key != planned.spec.training_key
@@ -363,7 +363,7 @@ def test_the_task_file_of_the_guide_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "x.task.toml").write_text(block, encoding="utf-8")
     task = read_task_file(tmp_path / "x.task.toml")
     assert task.name == "complaints"
-    keys = {*TOP, *KEYS_OF_COLUMNS, *FORMAT} - {
+    keys = {*TOP_LEVEL_KEYS, *KEYS_OF_COLUMNS, *FORMAT_KEYS} - {
         "files",
         "columns",
         "format",

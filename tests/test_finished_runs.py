@@ -127,7 +127,7 @@ class TestArtifactsThatCannotBeWritten:
         self, run: CommandLine, alue_bench: CommandLine, own_store: str, experiment: str, place: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
-        monkeypatch.setattr(recording, "ASK_AGAIN_S", 0.0)
+        monkeypatch.setattr(recording, "RETRY_INTERVAL_S", 0.0)
         said = run("-s", "full", "-s", "bottom2", "--tracking-uri", own_store)
         assert said.code == 0, said.err
         assert "stopped answering" not in said.err
@@ -166,18 +166,18 @@ class TestArtifactsThatCannotBeWritten:
         monkeypatch.setenv("ALUE_BENCH_STATE", str(tmp_path / "state"))
         connection = connect(own_store, experiment)
         recorder = recording.Recorder(connection)
-        recorder.away = recording.Away("for a test", float("inf"))
+        recorder.unavailable = recording.UnavailablePeriod("for a test", float("inf"))
         recorder.start_parent({}, name="plan", tags={})
         recorder.finish_parent({}, {"mean_score/full": 0.5}, status="FINISHED")
-        recorder.away = None
-        assert [sent.how for sent in recorder.send_spooled()] == ["without artifacts"]
+        recorder.unavailable = None
+        assert [sent.outcome for sent in recorder.send_spooled()] == ["without artifacts"]
         (entry,) = recorder.spool.entries()
         assert entry.artifacts_only
         (run,) = connection.client.search_runs([connection.experiment_id])
         assert (run.info.status, run.data.metrics) == ("FINISHED", {"mean_score/full": 0.5})
         place.unlink()
-        recorder._artifacts_away = None
-        assert [sent.how for sent in recorder.send_spooled()] == ["written"]
+        recorder._artifacts_unavailable = None
+        assert [sent.outcome for sent in recorder.send_spooled()] == ["written"]
         artifacts = {file.path for file in connection.client.list_artifacts(run.info.run_id)}
         assert artifacts == {"plan.json", "results.json"}
         assert recorder.spool.entries() == []

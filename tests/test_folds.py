@@ -20,7 +20,7 @@ from alue_bench.data.folds import load_folds
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import TaskRows
 from alue_bench.evaluation.resampled import corrected_resampled_test
-from alue_bench.executors.replan import rebuilt, source_of
+from alue_bench.executors.replan import rebuild_run, source_of
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import Plan
 from alue_bench.reporting.comparison import Verdict
@@ -86,7 +86,7 @@ def test_each_row_is_tested_once_and_no_text_is_on_two_sides(divide: Any, kind: 
     divided = divide(task, 5, repeats=2)
     assert len({rows.folds_digest for rows in divided}) == 1
     assert len({rows.splits["test"].digest for rows in divided}) == 10
-    whole = divided[0].splits["train"].whole
+    whole = divided[0].splits["train"].all_rows
     assert whole is not None
     assert len(whole.examples) == 120 + 20 * dev_file
     for repeat in (1, 2):
@@ -155,7 +155,7 @@ class TestRunsOfFolds:
         fewer = plan_runs(strategies=("full",), folds=3)
         assert {run.spec.fingerprint for run in fewer.runs} < {one.fingerprint for one in specs}
         assert replace(specs[0], fold=None).fingerprint != specs[0].fingerprint
-        again = rebuilt(plan.runs[7].spec, source_of(plan.runs[7], registry), registry, PlanCache())
+        again = rebuild_run(plan.runs[7].spec, source_of(plan.runs[7], registry), registry, PlanCache())
         assert again.spec == plan.runs[7].spec
         assert again.inputs.train_rows.splits == plan.runs[7].inputs.train_rows.splits
 

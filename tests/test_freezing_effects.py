@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alue_bench.evaluation.freezing_effects import freezing_effects, rank_correlation
-from alue_bench.evaluation.new_task import correction, predicted
+from alue_bench.evaluation.new_task import correction, mean_prediction
 
 LOSSES = (4.0, 1.0, 3.0, 2.0)
 """The score that freezing each of four layers costs in an additive world."""
@@ -72,7 +72,7 @@ class TestRankCorrelation:
 class TestPrediction:
     def test_the_interval_as_computed_by_hand(self) -> None:
         """Mean 2, standard deviation 1, three values: 4.3027 x sqrt(4 / 3)."""
-        told = predicted([1.0, 2.0, 3.0])
+        told = mean_prediction([1.0, 2.0, 3.0])
         assert told.mean == pytest.approx(2)
         assert told.half_width == pytest.approx(4.302653 * math.sqrt(4 / 3), rel=1e-5)
 
@@ -80,13 +80,13 @@ class TestPrediction:
         drawn = np.random.default_rng(0).normal(3.0, 2.0, (2000, 5))
         hits = 0
         for *known, new in drawn.tolist():
-            low, high = predicted(known).interval or (0.0, 0.0)
+            low, high = mean_prediction(known).interval or (0.0, 0.0)
             hits += low <= new <= high
         assert hits / len(drawn) == pytest.approx(0.95, abs=0.015)
 
     def test_one_task_predicts_nothing(self) -> None:
         with pytest.raises(ValueError, match="at least 2"):
-            predicted([1.0])
+            mean_prediction([1.0])
 
 
 class TestCorrection:

@@ -87,7 +87,7 @@ def test_the_copy_for_later_runs_is_no_memory_of_the_run_at_hand(tiny_bert: Path
         kept.append(models.kept_bytes)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     assert kept == [sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()), 0]
-    with PeakMemory("cpu") as all_of_it, PeakMemory("cpu", beside_bytes=64 * MIB) as without:
+    with PeakMemory("cpu") as all_of_it, PeakMemory("cpu", other_bytes=64 * MIB) as without:
         pass
     assert all_of_it.process_mib - without.process_mib == pytest.approx(64, abs=4)
 

@@ -14,7 +14,7 @@ GLIBC = pytest.mark.skipif(host_memory._glibc() is None, reason="another C libra
 FAULTS = """
 import resource
 import torch
-from alue_bench.training.device.host_memory import give_back_freed, keep_freed
+from alue_bench.training.device.host_memory import release_freed_memory, retain_freed_memory
 
 def step():
     return [torch.ones(1 << 20) for _ in range(20)]
@@ -29,10 +29,10 @@ def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
 
 step()
-keep_freed()
+retain_freed_memory()
 step()
 kept, held = faults(), resident()
-give_back_freed()
+release_freed_memory()
 print(kept, held - resident())
 """
 

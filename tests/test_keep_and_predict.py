@@ -296,11 +296,11 @@ def test_a_model_that_the_store_does_not_take_is_kept_here(
 ) -> None:
     from alue_bench.deployment.keeping import keep_model
     from alue_bench.tracking.connection import connect
-    from alue_bench.tracking.recording import Away, Recorder
+    from alue_bench.tracking.recording import Recorder, UnavailablePeriod
 
     run, folder = finished()
     recorder = Recorder(connect(store, experiment), keep="best")
-    recorder.away = Away("it is down", time.monotonic() + 600)
+    recorder.unavailable = UnavailablePeriod("it is down", time.monotonic() + 600)
     (problem,) = keep_model(recorder, run)
     place = problem.removeprefix("its model is kept in ").partition(",")[0]
     assert (Path(place) / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()

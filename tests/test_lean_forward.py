@@ -269,7 +269,7 @@ class TestDropout:
     def test_the_sequence_goes_on_from_where_it_was(self) -> None:
         masks, resumed = DropoutMasks(1), DropoutMasks(2)
         masks.draw((CHUNK // 2 + 3,), 0.3)
-        resumed.go_to({name: value.clone() for name, value in masks.state().items()})
+        resumed.set_state({name: value.clone() for name, value in masks.state().items()})
         for shape, p in (((CHUNK // 4,), 0.3), ((5,), 0.1), ((CHUNK, 2), 0.3)):
             assert torch.equal(masks.draw(shape, p), resumed.draw(shape, p))
 

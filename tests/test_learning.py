@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alue_bench.contract.task import Labels
-from alue_bench.evaluation.learning import Learning, learning, trivial
+from alue_bench.evaluation.learning import Learning, learning, trivial_score
 from alue_bench.evaluation.metrics import metrics
 
 BINARY = Labels.binary("no", "yes")
@@ -18,7 +18,7 @@ TRAIN = np.array([0, 0, 1])
 
 
 def judged(gold: Any, predicted: Any, labels: Labels, metric: str, train: Any = TRAIN) -> Learning:
-    base = trivial(train, gold, predicted, labels, metric)
+    base = trivial_score(train, gold, predicted, labels, metric)
     verdict = learning([metrics(gold, predicted, labels)[metric]], [base.score], [base.error])
     assert verdict is not None
     return verdict
@@ -31,34 +31,34 @@ class TestOneSeed:
         above = 0
         for _ in range(300):
             gold = (rng.random(60) < 0.5).astype(int)
-            above += judged(gold, (rng.random(60) < 0.5).astype(int), BINARY, "accuracy").shown
+            above += judged(gold, (rng.random(60) < 0.5).astype(int), BINARY, "accuracy").has_learnt
         assert 0.01 < above / 300 < 0.11  # in 999 of 1,000 draws of a rate of 5 %
 
     @pytest.mark.parametrize("metric", ["pearson", "spearman"])
     def test_numbers_that_do_not_go_with_the_gold_ones_are_above_nothing(self, metric: str) -> None:
         rng = np.random.default_rng(4)
         verdicts = [judged(*rng.random((2, 50)), NUMBER, metric, rng.random(9)) for _ in range(300)]
-        assert 0.01 < np.mean([one.shown for one in verdicts]) < 0.11
+        assert 0.01 < np.mean([one.has_learnt for one in verdicts]) < 0.11
         gold = rng.random(50)
-        assert judged(gold, gold + 0.3 * rng.random(50), NUMBER, metric).shown
+        assert judged(gold, gold + 0.3 * rng.random(50), NUMBER, metric).has_learnt
 
     def test_the_majority_label_itself_is_not_above_it(self) -> None:
         gold = np.array([0] * 30 + [1] * 10)
         verdict = judged(gold, np.zeros(40, dtype=int), BINARY, "f1_macro")
-        assert not verdict.shown
+        assert not verdict.has_learnt
         assert (verdict.score, verdict.bound) == (verdict.trivial, 0.0)
         one_found = np.zeros(40, dtype=int)
         one_found[-1] = 1  # which another test set need not hold
-        assert not judged(gold, one_found, BINARY, "f1_macro").shown
-        assert judged(gold, np.where(np.arange(40) % 8 == 0, 1 - gold, gold), BINARY, "f1_macro").shown
+        assert not judged(gold, one_found, BINARY, "f1_macro").has_learnt
+        assert judged(gold, np.where(np.arange(40) % 8 == 0, 1 - gold, gold), BINARY, "f1_macro").has_learnt
 
     def test_by_several_labels(self) -> None:
         rng = np.random.default_rng(5)
         labels = Labels.multilabel("a", "b", "c", threshold=0.25)
         gold = (rng.random((80, 3)) < 0.4).astype(int)
         noisy = np.where(rng.random(gold.shape) < 0.15, 1 - gold, gold)
-        assert judged(gold, noisy, labels, "jaccard_samples", gold).shown
-        assert not judged(gold, np.ones_like(gold), labels, "jaccard_samples", gold).shown
+        assert judged(gold, noisy, labels, "jaccard_samples", gold).has_learnt
+        assert not judged(gold, np.ones_like(gold), labels, "jaccard_samples", gold).has_learnt
 
 
 class TestSeveralSeeds:
@@ -79,7 +79,7 @@ class TestSeveralSeeds:
     ) -> None:
         verdict = learning(scores, [0.4] * len(scores), [0.02] * len(scores))
         assert verdict is not None
-        assert (verdict.above, verdict.shown, verdict.collapsed) == (above, shown, len(scores) - above)
+        assert (verdict.above, verdict.has_learnt, verdict.collapsed) == (above, shown, len(scores) - above)
         assert verdict.collapsed_text() == collapsed
 
     def test_more_seeds_do_not_make_up_for_few_examples(self) -> None:
@@ -87,7 +87,7 @@ class TestSeveralSeeds:
         assert one is not None
         assert many is not None
         assert one.bound == pytest.approx(many.bound)
-        assert not many.shown
+        assert not many.has_learnt
 
     def test_the_sentence_names_both_scores_and_what_chance_explains(self) -> None:
         said = {
@@ -105,10 +105,10 @@ class TestSeveralSeeds:
     def test_an_undefined_score_counts_as_the_trivial_one(self) -> None:
         verdict = learning([math.nan, math.nan], [0.0, 0.0], [math.nan, math.nan])
         assert verdict is not None
-        assert (verdict.score, verdict.shown) == (0.0, False)
+        assert (verdict.score, verdict.has_learnt) == (0.0, False)
 
     def test_what_was_not_recorded_is_not_judged(self) -> None:
         assert learning([0.5], [math.nan], [math.nan]) is None
         of_before = learning([0.5], [0.4], [math.nan])  # an older version recorded no standard error
         assert of_before is not None
-        assert of_before.shown
+        assert of_before.has_learnt

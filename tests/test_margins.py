@@ -11,7 +11,7 @@ from conftest import CommandLine
 from alue_bench.contract.errors import UsageError
 from alue_bench.evaluation.margins import Margin, Margins, MarginUnit, parse_margins
 from alue_bench.evaluation.resampled import corrected_resampled_test
-from alue_bench.evaluation.significance import POWER, Crossed, crossed_test_of, seeds_within_margin
+from alue_bench.evaluation.significance import POWER, CrossedTestResult, crossed_test_of, seeds_within_margin
 from alue_bench.reporting.comparison import DEFAULT_MARGIN, Verdict, verdict_of
 from benchmarks.verdicts.comparisons import MOST_ERROR, WITHIN, World, main, simulate
 
@@ -72,9 +72,9 @@ def test_over_folds_the_bound_has_the_corrected_variance() -> None:
 def test_the_number_of_seeds_shows_a_loss_of_zero_as_often_as_it_says() -> None:
     import numpy as np
 
-    observed = Crossed(
+    observed = CrossedTestResult(
         difference=-0.01, half_width=0.1, error=0.02, p_value=0.5, degrees=2, seeds=3, examples=1000,
-        seed_variance=0.018**2, example_variance=0.2**2, rest_variance=0.4**2,
+        seed_variance=0.018**2, example_variance=0.2**2, residual_variance=0.4**2,
     )  # fmt: skip
     needed = seeds_within_margin(observed, 0.03)
     assert needed is not None
@@ -82,7 +82,7 @@ def test_the_number_of_seeds_shows_a_loss_of_zero_as_often_as_it_says() -> None:
     assert shown == pytest.approx(POWER, abs=0.08)
     assert seeds_within_margin(observed, 0.005) is None
     # Of this margin of dozens of standard errors, scipy does not know the probability for some numbers of seeds.
-    precise = replace(observed, examples=500, seed_variance=1e-5, example_variance=0.01, rest_variance=0.01)
+    precise = replace(observed, examples=500, seed_variance=1e-5, example_variance=0.01, residual_variance=0.01)
     assert seeds_within_margin(precise, 0.2) == 3
     nothing = np.zeros((3, 5))
     assert seeds_within_margin(crossed_test_of(nothing[:, 0], nothing), 0.01) == 3

@@ -11,7 +11,7 @@ import pytest
 from conftest import CommandLine
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.executors.replan import rebuilt, source_of
+from alue_bench.executors.replan import rebuild_run, source_of
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.request import PlanRequest
@@ -56,7 +56,7 @@ def test_a_limit_that_does_not_fit_is_skipped_with_the_reason(
 def test_a_worker_plans_the_same_number_of_steps(registry: Any, tiny_bert: Path) -> None:
     request = PlanRequest(tasks=("anger",), models=(str(tiny_bert),), strategies=("full@bottom2",), sample=True)
     (planned,) = build_plan(request, registry).runs
-    again = rebuilt(planned.spec, source_of(planned, registry), registry, PlanCache())
+    again = rebuild_run(planned.spec, source_of(planned, registry), registry, PlanCache())
     assert again.spec == planned.spec
     assert planned.spec.steps is not None
 

@@ -13,8 +13,8 @@ from conftest import CommandLine
 
 from alue_bench import UsageError
 from alue_bench.cli.main import app
-from alue_bench.contract.options import CheckedOptions, Group, filled, option, options_of
-from alue_bench.executors.replan import rebuilt, source_of
+from alue_bench.contract.options import CheckedOptions, Group, build_options, option, options_of
+from alue_bench.executors.replan import rebuild_run, source_of
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.request import PlanRequest
@@ -42,7 +42,9 @@ class TestDeclaration:
         assert options["kind"].choices == ("gas", "wood", "none")
 
     def test_values_are_taken_by_name_and_converted(self) -> None:
-        kitchen = filled(Kitchen, {"dish": ["soup"], "heat": 3, "book": "b.txt", "ovens": None, "other": 1}, guests=2)
+        kitchen = build_options(
+            Kitchen, {"dish": ["soup"], "heat": 3, "book": "b.txt", "ovens": None, "other": 1}, guests=2
+        )
         assert kitchen == Kitchen(dishes=("soup",), heat=3.0, book=Path("b.txt"), guests=2)
         assert type(kitchen.heat) is float
 
@@ -86,7 +88,7 @@ class TestDerived:
             overrides=(("command line", {"epochs": 2, "adam_beta2": 0.9}),),
         )  # fmt: skip
         (run,) = build_plan(request, registry).runs
-        again = rebuilt(run.spec, source_of(run, registry), registry, PlanCache())
+        again = rebuild_run(run.spec, source_of(run, registry), registry, PlanCache())
         assert again.spec == run.spec
         for declared in options_of(PlanRequest).values():
             expected = {"init_seed": 3}.get(declared.field, getattr(request, declared.field))

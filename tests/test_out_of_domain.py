@@ -22,7 +22,7 @@ from alue_bench.contract.label_fit import LabelMisfit, fit_labels
 from alue_bench.contract.registry import load_registry
 from alue_bench.evaluation.domain_change import Contrast, domain_change
 from alue_bench.evaluation.metrics import metrics
-from alue_bench.executors.replan import rebuilt, source_of
+from alue_bench.executors.replan import rebuild_run, source_of
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import PlannedRun, build_plan
 from alue_bench.planning.request import PlanRequest
@@ -152,7 +152,7 @@ class TestAPlan:
         maps = ("fid:OFF=ironic,NOT_OFF=not_ironic",)
         run = planned("oold", "mlma-offensive", "fid", maps=maps)
         source = pickle.loads(pickle.dumps(source_of(run, registry)))
-        again = rebuilt(run.spec, source, registry, PlanCache())
+        again = rebuild_run(run.spec, source, registry, PlanCache())
         assert again.inputs.companions == run.inputs.companions
         assert set(run.spec.scored_elsewhere) == {"mlma-offensive", "fid"}
 
@@ -246,7 +246,7 @@ class TestTheStore:
             assert done is not None, where
             assert done.scored_elsewhere == {**wanted, "fid": "other"}
             assert recorder.finished(print_, scored={"mlma-offensive": "other rows"}) is None
-            assert [one.how for one in recorder.send_spooled()] == ["written"] * (where == "in the spool")
+            assert [one.outcome for one in recorder.send_spooled()] == ["written"] * (where == "in the spool")
 
 
 class TestTheDifference:

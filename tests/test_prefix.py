@@ -17,7 +17,7 @@ from alue_bench.contract.byte_sizes import parse_size
 from alue_bench.contract.spec import RunResult
 from alue_bench.data.batches import Padding
 from alue_bench.data.tokenization import TokenizedSplit
-from alue_bench.executors.replan import rebuilt, source_of
+from alue_bench.executors.replan import rebuild_run, source_of
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
 from alue_bench.planning.request import PlanRequest
@@ -191,7 +191,7 @@ def test_where_the_store_has_no_room_for_every_depth_each_run_computes_its_own(p
 
 def test_a_worker_tries_to_store_every_depth_once(plan_runs: PlanRuns, registry: Any) -> None:
     plan, shelf = plan_runs("bottom1", "bottom2", "bottom3"), PlanCache()
-    first, second = (rebuilt(run.spec, source_of(run, registry), registry, shelf) for run in plan.runs[:2])
+    first, second = (rebuild_run(run.spec, source_of(run, registry), registry, shelf) for run in plan.runs[:2])
     do(first)
     assert len(entries(first)) == 3 * 3  # depths, splits
     first.inputs.prefixes.clear()  # as other plans may, where there is little room

@@ -29,7 +29,7 @@ from alue_bench.training.forward import choose_forward
 from alue_bench.training.inference import predict_logits
 from alue_bench.training.prefix import transfer
 from alue_bench.training.prefix.frozen_prefix import FrozenPrefix
-from alue_bench.training.prefix.placement import Rates, Sizes, place_states, worth_storing
+from alue_bench.training.prefix.placement import Rates, Sizes, choose_placement, worth_storing
 from alue_bench.training.prefix.states import PrefixStates, ResidentRows, rows_of
 from alue_bench.training.prefix.store import PrefixStore, StoredStates
 from alue_bench.training.prefix.transfer import available_host_bytes, bandwidths
@@ -62,8 +62,8 @@ def test_states_are_kept_where_the_training_is_fastest(
 ) -> None:
     rates = replace(rates, read=read * GB)
     sizes = Sizes(int(size * GB) // 3000, int(size * GB), passes, int(free * GB), int(host * GB), stored=read > 0)
-    placement = place_states(sizes, rates)
-    assert (placement.place, placement.read) == expected, placement
+    placement = choose_placement(sizes, rates)
+    assert (placement.location, placement.read) == expected, placement
     assert str(placement).startswith(f"{expected[0]}, because {size}.0 GB")
     assert worth_storing(sizes, rates) == (rates.compute == T4.compute and read > 0)
 
@@ -107,7 +107,7 @@ def states_on(device: Device, side: Literal["right", "left"], *, first_only: boo
     starts, lengths = rows_of(SPLIT, first_only=first_only)
     kept = torch.arange(int(lengths.sum()) * 2.0).view(-1, 2)
     rows = ResidentRows.of(starts, lengths, side, device) if resident else None
-    kept = device.sent(kept) if resident else kept.pin_memory() if device.pins_memory else kept
+    kept = device.copied_from_host(kept) if resident else kept.pin_memory() if device.pins_memory else kept
     return PrefixStates(2, StoredStates(kept, 1.0), kept, starts, lengths, False, first_only, rows)
 
 
@@ -129,8 +129,8 @@ def test_a_batch_gets_its_states_without_a_wait(
     fold_split = split_of(SPLIT.lengths[fold].tolist())
     for split, ours, expected, indices in (
         (SPLIT, here, there, [12, 3, 0, 17, 5]),
-        (fold_split, here.part(fold), there.part(fold), [0, 4, 2]),
-        (fold_split, here.part(fold), there.part(fold), [1]),
+        (fold_split, here.select(fold), there.select(fold), [0, 4, 2]),
+        (fold_split, here.select(fold), there.select(fold), [1]),
     ):
         batch = collate(split, np.array(indices), Padding(0, side))
         moved = batch.to("cuda", pinned=True)
@@ -172,7 +172,7 @@ def test_the_states_are_those_of_a_cpu(place: str, depth: int, tmp_path: Path, s
         short_of_memory(simulated_cuda, prefix, expected.prefix.states.nbytes)
     examples = prefix.examples(SPLIT, Padding(0), {}, passes=1 if place == "recomputed" else 1000)
     assert examples.placement is not None
-    assert (examples.placement.place, examples.depth) == (place, 0 if place == "recomputed" else depth)
+    assert (examples.placement.location, examples.depth) == (place, 0 if place == "recomputed" else depth)
     assert not (tmp_path / "gpu").exists()
     batch = collate(SPLIT, np.array([12, 3, 0, 17, 5]), Padding(0))
     states = examples.states(batch.to("cuda", pinned=True))
@@ -338,7 +338,7 @@ class TestTheStore:
                 short_of_memory(simulated_cuda, again, computed.prefix.states.nbytes)
             read = again.examples(SPLIT, Padding(0), {}, passes=passes)
             assert read.placement is not None
-            assert (read.placement.place, read.placement.read) == (place, True)
+            assert (read.placement.location, read.placement.read) == (place, True)
             assert read.prefix is not None
             assert read.prefix.reused
             batch = collate(SPLIT, np.array([12, 3, 0, 17, 5]), Padding(0))

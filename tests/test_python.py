@@ -37,7 +37,7 @@ def where(
     alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path, easy: tuple[str, str]
 ) -> dict[str, Any]:
     """The options that name the task, the model and the place of the records, for functions and commands."""
-    functions._installed.cache_clear()  # the plugin of `easy` was not there before
+    functions._installed_plugins.cache_clear()  # the plugin of `easy` was not there before
     return {"task": easy[0], "model": tiny_bert, "tracking_uri": store, "experiment": experiment}
 
 

@@ -46,7 +46,7 @@ WITH_MORE_PARAMETERS = {
     "alue_bench/cli/commands/rank_selectors.py:rank_selectors": AN_OPTION_EACH,
     "alue_bench/cli/commands/report.py:report": AN_OPTION_EACH,
     "alue_bench/cli/commands/submit.py:submit": AN_OPTION_EACH,
-    "alue_bench/cli/commands/submit.py:_show": "the parts of one page, printed by the one command that has them",
+    "alue_bench/cli/commands/submit.py:_print_summary": "the parts of a page that only this command prints",
     "alue_bench/executors/scheduler.py:execute_with": "the five partners of a plan's execution, and three flags",
     "alue_bench/reporting/comparison.py:_block": "the parts of one block of a comparison, put together in one place",
 }

@@ -20,6 +20,7 @@ from alue_bench.tracking.connection import Connection, connect, open_store
 from alue_bench.tracking.reading import (
     COLUMNS,
     Counts,
+    count_sentences,
     read_config,
     read_curves,
     read_dev_predictions,
@@ -28,7 +29,6 @@ from alue_bench.tracking.reading import (
     read_predictions,
     read_results,
     read_runs,
-    say_counts,
 )
 from alue_bench.tracking.selection_tags import CHOSEN_IN
 
@@ -112,7 +112,7 @@ def test_predictions_are_read_in_several_threads_at_once(
     """The first calls, which look the runs' folders up, happen at the same moment."""
     for seed in range(6):
         planted(connection, seed=seed)
-    monkeypatch.setattr(recorded, "MOST_TESTED", 9)
+    monkeypatch.setattr(recorded, "MAX_TESTED_RUNS", 9)
     for _ in range(5):
         results = read_results(connection)
         start, load = threading.Barrier(6), recorded.limited_reader(results)
@@ -139,7 +139,7 @@ class TestWhatIsNoResult:
         assert len(results.frame) == 0
         assert {name: str(results.frame[name].dtype) for name in COLUMNS} == dict(COLUMNS)
         assert (results.counts, results.metrics) == (Counts(), [])
-        assert say_counts(results.counts) == []
+        assert count_sentences(results.counts) == []
 
     def test_failed_killed_running_foreign_and_broken_runs_are_counted(self, connection: Connection) -> None:
         planted(connection, strategy="full")
@@ -153,7 +153,7 @@ class TestWhatIsNoResult:
         results = read_results(connection)
         assert list(results.frame["strategy"]) == ["full"]
         assert results.counts == Counts(failed=1, interrupted=1, unfinished=1, foreign=1, unreadable=1)
-        said = say_counts(results.counts)
+        said = count_sentences(results.counts)
         assert len(said) == 5
         # Of whatever command: a search and a sweep leave such runs too.
         assert said[0].endswith("repeat the command that started it to retry")

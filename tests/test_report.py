@@ -15,7 +15,7 @@ from planted_runs import classes, plant, spec
 
 from alue_bench.contract.task import Labels
 from alue_bench.reporting.content import Item, Missing, Page, Paragraph, ReportTable, Sentence
-from alue_bench.reporting.numbers import plain, seconds
+from alue_bench.reporting.numbers import decimal, seconds
 from alue_bench.reporting.page import PageRequest, build_page
 from alue_bench.reporting.rendering import pictures, render_html, render_markdown
 from alue_bench.reporting.run_figures import FigureLimits
@@ -121,7 +121,7 @@ class TestAStoreWithSeveralSeeds:
 
         scores, times = column(strategy, "test/f1_macro"), column(strategy, "runtime/train_s")
         score, change, _, time, time_change, speed_up, seeds, _ = table(page, "scores")[f"{task} · mini", strategy]
-        assert score == plain(statistics.fmean(scores))
+        assert score == decimal(statistics.fmean(scores))
         assert time == seconds(statistics.fmean(times))
         assert seeds == "3"
         if strategy != "full":
@@ -182,7 +182,7 @@ class TestAStoreWithSeveralSeeds:
         page = build_page(read_results(shared), PageRequest(metric="accuracy"))
         runs = shared.client.search_runs([shared.experiment_id], "params.task = 'oold' and params.strategy = 'full'")
         expected = statistics.fmean(run.data.metrics["test/accuracy"] for run in runs)
-        assert table(page, "scores")["oold · mini", "full"][0] == plain(expected)
+        assert table(page, "scores")["oold · mini", "full"][0] == decimal(expected)
         assert "its accuracy is" in said(page)[0].text
 
 
@@ -412,7 +412,7 @@ class TestAStoreWith:
         for task in ("anger", "oold", "mdd"):
             for strategy in STRATEGIES:
                 put(task, strategy)
-        shown = page(shown=FigureLimits(subjects=2, strategies=2, seeds=1))
+        shown = page(figure_limits=FigureLimits(subjects=2, strategies=2, seeds=1))
         assert sum(picture.name.startswith("trade-") for picture in pictures(shown)) == 2
         text = render_html(shown)
         assert "Shown: 2 of 3 tasks and models" in text

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from alue_bench.contract.cells import cell_name
 from alue_bench.reporting.grid import (
     GridResults,
-    cells,
+    cell_table,
     choosing_runs,
-    collapsed,
-    groups,
+    collapsed_sentence,
+    grids_of,
     pareto_figure,
     pareto_front,
     recommend,
@@ -37,7 +37,7 @@ def row(strategy: str, dev: float, test: float, seconds: float, **other: Any) ->
 
 
 def grid_of(*rows: dict[str, Any]) -> pd.DataFrame:
-    return cells(pd.DataFrame(list(rows)))
+    return cell_table(pd.DataFrame(list(rows)))
 
 
 def whole_grid(layers: int = 12) -> pd.DataFrame:
@@ -69,13 +69,13 @@ class TestCells:
 
     def test_each_task_model_and_rate_is_a_grid_of_its_own(self) -> None:
         runs = pd.DataFrame([row("full", 0.4, 0.3, 1.0, task=task, lr=lr) for task in "ab" for lr in (1e-5, 2e-5)])
-        assert [(g.task, g.settings) for g in groups(runs)] == [
+        assert [(g.task, g.settings) for g in grids_of(runs)] == [
             ("a", {"lr": 1e-5}),
             ("a", {"lr": 2e-5}),
             ("b", {"lr": 1e-5}),
             ("b", {"lr": 2e-5}),
         ]
-        assert next(g.name for g in groups(runs)) == "a-mini-lr1e-05"
+        assert next(g.name for g in grids_of(runs)) == "a-mini-lr1e-05"
 
 
 class TestParetoFront:
@@ -183,7 +183,9 @@ class TestRecommendation:
         assert chosen is not None
         assert (chosen.strategy, chosen.settings, chosen.unlearnt, chosen.left_out) == ("top4", 2, 1, 0)
         assert chosen.sentence().endswith("one setting was left out, because it learnt nothing")
-        assert "by setting: bottom12 (1 of 1); try more data, more epochs or another --lr" in collapsed(grid_of(*rows))
+        assert "by setting: bottom12 (1 of 1); try more data, more epochs or another --lr" in collapsed_sentence(
+            grid_of(*rows)
+        )
 
     @pytest.mark.parametrize("seeds", [1, 3])
     def test_the_set_has_what_the_noise_cannot_distinguish_from_the_pick(self, seeds: int) -> None:
@@ -195,7 +197,7 @@ class TestRecommendation:
             for _, cell in whole_grid().iterrows():
                 score = 0.8 - 0.002 * int(cell["runtime/train_s"] < 20) - 0.2 * int(cell["runtime/train_s"] < 10)
                 runs.append({**cell, "seed": seed, "selection/dev_score": score + drift + rng.normal(0, 0.01)})
-        cells_of = cells(pd.DataFrame(runs))
+        cells_of = cell_table(pd.DataFrame(runs))
         chosen = recommend(cells_of, 0.02)
         assert chosen is not None
         assert chosen.standard_error == pytest.approx(0.01 * math.sqrt(2 / seeds), rel=0.25)
@@ -238,7 +240,7 @@ class TestRecommendation:
 class TestFigures:
     @pytest.fixture
     def group(self) -> GridResults:
-        (whole,) = groups(whole_grid())
+        (whole,) = grids_of(whole_grid())
         return whole
 
     @pytest.mark.parametrize(("draw", "column"), [(score_map, "test_score"), (runtime_map, "train_s")])
@@ -269,10 +271,10 @@ class TestFigures:
     @pytest.mark.parametrize("draw", [score_map, runtime_map, pareto_figure])
     @pytest.mark.parametrize("strategies", [["full"], ["head-only"], ["bottom3", "bottom9top1", "last-quarter"]])
     def test_few_cells_or_none_can_be_drawn(self, draw: Any, strategies: list[str], tmp_path: Path) -> None:
-        (group,) = groups(pd.DataFrame([row(name, 0.4, 0.4, 1.0) for name in strategies]))
+        (group,) = grids_of(pd.DataFrame([row(name, 0.4, 0.4, 1.0) for name in strategies]))
         draw(group, recommend(group.cells)).savefig(tmp_path / "figure.png")
         assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
     def test_sample_data_are_named_as_such(self) -> None:
-        (group,) = groups(pd.DataFrame([row("full", 0.4, 0.4, 1.0, data_source="sample")]))
+        (group,) = grids_of(pd.DataFrame([row("full", 0.4, 0.4, 1.0, data_source="sample")]))
         assert "sample data" in score_map(group).axes[0].get_title()

@@ -47,8 +47,10 @@ def page_of(text: str) -> Page:
         [RowGroup(text, [Row(text, [Cell(text, detail=text), Cell("1")], note=text)], remark=text)],
     )
     drawn = [
-        pareto([Point(text, 0.5, 2.0, 0.1, 0.1), Point("full", 0.6, 3.0)], [text], name="a", metric=text, of=text),
-        learning_curves({text: [[(1, 0.1), (2, 0.3)], [(1, 0.2), (2, 0.4)]]}, name="b", metric=text, of=text),
+        pareto(
+            [Point(text, 0.5, 2.0, 0.1, 0.1), Point("full", 0.6, 3.0)], [text], name="a", metric=text, figure_title=text
+        ),
+        learning_curves({text: [[(1, 0.1), (2, 0.3)], [(1, 0.2), (2, 0.4)]]}, name="b", metric=text, figure_title=text),
     ]
     items = [
         Findings([Sentence(text, text, "bad")]),
@@ -200,6 +202,8 @@ def test_a_browser_would_tell_if_a_page_asked_for_something(tmp_path: Path) -> N
 
 def test_the_pareto_front_is_a_dashed_line() -> None:
     points = [Point("cheap", 0.5, 2.0, 0.1, 0.1), Point("full", 0.6, 3.0), Point("worse", 0.4, 4.0)]
-    drawn, alone = (pareto(points, front, name="a", metric="F1", of="t").svg for front in (["cheap", "full"], []))
+    drawn, alone = (
+        pareto(points, front, name="a", metric="F1", figure_title="t").svg for front in (["cheap", "full"], [])
+    )
     assert "stroke-dasharray" in drawn
     assert "stroke-dasharray" not in alone

@@ -34,5 +34,5 @@ def test_full_fine_tuning_learns_tasks_with_rare_labels(task: str, registry: Any
             [metrics[score]], [metrics[f"{split}/trivial_score"]], [metrics[f"{split}/above_trivial_error"]]
         )
         assert verdict is not None
-        assert verdict.shown, (split, verdict)
+        assert verdict.has_learnt, (split, verdict)
     assert metrics["test/score"] > metrics["test/trivial_score"] + 0.1

@@ -25,14 +25,14 @@ from alue_bench.searching.observations import (
     Evaluation,
     Loss,
     by_replicate,
-    left_out_by_sums,
-    left_out_scores,
+    jackknife_scores,
+    jackknife_scores_by_sums,
     paired_loss,
-    restricted,
+    restrict_examples,
 )
-from alue_bench.searching.policy import Decision, Question, Step, ahead, decide, referenced
+from alue_bench.searching.policy import Decision, Question, Step, certain_decisions, decide, with_best_reference
 from alue_bench.searching.runs import SearchGrid
-from alue_bench.searching.state import Done, SearchState
+from alue_bench.searching.state import FinishedSearchRun, SearchState
 from alue_bench.searching.surface import fit
 from benchmarks.verdicts.searches import main, simulate
 from benchmarks.verdicts.worlds import WORLDS, World, candidates, measured_world, question, search, world
@@ -102,15 +102,15 @@ class TestError:
         for draw in range(8):
             of = WORLDS["frozen layers need a larger rate"](draw)
             asked = question(of)
-            foreseen = [d.step.candidate.name for d in ahead(asked, []) if d.step]
+            foreseen = [d.step.candidate.name for d in certain_decisions(asked, []) if d.step]
             assert foreseen == ["full lr=1e-05", "full lr=3e-05"]
             decision, evaluations = search(of, asked)
             assert decision.spent <= asked.budget
-            reference = referenced(asked, evaluations).full
+            reference = with_best_reference(asked, evaluations).full
             # Neither further seeds nor the examples that test have a say in it.
             first = evaluations[:2]
-            assert referenced(asked, first).full == reference
-            parts = {e.candidate: restricted(e, choosing=True).score for e in first}
+            assert with_best_reference(asked, first).full == reference
+            parts = {e.candidate: restrict_examples(e, choosing=True).score for e in first}
             assert parts[reference.name] == max(parts.values())
             tested = {e.candidate for e in evaluations if e.replicate}
             assert not tested & ({c.name for c in asked.fulls} - {reference.name})
@@ -134,7 +134,7 @@ class TestError:
         assert after.step is not None
         assert after.step.candidate.rate == 3e-5
         assert decide(asked, [], [low, high]).step is None
-        nothing = replace(of.evaluation(low), score=0.4, left_out=(), trivial=0.45, trivial_error=0.02)
+        nothing = replace(of.evaluation(low), score=0.4, jackknife_scores=(), trivial=0.45, trivial_error=0.02)
         assert decide(asked, [nothing]).step == high
         assert decide(asked, [nothing, of.evaluation(high)]).unlearnt is None
         assert decide(asked, [nothing, replace(nothing, candidate=high.candidate.name)]).unlearnt is not None
@@ -204,7 +204,7 @@ class TestEnds:
         assert decision.best.candidate.name == "full"
         assert decision.best.loss is None
         assert decision.exhausted
-        assert "budget" in decision.why
+        assert "budget" in decision.reason
         decision, evaluations = search(of, question(of, budget=0.2))
         assert (evaluations, decision.exhausted, decision.best.candidate.name) == ([], True, "full")
 
@@ -297,25 +297,27 @@ class TestAhead:
         asked = question(of, budget=share * sum(c.cost for c in of.options), short_runs=short_runs, confirm=2)
         decision, evaluations = search(of, asked)
         for done in range(len(evaluations)):
-            foreseen = [of.evaluation(d.step) for d in ahead(asked, evaluations[:done]) if d.step]
+            foreseen = [of.evaluation(d.step) for d in certain_decisions(asked, evaluations[:done]) if d.step]
             assert foreseen == evaluations[done : done + len(foreseen)]
             assert foreseen
-        assert ahead(asked, evaluations) == ()
+        assert certain_decisions(asked, evaluations) == ()
         assert decision.step is None
 
     def test_the_opening_the_first_pairs_of_a_test_and_the_confirmation(self) -> None:
         of = flat(world(5, noise=0.3))
         asked = question(of, confirm=2)
-        steps = [decision.step for decision in ahead(asked, [])]
+        steps = [decision.step for decision in certain_decisions(asked, [])]
         opening = [step.short for step in steps if step]
         assert steps[0] == Step(asked.full, 0)
         assert opening.count(True) == 7  # low-fidelity runs
         # A candidate that fails in it changes nothing for the others.
         broken = steps[2]
         assert broken is not None
-        assert [d.step for d in ahead(asked, [], [broken])] == [step for step in steps if step != broken]
+        assert [d.step for d in certain_decisions(asked, [], [broken])] == [step for step in steps if step != broken]
         _, evaluations = search(of, asked)
-        at_once = {e.replicate: len(ahead(asked, evaluations[:n])) for n, e in reversed([*enumerate(evaluations)])}
+        at_once = {
+            e.replicate: len(certain_decisions(asked, evaluations[:n])) for n, e in reversed([*enumerate(evaluations)])
+        }
         assert at_once[1] == 4  # two pairs
         assert at_once[3] == 2
         assert at_once[asked.confirming[0]] == 4
@@ -336,8 +338,8 @@ class TestNothingLearnt:
         assert ended.spent == asked.full.cost
         assert ended.unlearnt is not None
         assert not ended.exhausted
-        assert "its dev score 0.460 is not above the trivial score 0.450 by more than chance" in ended.why
-        assert ahead(asked, [self.full(0.46)]) == ()
+        assert "its dev score 0.460 is not above the trivial score 0.450 by more than chance" in ended.reason
+        assert certain_decisions(asked, [self.full(0.46)]) == ()
 
     def test_it_goes_on_where_full_is_above_by_more_than_chance(self) -> None:
         asked = question(world(5))
@@ -396,8 +398,8 @@ class TestNothingLearnt:
         assert document["nothing_learnt"]["trivial_score"] == 0.45
 
 
-def done(step: Step, evaluation: Evaluation) -> Done:
-    return Done(step, "id", False, "", evaluation, evaluation.score, "fingerprint", step.cost, 1.0)
+def done(step: Step, evaluation: Evaluation) -> FinishedSearchRun:
+    return FinishedSearchRun(step, "id", False, "", evaluation, evaluation.score, "fingerprint", step.cost, 1.0)
 
 
 class TestConclusion:
@@ -484,7 +486,7 @@ class TestLoss:
     def test_the_jackknife_is_the_variance_of_a_mean_over_examples(self) -> None:
         rng = np.random.default_rng(1)
         right = rng.random(4000) < 0.7
-        left_out = left_out_scores(len(right), lambda kept: float(right[kept].mean()))
+        left_out = jackknife_scores(len(right), lambda kept: float(right[kept].mean()))
         base = self.runs("full", [1.0] * 2, [tuple([1.0] * len(left_out))] * 2)
         loss = paired_loss(base, self.runs("b", [float(right.mean())] * 2, [left_out] * 2))
         assert loss is not None
@@ -496,8 +498,8 @@ class TestLoss:
         labels = Labels.multiclass("a", "b", "c")
         sums = additive("f1_macro", gold, predicted, labels)
         assert sums is not None
-        slowly = left_out_scores(157, lambda kept: metrics(gold[kept], predicted[kept], labels)["f1_macro"])
-        assert left_out_by_sums(sums.parts, sums.value) == pytest.approx(slowly)
+        slowly = jackknife_scores(157, lambda kept: metrics(gold[kept], predicted[kept], labels)["f1_macro"])
+        assert jackknife_scores_by_sums(sums.parts, sums.value) == pytest.approx(slowly)
         assert len(slowly) == 20
 
     def test_what_both_get_wrong_makes_no_difference_uncertain(self) -> None:

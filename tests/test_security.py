@@ -16,7 +16,7 @@ from huggingface_hub.hf_api import BlobLfsInfo, RepoSibling
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alue_bench.messages.redaction import REMOVED, redact, redacted
+from alue_bench.messages.redaction import REPLACEMENT, redact, redacted
 from alue_bench.tracking.connection import connect
 from alue_bench.training.pretrained.hub import removed_if_altered
 
@@ -104,7 +104,7 @@ class TestSecrets:
     )
     def test_whatever_the_password(self, password: str, user: str, scheme: str) -> None:
         said = redact(f"cannot reach {scheme}://{user}:{password}@db.example:5432/x (refused)")
-        assert said == f"cannot reach {scheme}://{REMOVED}@db.example:5432/x (refused)"
+        assert said == f"cannot reach {scheme}://{REPLACEMENT}@db.example:5432/x (refused)"
 
     def test_values_of_secret_variables(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MY_ACCESS_KEY", "value-of-a-key")

@@ -399,7 +399,7 @@ def test_the_chart_of_layer_scores_marks_what_most_runs_chose() -> None:
     runs = [
         [LayerScore(0, 1.0, True), LayerScore(1, 3.0, False), LayerScore(2, 2.0, frozen=one != 0)] for one in range(3)
     ]
-    picture = layer_scores(runs, name="chart", strategy="surgical-1", of="anger · mini")
+    picture = layer_scores(runs, name="chart", strategy="surgical-1", figure_title="anger · mini")
     assert "layer 0 1; layer 1 3, chosen in 3; layer 2 2, chosen in 1" in picture.alt
     assert "mean of 3 runs" in picture.alt
     bars = re.findall(r'style="fill: ([^;"]+)[^"]*stroke: #0072b2', picture.svg)

@@ -154,7 +154,7 @@ class TestWhatIsPlantedIsFound:
         test = crossed_test_of(table.mean(axis=1), table)
         assert test.seed_variance == pytest.approx(0.04, rel=0.25)
         assert test.example_variance == pytest.approx(0.25, rel=0.25)
-        assert test.rest_variance == pytest.approx(1.0, rel=0.05)
+        assert test.residual_variance == pytest.approx(1.0, rel=0.05)
         assert test.difference == pytest.approx(table.mean())
         assert test.seed_share is not None
         assert 0.1 < test.seed_share < 0.5

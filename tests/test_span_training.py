@@ -45,7 +45,7 @@ from alue_bench.deployment.kept_model import KeptModel
 from alue_bench.deployment.model_folder import FinishedRun, write_model_folder
 from alue_bench.deployment.predicting import PredictionRequest, predict_file
 from alue_bench.evaluation.predictions import decide, predictions_table, targets_of
-from alue_bench.evaluation.spans import MOST_WORDS, best_answers, first_words, score_of_answer
+from alue_bench.evaluation.spans import MAX_WORDS, best_answers, first_words, score_of_answer
 from alue_bench.measure.flops import training_flops
 from alue_bench.planning.build import Plan
 from alue_bench.running.run import execute
@@ -197,7 +197,7 @@ def decided_by_hand(logits: Any, split: TokenizedSplit, *, no_answer: bool) -> l
             words = np.nonzero(spans.windows == window)[0]
             null = min(null, logits[spans.nulls[window]].sum())
             for place, first in enumerate(words):
-                for last in words[place : place + MOST_WORDS]:
+                for last in words[place : place + MAX_WORDS]:
                     score = logits[spans.firsts[first], 0] + logits[spans.lasts[last], 1]
                     if score > best:
                         best, answer = score, context[spans.begins[first] : spans.ends[last]]
@@ -213,7 +213,7 @@ class TestAnswers:
         logits = np.random.default_rng(seed).normal(size=(len(split.known_targets), 2)).astype("float32")
         answers = best_answers(logits, split.spans, no_answer=no_answer)
         assert answers.tolist() == decided_by_hand(logits, split, no_answer=no_answer)
-        assert all(len(word_spans(answer)) <= MOST_WORDS for answer in answers)
+        assert all(len(word_spans(answer)) <= MAX_WORDS for answer in answers)
         for number, answer in enumerate(answers):
             assert answer in split.spans.contexts[number]
             scores = [score_of_answer(logits, split.spans, number, text) for text in (answer, "old", "nowhere")]
@@ -279,7 +279,7 @@ class TestHead:
         stack.model.eval()
         forward, loss_of = choose_forward(stack, torch.float32), loss_function(SPAN)
         whole = collate(split, np.arange(len(split)), Padding(0))
-        draw = ResidentSplit(split, Padding(0), CPU).draw(torch.arange(len(split)))
+        draw = ResidentSplit(split, Padding(0), CPU).ungathered_batch(torch.arange(len(split)))
         assert draw.predictions == whole.predictions == len(split) > len(ROWS)
         gathered = draw.to("cpu")
         assert torch.equal(gathered.targets[:, : whole.width], whole.targets)

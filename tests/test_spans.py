@@ -14,7 +14,7 @@ from alue_bench.contract.errors import DataError
 from alue_bench.data.location import DataFolder
 from alue_bench.data.spans import GoldAnswers
 from alue_bench.data.splits import load_rows
-from alue_bench.data.verification import gaps, unfit
+from alue_bench.data.verification import bad_row_of, label_gaps
 from alue_bench.evaluation.additive import additive
 from alue_bench.evaluation.answers import scores
 from alue_bench.evaluation.metrics import metrics
@@ -180,8 +180,8 @@ class TestFiles:
         assert len(splits["dev"].examples) == 6
         assert not texts["train"] & texts["dev"]
         everything = [one.target for name in ("train", "dev") for one in splits[name].examples]
-        assert any("3 answers are not at the given position" in one for one in gaps("train", everything, SPAN))
-        assert gaps("test", [one.target for one in splits["test"].examples], SPAN_OR_NONE) == []
+        assert any("3 answers are not at the given position" in one for one in label_gaps("train", everything, SPAN))
+        assert label_gaps("test", [one.target for one in splits["test"].examples], SPAN_OR_NONE) == []
         with pytest.raises(DataError, match=r"row 1: question '0' has no answer; .*Labels.span\(no_answer=True\)"):
             load_rows(task_of(SPAN), DataFolder(tmp_path, "real"), drop_bad=False, limit_train=None, limit_eval=None)
 
@@ -219,6 +219,6 @@ class TestDeclaration:
         ],
     )
     def test_refuses_examples_of_a_readers_own(self, pair: str | None, target: Any, reason: str) -> None:
-        bad = unfit(Example("0", CONTEXT, pair, target, 1), SPAN)
+        bad = bad_row_of(Example("0", CONTEXT, pair, target, 1), SPAN)
         assert bad is not None
         assert reason in bad.reason

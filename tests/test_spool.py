@@ -21,7 +21,7 @@ from stress.servers import binaries, running_mlflow, running_postgresql
 
 from alue_bench.contract.errors import StoreUnavailableError
 from alue_bench.contract.executor import Assignment
-from alue_bench.executors.worker import carry_out
+from alue_bench.executors.worker import execute_assignment
 from alue_bench.tracking import recording, retry
 from alue_bench.tracking.connection import Connection, connect, store_name
 from alue_bench.tracking.record import Closing, DataUsed, Opening
@@ -72,7 +72,7 @@ class TestSpool:
         self, spool: Spool, keep: Callable[..., None], connection: Connection, runs: Runs, client: Any
     ) -> None:
         keep()
-        assert [sent.how for sent in spool.send(connection)] == ["written"]
+        assert [sent.outcome for sent in spool.send(connection)] == ["written"]
         assert spool.entries() == []
         assert spool.send(connection) == []
         (run,) = runs()
@@ -119,7 +119,7 @@ class TestSpool:
         connection.client.set_terminated(theirs.info.run_id, "FINISHED")
         mine = connection.client.create_run(connection.experiment_id, tags={"fingerprint": "f" * 32})
         keep(run_id=mine.info.run_id)
-        assert [sent.how for sent in spool.send(connection)] == ["there already"]
+        assert [sent.outcome for sent in spool.send(connection)] == ["there already"]
         assert Counter(run.info.status for run in runs()) == {"FINISHED": 1, "KILLED": 1}
 
     def test_unless_it_was_to_be_done_again(
@@ -161,7 +161,7 @@ class TestSpool:
         keep(run_id="spool-9", fingerprint=None, again=True, opening=Opening("plan", 1_000, {"kind": "plan"}))
         chosen = {"spool-1": "f" * 32, there.info.run_id: "e" * 32, "gone": "e" * 32}
         tag_selection_runs(recorder, chosen, "spool-9")
-        assert {sent.how for sent in recorder.send_spooled()} == {"written"}
+        assert {sent.outcome for sent in recorder.send_spooled()} == {"written"}
         (plan,) = runs("tags.kind = 'plan'")
         tagged = [run.data.tags.get(CHOSEN_IN) for run in runs() if run.info.run_id != plan.info.run_id]
         assert tagged == [plan.info.run_id] * 2
@@ -174,7 +174,7 @@ class TestSpool:
     ) -> None:
         keep(run_id="spool-1", opening=Opening("x", 1, {"mlflow.runName": "another"}))
         keep(run_id="spool-2", fingerprint="e" * 32)
-        assert sorted(sent.how for sent in spool.send(connection)) == ["refused", "written"]
+        assert sorted(sent.outcome for sent in spool.send(connection)) == ["refused", "written"]
         assert len(spool.entries()) == 1
 
     def test_what_the_store_refuses_of_a_run_is_left_out_and_named(
@@ -184,7 +184,7 @@ class TestSpool:
         points = (*CLOSING.points, ("test/f1_class_C+", 0.3, 9_000, 0), ("..", 0.2, 9_000, 0))
         keep(opening=opening, closing=replace(CLOSING, points=points))
         (sent,) = spool.send(connection)
-        assert (sent.how, len(sent.problems)) == ("written", 4)
+        assert (sent.outcome, len(sent.problems)) == ("written", 4)
         for name, problem in zip(("ppp", "a:b;c", "test/f1_class_C+", ".."), sent.problems, strict=True):
             assert problem.startswith("not recorded, because the tracking store rejects it: ")
             assert name in problem
@@ -219,9 +219,9 @@ class TestSpool:
         keep()
         gone = replace(connection, client=Gone())  # type: ignore[arg-type]
         (sent,) = spool.send(gone)
-        assert (sent.how, sent.why) == ("refused", "connection already closed")
+        assert (sent.outcome, sent.reason) == ("refused", "connection already closed")
         assert [entry.artifacts_only for entry in spool.entries()] == [False]
-        assert [sent.how for sent in spool.send(connection)] == ["written"]
+        assert [sent.outcome for sent in spool.send(connection)] == ["written"]
 
     def test_a_damaged_entry_is_told_and_left(self, spool: Spool, keep: Callable[..., None], state: Path) -> None:
         keep()
@@ -312,7 +312,7 @@ class TestABusyDatabase:
                 raise RuntimeError("(sqlite3.OperationalError) database is locked")
             return value
 
-        assert retry.patiently(write)(7) == 7
+        assert retry.retrying(write)(7) == 7
         assert calls == [7] * 4
 
     def test_and_given_up_in_the_end(self) -> None:
@@ -320,7 +320,7 @@ class TestABusyDatabase:
             raise RuntimeError("database is locked")
 
         with pytest.raises(RuntimeError, match="locked"):
-            retry.patiently(write, patience_s=0.3)()
+            retry.retrying(write, timeout_s=0.3)()
 
     def test_what_fails_otherwise_is_not(self) -> None:
         calls = []
@@ -330,7 +330,7 @@ class TestABusyDatabase:
             raise RuntimeError("no such table")
 
         with pytest.raises(RuntimeError):
-            retry.patiently(write)()
+            retry.retrying(write)()
         assert calls == [1]
 
 
@@ -464,7 +464,7 @@ class TestAStoreThatVanishes:
             number=1, runs=(), tracking_uri=store, experiment=experiment, parent_id=None, invocation="i",
             disabled_plugins=(), rerun=False, device="cpu",
         )  # fmt: skip
-        carry_out(nothing, lambda report: None)
+        execute_assignment(nothing, lambda report: None)
         assert spool.entries() == []
         assert [run.info.status for run in runs()] == ["FINISHED"]
 
@@ -532,7 +532,7 @@ class TestPostgreSQL:
     def test_behind_it_a_plan_runs_is_reused_and_survives_a_restart(
         self, run: CommandLine, before_runs: Before, database: Any, experiment: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(recording, "ASK_AGAIN_S", 0.5)
+        monkeypatch.setattr(recording, "RETRY_INTERVAL_S", 0.5)
 
         def act(number: int) -> None:
             if number == 2:

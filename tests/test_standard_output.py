@@ -154,8 +154,8 @@ def test_a_plugins_own_command_keeps_stdout(noisy: str, start_process: Callable[
 
 def test_a_document_larger_than_a_pipe_arrives_whole() -> None:
     code = (
-        "import sys; from alue_bench.views.standard_output import keep_for_documents, write_exactly\n"
-        "keep_for_documents(True); print('noise'); write_exactly('ن' * 300_000)"
+        "import sys; from alue_bench.views.standard_output import reserve_stdout_for_documents, write_exactly\n"
+        "reserve_stdout_for_documents(True); print('noise'); write_exactly('ن' * 300_000)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert done.stdout.decode() == "ن" * 300_000

@@ -11,14 +11,14 @@ from alue_bench.evaluation.intervals import Estimate
 from alue_bench.evaluation.learning import Learning, learning
 from alue_bench.evaluation.margins import Margin
 from alue_bench.evaluation.ratios import Ratio
-from alue_bench.evaluation.significance import Crossed
+from alue_bench.evaluation.significance import CrossedTestResult
 from alue_bench.reporting.comparison import ComparisonBlock, Difference, StrategyResult, Verdict
-from alue_bench.reporting.statements import SAID, baseline_statement, statement, statements
+from alue_bench.reporting.statements import MAX_STATEMENTS, baseline_statement, statement, statements
 from alue_bench.reporting.training_times import TimeComparison
 
-TEST = Crossed(
+TEST = CrossedTestResult(
     difference=-0.004, half_width=0.009, error=0.0041, p_value=0.3, degrees=12.0, seeds=3, examples=500,
-    seed_variance=0.0, example_variance=0.0, rest_variance=0.0,
+    seed_variance=0.0, example_variance=0.0, residual_variance=0.0,
 )  # fmt: skip
 SAME_SESSION: Mapping[str, Any] = {"change": Estimate(-0.38, 0.02, 3), "ratios": (1.6, 1.6, 1.6)}
 
@@ -175,5 +175,7 @@ def test_no_sentence_without_the_baseline_or_on_very_many_strategies() -> None:
     row = result("top4")
     assert statements(block(row)) == []
     assert baseline_statement(block(row)).startswith("No run of full under these conditions")
-    many = [result(f"top{number}", of(Verdict.WITHIN_MARGIN, loss_bound=0.01)) for number in range(1, SAID + 2)]
+    many = [
+        result(f"top{number}", of(Verdict.WITHIN_MARGIN, loss_bound=0.01)) for number in range(1, MAX_STATEMENTS + 2)
+    ]
     assert statements(block(result("full"), *many)) == []

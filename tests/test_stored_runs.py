@@ -58,7 +58,7 @@ def test_sql_gives_the_runs_of_mlflows_search_in_its_order(connection: Connectio
 def test_runs_are_found_by_their_ids_oldest_first(
     ids_in_one_query: int, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_runs, "IDS", ids_in_one_query)
+    monkeypatch.setattr(stored_runs, "IDS_PER_QUERY", ids_in_one_query)
     runs = all_runs(connection)
     wanted = [run.run_id for run in runs[1:6]]
     assert comparable(runs_with_ids(connection, wanted[::-1])) == comparable(runs[1:6])

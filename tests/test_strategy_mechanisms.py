@@ -264,7 +264,7 @@ class TestChangesOfMind:
 
         train(0)  # a last step, and then it is frozen, while layer 1 begins
         apply_plan(stack, FreezePlan(stack.shape, frozenset({0})))
-        forward.follow()
+        forward.refresh_weight_copies()
         assert gap() == 0
         train(1)
         assert gap() == 0
@@ -396,7 +396,7 @@ class TestDroppedLayers:
     ) -> None:
         from transformers import AutoModelForSequenceClassification
 
-        from alue_bench.training.surgery import operate
+        from alue_bench.training.surgery import modify_model
 
         whole = _model(tiny(architecture))
         names = [name for name, module in whole.named_modules() if isinstance(module, torch.nn.ModuleList)]
@@ -416,7 +416,7 @@ class TestDroppedLayers:
                 values[f"{layers}.{kept.index(int(place))}.{rest}"] = value
         built.load_state_dict(values)
         ids = torch.randint(10, 60, (3, 9))
-        smaller = operate(view_as_stack(whole), kept, None).model.eval()
+        smaller = modify_model(view_as_stack(whole), kept, None).model.eval()
         with torch.no_grad():
             assert torch.equal(smaller(input_ids=ids).logits, built(input_ids=ids).logits)
 
@@ -467,23 +467,23 @@ class TestAdapters:
         assert all(p.unique().numel() > 1 for p in adapters)  # they began as all zeros, or all ones
 
     def test_at_first_the_model_is_the_pre_trained_one(self, tiny_bert: Path, registry: Any) -> None:
-        from alue_bench.training.surgery import operate
+        from alue_bench.training.surgery import modify_model
 
         ids = torch.randint(10, 60, (3, 9))
         with torch.no_grad():
             plain = _model(tiny_bert).eval()(input_ids=ids).logits
             for name in ("lora-r4", "ia3"):
                 adapter = registry.strategy(name)[0].adapter()
-                stack = operate(view_as_stack(_model(tiny_bert)), None, adapter)
+                stack = modify_model(view_as_stack(_model(tiny_bert)), None, adapter)
                 assert torch.allclose(stack.model.eval()(input_ids=ids).logits, plain, atol=1e-6)
 
     def test_matrices_decay_and_factors_do_not(self, tiny_bert: Path, registry: Any) -> None:
         """A factor that decays would go to zero, where nothing passes, and not to one."""
-        from alue_bench.training.surgery import operate
+        from alue_bench.training.surgery import modify_model
 
         for name, decays in (("ia3", False), ("lora-r1", True)):
             strategy = registry.strategy(name)[0]
-            stack = operate(view_as_stack(_model(tiny_bert)), None, strategy.adapter())
+            stack = modify_model(view_as_stack(_model(tiny_bert)), None, strategy.adapter())
             apply_plan(stack, strategy.freeze_plan(stack.shape))
             inside = {id(p) for layer in stack.layers for p in layer.parameters() if p.requires_grad}
             groups = build_optimiser(stack, HyperParameters(weight_decay=0.1)).param_groups
@@ -623,14 +623,14 @@ def _model(folder: Path) -> Any:
 def _outlined(registry: Any, architecture: str, name: str) -> tuple[EncoderStack, FreezePlan]:
     from transformers import AutoModelForSequenceClassification
 
-    from alue_bench.training.surgery import operate
+    from alue_bench.training.surgery import modify_model
 
     outlined = outline(registry.strategy(name)[0], EncoderShape(4, 32))
     # Attention spelt out sees all tokens: so wide is the window.
     wide = {"local_attention": 64} if architecture == "modernbert" else {}
     config = tiny_config(architecture, attn_implementation="eager", **wide)
     stack = view_as_stack(AutoModelForSequenceClassification.from_config(config).eval())
-    return operate(stack, outlined.kept_layers, outlined.adapter), outlined.freeze_plan
+    return modify_model(stack, outlined.kept_layers, outlined.adapter), outlined.freeze_plan
 
 
 def _analytic(registry: Any, architecture: str, name: str) -> float:

@@ -14,7 +14,7 @@ from alue_bench.contract.cells import cell_name, cell_of
 from alue_bench.planning.build import PlannedRun, build_plan
 from alue_bench.planning.grid import parse_grid
 from alue_bench.planning.request import PlanRequest
-from alue_bench.planning.sweep_order import ROUNDS, TAG, spread_out
+from alue_bench.planning.sweep_order import POSITION_TAG, ROUNDS, order_runs
 
 Planned = Callable[..., list[PlannedRun]]
 
@@ -38,16 +38,16 @@ def depth(run: PlannedRun) -> int:
 
 def test_the_grid_of_a_model_of_12_layers_has_each_of_91_cells_once(planned: Planned) -> None:
     runs = planned("bottom-top")
-    ordered = spread_out(runs).runs
+    ordered = order_runs(runs).runs
     names = [cell_name((bottom, top)) for bottom in range(13) for top in range(13 - bottom)]
     assert Counter(run.spec.strategy for run in ordered) == Counter(names)
-    assert [run.tags[TAG] for run in ordered] == [f"{place}/91" for place in range(1, 92)]
+    assert [run.tags[POSITION_TAG] for run in ordered] == [f"{place}/91" for place in range(1, 92)]
     assert {run.spec.fingerprint for run in ordered} == {run.spec.fingerprint for run in runs}
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_corner_is_early_or_late(planned: Planned, seed: int) -> None:
-    order = spread_out(planned("bottom-top"), seed)
+    order = order_runs(planned("bottom-top"), seed)
     places = np.arange(91)
     cells = np.array([cell_of(run.spec.strategy) for run in order.runs])
     for values in (cells[:, 0], cells[:, 1], [run.cost for run in order.runs]):
@@ -58,18 +58,18 @@ def test_no_corner_is_early_or_late(planned: Planned, seed: int) -> None:
 
 
 def test_in_each_round_the_runs_of_one_depth_follow_each_other(planned: Planned) -> None:
-    runs = spread_out(planned("bottom-top")).runs
+    runs = order_runs(planned("bottom-top")).runs
     depths = [depth(run) for run in runs]
     blocks = [here for place, here in enumerate(depths) if place == 0 or depths[place - 1] != here]
     assert max(Counter(blocks).values()) <= ROUNDS
 
 
 def test_it_begins_without_a_prefix_so_that_no_two_workers_compute_the_same_one(planned: Planned) -> None:
-    assert [depth(run) for run in spread_out(planned("bottom-top")).runs[:2]] == [0, 0]
+    assert [depth(run) for run in order_runs(planned("bottom-top")).runs[:2]] == [0, 0]
 
 
 def test_it_ends_with_short_runs_so_that_workers_end_together(planned: Planned) -> None:
-    runs = spread_out(planned("bottom-top")).runs
+    runs = order_runs(planned("bottom-top")).runs
     costs = [run.cost for run in runs]
     assert costs[-1] < np.median(costs)
     assert depth(runs[-1]) == max(depth(run) for run in runs[-10:])
@@ -79,14 +79,14 @@ def test_it_is_the_same_whenever_it_is_asked_for_and_another_with_another_seed(p
     runs = planned("bottom-top")
 
     def strategies(seed: int) -> list[str]:
-        return [run.spec.strategy for run in spread_out(runs, seed).runs]
+        return [run.spec.strategy for run in order_runs(runs, seed).runs]
 
     assert strategies(0) == strategies(0) != strategies(1)
 
 
 def test_grids_that_are_not_compared_stay_apart_and_seeds_and_rates_are_mixed(planned: Planned) -> None:
     runs = planned("bottom=0..4", "lr=1e-4,1e-3", tasks=("anger", "oold"), layers=4, seeds=(1, 2, 3))
-    ordered = spread_out(runs)
+    ordered = order_runs(runs)
     tasks = [run.spec.task for run in ordered.runs]
     assert tasks == ["anger"] * 30 + ["oold"] * 30
     # By chance alone, one in three orders would have more than 0.18.
@@ -95,7 +95,7 @@ def test_grids_that_are_not_compared_stay_apart_and_seeds_and_rates_are_mixed(pl
 
 
 def test_what_uses_the_model_of_another_run_comes_right_behind_it(planned: Planned) -> None:
-    runs = spread_out(planned("bottom=0..3", tasks=("xnli", "diag"), layers=4)).runs
+    runs = order_runs(planned("bottom=0..3", tasks=("xnli", "diag"), layers=4)).runs
     assert len(runs) == 8
     for first, second in zip(runs[::2], runs[1::2], strict=True):
         assert first.spec.training_key == second.spec.training_key
@@ -103,5 +103,5 @@ def test_what_uses_the_model_of_another_run_comes_right_behind_it(planned: Plann
 
 
 def test_few_runs_or_none_are_fine(planned: Planned) -> None:
-    assert spread_out([]).runs == []
-    assert len(spread_out(planned("bottom=0", layers=4)).runs) == 1
+    assert order_runs([]).runs == []
+    assert len(order_runs(planned("bottom=0", layers=4)).runs) == 1

@@ -27,7 +27,7 @@ from alue_bench.reporting.comparison_table import change_text, text_tables
 from alue_bench.reporting.numbers import percent
 from alue_bench.reporting.recorded import RecordedRuns
 from alue_bench.tracking.connection import Connection, connect
-from alue_bench.views.result_table import UNCOMPARED, result_view
+from alue_bench.views.result_table import NOT_COMPARED_WARNING, result_view
 from alue_bench.views.tables import comparison_view, print_table
 from alue_bench.views.wide_tables import Fitted
 
@@ -224,7 +224,7 @@ class TestRun:
             shown = lines(result_view(elsewhere, comparison, [problem] if problem else []), width=200)
             head, *_ = rows_of(shown)
             assert dict(zip(head, _row(rows_of(shown), "bottom2"), strict=True))["Δ full"] == ""
-            assert any((problem or UNCOMPARED) in line for line in shown)
+            assert any((problem or NOT_COMPARED_WARNING) in line for line in shown)
 
     def test_keeps_runs_of_other_conditions_apart(self, recorded: Recorded) -> None:
         """A seed that was run on other hardware earlier, and is reused, is not averaged with the others."""

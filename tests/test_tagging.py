@@ -253,7 +253,7 @@ class TestHead:
         forward, loss_of = choose_forward(stack, torch.float32), loss_function(ENTITIES, weights)
         whole = collate(split, np.arange(len(split)), Padding(0))
         resident = ResidentSplit(split, Padding(0), CPU)
-        draw = resident.draw(torch.arange(len(split)))
+        draw = resident.ungathered_batch(torch.arange(len(split)))
         assert draw.predictions == whole.predictions == int((split.targets != IGNORED).sum())
         gathered = draw.to("cpu")
         assert torch.equal(gathered.targets[:, : whole.width], whole.targets)

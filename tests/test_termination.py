@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from alue_bench.executors.termination import Terminated, heed_termination, stop_on_sigterm
+from alue_bench.executors.termination import Terminated, raise_if_terminated, stop_on_sigterm
 
 
 class Finalised:
@@ -29,7 +29,7 @@ def test_a_sigterm_in_a_finaliser_is_heeded_at_the_next_step_and_not_printed(
     with stop_on_sigterm():
         Finalised()
         with pytest.raises(Terminated):
-            heed_termination()
+            raise_if_terminated()
     assert capsys.readouterr().err == ""
     assert sys.unraisablehook is sys.__unraisablehook__
 

@@ -14,7 +14,7 @@ from scipy.special import softmax
 from alue_bench import DataFile, Delimited, HeldOut, Labels, Splits, Task
 from alue_bench.contract.errors import PluginError
 from alue_bench.contract.registry import Declared, Registry
-from alue_bench.contract.transfer import misfit, transferred_logits, transferred_targets
+from alue_bench.contract.transfer import misfit_reason, transferred_logits, transferred_targets
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide, probabilities
 from alue_bench.planning.build import build_plan
@@ -86,7 +86,7 @@ class TestWhatDoesNotFit:
     )  # fmt: skip
     def test_is_told_in_a_sentence(self, theirs: Labels, own: Labels, fields: dict[str, Any], words: str) -> None:
         scored, trains = pair(theirs, own, **fields)
-        problem = misfit(scored, trains)
+        problem = misfit_reason(scored, trains)
         assert problem is not None
         assert words in problem
         assert "'scored'" in problem
@@ -96,14 +96,16 @@ class TestWhatDoesNotFit:
 
     def test_the_map_that_it_offers_for_another_order_is_one_that_fits(self) -> None:
         scored, trains = pair(THREE, Labels.multiclass("neutral", "entailment", "contradiction"))
-        offered = str(misfit(scored, trains)).partition("label_map=")[2]
-        assert misfit(dataclasses.replace(scored, label_map=eval(offered)), trains) is None
+        offered = str(misfit_reason(scored, trains)).partition("label_map=")[2]
+        assert misfit_reason(dataclasses.replace(scored, label_map=eval(offered)), trains) is None
 
     def test_a_training_task_without_a_train_split(self) -> None:
         scored, trains = pair(THREE, THREE)
         chained = dataclasses.replace(scored, name="chained", trained_on="scored")
-        assert "'scored', which has no train split of its own; name in trained_on" in str(misfit(chained, scored))
-        assert misfit(scored, trains) is None
+        assert "'scored', which has no train split of its own; name in trained_on" in str(
+            misfit_reason(chained, scored)
+        )
+        assert misfit_reason(scored, trains) is None
 
     @pytest.mark.parametrize(
         ("changes", "words"),

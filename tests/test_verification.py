@@ -17,7 +17,7 @@ from conftest import CommandLine
 from alue_bench import BadRow, DataError, DataFile, Example, Labels
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
-from alue_bench.data.verification import ReadFile, gaps, read_file, verify
+from alue_bench.data.verification import ReadFile, label_gaps, read_file, verify
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
@@ -125,7 +125,7 @@ class TestGaps:
     def test_each_kind_of_gap_is_a_sentence(
         self, labels: Labels, targets: list[Any], split: str, expected: list[str]
     ) -> None:
-        sentences = gaps(split, targets, labels)
+        sentences = label_gaps(split, targets, labels)
         assert len(sentences) == len(expected)
         assert all(sentence.startswith(words) for sentence, words in zip(sentences, expected, strict=True))
 
@@ -135,7 +135,7 @@ class TestGaps:
         folder = osact()
         said = alue_bench("data", "verify", "ohsd", "--data-dir", folder, "--json")
         (report,) = json.loads(said.out)
-        told = {file["split"]: file["gaps"] for file in report["files"]}
+        told = {file["split"]: file["label_gaps"] for file in report["files"]}
         assert [gap.partition(":")[0] for gap in told["train"]] == ["labels of no train row", "all 60 train rows have "
             "no label but 'NOT_HS'"]  # fmt: skip
         assert "OSACT2020-sharedTask-train.txt: labels of no train row: 'HS' (of 2); they cannot" in said.err
@@ -296,12 +296,12 @@ class TestReadersOfPlugins:
     @pytest.mark.parametrize("content", [b"PK\x03\x04", b"PAR1", b"\x1f\x8b\x08", b"a\0b", bytes(range(1, 9)) * 9])
     def test_rows_of_a_file_without_lines_are_counted(self, tmp_path: Path, content: bytes) -> None:
         read = self.read(tmp_path, lambda path: [BadRow(3, "bad")], content)
-        assert read.place(read.bad[0]) == f"{tmp_path}/rows, row 3"
+        assert read.row_location(read.bad[0]) == f"{tmp_path}/rows, row 3"
 
     @pytest.mark.parametrize("content", ["نص\tyes\r\n".encode(), "نص\tyes\n".encode("cp1256"), b"a\xff\n", b""])
     def test_those_of_a_text_are_named_by_their_line(self, tmp_path: Path, content: bytes) -> None:
         read = self.read(tmp_path, lambda path: [BadRow(3, "bad")], content)
-        assert read.place(read.bad[0]) == f"{tmp_path}/rows:3"
+        assert read.row_location(read.bad[0]) == f"{tmp_path}/rows:3"
 
 
 def test_verify_names_rows_where_there_are_no_lines(alue_bench: CommandLine, install: Any, tmp_path: Path) -> None:

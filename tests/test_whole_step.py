@@ -27,7 +27,7 @@ from alue_bench.training.bert.dropout import StepDropout
 from alue_bench.training.bert.forward import LeanForward
 from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.cuda_graphs import CudaRecorder, padded_lengths
-from alue_bench.training.device.finite import EVERY
+from alue_bench.training.device.finite import STEPS_PER_CHECK
 from alue_bench.training.device.precision import Device
 from alue_bench.training.device.resident import ResidentSplit
 from alue_bench.training.forward import choose_forward
@@ -37,7 +37,7 @@ from alue_bench.training.prefix.growing import FixedData
 from alue_bench.training.prefix.store import PrefixStore
 from alue_bench.training.result import TrainingResult
 from alue_bench.training.schedule import FreezeSchedule
-from alue_bench.training.session import MOST_LENGTHS, TrainingSession, fine_tune
+from alue_bench.training.session import MAX_LENGTHS, TrainingSession, fine_tune
 from alue_bench.training.update import clip_gradients
 
 LABELS = Labels.binary("no", "yes")
@@ -144,7 +144,7 @@ class TestGraphs:
         """The choice between both changes neither batches nor random numbers, and the CPU pads otherwise."""
         eager = train(Device("cuda", "fp32", "off"), plan, layers=2, dropout=0.1)
         replayed = train(Device("cuda", "fp32", "on"), plan, simulated_cuda, layers=2, dropout=0.1)
-        assert 1 < replayed.result.recorded_shapes <= MOST_LENGTHS
+        assert 1 < replayed.result.recorded_shapes <= MAX_LENGTHS
         assert sum(step.replays for step in replayed.steps) in (7, 8)  # all but one smaller batch an epoch
         assert gap(replayed, eager) < 1e-6
 
@@ -260,7 +260,7 @@ def test_a_loss_that_is_not_finite_is_noticed_within_the_epoch(train: Any, simul
     with pytest.raises(NonFiniteLossError, match=r"the loss is nan at step \d of 240"):
         train(Device("cuda", "fp32", "off"), split=split, hyper=hyper)
     done.append(simulated_cuda.activity.kernels["_fused_adamw_"])
-    assert 0 < done[0] <= 2 * 2 * (EVERY + 2)  # two parameter groups
+    assert 0 < done[0] <= 2 * 2 * (STEPS_PER_CHECK + 2)  # two parameter groups
 
 
 class TestResidentSplit:
@@ -269,7 +269,7 @@ class TestResidentSplit:
         padding = Padding(3, side, type_id=1)
         resident = ResidentSplit(SPLIT, padding, CPU)
         order = [np.array([4, 2, 0]), np.array([3, 13]), np.array([5])]
-        for draw, indices in zip(resident.draws(order), order, strict=True):
+        for draw, indices in zip(resident.epoch_batches(order), order, strict=True):
             batch, expected = draw.to("cpu"), collate(SPLIT, indices, padding)
             cut = slice(0, expected.width) if side == "right" else slice(batch.width - expected.width, None)
             assert batch.width == min(-(-expected.width // 8) * 8, 30)
@@ -332,7 +332,7 @@ def test_masks_of_a_step_are_zero_as_often_as_asked_and_leave_nothing_for_the_ne
     assert float(kept.float().mean()) * masks.factor(0.25) == pytest.approx(1, abs=0.02)
     masks.draw({0.25: 8})
     again = StepDropout(2, torch.device("cpu"))
-    again.go_to(state)
+    again.set_state(state)
     again.draw({0.25: 8})
     assert torch.equal(masks.take((8,), 0.25), again.take((8,), 0.25))
 

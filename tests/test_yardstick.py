@@ -11,7 +11,7 @@ import pytest
 from conftest import CommandLine
 
 from alue_bench.evaluation import yardstick as module
-from alue_bench.evaluation.yardstick import computed, text_features, yardstick
+from alue_bench.evaluation.yardstick import compute_yardstick, text_features, yardstick
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.inputs import RunInputs
@@ -37,7 +37,7 @@ TRIVIAL = {"anger": 0.37, "mdd": 0.02, "sec": 0.3, "svreg": 0.0, "mq2q": 0.35, "
 
 @pytest.mark.parametrize("task", list(TRIVIAL))
 def test_learns_every_kind_of_task(planned: Callable[..., RunInputs], task: str) -> None:
-    first, second = (computed(*of(planned(task))) for _ in range(2))
+    first, second = (compute_yardstick(*of(planned(task))) for _ in range(2))
     assert TRIVIAL[task] + 0.05 < first.test_score <= 1
     assert (first.test_score, first.dev_score, first.strength) == (
         second.test_score, second.dev_score, second.strength
@@ -49,11 +49,11 @@ def test_many_rows_and_outputs_take_the_faster_solver(
 ) -> None:
     monkeypatch.setattr(module, "EXACT_WORK", 0.0)
     for task in ("anger", "sec"):
-        assert computed(*of(planned(task))).test_score > TRIVIAL[task] + 0.05
+        assert compute_yardstick(*of(planned(task))).test_score > TRIVIAL[task] + 0.05
 
 
 def test_one_label_in_the_train_rows_is_no_obstacle(planned: Callable[..., RunInputs]) -> None:
-    assert 0 < computed(*of(planned("ohsd", limit_train=1))).test_score < 0.6
+    assert 0 < compute_yardstick(*of(planned("ohsd", limit_train=1))).test_score < 0.6
 
 
 def test_a_pair_of_texts_has_features_of_what_both_share(planned: Callable[..., RunInputs]) -> None:
@@ -73,12 +73,12 @@ def test_is_computed_once_for_the_same_rows(
 
     def counted(*inputs: Any) -> Any:
         calls.append(inputs[0].name)
-        return computed(*inputs)
+        return compute_yardstick(*inputs)
 
-    monkeypatch.setattr(module, "computed", counted)
+    monkeypatch.setattr(module, "compute_yardstick", counted)
 
     def asked(**options: Any) -> Any:
-        monkeypatch.setattr(module, "_KNOWN", {})  # as in a new process
+        monkeypatch.setattr(module, "_known_results", {})  # as in a new process
         return yardstick(*of(planned("anger", **options)))
 
     first = asked(limit_train=60)

@@ -35,7 +35,7 @@ def options_of_function(name: str) -> Mapping[str, Option]:
     return {key: option for key, option in options_of_command(name).items() if key not in ours}
 
 
-def checked(function: str, options: Mapping[str, Option], given: Mapping[str, object]) -> dict[str, Any]:
+def checked_arguments(function: str, options: Mapping[str, Option], given: Mapping[str, object]) -> dict[str, Any]:
     """Check the keyword arguments of a function of the Python API, and return their values by option name.
 
     Args:
@@ -51,7 +51,7 @@ def checked(function: str, options: Mapping[str, Option], given: Mapping[str, ob
             plural name), or a value has a wrong type or is out of bounds.
     """
     values: dict[str, Any] = {}
-    by_name = {**_plurals(options), **{name: name for name in options}}
+    by_name = {**_plural_names(options), **{name: name for name in options}}
     for word, value in given.items():
         if word not in by_name:
             near = difflib.get_close_matches(word, list(by_name), n=1, cutoff=0.6)
@@ -62,7 +62,7 @@ def checked(function: str, options: Mapping[str, Option], given: Mapping[str, ob
         name = by_name[word]
         if name in values:
             raise UsageError(f"{function}() is given {name!r} twice, as {name} and as {word}")
-        values[name] = _plain(value, options[name])
+        values[name] = _as_study_value(value, options[name])
         if problem := options[name].problem(values[name]):
             raise UsageError(f"{function}(): {word} {problem}")
         if options[name].many and not isinstance(values[name], list):
@@ -81,11 +81,11 @@ def with_options(name: str) -> Callable[[Function], Function]:
 
     def decorated(function: Function) -> Function:
         options = options_of_function(name)
-        shown = {option: plural for plural, option in _plurals(options).items()}
+        shown = {option: plural for plural, option in _plural_names(options).items()}
         own = [one for one in inspect.signature(function).parameters.values() if one.kind is not one.VAR_KEYWORD]
         taken = {one.name for one in own}
         named = [
-            inspect.Parameter(word, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_type(option))
+            inspect.Parameter(word, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_type_hint(option))
             for key, option in options.items()
             if key not in taken and (word := shown.get(key, key)) not in taken
         ]
@@ -96,7 +96,7 @@ def with_options(name: str) -> Callable[[Function], Function]:
     return decorated
 
 
-def _plurals(options: Mapping[str, Option]) -> dict[str, str]:
+def _plural_names(options: Mapping[str, Option]) -> dict[str, str]:
     """Return the option that each plural name stands for, such as "task" for "tasks".
 
     A plural name that is also the name of an option (such as "seeds") is left out.
@@ -104,12 +104,12 @@ def _plurals(options: Mapping[str, Option]) -> dict[str, str]:
     return {option.field: name for name, option in options.items() if option.field not in options}
 
 
-def _type(option: Option) -> Any:
+def _type_hint(option: Option) -> Any:
     """Return the type hint for an option in a function's signature."""
     return list[option.kind] | option.kind | None if option.many else option.kind | None  # type: ignore[name-defined]
 
 
-def _plain(value: object, option: Option) -> Any:
+def _as_study_value(value: object, option: Option) -> Any:
     """Convert the value of a keyword argument to the type that it would have in a study file (TOML).
 
     A path becomes a string if the option is a string, and a NumPy value becomes a Python value. A data frame is written
@@ -120,6 +120,6 @@ def _plain(value: object, option: Option) -> Any:
     if isinstance(value, list | tuple | set | frozenset | range) or hasattr(value, "tolist"):
         listed = value.tolist() if hasattr(value, "tolist") else list(value)  # type: ignore[call-overload]
         if isinstance(listed, list):
-            return [_plain(one, option) for one in listed] if option.many else listed
+            return [_as_study_value(one, option) for one in listed] if option.many else listed
         value = listed
     return str(value) if isinstance(value, Path) and option.kind is str else value

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Group, RenderableType
 
-from alue_bench.api.calls import checked, options_of_function, with_options
-from alue_bench.api.tasks import IN_PYTHON, given_tasks
+from alue_bench.api.calls import checked_arguments, options_of_function, with_options
+from alue_bench.api.tasks import PYTHON_TASK_PROVIDER, given_tasks
 from alue_bench.contract.errors import TrainingError, UnavailableError, UsageError
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.contract.registry import Registry, load_registry
 from alue_bench.studies.results import Runs, Search, Sweep, TrainedRun
 from alue_bench.studies.selection import RunSelection, VerdictOptions, none_selected, select_runs
@@ -70,7 +70,7 @@ def run(*, quiet: bool = False, **options: Any) -> Runs:
     from alue_bench.studies.run import do_run
 
     streams = Streams.of_call(quiet=quiet)
-    return _ended(do_run(_study("run", options, streams), streams), streams)
+    return _finish_call(do_run(_study("run", options, streams), streams), streams)
 
 
 @with_options("sweep")
@@ -95,7 +95,7 @@ def sweep(*, quiet: bool = False, **options: Any) -> Sweep:
     from alue_bench.studies.sweep import do_sweep
 
     streams = Streams.of_call(quiet=quiet)
-    return _ended(do_sweep(_study("sweep", options, streams), streams), streams)
+    return _finish_call(do_sweep(_study("sweep", options, streams), streams), streams)
 
 
 @with_options("search")
@@ -119,7 +119,7 @@ def search(*, quiet: bool = False, **options: Any) -> Search:
     from alue_bench.studies.search import do_search
 
     streams = Streams.of_call(quiet=quiet)
-    return _ended(do_search(_study("search", options, streams), streams), streams)
+    return _finish_call(do_search(_study("search", options, streams), streams), streams)
 
 
 @with_options("run")
@@ -157,7 +157,7 @@ def fit(
     (outcome,) = results.outcomes
     if outcome.status == "failed":
         raise TrainingError(f"{outcome.spec.label} failed: {outcome.cause} (run {outcome.run_id})")
-    return TrainedRun(outcome, results.place)
+    return TrainedRun(outcome, results.store)
 
 
 @with_options("select")
@@ -168,7 +168,7 @@ def compare(
     margin: str = VerdictOptions().margin,
     resamples: int = 0,
     **selection: Any,
-) -> Compared:
+) -> ComparisonResult:
     """Compare the freezing strategies of recorded runs with a baseline: scores, costs and a verdict on each strategy.
 
     Args:
@@ -198,11 +198,11 @@ def compare(
     from alue_bench.tracking.reading import read_targets, read_targets_elsewhere
 
     margins = parse_margins(margin, DEFAULT_MARGIN)
-    results = _selected("compare", selection, baseline)
+    results = _selected_results("compare", selection, baseline)
     load = partial(read_targets, results)
     compared = compare_runs(results.frame, load, baseline=baseline, metric=metric, margins=margins, resamples=resamples)
     elsewhere = out_of_domain(compared.blocks, results.frame, load, partial(read_targets_elsewhere, results))
-    return Compared(compared, tuple(elsewhere))
+    return ComparisonResult(compared, tuple(elsewhere))
 
 
 @with_options("select")
@@ -238,13 +238,13 @@ def report(
     path = Path(output)
     check_ending(path, "output")
     margins = parse_margins(margin, DEFAULT_MARGIN)
-    results = _selected("report", selection, BASELINE, may_be_none=True)
+    results = _selected_results("report", selection, BASELINE, may_be_none=True)
     write_page(build_page(results, PageRequest(metric=metric, margins=margins)), path)
     return path
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Compared(Displayed):
+class ComparisonResult(Displayed):
     """A comparison of freezing strategies with a baseline, which a notebook shows as tables."""
 
     comparison: Comparison
@@ -294,7 +294,7 @@ class Compared(Displayed):
 
 
 @cache
-def _installed() -> Registry:
+def _installed_plugins() -> Registry:
     """Return the tasks, models and strategies of the installed plugins, which are loaded once per process."""
     without_widget_warning()
     return load_registry()
@@ -312,7 +312,7 @@ def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study
         UsageError: An option is unknown, given twice or has a wrong value, or a task that is given as a `Task` value
             would be needed in another process.
     """
-    registry = _installed()
+    registry = _installed_plugins()
     streams.warn_of_plugins(registry)
     given = dict(options)
     tasks = [given.pop(word) for word in ("task", "tasks") if given.get(word) is not None]
@@ -330,8 +330,10 @@ def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study
                 f"{function}(): also_test names a data file or frame; give an alue_bench.Task or task file"
             )
         given, registry = {**given, "also_test": elsewhere.options.get("task", [])}, elsewhere.registry
-    study = study_of(function, checked(function, options_of_function(function), given), registry, origin=ORIGIN)
-    own = next((one for one in registry.tasks.values() if one.origin.distribution == IN_PYTHON), None)
+    study = study_of(
+        function, checked_arguments(function, options_of_function(function), given), registry, origin=ORIGIN
+    )
+    own = next((one for one in registry.tasks.values() if one.origin.distribution == PYTHON_TASK_PROVIDER), None)
     if own is not None and ((study.execution.jobs or 1) > 1 or study.execution.executor not in (None, "local")):
         raise UsageError(
             f"{function}(): worker processes do not know task {own.value.name!r}, which is a value in this process; "
@@ -340,23 +342,23 @@ def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study
     return study
 
 
-def _ended(results: R, streams: Streams) -> R:
+def _finish_call(results: R, streams: Streams) -> R:
     """Print the messages at the end of an API call, and return the results of the call.
 
     Raises:
         KeyboardInterrupt: The user stopped the call.
     """
     for sentence in results.ending.kept:
-        streams.talk.print(sentence)
+        streams.stderr.print(sentence)
     for remark in results.ending.remarks:
-        streams.talk.print(remark, style="yellow")
-    if results.execution.stop is not None:
-        streams.talk.print("interrupted: make the same call again to continue")
-        raise KeyboardInterrupt from results.execution.stop
+        streams.stderr.print(remark, style="yellow")
+    if results.execution.interruption is not None:
+        streams.stderr.print("interrupted: make the same call again to continue")
+        raise KeyboardInterrupt from results.execution.interruption
     return results
 
 
-def _selected(function: str, given: Mapping[str, Any], baseline: str, *, may_be_none: bool = False) -> Results:
+def _selected_results(function: str, given: Mapping[str, Any], baseline: str, *, may_be_none: bool = False) -> Results:
     """Return the recorded runs that the keyword arguments of an API call select.
 
     Args:
@@ -369,10 +371,10 @@ def _selected(function: str, given: Mapping[str, Any], baseline: str, *, may_be_
         UsageError: An option is unknown or has a wrong value, or the store, experiment or parent run does not exist.
         UnavailableError: The result would be empty although `may_be_none` is False, or the store does not answer.
     """
-    selection = filled(RunSelection, checked(function, options_of_function("select"), given))
+    selection = build_options(RunSelection, checked_arguments(function, options_of_function("select"), given))
     results, remarks = select_runs(selection, baseline=baseline)
     if results.frame.empty and not may_be_none:
         raise UnavailableError(none_selected(results))
     for remark in remarks:
-        Streams.of_call(quiet=False).talk.print(remark)
+        Streams.of_call(quiet=False).stderr.print(remark)
     return results

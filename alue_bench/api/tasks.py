@@ -13,13 +13,13 @@ from alue_bench.contract.errors import UsageError
 from alue_bench.contract.registry import Declared, Origin, Registry
 from alue_bench.contract.spec import digest_of
 from alue_bench.contract.task import Labels, Task
-from alue_bench.contract.task_file import HUB
+from alue_bench.contract.task_file import HUB_PREFIX
 from alue_bench.contract.version import __version__
 
-IN_PYTHON = "task-in-python"
+PYTHON_TASK_PROVIDER = "task-in-python"
 """The name that is recorded, instead of the name of a plugin's package, for a task that is given as a `Task` value."""
 
-NO_CONTENT = ("sample", "companions", "only_by_name")
+FIELDS_WITHOUT_EFFECT = ("sample", "companions", "only_by_name")
 """The fields of a task that do not affect the results of runs, and are not part of the digest of its content."""
 
 
@@ -61,7 +61,7 @@ def given_tasks(given: Any, registry: Registry) -> GivenTasks:
                 "path or a data frame"
             )
         else:
-            (files if _is_data(one, declared) else names).append(str(one))
+            (files if _is_data_reference(one, declared) else names).append(str(one))
     if len(files) > 1:
         raise UsageError(f"{len(files)} data files are given as tasks; give one, and the others as task files")
     return GivenTasks(
@@ -70,9 +70,9 @@ def given_tasks(given: Any, registry: Registry) -> GivenTasks:
     )
 
 
-def _is_data(given: str | Path, declared: Mapping[str, Declared[Task]]) -> bool:
+def _is_data_reference(given: str | Path, declared: Mapping[str, Declared[Task]]) -> bool:
     """Return whether a string or path refers to a data file or a hub data set; False for a task or a task file."""
-    if isinstance(given, str) and (given in declared or given.startswith(HUB)):
+    if isinstance(given, str) and (given in declared or given.startswith(HUB_PREFIX)):
         return given not in declared
     path = Path(os.path.expanduser(given))  # Path.expanduser would raise an error for ~NAME without a user NAME
     return path.suffix != ".toml" and (isinstance(given, Path) or (path.suffix != "" and path.exists()))
@@ -94,7 +94,7 @@ def _origin(task: Task) -> Origin:
     The version is a digest of the task's content. If the content changes, runs of the earlier task are not reused.
     """
     version = digest_of([__version__, _content(task)])[:12]
-    return Origin(IN_PYTHON, version, task.name, "a value given in Python")
+    return Origin(PYTHON_TASK_PROVIDER, version, task.name, "a value given in Python")
 
 
 def _content(value: Any) -> Any:
@@ -104,7 +104,11 @@ def _content(value: Any) -> Any:
     reads different examples, the recorded digest of the data changes.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        content = {one.name: _content(getattr(value, one.name)) for one in fields(value) if one.name not in NO_CONTENT}
+        content = {
+            one.name: _content(getattr(value, one.name))
+            for one in fields(value)
+            if one.name not in FIELDS_WITHOUT_EFFECT
+        }
         # Default values are left out, so that digests from before these fields existed stay valid.
         if isinstance(value, Labels) and value.scheme is None:
             del content["scheme"]

@@ -1,6 +1,7 @@
 """The command-line options of `run`, `sweep` and `search`, derived from the declarations in `studies/options.py`.
 
-Typer reads the options of a command from the signature of a function. The decorator `takes` builds this signature.
+Typer reads the options of a command from the signature of a function. The decorator `with_command_options` builds this
+signature.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Given = dict[str, Any]
 """The options that were given on the command line, by name."""
 
 
-def takes(command: str) -> Callable[[Callable[[typer.Context, Given], None]], Callable[..., None]]:
+def with_command_options(command: str) -> Callable[[Callable[[typer.Context, Given], None]], Callable[..., None]]:
     """Return a decorator that gives a function the options of `run`, `sweep` or `search`.
 
     The function is called with Typer's context and a dictionary of the options that were given on the command line.
@@ -45,7 +46,7 @@ def takes(command: str) -> Callable[[Callable[[typer.Context, Given], None]], Ca
     return decorated
 
 
-def describes_file(without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_file_options(without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds to a command the options that describe a data file.
 
     The decorated function receives the added options that the user has given in its argument `described`, a dictionary
@@ -76,7 +77,7 @@ def describes_file(without: Collection[str] = ()) -> Callable[[Callable[..., Non
     return decorated
 
 
-def declared(name: str) -> Any:
+def run_option(name: str) -> Any:
     """Return Typer's declaration of an option of `run`, for use in another command."""
     return typer_option(options_of_command("run")[name])
 
@@ -94,9 +95,10 @@ def typer_option(option: Option) -> Any:
     return typer.Option(*names, help=option.help, rich_help_panel=option.group.value)
 
 
-what = partial(typer.Option, rich_help_panel=Group.QUESTION.value)
-which = partial(typer.Option, rich_help_panel=Group.DATA.value)
-"""Like `typer.Option`, for an option in the group of the help page about data (`what`: about the question)."""
+comparison_option = partial(typer.Option, rich_help_panel=Group.QUESTION.value)
+data_option = partial(typer.Option, rich_help_panel=Group.DATA.value)
+"""Like `typer.Option`, for an option in the group of the help page about data (`comparison_option`: about the
+question)."""
 
 
 def options_given(context: typer.Context) -> dict[str, Any]:
@@ -104,11 +106,11 @@ def options_given(context: typer.Context) -> dict[str, Any]:
     return {
         max(parameter.opts, key=len).removeprefix("--"): context.params[str(parameter.name)]
         for parameter in context.command.params
-        if parameter.param_type_name == "option" and _stands_on_the_command_line(context, str(parameter.name))
+        if parameter.param_type_name == "option" and _is_on_command_line(context, str(parameter.name))
     }
 
 
-def _stands_on_the_command_line(context: typer.Context, name: str) -> bool:
+def _is_on_command_line(context: typer.Context, name: str) -> bool:
     """Return whether the user gave a parameter on the command line, rather than leaving it at its default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

@@ -21,7 +21,7 @@ LONG_YARDSTICK_S = 10.0
 def show_plan(
     invocation: Invocation,
     plan: Plan,
-    more: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
     lines: Sequence[str] = (),
     confirming: ConfirmingSeeds | None = None,
 ) -> int:
@@ -30,7 +30,7 @@ def show_plan(
     Args:
         invocation: The `Invocation` that would execute the plan.
         plan: The plan.
-        more: Further keys of the JSON output, with their values; None for none.
+        extra: Further keys of the JSON output, with their values; None for none.
         lines: Lines of text to show below the estimate.
         confirming: The fresh seeds with which a sweep confirms its recommendations, to show the largest cost of the
             confirming runs; None if the command confirms nothing.
@@ -52,12 +52,12 @@ def show_plan(
             f"  with the confirmation: at most {confirming.most_runs} runs more, {_cost(flops, seconds)}"
         ]
         values = {"confirmation": {"runs_at_most": confirming.most_runs, "flops": flops, "seconds": seconds}}
-    _tell([*describe(estimate), *confirmation_lines, *lines], streams)
-    streams.document({**invocation.planned_document(plan), **(more or {}), "estimate": estimate.as_dict() | values})
+    _print_lines([*describe(estimate), *confirmation_lines, *lines], streams)
+    streams.document({**invocation.planned_document(plan), **(extra or {}), "estimate": estimate.as_dict() | values})
     return 0
 
 
-def show_question(planned: PlannedSearch, streams: Streams) -> int:
+def show_search_costs(planned: PlannedSearch, streams: Streams) -> int:
     """Show the largest possible time of one or more searches: their budgets and the cost of their confirmations.
 
     Args:
@@ -78,7 +78,7 @@ def show_question(planned: PlannedSearch, streams: Streams) -> int:
     if len(estimate.runs) == len(runs):
         at_most = estimate.seconds(here=True, part=lambda run: shares[run.task, run.model])
     time = "unknown time" if at_most is None else f"at most about {duration(at_most)}"
-    _tell([f"estimate: {time}, one run after the other ({estimate.hardware})", *_grounds(estimate)], streams)
+    _print_lines([f"estimate: {time}, one run after the other ({estimate.hardware})", *_basis_lines(estimate)], streams)
     document = estimate.as_dict()
     basis = {name: document[name] for name in ("note", "hardware", "speeds_flops_per_s", "problems")}
     streams.document(
@@ -91,13 +91,13 @@ def show_question(planned: PlannedSearch, streams: Streams) -> int:
 
 
 def _estimate(plan: Plan, registry: Registry, streams: Streams) -> CostEstimate:
-    streams.talk.print("timing a few training steps for the estimate ...", style="dim")
+    streams.stderr.print("timing a few training steps for the estimate ...", style="dim")
     return estimate_plan(plan, registry)
 
 
-def _tell(lines: Sequence[str], streams: Streams) -> None:
+def _print_lines(lines: Sequence[str], streams: Streams) -> None:
     for line in lines:
-        streams.talk.print(line)
+        streams.stderr.print(line)
 
 
 def describe(estimate: CostEstimate) -> list[str]:
@@ -109,23 +109,24 @@ def describe(estimate: CostEstimate) -> list[str]:
     here, absent = (sum(run.here == side for run in estimate.runs) for side in (True, False))
     cost = {side: _cost(estimate.flops(here=side), estimate.seconds(here=side)) for side in (True, False)}
     lines = [
-        f"estimate: {here} {_runs(here)} can be done here: {cost[True]} ({estimate.hardware})"
+        f"estimate: {here} {_number_of_runs(here)} can be done here: {cost[True]} ({estimate.hardware})"
         if here
         else "estimate: no run can be done here"
     ]
     if absent:
         lines.append(
-            f"  {absent} {_runs(absent)} more with models that are missing here: {cost[False]} "
+            f"  {absent} {_number_of_runs(absent)} more with models that are missing here: {cost[False]} "
             f"(published shapes, text lengths by the tokenizer of {estimate.lengths_of})"
         )
     if estimate.without_data:
         lines.append(
-            f"  {estimate.without_data} {_runs(estimate.without_data)} of tasks whose data is missing: cost unknown"
+            f"  {estimate.without_data} {_number_of_runs(estimate.without_data)} of tasks whose data is missing: cost "
+            "unknown"
         )
-    return [*lines, *_grounds(estimate)]
+    return [*lines, *_basis_lines(estimate)]
 
 
-def _grounds(estimate: CostEstimate) -> list[str]:
+def _basis_lines(estimate: CostEstimate) -> list[str]:
     """Return lines that state the basis of an estimate, and the reasons why parts of it are unknown."""
     lines = []
     if estimate.speeds:
@@ -144,7 +145,7 @@ def _grounds(estimate: CostEstimate) -> list[str]:
     return [*lines, *(f"  {problem}" for problem in estimate.problems)]
 
 
-def _runs(number: int) -> str:
+def _number_of_runs(number: int) -> str:
     return "run" if number == 1 else "runs"
 
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from alue_bench.executors.termination import code_of_stop
+from alue_bench.executors.termination import exit_code_of_interruption
 from alue_bench.messages.suggestion import command_line
 from alue_bench.studies.results import Runs
 from alue_bench.studies.run import Confirm
@@ -17,7 +17,7 @@ CONFIRM_ABOVE = 50
 """The largest number of runs that start without a question to the user, on a terminal and without --yes."""
 
 
-def asking(streams: Streams, *, yes: bool) -> Confirm:
+def confirmation_prompt(streams: Streams, *, yes: bool) -> Confirm:
     """Return a function that, on a terminal, asks the user whether to start a plan of many runs.
 
     Args:
@@ -26,40 +26,42 @@ def asking(streams: Streams, *, yes: bool) -> Confirm:
     """
 
     def confirm(runs: int) -> None:
-        if runs > CONFIRM_ABOVE and not yes and sys.stdin.isatty() and streams.talk.is_terminal:
+        if runs > CONFIRM_ABOVE and not yes and sys.stdin.isatty() and streams.stderr.is_terminal:
             typer.confirm(f"Start {runs} runs?", default=True, abort=True, err=True)
 
     return confirm
 
 
-def farewell(results: Runs, streams: Streams) -> int:
+def show_results(results: Runs, streams: Streams) -> int:
     """Show the results and the closing messages; with --json, also print the results as JSON.
 
     Returns:
         The exit code.
     """
-    talk, place = streams.talk, results.place
+    stderr, place = streams.stderr, results.store
     if results.outcomes:
         streams.result(results.view())
     for sentence in results.ending.kept:
-        talk.print(sentence)
+        stderr.print(sentence)
     where = where_options(place.uri, place.experiment)
     if any(outcome.spec.scored_elsewhere for outcome in results.outcomes):
         compare = command_line("compare", options={"out_of_domain": True, **where})
-        talk.print(f"Scores on the tasks of --also-test: {compare}")
-    talk.print(f"Compare in the browser: {command_line('ui', options=where)}")
+        stderr.print(f"Scores on the tasks of --also-test: {compare}")
+    stderr.print(f"Compare in the browser: {command_line('ui', options=where)}")
     streams.document(results.document)
     for remark in results.ending.remarks:
-        talk.print(remark, style="yellow")
+        stderr.print(remark, style="yellow")
     execution = results.execution
-    if execution.stop:
-        left = f"{execution.left} runs are left; " if execution.left else ""  # 0 for a search, which has no plan
-        talk.print(f"interrupted: {left}run the same command again to continue")
+    if execution.interruption:
+        left = (
+            f"{execution.unfinished} runs are left; " if execution.unfinished else ""
+        )  # 0 for a search, which has no plan
+        stderr.print(f"interrupted: {left}run the same command again to continue")
     return exit_code(results)
 
 
 def exit_code(results: Runs) -> int:
     """Return the exit code: 0 if all runs finished, 1 if some failed, 130 or 143 if Ctrl-C or SIGTERM stopped them."""
-    if results.execution.stop:
-        return code_of_stop(results.execution.stop.__cause__)
+    if results.execution.interruption:
+        return exit_code_of_interruption(results.execution.interruption.__cause__)
     return 1 if results.execution.failed else 0

@@ -41,7 +41,7 @@ from alue_bench.cli.commands import (
 )
 from alue_bench.contract.errors import AlueBenchError
 from alue_bench.contract.registry import DISABLE_VARIABLE, add_commands, load_registry
-from alue_bench.executors.termination import code_of_stop
+from alue_bench.executors.termination import exit_code_of_interruption
 from alue_bench.messages.display import one_line
 from alue_bench.messages.redaction import redact
 from alue_bench.views.standard_output import prints_to_stderr
@@ -125,37 +125,39 @@ def main() -> None:
             add_commands(registry, app)
         code = app(arguments, standalone_mode=False, obj=registry)
     except AlueBenchError as error:
-        _complain(str(error))
+        _print_error(str(error))
         code = 2
     except CLICK_ERROR as error:
-        _show_misuse(error)
+        _show_usage_error(error)
         code = 0 if type(error).__name__ == "NoArgsIsHelpError" else error.exit_code
     except typer.Exit as error:
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt) as stop:
-        _complain("interrupted")
-        code = code_of_stop(stop)
+        _print_error("interrupted")
+        code = exit_code_of_interruption(stop)
     except BrokenPipeError:  # the reader of stdout has ended, as in: alue-bench list tasks | head -1
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's own flush at exit
         code = 0
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            _complain(f"{error.filename}: the name of a file or folder in this path is too long; choose a shorter one")
+            _print_error(
+                f"{error.filename}: the name of a file or folder in this path is too long; choose a shorter one"
+            )
             code = 2
         else:
-            code = _show_mistake()
+            code = _show_unexpected_error()
     except Exception:
-        code = _show_mistake()
+        code = _show_unexpected_error()
     sys.exit(code)
 
 
-def _complain(sentence: str) -> None:
+def _print_error(sentence: str) -> None:
     from alue_bench.views.console import remarks
 
     remarks().print(f"alue-bench: {one_line(redact(sentence))}")
 
 
-def _show_misuse(error: Any) -> None:
+def _show_usage_error(error: Any) -> None:
     """Print the message of a usage error, and the command that shows the help page."""
     from alue_bench.views.console import remarks
 
@@ -164,13 +166,13 @@ def _show_misuse(error: Any) -> None:
         return
     context = getattr(error, "ctx", None)
     if context is not None:
-        talk = remarks()
-        talk.print(context.get_usage())
-        talk.print(f"Try '{context.command_path} {context.help_option_names[0]}' for help.")
-    _complain(error.format_message())  # redacted: it may repeat an argument, such as a tracking URI
+        stderr = remarks()
+        stderr.print(context.get_usage())
+        stderr.print(f"Try '{context.command_path} {context.help_option_names[0]}' for help.")
+    _print_error(error.format_message())  # redacted: it may repeat an argument, such as a tracking URI
 
 
-def _show_mistake() -> int:
+def _show_unexpected_error() -> int:
     """Print the traceback of an unexpected error, without secrets, and return the exit code."""
     from alue_bench.views.console import remarks
 

@@ -19,11 +19,11 @@ from alue_bench.cli.server_guard import GRACE_S
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.messages.suggestion import command_line
 
-STARTS_S = 180.0
+STARTUP_TIMEOUT_S = 180.0
 """The largest number of seconds to wait until the server answers: importing MLflow can take minutes."""
-ASK_S = 0.2
+POLL_INTERVAL_S = 0.2
 """The time in seconds between two checks of whether the server answers."""
-EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Hosts that stand for all addresses of a machine, each with the host that a browser on this machine can open."""
 
 
@@ -46,7 +46,7 @@ class MlflowServer:
 
     @property
     def _reachable_host(self) -> str:
-        return EVERY_ADDRESS.get(self._host, self._host)
+        return WILDCARD_HOSTS.get(self._host, self._host)
 
     def __enter__(self) -> Self:
         """Start the server."""
@@ -81,24 +81,24 @@ class MlflowServer:
             raise RuntimeError("the server is not started yet")
         return self._guard
 
-    def wait_until_it_answers(self) -> None:
+    def wait_until_ready(self) -> None:
         """Wait until the server answers. Raise UnavailableError if it ends before it answers, or takes too long."""
-        deadline = time.monotonic() + STARTS_S
+        deadline = time.monotonic() + STARTUP_TIMEOUT_S
         while time.monotonic() < deadline:
             code = self._started.poll()
             if code is not None:
                 raise UnavailableError(
                     f"MLflow's server ended with exit code {code} before it answered; its own messages are above"
                 )
-            if self._answers():
+            if self._is_answering():
                 return
-            time.sleep(ASK_S)
+            time.sleep(POLL_INTERVAL_S)
         raise UnavailableError(
-            f"MLflow's server has not answered at {self.address} for {STARTS_S:.0f} seconds and was ended; its own "
-            "messages are above"
+            f"MLflow's server has not answered at {self.address} for {STARTUP_TIMEOUT_S:.0f} seconds and was ended; "
+            "its own messages are above"
         )
 
-    def _answers(self) -> bool:
+    def _is_answering(self) -> bool:
         connection = http.client.HTTPConnection(self._reachable_host, self._port, timeout=5.0)
         try:
             connection.request("GET", "/health")
@@ -113,7 +113,7 @@ class MlflowServer:
         return self._started.wait()
 
 
-def check_place(host: str, port: int, options: Mapping[str, object]) -> None:
+def check_address(host: str, port: int, options: Mapping[str, object]) -> None:
     """Check that a server can listen on a host and port of this machine.
 
     Args:

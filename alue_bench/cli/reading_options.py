@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alue_bench.cli.arguments import typer_option
-from alue_bench.contract.options import filled, options_of
+from alue_bench.contract.options import build_options, options_of
 from alue_bench.studies.selection import RunSelection, VerdictOptions, none_selected, select_runs
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def open_results(selection: Mapping[str, Any], *, baseline: str | None = None) -
     """
     from alue_bench.views.console import remarks
 
-    results, sentences = select_runs(filled(RunSelection, selection), baseline=baseline)
+    results, sentences = select_runs(build_options(RunSelection, selection), baseline=baseline)
     for remark in sentences:
         remarks().print(remark)
     return results

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import typer
 
-from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
+from alue_bench.executors.termination import exit_code_of_interruption, stop_on_sigterm
 
 
 @contextmanager
@@ -27,4 +27,4 @@ def stoppable() -> Iterator[None]:
         from alue_bench.views.console import remarks
 
         remarks().print("alue-bench: interrupted")
-        raise typer.Exit(code_of_stop(stop)) from None
+        raise typer.Exit(exit_code_of_interruption(stop)) from None

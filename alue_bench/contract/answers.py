@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from alue_bench.contract.errors import DataError
-from alue_bench.contract.formats import Answers, BadRow, Example, shown, text_of
+from alue_bench.contract.formats import Answers, BadRow, Example, csv_text, excerpt
 from alue_bench.contract.validation import check_types
 
 
@@ -68,22 +68,22 @@ class SquadJson:
         if not isinstance(context, str) or not context.strip():
             return BadRow(number, "empty text: the paragraph has no context")
         if not isinstance(question, Mapping):
-            return BadRow(number, f"{shown(repr(question))} is not a question, an object of JSON")
+            return BadRow(number, f"{excerpt(repr(question))} is not a question, an object of JSON")
         text, given, impossible = (question.get(key) for key in ("question", "answers", "is_impossible"))
         if not isinstance(text, str) or not text.strip():
             return BadRow(number, "the question is empty")
-        identifier = text_of(question["id"]) if isinstance(question.get("id"), str | int) else str(number - 1)
+        identifier = csv_text(question["id"]) if isinstance(question.get("id"), str | int) else str(number - 1)
         if given is None and impossible is None:
             return Example(identifier, context, text, None, number)
         if not isinstance(given, list | None):
-            return BadRow(number, f"question {shown(identifier)}: 'answers' is not a list")
+            return BadRow(number, f"question {excerpt(identifier)}: 'answers' is not a list")
         if bool(given) and impossible is True:
-            return BadRow(number, f"question {shown(identifier)} has answers, but is_impossible is true")
+            return BadRow(number, f"question {excerpt(identifier)} has answers, but is_impossible is true")
         if not given and not self.no_answer:
-            return BadRow(number, f"question {shown(identifier)} has no answer; declare Labels.span(no_answer=True)")
+            return BadRow(number, f"question {excerpt(identifier)} has no answer; declare Labels.span(no_answer=True)")
         target = _answers(context, given or [])
         if isinstance(target, str):
-            return BadRow(number, f"question {shown(identifier)}: {target}")
+            return BadRow(number, f"question {excerpt(identifier)}: {target}")
         return Example(identifier, context, text, target, number)
 
 
@@ -118,7 +118,7 @@ def _answers(context: str, given: list[Any]) -> Answers | str:
     for answer in given:
         text, start = (answer.get(key) if isinstance(answer, Mapping) else None for key in ("text", "answer_start"))
         if not isinstance(text, str) or not isinstance(start, int) or isinstance(start, bool):
-            return f"{shown(repr(answer))} has no text with an answer_start"
+            return f"{excerpt(repr(answer))} has no text with an answer_start"
         if not text.strip():
             return "an answer is empty"
         end = start + len(text)
@@ -126,7 +126,7 @@ def _answers(context: str, given: list[Any]) -> Answers | str:
             occurrences = _occurrences(context, text)
             if len(occurrences) != 1:
                 times = f"{len(occurrences)} times" if occurrences else "nowhere"
-                return f"answer {shown(text)} is not at position {start}, and occurs {times} in the context"
+                return f"answer {excerpt(text)} is not at position {start}, and occurs {times} in the context"
             ((start, end),) = occurrences
             corrected += 1
         texts.append(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 
 UNITS = {"b": 1}
 UNITS |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)}
@@ -24,7 +24,7 @@ def parse_size(text: str) -> int:
         return int(float(match[1]) * UNITS[match[2]])
     if match and not match[2] and float(match[1]) == 0:
         return 0
-    raise UsageError(f"{shown(text)} is not a size; give one with its unit, such as 20GB or 512MiB, or 0 for none")
+    raise UsageError(f"{excerpt(text)} is not a size; give one with its unit, such as 20GB or 512MiB, or 0 for none")
 
 
 def readable(size: int) -> str:

@@ -5,8 +5,10 @@ them one by one. Assignments of a sweep are submitted in the sweep's order; othe
 first. The executor brings each assignment to a worker and returns the events that the worker reports. A worker only has
 to call
 
-    from alue_bench.executors.worker import carry_out
-    carry_out(assignment, tell)      # tell: a function that sends a Started, Advanced, RunEnded or Warned to alue-bench
+    from alue_bench.executors.worker import execute_assignment
+    execute_assignment(assignment, send)
+
+where `send` is a function that sends a `RunStarted`, `RunAdvanced`, `RunEnded` or `WarningIssued` to alue-bench.
 
 The worker process needs the same plugins, data and models as the main process, and access to the MLflow tracking store.
 The worker writes results to the store; results never pass through the executor. alue-bench does the rest: it submits
@@ -79,7 +81,7 @@ class Assignment:
     """
 
     number: int
-    """The identifier of the assignment; `Returned` and `Lost` refer to it."""
+    """The identifier of the assignment; `AssignmentFinished` and `AssignmentLost` refer to it."""
     runs: tuple[tuple[RunSpec, Source], ...]
     """The specification of each run, and the settings with which the worker loads its data and model."""
     tracking_uri: str
@@ -101,7 +103,7 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class Started:
+class RunStarted:
     """The event that a run has started."""
 
     fingerprint: str
@@ -109,7 +111,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Advanced:
+class RunAdvanced:
     """The event that a run has made progress."""
 
     fingerprint: str
@@ -143,25 +145,25 @@ class RunEnded:
 
 
 @dataclass(frozen=True)
-class Warned:
+class WarningIssued:
     """A warning for the user."""
 
     message: str
 
 
-Report = Started | Advanced | RunEnded | Warned
-"""An event that `carry_out` reports in the worker, and that the executor passes on unchanged."""
+Report = RunStarted | RunAdvanced | RunEnded | WarningIssued
+"""An event that `execute_assignment` reports in the worker, and that the executor passes on unchanged."""
 
 
 @dataclass(frozen=True)
-class Returned:
+class AssignmentFinished:
     """The event that a worker has finished an assignment and has reported every run in it."""
 
     number: int
 
 
 @dataclass(frozen=True)
-class Lost:
+class AssignmentLost:
     """The event that a worker or its machine died before it finished an assignment."""
 
     number: int
@@ -171,7 +173,7 @@ class Lost:
     """True if the worker died for a reason outside its runs, for example because its machine failed."""
 
 
-Event = Report | Returned | Lost
+Event = Report | AssignmentFinished | AssignmentLost
 """An event that an executor returns to alue-bench."""
 
 
@@ -181,21 +183,22 @@ class WorkerPool(Protocol):
     alue-bench calls all methods from the same thread.
     """
 
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Return whether a worker would soon start another assignment. The first call must return True."""
         ...
 
     def submit(self, assignment: Assignment) -> None:
         """Give an assignment to a worker and return at once, without waiting for the worker.
 
-        alue-bench calls this method only after `has_room` has returned True.
+        alue-bench calls this method only after `has_capacity` has returned True.
         """
         ...
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that workers have reported since the last call, in order.
 
-        The last event of each assignment must be a `Returned` or a `Lost`; there must be exactly one of them.
+        The last event of each assignment must be a `AssignmentFinished` or a `AssignmentLost`; there must be exactly
+        one of them.
 
         Args:
             timeout_s: The longest time, in seconds, to wait for the first event.

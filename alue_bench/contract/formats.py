@@ -150,7 +150,7 @@ class Delimited:
             if self.columns not in (None, width):
                 raise DataError(f"{path}:1: the header has {width} columns instead of {self.columns}")
             position = {name: index for index, name in enumerate(names)}
-            header = listed([shown(name, quote=False) for name in names], most=30)
+            header = name_list([excerpt(name, quote=False) for name in names], limit=30)
             for column in (self.text, self.text_pair, self.id, *_as_tuple(self.target)):
                 if isinstance(column, str) and column not in position:
                     raise DataError(f"{path}:1: {missing_column(column, names, has='the header has')}")
@@ -231,14 +231,14 @@ class Delimited:
             marks = {name: cell(name) for name in self.target}
             wrong = next((name for name, mark in marks.items() if mark not in ("0", "1")), None)
             if wrong is not None:
-                return BadRow(line, f"column {wrong!r} holds {shown(marks[wrong])} instead of 0 or 1")
+                return BadRow(line, f"column {wrong!r} holds {excerpt(marks[wrong])} instead of 0 or 1")
             target = tuple(name for name, mark in marks.items() if mark == "1")
         elif self.target is not None and self.number is not None:
             low, high = self.number
             try:
                 target = float("" if "_" in cell(self.target) else cell(self.target))  # Python reads 1_0 as ten
             except ValueError:
-                return BadRow(line, f"{shown(cell(self.target))} is not a number")
+                return BadRow(line, f"{excerpt(cell(self.target))} is not a number")
             if not (low <= target <= high and math.isfinite(target)):
                 return BadRow(line, f"{target} is not within {low} to {high}")
         elif self.target is not None:
@@ -272,14 +272,14 @@ def unknown_label(
     labels = sorted(permitted or ())
     if decode and decoded is not None:  # an error in the reader's declaration, not in the file
         return (
-            f"label {shown(written)} is read as {shown(decoded)}, which is not one of the labels "
-            f"{listed(labels)}; correct decode in the task's declaration"
+            f"label {excerpt(written)} is read as {excerpt(decoded)}, which is not one of the labels "
+            f"{name_list(labels)}; correct decode in the task's declaration"
         )
     if not written.strip():
-        return f"no label (expected {listed([shown(code, quote=False) for code in sorted(decode)] or labels)})"
+        return f"no label (expected {name_list([excerpt(code, quote=False) for code in sorted(decode)] or labels)})"
     meanings = sorted(decode.items())
-    codes = [f"{shown(code, quote=False)} for {shown(label, quote=False)}" for code, label in meanings]
-    return f"unknown label {shown(written)} (expected {listed(codes or labels)})"
+    codes = [f"{excerpt(code, quote=False)} for {excerpt(label, quote=False)}" for code, label in meanings]
+    return f"unknown label {excerpt(written)} (expected {name_list(codes or labels)})"
 
 
 def missing_column(column: str, columns: Sequence[str], *, has: str = "the columns are") -> str:
@@ -292,8 +292,8 @@ def missing_column(column: str, columns: Sequence[str], *, has: str = "the colum
     """
     near = difflib.get_close_matches(column.casefold(), [name.casefold() for name in columns], n=1)
     meant = next((name for name in columns if near and name.casefold() == near[0]), None)
-    suggestion = f" (did you mean {shown(meant)}?)" if meant is not None else ""
-    names = listed([shown(name, quote=False) for name in columns], most=30)
+    suggestion = f" (did you mean {excerpt(meant)}?)" if meant is not None else ""
+    names = name_list([excerpt(name, quote=False) for name in columns], limit=30)
     return f"column {column!r} is missing{suggestion}; {has} {names}"
 
 
@@ -347,18 +347,18 @@ def _as_tuple(columns: Column | tuple[str, ...] | None) -> tuple[Column, ...]:
     return columns if isinstance(columns, tuple) else (columns,)
 
 
-def shown(text: str, *, quote: bool = True, most: int = 60) -> str:
+def excerpt(text: str, *, quote: bool = True, max_length: int = 60) -> str:
     """Return a string from a file or a user in a form that can be shown in a message safely.
 
     Args:
         text: Any string.
         quote: Whether to enclose the text in single quotation marks.
-        most: The largest number of characters of `text`; the rest is replaced by "…".
+        max_length: The largest number of characters of `text`; the rest is replaced by "…".
 
     Returns:
         The string on one line, with control characters and invisible characters escaped.
     """
-    safe = printable(text if len(text) <= most else text[:most] + "…")
+    safe = printable(text if len(text) <= max_length else text[:max_length] + "…")
     return f"'{safe}'" if quote else safe
 
 
@@ -367,14 +367,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def text_of(value: object) -> str:
+def csv_text(value: object) -> str:
     """Return the text that a CSV file would contain for a value: "1" for 1, "1.0" for 1.0, "true" for True."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """Return the first `most` names and the number of the remaining names, as text such as "a, b or 3 more"."""
-    return ", ".join(names[:most]) + (f" or {len(names) - most} more" if len(names) > most else "")
+def name_list(names: Sequence[str], limit: int = 6) -> str:
+    """Return the first `limit` names and the number of the remaining names, as text such as "a, b or 3 more"."""
+    return ", ".join(names[:limit]) + (f" or {len(names) - limit} more" if len(names) > limit else "")
 
 
 def read_lines(path: Path) -> tuple[list[str], dict[int, int]]:
@@ -393,14 +393,14 @@ def read_lines(path: Path) -> tuple[list[str], dict[int, int]]:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(
-            f"{path}: the file is UTF-16; save it as UTF-8: {_converting('iconv -f UTF-16 -t UTF-8', path)}"
+            f"{path}: the file is UTF-16; save it as UTF-8: {_conversion_command('iconv -f UTF-16 -t UTF-8', path)}"
         )
     content = content.removeprefix(b"\xef\xbb\xbf")  # the byte-order mark of UTF-8
     if not content.strip():
         raise DataError(f"{path}: the file is empty")
     if b"\n" not in content and b"\r" in content.strip():
         raise DataError(
-            f"{path}: its lines end with carriage returns only; convert them: {_converting(_LINE_FEEDS, path)}"
+            f"{path}: its lines end with carriage returns only; convert them: {_conversion_command(_LINE_FEEDS, path)}"
         )
     lines: list[str] = []
     undecodable: dict[int, int] = {}
@@ -414,7 +414,7 @@ def read_lines(path: Path) -> tuple[list[str], dict[int, int]]:
     if len(undecodable) > len(lines) // 2:
         raise DataError(
             f"{path}: the file is not UTF-8 text; convert it, from Windows' Arabic code page for example: "
-            f"{_converting('iconv -f CP1256 -t UTF-8', path)}"
+            f"{_conversion_command('iconv -f CP1256 -t UTF-8', path)}"
         )
     # UTF-16 without a byte-order mark is valid UTF-8 if its letters are Arabic or Latin; only NUL characters reveal it.
     if sum("\0" in line for line in lines) > len(lines) // 2:
@@ -462,7 +462,7 @@ def header_of(path: Path, delimiter: str | None = None) -> tuple[list[str], str,
 _LINE_FEEDS = r"tr '\r' '\n'"
 
 
-def _converting(command: str, path: Path) -> str:
+def _conversion_command(command: str, path: Path) -> str:
     """Return a shell command that converts a file and writes the result to a new file; `.utf8` is added to its name.
 
     Args:
@@ -515,7 +515,7 @@ class _QuotedRows:
     A cell whose opening quotation mark is never closed reaches to the next quotation mark, perhaps a thousand rows
     later. The line of the opening mark is reported as a bad row, and reading continues with the line after it. The
     following lines, up to the end of the overlong cell, are accepted only if they have no doubtful quotation mark
-    (`_is_doubtful`), because nobody can know whether such a mark opens or closes a text.
+    (`_has_stray_quotes`), because nobody can know whether such a mark opens or closes a text.
     """
 
     def __init__(self, lines: list[str], delimiter: str) -> None:
@@ -530,25 +530,25 @@ class _QuotedRows:
         return self
 
     def __next__(self) -> _Row | BadRow:
-        first = self._last + 1
+        first = self._last_line + 1
         try:
             cells = next(self._reader)
         except csv.Error as error:
-            last = self._last
+            last = self._last_line
             if last == first:
                 return BadRow(first, f"quotation marks do not match ({error})")
             self.resume_after(first)
             return BadRow(first, _unclosed_quotation_mark(last))
         if not cells:
             return BadRow(first, "empty line")
-        last = self._last
-        if first <= self._doubtful_to and any(map(self._is_doubtful, self._lines[first - 1 : last])):
+        last = self._last_line
+        if first <= self._doubtful_to and any(map(self._has_stray_quotes, self._lines[first - 1 : last])):
             self.resume_after(first)
             return BadRow(first, "its quotation marks do not match those of an earlier line")
         return first, cells, last
 
     def resume_after(self, line: int) -> None:
-        self._doubtful_to = max(self._doubtful_to, self._last)
+        self._doubtful_to = max(self._doubtful_to, self._last_line)
         self._skipped, self._reader = line, self._reader_after(line)
 
     def _reader_after(self, line: int) -> Any:
@@ -556,11 +556,11 @@ class _QuotedRows:
         return csv.reader(rest, delimiter=self._delimiter, strict=True)
 
     @property
-    def _last(self) -> int:
+    def _last_line(self) -> int:
         """The number of the last line that was read."""
         return self._skipped + int(self._reader.line_num)
 
-    def _is_doubtful(self, line: str) -> bool:
+    def _has_stray_quotes(self, line: str) -> bool:
         """Return whether a line has quotation marks other than those around a whole cell and those doubled in one."""
         return '"' in self._whole_cell.sub("", line)
 

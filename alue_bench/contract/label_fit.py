@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.task import Labels, TargetKind, Task
 from alue_bench.contract.transfer import CLASSES
 
@@ -39,7 +39,7 @@ class LabelFit:
     """The labels of the scored task that cannot be predicted, because no label of the training task counts as them.
     Rows with such a gold label are left out."""
 
-    def described(self) -> str:
+    def describe(self) -> str:
         """Return the label map in words; empty if every label counts as the label of the same name."""
         pairs = [(name, own) for name, own in self.label_map.items() if name != own]
         return ", ".join(f"{name} → {own or 'never predicted'}" for name, own in pairs)
@@ -74,8 +74,8 @@ def fit_labels(task: Task, train_task: Task, given: str | None = None, *, severa
     case = f"--also-test {task.name}: models of task {train_task.name!r}"
     if own.kind is not theirs.kind and not {own.kind, theirs.kind} <= set(CLASSES):
         raise LabelMisfit(
-            f"{case} predict {_described(theirs)}, but task {task.name!r} has {_described(own)}; choose a task of the "
-            "same kind"
+            f"{case} predict {_describe_label_space(theirs)}, but task {task.name!r} has {_describe_label_space(own)}; "
+            "choose a task of the same kind"
         )
     if task.is_pair != train_task.is_pair:
         texts = {True: "pairs of texts", False: "single texts"}
@@ -85,28 +85,31 @@ def fit_labels(task: Task, train_task: Task, given: str | None = None, *, severa
         )
     if own.kind is TargetKind.REGRESSION:
         if given:
-            raise LabelMisfit(f"--map {shown(given, quote=False)}: a regression has no labels to map; leave --map out")
+            raise LabelMisfit(
+                f"--map {excerpt(given, quote=False)}: a regression has no labels to map; leave --map out"
+            )
         if (own.minimum, own.maximum) != (theirs.minimum, theirs.maximum):
             raise LabelMisfit(
-                f"{case} predict {_described(theirs)}, but task {task.name!r} has {_described(own)}; choose a task "
-                "with the same range"
+                f"{case} predict {_describe_label_space(theirs)}, but task {task.name!r} has "
+                f"{_describe_label_space(own)}; choose a task with the same range"
             )
         return LabelFit(own, (), {})
     remedy = _remedy(task, train_task, several=several)
     label_map = _label_map(task, train_task, given, remedy)
     if label_map is None:
         raise LabelMisfit(
-            f"{case} predict {_listed(theirs)}, but the labels of task {task.name!r} are {_listed(own)}; {remedy}"
+            f"{case} predict {_listed_names(theirs)}, but the labels of task {task.name!r} are {_listed_names(own)}; "
+            f"{remedy}"
         )
     if unknown := next((name for name in label_map.values() if name is not None and name not in own.names), None):
         raise LabelMisfit(
-            f"{case} would predict {shown(unknown)}, which is not one of its labels {_listed(own)}; {remedy}"
+            f"{case} would predict {excerpt(unknown)}, which is not one of its labels {_listed_names(own)}; {remedy}"
         )
     reached = tuple(name for name in own.names if name in label_map.values())
     if len(reached) < 2:
         raise LabelMisfit(
-            f"{case} could predict only {_only_or_none(reached)} of its labels {_listed(own)}; map {_listed(theirs)} "
-            f"to at least two of them: {remedy}"
+            f"{case} could predict only {_only_or_none(reached)} of its labels {_listed_names(own)}; map "
+            f"{_listed_names(theirs)} to at least two of them: {remedy}"
         )
     names = theirs.names
     return LabelFit(
@@ -122,7 +125,7 @@ def _label_map(task: Task, train_task: Task, given: str | None, remedy: str) -> 
     """Return the mapping of labels; None if it is neither given nor declared and the label names differ."""
     names = train_task.labels.names
     if given is not None:
-        return _parsed(given, names, task.labels.names, remedy)
+        return _parse_label_map(given, names, task.labels.names, remedy)
     equal = set(names) == set(task.labels.names)
     for declared, applies in (
         (train_task.companions.get(task.name), task.name in train_task.companions),
@@ -133,7 +136,7 @@ def _label_map(task: Task, train_task: Task, given: str | None, remedy: str) -> 
     return {name: name for name in names} if equal else None
 
 
-def _parsed(given: str, names: Sequence[str], own: Sequence[str], remedy: str) -> LabelMap:
+def _parse_label_map(given: str, names: Sequence[str], scored_names: Sequence[str], remedy: str) -> LabelMap:
     """Parse a label map such as "OFF=offensive,NOT_OFF=normal"; "LABEL=" stands for a label that is never predicted.
 
     A label that is missing from `given` counts as the label of the same name. Label names may contain commas and equals
@@ -142,7 +145,7 @@ def _parsed(given: str, names: Sequence[str], own: Sequence[str], remedy: str) -
     Args:
         given: The label map as the user writes it.
         names: The labels of the training task.
-        own: The labels of the scored task.
+        scored_names: The labels of the scored task.
         remedy: The end of an error message.
 
     Raises:
@@ -155,26 +158,26 @@ def _parsed(given: str, names: Sequence[str], own: Sequence[str], remedy: str) -
         if name is None:
             wrong = rest.split("=", 1)[0]
             raise LabelMisfit(
-                f"--map {shown(given, quote=False)}: {shown(wrong)} is not a label of the trained task, whose labels "
-                f"are {', '.join(names)}; {remedy}"
+                f"--map {excerpt(given, quote=False)}: {excerpt(wrong)} is not a label of the trained task, whose "
+                f"labels are {', '.join(names)}; {remedy}"
             )
         if name in label_map:
-            raise LabelMisfit(f"--map {shown(given, quote=False)} maps {shown(name)} twice; leave one of them out")
+            raise LabelMisfit(f"--map {excerpt(given, quote=False)} maps {excerpt(name)} twice; leave one of them out")
         rest = rest[len(name) + 1 :]
-        target = _longest_leading_name(own, rest, ",")
+        target = _longest_leading_name(scored_names, rest, ",")
         if target is None and rest and not rest.startswith(","):
             wrong = rest.split(",", 1)[0]
             raise LabelMisfit(
-                f"--map {shown(given, quote=False)}: {shown(wrong)} is not a label of the scored task, whose labels "
-                f"are {', '.join(own)}; {remedy}"
+                f"--map {excerpt(given, quote=False)}: {excerpt(wrong)} is not a label of the scored task, whose "
+                f"labels are {', '.join(scored_names)}; {remedy}"
             )
         label_map[name] = target
         rest = rest[len(target or "") + 1 :].lstrip()
-    missing = [name for name in names if name not in label_map and name not in own]
+    missing = [name for name in names if name not in label_map and name not in scored_names]
     if missing:
         raise LabelMisfit(
-            f"--map {shown(given, quote=False)} does not say what {shown(missing[0])} counts as; add "
-            f"{missing[0]}=LABEL with one of {', '.join(own)}, or {missing[0]}= if it is never predicted"
+            f"--map {excerpt(given, quote=False)} does not say what {excerpt(missing[0])} counts as; add "
+            f"{missing[0]}=LABEL with one of {', '.join(scored_names)}, or {missing[0]}= if it is never predicted"
         )
     return {name: label_map.get(name, name) for name in names}
 
@@ -207,15 +210,15 @@ def _remedy(task: Task, train_task: Task, *, several: bool) -> str:
     )
 
 
-def _described(labels: Labels) -> str:
+def _describe_label_space(labels: Labels) -> str:
     if labels.kind is TargetKind.REGRESSION:
         return f"numbers from {labels.minimum:g} to {labels.maximum:g}"
-    return f"{labels.kind} labels ({_listed(labels)})"
+    return f"{labels.kind} labels ({_listed_names(labels)})"
 
 
-def _listed(labels: Labels) -> str:
+def _listed_names(labels: Labels) -> str:
     return ", ".join(labels.names)
 
 
 def _only_or_none(names: Sequence[str]) -> str:
-    return shown(names[0]) if names else "none"
+    return excerpt(names[0]) if names else "none"

@@ -16,7 +16,7 @@ from alue_bench.contract.cells import cell_name
 
 FULL = cell_name((0, 0))
 """The name of full fine-tuning."""
-MARK = "@"
+SEPARATOR = "@"
 """The character between the name of full fine-tuning and the limit of its FLOPs."""
 
 
@@ -27,13 +27,13 @@ def matched_name(limit: str) -> str:
         limit: The name of the strategy that determines the number of FLOPs, such as "bottom3top4", or a share of the
             FLOPs of full fine-tuning, such as "66%".
     """
-    return f"{FULL}{MARK}{limit}"
+    return f"{FULL}{SEPARATOR}{limit}"
 
 
-def matched_to(name: str) -> str | None:
+def matched_limit(name: str) -> str | None:
     """Return the limit in a name of full fine-tuning with a limited number of FLOPs.
 
     The result is "bottom3top4" for "full@bottom3top4", "66%" for "full@66%", and None for a name of any other form.
     """
-    full, mark, limit = name.partition(MARK)
+    full, mark, limit = name.partition(SEPARATOR)
     return limit if full == FULL and mark and limit else None

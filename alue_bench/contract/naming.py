@@ -9,9 +9,9 @@ import hashlib
 import re
 import unicodedata
 
-LONGEST = 100
+MAX_NAME_BYTES = 100
 """The largest length of a name in bytes; it is limited because names become parts of file names."""
-JOINTS = "._-"
+SEPARATORS = "._-"
 """The characters that a name may contain besides letters, digits and combining marks, but not at its beginning."""
 
 
@@ -23,28 +23,28 @@ def model_name(given: str) -> str:
     remains, the name is "model-" followed by the digest.
     """
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", given).lower())
-    kept = re.sub("\0+", "-", "".join(c if _is_kept(c) else "\0" for c in text)).strip(JOINTS)
+    kept = re.sub("\0+", "-", "".join(c if _is_allowed(c) else "\0" for c in text)).strip(SEPARATORS)
     while kept and not _begins_name(kept[0]):  # a combining mark without its letter
-        kept = kept[1:].strip(JOINTS)
+        kept = kept[1:].strip(SEPARATORS)
     if not kept:
         return f"model-{_digest(given)}"
-    if len(kept.encode()) > LONGEST:
-        short = kept.encode()[: LONGEST - 7].decode(errors="ignore").rstrip(JOINTS)
+    if len(kept.encode()) > MAX_NAME_BYTES:
+        short = kept.encode()[: MAX_NAME_BYTES - 7].decode(errors="ignore").rstrip(SEPARATORS)
         return f"{short}-{_digest(given)}"
     return kept
 
 
 def is_model_name(name: str) -> bool:
     """Return whether `name` consists of lower-case letters, digits and marks of any script, ".", "_" and "-"."""
-    return bool(name) and name == name.lower() and _begins_name(name[0]) and all(map(_is_kept, name))
+    return bool(name) and name == name.lower() and _begins_name(name[0]) and all(map(_is_allowed, name))
 
 
 def _begins_name(character: str) -> bool:
     return unicodedata.category(character)[0] in "LN"
 
 
-def _is_kept(character: str) -> bool:
-    return character in JOINTS or unicodedata.category(character)[0] in "LMN"
+def _is_allowed(character: str) -> bool:
+    return character in SEPARATORS or unicodedata.category(character)[0] in "LMN"
 
 
 def _digest(text: str) -> str:

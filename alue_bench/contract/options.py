@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 
 T = TypeVar("T")
 
@@ -117,11 +117,11 @@ class Option:
         if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
             wanted = f"of type {self.kind.__name__}"
         elif self.choices and value not in self.choices and not self._matches(value):
-            wanted = _either(self.choices)
+            wanted = _alternatives(self.choices)
         elif isinstance(value, int | float) and not self._is_within(value):
             wanted = self._bounds() + (f" ({self.remark})" if self.remark else "")
             value = self.kind(value) if abs(value) < sys.float_info.max else value
-        return f"is {shown(repr(value), quote=False)}; it must be {wanted}" if wanted else None
+        return f"is {excerpt(repr(value), quote=False)}; it must be {wanted}" if wanted else None
 
     def _matches(self, value: object) -> bool:
         return bool(self.pattern) and re.fullmatch(self.pattern, str(value)) is not None
@@ -162,13 +162,13 @@ def option(default: T, *, help: str, group: Group, **more: Any) -> T:
 
 
 @cache
-def options_of(declaring: type[Any]) -> Mapping[str, Option]:
+def options_of(options_class: type[Any]) -> Mapping[str, Option]:
     """Return the options that the fields of a dataclass declare, by option name, in the order of the fields.
 
     Fields that were not made by `option` are left out.
     """
-    hints = get_type_hints(declaring)
-    declared = (_completed(one, hints[one.name]) for one in fields(declaring) if _KEY in one.metadata)
+    hints = get_type_hints(options_class)
+    declared = (_completed(one, hints[one.name]) for one in fields(options_class) if _KEY in one.metadata)
     return {option.name: option for option in declared}
 
 
@@ -220,24 +220,24 @@ class CheckedOptions:
             raise UsageError(f"{option.flag} {problem}")
 
 
-def filled(declaring: type[T], values: Mapping[str, Any], **others: Any) -> T:
+def build_options(options_class: type[T], values: Mapping[str, Any], **others: Any) -> T:
     """Return an instance of a dataclass of options, filled with the given values.
 
     Args:
-        declaring: The dataclass.
+        options_class: The dataclass.
         values: The values by option name; None means "not given". Names that are not options of this dataclass are
             ignored.
         **others: The values of fields by field name, including fields that are not options. They override `values`.
     """
-    known = options_of(declaring)  # type: ignore[arg-type]  # a class is hashable
+    known = options_of(options_class)  # type: ignore[arg-type]  # a class is hashable
     given = {
         option.field: option.converted(values[name])
         for name, option in known.items()
         if values.get(name) is not None and option.field not in others
     }
-    return declaring(**(given | others))
+    return options_class(**(given | others))
 
 
-def _either(choices: tuple[str, ...]) -> str:
+def _alternatives(choices: tuple[str, ...]) -> str:
     *others, last = choices
     return f"{', '.join(others)} or {last}" if others else last

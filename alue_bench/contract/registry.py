@@ -20,7 +20,7 @@ import pluggy
 from alue_bench.contract import hookspecs
 from alue_bench.contract.errors import AlueBenchError, PluginError, UsageError
 from alue_bench.contract.executor import Executor
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.model import Model
 from alue_bench.contract.spec import resolve_hyper_parameters
 from alue_bench.contract.strategy import EncoderShape, Outline, Strategy, StrategyFamily, outline
@@ -124,12 +124,12 @@ class Registry:
         claims = [(strategy, d.origin) for d in self.families if (strategy := _parse(d, name)) is not None]
         rival = next((origin for strategy, origin in claims[1:] if (strategy, origin) != claims[0]), None)
         if rival is not None:
-            raise PluginError(_duplicate_name(f"strategy {shown(name)}", "claimed", claims[0][1], rival))
+            raise PluginError(_duplicate_name(f"strategy {excerpt(name)}", "claimed", claims[0][1], rival))
         if not claims:
             examples = [example for d in self.families for example in d.value.examples]
             grammars = ", ".join(dict.fromkeys(d.value.grammar for d in self.families))
             raise UsageError(
-                f"unknown strategy {shown(name)}{_nearest(name, examples)}; strategies are written {grammars}"
+                f"unknown strategy {excerpt(name)}{_nearest(name, examples)}; strategies are written {grammars}"
                 f"{self._failures_hint()}"
             )
         return claims[0]
@@ -152,7 +152,7 @@ class Registry:
         if name in known:
             return known[name]
         raise UsageError(
-            f"unknown {kind} {shown(name)}{_nearest(name, known)}; known are {', '.join(sorted(known)) or 'none'}"
+            f"unknown {kind} {excerpt(name)}{_nearest(name, known)}; known are {', '.join(sorted(known)) or 'none'}"
             f"{self._failures_hint()}"
         )
 
@@ -211,8 +211,8 @@ def _errors_naming(origin: Origin, strategy: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise PluginError(
-            f"plugin {origin} failed on strategy {shown(strategy)}: {_cause(error)}; correct the plugin, or leave the "
-            "strategy out"
+            f"plugin {origin} failed on strategy {excerpt(strategy)}: {_cause(error)}; correct the plugin, or leave "
+            "the strategy out"
         ) from error
 
 
@@ -292,19 +292,19 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
     executors: dict[str, Declared[Executor]] = {}
     for report, plugin in loaded:
         for task in _with_known_defaults(_declared(plugin, report, "alue_bench_tasks", Task), report, "task"):
-            _claim("task", task.name, Declared(task, report.origin), tasks)
+            _add_unique("task", task.name, Declared(task, report.origin), tasks)
             report.tasks.append(task.name)
         for model in _with_known_defaults(_declared(plugin, report, "alue_bench_models", Model), report, "model"):
-            _claim("model", model.name, Declared(model, report.origin), models)
+            _add_unique("model", model.name, Declared(model, report.origin), models)
             report.models.append(model.name)
         for family in _declared(plugin, report, "alue_bench_strategies", StrategyFamily):
-            _claim("strategy family", family.grammar, Declared(family, report.origin), families)
+            _add_unique("strategy family", family.grammar, Declared(family, report.origin), families)
             report.strategies.append(family.grammar)
         for study in _declared(plugin, report, "alue_bench_studies", Path):
             if study.suffix != ".toml" or not NAME.fullmatch(study.stem) or not study.is_file():
                 report.fail(f"alue_bench_studies() returned {str(study)!r}, which is not a file NAME.toml")
                 continue
-            _claim("study", study.stem, Declared(study, report.origin), studies)
+            _add_unique("study", study.stem, Declared(study, report.origin), studies)
             report.studies.append(study.stem)
         for executor in _declared(plugin, report, "alue_bench_executors", Executor):
             if not isinstance(executor.name, str) or not NAME.fullmatch(executor.name):
@@ -317,7 +317,7 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
                     f"alue_bench_executors() returned {executor.name!r}, which is the name of a built-in one; rename it"
                 )
                 continue
-            _claim("executor", executor.name, Declared(executor, report.origin), executors)
+            _add_unique("executor", executor.name, Declared(executor, report.origin), executors)
             report.executors.append(executor.name)
     registry = Registry(manager, tuple(reports), tasks, models, tuple(families.values()), studies, executors, strict)
     _refuse_failures(registry)
@@ -371,7 +371,7 @@ def _with_known_defaults(declared: list[Declares], report: PluginReport, kind: s
     return good
 
 
-def _claim(kind: str, name: str, declared: Declared[T], taken: dict[str, Declared[T]]) -> None:
+def _add_unique(kind: str, name: str, declared: Declared[T], taken: dict[str, Declared[T]]) -> None:
     """Add a declaration to `taken` under its name. Raise PluginError if there already is one with this name."""
     if name in taken:
         raise PluginError(_duplicate_name(f"{kind} {name!r}", "declared", taken[name].origin, declared.origin))

@@ -159,7 +159,7 @@ class HyperParameters:
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedHyperParameters:
     """The training hyper-parameters of a run, and where each value comes from, such as a study file or an option."""
 
     values: HyperParameters
@@ -167,7 +167,7 @@ class Resolved:
     """The origin of each value in words, such as "default", by hyper-parameter name."""
 
 
-def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]]) -> Resolved:
+def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]]) -> ResolvedHyperParameters:
     """Override the default hyper-parameters with values from several origins, such as a task and the command line.
 
     Args:
@@ -194,7 +194,7 @@ def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]])
                 raise UsageError(f"{origin}: {name} {problem}")
             values[name] = known[name].converted(value)
             origins[name] = origin
-    return Resolved(HyperParameters(**values), origins)
+    return ResolvedHyperParameters(HyperParameters(**values), origins)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,7 +154,7 @@ class FreezePlan:
     def describe(self) -> str:
         """Return a description of the frozen parts for readers, such as "embeddings, layers 0-2, 8-11"."""
         parts = ["embeddings"] if self.embeddings else []
-        parts += [_named(self.frozen_layers)] if self.frozen_layers else []
+        parts += [_layer_ranges(self.frozen_layers)] if self.frozen_layers else []
         parts += ["pooler"] if self.pooler else []
         where = "the other layers" if self.frozen_layers else "the layers"
         if self.trained == "names":
@@ -306,7 +306,7 @@ class TrainingProgress:
         return len(self.dev_scores) == self.epoch
 
 
-def _named(layers: Iterable[int]) -> str:
+def _layer_ranges(layers: Iterable[int]) -> str:
     """Return the indices of layers as text, such as "layers 0-2, 8-11" or "layer 3"."""
     ordered = sorted(layers)
     blocks: list[list[int]] = []
@@ -463,7 +463,7 @@ class Outline:
         """
         parts = [self.freeze_plan.describe()]
         if self.kept_layers is not None:
-            parts.append(f"only {_named(self.kept_layers)} left")
+            parts.append(f"only {_layer_ranges(self.kept_layers)} left")
         if self.adapter is not None:
             parts.append(f"{self.adapter.kind} added")
         return "; ".join(parts)

@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.contract.errors import DataError, UnavailableError
-from alue_bench.contract.formats import BadRow, Example, Target, listed, missing_column, shown, text_of, unknown_label
+from alue_bench.contract.formats import (
+    BadRow,
+    Example,
+    Target,
+    csv_text,
+    excerpt,
+    missing_column,
+    name_list,
+    unknown_label,
+)
 from alue_bench.contract.validation import Kind, check_mapping, check_texts, check_types
 
 JSON_LINES = (".jsonl", ".ndjson")
@@ -134,21 +143,21 @@ class Table:
             pair = _text(cells, self.text_pair) if self.text_pair is not None else None
             target = self._target(cells)
             identifier = str(row_number) if self.id is None else _identifier(cells, self.id)
-        except _Unusable as error:
+        except _UnusableRow as error:
             return BadRow(line, str(error))
         except _IgnoredLabel:
             return None
         return Example(identifier, text, pair, target, line)
 
     def _target(self, cells: Cells) -> Target:
-        """Return a row's target. Raise _Unusable if it is invalid, and _IgnoredLabel if `ignore` contains the label."""
+        """Return a row's target. Raise _UnusableRow if it is invalid, _IgnoredLabel if `ignore` contains the label."""
         if self.target is None:
             return None
         if isinstance(self.target, tuple):
-            marks = {name: _mark(cells, name) for name in self.target}
+            marks = {name: _zero_or_one(cells, name) for name in self.target}
             wrong = next((name for name, mark in marks.items() if mark not in ("0", "1")), None)
             if wrong is not None:
-                raise _Unusable(f"column {wrong!r} holds {shown(str(marks[wrong]))} instead of 0 or 1")
+                raise _UnusableRow(f"column {wrong!r} holds {excerpt(str(marks[wrong]))} instead of 0 or 1")
             return tuple(name for name, mark in marks.items() if mark == "1")
         value = cells.get(self.target)
         if self.number is not None:
@@ -165,31 +174,31 @@ class Table:
 
         Raises:
             _IgnoredLabel: The field `ignore` contains the code.
-            _Unusable: The code does not stand for a permitted label.
+            _UnusableRow: The code does not stand for a permitted label.
         """
         if code in self.ignore:
             raise _IgnoredLabel
         label = self.decode.get(code, None if self.decode else code)
         if label is None or (self.labels is not None and label not in self.labels):
-            raise _Unusable(unknown_label(code, label, self.decode, self.labels))
+            raise _UnusableRow(unknown_label(code, label, self.decode, self.labels))
         return label
 
     def _number(self, value: object) -> float:
         low, high = self.number or (-math.inf, math.inf)
         if _is_null(value):
-            raise _Unusable(f"no number in column {self.target!r} (null)")
+            raise _UnusableRow(f"no number in column {self.target!r} (null)")
         try:
             if isinstance(value, bool) or not isinstance(value, int | float | str) or "_" in str(value):
                 raise ValueError
             number = float(value)
         except ValueError:
-            raise _Unusable(f"{shown(str(value))} is not a number") from None
+            raise _UnusableRow(f"{excerpt(str(value))} is not a number") from None
         if not (low <= number <= high and math.isfinite(number)):
-            raise _Unusable(f"{number} is not within {low} to {high}")
+            raise _UnusableRow(f"{number} is not within {low} to {high}")
         return number
 
 
-class _Unusable(Exception):
+class _UnusableRow(Exception):
     """An exception for a row that cannot be used; its message is the reason."""
 
 
@@ -205,27 +214,27 @@ def _is_null(value: object) -> bool:
 def _text(cells: Cells, column: str) -> str:
     value = cells.get(column)
     if _is_null(value):
-        raise _Unusable(f"no text in column {column!r} (null)")
+        raise _UnusableRow(f"no text in column {column!r} (null)")
     if not isinstance(value, str):
-        what = "a nested value" if isinstance(value, list | tuple | dict) else f"the {_kind(value)} {text_of(value)}"
-        raise _Unusable(f"column {column!r} holds {what} instead of a text")
+        what = "a nested value" if isinstance(value, list | tuple | dict) else f"the {_kind(value)} {csv_text(value)}"
+        raise _UnusableRow(f"column {column!r} holds {what} instead of a text")
     if not value.strip():
-        raise _Unusable("empty text")
+        raise _UnusableRow("empty text")
     return value
 
 
 def _code(cells: Cells, column: str) -> str:
-    """Return the label in a cell as a string. Raise _Unusable if the cell is empty or holds a list or an object."""
+    """Return the label in a cell as a string. Raise _UnusableRow if the cell is empty or holds a list or an object."""
     value = cells.get(column)
     if _is_null(value) or value == "":
-        raise _Unusable(f"no label in column {column!r} (null)")
+        raise _UnusableRow(f"no label in column {column!r} (null)")
     if isinstance(value, list | tuple | dict):
         what = "an object" if isinstance(value, dict) else "a list"
-        raise _Unusable(f"column {column!r} holds {what} instead of one label")
-    return text_of(value)
+        raise _UnusableRow(f"column {column!r} holds {what} instead of one label")
+    return csv_text(value)
 
 
-def _mark(cells: Cells, column: str) -> str:
+def _zero_or_one(cells: Cells, column: str) -> str:
     """Return a cell of a column that should hold 0 or 1 in each row, as a string; true and false become "1" and "0"."""
     value = cells.get(column)
     return str(int(value)) if isinstance(value, bool) else _code(cells, column)
@@ -241,18 +250,18 @@ def _codes(value: object, column: str, separator: str | None) -> list[str]:
     """
     if isinstance(value, list | tuple):
         if any(_is_null(item) or isinstance(item, list | tuple | dict) for item in value):
-            raise _Unusable(f"column {column!r} holds a list with a null or a nested value in it")
-        return [text_of(item) for item in value]
+            raise _UnusableRow(f"column {column!r} holds a list with a null or a nested value in it")
+        return [csv_text(item) for item in value]
     if _is_null(value):
         return []  # an empty cell of an XLSX file. In a column of lists, `Table` has refused null before.
-    return [part for part in (part.strip() for part in text_of(value).split(separator)) if part]
+    return [part for part in (part.strip() for part in csv_text(value).split(separator)) if part]
 
 
 def _identifier(cells: Cells, column: str) -> str:
     value = cells.get(column)
     if _is_null(value) or isinstance(value, list | tuple | dict):
-        raise _Unusable(f"no identifier in column {column!r} ({'null' if _is_null(value) else 'a nested value'})")
-    return text_of(value)
+        raise _UnusableRow(f"no identifier in column {column!r} ({'null' if _is_null(value) else 'a nested value'})")
+    return csv_text(value)
 
 
 def _kind(value: object) -> str:
@@ -288,14 +297,14 @@ def open_table(path: Path, *, sheet: str | None = None, split: str | None = None
             return _open_xlsx(path, sheet)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    raise DataError(f"{path}: the format {shown(suffix)} is unknown; use {', '.join(TABLE_SUFFIXES)}")
+    raise DataError(f"{path}: the format {excerpt(suffix)} is unknown; use {', '.join(TABLE_SUFFIXES)}")
 
 
-Numbered = tuple[int, Cells | str]
+NumberedRow = tuple[int, Cells | str]
 """The number of a row, and its cells, or a string with the reason why they cannot be read."""
 
 
-def _table_of(rows: list[Numbered]) -> OpenTable:
+def _table_of(rows: list[NumberedRow]) -> OpenTable:
     """Return a table of rows in memory; its columns are all columns that occur in a row."""
     columns = dict.fromkeys(name for _, cells in rows if not isinstance(cells, str) for name in cells)
     return OpenTable(tuple(columns), lambda wanted: iter(rows))
@@ -310,7 +319,7 @@ def _decoded(path: Path) -> str:
         raise DataError(f"{path}:{line}: the file is {what}; save it as UTF-8") from error
 
 
-def _json_lines(path: Path) -> Iterator[Numbered]:
+def _json_lines(path: Path) -> Iterator[NumberedRow]:
     """Yield the object on each line, with the number of the line."""
     content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     if not content.strip():
@@ -323,7 +332,7 @@ def _json_lines(path: Path) -> Iterator[Numbered]:
             yield line, "empty line"
             continue
         try:
-            yield line, _object(json.loads(raw.decode("utf-8"), object_pairs_hook=_pairs))
+            yield line, _as_cells(json.loads(raw.decode("utf-8"), object_pairs_hook=_dict_without_duplicates))
         except UnicodeDecodeError as error:
             yield line, f"not valid UTF-8 (byte {error.start + 1} of line {line})"
         except RecursionError:
@@ -332,10 +341,10 @@ def _json_lines(path: Path) -> Iterator[Numbered]:
             yield line, f"not valid JSON: {error}"
 
 
-def _json_array(path: Path) -> Iterator[Numbered]:
+def _json_array(path: Path) -> Iterator[NumberedRow]:
     """Yield the objects of a JSON list, each with the number of the line on which it begins."""
     content = _decoded(path)
-    decoder = json.JSONDecoder(object_pairs_hook=_pairs)
+    decoder = json.JSONDecoder(object_pairs_hook=_dict_without_duplicates)
     position, line, counted = _after_space(content, 0), 1, 0
     if position == len(content):
         raise DataError(f"{path}: the file is empty")
@@ -355,7 +364,7 @@ def _json_array(path: Path) -> Iterator[Numbered]:
             raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
         except ValueError as error:  # a number with thousands of digits, or a name that occurs twice in an object
             raise DataError(f"{path}:{line}: not valid JSON: {error}") from error
-        yield line, _object(value)
+        yield line, _as_cells(value)
         position = _after_space(content, position)
         if content[position : position + 1] == ",":
             position = _after_space(content, position + 1)
@@ -374,7 +383,7 @@ def _after_space(content: str, position: int) -> int:
     return position
 
 
-def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _dict_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Return a JSON object as a dict. Raise ValueError if a name occurs twice in it, although JSON permits this.
 
     Args:
@@ -383,13 +392,13 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     cells = dict(pairs)
     if len(cells) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{shown(next(n for n in names if names.count(n) > 1))} is given twice")
+        raise ValueError(f"{excerpt(next(n for n in names if names.count(n) > 1))} is given twice")
     return cells
 
 
-def _object(value: object) -> Cells | str:
+def _as_cells(value: object) -> Cells | str:
     """Return a parsed JSON value as the cells of a row; a string with the reason if it is not an object."""
-    return value if isinstance(value, dict) else f"{shown(json.dumps(value), quote=False)} is not an object"
+    return value if isinstance(value, dict) else f"{excerpt(json.dumps(value), quote=False)} is not an object"
 
 
 def _open_parquet(path: Path) -> OpenTable:
@@ -403,7 +412,7 @@ def _open_parquet(path: Path) -> OpenTable:
         raise DataError(f"{path}: cannot be read as Parquet ({_first_line(error)}); write the file again") from error
     names = _class_names(schema.metadata or {})
 
-    def rows(wanted: Sequence[str]) -> Iterator[Numbered]:
+    def rows(wanted: Sequence[str]) -> Iterator[NumberedRow]:
         line = 0
         try:
             for batch in file.iter_batches(columns=list(wanted)):
@@ -455,13 +464,13 @@ def _open_folder(path: Path, split: str | None) -> OpenTable:
         if split is None and len(data) == 1:
             (split,) = data
         if split not in data:
-            wanted = "name one of them" if split is None else f"it has no split {shown(split)}"
-            raise DataError(f"{path}: the folder has the splits {listed(list(data))}; {wanted}")
+            wanted = "name one of them" if split is None else f"it has no split {excerpt(split)}"
+            raise DataError(f"{path}: the folder has the splits {name_list(list(data))}; {wanted}")
         data = data[split]
     features: Mapping[str, Any] = data.features
     names = {name: one.names for name, one in features.items() if type(one).__name__ == "ClassLabel" and one.names}
 
-    def rows(wanted: Sequence[str]) -> Iterator[Numbered]:
+    def rows(wanted: Sequence[str]) -> Iterator[NumberedRow]:
         line = 0
         for batch in data.select_columns(list(wanted)).iter(batch_size=1000):
             for values in zip(*(batch[column] for column in wanted), strict=True):
@@ -514,9 +523,9 @@ def _open_xlsx(path: Path, sheet: str | None) -> OpenTable:
             one.reset_dimensions()  # some programs write wrong dimensions
         filled = [name for name, one in sheets.items() if any(_has_value(row) for row in one.iter_rows(max_row=9))]
         if sheet is not None and sheet not in sheets:
-            raise DataError(f"{path}: the file has no sheet {shown(sheet)}, but {listed(list(sheets))}")
+            raise DataError(f"{path}: the file has no sheet {excerpt(sheet)}, but {name_list(list(sheets))}")
         if sheet is None and len(filled) > 1:
-            raise DataError(f"{path}: the sheets {listed(filled)} hold rows; name one of them with --sheet")
+            raise DataError(f"{path}: the sheets {name_list(filled)} hold rows; name one of them with --sheet")
         if sheet is None and not filled:
             raise DataError(f"{path}: the file is empty")
         chosen = sheets[sheet if sheet is not None else filled[0]]
@@ -541,7 +550,7 @@ def _table_of_sheet(path: Path, lines: list[list[object]]) -> OpenTable:
         raise DataError(f"{path}: the file has no rows")
     header = ["" if _is_null(cell) else str(cell) for cell in lines[0]]
 
-    def rows(wanted: Sequence[str]) -> Iterator[Numbered]:
+    def rows(wanted: Sequence[str]) -> Iterator[NumberedRow]:
         positions = [(name, header.index(name)) for name in wanted]
         for line, cells in enumerate(lines[1:], start=2):
             if all(_is_null(cell) for cell in cells):
@@ -558,4 +567,4 @@ def _has_value(row: Sequence[Any]) -> bool:
 
 def _first_line(error: BaseException) -> str:
     text = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return shown(text, quote=False, most=160)
+    return excerpt(text, quote=False, max_length=160)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alue_bench.contract.errors import DataError
-from alue_bench.contract.formats import BadRow, Example, read_lines, shown, text_of, unknown_label
+from alue_bench.contract.formats import BadRow, Example, csv_text, excerpt, read_lines, unknown_label
 from alue_bench.contract.validation import Kind, check_mapping, check_types
 
 
@@ -101,7 +101,7 @@ class TaggedColumns:
             sentence.refuse(line, "holds a NUL character: the file is damaged, or not UTF-8 text")
         elif missing is not None:
             what = "word" if missing == self.word else "tag"
-            sentence.refuse(line, f"no {what}: column {missing} (from 0) is missing in {shown(' '.join(cells))}")
+            sentence.refuse(line, f"no {what}: column {missing} (from 0) is missing in {excerpt(' '.join(cells))}")
         else:
             sentence.add(line, cells[self.word], cells[self.tag], self)
 
@@ -156,19 +156,19 @@ class TaggedJson:
         for key in (self.words, self.tags):
             given = content.get(key)
             if not isinstance(given, list):
-                return BadRow(line, f"{shown(key)} is missing" if given is None else f"{shown(key)} is not a list")
+                return BadRow(line, f"{excerpt(key)} is missing" if given is None else f"{excerpt(key)} is not a list")
             lists.append(given)
         words, tags = lists
         if len(words) != len(tags):
             return BadRow(line, f"{len(words)} words, but {len(tags)} tags")
         if self.id is not None and self.id not in content:
-            return BadRow(line, f"{shown(self.id)} is missing")
+            return BadRow(line, f"{excerpt(self.id)} is missing")
         sentence = _Sentence()
         for word, tag in zip(words, tags, strict=True):
             if not isinstance(word, str) or not isinstance(tag, str | int):
-                return BadRow(line, f"{shown(repr(word))} with {shown(repr(tag))} is not a word with a tag")
-            sentence.add(line, word, text_of(tag), self)
-        row = sentence.row(line - 1, None if self.id is None else text_of(content[self.id]))
+                return BadRow(line, f"{excerpt(repr(word))} with {excerpt(repr(tag))} is not a word with a tag")
+            sentence.add(line, word, csv_text(tag), self)
+        row = sentence.row(line - 1, None if self.id is None else csv_text(content[self.id]))
         return BadRow(line, "no words") if row is None else row
 
 
@@ -196,7 +196,7 @@ class _Sentence:
         if not word.strip():
             self.refuse(line, "a word is empty")
         elif tag is None or not tag or (read.labels is not None and tag not in read.labels):
-            self.refuse(line, f"word {shown(word)}: {unknown_label(code, tag, read.decode, read.labels)}")
+            self.refuse(line, f"word {excerpt(word)}: {unknown_label(code, tag, read.decode, read.labels)}")
         else:
             self.line = self.line or line
             self.words.append(word)

@@ -578,7 +578,7 @@ def _check_submission(task: Task, submission: Submission) -> None:
 def _check_label_map(task: Task) -> None:
     """Raise an error if `label_map` is invalid, whatever the labels of the training task are.
 
-    `alue_bench.contract.transfer.misfit` makes the checks that need the training task.
+    `alue_bench.contract.transfer.misfit_reason` makes the checks that need the training task.
     """
     if task.trained_on is None:
         raise ValueError(f"task {task.name!r} has a label_map, but no other task in trained_on to map the labels of")

@@ -30,14 +30,14 @@ from typing import Any
 
 from alue_bench.contract.answers import SquadJson
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.formats import Delimited, Reader, shown
+from alue_bench.contract.formats import Delimited, Reader, excerpt
 from alue_bench.contract.tables import TABLE_SUFFIXES, Table
 from alue_bench.contract.tagged import TaggedColumns, TaggedJson
 from alue_bench.contract.task import NAME, DataFile, HeldOut, Labels, Splits, Submission, TargetKind, Task
 
-ENDING = ".task.toml"
+TASK_FILE_ENDING = ".task.toml"
 """The usual ending of a task file's name."""
-HUB = "hub:"
+HUB_PREFIX = "hub:"
 """The beginning of a reference to a data set of the Hugging Face hub, which can be given instead of the path of a file.
 The form of a reference is hub:owner/name[@revision][/config]."""
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -88,14 +88,14 @@ def _is_table_of_texts(value: object) -> bool:
 TEXT = _Key("a string", _is_text)
 TEXTS = _Key("a list of strings", _are_texts)
 NUMBER = _Key("a number", _is_number)
-WHOLE = _Key("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
-TRUTH = _Key("true or false", lambda value: isinstance(value, bool))
+WHOLE_NUMBER = _Key("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+BOOLEAN = _Key("true or false", lambda value: isinstance(value, bool))
 COLUMN = _Key("the name of a column, or its position from 0", _is_column)
 TABLE = _Key("a table", lambda value: isinstance(value, dict))
 TABLE_OF_TEXTS = _Key("a table of strings", _is_table_of_texts)
 SHARE = _Key("a share such as 20%", lambda value: _is_text(value) or _is_number(value))
 
-COLUMNS: Mapping[str, _Key] = {
+COLUMN_KEYS: Mapping[str, _Key] = {
     "text": COLUMN,
     "pair": COLUMN,
     "label": _Key("a column, or a list of columns of 0 and 1", lambda value: _is_column(value) or _are_texts(value)),
@@ -105,25 +105,25 @@ COLUMNS: Mapping[str, _Key] = {
     "ignore": TEXTS,
 }
 """The keys that name the columns of texts, labels and identifiers, and that say how labels are written."""
-FORMAT: Mapping[str, _Key] = {
-    "delimiter": TEXT, "quoted": TRUTH, "header": TRUTH, "width": WHOLE, "sheet": TEXT, "split": TEXT,
+FORMAT_KEYS: Mapping[str, _Key] = {
+    "delimiter": TEXT, "quoted": BOOLEAN, "header": BOOLEAN, "width": WHOLE_NUMBER, "sheet": TEXT, "split": TEXT,
     "comment": TEXT, "document": TEXT,
 }  # fmt: skip
 """The keys that describe the format of the data files."""
-FILE: Mapping[str, _Key] = {"path": TEXT, "holdout": SHARE, "seed": WHOLE, **COLUMNS, **FORMAT}
+FILE_KEYS: Mapping[str, _Key] = {"path": TEXT, "holdout": SHARE, "seed": WHOLE_NUMBER, **COLUMN_KEYS, **FORMAT_KEYS}
 """The permitted keys of a split under `[files]`, if the split is given as a table and not as a path."""
-SUBMISSION: Mapping[str, _Key] = {
+SUBMISSION_KEYS: Mapping[str, _Key] = {
     "file": TEXT, "header": TEXTS, "id": TEXT, "encode": TABLE_OF_TEXTS, "leaderboard": TEXT,
 }  # fmt: skip
 KINDS = tuple(map(str, TargetKind))
-TOP: Mapping[str, _Key] = {
+TOP_LEVEL_KEYS: Mapping[str, _Key] = {
     "name": TEXT,
     "title": TEXT,
     "languages": TEXTS,
     "kind": _Key(f"{', '.join(KINDS[:-1])} or {KINDS[-1]}", lambda value: value in KINDS),
     "labels": TEXTS,
     "scheme": TEXT,
-    "no_answer": TRUTH,
+    "no_answer": BOOLEAN,
     "threshold": NUMBER,
     "minimum": NUMBER,
     "maximum": NUMBER,
@@ -143,7 +143,11 @@ TOP: Mapping[str, _Key] = {
     "submission": TABLE,
 }
 """The permitted keys at the top level of a task file."""
-TABLES: Mapping[str, Mapping[str, _Key]] = {"columns": COLUMNS, "format": FORMAT, "submission": SUBMISSION}
+TABLE_KEYS: Mapping[str, Mapping[str, _Key]] = {
+    "columns": COLUMN_KEYS,
+    "format": FORMAT_KEYS,
+    "submission": SUBMISSION_KEYS,
+}
 """The permitted keys of each TOML table whose keys do not depend on the task."""
 
 
@@ -157,7 +161,7 @@ class TaskFile:
     text: str
     """The text of the file, in which error messages look up the line of a key."""
 
-    def refuse(self, problem: str, *keys: str) -> UsageError:
+    def usage_error(self, problem: str, *keys: str) -> UsageError:
         """Return (not raise) an error about a value; its message names the file and the line of the value.
 
         Args:
@@ -208,20 +212,20 @@ def load_task_file(path: Path) -> TaskFile:
     except (ValueError, RecursionError) as error:  # a number with thousands of digits; too many nested brackets
         raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
     file = TaskFile(path, content, text)
-    _check(file, content, TOP)
-    for name, keys in TABLES.items():
+    _check(file, content, TOP_LEVEL_KEYS)
+    for name, keys in TABLE_KEYS.items():
         _check(file, content.get(name, {}), keys, name)
     for split, given in content.get("files", {}).items():
         if split not in SPLITS:
-            raise file.refuse(f"unknown file {shown(split)}; known are {', '.join(SPLITS)}", "files", split)
+            raise file.usage_error(f"unknown file {excerpt(split)}; known are {', '.join(SPLITS)}", "files", split)
         if isinstance(given, dict):
-            _check(file, given, FILE, "files", split)
+            _check(file, given, FILE_KEYS, "files", split)
             if ("path" in given) == ("holdout" in given):
-                raise file.refuse(f"{split} needs either a path or a holdout, and not both", "files", split)
+                raise file.usage_error(f"{split} needs either a path or a holdout, and not both", "files", split)
             if "holdout" in given and (problem := share_problem(given["holdout"])):
-                raise file.refuse(f"holdout {problem}", "files", split, "holdout")
+                raise file.usage_error(f"holdout {problem}", "files", split, "holdout")
         elif not isinstance(given, str):
-            raise file.refuse(f"{split} is {given!r:.60}; it must be a path or a table", "files", split)
+            raise file.usage_error(f"{split} is {given!r:.60}; it must be a path or a table", "files", split)
     for needed, where in (("kind", content), ("files", content)):
         if needed not in where:
             raise UsageError(f"{path}: the key {needed} is missing")
@@ -239,10 +243,10 @@ def _check(file: TaskFile, content: Mapping[str, object], keys: Mapping[str, _Ke
     """
     for key, value in content.items():
         if key not in keys:
-            raise file.refuse(f"unknown key {shown(key)}; known are {', '.join(keys)}", *within, key)
+            raise file.usage_error(f"unknown key {excerpt(key)}; known are {', '.join(keys)}", *within, key)
         if not keys[key].fits(value):
-            seen = shown(repr(value), quote=False)
-            raise file.refuse(f"{key} is {seen}; it must be {keys[key].wanted}", *within, key)
+            seen = excerpt(repr(value), quote=False)
+            raise file.usage_error(f"{key} is {seen}; it must be {keys[key].wanted}", *within, key)
 
 
 def line_of(text: str, keys: KeyPath) -> int:
@@ -269,7 +273,11 @@ def name_of(file_name: str) -> str:
     Each sequence of characters other than ASCII letters, digits, ".", "_" and "-" is replaced by one hyphen. If no
     valid name remains, the name is "task-" followed by a digest of the file's name.
     """
-    stem = file_name.removesuffix(ENDING) if file_name.endswith(ENDING) else PurePosixPath(file_name).stem
+    stem = (
+        file_name.removesuffix(TASK_FILE_ENDING)
+        if file_name.endswith(TASK_FILE_ENDING)
+        else PurePosixPath(file_name).stem
+    )
     name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-")
     if NAME.fullmatch(name):
         return name[:100]
@@ -287,9 +295,9 @@ def share_problem(given: object) -> str | None:
     try:
         share = share_of(given)
     except ValueError:
-        return f"is {shown(str(given))}; write it as 20%"
+        return f"is {excerpt(str(given))}; write it as 20%"
     if not 0 < share <= 0.5:
-        return f"is {shown(str(given), quote=False)}; it must be above 0 and at most 50%"
+        return f"is {excerpt(str(given), quote=False)}; it must be above 0 and at most 50%"
     return None
 
 
@@ -327,7 +335,9 @@ def task_of(content: Mapping[str, Any], *, name: str, folder: Path) -> Task:
     """
     files = content["files"]
     common = {**content.get("columns", {}), **content.get("format", {})}
-    parts: dict[str, Any] = {split: _part(split, given, common, kind=content["kind"]) for split, given in files.items()}
+    parts: dict[str, Any] = {
+        split: _declared_split(split, given, common, kind=content["kind"]) for split, given in files.items()
+    }
     if "trained_on" not in content and "test" not in parts:
         raise ValueError('files has no test; name a file, or hold rows out: test = { holdout = "20%" }')
     name = content.get("name", name)
@@ -381,7 +391,9 @@ def _submission(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "header": tuple(given.get("header", ())), "id": given.get("id") or None}
 
 
-def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any], *, kind: str) -> DataFile | HeldOut:
+def _declared_split(
+    split: str, given: str | Mapping[str, Any], common: Mapping[str, Any], *, kind: str
+) -> DataFile | HeldOut:
     """Return the declaration of a split: a data file, or a part that is held out from the train file.
 
     Args:
@@ -396,12 +408,12 @@ def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any],
             raise ValueError(f"{split} cannot be held out; name a file")
         return HeldOut(share_of(own["holdout"]), **({"seed": own["seed"]} if "seed" in own else {}))
     if kind == TargetKind.TOKENS:
-        foreign_to_file = {*OF_JSON_TAGS, *OF_COLUMNS} - _known_of_tagged(own["path"])
+        foreign_to_file = {*OF_JSON_TAGS, *OF_COLUMNS} - _keys_of_tagged_files(own["path"])
         shared = {key: value for key, value in common.items() if key not in foreign_to_file}
         return DataFile(own["path"], tagged_reader_of(own["path"], {**shared, **own}))
     if kind == TargetKind.SPAN:
         return DataFile(own["path"], squad_reader_of(own["path"], {**common, **own}))
-    foreign = _foreign(own["path"], {**common, **own})
+    foreign = _inapplicable_keys(own["path"], {**common, **own})
     reading = {key: value for key, value in common.items() if key not in foreign}
     reading |= {key: value for key, value in own.items() if key != "path"}
     if split == "submission" and "label" not in own:
@@ -432,7 +444,7 @@ def reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
         "ignore": frozenset(reading.get("ignore", ())),
     }
     suffix = _suffix(path)
-    if wrong := next((key for key in _foreign(path, reading) if key in reading), None):
+    if wrong := next((key for key in _inapplicable_keys(path, reading) if key in reading), None):
         raise ValueError(f"file {path!r}: {wrong} says nothing about a file of this format; leave it out")
     if _is_delimited(path, reading):
         delimiter = reading.get("delimiter", DELIMITERS.get(suffix, ","))
@@ -457,9 +469,9 @@ def tagged_reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
         ValueError: The format cannot be read, a key does not apply to it, or a column has a value of a wrong type.
     """
     of_json = _suffix(path) in JSON_LINES
-    if path.startswith(HUB) or _suffix(path) in (".json", ".xlsx", ".parquet"):
+    if path.startswith(HUB_PREFIX) or _suffix(path) in (".json", ".xlsx", ".parquet"):
         raise ValueError(f"file {path!r}: words with tags are read from columns of text or from JSON lines; convert it")
-    known = _known_of_tagged(path)
+    known = _keys_of_tagged_files(path)
     if wrong := next((key for key in reading if key not in known), None):
         raise ValueError(f"file {path!r}: {wrong} says nothing about a file of this format; leave it out")
     wanted, kind = (str, "the name of a list") if of_json else (int, "the position of a column, from 0")
@@ -490,7 +502,7 @@ def squad_reader_of(path: str, reading: Mapping[str, Any]) -> SquadJson:
     return SquadJson()
 
 
-def _known_of_tagged(path: str) -> set[str]:
+def _keys_of_tagged_files(path: str) -> set[str]:
     """Return the keys of a task file that apply to a file of words with tags."""
     of_json = _suffix(path) in JSON_LINES
     return {"path", "text", "label", "decode", *(OF_JSON_TAGS if of_json else OF_COLUMNS)}
@@ -509,7 +521,7 @@ def unknown_ending(path: str) -> str:
 
 def _suffix(path: str) -> str:
     """Return the ending of a file's name in lower case; empty for a folder or a data set of the hub."""
-    return "" if path.startswith(HUB) else PurePosixPath(path).suffix.lower()
+    return "" if path.startswith(HUB_PREFIX) else PurePosixPath(path).suffix.lower()
 
 
 def _is_delimited(path: str, reading: Mapping[str, Any]) -> bool:
@@ -518,7 +530,7 @@ def _is_delimited(path: str, reading: Mapping[str, Any]) -> bool:
     return suffix in DELIMITERS or (suffix not in ("", *TABLE_SUFFIXES) and "delimiter" in reading)
 
 
-def _foreign(path: str, reading: Mapping[str, Any]) -> tuple[str, ...]:
+def _inapplicable_keys(path: str, reading: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the keys of `[format]` that do not apply to the format of a data file."""
     other = ("sheet", "split") if _is_delimited(path, reading) else ("delimiter", "quoted", "header", "width")
     return (*other, "comment", "document")
@@ -553,6 +565,6 @@ def protocol_of(content: Mapping[str, Any]) -> str:
 def _shown_file(given: str | Mapping[str, Any]) -> str:
     """Return the name of a split's file without its folder, with the name of the split that is read from it, if any."""
     path = given if isinstance(given, str) else given["path"]
-    name = path if path.startswith(HUB) else PurePosixPath(path).name
+    name = path if path.startswith(HUB_PREFIX) else PurePosixPath(path).name
     split = "" if isinstance(given, str) or "split" not in given else f" ({given['split']})"
     return f"{name}{split}"

@@ -22,7 +22,7 @@ CLASSES = (TargetKind.BINARY, TargetKind.MULTICLASS)
 """The kinds of target with exactly one label for each example. Models for both kinds have the same type of head."""
 
 
-def misfit(task: Task, train_task: Task) -> str | None:
+def misfit_reason(task: Task, train_task: Task) -> str | None:
     """Return why a model of the training task cannot be scored on a task, with a remedy; None if it can.
 
     Args:
@@ -38,13 +38,14 @@ def misfit(task: Task, train_task: Task) -> str | None:
         )  # fmt: skip
     if own.kind is not theirs.kind and not {own.kind, theirs.kind} <= set(CLASSES):
         return (
-            f"{case}, but its labels are {_described(own)} and that one's {_described(theirs)}; a model can only be "
-            "scored on a task of the same kind"
+            f"{case}, but its labels are {_describe_label_space(own)} and that one's {_describe_label_space(theirs)}; "
+            "a model can only be scored on a task of the same kind"
         )
     if own.kind is TargetKind.REGRESSION:
         if (own.minimum, own.maximum) != (theirs.minimum, theirs.maximum):
             return (
-                f"{case}, but its labels are {_described(own)} and that one's {_described(theirs)}; declare one range"
+                f"{case}, but its labels are {_describe_label_space(own)} and that one's "
+                f"{_describe_label_space(theirs)}; declare one range"
             )
         return None
     if own.kind is TargetKind.MULTILABEL and own.threshold != theirs.threshold:
@@ -58,8 +59,9 @@ def misfit(task: Task, train_task: Task) -> str | None:
         if own.names == theirs.names:
             return None
         return (
-            f"{case}, whose labels are {_listed(theirs)} in this order, but its own are {_listed(own)}; give both the "
-            f"same labels in one order, or say in label_map which of its labels each of {train_task.name!r} counts as"
+            f"{case}, whose labels are {_listed_names(theirs)} in this order, but its own are {_listed_names(own)}; "
+            "give both the same labels in one order, or say in label_map which of its labels each of "
+            f"{train_task.name!r} counts as"
             + (f": label_map={ {name: name for name in theirs.names} }" if set(own.names) == set(theirs.names) else "")
         )
     for wrong, why in (
@@ -69,29 +71,29 @@ def misfit(task: Task, train_task: Task) -> str | None:
         if wrong:
             more = " to be predicted" if why.endswith("never") else ""
             return (
-                f"{case}, whose labels are {_listed(theirs)}, and its own are {_listed(own)}; but label_map is wrong: "
-                f"{wrong[0]!r} {why}{more}"
+                f"{case}, whose labels are {_listed_names(theirs)}, and its own are {_listed_names(own)}; but "
+                f"label_map is wrong: {wrong[0]!r} {why}{more}"
             )
     missing = [name for name in own.names if name not in task.label_map.values()]
     if missing:
         return (
-            f"{case}, whose labels are {_listed(theirs)}, and its own are {_listed(own)}; but by label_map none of the "
-            f"former counts as {missing[0]!r}, which could therefore never be predicted"
+            f"{case}, whose labels are {_listed_names(theirs)}, and its own are {_listed_names(own)}; but by label_map "
+            f"none of the former counts as {missing[0]!r}, which could therefore never be predicted"
         )
     return None
 
 
-def _described(labels: Labels) -> str:
+def _describe_label_space(labels: Labels) -> str:
     if labels.kind is TargetKind.REGRESSION:
         return f"numbers from {labels.minimum:g} to {labels.maximum:g}"
-    return f"{labels.kind} ({_listed(labels)})"
+    return f"{labels.kind} ({_listed_names(labels)})"
 
 
-def _listed(labels: Labels) -> str:
+def _listed_names(labels: Labels) -> str:
     return ", ".join(labels.names)
 
 
-def told(task: Task, train_task: Task) -> str | None:
+def label_map_note(task: Task, train_task: Task) -> str | None:
     """Return a sentence for the notes of a run that states the label map; None if the scored task has no label map.
 
     Args:

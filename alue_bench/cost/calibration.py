@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 STEPS, STEPS_ON_ACCELERATOR = 4, 20
 """The number of training steps that are timed, on a CPU and on an accelerator; an untimed warm-up precedes them."""
-MOST_EXAMPLES = 64
+MAX_EXAMPLES = 64
 """The largest batch size with which the training speed is measured. Larger batches are hardly faster per example, but
 measuring them takes memory and time."""
-LAYERS = 2
+TIMED_LAYERS = 2
 """The number of layers that are timed for a large model. All layers are alike, so that a few suffice."""
-WHOLE_BELOW = 256
+TIME_ALL_LAYERS_BELOW = 256
 """The largest hidden size for which all layers of a model are timed. The training steps of such a small model are
 short, and overheads are a large part of them."""
 VOCABULARY = 1000
@@ -53,7 +53,7 @@ def shape_key(config: Any) -> tuple[object, ...]:
     return tuple(repr(getattr(config, name, None)) for name in names)
 
 
-_measured: dict[tuple[object, ...], float] = {}
+_measured_speeds: dict[tuple[object, ...], float] = {}
 """The training speeds that were measured in this process, in FLOPs per second; the key holds the shape of the layers
 and the device."""
 
@@ -64,10 +64,10 @@ def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters,
     The speed is measured once per process for each shape of layers, device and number format.
     """
     key = (*shape_key(config), device, device.number)
-    if key not in _measured:
+    if key not in _measured_speeds:
         with number_format(device):
-            _measured[key] = measure_speed(config, lengths, hyper, device)
-    return _measured[key]
+            _measured_speeds[key] = measure_speed(config, lengths, hyper, device)
+    return _measured_speeds[key]
 
 
 def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters, device: Device) -> float:
@@ -80,7 +80,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     Args:
         config: The model's configuration, a transformers `PretrainedConfig`.
         lengths: The lengths of the examples in tokens, int64 [examples]; the timed examples are drawn from them.
-        hyper: The training hyper-parameters. The batch size is limited to MOST_EXAMPLES.
+        hyper: The training hyper-parameters. The batch size is limited to MAX_EXAMPLES.
         device: The device and number format, and whether steps are captured as CUDA graphs.
 
     Returns:
@@ -91,11 +91,11 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     import torch
 
     generator = np.random.default_rng(0)
-    batch_size = min(hyper.batch_size, MOST_EXAMPLES)
+    batch_size = min(hyper.batch_size, MAX_EXAMPLES)
     wanted = (STEPS_ON_ACCELERATOR if device.accelerated else STEPS) * batch_size
     chosen = generator.choice(lengths, size=wanted, replace=len(lengths) < wanted)
     with torch.random.fork_rng(devices=[device.number] if device.name == "cuda" else []):
-        small = _in_small(config)
+        small = _reduced_config(config)
         stack = view_as_stack(random_model(small, BINARY, seed=0).to(device.name))
         forward = choose_forward(stack, device.compute)
         data = FixedData(
@@ -112,7 +112,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     return training_flops(stack, plan, chosen, 1, last_layer=forward.last_layer) / training.loop_s
 
 
-def _in_small(config: Any) -> Any:
+def _reduced_config(config: Any) -> Any:
     """Return a copy of a model configuration with a small vocabulary and, if the model is large, with few layers.
 
     All layers remain if the configuration gives the type of each layer, because the types may differ in speed.
@@ -120,8 +120,8 @@ def _in_small(config: Any) -> Any:
     small = copy.deepcopy(config)
     small.vocab_size = min(int(getattr(small, "vocab_size", VOCABULARY)), VOCABULARY)
     small.pad_token_id = 0
-    if int(getattr(small, "hidden_size", 0)) > WHOLE_BELOW and not getattr(small, "layer_types", None):
-        small.num_hidden_layers = min(small.num_hidden_layers, LAYERS)
+    if int(getattr(small, "hidden_size", 0)) > TIME_ALL_LAYERS_BELOW and not getattr(small, "layer_types", None):
+        small.num_hidden_layers = min(small.num_hidden_layers, TIMED_LAYERS)
     return small
 
 

@@ -55,13 +55,15 @@ def training_bytes(model: EmptyModel, hyper: HyperParameters, longest: int, devi
         device: The device, the number format and the use of CUDA graphs.
     """
     counts = count_parameters(model.stack, model.plan)
-    narrow = device.compute.itemsize * counts.total if device.is_narrow else 0
-    gradients = 2 * FP32 if device.records else FP32
+    narrow = device.compute.itemsize * counts.total if device.is_16_bit else 0
+    gradients = 2 * FP32 if device.captures_graphs else FP32
     state = (gradients + 2 * FP32 + (FP32 if hyper.select == "best" else 0)) * counts.trainable
     trained = activation_bytes(model, hyper.batch_size, longest, device)
     trained += _layer_bytes(model, hyper.batch_size, longest, device)
-    scored = _layer_bytes(model, max(1, device.tokens_at_once // longest), longest, device)
-    tensors = FP32 * counts.total + narrow + state + (trained + scored if device.records else max(trained, scored))
+    scored = _layer_bytes(model, max(1, device.tokens_per_inference_batch // longest), longest, device)
+    tensors = (
+        FP32 * counts.total + narrow + state + (trained + scored if device.captures_graphs else max(trained, scored))
+    )
     return PROCESS_BYTES + int(FRAGMENTATION * tensors)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.strategy import Strategy
 from alue_bench.measure.empty_models import EmptyModel
-from alue_bench.running.short_training import HELD_OUT
+from alue_bench.running.short_training import HELD_OUT_DIVISOR
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,5 +38,5 @@ def probe_flops(strategy: Strategy, model: EmptyModel, lengths: np.ndarray[Any, 
         flops += cost.gradient_passes * probed.training(lengths, 1, hyper.batch_size)
     for plan in cost.trainings:
         training = replace(model, plan=plan, kept_layers=0).training(lengths, hyper.epochs, hyper.batch_size)
-        flops += (1 - 1 / HELD_OUT) * training
+        flops += (1 - 1 / HELD_OUT_DIVISOR) * training
     return share * flops

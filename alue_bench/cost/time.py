@@ -36,7 +36,7 @@ from alue_bench.measure.environment import hardware_fingerprint
 from alue_bench.messages.display import first_line
 from alue_bench.planning.build import AbsentRun, Plan
 from alue_bench.planning.matched_compute import trained_share
-from alue_bench.planning.variation import settings_of, varied
+from alue_bench.planning.variation import settings_of, varied_names
 from alue_bench.running.inputs import tokenized
 from alue_bench.training.device.precision import Device, resolve_graphs
 from alue_bench.training.pretrained.loading import declared_config, load_config, load_tokenizer, locate_checkpoint
@@ -132,7 +132,7 @@ class CostEstimate:
 
 
 @dataclass
-class _Work:
+class _RunToEstimate:
     """A planned run, with the values from which its cost is estimated."""
 
     run: AbsentRun
@@ -160,7 +160,7 @@ class _Estimator:
     """The training speed in FLOPs per second for each shape of model, by `shape_key`; None if the measurement
     failed."""
 
-    def speed(self, work: list[_Work], item: _Work) -> float | None:
+    def speed(self, work: list[_RunToEstimate], item: _RunToEstimate) -> float | None:
         """Return the training speed of a run's model, measured once for each model shape.
 
         Args:
@@ -198,11 +198,11 @@ def estimate_plan(plan: Plan, registry: Registry) -> CostEstimate:
     graphs = first.cuda_graphs if isinstance(first, RunSpec) else resolve_graphs("auto", first.device)
     device = Device(first.device, first.precision, graphs)
     estimator = _Estimator(EmptyModels(keeps_prefixes=plan.keeps_prefixes, device=first.device), device)
-    work, lengths_of = _present(plan, estimator), None
+    work, lengths_of = _local_runs(plan, estimator), None
     if plan.absent:
-        absent, lengths_of = _absent(plan, registry, estimator)
+        absent, lengths_of = _absent_runs(plan, registry, estimator)
         work += absent
-    names = varied((item.run.task.name, item.run.model.name, item.run.hyper) for item in work)
+    names = varied_names((item.run.task.name, item.run.model.name, item.run.hyper) for item in work)
     runs, trained = [], set[str]()
     depths: defaultdict[tuple[bool, tuple[object, ...]], dict[int, float]] = defaultdict(dict)
     for item in work:
@@ -241,7 +241,7 @@ def _yardstick_seconds(plan: Plan) -> float:
 
 
 @dataclass(frozen=True)
-class _Counted:
+class _EstimatedRun:
     """The estimated cost of one run.
 
     The seconds for computing the frozen lowest layers are in `prefix_s`, not `seconds`.
@@ -255,7 +255,7 @@ class _Counted:
     prefix_s: float
 
 
-def _count(item: _Work, estimator: _Estimator, speed: float | None, *, shares_training: bool) -> _Counted:
+def _count(item: _RunToEstimate, estimator: _Estimator, speed: float | None, *, shares_training: bool) -> _EstimatedRun:
     """Estimate the FLOPs that a run will record, and its seconds.
 
     Args:
@@ -271,7 +271,7 @@ def _count(item: _Work, estimator: _Estimator, speed: float | None, *, shares_tr
     chosen = probe_flops(run.strategy, model, train, run.hyper)
     flops, depth = share * model.training(train, epochs, size) + chosen, model.kept_layers
     if speed is None:
-        return _Counted(flops, None, 0, 0.0)
+        return _EstimatedRun(flops, None, 0, 0.0)
     each_epoch = model.training(train, 2, size) - model.training(train, 1, size)
     forward = {name: model.scoring(lengths) for name, lengths in item.lengths.items()}
     below = depth / model.plan.shape.layers
@@ -279,10 +279,10 @@ def _count(item: _Work, estimator: _Estimator, speed: float | None, *, shares_tr
     steps = 0.0 if shares_training else (each_epoch + (1 - below) * forward["dev"] * evaluations) * epochs
     steps = steps * share + (0.0 if shares_training else chosen)
     prefix = below * sum(forward.values())
-    return _Counted(flops, (steps + (1 - below) * forward["test"]) / speed, depth, prefix / speed)
+    return _EstimatedRun(flops, (steps + (1 - below) * forward["test"]) / speed, depth, prefix / speed)
 
 
-def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
+def _local_runs(plan: Plan, estimator: _Estimator) -> list[_RunToEstimate]:
     """Return the plan's runs that can be executed on this machine, with the lengths of their tokenized examples."""
     configs: dict[str, Any] = {}
     work = []
@@ -303,10 +303,10 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
             estimator.problems[str(error)] = None
             continue
         work.append(
-            _Work(
+            _RunToEstimate(
                 run,
                 spec.training_key,
-                _start(run.train_rows.folds_digest or spec.data.train, spec.model_digest, run),
+                _start_key(run.train_rows.folds_digest or spec.data.train, spec.model_digest, run),
                 True,
                 configs[spec.model_digest],
                 lengths,
@@ -315,13 +315,13 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
     return work
 
 
-def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list[_Work], str | None]:
+def _absent_runs(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list[_RunToEstimate], str | None]:
     """Return the plan's runs whose model is not on this machine, with example lengths from another model's tokenizer.
 
     Returns:
         The runs; the name of the model whose tokenizer gave the lengths, or None if there is none.
     """
-    stand_in = _stand_in(plan, registry)
+    stand_in = _substitute_tokenizer(plan, registry)
     if stand_in is None:
         estimator.problems["no model on this machine has a tokenizer, so text lengths are unknown"] = None
         return [], None
@@ -338,13 +338,13 @@ def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list
             lengths[split] = kept[key]
         data = run.train_rows.splits["train"].digest
         key_of_training = repr((data, run.model.name, run.strategy.name, run.seed, run.hyper))
-        start = _start(run.train_rows.folds_digest or data, run.model.name, run)
-        work.append(_Work(run, key_of_training, start, False, config, lengths))
+        start = _start_key(run.train_rows.folds_digest or data, run.model.name, run)
+        work.append(_RunToEstimate(run, key_of_training, start, False, config, lengths))
     return work, name
 
 
-def _start(data: str, model: str, run: AbsentRun) -> tuple[object, ...]:
-    """Return a key that is equal for runs with the same initial model and data; see `_Work.start`."""
+def _start_key(data: str, model: str, run: AbsentRun) -> tuple[object, ...]:
+    """Return a key that is equal for runs with the same initial model and data; see `_RunToEstimate.start`."""
     return data, model, run.outline.kept_layers, run.outline.adapter and run.strategy.name
 
 
@@ -353,7 +353,7 @@ def _splits(run: AbsentRun) -> tuple[tuple[str, TaskRows], ...]:
     return ("train", run.train_rows), ("dev", run.train_rows), ("test", run.rows)
 
 
-def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
+def _substitute_tokenizer(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
     """Return a local tokenizer for models that are not on this machine; None if none is found.
 
     The result is a local model's name, normalisation function and tokenizer. A model of the plan is preferred, then a
@@ -372,19 +372,19 @@ def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
     return None
 
 
-def _lengths(examples: Any, normalise: Any, tokenizer: Any, most: int) -> np.ndarray[Any, Any]:
-    """Return the number of tokens of each example, or of each window of a long example: int64 `[n]`, at most `most`."""
+def _lengths(examples: Any, normalise: Any, tokenizer: Any, max_tokens: int) -> np.ndarray[Any, Any]:
+    """Return the tokens of each example, or of each window of a long example: int64 `[n]`, at most `max_tokens`."""
     import numpy as np
 
     if isinstance(examples[0].target, Answers) and tokenizer.is_fast:
-        windows = encoded_questions(normalised_questions(examples, normalise), tokenizer, most)
+        windows = encoded_questions(normalised_questions(examples, normalise), tokenizer, max_tokens)
         return np.asarray(windows["input_ids"].combine_chunks().value_lengths(), dtype="int64")
     if examples[0].words is not None:
         words = [[normalise(word) for word in example.words] for example in examples]
-        return np.array([len(ids) for ids in encoded_words(words, tokenizer, most)["input_ids"]], dtype="int64")
+        return np.array([len(ids) for ids in encoded_words(words, tokenizer, max_tokens)["input_ids"]], dtype="int64")
     texts = [normalise(example.text) for example in examples]
     pairs = None if examples[0].text_pair is None else [normalise(example.text_pair) for example in examples]
-    ids = tokenizer(texts, pairs, truncation=True, max_length=most)["input_ids"]
+    ids = tokenizer(texts, pairs, truncation=True, max_length=max_tokens)["input_ids"]
     return np.array([len(token_ids) for token_ids in ids], dtype="int64")
 
 

@@ -99,10 +99,10 @@ class Batch:
         """
         if not pinned or self.input_ids.device.type != "cpu":
             # The copy is blocking: MPS would read the source of an asynchronous copy after its memory was freed.
-            moved = self.with_each(lambda tensor: tensor.to(device))
+            moved = self.map_tensors(lambda tensor: tensor.to(device))
             return replace(moved, device_indices=self.indices.to(device))
         tensors = (self.indices, self.input_ids, self.attention_mask, self.token_type_ids, self.targets)
-        indices, input_ids, attention_mask, token_type_ids, targets = _moved_together(tensors, device)
+        indices, input_ids, attention_mask, token_type_ids, targets = _copy_in_one_transfer(tensors, device)
         return replace(
             self,
             input_ids=input_ids,
@@ -112,7 +112,7 @@ class Batch:
             device_indices=indices,
         )
 
-    def with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Return a copy of the batch with a function applied to each input tensor of the model, and to the targets."""
         return replace(
             self,
@@ -139,7 +139,7 @@ class Batch:
         )
 
 
-def _moved_together(tensors: Sequence[Tensor | None], device: Any) -> list[Any]:
+def _copy_in_one_transfer(tensors: Sequence[Tensor | None], device: Any) -> list[Any]:
     """Copy tensors to an accelerator in a single asynchronous copy from pinned memory, and return the copies.
 
     Args:
@@ -224,7 +224,7 @@ def evaluation_order(lengths: np.ndarray[Any, Any], tokens_per_batch: int) -> li
     return batches
 
 
-def rounded_up(length: int) -> int:
+def round_up_length(length: int) -> int:
     """Return a padded length, rounded up so that batches have only a few different lengths.
 
     The result is a multiple of 4 below length 64, of 8 from length 64 on, of 16 from length 128 on, and so on. There
@@ -235,7 +235,7 @@ def rounded_up(length: int) -> int:
 
 
 def collate(
-    split: TokenizedSplit, indices: np.ndarray[Any, Any], padding: Padding, *, few_lengths: bool = False
+    split: TokenizedSplit, indices: np.ndarray[Any, Any], padding: Padding, *, round_lengths: bool = False
 ) -> Batch:
     """Return a batch of examples, padded to the length of the longest of these examples.
 
@@ -243,7 +243,7 @@ def collate(
         split: The split.
         indices: The positions of the examples in the split, int64 [b].
         padding: The padding token, and the side on which it is added.
-        few_lengths: Whether to round the padded length up with `rounded_up`, so that batches have few different
+        round_lengths: Whether to round the padded length up with `round_up_length`, so that batches have few different
             lengths. The rounded length never exceeds the length of the split's longest example.
     """
     import torch
@@ -252,8 +252,8 @@ def collate(
     starts, ends = split.offsets[chosen], split.offsets[chosen + 1]
     lengths = ends - starts
     longest = int(lengths.max())
-    if few_lengths:
-        longest = max(longest, min(rounded_up(longest), int(split.lengths.max())))
+    if round_lengths:
+        longest = max(longest, min(round_up_length(longest), int(split.lengths.max())))
     positions = torch.arange(longest)[None, :]  # [1, s]
     if padding.side == "left":
         positions = positions - (longest - lengths[:, None])  # [b, s], below 0 where there is padding
@@ -277,7 +277,7 @@ def collate(
 
 
 def batches(
-    split: TokenizedSplit, order: list[np.ndarray[Any, Any]], padding: Padding, *, few_lengths: bool = False
+    split: TokenizedSplit, order: list[np.ndarray[Any, Any]], padding: Padding, *, round_lengths: bool = False
 ) -> Iterator[Batch]:
     """Collate and yield the batches of a split in the given order.
 
@@ -285,7 +285,7 @@ def batches(
         split: The split.
         order: For each batch, the positions of its examples in the split.
         padding: The padding token, and the side on which it is added.
-        few_lengths: Whether to round the padded lengths of the batches up; see `collate`.
+        round_lengths: Whether to round the padded lengths of the batches up; see `collate`.
     """
     for indices in order:
-        yield collate(split, indices, padding, few_lengths=few_lengths)
+        yield collate(split, indices, padding, round_lengths=round_lengths)

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from alue_bench.contract.errors import DataError
-from alue_bench.contract.formats import Answers, Example, shown
+from alue_bench.contract.formats import Answers, Example, excerpt
 from alue_bench.contract.spec import Fold, digest_of
 from alue_bench.contract.task import DataFile, HeldOut, Labels, TargetKind, Task
 from alue_bench.data.location import DataFolder
@@ -31,7 +31,7 @@ from alue_bench.data.splits import SplitRows, TaskRows, checked_split, limit_row
 FOLD_SEED = 20_260_301
 """The first number in the random seed with which folds and dev splits are drawn. The other numbers are the number of
 folds, the number of the repetition and, for a dev split, the number of the fold."""
-DEV_PART = 0.1
+DEV_SHARE = 0.1
 """The share of the rows outside a fold that becomes the dev split, unless the task declares a held-out part for dev."""
 
 
@@ -66,7 +66,7 @@ def load_folds(
     whole = checked_split(task, "train", examples)
     count = folds[0].folds
     _check_rows(task, examples, count)
-    dev_part = task.splits.dev.fraction if isinstance(task.splits.dev, HeldOut) else DEV_PART
+    dev_part = task.splits.dev.fraction if isinstance(task.splits.dev, HeldOut) else DEV_SHARE
     digest = digest_of([whole.digest, count, dev_part, limit_eval])
     protocol = (
         f"{count}-fold cross-validation over {len(examples)} rows, stratified, repeated texts kept together; "
@@ -80,7 +80,7 @@ def load_folds(
     divided = []
     for fold in folds:
         if fold.repeat not in parts:
-            parts[fold.repeat] = _dealt(examples, task.labels, count, [FOLD_SEED, count, fold.repeat])
+            parts[fold.repeat] = _assign_to_parts(examples, task.labels, count, [FOLD_SEED, count, fold.repeat])
         places = _splits_of(fold, examples, task.labels, parts[fold.repeat], dev_part)
         splits = {}
         for split, chosen in places.items():
@@ -126,13 +126,13 @@ def _check_rows(task: Task, examples: Sequence[Example], folds: int) -> None:
     number = len(smallest)
     if number >= folds:
         return
-    whose = f"label {shown(label)} of task {task.name!r}" if label else f"task {task.name!r}"
+    whose = f"label {excerpt(label)} of task {task.name!r}" if label else f"task {task.name!r}"
     rows = "1 row" if number == 1 else f"{number} rows"
     remedy = f"take --folds {number} or fewer" if number > 1 else "add rows"
     raise DataError(f"--folds {folds}: {whose} has {rows} with different texts, too few for {folds} folds; {remedy}")
 
 
-def _dealt(examples: Sequence[Example], labels: Labels, parts: int, seed: list[int]) -> list[int]:
+def _assign_to_parts(examples: Sequence[Example], labels: Labels, parts: int, seed: list[int]) -> list[int]:
     """Divide examples into stratified parts, and return the number (from 0) of each example's part.
 
     The different texts are sorted by label, in a random order within each label, and dealt to the parts in turn.

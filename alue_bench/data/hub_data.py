@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alue_bench.contract.errors import UnavailableError, UsageError
-from alue_bench.contract.formats import shown
-from alue_bench.contract.task_file import HUB
+from alue_bench.contract.formats import excerpt
+from alue_bench.contract.task_file import HUB_PREFIX
 from alue_bench.data.cache_folder import cache_folder
 from alue_bench.messages.display import file_name
 
-REFERENCE = re.compile(rf"{HUB}([\w.-]+/[\w.-]+?)(?:@([^/@\s]+))?(?:/([^/@\s]+))?")
+REFERENCE = re.compile(rf"{HUB_PREFIX}([\w.-]+/[\w.-]+?)(?:@([^/@\s]+))?(?:/([^/@\s]+))?")
 """The form of a reference to a data set of the hub. The groups are its name, revision and config."""
 
 
@@ -35,7 +35,7 @@ class HubData:
         match = REFERENCE.fullmatch(reference)
         if match is None:
             raise UsageError(
-                f"{shown(reference, quote=False)}: a hub data set is written hub:owner/name[@revision][/config]"
+                f"{excerpt(reference, quote=False)}: a hub data set is written hub:owner/name[@revision][/config]"
             )
         return cls(match[1], match[2], match[3])
 
@@ -73,4 +73,4 @@ class HubData:
 
 def _cause(error: BaseException) -> str:
     text = next(iter(str(error).splitlines()), "")
-    return shown(f"{type(error).__name__}: {text}", quote=False, most=160)
+    return excerpt(f"{type(error).__name__}: {text}", quote=False, max_length=160)

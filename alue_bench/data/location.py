@@ -15,11 +15,11 @@ import platformdirs
 
 from alue_bench.contract.errors import DataError, UsageError
 from alue_bench.contract.task import DataFile, Task
-from alue_bench.contract.task_file import HUB
+from alue_bench.contract.task_file import HUB_PREFIX
 from alue_bench.data.hub_data import HubData
 from alue_bench.messages.suggestion import command_line
 
-VARIABLE = "ALUE_BENCH_DATA"
+DATA_VARIABLE = "ALUE_BENCH_DATA"
 """The environment variable that names a data folder, as the option `--data-dir` does."""
 
 
@@ -53,7 +53,7 @@ def given_data_folder(option: Path | None) -> Path | None:
     Raises:
         UsageError: The folder does not exist.
     """
-    origin, value = ("--data-dir", option) if option else (VARIABLE, os.environ.get(VARIABLE))
+    origin, value = ("--data-dir", option) if option else (DATA_VARIABLE, os.environ.get(DATA_VARIABLE))
     if not value:
         return None
     folder = Path(value)
@@ -69,7 +69,7 @@ def has_files(task: Task, folder: Path) -> bool:
 
 def file_in(folder: Path, file: DataFile) -> Path:
     """Return the path of a data file below a folder; for a data set of the hub, the path of its local copy."""
-    if not file.path.startswith(HUB):
+    if not file.path.startswith(HUB_PREFIX):
         return folder / file.path
     return HubData.read(file.path).folder
 
@@ -81,7 +81,7 @@ def fetch_hub_files(task: Task) -> None:
         UnavailableError: The hub does not answer, or has no such data set.
     """
     for file in task.splits.files().values():
-        if file.path.startswith(HUB):
+        if file.path.startswith(HUB_PREFIX):
             HubData.read(file.path).fetch()
 
 
@@ -108,7 +108,7 @@ def locate(task: Task, *, given: Path | None, sample: bool) -> DataFolder:
             raise DataError(
                 f"no files of task {task.name!r} in {given} (expected {wanted}); get them from: {task.source}"
             )
-    if task.sample is None and any(file.path.startswith(HUB) for file in task.splits.files().values()):
+    if task.sample is None and any(file.path.startswith(HUB_PREFIX) for file in task.splits.files().values()):
         raise DataError(
             f"task {task.name!r}: its data set of the hub is not on this machine; name the task with --task to "
             "download it"

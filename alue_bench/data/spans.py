@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.formats import Answers, Example
-from alue_bench.data.words import IGNORED, token_of_nothing
+from alue_bench.data.words import IGNORED, token_for_empty_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 MAY_START, MAY_END, STARTS, ENDS = 1, 2, 4, 8
 """The marks of a token: it may begin an answer, may end an answer, begins the gold answer, ends the gold answer."""
-AT_ONCE = 1000
+QUESTIONS_PER_BATCH = 1000
 """The number of questions that are passed to the tokenizer at once."""
-_STRETCH = re.compile(r"\S+")
+_NON_SPACE = re.compile(r"\S+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class GoldAnswers:
 
 
 @dataclass(frozen=True)
-class SpanPlaces:
+class SpanPositions:
     """The words of a tokenized split of questions, and the tokens that score them as first or last of an answer."""
 
     contexts: list[str]
@@ -89,7 +89,7 @@ class SpanPlaces:
 
 def word_spans(text: str) -> list[tuple[int, int]]:
     """Return the (start, end) positions of the words of a text; `end` is exclusive."""
-    return [span for match in _STRETCH.finditer(text) for span in _divided(match.group(), match.start())]
+    return [span for match in _NON_SPACE.finditer(text) for span in _divided(match.group(), match.start())]
 
 
 def _divided(stretch: str, offset: int) -> list[tuple[int, int]]:
@@ -161,7 +161,7 @@ def _normalised(context: str, clean: Callable[[str], str]) -> tuple[str, list[li
     parts: list[str] = []
     places: list[list[int]] = []
     length = 0
-    for match in _STRETCH.finditer(context):
+    for match in _NON_SPACE.finditer(context):
         whole = clean(match.group())
         for begin, end, first, last in _mapped(match, whole, clean):
             places.append([length + begin, length + end, first, last])
@@ -215,8 +215,10 @@ def encoded_questions(columns: Mapping[str, Sequence[Any]], tokenizer: Any, max_
     import pyarrow as pa
 
     parts = []
-    for start in range(0, len(columns["question"]), AT_ONCE):  # Python's integers need much more memory than Arrow's
-        part = slice(start, start + AT_ONCE)
+    for start in range(
+        0, len(columns["question"]), QUESTIONS_PER_BATCH
+    ):  # Python's integers need much more memory than Arrow's
+        part = slice(start, start + QUESTIONS_PER_BATCH)
         encoded = tokenizer(
             list(columns["question"][part]), list(columns["context"][part]), truncation=False, verbose=False,
             return_attention_mask=False, return_offsets_mapping=True,
@@ -254,31 +256,33 @@ class _Pair:
         return [place for place, one in enumerate(self.texts) if one == text]
 
 
-def _windows_of(pair: _Pair, places: Sequence[Sequence[int]], tokenizer: Any, most: int) -> Iterator[dict[str, Any]]:
+def _windows_of(
+    pair: _Pair, word_positions: Sequence[Sequence[int]], tokenizer: Any, max_tokens: int
+) -> Iterator[dict[str, Any]]:
     """Yield the windows of a question with its context, as rows of the table of `encoded_questions`."""
     question, context = pair.tokens_of(0), pair.tokens_of(1)
-    left = most - (len(pair.ids) - len(question) - len(context))  # the number of tokens left for both texts
+    left = max_tokens - (len(pair.ids) - len(question) - len(context))  # the number of tokens left for both texts
     kept = question[: max(1, left // 2)]
     size = max(1, left - len(kept))
     outside = [place for place, text in enumerate(pair.texts) if text is None] + kept
     begin = context[0] if context else len(pair.ids)
     before = sorted(place for place in outside if place < begin)
     behind = sorted(place for place in outside if place >= begin)
-    words = _word_tokens([pair.offsets[place] for place in context], places)
+    words = _word_tokens([pair.offsets[place] for place in context], word_positions)
     parts = _parts(len(context), size)
     complete = [{w for w, (first, last) in words.items() if low <= first and last < high} for low, high in parts]
     unread = len(words) - len(set().union(*complete))
     for number, ((low, high), contained) in enumerate(zip(parts, complete, strict=True)):
         chosen = [*before, *context[low:high], *behind]
         inside, shift = sorted(contained), len(before) - low
-        ids = [pair.ids[place] for place in chosen] or [token_of_nothing(tokenizer)]
+        ids = [pair.ids[place] for place in chosen] or [token_for_empty_text(tokenizer)]
         window: dict[str, Any] = {
             "input_ids": ids,
             "null": ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0,
             "firsts": [words[word][0] + shift for word in inside],
             "lasts": [words[word][1] + shift for word in inside],
-            "begins": [places[word][2] for word in inside],
-            "ends": [places[word][3] for word in inside],
+            "begins": [word_positions[word][2] for word in inside],
+            "ends": [word_positions[word][3] for word in inside],
             "cut": int(len(kept) < len(question)),
             "unread": 0 if number else unread,
         }
@@ -287,23 +291,25 @@ def _windows_of(pair: _Pair, places: Sequence[Sequence[int]], tokenizer: Any, mo
         yield window
 
 
-def _word_tokens(offsets: Sequence[tuple[int, int]], places: Sequence[Sequence[int]]) -> dict[int, tuple[int, int]]:
+def _word_tokens(
+    offsets: Sequence[tuple[int, int]], word_positions: Sequence[Sequence[int]]
+) -> dict[int, tuple[int, int]]:
     """Return the first and the last token of each word that has any, as positions among the tokens of the context.
 
     Args:
         offsets: The (start, end) positions of each token's characters in the normalised context.
-        places: The positions of the words; see `normalised_questions`.
+        word_positions: The positions of the words; see `normalised_questions`.
 
     Returns:
-        The first and last tokens, keyed by the position of the word in `places`.
+        The first and last tokens, keyed by the position of the word in `word_positions`.
     """
     tokens_of: dict[int, tuple[int, int]] = {}
     word = 0
     for token, (begin, end) in enumerate(offsets):
-        while word < len(places) and places[word][1] <= begin:
+        while word < len(word_positions) and word_positions[word][1] <= begin:
             word += 1
         reached = word
-        while reached < len(places) and places[reached][0] < end and begin < end:
+        while reached < len(word_positions) and word_positions[reached][0] < end and begin < end:
             tokens_of[reached] = (tokens_of.get(reached, (token, token))[0], token)
             reached += 1
     return tokens_of
@@ -323,7 +329,7 @@ def _parts(tokens: int, size: int) -> list[tuple[int, int]]:
 # Targets ---------------------------------------------------------------------------------------------------------
 
 
-def as_targets(examples: Sequence[Example], table: pa.Table) -> tuple[Tensor, SpanPlaces]:
+def as_targets(examples: Sequence[Example], table: pa.Table) -> tuple[Tensor, SpanPositions]:
     """Return the target of each token, int64 [tokens], and the words of the split with the tokens that score them.
 
     Args:
@@ -364,7 +370,7 @@ def as_targets(examples: Sequence[Example], table: pa.Table) -> tuple[Tensor, Sp
 
     counted = np.cumsum(marks > 0) - 1  # the position of a token among the tokens with a target
     learnt = np.bincount(question[has_answer], minlength=len(examples)) > 0
-    places = SpanPlaces(
+    places = SpanPositions(
         contexts=[example.text for example in examples],
         gold=gold_answers(examples),
         questions=question,

@@ -30,11 +30,11 @@ class SplitRows:
     examples: tuple[Example, ...]
     digest: str
     """A digest of the identifiers, texts and targets of the examples."""
-    whole: SplitRows | None = None
+    all_rows: SplitRows | None = None
     """All rows that a cross-validation divides into folds; None without cross-validation. Values that depend on a
     single row, such as its token ids, are computed once for these rows instead of once for each fold."""
-    places: tuple[int, ...] = ()
-    """The positions in `whole` of this split's examples; empty without cross-validation."""
+    positions: tuple[int, ...] = ()
+    """The positions in `all_rows` of this split's examples; empty without cross-validation."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,14 @@ def checked_split(task: Task, split: str, examples: Sequence[Example]) -> SplitR
             f"task {task.name!r}: the {split} split has rows without a gold label, the first of them "
             f"{unlabelled_row.id!r} at {unlabelled_row.line} of its file"
         )
-    content = [[e.id, e.text, e.text_pair, _plain(e.target), *([] if e.words is None else [e.words])] for e in examples]
+    content = [
+        [e.id, e.text, e.text_pair, _target_as_json(e.target), *([] if e.words is None else [e.words])]
+        for e in examples
+    ]
     return SplitRows(tuple(examples), digest_of(content))
 
 
-def _plain(target: Target) -> object:
+def _target_as_json(target: Target) -> object:
     """Return a target as data that JSON can represent."""
     return [target.texts, target.starts, target.ends] if isinstance(target, Answers) else target
 

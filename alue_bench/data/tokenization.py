@@ -18,16 +18,16 @@ from alue_bench.contract.model import Model
 from alue_bench.contract.spec import digest_of
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.data.cache_folder import CACHE_VARIABLE
-from alue_bench.data.spans import SpanPlaces, as_targets, encoded_questions, normalised_questions
+from alue_bench.data.spans import SpanPositions, as_targets, encoded_questions, normalised_questions
 from alue_bench.data.splits import SplitRows
 from alue_bench.data.words import (
     IGNORED,
-    WordPlaces,
+    WordPositions,
     encoded_words,
     gold_rows,
     places_of_words,
     targets_of_tokens,
-    token_of_nothing,
+    token_for_empty_text,
 )
 
 if TYPE_CHECKING:
@@ -61,15 +61,16 @@ class TokenizedSplit:
     empty: int = 0
     """The number of examples with a text for which no token remains after normalisation and tokenization; 0 for a task
     that tags words."""
-    whole: TokenizedSplit | None = None
-    """The token ids of all rows that are divided into folds (see `SplitRows.whole`); None without cross-validation."""
-    places: Tensor | None = None  # int64 [n]
-    """The positions in `whole` of this split's examples; None without cross-validation."""
-    words: WordPlaces | None = None
+    all_rows: TokenizedSplit | None = None
+    """The token ids of all rows that are divided into folds (see `SplitRows.all_rows`); None without
+    cross-validation."""
+    positions: Tensor | None = None  # int64 [n]
+    """The positions in `all_rows` of this split's examples; None without cross-validation."""
+    words: WordPositions | None = None
     """The words of a task that tags words; None for every other task. If it is not None, an example in the sense of
     this class is a window: a sentence, or a part of a sentence that is too long. `ids` are then the identifiers of the
     sentences."""
-    spans: SpanPlaces | None = None
+    spans: SpanPositions | None = None
     """The words of the contexts in span extraction; None for every other task. If it is not None, an example in the
     sense of this class is a window: a question with its context, or with a part of a context that is too long. `ids`
     are then the identifiers of the questions."""
@@ -101,7 +102,7 @@ class TokenizedSplit:
         return self.targets.numpy() if self.words is None else self.words.gold
 
     @property
-    def decoding(self) -> np.ndarray[Any, Any] | SpanPlaces | None:
+    def decoding(self) -> np.ndarray[Any, Any] | SpanPositions | None:
         """The argument `decoding` of `evaluation.predictions.decide`, which converts logits into predictions.
 
         It is the number of words of each sentence (in a task that tags words), the words of the contexts (in span
@@ -125,7 +126,7 @@ class TokenCache:
     def __init__(self, folder: Path) -> None:
         """Create a cache that keeps its files below `folder`."""
         self.folder = folder
-        self._kept: dict[tuple[str, ...], TokenizedSplit] = {}
+        self._splits_in_memory: dict[tuple[str, ...], TokenizedSplit] = {}
         """The tokenized splits in memory, except the splits of folds."""
         self._tables: dict[tuple[str, ...], Any] = {}
         """The token ids of all rows that a cross-validation divides into folds, as Arrow tables; empty without
@@ -145,21 +146,21 @@ class TokenCache:
             max_length: The maximal number of tokens of an example, special tokens included.
         """
         made_by = (model.name, model_digest, str(max_length))
-        if rows.whole is not None:  # splits of folds are not cached: selecting their rows is fast
-            table = (rows.whole.digest, *made_by)
+        if rows.all_rows is not None:  # splits of folds are not cached: selecting their rows is fast
+            table = (rows.all_rows.digest, *made_by)
             if table not in self._tables:
-                self._tables[table] = self._columns(rows.whole, labels, model, model_digest, tokenizer, max_length)
+                self._tables[table] = self._columns(rows.all_rows, labels, model, model_digest, tokenizer, max_length)
             whole = self.tokenized(
-                rows.whole, labels=labels, model=model, model_digest=model_digest, tokenizer=tokenizer,
+                rows.all_rows, labels=labels, model=model, model_digest=model_digest, tokenizer=tokenizer,
                 max_length=max_length,
             )  # fmt: skip
-            part, places = _part_of(self._tables[table], rows.places)
-            return replace(_as_split(part, rows, labels, tokenizer), whole=whole, places=_as_tensor(places))
+            part, places = _rows_of_examples(self._tables[table], rows.positions)
+            return replace(_as_split(part, rows, labels, tokenizer), all_rows=whole, positions=_as_tensor(places))
         key = (rows.digest, *made_by, *labels.names)
-        if key not in self._kept:
+        if key not in self._splits_in_memory:
             columns = self._columns(rows, labels, model, model_digest, tokenizer, max_length)
-            self._kept[key] = _as_split(columns, rows, labels, tokenizer)
-        return self._kept[key]
+            self._splits_in_memory[key] = _as_split(columns, rows, labels, tokenizer)
+        return self._splits_in_memory[key]
 
     def _columns(
         self, rows: SplitRows, labels: Labels, model: Model, model_digest: str, tokenizer: Any, max_length: int
@@ -235,26 +236,26 @@ def _unknown_share(ids: Any, tokenizer: Any) -> float:
     return int((ids == unknown).sum()) / own if own else 0.0
 
 
-def _as_tensor(places: Sequence[int]) -> Tensor:
+def _as_tensor(positions: Sequence[int]) -> Tensor:
     import torch
 
-    return torch.tensor(places, dtype=torch.int64)
+    return torch.tensor(positions, dtype=torch.int64)
 
 
-def _part_of(table: Any, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
+def _rows_of_examples(table: Any, positions: Sequence[int]) -> tuple[Any, Sequence[int]]:
     """Return the rows of a table of token ids that belong to some examples, and the positions of these rows.
 
     Args:
         table: The token ids of all examples, as an Arrow table.
-        places: The positions of the examples, in ascending order. A sentence with tags, or a question about a text, has
-            a row for each of its windows.
+        positions: The positions of the examples, in ascending order. A sentence with tags, or a question about a text,
+            has a row for each of its windows.
     """
     import pyarrow as pa
 
     owner = next((name for name in ("sentence", "question") if name in table.column_names), None)
     if owner is None:
-        return table.take(list(places)), places
-    number = {sentence: place for place, sentence in enumerate(places)}
+        return table.take(list(positions)), positions
+    number = {sentence: place for place, sentence in enumerate(positions)}
     sentences = table[owner].to_pylist()
     rows = [row for row, sentence in enumerate(sentences) if sentence in number]
     renumbered = pa.array([number[sentences[row]] for row in rows], pa.int64())
@@ -409,7 +410,7 @@ def token_ids(texts: list[str], pairs: list[str] | None, tokenizer: Any, max_len
     encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, return_attention_mask=False)
     for place, ids in enumerate(encoded["input_ids"]):
         if not ids:
-            encoded["input_ids"][place] = [token_of_nothing(tokenizer)]
+            encoded["input_ids"][place] = [token_for_empty_text(tokenizer)]
             if "token_type_ids" in encoded:
                 encoded["token_type_ids"][place] = [0]
     return encoded

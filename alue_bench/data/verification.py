@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alue_bench.contract.errors import AlueBenchError, DataError
-from alue_bench.contract.formats import Answers, BadRow, Example, Target, shown
+from alue_bench.contract.formats import Answers, BadRow, Example, Target, excerpt
 from alue_bench.contract.tagged import is_tagged, tags_without_beginning
 from alue_bench.contract.task import OUTSIDE, DataFile, Labels, TargetKind, Task
 from alue_bench.data.location import DataFolder, user_data_folder
@@ -18,13 +18,13 @@ from alue_bench.messages.suggestion import command_line
 
 Texts = tuple[str, str | None]
 """The text of an example and its second text, which is None if examples are single texts."""
-NAMED = 5
+MAX_NAMED_LABELS = 5
 """The largest number of labels that a message lists by name."""
 
-SNIFFED = 8192
+SNIFFED_BYTES = 8192
 """The number of bytes at the beginning of a file that are examined to decide whether it is a text file."""
 
-MAGIC = (b"PK\x03\x04", b"PAR1", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"ARROW1")
+BINARY_SIGNATURES = (b"PK\x03\x04", b"PAR1", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"ARROW1")
 """The first bytes of ZIP files (XLSX files included) and of Parquet, gzip, bzip2, xz, zstd and Arrow files."""
 
 
@@ -40,9 +40,9 @@ class ReadFile:
     has_lines: bool
     """True if the file is a text file, so that positions are line numbers; otherwise they are row numbers."""
 
-    def place(self, row: Example | BadRow) -> str:
+    def row_location(self, row: Example | BadRow) -> str:
         """Return the position of a row, such as "train.tsv:7", for a message."""
-        return place(self.path, row.line, has_lines=self.has_lines)
+        return row_location(self.path, row.line, has_lines=self.has_lines)
 
 
 @dataclass
@@ -63,9 +63,9 @@ class FileReport:
     gaps: tuple[str, ...] = ()
     """Sentences about labels that occur in no row or in every row."""
 
-    def place(self, row: BadRow) -> str:
+    def row_location(self, row: BadRow) -> str:
         """Return the position of a row, such as "train.tsv:7", for a message."""
-        return place(self.path, row.line, has_lines=self.has_lines)
+        return row_location(self.path, row.line, has_lines=self.has_lines)
 
 
 @dataclass
@@ -124,7 +124,8 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
     except Exception as error:  # a plugin's reader may raise anything; the message names the file
         where = f" after {_unit(has_lines)} {last.line}" if last is not None else ""
         raise DataError(
-            f"{path}: the reader failed{where}: {type(error).__name__}: {shown(str(error), quote=False, most=200)}"
+            f"{path}: the reader failed{where}: {type(error).__name__}: "
+            f"{excerpt(str(error), quote=False, max_length=200)}"
         ) from error
     return ReadFile(path, tuple(examples), tuple(bad), hashlib.sha256(content).hexdigest(), has_lines)
 
@@ -135,15 +136,15 @@ def is_text(content: bytes) -> bool:
     The beginning of a text has almost no control characters when it is decoded as UTF-8. Bytes that are not UTF-8 are
     permitted: they belong to a damaged row, or to a text in a single-byte encoding.
     """
-    beginning = content[:SNIFFED]
-    if beginning.startswith(MAGIC):
+    beginning = content[:SNIFFED_BYTES]
+    if beginning.startswith(BINARY_SIGNATURES):
         return False
     decoded = beginning.decode("utf-8", errors="replace")
     controls = sum(character < " " and character not in "\t\n\r\f" for character in decoded)
     return controls <= len(decoded) // 100
 
 
-def place(path: Path, line: int, *, has_lines: bool) -> str:
+def row_location(path: Path, line: int, *, has_lines: bool) -> str:
     """Return the position of a row, for a message: "FILE:LINE", or "FILE, row 7" if the file is not a text file."""
     return f"{path}:{line}" if has_lines else f"{path}, row {line}"
 
@@ -164,10 +165,10 @@ def _validated_row(row: Example | BadRow | None, labels: Labels, last: Example |
         return BadRow(last.line + 1 if last is not None else 1, "the reader yielded None instead of this row")
     if isinstance(row, BadRow):
         return row
-    return unfit(row, labels) or row
+    return bad_row_of(row, labels) or row
 
 
-def unfit(example: Example, labels: Labels) -> BadRow | None:
+def bad_row_of(example: Example, labels: Labels) -> BadRow | None:
     """Return a `BadRow` that says why an example is unusable for a task; None if the example is usable.
 
     Raises:
@@ -182,13 +183,13 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
         *(example.words or ()),
     ):
         if not isinstance(text, str):
-            return BadRow(example.line, f"{shown(repr(text), quote=False)} was read where a text was expected")
+            return BadRow(example.line, f"{excerpt(repr(text), quote=False)} was read where a text was expected")
         try:
             text.encode()
         except UnicodeEncodeError as error:
             return BadRow(
                 example.line,
-                f"contains half of a surrogate pair ({shown(text[error.start])}), which is not a character",
+                f"contains half of a surrogate pair ({excerpt(text[error.start])}), which is not a character",
             )
     if labels.extracts_spans and example.text_pair is None:
         return BadRow(example.line, "has no question; give it as text_pair, and the text that holds the answer as text")
@@ -200,26 +201,26 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
     if kind is TargetKind.REGRESSION:
         number = isinstance(target, float | int) and not isinstance(target, bool)
         if not number or not (labels.minimum <= target <= labels.maximum and math.isfinite(target)):  # type: ignore[operator,arg-type]
-            return BadRow(example.line, f"{shown(str(target), quote=False)} is not a number of the task's range")
+            return BadRow(example.line, f"{excerpt(str(target), quote=False)} is not a number of the task's range")
     elif kind in (TargetKind.MULTILABEL, TargetKind.TOKENS):
         if kind is TargetKind.TOKENS and not is_tagged(example):
             return BadRow(
-                example.line, f"{shown(str(target))} is not a tuple with a tag for each of the example's words"
+                example.line, f"{excerpt(str(target))} is not a tuple with a tag for each of the example's words"
             )
         if not isinstance(target, tuple):
-            return BadRow(example.line, f"{shown(str(target))} is not a tuple of labels")
+            return BadRow(example.line, f"{excerpt(str(target))} is not a tuple of labels")
         if unknown := [name for name in target if name not in labels.names]:
-            return BadRow(example.line, f"unknown label {shown(str(unknown[0]))}")
+            return BadRow(example.line, f"unknown label {excerpt(str(unknown[0]))}")
     elif labels.extracts_spans:
         if not isinstance(target, Answers):
-            return BadRow(example.line, f"{shown(str(target))} is not an Answers value")
+            return BadRow(example.line, f"{excerpt(str(target))} is not an Answers value")
         if not target.texts and not labels.no_answer:
             return BadRow(example.line, "has no answer; declare Labels.span(no_answer=True)")
         bounds = zip(target.starts, target.ends, strict=True)
         if len(target.texts) != len(target.starts) or not all(0 <= a < b <= len(example.text) for a, b in bounds):
             return BadRow(example.line, f"the positions {target.starts} to {target.ends} are none of answers in it")
     elif target not in labels.names:
-        return BadRow(example.line, f"unknown label {shown(str(target))}")
+        return BadRow(example.line, f"unknown label {excerpt(str(target))}")
     return None
 
 
@@ -238,7 +239,7 @@ def label_counts(targets: Sequence[Target]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
+def label_gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
     """Return sentences about labels that a model cannot learn from this split, or whose scores on it are meaningless.
 
     Such labels occur in no row or in every row. For a regression, there is a sentence if all rows have the same value.
@@ -264,27 +265,29 @@ def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
     sentences = []
     absent = [name for name in labels.names if name not in counts]
     if absent:
-        named = ", ".join(shown(name) for name in absent[:NAMED])
-        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        named = ", ".join(excerpt(name) for name in absent[:MAX_NAMED_LABELS])
+        more = f" and {len(absent) - MAX_NAMED_LABELS} more" if len(absent) > MAX_NAMED_LABELS else ""
         effect = "they cannot be learnt" if trains else "macro-F1 leaves out those that are not predicted either"
         sentences.append(f"labels of no {split} row: {named}{more} (of {len(labels.names)}); {effect}")
     of_all = [name for name, count in counts.items() if count == len(gold)]
     if of_all:
         what = "the label" if labels.kind is TargetKind.MULTILABEL else "no label but"
         effect = "there is nothing to learn about it" if trains else "scores do not tell whether it was learnt"
-        sentences += [f"all {len(gold)} {split} rows have {what} {shown(name)}: {effect}" for name in of_all[:NAMED]]
+        sentences += [
+            f"all {len(gold)} {split} rows have {what} {excerpt(name)}: {effect}" for name in of_all[:MAX_NAMED_LABELS]
+        ]
     return sentences
 
 
 def _gaps_of_tags(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
-    """Return the sentences of `gaps` for tags of words: about absent types, and I- tags that continue no entity."""
+    """Return the sentences of `label_gaps` for tags of words: on absent types and I- tags that continue no entity."""
     counts, sentences = label_counts(targets), []
     trains, entities = split == "train", labels.scheme is not None
     occurring = {name[2:] for name in counts if name != OUTSIDE} if entities else set(counts)
     if absent := [name for name in labels.types if name not in occurring]:
         what = "entity types" if entities else "tags"
-        named = ", ".join(shown(name) for name in absent[:NAMED])
-        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        named = ", ".join(excerpt(name) for name in absent[:MAX_NAMED_LABELS])
+        more = f" and {len(absent) - MAX_NAMED_LABELS} more" if len(absent) > MAX_NAMED_LABELS else ""
         effect = "they cannot be learnt" if trains else "macro-F1 leaves out those that are not predicted either"
         sentences.append(f"{what} of no {split} sentence: {named}{more} (of {len(labels.types)}); {effect}")
     if entities and (lost := sum(tags_without_beginning(tags) for tags in targets if isinstance(tags, tuple))):
@@ -294,7 +297,7 @@ def _gaps_of_tags(split: str, targets: Sequence[Target], labels: Labels) -> list
 
 
 def _gaps_of_answers(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
-    """Return the sentences of `gaps` for span extraction.
+    """Return the sentences of `label_gaps` for span extraction.
 
     They are about splits in which all questions, or no questions, have an answer, and about corrected answer positions.
     """
@@ -339,7 +342,7 @@ def verify(task: Task, folder: DataFolder) -> VerificationReport:
                 labels=label_counts([example.target for example in read.examples]),
                 bad=read.bad,
                 duplicates=len(read.examples) - len(texts[split]),
-                gaps=tuple(gaps(split, [example.target for example in read.examples], task.labels)),
+                gaps=tuple(label_gaps(split, [example.target for example in read.examples], task.labels)),
                 has_lines=read.has_lines,
             )
         )
@@ -359,7 +362,7 @@ def _overlaps(texts: Mapping[str, Counter[Texts]]) -> dict[str, int]:
     return overlaps
 
 
-def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: bool, most: int = 5) -> None:
+def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: bool, limit: int = 5) -> None:
     """Raise DataError if a file has bad rows, unless bad rows are dropped.
 
     Args:
@@ -367,19 +370,19 @@ def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: boo
         folder: The folder that contains the file. The error message suggests a command that verifies this folder.
         read: The content of the file.
         drop: Whether bad rows are dropped; then no error is raised.
-        most: The largest number of bad rows that the error message names.
+        limit: The largest number of bad rows that the error message names.
     """
     if not read.bad or drop:
         return
-    named = "; ".join(f"{read.place(row)}: {row.reason}" for row in read.bad[:most])
-    more = f"; and {len(read.bad) - most} more" if len(read.bad) > most else ""
+    named = "; ".join(f"{read.row_location(row)}: {row.reason}" for row in read.bad[:limit])
+    more = f"; and {len(read.bad) - limit} more" if len(read.bad) > limit else ""
     raise DataError(
         f"{named}{more}. Correct the file, or leave bad rows out with --drop-bad (to list them: "
-        f"{_verifying(task, folder)})"
+        f"{_verify_command(task, folder)})"
     )
 
 
-def _verifying(task: Task, folder: DataFolder) -> str:
+def _verify_command(task: Task, folder: DataFolder) -> str:
     """Return the `alue-bench` command that lists every bad row of a task."""
     if not folder.options:
         return command_line("data", "verify", task.name, options=_options_for(folder))

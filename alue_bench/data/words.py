@@ -32,14 +32,14 @@ NO_WORD = -1
 """The value that pads a sentence's row of tags after the last tag."""
 
 
-def token_of_nothing(tokenizer: Any) -> int:
+def token_for_empty_text(tokenizer: Any) -> int:
     """Return the id of the token that represents an empty text: the end-of-text, beginning or padding token."""
     ends = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
     return int(next(token for token in ends if token is not None))
 
 
 @dataclass(frozen=True)
-class WordPlaces:
+class WordPositions:
     """The words of a tokenized split, and which of them are predicted from a token."""
 
     counts: Array  # int64 [n]
@@ -77,7 +77,7 @@ class WordPlaces:
         return every
 
 
-def outside_of(labels: Labels) -> int:
+def outside_index(labels: Labels) -> int:
     """Return the position of the tag O among the labels; 0 if the task has no such tag."""
     return labels.names.index(OUTSIDE) if OUTSIDE in labels.names else 0
 
@@ -130,8 +130,8 @@ def encoded_words(sentences: Sequence[Sequence[str]], tokenizer: Any, max_length
         "firsts", the positions in the window of the first subwords of these words; "cut", the number of these words
         that were cut.
     """
-    frame = _Frame.of(tokenizer)
-    pieces_of = _pieces({word for words in sentences for word in words}, tokenizer)
+    frame = _SpecialTokens.of(tokenizer)
+    pieces_of = _subword_ids({word for words in sentences for word in words}, tokenizer)
     size = max(1, max_length - len(frame.before) - len(frame.after))
     columns: dict[str, list[Any]] = {name: [] for name in ("input_ids", "sentence", "words", "firsts", "cut")}
     if frame.types is not None:
@@ -144,7 +144,7 @@ def encoded_words(sentences: Sequence[Sequence[str]], tokenizer: Any, max_length
             starts = list(accumulate((len(ids) for ids in inside), initial=len(frame.before)))
             chosen = [word for word in range(window.first, window.last) if pieces[word]]
             ids = [*frame.before, *(token for ids in inside for token in ids), *frame.after]
-            columns["input_ids"].append(ids or [frame.of_nothing])
+            columns["input_ids"].append(ids or [frame.for_empty_text])
             columns["sentence"].append(place)
             columns["words"].append(chosen)
             columns["firsts"].append([starts[word - window.start] for word in chosen])
@@ -210,7 +210,7 @@ def windows(lengths: Sequence[int], size: int) -> list[Window]:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _SpecialTokens:
     """The special tokens that a tokenizer adds to a text."""
 
     before: tuple[int, ...]
@@ -220,11 +220,11 @@ class _Frame:
     types: tuple[tuple[int, ...], int, tuple[int, ...]] | None
     """The token types (segment numbers) of the tokens before, in and after the text; None if the tokenizer gives
     none."""
-    of_nothing: int
+    for_empty_text: int
     """The id of the token that represents an empty sentence if there are no special tokens."""
 
     @classmethod
-    def of(cls, tokenizer: Any) -> _Frame:
+    def of(cls, tokenizer: Any) -> _SpecialTokens:
         """Find the special tokens that the tokenizer adds, by tokenizing a short text with and without them."""
         framed = tokenizer("a", return_attention_mask=False)
         around = list(framed["input_ids"])
@@ -235,7 +235,7 @@ class _Frame:
         if "token_type_ids" in framed:
             given = tuple(framed["token_type_ids"])
             types = (given[:begin], given[begin] if begin < end else 0, given[end:])
-        return cls(tuple(around[:begin]), tuple(around[end:]), types, token_of_nothing(tokenizer))
+        return cls(tuple(around[:begin]), tuple(around[end:]), types, token_for_empty_text(tokenizer))
 
     def types_for(self, tokens: int) -> list[int]:
         """Return the token types of a window with this number of tokens, special tokens included."""
@@ -244,7 +244,7 @@ class _Frame:
         return [*before, *[own] * (tokens - len(before) - len(after)), *after]
 
 
-def _pieces(words: set[str], tokenizer: Any) -> dict[str, list[int]]:
+def _subword_ids(words: set[str], tokenizer: Any) -> dict[str, list[int]]:
     """Return the ids of each word's subwords, as the tokenizer gives them for a word inside a text."""
     known = sorted(words)
     plain, spaced = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", " a"))
@@ -284,7 +284,7 @@ def targets_of_tokens(
     return targets
 
 
-def places_of_words(examples: Sequence[Example], columns: Mapping[str, Sequence[Any]], labels: Labels) -> WordPlaces:
+def places_of_words(examples: Sequence[Example], columns: Mapping[str, Sequence[Any]], labels: Labels) -> WordPositions:
     """Return the words of a split, and which of them are predicted from a token.
 
     Args:
@@ -299,11 +299,11 @@ def places_of_words(examples: Sequence[Example], columns: Mapping[str, Sequence[
     predicted = [starts[s] + w for s, words in zip(columns["sentence"], columns["words"], strict=True) for w in words]
     sentences, times = np.unique(np.asarray(columns["sentence"], dtype="int64"), return_counts=True)
     assert len(sentences) == len(counts)
-    return WordPlaces(
+    return WordPositions(
         counts=counts,
         gold=gold_rows(examples, labels),
         predicted=np.array(predicted, dtype="int64"),
-        outside=outside_of(labels),
+        outside=outside_index(labels),
         windowed=int((times > 1).sum()),
         cut=int(sum(columns["cut"])),
     )

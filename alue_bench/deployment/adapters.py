@@ -15,21 +15,21 @@ from typing import Any
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.contract.strategy import Adapter
 from alue_bench.training.architecture.encoder_stack import EncoderStack
-from alue_bench.training.surgery import operate
+from alue_bench.training.surgery import modify_model
 
 WEIGHTS = "adapter_model.safetensors"
 NAME = "default"
 """The name that `peft` gives to a model's adapter by default."""
 
 
-def merged(model: Any) -> Any:
+def merge_adapter(model: Any) -> Any:
     """Return a copy of a model, on the CPU, with its adapter added to the weights.
 
     Raises:
         NotImplementedError: The kind of adapter cannot be merged.
     """
-    merged = _copied(model)
-    for parent, child, layer in _adapted(merged):
+    merged = _copy_on_cpu(model)
+    for parent, child, layer in _adapter_modules(merged):
         layer.merge(safe_merge=True)
         setattr(parent, child, layer.get_base_layer())
     return merged
@@ -37,8 +37,8 @@ def merged(model: Any) -> Any:
 
 def without_adapter(model: Any) -> Any:
     """Return a copy of a model, on the CPU, without its adapter."""
-    plain = _copied(model)
-    for parent, child, layer in _adapted(plain):
+    plain = _copy_on_cpu(model)
+    for parent, child, layer in _adapter_modules(plain):
         setattr(parent, child, layer.get_base_layer())
     return plain
 
@@ -74,7 +74,7 @@ def with_adapter(stack: EncoderStack, adapter: Mapping[str, Any], folder: Path) 
     Raises:
         UnavailableError: `peft` is not installed, or the adapter's weights are missing or do not fit the model.
     """
-    changed = operate(stack, None, Adapter(**adapter))
+    changed = modify_model(stack, None, Adapter(**adapter))
     import peft
     from safetensors.torch import load_file
 
@@ -88,11 +88,11 @@ def with_adapter(stack: EncoderStack, adapter: Mapping[str, Any], folder: Path) 
     return changed
 
 
-def _copied(model: Any) -> Any:
+def _copy_on_cpu(model: Any) -> Any:
     return copy.deepcopy(model).to("cpu")
 
 
-def _adapted(model: Any) -> list[tuple[Any, str, Any]]:
+def _adapter_modules(model: Any) -> list[tuple[Any, str, Any]]:
     """Return the wrapper modules that `peft` inserted, each as (parent module, name in the parent, wrapper)."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 

@@ -43,10 +43,10 @@ from alue_bench.messages.suggestion import command_line
 from alue_bench.tracking.claims import FINGERPRINT, INVOCATION
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.recording import LOW_FIDELITY, Recorder
-from alue_bench.tracking.scratch import state_folder, written_aside
+from alue_bench.tracking.scratch import state_folder, write_to_temporary_folder
 from alue_bench.tracking.spool import SPOOLED
 
-SELECTED_BY = "selection/dev_score"
+SELECTION_METRIC = "selection/dev_score"
 """The MLflow metric by which `--keep best` chooses the best run."""
 
 
@@ -77,7 +77,7 @@ def keep_model(recorder: Recorder, run: FinishedRun, tags: Mapping[str, str] | N
 
 
 def _keep(recorder: Recorder, run: FinishedRun, problems: list[str]) -> None:
-    in_store = not run.run_id.startswith(SPOOLED) and recorder.away is None
+    in_store = not run.run_id.startswith(SPOOLED) and recorder.unavailable is None
     if recorder.keep == "best":
         try:
             if in_store and not _is_best(recorder, run):
@@ -85,7 +85,7 @@ def _keep(recorder: Recorder, run: FinishedRun, problems: list[str]) -> None:
         except Exception:  # MLflow's errors have no common base class; the model is then kept on this machine
             in_store = False
     with ExitStack() as stack:
-        folder, problem = written_aside(stack, lambda folder: _written(folder, run))
+        folder, problem = write_to_temporary_folder(stack, lambda folder: _write(folder, run))
         if problem:
             problems.append(problem)
         try:
@@ -95,18 +95,18 @@ def _keep(recorder: Recorder, run: FinishedRun, problems: list[str]) -> None:
         except KeyboardInterrupt:
             raise
         except Exception as error:  # errors of MLflow and of artifact stores, which have no common base class
-            place = put_aside(folder, recorder, run)
+            place = copy_to_state_folder(folder, recorder, run)
             problems.append(
                 f"its model is kept in {place}, since the tracking store did not take it ({redact(cause_of(error))}); "
                 f"it predicts with: {command_line('predict', place, 'FILE', options={'text': 'COLUMN'})} -o OUT"
             )
 
 
-def _written(folder: Path, run: FinishedRun) -> None:
+def _write(folder: Path, run: FinishedRun) -> None:
     write_model_folder(folder, run)
 
 
-def keep_again(
+def keep_retrained_model(
     connection: Connection, run: FinishedRun, *, folder: Path | None = None, on_problem: Callable[[str], None]
 ) -> LoggedModel:
     """Save the model of a recorded run that was trained again, and log it in MLflow as the run's model.
@@ -124,7 +124,7 @@ def keep_again(
     """
     recorder = Recorder(connection)
     with ExitStack() as stack:
-        written, problem = written_aside(stack, lambda place: _written(place, run))
+        written, problem = write_to_temporary_folder(stack, lambda place: _write(place, run))
         if problem:
             on_problem(problem)
         if folder is not None:
@@ -132,7 +132,7 @@ def keep_again(
         try:
             return log_run_model(recorder, written, run)
         except Exception as error:  # MLflow's errors and those of artifact stores have no common base class
-            safe = folder or put_aside(written, recorder, run)
+            safe = folder or copy_to_state_folder(written, recorder, run)
             raise UnavailableError(
                 f"the tracking store did not take the model ({redact(cause_of(error))}); it is kept in {safe}"
             ) from error
@@ -147,7 +147,7 @@ def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedM
     tags = {
         INVOCATION: recorder.invocation,
         GROUP: group_of(spec),
-        DEV_SCORE: repr(run.result.metrics[SELECTED_BY]),
+        DEV_SCORE: repr(run.result.metrics[SELECTION_METRIC]),
         RUN_LABEL: redact(spec.label)[:500],
         FINGERPRINT: spec.fingerprint,
         "task": spec.train_task,
@@ -155,7 +155,7 @@ def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedM
     }
     logged = log_model(recorder.connection, folder, run.run_id, tags)
     if recorder.keep == "best":
-        _remove_beaten(recorder, group_of(spec))
+        _remove_worse_models(recorder, group_of(spec))
     else:
         attach(recorder.connection, logged)
     return logged
@@ -163,7 +163,7 @@ def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedM
 
 def _is_best(recorder: Recorder, run: FinishedRun) -> bool:
     """Return whether a run's dev score exceeds those of all models kept for the same task and pre-trained model."""
-    score = run.result.metrics[SELECTED_BY]
+    score = run.result.metrics[SELECTION_METRIC]
     rivals = _rivals(recorder, group_of(run.spec))
     return not rivals or (math.isfinite(score) and score > max(rival.dev_score for rival in rivals))
 
@@ -173,7 +173,7 @@ def _rivals(recorder: Recorder, group: str) -> list[LoggedModel]:
     return [model for model in models if model.ready and model.tags.get(GROUP) == group]
 
 
-def _remove_beaten(recorder: Recorder, group: str) -> None:
+def _remove_worse_models(recorder: Recorder, group: str) -> None:
     """Remove all kept models of a task and pre-trained model except the best; of equally good models, keep the first.
 
     Args:
@@ -187,7 +187,7 @@ def _remove_beaten(recorder: Recorder, group: str) -> None:
             remove(recorder.connection, rival)
 
 
-def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
+def copy_to_state_folder(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
     """Copy a trained model from a temporary folder to a permanent folder on this machine, and return the permanent one.
 
     With `--keep best`, an existing model of the same task and pre-trained model is replaced only by a better one.
@@ -198,7 +198,10 @@ def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
         # Models in the store, if it answers, were compared before. Only a model on this machine remains to be compared.
         from alue_bench.deployment.description import read_description
 
-        if place.is_dir() and not run.result.metrics[SELECTED_BY] > read_description(place).scores[SELECTED_BY]:
+        if (
+            place.is_dir()
+            and not run.result.metrics[SELECTION_METRIC] > read_description(place).scores[SELECTION_METRIC]
+        ):
             return place
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(folder, place)
@@ -221,7 +224,7 @@ class KeptCandidate:
     @property
     def dev_score(self) -> float:
         """The dev score of the run's selected epoch; -inf if the score is undefined."""
-        score = self.metrics.get(SELECTED_BY, math.nan)
+        score = self.metrics.get(SELECTION_METRIC, math.nan)
         return score if math.isfinite(score) else -math.inf
 
 
@@ -231,14 +234,14 @@ class KeptRun:
 
     candidate: KeptCandidate
     model: LoggedModel
-    among: int
+    chosen_from: int
     """The number of runs from which `--keep best` chose the best one; 1 with `--keep all`."""
     registered: str = ""
     """The model's URI in the model registry, such as "models:/NAME/1"; empty if it was not registered."""
 
 
 @dataclass(frozen=True)
-class Settled:
+class KeptModels:
     """The models that a command has kept when it ends, and the runs whose models it should have kept but could not."""
 
     kept: list[KeptRun] = field(default_factory=list)
@@ -263,7 +266,7 @@ class Settled:
         ]
 
 
-def settle(recorder: Recorder, candidates: Sequence[KeptCandidate], name: str | None = None) -> Settled:
+def collect_kept_models(recorder: Recorder, candidates: Sequence[KeptCandidate], name: str | None = None) -> KeptModels:
     """List the models that a command has kept, and register them in MLflow. Call this once, at the end of the command.
 
     Incomplete models, left behind by worker processes that died, are removed.
@@ -276,7 +279,7 @@ def settle(recorder: Recorder, candidates: Sequence[KeptCandidate], name: str | 
     Raises:
         UsageError: MLflow does not accept the name.
     """
-    connection, settled = recorder.connection, Settled()
+    connection, settled = recorder.connection, KeptModels()
     ours = {}
     for model in models_of_invocation(connection, recorder.invocation):
         if model.ready:
@@ -311,23 +314,23 @@ def _groups(candidates: Sequence[KeptCandidate]) -> dict[str, list[KeptCandidate
     return {group: list(runs.values()) for group, runs in groups.items()}
 
 
-def sentences_of(settled: Settled, where: Mapping[str, object]) -> list[str]:
+def kept_model_messages(kept_models: KeptModels, where: Mapping[str, object]) -> list[str]:
     """Return a message for each kept model, with a command that uses the model for predictions.
 
     For each run whose model should have been kept but was not, add a message with the command that keeps it.
 
     Args:
-        settled: The kept models, and the runs without a model.
+        kept_models: The kept models, and the runs without a model.
         where: The options that name the MLflow store and the experiment.
     """
     sentences = []
-    for one in settled.kept:
+    for one in kept_models.kept:
         run = one.candidate
-        best = f", the best of {one.among} runs on dev ({run.dev_score:.3f})" if one.among > 1 else ""
+        best = f", the best of {one.chosen_from} runs on dev ({run.dev_score:.3f})" if one.chosen_from > 1 else ""
         name = one.registered or run.run_id
         predict = command_line("predict", name, "new.csv", "--text", "COLUMN", "-o", "out.csv", options=_store(where))
         sentences.append(f"kept the model of {run.spec.label}{best}; predict with: {predict}")
-    for run in settled.lacking:
+    for run in kept_models.lacking:
         keep = command_line("keep", run.run_id, options=_store(where))
         sentences.append(
             f"{run.spec.label} is to be kept too (dev {run.dev_score:.3f}), but its model is not in the store; "

@@ -113,7 +113,11 @@ class KeptModel:
             UsageError: A value is not a string, a sentence to tag has no words, `pairs` is missing or has another
                 length than `texts`, or `pairs` is given to a model that reads single texts.
         """
-        return [one for part in self.chunks(texts, pairs) for one in self.decided(self.logits_of(part), part.split)]
+        return [
+            one
+            for part in self.chunks(texts, pairs)
+            for one in self.predictions_of_logits(self.logits_of(part), part.split)
+        ]
 
     def scores(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
         """Return the probability of each label, fp32 [texts, labels]; for a regression, the predictions, [texts, 1].
@@ -133,7 +137,7 @@ class KeptModel:
             raise UsageError("the model extracts spans, and has no probabilities of labels; call predict")
         return probabilities(self.logits(texts, pairs), self.description.labels)
 
-    def decided(self, logits: np.ndarray[Any, Any], split: TokenizedSplit) -> list[Any]:
+    def predictions_of_logits(self, logits: np.ndarray[Any, Any], split: TokenizedSplit) -> list[Any]:
         """Convert logits to predictions, in the form that `predict` returns.
 
         Args:

@@ -19,11 +19,11 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from alue_bench.contract.errors import UnavailableError, UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.messages.display import first_line
 from alue_bench.messages.suggestion import command_line
 from alue_bench.tracking.claims import INVOCATION
-from alue_bench.tracking.connection import Connection, open_client, public, tracking_uri, where_options
+from alue_bench.tracking.connection import Connection, open_client, tracking_uri, where_options, without_credentials
 
 NAME = "model"
 """The name that all kept models have in MLflow; they are distinguished by their runs."""
@@ -138,7 +138,7 @@ def check_registered_name(name: str) -> None:
         name: The value of `--register`.
     """
     if not name.strip() or any(sign in name for sign in "/:@"):
-        raise UsageError(f"--register {shown(name)}: the name of a registered model has letters, and none of / : @")
+        raise UsageError(f"--register {excerpt(name)}: the name of a registered model has letters, and none of / : @")
 
 
 def register(connection: Connection, model: LoggedModel, name: str) -> str:
@@ -157,7 +157,7 @@ def register(connection: Connection, model: LoggedModel, name: str) -> str:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise UsageError(f"--register {shown(name)}: {error.message}") from error
+            raise UsageError(f"--register {excerpt(name)}: {error.message}") from error
     # MLflow would look up a source of the form models:/ID in its global default store.
     version = client.create_model_version(name, model.location, run_id=model.run_id, model_id=model.model_id)
     return f"models:/{name}/{version.version}"
@@ -202,7 +202,7 @@ def folder_of(model: str | Path, store: str | None = None) -> Path:
     if _RUN_ID.fullmatch(text):
         return _fetched(_model_of(text, store).location, store)
     raise UsageError(
-        f"{shown(text, quote=False, most=300)} is no folder, no run's id (32 hexadecimal digits) and no "
+        f"{excerpt(text, quote=False, max_length=300)} is no folder, no run's id (32 hexadecimal digits) and no "
         "models:/NAME/VERSION; alue-bench keep RUN_ID DIR writes a folder"
     )
 
@@ -217,7 +217,7 @@ def connection_of_run(run_id: str, store: str | None) -> Connection:
     uri = tracking_uri(store)
     client = open_client(uri)
     with _converted_errors(
-        uri, f"there is no run {shown(run_id)} in {public(uri)}; name its store with --tracking-uri"
+        uri, f"there is no run {excerpt(run_id)} in {without_credentials(uri)}; name its store with --tracking-uri"
     ):
         run = client.get_run(run_id)
         experiment = client.get_experiment(run.info.experiment_id)
@@ -239,14 +239,15 @@ def _location_of(model_uri: str, store: str | None) -> str:
     uri = tracking_uri(store)
     client = open_client(uri)
     with _converted_errors(
-        uri, f"there is no model {shown(model_uri)} in {public(uri)}; name its store with --tracking-uri"
+        uri, f"there is no model {excerpt(model_uri)} in {without_credentials(uri)}; name its store with --tracking-uri"
     ):
         if match := _LOGGED.fullmatch(model_uri):
             return _read(client.get_logged_model(match["id"])).location
         match = _REGISTERED.fullmatch(model_uri)
         if match is None:
             raise UsageError(
-                f"{shown(model_uri)} names no model; write models:/NAME/VERSION, models:/NAME@ALIAS or models:/MODEL_ID"
+                f"{excerpt(model_uri)} names no model; write models:/NAME/VERSION, models:/NAME@ALIAS or "
+                "models:/MODEL_ID"
             )
         if match["alias"]:
             version = client.get_model_version_by_alias(match["name"], match["alias"])
@@ -270,7 +271,7 @@ def _fetched(location: str, store: str | None) -> Path:
 
     uri = tracking_uri(store)
     copy = tempfile.mkdtemp(prefix="alue-bench-model-")
-    with _converted_errors(uri, f"the files of the model cannot be fetched from {public(location)}"):
+    with _converted_errors(uri, f"the files of the model cannot be fetched from {without_credentials(location)}"):
         return Path(get_artifact_repository(location, tracking_uri=uri).download_artifacts("", copy))
 
 
@@ -293,7 +294,9 @@ def _converted_errors(uri: str, absent: str) -> Iterator[None]:
         if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise UsageError(absent) from error
         cause = first_line(error)
-        raise UnavailableError(f"tracking store {public(uri)} cannot be read: {public(cause)}") from error
+        raise UnavailableError(
+            f"tracking store {without_credentials(uri)} cannot be read: {without_credentials(cause)}"
+        ) from error
 
 
 def _read(model: Any) -> LoggedModel:

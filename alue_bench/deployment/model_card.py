@@ -10,7 +10,7 @@ from typing import Any
 
 from alue_bench.contract.task import TargetKind
 from alue_bench.deployment.description import ADAPTER, BASE, Description
-from alue_bench.evaluation.spans import MOST_WORDS
+from alue_bench.evaluation.spans import MAX_WORDS
 from alue_bench.messages.display import markdown
 from alue_bench.running.inputs import RunInputs
 
@@ -177,7 +177,7 @@ def _limits(description: Description, inputs: RunInputs) -> Iterator[str]:
         yield "- Words are separated by spaces; a word's tag is predicted from its first subword."
     elif description.labels.extracts_spans:
         yield f"- A text beyond {description.max_length} tokens, with its question, is read in overlapping windows."
-        yield f"- An answer has at most {MOST_WORDS} words."
+        yield f"- An answer has at most {MAX_WORDS} words."
     else:
         yield f"- Texts beyond {description.max_length} tokens are cut; `truncation=True` makes a pipeline do the same."
     if description.precision != "fp32":

@@ -25,7 +25,7 @@ from alue_bench.contract.errors import TrainingError
 from alue_bench.contract.spec import RunResult, RunSpec
 from alue_bench.contract.task import TargetKind
 from alue_bench.contract.transfer import transferred_logits
-from alue_bench.deployment.adapters import merged, without_adapter, write_adapter
+from alue_bench.deployment.adapters import merge_adapter, without_adapter, write_adapter
 from alue_bench.deployment.description import ADAPTER, BASE, Description, write_description
 from alue_bench.deployment.kept_model import KeptModel
 from alue_bench.deployment.model_card import write_model_card
@@ -45,7 +45,7 @@ PROBLEM_TYPES: Mapping[TargetKind, str] = {
     TargetKind.REGRESSION: "regression",
 }
 """The `problem_type` in config.json, by which a transformers pipeline chooses sigmoid, softmax or neither."""
-CHECKED = 64
+CHECKED_ROWS = 64
 """The number of test rows for which the reloaded model's predictions are compared with those of the run."""
 TOLERANCE = {"fp32": 1e-5, "tf32": 1e-2, "bf16": 3e-2, "fp16": 1e-2}
 """The largest accepted difference between a score of the reloaded model and the same score of the run, by number
@@ -86,7 +86,7 @@ def write_model_folder(folder: Path, run: FinishedRun) -> Description:
         _check(folder, run)
         return description
     try:
-        _write(folder, merged(model), description, run)
+        _write(folder, merge_adapter(model), description, run)
         _check(folder, run)
     except (TrainingError, NotImplementedError, ValueError):  # peft raises the latter two
         _clear(folder)
@@ -186,7 +186,7 @@ def _edit(path: Path, change: Any) -> None:
 
 
 def _check(folder: Path, run: FinishedRun) -> None:
-    """Check that the saved model in a folder reproduces the run's predictions for the first `CHECKED` test rows.
+    """Check that the saved model in a folder reproduces the run's predictions for the first `CHECKED_ROWS` test rows.
 
     Architectures whose predictions depend on the other texts of a batch are not checked.
 
@@ -198,7 +198,7 @@ def _check(folder: Path, run: FinishedRun) -> None:
     inputs, device = run.inputs, run.trained.device
     if not inputs.capabilities.independent:
         return
-    rows = inputs.rows.splits["test"].examples[:CHECKED]
+    rows = inputs.rows.splits["test"].examples[:CHECKED_ROWS]
     kept = KeptModel(folder, device=device.name, precision=device.precision, normalise=inputs.model.normalise)
     if kept.description.labels.tags_words:
         difference = _difference_of_tags(kept, run)
@@ -211,41 +211,47 @@ def _check(folder: Path, run: FinishedRun) -> None:
     logits = kept.logits(texts, pairs if kept.description.is_pair else None)
     logits = transferred_logits(logits, inputs.task, inputs.train_task)
     scores = probabilities(logits, inputs.task.labels)
-    wanted = np.asarray(run.result.predictions.scores[:CHECKED])
+    wanted = np.asarray(run.result.predictions.scores[:CHECKED_ROWS])
     difference = float(np.abs(scores - wanted).max())
     _refuse_above(TOLERANCE[device.precision] * max(1.0, float(np.abs(wanted).max())), difference)
 
 
 def _difference_of_tags(kept: KeptModel, run: FinishedRun) -> float:
-    """Compare the tags that the saved model and the run predict for the words of the first `CHECKED` test rows.
+    """Compare the tags that the saved model and the run predict for the words of the first `CHECKED_ROWS` test rows.
 
     Return the largest difference, over all words, between the saved model's probabilities of its own tag and of the
     run's tag. It is 0 if all tags agree, and small if they differ only where both tags are almost equally probable.
     """
     import numpy as np
 
-    labels, rows = kept.description.labels, run.inputs.rows.splits["test"].examples[:CHECKED]
+    labels, rows = kept.description.labels, run.inputs.rows.splits["test"].examples[:CHECKED_ROWS]
     scores = probabilities(kept.logits_of(kept.tokenized_words([row.words or () for row in rows])), labels)
     tags = [
-        labels.names.index(tag) for row in run.result.predictions.predicted[:CHECKED] for tag in str(row).split(" ")
+        labels.names.index(tag)
+        for row in run.result.predictions.predicted[:CHECKED_ROWS]
+        for tag in str(row).split(" ")
     ]
     return float((scores.max(axis=1) - scores[np.arange(len(tags)), tags]).max())
 
 
 def _difference_of_answers(kept: KeptModel, run: FinishedRun) -> float:
-    """Compare the answers that the saved model and the run give to the questions of the first `CHECKED` test rows.
+    """Compare the answers that the saved model and the run give to the questions of the first `CHECKED_ROWS` test rows.
 
     Return the largest relative difference, over all questions, between the saved model's scores of its own answer and
     of the run's answer. It is 0 if all answers agree, and small if they differ only where both have almost the same
     score.
     """
-    rows = run.inputs.rows.splits["test"].examples[:CHECKED]
+    rows = run.inputs.rows.splits["test"].examples[:CHECKED_ROWS]
     texts = kept.tokenized([row.text for row in rows], [row.text_pair or "" for row in rows])
     logits, places = kept.logits_of(texts), texts.split.spans
     assert places is not None
     worst = 0.0
     for question, (own, recorded) in enumerate(
-        zip(kept.decided(logits, texts.split), run.result.predictions.predicted[:CHECKED], strict=True)
+        zip(
+            kept.predictions_of_logits(logits, texts.split),
+            run.result.predictions.predicted[:CHECKED_ROWS],
+            strict=True,
+        )
     ):
         if own != recorded:
             best, other = (score_of_answer(logits, places, question, text) for text in (own, recorded))

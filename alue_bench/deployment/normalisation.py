@@ -36,7 +36,7 @@ def kept_normalisation(model: Model, providers: dict[str, str]) -> KeptNormalisa
         description=model.normalisation,
         requires=model.requires,
         providers=providers,
-        probe=_probed(model.normalise),
+        probe=_probe_digest(model.normalise),
     )
 
 
@@ -65,7 +65,7 @@ def normalise_of(kept: KeptNormalisation | None, registry: Registry | None = Non
                 f"the model's text normalisation needs the package {package!r}; install it with: "
                 f"{command_for_module(package)}"
             )
-    if _probed(declared.value.normalise) != kept.probe:
+    if _probe_digest(declared.value.normalise) != kept.probe:
         raise UnavailableError(
             f"the text normalisation of {kept.model!r} has changed since the model was trained, so its predictions "
             f"would differ; install the versions used in training ({from_where}"
@@ -74,5 +74,5 @@ def normalise_of(kept: KeptNormalisation | None, registry: Registry | None = Non
     return declared.value.normalise
 
 
-def _probed(normalise: Callable[[str], str]) -> str:
+def _probe_digest(normalise: Callable[[str], str]) -> str:
     return digest_of([normalise(text) for text in PROBE])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import DataError, UsageError
-from alue_bench.contract.formats import shown, text_of
+from alue_bench.contract.formats import csv_text, excerpt
 from alue_bench.contract.task import TargetKind
 from alue_bench.deployment.description import Description
 from alue_bench.deployment.kept_model import CHUNK, KeptModel, TokenizedTexts
@@ -35,12 +35,12 @@ from alue_bench.deployment.table_files import (
 from alue_bench.evaluation.label_cells import split_labels
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide
-from alue_bench.training.device.host_memory import keep_freed
+from alue_bench.training.device.host_memory import retain_freed_memory
 
 if TYPE_CHECKING:
     import numpy as np
 
-NAMED = 5
+MAX_NAMED_ROWS = 5
 """The number of faulty rows that an error message lists; further ones are only counted."""
 TEXT_COLUMNS, PAIR_COLUMNS = ("text",), ("pair", "text_pair")
 """The column names that are tried for the first and second texts if the user names no columns."""
@@ -135,7 +135,7 @@ def predict_file(
         )
     total = _check_rows(table, columns, description, skip_bad=request.skip_bad)
 
-    keep_freed()
+    retain_freed_memory()
     done, began = Predicted(), time.perf_counter()
     scorer = _Scorer(description) if columns.label is not None else None
     with (
@@ -145,7 +145,7 @@ def predict_file(
         for chunk, texts, good in _tokenized_ahead(thread, table, columns, model):
             logits = model.logits_of(texts) if texts is not None else None
             of_texts = {} if texts is None or logits is None else _predicted(model, request, logits, texts)
-            new_values = {name: _spread(of_texts.get(name, []), good, len(chunk)) for name in new}
+            new_values = {name: _for_all_rows(of_texts.get(name, []), good, len(chunk)) for name in new}
             output.write(chunk, new_values)
             if scorer is not None and logits is not None:
                 scorer.add(chunk.column(columns.label or ""), logits, good)
@@ -171,12 +171,12 @@ def _columns(path: Path, present: Sequence[str], request: PredictionRequest, des
         request: The request, in which the user may name columns.
         description: The description of the model.
     """
-    listed = ", ".join(shown(name, quote=False) for name in present[:30])
+    listed = ", ".join(excerpt(name, quote=False) for name in present[:30])
 
     def chosen(given: str | None, option: str, usual: Sequence[str]) -> str:
         if given is not None:
             if given not in present:
-                raise UsageError(f"{path} has no column {shown(given)} ({option}); it has {listed}")
+                raise UsageError(f"{path} has no column {excerpt(given)} ({option}); it has {listed}")
             return given
         if name := next((name for name in usual if name in present), None):
             return name
@@ -240,20 +240,20 @@ def _check_rows(table: ChunkedTable, columns: _Columns, description: Description
     problems: list[str] = []
     for chunk in table.chunks(CHUNK, columns.names):
         rows += len(chunk)
-        good = set(_good(chunk, columns))
+        good = set(_usable_rows(chunk, columns))
         if len(good) < len(chunk) and not skip_bad:
             bad += len(chunk) - len(good)
             problems += [
-                f"{table.place(chunk.lines[place])}: no text" for place in range(len(chunk)) if place not in good
+                f"{table.row_location(chunk.lines[place])}: no text" for place in range(len(chunk)) if place not in good
             ]
         if columns.label is not None:
             for place, value in enumerate(chunk.column(columns.label)):
                 problem = _label_problem(value, description) if place in good else None
                 if problem and not (skip_bad and _is_missing(value)):
                     unknown += 1
-                    if len(problems) < NAMED:
-                        problems.append(f"{table.place(chunk.lines[place])}: {problem}")
-        del problems[NAMED:]
+                    if len(problems) < MAX_NAMED_ROWS:
+                        problems.append(f"{table.row_location(chunk.lines[place])}: {problem}")
+        del problems[MAX_NAMED_ROWS:]
     if not rows:
         raise DataError(f"{table.path}: the file has no rows")
     if problems:
@@ -264,7 +264,7 @@ def _check_rows(table: ChunkedTable, columns: _Columns, description: Description
     return rows
 
 
-def _good(chunk: Chunk, columns: _Columns) -> list[int]:
+def _usable_rows(chunk: Chunk, columns: _Columns) -> list[int]:
     """Return the positions of a chunk's rows that have a text and, if the model reads pairs, a second text."""
     texts = chunk.column(columns.text)
     pairs = texts if columns.pair is None else chunk.column(columns.pair)
@@ -287,13 +287,13 @@ def _label_problem(value: Any, description: Description) -> str | None:
     try:
         named = _gold_of(value, description)
     except (ValueError, TypeError):
-        return f"{shown(str(value))} is no {'number' if kind is TargetKind.REGRESSION else 'list of labels'}"
+        return f"{excerpt(str(value))} is no {'number' if kind is TargetKind.REGRESSION else 'list of labels'}"
     if kind is TargetKind.REGRESSION:
         return None
     wrong = next((name for name in named if name not in description.labels.names), None)
     if wrong is None:
         return None
-    return f"label {shown(wrong)} is not a label of the model: {', '.join(description.labels.names)}"
+    return f"label {excerpt(wrong)} is not a label of the model: {', '.join(description.labels.names)}"
 
 
 def _gold_of(value: Any, description: Description) -> Any:
@@ -306,13 +306,13 @@ def _gold_of(value: Any, description: Description) -> Any:
             return ()
         if isinstance(value, list | tuple):
             return tuple(_name_of(one, description) for one in value)
-        return split_labels(text_of(value))
+        return split_labels(csv_text(value))
     return (_name_of(value, description),)
 
 
 def _name_of(value: Any, description: Description) -> str:
     """Return the label name for a value from the file. The number 1.0 stands for "1" if there is no label "1.0"."""
-    name, names = text_of(value), description.labels.names
+    name, names = csv_text(value), description.labels.names
     try:
         number = float("nan" if name in names else name)
     except ValueError:
@@ -323,28 +323,28 @@ def _name_of(value: Any, description: Description) -> str:
 
 # Predicting ------------------------------------------------------------------------------------------------------
 
-_Ready = tuple[Chunk, TokenizedTexts | None, list[int]]
+_TokenizedChunk = tuple[Chunk, TokenizedTexts | None, list[int]]
 """A chunk of rows, its texts as token ids (None if no row has a text), and the positions of the rows with a text."""
 
 
 def _tokenized_ahead(
     thread: ThreadPoolExecutor, table: ChunkedTable, columns: _Columns, model: KeptModel
-) -> Iterator[_Ready]:
+) -> Iterator[_TokenizedChunk]:
     """Yield the chunks of a file with their token ids, while `thread` reads and tokenizes the next chunk."""
     chunks = table.chunks(CHUNK)
 
-    def following() -> _Ready | None:
+    def following() -> _TokenizedChunk | None:
         chunk = next(chunks, None)
         if chunk is None:
             return None
-        good = _good(chunk, columns)
+        good = _usable_rows(chunk, columns)
         if not good:
             return chunk, None, good
         texts, pairs = chunk.column(columns.text), chunk.column(columns.pair) if columns.pair is not None else None
         chosen = [texts[place] for place in good]
         return chunk, model.tokenized(chosen, None if pairs is None else [pairs[place] for place in good]), good
 
-    ahead: Future[_Ready | None] = thread.submit(following)
+    ahead: Future[_TokenizedChunk | None] = thread.submit(following)
     while (ready := ahead.result()) is not None:
         ahead = thread.submit(following)
         yield ready
@@ -365,18 +365,18 @@ def _predicted(
     return dict(zip(_new_columns(model.description, request), columns, strict=True))
 
 
-def _spread(column: Sequence[Any], places: list[int], count: int) -> Sequence[Any]:
+def _for_all_rows(column: Sequence[Any], positions: list[int], count: int) -> Sequence[Any]:
     """Extend a column from the rows with a text to all rows of a chunk; the rows without a text get None.
 
     Args:
         column: The values for the rows with a text.
-        places: The positions of these rows in the chunk.
+        positions: The positions of these rows in the chunk.
         count: The number of rows of the chunk.
     """
     if len(column) == count:
         return column
     values: list[Any] = [None] * count
-    for place, value in zip(places, column, strict=True):
+    for place, value in zip(positions, column, strict=True):
         values[place] = value
     return values
 
@@ -386,7 +386,7 @@ class _Scorer:
 
     def __init__(self, description: Description) -> None:
         self._description = description
-        self._places = {name: place for place, name in enumerate(description.labels.names)}
+        self._label_indices = {name: place for place, name in enumerate(description.labels.names)}
         self._gold: list[np.ndarray[Any, Any]] = []
         self._predicted: list[np.ndarray[Any, Any]] = []
 
@@ -421,8 +421,8 @@ class _Scorer:
         if kind is TargetKind.REGRESSION:
             return np.array(gold, dtype="float32")
         if kind is TargetKind.MULTILABEL:
-            marks = np.zeros((len(gold), len(self._places)), dtype="int64")
+            marks = np.zeros((len(gold), len(self._label_indices)), dtype="int64")
             for row, names in enumerate(gold):
-                marks[row, [self._places[name] for name in names]] = 1
+                marks[row, [self._label_indices[name] for name in names]] = 1
             return marks
-        return np.array([self._places[name] for (name,) in gold], dtype="int64")
+        return np.array([self._label_indices[name] for (name,) in gold], dtype="int64")

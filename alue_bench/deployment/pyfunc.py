@@ -95,7 +95,7 @@ def columns_of(model: KeptModel, logits: Any, split: TokenizedSplit, *, scores: 
     import numpy as np
 
     labels = model.description.labels
-    decided = model.decided(logits, split)
+    decided = model.predictions_of_logits(logits, split)
     if labels.tags_words:
         return {PREDICTION: [" ".join(tags) for tags in decided]}
     several = labels.kind is TargetKind.MULTILABEL

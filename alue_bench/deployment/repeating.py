@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UnavailableError, UsageError
-from alue_bench.contract.options import filled, options_of
+from alue_bench.contract.options import build_options, options_of
 from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import Fold, RunResult
 from alue_bench.contract.task import TargetKind
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5
 """The largest accepted difference between a new and a recorded probability or regression output, relative to the
 recorded value if that exceeds 1. Recorded values are rounded to six digits."""
-WORDS = {
+FIELD_WORDS = {
     "data": "data",
     "model_digest": "pre-trained model",
     "providers": "version of alue-bench or of a plugin",
@@ -112,7 +112,7 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
     """
     config, model = recorded.config, model_reference(recorded.row, registry)
     task = task_options(recorded.row)
-    names, given = given_tasks([str(task["task"])] if "task" in task else [], filled(FileOptions, task))
+    names, given = given_tasks([str(task["task"])] if "task" in task else [], build_options(FileOptions, task))
     fold = config.get("fold")
     recorded_options = {
         declared.field: declared.converted(config[declared.field])
@@ -139,16 +139,16 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
         reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in plan.skipped))
         raise UnavailableError(f"run {recorded.run_id} ({recorded.label}) cannot be done here: {reasons}")
     (planned,) = plan.runs
-    planned = _named(planned, str(config["model"]))
+    planned = _with_recorded_name(planned, str(config["model"]))
     if planned.spec.fingerprint != config["fingerprint"]:
         raise UnavailableError(
             f"run {recorded.run_id} ({recorded.label}) cannot be repeated here: its {_difference(recorded, planned)}; "
-            f"restore what it was done with, or do it as a new run with: {_anew(recorded, registry)}"
+            f"restore what it was done with, or do it as a new run with: {_new_run_command(recorded, registry)}"
         )
     return planned
 
 
-def _named(planned: PlannedRun, name: str) -> PlannedRun:
+def _with_recorded_name(planned: PlannedRun, name: str) -> PlannedRun:
     """Return the planned run with its model renamed to the recorded name.
 
     The name can differ: if a plan contains models from two folders of the same name, it adds suffixes to their names.
@@ -166,7 +166,7 @@ def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
         digests = recorded.config["data"], here["data"]
         splits = [name for name in ("train", "test") if digests[0][name] != digests[1][name]]
         return f"data have changed since then (its {' and '.join(splits) or 'protocol'})"
-    words = list(dict.fromkeys(WORDS.get(name, name.replace("_", " ")) for name in names))
+    words = list(dict.fromkeys(FIELD_WORDS.get(name, name.replace("_", " ")) for name in names))
     if "providers" in names or "test_providers" in names:
         then = {**recorded.config.get("providers", {}), **recorded.config.get("test_providers", {})}
         now = {**here["providers"], **here["test_providers"]}
@@ -177,7 +177,7 @@ def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
     return f"{' and '.join(words) or 'record'} differs from what is here"
 
 
-def _anew(recorded: RecordedRun, registry: Registry) -> str:
+def _new_run_command(recorded: RecordedRun, registry: Registry) -> str:
     """Return an `alue-bench` command that starts a new run with the settings of a recorded one.
 
     If the recorded run is one fold of a cross-validation, the command runs all folds.

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO
 
 from alue_bench.contract.errors import DataError, UnavailableError, UsageError
-from alue_bench.contract.formats import CSV_DELIMITERS, shown
+from alue_bench.contract.formats import CSV_DELIMITERS, excerpt
 from alue_bench.data.words import words_of
 from alue_bench.messages.display import first_line
 
@@ -101,7 +101,7 @@ class ChunkedTable(ABC):
             DataError: The file is damaged, or a row does not fit the header.
         """
 
-    def place(self, line: int) -> str:
+    def row_location(self, line: int) -> str:
         """Return the position of a row for messages, such as `file.csv:12`, given its line or row number."""
         return f"{self.path}:{line}"
 
@@ -143,7 +143,7 @@ class _Delimited(ChunkedTable):
     def columns(self) -> list[str]:
         for _, cells in self._rows():
             if twice := next((name for place, name in enumerate(cells) if name in cells[:place]), None):
-                raise DataError(f"{self.path}:1: the header has two columns of the name {shown(twice)}; rename one")
+                raise DataError(f"{self.path}:1: the header has two columns of the name {excerpt(twice)}; rename one")
             return cells
         raise DataError(f"{self.path}: the file has no rows")
 
@@ -268,7 +268,7 @@ class _JsonLines(ChunkedTable):
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"{self.path}:{line}: not a JSON object on one line ({error})") from error
                 if not isinstance(row, dict):
-                    raise DataError(f"{self.path}:{line}: {shown(text.strip())} is no JSON object; write one a line")
+                    raise DataError(f"{self.path}:{line}: {excerpt(text.strip())} is no JSON object; write one a line")
                 yield line, row
 
 
@@ -289,7 +289,7 @@ class _Parquet(ChunkedTable):
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{self.path}: cannot be read as Parquet ({first_line(error)})") from error
 
-    def place(self, line: int) -> str:
+    def row_location(self, line: int) -> str:
         return f"{self.path}, row {line}"
 
     def _opened(self) -> Any:

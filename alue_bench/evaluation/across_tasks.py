@@ -16,7 +16,7 @@ tasks. Percentiles of the bootstrap are not used: with three to five tasks they 
 
 **What it assumes.** The tasks are a random sample of the tasks that the conclusion is about, and independent of each
 other; seeds are independent within and between tasks; the change of a task is about as often above the mean as below
-it. Every task counts the same, whatever its number of test examples or seeds. With fewer than `FEWEST_TASKS` tasks, no
+it. Every task counts the same, whatever its number of test examples or seeds. With fewer than `MIN_TASKS` tasks, no
 conclusion about other tasks is possible, and a ValueError is raised.
 
 **The interquartile mean** (IQM) is the mean of the middle half of the tasks. A single task with an extreme change
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-FEWEST_TASKS = 3
+MIN_TASKS = 3
 """The smallest number of tasks for a statement across tasks."""
 RESAMPLES = 2000
 """The number of bootstrap resamples. The Monte-Carlo error of a standard error is then 1.6 %."""
-TIE = 0.0005
+TIE_WIDTH = 0.0005
 """The largest change of a score that counts as a tie; tables with three decimal places do not show such a change."""
 
 
 @dataclass(frozen=True)
-class OverTasks:
+class MeanOverTasks:
     """The mean and the interquartile mean of a value over tasks, with their confidence intervals."""
 
     mean: Estimate
@@ -120,7 +120,7 @@ def resampled_tasks(values: Sequence[Sequence[float]], *, resamples: int = RESAM
 
 
 @lru_cache(maxsize=4)
-def _draws(resamples: int, tasks: int, most: int, seed: int) -> tuple[Array, Array]:
+def _draws(resamples: int, tasks: int, max_seeds: int, seed: int) -> tuple[Array, Array]:
     """Draw the tasks of each resample, and for each of their seeds a random number that will select a seed.
 
     The draws are cached, because they are the same for all strategies with the same numbers of tasks and seeds.
@@ -128,7 +128,7 @@ def _draws(resamples: int, tasks: int, most: int, seed: int) -> tuple[Array, Arr
     Args:
         resamples: The number of resamples.
         tasks: The number of tasks.
-        most: The largest number of seeds of a task.
+        max_seeds: The largest number of seeds of a task.
         seed: The seed of the draws.
 
     Returns:
@@ -138,7 +138,7 @@ def _draws(resamples: int, tasks: int, most: int, seed: int) -> tuple[Array, Arr
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    return rng.integers(0, tasks, (resamples, tasks)), rng.random((resamples, tasks, most))
+    return rng.integers(0, tasks, (resamples, tasks)), rng.random((resamples, tasks, max_seeds))
 
 
 def _shrinkage(means: Array, seed_variances: Array) -> float:
@@ -161,7 +161,7 @@ def _shrinkage(means: Array, seed_variances: Array) -> float:
     return math.sqrt(between / total * tasks / max(1, tasks - 1))
 
 
-def over_tasks(values: Sequence[Sequence[float]], *, resamples: int = RESAMPLES, seed: int = 0) -> OverTasks:
+def mean_over_tasks(values: Sequence[Sequence[float]], *, resamples: int = RESAMPLES, seed: int = 0) -> MeanOverTasks:
     """Return the mean and the interquartile mean over tasks, with intervals of the two-level bootstrap.
 
     Args:
@@ -170,14 +170,14 @@ def over_tasks(values: Sequence[Sequence[float]], *, resamples: int = RESAMPLES,
         seed: The seed of the bootstrap.
 
     Raises:
-        ValueError: There are fewer than FEWEST_TASKS tasks, or a task has no value.
+        ValueError: There are fewer than MIN_TASKS tasks, or a task has no value.
     """
     import numpy as np
 
     _check(values)
     drawn = resampled_tasks(values, resamples=resamples, seed=seed)
     means = np.array([np.mean(of_task) for of_task in values])
-    return OverTasks(
+    return MeanOverTasks(
         mean=_estimate(float(means.mean()), drawn.mean(axis=1), len(values)),
         iqm=_estimate(float(interquartile_mean(means)), interquartile_mean(drawn), len(values)),
     )
@@ -192,15 +192,15 @@ def geometric_mean_over_tasks(ratios: Sequence[Sequence[float]], *, resamples: i
         seed: The seed of the bootstrap.
 
     Raises:
-        ValueError: There are fewer than FEWEST_TASKS tasks, or a task has no ratio.
+        ValueError: There are fewer than MIN_TASKS tasks, or a task has no ratio.
     """
     logarithms = [[math.log(ratio) for ratio in of_task] for of_task in ratios]
-    return Ratio.of_logarithms(over_tasks(logarithms, resamples=resamples, seed=seed).mean)
+    return Ratio.of_logarithms(mean_over_tasks(logarithms, resamples=resamples, seed=seed).mean)
 
 
 def _check(values: Sequence[Sequence[float]]) -> None:
-    if len(values) < FEWEST_TASKS:
-        raise ValueError(f"{len(values)} tasks: a statement across tasks needs at least {FEWEST_TASKS}")
+    if len(values) < MIN_TASKS:
+        raise ValueError(f"{len(values)} tasks: a statement across tasks needs at least {MIN_TASKS}")
     if not all(len(of_task) for of_task in values):
         raise ValueError("a task has no value; leave it out")
 
@@ -218,7 +218,7 @@ def _estimate(value: float, drawn: Array, tasks: int) -> Estimate:
     return Estimate(value, float(stdtrit(tasks - 1, (1 + LEVEL) / 2)) * float(drawn.std(ddof=1)), tasks)
 
 
-def wins_ties_losses(changes: Sequence[float], *, tie: float = TIE) -> WinsTiesLosses:
+def wins_ties_losses(changes: Sequence[float], *, tie: float = TIE_WIDTH) -> WinsTiesLosses:
     """Count the tasks on which a strategy's score rose, stayed the same and fell.
 
     Args:

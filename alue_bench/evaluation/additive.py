@@ -88,29 +88,29 @@ def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Addi
     if labels.kind is TargetKind.REGRESSION:
         return Additive(_products(gold, predicted), _pearson) if metric == "pearson" else None
     if labels.tags_words:
-        return _of_tags(metric, gold, predicted, labels)
+        return _additive_of_tags(metric, gold, predicted, labels)
     if labels.extracts_spans:
-        return _of_answers(metric, gold, predicted) if metric in METRICS[labels.kind] else None
+        return _additive_of_answers(metric, gold, predicted) if metric in METRICS[labels.kind] else None
     if metric == "accuracy":
         right = gold == predicted
         return _mean(right.all(axis=1) if right.ndim == 2 else right)
     if metric == "jaccard_samples":
         return _mean(_jaccard(gold, predicted))
     counts, groups = _confusion(gold, predicted, len(labels.names))
-    return _of_counts(metric, counts, labels, groups)
+    return _additive_of_counts(metric, counts, labels, groups)
 
 
-def _of_tags(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:
+def _additive_of_tags(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:
     """Return the results of a system that tags words, with a row for each sentence.
 
     The arguments are those of `additive`.
     """
     if metric == "accuracy":
         return Additive(correct_words(gold, predicted), lambda sums: _ratio(sums[..., 0], sums[..., 1]))
-    return _of_counts(metric, tag_counts(gold, predicted, labels), labels)
+    return _additive_of_counts(metric, tag_counts(gold, predicted, labels), labels)
 
 
-def _of_answers(metric: str, gold: Array, predicted: Array) -> Additive:
+def _additive_of_answers(metric: str, gold: Array, predicted: Array) -> Additive:
     """Return the mean score of questions, with a row for each context, because questions about one text are dependent.
 
     The arguments are those of `additive`.
@@ -123,7 +123,7 @@ def _of_answers(metric: str, gold: Array, predicted: Array) -> Additive:
     return Additive(rows, lambda sums: _ratio(sums[..., 0], sums[..., 1]))
 
 
-def _of_counts(metric: str, counts: Array, labels: Labels, groups: Array | None = None) -> Additive | None:
+def _additive_of_counts(metric: str, counts: Array, labels: Labels, groups: Array | None = None) -> Additive | None:
     """Return a metric computed from counts of correct, predicted and gold labels (or entities); None if it is unknown.
 
     Args:
@@ -252,10 +252,10 @@ def _pearson(sums: Array) -> Array:
     return correlation
 
 
-def _ratio(above: Array, below: Array, undefined: float = 0.0) -> Array:
-    """Return above / below elementwise; where `below` is 0, the value is `undefined`."""
+def _ratio(numerator: Array, denominator: Array, undefined: float = 0.0) -> Array:
+    """Return numerator / denominator elementwise; where `denominator` is 0, the value is `undefined`."""
     import numpy as np
 
-    out = np.full(np.broadcast_shapes(np.shape(above), np.shape(below)), undefined)
-    ratio: Array = np.divide(above, below, out=out, where=below > 0)
+    out = np.full(np.broadcast_shapes(np.shape(numerator), np.shape(denominator)), undefined)
+    ratio: Array = np.divide(numerator, denominator, out=out, where=denominator > 0)
     return ratio

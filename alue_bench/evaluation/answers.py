@@ -45,17 +45,17 @@ _ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 
 
 @lru_cache(maxsize=1 << 16)  # the same gold answers are normalised after every epoch
-def as_in_script(text: str) -> str:
+def normalise_as_squad(text: str) -> str:
     """Return an answer normalised as in SQuAD's evaluation script."""
     return " ".join(_ENGLISH_ARTICLES.sub(" ", text.lower().translate(_ASCII_PUNCTUATION)).split())
 
 
 @lru_cache(maxsize=1 << 16)  # the same gold answers are normalised after every epoch
-def as_arabic(text: str) -> str:
+def normalise_arabic(text: str) -> str:
     """Return an answer without Arabic diacritics, articles and punctuation, then normalised as in SQuAD's script."""
     composed = unicodedata.normalize("NFC", text)
     kept = "".join(c for c in composed if c != _TATWEEL and unicodedata.category(c)[0] not in "PS" and not _is_mark(c))
-    return as_in_script(_ARABIC_ARTICLE.sub("", kept))
+    return normalise_as_squad(_ARABIC_ARTICLE.sub("", kept))
 
 
 def _is_mark(character: str) -> bool:
@@ -72,12 +72,14 @@ def scores(metric: str, gold: Sequence[tuple[str, ...]] | Array, predicted: Sequ
     """
     import numpy as np
 
-    clean = as_arabic if metric.endswith(ARABIC) else as_in_script
+    clean = normalise_arabic if metric.endswith(ARABIC) else normalise_as_squad
     compare = {"f1": _f1, "exact_match": _equal}[metric.removesuffix(ARABIC)]
-    return np.array([_best(compare, clean, *one) for one in zip(gold, predicted, strict=True)], dtype="float64")
+    return np.array(
+        [_best_over_gold_answers(compare, clean, *one) for one in zip(gold, predicted, strict=True)], dtype="float64"
+    )
 
 
-def _best(
+def _best_over_gold_answers(
     compare: Callable[[str, str], float], clean: Callable[[str], str], gold: tuple[str, ...], predicted: str
 ) -> float:
     answers = [clean(text) for text in gold]

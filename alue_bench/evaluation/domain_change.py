@@ -94,16 +94,16 @@ def domain_change(inside: Contrast, outside: Contrast) -> DomainChange:
     # The mean square of seeds, and for each test set the mean squares of examples and of residuals. All are divided
     # so that they are contributions to the variance of the difference.
     of_seeds = float(((changes - difference) ** 2).sum()) / (seeds - 1) / seeds
-    parts = [_of_examples(part.table) for part in (inside, outside)]
+    parts = [_mean_squares(part.table) for part in (inside, outside)]
     of_examples = sum(part.examples for part in parts)
     # The mean squares of seeds and of examples both contain the mean square of the residuals, which is therefore
     # subtracted once. A variance component of examples cannot be negative, and the result is not smaller than the
     # variance that examples alone explain.
-    variance = max(of_seeds + sum(max(0.0, part.examples - part.rest) for part in parts), of_examples)
+    variance = max(of_seeds + sum(max(0.0, part.examples - part.residual) for part in parts), of_examples)
     error = math.sqrt(variance)
     squares = [(of_seeds, seeds - 1)]
     for part in parts:
-        squares += [(part.examples, part.count - 1), (part.rest, (seeds - 1) * (part.count - 1))]
+        squares += [(part.examples, part.count - 1), (part.residual, (seeds - 1) * (part.count - 1))]
     uncertainty = sum(square**2 / freedom for square, freedom in squares)
     degrees = max(seeds - 1.0, variance**2 / uncertainty) if uncertainty > 0 else seeds - 1.0
     certain = math.nan if difference else 1.0
@@ -118,20 +118,20 @@ def domain_change(inside: Contrast, outside: Contrast) -> DomainChange:
 
 
 @dataclass(frozen=True)
-class _OfExamples:
+class _MeanSquares:
     """The mean squares of examples and of residuals in a table of seeds × examples, divided by the table's size."""
 
     examples: float
-    rest: float
+    residual: float
     """The mean square of the residuals, divided by the size of the table."""
     count: int
     """The number of examples."""
 
 
-def _of_examples(table: Array) -> _OfExamples:
+def _mean_squares(table: Array) -> _MeanSquares:
     seeds, count = table.shape
     by_seed, by_example, grand = table.mean(axis=1), table.mean(axis=0), table.mean()
     examples = seeds * float(((by_example - grand) ** 2).sum()) / (count - 1)
     rest = table - by_seed[:, None] - by_example[None, :] + grand
     of_rest = float((rest**2).sum()) / ((seeds - 1) * (count - 1))
-    return _OfExamples(examples / (seeds * count), of_rest / (seeds * count), count)
+    return _MeanSquares(examples / (seeds * count), of_rest / (seeds * count), count)

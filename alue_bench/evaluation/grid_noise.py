@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-FEWEST_NEIGHBOURS = 6
+MIN_NEIGHBOURS = 6
 """The smallest number of deviations (of a score from the line through the scores of two neighbours) from which the
 noise is estimated. A setting with two neighbours in its row and two in its column has two deviations."""
-OF_MEDIAN = 1.4826
+SD_PER_MEDIAN = 1.4826
 """The standard deviation of a normal distribution with mean 0, divided by the median of its absolute value."""
 
 
@@ -50,7 +50,7 @@ def noise_of_neighbours(scores: Mapping[tuple[int, int], float]) -> float | None
         scores: The score by the numbers of frozen bottom and top layers.
 
     Returns:
-        The standard deviation; None if there are fewer than `FEWEST_NEIGHBOURS` deviations.
+        The standard deviation; None if there are fewer than `MIN_NEIGHBOURS` deviations.
     """
     import statistics
 
@@ -64,6 +64,6 @@ def noise_of_neighbours(scores: Mapping[tuple[int, int], float]) -> float | None
                 share = (here - before) / (after - before)
                 expected = (1 - share) * low + share * high
                 distances.append((score - expected) / math.sqrt(1 + share**2 + (1 - share) ** 2))
-    if len(distances) < FEWEST_NEIGHBOURS:
+    if len(distances) < MIN_NEIGHBOURS:
         return None
-    return OF_MEDIAN * statistics.median(map(abs, distances))
+    return SD_PER_MEDIAN * statistics.median(map(abs, distances))

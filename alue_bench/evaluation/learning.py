@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trivial:
+class TrivialScore:
     """The score of a baseline without a model, on one split (the trivial score)."""
 
     score: float
@@ -53,7 +53,7 @@ class Trivial:
     """The standard error, over examples, of the difference between a model's score and this score; nan if unknown."""
 
 
-def trivial(train: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> Trivial:
+def trivial_score(train: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> TrivialScore:
     """Return the trivial score on one split: the score of a baseline without a model.
 
     The result includes the standard error of the difference between the model's score and the trivial score.
@@ -67,11 +67,13 @@ def trivial(train: Array, gold: Array, predicted: Array, labels: Labels, metric:
     """
     baseline = trivial_predictions(train, len(gold), labels).astype(gold.dtype)
     score = trivial_metrics(train, gold, labels)[metric]
-    return Trivial(score, _error(baseline, gold, predicted, labels, metric))
+    return TrivialScore(score, _error(baseline, gold, predicted, labels, metric))
 
 
-def trivial_of_tokens(baseline: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> Trivial:
-    """Return the score of a baseline for a task that tags words or extracts spans, as `trivial` does for other tasks.
+def trivial_score_of_tokens(
+    baseline: Array, gold: Array, predicted: Array, labels: Labels, metric: str
+) -> TrivialScore:
+    """Return the score of a baseline for a task that tags words or extracts spans; see `trivial_score` for other tasks.
 
     Args:
         baseline: The predictions of the baseline (`evaluation.tagging.most_frequent_tags` or
@@ -82,7 +84,7 @@ def trivial_of_tokens(baseline: Array, gold: Array, predicted: Array, labels: La
         metric: The name of a metric of `evaluation.metrics.metrics`.
     """
     score = metrics(gold, baseline, labels)[metric]
-    return Trivial(score, _error(baseline, gold, predicted, labels, metric))
+    return TrivialScore(score, _error(baseline, gold, predicted, labels, metric))
 
 
 def _error(baseline: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> float:
@@ -123,7 +125,7 @@ class Learning:
     """The number of seeds."""
 
     @property
-    def shown(self) -> bool:
+    def has_learnt(self) -> bool:
         """True if the models of at least half of the seeds have learnt something."""
         return 2 * self.above >= self.seeds
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 
 
 class MarginUnit(StrEnum):
@@ -110,13 +110,13 @@ def parse_margins(text: str, default: Margin) -> Margins:
         margin = _amount(amount)
         if margin is None or (equals and not metric):
             raise UsageError(
-                f"--margin is {shown(text)}, where {shown(part.strip())} is no margin; write a loss between 0 and 1 in "
-                "the unit of the metric (0.01 or 1pt is one point of F1), a share of the baseline's score (1%) or of "
-                "what it learnt (5% of learnt), or one for each metric (f1_macro=0.01,pearson=0.02)"
+                f"--margin is {excerpt(text)}, where {excerpt(part.strip())} is no margin; write a loss between 0 and "
+                "1 in the unit of the metric (0.01 or 1pt is one point of F1), a share of the baseline's score (1%) or "
+                "of what it learnt (5% of learnt), or one for each metric (f1_macro=0.01,pearson=0.02)"
             )
         if metric in margins:
             raise UsageError(
-                f"--margin is {shown(text)}, which has two margins for {metric or 'all metrics'}; leave one out"
+                f"--margin is {excerpt(text)}, which has two margins for {metric or 'all metrics'}; leave one out"
             )
         margins[metric] = margin
     return Margins(margins.pop("", default), tuple(margins.items()))

@@ -45,7 +45,7 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
     if labels.kind is TargetKind.REGRESSION:
         return _correlations(gold, predicted)
     if labels.tags_words:
-        return _of_tags(gold, predicted, labels)
+        return _metrics_of_tags(gold, predicted, labels)
     if labels.extracts_spans:
         texts = [one.texts for one in gold]
         return {name: float(scores(name, texts, predicted).mean()) for name in METRICS[labels.kind]}
@@ -71,7 +71,7 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
     return {name: float(value) for name, value in values.items()}
 
 
-def _of_tags(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels: Labels) -> dict[str, float]:
+def _metrics_of_tags(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels: Labels) -> dict[str, float]:
     """Return the F1 of entities (or of tags, if they have no scheme) and the share of words with the correct tag."""
     from alue_bench.evaluation.additive import additive
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 
-def predicted(values: Sequence[float]) -> Estimate:
+def mean_prediction(values: Sequence[float]) -> Estimate:
     """Return the prediction for a new task: the mean of the values of measured tasks, and a prediction interval.
 
     Args:

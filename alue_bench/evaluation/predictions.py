@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.errors import DataError
 from alue_bench.contract.spec import Predictions
 from alue_bench.contract.task import METRICS, Labels, TargetKind
-from alue_bench.data.spans import GoldAnswers, SpanPlaces
+from alue_bench.data.spans import GoldAnswers, SpanPositions
 from alue_bench.data.words import as_rows
 from alue_bench.evaluation.answers import scores
 from alue_bench.evaluation.label_cells import join_labels, split_labels
@@ -30,12 +30,12 @@ TAGS = {None: "tag_", "IOB2": "iob2_"}
 SPAN, CONTEXT = "answer_", "context"
 """The prefix of the columns in a table of predicted answers that hold each answer's score by a metric; and the name,
 after this prefix, of the column that holds the number of the question's context."""
-MOST_CELLS = 1 << 16
+MAX_CELLS = 1 << 16
 """The largest number of different table cells with several labels whose parsed labels are cached for a label space."""
 
 
 def decide(
-    logits: np.ndarray[Any, Any], labels: Labels, decoding: np.ndarray[Any, Any] | SpanPlaces | None = None
+    logits: np.ndarray[Any, Any], labels: Labels, decoding: np.ndarray[Any, Any] | SpanPositions | None = None
 ) -> np.ndarray[Any, Any]:
     """Convert logits into predictions: class indices, 0 and 1 for each label, numbers, tags, or answers.
 
@@ -58,7 +58,7 @@ def decide(
         return np.asarray(logits[:, 0])
     if labels.kind is TargetKind.MULTILABEL:
         return np.asarray(expit(logits) > labels.threshold, dtype="int64")
-    if isinstance(decoding, SpanPlaces):
+    if isinstance(decoding, SpanPositions):
         return best_answers(logits, decoding, no_answer=labels.no_answer)
     best = np.asarray(logits.argmax(axis=1))
     return best if decoding is None else as_rows(best, decoding)
@@ -80,7 +80,7 @@ def predictions_table(
     gold: np.ndarray[Any, Any] | None,
     logits: np.ndarray[Any, Any],
     labels: Labels,
-    decoding: np.ndarray[Any, Any] | SpanPlaces | None = None,
+    decoding: np.ndarray[Any, Any] | SpanPositions | None = None,
 ) -> Predictions:
     """Return a table of predictions, with the names of gold and predicted labels and a score for each label.
 
@@ -101,8 +101,8 @@ def predictions_table(
         return table(ids, gold, decide(logits, labels, decoding), labels)
     return Predictions(
         ids=ids,
-        gold=[""] * len(ids) if gold is None else [_named(value, labels) for value in gold],
-        predicted=[_named(value, labels) for value in decide(logits, labels)],
+        gold=[""] * len(ids) if gold is None else [_as_label_name(value, labels) for value in gold],
+        predicted=[_as_label_name(value, labels) for value in decide(logits, labels)],
         scores=probabilities(logits, labels),
         columns=labels.names or ("value",),
     )
@@ -140,7 +140,7 @@ def _table_of_answers(
 
 
 @dataclass(frozen=True)
-class Targets:
+class GoldAndPredicted:
     """The gold and predicted labels in a table of predictions, as arrays that `evaluation.metrics.metrics` takes."""
 
     ids: Any
@@ -150,7 +150,7 @@ class Targets:
     labels: Labels
 
 
-def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
+def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> GoldAndPredicted:
     """Convert a recorded table of predictions into arrays of gold and predicted labels.
 
     Args:
@@ -195,7 +195,7 @@ def has_answers(columns: Sequence[str]) -> bool:
     return SPAN + CONTEXT in columns
 
 
-def targets_of_columns(ids: Any, gold: Any, predicted: Any, labels: Labels, contexts: Any = None) -> Targets:
+def targets_of_columns(ids: Any, gold: Any, predicted: Any, labels: Labels, contexts: Any = None) -> GoldAndPredicted:
     """Convert the columns of a recorded table of predictions into arrays of gold and predicted labels.
 
     Args:
@@ -213,16 +213,16 @@ def targets_of_columns(ids: Any, gold: Any, predicted: Any, labels: Labels, cont
 
     if labels.kind is TargetKind.REGRESSION:
         numbers = [np.asarray(side.to_numpy(zero_copy_only=False), dtype="float64") for side in (gold, predicted)]
-        return Targets(ids, numbers[0], numbers[1], labels)
+        return GoldAndPredicted(ids, numbers[0], numbers[1], labels)
     if labels.tags_words:
         rows = [_tag_rows(side.to_pylist(), labels) for side in (gold, predicted)]
         if rows[0].shape != rows[1].shape or ((rows[0] < 0) != (rows[1] < 0)).any():
             raise DataError("the predictions hold a sentence whose gold and predicted tags differ in number")
-        return Targets(ids, rows[0], rows[1], labels)
+        return GoldAndPredicted(ids, rows[0], rows[1], labels)
     if labels.extracts_spans:
-        return Targets(ids, _gold_answers(gold, contexts), _objects(predicted.to_pylist()), labels)
-    read = _marks if labels.kind is TargetKind.MULTILABEL else _places
-    return Targets(ids, _by_cell(gold, labels.names, read), _by_cell(predicted, labels.names, read), labels)
+        return GoldAndPredicted(ids, _gold_answers(gold, contexts), _objects(predicted.to_pylist()), labels)
+    read = _label_flags if labels.kind is TargetKind.MULTILABEL else _label_indices
+    return GoldAndPredicted(ids, _by_cell(gold, labels.names, read), _by_cell(predicted, labels.names, read), labels)
 
 
 def tags_of(columns: Sequence[str]) -> Labels | None:
@@ -297,7 +297,7 @@ def _by_cell(
     return np.asarray(of_different[encoded.indices.to_numpy(zero_copy_only=False)])
 
 
-def _places(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
+def _label_indices(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
     import numpy as np
 
     index = {name: place for place, name in enumerate(names)}
@@ -309,17 +309,17 @@ def _places(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
         ) from error
 
 
-def _marks(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
+def _label_flags(cells: list[str], names: tuple[str, ...]) -> np.ndarray[Any, Any]:
     import numpy as np
 
     marks = np.zeros((len(cells), len(names)), dtype="int64")
-    marked = [*map(_places_by_cell(names).__getitem__, cells)]
+    marked = [*map(_label_indices_by_cell(names).__getitem__, cells)]
     rows = np.repeat(np.arange(len(cells)), [len(places) for places in marked])
     marks[rows, np.fromiter(itertools.chain.from_iterable(marked), dtype="int64")] = 1
     return marks
 
 
-class _PlacesByCell(dict[str, tuple[int, ...]]):
+class _LabelIndicesByCell(dict[str, tuple[int, ...]]):
     """A cache of the positions, among the label names, of the labels in each table cell."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -327,18 +327,18 @@ class _PlacesByCell(dict[str, tuple[int, ...]]):
         self._names = names
 
     def __missing__(self, cell: str) -> tuple[int, ...]:
-        if len(self) == MOST_CELLS:
+        if len(self) == MAX_CELLS:
             self.clear()
-        places = self[cell] = _marked(cell, self._names)
+        places = self[cell] = _indices_in_cell(cell, self._names)
         return places
 
 
 @functools.lru_cache(maxsize=8)  # the runs of a task share most of their cells
-def _places_by_cell(names: tuple[str, ...]) -> _PlacesByCell:
-    return _PlacesByCell(names)
+def _label_indices_by_cell(names: tuple[str, ...]) -> _LabelIndicesByCell:
+    return _LabelIndicesByCell(names)
 
 
-def _marked(cell: str, names: tuple[str, ...]) -> tuple[int, ...]:
+def _indices_in_cell(cell: str, names: tuple[str, ...]) -> tuple[int, ...]:
     """Return the positions, among the label names, of the labels in a table cell."""
     try:
         marked = split_labels(cell)
@@ -350,7 +350,7 @@ def _marked(cell: str, names: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(map(names.index, marked))
 
 
-def _named(value: Any, labels: Labels) -> Any:
+def _as_label_name(value: Any, labels: Labels) -> Any:
     if labels.kind is TargetKind.REGRESSION:
         return float(value)
     if labels.kind is TargetKind.MULTILABEL:

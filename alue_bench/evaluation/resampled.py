@@ -25,7 +25,7 @@ from alue_bench.evaluation.significance import POWER
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorrectedResampled:
+class ResampledTestResult:
     """The result of the corrected resampled t-test of whether the mean difference of scores over folds is zero."""
 
     difference: float
@@ -60,7 +60,7 @@ class CorrectedResampled:
         return float(nctdtrinc(self.degrees, 1 - POWER, bound)) * self.error
 
 
-def corrected_resampled_test(differences: Sequence[float], test_share: float) -> CorrectedResampled:
+def corrected_resampled_test(differences: Sequence[float], test_share: float) -> ResampledTestResult:
     """Test whether the mean difference over folds is zero, by the corrected resampled t-test.
 
     Args:
@@ -74,7 +74,7 @@ def corrected_resampled_test(differences: Sequence[float], test_share: float) ->
 
     folds, mean, error = len(differences), *_mean_and_error(differences, test_share)
     certain = math.nan if mean else 1.0
-    return CorrectedResampled(
+    return ResampledTestResult(
         difference=mean,
         half_width=float(stdtrit(folds - 1, (1 + LEVEL) / 2)) * error,
         p_value=float(2 * stdtr(folds - 1, -abs(mean) / error)) if error > 0 else certain,

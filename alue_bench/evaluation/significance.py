@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 POWER = 0.8
 """The power (probability of finding a true difference) that a test must have with the number of seeds that is proposed
 to the user (Card et al. 2020)."""
-FEWEST_SEEDS = 3
+MIN_SEEDS = 3
 """The smallest number of seeds with which there is a verdict on a difference. With two seeds the variance between seeds
 is known so imprecisely that the test's false-positive rate is about twice the nominal one; with three or more seeds,
 this is not so (tests/test_significance.py)."""
-MOST_SEEDS = 200
+MAX_SEEDS = 200
 """The largest number of seeds that is proposed to the user for a verdict."""
 CHUNK = 2**21
 """The largest number of elements in an array of resampled values; resamples are computed in portions of this size."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crossed:
+class CrossedTestResult:
     """The result of a test of whether two systems, with the same seeds and examples, differ in their mean scores."""
 
     difference: float
@@ -70,7 +70,7 @@ class Crossed:
     """The variance component of seeds: the variance of the effect that a seed has on all examples alike."""
     example_variance: float
     """The variance component of examples: the variance of the effect that an example has for all seeds alike."""
-    rest_variance: float
+    residual_variance: float
     """The remaining variance component: the variance that is specific to one seed on one example."""
 
     @property
@@ -81,12 +81,12 @@ class Crossed:
     @property
     def seed_share(self) -> float | None:
         """The share of the mean difference's variance that more seeds would reduce; None if the variance is 0."""
-        by_seed = self.seed_variance / self.seeds + self.rest_variance / (self.seeds * self.examples)
+        by_seed = self.seed_variance / self.seeds + self.residual_variance / (self.seeds * self.examples)
         whole = by_seed + self.example_variance / self.examples
         return by_seed / whole if whole > 0 else None
 
 
-def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> Crossed:
+def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> CrossedTestResult:
     """Test the difference between the mean scores of two systems over seeds and examples.
 
     Args:
@@ -104,7 +104,7 @@ def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> Crosse
     return crossed_test_of(scores, table)
 
 
-def crossed_test_of(scores: Array, table: Array) -> Crossed:
+def crossed_test_of(scores: Array, table: Array) -> CrossedTestResult:
     """Test the difference between the mean scores of two systems, given the differences for seeds and examples.
 
     The test is the same as in `crossed_test`.
@@ -137,7 +137,7 @@ def crossed_test_of(scores: Array, table: Array) -> Crossed:
     degrees = _satterthwaite(of_seeds, of_examples, of_rest, squares, seeds, examples)
     certain = math.nan if difference else 1.0
     p_value = float(2 * stdtr(degrees, -abs(difference) / error)) if error > 0 else certain
-    return Crossed(
+    return CrossedTestResult(
         difference=difference,
         half_width=float(stdtrit(degrees, (1 + LEVEL) / 2)) * error,
         error=error,
@@ -147,7 +147,7 @@ def crossed_test_of(scores: Array, table: Array) -> Crossed:
         examples=examples,
         seed_variance=max(0.0, (of_seeds - of_rest) / examples),
         example_variance=max(0.0, (of_examples - of_rest) / seeds),
-        rest_variance=of_rest,
+        residual_variance=of_rest,
     )
 
 
@@ -172,7 +172,7 @@ def _satterthwaite(
 # The number of seeds -----------------------------------------------------------------------------------------------
 
 
-def power(observed: Crossed, difference: float, seeds: int, *, tests: int = 1) -> float:
+def power(observed: CrossedTestResult, difference: float, seeds: int, *, tests: int = 1) -> float:
     """Return the probability that `crossed_test` finds a true difference of the given size.
 
     The result is rough if the variance components were estimated from few seeds.
@@ -188,7 +188,7 @@ def power(observed: Crossed, difference: float, seeds: int, *, tests: int = 1) -
     return float(_powers(observed, difference, np.array([seeds]), tests)[0])
 
 
-def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int | None:
+def seeds_needed(observed: CrossedTestResult, difference: float, *, tests: int = 1) -> int | None:
     """Return the smallest number of seeds with which `crossed_test` finds a true difference with probability POWER.
 
     Only numbers above the number of seeds of `observed` are considered.
@@ -199,19 +199,19 @@ def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int
         tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
 
     Returns:
-        The number of seeds. None if no number up to MOST_SEEDS suffices, because the test set is too small or the
+        The number of seeds. None if no number up to MAX_SEEDS suffices, because the test set is too small or the
         difference too close to zero.
     """
     import numpy as np
 
-    numbers = np.arange(max(FEWEST_SEEDS, observed.seeds + 1), MOST_SEEDS + 1)
+    numbers = np.arange(max(MIN_SEEDS, observed.seeds + 1), MAX_SEEDS + 1)
     if not difference:
         return None
     enough = numbers[_powers(observed, difference, numbers, tests) >= POWER]
     return int(enough[0]) if len(enough) else None
 
 
-def seeds_within_margin(observed: Crossed, margin: float) -> int | None:
+def seeds_within_margin(observed: CrossedTestResult, margin: float) -> int | None:
     """Return the smallest number of seeds with which a system without loss would probably be found within the margin.
 
     A system is within the margin if the one-sided upper confidence bound of its loss is below it. With the returned
@@ -222,26 +222,26 @@ def seeds_within_margin(observed: Crossed, margin: float) -> int | None:
         margin: The margin, as an absolute difference of scores.
 
     Returns:
-        The number of seeds, at least FEWEST_SEEDS. None if no number up to MOST_SEEDS suffices, because the test set is
+        The number of seeds, at least MIN_SEEDS. None if no number up to MAX_SEEDS suffices, because the test set is
         too small for the margin.
     """
     import numpy as np
     from scipy.special import nctdtr, stdtrit
 
     def shown(seeds: int) -> bool:
-        error, degrees = _expected(observed, np.array([seeds]))
+        error, degrees = _expected_error(observed, np.array([seeds]))
         if not error[0] > 0:
             return True
         missed = nctdtr(degrees[0], margin / error[0], stdtrit(degrees[0], LEVEL))
         return not missed > 1 - POWER  # scipy returns nan for some margins of dozens of standard errors
 
     # The probability grows with the number of seeds, which permits a binary search.
-    numbers = range(FEWEST_SEEDS, MOST_SEEDS + 1)
+    numbers = range(MIN_SEEDS, MAX_SEEDS + 1)
     place = bisect_left(numbers, True, key=shown)
     return numbers[place] if place < len(numbers) else None
 
 
-def detectable(observed: Crossed, *, tests: int = 1) -> float:
+def detectable(observed: CrossedTestResult, *, tests: int = 1) -> float:
     """Return the smallest true difference that `crossed_test` would find with probability POWER, with these seeds.
 
     Args:
@@ -251,17 +251,17 @@ def detectable(observed: Crossed, *, tests: int = 1) -> float:
     import numpy as np
     from scipy.special import nctdtrinc
 
-    error, degrees = _expected(observed, np.array([observed.seeds]))
+    error, degrees = _expected_error(observed, np.array([observed.seeds]))
     bound = _two_sided(degrees, tests)
     return float(nctdtrinc(degrees[0], 1 - POWER, bound[0]) * error[0]) if error[0] > 0 else 0.0
 
 
-def _powers(observed: Crossed, difference: float, seeds: Array, tests: int) -> Array:
+def _powers(observed: CrossedTestResult, difference: float, seeds: Array, tests: int) -> Array:
     """Return the power of `crossed_test` for each number in `seeds`, by the noncentral t distribution."""
     import numpy as np
     from scipy.special import nctdtr
 
-    error, degrees = _expected(observed, seeds)
+    error, degrees = _expected_error(observed, seeds)
     with np.errstate(divide="ignore"):
         return np.where(error > 0, 1 - nctdtr(degrees, abs(difference) / error, _two_sided(degrees, tests)), 1.0)
 
@@ -274,11 +274,11 @@ def _two_sided(degrees: Array, tests: int) -> Array:
     return critical
 
 
-def _expected(observed: Crossed, seeds: Array) -> tuple[Array, Array]:
+def _expected_error(observed: CrossedTestResult, seeds: Array) -> tuple[Array, Array]:
     """Return the expected standard error and degrees of freedom of `crossed_test` for each number in `seeds`."""
     import numpy as np
 
-    by_seed = (observed.seed_variance + observed.rest_variance / observed.examples) / seeds
+    by_seed = (observed.seed_variance + observed.residual_variance / observed.examples) / seeds
     of_examples = observed.example_variance / observed.examples
     variance = by_seed + of_examples
     # Degrees of freedom by Satterthwaite's formula: seeds - 1, or more if the variance over examples is larger.
@@ -291,7 +291,7 @@ def _expected(observed: Crossed, seeds: Array) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bootstrapped:
+class BootstrapResult:
     """The result of a bootstrap test of the difference between two mean scores."""
 
     difference: float
@@ -308,7 +308,7 @@ def paired_bootstrap(
     resamples: int = 10_000,
     seed: int = 0,
     resample_seeds: bool = False,
-) -> Bootstrapped:
+) -> BootstrapResult:
     """Test the difference between the mean scores of two systems by the paired bootstrap.
 
     Examples are drawn with replacement, the same ones for all runs.
@@ -324,7 +324,7 @@ def paired_bootstrap(
 
     rng = np.random.default_rng(seed)
     observed = _mean_difference(values, base)
-    rows, counts = _distinct([*values, *base])
+    rows, counts = _distinct_examples([*values, *base])
     total = int(counts.sum())
     drawn = []
     for size in _chunks(resamples, len(counts)):
@@ -346,7 +346,7 @@ def paired_bootstrap(
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(defined) else (math.nan, math.nan)
     beyond = int((np.abs(defined - observed) >= abs(observed) - 1e-12).sum())
     p_value = (beyond + 1) / (len(defined) + 1)
-    return Bootstrapped(difference=observed, interval=(float(low), float(high)), p_value=p_value)
+    return BootstrapResult(difference=observed, interval=(float(low), float(high)), p_value=p_value)
 
 
 def approximate_randomisation(
@@ -367,7 +367,7 @@ def approximate_randomisation(
 
     rng = np.random.default_rng(seed)
     observed = abs(_mean_difference(values, base))
-    rows, counts = _distinct([*values, *base])
+    rows, counts = _distinct_examples([*values, *base])
     pairs = len(values)
     totals = [counts @ part for part in rows]
     # An exchange has an effect only for examples on which the two systems' predictions differ.
@@ -391,7 +391,7 @@ def _mean_difference(values: Sequence[Additive], base: Sequence[Additive]) -> fl
     return sum(a.score - b.score for a, b in zip(values, base, strict=True)) / len(values)
 
 
-def _distinct(systems: Sequence[Additive]) -> tuple[list[Array], Array]:
+def _distinct_examples(systems: Sequence[Additive]) -> tuple[list[Array], Array]:
     """Group the examples so that, in each system, all examples of a group have the same row of numbers.
 
     Drawing n examples is equivalent to drawing from the u groups in proportion to their sizes, and u is small: with two

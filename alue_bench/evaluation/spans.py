@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.formats import Answers, Example
-from alue_bench.data.spans import SpanPlaces, word_spans
+from alue_bench.data.spans import SpanPositions, word_spans
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
 
-MOST_WORDS = 30
+MAX_WORDS = 30
 """The largest number of words of a predicted answer. A punctuation mark is a word."""
 
 
-def best_answers(logits: Array, places: SpanPlaces, *, no_answer: bool) -> Array:
+def best_answers(logits: Array, positions: SpanPositions, *, no_answer: bool) -> Array:
     """Return the predicted answer to each question, strings in an object array [n]; empty for "no answer".
 
-    The answer is the span of at most `MOST_WORDS` words, over all windows of the question, with the highest sum of the
+    The answer is the span of at most `MAX_WORDS` words, over all windows of the question, with the highest sum of the
     logits of its beginning and its end (Devlin et al. 2019, section 4.2); in case of a tie, the first one. If a
     question need not have an answer, the prediction is "no answer" if the sum of both logits of the null candidate is
     higher. Each window has a null candidate; the lowest of their sums is used, because only some windows contain the
@@ -29,56 +29,56 @@ def best_answers(logits: Array, places: SpanPlaces, *, no_answer: bool) -> Array
 
     Args:
         logits: The logits of the tokens with a target, fp32 [p, 2].
-        places: The words of the split and the tokens that score them.
+        positions: The words of the split and the tokens that score them.
         no_answer: Whether a question need not have an answer.
     """
     import numpy as np
 
-    count = len(places.windows)
-    begin, end = logits[places.firsts, 0], logits[places.lasts, 1]
+    count = len(positions.windows)
+    begin, end = logits[positions.firsts, 0], logits[positions.lasts, 1]
     best, length = np.full(count, -np.inf), np.zeros(count, dtype="int64")
-    for more in range(min(MOST_WORDS, count)):  # the number of words after the first one
+    for more in range(min(MAX_WORDS, count)):  # the number of words after the first one
         scores = begin[: count - more] + end[more:]
-        better = (places.windows[: count - more] == places.windows[more:]) & (scores > best[: count - more])
+        better = (positions.windows[: count - more] == positions.windows[more:]) & (scores > best[: count - more])
         best[: count - more][better] = scores[better]
         length[: count - more][better] = more
-    answers = np.full(len(places.contexts), "", dtype=object)
-    highest = np.full(len(places.contexts), -np.inf)
-    questions = places.questions[places.windows]
+    answers = np.full(len(positions.contexts), "", dtype=object)
+    highest = np.full(len(positions.contexts), -np.inf)
+    questions = positions.questions[positions.windows]
     order = np.lexsort((np.arange(count), -best, questions))
     asked, first = np.unique(questions[order], return_index=True)
     for question, word in zip(asked.tolist(), order[first].tolist(), strict=True):
         highest[question] = best[word]
         last = word + length[word]
-        answers[question] = places.contexts[question][places.begins[word] : places.ends[last]]
+        answers[question] = positions.contexts[question][positions.begins[word] : positions.ends[last]]
     if no_answer:
-        null = np.full(len(places.contexts), np.inf)
-        np.minimum.at(null, places.questions, logits[places.nulls].sum(axis=1))
+        null = np.full(len(positions.contexts), np.inf)
+        np.minimum.at(null, positions.questions, logits[positions.nulls].sum(axis=1))
         answers[null > highest] = ""
     return answers
 
 
-def score_of_answer(logits: Array, places: SpanPlaces, question: int, text: str) -> float:
+def score_of_answer(logits: Array, positions: SpanPositions, question: int, text: str) -> float:
     """Return the score that a text has as the answer to a question; -inf if it cannot be the answer.
 
     Args:
         logits: The logits of the tokens with a target, fp32 [p, 2].
-        places: The words of the split and the tokens that score them.
+        positions: The words of the split and the tokens that score them.
         question: The position of the question in the split.
         text: The answer; empty for the null candidate.
     """
     import numpy as np
 
     if not text:
-        return float(logits[places.nulls[places.questions == question]].sum(axis=1).min())
-    words = np.nonzero(places.questions[places.windows] == question)[0].tolist()
+        return float(logits[positions.nulls[positions.questions == question]].sum(axis=1).min())
+    words = np.nonzero(positions.questions[positions.windows] == question)[0].tolist()
     return max(
         (
-            float(logits[places.firsts[first], 0] + logits[places.lasts[last], 1])
+            float(logits[positions.firsts[first], 0] + logits[positions.lasts[last], 1])
             for first in words
-            for last in range(first, min(first + MOST_WORDS, words[-1] + 1))
-            if places.windows[first] == places.windows[last]
-            and places.contexts[question][places.begins[first] : places.ends[last]] == text
+            for last in range(first, min(first + MAX_WORDS, words[-1] + 1))
+            if positions.windows[first] == positions.windows[last]
+            and positions.contexts[question][positions.begins[first] : positions.ends[last]] == text
         ),
         default=-np.inf,
     )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.formats import Example
 from alue_bench.contract.task import OUTSIDE, Labels
-from alue_bench.data.words import as_rows, outside_of, word_counts
+from alue_bench.data.words import as_rows, outside_index, word_counts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,6 +138,6 @@ def most_frequent_tags(train: Sequence[Example], examples: Sequence[Example], la
         return min(counts, key=lambda tag: (-counts[tag], tag))
 
     best = {word: most(counts) for word, counts in by_word.items()}
-    unknown = outside_of(labels) if labels.scheme is not None or not every else most(every)
+    unknown = outside_index(labels) if labels.scheme is not None or not every else most(every)
     tags = [best.get(word, unknown) for example in examples for word in example.words or ()]
     return as_rows(np.array(tags, dtype="int64"), word_counts(examples))

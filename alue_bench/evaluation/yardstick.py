@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """The version of the cached results. Increase it when features or models change."""
-STRENGTHS = (1.0, 10.0)
+INVERSE_STRENGTHS = (1.0, 10.0)
 """The values of C (inverse strength of regularisation; 1 / alpha of a ridge regression) from which the one with the
 best dev score is selected. In case of a tie, the first value is selected, which regularises more."""
 EXACT_WORK = 1e7
@@ -59,9 +59,9 @@ PASSES, EXAMPLES = 3, 100_000
 in all passes together."""
 MANY_TEXTS = 1000
 """The number of train texts above which n-grams that occur in only one of these texts are left out."""
-LEAST = 1e-12
+MIN_PROBABILITY = 1e-12
 """The smallest predicted probability, which classes without train rows get."""
-PATIENCE = 300.0
+LOCK_TIMEOUT_S = 300.0
 """The seconds that a process waits for another process that computes the same yardstick; then it computes it, too."""
 S_PER_CHARACTER, S_EXACT, S_DESCENT = 5e-6, 7e-7, 5e-8
 """The measured seconds, on a Xeon core, for computing features (per character), and for fits by L-BFGS and by
@@ -82,7 +82,7 @@ class Yardstick:
     """The seconds that computing features, fits and scores took."""
 
 
-_KNOWN: dict[str, Yardstick] = {}
+_known_results: dict[str, Yardstick] = {}
 """The results that this process has computed or read, by key."""
 
 
@@ -111,9 +111,9 @@ def yardstick(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows
         train_rows: The rows of `train_task`; the splits train and dev are used.
     """
     key = _key(task, rows, train_task, train_rows)
-    if key not in _KNOWN:
-        _KNOWN[key] = _kept_or_computed(key, (task, rows, train_task, train_rows))
-    return _KNOWN[key]
+    if key not in _known_results:
+        _known_results[key] = _cached_or_computed(key, (task, rows, train_task, train_rows))
+    return _known_results[key]
 
 
 def expected_seconds(train_task: Task, train_rows: TaskRows) -> float:
@@ -126,7 +126,7 @@ def expected_seconds(train_task: Task, train_rows: TaskRows) -> float:
     return S_PER_CHARACTER * characters + (S_EXACT if stored <= EXACT_WORK else S_DESCENT) * stored
 
 
-def computed(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> Yardstick:
+def compute_yardstick(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> Yardstick:
     """Fit the linear model for each strength, select one by the dev score, and score it; see `yardstick`."""
     started = time.perf_counter()
     splits = {name: train_rows.splits[name] for name in ("train", "dev")} | {"test": rows.splits["test"]}
@@ -134,7 +134,7 @@ def computed(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows)
     gold = {name: encode_targets(splits[name], train_task.labels).numpy() for name in ("train", "dev")}
     gold["test"] = encode_targets(splits["test"], task.labels).numpy()
     best = Yardstick(-math.inf, math.nan, math.nan, 0.0)
-    for strength in STRENGTHS:
+    for strength in INVERSE_STRENGTHS:
         model = _fitted(features["train"], gold["train"], train_task, strength)
         dev = _score(_logits(model, features["dev"], train_task), gold["dev"], train_task)
         if dev > best.dev_score:
@@ -162,7 +162,7 @@ def text_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **common),
         TfidfVectorizer(token_pattern=r"\S+", ngram_range=(1, 2), **common),
     ]
-    usable = [vectorizer for vectorizer in vectorizers if _learns(vectorizer, of_train)]
+    usable = [vectorizer for vectorizer in vectorizers if _fit_vocabulary(vectorizer, of_train)]
     features = {}
     for name, texts in columns.items():
         vectors = [hstack([vectorizer.transform(column) for vectorizer in usable], format="csr") for column in texts]
@@ -173,7 +173,7 @@ def text_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
     return features
 
 
-def _learns(vectorizer: Any, texts: Sequence[str]) -> bool:
+def _fit_vocabulary(vectorizer: Any, texts: Sequence[str]) -> bool:
     """Fit the vocabulary of a vectorizer; return False if the texts have no n-gram that it would count."""
     try:
         vectorizer.fit(texts)
@@ -230,10 +230,10 @@ def _logits(model: Any, features: Any, task: Task) -> Array:
 
     if task.labels.kind is TargetKind.REGRESSION:
         return np.asarray(model.predict(features)).reshape(-1, 1)
-    shares = np.clip(model.predict_proba(features), LEAST, 1 - LEAST)
+    shares = np.clip(model.predict_proba(features), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     if task.labels.kind is TargetKind.MULTILABEL:
         return np.asarray(logit(shares))
-    logits = np.full((features.shape[0], task.labels.outputs), math.log(LEAST))
+    logits = np.full((features.shape[0], task.labels.outputs), math.log(MIN_PROBABILITY))
     logits[:, model.classes_] = np.log(shares)
     return logits
 
@@ -254,7 +254,7 @@ def _key(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> 
     return digest_of([FORMAT, version("scikit-learn"), digests, labels, dict(task.label_map)])
 
 
-def _kept_or_computed(key: str, inputs: tuple[Task, TaskRows, Task, TaskRows]) -> Yardstick:
+def _cached_or_computed(key: str, inputs: tuple[Task, TaskRows, Task, TaskRows]) -> Yardstick:
     """Read the result from the cache folder, or compute it and write it there.
 
     Processes that need the same result at the same time wait until the first process has computed it. If the cache
@@ -265,14 +265,14 @@ def _kept_or_computed(key: str, inputs: tuple[Task, TaskRows, Task, TaskRows]) -
     path = cache_folder() / "yardsticks" / f"{key}.json"
     if (kept := _read(path)) is not None:
         return kept
-    lock = FileLock(path.with_suffix(".lock"), timeout=PATIENCE)
+    lock = FileLock(path.with_suffix(".lock"), timeout=LOCK_TIMEOUT_S)
     held = False
     with suppress(OSError, Timeout):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
         held = True
     try:
-        result = _read(path) or computed(*inputs)
+        result = _read(path) or compute_yardstick(*inputs)
         with suppress(OSError):
             draft = path.with_suffix(f".{os.getpid()}.draft")
             draft.write_text(json.dumps(asdict(result)))

@@ -7,10 +7,10 @@ including its workers.
 
 from __future__ import annotations
 
-from alue_bench.contract.executor import Advanced, Assignment, Report, Started
+from alue_bench.contract.executor import Assignment, Report, RunAdvanced, RunStarted
 from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, INVOCATION, STAGE
 from alue_bench.tracking.connection import Connection, connect
-from alue_bench.tracking.liveness import HEARTBEAT, steps_of
+from alue_bench.tracking.liveness import HEARTBEAT, progress_of_heartbeat
 
 
 class HeartbeatPoller:
@@ -28,7 +28,7 @@ class HeartbeatPoller:
         """
         self._store = assignment.tracking_uri, assignment.experiment
         self._connection: Connection | None = None
-        self._where = f"attributes.status = 'RUNNING' and tags.{INVOCATION} = '{assignment.invocation}'"
+        self._filter = f"attributes.status = 'RUNNING' and tags.{INVOCATION} = '{assignment.invocation}'"
         self._reported: set[str] = set()
 
     def reports(self) -> list[Report]:
@@ -39,7 +39,7 @@ class HeartbeatPoller:
         """
         try:
             self._connection = self._connection or connect(*self._store)
-            runs = self._connection.client.search_runs([self._connection.experiment_id], self._where)
+            runs = self._connection.client.search_runs([self._connection.experiment_id], self._filter)
         except Exception:  # an unreachable store raises errors of many types; the recorder reports them
             return []
         reports: list[Report] = []
@@ -49,8 +49,8 @@ class HeartbeatPoller:
                 continue
             if run.info.run_id not in self._reported:
                 self._reported.add(run.info.run_id)
-                reports.append(Started(fingerprint))
-            steps = steps_of(run.data.tags.get(HEARTBEAT, ""))
+                reports.append(RunStarted(fingerprint))
+            steps = progress_of_heartbeat(run.data.tags.get(HEARTBEAT, ""))
             if steps is not None:
-                reports.append(Advanced(fingerprint, *steps))
+                reports.append(RunAdvanced(fingerprint, *steps))
         return reports

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 
 from alue_bench.contract.registry import Registry
-from alue_bench.executors.outcome import Interrupted, Observer, Outcome, in_order
+from alue_bench.executors.outcome import Interrupted, Observer, Outcome, in_plan_order
 from alue_bench.executors.runner import Runner
-from alue_bench.executors.termination import heed_termination
+from alue_bench.executors.termination import raise_if_terminated
 from alue_bench.planning.build import Plan, PlannedRun
-from alue_bench.tracking.claims import Held
+from alue_bench.tracking.claims import HeldRun
 from alue_bench.tracking.recording import Recorder
 
-RETURN_S = 2.0
+RECHECK_INTERVAL_S = 2.0
 """The seconds between two checks whether other invocations (executions of a command) have finished runs that this plan
 also needs. The checks begin when this plan has no other runs left."""
 
@@ -52,30 +52,30 @@ def execute_plan(
     waiting, warned = units(plan), False
     try:
         while waiting:
-            heed_termination()
+            raise_if_terminated()
             later = []
             before = len(outcomes)
             for unit in waiting:
                 for index, planned in enumerate(unit):
-                    outcome = runner.do(planned)
-                    if isinstance(outcome, Held):  # the later runs may test the model that the other process trains
+                    outcome = runner.execute_or_reuse(planned)
+                    if isinstance(outcome, HeldRun):  # the later runs may test the model that the other process trains
                         later.append(unit[index:])
                         break
                     outcomes.append(outcome)
                     observer.ended(outcome)
                     if outcome.status == "failed" and fail_fast:
-                        return in_order(plan, outcomes)
+                        return in_plan_order(plan, outcomes)
             if later and len(outcomes) == before:
                 if not warned:
-                    observer.warned(waiting_for(later))
+                    observer.warned(waiting_message(later))
                     warned = True
                 recorder.close_interrupted()
-                time.sleep(RETURN_S)
+                time.sleep(RECHECK_INTERVAL_S)
             waiting = later
     except KeyboardInterrupt as stop:
         recorder.kill_open()
-        raise Interrupted(in_order(plan, outcomes)) from stop
-    return in_order(plan, outcomes)
+        raise Interrupted(in_plan_order(plan, outcomes)) from stop
+    return in_plan_order(plan, outcomes)
 
 
 def units(plan: Plan) -> list[list[PlannedRun]]:
@@ -89,11 +89,11 @@ def units(plan: Plan) -> list[list[PlannedRun]]:
     return list(by_training.values())
 
 
-def waiting_for(later: list[list[PlannedRun]]) -> str:
+def waiting_message(held: list[list[PlannedRun]]) -> str:
     """Return the message that the plan waits for runs that another invocation (execution of a command) is executing.
 
     Args:
-        later: The groups of runs that the other invocation is executing.
+        held: The groups of runs that the other invocation is executing.
     """
-    count = sum(map(len, later))
+    count = sum(map(len, held))
     return f"another invocation is doing the {count} remaining runs; waiting for it, and taking over if it dies"

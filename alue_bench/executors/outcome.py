@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from alue_bench.contract.spec import RunSpec
 from alue_bench.planning.build import Plan, PlannedRun
-from alue_bench.planning.variation import describe, reading_order, settings_of, varied_by_specs
+from alue_bench.planning.variation import describe, reading_order, settings_of, varied_names_of_specs
 
 Status = Literal["finished", "reused", "failed"]
 
@@ -56,7 +56,7 @@ class Interrupted(BaseException):
         self.outcomes = outcomes
 
 
-def in_order(plan: Plan, outcomes: list[Outcome]) -> list[Outcome]:
+def in_plan_order(plan: Plan, outcomes: list[Outcome]) -> list[Outcome]:
     """Return the outcomes of runs in the order of the runs in the plan."""
     positions = {planned.spec.fingerprint: index for index, planned in enumerate(plan.runs)}
     return sorted(outcomes, key=lambda outcome: positions[outcome.spec.fingerprint])
@@ -72,7 +72,7 @@ def aggregate(outcomes: list[Outcome]) -> dict[str, float]:
         f"runs/{status}": sum(outcome.status == status for outcome in outcomes)
         for status in ("finished", "reused", "failed")
     }
-    names = varied_by_specs(outcome.spec for outcome in outcomes)
+    names = varied_names_of_specs(outcome.spec for outcome in outcomes)
     groups: dict[str, list[Mapping[str, float]]] = {}
     for outcome in outcomes:
         if outcome.status != "failed":
@@ -106,7 +106,7 @@ def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tra
     """
     listed = in_reading_order(outcomes) if plan.order_matters else outcomes
     specs = [planned.spec for planned in plan.runs]
-    values = {name: sorted({getattr(spec.hyper, name) for spec in specs}) for name in varied_by_specs(specs)}
+    values = {name: sorted({getattr(spec.hyper, name) for spec in specs}) for name in varied_names_of_specs(specs)}
 
     def finite(value: float) -> float | None:
         return value if math.isfinite(value) else None

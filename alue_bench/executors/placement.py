@@ -28,22 +28,22 @@ class GpuSharing:
     smallest if there are several."""
 
     @property
-    def most_on_one(self) -> int:
+    def max_runs_per_gpu(self) -> int:
         """The number of runs that share one GPU: as many as fit, but at least 1, and not more than `jobs` requires."""
         return max(1, min(self.available_bytes // self.need_bytes, -(-self.jobs // self.gpus)))
 
     @property
-    def at_once(self) -> int:
+    def concurrent_runs(self) -> int:
         """The number of concurrent runs; it is less than `jobs` if so many do not fit into the GPUs' memory."""
-        return min(self.jobs, self.gpus * self.most_on_one)
+        return min(self.jobs, self.gpus * self.max_runs_per_gpu)
 
     def describe(self) -> str:
         """Return a sentence about how many runs share a GPU, to be shown with the plan."""
         need, available = (f"{size / GIB:.1f} GiB" for size in (self.need_bytes, self.available_bytes))
         gpus = "1 GPU" if self.gpus == 1 else f"{self.gpus} GPUs"
-        waiting = "; the others wait" if self.at_once < self.jobs else ""
+        waiting = "; the others wait" if self.concurrent_runs < self.jobs else ""
         return (
-            f"--jobs {self.jobs} on {gpus}: up to {self.most_on_one} at once on each, since the largest run needs "
+            f"--jobs {self.jobs} on {gpus}: up to {self.max_runs_per_gpu} at once on each, since the largest run needs "
             f"about {need} of {available}{waiting}"
         )
 

@@ -20,14 +20,14 @@ from itertools import takewhile
 from multiprocessing.connection import Connection, wait
 
 from alue_bench.contract.errors import AlueBenchError, DeviceLostError
-from alue_bench.contract.executor import Assignment, Event, Lost, Resources, Returned
+from alue_bench.contract.executor import Assignment, AssignmentFinished, AssignmentLost, Event, Resources
 from alue_bench.measure.environment import RUNS_PER_GPU
 from alue_bench.messages.redaction import redact
 from alue_bench.training.device.hardware import Hardware
 
 GRACE_S = 15.0
 """The seconds between SIGTERM and SIGKILL for a worker, during which it can record the end of its run."""
-SLICE = "MIG-"
+MIG_SLICE_PREFIX = "MIG-"
 """The prefix of the identifiers of MIG slices (parts of a divided NVIDIA GPU)."""
 DEVICE_LOST = 75
 """The exit code of a worker process that can no longer use its GPU; a new process may be able to use it."""
@@ -82,9 +82,9 @@ def visible_gpus(hardware: Hardware) -> list[str]:
     if given is None:
         return [str(number) for number in range(hardware.count)]
     names = [name.strip() for name in given.split(",") if name.strip()]
-    if names and names[0].startswith(SLICE):
+    if names and names[0].startswith(MIG_SLICE_PREFIX):
         # A process sees only the first MIG slice in the list. Each worker gets a list of one slice, and so sees it.
-        return list(takewhile(lambda name: name.startswith(SLICE), names))
+        return list(takewhile(lambda name: name.startswith(MIG_SLICE_PREFIX), names))
     # CUDA ignores the first GPU in the list that is missing, and all GPUs after it. An example is a container whose
     # image names more GPUs than its machine has.
     return names[: hardware.count]
@@ -122,7 +122,7 @@ class ProcessPool:
         self.environments = environments
         self._workers: dict[int, _Worker] = {}
 
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Return whether a worker is idle or not started yet."""
         return self._idle_index() is not None
 
@@ -143,7 +143,7 @@ class ProcessPool:
         events: list[Event] = []
         for ready in wait(list(working), timeout_s):
             assert isinstance(ready, Connection)
-            events += _received(working[ready])
+            events += _receive_events(working[ready])
         return events
 
     def stop(self) -> None:
@@ -169,8 +169,8 @@ class ProcessPool:
         return None
 
 
-def _received(worker: _Worker) -> list[Event]:
-    """Return the events that a worker has sent, followed by a `Lost` event if its connection is closed."""
+def _receive_events(worker: _Worker) -> list[Event]:
+    """Return the events that a worker has sent, followed by a `AssignmentLost` event if its connection is closed."""
     events: list[Event] = []
     number = worker.assignment
     assert number is not None
@@ -178,14 +178,14 @@ def _received(worker: _Worker) -> list[Event]:
         while worker.assignment is not None and worker.connection.poll():
             event: Event = worker.connection.recv()
             events.append(event)
-            if isinstance(event, Returned | Lost):
+            if isinstance(event, AssignmentFinished | AssignmentLost):
                 worker.assignment = None
     except (EOFError, OSError):
         worker.process.join()
         worker.connection.close()
         worker.assignment = None
         code = worker.process.exitcode
-        events.append(Lost(number, cause_of_death(code), infrastructure_failure=code == DEVICE_LOST))
+        events.append(AssignmentLost(number, cause_of_death(code), infrastructure_failure=code == DEVICE_LOST))
     return events
 
 
@@ -207,13 +207,13 @@ def cause_of_death(code: int | None) -> str:
 def _start(environment: Mapping[str, str]) -> _Worker:
     context = multiprocessing.get_context("spawn")  # a fork would inherit a CUDA context and threads' locks
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, dict(environment)), name="alue-bench worker")
+    process = context.Process(target=_run_worker, args=(theirs, dict(environment)), name="alue-bench worker")
     process.start()
     theirs.close()
     return _Worker(process, ours)
 
 
-def _work(connection: Connection, environment: Mapping[str, str]) -> None:
+def _run_worker(connection: Connection, environment: Mapping[str, str]) -> None:
     """Execute the assignments (groups of runs) that arrive over a connection, until it is closed.
 
     This is the main function of a worker process.
@@ -224,9 +224,9 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
     threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
 
     from alue_bench.executors.termination import Terminated, stop_on_sigterm
-    from alue_bench.executors.worker import carry_out
+    from alue_bench.executors.worker import execute_assignment
 
-    def tell(event: Event) -> None:
+    def send(event: Event) -> None:
         try:
             connection.send(event)
         except BrokenPipeError:  # the main process is gone: the run is interrupted, which does not count as a failure
@@ -240,15 +240,15 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
                 except EOFError:
                     return
                 try:
-                    carry_out(assignment, tell)
+                    execute_assignment(assignment, send)
                 except DeviceLostError:  # the pool starts another process in place of this one
                     sys.exit(DEVICE_LOST)
                 except Exception as error:  # such as an unreachable store; it is reported to the main process
                     message = next(iter(str(error).splitlines()), "")
                     cause = message if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {message}"
-                    tell(Lost(assignment.number, redact(cause)))
+                    send(AssignmentLost(assignment.number, redact(cause)))
                 else:
-                    tell(Returned(assignment.number))
+                    send(AssignmentFinished(assignment.number))
         except KeyboardInterrupt:
             sys.exit(143)
 

@@ -20,16 +20,16 @@ from typing import Any
 
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.executor import (
-    Advanced,
     Assignment,
+    AssignmentFinished,
+    AssignmentLost,
     Event,
-    Lost,
     Report,
     Resources,
-    Returned,
+    RunAdvanced,
     RunEnded,
-    Started,
-    Warned,
+    RunStarted,
+    WarningIssued,
 )
 from alue_bench.executors.heartbeats import HeartbeatPoller
 from alue_bench.measure.environment import RUNS_PER_GPU
@@ -40,10 +40,10 @@ from alue_bench.training.device.hardware import Hardware
 
 GRACE_S = 15.0
 """The seconds between cancelling and killing a Ray task, during which it can record the end of its run."""
-LOOK_S = 5.0
+PROGRESS_INTERVAL_S = 5.0
 """The seconds between two queries of the MLflow store for the progress of runs."""
 
-TRAVELS = ("ALUE_BENCH_", "MLFLOW_", "HF_", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")
+FORWARDED_VARIABLES = ("ALUE_BENCH_", "MLFLOW_", "HF_", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")
 """The prefixes of the names of the environment variables that are passed to workers. Some may contain passwords. The
 variables are therefore passed as an argument, and not in Ray's runtime environment, which its dashboard shows."""
 
@@ -64,8 +64,8 @@ def start(resources: Resources) -> RayPool:
         raise UnavailableError(
             f"--executor ray needs the package ray; install it with: {install_command('ray')}"
         ) from error
-    ours = not ray.is_initialized()
-    if ours:
+    connected_here = not ray.is_initialized()
+    if connected_here:
         # Without this, Ray hides GPUs from tasks that ask for none, and prints a warning about it.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics are sent
@@ -88,7 +88,7 @@ def start(resources: Resources) -> RayPool:
             raise UsageError(f"the Ray cluster has no node with {gpus:g} GPUs for a run; add one, or use --device cpu")
     elif resources.gpus_per_run is not None:
         raise UsageError("--gpus-per-run is given, but the plan's runs compute on the CPU; leave it out")
-    return RayPool(ray, gpus=gpus, jobs=resources.jobs, ours=ours)
+    return RayPool(ray, gpus=gpus, jobs=resources.jobs, connected_here=connected_here)
 
 
 class RayPool:
@@ -97,16 +97,16 @@ class RayPool:
     It implements `alue_bench.contract.executor.WorkerPool`.
     """
 
-    def __init__(self, ray: Any, *, gpus: float, jobs: int | None, ours: bool) -> None:
+    def __init__(self, ray: Any, *, gpus: float, jobs: int | None, connected_here: bool) -> None:
         """Define the Ray task that executes an assignment.
 
         Args:
             ray: The module `ray`, connected to a cluster.
             gpus: The number of GPUs of a run, or a fraction of one GPU; 0 for the CPU.
             jobs: The largest number of concurrent runs; None for as many as fit into the cluster.
-            ours: Whether `start` connected this process to the cluster, so that `stop` must disconnect it.
+            connected_here: Whether `start` connected this process to the cluster, so that `stop` must disconnect it.
         """
-        self._ray, self._gpus, self._jobs, self._ours = ray, gpus, jobs, ours
+        self._ray, self._gpus, self._jobs, self._connected_here = ray, gpus, jobs, connected_here
         # Ray prints messages about its nodes on stdout, which is reserved for the result.
         self._stdout_redirection = ExitStack()
         self._stdout_redirection.enter_context(redirect_stdout(sys.stderr))
@@ -114,19 +114,21 @@ class RayPool:
         self._cpus = 1 if jobs is None or gpus else cores_per_run(self._nodes(), jobs)
         # Ray does not retry tasks: alue-bench's scheduler does, after it has closed the dead worker's run. Each task
         # gets a new process, whose end frees its memory and CUDA context.
-        self._task = ray.remote(num_cpus=self._cpus, num_gpus=gpus, max_calls=1, max_retries=0)(_carry_out)
+        self._task = ray.remote(num_cpus=self._cpus, num_gpus=gpus, max_calls=1, max_retries=0)(_execute_assignment)
         self._tasks: dict[Any, int] = {}
         self._heartbeats: HeartbeatPoller | None = None
         self._last_query = 0.0
         self._alive = set(self._nodes())
 
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Return whether one more task may be submitted. The limit is --jobs or, without it, the cluster's size."""
         return len(self._tasks) < (self._jobs or self._capacity())
 
     def submit(self, assignment: Assignment) -> None:
         """Submit an assignment (a group of runs) to the cluster as a task."""
-        environment = {name: value for name, value in os.environ.items() if name.startswith(TRAVELS)} | self._shares
+        environment = {
+            name: value for name, value in os.environ.items() if name.startswith(FORWARDED_VARIABLES)
+        } | self._shares
         self._tasks[self._task.remote(assignment, environment, str(Path.cwd()))] = assignment.number
         if self._heartbeats is None:
             self._heartbeats = HeartbeatPoller(assignment)
@@ -141,7 +143,7 @@ class RayPool:
         for reference in ready:
             events += self._events_of(reference, self._tasks.pop(reference))
         now = time.monotonic()
-        if not events and self._heartbeats is not None and now - self._last_query >= LOOK_S:
+        if not events and self._heartbeats is not None and now - self._last_query >= PROGRESS_INTERVAL_S:
             self._last_query = now
             events += self._heartbeats.reports()
         return events
@@ -157,7 +159,7 @@ class RayPool:
                     self._ray.cancel(reference, force=True)
         finally:  # also after a second Ctrl-C, so that the result still reaches stdout
             self._tasks.clear()
-            if self._ours:
+            if self._connected_here:
                 self._ray.shutdown()
             self._stdout_redirection.close()
 
@@ -171,18 +173,18 @@ class RayPool:
         from ray import exceptions
 
         try:
-            return [*self._ray.get(reference), Returned(number)]
+            return [*self._ray.get(reference), AssignmentFinished(number)]
         except exceptions.RayTaskError as error:
-            return [Lost(number, redact(first_line(error.cause)))]
+            return [AssignmentLost(number, redact(first_line(error.cause)))]
         except exceptions.OutOfMemoryError:
-            return [Lost(number, "the worker was killed by Ray: its machine ran out of memory")]
+            return [AssignmentLost(number, "the worker was killed by Ray: its machine ran out of memory")]
         except exceptions.RayError as error:
             crashed = isinstance(error, exceptions.WorkerCrashedError)
             nodes = set(self._nodes())
             node_lost, self._alive = bool(self._alive - nodes), nodes
             if crashed and not node_lost:
-                return [Lost(number, "the worker process died")]
-            return [Lost(number, "the machine of its worker was lost", infrastructure_failure=True)]
+                return [AssignmentLost(number, "the worker process died")]
+            return [AssignmentLost(number, "the machine of its worker was lost", infrastructure_failure=True)]
 
     def _nodes(self) -> dict[str, int]:
         """Return the number of cores of each live node, by the node's id."""
@@ -211,7 +213,7 @@ def cores_per_run(nodes: Mapping[str, int], jobs: int) -> int:
     return max(1, min(nodes.values(), default=1) // on_each)
 
 
-def _carry_out(assignment: Assignment, environment: Mapping[str, str], folder: str) -> list[Report]:
+def _execute_assignment(assignment: Assignment, environment: Mapping[str, str], folder: str) -> list[Report]:
     """Execute an assignment in the worker, and return the reports on its runs.
 
     The reports are returned together at the end. Until then, the main process reads the progress of the runs from tags
@@ -225,15 +227,15 @@ def _carry_out(assignment: Assignment, environment: Mapping[str, str], folder: s
     os.environ.update(environment)
     if os.path.isdir(folder):  # so that relative paths work on machines that share this folder
         os.chdir(folder)
-    from alue_bench.executors.worker import carry_out
+    from alue_bench.executors.worker import execute_assignment
 
     reports: list[Report] = []
 
-    def tell(report: Report) -> None:
-        if isinstance(report, Started | RunEnded | Warned):
+    def send(report: Report) -> None:
+        if isinstance(report, RunStarted | RunEnded | WarningIssued):
             reports.append(report)
         else:
-            assert isinstance(report, Advanced)
+            assert isinstance(report, RunAdvanced)
 
-    carry_out(assignment, tell)
+    execute_assignment(assignment, send)
     return reports

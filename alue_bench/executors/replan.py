@@ -20,18 +20,18 @@ from alue_bench.planning.build import PlannedRun, build_plan
 from alue_bench.planning.request import PlanRequest
 
 
-class DiffersHere(AlueBenchError):
+class WorkerMismatchError(AlueBenchError):
     """The error that is raised if the data, model or plugins of the worker process differ from the main process's."""
 
 
-NARROWED = ("tasks", "models", "strategies", "seeds", "skip_missing")
+SELECTION_FIELDS = ("tasks", "models", "strategies", "seeds", "skip_missing")
 """The fields of a `PlanRequest` that select several runs. They are not sent to a worker, which plans a single run."""
 
 
 def source_of(planned: PlannedRun, registry: Registry) -> Source:
     """Return the names, paths and settings from which a worker can plan a run again, together with its specification.
 
-    The worker calls `rebuilt` for this.
+    The worker calls `rebuild_run` for this.
     """
     inputs = planned.inputs
     used = (inputs.task, inputs.train_task, *(one.task for one in inputs.companions))
@@ -46,7 +46,7 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
     carried = {
         field: getattr(planned.request, field)
         for field in _fields_of_request()
-        if field not in NARROWED and not hasattr(planned.spec, field)
+        if field not in SELECTION_FIELDS and not hasattr(planned.spec, field)
     }
     carried |= _narrowed_companions(planned)
     return Source(
@@ -83,7 +83,7 @@ def _reference(model: Model, registry: Registry) -> str:
     return f"{model.checkpoint}@{model.revision}" if model.revision else model.checkpoint
 
 
-def rebuilt(spec: RunSpec, source: Source, registry: Registry, cache: PlanCache) -> PlannedRun:
+def rebuild_run(spec: RunSpec, source: Source, registry: Registry, cache: PlanCache) -> PlannedRun:
     """Plan a run again from its specification, and load its inputs.
 
     Args:
@@ -93,7 +93,7 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, cache: PlanCache)
         cache: A cache of loaded data and checkpoints, for later runs in this process.
 
     Raises:
-        DiffersHere: The data, model or plugins of this process give a different fingerprint.
+        WorkerMismatchError: The data, model or plugins of this process give a different fingerprint.
         AlueBenchError: This process cannot find the data, the model or the plugins, as in `build_plan`.
     """
     from_spec = {field: getattr(spec, field) for field in _fields_of_request() if hasattr(spec, field)}
@@ -107,7 +107,7 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, cache: PlanCache)
     # If two model folders of a plan have the same name, the plan adds a suffix to it.
     here = replace(planned.spec, model=spec.model)
     if here.fingerprint != spec.fingerprint or here.scored_elsewhere != spec.scored_elsewhere:
-        raise DiffersHere(f"the worker and the plan differ in {_difference(spec, here)} for {spec.label}")
+        raise WorkerMismatchError(f"the worker and the plan differ in {_difference(spec, here)} for {spec.label}")
     # The worker's request contains the number format that the main process has chosen. If the model cannot compute in
     # the format that the user requested, only the notes of the main process say so; they are therefore used.
     capabilities = replace(planned.inputs.capabilities, notes=source.notes)
@@ -121,8 +121,8 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, cache: PlanCache)
     return PlannedRun(spec, inputs, planned.hyper, planned.request, source.tags)
 
 
-def _difference(spec: RunSpec, here: RunSpec) -> str:
-    wanted, actual = spec.as_dict(), here.as_dict()
+def _difference(spec: RunSpec, rebuilt: RunSpec) -> str:
+    wanted, actual = spec.as_dict(), rebuilt.as_dict()
     digests = ("fingerprint", "training_key")
     names = [name for name in wanted if wanted[name] != actual.get(name) and name not in digests]
     return " and ".join(names) or "the fingerprint"

@@ -16,14 +16,14 @@ from alue_bench.contract.registry import Registry, notify
 from alue_bench.deployment.keeping import keep_model
 from alue_bench.deployment.model_folder import FinishedRun
 from alue_bench.executors.outcome import Observer, Outcome
-from alue_bench.executors.termination import heed_termination, stop_behind
+from alue_bench.executors.termination import interruption_behind, raise_if_terminated
 from alue_bench.messages.redaction import redact
 from alue_bench.planning.build import PlannedRun
 from alue_bench.running.fine_tuning import Trained
 from alue_bench.running.run import execute
-from alue_bench.tracking.claims import Held
+from alue_bench.tracking.claims import HeldRun
 from alue_bench.tracking.recording import ClaimLost, Recorded, Recorder
-from alue_bench.training.device.errors import device_is_lost, give_back
+from alue_bench.training.device.errors import device_is_lost, release_caches
 
 SAME_SCORE = 1e-9
 """The largest difference at which scores count as equal. (Repeated runs on one machine give identical scores.)"""
@@ -43,14 +43,14 @@ class Runner:
         """
         self._recorder, self._registry, self._observer, self._rerun = recorder, registry, observer, rerun
         self._trained: Trained | None = None
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldRun] = {}
 
-    def do(self, planned: PlannedRun) -> Outcome | Held:
+    def execute_or_reuse(self, planned: PlannedRun) -> Outcome | HeldRun:
         """Execute a run, or reuse its recorded result.
 
         Returns:
-            The run's outcome. If another process is executing the run, a `Held` with the id of the MLflow run in which
-            that process will record the result.
+            The run's outcome. If another process is executing the run, a `HeldRun` with the id of the MLflow run in
+            which that process will record the result.
 
         Raises:
             DeviceLostError: An earlier run has made the GPU unusable for this process.
@@ -70,7 +70,7 @@ class Runner:
         earlier = self._recorder.finished(spec.fingerprint) if spec.scored_elsewhere and not self._rerun else None
         again = self._rerun or earlier is not None
         run_id = self._recorder.start(spec, planned.inputs, again=again, tags=planned.tags)
-        if isinstance(run_id, Held):
+        if isinstance(run_id, HeldRun):
             # The other process may have just finished it.
             self._held[spec.fingerprint] = run_id
             return self._outcome_elsewhere(planned) or run_id
@@ -108,14 +108,14 @@ class Runner:
         self._trained = None
         if model() is not None:  # a reference cycle in a plugin's code keeps it in memory
             gc.collect()
-        give_back(device)
+        release_caches(device)
 
-    def _outcome_elsewhere(self, planned: PlannedRun) -> Outcome | Held | None:
+    def _outcome_elsewhere(self, planned: PlannedRun) -> Outcome | HeldRun | None:
         """Check whether another process or an earlier command has executed a planned run, or is executing it.
 
         Returns:
             The outcome if the run has finished elsewhere, or has failed elsewhere while this process waited for it; a
-            `Held` with the id of the MLflow run if another process is executing the run; None if this process must
+            `HeldRun` with the id of the MLflow run if another process is executing the run; None if this process must
             execute the run.
         """
         if self._rerun:
@@ -134,13 +134,13 @@ class Runner:
             self._held[fingerprint] = holder
         return holder
 
-    def _execute(self, planned: PlannedRun, run_id: str) -> Outcome | Held:
+    def _execute(self, planned: PlannedRun, run_id: str) -> Outcome | HeldRun:
         spec, labels = planned.spec, planned.inputs.task.labels
         notify(self._registry, "alue_bench_run_started", self._observer.warned, spec=spec)
 
         def on_step(done: int, total: int) -> None:
-            heed_termination()
-            self._recorder.advanced(run_id, done, total)
+            raise_if_terminated()
+            self._recorder.set_progress(run_id, done, total)
             self._observer.advanced(planned, done, total)
 
         try:
@@ -155,17 +155,17 @@ class Runner:
             raise
         except ClaimLost:
             self._trained = None
-            return Held(run_id)
+            return HeldRun(run_id)
         except Exception as error:  # the failure of one run must not end the plan
             self._trained = None
-            stop = stop_behind(error)
+            stop = interruption_behind(error)
             if stop is not None:
                 raise stop from None
             cause = redact(str(error) if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {error}")
             try:
                 self._recorder.fail(run_id, cause, traceback.format_exc())
             except ClaimLost:
-                return Held(run_id)
+                return HeldRun(run_id)
             return Outcome(planned, "failed", run_id, cause=next(iter(cause.splitlines()), ""))
         for problem in problems:
             self._observer.warned(f"{spec.label}: {redact(problem)}")

@@ -14,37 +14,37 @@ from typing import TypeVar, get_args
 
 from alue_bench.contract.errors import AlueBenchError, PluginError
 from alue_bench.contract.executor import (
-    Advanced,
     Assignment,
+    AssignmentFinished,
+    AssignmentLost,
     Event,
     Executor,
-    Lost,
     Resources,
-    Returned,
+    RunAdvanced,
     RunEnded,
-    Started,
+    RunStarted,
     Status,
-    Warned,
+    WarningIssued,
     WorkerPool,
 )
 from alue_bench.contract.registry import Registry
-from alue_bench.executors.local import RETURN_S, units, waiting_for
-from alue_bench.executors.outcome import Interrupted, Observer, Outcome, in_order
+from alue_bench.executors.local import RECHECK_INTERVAL_S, units, waiting_message
+from alue_bench.executors.outcome import Interrupted, Observer, Outcome, in_plan_order
 from alue_bench.executors.replan import source_of
-from alue_bench.executors.termination import heed_termination
+from alue_bench.executors.termination import raise_if_terminated
 from alue_bench.messages.redaction import redact
 from alue_bench.planning.build import Plan, PlannedRun
-from alue_bench.tracking.claims import Held
+from alue_bench.tracking.claims import HeldRun
 from alue_bench.tracking.recording import Recorder
 
 T = TypeVar("T")
 
-TRIES = 2
+MAX_ATTEMPTS = 2
 """The largest number of attempts for a run whose workers die: if two workers die during a run, the run is probably the
 cause. Attempts that end because a machine or device fails are not counted."""
-TRIES_AFTER_INFRASTRUCTURE_FAILURES = 4
+MAX_ATTEMPTS_AFTER_INFRASTRUCTURE_FAILURES = 4
 """The largest number of attempts for a unit (a group of runs) whose workers are lost to failing machines or devices."""
-LOOK_S = 0.5
+POLL_INTERVAL_S = 0.5
 """The longest wait, in seconds, for the next events from the worker pool."""
 
 
@@ -63,11 +63,11 @@ class Workers:
     def start(self) -> None:
         """Start the executor's pool of workers if it is not running."""
         if self._pool is None:
-            self._pool = self._ask(self._executor.start, self.resources)
+            self._pool = self._call_executor(self._executor.start, self.resources)
 
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Return whether a worker is free, or will soon be free, for one more assignment (a group of runs)."""
-        return self._ask(self._started.has_room)
+        return self._call_executor(self._started.has_capacity)
 
     def next_number(self) -> int:
         """Return a number that identifies the next assignment (a group of runs that is sent to a worker)."""
@@ -76,42 +76,42 @@ class Workers:
 
     def submit(self, assignment: Assignment) -> None:
         """Send an assignment (a group of runs) to a worker."""
-        self._ask(self._started.submit, assignment)
+        self._call_executor(self._started.submit, assignment)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Return what the workers have reported, such as ended runs, since the last call.
 
         Wait up to `timeout_s` seconds for the first event.
         """
-        return self._ask(lambda: list(self._started.events(timeout_s)))
+        return self._call_executor(lambda: list(self._started.events(timeout_s)))
 
     def dismiss(self) -> None:
         """End the workers, if they were started."""
         if self._pool is not None:
             pool, self._pool = self._pool, None
-            self._ask(pool.stop)
+            self._call_executor(pool.stop)
 
     @property
     def _started(self) -> WorkerPool:
         assert self._pool is not None
         return self._pool
 
-    def _ask(self, call: Callable[..., T], *arguments: object) -> T:
+    def _call_executor(self, call: Callable[..., T], *arguments: object) -> T:
         try:
             return call(*arguments)
         except AlueBenchError:
             raise
         except Exception as error:
-            raise self.at_fault(f"failed: {type(error).__name__}: {error}") from error
+            raise self.contract_error(f"failed: {type(error).__name__}: {error}") from error
 
-    def at_fault(self, what: str) -> PluginError:
+    def contract_error(self, fault: str) -> PluginError:
         """Return the error to raise if the executor, which may come from a plugin, breaks its contract.
 
         Args:
-            what: The fault, as the predicate of a sentence whose subject is the executor.
+            fault: The fault, as the predicate of a sentence whose subject is the executor.
         """
         return PluginError(
-            f"executor {self._executor.name!r} {what}; finished runs are recorded. Run the same command again to "
+            f"executor {self._executor.name!r} {fault}; finished runs are recorded. Run the same command again to "
             "continue, with this executor or a different one (--executor)"
         )
 
@@ -203,17 +203,17 @@ class _Scheduler:
         self._resources, self._rerun = resources, rerun
         self._planned = {planned.spec.fingerprint: planned for planned in plan.runs}
         self._outcomes: dict[str, Outcome] = {}
-        self._out: dict[int, _Unit] = {}
+        self._assigned: dict[int, _Unit] = {}
         """The units (groups of runs) that workers are executing, by the number of their assignment."""
         self._started: set[str] = set()
         """The fingerprints of the runs that workers have started."""
-        self._held: list[tuple[_Unit, Held]] = []
+        self._held: list[tuple[_Unit, HeldRun]] = []
         """The runs that wait because another invocation executes them or trains their model; each `_Unit` contains one
         run."""
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes of the runs that have ended so far, in the plan's order."""
-        return in_order(self._plan, list(self._outcomes.values()))
+        return in_plan_order(self._plan, list(self._outcomes.values()))
 
     def reuse(self) -> list[_Unit]:
         """Reuse the results of finished runs, and return all other runs in units.
@@ -226,7 +226,7 @@ class _Scheduler:
         """
         waiting = []
         for unit in units(self._plan):
-            left = [planned for planned in unit if not self._reused(planned)]
+            left = [planned for planned in unit if not self._reuse_if_allowed(planned)]
             if left:
                 waiting.append(_Unit(left))
         return waiting if self._plan.order_matters else _costliest_comparison_first(waiting)
@@ -240,28 +240,28 @@ class _Scheduler:
             fail_fast: Whether to send no further unit after a run has failed.
         """
         warned = False
-        while waiting or self._out or self._held:
-            heed_termination()
+        while waiting or self._assigned or self._held:
+            raise_if_terminated()
             if fail_fast and any(outcome.status == "failed" for outcome in self._outcomes.values()):
                 waiting, self._held = [], []
-            while waiting and workers.has_room():
+            while waiting and workers.has_capacity():
                 self._submit(workers, waiting.pop(0))
-            if self._out:
-                for event in workers.events(LOOK_S):
-                    if objection := self._objection(event):
-                        raise workers.at_fault(objection)
+            if self._assigned:
+                for event in workers.events(POLL_INTERVAL_S):
+                    if objection := self._why_invalid(event):
+                        raise workers.contract_error(objection)
                     waiting = self._handle(event) + waiting
             elif self._held and not waiting:
                 if not warned:
-                    self._observer.warned(waiting_for([unit.runs for unit, _ in self._held]))
+                    self._observer.warned(waiting_message([unit.runs for unit, _ in self._held]))
                     warned = True
-                waiting = self._released()
+                waiting = self._take_released_units()
                 if not waiting and self._held:
-                    time.sleep(RETURN_S)
+                    time.sleep(RECHECK_INTERVAL_S)
 
     def _submit(self, workers: Workers, unit: _Unit) -> None:
         number = workers.next_number()
-        self._out[number] = unit
+        self._assigned[number] = unit
         workers.submit(
             Assignment(
                 number=number,
@@ -279,21 +279,23 @@ class _Scheduler:
             )
         )
 
-    def _objection(self, event: object) -> str | None:
+    def _why_invalid(self, event: object) -> str | None:
         """Return why an event that the executor reported is not valid in this plan; None if it is valid."""
         match event:
             case RunEnded(_, status) if status not in get_args(Status):
                 known, what = False, f"status {status!r}, which is not one of {', '.join(get_args(Status))}"
             case RunEnded(fingerprint, "held"):
-                known = any(fingerprint in _fingerprints(unit.runs) for unit in self._out.values())
+                known = any(fingerprint in _fingerprints(unit.runs) for unit in self._assigned.values())
                 what = f"run {fingerprint!r}, which no worker has"
-            case Started(fingerprint) | Advanced(fingerprint) | RunEnded(fingerprint):
+            case RunStarted(fingerprint) | RunAdvanced(fingerprint) | RunEnded(fingerprint):
                 known, what = fingerprint in self._planned, f"run {fingerprint!r}, which is not in the plan"
-            case Returned(number) if number in self._out and (left := self._without_outcome(self._out[number])):
+            case AssignmentFinished(number) if number in self._assigned and (
+                left := self._unfinished_runs(self._assigned[number])
+            ):
                 known, what = False, f"assignment {number!r} as done, but not of {left[0].spec.label}"
-            case Returned(number) | Lost(number):
-                known, what = number in self._out, f"assignment {number!r}, which no worker has"
-            case Warned():
+            case AssignmentFinished(number) | AssignmentLost(number):
+                known, what = number in self._assigned, f"assignment {number!r}, which no worker has"
+            case WarningIssued():
                 return None
             case _:
                 known, what = (
@@ -302,7 +304,7 @@ class _Scheduler:
                 )
         return None if known else f"reported {what}"
 
-    def _without_outcome(self, unit: _Unit) -> list[PlannedRun]:
+    def _unfinished_runs(self, unit: _Unit) -> list[PlannedRun]:
         return [planned for planned in unit.runs if planned.spec.fingerprint not in self._outcomes]
 
     def _handle(self, event: Event) -> list[_Unit]:
@@ -311,30 +313,30 @@ class _Scheduler:
         The caller sends these units before all others.
         """
         match event:
-            case Started(fingerprint):
+            case RunStarted(fingerprint):
                 self._started.add(fingerprint)
                 self._observer.started(self._planned[fingerprint])
-            case Advanced(fingerprint, done, total):
+            case RunAdvanced(fingerprint, done, total):
                 self._observer.advanced(self._planned[fingerprint], done, total)
             case RunEnded(fingerprint, "held", run_id):
-                unit = next(unit for unit in self._out.values() if fingerprint in _fingerprints(unit.runs))
+                unit = next(unit for unit in self._assigned.values() if fingerprint in _fingerprints(unit.runs))
                 unit.runs = [planned for planned in unit.runs if planned.spec.fingerprint != fingerprint]
-                self._held.append((replace(unit, runs=[self._planned[fingerprint]]), Held(run_id)))
+                self._held.append((replace(unit, runs=[self._planned[fingerprint]]), HeldRun(run_id)))
             case RunEnded(fingerprint, status, run_id, metrics, cause):
                 assert status != "held"
                 planned = self._planned[fingerprint]
                 if status == "failed" and not run_id:
                     run_id = self._record_failure(planned, cause)
                 self._end(Outcome(planned, status, run_id, metrics, next(iter(cause.splitlines()), "")))
-            case Returned(number):
-                del self._out[number]
-            case Lost():
-                return self._lost(event)
+            case AssignmentFinished(number):
+                del self._assigned[number]
+            case AssignmentLost():
+                return self._handle_loss(event)
             case warned:
                 self._observer.warned(warned.message)
         return []
 
-    def _lost(self, event: Lost) -> list[_Unit]:
+    def _handle_loss(self, event: AssignmentLost) -> list[_Unit]:
         """Handle the loss of a worker, and return the runs that must be sent to a worker again.
 
         The run that the worker was executing is repeated, or counts as failed after the last permitted attempt.
@@ -343,20 +345,20 @@ class _Scheduler:
             A list with one unit (group of runs), which contains the runs of the lost worker that have no outcome; empty
             if there are none.
         """
-        unit = self._out.pop(event.number)
+        unit = self._assigned.pop(event.number)
         event = replace(event, cause=redact(event.cause))
         # The worker may have recorded a run without reporting it.
-        left = [planned for planned in self._without_outcome(unit) if not self._recorded(planned)]
+        left = [planned for planned in self._unfinished_runs(unit) if not self._take_recorded_result(planned)]
         if not left:
             return []
         current = next((run for run in left if run.spec.fingerprint in self._started), left[0])
         fingerprint = current.spec.fingerprint
         if event.infrastructure_failure:
             unit = replace(unit, infrastructure_failure=unit.infrastructure_failure + 1)
-            again = unit.infrastructure_failure < TRIES_AFTER_INFRASTRUCTURE_FAILURES
+            again = unit.infrastructure_failure < MAX_ATTEMPTS_AFTER_INFRASTRUCTURE_FAILURES
         else:
             unit = replace(unit, lost={**unit.lost, fingerprint: unit.lost.get(fingerprint, 0) + 1})
-            again = unit.lost[fingerprint] < TRIES
+            again = unit.lost[fingerprint] < MAX_ATTEMPTS
         self._started.discard(fingerprint)
         if again:
             self._recorder.close_lost(fingerprint)
@@ -368,21 +370,21 @@ class _Scheduler:
             left = [planned for planned in left if planned is not current]
         return [replace(unit, runs=left)] if left else []
 
-    def _released(self) -> list[_Unit]:
+    def _take_released_units(self) -> list[_Unit]:
         """Check the runs of this plan that another invocation (execution of a command) was executing.
 
         Store the outcomes of the runs that have ended in the other invocation. Return units (groups) of the runs that
         no invocation is executing any more.
         """
         free: list[_Unit] = []
-        still_held: list[tuple[_Unit, Held]] = []
+        still_held: list[tuple[_Unit, HeldRun]] = []
         self._recorder.close_interrupted()
         # No worker of this invocation is executing a run now. If a live worker could not close a run in the store, the
         # scheduler would otherwise wait for this run forever.
         self._recorder.close_workers()
         for unit, held in self._held:
             (planned,) = unit.runs
-            if self._recorded(planned):
+            if self._take_recorded_result(planned):
                 continue
             ending = self._recorder.ending_of(held)
             # A run that failed in the other invocation would fail here too. Runs that wait only because they test the
@@ -397,18 +399,18 @@ class _Scheduler:
             else:
                 still_held.append((unit, holder))
         self._held = still_held
-        return list(_together(free))
+        return list(_join_units(free))
 
-    def _reused(self, planned: PlannedRun) -> bool:
-        return not self._rerun and self._recorded(planned)
+    def _reuse_if_allowed(self, planned: PlannedRun) -> bool:
+        return not self._rerun and self._take_recorded_result(planned)
 
-    def _recorded(self, planned: PlannedRun) -> bool:
+    def _take_recorded_result(self, planned: PlannedRun) -> bool:
         """Look for a finished result of a run in the MLflow store; if there is one, store its outcome and return True.
 
         With --rerun, only results of this execution of the command are considered.
         """
         spec = planned.spec
-        done = self._recorder.finished(spec.fingerprint, by_us=self._rerun, scored=spec.scored_elsewhere)
+        done = self._recorder.finished(spec.fingerprint, this_invocation_only=self._rerun, scored=spec.scored_elsewhere)
         if done is None:
             return False
         ours = self._rerun or planned.spec.fingerprint in self._started
@@ -447,7 +449,7 @@ def _fingerprints(runs: Iterable[PlannedRun]) -> set[str]:
     return {planned.spec.fingerprint for planned in runs}
 
 
-def _together(free: list[_Unit]) -> list[_Unit]:
+def _join_units(free: list[_Unit]) -> list[_Unit]:
     """Join the units (groups of runs) that test the same trained model, and return the resulting units."""
     joined: dict[str, _Unit] = {}
     for unit in free:

@@ -23,8 +23,8 @@ _pending: list[type[Terminated]] = []
 def stop_on_sigterm() -> Iterator[None]:
     """Raise Terminated on SIGTERM inside the `with` block, so that the work ends as cleanly as after Ctrl-C.
 
-    If the signal arrives inside a finaliser, Python ignores the exception there. `heed_termination` raises it again at
-    the next step of the work, so the ignored exception is not reported on standard error.
+    If the signal arrives inside a finaliser, Python ignores the exception there. `raise_if_terminated` raises it again
+    at the next step of the work, so the ignored exception is not reported on standard error.
     """
 
     def terminate(signum: int, frame: object) -> None:
@@ -45,7 +45,7 @@ def stop_on_sigterm() -> Iterator[None]:
         _pending.clear()
 
 
-def heed_termination() -> None:
+def raise_if_terminated() -> None:
     """Raise Terminated if SIGTERM has arrived inside `stop_on_sigterm`.
 
     A long computation calls this function between its steps, because the exception that the signal handler raises can
@@ -58,7 +58,7 @@ def heed_termination() -> None:
         raise _pending[0]
 
 
-def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
+def interruption_behind(error: BaseException) -> KeyboardInterrupt | None:
     """Return the interruption (Ctrl-C or SIGTERM) that caused an error; None if no interruption caused it.
 
     If an interruption arrives inside a library's context manager, the clean-up of the context manager may fail, and its
@@ -70,6 +70,6 @@ def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
     return seen
 
 
-def code_of_stop(stop: BaseException | None) -> int:
+def exit_code_of_interruption(interruption: BaseException | None) -> int:
     """Return the exit code of an interrupted command: 143 for SIGTERM, 130 for Ctrl-C."""
-    return 143 if isinstance(stop, Terminated) else 130
+    return 143 if isinstance(interruption, Terminated) else 130

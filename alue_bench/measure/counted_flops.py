@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from alue_bench.contract.spec import digest_of
 from alue_bench.contract.strategy import FreezePlan
-from alue_bench.training.architecture.anatomy import described, text_of
+from alue_bench.training.architecture.anatomy import architecture_fields, text_of
 from alue_bench.training.architecture.encoder_stack import EncoderStack
-from alue_bench.training.forward import Reached, in_place
+from alue_bench.training.forward import StopForward, replaced_forward_methods
 from alue_bench.training.freezing import trainable_parameters
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Cost:
     """The FLOPs for each text."""
 
 
-_counts: dict[str, int] = {}
+_known_counts: dict[str, int] = {}
 """The FLOPs that were counted in this process, for reuse. A key is a digest of everything that determines a count."""
 
 
@@ -133,10 +133,12 @@ def _count(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int
     """
     model: Any = stack.model
     shapes = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
-    key = digest_of([described(model.config), type(model).__name__, shapes, sorted(trained), texts, tokens, depth])
-    if key not in _counts:
-        _counts[key] = _count_flops(stack, trained, texts, tokens, depth)
-    return _counts[key]
+    key = digest_of(
+        [architecture_fields(model.config), type(model).__name__, shapes, sorted(trained), texts, tokens, depth]
+    )
+    if key not in _known_counts:
+        _known_counts[key] = _count_flops(stack, trained, texts, tokens, depth)
+    return _known_counts[key]
 
 
 def _count_flops(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int, depth: int | None) -> int:
@@ -153,7 +155,7 @@ def _count_flops(stack: EncoderStack, trained: frozenset[str], texts: int, token
     inputs = text_of(model, texts=texts, tokens=tokens)
     with (
         torch.random.fork_rng(devices=[]),
-        _undisturbed(model),
+        _eval_mode(model),
         _stopped_after(stack, depth),
         sdpa_kernel(SDPBackend.MATH),  # attention as single products: the counter does not know the CPU's fused kernel
         _Counting() as counting,
@@ -164,13 +166,13 @@ def _count_flops(stack: EncoderStack, trained: frozenset[str], texts: int, token
             if trained:
                 learnt = [weights[name] for name in sorted(trained)]
                 torch.autograd.grad(logits.float().sum(), learnt, allow_unused=True)  # unlike backward(): no copies
-        except Reached:
+        except StopForward:
             pass
     return counting.flops
 
 
 @contextmanager
-def _undisturbed(model: Any) -> Iterator[None]:
+def _eval_mode(model: Any) -> Iterator[None]:
     """Put a model into eval mode inside the `with` block, with a padding token id and without key-value cache."""
     modes = [(module, module.training) for module in model.modules()]
     config: Any = model.config
@@ -193,7 +195,7 @@ def _undisturbed(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _stopped_after(stack: EncoderStack, depth: int | None) -> Iterator[None]:
-    """Make each forward pass inside the `with` block stop after the lowest `depth` layers, by raising `Reached`.
+    """Make each forward pass inside the `with` block stop after the lowest `depth` layers, by raising `StopForward`.
 
     If `depth` is None, forward passes run to the end.
     """
@@ -203,13 +205,13 @@ def _stopped_after(stack: EncoderStack, depth: int | None) -> Iterator[None]:
 
     def stop(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
         forward(*args, **options)
-        raise Reached
+        raise StopForward
 
-    with in_place({stack.entries[depth - 1]: stop}):
+    with replaced_forward_methods({stack.entries[depth - 1]: stop}):
         yield
 
 
-_built: dict[str, dict[str, Tensor]] = {}
+_known_buffers: dict[str, dict[str, Tensor]] = {}
 """The buffers (tensors that are not parameters) of models created on the CPU, by a digest of the configuration."""
 
 
@@ -222,11 +224,13 @@ def _buffers(model: Any) -> dict[str, Tensor]:
 
     buffers = dict(model.named_buffers())
     if any(buffer.is_meta for buffer in buffers.values()):
-        key = digest_of([type(model).__name__, described(model.config)])
-        if key not in _built:
+        key = digest_of([type(model).__name__, architecture_fields(model.config)])
+        if key not in _known_buffers:
             with no_init_weights():
-                _built[key] = dict(type(model)(model.config).named_buffers())
-        buffers = {name: _built[key].get(name.replace(".base_layer.", "."), buffer) for name, buffer in buffers.items()}
+                _known_buffers[key] = dict(type(model)(model.config).named_buffers())
+        buffers = {
+            name: _known_buffers[key].get(name.replace(".base_layer.", "."), buffer) for name, buffer in buffers.items()
+        }
     return {name: buffer.cpu() if not buffer.is_meta else buffer for name, buffer in buffers.items()}
 
 

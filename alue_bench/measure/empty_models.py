@@ -15,7 +15,7 @@ from alue_bench.contract.spec import digest_of
 from alue_bench.contract.strategy import FreezePlan, Outline, Strategy
 from alue_bench.contract.task import Labels
 from alue_bench.measure.flops import forward_flops, training_parts
-from alue_bench.training.architecture.anatomy import described
+from alue_bench.training.architecture.anatomy import architecture_fields
 from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer
 from alue_bench.training.forward import last_layer_of
 from alue_bench.training.freezing import without_idle_parts
@@ -113,7 +113,12 @@ class EmptyModels:
             outline: The strategy's freeze plan, and the changes that it makes to the model.
         """
         changed = outline.kept_layers is not None or outline.adapter is not None
-        key = (digest_of(described(config)), labels.reads_tokens, labels.outputs, strategy.name if changed else None)
+        key = (
+            digest_of(architecture_fields(config)),
+            labels.reads_tokens,
+            labels.outputs,
+            strategy.name if changed else None,
+        )
         if key not in self._stacks:
             self._stacks[key] = model_in_outline(config, outline, labels)
         stack = self._stacks[key]

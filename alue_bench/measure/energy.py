@@ -49,10 +49,10 @@ class Energy:
         if Hardware(device).counts_energy:
             gpu = best_effort("no energy of the GPU", _nvml_counter, self.problems.append)
             if gpu is not None:
-                self._counters["gpu"] = _advance_of(gpu)
+                self._counters["gpu"] = _counter_of_values(gpu)
         packages = best_effort("no energy of the processor", lambda: _readable_packages(powercap), self.problems.append)
         if packages:
-            self._counters["cpu"] = lambda: _advance_of_packages(packages)
+            self._counters["cpu"] = lambda: _counter_of_packages(packages)
         self._running: dict[str, Callable[[], float]] = {}
 
     def __enter__(self) -> Energy:
@@ -77,7 +77,7 @@ Counter = Callable[[], Callable[[], float]]
 """A function that reads an energy counter and returns a second function; this returns the joules used since then."""
 
 
-def _advance_of(read: Callable[[], float]) -> Counter:
+def _counter_of_values(read: Callable[[], float]) -> Counter:
     """Make a `Counter` from a function that reads the current value of a hardware energy counter, in joules."""
 
     def start() -> Callable[[], float]:
@@ -94,7 +94,7 @@ def _advance_of(read: Callable[[], float]) -> Counter:
     return start
 
 
-def _advance_of_packages(packages: list[Path]) -> Callable[[], float]:
+def _counter_of_packages(packages: list[Path]) -> Callable[[], float]:
     """Read the energy counters of processor packages, and return a function that returns the joules used since.
 
     Args:

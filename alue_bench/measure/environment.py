@@ -46,7 +46,7 @@ def hardware(device: str) -> dict[str, Any]:
     accelerator = Hardware(device)
     if accelerator.accelerated:
         description |= {
-            "accelerator": accelerator.make,
+            "accelerator": accelerator.model_name,
             "accelerator_memory_gib": round(accelerator.total_bytes() / 2**30),
             **accelerator.driver_versions,
         }

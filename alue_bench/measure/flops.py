@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from alue_bench.contract.spec import digest_of
 from alue_bench.contract.strategy import FreezePlan
 from alue_bench.measure.counted_flops import counted_forward, counted_prefix, counted_step
-from alue_bench.training.architecture.anatomy import described
+from alue_bench.training.architecture.anatomy import architecture_fields
 from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer, view_as_stack
 from alue_bench.training.forward import has_lean_forward
 from alue_bench.training.freezing import trainable_parameters
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.01
 """The largest relative difference between formulas and torch's FLOP counter at which the formulas are still used."""
-COMPARED = (3, 64)
+COMPARED_SIZES = (3, 64)
 """The number of texts, and the largest number of tokens per text, for which the FLOP formulas are compared with torch's
 counter."""
 
 
 @dataclass(frozen=True)
-class Method:
+class FlopsMethod:
     """The method that determines the FLOPs of an architecture: formulas or torch's FLOP counter."""
 
     name: Literal["formula", "counter"]
@@ -59,13 +59,13 @@ class Method:
     """The reason for which the comparison of the formulas with torch's counter failed; empty if it did not fail."""
 
 
-_methods: dict[str, Method] = {}
+_methods: dict[str, FlopsMethod] = {}
 """The methods that were determined in this process, for reuse, by a digest of architecture and trained parts."""
-PARTS = ("norms", "attention", "feed-forward", "names")
+COMPARED_PARTS = ("norms", "attention", "feed-forward", "names")
 """The values of `FreezePlan.trained` for which the formulas are compared with torch's counter again."""
 
 
-def method_of(stack: EncoderStack, plan: FreezePlan | None = None) -> Method:
+def flops_method_of(stack: EncoderStack, plan: FreezePlan | None = None) -> FlopsMethod:
     """Return the method for determining the FLOPs of a model.
 
     Args:
@@ -74,16 +74,16 @@ def method_of(stack: EncoderStack, plan: FreezePlan | None = None) -> Method:
     """
     model: Any = stack.model
     if has_lean_forward(stack):
-        return Method("formula")
-    only = {"trained": plan.trained, "names": plan.names} if plan is not None and plan.trained in PARTS else {}
-    key = digest_of([type(model).__name__, described(model.config), only])
+        return FlopsMethod("formula")
+    only = {"trained": plan.trained, "names": plan.names} if plan is not None and plan.trained in COMPARED_PARTS else {}
+    key = digest_of([type(model).__name__, architecture_fields(model.config), only])
     if key not in _methods:
         empty_stack = view_as_stack(empty_model(model.config, TAGS if stack.reads_tokens else BINARY))
         _methods[key] = _compared(empty_stack, only)
     return _methods[key]
 
 
-def _compared(stack: EncoderStack, only: dict[str, Any]) -> Method:
+def _compared(stack: EncoderStack, only: dict[str, Any]) -> FlopsMethod:
     """Compare the FLOP formulas with torch's counter for three freeze plans, and return the method to use.
 
     Args:
@@ -100,14 +100,16 @@ def _compared(stack: EncoderStack, only: dict[str, Any]) -> Method:
         FreezePlan(shape, low, embeddings=True, **only),
         FreezePlan(shape, frozenset(range(shape.layers)) - low, **only),
     )
-    texts, tokens = COMPARED
+    texts, tokens = COMPARED_SIZES
     positions = getattr(stack.model.config, "max_position_embeddings", None)
     lengths = np.full(texts, min(tokens, positions - 2) if isinstance(positions, int) and positions > 4 else tokens)
     try:
         gaps = [abs(_formula(stack, plan, lengths) / counted_step(stack, plan, lengths, texts) - 1) for plan in plans]
     except Exception as error:  # a third-party architecture may raise any error on unexpected inputs
-        return Method("formula", problem=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:200])
-    return Method("formula" if max(gaps) <= TOLERANCE else "counter", max(gaps))
+        return FlopsMethod(
+            "formula", problem=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:200]
+        )
+    return FlopsMethod("formula" if max(gaps) <= TOLERANCE else "counter", max(gaps))
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Product:
     follows_trained: bool
     """True if trainable parameters of the same layer come before the product. The backward pass then computes the
     gradient of the product's input."""
-    behind_query: bool
+    is_key_or_value: bool
     """True for the key and value projections. If the products of the last layer are reordered, these two matrices
     multiply one vector for each example instead of one for each token (see `first_token_layer` in
     `training/bert/layer.py`)."""
@@ -170,9 +172,9 @@ class Layer:
         query_trains = any(self.attended[:2])
         in_products = sum(
             product.cost(
-                every if product.behind_query and not reordered else tokens,
+                every if product.is_key_or_value and not reordered else tokens,
                 backward=backward,
-                trains_below=trains_below or (reordered and product.behind_query and query_trains),
+                trains_below=trains_below or (reordered and product.is_key_or_value and query_trains),
             )
             for product in self.products
         )
@@ -235,8 +237,8 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
                 projected += linear.weight.numel()
                 matrices = max(1, round(linear.weight.numel() / (hidden * hidden)))
                 attended += [before_projections or part_trains] * min(matrices, 3 - len(attended))
-            behind_query = is_projection and len(attended) > 1
-            products += _products(part, trained, follows, behind_query)
+            is_key_or_value = is_projection and len(attended) > 1
+            products += _products(part, trained, follows, is_key_or_value)
             before = before or part_trains
         attended += [before] * (3 - len(attended))
         query, key, value = attended
@@ -272,7 +274,7 @@ def _linear(module: nn.Module) -> nn.Linear | None:
     return inner if isinstance(inner, nn.Linear) else None
 
 
-def _products(part: nn.Module, trained: set[int], follows: bool, behind_query: bool) -> Iterator[Product]:
+def _products(part: nn.Module, trained: set[int], follows: bool, is_key_or_value: bool) -> Iterator[Product]:
     """Yield the matrix products of a linear module and of the adapter around it, if any.
 
     A LoRA adapter is a pair of thin matrices, applied one after the other.
@@ -281,7 +283,7 @@ def _products(part: nn.Module, trained: set[int], follows: bool, behind_query: b
         part: The linear module or the adapter around it.
         trained: The `id()`s of the parameters that train.
         follows: Whether trainable parameters of the layer come before the linear module.
-        behind_query: Whether this is a key or value projection; see `Product.behind_query`.
+        is_key_or_value: Whether this is a key or value projection; see `Product.is_key_or_value`.
     """
     from torch import nn
 
@@ -297,7 +299,7 @@ def _products(part: nn.Module, trained: set[int], follows: bool, behind_query: b
         else:
             first = module.in_features == base.in_features and module.out_features != base.out_features  # type: ignore[union-attr]
             before = follows or not first
-        yield Product(module.weight.numel(), id(module.weight) in trained, before, behind_query)
+        yield Product(module.weight.numel(), id(module.weight) in trained, before, is_key_or_value)
 
 
 def head_vectors(stack: EncoderStack, lengths: np.ndarray[Any, Any]) -> int:
@@ -322,7 +324,7 @@ def head_flops(stack: EncoderStack, trained: set[int], vectors: int, *, trains_b
     from torch import nn
 
     flops, before = 0, trains_below
-    for module in _behind_layers(stack):
+    for module in _modules_after_layers(stack):
         if isinstance(module, nn.Linear):
             flops += 2 * vectors * module.weight.numel() * (1 + before + (id(module.weight) in trained))
         before = before or any(id(parameter) in trained for parameter in module.parameters(recurse=False))
@@ -333,11 +335,11 @@ def head_forward(stack: EncoderStack, vectors: int) -> int:
     """Return the FLOPs of a forward pass through pooler and head for a number of vectors; see `head_vectors`."""
     from torch import nn
 
-    linear = (module for module in _behind_layers(stack) if isinstance(module, nn.Linear))
+    linear = (module for module in _modules_after_layers(stack) if isinstance(module, nn.Linear))
     return 2 * vectors * sum(module.weight.numel() for module in linear)
 
 
-def _behind_layers(stack: EncoderStack) -> Iterator[nn.Module]:
+def _modules_after_layers(stack: EncoderStack) -> Iterator[nn.Module]:
     """Yield the modules outside embeddings and layers (pooler and head), in the order of their use."""
     inside = {id(m) for part in (*stack.embeddings, *stack.layers) for m in part.modules()}
     for module in stack.model.modules():
@@ -365,7 +367,7 @@ def step_flops(
         batch_size: The number of examples in a batch; None for a single batch. It matters if an architecture computes
             something once per batch, such as projections of relative positions.
     """
-    if method_of(stack, plan).name == "counter":
+    if flops_method_of(stack, plan).name == "counter":
         return counted_step(stack, plan, lengths, batch_size or max(1, len(lengths)), start=start)
     return _formula(stack, plan, lengths, start=start, last_layer=last_layer)
 
@@ -416,7 +418,7 @@ def prefix_flops(
         last_layer: The tokens for which the last layer is computed, such as "whole" for all of them; see `LastLayer`.
         batch_size: The number of examples in a batch; None for a single batch. See `step_flops`.
     """
-    if method_of(stack).name == "counter":
+    if flops_method_of(stack).name == "counter":
         return counted_prefix(stack, depth, lengths, batch_size or max(1, len(lengths)))
     layers = layers_of(stack, trained=set())
     return float(
@@ -440,7 +442,7 @@ def forward_flops(stack: EncoderStack, lengths: np.ndarray[Any, Any], *, last_la
         lengths: The number of tokens of each example, int64 `[examples]`.
         last_layer: The tokens for which the last layer is computed, such as "whole" for all of them; see `LastLayer`.
     """
-    if method_of(stack).name == "counter":
+    if flops_method_of(stack).name == "counter":
         return counted_forward(stack, lengths, max(1, len(lengths)))
     layers = prefix_flops(stack, len(stack.layers), lengths, last_layer=last_layer)
     return layers + head_forward(stack, head_vectors(stack, lengths))

@@ -26,16 +26,16 @@ class PeakMemory:
     INTERVAL_S = 0.02
     """The seconds between two samples of the process's memory."""
 
-    def __init__(self, device: str, beside_bytes: int = 0) -> None:
+    def __init__(self, device: str, other_bytes: int = 0) -> None:
         """Prepare a measurement of peak memory; it begins with the `with` block.
 
         Args:
             device: The name of the device, such as "cuda".
-            beside_bytes: The bytes of host memory that the process holds for other purposes. They are subtracted from
+            other_bytes: The bytes of host memory that the process holds for other purposes. They are subtracted from
                 the peak of the process.
         """
         self._hardware = Hardware(device)
-        self._beside_mib = beside_bytes / MIB
+        self._other_mib = other_bytes / MIB
         self.process_mib: float | None = None
         self.device_mib: float | None = None
         self.problems: list[str] = []
@@ -48,7 +48,7 @@ class PeakMemory:
         """Start sampling the process's memory, and reset the accelerator's statistics of peak memory."""
         self._thread, self._complete, self._stop = None, False, threading.Event()
         best_effort("no memory/process_peak_mib", self._start_sampling, self.problems.append)
-        self._device_counted = self._hardware.counts_peak and self._reset_device()
+        self._device_counted = self._hardware.has_peak_statistics and self._reset_device()
         return self
 
     def __exit__(
@@ -59,7 +59,7 @@ class PeakMemory:
         if self._thread is not None:
             self._thread.join()
             if self._complete:
-                self.process_mib = self._highest_bytes / MIB - self._beside_mib
+                self.process_mib = self._highest_bytes / MIB - self._other_mib
         if self._device_counted:
             peak = best_effort("no memory/device_peak_mib", self._hardware.peak_bytes, self.problems.append)
             if peak is not None:
@@ -87,7 +87,7 @@ class PeakMemory:
 
     def _reset_device(self) -> bool:
         def reset() -> bool:
-            self._hardware.forget_peak()
+            self._hardware.reset_peak()
             return True
 
         return best_effort("no memory/device_peak_mib", reset, self.problems.append) is not None

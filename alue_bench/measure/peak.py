@@ -6,7 +6,7 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from alue_bench.training.device.errors import give_back
+from alue_bench.training.device.errors import release_caches
 from alue_bench.training.device.hardware import Hardware
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SIZE = {"cpu": 1024, "cuda": 8192}
 """The number of rows and columns of the square matrices that are multiplied, by kind of device; other accelerators use
 the number for "cuda"."""
-SMALLEST = 1024
+MIN_SIZE = 1024
 """The smallest number of rows and columns, which is used if an accelerator has little free memory."""
 MEMORY_SHARE = 0.25
 """The share of an accelerator's free memory that the measurement may use; matrices are made smaller if needed."""
@@ -47,7 +47,7 @@ def _measured(device: Hardware, number: int, dtype: torch.dtype, tf32: bool) -> 
         return 2 * size**3 / _seconds(device, dtype, size)
     finally:
         if device.accelerated:
-            give_back(device.name)
+            release_caches(device.name)
 
 
 def _seconds(device: Hardware, dtype: torch.dtype, size: int) -> float:
@@ -72,6 +72,6 @@ def _size(device: Hardware, dtype: torch.dtype) -> int:
         return SIZE["cpu"]
     size = SIZE.get(device.name, SIZE["cuda"])
     # The factor and the product in `dtype`, with a margin of one matrix in fp32 for cuBLAS's workspace.
-    while size > SMALLEST and size**2 * (4 + 2 * dtype.itemsize) > MEMORY_SHARE * device.free_bytes():
+    while size > MIN_SIZE and size**2 * (4 + 2 * dtype.itemsize) > MEMORY_SHARE * device.free_bytes():
         size //= 2
     return size

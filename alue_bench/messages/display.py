@@ -11,7 +11,7 @@ import hashlib
 import html
 import re
 
-_STEERING = re.compile(
+_CONTROL_CHARACTERS = re.compile(
     "["
     "\x00-\x1f\x7f-\x9f"  # control characters: colours, cursor movements, bells; XML does not allow them either
     "\u2028\u2029"  # line and paragraph separators
@@ -29,12 +29,12 @@ DIGEST = 10
 
 def visible(text: str) -> str:
     """Return the text with characters escaped that control a terminal or that XML forbids, but not line feeds."""
-    return _STEERING.sub(lambda match: match[0] if match[0] == "\n" else _escaped(match[0]), text)
+    return _CONTROL_CHARACTERS.sub(lambda match: match[0] if match[0] == "\n" else _escaped(match[0]), text)
 
 
 def one_line(text: str) -> str:
     """Return the text on one line: the characters that `visible` escapes and line feeds are escaped."""
-    return _STEERING.sub(lambda match: _escaped(match[0]), text)
+    return _CONTROL_CHARACTERS.sub(lambda match: _escaped(match[0]), text)
 
 
 def file_name(stem: str, ending: str = "") -> str:

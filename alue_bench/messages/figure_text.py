@@ -36,20 +36,20 @@ def literal_text(settings: dict[str, Any] | None = None) -> Iterator[None]:
         yield
 
 
-def short(name: str, most: int = LONGEST_NAME) -> str:
-    """Return a name on one line, cut to at most `most` characters, for use in a figure."""
+def shorten(name: str, max_length: int = LONGEST_NAME) -> str:
+    """Return a name on one line, cut to at most `max_length` characters, for use in a figure."""
     name = one_line(name)
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    return name if len(name) <= max_length else f"{name[: max_length - 1]}…"
 
 
-def short_title(text: str) -> str:
+def shorten_title(text: str) -> str:
     """Return a title on one line, cut to at most `LONGEST_TITLE` characters, for use in a figure."""
-    return short(text, LONGEST_TITLE)
+    return shorten(text, LONGEST_TITLE)
 
 
-def short_names(names: Sequence[str]) -> list[str]:
-    """Return each name shortened by `short`; where shortened names would be equal, a number is put at their end."""
-    cut = [short(name) for name in names]
+def shorten_names(names: Sequence[str]) -> list[str]:
+    """Return each name shortened by `shorten`; where shortened names would be equal, a number is put at their end."""
+    cut = [shorten(name) for name in names]
     alike = Counter(cut)
     return [
         f"{name[: LONGEST_NAME - 1 - len(str(number))]}…{number}" if alike[name] > 1 else name

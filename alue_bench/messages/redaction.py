@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-REMOVED = "***"
+REPLACEMENT = "***"
 
 # The names of environment variables that hold secrets: HF_TOKEN, MLFLOW_TRACKING_PASSWORD, AWS_SECRET_ACCESS_KEY, …
 SECRET_NAME = re.compile(
@@ -20,10 +20,10 @@ SECRET_NAME = re.compile(
     r"|(API|ACCESS|PRIVATE)_?KEY)($|_)",
     re.I,
 )
-SHORTEST = 4
+MIN_SECRET_LENGTH = 4
 """The smallest length of a secret in an environment variable. Shorter values are not removed from texts, because they
 may be parts of ordinary words."""
-SWITCHES = ("true", "false", "none", "null")
+SWITCH_VALUES = ("true", "false", "none", "null")
 """Values of environment variables that are switches and not secrets, as in HF_HUB_DISABLE_IMPLICIT_TOKEN=true."""
 
 # The user and password end at the last @ before the path, because passwords may contain any character, including @.
@@ -39,10 +39,10 @@ def redact(text: str) -> str:
 
 def _redact(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
-        text = text.replace(secret, REMOVED)
-    text = _URL_WITH_USER.sub(rf"\g<scheme>{REMOVED}@", text)
-    text = _QUERY.sub(rf"\g<name>{REMOVED}", text)
-    return _HUB_TOKEN.sub(REMOVED, text)
+        text = text.replace(secret, REPLACEMENT)
+    text = _URL_WITH_USER.sub(rf"\g<scheme>{REPLACEMENT}@", text)
+    text = _QUERY.sub(rf"\g<name>{REPLACEMENT}", text)
+    return _HUB_TOKEN.sub(REPLACEMENT, text)
 
 
 def redacted(value: Any) -> Any:
@@ -72,6 +72,6 @@ def _secrets() -> list[str]:
     secrets = {
         value
         for name, value in os.environ.items()
-        if SECRET_NAME.search(name) and len(value) >= SHORTEST and value.lower() not in SWITCHES
+        if SECRET_NAME.search(name) and len(value) >= MIN_SECRET_LENGTH and value.lower() not in SWITCH_VALUES
     }
     return sorted(secrets, key=len, reverse=True)

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from alue_bench.contract.errors import AlueBenchError, DataError, DoesNotFit, PluginError, UnavailableError, UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.model import Model
 from alue_bench.contract.naming import model_name
 from alue_bench.contract.registry import Origin, Registry, outline_of
 from alue_bench.contract.strategy import Outline, Strategy
 from alue_bench.contract.task import Labels, Task
-from alue_bench.contract.transfer import misfit
+from alue_bench.contract.transfer import misfit_reason
 from alue_bench.data.folds import load_folds
 from alue_bench.data.location import DataFolder, fetch_hub_files, given_data_folder, locate
 from alue_bench.data.splits import TaskRows, load_rows
 from alue_bench.data.tokenization import first_texts_notes
-from alue_bench.data.verification import gaps
+from alue_bench.data.verification import label_gaps
 from alue_bench.messages.display import one_line
 from alue_bench.planning.request import PlanRequest
 from alue_bench.training.architecture.capabilities import Capabilities, capabilities_of
@@ -39,7 +39,7 @@ from alue_bench.training.pretrained.loading import (
     locate_checkpoint,
 )
 from alue_bench.training.pretrained.model_cache import ModelCache
-from alue_bench.training.pretrained.tokenizer import pads_with
+from alue_bench.training.pretrained.tokenizer import set_padding_token
 from alue_bench.training.surgery import model_in_outline
 
 R = TypeVar("R")
@@ -80,7 +80,7 @@ class ReadyModel:
 
         An example is padding on the left.
         """
-        values = {"parts": self.capabilities.parts, "head": "fresh" if self.checkpoint.head_left_aside else ""}
+        values = {"parts": self.capabilities.parts, "head": "fresh" if self.checkpoint.has_unused_head else ""}
         values["padding"] = "" if self.capabilities.padding.side == "right" else self.capabilities.padding.side
         return {name: value for name, value in values.items() if value}
 
@@ -155,12 +155,12 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
         return cache.rows[key]
 
     def folds_of(task: Task) -> list[TaskRows]:
-        key = (task.name, repr(own.get(task.name)), *options, request.asked_folds)
+        key = (task.name, repr(own.get(task.name)), *options, request.requested_folds)
         if key not in cache.folds:
             cache.folds[key] = load_folds(
                 task,
                 folder_of(task),
-                request.asked_folds,
+                request.requested_folds,
                 drop_bad=request.drop_bad,
                 limit_train=request.limit_train,
                 limit_eval=request.limit_eval,
@@ -175,7 +175,7 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
                 f"that task with --also-test {name}"
             )
         train_task = _training_task(task, registry)
-        if not request.asked_folds:
+        if not request.requested_folds:
             return [ReadyTask(task, rows(task), train_task, rows(train_task))]
         if train_task is not task:
             raise DataError(
@@ -186,7 +186,7 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
 
     unnamed = sorted(name for name, declared in registry.tasks.items() if not declared.value.only_by_name)
     names = list(dict.fromkeys(request.tasks)) or unnamed
-    available, left_out = _available(names, ready, _tolerated_errors(request, named=bool(request.tasks)))
+    available, left_out = _collect_available(names, ready, _tolerated_errors(request, named=bool(request.tasks)))
     return [one for several in available for one in several], left_out
 
 
@@ -218,7 +218,7 @@ def given_notes(task: ReadyTask, request: PlanRequest) -> list[str]:
     lacking = [
         gap
         for split, part in task.rows.splits.items()
-        for gap in gaps(split, [example.target for example in part.examples], task.task.labels)
+        for gap in label_gaps(split, [example.target for example in part.examples], task.task.labels)
     ]
     protocol = task.rows.protocol or task.task.splits.protocol
     return [f"task {task.task.name}: {note}" for note in (*own.notes, f"splits: {protocol}", *lacking)]
@@ -239,7 +239,7 @@ def _training_task(task: Task, registry: Registry) -> Task:
             "install the plugin that does, or correct trained_on"
         )
     train_task = registry.task(task.trained_on)
-    if (problem := misfit(task, train_task)) is not None:
+    if (problem := misfit_reason(task, train_task)) is not None:
         raise PluginError(f"plugin {origin}: {problem}")
     return train_task
 
@@ -277,14 +277,14 @@ def ready_models(
         encoder_shape(config)  # raises an error if the model has no encoder layers
         if key not in cache.checkpoints:
             if not request.keep_head and (note := head_note(checkpoint, config)):
-                checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note), head_left_aside=True)
+                checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note), has_unused_head=True)
             cache.checkpoints[key] = checkpoint
         tokenizer = cache.models.tokenizer(checkpoint)
-        pads_with(config, tokenizer.pad_token_id)
+        set_padding_token(config, tokenizer.pad_token_id)
         return ReadyModel(model, checkpoint, config, capabilities_of(config, tokenizer, precision, device))
 
     names = list(dict.fromkeys(request.models)) or sorted(registry.models)
-    models, left_out = _available(names, ready, _tolerated_errors(request, named=bool(request.models)))
+    models, left_out = _collect_available(names, ready, _tolerated_errors(request, named=bool(request.models)))
     return _with_unique_names(models, registry), left_out
 
 
@@ -324,17 +324,17 @@ def _tolerated_errors(request: PlanRequest, *, named: bool) -> type[AlueBenchErr
     return (DoesNotFit, DataError, UnavailableError) if request.skip_missing else DoesNotFit
 
 
-def _available(
+def _collect_available(
     names: Iterable[str],
     ready: Callable[[str], R],
-    forgiven: type[AlueBenchError] | tuple[type[AlueBenchError], ...],
+    tolerated: type[AlueBenchError] | tuple[type[AlueBenchError], ...],
 ) -> tuple[list[R], list[LeftOut]]:
-    """Call `ready` for each name; return the results, and name and reason of each call that raised `forgiven`."""
+    """Call `ready` for each name; return the results, and name and reason of each call that raised `tolerated`."""
     available, left_out = [], []
     for name in names:
         try:
             available.append(ready(name))
-        except forgiven as error:
+        except tolerated as error:
             left_out.append((name, str(error)))
     return available, left_out
 
@@ -389,7 +389,7 @@ def resolve_model(name: str, registry: Registry) -> Model:
             )
         return Model(name=model_name(path.name), title=f"local folder {path.name}", checkpoint=path)
     if name.startswith((".", "/", "~")):
-        raise UsageError(f"--model {shown(name, quote=False, most=300)}: there is no such folder")
+        raise UsageError(f"--model {excerpt(name, quote=False, max_length=300)}: there is no such folder")
     hub_id, _, revision = name.partition("@")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
         return Model(name=model_name(hub_id), title=f"hub {name}", checkpoint=hub_id, revision=revision or None)

@@ -15,7 +15,7 @@ from alue_bench.contract.byte_sizes import parse_size
 from alue_bench.contract.errors import DoesNotFit, UsageError
 from alue_bench.contract.model import Model
 from alue_bench.contract.registry import Origin, Registry, outline_of
-from alue_bench.contract.spec import DataDigests, HyperParameters, Resolved, RunSpec, digest_of
+from alue_bench.contract.spec import DataDigests, HyperParameters, ResolvedHyperParameters, RunSpec, digest_of
 from alue_bench.contract.strategy import Outline, Strategy
 from alue_bench.contract.task import Labels, TargetKind, Task
 from alue_bench.contract.version import __version__
@@ -42,13 +42,13 @@ from alue_bench.planning.combinations import (
     named_strategies,
     settings_of,
     strategies_for,
-    with_own_settings,
+    with_strategy_settings,
     without_unused_settings,
 )
 from alue_bench.planning.companions import ReadyCompanions, ready_companions
-from alue_bench.planning.given import with_given
+from alue_bench.planning.given import with_given_tasks
 from alue_bench.planning.grid import Grid
-from alue_bench.planning.matched_compute import Limited, steps_within, trained_share
+from alue_bench.planning.matched_compute import LimitedSteps, steps_within, trained_share
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.companion import Companion
 from alue_bench.running.inputs import RunInputs
@@ -69,7 +69,7 @@ class PlannedRun:
 
     spec: RunSpec
     inputs: RunInputs
-    hyper: Resolved
+    hyper: ResolvedHyperParameters
     request: PlanRequest
     """The user's request that the run belongs to."""
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -168,9 +168,9 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
             allow leaving it out.
     """
     check_hyper_parameters(request)
-    registry = with_given(registry, request.given)
+    registry = with_given_tasks(registry, request.given)
     named_strategies(request, registry)  # reports a misspelt name before anything is read
-    shared = _Shared.of(request, registry, cache or PlanCache())
+    shared = _PlanContext.of(request, registry, cache or PlanCache())
     tasks, tasks_left_out = ready_tasks(request, registry, shared.cache)
     models, models_left_out = ready_models(request, registry, shared.cache, shared.precision, shared.device)
     shared = replace(shared, companions=ready_companions(request, registry, tasks, shared.cache))
@@ -218,7 +218,7 @@ def _meanings(runs: list[PlannedRun], model: ReadyModel) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Shared:
+class _PlanContext:
     """The request, plugins, device, number format and caches that all runs of a plan have in common."""
 
     request: PlanRequest
@@ -238,7 +238,7 @@ class _Shared:
         return self.companions.of_task.get(task.task.name, ()) if task.task is task.train_task else ()
 
     @classmethod
-    def of(cls, request: PlanRequest, registry: Registry, cache: PlanCache) -> _Shared:
+    def of(cls, request: PlanRequest, registry: Registry, cache: PlanCache) -> _PlanContext:
         """Return the common values of a request's runs; the choice "auto" is replaced by a device or number format.
 
         Raises:
@@ -260,7 +260,7 @@ class _Shared:
 
 
 def _add_runs(
-    plan: Plan, shared: _Shared, seen: set[str], folds_before: int, task: ReadyTask, model: ReadyModel
+    plan: Plan, shared: _PlanContext, seen: set[str], folds_before: int, task: ReadyTask, model: ReadyModel
 ) -> None:
     """Add the runs and the skipped combinations of one task (or fold) and one model to a plan.
 
@@ -309,7 +309,7 @@ def _add_runs(
     own = {registry.strategy(one)[0].name: values for one, values in request.strategy_settings.items()}
     for combination in fitting:
         if combination.strategy.name in own:
-            combination = with_own_settings(
+            combination = with_strategy_settings(
                 combination, request, own[combination.strategy.name], model.capabilities.positions
             )
         combination = without_unused_settings(combination)
@@ -318,7 +318,7 @@ def _add_runs(
             plan.notes += [note] if note not in plan.notes else []
         spec = _spec(shared, task, model, combination)
         try:
-            limited = _limited(shared, task, model, combination)
+            limited = _limited_steps(shared, task, model, combination)
         except DoesNotFit as error:
             skipped = Skipped(task.task.name, name, combination.strategy.name, request.seeds[0], str(error))
             plan.skipped += [skipped] if skipped not in plan.skipped else []
@@ -344,7 +344,7 @@ def _choice_note(combination: Combination) -> str:
     )
 
 
-def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination) -> RunSpec:
+def _spec(shared: _PlanContext, task: ReadyTask, model: ReadyModel, combination: Combination) -> RunSpec:
     """Return the specification of the run of one task, one model and one combination of strategy, seed and settings."""
     request, outline, seed = shared.request, combination.outline, combination.seed
     providers = _providers(shared.registry, task.train_task, model.model, combination.origin)
@@ -377,7 +377,9 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
     )
 
 
-def _limited(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination) -> Limited | None:
+def _limited_steps(
+    shared: _PlanContext, task: ReadyTask, model: ReadyModel, combination: Combination
+) -> LimitedSteps | None:
     """Return the limited number of training steps of a strategy with a limit of its FLOPs; None if it has no limit.
 
     Raises:
@@ -404,7 +406,9 @@ def _limited(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: C
     )
 
 
-def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination, spec: RunSpec) -> RunInputs:
+def _inputs(
+    shared: _PlanContext, task: ReadyTask, model: ReadyModel, combination: Combination, spec: RunSpec
+) -> RunInputs:
     """Return the inputs of a run, and announce its model and the depth of its frozen prefix to the shared caches."""
     start = (
         task.train_rows.folds_digest or spec.data.train,
@@ -433,7 +437,7 @@ def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Co
     return inputs
 
 
-def _add_absent(plan: Plan, shared: _Shared, tasks: list[ReadyTask], models: list[ReadyModel]) -> None:
+def _add_absent(plan: Plan, shared: _PlanContext, tasks: list[ReadyTask], models: list[ReadyModel]) -> None:
     """Add the runs of models that are not on this machine to `plan.absent`; set the number of runs without data."""
     request, registry = shared.request, shared.registry
     absent = absent_models(request, registry)
@@ -462,7 +466,7 @@ def _add_absent(plan: Plan, shared: _Shared, tasks: list[ReadyTask], models: lis
     configs = [*(model.config for model in models), *(config for _, config in absent)]
     each = sum(len(strategies_for(request, registry, encoder_shape(config).layers)) for config in configs)
     settings_each = len((request.grid or Grid()).variants())
-    folds_each = max(1, len(request.asked_folds))
+    folds_each = max(1, len(request.requested_folds))
     plan.without_data = len(tasks_gone) * each * settings_each * len(request.seeds) * folds_each
 
 
@@ -471,7 +475,7 @@ def _digests(ready: ReadyTask, request: PlanRequest) -> DataDigests:
     folders = (ready.rows.folder, ready.train_rows.folder)
     with_test = [
         *([dict(ready.task.label_map)] if ready.task.label_map else []),
-        *_never_gold(test, ready.task.labels),
+        *_labels_without_rows(test, ready.task.labels),
         *_unusual_scoring(ready.task, request),
     ]
     return DataDigests(
@@ -480,7 +484,7 @@ def _digests(ready: ReadyTask, request: PlanRequest) -> DataDigests:
         train=digest_of(
             [
                 *(train["train"].digest, train["dev"].digest, list(ready.train_task.labels.names)),
-                *_never_gold(train["dev"], ready.train_task.labels),
+                *_labels_without_rows(train["dev"], ready.train_task.labels),
                 *_unusual_scoring(ready.train_task, request),
             ]
         ),
@@ -488,7 +492,7 @@ def _digests(ready: ReadyTask, request: PlanRequest) -> DataDigests:
     )
 
 
-def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
+def _labels_without_rows(rows: SplitRows, labels: Labels) -> list[list[str]]:
     """Return the labels that no row has, as a part of the digest of a split.
 
     They are part of the digest because they affect the scores: macro averages leave them out. The result is a list with

@@ -9,7 +9,7 @@ from itertools import product
 from alue_bench.contract.errors import DoesNotFit, UsageError
 from alue_bench.contract.model import Model
 from alue_bench.contract.registry import Origin, Registry
-from alue_bench.contract.spec import HyperParameters, Resolved, resolve_hyper_parameters
+from alue_bench.contract.spec import HyperParameters, ResolvedHyperParameters, resolve_hyper_parameters
 from alue_bench.contract.strategy import Outline, Strategy
 from alue_bench.contract.task import Task
 from alue_bench.planning.grid import Grid
@@ -28,7 +28,7 @@ class Combination:
     """The plugin that declares the strategy."""
     outline: Outline
     """The changes that the strategy makes to the model."""
-    hyper: Resolved
+    hyper: ResolvedHyperParameters
     seed: int
 
 
@@ -83,10 +83,10 @@ def check_hyper_parameters(request: PlanRequest) -> None:
     and model, as the reason to skip it.
     """
     for variant in (request.grid or Grid()).variants():
-        resolve_hyper_parameters(_asked_for(request, variant))
+        resolve_hyper_parameters(_user_settings(request, variant))
 
 
-def settings_of(request: PlanRequest, task: Task, model: Model, limit: int | None) -> list[Resolved]:
+def settings_of(request: PlanRequest, task: Task, model: Model, limit: int | None) -> list[ResolvedHyperParameters]:
     """Return the hyper-parameters of a task's runs with a model, one set for each combination of the grid's values.
 
     Args:
@@ -105,10 +105,10 @@ def settings_of(request: PlanRequest, task: Task, model: Model, limit: int | Non
 
 def _resolved(
     request: PlanRequest, task: Task, model: Model, limit: int | None, variant: Mapping[str, object]
-) -> Resolved:
+) -> ResolvedHyperParameters:
     """Return the hyper-parameters for one combination of the grid's values (`variant`); see `settings_of`."""
     defaults = [(f"task {task.name}", task.defaults), (f"model {model.name}", model.defaults)]
-    overrides = _asked_for(request, variant)
+    overrides = _user_settings(request, variant)
     resolved = resolve_hyper_parameters([*defaults, *overrides])
     if limit is not None and resolved.values.max_length > limit:
         asked_by = resolved.origins["max_length"]
@@ -118,12 +118,12 @@ def _resolved(
                 f"{limit} tokens"
             )
         origins = {**resolved.origins, "max_length": f"the model's limit of {limit} tokens"}
-        return Resolved(replace(resolved.values, max_length=limit), origins)
+        return ResolvedHyperParameters(replace(resolved.values, max_length=limit), origins)
     return resolved
 
 
-def with_own_settings(
-    combination: Combination, request: PlanRequest, own: Mapping[str, object], limit: int | None
+def with_strategy_settings(
+    combination: Combination, request: PlanRequest, strategy_settings: Mapping[str, object], limit: int | None
 ) -> Combination:
     """Return the combination with the hyper-parameters that the user set for its strategy alone.
 
@@ -132,7 +132,7 @@ def with_own_settings(
     Args:
         combination: The combination, with the hyper-parameters that apply to all strategies.
         request: The request.
-        own: The hyper-parameters that the user set for the strategy alone, by name.
+        strategy_settings: The hyper-parameters that the user set for the strategy alone, by name.
         limit: The largest number of tokens that the model accepts; None if it has no limit.
 
     Raises:
@@ -140,7 +140,7 @@ def with_own_settings(
     """
     hyper = combination.hyper
     above = {"grid", *(origin for origin, _ in request.overrides[-1:])}
-    used = {name: value for name, value in own.items() if hyper.origins[name] not in above}
+    used = {name: value for name, value in strategy_settings.items() if hyper.origins[name] not in above}
     origin = f"strategy {combination.strategy.name}"
     resolved = resolve_hyper_parameters([("", asdict(hyper.values)), (origin, used)])
     if limit is not None and resolved.values.max_length > limit:
@@ -148,7 +148,7 @@ def with_own_settings(
             f"{origin}: max_length is {resolved.values.max_length}, but the model takes at most {limit} tokens"
         )
     origins = {name: origin if name in used else hyper.origins[name] for name in hyper.origins}
-    return replace(combination, hyper=Resolved(resolved.values, origins))
+    return replace(combination, hyper=ResolvedHyperParameters(resolved.values, origins))
 
 
 def without_unused_settings(combination: Combination) -> Combination:
@@ -162,17 +162,17 @@ def without_unused_settings(combination: Combination) -> Combination:
     if hyper.values.probe_rows == default:
         return combination
     origins = {**hyper.origins, "probe_rows": "default"}
-    return replace(combination, hyper=Resolved(replace(hyper.values, probe_rows=default), origins))
+    return replace(combination, hyper=ResolvedHyperParameters(replace(hyper.values, probe_rows=default), origins))
 
 
-def _asked_for(request: PlanRequest, variant: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
+def _user_settings(request: PlanRequest, variant: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
     """Return the hyper-parameters that the user set, as pairs of origin and values; a later pair takes precedence."""
     return [*request.overrides, *([("grid", variant)] if variant else [])]
 
 
 def combinations(
     strategies: Strategies,
-    settings: Sequence[Resolved],
+    settings: Sequence[ResolvedHyperParameters],
     seeds: Sequence[int],
     outline: Callable[[Strategy, Origin], Outline],
     *,

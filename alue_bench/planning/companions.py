@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from alue_bench.contract.errors import DataError, UsageError
-from alue_bench.contract.formats import Example, shown
+from alue_bench.contract.formats import Example, excerpt
 from alue_bench.contract.label_fit import LabelFit, LabelMisfit, fit_labels
 from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import digest_of
@@ -112,8 +112,8 @@ def _maps_of(given: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
         name = next((name for name in names if text.startswith(f"{name}:")), None)
         if name is None and len(names) > 1:
             raise UsageError(
-                f"--map {shown(text, quote=False)}: several tasks are named by --also-test ({', '.join(names)}); write "
-                f"the task before its labels, as in --map {names[0]}:LABEL=LABEL"
+                f"--map {excerpt(text, quote=False)}: several tasks are named by --also-test ({', '.join(names)}); "
+                f"write the task before its labels, as in --map {names[0]}:LABEL=LABEL"
             )
         owner = name or names[0]
         if owner in maps:
@@ -137,7 +137,7 @@ def _companion(
     scoring = [task.primary, fit.labels.threshold, list(fit.labels.names), list(fit.label_map.items())]
     digest = digest_of([rows.digest, *scoring, origin.distribution, origin.version])
     notes = []
-    if mapped := fit.described():
+    if mapped := fit.describe():
         notes.append(f"scored on {task.name}: labels of {source.task.name} count as {mapped}")
     if left_out:
         notes.append(

@@ -12,7 +12,7 @@ from alue_bench.contract.version import __version__
 from alue_bench.data.file_task.given import GivenTask
 
 
-def with_given(registry: Registry, given: Iterable[GivenTask]) -> Registry:
+def with_given_tasks(registry: Registry, given: Iterable[GivenTask]) -> Registry:
     """Return a registry that also contains the tasks that the user gives as files.
 
     Raises:

@@ -24,14 +24,14 @@ from alue_bench.contract.errors import UsageError
 from alue_bench.contract.options import options_of
 from alue_bench.contract.spec import HyperParameters
 
-WHOLE = "bottom-top"
-LAYERS = ("bottom", "top")
+BOTTOM_TOP_AXIS = "bottom-top"
+LAYER_AXES = ("bottom", "top")
 _DECLARED_AXES = {name: declared.kind for name, declared in options_of(HyperParameters).items() if declared.is_axis}
-SETTINGS: Mapping[str, type[int] | type[float]] = {"lr": float} | _DECLARED_AXES
+SETTING_AXES: Mapping[str, type[int] | type[float]] = {"lr": float} | _DECLARED_AXES
 """The hyper-parameters that may be an axis of a grid, with their types. In `Grid.variants`, the first one, the learning
 rate, varies slowest."""
-AXES = (*LAYERS, "strategy", *SETTINGS, "seed")
-MOST = 1_000_000
+AXES = (*LAYER_AXES, "strategy", *SETTING_AXES, "seed")
+MAX_SEED_RANGE = 1_000_000
 """The largest number of values in a range of seeds; a longer range is rejected as a typing error."""
 DEFAULT_TOLERANCE = 0.01
 """The default tolerance: a score counts as equal to that of full fine-tuning if it is lower by at most this fraction of
@@ -110,10 +110,10 @@ def parse_grid(texts: Iterable[str]) -> Grid:
         strategies=tuple(dict.fromkeys(values.get("strategy", ()))),
         settings={
             name: tuple(dict.fromkeys(_number(name, value) for value in values[name]))
-            for name in SETTINGS
+            for name in SETTING_AXES
             if name in values
         },
-        seeds=tuple(dict.fromkeys(seed for value in values.get("seed", ()) for seed in _closed("seed", value))),
+        seeds=tuple(dict.fromkeys(seed for value in values.get("seed", ()) for seed in _finite_range("seed", value))),
     )
 
 
@@ -122,12 +122,12 @@ def _collect(text: str, values: dict[str, list[str]]) -> None:
     axis: str | None = None
     pieces = [piece for piece in re.split(r"[,\s]+", text.strip()) if piece]
     if not pieces:
-        raise UsageError(f"--grid is empty; write {WHOLE}, or axes such as bottom=0..12/3,top=0..4")
+        raise UsageError(f"--grid is empty; write {BOTTOM_TOP_AXIS}, or axes such as bottom=0..12/3,top=0..4")
     for piece in pieces:
         name, equals, value = piece.partition("=")
-        if not equals and piece == WHOLE:
+        if not equals and piece == BOTTOM_TOP_AXIS:
             axis = None
-            for layers in LAYERS:
+            for layers in LAYER_AXES:
                 values.setdefault(layers, []).append("0..")
             continue
         if equals:
@@ -139,7 +139,8 @@ def _collect(text: str, values: dict[str, list[str]]) -> None:
                 continue
         elif axis is None:
             raise UsageError(
-                f"--grid {text!r}: {piece!r} belongs to no axis; write {WHOLE}, or axes such as bottom=0..12/3,top=0..4"
+                f"--grid {text!r}: {piece!r} belongs to no axis; write {BOTTOM_TOP_AXIS}, or axes such as "
+                "bottom=0..12/3,top=0..4"
             )
         values[axis].append(value if equals else piece)
 
@@ -157,19 +158,19 @@ def _span(axis: str, value: str) -> Span:
     return Span(first, last, step)
 
 
-def _closed(axis: str, value: str) -> range:
+def _finite_range(axis: str, value: str) -> range:
     span = _span(axis, value)
     if span.last is None:
         closed = f"{span.first}..{span.first + 4 * span.step}" + (f"/{span.step}" if span.step > 1 else "")
         raise UsageError(f"--grid: {axis}={value} has no end; add one, such as {axis}={closed}")
-    if (span.last - span.first) // span.step >= MOST:
-        raise UsageError(f"--grid: {axis}={value} has more than {MOST} values")
+    if (span.last - span.first) // span.step >= MAX_SEED_RANGE:
+        raise UsageError(f"--grid: {axis}={value} has more than {MAX_SEED_RANGE} values")
     return span.values(span.last)
 
 
 def _number(axis: str, value: str) -> int | float:
     try:
-        return SETTINGS[axis](value)
+        return SETTING_AXES[axis](value)
     except ValueError:
-        kind = "a whole number" if SETTINGS[axis] is int else "a number"
+        kind = "a whole number" if SETTING_AXES[axis] is int else "a number"
         raise UsageError(f"--grid: {axis}={value} is not {kind}") from None

@@ -15,12 +15,12 @@ from alue_bench.measure.empty_models import EmptyModel
 if TYPE_CHECKING:
     import numpy as np
 
-Empty = Callable[[Strategy, Outline], EmptyModel]
+EmptyModelOf = Callable[[Strategy, Outline], EmptyModel]
 """A function that returns the model that a strategy trains, without weights, in order to count its FLOPs."""
 
 
 @dataclass(frozen=True)
-class Limited:
+class LimitedSteps:
     """The limited number of training steps of a run, with what is needed to describe it."""
 
     strategy: str
@@ -43,10 +43,10 @@ def steps_within(
     strategy: Strategy,
     outline: Outline,
     like: tuple[Strategy, Outline] | None,
-    empty: Empty,
+    empty: EmptyModelOf,
     lengths: np.ndarray[Any, Any],
     hyper: HyperParameters,
-) -> Limited:
+) -> LimitedSteps:
     """Return the number of training steps, at least one, whose FLOPs are nearest to the limit of a strategy.
 
     The FLOPs of the frozen prefix of `like` count once, and not once per epoch, as in the metric `flops/train_vs_full`.
@@ -84,7 +84,7 @@ def steps_within(
                 "full itself"
             )
     all_steps = steps_per_epoch(len(lengths), hyper.batch_size) * hyper.epochs
-    return Limited(strategy.name, max(1, round(share * all_steps)), all_steps, hyper.epochs)
+    return LimitedSteps(strategy.name, max(1, round(share * all_steps)), all_steps, hyper.epochs)
 
 
 def trained_share(steps: int | None, examples: int, hyper: HyperParameters) -> float:

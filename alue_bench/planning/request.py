@@ -200,7 +200,7 @@ class PlanRequest(CheckedOptions):
             raise UsageError(f"--repeats {self.repeats} says how often rows are divided into folds; add --folds 5")
 
     @property
-    def asked_folds(self) -> tuple[Fold, ...]:
+    def requested_folds(self) -> tuple[Fold, ...]:
         """The folds of the cross-validation to plan, sorted by repetition; empty without cross-validation."""
         if self.fold is not None:
             return (self.fold,)

@@ -32,7 +32,7 @@ DRAWS = 1000
 """The number of random orders that are drawn; the least biased one is used (see `Order.bias`)."""
 DRIFTS = 3
 """The number of curves that model a drift of the machine's speed: polynomials of time of degree 1, 2 and 3."""
-TAG = "sweep.position"
+POSITION_TAG = "sweep.position"
 """The name of the MLflow tag that holds a run's position in its sweep, such as 17/91."""
 
 
@@ -55,7 +55,7 @@ class Order:
         )
 
 
-def spread_out(runs: Sequence[PlannedRun], seed: int = 0) -> Order:
+def order_runs(runs: Sequence[PlannedRun], seed: int = 0) -> Order:
     """Return the runs of a sweep in the order in which they are to be executed.
 
     Runs with the same training task and model are compared with each other, and therefore form one contiguous group.
@@ -77,7 +77,7 @@ def spread_out(runs: Sequence[PlannedRun], seed: int = 0) -> Order:
         ordered += [run for position in best for run in units[position]]
         biases.append(bias)
     tagged = [
-        replace(run, tags={**run.tags, TAG: f"{position}/{len(ordered)}"})
+        replace(run, tags={**run.tags, POSITION_TAG: f"{position}/{len(ordered)}"})
         for position, run in enumerate(ordered, start=1)
     ]
     return Order(tagged, seed, max(biases))

@@ -17,7 +17,7 @@ Settings = tuple[tuple[str, object], ...]
 """Pairs of a hyper-parameter's name and its value, one for each hyper-parameter that differs between runs."""
 
 
-def varied(runs: Iterable[tuple[str, str, HyperParameters]]) -> tuple[str, ...]:
+def varied_names(runs: Iterable[tuple[str, str, HyperParameters]]) -> tuple[str, ...]:
     """Return the names of the hyper-parameters that differ between runs of the same task and model.
 
     Args:
@@ -33,9 +33,9 @@ def varied(runs: Iterable[tuple[str, str, HyperParameters]]) -> tuple[str, ...]:
     )
 
 
-def varied_by_specs(specs: Iterable[RunSpec]) -> tuple[str, ...]:
-    """Return the names of the hyper-parameters that differ between these runs; see `varied`."""
-    return varied((spec.task, spec.model, spec.hyper) for spec in specs)
+def varied_names_of_specs(specs: Iterable[RunSpec]) -> tuple[str, ...]:
+    """Return the names of the hyper-parameters that differ between these runs; see `varied_names`."""
+    return varied_names((spec.task, spec.model, spec.hyper) for spec in specs)
 
 
 def settings_of(hyper: HyperParameters, names: Sequence[str]) -> Settings:
@@ -61,7 +61,7 @@ def reading_order(specs: Sequence[RunSpec]) -> Mapping[str, int]:
     Runs are sorted by task, model, strategy, hyper-parameters that differ, seed and fold. Strategies that freeze a
     number of bottom and top layers come first, sorted by these numbers; all other strategies follow, sorted by name.
     """
-    names = varied_by_specs(specs)
+    names = varied_names_of_specs(specs)
 
     def key(spec: RunSpec) -> tuple[object, ...]:
         cell = cell_of(spec.strategy)

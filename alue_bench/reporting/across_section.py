@@ -8,11 +8,11 @@ from alue_bench.reporting.across_table import distance_names, title
 from alue_bench.reporting.across_tasks import AcrossTasks, StrategyAcross, across_tasks
 from alue_bench.reporting.comparison_table import change_text
 from alue_bench.reporting.content import Cell, Column, Gallery, Item, Paragraph, ReportTable, Row, RowGroup
-from alue_bench.reporting.numbers import NONE, percent, plain, several, signed
-from alue_bench.reporting.subjects import Comparable
-from alue_bench.reporting.training_times import ACROSS_SESSIONS, ratio_text
+from alue_bench.reporting.numbers import MISSING, decimal, number_with_noun, percent, signed
+from alue_bench.reporting.subjects import ComparableRuns
+from alue_bench.reporting.training_times import ACROSS_SESSIONS_MARK, ratio_text
 
-MOST_ROWS = 100
+MAX_ROWS = 100
 """The largest number of strategies in a table."""
 INTRO = (
     "Every task counts the same. The interval comes from a bootstrap over tasks and seeds: if these tasks are a random "
@@ -20,7 +20,7 @@ INTRO = (
 )
 
 
-def section_items(block: Comparable, prefix: str) -> list[Item]:
+def section_items(block: ComparableRuns, prefix: str) -> list[Item]:
     """Return tables and figures of the results across tasks, for each model with enough tasks.
 
     Args:
@@ -35,8 +35,8 @@ def section_items(block: Comparable, prefix: str) -> list[Item]:
             *([Paragraph("; ".join(result.notes) + ".")] if result.notes else []),
             Gallery(
                 [
-                    across_charts.changes(result, name=f"{prefix}-{number}-changes", of=title(result)),
-                    across_charts.profile(result, name=f"{prefix}-{number}-profile", of=title(result)),
+                    across_charts.changes(result, name=f"{prefix}-{number}-changes", figure_title=title(result)),
+                    across_charts.profile(result, name=f"{prefix}-{number}-profile", figure_title=title(result)),
                 ]
             ),
             _profiles(result),
@@ -62,9 +62,11 @@ def _changes(result: AcrossTasks) -> ReportTable:
     rows = [_row(result, row) for row in result.rows if row.change]
     metrics = ", ".join(f"{task} ({metric})" for task, metric in result.metrics.items())
     limit_text = (
-        f"; shown: {MOST_ROWS} of {several(len(rows), 'strategy', 'strategies')}" if len(rows) > MOST_ROWS else ""
+        f"; shown: {MAX_ROWS} of {number_with_noun(len(rows), 'strategy', 'strategies')}"
+        if len(rows) > MAX_ROWS
+        else ""
     )
-    group = RowGroup(result.model, rows[:MOST_ROWS], f"against {result.baseline}; {metrics}{limit_text}")
+    group = RowGroup(result.model, rows[:MAX_ROWS], f"against {result.baseline}; {metrics}{limit_text}")
     return ReportTable("Changes across tasks", "model, strategy", columns, [group])
 
 
@@ -74,22 +76,22 @@ def _row(result: AcrossTasks, row: StrategyAcross) -> Row:
     cells = [_score_cell(row.change.mean), _score_cell(row.change.iqm)]
     if result.relative:
         shares = (row.share.mean, row.share.iqm) if row.share else (None, None)
-        cells += [Cell(change_text(share) or NONE) for share in shares]
+        cells += [Cell(change_text(share) or MISSING) for share in shares]
     cells.append(Cell(f"{row.counts.wins} / {row.counts.ties} / {row.counts.losses}"))
-    mark = f" {ACROSS_SESSIONS} times of different sessions" if row.speed_up and row.across_sessions else ""
+    mark = f" {ACROSS_SESSIONS_MARK} times of different sessions" if row.speed_up and row.across_sessions else ""
     text, _, interval = ratio_text(row.speed_up).partition(" ")
-    cells.append(Cell(text or NONE, detail=f"{interval}{mark}".strip()))
+    cells.append(Cell(text or MISSING, detail=f"{interval}{mark}".strip()))
     return Row(row.strategy, [*cells, Cell(str(len(row.changes)))])
 
 
 def _score_cell(value: Estimate) -> Cell:
-    return Cell(signed(value.mean), detail="" if value.half_width is None else f"± {plain(value.half_width)}")
+    return Cell(signed(value.mean), detail="" if value.half_width is None else f"± {decimal(value.half_width)}")
 
 
 def _profiles(result: AcrossTasks) -> ReportTable:
     of = "what was learnt" if result.relative else "the metric's range from 0 to 1"
     columns = [Column(name) for name in distance_names(result)]
-    rows = [Row(row.strategy, [Cell(percent(share)) for share in row.profile]) for row in result.rows[:MOST_ROWS]]
+    rows = [Row(row.strategy, [Cell(percent(share)) for share in row.profile]) for row in result.rows[:MAX_ROWS]]
     remark = f"distances in per cent of {of}; a task without a run of the strategy counts as not within"
     return ReportTable(
         "Share of tasks within a distance of the best strategy", "strategy", columns, [RowGroup("", rows, remark)]

@@ -6,18 +6,18 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.evaluation.across_tasks import FEWEST_TASKS
+from alue_bench.evaluation.across_tasks import MIN_TASKS
 from alue_bench.evaluation.intervals import LEVEL, Estimate
 from alue_bench.reporting.across_tasks import AcrossTasks, StrategyAcross
 from alue_bench.reporting.comparison_table import TextTable, change_text, latex_tables, markdown_tables
-from alue_bench.reporting.numbers import percent, plain, several, signed
-from alue_bench.reporting.training_times import ACROSS_SESSIONS, ratio_text
+from alue_bench.reporting.numbers import decimal, number_with_noun, percent, signed
+from alue_bench.reporting.training_times import ACROSS_SESSIONS_MARK, ratio_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NO_RESULTS = (
-    f"no results across tasks. They need runs of a baseline and another strategy on at least {FEWEST_TASKS} tasks with "
+    f"no results across tasks. They need runs of a baseline and another strategy on at least {MIN_TASKS} tasks with "
     "one model, and a baseline that learnt something on each"
 )
 """The sentence for users if no model has enough tasks."""
@@ -45,7 +45,7 @@ def across_legend(results: Sequence[AcrossTasks]) -> list[str]:
     if any(row.speed_up for result in results for row in result.rows):
         lines.append("Speed-up: geometric mean over tasks, of pairs of runs of one session.")
     if any(row.speed_up and row.across_sessions for result in results for row in result.rows):
-        lines.append(f"{ACROSS_SESSIONS} times of different sessions are compared on at least one task.")
+        lines.append(f"{ACROSS_SESSIONS_MARK} times of different sessions are compared on at least one task.")
     return lines
 
 
@@ -87,7 +87,7 @@ def across_as_latex(results: Sequence[AcrossTasks]) -> str:
 
 def title(result: AcrossTasks) -> str:
     """Return a heading with the model and the number of tasks."""
-    return f"Across {several(len(result.tasks), 'task')}, {result.model}"
+    return f"Across {number_with_noun(len(result.tasks), 'task')}, {result.model}"
 
 
 def _summary(result: AcrossTasks) -> TextTable:
@@ -116,12 +116,14 @@ def _summary_row(result: AcrossTasks, row: StrategyAcross) -> tuple[str, ...]:
     if result.relative:
         cells += [change_text(share) for share in ((row.share.mean, row.share.iqm) if row.share else (None, None))]
     cells.append(f"{row.counts.wins}/{row.counts.ties}/{row.counts.losses}")
-    cells.append(ratio_text(row.speed_up) + (f" {ACROSS_SESSIONS}" if row.speed_up and row.across_sessions else ""))
+    cells.append(
+        ratio_text(row.speed_up) + (f" {ACROSS_SESSIONS_MARK}" if row.speed_up and row.across_sessions else "")
+    )
     return tuple(cells)
 
 
 def _points(value: Estimate) -> str:
-    return signed(value.mean) + (f" ± {plain(value.half_width)}" if value.half_width is not None else "")
+    return signed(value.mean) + (f" ± {decimal(value.half_width)}" if value.half_width is not None else "")
 
 
 def _profile(result: AcrossTasks) -> TextTable:

@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.evaluation.across_tasks import (
-    FEWEST_TASKS,
-    OverTasks,
+    MIN_TASKS,
+    MeanOverTasks,
     WinsTiesLosses,
     geometric_mean_over_tasks,
-    over_tasks,
+    mean_over_tasks,
     performance_profile,
     wins_ties_losses,
 )
 from alue_bench.evaluation.ratios import Ratio
 from alue_bench.reporting.comparison import ComparisonBlock, Run, StrategyResult, paired_runs
-from alue_bench.reporting.numbers import several
-from alue_bench.reporting.subjects import APART
+from alue_bench.reporting.numbers import number_with_noun
+from alue_bench.reporting.subjects import BLOCK_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,9 +44,9 @@ class StrategyAcross:
     strategy: str
     changes: Mapping[str, float]
     """The mean change of the score against the baseline, over the seeds with which both ran, for each task."""
-    change: OverTasks | None
+    change: MeanOverTasks | None
     """The change of the score, in units of the tasks' metrics; None for the baseline itself."""
-    share: OverTasks | None
+    share: MeanOverTasks | None
     """The change as a share of what the baseline learnt; −0.02 is a loss of 2 %. What it learnt is its score minus the
     trivial score, which is the score of a baseline without a model. None for the baseline itself, and if the
     trivial score of a task is unknown."""
@@ -55,7 +55,7 @@ class StrategyAcross:
     """For each of `AcrossTasks.distances`, the share of tasks on which the score is at most this far below the best."""
     speed_up: Ratio | None
     """The geometric mean over tasks of the baseline's training time divided by the strategy's; None for the baseline,
-    and if fewer than FEWEST_TASKS tasks have training times."""
+    and if fewer than MIN_TASKS tasks have training times."""
     across_sessions: bool
     """True if the speed-up on a task compares training times of different sessions (executions of a command)."""
 
@@ -67,7 +67,7 @@ class AcrossTasks:
     model: str
     baseline: str
     conditions: Mapping[str, Any]
-    """The data source, hardware and number of folds of the runs, by the names in `APART`."""
+    """The data source, hardware and number of folds of the runs, by the names in `BLOCK_COLUMNS`."""
     metrics: Mapping[str, str]
     """The metric of each task, such as f1_macro; its keys are the tasks that are combined."""
     distances: tuple[float, ...]
@@ -88,7 +88,7 @@ class AcrossTasks:
 def across_tasks(blocks: Iterable[ComparisonBlock], frame: pd.DataFrame) -> list[AcrossTasks]:
     """Return the results across tasks for each combination of model, data source, hardware and number of folds.
 
-    A model with fewer than FEWEST_TASKS tasks is left out, and so is a strategy that ran on fewer tasks.
+    A model with fewer than MIN_TASKS tasks is left out, and so is a strategy that ran on fewer tasks.
 
     Args:
         blocks: The blocks of a comparison. Each holds the strategies for one task and model under one set of
@@ -97,10 +97,10 @@ def across_tasks(blocks: Iterable[ComparisonBlock], frame: pd.DataFrame) -> list
     """
     groups: dict[tuple[Any, ...], list[ComparisonBlock]] = {}
     for block in blocks:
-        if not block.first_look and len(block.rows) > 1 and block.rows[0].strategy == block.baseline:
-            key = (block.model, *(block.conditions[name] for name in APART))
+        if not block.low_fidelity and len(block.rows) > 1 and block.rows[0].strategy == block.baseline:
+            key = (block.model, *(block.conditions[name] for name in BLOCK_COLUMNS))
             groups.setdefault(key, []).append(block)
-    groups = {key: group for key, group in groups.items() if len({block.task for block in group}) >= FEWEST_TASKS}
+    groups = {key: group for key, group in groups.items() if len({block.task for block in group}) >= MIN_TASKS}
     if not groups:
         return []
     metrics = {block.metric for group in groups.values() for block in group}
@@ -134,7 +134,7 @@ def _combined(group: Sequence[ComparisonBlock], runs: Mapping[str, Run]) -> Acro
             chosen[block.task] = block
     notes = []
     if len(group) > len(chosen):
-        notes.append(f"{several(len(group) - len(chosen), 'set')} of runs under other conditions left out")
+        notes.append(f"{number_with_noun(len(group) - len(chosen), 'set')} of runs under other conditions left out")
     learnt = {task: _learnt(block) for task, block in chosen.items()}
     unlearnt = [task for task, block in chosen.items() if block.unlearnt is not None or (learnt[task] or 1) <= 0]
     if unlearnt:
@@ -144,15 +144,15 @@ def _combined(group: Sequence[ComparisonBlock], runs: Mapping[str, Run]) -> Acro
     shared = [task for task, block in chosen.items() if (rows := block.conditions["train_digest"]) and often[rows] > 1]
     if shared:
         notes.append(f"trained on the same rows, so not independent (choose one with -t): {', '.join(shared)}")
-    if len(chosen) < FEWEST_TASKS:
+    if len(chosen) < MIN_TASKS:
         return None
     relative = all(learnt[task] is not None for task in chosen)
     unit = {task: (learnt[task] or 1.0) if relative else 1.0 for task in chosen}
     by_strategy = _by_strategy(chosen, runs)
     baseline = group[0].baseline
-    few = [name for name, on in by_strategy.items() if name != baseline and _number_of_tasks(on) < FEWEST_TASKS]
+    few = [name for name, on in by_strategy.items() if name != baseline and _number_of_tasks(on) < MIN_TASKS]
     if few:
-        notes.append(f"on fewer than {FEWEST_TASKS} tasks, left out: {', '.join(few)}")
+        notes.append(f"on fewer than {MIN_TASKS} tasks, left out: {', '.join(few)}")
     included = {name: on for name, on in by_strategy.items() if name not in few}
     if len(included) < 2:
         return None
@@ -161,7 +161,7 @@ def _combined(group: Sequence[ComparisonBlock], runs: Mapping[str, Run]) -> Acro
     return AcrossTasks(
         model=block.model,
         baseline=baseline,
-        conditions={name: block.conditions[name] for name in APART},
+        conditions={name: block.conditions[name] for name in BLOCK_COLUMNS},
         metrics={task: compared.metric.removeprefix("test/") for task, compared in chosen.items()},
         distances=DISTANCES,
         relative=relative,
@@ -246,15 +246,15 @@ def _across(
     changes = {task: sum(values) / len(values) for task, values in differences.items()}
     times = [result.row.times for result in by_task.values() if result.row.times and result.row.times.ratios]
     across = any(time.across_sessions for time in times)
-    speed_up = geometric_mean_over_tasks([time.ratios for time in times]) if len(times) >= FEWEST_TASKS else None
+    speed_up = geometric_mean_over_tasks([time.ratios for time in times]) if len(times) >= MIN_TASKS else None
     if speed_up and across:  # resampling tasks cannot reveal a difference in speed that is common to a whole session
         speed_up = replace(speed_up, interval=None)
     relative = unit and [[value / unit[task] for value in values] for task, values in differences.items()]
     return StrategyAcross(
         strategy=strategy,
         changes=changes,
-        change=over_tasks(list(differences.values())) if differences else None,
-        share=over_tasks(relative) if relative else None,
+        change=mean_over_tasks(list(differences.values())) if differences else None,
+        share=mean_over_tasks(relative) if relative else None,
         counts=wins_ties_losses(list(changes.values())) if differences else None,
         profile=profile,
         speed_up=speed_up,

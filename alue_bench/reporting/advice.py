@@ -26,9 +26,9 @@ import numpy as np
 
 from alue_bench.contract.cells import Cell, cell_name
 from alue_bench.contract.probe import LayerScore
-from alue_bench.evaluation.across_tasks import FEWEST_TASKS
+from alue_bench.evaluation.across_tasks import MIN_TASKS
 from alue_bench.evaluation.intervals import Estimate
-from alue_bench.evaluation.new_task import Correction, correction, predicted
+from alue_bench.evaluation.new_task import Correction, correction, mean_prediction
 from alue_bench.reporting.selector_ranking import DEFAULT_CONTROL, LoadScores, family_of
 from alue_bench.reporting.swept_tasks import FULL, SweptTask
 from alue_bench.tracking.reproduction import row_options
@@ -36,7 +36,7 @@ from alue_bench.tracking.reproduction import row_options
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
-ALIKE = (
+EQUAL_COLUMNS = (
     "model",
     "model_digest",
     "data_source",
@@ -48,7 +48,7 @@ ALIKE = (
 )
 """The columns of the frame of runs that must have equal values in all sweeps of a calibration. The options that select
 rows must be equal, too."""
-SETTINGS = 10
+NUMBER_OF_SETTINGS = 10
 """The largest number of freezing settings for which the loss is predicted."""
 
 
@@ -91,9 +91,9 @@ class Calibration:
     def correction(self) -> tuple[str, Correction] | None:
         """The family of selectors whose correction predicts left-out tasks best, with its correction.
 
-        None if no correction clearly helps, or if there are fewer than FEWEST_TASKS sweeps.
+        None if no correction clearly helps, or if there are fewer than MIN_TASKS sweeps.
         """
-        if len(self.sweeps) < FEWEST_TASKS:
+        if len(self.sweeps) < MIN_TASKS:
             return None
         fitted = {family: correction(self.losses, values) for family, values in self.features.items()}
         helpful = {family: fitted_correction for family, fitted_correction in fitted.items() if fitted_correction.helps}
@@ -102,7 +102,7 @@ class Calibration:
         family = min(helpful, key=lambda name: helpful[name].error)
         return family, helpful[family]
 
-    def settings(self, number: int = SETTINGS) -> list[Cell]:
+    def settings(self, number: int = NUMBER_OF_SETTINGS) -> list[Cell]:
         """Return the setting with the smallest mean loss in each of `number` ranges of cost, the cheapest first."""
         means = self.losses.mean(axis=0)
         parts = np.array_split(np.arange(len(self.cells)), min(number, len(self.cells)))
@@ -119,10 +119,10 @@ class Calibration:
         index = self.cells.index(cell)
         values = self.losses[:, index]
         if self.correction is None or not features or self.correction[0] not in features:
-            return predicted(values.tolist())
+            return mean_prediction(values.tolist())
         family, fitted = self.correction
         known = self.features[family][:, index]
-        estimate = predicted((values - fitted.slope * (known - known.mean())).tolist())
+        estimate = mean_prediction((values - fitted.slope * (known - known.mean())).tolist())
         shift = fitted.slope * (float(features[family][index]) - float(known.mean()))
         return Estimate(estimate.mean + shift, estimate.half_width, estimate.values)
 
@@ -193,7 +193,7 @@ def calibration(sweeps: Sequence[SweptTask], load: LoadScores, *, without: str) 
 
     Returns:
         The calibration; None if no other task was swept, or if the sweeps have no freezing setting in common. It may
-        have fewer than FEWEST_TASKS tasks.
+        have fewer than MIN_TASKS tasks.
     """
     alike: dict[tuple[str, ...], list[SweptTask]] = {}
     for sweep in sweeps:
@@ -215,7 +215,7 @@ def calibration(sweeps: Sequence[SweptTask], load: LoadScores, *, without: str) 
 
 def conditions(sweep: SweptTask) -> tuple[str, ...]:
     """Return the conditions of a sweep, as texts. They must be equal in all sweeps of a calibration."""
-    return (*(str(sweep.example.get(name)) for name in ALIKE), str(sorted(row_options(sweep.example).items())))
+    return (*(str(sweep.example.get(name)) for name in EQUAL_COLUMNS), str(sorted(row_options(sweep.example).items())))
 
 
 def feature(scores: Sequence[float], cells: Sequence[Cell]) -> Array:
@@ -245,16 +245,16 @@ def _scores(sweep: SweptTask, load: LoadScores) -> dict[str, list[float]]:
     }
 
 
-def leave_out(whole: Calibration) -> LeftOut:
+def leave_one_task_out(full_calibration: Calibration) -> LeftOut:
     """Predict the losses on each task of a calibration from the other tasks, and return the errors.
 
     Args:
-        whole: The calibration, with at least three tasks.
+        full_calibration: The calibration, with at least three tasks.
     """
     errors, covered = [], 0
-    for task, sweep in enumerate(whole.sweeps):
-        others = whole.without(task)
-        features = {family: values[task] for family, values in whole.features.items()}
+    for task, sweep in enumerate(full_calibration.sweeps):
+        others = full_calibration.without(task)
+        features = {family: values[task] for family, values in full_calibration.features.items()}
         for cell in others.settings():
             estimate = others.predict(cell, features)
             errors.append(estimate.mean - sweep.loss(cell))
@@ -265,40 +265,40 @@ def leave_out(whole: Calibration) -> LeftOut:
 def advise(
     task: str,
     model: str,
-    whole: Calibration,
+    full_calibration: Calibration,
     costs: Mapping[str, float],
     *,
     tolerance: float,
     features: Mapping[str, Array] | None = None,
-    own: SweptTask | None = None,
+    measured: SweptTask | None = None,
 ) -> Advice:
     """Predict loss and cost of a few freezing settings on a task.
 
     Args:
         task: The name of the task.
         model: The name of the model.
-        whole: The calibration, with at least three tasks.
+        full_calibration: The calibration, with at least three tasks.
         costs: The training FLOPs of each of the calibration's settings on the task, as a share of those of full
             fine-tuning, by strategy.
         tolerance: The largest accepted loss, as a share of what full fine-tuning learns.
         features: The feature of each setting on the task, [cells], for each family of selectors; None without a probe.
-        own: The sweep of the task itself, whose losses are shown beside the predictions; None if there is none.
+        measured: The sweep of the task itself, whose losses are shown beside the predictions; None if there is none.
     """
     rows = [
         PredictedSetting(
             strategy=cell_name(cell),
-            loss=whole.predict(cell, features),
+            loss=full_calibration.predict(cell, features),
             cost=costs[cell_name(cell)],
-            measured=own.loss(cell) if own is not None and cell in own.cells else None,
+            measured=measured.loss(cell) if measured is not None and cell in measured.cells else None,
         )
-        for cell in whole.settings()
+        for cell in full_calibration.settings()
     ]
     return Advice(
         task=task,
         model=model,
-        calibration=whole,
+        calibration=full_calibration,
         rows=tuple(sorted(rows, key=lambda row: row.cost)),
-        left_out=leave_out(whole),
+        left_out=leave_one_task_out(full_calibration),
         tolerance=tolerance,
     )
 

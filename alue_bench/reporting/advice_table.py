@@ -8,7 +8,7 @@ from typing import Any
 from alue_bench.evaluation.intervals import LEVEL
 from alue_bench.reporting.advice import Advice, PredictedSetting
 from alue_bench.reporting.comparison_table import TextTable
-from alue_bench.reporting.numbers import percent, several, signed_percent
+from alue_bench.reporting.numbers import number_with_noun, percent, signed_percent
 
 
 def advice_table(advice: Advice) -> TextTable:
@@ -71,7 +71,7 @@ def recommendation(advice: Advice) -> str:
     low, high = row.loss.interval or (None, None)
     within = row.loss.mean <= advice.tolerance
     why = (
-        f"the cheapest of {several(len(advice.rows), 'setting')} with a predicted loss of at most "
+        f"the cheapest of {number_with_noun(len(advice.rows), 'setting')} with a predicted loss of at most "
         f"{percent(advice.tolerance)}"
         if within
         else f"with the smallest predicted loss; no setting is predicted to lose at most {percent(advice.tolerance)}"

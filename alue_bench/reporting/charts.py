@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from alue_bench.contract.matched_compute import FULL, matched_to
+from alue_bench.contract.matched_compute import FULL, matched_limit
 from alue_bench.contract.probe import LayerScore
-from alue_bench.messages.figure_text import short, short_names, short_title
-from alue_bench.reporting.drawing import MUTED, PAPER, SERIES, Picture, looks, new_figure, style, to_svg
-from alue_bench.reporting.numbers import several
+from alue_bench.messages.figure_text import shorten, shorten_names, shorten_title
+from alue_bench.reporting.drawing import MUTED, PAPER, SERIES, Picture, line_styles, new_figure, style, to_svg
+from alue_bench.reporting.numbers import number_with_noun
 
 WIDTH = 4.3
 """The width in inches of a figure that is placed next to another figure. It is about 310 SVG units, so that the text is
 readable on a phone."""
-LABELLED = 12
-"""The largest number of points in a plot for which every point is labelled. In a plot with more points, only `NAMED`
-points of the Pareto front are labelled."""
-NAMED = 5
-"""The number of points that are labelled in a plot with more than `LABELLED` points."""
+LABEL_ALL_UP_TO = 12
+"""The largest number of points in a plot for which every point is labelled. In a plot with more points, only
+`MAX_LABELLED` points of the Pareto front are labelled."""
+MAX_LABELLED = 5
+"""The number of points that are labelled in a plot with more than `LABEL_ALL_UP_TO` points."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Point:
     time_half: float | None = None
 
 
-def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: str, of: str) -> Picture:
+def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: str, figure_title: str) -> Picture:
     """Draw a scatter plot of the strategies' scores against their training times.
 
     Args:
@@ -44,17 +44,17 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
         front: The names of the strategies on the Pareto front, which no other strategy beats in both score and time.
         name: The picture's name for files and ids, unique on the report page.
         metric: The name of the scores' metric, for the label of the axis.
-        of: The title of the figure, such as the names of task and model.
+        figure_title: The title of the figure, such as the names of task and model.
     """
     order = {point.name: point for point in points}
     best = sorted((order[strategy] for strategy in front if strategy in order), key=lambda point: point.time)
     with style():
         figure = new_figure(WIDTH, 3.1)
         axes = figure.add_subplot()
-        if len(points) > LABELLED:
+        if len(points) > LABEL_ALL_UP_TO:
             axes.scatter([p.time for p in points], [p.score for p in points], s=12, color=SERIES[0], linewidths=0)
         else:
-            for point, look in zip(points, looks([point.name for point in points]).values(), strict=True):
+            for point, look in zip(points, line_styles([point.name for point in points]).values(), strict=True):
                 axes.errorbar(
                     point.time,
                     point.score,
@@ -67,7 +67,7 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
                     capsize=2,
                     zorder=2 + (point.name in front),
                 )
-        matched = [point for point in points if matched_to(point.name) is not None]
+        matched = [point for point in points if matched_limit(point.name) is not None]
         axes.scatter(  # a ring around full fine-tuning with fewer steps, which frozen layers must beat
             [p.time for p in matched], [p.score for p in matched], s=110, facecolors="none", edgecolors=MUTED
         )
@@ -76,47 +76,47 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
         axes.margins(x=0.22, y=0.18)
         axes.set_xlim(left=0)
         left, right = axes.get_xlim()
-        for point in points if len(points) <= LABELLED else dict.fromkeys([*_some(best), *matched]):
+        for point in points if len(points) <= LABEL_ALL_UP_TO else dict.fromkeys([*_evenly_chosen(best), *matched]):
             to_the_left = point.time > left + 0.66 * (right - left)
             axes.annotate(
-                short(point.name),
+                shorten(point.name),
                 (point.time, point.score),
                 xytext=(-7 if to_the_left else 7, 5),
                 textcoords="offset points",
                 ha="right" if to_the_left else "left",
                 fontsize=8.5,
             )
-        axes.set(xlabel="training time in seconds (lower is better)", ylabel=f"{short(metric)} (higher is better)")
-        axes.set_title(short_title(of))
+        axes.set(xlabel="training time in seconds (lower is better)", ylabel=f"{shorten(metric)} (higher is better)")
+        axes.set_title(shorten_title(figure_title))
         svg = to_svg(figure, name)
-    listed = "; ".join(f"{p.name} {p.score:.3f} after {p.time:.1f} s" for p in points[:LABELLED])
-    more = f"; and {len(points) - LABELLED} more" if len(points) > LABELLED else ""
+    listed = "; ".join(f"{p.name} {p.score:.3f} after {p.time:.1f} s" for p in points[:LABEL_ALL_UP_TO])
+    more = f"; and {len(points) - LABEL_ALL_UP_TO} more" if len(points) > LABEL_ALL_UP_TO else ""
     return Picture(
         name,
         svg,
-        alt=f"Scatter plot for {of}: {metric} against training time. {listed}{more}. "
+        alt=f"Scatter plot for {figure_title}: {metric} against training time. {listed}{more}. "
         f"Pareto front: {', '.join(p.name for p in best) or 'none'}."
         + (f" Ringed, {FULL} with fewer steps: {', '.join(p.name for p in matched)}." if matched else ""),
     )
 
 
-def _some(points: Sequence[Point]) -> list[Point]:
-    """Choose at most `NAMED` points, evenly spread over the list, including the first and the last."""
+def _evenly_chosen(points: Sequence[Point]) -> list[Point]:
+    """Choose at most `MAX_LABELLED` points, evenly spread over the list, including the first and the last."""
     last = len(points) - 1
     return (
-        [points[index] for index in sorted({round(last * part / (NAMED - 1)) for part in range(NAMED)})]
+        [points[index] for index in sorted({round(last * part / (MAX_LABELLED - 1)) for part in range(MAX_LABELLED)})]
         if points
         else []
     )
 
 
-def averages(values: Sequence[tuple[str, float]], *, name: str, of: str, unit: str, digits: int) -> Picture:
+def averages(values: Sequence[tuple[str, float]], *, name: str, figure_title: str, unit: str, digits: int) -> Picture:
     """Draw a bar chart of each strategy's mean over tasks, as in one half of figure 2 of Betka et al.
 
     Args:
         values: The pairs of (strategy, mean).
         name: The picture's name for files and ids, unique on the report page.
-        of: The title of the figure, such as the names of task and model.
+        figure_title: The title of the figure, such as the names of task and model.
         unit: The label of the axis.
         digits: The number of decimal places in the bars' labels.
     """
@@ -127,18 +127,18 @@ def averages(values: Sequence[tuple[str, float]], *, name: str, of: str, unit: s
         positions = range(len(values))
         bars = axes.barh(positions, [number for _, number in values], height=0.62, color=SERIES[1 if seconds else 0])
         axes.bar_label(bars, labels=[f"{number:.{digits}f}" for _, number in values], padding=3, fontsize=8.5)
-        axes.set_yticks(list(positions), short_names([strategy for strategy, _ in values]))
+        axes.set_yticks(list(positions), shorten_names([strategy for strategy, _ in values]))
         axes.margins(x=0.18)
         axes.grid(axis="y", visible=False)
         axes.invert_yaxis()
-        axes.set(xlabel=short_title(unit), title=short_title(of))
+        axes.set(xlabel=shorten_title(unit), title=shorten_title(figure_title))
         svg = to_svg(figure, name)
     listed = "; ".join(f"{strategy} {number:.{digits}f}" for strategy, number in values)
-    return Picture(name, svg, alt=f"Bars for {of}, {unit}: {listed}.")
+    return Picture(name, svg, alt=f"Bars for {figure_title}, {unit}: {listed}.")
 
 
 def learning_curves(
-    curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], *, name: str, metric: str, of: str
+    curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], *, name: str, metric: str, figure_title: str
 ) -> Picture:
     """Draw dev scores by epoch: for each strategy, a thin line for each seed and a thick line for the mean.
 
@@ -146,7 +146,7 @@ def learning_curves(
         curves: The curves by strategy: for each seed, a sequence of (epoch, dev score).
         name: The picture's name for files and ids, unique on the report page.
         metric: The name of the scores' metric, for the label of the axis.
-        of: The title of the figure, such as the names of task and model.
+        figure_title: The title of the figure, such as the names of task and model.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -154,7 +154,9 @@ def learning_curves(
         figure = new_figure(WIDTH, 3.0)
         axes = figure.add_subplot()
         ends, lines = [], []
-        for name_shown, (strategy, look) in zip(short_names(list(curves)), looks(list(curves)).items(), strict=True):
+        for name_shown, (strategy, look) in zip(
+            shorten_names(list(curves)), line_styles(list(curves)).items(), strict=True
+        ):
             seeds = curves[strategy]
             if len(seeds) > 1:
                 for points in seeds:
@@ -164,17 +166,17 @@ def learning_curves(
                 continue
             lines += axes.plot(*zip(*mean, strict=True), label=name_shown, linewidth=1.8, markersize=4.5, **look)
             ends.append(f"{strategy} ends at {mean[-1][1]:.3f}")
-        axes.set(xlabel="epoch", ylabel=f"dev {short(metric)}")
+        axes.set(xlabel="epoch", ylabel=f"dev {shorten(metric)}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title(short_title(of))
+        axes.set_title(shorten_title(figure_title))
         if ends:
             # The lines are passed explicitly, since matplotlib would leave out labels that begin with an underscore.
             axes.legend(lines, [str(line.get_label()) for line in lines], loc="best")
         svg = to_svg(figure, name)
-    return Picture(name, svg, alt=f"Dev {metric} by epoch for {of}: {'; '.join(ends) or 'no finite values'}.")
+    return Picture(name, svg, alt=f"Dev {metric} by epoch for {figure_title}: {'; '.join(ends) or 'no finite values'}.")
 
 
-def layer_scores(seeds: Sequence[Sequence[LayerScore]], *, name: str, strategy: str, of: str) -> Picture:
+def layer_scores(seeds: Sequence[Sequence[LayerScore]], *, name: str, strategy: str, figure_title: str) -> Picture:
     """Draw the layer scores by which a strategy chose its layers: bars for means over runs, dots for single runs.
 
     The bars of layers that most runs chose are filled. If there are several runs, the number above a bar is the number
@@ -184,7 +186,7 @@ def layer_scores(seeds: Sequence[Sequence[LayerScore]], *, name: str, strategy: 
         seeds: For each run, the scores of all layers, from layer 0 upwards.
         name: The picture's name for files and ids, unique on the report page.
         strategy: The strategy's name.
-        of: The title of the figure, such as the names of task and model.
+        figure_title: The title of the figure, such as the names of task and model.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -208,7 +210,7 @@ def layer_scores(seeds: Sequence[Sequence[LayerScore]], *, name: str, strategy: 
         axes.margins(y=0.16)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="x", visible=False)
-        axes.set(xlabel="layer", ylabel=f"score by {short(strategy)}", title=short_title(of))
+        axes.set(xlabel="layer", ylabel=f"score by {shorten(strategy)}", title=shorten_title(figure_title))
         svg = to_svg(figure, name)
     scores_text = "; ".join(
         f"layer {layer} {mean:.3g}" + (f", chosen in {count}" if count else "")
@@ -217,7 +219,10 @@ def layer_scores(seeds: Sequence[Sequence[LayerScore]], *, name: str, strategy: 
     return Picture(
         name,
         svg,
-        alt=f"Bars for {of}: score of each layer by {strategy}, mean of {several(len(seeds), 'run')}. {scores_text}.",
+        alt=(
+            f"Bars for {figure_title}: score of each layer by {strategy}, mean of "
+            f"{number_with_noun(len(seeds), 'run')}. {scores_text}."
+        ),
         caption=f"{strategy}: filled bars are the layers that {'most runs' if len(seeds) > 1 else 'the run'} chose",
     )
 
@@ -234,13 +239,13 @@ def _mean_curve(seeds: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[fl
     return [(step, sum(values) / len(values)) for step, values in sorted(by_step.items())]
 
 
-def predicted_against_gold(values: Sequence[tuple[float, float]], *, name: str, of: str) -> Picture:
+def predicted_against_gold(values: Sequence[tuple[float, float]], *, name: str, figure_title: str) -> Picture:
     """Draw a scatter plot of a regression task's predictions against the gold values.
 
     Args:
         values: The pairs of (gold, predicted).
         name: The picture's name for files and ids, unique on the report page.
-        of: The title of the figure, such as the names of task and model.
+        figure_title: The title of the figure, such as the names of task and model.
     """
     with style():
         figure = new_figure(WIDTH, 3.3)
@@ -255,11 +260,14 @@ def predicted_against_gold(values: Sequence[tuple[float, float]], *, name: str, 
             ylim=(low - pad, high + pad),
             xlabel="gold",
             ylabel="predicted",
-            title=short_title(of),
+            title=shorten_title(figure_title),
         )
         svg = to_svg(figure, name)
     return Picture(
         name,
         svg,
-        alt=f"Scatter plot for {of}: predicted against gold, {len(values)} test predictions; dashed line: equality.",
+        alt=(
+            f"Scatter plot for {figure_title}: predicted against gold, {len(values)} test predictions; dashed line: "
+            "equality."
+        ),
     )

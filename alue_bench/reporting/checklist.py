@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.messages.display import markdown
 from alue_bench.reporting.conditions import devices
-from alue_bench.reporting.numbers import count, several
-from alue_bench.tracking.reading import Counts, distinct, say_counts
+from alue_bench.reporting.numbers import count, number_with_noun
+from alue_bench.tracking.reading import Counts, count_sentences, distinct
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ def checklist(
     ]
     lines = ["# Reproducibility checklist", ""]
     lines.append(
-        f"{several(len(frame), 'finished run')} of experiment '{_name(experiment)}'. Filled in from the "
+        f"{number_with_noun(len(frame), 'finished run')} of experiment '{_name(experiment)}'. Filled in from the "
         "recorded runs; an empty box marks something that was not recorded."
     )
     for title, entries in sections:
@@ -113,7 +113,7 @@ def _settings(frame: pd.DataFrame) -> list[Entry]:
             text += ", " + _named(f"{name} {value}" for name, value in json.loads(others).items())
         else:
             text += "; warm-up, weight decay, clipping and epoch selection: **missing** (see each run's config.json)"
-        entries.append((known, f"{text}: {several(len(part), 'run')} ({_named(sorted(set(part['task'])))})"))
+        entries.append((known, f"{text}: {number_with_noun(len(part), 'run')} ({_named(sorted(set(part['task'])))})"))
     entries.append((True, f"Strategies: {_named(sorted(set(frame['strategy'])))}"))
     return entries
 
@@ -132,10 +132,10 @@ def _seeds(frame: pd.DataFrame, counts: Counts) -> list[Entry]:
     ]
     divided = frame[frame["folds"].notna()].groupby("folds")["repeat"].max()
     entries += [
-        (True, f"Cross-validation: {folds} folds, {several(int(repeats), 'repeat')}")
+        (True, f"Cross-validation: {folds} folds, {number_with_noun(int(repeats), 'repeat')}")
         for folds, repeats in divided.items()
     ]
-    entries += [(False, sentence) for sentence in say_counts(counts)]
+    entries += [(False, sentence) for sentence in count_sentences(counts)]
     return entries
 
 
@@ -170,7 +170,9 @@ def _selection(frame: pd.DataFrame) -> list[Entry]:
     ways = sorted({str(setting.get("select")) for setting in settings})
     entries = [(way in SELECTION, f"Selection: {_name(SELECTION.get(way, way))}") for way in ways]
     missing = int(frame["other_hyper"].isna().sum())
-    return entries + ([(False, f"Selection of the epoch: **missing** in {several(missing, 'run')}")] if missing else [])
+    return entries + (
+        [(False, f"Selection of the epoch: **missing** in {number_with_noun(missing, 'run')}")] if missing else []
+    )
 
 
 def _environment(frame: pd.DataFrame, environments: Sequence[Mapping[str, Any]]) -> list[Entry]:
@@ -178,7 +180,7 @@ def _environment(frame: pd.DataFrame, environments: Sequence[Mapping[str, Any]])
     for hardware, part in frame.groupby("hardware", dropna=False):
         used = "; ".join(devices(part))
         entries.append(
-            (isinstance(hardware, str), f"{_name(hardware)} ({markdown(used)}): {several(len(part), 'run')}")
+            (isinstance(hardware, str), f"{_name(hardware)} ({markdown(used)}): {number_with_noun(len(part), 'run')}")
         )
     for environment in environments:
         libraries = environment.get("libraries") or {}
@@ -187,7 +189,7 @@ def _environment(frame: pd.DataFrame, environments: Sequence[Mapping[str, Any]])
         entries.append((bool(libraries), f"{machine}; {shown or '**missing** libraries'}: {environment['runs']} runs"))
     recorded = sum(environment["runs"] for environment in environments)
     if recorded < len(frame):
-        entries.append((False, f"**missing** environment of {several(len(frame) - recorded, 'run')}"))
+        entries.append((False, f"**missing** environment of {number_with_noun(len(frame) - recorded, 'run')}"))
     versions = distinct(frame["version"])
     entries.append((bool(versions), f"alue-bench {_named(versions)}"))
     commits = {str((e.get("git") or {}).get("commit", "")): (e.get("git") or {}).get("dirty") for e in environments}
@@ -228,8 +230,8 @@ def _total(frame: pd.DataFrame, column: str) -> float:
     return float(frame[column].sum()) if column in frame.columns else 0.0
 
 
-def _or_missing(values: Sequence[Any], what: str, between: str = ", ") -> str:
-    return between.join(map(_name, values)) if values else f"**missing** {what}"
+def _or_missing(values: Sequence[Any], name: str, between: str = ", ") -> str:
+    return between.join(map(_name, values)) if values else f"**missing** {name}"
 
 
 def _name(value: Any) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alue_bench.evaluation.significance import FEWEST_SEEDS
+from alue_bench.evaluation.significance import MIN_SEEDS
 from alue_bench.messages.redaction import redact
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.request import LARGEST_SEED
@@ -22,7 +22,7 @@ from alue_bench.tracking.reproduction import options_of, row_options
 
 Run = dict[Any, Any]
 """A row of the frame of runs: one run's values by column."""
-MOST_OTHERS = 3
+MAX_OTHER_STRATEGIES = 3
 """The largest number of other strategies in the command that confirms a baseline."""
 
 
@@ -89,7 +89,7 @@ def without_choosing_runs(
 
 
 def confirming_command(
-    strategy: str, runs: Sequence[Run], others: Mapping[str, Sequence[Run]], number: int = FEWEST_SEEDS
+    strategy: str, runs: Sequence[Run], others: Mapping[str, Sequence[Run]], number: int = MIN_SEEDS
 ) -> str:
     """Return the command that confirms a strategy.
 
@@ -104,10 +104,12 @@ def confirming_command(
     """
     recorded = [*runs, *(run for other_runs in others.values() for run in other_runs)]
     last = min(max(int(run["seed"]) for run in recorded), LARGEST_SEED - number)
-    return command_line("run", options=options_beside(runs[0], [*others, strategy], range(last + 1, last + 1 + number)))
+    return command_line(
+        "run", options=options_under_same_conditions(runs[0], [*others, strategy], range(last + 1, last + 1 + number))
+    )
 
 
-def options_beside(run: Run, strategies: Sequence[str], seeds: Sequence[int]) -> dict[str, object]:
+def options_under_same_conditions(run: Run, strategies: Sequence[str], seeds: Sequence[int]) -> dict[str, object]:
     """Return the options of `alue-bench run` for other strategies or seeds under the conditions of a recorded run.
 
     The options select the same task, model, hyper-parameters, rows and MLflow store as the recorded run.
@@ -150,9 +152,15 @@ def _compared_with(strategy: str, baseline: str, by_strategy: Mapping[str, Seque
     """Return the strategies that must run with the same fresh seeds as a strategy that is to be confirmed.
 
     For a strategy other than the baseline, this is the baseline. For the baseline, these are all other strategies; if
-    there are more than `MOST_OTHERS`, only `full`, or the first ones if `full` is not among them.
+    there are more than `MAX_OTHER_STRATEGIES`, only `full`, or the first ones if `full` is not among them.
     """
     if strategy != baseline:
         return [baseline]
     others = [name for name in by_strategy if name != baseline]
-    return others if len(others) <= MOST_OTHERS else [REFERENCE] if REFERENCE in others else others[:MOST_OTHERS]
+    return (
+        others
+        if len(others) <= MAX_OTHER_STRATEGIES
+        else [REFERENCE]
+        if REFERENCE in others
+        else others[:MAX_OTHER_STRATEGIES]
+    )

@@ -30,11 +30,11 @@ from alue_bench.evaluation.additive import Additive, additive
 from alue_bench.evaluation.intervals import Estimate, cohens_d, estimate, holm, probability_of_improvement
 from alue_bench.evaluation.learning import Learning, learning
 from alue_bench.evaluation.margins import Margin, Margins, MarginUnit
-from alue_bench.evaluation.predictions import Targets
-from alue_bench.evaluation.resampled import CorrectedResampled, corrected_resampled_test, estimate_over_folds
+from alue_bench.evaluation.predictions import GoldAndPredicted
+from alue_bench.evaluation.resampled import ResampledTestResult, corrected_resampled_test, estimate_over_folds
 from alue_bench.evaluation.significance import (
-    FEWEST_SEEDS,
-    Crossed,
+    MIN_SEEDS,
+    CrossedTestResult,
     approximate_randomisation,
     crossed_test_of,
     detectable,
@@ -45,7 +45,7 @@ from alue_bench.evaluation.significance import (
 from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.reporting.choosing_runs import without_choosing_runs
-from alue_bench.reporting.probe_rows import beside_each_probe
+from alue_bench.reporting.probe_rows import with_copies_for_each_probe
 from alue_bench.reporting.training_times import TimeComparison, compare_times
 from alue_bench.tracking.reading import is_on_this_machine
 
@@ -80,12 +80,12 @@ CONDITIONS = (
 
 CUDA graphs are not among them, because alue-bench decides on them for each run by measured times."""
 
-Load = Callable[[str, bool], Targets]
+LoadTargets = Callable[[str, bool], GoldAndPredicted]
 """A function that takes a run's id and whether an example may have several labels, and returns the gold and predicted
 labels of the test examples, such as `tracking.reading.read_targets`. It is called in several threads at once for runs
 whose artifacts are on another machine."""
 
-READERS = 4
+READER_THREADS = 4
 """The number of threads that download predictions from another machine. Files of this machine are read in one thread:
 more would mostly wait for Python's global lock."""
 
@@ -112,11 +112,11 @@ class Verdict(StrEnum):
     so that it cannot be said to keep the baseline's score. A strategy that learnt nothing may still be worse."""
 
 
-FOUND = (Verdict.BETTER, Verdict.WORSE, Verdict.WORSE_WITHIN_MARGIN)
+SIGNIFICANT = (Verdict.BETTER, Verdict.WORSE, Verdict.WORSE_WITHIN_MARGIN)
 """The verdicts with a significant difference, for which the p-value is shown as stars."""
 
 
-def verdict_of(test: Crossed | CorrectedResampled, p_corrected: float, margin: float | None) -> Verdict:
+def verdict_of(test: CrossedTestResult | ResampledTestResult, p_corrected: float, margin: float | None) -> Verdict:
     """Return the verdict on a difference.
 
     Args:
@@ -144,7 +144,7 @@ class Difference:
     verdict: Verdict
     reason: str = ""
     """The reason why there is no verdict on the difference; empty if there is a verdict."""
-    test: Crossed | CorrectedResampled | None = None
+    test: CrossedTestResult | ResampledTestResult | None = None
     """The result of the significance test: the confidence interval, the p-value before correction and, if the test is
     over seeds, the variance components. None if there is only one seed or fold, or if a test over seeds has no usable
     predictions."""
@@ -178,7 +178,7 @@ class Difference:
     @property
     def stars(self) -> str:
         """One, two or three stars for a corrected p-value below 0.05, 0.01 or 0.001; empty if it is not below 0.05."""
-        if self.verdict not in FOUND or self.p_corrected is None:
+        if self.verdict not in SIGNIFICANT or self.p_corrected is None:
             return ""
         return "*" * sum(self.p_corrected < level for level in LEVELS)
 
@@ -234,7 +234,7 @@ class StrategyResult:
     @property
     def learnt_nothing(self) -> bool:
         """True if it is known that fewer than half of the runs have learnt anything (`evaluation.learning`)."""
-        return self.learning is not None and not self.learning.shown
+        return self.learning is not None and not self.learning.has_learnt
 
     @property
     def collapsed(self) -> int:
@@ -270,10 +270,10 @@ class ComparisonBlock:
     rows: tuple[StrategyResult, ...]
     """The results of the strategies: first the baseline, then all others, ordered by name (bottom3 before bottom10)."""
     notes: tuple[str, ...]
-    first_look: bool = False
+    low_fidelity: bool = False
     """True if all runs are low-fidelity runs of a hyper-parameter search, which have fewer epochs, so that no strategy
     may be recommended because of them."""
-    rows_told: Mapping[str, str] = field(default_factory=dict)
+    split_descriptions: Mapping[str, str] = field(default_factory=dict)
     """A phrase that describes the examples of each split, such as their number. The key is the condition that holds the
     digest of the split's examples, such as "train_digest". The digest's first digits are added if the number alone does
     not distinguish two sets of examples."""
@@ -294,7 +294,7 @@ class ComparisonBlock:
             return None
         return score - trivial
 
-    def of_learnt(self, difference: float | None) -> float | None:
+    def share_of_learnt(self, difference: float | None) -> float | None:
         """Return a difference of scores as a share of what the baseline learnt; None if that is not known."""
         return None if difference is None or self.learnt is None else difference / self.learnt
 
@@ -341,7 +341,7 @@ class Comparison:
 
 def compare(
     frame: pd.DataFrame,
-    load: Load,
+    load: LoadTargets,
     *,
     baseline: str = BASELINE,
     metric: str | None = None,
@@ -370,16 +370,21 @@ def compare(
         _check_recorded(frame, column, f"--metric {metric}")
     for name, margin in margins.by_metric:
         _check_recorded(frame, f"test/{name}", f"--margin {name}={margin}")
-    frame = beside_each_probe(_with_rows_of_all_folds(frame))
+    frame = with_copies_for_each_probe(_with_rows_of_all_folds(frame))
     blocks: list[ComparisonBlock] = []
     for (task, model), of_both in frame.groupby(["task", "model"], sort=True):
         if column and not of_both[column].notna().any():
             continue
-        groups = [(_plain(values), part) for values, part in of_both.groupby(list(CONDITIONS), dropna=False, sort=True)]
+        groups = [
+            (_without_missing(values), part)
+            for values, part in of_both.groupby(list(CONDITIONS), dropna=False, sort=True)
+        ]
         differing = tuple(
             name for place, name in enumerate(CONDITIONS) if len({values[place] for values, _ in groups}) > 1
         )
-        rows_told = {name: _told_rows(of_both, name) for name in ("train_digest", "dev_digest", "test_digest")}
+        split_descriptions = {
+            name: _split_descriptions(of_both, name) for name in ("train_digest", "dev_digest", "test_digest")
+        }
         for values, part in groups:
             conditions = dict(zip(CONDITIONS, values, strict=True))
             primary = f"test/{part['primary_metric'].iloc[-1]}" if pd.notna(part["primary_metric"].iloc[-1]) else ""
@@ -395,12 +400,14 @@ def compare(
                     baseline=baseline,
                     conditions=conditions,
                     differing=differing,
-                    rows_told={name: told[conditions[name]] for name, told in rows_told.items() if conditions[name]},
+                    split_descriptions={
+                        name: told[conditions[name]] for name, told in split_descriptions.items() if conditions[name]
+                    },
                     margin=margins.of(used),
                     resamples=resamples,
                 )
             )
-    return _corrected(blocks)
+    return _with_corrected_p_values(blocks)
 
 
 def describe_conditions(block: ComparisonBlock) -> str:
@@ -411,21 +418,21 @@ def describe_conditions(block: ComparisonBlock) -> str:
     """
     import json
 
-    said = ["low-fidelity runs of a search (no answer rests on them)"] if block.first_look else []
+    parts = ["low-fidelity runs of a search (no answer rests on them)"] if block.low_fidelity else []
     for name in block.differing:
         value = block.conditions[name]
         if name == "other_hyper" and isinstance(value, str):
-            said.append(", ".join(f"{key} {setting}" for key, setting in json.loads(value).items()))
-        elif name in block.rows_told:
-            said.append(f"{WORDS[name]} {block.rows_told[name]}")
+            parts.append(", ".join(f"{key} {setting}" for key, setting in json.loads(value).items()))
+        elif name in block.split_descriptions:
+            parts.append(f"{CONDITION_WORDS[name]} {block.split_descriptions[name]}")
         elif name.endswith("_digest"):
-            said.append(f"{WORDS[name]} {str(value)[:6] if value else 'not recorded'}")
+            parts.append(f"{CONDITION_WORDS[name]} {str(value)[:6] if value else 'not recorded'}")
         else:
-            said.append(f"{WORDS.get(name, name)} {'not recorded' if value is None else value}")
-    return "; ".join(said)
+            parts.append(f"{CONDITION_WORDS.get(name, name)} {'not recorded' if value is None else value}")
+    return "; ".join(parts)
 
 
-WORDS: Mapping[str, str] = {
+CONDITION_WORDS: Mapping[str, str] = {
     "data_source": "data",
     "train_digest": "train rows",
     "dev_digest": "dev rows",
@@ -460,7 +467,7 @@ def _check_recorded(frame: pd.DataFrame, column: str, option: str) -> None:
         raise UsageError(f"{option}: no run has it; there are {known}")
 
 
-def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
+def _without_missing(values: Iterable[Any]) -> tuple[Any, ...]:
     """Return the values with missing ones replaced by None, since pandas' NA does not even equal itself."""
     import pandas as pd
 
@@ -481,28 +488,28 @@ def _with_rows_of_all_folds(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _told_rows(of_both: pd.DataFrame, digest_name: str) -> dict[str, str]:
+def _split_descriptions(runs: pd.DataFrame, digest_name: str) -> dict[str, str]:
     """Return a phrase that describes each different set of examples of a split, keyed by the set's digest.
 
     The phrase is the number of examples. The digest's first digits are added if another set has the same number of
     examples, or if the number was not recorded.
 
     Args:
-        of_both: The runs of one task and model.
+        runs: The runs of one task and model.
         digest_name: The column with the digests of the split's examples, such as train_digest.
     """
     column = f"data/{digest_name.removesuffix('_digest')}_rows"
-    if column not in of_both.columns:
-        return {digest: f"(set {digest[:6]})" for digest in of_both[digest_name].dropna().unique()}
-    numbers = {str(digest): number for digest, number in of_both.groupby(digest_name)[column].max().items()}
+    if column not in runs.columns:
+        return {digest: f"(set {digest[:6]})" for digest in runs[digest_name].dropna().unique()}
+    numbers = {str(digest): number for digest, number in runs.groupby(digest_name)[column].max().items()}
     often = Counter(numbers.values())
-    told = {}
+    descriptions = {}
     for digest, number in numbers.items():
         words = [] if math.isnan(number) else [f"{number:.0f}"]
         if not words or often[number] > 1:
             words.append(f"(set {digest[:6]})")
-        told[digest] = " ".join(words)
-    return told
+        descriptions[digest] = " ".join(words)
+    return descriptions
 
 
 @dataclass(frozen=True)
@@ -535,7 +542,7 @@ class _Influences:
     together they might not fit into memory.
     """
 
-    def __init__(self, load: Load, metric: str, readers: Executor | None, *, multilabel: bool) -> None:
+    def __init__(self, load: LoadTargets, metric: str, readers: Executor | None, *, multilabel: bool) -> None:
         """Store the function that reads predictions, and the metric.
 
         Args:
@@ -546,7 +553,7 @@ class _Influences:
         """
         self._load, self._metric, self._multilabel = load, metric.removeprefix("test/"), multilabel
         self._readers = readers
-        self._kept: dict[str, _Influence | str] = {}
+        self._cache: dict[str, _Influence | str] = {}
 
     def of(self, run_id: str) -> _Influence | str:
         """Return the contribution of each example to a run's score, or the reason why it cannot be computed."""
@@ -564,14 +571,14 @@ class _Influences:
         return [*map(self.of, run_ids)] if self._readers is None else [*self._readers.map(self.of, run_ids)]
 
     def of_baseline(self, run_id: str) -> _Influence | str:
-        if run_id not in self._kept:
-            self._kept[run_id] = self.of(run_id)
-        return self._kept[run_id]
+        if run_id not in self._cache:
+            self._cache[run_id] = self.of(run_id)
+        return self._cache[run_id]
 
 
 def _block(
     part: pd.DataFrame,
-    load: Load,
+    load: LoadTargets,
     *,
     task: str,
     model: str,
@@ -580,7 +587,7 @@ def _block(
     baseline: str,
     conditions: Mapping[str, Any],
     differing: tuple[str, ...],
-    rows_told: Mapping[str, str],
+    split_descriptions: Mapping[str, str],
     margin: Margin,
     resamples: int,
 ) -> ComparisonBlock:
@@ -605,7 +612,7 @@ def _block(
         notes.append(f"no run of {baseline} under these conditions, so changes cannot be computed")
     multilabel = "test/jaccard_samples" in part.columns and bool(part["test/jaccard_samples"].notna().any())
     downloaded = not part["artifact_uri"].map(is_on_this_machine).all()
-    with ThreadPoolExecutor(READERS) as readers:
+    with ThreadPoolExecutor(READER_THREADS) as readers:
         influences = _Influences(load, metric, readers if downloaded else None, multilabel=multilabel)
         rows = tuple(
             replace(
@@ -640,8 +647,8 @@ def _block(
         margin=margin,
         rows=rows,
         notes=tuple(notes),
-        first_look=bool(kept["first_look"].notna().all()),
-        rows_told=rows_told,
+        low_fidelity=bool(kept["first_look"].notna().all()),
+        split_descriptions=split_descriptions,
     )
 
 
@@ -720,7 +727,9 @@ def _row(
 
 def _freeze(runs: Sequence[Run]) -> tuple[int, int, int] | None:
     """Return `StrategyResult.freeze`; None if it was not recorded, or if the runs chose different layers."""
-    freezing = {_plain(run[name] for name in ("freeze_bottom", "freeze_top", "freeze_embeddings")) for run in runs}
+    freezing = {
+        _without_missing(run[name] for name in ("freeze_bottom", "freeze_top", "freeze_embeddings")) for run in runs
+    }
     bottom, top, embeddings = freezing.pop()
     if freezing or None in (bottom, top, embeddings):
         return None
@@ -742,7 +751,7 @@ def _by_fold(runs: Sequence[Run], metric: str) -> dict[tuple[int, int], float]:
 
 def _fold_of(run: Run) -> tuple[int, int] | None:
     """Return the numbers of a run's repeat and fold in the cross-validation; None without cross-validation."""
-    repeat, fold = _plain((run["repeat"], run["fold"]))
+    repeat, fold = _without_missing((run["repeat"], run["fold"]))
     return None if fold is None else (int(repeat), int(fold))
 
 
@@ -807,7 +816,7 @@ def _difference(
         improvement=probability_of_improvement([a[metric] for a, _ in finite], [b[metric] for _, b in finite]),
     )
     if len(finite) == 1 and not resamples:
-        return replace(difference, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(1))
+        return replace(difference, verdict=Verdict.TOO_FEW_SEEDS, reason=_too_few(1))
     loaded = influences.of_each(a["run_id"] for a, _ in finite)
     base_loaded = [influences.of_baseline(b["run_id"]) for _, b in finite]
     problem = _problem([*loaded, *base_loaded])
@@ -823,7 +832,7 @@ def _difference(
             bootstrap=paired_bootstrap(systems, baselines, resamples=resamples).interval,
         )
     if len(finite) == 1:
-        return replace(difference, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(1))
+        return replace(difference, verdict=Verdict.TOO_FEW_SEEDS, reason=_too_few(1))
     import numpy as np
 
     table = np.stack(
@@ -835,8 +844,8 @@ def _difference(
     if table.shape[1] < 2 or not np.isfinite(table).all():
         return replace(difference, reason="the metric is undefined when an example is left out")
     test = crossed_test_of(np.array(by_seed), table)
-    if len(finite) < FEWEST_SEEDS:
-        return replace(difference, test=test, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(len(finite)))
+    if len(finite) < MIN_SEEDS:
+        return replace(difference, test=test, verdict=Verdict.TOO_FEW_SEEDS, reason=_too_few(len(finite)))
     return replace(difference, test=test, verdict=Verdict.INCONCLUSIVE)
 
 
@@ -856,8 +865,8 @@ def _difference_over_folds(pairs: Sequence[tuple[Run, Run]], metric: str) -> Dif
         mean=sum(differences) / len(differences),
         seeds=len(differences),
         base_score=sum(base_scores[fold] for fold in scores) / len(scores),
-        verdict=Verdict.TOO_FEW_SEEDS if len(differences) < FEWEST_SEEDS else Verdict.INCONCLUSIVE,
-        reason=_few(len(differences), "fold") if len(differences) < FEWEST_SEEDS else "",
+        verdict=Verdict.TOO_FEW_SEEDS if len(differences) < MIN_SEEDS else Verdict.INCONCLUSIVE,
+        reason=_too_few(len(differences), "fold") if len(differences) < MIN_SEEDS else "",
         cohens_d=cohens_d(differences),
         improvement=probability_of_improvement([*scores.values()], [*base_scores.values()]),
         over_folds=True,
@@ -867,8 +876,8 @@ def _difference_over_folds(pairs: Sequence[tuple[Run, Run]], metric: str) -> Dif
     return replace(difference, test=corrected_resampled_test(differences, _test_share(runs)))
 
 
-def _few(number: int, what: str = "seed") -> str:
-    return f"{number} {what}{'s' if number > 1 else ''} in common with the baseline; a verdict needs {FEWEST_SEEDS}"
+def _too_few(number: int, unit: str = "seed") -> str:
+    return f"{number} {unit}{'s' if number > 1 else ''} in common with the baseline; a verdict needs {MIN_SEEDS}"
 
 
 def _problem(loaded: Sequence[_Influence | str]) -> str:
@@ -887,7 +896,7 @@ def _problem(loaded: Sequence[_Influence | str]) -> str:
     return ""
 
 
-def _corrected(blocks: Sequence[ComparisonBlock]) -> Comparison:
+def _with_corrected_p_values(blocks: Sequence[ComparisonBlock]) -> Comparison:
     """Return the comparison with Holm's correction applied to all tests, and with the verdicts on all differences."""
     tests = [
         (place, row.strategy, row.difference.test.p_value)
@@ -905,7 +914,7 @@ def _corrected(blocks: Sequence[ComparisonBlock]) -> Comparison:
             replace(
                 block,
                 rows=tuple(
-                    _judged(row, corrected.get((place, row.strategy)), len(usable), block) for row in block.rows
+                    _with_verdict(row, corrected.get((place, row.strategy)), len(usable), block) for row in block.rows
                 ),
             )
             for place, block in enumerate(blocks)
@@ -914,7 +923,7 @@ def _corrected(blocks: Sequence[ComparisonBlock]) -> Comparison:
     )
 
 
-def _judged(row: StrategyResult, p_corrected: float | None, tests: int, block: ComparisonBlock) -> StrategyResult:
+def _with_verdict(row: StrategyResult, p_corrected: float | None, tests: int, block: ComparisonBlock) -> StrategyResult:
     """Return a strategy's result with the verdict on its difference from the baseline filled in.
 
     Args:
@@ -925,7 +934,7 @@ def _judged(row: StrategyResult, p_corrected: float | None, tests: int, block: C
     """
     learnt = block.unlearnt is None and not row.learnt_nothing
     # A margin limits the loss of what was learnt, and means nothing if nothing was learnt.
-    judged = _tested(row, p_corrected, tests, block.margin_size if learnt else None)
+    judged = _tested_difference(row, p_corrected, tests, block.margin_size if learnt else None)
     difference = judged.difference
     if learnt or difference is None:
         return judged
@@ -944,21 +953,23 @@ def _judged(row: StrategyResult, p_corrected: float | None, tests: int, block: C
     return replace(judged, difference=nothing)
 
 
-def _tested(row: StrategyResult, p_corrected: float | None, tests: int, margin: float | None) -> StrategyResult:
+def _tested_difference(
+    row: StrategyResult, p_corrected: float | None, tests: int, margin: float | None
+) -> StrategyResult:
     difference = row.difference
     if difference is None or difference.test is None:
         return row
     if difference.verdict is Verdict.INCONCLUSIVE and p_corrected is None:
-        what = "folds" if isinstance(difference.test, CorrectedResampled) else "seeds and examples"
+        what = "folds" if isinstance(difference.test, ResampledTestResult) else "seeds and examples"
         reason = f"all {what} agree to the last digit, so no test applies"
         return replace(row, difference=replace(difference, verdict=Verdict.NOT_TESTED, reason=reason))
     test = difference.test
     if p_corrected is not None:
         verdict = verdict_of(test, p_corrected, margin)
         difference = replace(difference, verdict=verdict, p_corrected=p_corrected, loss_bound=test.loss_bound)
-    if difference.verdict in FOUND:
+    if difference.verdict in SIGNIFICANT:
         return replace(row, difference=difference)
-    if isinstance(test, CorrectedResampled):
+    if isinstance(test, ResampledTestResult):
         return replace(row, difference=replace(difference, detectable=test.detectable(tests=max(1, tests))))
     judged_by = margin if difference.verdict is Verdict.INCONCLUSIVE else None
     difference = replace(

@@ -10,7 +10,7 @@ from typing import Any
 
 from alue_bench.evaluation.intervals import LEVEL, Estimate
 from alue_bench.evaluation.margins import MarginUnit
-from alue_bench.evaluation.significance import FEWEST_SEEDS, Crossed
+from alue_bench.evaluation.significance import MIN_SEEDS, CrossedTestResult
 from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.messages.display import latex, markdown
 from alue_bench.reporting.comparison import (
@@ -22,8 +22,8 @@ from alue_bench.reporting.comparison import (
     all_rows,
     describe_conditions,
 )
-from alue_bench.reporting.numbers import percent, plain, seconds, several, signed, signed_percent
-from alue_bench.reporting.statements import SAID, inconclusive_text, seeds_text, statements
+from alue_bench.reporting.numbers import decimal, number_with_noun, percent, seconds, signed, signed_percent
+from alue_bench.reporting.statements import MAX_STATEMENTS, inconclusive_text, seeds_text, statements
 from alue_bench.reporting.training_times import ratio_text, session_mark, time_legend, time_record, train_mark
 from alue_bench.reporting.untuned import untuned_text
 
@@ -146,9 +146,9 @@ def _mark_lines(comparison: Comparison) -> list[str]:
             block.replicate for block, row in all_rows(comparison) if row.difference and _mark(row.difference) == FEW
         }
         if "seed" in few:
-            lines.append(f"{FEW} fewer than {FEWEST_SEEDS} seeds, so no verdict; use --seeds 5 to get one.")
+            lines.append(f"{FEW} fewer than {MIN_SEEDS} seeds, so no verdict; use --seeds 5 to get one.")
         if "fold" in few:
-            lines.append(f"{FEW} fewer than {FEWEST_SEEDS} folds, so no verdict; use --folds 5 to get one.")
+            lines.append(f"{FEW} fewer than {MIN_SEEDS} folds, so no verdict; use --folds 5 to get one.")
     if UNTESTED in marks:
         lines.append(f"{UNTESTED} no verdict; the reason is below the table.")
     return lines
@@ -282,7 +282,7 @@ def collapsed_text(row: StrategyResult) -> str:
 
 def of_learnt_text(block: ComparisonBlock, difference: Difference | None) -> str:
     """Format a difference as a share of what the baseline learnt; empty for the baseline itself, or if unknown."""
-    share = block.of_learnt(difference.mean) if difference else None
+    share = block.share_of_learnt(difference.mean) if difference else None
     return "" if share is None else signed_percent(share)
 
 
@@ -290,7 +290,7 @@ def loss_text(difference: Difference | None) -> str:
     """Format the upper bound of a loss; empty if there is none, and "no loss" if a gain was shown."""
     if difference is None or difference.loss_bound is None:
         return ""
-    return plain(difference.loss_bound) if difference.loss_bound > 0 else "no loss"
+    return decimal(difference.loss_bound) if difference.loss_bound > 0 else "no loss"
 
 
 def verdict_text(row: StrategyResult) -> str:
@@ -310,7 +310,7 @@ def margin_text(block: ComparisonBlock) -> str:
     margin = f"{block.margin} of {block.baseline}'s score" if unit is MarginUnit.SCORE else str(block.margin)
     if block.margin_size is None:
         return f"margin {margin}, which is not known: {block.metric.removeprefix('test/')} has no lower trivial score"
-    return f"margin {plain(block.margin_size, 4)} ({margin})"
+    return f"margin {decimal(block.margin_size, 4)} ({margin})"
 
 
 def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextTable:
@@ -324,25 +324,25 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
         ("speed-up", lambda row: ratio_text(row.times.speed_up) if row.times else ""),
         ("trained", lambda row: percent(row.trainable_share)),
         ("FLOPs", lambda row: percent(row.flops_share)),
-        ("MiB", lambda row: plain(row.memory_mib, 0)),
+        ("MiB", lambda row: decimal(row.memory_mib, 0)),
     ]
     if any(row.energy_j is not None for row in rows):
-        columns.append(("joules", lambda row: plain(row.energy_j, 0)))
+        columns.append(("joules", lambda row: decimal(row.energy_j, 0)))
     facts = [f"{block.conditions['data_source'] or 'unknown'} data"]
     seeds, folds = {row.seeds for row in rows}, {row.folds for row in rows}
     if len(seeds) > 1:
         columns.insert(1, ("seeds", lambda row: str(len(row.seeds))))
     else:
-        facts.append(several(len(next(iter(seeds))), "seed"))
+        facts.append(number_with_noun(len(next(iter(seeds))), "seed"))
     if len(folds) > 1:
         columns.insert(1, ("folds", lambda row: str(row.folds)))
     elif block.folds:
         repeated = f" ({block.folds} in each repeat)" if rows[0].folds > block.folds else ""
-        facts.append(f"{several(rows[0].folds, 'fold')}{repeated}")
+        facts.append(f"{number_with_noun(rows[0].folds, 'fold')}{repeated}")
     if block.trivial_score is not None:
-        facts.append(f"trivial score {plain(block.trivial_score)} (baseline without a model)")
+        facts.append(f"trivial score {decimal(block.trivial_score)} (baseline without a model)")
     if block.tfidf_score is not None:
-        facts.append(f"{yardstick_name(block.metric)} {plain(block.tfidf_score)}")
+        facts.append(f"{yardstick_name(block.metric)} {decimal(block.tfidf_score)}")
     if any(row.difference and row.difference.loss_bound is not None for row in rows):
         facts.append(margin_text(block))
     if len(rows) > 1 and (untuned := untuned_text(block.conditions["lr"])):
@@ -362,7 +362,7 @@ def score_text(score: Estimate | None) -> str:
     """Format a mean score and half the width of its interval, such as "0.745 ± 0.012"; "undefined" for None."""
     if score is None:
         return "undefined"
-    return plain(score.mean) + (f" ± {plain(score.half_width)}" if score.half_width is not None else "")
+    return decimal(score.mean) + (f" ± {decimal(score.half_width)}" if score.half_width is not None else "")
 
 
 def difference_text(difference: Difference | None) -> str:
@@ -372,7 +372,7 @@ def difference_text(difference: Difference | None) -> str:
     """
     if difference is None:
         return ""
-    interval = f" ± {plain(difference.test.half_width)}" if difference.test else ""
+    interval = f" ± {decimal(difference.test.half_width)}" if difference.test else ""
     mark = difference.stars or _mark(difference)
     return f"{signed(difference.mean)}{interval}" + (f" {mark}" if mark else "")
 
@@ -384,7 +384,7 @@ def change_text(change: Estimate | None) -> str:
     """
     if change is None:
         return ""
-    interval = f" ± {plain(100 * change.half_width, 0)}" if change.half_width is not None else ""
+    interval = f" ± {decimal(100 * change.half_width, 0)}" if change.half_width is not None else ""
     return f"{signed_percent(change.mean)}{interval}"
 
 
@@ -401,7 +401,7 @@ def _short_notes(block: ComparisonBlock) -> Iterable[str]:
     If the block has so few strategies that each gets a full sentence, nothing is yielded.
     """
     others = [row for row in block.rows if row.strategy != block.baseline]
-    if len(others) <= SAID or block.unlearnt is not None:
+    if len(others) <= MAX_STATEMENTS or block.unlearnt is not None:
         return
     for row in others:
         difference = row.difference
@@ -426,7 +426,7 @@ def _record(block: ComparisonBlock, row: StrategyResult) -> dict[str, Any]:
         "score_half_width": score.half_width if score else None,
         "seeds": len(row.seeds),
         "trivial_score": block.trivial_score,
-        "learnt": None if row.learning is None else row.learning.shown,
+        "learnt": None if row.learning is None else row.learning.has_learnt,
         "collapsed": None if row.learning is None else row.learning.collapsed,
         "baseline": block.baseline,
         "difference": difference.mean if difference else None,
@@ -436,17 +436,17 @@ def _record(block: ComparisonBlock, row: StrategyResult) -> dict[str, Any]:
         "margin": block.margin_size,
         "margin_given": str(block.margin),
         "loss_bound": difference.loss_bound if difference else None,
-        "difference_of_learnt": block.of_learnt(difference.mean) if difference else None,
-        "loss_bound_of_learnt": block.of_learnt(difference.loss_bound) if difference else None,
+        "difference_of_learnt": block.share_of_learnt(difference.mean) if difference else None,
+        "loss_bound_of_learnt": block.share_of_learnt(difference.loss_bound) if difference else None,
         "seeds_within_margin": difference.seeds_within_margin if difference else None,
         "verdict": str(difference.verdict) if difference else None,
         "reason": difference.reason or None if difference else None,
         "common_seeds": difference.seeds if difference and not block.folds else None,
         "common_folds": difference.seeds if difference and block.folds else None,
-        "test": None if test is None else "crossed" if isinstance(test, Crossed) else "corrected resampled t",
+        "test": None if test is None else "crossed" if isinstance(test, CrossedTestResult) else "corrected resampled t",
         "cohens_d": difference.cohens_d if difference else None,
         "probability_of_improvement": difference.improvement if difference else None,
-        "seed_share_of_variance": test.seed_share if isinstance(test, Crossed) else None,
+        "seed_share_of_variance": test.seed_share if isinstance(test, CrossedTestResult) else None,
         "detectable_difference": difference.detectable if difference else None,
         "seeds_needed": difference.seeds_needed if difference else None,
         "p_examples_only": difference.p_examples if difference else None,

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.reporting.content import Cell, Column, Facts, Folded, Item, ReportTable, Row, RowGroup
-from alue_bench.reporting.numbers import count, plain, seconds, several
+from alue_bench.reporting.numbers import count, decimal, number_with_noun, seconds
 from alue_bench.tracking.reading import Results, distinct, read_environment, read_notes
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LISTED = 200
+MAX_LISTED_RUNS = 200
 """The largest number of runs that the report lists one by one."""
-NOTED = 60
+MAX_RUNS_WITH_NOTES = 60
 """The largest number of runs whose notes are read. Notes are remarks that a run recorded, for example that texts were
 truncated."""
 HYPER = ("epochs", "batch_size", "lr", "max_length", "other_hyper")
@@ -47,8 +47,11 @@ def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
         ("rows", "; ".join(_rows(runs))),
         ("seeds", ", ".join(str(seed) for seed in sorted(distinct(runs["seed"])))),
         ("models", "; ".join(f"{model} ({digest[:10]})" for model, digest in _models(runs))),
-        ("started", _when(runs)),
-        (f"notes of {NOTED} runs" if len(runs) > NOTED else "notes", "; ".join(_notes(results, runs))),
+        ("started", _dates(runs)),
+        (
+            f"notes of {MAX_RUNS_WITH_NOTES} runs" if len(runs) > MAX_RUNS_WITH_NOTES else "notes",
+            "; ".join(_notes(results, runs)),
+        ),
     ]
     return [Facts([(name, value) for name, value in facts if value]), _listed(runs)]
 
@@ -85,7 +88,7 @@ def _settings(runs: pd.DataFrame) -> list[str]:
         other = values.pop("other_hyper")
         named = [f"{name} {value:g}" for name, value in values.items() if pd.notna(value)]
         combinations.append(", ".join([*named, *([other] if isinstance(other, str) else [])]))
-    return _some(combinations, 6)
+    return _shortened(combinations, 6)
 
 
 def _rows(runs: pd.DataFrame) -> list[str]:
@@ -102,7 +105,7 @@ def _rows(runs: pd.DataFrame) -> list[str]:
         ]
         if known:
             texts.append(f"{task} {', '.join(known)}")
-    return _some(texts, 40)
+    return _shortened(texts, 40)
 
 
 def _system(environment: dict[str, Any] | None) -> str:
@@ -114,7 +117,7 @@ def _system(environment: dict[str, Any] | None) -> str:
     return ", ".join(str(part) for part in [*parts, *named] if part)
 
 
-def _when(runs: pd.DataFrame) -> str:
+def _dates(runs: pd.DataFrame) -> str:
     times = runs["start_time"].dropna()
     if times.empty:
         return ""
@@ -123,21 +126,21 @@ def _when(runs: pd.DataFrame) -> str:
 
 
 def _notes(results: Results, runs: pd.DataFrame) -> list[str]:
-    """Return the different notes that the first `NOTED` runs recorded, each with the number of its runs."""
+    """Return the different notes that the first `MAX_RUNS_WITH_NOTES` runs recorded, with their numbers of runs."""
     counted: dict[str, int] = {}
-    for run_id in runs["run_id"].head(NOTED):
+    for run_id in runs["run_id"].head(MAX_RUNS_WITH_NOTES):
         for note in read_notes(results, str(run_id)):
             counted[note] = counted.get(note, 0) + 1
-    return _some([f"{note} ({several(number, 'run')})" for note, number in counted.items()], 12)
+    return _shortened([f"{note} ({number_with_noun(number, 'run')})" for note, number in counted.items()], 12)
 
 
-def _some(texts: list[str], most: int) -> list[str]:
-    return texts if len(texts) <= most else [*texts[:most], f"and {len(texts) - most} more"]
+def _shortened(texts: list[str], limit: int) -> list[str]:
+    return texts if len(texts) <= limit else [*texts[:limit], f"and {len(texts) - limit} more"]
 
 
 def _listed(runs: pd.DataFrame) -> Folded:
-    """Return a table of the first `LISTED` runs with their MLflow ids; it is hidden until the reader unfolds it."""
-    shown = runs.head(LISTED)
+    """Return a table of the first `MAX_LISTED_RUNS` runs with their MLflow ids, hidden until the reader unfolds it."""
+    shown = runs.head(MAX_LISTED_RUNS)
 
     def value(row: dict[str, Any], name: str) -> float | None:
         return row.get(name)
@@ -147,7 +150,7 @@ def _listed(runs: pd.DataFrame) -> Folded:
             f"{row['task']}/{row['model']}/{row['strategy']}",
             [
                 Cell(str(row["seed"])),
-                Cell(plain(row["score"])),
+                Cell(decimal(row["score"])),
                 Cell(seconds(value(row, "runtime/train_s"))),
                 Cell(count(value(row, "flops/train"))),
                 Cell(str(row["run_id"]), tone="muted"),
@@ -156,5 +159,5 @@ def _listed(runs: pd.DataFrame) -> Folded:
         for row in shown.to_dict("records")
     ]
     columns = [Column("seed"), Column("score"), Column("training"), Column("FLOPs"), Column("run id", number=False)]
-    left = f", the first {LISTED} of {len(runs)}" if len(runs) > LISTED else f" ({len(runs)})"
+    left = f", the first {MAX_LISTED_RUNS} of {len(runs)}" if len(runs) > MAX_LISTED_RUNS else f" ({len(runs)})"
     return Folded(f"Every run{left}", [ReportTable("Runs", "run", columns, [RowGroup("", rows)])])

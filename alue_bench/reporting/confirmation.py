@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.evaluation.margins import Margins
-from alue_bench.reporting.comparison import ComparisonBlock, Load, Verdict, compare
-from alue_bench.reporting.numbers import percent, plain, signed, signed_percent
+from alue_bench.reporting.comparison import ComparisonBlock, LoadTargets, Verdict, compare
+from alue_bench.reporting.numbers import decimal, percent, signed, signed_percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,22 +80,23 @@ class Confirmation:
         relative = "" if self.test_change is None else f", that is {signed_percent(self.test_change, 1)}"
         saving = "" if self.saving is None else f"; {percent(self.saving)} of the training time saved"
         return (
-            f"Expected loss, from {over} that took no part in the choice: test score {plain(self.test_score)} against "
-            f"{plain(self.reference_score)} of {self.reference}, a change of {self.change_text()}{relative}{saving}. "
-            f"Verdict: {self._verdict()}{''.join(f'; {note}' for note in self.notes)}"
+            f"Expected loss, from {over} that took no part in the choice: test score {decimal(self.test_score)} "
+            f"against {decimal(self.reference_score)} of {self.reference}, a change of "
+            f"{self.change_text()}{relative}{saving}. Verdict: "
+            f"{self._verdict()}{''.join(f'; {note}' for note in self.notes)}"
         )
 
     def _verdict(self) -> str:
-        margin = "" if self.margin is None else f" (margin {plain(self.margin)})"
+        margin = "" if self.margin is None else f" (margin {decimal(self.margin)})"
         if self.reason:
             return f"{self.verdict}, {self.reason}"
         if self.verdict == Verdict.INCONCLUSIVE and self.loss_bound is not None:
-            return f"inconclusive, a loss up to {plain(self.loss_bound)} is not excluded{margin}"
+            return f"inconclusive, a loss up to {decimal(self.loss_bound)} is not excluded{margin}"
         return f"{self.verdict}{margin}"
 
 
-def confirmed(
-    frame: pd.DataFrame, load: Load, strategy: str, reference: str, *, margins: Margins, seeds: Sequence[int]
+def confirm_setting(
+    frame: pd.DataFrame, load: LoadTargets, strategy: str, reference: str, *, margins: Margins, seeds: Sequence[int]
 ) -> Confirmation:
     """Compare a recommended setting with its reference in the runs with fresh seeds.
 

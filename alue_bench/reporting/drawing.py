@@ -34,7 +34,7 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", PAPER: "--paper"} |
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)
 }
 """The CSS variable of the page for each colour that a drawing may use."""
-TAG = re.compile(r"<[^>]*>")
+SVG_TAG = re.compile(r"<[^>]*>")
 """A pattern that matches a tag in an SVG text from matplotlib, which escapes `<` and `>` in texts and attributes."""
 
 SETTINGS = {
@@ -131,7 +131,7 @@ def to_svg(figure: Figure, name: str) -> str:
     # A style element inside an inline SVG would apply to the whole page.
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    referenced = {name for tag in TAG.findall(svg) for name in re.findall(r'(?:url\(#|href="#)([^")]+)', tag)}
+    referenced = {name for tag in SVG_TAG.findall(svg) for name in re.findall(r'(?:url\(#|href="#)([^")]+)', tag)}
 
     def cleaned(tag: str) -> str:
         tag = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in referenced else "", tag)
@@ -155,10 +155,10 @@ def _in_tags(svg: str, change: Callable[[str], str]) -> str:
 
     The texts between tags stay unchanged, since a label may look like a colour or an attribute.
     """
-    return TAG.sub(lambda match: change(match[0]), svg)
+    return SVG_TAG.sub(lambda match: change(match[0]), svg)
 
 
-def looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def line_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return matplotlib's keyword arguments for colour, marker and line style, for each series in `names`.
 
     They depend on the position of the series in `names`.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 KEYS = ("run_id", "task", "model", "strategy", "seed")
 """The columns that identify a run. The table of metrics in long format repeats them in every row."""
-ABOUT_THE_STORE = ("artifact_uri",)
+STORE_COLUMNS = ("artifact_uri",)
 """The columns with folders of this machine, which are not exported because they are of no use elsewhere."""
 
 
@@ -53,7 +53,7 @@ def export(results: Results, folder: Path, *, table_format: str, margins: Margin
     """
     import pandas as pd
 
-    runs = results.frame.drop(columns=list(ABOUT_THE_STORE))
+    runs = results.frame.drop(columns=list(STORE_COLUMNS))
     comparison = compare(results.frame, partial(read_targets, results), margins=margins)
     environments = _environments(results)
     experiment = results.connection.experiment
@@ -126,12 +126,12 @@ def _json(runs: pd.DataFrame, environments: list[tuple[dict[str, Any], list[str]
     }
     before, after = json.dumps(document, ensure_ascii=False, indent=2).rsplit("[]", maxsplit=1)
     # Python's encoder in C does not indent, and is three times as fast. A run's values are not nested.
-    encode = json.JSONEncoder(ensure_ascii=False, separators=(",\n      ", ": "), default=_plain).encode
+    encode = json.JSONEncoder(ensure_ascii=False, separators=(",\n      ", ": "), default=_as_json_value).encode
     written = [encode(row | {"environment": place.get(row["run_id"])})[1:-1] for row in rows]
     lines = ",\n".join(f"    {{\n      {values}\n    }}" for values in written)
     return f"{before}[\n{lines}\n  ]{after}\n"
 
 
-def _plain(value: Any) -> Any:
+def _as_json_value(value: Any) -> Any:
     """Convert a time to an ISO 8601 string, and a numpy number to a Python number, since JSON does not support them."""
     return value.isoformat() if hasattr(value, "isoformat") else value.item()

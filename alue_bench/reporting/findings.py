@@ -24,20 +24,20 @@ from alue_bench.reporting.content import (
 )
 from alue_bench.reporting.fresh_runs import RecommendationRule, command_to_confirm
 from alue_bench.reporting.numbers import (
-    NONE,
+    MISSING,
     count,
+    decimal,
+    number_with_noun,
     percent,
-    plain,
     seconds,
-    several,
     signed,
     signed_percent,
 )
 from alue_bench.reporting.statements import (
-    SAID,
+    MAX_STATEMENTS,
     baseline_statement,
     counted,
-    few_digits,
+    half_width_text,
     p_text,
     seeds_text,
     statement,
@@ -47,7 +47,7 @@ from alue_bench.reporting.subjects import Subject
 from alue_bench.reporting.time_cells import speed_up_cell, time_cell, time_remarks
 from alue_bench.reporting.untuned import untuned_text
 
-MOST_ROWS = 100
+MAX_ROWS = 100
 """The largest number of strategies that a table lists for one task and model. If there are more, the table lists the
 strategies with the best scores."""
 CORRECTED = "; over folds that of the corrected resampled t-test (Nadeau & Bengio 2003)"
@@ -61,8 +61,8 @@ def sentences(subjects: Sequence[Subject], rule: RecommendationRule) -> list[Ite
     """Return sentences that state the result of each strategy, for each subject.
 
     A subject is the comparison of strategies for one task and model under one set of conditions. If it has more than
-    `SAID` strategies besides the baseline, the only sentence is on the one strategy that is recommended by its dev
-    score. The loss of this strategy is computed from runs that took no part in the recommendation.
+    `MAX_STATEMENTS` strategies besides the baseline, the only sentence is on the one strategy that is recommended by
+    its dev score. The loss of this strategy is computed from runs that took no part in the recommendation.
     """
     return [Findings([_sentence(subject, rule) for subject in subjects])] if subjects else []
 
@@ -76,11 +76,11 @@ def _sentence(subject: Subject, rule: RecommendationRule) -> Sentence:
     if not others:
         text = f"Only {block.baseline} was run: {subject.metric} {_estimate(base.score)}. There is nothing to compare."
         return Sentence(subject.label, f"{text} {on_baseline}".rstrip())
-    if len(others) <= SAID:
+    if len(others) <= MAX_STATEMENTS:
         tones = {_tone(row) for row in others}
         return Sentence(subject.label, " ".join(statements(block)), tones.pop() if len(tones) == 1 else "")
-    counted_settings = several(len(block.rows), "setting")
-    if (unlearnt := grid.nothing_learnt(grid.cells(subject.runs))) is not None:
+    counted_settings = number_with_noun(len(block.rows), "setting")
+    if (unlearnt := grid.nothing_learnt(grid.cell_table(subject.runs))) is not None:
         return Sentence(subject.label, f"{counted_settings}; {unlearnt.sentence()}.")
     chosen = _recommended(subject, rule)
     if chosen is None:
@@ -110,7 +110,7 @@ def _recommended(subject: Subject, rule: RecommendationRule) -> str | None:
         The strategy's name; None if no run has a dev score, a test score and a time, or if full fine-tuning learnt
         nothing.
     """
-    recommendation = grid.recommend(grid.cells(grid.choosing_runs(subject.runs)), rule.tolerance)
+    recommendation = grid.recommend(grid.cell_table(grid.choosing_runs(subject.runs)), rule.tolerance)
     return recommendation.strategy if recommendation else None
 
 
@@ -152,26 +152,27 @@ def score_table(subjects: Sequence[Subject]) -> list[Item]:
         ),
     ]
     groups = [
-        RowGroup(subject.label, [_score_row(row, subject) for row in _shown(subject)], _remark(subject))
+        RowGroup(subject.label, [_score_row(row, subject) for row in _listed_strategies(subject)], _remark(subject))
         for subject in subjects
     ]
-    remarks = time_remarks([row.times for subject in subjects for row in _shown(subject)])
+    remarks = time_remarks([row.times for subject in subjects for row in _listed_strategies(subject)])
     return [ReportTable("Scores and times", "task and model, strategy", columns, groups), *remarks, *_notes(subjects)]
 
 
 def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
     difference = row.difference
     baseline = row.strategy == subject.compared.baseline
-    change = Cell("baseline" if baseline else NONE, tone="muted")
+    change = Cell("baseline" if baseline else MISSING, tone="muted")
     loss = Cell("", tone="muted")
     verdict = Cell("learnt nothing" if row.learnt_nothing else "", _tone(row))
     if difference is not None:
         half, block = difference.test.half_width if difference.test else None, subject.compared
-        details = [_half(half, 3), _of_learnt(block.of_learnt(difference.mean))]
+        details = [_half(half, 3), _of_learnt(block.share_of_learnt(difference.mean))]
         change = Cell(signed(difference.mean), _tone(row), "; ".join(filter(None, details)))
         bound = difference.loss_bound
         loss = Cell(
-            loss_text(difference), detail=_of_learnt(None if bound is None or bound <= 0 else block.of_learnt(bound))
+            loss_text(difference),
+            detail=_of_learnt(None if bound is None or bound <= 0 else block.share_of_learnt(bound)),
         )
         verdict = Cell(_short_verdict(row, difference), _tone(row), _explained(difference, block))
     time = row.time_change
@@ -182,16 +183,16 @@ def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
             change,
             loss,
             time_cell(_estimated(row.train_s, seconds), row.times),
-            Cell(NONE if baseline or time is None else signed_percent(time.mean), detail=_half_percent(time)),
+            Cell(MISSING if baseline or time is None else signed_percent(time.mean), detail=_half_percent(time)),
             speed_up_cell(row.times),
-            Cell(str(len(row.seeds)) if not row.folds else several(row.folds, "fold")),
+            Cell(str(len(row.seeds)) if not row.folds else number_with_noun(row.folds, "fold")),
             verdict,
         ],
     )
 
 
 def _scored(row: comparison.StrategyResult) -> Cell:
-    cell = _estimated(row.score, lambda value: plain(value))
+    cell = _estimated(row.score, lambda value: decimal(value))
     return replace(cell, detail="; ".join(filter(None, (cell.detail, row.collapsed_text()))))
 
 
@@ -233,30 +234,30 @@ def _remark(subject: Subject) -> str:
     trivial = subject.compared.trivial_score
     text = f"{subject.metric}"
     if trivial is not None:
-        text += f"; trivial score (baseline without a model): {plain(trivial)}"
+        text += f"; trivial score (baseline without a model): {decimal(trivial)}"
     if subject.compared.tfidf_score is not None:
-        text += f"; {yardstick_name(subject.metric)}: {plain(subject.compared.tfidf_score)}"
+        text += f"; {yardstick_name(subject.metric)}: {decimal(subject.compared.tfidf_score)}"
     if len(subject.compared.rows) > 1 and (untuned := untuned_text(subject.compared.conditions["lr"])):
         text += f"; {untuned}"
     if any(row.difference and row.difference.loss_bound is not None for row in subject.compared.rows):
         text += f"; {margin_text(subject.compared)}"
-    return f"{text}; {_cut(subject)}" if len(subject.compared.rows) > MOST_ROWS else text
+    return f"{text}; {_number_of_listed(subject)}" if len(subject.compared.rows) > MAX_ROWS else text
 
 
-def _cut(subject: Subject) -> str:
-    return f"the best {MOST_ROWS} of {several(len(subject.compared.rows), 'strategy', 'strategies')}"
+def _number_of_listed(subject: Subject) -> str:
+    return f"the best {MAX_ROWS} of {number_with_noun(len(subject.compared.rows), 'strategy', 'strategies')}"
 
 
-def _shown(subject: Subject) -> Sequence[comparison.StrategyResult]:
-    """Return the strategies to list in a table: the baseline and those with the best scores, at most `MOST_ROWS`.
+def _listed_strategies(subject: Subject) -> Sequence[comparison.StrategyResult]:
+    """Return the strategies to list in a table: the baseline and those with the best scores, at most `MAX_ROWS`.
 
     They keep the order of the comparison.
     """
     rows = subject.compared.rows
-    if len(rows) <= MOST_ROWS:
+    if len(rows) <= MAX_ROWS:
         return rows
     scored = [row for row in rows if row.score is not None]
-    best = sorted(scored, key=lambda row: -row.score.mean if row.score else 0.0)[: MOST_ROWS - 1]
+    best = sorted(scored, key=lambda row: -row.score.mean if row.score else 0.0)[: MAX_ROWS - 1]
     kept = {row.strategy for row in best} | {subject.compared.baseline}
     return [row for row in rows if row.strategy in kept]
 
@@ -284,8 +285,8 @@ def cost_table(subjects: Sequence[Subject]) -> list[Item]:
     groups = [
         RowGroup(
             subject.label,
-            [_cost_row(row, subject) for row in _shown(subject)],
-            _cut(subject) if len(subject.compared.rows) > MOST_ROWS else "",
+            [_cost_row(row, subject) for row in _listed_strategies(subject)],
+            _number_of_listed(subject) if len(subject.compared.rows) > MAX_ROWS else "",
         )
         for subject in subjects
     ]
@@ -304,8 +305,8 @@ def _cost_row(row: comparison.StrategyResult, subject: Subject) -> Row:
             Cell(count(first.get("flops/train"))),
             Cell(percent(row.flops_share)),
             _estimated(row.train_s, seconds),
-            Cell(NONE if row.memory_mib is None else f"{row.memory_mib:.0f} MiB"),
-            Cell(NONE if row.energy_j is None else f"{row.energy_j:.0f} J"),
+            Cell(MISSING if row.memory_mib is None else f"{row.memory_mib:.0f} MiB"),
+            Cell(MISSING if row.energy_j is None else f"{row.energy_j:.0f} J"),
         ],
     )
 
@@ -318,14 +319,14 @@ def _estimated(value: Estimate | None, written: Callable[[float], str]) -> Cell:
 
 
 def _half(value: float | None, digits: int) -> str:
-    return "" if value is None else f"± {plain(value, digits)}"
+    return "" if value is None else f"± {decimal(value, digits)}"
 
 
 def _half_percent(value: Estimate | None) -> str:
-    return "" if value is None or value.half_width is None else f"± {few_digits(100 * value.half_width)}"
+    return "" if value is None or value.half_width is None else f"± {half_width_text(100 * value.half_width)}"
 
 
 def _estimate(value: Estimate | None) -> str:
     if value is None:
         return "undefined"
-    return plain(value.mean) + ("" if value.half_width is None else f" ± {plain(value.half_width)}")
+    return decimal(value.mean) + ("" if value.half_width is None else f" ± {decimal(value.half_width)}")

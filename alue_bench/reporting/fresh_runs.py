@@ -15,7 +15,7 @@ from alue_bench.evaluation.margins import Margins
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.reporting import grid
 from alue_bench.reporting.choosing_runs import confirming_command, unrecorded_options
-from alue_bench.reporting.comparison import ComparisonBlock, Load, compare
+from alue_bench.reporting.comparison import ComparisonBlock, LoadTargets, compare
 from alue_bench.reporting.subjects import Subject
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class RecommendationRule:
     """The rule by which a report recommends one of many settings, and finds the loss of this setting in fresh runs."""
 
-    load: Load
+    load: LoadTargets
     """The function that reads a run's test predictions."""
     tolerance: float = DEFAULT_TOLERANCE
     """The largest accepted loss of dev score, as a share of the reference's dev score."""

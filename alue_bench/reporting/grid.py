@@ -34,11 +34,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.cells import cell_of
-from alue_bench.contract.matched_compute import matched_to
+from alue_bench.contract.matched_compute import matched_limit
 from alue_bench.evaluation.grid_noise import noise_of_neighbours, noise_over_seeds
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
-from alue_bench.messages.figure_text import short
-from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTINGS
+from alue_bench.messages.figure_text import shorten
+from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTING_AXES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,22 +49,22 @@ if TYPE_CHECKING:
     from alue_bench.reporting.confirmation import Confirmation
 
 REFERENCE = "full"
-CLEARLY = 0.1
+CLEAR_SAVING = 0.1
 """The share of FLOPs that another setting must save against the fastest setting, before the report states that measured
 times and counted FLOPs disagree."""
-AS_FAST = 0.1
+EQUAL_TIME_SHARE = 0.1
 """The largest difference in training time, as a share, between settings that count as equally fast."""
-MOST_NAMED = 8
+MAX_NAMED = 8
 """The largest number of settings that a sentence names."""
 TRIVIAL, TRIVIAL_ERROR = "selection/trivial_score", "selection/above_trivial_error"
 DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_s", "flops/train_vs_full"
-NUMBERS = ("seed", "repeat", "fold", DEV, TEST, SECONDS, FLOPS, TRIVIAL, TRIVIAL_ERROR)
+NUMERIC_COLUMNS = ("seed", "repeat", "fold", DEV, TEST, SECONDS, FLOPS, TRIVIAL, TRIVIAL_ERROR)
 """The columns with numbers in a table of runs, from which the results of the settings are computed."""
 
 # Okabe and Ito's colours, which can be distinguished without full colour vision.
 MARK, FRONT, OTHERS, REFERENCE_COLOUR = "#D55E00", "#0072B2", "#9A9A9A", "#000000"
 COLOUR_MAP = "cividis"
-CHARACTER = 0.1
+CHARACTER_WIDTH = 0.1
 """The approximate width of a character of a title, in inches."""
 LONGEST_TITLE = 200
 """The largest number of characters of a title, which may have several lines."""
@@ -84,7 +84,7 @@ class GridResults:
     settings: dict[str, float]
     """The hyper-parameters that distinguish this grid from other grids of the same table of runs, with their values."""
     cells: pd.DataFrame
-    """The table from the function `cells`, with one row for each freezing strategy."""
+    """The table from the function `cell_table`, with one row for each freezing strategy."""
     metric: str = "score"
     sample: bool = False
     """True if at least one run used the embedded sample data."""
@@ -183,8 +183,8 @@ class Recommendation:
         if not self.alternatives:
             return ""
         return (
-            f"Not distinguishable from {self.strategy} by these runs: {_named(self.alternatives)} (dev score lower by "
-            f"at most {self.standard_error:.3f}, one standard error; training at most a tenth longer)"
+            f"Not distinguishable from {self.strategy} by these runs: {_joined_names(self.alternatives)} (dev score "
+            f"lower by at most {self.standard_error:.3f}, one standard error; training at most a tenth longer)"
         )
 
     def loss_sentence(self) -> str:
@@ -227,7 +227,7 @@ class Recommendation:
         return text
 
 
-def groups(runs: pd.DataFrame) -> Iterator[GridResults]:
+def grids_of(runs: pd.DataFrame) -> Iterator[GridResults]:
     """Yield the results of each grid, that is, of the runs with the same task, model and hyper-parameters.
 
     Tasks and models are in the order of the table. The grids of a task and model are sorted by the hyper-parameters in
@@ -239,7 +239,7 @@ def groups(runs: pd.DataFrame) -> Iterator[GridResults]:
     """
     if runs.empty:
         return
-    varying = [name for name in SETTINGS if name in runs and runs[name].nunique() > 1]
+    varying = [name for name in SETTING_AXES if name in runs and runs[name].nunique() > 1]
     block = runs.groupby(["task", "model"], sort=False).ngroup()
     runs = runs.assign(block=block).sort_values(["block", *varying], kind="stable")
     for key, part in runs.groupby(["task", "model", *varying], sort=False):
@@ -249,13 +249,13 @@ def groups(runs: pd.DataFrame) -> Iterator[GridResults]:
             str(names[0]),
             str(names[1]),
             dict(zip(varying, map(float, names[2:]), strict=True)),
-            cells(part),
+            cell_table(part),
             metric=metrics.pop() if len(metrics) == 1 else "score",
             sample="data_source" in part and (part["data_source"] == "sample").any(),
         )
 
 
-def measured(runs: pd.DataFrame) -> pd.DataFrame:
+def measured_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that have a dev score, a test score and a training time.
 
     The result is empty if one of these columns is missing. A column is missing if no run has a value.
@@ -264,7 +264,7 @@ def measured(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs[columns].notna().all(axis="columns")] if set(columns) <= set(runs) else runs.iloc[:0]
 
 
-def cells(runs: pd.DataFrame) -> pd.DataFrame:
+def cell_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a table with one row for each freezing strategy, with means over seeds and folds.
 
     A strategy has no row if none of its runs has a dev score, a test score and a time. The exception is `full` if its
@@ -292,7 +292,7 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     # Numpy arrays, since selecting a part of the data frame takes a hundred times as long as computing its means.
-    numbers = {name: _numbers(runs, name) for name in NUMBERS}
+    numbers = {name: _numbers(runs, name) for name in NUMERIC_COLUMNS}
     is_complete = ~(np.isnan(numbers[DEV]) | np.isnan(numbers[TEST]) | np.isnan(numbers[SECONDS]))
     row_indices = runs.groupby("strategy", sort=False).indices
     rows = []
@@ -323,7 +323,7 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
     columns = ["strategy", "bottom", "top", "dev_score", "test_score", "test_spread", "train_s", "flops_share", "seeds"]
     columns += ["folds", "learning", "scoreless"]
     table = pd.DataFrame(rows, columns=columns).astype({"bottom": "Int64", "top": "Int64"})
-    return table.assign(dev_error=_dev_error(measured(runs)))
+    return table.assign(dev_error=_dev_error(measured_runs(runs)))
 
 
 def _dev_error(runs: pd.DataFrame) -> float:
@@ -362,13 +362,13 @@ def choosing_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return chosen if len(chosen) else runs
 
 
-def collapsed(cells: pd.DataFrame) -> str:
+def collapsed_sentence(cells: pd.DataFrame) -> str:
     """Return a sentence that lists the settings with collapsed runs.
 
     A run has collapsed if its dev score is not significantly above that of a baseline without a model.
 
     Args:
-        cells: The table from the function `cells`.
+        cells: The table from the function `cell_table`.
 
     Returns:
         The sentence; empty if no run collapsed.
@@ -380,7 +380,7 @@ def collapsed(cells: pd.DataFrame) -> str:
             counts[str(row["strategy"])] = f"{learnt.collapsed} of {learnt.seeds}"
     if not counts:
         return ""
-    named = _named([f"{name} ({count})" for name, count in counts.items()])
+    named = _joined_names([f"{name} ({count})" for name, count in counts.items()])
     return f"Runs whose dev score is not significantly above the trivial score, by setting: {named}; {REMEDY}"
 
 
@@ -438,14 +438,14 @@ def nothing_learnt(cells: pd.DataFrame) -> NothingLearnt | None:
     """Test whether the reference setting, usually `full` (full fine-tuning), has learnt nothing.
 
     Args:
-        cells: The table from the function `cells`.
+        cells: The table from the function `cell_table`.
 
     Returns:
         The result of the test; None if the reference has learnt something, or if the trivial score (of a baseline
           without a model) was not recorded.
     """
     reference = _reference(cells)
-    if reference is None or reference["learning"] is None or reference["learning"].shown:
+    if reference is None or reference["learning"] is None or reference["learning"].has_learnt:
         return None
     return NothingLearnt(str(reference["strategy"]), reference["learning"])
 
@@ -468,7 +468,7 @@ def pareto_front(cells: pd.DataFrame, score: str = "dev_score") -> pd.DataFrame:
     If several settings have the same score and time, only the first of them is returned.
 
     Args:
-        cells: The table from the function `cells`.
+        cells: The table from the function `cell_table`.
         score: The column with the score, such as test_score.
     """
     on_front, best = [], -math.inf
@@ -496,7 +496,7 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
     chance; runs with fresh seeds show whether the score holds.
 
     Args:
-        cells: The table from the function `cells`.
+        cells: The table from the function `cell_table`.
         tolerance: The largest accepted loss of dev score, as a share of the reference's dev score.
 
     Returns:
@@ -504,7 +504,7 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
     """
     known = cells[cells["dev_score"].notna()]
     complete = known[(known["scoreless"] == 0) | (known["strategy"] == REFERENCE)]
-    scored = complete[[learnt is None or learnt.shown for learnt in complete["learning"]]]
+    scored = complete[[learnt is None or learnt.has_learnt for learnt in complete["learning"]]]
     reference = _reference(known)
     if scored.empty or reference is None or nothing_learnt(cells) is not None:
         return None
@@ -513,9 +513,9 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
     fewest = within.sort_values(["flops_share", "dev_score"], ascending=[True, False], kind="stable").iloc[0]
     error = math.sqrt(2) * float(chosen["dev_error"])
     as_good = scored["dev_score"] >= chosen["dev_score"] - (0.0 if math.isnan(error) else error)
-    as_fast = scored["train_s"] <= (1 + AS_FAST) * chosen["train_s"]
+    as_fast = scored["train_s"] <= (1 + EQUAL_TIME_SHARE) * chosen["train_s"]
     similar = scored[as_good & as_fast & (not math.isnan(error))].sort_values("train_s", kind="stable")
-    disagree = bool(fewest["flops_share"] < (1 - CLEARLY) * chosen["flops_share"])
+    disagree = bool(fewest["flops_share"] < (1 - CLEAR_SAVING) * chosen["flops_share"])
     return Recommendation(
         strategy=str(chosen["strategy"]),
         reference=str(reference["strategy"]),
@@ -540,7 +540,7 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
 
 def score_map(group: GridResults, recommended: Recommendation | None = None) -> Figure:
     """Draw a heat map of each setting's test score, as in figure 1 of the paper by Betka et al."""
-    return _heat_map(group, "test_score", f"{short(group.metric)} on test", recommended, best_is_high=True)
+    return _heat_map(group, "test_score", f"{shorten(group.metric)} on test", recommended, best_is_high=True)
 
 
 def runtime_map(group: GridResults, recommended: Recommendation | None = None) -> Figure:
@@ -558,10 +558,12 @@ def pareto_figure(group: GridResults, recommended: Recommendation | None = None)
     left.set(
         title="dev: Pareto front and recommendation",
         xlabel="training time in seconds",
-        ylabel=f"{short(group.metric)}, dev",
+        ylabel=f"{shorten(group.metric)}, dev",
     )
     _scatter(right, group, "test_score", front, recommended)
-    right.set(title="test: the same settings", xlabel="training time in seconds", ylabel=f"{short(group.metric)}, test")
+    right.set(
+        title="test: the same settings", xlabel="training time in seconds", ylabel=f"{shorten(group.metric)}, test"
+    )
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     title = f"{group.title}: score against training time{_seeds(group.cells)}{_confirmed(recommended)}"
@@ -582,7 +584,7 @@ def _scatter(
         point = group.cells[group.cells["strategy"] == strategy]
         if len(point):
             axes.scatter(point["train_s"], point[score], s=size, marker=marker, color=colour, label=label, zorder=4)
-    matched = group.cells[[matched_to(name) is not None for name in group.cells["strategy"]]]
+    matched = group.cells[[matched_limit(name) is not None for name in group.cells["strategy"]]]
     if len(matched):
         label = f"{REFERENCE} with fewer steps"
         axes.scatter(matched["train_s"], matched[score], s=60, marker="s", facecolors="none", label=label, zorder=4,
@@ -597,7 +599,7 @@ def _scatter(
 def _label_points(axes: Axes, points: pd.DataFrame, score: str, *, above: bool) -> None:
     for _, row in points.iterrows():
         text = axes.annotate(
-            f"{short(row['strategy'])} {row[score]:.3f}",
+            f"{shorten(row['strategy'])} {row[score]:.3f}",
             (row["train_s"], row[score]),
             xytext=(-8, 12) if above else (0, -18),
             textcoords="offset points",
@@ -630,7 +632,7 @@ def _heat_map(
     if placed.empty:
         figure = _figure(5.0, 1.5)
         figure.text(
-            0.5, 0.5, f"{short(group.title)}: no strategy is a pair of frozen bottom and top layers", ha="center"
+            0.5, 0.5, f"{shorten(group.title)}: no strategy is a pair of frozen bottom and top layers", ha="center"
         )
         return figure
     bottoms, tops = (sorted(int(n) for n in placed[name].unique()) for name in ("bottom", "top"))
@@ -654,7 +656,7 @@ def _heat_map(
     best = placed.loc[placed[column].idxmax() if best_is_high else placed[column].idxmin()]
     marks.append((str(best["strategy"]), FRONT, ":", "highest" if best_is_high else "fastest"))
     if recommended is not None:
-        marks.append((recommended.strategy, MARK, "-", f"recommended: {short(recommended.strategy)} (by dev score)"))
+        marks.append((recommended.strategy, MARK, "-", f"recommended: {shorten(recommended.strategy)} (by dev score)"))
     _outline(axes, placed, marks, bottoms, tops)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
@@ -719,7 +721,7 @@ def _write_numbers(axes: Axes, values: Any, image: Any) -> None:
 
 def _title(text: str, width: float) -> str:
     """Break a title into lines that fit into a figure of the given width, in inches."""
-    return textwrap.fill(short(text, LONGEST_TITLE), int(width / CHARACTER))
+    return textwrap.fill(shorten(text, LONGEST_TITLE), int(width / CHARACTER_WIDTH))
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -741,14 +743,14 @@ def _confirmed(recommended: Recommendation | None) -> str:
         return ""
     confirmation = recommended.confirmation
     seeds = f"{len(confirmation.seeds)} fresh seed{'s' if len(confirmation.seeds) != 1 else ''}"
-    pair = f"{short(confirmation.strategy)} against {short(confirmation.reference)}"
+    pair = f"{shorten(confirmation.strategy)} against {shorten(confirmation.reference)}"
     return f"; {pair}: {confirmation.change_text()} on test with {seeds}"
 
 
-def _named(names: Sequence[str]) -> str:
+def _joined_names(names: Sequence[str]) -> str:
     """Join names with commas; a long list is shortened, such as "a, b and 3 more"."""
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _seeds(cells: pd.DataFrame) -> str:

@@ -16,10 +16,10 @@ from alue_bench.reporting.drawing import Picture, style, to_svg
 from alue_bench.reporting.fresh_runs import RecommendationRule, how_to_confirm
 from alue_bench.reporting.subjects import Subject
 
-LEAST_CELLS = 6
+MIN_CELLS = 6
 """The smallest number of freezing settings (pairs of numbers of frozen bottom and top layers) for which a map is drawn.
 Fewer settings, or settings in only one row or column of the map, are better shown as a table."""
-MOST_MAPS = 8
+MAX_MAPS = 8
 """The largest number of grids (sets of freezing settings for one task and model) that are drawn. If there are more, the
 page says so."""
 COMMAND = "alue-bench sweep -t mdd --grid bottom-top"
@@ -40,7 +40,7 @@ def heat_maps(subjects: Sequence[Subject], prefix: str, rule: RecommendationRule
     """
     groups = [(subject, group) for subject in subjects for group in _groups(subject) if _is_map(group)]
     items: list[Item] = []
-    for number, (subject, group) in enumerate(groups[:MOST_MAPS]):
+    for number, (subject, group) in enumerate(groups[:MAX_MAPS]):
         recommended = _recommended(subject, group, rule)
         with style(grid=False):
             drawn = [
@@ -63,10 +63,10 @@ def heat_maps(subjects: Sequence[Subject], prefix: str, rule: RecommendationRule
             items.append(Paragraph(f"Recommended for {group.title}: {' '.join(sentences)}"))
         elif (why := grid.nothing_learnt(group.cells)) is not None:
             items.append(Paragraph(f"No recommendation for {group.title}: {why.sentence()}.", warning=True))
-    if len(groups) > MOST_MAPS:
+    if len(groups) > MAX_MAPS:
         items.append(
             Paragraph(
-                f"Shown: {MOST_MAPS} of {len(groups)} grids. Use --task and --model to choose others.", warning=True
+                f"Shown: {MAX_MAPS} of {len(groups)} grids. Use --task and --model to choose others.", warning=True
             )
         )
     return items
@@ -80,7 +80,7 @@ def _groups(subject: Subject) -> list[grid.GridResults]:
     """
     # Strategies that freeze other sets of layers do not fit on a map. Removing them first saves time.
     placed = subject.runs[subject.runs["strategy"].map(lambda name: cell_of(str(name)) is not None)]
-    return [replace(group, conditions=subject.conditions) for group in grid.groups(grid.choosing_runs(placed))]
+    return [replace(group, conditions=subject.conditions) for group in grid.grids_of(grid.choosing_runs(placed))]
 
 
 def _recommended(subject: Subject, group: grid.GridResults, rule: RecommendationRule) -> grid.Recommendation | None:
@@ -111,7 +111,7 @@ def _sentences(recommended: grid.Recommendation, subject: Subject) -> list[str]:
 
 def _is_map(group: grid.GridResults) -> bool:
     placed = group.cells[group.cells["bottom"].notna()]
-    return len(placed) >= LEAST_CELLS and placed["bottom"].nunique() > 1 and placed["top"].nunique() > 1
+    return len(placed) >= MIN_CELLS and placed["bottom"].nunique() > 1 and placed["top"].nunique() > 1
 
 
 def _extremes(group: grid.GridResults, column: str) -> str:

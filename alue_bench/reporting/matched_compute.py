@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.contract.matched_compute import FULL, matched_name, matched_to
+from alue_bench.contract.matched_compute import FULL, matched_limit, matched_name
 from alue_bench.contract.registry import load_registry
 from alue_bench.messages.suggestion import command_line
 from alue_bench.reporting.comparison import Comparison, ComparisonBlock, StrategyResult
 from alue_bench.reporting.content import Item, Missing
-from alue_bench.reporting.grid import cells, recommend
+from alue_bench.reporting.grid import cell_table, recommend
 from alue_bench.reporting.subjects import Subject
 from alue_bench.tracking.connection import where_options
 from alue_bench.tracking.reading import Results, read_config
@@ -25,16 +25,16 @@ from alue_bench.tracking.reproduction import options_of
 if TYPE_CHECKING:
     import pandas as pd
 
-CLOSE = 0.03
+MATCH_TOLERANCE = 0.03
 """The largest difference in FLOPs at which two strategies count as matched, as a share of the FLOPs of `full`."""
-MOST = 3
+MAX_REQUESTED = 3
 """The largest number of strategies in a request. If more lack matched runs, only the recommended one is named."""
 SELECTED_ROWS = ("limit_train", "limit_eval", "drop_bad")
 """The names in a run's config.json of the options that select rows."""
 
 
 @dataclass(frozen=True)
-class Request:
+class MatchedComputeRequest:
     """A request for runs of full fine-tuning with as many FLOPs as some freezing strategies need."""
 
     sentence: str
@@ -49,24 +49,25 @@ def unmatched(block: ComparisonBlock) -> list[StrategyResult]:
         block: A set of comparable runs. Without runs of full fine-tuning in it, the result is empty.
     """
     shares = {row.strategy: row.flops_share for row in block.rows if row.flops_share is not None}
-    if FULL not in shares or block.first_look:
+    if FULL not in shares or block.low_fidelity:
         return []
-    matched = [share for name, share in shares.items() if matched_to(name) is not None]
+    matched = [share for name, share in shares.items() if matched_limit(name) is not None]
     return [
         row
         for row in block.rows
         if row.strategy != FULL
-        and matched_to(row.strategy) is None
+        and matched_limit(row.strategy) is None
         and row.flops_share is not None
-        and row.flops_share < 1 - CLOSE
-        and all(abs(share - row.flops_share) > CLOSE for share in matched)
+        and row.flops_share < 1 - MATCH_TOLERANCE
+        and all(abs(share - row.flops_share) > MATCH_TOLERANCE for share in matched)
     ]
 
 
-def request_of(block: ComparisonBlock, results: Results) -> Request | None:
+def request_of(block: ComparisonBlock, results: Results) -> MatchedComputeRequest | None:
     """Return the request for full fine-tuning at matched compute; None if no such runs are missing.
 
-    If more than `MOST` strategies lack such runs, as in a sweep, the request is for the recommended strategy alone.
+    If more than `MAX_REQUESTED` strategies lack such runs, as in a sweep, the request is for the recommended strategy
+    alone.
 
     Args:
         block: A set of comparable runs.
@@ -76,14 +77,14 @@ def request_of(block: ComparisonBlock, results: Results) -> Request | None:
     full = next((row for row in block.rows if row.strategy == FULL), None)
     if full is None or not lacking:
         return None
-    if len(lacking) > MOST:
+    if len(lacking) > MAX_REQUESTED:
         ids = [run_id for row in block.rows for run_id in row.run_ids]
-        advice = recommend(cells(results.frame[results.frame["run_id"].isin(ids)]))
+        advice = recommend(cell_table(results.frame[results.frame["run_id"].isin(ids)]))
         lacking = [row for row in lacking if advice is not None and row.strategy == advice.strategy]
         if not lacking:
             return None
     names = ", ".join(f"{row.strategy} ({100 * (row.flops_share or 0):.0f} %)" for row in lacking)
-    return Request(
+    return MatchedComputeRequest(
         f"no full fine-tuning with as many FLOPs as {names}: whether fewer steps keep the score as well as frozen "
         "layers do is not known. To find out, run:",
         _options(results, full, [row.strategy for row in lacking]),
@@ -103,18 +104,18 @@ def with_requests(comparison: Comparison, results: Results) -> Comparison:
     return replace(comparison, blocks=tuple(blocks))
 
 
-def missing(subjects: Sequence[Subject], results: Results, most: int) -> list[Item]:
+def missing_run_notices(subjects: Sequence[Subject], results: Results, limit: int) -> list[Item]:
     """Return a notice, with the command, for each subject that lacks full fine-tuning at matched compute.
 
     Args:
         subjects: The comparisons of a report page.
         results: The runs of the page, with the connection to their MLflow store.
-        most: The largest number of notices.
+        limit: The largest number of notices.
     """
     items: list[Item] = []
     for subject in subjects:
         request = request_of(subject.compared, results)
-        if request is not None and len(items) < most:
+        if request is not None and len(items) < limit:
             command = command_line("run", options=request.options)
             items.append(Missing(f"{subject.label}: {request.sentence}", command))
     return items

@@ -17,16 +17,16 @@ from alue_bench.contract.errors import AlueBenchError
 from alue_bench.evaluation.additive import Additive, additive
 from alue_bench.evaluation.domain_change import DomainChange, contrast, domain_change
 from alue_bench.evaluation.intervals import Estimate, estimate, holm
-from alue_bench.evaluation.predictions import Targets
-from alue_bench.evaluation.significance import FEWEST_SEEDS
-from alue_bench.reporting.comparison import ComparisonBlock, Load, Run, paired_runs
+from alue_bench.evaluation.predictions import GoldAndPredicted
+from alue_bench.evaluation.significance import MIN_SEEDS
+from alue_bench.reporting.comparison import ComparisonBlock, LoadTargets, Run, paired_runs
 from alue_bench.running.elsewhere import PREFIX
 from alue_bench.tracking.scores_elsewhere import digests_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LoadElsewhere = Callable[[str, bool, str], Targets | None]
+LoadTargetsElsewhere = Callable[[str, bool, str], GoldAndPredicted | None]
 """A function that reads the gold and predicted labels of a run on another task, such as
 `tracking.reading.read_targets_elsewhere`. It takes the run's id, whether an example may have several labels, and the
 name of the other task. It returns None if the run has no predictions on this task."""
@@ -76,7 +76,7 @@ class OutOfDomain:
 
 
 def out_of_domain(
-    blocks: Iterable[ComparisonBlock], frame: pd.DataFrame, load: Load, load_elsewhere: LoadElsewhere
+    blocks: Iterable[ComparisonBlock], frame: pd.DataFrame, load: LoadTargets, load_elsewhere: LoadTargetsElsewhere
 ) -> list[OutOfDomain]:
     """Return the results in and out of domain for each comparison and each other task on which its models were scored.
 
@@ -89,11 +89,11 @@ def out_of_domain(
     if "also_test" not in frame.columns or not frame["also_test"].notna().any():
         return []
     runs = {str(run["run_id"]): run for run in frame.to_dict("records")}
-    return _corrected([table for block in blocks for table in _tables(block, runs, load, load_elsewhere)])
+    return _with_corrected_p_values([table for block in blocks for table in _tables(block, runs, load, load_elsewhere)])
 
 
 def _tables(
-    block: ComparisonBlock, runs: Mapping[str, Run], load: Load, load_elsewhere: LoadElsewhere
+    block: ComparisonBlock, runs: Mapping[str, Run], load: LoadTargets, load_elsewhere: LoadTargetsElsewhere
 ) -> list[OutOfDomain]:
     block_runs = [runs[run_id] for row in block.rows for run_id in row.run_ids]
     names = sorted({name for run in block_runs for name in digests_in(run["also_test"])})
@@ -109,8 +109,8 @@ class _Scored:
         block: ComparisonBlock,
         elsewhere: str,
         runs: Mapping[str, Run],
-        load: Load,
-        load_elsewhere: LoadElsewhere,
+        load: LoadTargets,
+        load_elsewhere: LoadTargetsElsewhere,
     ) -> None:
         """Select the runs that were scored on the same rows and labels of the other task.
 
@@ -188,8 +188,8 @@ class _Scored:
         row = replace(row, change_inside=changes[0], change_outside=changes[1])
         if self._block.folds:
             return replace(row, reason="no test of a cross-validation, whose folds share train examples")
-        if len(pairs) < FEWEST_SEEDS:
-            return replace(row, reason=f"a test needs {FEWEST_SEEDS} seeds")
+        if len(pairs) < MIN_SEEDS:
+            return replace(row, reason=f"a test needs {MIN_SEEDS} seeds")
         try:
             contrasts = [
                 contrast(
@@ -220,7 +220,7 @@ class _Scored:
         prefix = "test/" if where == "inside" else f"{PREFIX}{self._elsewhere}/"
         multilabel = math.isfinite(_value(run, f"{prefix}jaccard_samples"))
         if where == "inside":
-            targets: Targets | None = self._load(key[0], multilabel)
+            targets: GoldAndPredicted | None = self._load(key[0], multilabel)
         else:
             targets = self._load_elsewhere(key[0], multilabel, self._elsewhere)
         if targets is None:
@@ -233,7 +233,7 @@ class _Scored:
         return system
 
 
-def _corrected(tables: list[OutOfDomain]) -> list[OutOfDomain]:
+def _with_corrected_p_values(tables: list[OutOfDomain]) -> list[OutOfDomain]:
     """Return the tables with p-values that are corrected for the number of tests in all of them."""
     tested = [row for table in tables for row in table.rows if row.test and math.isfinite(row.test.p_value)]
     values = iter(holm([row.test.p_value for row in tested if row.test]))

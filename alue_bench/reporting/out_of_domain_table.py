@@ -9,7 +9,7 @@ from typing import Any
 from alue_bench.evaluation.intervals import LEVEL, Estimate
 from alue_bench.reporting.comparison_table import TextTable, latex_tables, markdown_tables
 from alue_bench.reporting.content import Cell, Column, Item, Paragraph, ReportTable, Row, RowGroup
-from alue_bench.reporting.numbers import plain, several, signed
+from alue_bench.reporting.numbers import decimal, number_with_noun, signed
 from alue_bench.reporting.out_of_domain import OutOfDomain, StrategyOutOfDomain
 
 NO_RESULTS = (
@@ -117,18 +117,18 @@ def findings(result: OutOfDomain) -> list[str]:
         better = "better" if row.test.difference > 0 else "worse"
         sentences.append(
             f"{row.strategy} does {better} against {result.baseline} on {result.elsewhere} than on {result.task}: by "
-            f"{plain(abs(row.test.difference))} ± {plain(row.test.half_width)}"
+            f"{decimal(abs(row.test.difference))} ± {decimal(row.test.half_width)}"
         )
     return sentences
 
 
 def _subtitle(result: OutOfDomain) -> str:
-    facts = [f"{several(result.examples, 'test example')} of {result.elsewhere}"]
+    facts = [f"{number_with_noun(result.examples, 'test example')} of {result.elsewhere}"]
     if result.left_out:
         facts.append(f"{result.left_out} left out, whose gold label no label of {result.task} counts as")
     if result.trivial_inside is not None and result.trivial_outside is not None:
         facts.append(
-            f"without reading the text: {plain(result.trivial_inside)} in, {plain(result.trivial_outside)} out"
+            f"without reading the text: {decimal(result.trivial_inside)} in, {decimal(result.trivial_outside)} out"
         )
     return "; ".join(facts)
 
@@ -140,15 +140,15 @@ def _cells(row: StrategyOutOfDomain) -> list[str]:
         _points(row.outside),
         "" if row.change_inside is None else signed(row.change_inside),
         "" if row.change_outside is None else signed(row.change_outside),
-        f"{signed(tested.difference)} ± {plain(tested.half_width)}" if tested else "",
-        "" if row.p_corrected is None else plain(row.p_corrected),
+        f"{signed(tested.difference)} ± {decimal(tested.half_width)}" if tested else "",
+        "" if row.p_corrected is None else decimal(row.p_corrected),
     ]
 
 
 def _points(value: Estimate | None) -> str:
     if value is None:
         return "undefined"
-    return plain(value.mean) + (f" ± {plain(value.half_width)}" if value.half_width is not None else "")
+    return decimal(value.mean) + (f" ± {decimal(value.half_width)}" if value.half_width is not None else "")
 
 
 def _reasons(result: OutOfDomain) -> list[str]:

@@ -13,36 +13,38 @@ from alue_bench.reporting import comparison
 from alue_bench.reporting.charts import Point, averages, pareto
 from alue_bench.reporting.content import Gallery, Item, Paragraph
 from alue_bench.reporting.grid import pareto_front
-from alue_bench.reporting.numbers import several
+from alue_bench.reporting.numbers import number_with_noun
 from alue_bench.reporting.subjects import Subject
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_BARS = 16
+MAX_BARS = 16
 """The largest number of strategies in a bar chart."""
 
 
-def trades(subjects: Sequence[Subject], most: int, prefix: str) -> list[Item]:
+def score_time_plots(subjects: Sequence[Subject], limit: int, prefix: str) -> list[Item]:
     """Return scatter plots of score against training time, for each subject with more than one strategy.
 
     Args:
         subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set
             of conditions, with its runs.
-        most: The largest number of plots to return.
+        limit: The largest number of plots to return.
         prefix: The text with which the names of the pictures begin; it makes the names unique on the page.
     """
     several_strategies = [subject for subject in subjects if len(_measured(subject)) > 1]
     drawn = []
-    for number, subject in enumerate(several_strategies[:most], start=1):
+    for number, subject in enumerate(several_strategies[:limit], start=1):
         points = _measured(subject)
         front = pareto_front(_as_cells(points), "test_score")["strategy"]
-        drawn.append(pareto(points, list(front), name=f"{prefix}-{number}", metric=subject.metric, of=subject.label))
+        drawn.append(
+            pareto(points, list(front), name=f"{prefix}-{number}", metric=subject.metric, figure_title=subject.label)
+        )
     items: list[Item] = [Gallery(drawn)] if drawn else []
-    if len(several_strategies) > most:
+    if len(several_strategies) > limit:
         items.append(
             Paragraph(
-                f"Shown: {most} of {several(len(several_strategies), 'task and model', 'tasks and models')}. "
+                f"Shown: {limit} of {number_with_noun(len(several_strategies), 'task and model', 'tasks and models')}. "
                 "Use --task and --model to choose others.",
                 warning=True,
             )
@@ -110,8 +112,12 @@ def figure_2(subjects: Sequence[Subject], prefix: str) -> list[Item]:
                     )
                     + " Tasks that train longer weigh more in the mean time."
                     + _unlearnt_sentence(chosen, with_baseline)
-                    + (f" Shown: {MOST_BARS} of {len(common)} strategies." if len(common) > MOST_BARS else "")
-                    + (f" {several(left_out, 'set')} of runs with other settings are left out." if left_out else "")
+                    + (f" Shown: {MAX_BARS} of {len(common)} strategies." if len(common) > MAX_BARS else "")
+                    + (
+                        f" {number_with_noun(left_out, 'set')} of runs with other settings are left out."
+                        if left_out
+                        else ""
+                    )
                 )
             )
     return items
@@ -133,18 +139,18 @@ def _unlearnt_sentence(subjects: Sequence[Subject], tasks: Collection[str]) -> s
 
 def _averaged(model: str, by_task: dict[str, list[comparison.StrategyResult]], name: str) -> list[Item]:
     tasks = len(by_task)
-    strategies = [row.strategy for row in next(iter(by_task.values()))][:MOST_BARS]
+    strategies = [row.strategy for row in next(iter(by_task.values()))][:MAX_BARS]
     score, time = [], []
     for position, strategy in enumerate(strategies):
         rows = [rows[position] for rows in by_task.values()]
         score.append((strategy, sum(row.score.mean for row in rows if row.score) / tasks))
         time.append((strategy, sum(row.train_s.mean for row in rows if row.train_s) / tasks))
-    of = f"{model}, {several(tasks, 'task')}"
+    of = f"{model}, {number_with_noun(tasks, 'task')}"
     return [
         Gallery(
             [
-                averages(score, name=f"{name}-score", of=of, unit="mean test score", digits=3),
-                averages(time, name=f"{name}-time", of=of, unit="mean training time in seconds", digits=1),
+                averages(score, name=f"{name}-score", figure_title=of, unit="mean test score", digits=3),
+                averages(time, name=f"{name}-time", figure_title=of, unit="mean training time in seconds", digits=1),
             ]
         )
     ]

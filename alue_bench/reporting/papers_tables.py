@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.reporting.content import Cell, Column, Folded, Item, Missing, Paragraph, ReportTable, Row, RowGroup
-from alue_bench.reporting.numbers import NONE, plain, several, signed_percent
+from alue_bench.reporting.numbers import MISSING, decimal, number_with_noun, signed_percent
 from alue_bench.reporting.published import FROZEN, FULL, SOURCE, TITLES, beside_published, measured, published_results
 from alue_bench.reporting.subjects import Subject
 
@@ -61,7 +61,7 @@ def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]
     ]
     empty = int(((table["runs_full"] == 0) | (table["runs_frozen"] == 0)).sum())
     if empty:
-        missing = f"{several(empty, 'row')} of {len(table)} have no run of ours yet. To produce them, run:"
+        missing = f"{number_with_noun(empty, 'row')} of {len(table)} have no run of ours yet. To produce them, run:"
         items.append(Missing(missing, COMMAND))
     if runs is not None:
         items += _every_variant(runs)
@@ -101,7 +101,9 @@ def _one_recipe_each(subjects: Sequence[Subject]) -> tuple[pd.DataFrame | None, 
             best[key] = candidate
     if not best:
         return None, ""
-    sentence = f"{several(left_out, 'set')} of runs with other settings or fewer training rows are left out here."
+    sentence = (
+        f"{number_with_noun(left_out, 'set')} of runs with other settings or fewer training rows are left out here."
+    )
     return pd.concat([runs for _, _, runs in best.values()], ignore_index=True), sentence if left_out else ""
 
 
@@ -129,10 +131,10 @@ def _others(runs: pd.DataFrame, published: set[str], metric: str) -> list[Row]:
 def _cells(published: Sequence[float], ours: dict[str, Any]) -> list[Cell]:
     full, frozen, change, saving = published
     return [
-        Cell(plain(full)),
-        _ours(plain(ours["f1_full"])),
-        Cell(plain(frozen)),
-        _ours(plain(ours["f1_frozen"])),
+        Cell(decimal(full)),
+        _ours(decimal(ours["f1_full"])),
+        Cell(decimal(frozen)),
+        _ours(decimal(ours["f1_frozen"])),
         Cell(signed_percent(change / 100, 1)),
         _ours(signed_percent(ours["f1_change_pct"] / 100, 1)),
         Cell(signed_percent(saving / 100, 1).removeprefix("+")),
@@ -144,11 +146,15 @@ def _counted(row: dict[str, Any]) -> str:
     counts = row["runs_full"], row["runs_frozen"]
     if not any(counts):
         return ""
-    return several(counts[0], "seed") if counts[0] == counts[1] else f"{counts[0]} and {several(counts[1], 'seed')}"
+    return (
+        number_with_noun(counts[0], "seed")
+        if counts[0] == counts[1]
+        else f"{counts[0]} and {number_with_noun(counts[1], 'seed')}"
+    )
 
 
 def _ours(text: str) -> Cell:
-    return Cell(text, tone="muted" if text == NONE else "strong")
+    return Cell(text, tone="muted" if text == MISSING else "strong")
 
 
 def _every_variant(runs: pd.DataFrame) -> list[Item]:
@@ -159,7 +165,7 @@ def _every_variant(runs: pd.DataFrame) -> list[Item]:
         if task not in known.index.get_level_values("task"):
             continue
         rows = [
-            Row(name, [Cell(plain(ours["f1_full"])), Cell(plain(ours["f1_frozen"])), Cell(change)])
+            Row(name, [Cell(decimal(ours["f1_full"])), Cell(decimal(ours["f1_frozen"])), Cell(change)])
             for name in sorted(name.removeprefix("test/") for name in part.columns if name.startswith("test/f1_"))
             if part[f"test/{name}"].notna().any()
             for ours in [measured(part, name)]
@@ -169,7 +175,7 @@ def _every_variant(runs: pd.DataFrame) -> list[Item]:
         if (task, model) in known.index:
             paper = known.loc[(task, model)]
             change = signed_percent(paper["f1_change_pct"] / 100, 1)
-            remark = f"paper: {plain(paper['f1_full'])}, {plain(paper['f1_frozen'])}, {change}"
+            remark = f"paper: {decimal(paper['f1_full'])}, {decimal(paper['f1_frozen'])}, {change}"
         groups.append(RowGroup(f"{task} · {model}", rows, remark))
     columns = [Column(FULL), Column(FROZEN), Column("change")]
     table = ReportTable("Every variant of F1 that was recorded", "task and model, variant", columns, groups)

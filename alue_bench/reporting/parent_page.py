@@ -18,9 +18,9 @@ from alue_bench.tracking.connection import Connection, where_options
 
 PAGE_FILE = "report.html"
 FIGURES = "figures"
-MOST_RUNS = 400
+MAX_RUNS = 400
 """The largest number of runs for which a report is written at the end of a command, so that the user does not wait."""
-SHOWN = FigureLimits(subjects=4, strategies=3, seeds=3)
+FIGURE_LIMITS = FigureLimits(subjects=4, strategies=3, seeds=3)
 """The largest numbers of tasks, strategies and seeds in figures of single runs. They are lower than in `alue-bench
 report`, to save a second or two."""
 
@@ -34,15 +34,15 @@ def log_parent_page(recorded: RecordedRuns) -> bool:
         recorded: The command's runs.
 
     Returns:
-        True if a report was written; False without a parent run, for a single run, for more than `MOST_RUNS` runs, or
+        True if a report was written; False without a parent run, for a single run, for more than `MAX_RUNS` runs, or
         if no run has finished.
     """
     connection, parent_id = recorded.connection, recorded.parent_id
-    if parent_id is None or not 1 < len(recorded.run_ids) <= MOST_RUNS or recorded.results.frame.empty:
+    if parent_id is None or not 1 < len(recorded.run_ids) <= MAX_RUNS or recorded.results.frame.empty:
         return False
     from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-    request = PageRequest(tolerance=recorded.tolerance, shown=SHOWN)
+    request = PageRequest(tolerance=recorded.tolerance, figure_limits=FIGURE_LIMITS)
     page = build_page(recorded.results, request, compared=recorded.comparison)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

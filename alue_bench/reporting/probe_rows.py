@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROWS = "probe_rows"
 
 
-def beside_each_probe(frame: pd.DataFrame) -> pd.DataFrame:
+def with_copies_for_each_probe(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the frame of runs with copies of each run without a probe, one for each probe size but the default.
 
     A copy has the same `other_hyper` (a JSON text of hyper-parameters) as the runs with this probe size, so that

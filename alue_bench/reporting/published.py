@@ -45,7 +45,7 @@ TITLES = {
 """The name of the task of each table in the paper, by the number of the table."""
 
 F1 = re.compile(r"test/(f1_.+)", re.DOTALL)
-ALIKE = ("data_source", "protocol", "hardware")
+EQUAL_COLUMNS = ("data_source", "protocol", "hardware")
 """The columns that must have equal values in runs that are averaged; a column that the frame lacks is ignored."""
 
 
@@ -139,7 +139,7 @@ def measured(runs: pd.DataFrame, metric: str | None) -> dict[str, Any]:
 
 
 def _refuse_mixture(runs: pd.DataFrame, of: str) -> None:
-    for column in ALIKE:
+    for column in EQUAL_COLUMNS:
         if column in runs.columns and runs[column].nunique() > 1:
             values = "; ".join(sorted(map(str, runs[column].unique())))
             raise UsageError(f"the runs of {of} do not compare: {column} is {values}; choose the runs of one")

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.evaluation.margins import Margins
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
-from alue_bench.reporting.comparison import Comparison, Load, compare
+from alue_bench.reporting.comparison import Comparison, LoadTargets, compare
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.reading import Results, read_runs, read_targets
 
 if TYPE_CHECKING:
-    from alue_bench.evaluation.predictions import Targets
+    from alue_bench.evaluation.predictions import GoldAndPredicted
 
-MOST_TESTED = 1000
+MAX_TESTED_RUNS = 1000
 """The largest number of runs whose predictions are read for the significance tests. Reading ten thousand files takes a
 minute."""
 
@@ -53,18 +53,18 @@ class RecordedRuns:
         return compare(self.results.frame, limited_reader(self.results), margins=margins)
 
 
-def limited_reader(results: Results) -> Load:
+def limited_reader(results: Results) -> LoadTargets:
     """Return a function that reads a run's test predictions, given the run's id.
 
-    The function raises UnavailableError if it is called more than `MOST_TESTED` times. This limit keeps the time short
-    if there are many runs.
+    The function raises UnavailableError if it is called more than `MAX_TESTED_RUNS` times. This limit keeps the time
+    short if there are many runs.
     """
     numbers = itertools.count(1)  # safe if several threads count at once, unlike `+= 1`
 
-    def load(run_id: str, multilabel: bool) -> Targets:
-        if next(numbers) > MOST_TESTED:
+    def load(run_id: str, multilabel: bool) -> GoldAndPredicted:
+        if next(numbers) > MAX_TESTED_RUNS:
             raise UnavailableError(
-                f"the predictions of {MOST_TESTED} runs at most are read here; alue-bench compare tests all, and "
+                f"the predictions of {MAX_TESTED_RUNS} runs at most are read here; alue-bench compare tests all, and "
                 "--task, --model and --strategy choose fewer"
             )
         return read_targets(results, run_id, multilabel)

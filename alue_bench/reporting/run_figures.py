@@ -30,7 +30,7 @@ from alue_bench.reporting.content import (
     RowGroup,
 )
 from alue_bench.reporting.drawing import Picture
-from alue_bench.reporting.numbers import several
+from alue_bench.reporting.numbers import number_with_noun
 from alue_bench.reporting.subjects import Subject
 from alue_bench.tracking.reading import Results, read_curves, read_layer_scores, read_predictions
 from alue_bench.tracking.reproduction import other_settings
@@ -38,13 +38,13 @@ from alue_bench.tracking.reproduction import other_settings
 if TYPE_CHECKING:
     import pandas as pd
 
-HITS = [Column("true positives"), Column("false negatives"), Column("false positives")]
+HITS_COLUMNS = [Column("true positives"), Column("false negatives"), Column("false positives")]
 """The columns of a table that counts right, missed and wrong predictions for each label, tag or entity type."""
-SCATTERED = 300
+MAX_SCATTER_POINTS = 300
 """The largest number of points in a scatter plot. If there are more, every n-th point is drawn."""
 JACCARD = "test/jaccard_samples"
 """A metric that identifies the runs of multi-label tasks, because no other runs have it."""
-LARGE = 12
+LARGE_MATRIX = 12
 """The largest number of labels for which a confusion matrix is always visible. A larger matrix is hidden until the
 reader unfolds it."""
 
@@ -84,7 +84,7 @@ def learning(results: Results, subjects: Sequence[Subject], shown: FigureLimits,
                     curves.setdefault(strategy, []).append(points)
         if any(len(points) > 1 for seeds in curves.values() for points in seeds):
             name = f"{prefix}-{number}"
-            drawn.append(learning_curves(curves, name=name, metric=subject.metric, of=subject.label))
+            drawn.append(learning_curves(curves, name=name, metric=subject.metric, figure_title=subject.label))
     return [Gallery(drawn), *_left_out(subjects, shown)] if drawn else []
 
 
@@ -144,8 +144,10 @@ def choices(results: Results, subjects: Sequence[Subject], shown: FigureLimits, 
                 unread += not scores
             if seeds:
                 name = f"{prefix}-{number}-{position}"
-                drawn.append(layer_scores(seeds, name=name, strategy=strategy, of=subject.label))
-    warnings = [f"The layer scores of {several(unread, 'run')} could not be read and are left out."] if unread else []
+                drawn.append(layer_scores(seeds, name=name, strategy=strategy, figure_title=subject.label))
+    warnings = (
+        [f"The layer scores of {number_with_noun(unread, 'run')} could not be read and are left out."] if unread else []
+    )
     if len(choosing) > shown.subjects:
         warnings.append(
             f"Shown: {shown.subjects} of {len(choosing)} tasks and models. Use --task and --model to choose."
@@ -184,8 +186,8 @@ def _arranged(figures: Sequence[Matrix | ReportTable | Picture], label: str) -> 
 
     Tables and large matrices are hidden until the reader unfolds them.
     """
-    small = [figure for figure in figures if isinstance(figure, Matrix) and len(figure.labels) <= LARGE]
-    large = [figure for figure in figures if isinstance(figure, Matrix) and len(figure.labels) > LARGE]
+    small = [figure for figure in figures if isinstance(figure, Matrix) and len(figure.labels) <= LARGE_MATRIX]
+    large = [figure for figure in figures if isinstance(figure, Matrix) and len(figure.labels) > LARGE_MATRIX]
     drawn = [figure for figure in figures if isinstance(figure, Picture)]
     tables = [figure for figure in figures if isinstance(figure, ReportTable)]
     items: list[Item] = []
@@ -196,7 +198,7 @@ def _arranged(figures: Sequence[Matrix | ReportTable | Picture], label: str) -> 
     if tables:
         items.append(Folded(f"{label}: counts per label", tables))
     if large:
-        labels = several(len(large[0].labels), "label")
+        labels = number_with_noun(len(large[0].labels), "label")
         items.append(Folded(f"{label}: confusion matrix of {labels}", [Matrices(large)]))
     return items
 
@@ -205,7 +207,7 @@ def _left_out(subjects: Sequence[Subject], shown: FigureLimits) -> list[Item]:
     most = max((len(subject.strategies) for subject in subjects), default=0)
     parts = []
     if len(subjects) > shown.subjects:
-        parts.append(f"{shown.subjects} of {several(len(subjects), 'task and model', 'tasks and models')}")
+        parts.append(f"{shown.subjects} of {number_with_noun(len(subjects), 'task and model', 'tasks and models')}")
     if most > shown.strategies:
         parts.append(f"at most {shown.strategies} of up to {most} strategies each")
     text = f"Shown: {', '.join(parts)}. Use --task, --model and --strategy to choose others."
@@ -234,7 +236,7 @@ def _predictions(
     if (tags := tags_of(everything.columns)) is not None:
         counts = zip(*hits_of_tags(list(everything["gold"]), list(everything["prediction"]), tags), strict=True)
         rows = [Row(name, [Cell(str(n)) for n in row]) for name, row in zip(tags.types, counts, strict=True)]
-        return ReportTable(caption, "entity type" if tags.scheme else "tag", HITS, [RowGroup("", rows)])
+        return ReportTable(caption, "entity type" if tags.scheme else "tag", HITS_COLUMNS, [RowGroup("", rows)])
     if has_answers(everything.columns):
         return _answers(everything, caption)
     if pd.api.types.is_float_dtype(everything["gold"]):
@@ -267,8 +269,8 @@ def _scatter(everything: pd.DataFrame, name: str, caption: str) -> Picture | Non
     finite = everything[["gold", "prediction"]].astype("float64").dropna()
     if finite.empty:
         return None
-    thinned = finite.iloc[:: -(-len(finite) // SCATTERED)]
-    return predicted_against_gold(list(thinned.itertuples(index=False, name=None)), name=name, of=caption)
+    thinned = finite.iloc[:: -(-len(finite) // MAX_SCATTER_POINTS)]
+    return predicted_against_gold(list(thinned.itertuples(index=False, name=None)), name=name, figure_title=caption)
 
 
 def _hits(everything: pd.DataFrame, labels: Sequence[str], caption: str) -> ReportTable:
@@ -280,4 +282,4 @@ def _hits(everything: pd.DataFrame, labels: Sequence[str], caption: str) -> Repo
         invented = sum(label not in g and label in p for g, p in pairs)
         return Row(label, [Cell(str(right)), Cell(str(missed)), Cell(str(invented))])
 
-    return ReportTable(caption, "label", HITS, [RowGroup("", [count(label) for label in labels])])
+    return ReportTable(caption, "label", HITS_COLUMNS, [RowGroup("", [count(label) for label in labels])])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from alue_bench.messages.figure_text import short_names, short_title
+from alue_bench.messages.figure_text import shorten_names, shorten_title
 from alue_bench.reporting.charts import WIDTH
 from alue_bench.reporting.drawing import MUTED, SERIES, Picture, new_figure, style, to_svg
-from alue_bench.reporting.numbers import several, signed_percent
+from alue_bench.reporting.numbers import number_with_noun, signed_percent
 from alue_bench.reporting.selector_ranking import RankedSelector, SelectorRanking
 
-MOST_DRAWN = 40
+MAX_DRAWN = 40
 """The largest number of rows of the figure."""
 
 
@@ -21,7 +21,7 @@ def regrets(ranking: SelectorRanking, *, name: str) -> Picture:
         ranking: The ranking.
         name: The picture's name for files and ids.
     """
-    rows = [row for row in (*ranking.families, *ranking.rows) if row.regret][:MOST_DRAWN]
+    rows = [row for row in (*ranking.families, *ranking.rows) if row.regret][:MAX_DRAWN]
     of_all = sum(row.count is None for row in rows)
     with style():
         figure = new_figure(WIDTH, 1.2 + 0.24 * len(rows))
@@ -42,11 +42,11 @@ def regrets(ranking: SelectorRanking, *, name: str) -> Picture:
                 elinewidth=1.3,
                 capsize=2.5,
             )
-        axes.set_yticks(range(len(rows)), short_names([_label(row) for row in rows]))
+        axes.set_yticks(range(len(rows)), shorten_names([_label(row) for row in rows]))
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
-        title = f"Regret of selectors, {ranking.model}, {several(len(ranking.tasks), 'task')}"
-        axes.set(xlabel="regret, % of what full fine-tuning learnt", title=short_title(title))
+        title = f"Regret of selectors, {ranking.model}, {number_with_noun(len(ranking.tasks), 'task')}"
+        axes.set(xlabel="regret, % of what full fine-tuning learnt", title=shorten_title(title))
         svg = to_svg(figure, name)
     listed = "; ".join(f"{_label(row)} {signed_percent(row.regret.estimate.mean, 1)}" for row in rows if row.regret)
     return Picture(name, svg, alt=f"Regret of each selector with its interval: {listed}.")

@@ -36,13 +36,13 @@ from typing import Any
 
 from alue_bench.contract.cells import cell_name, cell_of
 from alue_bench.contract.probe import LayerScore
-from alue_bench.evaluation.across_tasks import FEWEST_TASKS, over_tasks
+from alue_bench.evaluation.across_tasks import MIN_TASKS, mean_over_tasks
 from alue_bench.evaluation.freezing_effects import FreezingEffect, freezing_effects, rank_correlation
 from alue_bench.evaluation.intervals import Estimate
 from alue_bench.reporting.comparison import Run
-from alue_bench.reporting.numbers import several
+from alue_bench.reporting.numbers import number_with_noun
 from alue_bench.reporting.probe_rows import ROWS
-from alue_bench.reporting.swept_tasks import FULL, Scored, SweptTask, scored
+from alue_bench.reporting.swept_tasks import FULL, ScoredRun, SweptTask, scored_run
 
 PROBE_SECONDS, PROBE_FLOPS, FLOPS = "runtime/probe_s", "flops/probe", "flops/train"
 SHARE = "flops/train_vs_full"
@@ -97,7 +97,7 @@ class ChosenRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Averaged:
+class TaskAverage:
     """The mean of a value over tasks and seeds."""
 
     by_task: Mapping[str, float]
@@ -113,13 +113,13 @@ class RankedSelector:
     family: str
     count: int | None
     """The number of layers that train; None for the mean over all numbers of layers with which the family ran."""
-    loss: Averaged | None
-    regret: Averaged | None
-    advantage: Averaged | None
-    correlation: Averaged | None
-    cost: Averaged
-    probe_s: Averaged
-    probe_share: Averaged
+    loss: TaskAverage | None
+    regret: TaskAverage | None
+    advantage: TaskAverage | None
+    correlation: TaskAverage | None
+    cost: TaskAverage
+    probe_s: TaskAverage
+    probe_share: TaskAverage
 
     @property
     def name(self) -> str:
@@ -229,14 +229,14 @@ def _chosen_runs(
     layers = len(scores[str(selected[0]["run_id"])])
     effects = freezing_effects({cell: sweep.score(cell) for cell in sweep.cells}, layers)
     at_random = {
-        (len(_trained(scores[str(run["run_id"])])), int(run["seed"])): scored(run).test
+        (len(_trained(scores[str(run["run_id"])])), int(run["seed"])): scored_run(run).test
         for run in selected
         if family_of(str(run["strategy"])) == control
     }
     chosen = []
     for run in selected:
         layer_scores = scores[str(run["run_id"])]
-        ours, seed, trained = scored(run), int(run["seed"]), _trained(layer_scores)
+        ours, seed, trained = scored_run(run), int(run["seed"]), _trained(layer_scores)
         against = at_random.get((len(trained), seed), math.nan)
         chosen.append(
             ChosenRun(
@@ -255,16 +255,20 @@ def _chosen_runs(
     unmatched = sum(not chosen_run.best for chosen_run in chosen)
     notes = []
     if fewer:
-        others = several(sum(number for _, number in fewer), "run")
+        others = number_with_noun(sum(number for _, number in fewer), "run")
         notes.append(f"{sweep.task}: {others} with another number of probe rows than {probe_rows} left out")
     if unmatched:
-        notes.append(f"{sweep.task}: no cell of the cost of {several(unmatched, 'run')} in the grid, so no regret")
+        notes.append(
+            f"{sweep.task}: no cell of the cost of {number_with_noun(unmatched, 'run')} in the grid, so no regret"
+        )
     if all(len(runs) == 1 for runs in sweep.cells.values()):
         notes.append(
             f"{sweep.task}: one seed, so that the best cell was chosen by its own scores: regrets are too high"
         )
     if sweep.left_out:
-        notes.append(f"{sweep.task}: {several(sweep.left_out, 'further sweep')} under other conditions left out")
+        notes.append(
+            f"{sweep.task}: {number_with_noun(sweep.left_out, 'further sweep')} under other conditions left out"
+        )
     return [*chosen, *highest], effects, notes
 
 
@@ -281,7 +285,7 @@ def _trained(scores: Iterable[LayerScore]) -> tuple[int, ...]:
     return tuple(layer_score.layer for layer_score in scores if not layer_score.frozen)
 
 
-def _against_grid(sweep: SweptTask, ours: Scored, seed: int) -> dict[str, Any]:
+def _against_grid(sweep: SweptTask, ours: ScoredRun, seed: int) -> dict[str, Any]:
     """Return the fields of `ChosenRun` that compare a run with the best setting of its cost and with `full`."""
     best, full = best_cell(sweep, ours.cost, seed), sweep.cells[FULL].get(seed)
     cell = cell_of(best)
@@ -372,7 +376,7 @@ def _ranked(family: str, count: int | None, parts: Sequence[Sequence[ChosenRun]]
         parts: The runs in groups with the same task and seed. The mean over a group counts as one value.
     """
 
-    def averaged(name: str) -> Averaged | None:
+    def averaged(name: str) -> TaskAverage | None:
         by_task: dict[str, list[float]] = {}
         for part in parts:
             value = fmean(getattr(run, name) for run in part)
@@ -397,13 +401,13 @@ def _ranked(family: str, count: int | None, parts: Sequence[Sequence[ChosenRun]]
     )
 
 
-def _averaged(by_task: Mapping[str, Sequence[float]]) -> Averaged:
+def _averaged(by_task: Mapping[str, Sequence[float]]) -> TaskAverage:
     means = {task: fmean(values) for task, values in by_task.items()}
-    if len(by_task) >= FEWEST_TASKS:
-        estimate = over_tasks(list(by_task.values())).mean
+    if len(by_task) >= MIN_TASKS:
+        estimate = mean_over_tasks(list(by_task.values())).mean
     else:
         estimate = Estimate(fmean(means.values()), None, len(means))
-    return Averaged(by_task=means, estimate=estimate)
+    return TaskAverage(by_task=means, estimate=estimate)
 
 
 def _by_regret(row: RankedSelector) -> tuple[bool, float]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from alue_bench.evaluation.intervals import LEVEL
 from alue_bench.reporting.comparison_table import TextTable, markdown_tables
-from alue_bench.reporting.numbers import percent, plain, seconds, several, signed, signed_percent
-from alue_bench.reporting.selector_ranking import HIGHEST, Averaged, ChosenRun, RankedSelector, SelectorRanking
+from alue_bench.reporting.numbers import decimal, number_with_noun, percent, seconds, signed, signed_percent
+from alue_bench.reporting.selector_ranking import HIGHEST, ChosenRun, RankedSelector, SelectorRanking, TaskAverage
 
 COLUMNS = ("selector, layers", "tasks", "regret", "advantage", "correlation", "loss", "FLOPs", "probe", "probe FLOPs")
 
@@ -106,7 +106,7 @@ def _summary(ranking: SelectorRanking) -> TextTable:
     metrics = ", ".join(f"{task} ({sweep.metric})" for task, sweep in ranking.tasks.items())
     return TextTable(
         title=f"Selectors, {ranking.model}: regret against the best cell of the same cost",
-        subtitle=f"{several(len(ranking.tasks), 'task')}: {metrics}",
+        subtitle=f"{number_with_noun(len(ranking.tasks), 'task')}: {metrics}",
         columns=COLUMNS,
         rows=tuple(_summary_row(row) for row in (*ranking.families, *ranking.rows)),
         notes=ranking.notes,
@@ -128,18 +128,18 @@ def _summary_row(row: RankedSelector) -> tuple[str, ...]:
     )
 
 
-def _share(value: Averaged | None) -> str:
+def _share(value: TaskAverage | None) -> str:
     if value is None:
         return ""
     half = value.estimate.half_width
     return signed_percent(value.estimate.mean, 1) + ("" if half is None else f" ± {percent(half, 1)}")
 
 
-def _correlation(value: Averaged | None) -> str:
+def _correlation(value: TaskAverage | None) -> str:
     if value is None:
         return ""
     half = value.estimate.half_width
-    return signed(value.estimate.mean, 2) + ("" if half is None else f" ± {plain(half, 2)}")
+    return signed(value.estimate.mean, 2) + ("" if half is None else f" ± {decimal(half, 2)}")
 
 
 def _per_task(ranking: SelectorRanking) -> TextTable:
@@ -190,7 +190,7 @@ def _layers(block: Sequence[int]) -> str:
 def _record(row: RankedSelector) -> dict[str, Any]:
     record: dict[str, Any] = {"family": row.family, "layers": row.count, "tasks": len(row.cost.by_task)}
     for name in ("regret", "advantage", "correlation", "loss", "cost", "probe_s", "probe_share"):
-        value: Averaged | None = getattr(row, name)
+        value: TaskAverage | None = getattr(row, name)
         record[name] = value.estimate.mean if value else None
         record[f"{name}_half_width"] = value.estimate.half_width if value else None
     return record | {"by_task": dict(row.regret.by_task) if row.regret else {}}

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 
 from alue_bench.evaluation.learning import REMEDY
 from alue_bench.reporting.comparison import ComparisonBlock, Difference, StrategyResult, Verdict
-from alue_bench.reporting.numbers import percent, several
+from alue_bench.reporting.numbers import number_with_noun, percent
 
-SAID = 3
+MAX_STATEMENTS = 3
 """The largest number of strategies besides the baseline, for one task and model, for which each gets a sentence."""
 METRICS: Mapping[str, str] = {
     "f1_macro": "macro-F1",
@@ -31,14 +31,14 @@ METRICS: Mapping[str, str] = {
 def statements(block: ComparisonBlock) -> list[str]:
     """Return the sentences on a set of comparable runs: one on the baseline if needed, then one for each strategy.
 
-    If there are more than `SAID` strategies besides the baseline, or if the baseline learnt nothing, only the sentence
-    on the baseline is returned. Without a run of the baseline there is no sentence.
+    If there are more than `MAX_STATEMENTS` strategies besides the baseline, or if the baseline learnt nothing, only the
+    sentence on the baseline is returned. Without a run of the baseline there is no sentence.
     """
     if block.baseline_row is None:
         return []
     on_baseline = baseline_statement(block)
     others = [row for row in block.rows if row.strategy != block.baseline]
-    if block.unlearnt is not None or len(others) > SAID:
+    if block.unlearnt is not None or len(others) > MAX_STATEMENTS:
         others = []
     return [*([on_baseline] if on_baseline else []), *(statement(row, block) for row in others)]
 
@@ -53,9 +53,11 @@ def baseline_statement(block: ComparisonBlock) -> str:
         return f"No run of {baseline} under these conditions, so no strategy can be compared with it."
     if block.unlearnt is not None:
         text = f"{block.unlearnt.sentence(baseline, 'test', block.replicate)}, so there is no verdict on any strategy"
-        learnt = [result.strategy for result in block.rows if result.learning is not None and result.learning.shown]
-        others = f"; above the trivial score: {', '.join(learnt[:SAID])}" if learnt else ""
-        more = f" and {len(learnt) - SAID} more" if len(learnt) > SAID else ""
+        learnt = [
+            result.strategy for result in block.rows if result.learning is not None and result.learning.has_learnt
+        ]
+        others = f"; above the trivial score: {', '.join(learnt[:MAX_STATEMENTS])}" if learnt else ""
+        more = f" and {len(learnt) - MAX_STATEMENTS} more" if len(learnt) > MAX_STATEMENTS else ""
         return f"{text}{others}{more}; {REMEDY}."
     return f"{baseline}: {_collapsed(row)}." if row.collapsed else ""
 
@@ -75,11 +77,11 @@ def _time(row: StrategyResult, block: ComparisonBlock) -> str:
     if times is None or times.change is None:
         return "has no training time to compare"
     change, base = times.change, block.baseline
-    half = "" if change.half_width is None else f" ± {few_digits(100 * change.half_width)}"
+    half = "" if change.half_width is None else f" ± {half_width_text(100 * change.half_width)}"
     share = f"{100 * (1 + change.mean):.0f}{half} %"
     if times.across_sessions:
         return f"trains in {share} of the time of {base}, but in another session, so the machine may explain it"
-    runs = f"same session, {several(len(times.ratios), 'run')}"
+    runs = f"same session, {number_with_noun(len(times.ratios), 'run')}"
     if change.half_width is not None and abs(change.mean) <= change.half_width:
         return f"does not clearly change the training time ({share} of {base}'s; {runs})"
     return f"trains in {share} of the time of {base} ({runs})"
@@ -176,14 +178,14 @@ def metric_name(metric: str) -> str:
     return METRICS.get(name, name)
 
 
-def few_digits(value: float) -> str:
+def half_width_text(value: float) -> str:
     """Return half the width of an interval as text, with as few digits as are meaningful, such as 12, 2 or 0.3."""
     return f"{value:.0f}" if value >= 1 else f"{value:.1f}"
 
 
 def _of_learnt(size: float, block: ComparisonBlock) -> str:
     """Format a difference as a share of what the baseline learnt; empty if that is not known."""
-    share = block.of_learnt(size)
+    share = block.share_of_learnt(size)
     return "" if share is None else f"{percent(abs(share))} of what {block.baseline} learnt"
 
 

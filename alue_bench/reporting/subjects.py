@@ -14,7 +14,7 @@ from alue_bench.reporting import comparison
 if TYPE_CHECKING:
     import pandas as pd
 
-APART = ("data_source", "hardware", "folds")
+BLOCK_COLUMNS = ("data_source", "hardware", "folds")
 """The columns whose values divide the runs of a report page into blocks. No figure and no average mixes runs with
 different values in these columns."""
 
@@ -46,7 +46,7 @@ class Subject:
     @property
     def conditions(self) -> str:
         """The conditions that distinguish this subject from other subjects of its task and model; empty if none do."""
-        within = tuple(name for name in self.compared.differing if name not in APART)
+        within = tuple(name for name in self.compared.differing if name not in BLOCK_COLUMNS)
         return comparison.describe_conditions(replace(self.compared, differing=within))
 
     @property
@@ -65,7 +65,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Comparable:
+class ComparableRuns:
     """A set of comparable runs, which have the same data source, kind of hardware and number of folds.
 
     Within the set, each subject is the comparison of strategies for one task and model.
@@ -83,7 +83,7 @@ class Comparable:
         return pd.concat([subject.runs for subject in self.subjects], ignore_index=True)
 
 
-def arrange(compared: comparison.Comparison, runs: pd.DataFrame) -> list[Comparable]:
+def arrange(compared: comparison.Comparison, runs: pd.DataFrame) -> list[ComparableRuns]:
     """Convert a comparison to the blocks of a report page; the block with the most runs comes first.
 
     Each block has subjects, that is, comparisons of strategies for one task and model under one set of conditions.
@@ -96,11 +96,11 @@ def arrange(compared: comparison.Comparison, runs: pd.DataFrame) -> list[Compara
     blocks: dict[tuple[str, ...], list[Subject]] = {}
     for block in compared.blocks:
         ids = [run_id for row in block.rows for run_id in (*row.run_ids, *row.left_out)]
-        key = tuple(str(block.conditions[name] or "not recorded") for name in APART)
+        key = tuple(str(block.conditions[name] or "not recorded") for name in BLOCK_COLUMNS)
         blocks.setdefault(key, []).append(Subject(block, by_id.loc[ids].reset_index(drop=True)))
     ordered = sorted(blocks.items(), key=lambda item: -sum(len(subject.runs) for subject in item[1]))
     return [
-        Comparable(_heading(key, subjects[0].compared.folds) if len(ordered) > 1 else "", subjects)
+        ComparableRuns(_heading(key, subjects[0].compared.folds) if len(ordered) > 1 else "", subjects)
         for key, subjects in ordered
     ]
 

@@ -27,7 +27,7 @@ from alue_bench.tracking.reproduction import without_setting
 if TYPE_CHECKING:
     import pandas as pd
 
-FEWEST_CELLS = 6
+MIN_CELLS = 6
 """The smallest number of freezing settings that counts as a sweep."""
 FULL: Cell = (0, 0)
 """The freezing setting of full fine-tuning: no frozen layers."""
@@ -35,7 +35,7 @@ TRIVIAL = "test/trivial_score"
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRun:
     """The scores and the cost of one finished run."""
 
     dev: float
@@ -56,7 +56,7 @@ class SweptTask:
     task: str
     model: str
     metric: str
-    cells: Mapping[Cell, Mapping[int, Scored]]
+    cells: Mapping[Cell, Mapping[int, ScoredRun]]
     """The scores and costs of the runs of each freezing setting of the grid, by seed."""
     others: Sequence[Run]
     """The runs of all other strategies, such as selectors."""
@@ -115,7 +115,7 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
         if not swept:
             continue
         runs = max(swept, key=lambda part: (_cells_in(part), len(part)))
-        table = grid.cells(runs)
+        table = grid.cell_table(runs)
         unlearnt = grid.nothing_learnt(table)
         if unlearnt is not None:
             notes.append(f"{task}, {model}: left out, since full fine-tuning learnt nothing")
@@ -131,7 +131,7 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
 
 
 def _is_sweep(runs: pd.DataFrame) -> bool:
-    return cell_name(FULL) in set(runs["strategy"]) and _cells_in(runs) >= FEWEST_CELLS
+    return cell_name(FULL) in set(runs["strategy"]) and _cells_in(runs) >= MIN_CELLS
 
 
 def _cells_in(runs: pd.DataFrame) -> int:
@@ -139,7 +139,7 @@ def _cells_in(runs: pd.DataFrame) -> int:
 
 
 def _swept(task: str, model: str, runs: pd.DataFrame, left_out: int) -> SweptTask:
-    cells: dict[Cell, dict[int, Scored]] = {}
+    cells: dict[Cell, dict[int, ScoredRun]] = {}
     others: list[Run] = []
     records: list[Run] = [dict(run) for run in runs.to_dict("records")]
     for run in records:
@@ -147,7 +147,7 @@ def _swept(task: str, model: str, runs: pd.DataFrame, left_out: int) -> SweptTas
         if cell is None:
             others.append(run)
         else:
-            cells.setdefault(cell, {})[int(run["seed"])] = scored(run)
+            cells.setdefault(cell, {})[int(run["seed"])] = scored_run(run)
     example = next(run for run in records if run["strategy"] == cell_name(FULL))
     return SweptTask(
         task=task,
@@ -161,14 +161,14 @@ def _swept(task: str, model: str, runs: pd.DataFrame, left_out: int) -> SweptTas
     )
 
 
-def scored(run: Run) -> Scored:
+def scored_run(run: Run) -> ScoredRun:
     """Return the scores and the cost of a run, with the trivial score in place of an undefined one.
 
     Args:
         run: A row of the frame of finished runs.
     """
     dev, test = _number(run, grid.DEV), _number(run, grid.TEST)
-    return Scored(
+    return ScoredRun(
         dev=dev if math.isfinite(dev) else _number(run, grid.TRIVIAL),
         test=test if math.isfinite(test) else _number(run, TRIVIAL),
         cost=_number(run, grid.FLOPS),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from alue_bench.reporting.content import Cell, Item, Paragraph
-from alue_bench.reporting.numbers import NONE
+from alue_bench.reporting.numbers import MISSING
 from alue_bench.reporting.training_times import TimeComparison, ratio_text, session_mark, time_legend, train_mark
 
 
@@ -18,7 +18,7 @@ def time_cell(cell: Cell, times: TimeComparison | None) -> Cell:
 def speed_up_cell(times: TimeComparison | None) -> Cell:
     """Return the entry of a speed-up, with its interval below and a mark if it compares different sessions."""
     text, _, interval = ratio_text(times.speed_up if times else None).partition(" ")
-    return Cell(text + session_mark(times) if text else NONE, detail=interval)
+    return Cell(text + session_mark(times) if text else MISSING, detail=interval)
 
 
 def time_remarks(compared: Sequence[TimeComparison | None]) -> list[Item]:

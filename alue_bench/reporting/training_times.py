@@ -4,7 +4,7 @@ The speed of a machine changes from day to day: by other programs, heat, drivers
 are therefore compared within a session if possible. A session is one execution of a command on one machine. A pair
 consists of a strategy's run and the baseline's run with the same seed in the same session. If there is no such pair,
 because the runs were made by different commands, the ratio of the times is shown without an interval and with a mark
-(`ACROSS_SESSIONS`).
+(`ACROSS_SESSIONS_MARK`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 from alue_bench.evaluation.intervals import LEVEL, Estimate, estimate
 from alue_bench.evaluation.ratios import Ratio, geometric_mean
-from alue_bench.reporting.numbers import plain
+from alue_bench.reporting.numbers import decimal
 
-ACROSS_SESSIONS = "§"
+ACROSS_SESSIONS_MARK = "§"
 """The mark of a time that is compared with a time of another session."""
-REUSED = "°"
+REUSED_OUTPUTS_MARK = "°"
 """The mark of a training time that contains the recorded cost of stored outputs of frozen layers."""
 TRAIN_S = "runtime/train_s"
 
@@ -86,20 +86,20 @@ def _session(run: Run) -> str | None:
 
 def train_mark(times: TimeComparison | None) -> str:
     """Return the mark to print after a training time, with a leading space; empty if no mark applies."""
-    return f" {REUSED}" if times and times.reused else ""
+    return f" {REUSED_OUTPUTS_MARK}" if times and times.reused else ""
 
 
 def session_mark(times: TimeComparison | None) -> str:
     """Return the mark to print after a change of time or a speed-up, with a leading space; empty if no mark applies."""
-    return f" {ACROSS_SESSIONS}" if times and times.across_sessions else ""
+    return f" {ACROSS_SESSIONS_MARK}" if times and times.across_sessions else ""
 
 
 def ratio_text(ratio: Ratio | None) -> str:
     """Return a speed-up with its interval as text, such as "1.62× [1.58, 1.66]"; empty for None."""
     if ratio is None:
         return ""
-    bounds = "" if ratio.interval is None else f" [{plain(ratio.interval[0], 2)}, {plain(ratio.interval[1], 2)}]"
-    return f"{plain(ratio.mean, 2)}×{bounds}"
+    bounds = "" if ratio.interval is None else f" [{decimal(ratio.interval[0], 2)}, {decimal(ratio.interval[1], 2)}]"
+    return f"{decimal(ratio.mean, 2)}×{bounds}"
 
 
 def time_legend(compared: Sequence[TimeComparison | None], *, marks_only: bool = False) -> list[str]:
@@ -118,13 +118,13 @@ def time_legend(compared: Sequence[TimeComparison | None], *, marks_only: bool =
         )
     if any(comparison.across_sessions for comparison in times):
         lines.append(
-            f"{ACROSS_SESSIONS} the runs are of different sessions, in which the machine may not have been equally "
-            "fast, so that there is no interval. One command with all strategies and --rerun compares times."
+            f"{ACROSS_SESSIONS_MARK} the runs are of different sessions, in which the machine may not have been "
+            "equally fast, so that there is no interval. One command with all strategies and --rerun compares times."
         )
     if any(comparison.reused for comparison in times):
         lines.append(
-            f"{REUSED} runs read the outputs of frozen layers from the cache. Their time contains the seconds that "
-            "computing these took, possibly in another session."
+            f"{REUSED_OUTPUTS_MARK} runs read the outputs of frozen layers from the cache. Their time contains the "
+            "seconds that computing these took, possibly in another session."
         )
     return lines
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.evaluation.margins import Margins
-from alue_bench.messages.figure_text import short_names, short_title
+from alue_bench.messages.figure_text import shorten_names, shorten_title
 from alue_bench.planning.tuning import EXAMPLE
-from alue_bench.reporting.comparison import ComparisonBlock, Load, StrategyResult, compare
+from alue_bench.reporting.comparison import ComparisonBlock, LoadTargets, StrategyResult, compare
 from alue_bench.reporting.comparison_table import (
     TextTable,
     difference_text,
@@ -27,8 +27,8 @@ from alue_bench.reporting.comparison_table import (
     verdict_text,
 )
 from alue_bench.reporting.content import Cell, Column, Gallery, Item, Paragraph, ReportTable, Row, RowGroup
-from alue_bench.reporting.drawing import Picture, looks, new_figure, style, to_svg
-from alue_bench.reporting.numbers import plain, seconds, several
+from alue_bench.reporting.drawing import Picture, line_styles, new_figure, style, to_svg
+from alue_bench.reporting.numbers import decimal, number_with_noun, seconds
 from alue_bench.reporting.statements import statements
 from alue_bench.tracking.reading import Results, read_plan_results
 from alue_bench.tracking.recording import TUNING
@@ -55,7 +55,7 @@ class Tuning:
     """The values that were tried for each hyper-parameter."""
     tune_seeds: Sequence[int]
     strategies: Mapping[str, Mapping[str, Any]]
-    """The tuning of each strategy, as `studies.tuning.Tuned.as_dict` returns it."""
+    """The tuning of each strategy, as `studies.tuning.TunedStrategy.as_dict` returns it."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def read_tunings(results: Results) -> list[Tuning]:
 
 
 def compare_tuned(
-    results: Results, load: Load, *, baseline: str, metric: str | None = None, margins: Margins | None = None
+    results: Results, load: LoadTargets, *, baseline: str, metric: str | None = None, margins: Margins | None = None
 ) -> list[TunedComparison]:
     """Compare the tuned strategies with the tuned baseline, for each task and model that was tuned.
 
@@ -133,14 +133,16 @@ def _with_equal_settings(frame: pd.DataFrame, tuning: Tuning) -> pd.DataFrame:
 
 
 def chosen_text(tuning: Mapping[str, Any]) -> str:
-    """Format the chosen values of a strategy, such as "lr 0.0001, epochs 3", with marks (`EDGE`)."""
+    """Format the chosen values of a strategy, such as "lr 0.0001, epochs 3", with marks (`EDGE_MARK`)."""
     if tuning["chosen"] is None:
         return "no run has a dev score"
     edges = tuning["at_edge"]
-    return ", ".join(f"{name} {value:g}{EDGE if name in edges else ''}" for name, value in tuning["chosen"].items())
+    return ", ".join(
+        f"{name} {value:g}{EDGE_MARK if name in edges else ''}" for name, value in tuning["chosen"].items()
+    )
 
 
-EDGE = "°"
+EDGE_MARK = "°"
 """The mark of a chosen value that is the smallest or largest of those that were tried."""
 
 
@@ -150,7 +152,7 @@ def cost_text(tuning: Mapping[str, Any]) -> str:
     if not cost["runs"]:
         return "values of a study file"
     failed = f" ({cost['failed']} failed)" if cost["failed"] else ""
-    return f"{several(cost['runs'], 'run')}{failed}, {cost['flops']:.2g} FLOPs, {seconds(cost['train_s'])}"
+    return f"{number_with_noun(cost['runs'], 'run')}{failed}, {cost['flops']:.2g} FLOPs, {seconds(cost['train_s'])}"
 
 
 def edge_remarks(tunings: Sequence[Tuning]) -> list[str]:
@@ -164,8 +166,8 @@ def edge_remarks(tunings: Sequence[Tuning]) -> list[str]:
         if edges:
             where = "; ".join(f"{', '.join(strategies)} ({value})" for value, strategies in edges.items())
             sentences.append(
-                f"{EDGE} {tuning.task}, {tuning.model}: the best value is at the edge of the values tried for {where}; "
-                "extend the range of --tune"
+                f"{EDGE_MARK} {tuning.task}, {tuning.model}: the best value is at the edge of the values tried for "
+                f"{where}; extend the range of --tune"
             )
     return sentences
 
@@ -202,7 +204,7 @@ def tuned_table(compared: TunedComparison) -> TextTable:
 
 def _axes_text(tuning: Tuning) -> str:
     axes = "; ".join(f"{name} {', '.join(f'{v:g}' for v in tried)}" for name, tried in tuning.axes.items())
-    return f"{axes}, {several(len(tuning.tune_seeds), 'seed')}, for every strategy"
+    return f"{axes}, {number_with_noun(len(tuning.tune_seeds), 'seed')}, for every strategy"
 
 
 def budget_line(tuning: Tuning) -> str:
@@ -212,7 +214,7 @@ def budget_line(tuning: Tuning) -> str:
         curve = strategy_tuning["expected_best_dev"]
         if curve:
             shown = sorted({1, (len(curve) + 1) // 2, len(curve)})
-            parts.append(f"{name} " + ", ".join(f"{plain(curve[k - 1])} after {k}" for k in shown))
+            parts.append(f"{name} " + ", ".join(f"{decimal(curve[k - 1])} after {k}" for k in shown))
     return f"expected best dev score by the number of trials: {'; '.join(parts)}" if parts else "no trial has a score"
 
 
@@ -243,18 +245,18 @@ def _without_conditions(record: Mapping[str, Any]) -> dict[str, Any]:
 # Report page -------------------------------------------------------------------------------------------------------
 
 
-def section_items(compared: Sequence[TunedComparison], most: int, prefix: str) -> list[Item]:
+def section_items(compared: Sequence[TunedComparison], limit: int, prefix: str) -> list[Item]:
     """Return the table of tuned strategies, and figures of the best dev score to expect by the number of trials.
 
     Args:
         compared: The comparisons of tuned strategies.
-        most: The largest number of figures.
+        limit: The largest number of figures.
         prefix: The text with which the names of the figures begin; it makes the names unique on the page.
     """
     if not compared:
         return []
     columns = [
-        Column("chosen", number=False, explained=f"{EDGE}: at the edge of the values tried"),
+        Column("chosen", number=False, explained=f"{EDGE_MARK}: at the edge of the values tried"),
         Column("score", explained="test score, mean over seeds that took no part in the tuning"),
         Column("Δ score", explained="change against the tuned baseline"),
         Column("verdict", number=False),
@@ -269,7 +271,7 @@ def section_items(compared: Sequence[TunedComparison], most: int, prefix: str) -
         for tuned in compared
     ]
     drawn = [tuned.tuning for tuned in compared if any(s["trials"] for s in tuned.tuning.strategies.values())]
-    pictures = [budget_curves(tuning, f"{prefix}-{number}") for number, tuning in enumerate(drawn[:most], start=1)]
+    pictures = [budget_curves(tuning, f"{prefix}-{number}") for number, tuning in enumerate(drawn[:limit], start=1)]
     remarks = [
         Paragraph(f"{sentence}.", warning=True) for sentence in edge_remarks([tuned.tuning for tuned in compared])
     ]
@@ -295,12 +297,14 @@ def budget_curves(tuning: Tuning, name: str) -> Picture:
         lines = [
             axes.plot(range(1, len(curve) + 1), curve, label=label, linewidth=1.6, markersize=4.5, **look)[0]
             for (curve, look), label in zip(
-                zip(curves.values(), looks(list(curves)).values(), strict=True), short_names(list(curves)), strict=True
+                zip(curves.values(), line_styles(list(curves)).values(), strict=True),
+                shorten_names(list(curves)),
+                strict=True,
             )
         ]
         axes.set(xlabel="trials", ylabel="expected best dev score")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title(short_title(f"{tuning.task}, {tuning.model}"))
+        axes.set_title(shorten_title(f"{tuning.task}, {tuning.model}"))
         if lines:
             axes.legend(lines, [str(line.get_label()) for line in lines], loc="best")
         svg = to_svg(figure, name)
@@ -312,7 +316,7 @@ def budget_curves(tuning: Tuning, name: str) -> Picture:
     )
 
 
-def tuned_blocks(results: Results, load: Load, baseline: str, margins: Margins | None) -> list[TunedComparison]:
+def tuned_blocks(results: Results, load: LoadTargets, baseline: str, margins: Margins | None) -> list[TunedComparison]:
     """Return the comparisons of tuned strategies; empty if nothing was tuned."""
     if results.frame.empty:
         return []

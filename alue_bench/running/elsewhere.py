@@ -14,7 +14,7 @@ from alue_bench.contract.spec import Predictions, RunSpec
 from alue_bench.contract.task import TargetKind
 from alue_bench.contract.transfer import merged_logits, merged_targets
 from alue_bench.data.tokenization import TokenizedSplit, encode_targets, unread_notes
-from alue_bench.evaluation.learning import trivial
+from alue_bench.evaluation.learning import trivial_score
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.best_effort import best_effort
@@ -116,7 +116,7 @@ def _trivial(
         train_targets = encode_targets(inputs.train_rows.splits["train"], train_labels).numpy()
         if fit.sources:
             train_targets = merged_targets(train_targets, fit.sources, fit.labels.kind, len(train_labels.names))
-        baseline = trivial(train_targets, gold, predicted, fit.labels, companion.task.primary)
+        baseline = trivial_score(train_targets, gold, predicted, fit.labels, companion.task.primary)
         values = {"trivial_score": baseline.score}
         return values | ({"above_trivial_error": baseline.error} if math.isfinite(baseline.error) else {})
 

@@ -15,19 +15,19 @@ from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.evaluation.predictions import predictions_table
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.measure.energy import Energy
-from alue_bench.measure.flops import method_of
+from alue_bench.measure.flops import flops_method_of
 from alue_bench.measure.host_load import HostLoad
 from alue_bench.measure.memory import PeakMemory
 from alue_bench.running.dev_scoring import dev_scorer
 from alue_bench.running.inputs import RunInputs, cache_description, tokenized_for
 from alue_bench.running.notes import NO_GRAPHS, flops_notes, model_notes, training_notes
 from alue_bench.running.probing import Probed, probe, probe_once
-from alue_bench.running.work import Work, flops_done, full_flops, most_parameters
+from alue_bench.running.work import TrainingCost, flops_done, full_flops, most_parameters
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.checkpointing import CheckpointFile
-from alue_bench.training.class_weights import class_weights, described
+from alue_bench.training.class_weights import class_weights, class_weights_note
 from alue_bench.training.config import TrainingConfig
-from alue_bench.training.device.errors import release
+from alue_bench.training.device.errors import collect_and_release
 from alue_bench.training.device.precision import Device
 from alue_bench.training.device.random_state import seeded
 from alue_bench.training.forward import Forward, choose_forward, last_layer_of
@@ -37,7 +37,7 @@ from alue_bench.training.prefix.growing import GrowingPrefix
 from alue_bench.training.result import TrainingResult
 from alue_bench.training.schedule import FreezeSchedule, first_plan
 from alue_bench.training.session import OnStep, TrainingSession, fine_tune
-from alue_bench.training.surgery import operate
+from alue_bench.training.surgery import modify_model
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Trained:
     """The energy used in the same period."""
     load: HostLoad
     """The load of the host in the same period."""
-    work: Work
+    cost: TrainingCost
     probed: Probed | None
     """The layers that the strategy chose, with the cost of choosing; None for a strategy that does not choose."""
     prepare_s: float
@@ -95,7 +95,7 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, to
         if spec.precision in ("fp32", "tf32"):  # TF32 has the same range as fp32
             raise
         failure = str(error)
-    release(spec.device)  # outside the handler: the error's traceback keeps the first model in memory
+    collect_and_release(spec.device)  # outside the handler: the error's traceback keeps the first model in memory
     trained = _train(spec, inputs, Device(spec.device, "fp32", spec.cuda_graphs), on_step)
     return replace(trained, notes=(f"trained in fp32, after {spec.precision} failed: {failure}", *trained.notes))
 
@@ -114,11 +114,11 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     splits = {name: tokenized_for(stack, inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
     lengths = splits["train"].lengths
     last_layer = last_layer_of(stack, spec.device)
-    whole_flops, method = full_flops(stack, lengths, spec.hyper, last_layer), method_of(stack, spec.freeze_plan)
+    whole_flops, method = full_flops(stack, lengths, spec.hyper, last_layer), flops_method_of(stack, spec.freeze_plan)
     notes += flops_notes(method)
 
     with seeded(spec.init_seed):
-        stack = operate(stack, spec.kept_layers, spec.adapter)
+        stack = modify_model(stack, spec.kept_layers, spec.adapter)
     stack.model.to(spec.device)
     memory, energy, load = PeakMemory(spec.device, inputs.models.kept_bytes), Energy(spec.device), HostLoad()
     probed = None
@@ -136,7 +136,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     )
     apply_plan(stack, plan)
     forward = choose_forward(stack, device.compute)
-    if device.records and not forward.recordable:
+    if device.captures_graphs and not forward.recordable:
         if device.graphs == "on":
             notes.append(NO_GRAPHS)
         device = replace(device, graphs="off")
@@ -165,7 +165,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         )
     notes += training_notes(spec, inputs, device, training, splits)
     if weights is not None:
-        notes.append(described(weights, labels))
+        notes.append(class_weights_note(weights, labels))
 
     dev = splits["dev"]
     return Trained(
@@ -184,7 +184,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         memory=memory,
         energy=energy,
         load=load,
-        work=Work(
+        cost=TrainingCost(
             parameters=most_parameters(stack, schedule.segments),
             flops=flops_done(stack, schedule.segments, lengths, spec.hyper, last_layer=forward.last_layer)
             + (0.0 if probed is None else probed.flops),
@@ -255,8 +255,8 @@ class _Prefixes:
         rows = self.inputs.rows
         test = tokenized_for(self.stack, rows, "test", self.spec, self.inputs, tokenizer)
         all_splits = {**splits, "test": test}
-        if test.whole is not None:
-            all_splits = {ALL_FOLDS: test.whole}
+        if test.all_rows is not None:
+            all_splits = {ALL_FOLDS: test.all_rows}
         descriptions = {name: cache_description(self.spec, name) for name in all_splits}
         began = time.perf_counter()
         prefix.prepare(all_splits, self.inputs.capabilities.padding, descriptions, self.inputs.depths)

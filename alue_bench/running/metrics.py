@@ -11,7 +11,7 @@ from alue_bench.contract.task import Task
 from alue_bench.contract.transfer import transferred_targets
 from alue_bench.data.splits import SplitRows
 from alue_bench.data.tokenization import encode_targets
-from alue_bench.evaluation.learning import Trivial, trivial, trivial_of_tokens
+from alue_bench.evaluation.learning import TrivialScore, trivial_score, trivial_score_of_tokens
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide
 from alue_bench.evaluation.spans import first_words
@@ -56,26 +56,26 @@ def trivial_metrics(
     rows = inputs.train_rows.splits
     reads_tokens, train = train_task.labels.reads_tokens, rows["train"]
 
-    def of_tokens(split: SplitRows, gold: Array, predicted: Array, scored: Task) -> Trivial:
+    def of_tokens(split: SplitRows, gold: Array, predicted: Array, scored: Task) -> TrivialScore:
         if scored.labels.tags_words:
             baseline = most_frequent_tags(train.examples, split.examples, scored.labels)
         else:
             baseline = first_words(train.examples, split.examples)
-        return trivial_of_tokens(baseline, gold, predicted, scored.labels, scored.primary)
+        return trivial_score_of_tokens(baseline, gold, predicted, scored.labels, scored.primary)
 
-    def on_test() -> Trivial:
+    def on_test() -> TrivialScore:
         if reads_tokens:
             return of_tokens(inputs.rows.splits["test"], test.gold, test.predicted, task)
         train_targets = transferred_targets(encode_targets(train, train_task.labels).numpy(), task, train_task)
-        return trivial(train_targets, test.gold, test.predicted, task.labels, task.primary)
+        return trivial_score(train_targets, test.gold, test.predicted, task.labels, task.primary)
 
-    def on_dev() -> Trivial:
+    def on_dev() -> TrivialScore:
         dev = trained.prefixes["dev"].split
         predicted = decide(trained.training.selected_dev_logits, train_task.labels, dev.decoding)
         if reads_tokens:
             return of_tokens(rows["dev"], dev.gold, predicted, train_task)
         train_targets = encode_targets(train, train_task.labels).numpy()
-        return trivial(train_targets, dev.gold, predicted, train_task.labels, train_task.primary)
+        return trivial_score(train_targets, dev.gold, predicted, train_task.labels, train_task.primary)
 
     values = {}
     for name, scored in (("test", on_test), ("selection", on_dev)):
@@ -128,7 +128,7 @@ def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused:
         "runtime/test_s": test.seconds,
         "runtime/total_s": total_s,
         "runtime/train_reused": float(reused),
-        **_known(load),
+        **_not_none(load),
     }
 
 
@@ -145,18 +145,18 @@ def throughput_metrics(trained: Trained, test: ScoredSplit, attainable: float | 
     values = {
         "throughput/train_samples_per_s": training.samples / train_s,
         "throughput/train_tokens_per_s": training.tokens / train_s,
-        "throughput/train_flops_per_s": trained.work.flops / train_s,
+        "throughput/train_flops_per_s": trained.cost.flops / train_s,
         "throughput/padding_share": 1 - training.tokens / training.padded_tokens,
         "throughput/test_samples_per_s": len(test.split) / test.seconds,
     }
     if attainable:
-        values["throughput/flops_utilisation"] = trained.work.flops / train_s / attainable
+        values["throughput/flops_utilisation"] = trained.cost.flops / train_s / attainable
     return values
 
 
 def resource_metrics(trained: Trained) -> dict[str, float]:
     """Return FLOPs, parameter counts, energy and peak memory (flops/*, params/*, energy/*, memory/*)."""
-    work, memory = trained.work, trained.memory
+    work, memory = trained.cost, trained.memory
     peaks = {"memory/process_peak_mib": memory.process_mib, "memory/device_peak_mib": memory.device_mib}
     return {
         "flops/train": work.flops,
@@ -166,7 +166,7 @@ def resource_metrics(trained: Trained) -> dict[str, float]:
         "params/trainable": work.parameters.trainable,
         "params/trainable_share": work.parameters.trainable / work.parameters.total,
         **{f"energy/{part}_j": joules for part, joules in trained.energy.joules.items()},
-        **_known(peaks),
+        **_not_none(peaks),
     }
 
 
@@ -189,6 +189,6 @@ def _train_s(trained: Trained) -> float:
     return trained.training.loop_s + prefix_s(trained.prefixes["train"]) + chosen_s
 
 
-def _known(values: Mapping[str, float | None]) -> dict[str, float]:
+def _not_none(values: Mapping[str, float | None]) -> dict[str, float]:
     """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}

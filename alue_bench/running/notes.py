@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from alue_bench.contract.spec import RunSpec
 from alue_bench.contract.task import Labels, TargetKind
-from alue_bench.contract.transfer import told
-from alue_bench.data.spans import SpanPlaces
+from alue_bench.contract.transfer import label_map_note
+from alue_bench.data.spans import SpanPositions
 from alue_bench.data.tokenization import TokenizedSplit, unread_notes
-from alue_bench.data.verification import gaps
-from alue_bench.measure.flops import Method
+from alue_bench.data.verification import label_gaps
+from alue_bench.measure.flops import FlopsMethod
 from alue_bench.running.inputs import RunInputs
 from alue_bench.training.device.precision import Device
 from alue_bench.training.result import TrainingResult
@@ -24,7 +24,7 @@ def model_notes(inputs: RunInputs) -> list[str]:
     return [*inputs.models.notes(inputs.checkpoint), *inputs.capabilities.notes]
 
 
-def flops_notes(method: Method) -> list[str]:
+def flops_notes(method: FlopsMethod) -> list[str]:
     """Return a note if the FLOPs come from formulas that could not be compared with torch's counter."""
     if not method.problem:
         return []
@@ -79,7 +79,7 @@ def training_notes(
 
 def transfer_notes(inputs: RunInputs) -> list[str]:
     """Return a note that describes the label map, if the model was trained on a task with different labels."""
-    mapped = told(inputs.task, inputs.train_task)
+    mapped = label_map_note(inputs.task, inputs.train_task)
     return [] if mapped is None else [mapped]
 
 
@@ -110,7 +110,7 @@ def _truncation(spec: RunSpec, split: TokenizedSplit, name: str) -> list[str]:
     return [f"{split.truncated} of {len(split)} {name} texts cut to {spec.hyper.max_length} tokens"]
 
 
-def _span_notes(spec: RunSpec, spans: SpanPlaces, questions: str) -> list[str]:
+def _span_notes(spec: RunSpec, spans: SpanPositions, questions: str) -> list[str]:
     """Return notes on questions that do not fit into the maximal length with their contexts.
 
     Args:
@@ -142,7 +142,7 @@ def _label_gaps(inputs: RunInputs) -> list[str]:
     return [
         sentence
         for split, rows, task in parts
-        for sentence in gaps(split, [example.target for example in rows.splits[split].examples], task.labels)
+        for sentence in label_gaps(split, [example.target for example in rows.splits[split].examples], task.labels)
     ]
 
 

@@ -20,12 +20,12 @@ from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.measure.counted_flops import counting_flops
 from alue_bench.running.dev_scoring import dev_scorer
 from alue_bench.running.inputs import RunInputs, tokenized
-from alue_bench.running.short_training import HELD_OUT, ShortTrainings
+from alue_bench.running.short_training import HELD_OUT_DIVISOR, ShortTrainings
 from alue_bench.training.architecture.encoder_stack import EncoderStack
 from alue_bench.training.checkpointing import CheckpointFile
 from alue_bench.training.class_weights import class_weights
 from alue_bench.training.config import TrainingConfig
-from alue_bench.training.device.errors import release
+from alue_bench.training.device.errors import collect_and_release
 from alue_bench.training.device.precision import Device
 from alue_bench.training.device.random_state import seeded
 from alue_bench.training.optimizer import loss_function
@@ -127,7 +127,7 @@ def probe(spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: Tokenize
         def train_and_score(plan: FreezePlan) -> HeldOutScore:
             with count.paused():
                 if not trainings:
-                    train, held_out = _parts(spec, inputs)
+                    train, held_out = _train_and_held_out(spec, inputs)
                     scorer = dev_scorer(inputs.train_task, held_out)
                     trainings.append(ShortTrainings(stack, train, held_out, scorer, config))
                 return trainings[0](plan)
@@ -139,11 +139,11 @@ def probe(spec: RunSpec, inputs: RunInputs, stack: EncoderStack, split: Tokenize
     device.synchronise()
     seconds = time.perf_counter() - began
     del model_probe
-    release(spec.device)
+    collect_and_release(spec.device)
     return Probed(choice, seconds, count.total + math.fsum(training.flops for training in trainings))
 
 
-def _drawn(spec: RunSpec, count: int) -> np.ndarray[Any, Any]:
+def _probe_rows(spec: RunSpec, count: int) -> np.ndarray[Any, Any]:
     """Draw the probe's rows: return their indices among `count` rows, int64 [rows], in the order of the draw."""
     rng = np.random.default_rng([spec.data_seed, 1])  # a different sequence from that of the data order in training
     return rng.permutation(count)[: spec.hyper.probe_rows]
@@ -151,13 +151,13 @@ def _drawn(spec: RunSpec, count: int) -> np.ndarray[Any, Any]:
 
 def _batches(spec: RunSpec, inputs: RunInputs, split: TokenizedSplit) -> list[Batch]:
     """Return the probe's examples in batches of similar lengths, which need little padding, on the run's device."""
-    rows, size = _drawn(spec, len(split)), spec.hyper.batch_size
+    rows, size = _probe_rows(spec, len(split)), spec.hyper.batch_size
     rows = rows[np.argsort(split.lengths[rows], kind="stable")]
     order = [rows[start : start + size] for start in range(0, len(rows), size)]
     return [batch.to(spec.device) for batch in batches(split, order, inputs.capabilities.padding)]
 
 
-def _parts(spec: RunSpec, inputs: RunInputs) -> tuple[TokenizedSplit, TokenizedSplit]:
+def _train_and_held_out(spec: RunSpec, inputs: RunInputs) -> tuple[TokenizedSplit, TokenizedSplit]:
     """Divide the probe's examples into two splits, one to train on and one to score.
 
     In a task that tags words, examples are whole sentences here, while the probe's batches contain windows of
@@ -167,13 +167,13 @@ def _parts(spec: RunSpec, inputs: RunInputs) -> tuple[TokenizedSplit, TokenizedS
         TrainingError: The probe has fewer than two examples.
     """
     rows = inputs.train_rows.splits["train"]
-    drawn = _drawn(spec, len(rows.examples))
+    drawn = _probe_rows(spec, len(rows.examples))
     if len(drawn) < 2:
         raise TrainingError(
             f"strategy {spec.strategy!r} trains on some examples of its probe and scores others, but the probe has "
             f"{len(drawn)}; raise --probe-rows"
         )
-    held_out = max(1, len(drawn) // HELD_OUT)
+    held_out = max(1, len(drawn) // HELD_OUT_DIVISOR)
     tokenizer = inputs.models.tokenizer(inputs.checkpoint)
 
     def part(name: str, indices: np.ndarray[Any, Any]) -> TokenizedSplit:

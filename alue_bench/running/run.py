@@ -129,5 +129,5 @@ def _engine(trained: Trained, attainable: float | None) -> dict[str, Any]:
         "recorded_shapes": training.recorded_shapes,
         **({} if training.graph_use is None else {"cuda_graphs": asdict(training.graph_use)}),
         "attainable_flops_per_s": attainable,
-        "flops_by": trained.work.method.name,
+        "flops_by": trained.cost.method.name,
     }

@@ -15,7 +15,7 @@ from alue_bench.data.words import IGNORED
 from alue_bench.running.work import flops_done
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.config import TrainingConfig
-from alue_bench.training.device.errors import release
+from alue_bench.training.device.errors import collect_and_release
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan
 from alue_bench.training.optimizer import loss_function
@@ -24,7 +24,7 @@ from alue_bench.training.prefix.states import Examples
 from alue_bench.training.schedule import FreezeSchedule
 from alue_bench.training.session import Scorer, TrainingSession, fine_tune
 
-HELD_OUT = 5
+HELD_OUT_DIVISOR = 5
 """The reciprocal of the share of examples that are held out for scoring: 5 means one fifth."""
 
 
@@ -69,7 +69,7 @@ class ShortTrainings:
         self.flops += flops_done(
             stack, schedule.segments, self.train.lengths, config.hyper, last_layer=forward.last_layer
         )
-        release(config.device.name)
+        collect_and_release(config.device.name)
         loss = mean_loss(training.selected_dev_logits, self.held_out, config.labels)
         return HeldOutScore(training.selected_dev_score, loss)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.strategy import FreezePlan
-from alue_bench.measure.flops import Method, prefix_flops, step_flops, training_flops
+from alue_bench.measure.flops import FlopsMethod, prefix_flops, step_flops, training_flops
 from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer
 from alue_bench.training.freezing import ParameterCounts, count_parameters
 from alue_bench.training.schedule import Segment
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingCost:
     """The number of trained parameters and the training FLOPs of a run."""
 
     parameters: ParameterCounts
@@ -25,7 +25,7 @@ class Work:
     """The training FLOPs, including those of choosing the layers if the strategy chooses them in the run."""
     flops_full: float
     """The FLOPs of fine-tuning the whole pre-trained model, with all its layers and no adapter, on the same data."""
-    method: Method
+    method: FlopsMethod
     """The method that determines the FLOPs: formulas or torch's FLOP counter."""
 
 

@@ -27,7 +27,7 @@ class Candidate:
     """The cost of one run with the full number of epochs."""
     short_cost: float
     """The cost of a low-fidelity run, which has fewer epochs."""
-    placed: bool = True
+    has_cell: bool = True
     """True if the numbers of frozen bottom and top layers describe the candidate, so that it has a place on the surface
     of losses over both numbers. Other strategies, such as adapters, have no place on the surface; their `bottom` and
     `top` are 0 and have no meaning."""

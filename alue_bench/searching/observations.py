@@ -34,7 +34,7 @@ examples."""
 PRIOR_SD = 0.02
 """The assumed standard deviation of a run's score over seeds, as a share of the score. It is used to choose settings,
 but not to test them."""
-SMALLEST_SCORE = 1e-6
+MIN_SCORE_SCALE = 1e-6
 """The smallest score by which variances are scaled, so that they do not become 0 if a score is 0."""
 
 
@@ -47,7 +47,7 @@ class Evaluation:
     replicate: int
     """The index of the run's seed: 0 for the first seed of the search, 1 for the second, and so on."""
     score: float
-    left_out: tuple[float, ...] = ()
+    jackknife_scores: tuple[float, ...] = ()
     """The scores for the jackknife: the first is computed without the first group of examples, the second without the
     second group, and so on. The groups are the same in every run."""
     short: bool = False
@@ -77,13 +77,13 @@ class Loss:
 
     def upper(self, level: float) -> float:
         """Return the one-sided upper confidence bound; the true loss is above it with probability `level`."""
-        return self.mean + self._reach(level)
+        return self.mean + self._bound_distance(level)
 
     def lower(self, level: float) -> float:
         """Return the one-sided lower confidence bound; the true loss is below it with probability `level`."""
-        return self.mean - self._reach(level)
+        return self.mean - self._bound_distance(level)
 
-    def _reach(self, level: float) -> float:
+    def _bound_distance(self, level: float) -> float:
         """Return the distance of a bound from the mean: the standard error times a quantile of Student's t.
 
         The quantile is the mean of the quantile for seeds and the quantile for examples, weighted by their parts of the
@@ -102,7 +102,7 @@ class Loss:
         return quantile * self.standard_error
 
 
-def left_out_scores(
+def jackknife_scores(
     count: int, score: Callable[[np.ndarray[Any, Any]], float], groups: int = GROUPS
 ) -> tuple[float, ...]:
     """Return the jackknife scores: for each group of examples, the score computed without this group.
@@ -117,15 +117,15 @@ def left_out_scores(
     import numpy as np
 
     group = np.arange(count) % min(groups, count)
-    return tuple(defined(score(np.flatnonzero(group != left))) for left in range(min(groups, count)))
+    return tuple(or_zero(score(np.flatnonzero(group != left))) for left in range(min(groups, count)))
 
 
-def left_out_by_sums(
+def jackknife_scores_by_sums(
     parts: np.ndarray[Any, Any], value: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], groups: int = GROUPS
 ) -> tuple[float, ...]:
     """Return the jackknife scores for a metric that can be computed from sums over examples.
 
-    The result is the same as from `left_out_scores`.
+    The result is the same as from `jackknife_scores`.
 
     Args:
         parts: The summands: a row of p numbers for each of the n examples, `[n, p]`.
@@ -136,10 +136,10 @@ def left_out_by_sums(
 
     groups = min(groups, len(parts))
     kept = parts.sum(axis=0) - np.stack([parts[group::groups].sum(axis=0) for group in range(groups)])
-    return tuple(defined(float(score)) for score in value(kept))
+    return tuple(or_zero(float(score)) for score in value(kept))
 
 
-def defined(score: float) -> float:
+def or_zero(score: float) -> float:
     """Return the score, or 0 if it is undefined (nan), for example the correlation of constant predictions."""
     return score if math.isfinite(score) else 0.0
 
@@ -153,7 +153,7 @@ def by_replicate(evaluations: Iterable[Evaluation], candidate: str) -> dict[int,
 
 
 @lru_cache(maxsize=256)
-def restricted(evaluation: Evaluation, *, choosing: bool) -> Evaluation:
+def restrict_examples(evaluation: Evaluation, *, choosing: bool) -> Evaluation:
     """Return a run's score on the examples for choosing candidates, or on the other examples, which are for testing.
 
     Every group of examples with a number divisible by `CHOOSING_EVERY` is for choosing. The score on some groups is the
@@ -166,12 +166,12 @@ def restricted(evaluation: Evaluation, *, choosing: bool) -> Evaluation:
     """
     import numpy as np
 
-    if len(evaluation.left_out) < 2 * CHOOSING_EVERY:
+    if len(evaluation.jackknife_scores) < 2 * CHOOSING_EVERY:
         return evaluation
     parts = contributions(evaluation)
     parts = parts[(np.arange(len(parts)) % CHOOSING_EVERY == 0) == choosing]
     left_out = (parts.sum() - parts) / (len(parts) - 1)
-    return replace(evaluation, score=float(parts.mean()), left_out=tuple(map(float, left_out)))
+    return replace(evaluation, score=float(parts.mean()), jackknife_scores=tuple(map(float, left_out)))
 
 
 def learning_of(evaluations: Mapping[int, Evaluation]) -> Learning | None:
@@ -198,30 +198,30 @@ def has_learnt(evaluation: Evaluation) -> bool:
     The result is True if the baseline's score was not recorded.
     """
     learnt = learning_of({evaluation.replicate: evaluation})
-    return learnt is None or learnt.shown
+    return learnt is None or learnt.has_learnt
 
 
-def paired_loss(base: Mapping[int, Evaluation], own: Mapping[int, Evaluation]) -> Loss | None:
+def paired_loss(base: Mapping[int, Evaluation], candidate: Mapping[int, Evaluation]) -> Loss | None:
     """Estimate a freezing setting's loss of score against full fine-tuning, over the seeds with which both were run.
 
     Args:
         base: Full fine-tuning's evaluations, keyed by the index of the seed.
-        own: The freezing setting's evaluations, keyed by the index of the seed.
+        candidate: The freezing setting's evaluations, keyed by the index of the seed.
 
     Returns:
         The loss; None if there is no seed with which both were run.
     """
     import numpy as np
 
-    shared = sorted(base.keys() & own.keys())
+    shared = sorted(base.keys() & candidate.keys())
     if not shared:
         return None
-    by_seed = np.array([own[r].score - base[r].score for r in shared])
+    by_seed = np.array([candidate[r].score - base[r].score for r in shared])
     mean = -float(by_seed.mean())
     if len(shared) == 1:
         return Loss(mean, math.nan, 1)
-    if all(len(e[r].left_out) > 1 for e in (base, own) for r in shared):
-        table = np.array([contributions(own[r]) - contributions(base[r]) for r in shared])
+    if all(len(e[r].jackknife_scores) > 1 for e in (base, candidate) for r in shared):
+        table = np.array([contributions(candidate[r]) - contributions(base[r]) for r in shared])
         test = crossed_test_of(by_seed, table)
         return Loss(mean, test.error, len(shared), table.shape[1], test.example_variance / table.shape[1])
     error = float(by_seed.std(ddof=1)) / math.sqrt(len(shared))
@@ -232,5 +232,5 @@ def contributions(evaluation: Evaluation) -> np.ndarray[Any, Any]:
     """Return the jackknife pseudo-value of each group of examples, [groups]: the group's contribution to the score."""
     import numpy as np
 
-    left_out = np.array(evaluation.left_out)
+    left_out = np.array(evaluation.jackknife_scores)
     return np.asarray(len(left_out) * evaluation.score - (len(left_out) - 1) * left_out)

@@ -8,13 +8,13 @@ matter. The first seed is used to choose candidates, and further seeds to test t
    candidates, and full-length runs of a few candidates. Scores do not influence which runs these are, except that they
    determine the learning rate if the search chooses among several;
 2. *exploring*: with the first seed, a full-length run of the most promising candidate, again and again until the most
-   promising candidate is one that has already been run, but at most `MOST_EXPLORED` times and only as long as the
+   promising candidate is one that has already been run, but at most `MAX_EXPLORED` times and only as long as the
    budget then still covers a test. The most promising candidate has the largest expected saving: the saving times the
    probability, from the model in `surface`, of passing the test below (Gardner et al. 2014, Bayesian optimization with
    inequality constraints). Strategies other than freezing bottom and top layers have no place on the surface; the loss
    of each such strategy is modelled separately, with a wide prior. If the search chooses among several learning rates,
-   the reference is full fine-tuning at the rate that is best with the first seed (`referenced`), and the surface
-   extends over rates;
+   the reference is full fine-tuning at the rate that is best with the first seed (`with_best_reference`), and the
+   surface extends over rates;
 3. *test*: the most promising candidate with a full-length run is run with further seeds, which took no part in choosing
    it, in pairs with full fine-tuning. The number of pairs depends only on the budget, and is fixed before the first
    pair. After the last pair, there is one statistical test;
@@ -51,8 +51,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from alue_bench.evaluation.learning import Learning
 from alue_bench.searching.candidates import Amount, Candidate
 from alue_bench.searching.observations import (
+    MIN_SCORE_SCALE,
     PRIOR_SD,
-    SMALLEST_SCORE,
     Evaluation,
     Loss,
     by_replicate,
@@ -60,7 +60,7 @@ from alue_bench.searching.observations import (
     learning_of,
     mean_score,
     paired_loss,
-    restricted,
+    restrict_examples,
 )
 from alue_bench.searching.surface import fit
 
@@ -78,9 +78,9 @@ SHORT_CELLS = ((1 / 4, 0), (1 / 2, 0), (3 / 4, 0), (1 / 4, 1 / 3), (0, 1 / 3), (
 encoder's layers: the share that is frozen at the bottom, and the share that is frozen at the top."""
 FULL_LENGTH_CELLS = ((1, 0), (1 / 4, 1 / 3), (0, 2 / 3))
 """The freezing settings of the opening's full-length runs, in the form of `SHORT_CELLS`."""
-MOST_EXPLORED = 4
+MAX_EXPLORED = 4
 """The largest number of candidates that are run, one after the other, between the opening and the first test."""
-MOST_TESTS = 2
+MAX_TESTS = 2
 """The largest number of tests."""
 LOSS_ALONE, LOSS_ALONE_SD = 0.05, 0.1
 """The prior mean and standard deviation of the loss of a strategy that has no place on the surface, as shares of full
@@ -95,7 +95,7 @@ class Question:
 
     candidates: tuple[Candidate, ...]
     """The freezing settings to choose from. The first is full fine-tuning, the reference with which all other settings
-    are compared. If the search chooses among several learning rates, `referenced` puts the reference first."""
+    are compared. If the search chooses among several learning rates, `with_best_reference` puts the reference first."""
     layers: int
     """The model's number of layers."""
     tolerance: Amount
@@ -126,7 +126,7 @@ class Question:
     @cached_property
     def fulls(self) -> tuple[Candidate, ...]:
         """Full fine-tuning at each learning rate; only `full` if the search does not choose among several rates."""
-        return tuple(c for c in self.candidates if c.placed and not c.bottom and not c.top)
+        return tuple(c for c in self.candidates if c.has_cell and not c.bottom and not c.top)
 
     @cached_property
     def by_name(self) -> dict[str, Candidate]:
@@ -181,7 +181,7 @@ class Decision:
 
     step: Step | None
     """The next run; None if the search is over."""
-    why: str
+    reason: str
     """The reason for the next run, or for the end of the search."""
     spent: float
     """The cost of the runs so far, without the confirmation, in units of the cost of one full fine-tuning."""
@@ -190,7 +190,7 @@ class Decision:
     standings: tuple[Standing, ...]
     """The state and score loss of every freezing setting that was run, except full fine-tuning, in the order of
     `Question.candidates`."""
-    hoped_for: Candidate | None = None
+    most_promising: Candidate | None = None
     """The freezing setting with the largest expected saving among the settings whose runs would exceed the budget; None
     if the budget sufficed."""
     unlearnt: Learning | None = None
@@ -204,7 +204,7 @@ class Decision:
     @property
     def exhausted(self) -> bool:
         """True if the search ended because the budget did not cover the runs of a promising freezing setting."""
-        return self.hoped_for is not None
+        return self.most_promising is not None
 
 
 @dataclass(frozen=True)
@@ -223,11 +223,11 @@ class _Progress:
     """The progress of the tests: the next run or the reason why there is none, and the tests so far."""
 
     step: Step | None
-    why: str
+    reason: str
     """The reason for the next run, or for the end of the tests."""
     tries: tuple[_Test, ...] = ()
-    hoped_for: Candidate | None = None
-    """See `Decision.hoped_for`."""
+    most_promising: Candidate | None = None
+    """See `Decision.most_promising`."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ class _Records:
     def choosing(self) -> tuple[Evaluation, ...]:
         """The runs with the first seed, on the examples for choosing, without low-fidelity runs that learnt nothing."""
         runs = (e for e in self.evaluations if e.replicate == 0 and (not e.short or has_learnt(e)))
-        return tuple(restricted(e, choosing=True) for e in runs)
+        return tuple(restrict_examples(e, choosing=True) for e in runs)
 
     @cached_property
     def pending(self) -> tuple[Candidate, ...]:
@@ -277,7 +277,7 @@ class _Records:
         return frozenset(step.candidate.name for step in self.broken if step.replicate in replicates)
 
 
-def referenced(question: Question, evaluations: Sequence[Evaluation]) -> Question:
+def with_best_reference(question: Question, evaluations: Sequence[Evaluation]) -> Question:
     """Return the specification with full fine-tuning at its best learning rate as the first candidate, the reference.
 
     The best rate has the largest score with the first seed, on the examples for choosing. No test uses this seed or
@@ -289,7 +289,9 @@ def referenced(question: Question, evaluations: Sequence[Evaluation]) -> Questio
     """
     if len(question.fulls) < 2:
         return question
-    scores = {e.candidate: restricted(e, choosing=True).score for e in evaluations if not (e.replicate or e.short)}
+    scores = {
+        e.candidate: restrict_examples(e, choosing=True).score for e in evaluations if not (e.replicate or e.short)
+    }
     scored = [c for c in question.fulls if c.name in scores]
     if not scored:
         return question
@@ -305,7 +307,7 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
         evaluations: The dev scores of the finished runs.
         broken: The runs that failed. Their cost counts as spent, and their freezing settings are excluded.
     """
-    question = referenced(question, evaluations)
+    question = with_best_reference(question, evaluations)
     records = _Records(question, tuple(evaluations), tuple(broken))
     full, deciding = question.full, range(question.max_pairs + 1)
     base = records.full_length(full, deciding)
@@ -327,7 +329,7 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
         )
 
     learnt = learning_of(base)
-    if learnt is not None and not learnt.shown and not records.pending:
+    if learnt is not None and not learnt.has_learnt and not records.pending:
         return decision(learnt.sentence(full.name, "dev"), unlearnt=learnt)
     if full.name in records.failed(range(1)) and not records.pending:
         return decision(f"{full.name} failed")
@@ -335,19 +337,21 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
     if opening:
         return decision(_why_opened_with(question, opening[0]), opening[0])
     if not base:
-        return decision("the budget does not cover full fine-tuning", hoped_for=full)
+        return decision("the budget does not cover full fine-tuning", most_promising=full)
     explored = _next_explored(records)
     if explored is not None:
         return decision(f"{explored.name} has the largest expected saving", Step(explored, 0))
     progress = _tests(records)
     if progress.step is not None:
-        return decision(progress.why, progress.step, progress)
-    ended = decision(progress.why, None, progress, hoped_for=progress.hoped_for)
+        return decision(progress.reason, progress.step, progress)
+    ended = decision(progress.reason, None, progress, most_promising=progress.most_promising)
     confirming = next(_confirming_steps(records, ended.best.candidate), None)
-    return ended if confirming is None else replace(ended, step=confirming, why=_why_confirmed(ended.best.candidate))
+    return ended if confirming is None else replace(ended, step=confirming, reason=_why_confirmed(ended.best.candidate))
 
 
-def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> tuple[Decision, ...]:
+def certain_decisions(
+    question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()
+) -> tuple[Decision, ...]:
     """Return the search's next decisions that are certain before any further run has ended.
 
     The result is empty at the end of the search. It has several decisions during the opening, during a test as long as
@@ -362,13 +366,13 @@ def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequenc
     decision = decide(question, evaluations, broken)
     if decision.step is None:
         return ()
-    question = referenced(question, evaluations)
+    question = with_best_reference(question, evaluations)
     records = _Records(question, tuple(evaluations), tuple(broken))
     step = decision.step
     if step.replicate == 0:
         opening = _opening(records)
         whys = ((later, _why_opened_with(question, later)) for later in opening[1:])
-        return (decision, *(replace(decision, step=later, why=why) for later, why in whys))
+        return (decision, *(replace(decision, step=later, reason=why) for later, why in whys))
     if step.replicate in question.confirming:
         later_steps = [*_confirming_steps(records, decision.best.candidate)]
     else:
@@ -420,7 +424,7 @@ def _nearest(question: Question, cells: Sequence[tuple[float, float]]) -> list[C
 
     Candidates whose learning rate differs from that of the reference are left out.
     """
-    placed = [c for c in question.candidates if c.placed and c.rate == question.full.rate]
+    placed = [c for c in question.candidates if c.has_cell and c.rate == question.full.rate]
 
     def nearest(bottom: float, top: float) -> Candidate:
         place = (bottom * question.layers, top * question.layers)
@@ -463,10 +467,10 @@ def _next_explored(records: _Records) -> Candidate | None:
 
 
 def _may_explore(records: _Records) -> bool:
-    """Return whether fewer than `MOST_EXPLORED` candidates were run with the first seed after the opening."""
+    """Return whether fewer than `MAX_EXPLORED` candidates were run with the first seed after the opening."""
     opened = {step.candidate.name for step in _opening_steps(records.question)}
     seen = {e.candidate for e in records.choosing if not e.short}
-    return len((seen | records.failed(range(1))) - opened) < MOST_EXPLORED
+    return len((seen | records.failed(range(1))) - opened) < MAX_EXPLORED
 
 
 def _expected_savings(records: _Records, against: Candidate) -> dict[Candidate, float]:
@@ -499,10 +503,10 @@ def _chances(question: Question, choosing: tuple[Evaluation, ...]) -> np.ndarray
     from scipy.special import ndtr, stdtrit
 
     score = by_replicate(choosing, question.full.name)[0].score
-    scale = max(abs(score), SMALLEST_SCORE)
+    scale = max(abs(score), MIN_SCORE_SCALE)
     limit = question.limit(score)
-    placed = [c for c in question.candidates if c.placed]
-    of_placed = [e for e in choosing if question.by_name[e.candidate].placed]
+    placed = [c for c in question.candidates if c.has_cell]
+    of_placed = [e for e in choosing if question.by_name[e.candidate].has_cell]
     surface = fit(placed, question.layers, of_placed, scale=scale, noise_variance=(PRIOR_SD * scale) ** 2)
     error = math.sqrt(2 / question.min_pairs) * PRIOR_SD * scale
     passed_below = min(
@@ -511,7 +515,7 @@ def _chances(question: Question, choosing: tuple[Evaluation, ...]) -> np.ndarray
     chances = dict(zip(placed, surface.likely_within(placed, passed_below, error), strict=True))
     mean, variance = LOSS_ALONE * scale, (LOSS_ALONE_SD * scale) ** 2
     for candidate in question.candidates:
-        if not candidate.placed:
+        if not candidate.has_cell:
             own = by_replicate(choosing, candidate.name)
             of_run = 2 * (PRIOR_SD * scale) ** 2  # the variance of the difference between two runs
             weight = variance / (variance + of_run) if own else 0.0
@@ -530,7 +534,7 @@ def _tests(records: _Records) -> _Progress:
     testing = range(1, 1 + question.max_pairs)
     left, pairs_of_full = question.budget - records.cost(range(1)) + 1e-9, 0
     tries: list[_Test] = []
-    while len(tries) < MOST_TESTS:
+    while len(tries) < MAX_TESTS:
         against = tries[-1].standing.candidate if tries else full
         savings = _expected_savings(records, against)
         seen = {e.candidate for e in records.choosing if not e.short}
@@ -559,20 +563,20 @@ def _tests(records: _Records) -> _Progress:
             return _Progress(None, f"{candidate.name} {why} its test", tuple(tries))
         left -= test.done * candidate.cost + max(0, test.done - pairs_of_full) * full.cost
         pairs_of_full = max(pairs_of_full, test.done)
-    return _Progress(None, f"{MOST_TESTS} tests are done", tuple(tries))
+    return _Progress(None, f"{MAX_TESTS} tests are done", tuple(tries))
 
 
-def _affordable_pairs(question: Question, candidate: Candidate, left: float, pairs_of_full: int) -> int:
+def _affordable_pairs(question: Question, candidate: Candidate, remaining_budget: float, pairs_of_full: int) -> int:
     """Return the number of pairs that the remaining budget covers; 0 if it covers fewer than `min_pairs`.
 
     Args:
         question: The specification of the search.
         candidate: The candidate to test.
-        left: The remaining budget, in units of the cost of one full fine-tuning.
+        remaining_budget: The remaining budget, in units of the cost of one full fine-tuning.
         pairs_of_full: The number of pairs whose run of full fine-tuning an earlier test has already paid for.
     """
     for pairs in range(question.max_pairs, question.min_pairs - 1, -1):
-        if pairs * candidate.cost + max(0, pairs - pairs_of_full) * question.full.cost <= left:
+        if pairs * candidate.cost + max(0, pairs - pairs_of_full) * question.full.cost <= remaining_budget:
             return pairs
     return 0
 
@@ -581,7 +585,7 @@ def _test_of(records: _Records, candidate: Candidate, pairs: int) -> _Test:
     """Return the test of a candidate with the planned number of `pairs`, from the runs so far."""
     question, planned = records.question, range(1, 1 + pairs)
     base, own = records.full_length(question.full, planned), records.full_length(candidate, planned)
-    on_test_part = ({r: restricted(e, choosing=False) for r, e in runs.items()} for runs in (base, own))
+    on_test_part = ({r: restrict_examples(e, choosing=False) for r, e in runs.items()} for runs in (base, own))
     # If the first seed chose the reference among several learning rates, its score is too high on average.
     score = mean_score(base) if base and len(question.fulls) > 1 else records.full_score
     loss, limit = paired_loss(*on_test_part), question.limit(score)
@@ -595,7 +599,7 @@ def _test_of(records: _Records, candidate: Candidate, pairs: int) -> _Test:
     elif done == pairs and loss is not None:
         kept = loss.mean <= question.tolerance.of(score) and loss.upper(question.level) <= limit
         state = "supported" if kept else "undecided"
-        if learnt is not None and not learnt.shown:
+        if learnt is not None and not learnt.has_learnt:
             state = "nothing learnt"
     elif done >= SMALLEST_FUTILE and loss is not None and loss.mean > limit:  # in a second test, base has more runs
         state = "given up"
@@ -658,7 +662,7 @@ def _standings(records: _Records, tries: Sequence[_Test]) -> tuple[Standing, ...
 
 def mean_of_full(question: Question, evaluations: Sequence[Evaluation]) -> float | None:
     """Return full fine-tuning's mean dev score, without the runs of the confirmation; None before its first run."""
-    base = by_replicate(evaluations, referenced(question, evaluations).full.name)
+    base = by_replicate(evaluations, with_best_reference(question, evaluations).full.name)
     deciding = {replicate: e for replicate, e in base.items() if replicate not in question.confirming}
     return mean_score(deciding) if deciding else None
 

@@ -25,9 +25,9 @@ from alue_bench.planning.request import LARGEST_SEED
 from alue_bench.searching.candidates import Candidate
 from alue_bench.searching.observations import (
     Evaluation,
-    defined,
-    left_out_by_sums,
-    left_out_scores,
+    jackknife_scores,
+    jackknife_scores_by_sums,
+    or_zero,
 )
 from alue_bench.searching.policy import Step
 from alue_bench.tracking.recording import LOW_FIDELITY
@@ -93,7 +93,7 @@ def grid_of(runs: Sequence[PlannedRun]) -> SearchGrid:
     for run in runs:
         trained = _trained_parameters_key(run.spec), run.spec.hyper.lr
         known = distinct.get(trained)
-        if known is None or _written_simpler(run.spec, known.spec):
+        if known is None or _has_simpler_name(run.spec, known.spec):
             distinct[trained] = run
     chosen = list(distinct.values())
     full = next((run for run in chosen if cell_of(run.spec.strategy) == (0, 0)), None)
@@ -105,14 +105,14 @@ def grid_of(runs: Sequence[PlannedRun]) -> SearchGrid:
     costs = forecast_flops(chosen)
     short_costs = forecast_flops([_with_epochs(run, short) for run in chosen])
     several = len({run.spec.hyper.lr for run in chosen}) > 1
-    names = [run.spec.strategy + (f" lr={_short(run.spec.hyper.lr)}" if several else "") for run in chosen]
+    names = [run.spec.strategy + (f" lr={_short_rate(run.spec.hyper.lr)}" if several else "") for run in chosen]
     candidates = tuple(
         Candidate(
             name,
             *(_cell(run.spec) or (0, 0)),
             cost / costs[0],
             short_cost / costs[0],
-            placed=_cell(run.spec) is not None,
+            has_cell=_cell(run.spec) is not None,
             rate=run.spec.hyper.lr if several else None,
         )
         for name, run, cost, short_cost in zip(names, chosen, costs, short_costs, strict=True)
@@ -126,7 +126,7 @@ def grid_of(runs: Sequence[PlannedRun]) -> SearchGrid:
     )
 
 
-def _short(rate: float) -> str:
+def _short_rate(rate: float) -> str:
     """Return a learning rate in the notation that options usually have, such as "3e-4"."""
     mantissa, exponent = f"{rate:.5e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
@@ -151,7 +151,7 @@ def _cell(spec: RunSpec) -> Cell | None:
     return cell_of(spec.strategy) or (cell if static and whole and sum(cell) == len(plan.frozen_layers) else None)
 
 
-def _written_simpler(spec: RunSpec, than: RunSpec) -> bool:
+def _has_simpler_name(spec: RunSpec, than: RunSpec) -> bool:
     """Return whether `spec` has a simpler strategy name than `than`.
 
     Names such as bottom3top4 are simpler than all other names; otherwise the shorter name is simpler.
@@ -171,7 +171,7 @@ def _with_epochs(run: PlannedRun, epochs: int | None) -> PlannedRun:
 
 
 def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str, recorded: float) -> Evaluation:
-    """Compute a run's score from its predictions, and the scores for the jackknife (`Evaluation.left_out`).
+    """Compute a run's score from its predictions, and the scores for the jackknife (`Evaluation.jackknife_scores`).
 
     Args:
         step: The step of the search for which the run was made.
@@ -187,14 +187,14 @@ def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str,
     targets = targets_of(table, multilabel=labels.kind is TargetKind.MULTILABEL)
     gold, predicted = targets.gold, targets.predicted
     recomputed = metrics(gold, predicted, labels)[primary]
-    if not math.isclose(defined(recomputed), defined(recorded), rel_tol=1e-4, abs_tol=1e-6):
+    if not math.isclose(or_zero(recomputed), or_zero(recorded), rel_tol=1e-4, abs_tol=1e-6):
         raise UnavailableError(
             f"the recorded predictions of {step.candidate.name} do not belong to its run: their {primary} is "
             f"{recomputed:.6f}, but the run recorded {recorded:.6f}; repeat it with --rerun"
         )
     sums = additive(primary, gold, predicted, labels)
     if sums is not None:
-        left_out = left_out_by_sums(sums.parts, sums.value)
+        left_out = jackknife_scores_by_sums(sums.parts, sums.value)
     else:
-        left_out = left_out_scores(len(gold), lambda kept: metrics(gold[kept], predicted[kept], labels)[primary])
-    return Evaluation(step.candidate.name, step.replicate, defined(recomputed), left_out, step.short)
+        left_out = jackknife_scores(len(gold), lambda kept: metrics(gold[kept], predicted[kept], labels)[primary])
+    return Evaluation(step.candidate.name, step.replicate, or_zero(recomputed), left_out, step.short)

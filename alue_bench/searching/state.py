@@ -8,26 +8,35 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.evaluation.learning import REMEDY
 from alue_bench.planning.build import PlannedRun
 from alue_bench.searching.candidates import Candidate
-from alue_bench.searching.observations import Evaluation, defined
-from alue_bench.searching.policy import Decision, Question, Standing, Step, ahead, decide, mean_of_full, referenced
+from alue_bench.searching.observations import Evaluation, or_zero
+from alue_bench.searching.policy import (
+    Decision,
+    Question,
+    Standing,
+    Step,
+    certain_decisions,
+    decide,
+    mean_of_full,
+    with_best_reference,
+)
 from alue_bench.searching.runs import SearchGrid
 
 if TYPE_CHECKING:
     from alue_bench.reporting.confirmation import Confirmation
 
-CLEARER = "more --epochs, another --lr or more rows"
+ADVICE_FOR_CLEARER_RESULTS = "more --epochs, another --lr or more rows"
 """The advice to users if low-fidelity runs, or full-length runs of single settings, did not learn anything."""
 
 
 @dataclass(frozen=True)
-class Done:
+class FinishedSearchRun:
     """A finished run that the search asked for."""
 
     step: Step
     run_id: str
     reused: bool
     """True if the run had already finished before this search began."""
-    why: str
+    reason: str
     """The reason why the search asked for the run."""
     dev: Evaluation
     """The score on the dev split, with its uncertainty."""
@@ -49,10 +58,10 @@ class SearchState:
     model: str
     metric: str
     grid: SearchGrid
-    posed: Question
+    given_question: Question
     """The specification of the search as the user gave it, before the reference is chosen among several learning
     rates."""
-    done: list[Done] = field(default_factory=list)
+    done: list[FinishedSearchRun] = field(default_factory=list)
     failed: dict[Step, str] = field(default_factory=dict)
     """The cause of failure for each failed run."""
     confirmation: Confirmation | None = None
@@ -61,22 +70,22 @@ class SearchState:
 
     @property
     def question(self) -> Question:
-        """The specification of the search, with the reference that follows from the runs so far (see `referenced`)."""
-        return referenced(self.posed, [done.dev for done in self.done])
+        """The specification of the search, with the reference that `with_best_reference` chooses from the runs."""
+        return with_best_reference(self.given_question, [done.dev for done in self.done])
 
     def decision(self) -> Decision:
         """Return the next run, or the end of the search, with the reason and the state of all freezing settings."""
         return decide(self.question, [done.dev for done in self.done], tuple(self.failed))
 
-    def asked(self, *, all_certain: bool) -> list[Asked]:
+    def next_runs(self, *, all_certain: bool) -> list[RequestedRun]:
         """Return the runs to execute next; empty at the end of the search.
 
         Args:
             all_certain: Whether to return also the later runs that do not depend on the outcome of the next run.
         """
-        decisions = ahead(self.question, [done.dev for done in self.done], tuple(self.failed))
+        decisions = certain_decisions(self.question, [done.dev for done in self.done], tuple(self.failed))
         return [
-            Asked(self, decision, decision.step, self.grid.run_of(decision.step))
+            RequestedRun(self, decision, decision.step, self.grid.run_of(decision.step))
             for decision in (decisions if all_certain else decisions[:1])
             if decision.step is not None
         ]
@@ -96,7 +105,7 @@ class SearchState:
         """The mean dev score of full fine-tuning, without the seeds of the confirmation; None before its first run."""
         return mean_of_full(self.question, [done.dev for done in self.done])
 
-    def confirming(self, candidate: Candidate) -> list[Done]:
+    def confirming(self, candidate: Candidate) -> list[FinishedSearchRun]:
         """Return the finished runs of a freezing setting in the confirmation."""
         seeds = self.question.confirming
         return [d for d in self.done if d.step.candidate == candidate and d.step.replicate in seeds]
@@ -110,10 +119,10 @@ class SearchState:
     @property
     def confirmed_margin(self) -> float:
         """The margin of the confirmation: tolerance + margin, as a difference of test scores."""
-        scores = [defined(done.test_score) for done in self.confirming(self.question.full)]
+        scores = [or_zero(done.test_score) for done in self.confirming(self.question.full)]
         return self.question.limit(sum(scores) / len(scores) if scores else 0.0)
 
-    def selecting(self, candidate: Candidate) -> list[Done]:
+    def selecting(self, candidate: Candidate) -> list[FinishedSearchRun]:
         """Return a freezing setting's full-length runs with the seeds that were used to choose and to test it.
 
         The runs of the confirmation are left out.
@@ -165,17 +174,17 @@ class SearchState:
             sentences.append(
                 f"Answer: {full.name}. "
                 + (
-                    f"The budget ended before a cheaper setting was supported: {decision.why}. The most "
-                    f"promising one was {decision.hoped_for.name}."
-                    if decision.hoped_for
-                    else f"No cheaper setting was supported: {decision.why}."
+                    f"The budget ended before a cheaper setting was supported: {decision.reason}. The most "
+                    f"promising one was {decision.most_promising.name}."
+                    if decision.most_promising
+                    else f"No cheaper setting was supported: {decision.reason}."
                 )
             )
         else:
             sentences.append(self._answer(decision.best))
-            if decision.hoped_for:
+            if decision.most_promising:
                 sentences.append(
-                    f"The budget ended before the search did: {decision.why}, which is cheaper and may do as well."
+                    f"The budget ended before the search did: {decision.reason}, which is cheaper and may do as well."
                 )
             sentences.append(self._confirmed(best))
         if len(self.question.fulls) > 1:
@@ -214,10 +223,15 @@ class SearchState:
         sentences = []
         if decision.ignored:
             runs = "1 low-fidelity run" if decision.ignored == 1 else f"{decision.ignored} low-fidelity runs"
-            sentences.append(f"{runs} learnt nothing and took no part in the choice; {CLEARER} may make them useful.")
+            sentences.append(
+                f"{runs} learnt nothing and took no part in the choice; {ADVICE_FOR_CLEARER_RESULTS} may make them "
+                "useful."
+            )
         names = [s.candidate.name for s in decision.standings if s.state == "nothing learnt"]
         if names:
-            sentences.append(f"{', '.join(names)}: nothing learnt, and so no answer; {CLEARER} may change that.")
+            sentences.append(
+                f"{', '.join(names)}: nothing learnt, and so no answer; {ADVICE_FOR_CLEARER_RESULTS} may change that."
+            )
         return sentences
 
     def as_dict(self, decision: Decision) -> dict[str, Any]:
@@ -242,7 +256,7 @@ class SearchState:
             "nothing_learnt": decision.unlearnt.as_dict() if decision.unlearnt else None,
             "reference": question.full.name,
             "budget_ended": decision.exhausted,
-            "why": decision.why,
+            "why": decision.reason,
             "said": self.conclusion(decision) if begun else [],
             "cost_of_full": best.candidate.cost if begun and decision.unlearnt is None else None,
             "dev": _loss(best, question.level),
@@ -283,7 +297,7 @@ class SearchState:
                     "dev_score": done.dev.score,
                     "run_id": done.run_id,
                     "reused": done.reused,
-                    "why": done.why,
+                    "why": done.reason,
                 }
                 for done in self.done
             ],
@@ -292,7 +306,7 @@ class SearchState:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedRun:
     """A run that a search asks for: the step of the search, and the planned run that carries it out."""
 
     search: SearchState

@@ -27,24 +27,24 @@ import numpy as np
 from alue_bench.searching.candidates import Candidate
 from alue_bench.searching.observations import Evaluation
 
-SPREADS = (0.02, 0.05, 0.1, 0.2, 0.4)
+SIGNAL_SDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 """The considered standard deviations of the modelled function, as shares of full fine-tuning's score."""
-RATE_REACHES = (0.25, 0.5, 1.0)
+RATE_LENGTH_SCALES = (0.25, 0.5, 1.0)
 """The considered length scales of the modelled function over the decimal logarithm of the learning rate."""
-REACHES = (0.2, 0.4, 0.8)
+LENGTH_SCALES = (0.2, 0.4, 0.8)
 """The considered length scales of the modelled function over layers, as shares of the model's number of layers."""
-EMBEDDINGS = 0.5
+EMBEDDINGS_DISTANCE = 0.5
 """The number of layers that the embeddings count for in the distance between two settings. The embeddings are frozen
 together with the first bottom layer."""
-HEAD_ALONE = 4.0
+HEAD_ONLY_DISTANCE = 4.0
 """The number of layers that training no layer at all counts for in the distance between two settings. The score often
 drops there, which a smooth function could only fit by a slope over the other settings."""
-OF_SHORT = (0.25, 0.5, 1.0, 2.0, 4.0)
+SHORT_RUN_BIASES = (0.25, 0.5, 1.0, 2.0, 4.0)
 """The considered standard deviations of the low-fidelity runs' bias, as multiples of the modelled function's standard
 deviation."""
-NEGLIGIBLE = 1e-4
+NEGLIGIBLE_WEIGHT = 1e-4
 """The weight, relative to the largest weight, below which a combination of hyper-parameters is left out."""
-CONSTANT = 2.0
+MEAN_PRIOR_SD = 2.0
 """The prior standard deviation of the mean score, as a multiple of full fine-tuning's score. It is so large that the
 prior has little influence."""
 
@@ -115,7 +115,7 @@ def fit(
         scale: The score of full fine-tuning, or an estimate of this score.
         noise_variance: The variance of one run's score over seeds.
     """
-    points = np.array([_place(c, layers) for c in candidates]) / layers  # [n, 3]
+    points = np.array([_coordinates(c, layers) for c in candidates]) / layers  # [n, 3]
     index = {c.name: i for i, c in enumerate(candidates)}
     where = np.array([index[e.candidate] for e in evaluations])
     short = np.array([e.short for e in evaluations])
@@ -124,25 +124,27 @@ def fit(
     distances = np.square(points[:, None, :] - points[None, :, :]).sum(-1)  # [n, n]
     rates = np.log10([c.rate or 1.0 for c in candidates])
     apart = np.square(rates[:, None] - rates[None, :])  # [n, n]
-    scales = np.array([*product(REACHES, RATE_REACHES if apart.any() else RATE_REACHES[:1])])  # [scales, 2]
+    scales = np.array(
+        [*product(LENGTH_SCALES, RATE_LENGTH_SCALES if apart.any() else RATE_LENGTH_SCALES[:1])]
+    )  # [scales, 2]
 
-    def alike(rows: Any) -> Any:
+    def prior_correlations(rows: Any) -> Any:
         """Return the prior correlations `[scales, rows, n]` of some settings' scores with all settings' scores."""
         over_layers, over_rates = (2 * np.square(scale)[:, None, None] for scale in scales.T)
         return np.exp(-distances[rows] / over_layers - apart[rows] / over_rates)
 
     both_short = short[:, None] & short[None, :]
     # Full-length and low-fidelity runs have separate means.
-    means_apart = (short[:, None] == short[None, :]) * (CONSTANT * scale) ** 2
+    means_apart = (short[:, None] == short[None, :]) * (MEAN_PRIOR_SD * scale) ** 2
     noise = (noise_variance + (1e-4 * scale) ** 2) * np.eye(len(scores))
     spread, place, of_short = (
         axis.ravel()[:, None, None]  # [k, 1, 1]
         for axis in np.meshgrid(
-            SPREADS, np.arange(len(scales)), OF_SHORT if short.any() else OF_SHORT[:1], indexing="ij"
+            SIGNAL_SDS, np.arange(len(scales)), SHORT_RUN_BIASES if short.any() else SHORT_RUN_BIASES[:1], indexing="ij"
         )
     )
     variance = (spread * scale) ** 2
-    by_scale, place = alike(where), place.ravel()  # [scales, seen, n], [k]
+    by_scale, place = prior_correlations(where), place.ravel()  # [scales, seen, n], [k]
     seen = variance * by_scale[:, :, where][place]  # [k, seen, seen]
     factor = np.linalg.cholesky(seen + both_short * of_short**2 * seen + means_apart + noise)
     inverse = np.linalg.inv(factor)
@@ -150,11 +152,11 @@ def fit(
     log_determinants = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(-1)
     likelihoods = -0.5 * np.square(weights).sum(1) - log_determinants
     likely = np.exp(likelihoods - likelihoods.max())
-    kept = np.flatnonzero(likely > NEGLIGIBLE)
+    kept = np.flatnonzero(likely > NEGLIGIBLE_WEIGHT)
     # The loss is a difference of two values of the function, in which a constant mean cancels.
     losses = (by_scale[:, :, :1] - by_scale)[place[kept]]
     difference = variance[kept] * (inverse[kept] @ losses)  # [kept, seen, n]
-    unseen = 2 * variance[kept, 0] * (1 - alike([0])[place[kept], 0])  # [kept, n]
+    unseen = 2 * variance[kept, 0] * (1 - prior_correlations([0])[place[kept], 0])  # [kept, n]
     return Surface(
         likely[kept] / likely[kept].sum(),
         (weights[kept, :, None] * difference).sum(1),
@@ -162,10 +164,10 @@ def fit(
     )
 
 
-def _place(candidate: Candidate, layers: int) -> tuple[float, float, float]:
+def _coordinates(candidate: Candidate, layers: int) -> tuple[float, float, float]:
     """Return a setting's coordinates in units of layers: frozen bottom, frozen top, and whether no layer trains."""
     bottom, top = candidate.bottom, candidate.top
-    return bottom + EMBEDDINGS * (bottom > 0), top, HEAD_ALONE * (bottom + top >= layers)
+    return bottom + EMBEDDINGS_DISTANCE * (bottom > 0), top, HEAD_ONLY_DISTANCE * (bottom + top >= layers)
 
 
 def _mean_or_zero(values: Any) -> float:

@@ -15,15 +15,15 @@ from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.task import DataFile, Task
 from alue_bench.cost.flops import forecast_flops
-from alue_bench.evaluation.across_tasks import FEWEST_TASKS
+from alue_bench.evaluation.across_tasks import MIN_TASKS
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
 from alue_bench.reporting.advice import Advice, Calibration, advise, calibration, feature
-from alue_bench.reporting.choosing_runs import options_beside
+from alue_bench.reporting.choosing_runs import options_under_same_conditions
 from alue_bench.reporting.swept_tasks import FULL, SweptTask, swept_tasks
 from alue_bench.running.choosing import choice_of
-from alue_bench.studies.missing_runs import GRID, SEEDS, grid_of, options_of_sweep, selectors_of
+from alue_bench.studies.missing_runs import SUGGESTED_GRID, SUGGESTED_SEEDS, grid_of, options_of_sweep, selectors_of
 from alue_bench.studies.settings import plan_request
 from alue_bench.tracking.connection import where_options
 from alue_bench.tracking.reading import Results, read_layer_scores
@@ -36,7 +36,7 @@ ORIGIN = "the sweeps"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class AdviceQuestion:
     """The question to `advise`: the task and model, the source of the data, and the accepted loss."""
 
     task: str
@@ -53,7 +53,7 @@ class Question:
 
 
 def do_advise(
-    question: Question, results: Results, registry: Registry, say: Callable[[str], None]
+    question: AdviceQuestion, results: Results, registry: Registry, say: Callable[[str], None]
 ) -> tuple[Advice, str]:
     """Predict the loss and the cost of some freezing settings on a task, and recommend one of them.
 
@@ -67,7 +67,7 @@ def do_advise(
         The advice, and a command that compares the recommended setting with full fine-tuning on the task.
 
     Raises:
-        UsageError: The task or the model is not available; or fewer than FEWEST_TASKS other tasks were swept. The
+        UsageError: The task or the model is not available; or fewer than MIN_TASKS other tasks were swept. The
             message then contains a command that sweeps further tasks.
     """
     cache = PlanCache()
@@ -82,14 +82,16 @@ def do_advise(
     ]
     load = partial(read_layer_scores, results)
     whole = calibration(ours, load, without=first.spec.task)
-    if whole is None or len(whole.sweeps) < FEWEST_TASKS:
-        raise UsageError(_missing(question, first, whole, results, registry))
+    if whole is None or len(whole.sweeps) < MIN_TASKS:
+        raise UsageError(_too_few_sweeps(question, first, whole, results, registry))
     example = whole.sweeps[0].example
-    conditions = {name: value for name, value in options_beside(example, (), ()).items() if name in _CONDITIONS}
+    conditions = {
+        name: value for name, value in options_under_same_conditions(example, (), ()).items() if name in _CONDITIONS
+    }
     plan = _plan(question, registry, cache, conditions, [cell_name(cell) for cell in (FULL, *whole.cells)])
     flops = dict(zip((run.spec.strategy for run in plan.runs), forecast_flops(plan.runs), strict=True))
     costs = {name: value / flops[cell_name(FULL)] for name, value in flops.items()}
-    features, seconds = _probed(whole, question, registry, cache, conditions)
+    features, seconds = _probe_layers(whole, question, registry, cache, conditions)
     advice = advise(
         first.spec.task,
         first.spec.model,
@@ -97,11 +99,14 @@ def do_advise(
         costs,
         tolerance=question.tolerance,
         features=features,
-        own=_own(sweeps, whole, first),
+        measured=_sweep_of_task(sweeps, whole, first),
     )
     advice = replace(advice, probe_s=seconds)
-    options = {**options_beside(example, ["full", advice.recommended.strategy], ()), **question.options()}
-    seeds = {"seeds": SEEDS, "seed": None, "init_seed": None, "data_seed": None}
+    options = {
+        **options_under_same_conditions(example, ["full", advice.recommended.strategy], ()),
+        **question.options(),
+    }
+    seeds = {"seeds": SUGGESTED_SEEDS, "seed": None, "init_seed": None, "data_seed": None}
     return advice, command_line("run", options={**_without_task(options), **seeds})
 
 
@@ -117,7 +122,7 @@ def _without_task(options: Mapping[str, object]) -> dict[str, object]:
 
 
 def _plan(
-    question: Question,
+    question: AdviceQuestion,
     registry: Registry,
     cache: PlanCache,
     conditions: Mapping[str, object],
@@ -138,9 +143,9 @@ def _plan(
     return plan
 
 
-def _probed(
-    whole: Calibration,
-    question: Question,
+def _probe_layers(
+    full_calibration: Calibration,
+    question: AdviceQuestion,
     registry: Registry,
     cache: PlanCache,
     conditions: Mapping[str, object],
@@ -152,49 +157,53 @@ def _probed(
         strategies whose probe was used; and the seconds that the probe took. Without a correction that helps, the model
         is not loaded, and the result is an empty dict and 0.
     """
-    if whole.correction is None:
+    if full_calibration.correction is None:
         return {}, 0.0
-    family, _ = whole.correction
-    ran = [name for run in whole.sweeps[0].others if (name := str(run["strategy"])).startswith(f"{family}-")]
+    family, _ = full_calibration.correction
+    ran = [name for run in full_calibration.sweeps[0].others if (name := str(run["strategy"])).startswith(f"{family}-")]
     # All strategies of the family compute the same scores of layers; the one with the fewest layers is the cheapest.
     cheapest = min(ran, key=lambda name: (len(name), name))
     (run, *_) = _plan(question, registry, cache, conditions, [cheapest]).runs
     probed = choice_of(run.spec, run.inputs)
-    return {family: feature(probed.choice.scores, whole.cells)}, probed.seconds
+    return {family: feature(probed.choice.scores, full_calibration.cells)}, probed.seconds
 
 
-def _own(sweeps: Sequence[SweptTask], whole: Calibration, first: PlannedRun) -> SweptTask | None:
+def _sweep_of_task(sweeps: Sequence[SweptTask], full_calibration: Calibration, first: PlannedRun) -> SweptTask | None:
     """Return the sweep of the question's task under the conditions of the calibration; None if there is none."""
-    return next((sweep for sweep in sweeps if sweep.task == first.spec.task and whole.is_alike(sweep)), None)
+    return next((sweep for sweep in sweeps if sweep.task == first.spec.task and full_calibration.is_alike(sweep)), None)
 
 
-def _missing(
-    question: Question, first: PlannedRun, whole: Calibration | None, results: Results, registry: Registry
+def _too_few_sweeps(
+    question: AdviceQuestion,
+    first: PlannedRun,
+    full_calibration: Calibration | None,
+    results: Results,
+    registry: Registry,
 ) -> str:
     """Return the message that too few tasks were swept, with a command that sweeps further tasks."""
-    swept = [sweep.task for sweep in whole.sweeps] if whole else []
+    swept = [sweep.task for sweep in full_calibration.sweeps] if full_calibration else []
     has = f"it has {len(swept)} ({', '.join(swept)})" if swept else "it has none"
-    options = options_of_sweep(whole.sweeps[0].example) if whole else {}
-    others = _available(registry, question, [*swept, first.spec.task])[: FEWEST_TASKS - len(swept)]
-    grid = f"{grid_of([FULL, *whole.cells])}" if whole else GRID
+    options = options_of_sweep(full_calibration.sweeps[0].example) if full_calibration else {}
+    others = _available_tasks(registry, question, [*swept, first.spec.task])[: MIN_TASKS - len(swept)]
+    grid = f"{grid_of([FULL, *full_calibration.cells])}" if full_calibration else SUGGESTED_GRID
     more = {
         "task": others or ["TASK"],
         "model": question.model,
-        "grid": [grid, f"strategy={','.join(selectors_of(registry))}"] if not whole else [grid],
-        "seeds": SEEDS,
+        "grid": [grid, f"strategy={','.join(selectors_of(registry))}"] if not full_calibration else [grid],
+        "seeds": SUGGESTED_SEEDS,
         "data_dir": question.data_dir,
         "sample": question.sample,
         **where_options(results.connection.uri, results.connection.experiment),
     }
     command = command_line("sweep", options={**_without_task(options), **more})
     return (
-        f"advise needs sweeps of at least {FEWEST_TASKS} tasks other than {first.spec.task} with model "
+        f"advise needs sweeps of at least {MIN_TASKS} tasks other than {first.spec.task} with model "
         f"{first.spec.model} and equal options in experiment '{results.connection.experiment}'; {has}. Make more with: "
         f"{command}"
     )
 
 
-def _available(registry: Registry, question: Question, besides: Sequence[str]) -> list[str]:
+def _available_tasks(registry: Registry, question: AdviceQuestion, besides: Sequence[str]) -> list[str]:
     """Return the names of tasks that could be swept, because their data is on this machine, in the registry's order.
 
     Tasks without a train split, tasks of span extraction and tasks that run only if they are named are left out. So are

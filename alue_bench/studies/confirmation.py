@@ -22,10 +22,10 @@ from alue_bench.evaluation.margins import Margins
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import PlannedRun
 from alue_bench.planning.request import LARGEST_SEED
-from alue_bench.planning.sweep_order import TAG
-from alue_bench.reporting.confirmation import Confirmation, confirmed
+from alue_bench.planning.sweep_order import POSITION_TAG
+from alue_bench.reporting.confirmation import Confirmation, confirm_setting
 from alue_bench.reporting.grid import REFERENCE, GridResults, Recommendation
-from alue_bench.reporting.numbers import several
+from alue_bench.reporting.numbers import number_with_noun
 from alue_bench.studies.results import is_of
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.reading import read_choices, read_runs, read_targets
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CONFIRMS = "sweep.confirms"
 """The tag of a run that confirms a recommended setting; its value is the name of the setting."""
 
-FIXED_SEEDS = (
+FIXED_SEEDS_MESSAGE = (
     "--init-seed and --data-seed fix both random seeds, so that there are no fresh ones; leave one of them out"
 )
 """The message that explains why a sweep with both options has no confirming runs."""
@@ -68,8 +68,8 @@ class ConfirmingSeeds:
             why = f" ({self.why_none})" if self.why_none else ""
             return f"confirmation: none{why}, so that the loss to expect will not be known"
         return (
-            f"confirmation: at most {several(self.most_runs, 'further run')}, of each recommended setting and of "
-            f"{REFERENCE} with {_number_of_seeds(self.seeds)} that take no part in the choice (--confirm)"
+            f"confirmation: at most {number_with_noun(self.most_runs, 'further run')}, of each recommended setting and "
+            f"of {REFERENCE} with {_number_of_seeds(self.seeds)} that take no part in the choice (--confirm)"
         )
 
     def cost_at_most(self, estimate: CostEstimate) -> tuple[float | None, float | None]:
@@ -105,7 +105,7 @@ def confirming_seeds(runs: Sequence[PlannedRun], number: int) -> ConfirmingSeeds
     if not runs or not number:
         return ConfirmingSeeds((), 0)
     if _seeds_are_fixed(runs[0]):
-        return ConfirmingSeeds((), 0, FIXED_SEEDS)
+        return ConfirmingSeeds((), 0, FIXED_SEEDS_MESSAGE)
     last = max(run.spec.seed for run in runs)
     if last + number > LARGEST_SEED:
         raise UsageError(
@@ -213,10 +213,10 @@ def confirmation_by(
     strategy, reference = pair
     try:
         results = read_runs(connection, [run_id for run_id in run_ids if not run_id.startswith(SPOOLED)])
-        # A search may have chosen different learning rates for setting and reference. `confirmed` compares only runs of
-        # the same learning rate, so the column is made constant.
+        # A search may have chosen different learning rates for setting and reference. `confirm_setting` compares only
+        # runs of the same learning rate, so the column is made constant.
         frame = results.frame.assign(lr=results.frame["lr"].iloc[0]) if len(results.frame) else results.frame
-        return confirmed(frame, partial(read_targets, results), strategy, reference, margins=margins, seeds=seeds)
+        return confirm_setting(frame, partial(read_targets, results), strategy, reference, margins=margins, seeds=seeds)
     except UnavailableError as error:
         reason = f"{error}; run the same command again once the store answers, no run is lost"
         return Confirmation(strategy=strategy, reference=reference, seeds=tuple(seeds), reason=reason)
@@ -230,7 +230,7 @@ def _with_seed(run: PlannedRun, seed: int, confirmed_strategy: str) -> PlannedRu
         init_seed=seed if request.init_seed is None else spec.init_seed,
         data_seed=seed if request.data_seed is None else spec.data_seed,
     )
-    tags = {name: value for name, value in run.tags.items() if name != TAG} | {CONFIRMS: confirmed_strategy}
+    tags = {name: value for name, value in run.tags.items() if name != POSITION_TAG} | {CONFIRMS: confirmed_strategy}
     return replace(run, spec=spec, tags=tags)
 
 
@@ -239,17 +239,17 @@ def _seeds_are_fixed(run: PlannedRun) -> bool:
     return run.request.init_seed is not None and run.request.data_seed is not None
 
 
-def _costliest_pair(runs: Sequence[RunEstimate], what: str) -> float | None:
+def _costliest_pair(runs: Sequence[RunEstimate], kind: str) -> float | None:
     """Return the cost of the reference and the costliest other setting, with one seed on all folds; None if unknown.
 
     Args:
         runs: The estimates of all runs of one grid. Without a reference in the grid, the two costliest settings count.
-        what: The kind of cost, "flops" or "seconds".
+        kind: The kind of cost, "flops" or "seconds".
     """
     costs: dict[str, float] = {}
     seeds = len({run.seed for run in runs})
     for run in runs:
-        cost = getattr(run, what)
+        cost = getattr(run, kind)
         if cost is None:
             return None
         costs[run.strategy] = costs.get(run.strategy, 0.0) + cost / seeds
@@ -261,4 +261,4 @@ def _costliest_pair(runs: Sequence[RunEstimate], what: str) -> float | None:
 
 
 def _number_of_seeds(seeds: Sequence[int]) -> str:
-    return several(len(seeds), "seed") + f" ({', '.join(map(str, seeds))})"
+    return number_with_noun(len(seeds), "seed") + f" ({', '.join(map(str, seeds))})"

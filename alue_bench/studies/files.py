@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.options import options_of
 from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.studies.options import COMMANDS, study_options
 
-ABOUT = ("title", "command")
+NOT_OPTIONS = ("title", "command")
 """The keys of a study file that are not options of a command."""
 
 
@@ -42,10 +42,10 @@ OWN_SETTINGS = "strategy_settings"
 
 def study_keys() -> tuple[str, ...]:
     """Return the keys that a study file may hold."""
-    return (*study_options(), *ABOUT)
+    return (*study_options(), *NOT_OPTIONS)
 
 
-EXPLICIT = "study:"
+PLUGIN_STUDY_PREFIX = "study:"
 """The prefix of a `--config` value that names a plugin's study file, even if there is a local file of the same name."""
 
 
@@ -54,14 +54,14 @@ def find_study(given: str, registry: Registry) -> Path:
 
     Raise UsageError if the value is neither a path nor a name, or if it is both.
     """
-    if given.startswith(EXPLICIT):
-        return registry.study(given.removeprefix(EXPLICIT))
+    if given.startswith(PLUGIN_STUDY_PREFIX):
+        return registry.study(given.removeprefix(PLUGIN_STUDY_PREFIX))
     path = Path(given)
     is_name = given in registry.studies
     if is_name and path.is_file():
         raise UsageError(
             f"--config {given} is the name of a study and of a file in this folder; write ./{given} for the file, "
-            f"{EXPLICIT}{given} for the study"
+            f"{PLUGIN_STUDY_PREFIX}{given} for the study"
         )
     if is_name:
         return registry.studies[given].value
@@ -113,16 +113,16 @@ def read_study(path: Path) -> dict[str, Any]:
 
 def _problem(key: str, value: object) -> str | None:
     """Return a description of the error in a key of a study file or in its value; None if both are valid."""
-    if key in ABOUT:
+    if key in NOT_OPTIONS:
         wanted = " or ".join(COMMANDS) if key == "command" else "a string"
         fits = value in COMMANDS if key == "command" else isinstance(value, str)
-        return None if fits else f"{key} is {shown(repr(value), quote=False)}; it must be {wanted}"
+        return None if fits else f"{key} is {excerpt(repr(value), quote=False)}; it must be {wanted}"
     if key == "strategy" and isinstance(value, dict):
         return next(
             (problem for name, table in value.items() if (problem := _problem_of_strategy_table(name, table))), None
         )
     if key not in study_options():
-        return f"unknown key {shown(key)}; known are {', '.join(study_keys())}"
+        return f"unknown key {excerpt(key)}; known are {', '.join(study_keys())}"
     problem = study_options()[key].problem(value)
     return f"{key} {problem}" if problem else None
 
@@ -135,11 +135,11 @@ def _problem_of_strategy_table(name: str, table: object) -> str | None:
         table: The value that was read, which is not a table if the file is invalid.
     """
     if not isinstance(table, dict):
-        return f"strategy.{name} is {shown(repr(table), quote=False)}; it must be a table: [strategy.{name}]"
+        return f"strategy.{name} is {excerpt(repr(table), quote=False)}; it must be a table: [strategy.{name}]"
     known = options_of(HyperParameters)
     for key, value in table.items():
         if key not in known:
-            return f"unknown hyper-parameter {shown(key)} in [strategy.{name}]; known are {', '.join(known)}"
+            return f"unknown hyper-parameter {excerpt(key)} in [strategy.{name}]; known are {', '.join(known)}"
         if problem := known[key].problem(value):
             return f"{key} in [strategy.{name}] {problem}"
     return None

@@ -36,15 +36,15 @@ from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.studies.settings import Study
-from alue_bench.tracking.connection import connect, public, tracking_uri, where_options
+from alue_bench.tracking.connection import connect, tracking_uri, where_options, without_credentials
 from alue_bench.tracking.recording import Recorder
-from alue_bench.tracking.spool import Sent
+from alue_bench.tracking.spool import SendResult
 from alue_bench.training.device.selection import gpu_number
 from alue_bench.views.console import PlainConsole
 from alue_bench.views.streams import Streams
 
 if TYPE_CHECKING:
-    from alue_bench.deployment.keeping import Settled
+    from alue_bench.deployment.keeping import KeptModels
     from alue_bench.evaluation.margins import Margins
     from alue_bench.reporting.recorded import RecordedRuns
 
@@ -54,7 +54,7 @@ class Progress(Observer, AbstractContextManager[Any], Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class StoreLocation:
     """The MLflow tracking store and the experiment in which runs are recorded."""
 
     uri: str
@@ -69,7 +69,7 @@ class Execution:
 
     plan: Plan
     outcomes: list[Outcome]
-    stop: Interrupted | None = None
+    interruption: Interrupted | None = None
     """The interruption by the user (Ctrl-C or SIGTERM); None if there was none."""
 
     @property
@@ -80,10 +80,10 @@ class Execution:
     @property
     def status(self) -> str:
         """The status that the parent run of these runs gets in MLflow."""
-        return "KILLED" if self.stop else "FAILED" if self.failed else "FINISHED"
+        return "KILLED" if self.interruption else "FAILED" if self.failed else "FINISHED"
 
     @property
-    def left(self) -> int:
+    def unfinished(self) -> int:
         """The number of planned runs that were not executed or not completed, because the execution ended early."""
         return len(self.plan.runs) - len(self.outcomes)
 
@@ -92,7 +92,7 @@ class Execution:
 class Ending:
     """The MLflow store and experiment that hold a command's runs, and the messages to show when the command ends."""
 
-    place: Place
+    store: StoreLocation
     parent_id: str | None
     """The MLflow id of the parent run, which holds the list of planned runs and the aggregated results; None if there
     is only one run and no parent run."""
@@ -123,7 +123,7 @@ class Invocation:
         """
         self.study, self.streams, self._margins, self._tolerance = study, streams, margins, tolerance
         self._options = study.execution
-        self.place = Place(tracking_uri(self._options.tracking_uri), self._options.experiment)
+        self.store = StoreLocation(tracking_uri(self._options.tracking_uri), self._options.experiment)
         self._executor = chosen_executor(
             self._options.executor, self._options.jobs, self._options.gpus_per_run, study.registry
         )
@@ -137,7 +137,7 @@ class Invocation:
             from alue_bench.deployment.logged_models import check_registered_name
 
             check_registered_name(self._options.register)
-        self._settled: Settled | None = None
+        self._settled: KeptModels | None = None
         self._recorded: list[str] = []
         """The MLflow ids of the runs whose results the parent run aggregates."""
 
@@ -177,7 +177,7 @@ class Invocation:
             "no estimate of how many runs fit on a GPU", lambda: gpu_sharing(plan.runs, jobs, only), plan.notes.append
         )
         if placement is not None:
-            self._jobs = placement.at_once
+            self._jobs = placement.concurrent_runs
             plan.notes.append(placement.describe())
 
     def check(self, plan: Plan) -> None:
@@ -193,16 +193,16 @@ class Invocation:
         that still have the status RUNNING although their processes are dead get the status KILLED.
         """
         check_cache_folder()
-        talk = self.streams.talk
+        stderr = self.streams.stderr
         self._recorder = Recorder(
-            connect(self.place.uri, self.place.experiment),
+            connect(self.store.uri, self.store.experiment),
             keep=self._options.keep,
-            on_problem=lambda message: talk.print(message, style="yellow"),
+            on_problem=lambda message: stderr.print(message, style="yellow"),
         )
-        report_sent(self._recorder.send_spooled(), talk)
+        show_sent_results(self._recorder.send_spooled(), stderr)
         closed = self._recorder.close_interrupted()
         if closed:
-            talk.print(
+            stderr.print(
                 f"{closed} runs of an earlier invocation were interrupted; they are marked KILLED and done again"
             )
         return self
@@ -240,7 +240,7 @@ class Invocation:
 
         Returns:
             The outcomes of the runs. If the user interrupts the execution (Ctrl-C or SIGTERM), no error is raised, and
-            the attribute `stop` of the result is set.
+            the attribute `interruption` of the result is set.
         """
         rerun, fail_fast = rerun or self._options.rerun, self._options.fail_fast
         common = (plan, self.recorder, self.study.registry, progress)
@@ -278,7 +278,7 @@ class Invocation:
         plan_metrics = {**aggregate(execution.outcomes), **(metrics or {})}
         self.recorder.finish_parent(document, plan_metrics, status=execution.status)
 
-    def settle_kept(self, outcomes: Sequence[Outcome]) -> None:
+    def register_kept_models(self, outcomes: Sequence[Outcome]) -> None:
         """Determine which trained models this command has kept; with `--register`, register them in the model registry.
 
         Call this before `document` and `finish`, whose results describe the kept models.
@@ -288,7 +288,7 @@ class Invocation:
         """
         if self._options.keep is None:
             return
-        from alue_bench.deployment.keeping import KeptCandidate, settle
+        from alue_bench.deployment.keeping import KeptCandidate, collect_kept_models
 
         candidates = [
             KeptCandidate(outcome.run_id, outcome.spec, outcome.metrics, outcome.status == "reused")
@@ -297,7 +297,7 @@ class Invocation:
         ]
         self._settled = best_effort(
             "the list of kept models",
-            lambda: settle(self.recorder, candidates, self._options.register),
+            lambda: collect_kept_models(self.recorder, candidates, self._options.register),
             self.streams.warn,
         )
 
@@ -321,35 +321,40 @@ class Invocation:
         recorded = RecordedRuns(
             self.recorder.connection, self._recorded, self.recorder.parent_id, self._margins, self._tolerance
         )
-        if not execution.stop and not remarks:
-            self.keep_page(recorded)
+        if not execution.interruption and not remarks:
+            self.log_report_page(recorded)
         # Results are not read from a store that did not accept all of them.
         return Ending(
-            self.place, self.recorder.parent_id, self.kept_sentences(), remarks, None if remarks else recorded
+            self.store, self.recorder.parent_id, self.kept_sentences(), remarks, None if remarks else recorded
         )
 
     def kept_sentences(self) -> tuple[str, ...]:
         """Return a sentence for each trained model that was saved, or that should have been saved and was not."""
         if self._settled is None:
             return ()
-        from alue_bench.deployment.keeping import sentences_of
+        from alue_bench.deployment.keeping import kept_model_messages
 
-        return tuple(sentences_of(self._settled, where_options(self.place.uri, self.place.experiment)))
+        return tuple(kept_model_messages(self._settled, where_options(self.store.uri, self.store.experiment)))
 
     def document(self, execution: Execution) -> dict[str, Any]:
         """Return the results as a JSON-like document, for the option `--json` and for the MLflow parent run."""
         document = result_document(
-            execution.outcomes, execution.plan, experiment=self.place.experiment, tracking_uri=public(self.place.uri)
+            execution.outcomes,
+            execution.plan,
+            experiment=self.store.experiment,
+            tracking_uri=without_credentials(self.store.uri),
         )
         return document | ({"kept": self._settled.as_documents()} if self._settled is not None else {})
 
     def planned_document(self, plan: Plan) -> dict[str, Any]:
         """Return the JSON-like document that describes the planned runs before their execution."""
-        document = result_document([], plan, experiment=self.place.experiment, tracking_uri=public(self.place.uri))
+        document = result_document(
+            [], plan, experiment=self.store.experiment, tracking_uri=without_credentials(self.store.uri)
+        )
         document["planned"] = [planned.spec.as_dict() for planned in plan.runs]
         return document
 
-    def keep_page(self, recorded: RecordedRuns) -> None:
+    def log_report_page(self, recorded: RecordedRuns) -> None:
         """Write a report on the runs to the artifacts of their MLflow parent run; print a message if that fails."""
         parent_id = recorded.parent_id
         if parent_id is None:
@@ -360,8 +365,8 @@ class Invocation:
             log_parent_page(recorded)
         except Exception as error:
             cause = next(iter(str(error).splitlines()), "")
-            where = where_options(self.place.uri, self.place.experiment)
-            self.streams.talk.print(
+            where = where_options(self.store.uri, self.store.experiment)
+            self.streams.stderr.print(
                 f"warning: no report was kept with the plan's run ({type(error).__name__}: {redact(cause)}); "
                 f"{command_line('report', options={'parent': parent_id, **where})} writes one",
                 style="yellow",
@@ -369,7 +374,7 @@ class Invocation:
 
     def remarks(self) -> tuple[str, ...]:
         """Return messages about results that the MLflow store did not accept, with the command that resends them."""
-        sync = command_line("sync", options=where_options(self.place.uri))
+        sync = command_line("sync", options=where_options(self.store.uri))
         spool = self.recorder.spool
         entries = spool.entries()
         kept = sum(entry.is_result for entry in entries)
@@ -389,20 +394,20 @@ class Invocation:
         return tuple(sentences)
 
 
-def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
+def show_sent_results(sent: Sequence[SendResult], stderr: PlainConsole) -> None:
     """Print which results, kept on this machine until now, were sent to the MLflow store, and which it refused."""
-    results = sum(one.how != "refused" and one.entry.is_result for one in sent)
-    artifacts = sum(one.how == "written" and one.entry.artifacts_only for one in sent)
+    results = sum(one.outcome != "refused" and one.entry.is_result for one in sent)
+    artifacts = sum(one.outcome == "written" and one.entry.artifacts_only for one in sent)
     if results:
-        talk.print(f"{results} results that were kept on this machine are in the tracking store now")
+        stderr.print(f"{results} results that were kept on this machine are in the tracking store now")
     if artifacts:
-        talk.print(f"the artifacts of {artifacts} runs that were kept on this machine are with their runs now")
+        stderr.print(f"the artifacts of {artifacts} runs that were kept on this machine are with their runs now")
     for one in sent:
         name = one.entry.opening.name
         sentences = [f"{name}: {problem}" for problem in one.problems]
-        if one.how == "refused":
-            sentences.append(f"{name}, kept in {one.entry.folder}, was rejected by the tracking store: {one.why}")
-        if one.how == "without artifacts":
-            sentences.append(f"{name}: its artifacts, kept in {one.entry.folder}, cannot be written to {one.why}")
+        if one.outcome == "refused":
+            sentences.append(f"{name}, kept in {one.entry.folder}, was rejected by the tracking store: {one.reason}")
+        if one.outcome == "without artifacts":
+            sentences.append(f"{name}: its artifacts, kept in {one.entry.folder}, cannot be written to {one.reason}")
         for sentence in sentences:
-            talk.print(sentence, style="yellow")
+            stderr.print(sentence, style="yellow")

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from alue_bench.contract.cells import Cell
 from alue_bench.contract.registry import Registry
 from alue_bench.messages.suggestion import command_line
-from alue_bench.reporting.choosing_runs import Run, options_beside
-from alue_bench.reporting.swept_tasks import FEWEST_CELLS, SweptTask
+from alue_bench.reporting.choosing_runs import Run, options_under_same_conditions
+from alue_bench.reporting.swept_tasks import MIN_CELLS, SweptTask
 
 if TYPE_CHECKING:
     from alue_bench.tracking.reading import Results
 
-GRID = "bottom=0..12/2,top=0..12/2"
+SUGGESTED_GRID = "bottom=0..12/2,top=0..12/2"
 """The grid that messages suggest: 28 freezing settings for a model with twelve layers."""
-SEEDS = 3
+SUGGESTED_SEEDS = 3
 """The number of seeds that messages suggest."""
-OF_GRID = ("strategy", "seed", "init_seed", "data_seed")
+GRID_OPTIONS = ("strategy", "seed", "init_seed", "data_seed")
 """The options of a recorded run that the options `--grid` and `--seeds` of a sweep replace."""
 
 
@@ -31,8 +31,8 @@ def sweep_to_run(results: Results) -> str:
     options = options_of_sweep(dict(results.frame.iloc[-1]))
     return (
         f"experiment '{results.connection.experiment}' has no sweep on which full fine-tuning learnt something. "
-        f"It needs at least {FEWEST_CELLS} cells under the same conditions, with full among them. Make one with: "
-        f"{command_line('sweep', options={**options, 'grid': GRID, 'seeds': SEEDS})}"
+        f"It needs at least {MIN_CELLS} cells under the same conditions, with full among them. Make one with: "
+        f"{command_line('sweep', options={**options, 'grid': SUGGESTED_GRID, 'seeds': SUGGESTED_SEEDS})}"
     )
 
 
@@ -47,7 +47,7 @@ def selectors_to_run(sweeps: Sequence[SweptTask], registry: Registry) -> str:
     """
     first = sweeps[0]
     seeds = sorted({seed for runs in first.cells.values() for seed in runs})
-    options = options_beside(first.example, selectors_of(registry), seeds)
+    options = options_under_same_conditions(first.example, selectors_of(registry), seeds)
     where = f"{first.task}" + (f" and {len(sweeps) - 1} more" if len(sweeps) > 1 else "")
     return (
         f"no strategy that chooses its layers by a probe ran under the conditions of a sweep (sweeps of: {where}). Run "
@@ -63,7 +63,9 @@ def selectors_of(registry: Registry) -> list[str]:
 
 def options_of_sweep(run: Run) -> dict[str, object]:
     """Return the options of `sweep`, except grid and seeds, for a sweep under the conditions of a recorded run."""
-    return {name: value for name, value in options_beside(run, (), ()).items() if name not in OF_GRID}
+    return {
+        name: value for name, value in options_under_same_conditions(run, (), ()).items() if name not in GRID_OPTIONS
+    }
 
 
 def grid_of(cells: Sequence[Cell]) -> str:

@@ -16,17 +16,17 @@ from typing import Literal
 from alue_bench.contract.options import CheckedOptions, Group, Option, option, options_of
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.file_task.options import FileOptions
-from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTINGS
+from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTING_AXES
 from alue_bench.planning.recipes import RECIPES
 from alue_bench.planning.request import DEFAULT_SEED, LARGEST_SEED, PlanRequest
 from alue_bench.studies.selection import VerdictOptions
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
-AXES = [f"{name.replace('_', '-')}=" for name in SETTINGS]
+AXES = [f"{name.replace('_', '-')}=" for name in SETTING_AXES]
 """The hyper-parameters that the option `--grid` can vary, each written as in this option, such as "lr="."""
-MOST_CONFIRMING = 100
+MAX_CONFIRMING = 100
 """The largest value of `--confirm`."""
-MOST_SEEDS = 10_000
+MAX_SEEDS = 10_000
 """The largest value of `--seeds`. A larger value is most likely a typing error, and its list of runs would fill the
 memory."""
 
@@ -41,7 +41,7 @@ class ConfirmationOptions(CheckedOptions):
         "without bias; 0 for none. Default: 3.",
         group=Group.QUESTION,
         at_least=0,
-        at_most=MOST_CONFIRMING,
+        at_most=MAX_CONFIRMING,
     )
 
 
@@ -160,7 +160,7 @@ class TuningOptions(CheckedOptions):
         help="With --tune: number of seeds of each combination of values. Default: 1.",
         group=Group.TRAINING,
         at_least=1,
-        at_most=MOST_SEEDS,
+        at_most=MAX_SEEDS,
     )
 
 
@@ -185,7 +185,7 @@ class ShorthandOptions(CheckedOptions):
         help=f"Number of seeds to run: {DEFAULT_SEED}, {DEFAULT_SEED + 1}, …",
         group=Group.QUESTION,
         at_least=1,
-        at_most=MOST_SEEDS,
+        at_most=MAX_SEEDS,
     )
     config: str | None = option(
         None,
@@ -267,7 +267,15 @@ class OutputOptions(CheckedOptions):
     )
 
 
-SHARED = (PresetOptions, HyperParameters, FileOptions, PlanRequest, ShorthandOptions, ExecutionOptions, OutputOptions)
+RUN_OPTION_CLASSES = (
+    PresetOptions,
+    HyperParameters,
+    FileOptions,
+    PlanRequest,
+    ShorthandOptions,
+    ExecutionOptions,
+    OutputOptions,
+)
 """The dataclasses whose fields are options of `run` and, with some exceptions, of `sweep` and `search`. Each group of a
 help page lists its options in this order."""
 MARGIN_OF_RUN = (
@@ -288,13 +296,13 @@ setting that is found can be scored on other tasks by `run`."""
 def options_of_command(command: str) -> Mapping[str, Option]:
     """Return the options of `run`, `sweep` or `search`, by name, in the order of its help page."""
     if command == "sweep":
-        return _arranged({**options_of(SweepOptions), **options_of(ConfirmationOptions), **_axes()})
+        return _sorted_by_group({**options_of(SweepOptions), **options_of(ConfirmationOptions), **_axes()})
     if command == "search":
         own = {**options_of(SearchOptions), "lr": _axes()["lr"]}
         own["confirm"] = own.pop("confirm")  # list it after the options that define the search
-        return _arranged(own, without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
+        return _sorted_by_group(own, without=(*CHOSEN_BY_SEARCH, *SCORED_ELSEWHERE, "repeats", "yes"))
     margin = replace(options_of(VerdictOptions)["margin"], help=MARGIN_OF_RUN)
-    return _arranged({}, last={**options_of(TuningOptions), "margin": margin})
+    return _sorted_by_group({}, last={**options_of(TuningOptions), "margin": margin})
 
 
 def _axes() -> dict[str, Option]:
@@ -302,25 +310,32 @@ def _axes() -> dict[str, Option]:
     return {
         name: replace(declared, many=True, help=f"{declared.help.removesuffix('.')}; repeatable.")
         for name, declared in options_of(HyperParameters).items()
-        if name in SETTINGS
+        if name in SETTING_AXES
     }
 
 
-def _arranged(
-    own: Mapping[str, Option], without: Collection[str] = (), last: Mapping[str, Option] = MappingProxyType({})
+def _sorted_by_group(
+    own_options: Mapping[str, Option], without: Collection[str] = (), last: Mapping[str, Option] = MappingProxyType({})
 ) -> Mapping[str, Option]:
     """Return all options of a command, by name, sorted by the groups of its help page.
 
     Args:
-        own: The options that only this command has, or that differ for it. They replace shared options of the same
-            name.
+        own_options: The options that only this command has, or that differ for it. They replace shared options of the
+            same name.
         without: The names of the shared options that the command does not have.
         last: Further options that only this command has. They are listed after the shared options of their group.
     """
-    shared = {name: declared for one in SHARED for name, declared in options_of(one).items() if name not in without}
-    first = {name: declared for name, declared in own.items() if name not in shared}
+    shared = {
+        name: declared
+        for one in RUN_OPTION_CLASSES
+        for name, declared in options_of(one).items()
+        if name not in without
+    }
+    first = {name: declared for name, declared in own_options.items() if name not in shared}
     groups = list(Group)
-    return dict(sorted({**first, **shared, **own, **last}.items(), key=lambda item: groups.index(item[1].group)))
+    return dict(
+        sorted({**first, **shared, **own_options, **last}.items(), key=lambda item: groups.index(item[1].group))
+    )
 
 
 @cache

@@ -15,7 +15,7 @@ from alue_bench.contract.errors import TrainingError, UnavailableError, UsageErr
 from alue_bench.contract.spec import RunSpec
 from alue_bench.executors.outcome import Outcome
 from alue_bench.studies import kept_models
-from alue_bench.studies.invocation import Ending, Execution, Place
+from alue_bench.studies.invocation import Ending, Execution, StoreLocation
 from alue_bench.views.notebook import Displayed
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class TrainedRun(Displayed):
     """A fine-tuning run with its results. It was executed now, or executed earlier and reused from the MLflow store."""
 
     outcome: Outcome
-    place: Place
+    store: StoreLocation
     """The MLflow store and experiment that hold the run."""
 
     @property
@@ -75,7 +75,7 @@ class TrainedRun(Displayed):
     @cached_property
     def model(self) -> KeptModel:
         """The trained model. If it was not saved, it is trained again, with the same predictions."""
-        return kept_models.model_of(self.place, self.outcome)
+        return kept_models.model_of(self.store, self.outcome)
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
         """Return the prediction for each text.
@@ -91,7 +91,7 @@ class TrainedRun(Displayed):
 
     def save(self, folder: str | Path) -> Path:
         """Write the trained model into a new folder, for `transformers` or `alue_bench.load`; return the folder."""
-        return kept_models.save(self.place, self.outcome, Path(folder))
+        return kept_models.save(self.store, self.outcome, Path(folder))
 
     def view(self) -> RenderableType:
         """Return the table of the run's scores and costs, for a terminal or a notebook."""
@@ -99,7 +99,7 @@ class TrainedRun(Displayed):
         from alue_bench.tracking.connection import open_store
 
         def recorded() -> RecordedRuns:
-            return RecordedRuns(open_store(self.place.uri, self.place.experiment), [self.run_id])
+            return RecordedRuns(open_store(self.store.uri, self.store.experiment), [self.run_id])
 
         return _results_view([self.outcome], recorded)
 
@@ -115,9 +115,9 @@ class Runs(Displayed):
     """The MLflow store and experiment that hold the runs, and the messages to show at the end."""
 
     @property
-    def place(self) -> Place:
+    def store(self) -> StoreLocation:
         """The MLflow store and experiment that hold the runs."""
-        return self.ending.place
+        return self.ending.store
 
     @property
     def parent_id(self) -> str | None:
@@ -186,7 +186,7 @@ class Runs(Displayed):
         if not scored:
             causes = "; ".join(dict.fromkeys(one.cause for one in outcomes if one.cause))
             raise TrainingError(f"no run has a dev score{f': {causes}' if causes else ''}")
-        return TrainedRun(max(scored, key=lambda one: one.metrics[DEV]), self.place)
+        return TrainedRun(max(scored, key=lambda one: one.metrics[DEV]), self.store)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

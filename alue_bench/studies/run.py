@@ -12,7 +12,7 @@ from alue_bench.planning.build import Plan, build_plan
 from alue_bench.studies.invocation import Invocation
 from alue_bench.studies.results import Runs
 from alue_bench.studies.settings import Study, plan_request
-from alue_bench.studies.tuning import TunedRuns, do_tuned_run, given_tuning, plan_tuning
+from alue_bench.studies.tuning import TunedRuns, do_tuned_run, plan_tuning, settings_for_given_strategies
 from alue_bench.tracking.recording import TUNING
 from alue_bench.views.progress import progress_of
 from alue_bench.views.streams import Streams
@@ -42,7 +42,7 @@ def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
     check_margins(study.margins, plan)
     invocation.limit_jobs(plan)
-    streams.talk.print(plan_view(plan))
+    streams.stderr.print(plan_view(plan))
     return invocation, plan
 
 
@@ -81,10 +81,10 @@ def do_run(study: Study, streams: Streams, confirm: Confirm | None = None) -> Ru
         if len(plan.runs) > 1:
             tags = {TUNING: "yes"} if own else {}
             invocation.start_parent(plan, name=f"plan of {len(plan.runs)} runs", tags=tags)
-        execution = invocation.execute(plan, progress_of(plan, streams.talk))
-        invocation.settle_kept(execution.outcomes)
+        execution = invocation.execute(plan, progress_of(plan, streams.stderr))
+        invocation.register_kept_models(execution.outcomes)
         document = invocation.document(execution)
         if own:
-            document["tuning"] = given_tuning(execution.outcomes, own)
+            document["tuning"] = settings_for_given_strategies(execution.outcomes, own)
             return TunedRuns(execution, document, invocation.finish(document, execution))
         return Runs(execution, document, invocation.finish(document, execution))

@@ -9,33 +9,35 @@ from typing import Any
 
 from alue_bench.contract.cells import cell_name
 from alue_bench.contract.errors import UnavailableError, UsageError
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.contract.registry import Registry
 from alue_bench.evaluation.margins import Margin, Margins
 from alue_bench.executors.outcome import Interrupted, Outcome
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
-from alue_bench.planning.grid import WHOLE, parse_grid
+from alue_bench.planning.grid import BOTTOM_TOP_AXIS, parse_grid
 from alue_bench.planning.request import Overrides, PlanRequest
 from alue_bench.reporting.confirmation import Confirmation
 from alue_bench.searching.candidates import Candidate, parse_amount, parse_share
 from alue_bench.searching.policy import Question, Step
 from alue_bench.searching.runs import evaluation_of, grid_of
-from alue_bench.searching.state import Asked, Done, SearchState
+from alue_bench.searching.state import FinishedSearchRun, RequestedRun, SearchState
 from alue_bench.studies.confirmation import confirmation_by
 from alue_bench.studies.invocation import Execution, Invocation
 from alue_bench.studies.options import SearchOptions, options_of_command
 from alue_bench.studies.results import Search
 from alue_bench.studies.settings import COMMAND_LINE, Study, plan_request
-from alue_bench.studies.sweep import check_said_once
+from alue_bench.studies.sweep import check_no_setting_is_given_twice
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.reading import read_dev_predictions, read_runs
 from alue_bench.tracking.recording import LOW_FIDELITY
 from alue_bench.tracking.selection_tags import tag_selection_runs
 from alue_bench.views.search_progress import SearchProgress
-from alue_bench.views.search_tables import question_view
+from alue_bench.views.search_tables import planned_search_view
 from alue_bench.views.streams import Streams
 
-GO_ON = "; the search cannot continue without it. No run is lost: run the same command again once the store answers"
+CANNOT_CONTINUE = (
+    "; the search cannot continue without it. No run is lost: run the same command again once the store answers"
+)
 """The end of messages about an error that stops a search."""
 
 
@@ -59,19 +61,19 @@ class Rules:
 
 def rules_of(settings: Mapping[str, Any], overrides: Overrides) -> Rules:
     """Read the settings of a search from its options. If an option is invalid, raise a UsageError that names it."""
-    question = filled(SearchOptions, settings)
+    question = build_options(SearchOptions, settings)
     if question.folds is not None:
         raise UsageError(
             f"--folds {question.folds}: a search compares settings on the same dev rows, and each fold has different "
             "ones; leave it out, or cross-validate the settings with alue-bench sweep"
         )
-    grid = parse_grid(question.grid or [WHOLE])
+    grid = parse_grid(question.grid or [BOTTOM_TOP_AXIS])
     if grid.settings.keys() - {"lr"} or grid.seeds:
         raise UsageError(
             "--grid of a search accepts only the axes bottom, top, strategy and lr; use alue-bench sweep for other axes"
         )
     rates = settings.get("lr")  # several learning rates; a single one is in `overrides`
-    check_said_once(grid, settings, (*overrides, (COMMAND_LINE, {"lr": rates} if rates else {})))
+    check_no_setting_is_given_twice(grid, settings, (*overrides, (COMMAND_LINE, {"lr": rates} if rates else {})))
     if rates:
         converted = options_of_command("search")["lr"].converted(rates)
         grid = replace(grid, settings={"lr": tuple(dict.fromkeys(converted))})
@@ -112,7 +114,7 @@ def planned_search(study: Study, streams: Streams) -> PlannedSearch:
     plan, searches = _planned_searches(plan_request(single, study.overrides), rules, study.registry)
     invocation.check(plan)
     invocation.limit_jobs(plan)
-    streams.talk.print(question_view(plan, searches))
+    streams.stderr.print(planned_search_view(plan, searches))
     return PlannedSearch(invocation, plan, searches)
 
 
@@ -133,12 +135,14 @@ def do_search(study: Study, streams: Streams) -> Search:
     invocation, searches = planned.invocation, planned.searches
     skipped = planned.plan.skipped
     with invocation:
-        first = Plan([search.grid.runs[one.name] for search in searches for one in search.posed.fulls], skipped)
+        first = Plan(
+            [search.grid.runs[one.name] for search in searches for one in search.given_question.fulls], skipped
+        )
         invocation.start_parent(first, name=f"search in {_number_of_settings(searches)}", tags={"command": "search"})
         outcomes: list[Outcome] = []
         stop: Interrupted | None = None
         fail_fast = study.execution.fail_fast
-        with SearchProgress(streams.talk) as progress, invocation.keeping_workers():
+        with SearchProgress(streams.stderr) as progress, invocation.keeping_workers():
             for side_by_side in [searches] if invocation.uses_workers else [[search] for search in searches]:
                 stop = _follow(side_by_side, invocation, progress, outcomes, fail_fast=fail_fast)
                 if stop or (fail_fast and any(outcome.status == "failed" for outcome in outcomes)):
@@ -150,7 +154,7 @@ def do_search(study: Study, streams: Streams) -> Search:
                 search.confirmation = _confirmation_of(search, decision.best.candidate, invocation.recorder.connection)
                 _tag(search, decision.best.candidate, invocation)
         whole = [outcome for outcome in outcomes if LOW_FIDELITY not in outcome.planned.tags]
-        invocation.settle_kept(whole)
+        invocation.register_kept_models(whole)
         document = invocation.document(execution)
         document["searches"] = [search.as_dict(decision) for search, decision in searched]
         ending = invocation.finish(document, replace(execution, outcomes=whole), _metrics(searched))
@@ -232,18 +236,18 @@ def _follow(
         The interruption by the user; None if there was none.
     """
 
-    def asked() -> list[Asked]:
-        return [one for search in searches for one in search.asked(all_certain=invocation.uses_workers)]
+    def asked() -> list[RequestedRun]:
+        return [one for search in searches for one in search.next_runs(all_certain=invocation.uses_workers)]
 
-    progress.follow(searches)
+    progress.set_searches(searches)
     while now := asked():
-        progress.begin(now)
+        progress.show_requested_runs(now)
         execution = invocation.execute(Plan([one.planned for one in now]), progress)
         execution = _with_predictions(execution, invocation, progress)
         outcomes += execution.outcomes
-        if execution.stop is not None:
-            return execution.stop
-        _take_in(now, execution.outcomes, invocation, progress)
+        if execution.interruption is not None:
+            return execution.interruption
+        _pass_outcomes(now, execution.outcomes, invocation, progress)
         if fail_fast and execution.failed:
             return None
     return None
@@ -255,17 +259,17 @@ def _with_predictions(execution: Execution, invocation: Invocation, progress: Se
     Return the execution with the outcomes of the repeated runs.
     """
     lacking = [outcome for outcome in execution.outcomes if _lacks_predictions(outcome, invocation)]
-    if execution.stop is not None or not lacking:
+    if execution.interruption is not None or not lacking:
         return execution
     for outcome in lacking:
         progress.warned(f"{outcome.spec.label} was recorded without dev predictions; it is repeated")
     again = invocation.execute(Plan([outcome.planned for outcome in lacking]), progress, rerun=True)
     kept = [outcome for outcome in execution.outcomes if all(outcome is not one for one in lacking)]
-    return replace(execution, outcomes=kept + again.outcomes, stop=again.stop)
+    return replace(execution, outcomes=kept + again.outcomes, interruption=again.interruption)
 
 
-def _take_in(
-    asked: Sequence[Asked], outcomes: Sequence[Outcome], invocation: Invocation, progress: SearchProgress
+def _pass_outcomes(
+    asked: Sequence[RequestedRun], outcomes: Sequence[Outcome], invocation: Invocation, progress: SearchProgress
 ) -> None:
     """Pass the outcomes of a round's runs to the searches, in the order in which the searches asked for the runs.
 
@@ -280,8 +284,8 @@ def _take_in(
         if outcome.status == "failed":
             search.failed[one.step] = outcome.cause
         else:
-            search.done.append(_done(one, outcome, invocation))
-        progress.settle(one, search.decision())
+            search.done.append(_finished_search_run(one, outcome, invocation))
+        progress.show_decision(one, search.decision())
 
 
 def _lacks_predictions(outcome: Outcome, invocation: Invocation) -> bool:
@@ -292,21 +296,21 @@ def _lacks_predictions(outcome: Outcome, invocation: Invocation) -> bool:
     )
 
 
-def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
+def _finished_search_run(asked: RequestedRun, outcome: Outcome, invocation: Invocation) -> FinishedSearchRun:
     """Return a finished run with the values that the search uses: its scores on dev and test, and its cost."""
     step, inputs, results = asked.step, outcome.planned.inputs, _results(invocation, outcome.run_id)
     dev_table = read_dev_predictions(results, outcome.run_id)
     if dev_table is None:
         raise UnavailableError(
-            f"the dev predictions of run {outcome.run_id} cannot be read from the tracking store{GO_ON}"
+            f"the dev predictions of run {outcome.run_id} cannot be read from the tracking store{CANNOT_CONTINUE}"
         )
     metrics, trained_on = outcome.metrics, inputs.train_task
 
-    return Done(
+    return FinishedSearchRun(
         step,
         outcome.run_id,
         outcome.status == "reused",
-        asked.decision.why,
+        asked.decision.reason,
         replace(
             evaluation_of(step, dev_table, trained_on.labels, trained_on.primary, metrics["selection/dev_score"]),
             trivial=metrics.get("selection/trivial_score", math.nan),
@@ -361,7 +365,7 @@ def _results(invocation: Invocation, run_id: str) -> Any:
     try:
         return read_runs(invocation.recorder.connection, [run_id])
     except UnavailableError as error:
-        raise UnavailableError(f"{error}{GO_ON}") from error
+        raise UnavailableError(f"{error}{CANNOT_CONTINUE}") from error
 
 
 def _metrics(searched: Iterable[tuple[SearchState, Any]]) -> dict[str, float]:

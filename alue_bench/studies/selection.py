@@ -93,10 +93,10 @@ def select_runs(selection: RunSelection, *, baseline: str | None = None) -> tupl
 
 def none_selected(results: Results) -> str:
     """Return the message for a selection that contains no finished run, with a command that starts runs."""
-    from alue_bench.tracking.reading import say_counts
+    from alue_bench.tracking.reading import count_sentences
 
     connection = results.connection
-    other_runs = "".join(f"; {sentence}" for sentence in say_counts(results.counts))
+    other_runs = "".join(f"; {sentence}" for sentence in count_sentences(results.counts))
     run = command_line("run", options=where_options(connection.uri, connection.experiment))
     return (
         f"experiment '{connection.experiment}' has no finished run that fits the options{other_runs}. Start some with: "

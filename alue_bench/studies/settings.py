@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.formats import shown
-from alue_bench.contract.options import filled
+from alue_bench.contract.formats import excerpt
+from alue_bench.contract.options import build_options
 from alue_bench.contract.registry import Registry
 from alue_bench.data.file_task.given import given_tasks
 from alue_bench.data.file_task.options import FileOptions
@@ -51,14 +51,14 @@ class Study:
     @property
     def execution(self) -> ExecutionOptions:
         """The options for the execution of runs and the recording of results."""
-        return filled(ExecutionOptions, self.settings)
+        return build_options(ExecutionOptions, self.settings)
 
     @property
     def margins(self) -> Margins:
         """The value of `--margin`: the largest acceptable loss, for each metric. An invalid value raises UsageError."""
         from alue_bench.reporting.comparison import DEFAULT_MARGIN
 
-        return parse_margins(filled(VerdictOptions, self.settings).margin, DEFAULT_MARGIN)
+        return parse_margins(build_options(VerdictOptions, self.settings).margin, DEFAULT_MARGIN)
 
 
 def study_of(command: str, given: Mapping[str, Any], registry: Registry, *, origin: str = COMMAND_LINE) -> Study:
@@ -127,7 +127,7 @@ def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
 
     Raise UsageError if the file is for a command other than `command`, or has an option that `command` does not take.
     """
-    from alue_bench.studies.files import ABOUT, OWN_SETTINGS, find_study, read_study
+    from alue_bench.studies.files import NOT_OPTIONS, OWN_SETTINGS, find_study, read_study
 
     study = read_study(find_study(config, registry))
     meant_for = study.get("command", command)
@@ -136,13 +136,13 @@ def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
     options = options_of_command(command)
     taken = {}
     for name, value in study.items():
-        if name in ABOUT:
+        if name in NOT_OPTIONS:
             continue
         if name == OWN_SETTINGS:
             taken[name] = value
             continue
         if name not in options or not options[name].in_studies:
-            raise UsageError(_not_taken(name, config, command))
+            raise UsageError(_not_accepted_message(name, config, command))
         if isinstance(value, list) and not options[name].many:
             if len(value) != 1:
                 raise UsageError(f"--config {config}: {name} has {len(value)} values; alue-bench {command} takes one")
@@ -151,7 +151,7 @@ def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
     return taken
 
 
-def _not_taken(name: str, config: str, command: str) -> str:
+def _not_accepted_message(name: str, config: str, command: str) -> str:
     """Return the error message for an option that is in a study file, but is not an option of the command."""
     if command == "search" and name in CHOSEN_BY_SEARCH:
         return f"the study sets {name}, but a search chooses seeds itself; leave it out"
@@ -173,13 +173,13 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
 
     Raise UsageError if a value is out of its bounds.
     """
-    number = filled(ShorthandOptions, settings).seeds
+    number = build_options(ShorthandOptions, settings).seeds
     counted = {"seed": [*range(DEFAULT_SEED, DEFAULT_SEED + number)]} if number else {}
-    tasks, given = given_tasks(settings.get("task") or (), filled(FileOptions, settings))
+    tasks, given = given_tasks(settings.get("task") or (), build_options(FileOptions, settings))
     also_test, more = given_tasks(settings.get("also_test") or (), FileOptions(), flag="--also-test", beside=given)
     chosen: dict[str, Any] = {"tasks": tasks, "also_test": also_test, "given": (*given, *more)}
     chosen["strategy_settings"] = settings.get("strategy_settings") or {}
-    request = filled(PlanRequest, {**settings, **counted}, overrides=overrides, **chosen)
+    request = build_options(PlanRequest, {**settings, **counted}, overrides=overrides, **chosen)
     return replace(request, seeds=tuple(dict.fromkeys(request.seeds)))
 
 
@@ -187,5 +187,5 @@ def parse_tolerance(given: str) -> float:
     """Convert a percentage such as 1% to a fraction such as 0.01. Raise UsageError if the text is not a percentage."""
     match = re.fullmatch(r"\s*(\d{1,2}(?:\.\d{1,9})?)\s*%\s*", given, re.ASCII)
     if match is None:
-        raise UsageError(f"--tolerance {shown(given)} is not a share of full fine-tuning's score; write it as 1%")
+        raise UsageError(f"--tolerance {excerpt(given)} is not a share of full fine-tuning's score; write it as 1%")
     return float(match[1]) / 100

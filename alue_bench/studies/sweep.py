@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.evaluation.margins import Margin, Margins, MarginUnit, parse_margins
 from alue_bench.executors.outcome import Outcome, in_reading_order
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.planning.build import Plan, build_plan
-from alue_bench.planning.grid import WHOLE, Grid, parse_grid
+from alue_bench.planning.grid import BOTTOM_TOP_AXIS, Grid, parse_grid
 from alue_bench.planning.request import Overrides, PlanRequest
-from alue_bench.planning.sweep_order import Order, spread_out
+from alue_bench.planning.sweep_order import Order, order_runs
 from alue_bench.reporting.grid import (
     REFERENCE,
     GridResults,
     Recommendation,
-    groups,
+    grids_of,
     nothing_learnt,
     pareto_front,
     recommend,
 )
-from alue_bench.reporting.numbers import several
+from alue_bench.reporting.numbers import number_with_noun
 from alue_bench.studies.confirmation import (
     CONFIRMS,
     ConfirmingSeeds,
@@ -68,9 +68,9 @@ class PlannedSweep:
     """The margin for the confirmed loss, for each metric."""
     confirming: ConfirmingSeeds
 
-    def described(self, conclusions: Conclusions = ()) -> dict[str, Any]:
+    def json_document(self, conclusions: Conclusions = ()) -> dict[str, Any]:
         """Return the values that a sweep adds to the JSON document of the option `--json`."""
-        return {"sweep": _described(self, conclusions)}
+        return {"sweep": _json_document(self, conclusions)}
 
 
 def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> PlannedSweep:
@@ -81,7 +81,7 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
         streams: The output streams.
         fetch: True to download named models that are not on this machine.
     """
-    options = filled(SweepOptions, study.settings)
+    options = build_options(SweepOptions, study.settings)
     tolerance = parse_tolerance(options.tolerance)
     default_margin = Margin(tolerance, MarginUnit.SCORE)
     margins = Margins(default_margin) if options.margin is None else parse_margins(options.margin, default_margin)
@@ -90,14 +90,14 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
     request = sweep_request(study.settings, study.overrides)
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
     check_margins(margins, plan)
-    order = spread_out(plan.runs)
+    order = order_runs(plan.runs)
     plan.runs, plan.order_matters = order.runs, True
     invocation.limit_jobs(plan)
     check_margins(margins, plan)
-    streams.talk.print(plan_view(plan))
-    streams.talk.print(f"order: {order.describe()}")
-    confirming = confirming_seeds(plan.runs, filled(ConfirmationOptions, study.settings).confirm)
-    streams.talk.print(confirming.describe())
+    streams.stderr.print(plan_view(plan))
+    streams.stderr.print(f"order: {order.describe()}")
+    confirming = confirming_seeds(plan.runs, build_options(ConfirmationOptions, study.settings).confirm)
+    streams.stderr.print(confirming.describe())
     return PlannedSweep(invocation, plan, order, tolerance, margins, confirming)
 
 
@@ -129,18 +129,20 @@ def do_sweep(
         confirm(len(plan.runs) + planned.confirming.most_runs)
     with invocation, invocation.keeping_workers():
         invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
-        execution = invocation.execute(plan, progress_of(plan, streams.talk))
-        conclusions = () if execution.stop else _concluded(in_reading_order(execution.outcomes), planned.tolerance)
+        execution = invocation.execute(plan, progress_of(plan, streams.stderr))
+        conclusions = (
+            () if execution.interruption else _conclusions_of(in_reading_order(execution.outcomes), planned.tolerance)
+        )
         _tag_choosing_runs(conclusions, execution.outcomes, invocation)
         if not (execution.failed and study.execution.fail_fast):
-            execution, conclusions = _confirmed(planned, execution, conclusions)
-        invocation.settle_kept(execution.outcomes)
-        document = invocation.document(execution) | planned.described(conclusions)
+            execution, conclusions = _confirm(planned, execution, conclusions)
+        invocation.register_kept_models(execution.outcomes)
+        document = invocation.document(execution) | planned.json_document(conclusions)
         if conclusions:
             best_effort(
-                "no figures of the grid", lambda: _keep_figures(conclusions, invocation, streams.warn), streams.warn
+                "no figures of the grid", lambda: _log_figures(conclusions, invocation, streams.warn), streams.warn
             )
-        ending = invocation.finish(document, execution, _headline(conclusions))
+        ending = invocation.finish(document, execution, _parent_metrics(conclusions))
         return Sweep(execution, document, ending, tolerance=planned.tolerance, grids=conclusions)
 
 
@@ -159,7 +161,7 @@ def _tag_choosing_runs(conclusions: Conclusions, outcomes: list[Outcome], invoca
             tag_selection_runs(invocation.recorder, runs, parent_id)
 
 
-def _confirmed(planned: PlannedSweep, execution: Execution, conclusions: Conclusions) -> tuple[Execution, Conclusions]:
+def _confirm(planned: PlannedSweep, execution: Execution, conclusions: Conclusions) -> tuple[Execution, Conclusions]:
     """Confirm each recommended setting: run it and its reference with fresh seeds.
 
     Returns:
@@ -184,15 +186,19 @@ def _confirmed(planned: PlannedSweep, execution: Execution, conclusions: Conclus
     further = Plan([run for runs in runs_of.values() for run in runs], order_matters=True)
     if not further.runs:
         return execution, conclusions
-    talk = invocation.streams.talk
+    stderr = invocation.streams.stderr
     names = ", ".join(dict.fromkeys(str(run.tags[CONFIRMS]) for run in further.runs))
     used = sorted({run.spec.seed for run in further.runs})
-    talk.print(f"confirming {names} with seeds {', '.join(map(str, used))}: {several(len(further.runs), 'run')}")
-    done = invocation.execute(further, list_progress_of(further, talk))
-    whole = Execution(
-        replace(planned.plan, runs=[*planned.plan.runs, *further.runs]), execution.outcomes + done.outcomes, done.stop
+    stderr.print(
+        f"confirming {names} with seeds {', '.join(map(str, used))}: {number_with_noun(len(further.runs), 'run')}"
     )
-    if done.stop:
+    done = invocation.execute(further, list_progress_of(further, stderr))
+    whole = Execution(
+        replace(planned.plan, runs=[*planned.plan.runs, *further.runs]),
+        execution.outcomes + done.outcomes,
+        done.interruption,
+    )
+    if done.interruption:
         return whole, conclusions
     outcomes = {one.spec.fingerprint: one for one in done.outcomes}
     return whole, tuple(
@@ -222,18 +228,20 @@ def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequ
         UsageError: The grid is invalid, or an option and the grid both set the same value.
     """
     options = options_of_command("sweep")
-    grid = parse_grid(settings.get("grid") or [WHOLE])
+    grid = parse_grid(settings.get("grid") or [BOTTOM_TOP_AXIS])
     lists = {name: settings[name] for name in HYPER_OPTIONS if settings.get(name)}
-    check_said_once(grid, settings, (*overrides, (COMMAND_LINE, lists)))
+    check_no_setting_is_given_twice(grid, settings, (*overrides, (COMMAND_LINE, lists)))
     axes = {name: tuple(dict.fromkeys(options[name].converted(values))) for name, values in lists.items()}
     grid = replace(grid, settings={**grid.settings, **axes})
     request = plan_request({name: value for name, value in settings.items() if name not in lists}, overrides)
     if not (grid.bottom or grid.top or grid.strategies or request.strategies):
-        raise UsageError(f"--grid does not say what to freeze; add {WHOLE}, axes such as bottom=0..12/3, or --strategy")
+        raise UsageError(
+            f"--grid does not say what to freeze; add {BOTTOM_TOP_AXIS}, axes such as bottom=0..12/3, or --strategy"
+        )
     return replace(request, grid=grid, seeds=grid.seeds or request.seeds)
 
 
-def check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
+def check_no_setting_is_given_twice(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
     """Raise UsageError if a hyper-parameter that the grid varies is also set by an option or a study file."""
     given = {
         name: origin
@@ -250,13 +258,13 @@ def check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Override
         raise UsageError(f"{setting} and --grid {axis}=… set the same value twice; give only one of them")
 
 
-def _concluded(outcomes: list[Any], tolerance: float) -> Conclusions:
+def _conclusions_of(outcomes: list[Any], tolerance: float) -> Conclusions:
     """Divide runs into grids (one task, model and set of hyper-parameters), and return each with its recommendation."""
-    grids = (group for group in groups(table_of(outcomes)) if len(group.cells))
+    grids = (group for group in grids_of(table_of(outcomes)) if len(group.cells))
     return tuple((group, recommend(group.cells, tolerance)) for group in grids)
 
 
-def _keep_figures(conclusions: Conclusions, invocation: Invocation, warn: Callable[[str], None]) -> None:
+def _log_figures(conclusions: Conclusions, invocation: Invocation, warn: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         _draw(conclusions, Path(scratch), warn)
         invocation.add_to_parent(Path(scratch), into=FOLDER)
@@ -282,7 +290,7 @@ def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -
             best_effort(f"no figure {path.name}", drawing, warn)
 
 
-def _headline(conclusions: Conclusions) -> dict[str, float]:
+def _parent_metrics(conclusions: Conclusions) -> dict[str, float]:
     """Return the recommendations of a sweep as metrics for its MLflow parent run.
 
     The test scores and changes come from the confirming runs.
@@ -298,7 +306,7 @@ def _headline(conclusions: Conclusions) -> dict[str, float]:
     return shown
 
 
-def _described(planned: PlannedSweep, conclusions: Conclusions) -> dict[str, Any]:
+def _json_document(planned: PlannedSweep, conclusions: Conclusions) -> dict[str, Any]:
     """Return the values that a sweep adds to the JSON document of the option `--json`, such as tolerance and grids."""
     order, confirming = planned.order, planned.confirming
     return {

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.evaluation.best_of_budget import expected_best
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
@@ -52,7 +52,7 @@ class TuningTrial:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedStrategy:
     """The result of tuning one strategy for one task and model."""
 
     task: str
@@ -149,7 +149,7 @@ def plan_tuning(study: Study, streams: Streams) -> TuningPlan:
     Raises:
         UsageError: The value of an option is invalid, or an option cannot be combined with `--tune`.
     """
-    options = filled(TuningOptions, study.settings)
+    options = build_options(TuningOptions, study.settings)
     axes = parse_tuning(options.tune)
     invocation = Invocation(study, streams, margins=study.margins)
     request = plan_request(study.settings, study.overrides)
@@ -165,7 +165,7 @@ def plan_tuning(study: Study, streams: Streams) -> TuningPlan:
         f"these {len(plan.runs)} runs tune every strategy on dev; {planned.final_runs} runs with the chosen values and "
         f"fresh seeds ({', '.join(map(str, seeds[:5]))}{', …' if len(seeds) > 5 else ''}) follow"
     )
-    streams.talk.print(plan_view(plan))
+    streams.stderr.print(plan_view(plan))
     return planned
 
 
@@ -191,15 +191,15 @@ def do_tuned_run(study: Study, streams: Streams, confirm: Callable[[int], None] 
     with invocation:
         name = f"tuning of {describe(tuple((name, f'{len(tried)} values') for name, tried in axes.items()))}"
         invocation.start_parent(planned.plan, name=name, tags={TUNING: "yes"})
-        trials = invocation.execute(planned.plan, progress_of(planned.plan, streams.talk, on_dev=True))
+        trials = invocation.execute(planned.plan, progress_of(planned.plan, streams.stderr, on_dev=True))
         tuned = tuned_strategies(trials.outcomes, axes)
         execution = trials
-        if not trials.stop:
-            streams.talk.print(choices_view([one.as_dict(axes, ()) for one in tuned]))
+        if not trials.interruption:
+            streams.stderr.print(choices_view([one.as_dict(axes, ()) for one in tuned]))
             final = Plan(runs=final_runs(tuned, planned.seeds), skipped=planned.plan.skipped)
             final.keeps_prefixes = planned.plan.keeps_prefixes
-            execution = invocation.execute(final, progress_of(final, streams.talk)) if final.runs else trials
-            invocation.settle_kept(execution.outcomes)
+            execution = invocation.execute(final, progress_of(final, streams.stderr)) if final.runs else trials
+            invocation.register_kept_models(execution.outcomes)
         of_final = [] if execution is trials else execution.outcomes
         document = invocation.document(replace(execution, outcomes=of_final)) | {
             "tuning": {
@@ -213,7 +213,7 @@ def do_tuned_run(study: Study, streams: Streams, confirm: Callable[[int], None] 
         return TunedRuns(replace(execution, outcomes=of_final or execution.outcomes), document, ending)
 
 
-def tuned_strategies(outcomes: Sequence[Outcome], axes: Axes) -> list[Tuned]:
+def tuned_strategies(outcomes: Sequence[Outcome], axes: Axes) -> list[TunedStrategy]:
     """Return the result of tuning each strategy for each task and model, from the outcomes of the tuning's runs.
 
     Only dev scores are read, never test scores.
@@ -236,18 +236,20 @@ def tuned_strategies(outcomes: Sequence[Outcome], axes: Axes) -> list[Tuned]:
         ]
         flops, seconds = (math.fsum(one.metrics.get(name, 0.0) for one in group) for name in (FLOPS, SECONDS))
         failed = sum(one.status == "failed" for one in group)
-        tuned.append(Tuned(task, model, strategy, tuple(trials), flops, seconds, failed))
+        tuned.append(TunedStrategy(task, model, strategy, tuple(trials), flops, seconds, failed))
     return tuned
 
 
-def given_tuning(outcomes: Sequence[Outcome], own: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
+def settings_for_given_strategies(
+    outcomes: Sequence[Outcome], strategy_settings: Mapping[str, Mapping[str, object]]
+) -> dict[str, Any]:
     """Return hyper-parameters that a study file sets for single strategies, in the form of a tuning without trials.
 
     Args:
         outcomes: The outcomes of the study's runs.
-        own: The hyper-parameters of single strategies, by strategy.
+        strategy_settings: The hyper-parameters of single strategies, by strategy.
     """
-    names = tuple(dict.fromkeys(name for values in own.values() for name in values))
+    names = tuple(dict.fromkeys(name for values in strategy_settings.values() for name in values))
     axes = {name: sorted({getattr(outcome.spec.hyper, name) for outcome in outcomes}) for name in names}
     groups = dict.fromkeys((one.spec.task, one.spec.model, one.spec.strategy) for one in outcomes)
     strategies = []
@@ -255,13 +257,13 @@ def given_tuning(outcomes: Sequence[Outcome], own: Mapping[str, Mapping[str, obj
         specs = (outcome.spec for outcome in outcomes)
         hyper = next(s.hyper for s in specs if (s.task, s.model, s.strategy) == (task, model, strategy))
         chosen = {name: getattr(hyper, name) for name in names}
-        one = Tuned(task, model, strategy, (), 0.0, 0.0, 0).as_dict({}, outcomes)
+        one = TunedStrategy(task, model, strategy, (), 0.0, 0.0, 0).as_dict({}, outcomes)
         strategies.append({**one, "chosen": chosen})
     seeds = sorted({outcome.spec.seed for outcome in outcomes})
     return {"axes": axes, "tune_seeds": [], "seeds": seeds, "strategies": strategies}
 
 
-def final_runs(tuned: Sequence[Tuned], seeds: Sequence[int]) -> list[PlannedRun]:
+def final_runs(tuned: Sequence[TunedStrategy], seeds: Sequence[int]) -> list[PlannedRun]:
     """Return the runs of all strategies with their chosen values. Their order is reversed for every second seed."""
     runs = []
     for task, model in dict.fromkeys((one.task, one.model) for one in tuned):

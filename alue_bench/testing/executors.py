@@ -44,13 +44,13 @@ def _pool(executor: Executor) -> Iterator[str]:
     except Exception as error:  # a plugin's function may raise anything
         yield f"{subject}: start raises {cause(error)}; raise UnavailableError with what is missing and what to do"
         return
-    missing = [name for name in ("has_room", "submit", "events", "stop") if not callable(getattr(pool, name, None))]
+    missing = [name for name in ("has_capacity", "submit", "events", "stop") if not callable(getattr(pool, name, None))]
     if missing:
         yield f"{subject}: its pool lacks {', '.join(missing)}; see alue_bench.contract.executor.WorkerPool"
         return
     try:
-        if not pool.has_room():
-            yield f"{subject}: an idle pool accepts no run; has_room must return True"
+        if not pool.has_capacity():
+            yield f"{subject}: an idle pool accepts no run; has_capacity must return True"
         if list(pool.events(0)):
             yield f"{subject}: there are events before any run was submitted; return none"
     except Exception as error:  # a plugin's method may raise anything

@@ -14,8 +14,8 @@ from alue_bench.contract.errors import DataError
 from alue_bench.contract.formats import Answers, BadRow, Delimited, Example, Target
 from alue_bench.contract.task import DataFile, Labels, TargetKind, Task
 from alue_bench.data.location import file_in
-from alue_bench.data.verification import is_text, place, unfit
-from alue_bench.testing.violations import SHOWN, Remark, cause
+from alue_bench.data.verification import bad_row_of, is_text, row_location
+from alue_bench.testing.violations import MAX_SHOWN, Remark, cause
 
 PARQUET = b"PAR1"
 """The first bytes of a Parquet file."""
@@ -53,7 +53,7 @@ class _File:
 
     def where(self, row: Example | BadRow) -> str:
         """Return the beginning of a message about a row: the task, the file, and the line or the number of the row."""
-        return f"{self.subject}: {place(self.path, row.line, has_lines=self.has_lines)}"
+        return f"{self.subject}: {row_location(self.path, row.line, has_lines=self.has_lines)}"
 
 
 def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
@@ -158,10 +158,10 @@ def _malformed(row: object) -> str | None:
 
 def _bad_rows(file: _File, bad: list[BadRow]) -> Iterator[str]:
     """Yield a violation for each bad row of a file, up to a limit, and the number of the remaining bad rows."""
-    for row in bad[:SHOWN]:
+    for row in bad[:MAX_SHOWN]:
         yield f"{file.where(row)}: {row.reason}; correct the row or the DataFile's format"
-    if len(bad) > SHOWN:
-        yield f"{file.subject}: {file.path} has {len(bad) - SHOWN} more bad rows; correct them too"
+    if len(bad) > MAX_SHOWN:
+        yield f"{file.subject}: {file.path} has {len(bad) - MAX_SHOWN} more bad rows; correct them too"
 
 
 def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
@@ -222,9 +222,9 @@ def _misfits(file: _File, examples: list[Example]) -> Iterator[str]:
         misfit = _misfit(file.task, example)
         if misfit is None and file.split != "submission":
             misfit = _misfit_of_target(file.task.labels, example.target)
-        if misfit is None and (bad := unfit(example, file.task.labels)) is not None:
+        if misfit is None and (bad := bad_row_of(example, file.task.labels)) is not None:
             misfit = f"{bad.reason}; the reader must yield BadRow for it"
-        if misfit is not None and (misfits := misfits + 1) <= SHOWN:
+        if misfit is not None and (misfits := misfits + 1) <= MAX_SHOWN:
             yield f"{file.where(example)}: {misfit}"
 
 
@@ -300,7 +300,7 @@ def _added_bad_row(file: _File, rows: list[Any]) -> Iterator[str]:
         what, row = "a wrong number of columns", read.delimiter.join(["x"] * (width + 1)).encode()
     else:  # bytes that are not UTF-8 are a bad row in every text format
         what, row = "bytes that are not UTF-8", b"\xff\xfe\xff"
-    yield from _unreported(file, content + row + b"\n", what=what, at=line)
+    yield from _unreported(file, content + row + b"\n", kind=what, at=line)
 
 
 def _is_utf8(content: bytes) -> bool:
@@ -311,16 +311,16 @@ def _is_utf8(content: bytes) -> bool:
     return True
 
 
-def _unreported(file: _File, content: bytes, *, what: str, at: int | None) -> Iterator[str]:
+def _unreported(file: _File, content: bytes, *, kind: str, at: int | None) -> Iterator[str]:
     """Yield a violation if the reader does not report the bad row in a file with the given content.
 
     Args:
         file: The file whose reader is checked.
         content: The content of a file with one bad row.
-        what: A phrase that describes the bad row, such as "a wrong number of columns".
+        kind: A phrase that describes the bad row, such as "a wrong number of columns".
         at: The line, or the number of the row, that the reader must report; None if it is not known.
     """
-    subject = f"{file.subject}: a row of the {file.split} file with {what}"
+    subject = f"{file.subject}: a row of the {file.split} file with {kind}"
     remedy = f"the reader of {file.declared.path} must yield BadRow({at or file.unit}, reason) for it"
     labels = file.task.labels
     with tempfile.TemporaryDirectory() as folder:
@@ -331,7 +331,7 @@ def _unreported(file: _File, content: bytes, *, what: str, at: int | None) -> It
         except Exception as error:  # a plugin's reader may raise anything
             yield f"{subject} makes the reader raise {cause(error)}; {remedy}"
             return
-    bad = [row for row in rows if not isinstance(row, Example) or unfit(row, labels) is not None]
+    bad = [row for row in rows if not isinstance(row, Example) or bad_row_of(row, labels) is not None]
     lines = [getattr(row, "line", None) for row in bad]
     if not bad:
         yield f"{subject} is not reported; {remedy}"
@@ -388,4 +388,4 @@ def _row_of_nulls(file: _File, rows: list[Any]) -> Iterator[str]:
     # The number of the appended row is known only if the reader yields a value for every row of the table.
     known = rows and len(rows) == table.num_rows
     at = rows[-1].line + 1 if known else None
-    yield from _unreported(file, sink.getvalue().to_pybytes(), what="nothing but nulls", at=at)
+    yield from _unreported(file, sink.getvalue().to_pybytes(), kind="nothing but nulls", at=at)

@@ -26,7 +26,7 @@ from alue_bench.testing.violations import (
 if TYPE_CHECKING:
     from alue_bench.training.pretrained.loading import Checkpoint
 
-UNKNOWN = 0.5
+MAX_UNKNOWN_SHARE = 0.5
 """The largest share of unknown tokens in the test sentences of a writing system. If the share is larger, a warning says
 that the tokenizer may not belong to the model."""
 
@@ -101,7 +101,7 @@ def _checkpoint(model: Model) -> Iterator[str]:
                 yield from _length(model, declared)
         return
     try:
-        yield from _loadable(model, checkpoint)
+        yield from _can_be_loaded(model, checkpoint)
     except AlueBenchError as error:
         yield f"{subject}: the checkpoint cannot be used: {error}; save model and tokenizer with save_pretrained"
     except Exception as error:  # the library may raise anything for damaged files
@@ -125,11 +125,11 @@ def _declared_architecture(model: Model) -> Generator[str, None, Any]:
     return None
 
 
-def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
+def _can_be_loaded(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
     from alue_bench.training.architecture.capabilities import capabilities_of
     from alue_bench.training.architecture.encoder_stack import view_as_stack
     from alue_bench.training.pretrained.loading import empty_model, encoder_shape, load_config, load_tokenizer
-    from alue_bench.training.pretrained.tokenizer import pads_with
+    from alue_bench.training.pretrained.tokenizer import set_padding_token
 
     subject = f"model {model.name!r}"
     config = load_config(checkpoint)
@@ -142,7 +142,7 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
     tokenizer = load_tokenizer(checkpoint)
     yield from _tokenizer_fits(model, tokenizer, config)
     stack = view_as_stack(empty_model(config))
-    pads_with(config, tokenizer.pad_token_id)
+    set_padding_token(config, tokenizer.pad_token_id)
     for note in capabilities_of(config, tokenizer, "bf16", "cpu").notes:
         yield Remark(f"{subject}: {note}")
     if stack.shape != shape:
@@ -203,7 +203,7 @@ def _tokenizer_fits(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
             f"languages={model.languages!r}"
         )
     for script in scripts:
-        if UNKNOWN < shares[script] < 1:
+        if MAX_UNKNOWN_SHARE < shares[script] < 1:
             yield Remark(
                 f"{subject}: {shares[script]:.0%} of the tokens of plain texts in {script} script are unknown to the "
                 "tokenizer; make sure that it is the tokenizer that belongs to the weights"

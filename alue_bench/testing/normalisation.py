@@ -28,7 +28,7 @@ TEXTS = (
 )
 """Texts of many kinds that occur in users' files. A model's `normalise` function must accept each of them."""
 
-LEAST = 0.25
+MIN_LETTER_SHARE = 0.25
 """The smallest share of a text's letters that may remain after `normalise`. Every published normalisation keeps far
 more."""
 
@@ -151,6 +151,6 @@ def _loss(script: str, normalised: dict[str, str]) -> str | None:
     example = f"in {script} script: {before[0]!r} becomes {after[0][:40]!r}"
     if left and len(before) > 1 and len(set(after)) == 1:
         return f"normalise turns all texts into one text {example}"
-    if left < LEAST * letters:
+    if left < MIN_LETTER_SHARE * letters:
         return f"normalise leaves {left} of {letters} letters of a text {example}"
     return None

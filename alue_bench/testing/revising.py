@@ -18,7 +18,7 @@ from alue_bench.contract.strategy import (
 )
 from alue_bench.testing.violations import cause
 
-DEEP = 12
+DEEP_ENCODER_LAYERS = 12
 """The number of layers of the encoder for which all of `COURSES` are simulated; for other encoders, only the first one.
 """
 
@@ -81,7 +81,7 @@ def check_revising(
         return
     acts = False
     for layers, outlined in outlines.items():
-        for course in COURSES if layers == DEEP or len(outlines) == 1 else COURSES[:1]:
+        for course in COURSES if layers == DEEP_ENCODER_LAYERS or len(outlines) == 1 else COURSES[:1]:
             outcome = _training(family, example, strategy, revisions, outlined.freeze_plan, course)
             if isinstance(outcome, str):
                 yield f"{subject} on {layers} layer{'s' if layers > 1 else ''}: {outcome}"

@@ -13,7 +13,7 @@ from alue_bench.data.tokenization import encode_targets
 from alue_bench.evaluation.submission import submission_text
 from alue_bench.testing.violations import cause
 
-COPIED = 0.5
+MAX_COPIED_SHARE = 0.5
 """The largest share of a split's rows that may also occur in another split. Above it, the split counts as a copy."""
 
 
@@ -90,7 +90,7 @@ def _copies(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
             continue
         known, texts = set(_texts(splits[earlier])), _texts(splits[later])
         shared = sum(text in known for text in texts)
-        if shared > COPIED * len(texts):
+        if shared > MAX_COPIED_SHARE * len(texts):
             yield (
                 f"task {task.name!r}: {shared} of the {len(texts)} rows of {later} are rows of {earlier} too, so that "
                 f"a score on {later} says nothing; give {later} a different file, or take it from train with HeldOut"
@@ -103,7 +103,7 @@ def _shared_texts(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
         return
     train = set(_texts(splits["train"]))
     shared = [text for text in _texts(splits["test"]) if text in train]
-    if 0 < len(shared) <= COPIED * len(splits["test"].examples):
+    if 0 < len(shared) <= MAX_COPIED_SHARE * len(splits["test"].examples):
         yield (
             f"task {task.name!r}: {len(shared)} texts of the test split are in train too, such as "
             f"{shared[0][0][:40]!r}; remove them from one of the two"

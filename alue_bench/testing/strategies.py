@@ -24,7 +24,7 @@ from alue_bench.contract.strategy import (
 )
 from alue_bench.testing.choosing import check_choosing
 from alue_bench.testing.revising import check_revising
-from alue_bench.testing.violations import Remark, cause, incomplete, raise_if_any, told
+from alue_bench.testing.violations import Remark, cause, incomplete, outcome_phrase, raise_if_any
 
 LAYERS = range(1, 25)
 """The numbers of layers of the encoders for which a strategy is checked."""
@@ -116,8 +116,8 @@ def _examples(family: StrategyFamily) -> Iterator[str]:
         strategy = _parsed(family, name)
         if not isinstance(strategy, Strategy):
             yield (
-                f"strategy {name!r} is an example of {family.grammar!r}, but parse {told(strategy)}; correct parse or "
-                "examples"
+                f"strategy {name!r} is an example of {family.grammar!r}, but parse {outcome_phrase(strategy)}; correct "
+                "parse or examples"
             )
             continue
         example = _Example(family, name, strategy)
@@ -130,7 +130,7 @@ def _examples(family: StrategyFamily) -> Iterator[str]:
             yield from violations
         if not violations:
             sound.append(example)
-    yield from _idle(family, sound)
+    yield from _without_effect(family, sound)
     yield from _repeated(sound)
 
 
@@ -161,8 +161,8 @@ def _name(example: _Example, earlier: list[_Example]) -> Iterator[str]:
     back = _parsed(family, name)
     if not isinstance(back, Strategy) or back.name != name:
         yield (
-            f"{subject} is named {name!r}, but parse({name!r}) {told(back)}; parse must return the same strategy for "
-            "this name"
+            f"{subject} is named {name!r}, but parse({name!r}) {outcome_phrase(back)}; parse must return the same "
+            "strategy for this name"
         )
         return
     if back != strategy or _parsed(family, example.name) != strategy:
@@ -191,8 +191,8 @@ def _freezing(example: _Example) -> Iterator[str]:
             continue
         if not _are_layers(kept, whole):
             yield (
-                f"{example.on(layers)}: kept_layers {told(kept)}; return a tuple of layers from low to high, or raise "
-                "DoesNotFit with a reason"
+                f"{example.on(layers)}: kept_layers {outcome_phrase(kept)}; return a tuple of layers from low to high, "
+                "or raise DoesNotFit with a reason"
             )
             return
         shape = EncoderShape(len(kept), hidden_size=64)  # type: ignore[arg-type]
@@ -202,7 +202,7 @@ def _freezing(example: _Example) -> Iterator[str]:
             return
         again = _attempt(example.strategy, "freeze_plan", shape)
         plan_of_equal = _attempt(_parsed(example.family, example.name), "freeze_plan", shape)
-        if not _same(plan, again) or not _same(plan, plan_of_equal):
+        if not _equal_results(plan, again) or not _equal_results(plan, plan_of_equal):
             yield (
                 f"{example.on(layers)}: freeze_plan gives different plans; it may depend only on the name and the shape"
             )
@@ -244,7 +244,7 @@ def _are_layers(kept: object, shape: EncoderShape) -> bool:
     return list(kept) == sorted(set(kept)) and kept[0] >= 0 and kept[-1] < shape.layers
 
 
-def _same(one: object, other: object) -> bool:
+def _equal_results(one: object, other: object) -> bool:
     """Return whether two results are equal; exceptions are equal if their types and messages are."""
     if isinstance(one, Exception) or isinstance(other, Exception):
         return type(one) is type(other) and str(one) == str(other)
@@ -314,7 +314,7 @@ def _injection(subject: str, outline: Outline) -> Iterator[str]:
 # The effect of strategies, and their names ---------------------------------------------------------------------------
 
 
-def _idle(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
+def _without_effect(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
     """Yield a sentence for each example strategy that is the same as full fine-tuning for every encoder.
 
     If all examples of the family are, the sentences are violations, and otherwise they are remarks. Strategies that
@@ -371,15 +371,15 @@ def _foreign_names(family: StrategyFamily) -> Iterator[str]:
         outcome = _parsed(family, name)
         if outcome is not None:
             yield (
-                f"strategy family {family.grammar!r}: parse({name[:20]!r}) {told(outcome)}; return None for a name "
-                "that is not of this family"
+                f"strategy family {family.grammar!r}: parse({name[:20]!r}) {outcome_phrase(outcome)}; return None for "
+                "a name that is not of this family"
             )
     for example in family.examples:  # for a similar name, a UsageError that explains the grammar is permitted too
         name = f"{example}-no-such-variant"
         outcome = _parsed(family, name)
         if outcome is not None and not isinstance(outcome, UsageError):
             yield (
-                f"strategy family {family.grammar!r}: parse({name!r}) {told(outcome)}; return None, or raise "
+                f"strategy family {family.grammar!r}: parse({name!r}) {outcome_phrase(outcome)}; return None, or raise "
                 "UsageError with what was expected"
             )
 
@@ -398,7 +398,7 @@ def _names_of_others(family: StrategyFamily) -> Iterator[str]:
         claimed = [name for name in other.examples if name not in family.examples and _parsed(family, name) is not None]
         if claimed:
             yield (
-                f"strategy family {family.grammar!r}: parse({claimed[0]!r}) {told(_parsed(family, claimed[0]))}, but "
-                f"that name belongs to the family {other.grammar!r} of {declared.origin}; return None, and give your "
-                "names another prefix"
+                f"strategy family {family.grammar!r}: parse({claimed[0]!r}) "
+                f"{outcome_phrase(_parsed(family, claimed[0]))}, but that name belongs to the family {other.grammar!r} "
+                f"of {declared.origin}; return None, and give your names another prefix"
             )

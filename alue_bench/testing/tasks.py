@@ -141,7 +141,7 @@ def _transfer(task: Task, train_task: Task | None) -> Iterator[str]:
         train_task: The task that `task.trained_on` names; None to look for it among the installed plugins.
     """
     from alue_bench.contract.registry import load_registry
-    from alue_bench.contract.transfer import misfit
+    from alue_bench.contract.transfer import misfit_reason
 
     if task.trained_on is None:
         return
@@ -154,7 +154,7 @@ def _transfer(task: Task, train_task: Task | None) -> Iterator[str]:
             )
             return
         train_task = declared.value
-    if (problem := misfit(task, train_task)) is not None:
+    if (problem := misfit_reason(task, train_task)) is not None:
         yield problem
 
 

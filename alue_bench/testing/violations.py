@@ -15,7 +15,7 @@ from alue_bench.contract.strategy import StrategyFamily
 from alue_bench.contract.task import Task
 from alue_bench.contract.validation import LANGUAGE
 
-SHOWN = 3
+MAX_SHOWN = 3
 """The largest number of violations of the same kind that a check lists."""
 
 PLACEHOLDER = re.compile(r"(?i)\W*(todo|tbd|fixme|xxx|\?+|n/?a|none)?\W*")
@@ -81,7 +81,7 @@ def cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".removesuffix(": ")
 
 
-def told(outcome: object) -> str:
+def outcome_phrase(outcome: object) -> str:
     """Return the outcome of a function call (result or exception) as a verb phrase: "returns …" or "raises …"."""
     return f"raises {cause(outcome)}" if isinstance(outcome, Exception) else f"returns {outcome!r:.60}"
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alue_bench.tracking.connection import Connection
-from alue_bench.tracking.liveness import MACHINE, PROCESS, Watch
+from alue_bench.tracking.liveness import MACHINE, PROCESS, DeadProcessDetector
 
 FINGERPRINT = "fingerprint"
 INVOCATION = "invocation"
@@ -34,21 +34,21 @@ INVOCATION = "invocation"
 its worker processes use the same id."""
 STAGE = "stage"
 CLAIMING = "claiming"
-LOOK_S = 0.1
+POLL_INTERVAL_S = 0.1
 """The seconds between two checks of competing claims, that is, of other processes that want to execute the same run."""
-PATIENCE_S = 5.0
+COMPETITION_TIMEOUT_S = 5.0
 """The longest time, in seconds, that a process waits for competing processes to withdraw their claims of the same run.
 After this time, it withdraws its own claim. If all processes withdraw, one of them claims the run again later."""
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldRun:
     """A run that another process is executing or has just finished, so that this process must not execute it."""
 
     run_id: str
 
 
-def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) -> Held | None:
+def settle_claim(connection: Connection, watch: DeadProcessDetector, run_id: str, fingerprint: str) -> HeldRun | None:
     """Decide whether this process may execute a run that other processes may have claimed too.
 
     A claim is an MLflow run that a process creates before it executes a planned run. The module's docstring lists the
@@ -63,10 +63,10 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
         fingerprint: The digest of everything that determines the result of the planned run.
 
     Returns:
-        None if this process may execute the run; otherwise a `Held` with the id of the MLflow run that takes
+        None if this process may execute the run; otherwise a `HeldRun` with the id of the MLflow run that takes
         precedence. The caller must then withdraw this process's claim by `withdraw`.
     """
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + COMPETITION_TIMEOUT_S
     while True:
         others = []
         changed = False
@@ -76,7 +76,7 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
             if run is mine:
                 continue
             if run.info.status == "FINISHED":
-                return Held(run.info.run_id)
+                return HeldRun(run.info.run_id)
             if mine is not None and _is_duplicate(run, mine):
                 withdraw(connection, run.info.run_id)
             elif watch.is_dead(run.info.run_id, run.data.tags):
@@ -86,16 +86,16 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
         if changed:
             continue
         if mine is None:  # another process considered this process dead, and ended its claim
-            return Held(min(others, key=_order).info.run_id if others else run_id)
+            return HeldRun(min(others, key=_order).info.run_id if others else run_id)
         if not others:
             return None
         first = min(others, key=_order)
         settled = next((run for run in others if run.data.tags.get(STAGE) != CLAIMING), None)
         if settled is not None:
-            return Held(settled.info.run_id)
+            return HeldRun(settled.info.run_id)
         if _order(first) < _order(mine) or time.monotonic() > deadline:
-            return Held(first.info.run_id)
-        time.sleep(LOOK_S)
+            return HeldRun(first.info.run_id)
+        time.sleep(POLL_INTERVAL_S)
 
 
 def competitors(connection: Connection, fingerprint: str) -> list[Any]:

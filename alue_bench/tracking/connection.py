@@ -17,17 +17,17 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
 from alue_bench.contract.errors import UnavailableError, UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.messages.display import first_line
 from alue_bench.messages.extras import command_for_module
 from alue_bench.messages.redaction import redact
 from alue_bench.messages.suggestion import command_line
-from alue_bench.tracking.retry import patient
+from alue_bench.tracking.retry import retrying_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-VARIABLE = "MLFLOW_TRACKING_URI"
+TRACKING_URI_VARIABLE = "MLFLOW_TRACKING_URI"
 SERVER_TIMEOUT_S = 5.0
 """The seconds within which a server or database must answer when the MLflow store is opened."""
 BUSY_TIMEOUT_S = 20
@@ -62,7 +62,7 @@ def tracking_uri(option: str | None) -> str:
     Args:
         option: The value of --tracking-uri; None or empty if it was not given.
     """
-    given = option or os.environ.get(VARIABLE)
+    given = option or os.environ.get(TRACKING_URI_VARIABLE)
     return given or sqlite_uri(Path.cwd() / DEFAULT_FOLDER / "mlflow.db")
 
 
@@ -92,7 +92,7 @@ def connect(uri: str, experiment: str) -> Connection:
     """
     if not experiment.strip():
         raise UsageError("--experiment is empty; give it a name")
-    _quiet()
+    _silence_mlflow()
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
         return _open(uri, experiment, artifacts=None)
@@ -116,10 +116,10 @@ def connect(uri: str, experiment: str) -> Connection:
 
 def _check_kind(uri: str) -> None:
     if not re.match(r"sqlite:|(postgresql|mysql|mssql)(\+\w+)?://", uri):
-        name = VARIABLE if uri == os.environ.get(VARIABLE) else "--tracking-uri"
+        name = TRACKING_URI_VARIABLE if uri == os.environ.get(TRACKING_URI_VARIABLE) else "--tracking-uri"
         raise UsageError(
-            f"{name} '{public(uri)}': MLflow keeps runs in a database or on a server; use sqlite:///path/to/mlflow.db "
-            "or http://host:port"
+            f"{name} '{without_credentials(uri)}': MLflow keeps runs in a database or on a server; use "
+            "sqlite:///path/to/mlflow.db or http://host:port"
         )
 
 
@@ -142,11 +142,12 @@ def _check_database(uri: str) -> None:
     except ModuleNotFoundError as error:
         driver = DRIVERS.get(str(error.name), command_for_module(str(error.name)))
         raise UnavailableError(
-            f"tracking store {public(uri)} needs the driver {error.name!r} of its database; install it with: {driver}"
+            f"tracking store {without_credentials(uri)} needs the driver {error.name!r} of its database; install it "
+            f"with: {driver}"
         ) from error
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        reason = public(first_line(error))
-        raise UnavailableError(f"tracking store {public(uri)} cannot be used: {reason}") from error
+        reason = without_credentials(first_line(error))
+        raise UnavailableError(f"tracking store {without_credentials(uri)} cannot be used: {reason}") from error
 
 
 def open_store(uri: str, experiment: str) -> Connection:
@@ -178,7 +179,7 @@ def open_client(uri: str) -> MlflowClient:
     _check_store(uri, DEFAULT_EXPERIMENT)
     from mlflow import MlflowClient
 
-    return patient(MlflowClient(tracking_uri=mlflow_uri(uri)))
+    return retrying_client(MlflowClient(tracking_uri=mlflow_uri(uri)))
 
 
 def _check_store(uri: str, experiment: str) -> None:
@@ -192,12 +193,12 @@ def _check_store(uri: str, experiment: str) -> None:
         UsageError: The store does not exist, or the URI is of a kind that cannot be used.
         UnavailableError: The store cannot be reached.
     """
-    _quiet()
+    _silence_mlflow()
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
     elif uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
         run = command_line("run", options=where_options(uri, experiment))
-        raise UsageError(f"there is no store at {public(uri)} yet; {run} creates one")
+        raise UsageError(f"there is no store at {without_credentials(uri)} yet; {run} creates one")
     else:
         _check_kind(uri)
         _check_database(uri)
@@ -241,9 +242,13 @@ def sqlite_path(uri: str) -> Path:
     """
     database = _database(uri)
     if not database:
-        raise UsageError(f"--tracking-uri '{public(uri)}' names no file; write it as sqlite:///path/to/mlflow.db")
+        raise UsageError(
+            f"--tracking-uri '{without_credentials(uri)}' names no file; write it as sqlite:///path/to/mlflow.db"
+        )
     if Path(database).is_dir():
-        raise UsageError(f"--tracking-uri '{public(uri)}' names a folder; write it as sqlite:///path/to/mlflow.db")
+        raise UsageError(
+            f"--tracking-uri '{without_credentials(uri)}' names a folder; write it as sqlite:///path/to/mlflow.db"
+        )
     return Path(database)
 
 
@@ -264,23 +269,23 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        client = patient(MlflowClient(tracking_uri=mlflow_uri(uri)))
+        client = retrying_client(MlflowClient(tracking_uri=mlflow_uri(uri)))
         existing = client.get_experiment_by_name(experiment)
         if existing is None and not create:
             names = ", ".join(sorted(f"'{one.name}'" for one in client.search_experiments()))
-            raise UsageError(f"there is no experiment '{experiment}' in {public(uri)}; there are {names}")
+            raise UsageError(f"there is no experiment '{experiment}' in {without_credentials(uri)}; there are {names}")
         if existing is None:
             experiment_id = _create_experiment(client, experiment, artifacts)
         elif existing.lifecycle_stage != "active":
             raise UsageError(
-                f"experiment '{experiment}' was deleted in {public(uri)}; restore it in MLflow or choose another "
-                "--experiment"
+                f"experiment '{experiment}' was deleted in {without_credentials(uri)}; restore it in MLflow or choose "
+                "another --experiment"
             )
         else:
             experiment_id = existing.experiment_id
     except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
-        cause = public(first_line(error))
-        raise UnavailableError(f"tracking store {public(uri)} cannot be used: {cause}") from error
+        cause = without_credentials(first_line(error))
+        raise UnavailableError(f"tracking store {without_credentials(uri)} cannot be used: {cause}") from error
     return Connection(client, uri, experiment, str(experiment_id))
 
 
@@ -343,13 +348,14 @@ def _check_server(uri: str) -> None:
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise UnavailableError(
-                f"tracking server {public(uri)} refuses access ({error.code}); set MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+                f"tracking server {without_credentials(uri)} refuses access ({error.code}); set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             ) from error
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-        reason = public(str(getattr(error, "reason", error)))
+        reason = without_credentials(str(getattr(error, "reason", error)))
         raise UnavailableError(
-            f"tracking server {public(uri)} does not answer ({reason}); start it, or {_advice_to_change_store(uri)}"
+            f"tracking server {without_credentials(uri)} does not answer ({reason}); start it, or "
+            f"{_advice_to_change_store(uri)}"
         ) from error
     # If the server stops answering later, MLflow retries for about 15 seconds; then the plan continues without it.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
@@ -362,7 +368,9 @@ def _advice_to_change_store(uri: str) -> str:
 
     The advice is to unset the environment variable MLFLOW_TRACKING_URI, or to leave out the option --tracking-uri.
     """
-    return f"unset {VARIABLE}" if uri == os.environ.get(VARIABLE) else "leave out --tracking-uri"
+    return (
+        f"unset {TRACKING_URI_VARIABLE}" if uri == os.environ.get(TRACKING_URI_VARIABLE) else "leave out --tracking-uri"
+    )
 
 
 def _version_request(uri: str) -> urllib.request.Request:
@@ -376,9 +384,9 @@ def _version_request(uri: str) -> urllib.request.Request:
     return request
 
 
-def public(text: str) -> str:
+def without_credentials(text: str) -> str:
     """Return a text on one line, of at most LONGEST_PATH characters, without the credentials in its tracking URIs."""
-    return shown(redact(text), quote=False, most=LONGEST_PATH)
+    return excerpt(redact(text), quote=False, max_length=LONGEST_PATH)
 
 
 def _writable(folder: Path) -> Path:
@@ -393,7 +401,7 @@ def _writable(folder: Path) -> Path:
     return folder
 
 
-def _quiet() -> None:
+def _silence_mlflow() -> None:
     """Switch off MLflow's telemetry, its tips on stdout and its log messages about schema migrations."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when mlflow is imported

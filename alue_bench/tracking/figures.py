@@ -10,7 +10,7 @@ from alue_bench.contract.spec import Predictions
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.evaluation.label_cells import split_labels
 from alue_bench.evaluation.predictions import hits_of_tags
-from alue_bench.messages.figure_text import literal_text, short, short_names
+from alue_bench.messages.figure_text import literal_text, shorten, shorten_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,10 +20,10 @@ LONGEST_TITLE = 80
 """The most characters of a title; a longer title is cut, so that it fits into the figure's width."""
 F1 = "f1"
 """The column of `Predictions.scores` whose distribution is drawn for span extraction: the F1 of each answer."""
-WIDE = 12
+LONGEST_HORIZONTAL_NAME = 12
 """The most characters of a label name that is written horizontally. The names on the horizontal axis of a confusion
 matrix are written vertically if one of them is longer, or if there are more than three."""
-QUICK: dict[str, Any] = {"compress_level": 2}
+FAST_PNG_OPTIONS: dict[str, Any] = {"compress_level": 2}
 """The options of Pillow for fast PNG compression. Compared with the default, files are twice as large and are written
 in a fifth of the time."""
 
@@ -42,7 +42,7 @@ def draw_predictions(path: Path, predictions: Predictions, labels: Labels, *, ti
         labels: The label space of the task, which determines the kind of figure.
         title: The figure's title; a long one is cut.
     """
-    title = short(title, LONGEST_TITLE)
+    title = shorten(title, LONGEST_TITLE)
     with literal_text():
         if labels.kind in (TargetKind.BINARY, TargetKind.MULTICLASS):
             _matrix_of(labels).draw(path, predictions, title)
@@ -63,7 +63,7 @@ def _draw_others(path: Path, predictions: Predictions, labels: Labels, title: st
         axes.set(xlabel="F1 of an answer", ylabel="questions")
     else:
         _draw_hits(axes, predictions, labels)
-    figure.savefig(path, dpi=DPI, pil_kwargs=QUICK)
+    figure.savefig(path, dpi=DPI, pil_kwargs=FAST_PNG_OPTIONS)
 
 
 def _figure(labels: Labels) -> Figure:
@@ -96,8 +96,8 @@ class _Matrix:
         self._axes = figure.add_subplot()
         self._title = self._axes.set_title("title", fontsize=9, animated=True)
         positions = range(len(self._names))
-        shown = short_names(self._names)
-        upright = len(shown) > 3 or max(map(len, shown)) > WIDE
+        shown = shorten_names(self._names)
+        upright = len(shown) > 3 or max(map(len, shown)) > LONGEST_HORIZONTAL_NAME
         self._axes.set_xticks(positions, shown, rotation="vertical" if upright else "horizontal")
         self._axes.set_yticks(positions, shown)
         self._axes.set(xlabel="predicted", ylabel="gold")
@@ -108,7 +108,7 @@ class _Matrix:
         figure.colorbar(self._image, ax=self._axes, label="part of the gold label's examples", shrink=0.9)
         canvas: Any = figure.canvas
         canvas.draw()  # draws everything except the artists marked as animated
-        self._canvas, self._rest = canvas, canvas.copy_from_bbox(figure.bbox)
+        self._canvas, self._background = canvas, canvas.copy_from_bbox(figure.bbox)
 
     def draw(self, path: Path, predictions: Predictions, title: str) -> None:
         """Write a PNG file with the confusion matrix of these predictions."""
@@ -120,7 +120,7 @@ class _Matrix:
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         self._image.set_data(shares)
         self._title.set_text(title)
-        self._canvas.restore_region(self._rest)
+        self._canvas.restore_region(self._background)
         for artist in (self._image, self._title, *self._axes.spines.values()):
             self._axes.draw_artist(artist)
         if self._with_counts:
@@ -129,7 +129,7 @@ class _Matrix:
                 text = self._axes.text(column, row, str(count), ha="center", va="center", color=colour)
                 self._axes.draw_artist(text)
                 text.remove()
-        Image.fromarray(np.asarray(self._canvas.buffer_rgba())).save(path, dpi=(DPI, DPI), **QUICK)
+        Image.fromarray(np.asarray(self._canvas.buffer_rgba())).save(path, dpi=(DPI, DPI), **FAST_PNG_OPTIONS)
 
 
 def _hits(predictions: Predictions, labels: Labels) -> dict[str, list[int]]:
@@ -164,7 +164,7 @@ def _draw_hits(axes: object, predictions: Predictions, labels: Labels) -> None:
     ):
         axes.barh(positions, values, left=left, label=kind, color=colour, hatch=hatch)  # type: ignore[attr-defined]
         left = [a + b for a, b in zip(left, values, strict=True)]
-    axes.set_yticks(positions, short_names(labels.types))  # type: ignore[attr-defined]
+    axes.set_yticks(positions, shorten_names(labels.types))  # type: ignore[attr-defined]
     axes.legend(fontsize=8)  # type: ignore[attr-defined]
     counted = "examples" if not labels.tags_words else "entities" if labels.scheme else "words"
     axes.set(xlabel=counted)  # type: ignore[attr-defined]

@@ -2,8 +2,9 @@
 
 A process on the same machine is looked up in the process table, unless the system hides processes of other users. For
 hidden processes and for other machines, the only sign is the run's heartbeat: a tag that the executing process
-rewrites every BEAT_S seconds. If the heartbeat does not change for LEASE_S seconds, the process counts as dead. These
-seconds are measured on the monotonic clock of the process that checks, so wrong or changed system clocks do no harm.
+rewrites every HEARTBEAT_INTERVAL_S seconds. If the heartbeat does not change for LEASE_S seconds, the process counts as
+dead. These seconds are measured on the monotonic clock of the process that checks, so wrong or changed system clocks do
+no harm.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ PROCESS = "process"
 MACHINE = "machine"
 HEARTBEAT = "heartbeat"
 
-BEAT_S = 15.0
+HEARTBEAT_INTERVAL_S = 15.0
 """The seconds between two heartbeats. A heartbeat is a tag of an MLflow run that is rewritten regularly, to show that
 the process is alive. One write takes a few milliseconds, and affects neither the measured times nor, even with a
 hundred workers, the speed of the store."""
 LEASE_S = 90.0
 """The seconds after which a process counts as dead if it has not rewritten the heartbeat tag of its MLflow run. This is
-several times BEAT_S, and longer than the restart of an MLflow server takes."""
+several times HEARTBEAT_INTERVAL_S, and longer than the restart of an MLflow server takes."""
 
 
-class Heart:
+class HeartbeatWriter:
     """A writer of heartbeats for the runs that this process executes.
 
     A heartbeat is a tag of an MLflow run that is rewritten regularly, to show that the process is alive. A thread
@@ -43,31 +44,31 @@ class Heart:
     If the store does not accept a heartbeat, it is not written again. `missed` is the number of such heartbeats.
     """
 
-    def __init__(self, client: MlflowClient, *, beat_s: float = BEAT_S) -> None:
+    def __init__(self, client: MlflowClient, *, interval_s: float = HEARTBEAT_INTERVAL_S) -> None:
         """Store the MLflow client and the seconds between two writes of the heartbeat tag.
 
         The thread that writes heartbeats starts with the first run.
         """
-        self._client, self._beat_s = client, beat_s
+        self._client, self._interval_s = client, interval_s
         self._runs: dict[str, str] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self.missed = 0
 
-    def beat_for(self, run_id: str) -> None:
+    def start_heartbeat(self, run_id: str) -> None:
         """Start to rewrite the heartbeat tag of a run regularly. The tag was first written when the run was created."""
         with self._changed:
             self._runs[run_id] = ""
             if self._thread is None:
-                self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+                self._thread = threading.Thread(target=self._write_heartbeats, name="heartbeat", daemon=True)
                 self._thread.start()
 
-    def tell(self, run_id: str, news: str) -> None:
+    def set_status(self, run_id: str, status: str) -> None:
         """Set a status message, such as the run's progress, for the next heartbeat of the run."""
         if run_id in self._runs:
-            self._runs[run_id] = news
+            self._runs[run_id] = status
 
-    def rest(self, run_id: str) -> None:
+    def stop_heartbeat(self, run_id: str) -> None:
         """Stop rewriting the heartbeat tag of a run.
 
         If the tag is being written now, this method does not wait, since the write could take long if the MLflow store
@@ -83,39 +84,39 @@ class Heart:
             self._runs.clear()
             self._changed.notify()
 
-    def _beat(self) -> None:
+    def _write_heartbeats(self) -> None:
         count = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: not self._runs, timeout=self._beat_s)
+                self._changed.wait_for(lambda: not self._runs, timeout=self._interval_s)
                 if not self._runs:
                     self._thread = None
                     return
-                held = dict(self._runs)
-            for run_id, news in held.items():
+                current = dict(self._runs)
+            for run_id, status in current.items():
                 count += 1
                 try:
-                    self._client.set_tag(run_id, HEARTBEAT, a_beat(count, news))
+                    self._client.set_tag(run_id, HEARTBEAT, heartbeat_value(count, status))
                 except Exception:  # an unreachable store raises errors of many types; the recorder reports them
                     self.missed += 1
 
 
-def a_beat(count: int = 0, news: str = "") -> str:
-    """Return the value of a run's heartbeat tag, which is rewritten regularly: the time, `count` and `news`.
+def heartbeat_value(count: int = 0, status: str = "") -> str:
+    """Return the value of a run's heartbeat tag, which is rewritten regularly: the time, `count` and `status`.
 
     A count that grows with each write makes the values differ even if the clock was set back.
     """
-    return f"{datetime.now(UTC).isoformat(timespec='seconds')} {count} {news}".rstrip()
+    return f"{datetime.now(UTC).isoformat(timespec='seconds')} {count} {status}".rstrip()
 
 
-def steps_of(beat: str) -> tuple[int, int] | None:
+def progress_of_heartbeat(heartbeat: str) -> tuple[int, int] | None:
     """Return the progress of a run from the value of its heartbeat tag, as (done, total) steps; None if it has none."""
-    _, _, news = beat.rpartition(" ")
-    done, slash, total = news.partition("/")
+    _, _, status = heartbeat.rpartition(" ")
+    done, slash, total = status.partition("/")
     return (int(done), int(total)) if slash and done.isdigit() and total.isdigit() else None
 
 
-class Watch:
+class DeadProcessDetector:
     """A detector of dead processes, which remembers the heartbeats that it has read.
 
     A heartbeat is a tag of an MLflow run that the executing process rewrites regularly.
@@ -149,10 +150,10 @@ class Watch:
             alive = is_alive(tags.get(PROCESS, ""))
             if alive is not None:
                 return not alive
-        now, beat = self._clock(), tags.get(HEARTBEAT, "")
+        now, heartbeat = self._clock(), tags.get(HEARTBEAT, "")
         seen, since = self._seen.get(run_id, (None, now))
-        if beat != seen:
-            self._seen[run_id] = beat, now
+        if heartbeat != seen:
+            self._seen[run_id] = heartbeat, now
             return False
         return now - since > self._lease_s
 

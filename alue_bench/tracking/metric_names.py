@@ -40,7 +40,7 @@ _REFUSED = re.compile(r"[^/\w.\- ]|-{2,}|\A/|/\Z|(?<=/)/|\A\.\.|(?<![^/])\.{1,2}
 """A pattern for all parts of a name that must be spelt out: characters that MLflow refuses, the path parts `.` and
 `..`, empty path parts, spaces that a file system or a database ignores, and double hyphens, which mark spelt-out
 characters."""
-_SPELT = re.compile(r"--([a-z0-9_.-]+?)--(?!-)")
+_SPELT_OUT = re.compile(r"--([a-z0-9_.-]+?)--(?!-)")
 _EMPTY = "----"
 _SHORTENED = re.compile(r"---[0-9a-f]{20}\Z")
 _NUMBER = re.compile(r"u([0-9a-f]{4,6})")
@@ -88,7 +88,7 @@ def original_name(stored: str, originals: Mapping[str, str] | None = None) -> st
         return ""
     if _SHORTENED.search(stored):
         return stored
-    return _SPELT.sub(lambda spelt: _unspelt(spelt.group(0), spelt.group(1)), stored)
+    return _SPELT_OUT.sub(lambda spelt: _unspelt(spelt.group(0), spelt.group(1)), stored)
 
 
 def tags_of_originals(stored: Mapping[str, str]) -> dict[str, str]:
@@ -135,7 +135,7 @@ def metrics_by_original(metrics: Mapping[str, float], tags: Mapping[str, str]) -
     return {original_name(stored, originals): value for stored, value in metrics.items()}
 
 
-def fitted(text: str, longest: int) -> str:
+def storable_value(text: str, longest: int) -> str:
     """Convert a string to a value of a param or tag that every MLflow store accepts.
 
     The value has at most `longest` characters. A longer string is cut, and a digest is added, so that different strings

@@ -22,7 +22,7 @@ from alue_bench.contract.task import Labels, TargetKind
 if TYPE_CHECKING:
     import pandas as pd
 
-    from alue_bench.evaluation.predictions import Targets
+    from alue_bench.evaluation.predictions import GoldAndPredicted
 
 PREDICTIONS = "predictions.csv"
 """The artifact with a run's test predictions."""
@@ -83,7 +83,7 @@ def write_without_scores(path: Path, source: Path) -> None:
 # Reading -----------------------------------------------------------------------------------------------------------
 
 
-def load_targets(path: Path, *, multilabel: bool) -> Targets:
+def load_targets(path: Path, *, multilabel: bool) -> GoldAndPredicted:
     """Read the gold and predicted labels from a CSV file of predictions.
 
     Args:
@@ -99,7 +99,7 @@ def load_targets(path: Path, *, multilabel: bool) -> Targets:
     return _targets(_read_first_columns(content, columns), columns, multilabel=multilabel)
 
 
-def load_targets_without_scores(path: Path, *, multilabel: bool) -> Targets | None:
+def load_targets_without_scores(path: Path, *, multilabel: bool) -> GoldAndPredicted | None:
     """Read the gold and predicted labels from a file that `write_without_scores` wrote.
 
     Args:
@@ -183,7 +183,7 @@ def _read_first_columns(content: bytes, columns: Sequence[str]) -> Any:
     return _read_csv(pa.py_buffer(content), types, tuple(types)).unify_dictionaries().combine_chunks()
 
 
-def _targets(table: Any, columns: Sequence[str], *, multilabel: bool) -> Targets:
+def _targets(table: Any, columns: Sequence[str], *, multilabel: bool) -> GoldAndPredicted:
     """Convert the table that `_read_first_columns` returns into arrays.
 
     Args:

@@ -6,7 +6,7 @@
     read_predictions(results, run_id)       # the predictions of one run, fetched by this call
 
 Runs without a row in the frame are counted: runs that failed or are still running, earlier executions of a repeated
-run, and runs of other programs. `say_counts` returns sentences about the counts.
+run, and runs of other programs. `count_sentences` returns sentences about the counts.
 
 A fingerprint is a digest of everything that determines a run's result; a run and its repetitions have the same one. A
 plan is the list of the runs of one invocation (one execution of a command); it is stored in an MLflow parent run.
@@ -34,7 +34,7 @@ from alue_bench.messages.display import first_line
 from alue_bench.messages.redaction import redact
 from alue_bench.messages.suggestion import command_line
 from alue_bench.tracking.claims import FINGERPRINT, INVOCATION
-from alue_bench.tracking.connection import Connection, public, where_options
+from alue_bench.tracking.connection import Connection, where_options, without_credentials
 from alue_bench.tracking.liveness import MACHINE
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
 from alue_bench.tracking.prediction_files import (
@@ -56,12 +56,12 @@ from alue_bench.tracking.recording import (
 )
 from alue_bench.tracking.scores_elsewhere import ALSO_TEST, predictions_file
 from alue_bench.tracking.selection_tags import CHOSEN_IN
-from alue_bench.tracking.stored_runs import StoredRun, all_runs, runs_that_match, runs_with_ids, store_told
+from alue_bench.tracking.stored_runs import StoredRun, all_runs, convert_store_errors, runs_that_match, runs_with_ids
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from alue_bench.evaluation.predictions import Targets
+    from alue_bench.evaluation.predictions import GoldAndPredicted
 
 LAYER_SCORES = "layer_scores.csv"
 """The artifact with the score of each layer, for a strategy that chooses its layers by a probe."""
@@ -181,7 +181,7 @@ TAGS: Mapping[str, str] = {
 SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "test_digest"}
 """The columns with the digest of each split's examples. MLflow records each split as a data set, whose context (such as
 "training") is the key."""
-NEEDED = ("task", "model", "strategy", "seed", "fingerprint")
+REQUIRED_COLUMNS = ("task", "model", "strategy", "seed", "fingerprint")
 """The columns that every run of alue-bench has. A run that lacks one of them was written by another program or changed
 later."""
 
@@ -208,7 +208,8 @@ class Counts:
     foreign: int = 0
     """The number of runs in the experiment that alue-bench did not write."""
     unreadable: int = 0
-    """The number of runs that have alue-bench's tags, but not all necessary values (`NEEDED`), such as the task."""
+    """The number of runs that have alue-bench's tags, but not all necessary values (`REQUIRED_COLUMNS`), such as the
+    task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +262,7 @@ def read_results(
     keep = attempts["run_id"].notna()
     if parent_id is not None:
         keep &= (attempts["parent_id"] == parent_id).fillna(False) | attempts["fingerprint"].isin(
-            _planned(connection, parent_id)
+            _planned_fingerprints(connection, parent_id)
         )
     wanted = {"task": tasks, "model": models, "strategy": strategies}
     for column, values in (wanted | {"data_source": [data_source] if data_source else []}).items():
@@ -311,7 +312,7 @@ def read_choices(connection: Connection) -> dict[str, str]:
     return {one[FINGERPRINT]: one[CHOSEN_IN] for one in tags if FINGERPRINT in one}
 
 
-def say_counts(counts: Counts) -> list[str]:
+def count_sentences(counts: Counts) -> list[str]:
     """Return a sentence for the user about each count above zero, except `repeated`."""
     said = [
         (counts.failed, "{} {runs} failed and {is_} left out; repeat the command that started {them} to retry"),
@@ -349,7 +350,7 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
     return table
 
 
-def read_targets(results: Results, run_id: str, multilabel: bool) -> Targets:
+def read_targets(results: Results, run_id: str, multilabel: bool) -> GoldAndPredicted:
     """Read the gold and predicted labels of a run's test predictions, in the order of the test file.
 
     The scores of the labels are not read, so that this is several times as fast as `read_predictions`.
@@ -374,7 +375,7 @@ def read_dev_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
     return _predictions(results, run_id, "dev_predictions.csv")
 
 
-def read_targets_elsewhere(results: Results, run_id: str, multilabel: bool, task: str) -> Targets | None:
+def read_targets_elsewhere(results: Results, run_id: str, multilabel: bool, task: str) -> GoldAndPredicted | None:
     """Read the gold and predicted labels of a run on the test split of another task, like `read_targets`.
 
     Args:
@@ -423,7 +424,7 @@ def read_curves(results: Results, run_id: str, metrics: Sequence[str] | None = N
 
     client = results.connection.client
     points: list[tuple[str, int, float]] = []
-    with store_told(results.connection):
+    with convert_store_errors(results.connection):
         for name, stored in _stored_curves(client, run_id, metrics).items():
             history = client.get_metric_history(run_id, stored)
             points += [(name, point.step, point.value) for point in history]
@@ -528,8 +529,10 @@ def _read(connection: Connection, run_ids: Sequence[str] | None = None) -> tuple
     stored = all_runs(connection) if run_ids is None else runs_with_ids(connection, run_ids)
     ours = [run for run in stored if "alue_bench.version" in run.tags]
     tracking_uri = redact(connection.uri)  # once, because it searches all environment variables
-    frame = _typed([_record(run, connection.experiment, tracking_uri) for run in ours if run.tags.get("kind") == "run"])
-    readable = frame[list(NEEDED)].notna().all(axis="columns")
+    frame = _with_dtypes(
+        [_record(run, connection.experiment, tracking_uri) for run in ours if run.tags.get("kind") == "run"]
+    )
+    readable = frame[list(REQUIRED_COLUMNS)].notna().all(axis="columns")
     return frame[readable].reset_index(drop=True), len(stored) - len(ours), int((~readable).sum())
 
 
@@ -571,7 +574,7 @@ def _own_version(tags: Mapping[str, str]) -> str:
     return f"alue-bench {tags['alue_bench.version']}"
 
 
-def _typed(records: list[dict[str, Any]]) -> pd.DataFrame:
+def _with_dtypes(records: list[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     metrics = sorted({name for record in records for name in record} - COLUMNS.keys())
@@ -592,7 +595,7 @@ def _typed(records: list[dict[str, Any]]) -> pd.DataFrame:
     return frame
 
 
-def _planned(connection: Connection, parent_id: str) -> list[str]:
+def _planned_fingerprints(connection: Connection, parent_id: str) -> list[str]:
     """Return the fingerprints of all runs in the plan (list of runs) that an MLflow parent run holds.
 
     A fingerprint is a digest of everything that determines a run's result.
@@ -607,7 +610,8 @@ def _planned(connection: Connection, parent_id: str) -> list[str]:
     except MlflowException as error:
         ui = command_line("ui", options=where_options(connection.uri, connection.experiment))
         raise UsageError(
-            f"there is no run {parent_id!r} in {public(connection.uri)}; {ui} shows the plans with their run ids"
+            f"there is no run {parent_id!r} in {without_credentials(connection.uri)}; {ui} shows the plans with their "
+            "run ids"
         ) from error
     if parent.info.experiment_id != connection.experiment_id:
         home = connection.client.get_experiment(parent.info.experiment_id).name
@@ -641,10 +645,10 @@ def _predictions(results: Results, run_id: str, name: str) -> pd.DataFrame | Non
     return _fetch(results, run_id, name, load_predictions)
 
 
-def _targets(results: Results, run_id: str, name: str, *, multilabel: bool) -> Targets | None:
+def _targets(results: Results, run_id: str, name: str, *, multilabel: bool) -> GoldAndPredicted | None:
     """Read the gold and predicted labels from a run's file of predictions; None if the run has no such file."""
     fast = partial(load_targets_without_scores, multilabel=multilabel)
-    targets: Targets | None = _fetch(results, run_id, without_scores(name), fast)
+    targets: GoldAndPredicted | None = _fetch(results, run_id, without_scores(name), fast)
     if targets is None:
         targets = _fetch(results, run_id, name, partial(load_targets, multilabel=multilabel))
     return targets

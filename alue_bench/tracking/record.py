@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.measure.best_effort import cause_of
 from alue_bench.messages.redaction import redact
-from alue_bench.tracking.connection import public
-from alue_bench.tracking.scratch import written_aside
+from alue_bench.tracking.connection import without_credentials
+from alue_bench.tracking.scratch import write_to_temporary_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,7 +86,7 @@ class Closing:
 
 
 @dataclass(frozen=True)
-class Shortfall:
+class UnwrittenParts:
     """The parts of a run's record that could not be written although the MLflow store answers."""
 
     refused: tuple[str, ...] = ()
@@ -96,12 +96,12 @@ class Shortfall:
     are none."""
 
 
-NOTHING_MISSING = Shortfall()
+NOTHING_MISSING = UnwrittenParts()
 
 
 def write_opening(
-    client: MlflowClient, run_id: str, opening: Opening, *, tags: bool = True, artifacts_away: str = ""
-) -> Shortfall:
+    client: MlflowClient, run_id: str, opening: Opening, *, tags: bool = True, artifacts_unavailable: str = ""
+) -> UnwrittenParts:
     """Write the opening of a record, that is, the values known before the run begins, to an existing MLflow run.
 
     Args:
@@ -109,8 +109,8 @@ def write_opening(
         run_id: The id of the MLflow run.
         opening: The values to write.
         tags: Whether to write the tags; False if the MLflow run was created with its tags.
-        artifacts_away: The reason why artifacts cannot be written at present and are therefore skipped; empty if they
-            are to be written.
+        artifacts_unavailable: The reason why artifacts cannot be written at present and are therefore skipped; empty if
+            they are to be written.
 
     Returns:
         The parts that could not be written.
@@ -129,14 +129,14 @@ def write_opening(
         for used in opening.data
     ]
     if inputs:
-        refused += _unless_refused(client, run_id, "the data used", lambda: client.log_inputs(run_id, inputs))
-    missing = artifacts_away if opening.files else ""
-    return Shortfall(tuple(refused), missing or write_files(client, run_id, opening.files))
+        refused += _attempt_write(client, run_id, "the data used", lambda: client.log_inputs(run_id, inputs))
+    missing = artifacts_unavailable if opening.files else ""
+    return UnwrittenParts(tuple(refused), missing or write_files(client, run_id, opening.files))
 
 
 def write_closing(
-    client: MlflowClient, run_id: str, closing: Closing, folder: Path | None = None, *, artifacts_away: str = ""
-) -> Shortfall:
+    client: MlflowClient, run_id: str, closing: Closing, folder: Path | None = None, *, artifacts_unavailable: str = ""
+) -> UnwrittenParts:
     """Write a run's final metrics, params, tags and artifacts. The caller must then set the run's status by `end_run`.
 
     Messages about refused entries are also added to the artifact `NOTES_FILE`.
@@ -146,8 +146,8 @@ def write_closing(
         run_id: The id of the MLflow run.
         closing: The values to write.
         folder: The folder of the artifacts; None if there are none.
-        artifacts_away: The reason why artifacts cannot be written at present and are therefore skipped; empty if they
-            are to be written.
+        artifacts_unavailable: The reason why artifacts cannot be written at present and are therefore skipped; empty if
+            they are to be written.
 
     Returns:
         The parts that could not be written.
@@ -159,13 +159,13 @@ def write_closing(
     refused += _log(client, run_id, "params", [Param(name, value) for name, value in closing.params.items()])
     refused += _log(client, run_id, "tags", [RunTag(name, value) for name, value in closing.tags.items()])
     if folder is None:
-        return Shortfall(tuple(refused))
-    missing = artifacts_away or write_folder(client, run_id, folder)
+        return UnwrittenParts(tuple(refused))
+    missing = artifacts_unavailable or write_folder(client, run_id, folder)
     if refused and not missing:
         notes = folder / NOTES_FILE
         before = notes.read_text(encoding="utf-8") if notes.is_file() else ""
-        missing = write_files(client, run_id, {NOTES_FILE: before + "\n".join(map(said_of_refusal, refused)) + "\n"})
-    return Shortfall(tuple(refused), missing)
+        missing = write_files(client, run_id, {NOTES_FILE: before + "\n".join(map(refusal_note, refused)) + "\n"})
+    return UnwrittenParts(tuple(refused), missing)
 
 
 def end_run(client: MlflowClient, run_id: str, closing: Closing) -> None:
@@ -195,7 +195,7 @@ def write_folder(client: MlflowClient, run_id: str, folder: Path, *, into: str |
         client.log_artifacts(run_id, str(folder), into)
     except Exception as error:  # each kind of artifact store has its own library with its own errors
         location = client.get_run(run_id).info.artifact_uri  # raises an error if the store itself does not answer
-        return f"{public(str(location))} ({public(cause_of(error))})"
+        return f"{without_credentials(str(location))} ({without_credentials(cause_of(error))})"
     return ""
 
 
@@ -204,7 +204,7 @@ def write_files(client: MlflowClient, run_id: str, files: Mapping[str, str]) -> 
     if not files:
         return ""
     with ExitStack() as stack:
-        folder, _ = written_aside(stack, lambda folder: write_texts(folder, files))
+        folder, _ = write_to_temporary_folder(stack, lambda folder: write_texts(folder, files))
         return write_folder(client, run_id, folder)
 
 
@@ -214,11 +214,11 @@ def write_texts(folder: Path, files: Mapping[str, str]) -> None:
         (folder / name).write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
-def said_of_refusal(refused: str) -> str:
+def refusal_note(refused: str) -> str:
     """Return a note, for the run's readers, that the MLflow store refused an entry such as a param.
 
     Args:
-        refused: An element of `Shortfall.refused`, with the name of the entry and the reason.
+        refused: An element of `UnwrittenParts.refused`, with the name of the entry and the reason.
     """
     return f"not recorded, because the tracking store rejects it: {refused}"
 
@@ -260,7 +260,7 @@ def _log_batch(client: MlflowClient, run_id: str, kind: str, batch: Sequence[Any
             if len(part) == len(batch) and not _is_active(client, run_id):
                 raise
             if len(part) == 1:
-                return [f"{kind[:-1]} {part[0].key!r:.300}: {_why(error)}"]
+                return [f"{kind[:-1]} {part[0].key!r:.300}: {_reason(error)}"]
             middle = len(part) // 2
             refused = attempt(part[:middle]) + attempt(part[middle:])
             if len(refused) == len(batch):
@@ -271,7 +271,7 @@ def _log_batch(client: MlflowClient, run_id: str, kind: str, batch: Sequence[Any
     return attempt(batch)
 
 
-def _unless_refused(client: MlflowClient, run_id: str, what: str, write: Callable[[], object]) -> list[str]:
+def _attempt_write(client: MlflowClient, run_id: str, description: str, write: Callable[[], object]) -> list[str]:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -279,7 +279,7 @@ def _unless_refused(client: MlflowClient, run_id: str, what: str, write: Callabl
     except MlflowException as error:
         if error.error_code != INVALID or not _is_active(client, run_id):
             raise
-        return [f"{what}: {_why(error)}"]
+        return [f"{description}: {_reason(error)}"]
     return []
 
 
@@ -288,5 +288,5 @@ def _is_active(client: MlflowClient, run_id: str) -> bool:
     return bool(client.get_run(run_id).info.lifecycle_stage == "active")
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return redact(next((line for line in str(error).splitlines() if line.strip()), type(error).__name__))[:500]

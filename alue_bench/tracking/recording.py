@@ -44,20 +44,29 @@ from alue_bench.tracking.claims import (
     FINGERPRINT,
     INVOCATION,
     STAGE,
-    Held,
+    HeldRun,
     close_running,
     competitors,
-    settle,
+    settle_claim,
     withdraw,
 )
-from alue_bench.tracking.connection import Connection, public, store_name
+from alue_bench.tracking.connection import Connection, store_name, without_credentials
 from alue_bench.tracking.figures import draw_predictions
-from alue_bench.tracking.liveness import HEARTBEAT, MACHINE, PROCESS, Heart, Watch, a_beat, this_machine, this_process
+from alue_bench.tracking.liveness import (
+    HEARTBEAT,
+    MACHINE,
+    PROCESS,
+    DeadProcessDetector,
+    HeartbeatWriter,
+    heartbeat_value,
+    this_machine,
+    this_process,
+)
 from alue_bench.tracking.metric_names import (
     LONGEST,
     TAG_LENGTH,
-    fitted,
     metrics_by_original,
+    storable_value,
     stored_names,
     tags_of_originals,
 )
@@ -75,9 +84,9 @@ from alue_bench.tracking.record import (
     DataUsed,
     Opening,
     Point,
-    Shortfall,
+    UnwrittenParts,
     end_run,
-    said_of_refusal,
+    refusal_note,
     write_closing,
     write_files,
     write_folder,
@@ -85,8 +94,8 @@ from alue_bench.tracking.record import (
     write_texts,
 )
 from alue_bench.tracking.scores_elsewhere import ALSO_TEST, digests_in, has_scores, predictions_file, tags_of_scores
-from alue_bench.tracking.scratch import written_aside
-from alue_bench.tracking.spool import MISSING_TAG, SPOOLED, Sent, Spool, new_run_id, said_of_missing
+from alue_bench.tracking.scratch import write_to_temporary_folder
+from alue_bench.tracking.spool import MISSING_TAG, SPOOLED, SendResult, Spool, missing_artifacts_note, new_run_id
 
 FAILURE = "failure"
 """The tag that holds the cause of a run's failure."""
@@ -112,9 +121,9 @@ CURVES = ("train/", "dev/")
 PARAM_LENGTH, DATASET_LENGTH = 6000, 500
 """The most characters that MLflow allows in a param's value, and in the name of a data set."""
 
-MOST_REPETITIONS = 50
+MAX_REPETITIONS = 50
 """The most finished runs with the same fingerprint that are searched for one with the wanted scores on other tasks."""
-ASK_AGAIN_S = 10.0
+RETRY_INTERVAL_S = 10.0
 """The seconds to wait, after a store or its artifact location did not answer, before it is tried again. Without this
 pause, a series of short runs would spend most of its time in MLflow's own retries."""
 
@@ -123,12 +132,12 @@ Returned = TypeVar("Returned")
 T = TypeVar("T")
 
 
-def _guarded(
+def _convert_store_errors(
     method: Callable[Concatenate[Recorder, Arguments], Returned],
 ) -> Callable[Concatenate[Recorder, Arguments], Returned]:
     """Decorate a method to raise StoreUnavailableError if the MLflow store does not answer or accept a write.
 
-    For ASK_AGAIN_S seconds after such an error, all decorated methods raise it again without a call to the store.
+    For RETRY_INTERVAL_S seconds after such an error, all decorated methods raise it again without a call to the store.
     """
 
     @functools.wraps(method)
@@ -137,17 +146,17 @@ def _guarded(
         from requests.exceptions import RequestException
         from sqlalchemy.exc import SQLAlchemyError
 
-        if recorder.away is not None and time.monotonic() < recorder.away.until:
-            raise StoreUnavailableError(recorder.away.why)
+        if recorder.unavailable is not None and time.monotonic() < recorder.unavailable.until:
+            raise StoreUnavailableError(recorder.unavailable.reason)
         try:
             returned = method(recorder, *args, **kwargs)
         except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
             refuses = isinstance(error, MlflowException) and error.error_code in REFUSALS
-            how = "rejects the results" if refuses else "stopped answering"
-            why = f"the tracking store {how} ({public(_first_line(error))})"
-            recorder.away = Away(why, time.monotonic() + ASK_AGAIN_S)
+            problem = "rejects the results" if refuses else "stopped answering"
+            why = f"the tracking store {problem} ({without_credentials(_first_line(error))})"
+            recorder.unavailable = UnavailablePeriod(why, time.monotonic() + RETRY_INTERVAL_S)
             raise StoreUnavailableError(why) from error
-        recorder.away = None
+        recorder.unavailable = None
         return returned
 
     return guarded
@@ -165,7 +174,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class EndedElsewhere:
+class StatusElsewhere:
     """The status of a run that another process is executing or has executed."""
 
     status: str
@@ -184,17 +193,17 @@ class ClaimLost(Exception):
 
 
 @dataclass(frozen=True)
-class Away:
+class UnavailablePeriod:
     """A period during which an MLflow store or its artifact location is not used, because it did not answer before."""
 
-    why: str
+    reason: str
     """The reason why the MLflow store or the artifact location did not answer, for messages."""
     until: float
     """The end of the period on the monotonic clock, in seconds."""
 
 
 @dataclass(frozen=True)
-class _Open:
+class _OpenRun:
     """A run that this process has begun to record and has not ended yet."""
 
     opening: Opening
@@ -206,7 +215,7 @@ class _Open:
     written: bool
     """True if the opening (the values known before the run begins) was written to the MLflow store, except the parts in
     `missing`."""
-    missing: Shortfall = NOTHING_MISSING
+    missing: UnwrittenParts = NOTHING_MISSING
     """The parts of the opening (the values known before the run begins) that the MLflow store did not accept."""
 
 
@@ -247,23 +256,23 @@ class Recorder:
         have the id as a tag."""
         self.keep = keep
         self.spool = Spool(store_name(connection.uri), connection.experiment)
-        self.away: Away | None = None
-        self._artifacts_away: Away | None = None
+        self.unavailable: UnavailablePeriod | None = None
+        self._artifacts_unavailable: UnavailablePeriod | None = None
         self._on_problem = on_problem
-        self._told = self._told_of_artifacts = False
+        self._store_problem_reported = self._artifact_problem_reported = False
         self._open_run: str | None = None
-        self._opened: dict[str, _Open] = {}
-        self._for_parent: tempfile.TemporaryDirectory[str] | None = None
+        self._opened: dict[str, _OpenRun] = {}
+        self._parent_files: tempfile.TemporaryDirectory[str] | None = None
         """A temporary folder of files that will be written as artifacts when the MLflow parent run ends; None as long
         as there are none."""
-        self._heart = Heart(connection.client)
-        weakref.finalize(self, self._heart.stop)  # a run that could not be closed must not appear alive
-        self._watch = Watch()
+        self._heartbeats = HeartbeatWriter(connection.client)
+        weakref.finalize(self, self._heartbeats.stop)  # a run that could not be closed must not appear alive
+        self._dead_processes = DeadProcessDetector()
 
     # Looking up runs ---------------------------------------------------------------------------------------------
 
     def finished(
-        self, fingerprint: str, *, by_us: bool = False, scored: Mapping[str, str] | None = None
+        self, fingerprint: str, *, this_invocation_only: bool = False, scored: Mapping[str, str] | None = None
     ) -> Recorded | None:
         """Return the newest finished run with this fingerprint, a digest of everything that determines the result.
 
@@ -272,30 +281,31 @@ class Recorder:
 
         Args:
             fingerprint: The fingerprint to look for.
-            by_us: Whether to return only a run that was executed by this invocation, that is, execution of a command.
+            this_invocation_only: Whether to return only a run that was executed by this invocation, that is, execution
+                of a command.
             scored: The other tasks on which the run's model must have been scored, as in `RunSpec.scored_elsewhere`;
                 None for none.
 
         Returns:
             The run; None if there is no such run, or if the store does not answer.
         """
-        invocation = self.invocation if by_us else None
+        invocation = self.invocation if this_invocation_only else None
         kept = self.spool.finished(fingerprint, invocation=invocation)
         if kept is not None and has_scores(kept.opening.tags, scored or {}):
             points = {name: value for name, value, *_ in kept.closing.points if not name.startswith(CURVES)}
             metrics = metrics_by_original(points, kept.closing.tags)
             elsewhere = digests_in(kept.opening.tags.get(ALSO_TEST))
             return Recorded(kept.run_id or kept.id, metrics, kept.opening.params, elsewhere)
-        return self._unless_away(lambda: self._finished(fingerprint, invocation, scored), None)
+        return self._if_available(lambda: self._finished(fingerprint, invocation, scored), None)
 
-    @_guarded
+    @_convert_store_errors
     def _finished(
         self, fingerprint: str, invocation: str | None = None, scored: Mapping[str, str] | None = None
     ) -> Recorded | None:
         wanted = f"attributes.status = 'FINISHED' and tags.{FINGERPRINT} = '{fingerprint}'"
         if invocation is not None:
             wanted += f" and tags.{INVOCATION} = '{invocation}'"
-        most = 1 if not scored else MOST_REPETITIONS
+        most = 1 if not scored else MAX_REPETITIONS
         matching_runs = self.connection.client.search_runs([self.connection.experiment_id], wanted, max_results=most)
         run = next((run for run in matching_runs if has_scores(run.data.tags, scored or {})), None)
         if run is None:
@@ -306,31 +316,31 @@ class Recorder:
         elsewhere = digests_in(run.data.tags.get(ALSO_TEST))
         return Recorded(run.info.run_id, metrics, dict(run.data.params), elsewhere)
 
-    def holder(self, fingerprint: str) -> Held | None:
+    def holder(self, fingerprint: str) -> HeldRun | None:
         """Return the MLflow run in which a living process now executes this fingerprint; None if there is none.
 
         A fingerprint is a digest of everything that determines a run's result.
         """
-        return self._unless_away(lambda: self._holder(fingerprint), None)
+        return self._if_available(lambda: self._holder(fingerprint), None)
 
-    @_guarded
-    def _holder(self, fingerprint: str) -> Held | None:
+    @_convert_store_errors
+    def _holder(self, fingerprint: str) -> HeldRun | None:
         for run in competitors(self.connection, fingerprint):
-            if run.info.status == "RUNNING" and not self._watch.is_dead(run.info.run_id, run.data.tags):
-                return Held(run.info.run_id)
+            if run.info.status == "RUNNING" and not self._dead_processes.is_dead(run.info.run_id, run.data.tags):
+                return HeldRun(run.info.run_id)
         return None
 
-    def ending_of(self, held: Held) -> EndedElsewhere:
+    def ending_of(self, held: HeldRun) -> StatusElsewhere:
         """Return the present status of a run that another process is executing or has executed.
 
         If the store does not answer, the status is RUNNING.
         """
-        return self._unless_away(lambda: self._ending_of(held), EndedElsewhere("RUNNING", ""))
+        return self._if_available(lambda: self._ending_of(held), StatusElsewhere("RUNNING", ""))
 
-    @_guarded
-    def _ending_of(self, held: Held) -> EndedElsewhere:
+    @_convert_store_errors
+    def _ending_of(self, held: HeldRun) -> StatusElsewhere:
         run = self.connection.client.get_run(held.run_id)
-        return EndedElsewhere(run.info.status, run.data.tags.get(FAILURE, ""), run.data.tags.get(FINGERPRINT, ""))
+        return StatusElsewhere(run.info.status, run.data.tags.get(FAILURE, ""), run.data.tags.get(FINGERPRINT, ""))
 
     def close_interrupted(self) -> int:
         """Set the status KILLED for runs that have the status RUNNING although their processes are dead.
@@ -341,37 +351,37 @@ class Recorder:
         Returns:
             The number of runs whose status was changed.
         """
-        return self._unless_away(self._close_interrupted, 0)
+        return self._if_available(self._close_interrupted, 0)
 
-    def send_spooled(self) -> list[Sent]:
+    def send_spooled(self) -> list[SendResult]:
         """Write the results in the spool to the MLflow store if it answers; return the outcome for each result tried.
 
         The spool is a folder of results that could not be written to the store before.
         """
-        return self._unless_away(self._send_spooled, [])
+        return self._if_available(self._send_spooled, [])
 
-    @_guarded
-    def _send_spooled(self) -> list[Sent]:
-        sent = self.spool.send(self.connection, artifacts_away=self._why_artifacts_away())
+    @_convert_store_errors
+    def _send_spooled(self) -> list[SendResult]:
+        sent = self.spool.send(self.connection, artifacts_unavailable=self._why_artifacts_unavailable())
         for one in sent:
-            if one.how == "without artifacts":
-                self._artifacts_are_away(one.why)
+            if one.outcome == "without artifacts":
+                self._suspend_artifacts(one.reason)
         return sent
 
-    def _why_artifacts_away(self) -> str:
+    def _why_artifacts_unavailable(self) -> str:
         """Return the reason why no artifacts are written at present; empty if artifacts are written."""
-        away = self._artifacts_away
-        return away.why if away is not None and time.monotonic() < away.until else ""
+        unavailable = self._artifacts_unavailable
+        return unavailable.reason if unavailable is not None and time.monotonic() < unavailable.until else ""
 
-    def _artifacts_are_away(self, missing: str) -> None:
-        """Stop writing artifacts for ASK_AGAIN_S seconds; the first time, print a message to the user.
+    def _suspend_artifacts(self, missing: str) -> None:
+        """Stop writing artifacts for RETRY_INTERVAL_S seconds; the first time, print a message to the user.
 
         Args:
             missing: The location to which artifacts could not be written, and the reason.
         """
-        self._artifacts_away = Away(missing, time.monotonic() + ASK_AGAIN_S)
-        if not self._told_of_artifacts:
-            self._told_of_artifacts = True
+        self._artifacts_unavailable = UnavailablePeriod(missing, time.monotonic() + RETRY_INTERVAL_S)
+        if not self._artifact_problem_reported:
+            self._artifact_problem_reported = True
             self._on_problem(
                 f"artifacts cannot be written to {missing}; results are still recorded in the tracking store, and "
                 f"their artifacts are kept in {self.spool.folder} until they can be written. Make that location "
@@ -379,7 +389,7 @@ class Recorder:
                 "--artifacts-destination and use a new --experiment"
             )
 
-    def _unless_away(self, call: Callable[[], T], otherwise: T) -> T:
+    def _if_available(self, call: Callable[[], T], otherwise: T) -> T:
         """Return the result of `call`, or `otherwise` if the MLflow store is unavailable.
 
         The first time the store is unavailable, a warning is printed for the user.
@@ -387,14 +397,14 @@ class Recorder:
         try:
             return call()
         except StoreUnavailableError as error:
-            if not self._told:
-                self._told = True
+            if not self._store_problem_reported:
+                self._store_problem_reported = True
                 self._on_problem(f"{error}; the plan continues, and its results are kept in {self.spool.folder}")
             return otherwise
 
-    @_guarded
+    @_convert_store_errors
     def _close_interrupted(self) -> int:
-        dead = [run for run in self._running() if self._watch.is_dead(run.info.run_id, run.data.tags)]
+        dead = [run for run in self._running() if self._dead_processes.is_dead(run.info.run_id, run.data.tags)]
         return sum(close_running(self.connection, run.info.run_id) for run in dead)
 
     def _running(self) -> list[Any]:
@@ -427,24 +437,24 @@ class Recorder:
             machine until it can be written to the store.
         """
         opening = Opening(
-            fitted(name, LONGEST),
+            storable_value(name, LONGEST),
             _now(),
             _redacted({**self._common_tags(), **tags, "kind": "plan"}),
             files={"plan.json": _json(plan)},
         )
-        started = self._unless_away(lambda: self._start_parent(opening), None)
+        started = self._if_available(lambda: self._start_parent(opening), None)
         self.parent_id, missing = started or (new_run_id(), NOTHING_MISSING)
-        self._opened[self.parent_id] = _Open(opening, None, again=True, written=started is not None, missing=missing)
+        self._opened[self.parent_id] = _OpenRun(opening, None, again=True, written=started is not None, missing=missing)
         return self.parent_id
 
-    @_guarded
-    def _start_parent(self, opening: Opening) -> tuple[str, Shortfall]:
+    @_convert_store_errors
+    def _start_parent(self, opening: Opening) -> tuple[str, UnwrittenParts]:
         run_id = self._create(opening)
-        self._heart.beat_for(run_id)
-        missing = self._why_artifacts_away() or write_files(self.connection.client, run_id, opening.files)
+        self._heartbeats.start_heartbeat(run_id)
+        missing = self._why_artifacts_unavailable() or write_files(self.connection.client, run_id, opening.files)
         if missing:
-            self._artifacts_are_away(missing)
-        return run_id, Shortfall(artifacts=missing)
+            self._suspend_artifacts(missing)
+        return run_id, UnwrittenParts(artifacts=missing)
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
         """Write a folder's files as artifacts of the MLflow parent run; if this fails, try again when it ends.
@@ -456,18 +466,18 @@ class Recorder:
         parent = self.parent_id
         if parent is None:
             return
-        if parent.startswith(SPOOLED) or not self._unless_away(lambda: self._add_files(parent, folder, into), False):
+        if parent.startswith(SPOOLED) or not self._if_available(lambda: self._add_files(parent, folder, into), False):
             best_effort(f"no {into} with the plan's run", lambda: self._add_at_end(folder, into), self._on_problem)
 
     def _add_at_end(self, folder: Path, into: str) -> None:
-        self._for_parent = self._for_parent or tempfile.TemporaryDirectory(prefix="alue-bench-")
-        shutil.copytree(folder, Path(self._for_parent.name) / into, dirs_exist_ok=True)
+        self._parent_files = self._parent_files or tempfile.TemporaryDirectory(prefix="alue-bench-")
+        shutil.copytree(folder, Path(self._parent_files.name) / into, dirs_exist_ok=True)
 
-    @_guarded
+    @_convert_store_errors
     def _add_files(self, run_id: str, folder: Path, into: str) -> bool:
-        missing = self._why_artifacts_away() or write_folder(self.connection.client, run_id, folder, into=into)
+        missing = self._why_artifacts_unavailable() or write_folder(self.connection.client, run_id, folder, into=into)
         if missing:
-            self._artifacts_are_away(missing)
+            self._suspend_artifacts(missing)
         return not missing
 
     def finish_parent(self, results: Mapping[str, Any], metrics: Mapping[str, float], *, status: str) -> None:
@@ -484,8 +494,8 @@ class Recorder:
         points, tags = _points([(name, value, 0) for name, value in metrics.items()], now)
 
         def render(folder: Path) -> None:
-            if self._for_parent is not None:
-                shutil.copytree(self._for_parent.name, folder, dirs_exist_ok=True)
+            if self._parent_files is not None:
+                shutil.copytree(self._parent_files.name, folder, dirs_exist_ok=True)
 
         self._close(self.parent_id, Closing(status, now, tags, points), {"results.json": _json(results)}, render)
 
@@ -496,7 +506,7 @@ class Recorder:
         *,
         again: bool = False,
         tags: Mapping[str, str] | None = None,
-    ) -> str | Held:
+    ) -> str | HeldRun:
         """Create the MLflow run of a fine-tuning run that is about to begin, unless another process executes it.
 
         All values that are known before the run begins are written. If the store does not answer, runs of other
@@ -510,20 +520,20 @@ class Recorder:
             tags: Further tags of the run.
 
         Returns:
-            The id of the new run; or a `Held` with the run of the same fingerprint that another process executes or has
-            just finished.
+            The id of the new run; or a `HeldRun` with the run of the same fingerprint that another process executes or
+            has just finished.
         """
         opening = self._opening(spec, inputs, tags or {})
-        started = self._unless_away(lambda: self._start(opening, spec.fingerprint, again=again), None)
-        if isinstance(started, Held):
+        started = self._if_available(lambda: self._start(opening, spec.fingerprint, again=again), None)
+        if isinstance(started, HeldRun):
             return started
         written = started is not None
         # The store may have stopped answering after the run was created there.
         run_id, missing = started or (self._open_run or new_run_id(), NOTHING_MISSING)
         if not written and not run_id.startswith(SPOOLED):
-            self._heart.beat_for(run_id)
+            self._heartbeats.start_heartbeat(run_id)
         self._open_run = run_id
-        self._opened[run_id] = _Open(opening, spec.fingerprint, again, written, missing)
+        self._opened[run_id] = _OpenRun(opening, spec.fingerprint, again, written, missing)
         return run_id
 
     def _opening(self, spec: RunSpec, inputs: RunInputs, more_tags: Mapping[str, str]) -> Opening:
@@ -576,7 +586,7 @@ class Recorder:
         others |= {"keep_head": True} if spec.keep_head else {}
         tags["hyper"] = json.dumps(others, sort_keys=True)
         return Opening(
-            fitted(spec.label, LONGEST),
+            storable_value(spec.label, LONGEST),
             _now(),
             _redacted(tags),
             _redacted({name: str(value) for name, value in params.items()}, PARAM_LENGTH),
@@ -584,23 +594,25 @@ class Recorder:
             {"config.json": _json(spec.as_dict())},
         )
 
-    @_guarded
-    def _start(self, opening: Opening, fingerprint: str, *, again: bool) -> tuple[str, Shortfall] | Held:
+    @_convert_store_errors
+    def _start(self, opening: Opening, fingerprint: str, *, again: bool) -> tuple[str, UnwrittenParts] | HeldRun:
         client = self.connection.client
         self._open_run = None
         run_id = self._create(opening)
         self._open_run = run_id
-        held = None if again else settle(self.connection, self._watch, run_id, fingerprint)
+        held = None if again else settle_claim(self.connection, self._dead_processes, run_id, fingerprint)
         if held is not None:
             withdraw(self.connection, run_id)
             self._open_run = None
             return held
         client.set_tag(run_id, STAGE, "training")
-        self._heart.beat_for(run_id)
-        missing = write_opening(client, run_id, opening, tags=False, artifacts_away=self._why_artifacts_away())
-        self._tell_refusals(opening.name, missing)
+        self._heartbeats.start_heartbeat(run_id)
+        missing = write_opening(
+            client, run_id, opening, tags=False, artifacts_unavailable=self._why_artifacts_unavailable()
+        )
+        self._report_refusals(opening.name, missing)
         if missing.artifacts:
-            self._artifacts_are_away(missing.artifacts)
+            self._suspend_artifacts(missing.artifacts)
         return run_id, missing
 
     def _create(self, opening: Opening) -> str:
@@ -626,7 +638,7 @@ class Recorder:
             ClaimLost: Another process has ended this MLflow run, which is then not changed; or another process has
                 finished a run with the same fingerprint while the store did not answer.
         """
-        self._heart.rest(run_id)
+        self._heartbeats.stop_heartbeat(run_id)
         now = _now()
         values = [(name, value, 0) for name, value in result.metrics.items()]
         values += [(point.metric, point.value, point.step) for point in result.curves]
@@ -643,8 +655,8 @@ class Recorder:
         def render(folder: Path) -> None:
             problems.clear()
 
-            def part(name: str, write: Callable[[Path], None], *, needs_room: bool = True) -> None:
-                _write_part(folder / name, write, problems.append, needs_room=needs_room)
+            def part(name: str, write: Callable[[Path], None], *, needs_space: bool = True) -> None:
+                _write_part(folder / name, write, problems.append, needs_space=needs_space)
 
             def predictions_part(name: str, predictions: Predictions) -> None:
                 part(name, lambda path: write_predictions(path, predictions))
@@ -664,7 +676,7 @@ class Recorder:
             part(
                 "confusion_matrix.png",
                 lambda path: draw_predictions(path, result.predictions, labels, title=spec.label),
-                needs_room=False,
+                needs_space=False,
             )
             notes = [*result.notes, *problems]
             if notes:
@@ -686,7 +698,7 @@ class Recorder:
             ClaimLost: Another process has ended this MLflow run, or has finished a run with the same fingerprint while
                 the store did not answer.
         """
-        self._heart.rest(run_id)
+        self._heartbeats.stop_heartbeat(run_id)
         tags = {FAILURE: redact(cause)[:5000]}
         self._close(run_id, Closing("FAILED", _now(), tags), {TRACEBACK_FILE: redact(trace)})
 
@@ -700,10 +712,10 @@ class Recorder:
             fingerprint: The digest of everything that determines the run's result.
         """
         kept = any(one.startswith(SPOOLED) for one in (run_id, *tags.values()))
-        if kept or not self._unless_away(lambda: self._set_tags(run_id, tags), otherwise=False):
+        if kept or not self._if_available(lambda: self._set_tags(run_id, tags), otherwise=False):
             self.spool.add_tags(run_id, tags, fingerprint=fingerprint, now=_now())
 
-    @_guarded
+    @_convert_store_errors
     def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> bool:
         for name, value in tags.items():
             self.connection.client.set_tag(run_id, name, value)
@@ -720,9 +732,9 @@ class Recorder:
         Returns:
             The run's id; None if the worker died before it created the run, or if the store does not answer.
         """
-        return self._unless_away(lambda: self._close_lost(fingerprint, failure), None)
+        return self._if_available(lambda: self._close_lost(fingerprint, failure), None)
 
-    @_guarded
+    @_convert_store_errors
     def _close_lost(self, fingerprint: str, failure: str) -> str | None:
         run_id: str | None = None
         for run in competitors(self.connection, fingerprint):
@@ -739,9 +751,9 @@ class Recorder:
         Returns:
             The number of runs whose status was changed.
         """
-        return self._unless_away(self._close_workers, 0)
+        return self._if_available(self._close_workers, 0)
 
-    @_guarded
+    @_convert_store_errors
     def _close_workers(self) -> int:
         mine = [run for run in self._running() if run.data.tags.get(INVOCATION) == self.invocation]
         left = [str(run.info.run_id) for run in mine if run.info.run_id != self.parent_id]
@@ -753,14 +765,14 @@ class Recorder:
         """Set the status KILLED for the run that this process is executing, if any, after a user's interruption."""
         run_id = self._open_run
         if run_id is not None and not run_id.startswith(SPOOLED):
-            self._unless_away(lambda: self._terminate(run_id, "KILLED"), None)
+            self._if_available(lambda: self._terminate(run_id, "KILLED"), None)
 
     def abandon(self) -> None:
         """Set the status KILLED for all runs of this command that have not ended, including the MLflow parent run."""
         self.close_workers()
         parent = self.parent_id
         if parent is not None and parent in self._opened and not parent.startswith(SPOOLED):
-            self._unless_away(lambda: self._terminate(parent, "KILLED"), None)
+            self._if_available(lambda: self._terminate(parent, "KILLED"), None)
 
     def _close(
         self,
@@ -770,7 +782,7 @@ class Recorder:
         render: Callable[[Path], None] = lambda folder: None,
     ) -> None:
         """Write the end of a run to the MLflow store or, if it is unavailable, to the spool on this machine."""
-        self._heart.rest(run_id)
+        self._heartbeats.stop_heartbeat(run_id)
         opened = self._opened.get(run_id)
 
         def everything(folder: Path) -> None:
@@ -779,32 +791,34 @@ class Recorder:
             if opened is not None and opened.missing.artifacts:
                 write_texts(folder, opened.opening.files)
             if opened is not None and opened.missing.refused:
-                notes = "\n".join(map(said_of_refusal, opened.missing.refused))
+                notes = "\n".join(map(refusal_note, opened.missing.refused))
                 with (folder / NOTES_FILE).open("a", encoding="utf-8") as file:
                     file.write(notes + "\n")
 
         with ExitStack() as stack:
-            folder, problem = written_aside(stack, everything)
+            folder, problem = write_to_temporary_folder(stack, everything)
             if problem:
                 self._on_problem(problem)
             try:
-                taken = not run_id.startswith(SPOOLED) and self._unless_away(
+                taken = not run_id.startswith(SPOOLED) and self._if_available(
                     lambda: self._write_closing(run_id, closing, folder), otherwise=False
                 )
             except KeyboardInterrupt:  # keep the result; if the store has it already, sending the entry will show that
                 if opened is not None:
-                    self._keep(run_id, opened, closing, folder)
+                    self._spool_run(run_id, opened, closing, folder)
                 raise
             if not taken:
                 if opened is None:
                     raise StoreUnavailableError(f"run {run_id} cannot be recorded: the tracking store does not answer")
-                self._keep(run_id, opened, closing, folder)
+                self._spool_run(run_id, opened, closing, folder)
         self._opened.pop(run_id, None)
         if run_id == self._open_run:
             self._open_run = None
         self.send_spooled()
 
-    def _keep(self, run_id: str, opened: _Open, closing: Closing, files: Path, *, artifacts_only: bool = False) -> None:
+    def _spool_run(
+        self, run_id: str, opened: _OpenRun, closing: Closing, files: Path, *, artifacts_only: bool = False
+    ) -> None:
         self.spool.add(
             files,
             run_id=run_id,
@@ -815,36 +829,38 @@ class Recorder:
             artifacts_only=artifacts_only,
         )
 
-    @_guarded
+    @_convert_store_errors
     def _write_closing(self, run_id: str, closing: Closing, folder: Path) -> bool:
         opened = self._opened.get(run_id)
         claimed = opened is None or opened.fingerprint is not None  # a parent run is never claimed
         if claimed and self.connection.client.get_run(run_id).info.status != "RUNNING":
-            self._lost(run_id)
+            self._raise_claim_lost(run_id)
         if opened is not None and not opened.written:
             # The store stopped answering before the claim was settled: another process may have executed the run.
             scored = digests_in(opened.opening.tags.get(ALSO_TEST))
             if opened.fingerprint is not None and not opened.again and self._finished(opened.fingerprint, None, scored):
                 withdraw(self.connection, run_id)
-                self._lost(run_id)
+                self._raise_claim_lost(run_id)
             missing = write_opening(
-                self.connection.client, run_id, opened.opening, artifacts_away=self._why_artifacts_away()
+                self.connection.client, run_id, opened.opening, artifacts_unavailable=self._why_artifacts_unavailable()
             )
-            self._tell_refusals(opened.opening.name, missing)
+            self._report_refusals(opened.opening.name, missing)
             if missing.artifacts:
-                self._artifacts_are_away(missing.artifacts)
+                self._suspend_artifacts(missing.artifacts)
                 write_texts(folder, opened.opening.files)
         missing = write_closing(
-            self.connection.client, run_id, closing, folder, artifacts_away=self._why_artifacts_away()
+            self.connection.client, run_id, closing, folder, artifacts_unavailable=self._why_artifacts_unavailable()
         )
-        self._tell_refusals(opened.opening.name if opened else run_id, missing)
+        self._report_refusals(opened.opening.name if opened else run_id, missing)
         if missing.artifacts:
-            self._artifacts_are_away(missing.artifacts)
-            self._keep_artifacts(run_id, opened, closing, folder, missing.artifacts)
+            self._suspend_artifacts(missing.artifacts)
+            self._spool_artifacts(run_id, opened, closing, folder, missing.artifacts)
         end_run(self.connection.client, run_id, closing)
         return True
 
-    def _keep_artifacts(self, run_id: str, opened: _Open | None, closing: Closing, folder: Path, missing: str) -> None:
+    def _spool_artifacts(
+        self, run_id: str, opened: _OpenRun | None, closing: Closing, folder: Path, missing: str
+    ) -> None:
         """Keep artifacts that could not be written to their location, and say so in a tag of their run.
 
         They are kept in the spool, a folder on this machine, until they can be written.
@@ -859,18 +875,18 @@ class Recorder:
         try:
             if opened is None:
                 raise StoreUnavailableError("the run was not started by this process")
-            self._keep(run_id, opened, closing, folder, artifacts_only=True)
-            said = said_of_missing(missing, self.spool.folder)
+            self._spool_run(run_id, opened, closing, folder, artifacts_only=True)
+            said = missing_artifacts_note(missing, self.spool.folder)
         except StoreUnavailableError as error:
             said = f"could not be written to {missing}, and are lost: {error}"
             self._on_problem(f"the artifacts of run {run_id} {said}")
-        self.connection.client.set_tag(run_id, MISSING_TAG, fitted(redact(said), TAG_LENGTH))
+        self.connection.client.set_tag(run_id, MISSING_TAG, storable_value(redact(said), TAG_LENGTH))
 
-    def _tell_refusals(self, name: str, missing: Shortfall) -> None:
+    def _report_refusals(self, name: str, missing: UnwrittenParts) -> None:
         for refused in missing.refused:
-            self._on_problem(f"{name}: {said_of_refusal(refused)}")
+            self._on_problem(f"{name}: {refusal_note(refused)}")
 
-    def _lost(self, run_id: str) -> NoReturn:
+    def _raise_claim_lost(self, run_id: str) -> NoReturn:
         self._opened.pop(run_id, None)
         if run_id == self._open_run:
             self._open_run = None
@@ -888,7 +904,7 @@ class Recorder:
             "host": socket.gethostname(),
             MACHINE: this_machine(),
             PROCESS: this_process(),
-            HEARTBEAT: a_beat(),
+            HEARTBEAT: heartbeat_value(),
             INVOCATION: self.invocation,
         }
         git = git_state(Path.cwd())
@@ -896,24 +912,24 @@ class Recorder:
             tags |= {MLFLOW_GIT_COMMIT: git["commit"], "git.dirty": git["dirty"]}
         return tags
 
-    def advanced(self, run_id: str, done: int, total: int) -> None:
+    def set_progress(self, run_id: str, done: int, total: int) -> None:
         """Set the progress of a run in steps, which its next heartbeats contain.
 
         Nothing is written to the store by this call. A heartbeat is a tag of the run that is rewritten regularly, to
         show that the process is alive.
         """
-        self._heart.tell(run_id, f"{done}/{total}")
+        self._heartbeats.set_status(run_id, f"{done}/{total}")
 
-    @_guarded
+    @_convert_store_errors
     def _terminate(self, run_id: str, status: str) -> None:
-        self._heart.rest(run_id)
+        self._heartbeats.stop_heartbeat(run_id)
         close_running(self.connection, run_id, status)
         if run_id == self._open_run:
             self._open_run = None
 
 
 def _write_part(
-    path: Path, write: Callable[[Path], None], on_problem: Callable[[str], None], *, needs_room: bool
+    path: Path, write: Callable[[Path], None], on_problem: Callable[[str], None], *, needs_space: bool
 ) -> None:
     """Write one of a run's files. If this fails, report it, so that the other files can still be written.
 
@@ -921,7 +937,7 @@ def _write_part(
         path: The path of the file.
         write: The function that writes the file.
         on_problem: A function that receives the message.
-        needs_room: Whether to raise an OSError instead of reporting it, so that the caller can try a folder on another
+        needs_space: Whether to raise an OSError instead of reporting it, so that the caller can try a folder on another
             disk.
     """
 
@@ -929,7 +945,7 @@ def _write_part(
         try:
             write(path)
         except OSError as error:
-            if not needs_room:
+            if not needs_space:
                 raise
             return error
         return None
@@ -988,7 +1004,7 @@ def _data_used(inputs: RunInputs) -> tuple[DataUsed, ...]:
     ]
     return tuple(
         DataUsed(
-            name=fitted(f"{task.name}-{split}", DATASET_LENGTH),
+            name=storable_value(f"{task.name}-{split}", DATASET_LENGTH),
             digest=rows.splits[split].digest,
             source=json.dumps({"publisher": task.source[:400], "kind": rows.folder.kind}, ensure_ascii=False),
             profile=json.dumps(
@@ -1047,7 +1063,7 @@ def _json(value: object) -> str:
 
 
 def _redacted(values: Mapping[str, str], longest: int = TAG_LENGTH) -> dict[str, str]:
-    return {name: fitted(redact(str(value)), longest) for name, value in values.items()}
+    return {name: storable_value(redact(str(value)), longest) for name, value in values.items()}
 
 
 def _now() -> int:

@@ -19,39 +19,39 @@ if TYPE_CHECKING:
 BUSY = ("database is locked", "database table is locked", "deadlock detected", "could not serialize access")
 """Parts of the error messages of databases that are busy."""
 
-PATIENCE_S = 60.0
+RETRY_TIMEOUT_S = 60.0
 """The seconds after which a call is no longer retried."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 2.0
 """The average waiting time before the first retry, and its largest average before a later retry, in seconds."""
 
 
-def patient(client: MlflowClient) -> MlflowClient:
+def retrying_client(client: MlflowClient) -> MlflowClient:
     """Return a wrapper of an MLflow client whose methods are retried while the database is busy."""
-    return cast("MlflowClient", _Patient(client))
+    return cast("MlflowClient", _RetryingClient(client))
 
 
-class _Patient:
+class _RetryingClient:
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._client, name)
-        return patiently(attribute) if callable(attribute) else attribute
+        return retrying(attribute) if callable(attribute) else attribute
 
 
-def patiently(call: Callable[..., Any], *, patience_s: float = PATIENCE_S) -> Callable[..., Any]:
+def retrying(call: Callable[..., Any], *, timeout_s: float = RETRY_TIMEOUT_S) -> Callable[..., Any]:
     """Return a callable that retries `call` while it fails because the database is busy.
 
     The waiting times grow and are random, so that two processes do not retry at the same moments.
 
     Args:
         call: The function to call.
-        patience_s: The seconds after which the call is no longer retried, and its error is raised.
+        timeout_s: The seconds after which the call is no longer retried, and its error is raised.
     """
 
     @functools.wraps(call)
     def trying(*args: Any, **kwargs: Any) -> Any:
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + timeout_s
         wait = FIRST_WAIT_S
         while True:
             try:

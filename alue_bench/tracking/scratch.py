@@ -16,16 +16,16 @@ import platformdirs
 
 from alue_bench.contract.errors import StoreUnavailableError
 
-VARIABLE = "ALUE_BENCH_STATE"
+STATE_VARIABLE = "ALUE_BENCH_STATE"
 
 
 def state_folder() -> Path:
     """Return the folder for data that must not be lost, such as results that are not in the MLflow store yet."""
-    given = os.environ.get(VARIABLE)
+    given = os.environ.get(STATE_VARIABLE)
     return Path(given) if given else platformdirs.user_state_path("alue-bench")
 
 
-def written_aside(stack: ExitStack, write: Callable[[Path], None]) -> tuple[Path, str]:
+def write_to_temporary_folder(stack: ExitStack, write: Callable[[Path], None]) -> tuple[Path, str]:
     """Create a temporary folder, and call `write` to fill it.
 
     Args:
@@ -57,6 +57,6 @@ def written_aside(stack: ExitStack, write: Callable[[Path], None]) -> tuple[Path
     except OSError as error:
         raise StoreUnavailableError(
             f"{sentence}. Nor can they be written to {spare} ({error.strerror or error}); free some space there, or "
-            f"choose another folder with {VARIABLE}"
+            f"choose another folder with {STATE_VARIABLE}"
         ) from error
     return folder, f"{sentence}; they were written to {spare} instead"

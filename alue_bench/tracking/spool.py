@@ -38,14 +38,14 @@ from alue_bench.tracking.record import (
     DataUsed,
     Opening,
     end_run,
-    said_of_refusal,
+    refusal_note,
     write_closing,
     write_folder,
     write_opening,
     write_texts,
 )
 from alue_bench.tracking.scores_elsewhere import ALSO_TEST, digests_in, has_scores
-from alue_bench.tracking.scratch import VARIABLE, state_folder
+from alue_bench.tracking.scratch import STATE_VARIABLE, state_folder
 
 if TYPE_CHECKING:
     from alue_bench.tracking.connection import Connection
@@ -109,15 +109,15 @@ class SpooledRun:
 
 
 @dataclass(frozen=True)
-class Sent:
+class SendResult:
     """The outcome of an attempt to write a locally kept result to the MLflow store."""
 
     entry: SpooledRun
-    how: Literal["written", "there already", "refused", "without artifacts"]
+    outcome: Literal["written", "there already", "refused", "without artifacts"]
     """The outcome. "there already" means that nothing was written, since the MLflow store has a finished run with the
     same fingerprint, or since the run that artifacts or tags belong to was deleted. "without artifacts" means that
     everything except the artifacts was written; the artifacts remain on this machine."""
-    why: str = ""
+    reason: str = ""
     """The reason if MLflow refused the result; if the artifacts could not be written, their location and the reason."""
     problems: tuple[str, ...] = ()
     """A sentence for each part of the run that the MLflow store refused while it accepted the rest."""
@@ -227,7 +227,7 @@ class Spool:
             raise StoreUnavailableError(
                 "the tracking store does not accept the result of a run, and the result cannot be kept in "
                 f"{self.folder} either ({error.strerror or error}); free some space, or choose another folder with "
-                f"{VARIABLE}"
+                f"{STATE_VARIABLE}"
             ) from error
         return _read(target)
 
@@ -260,15 +260,15 @@ class Spool:
         ]
         return max(matching, key=lambda entry: entry.closing.ended, default=None)
 
-    def send(self, connection: Connection, *, artifacts_away: str = "") -> list[Sent]:
+    def send(self, connection: Connection, *, artifacts_unavailable: str = "") -> list[SendResult]:
         """Write all results in the spool to the MLflow store, and remove from the spool what the store has accepted.
 
         Several processes may call this at the same time.
 
         Args:
             connection: The open store.
-            artifacts_away: The reason why artifacts cannot be written at present; empty if they can. If there is a
-                reason, artifacts stay in the spool, and entries with nothing but artifacts are skipped. If the
+            artifacts_unavailable: The reason why artifacts cannot be written at present; empty if they can. If there is
+                a reason, artifacts stay in the spool, and entries with nothing but artifacts are skipped. If the
                 artifacts of one entry cannot be written, the same applies to all later entries.
 
         Returns:
@@ -290,25 +290,25 @@ class Spool:
                 key=lambda entry: (entry.tags_for is not None, entry.fingerprint is not None, entry.closing.ended),
             )
             for entry in entries:
-                if entry.artifacts_only and artifacts_away:
+                if entry.artifacts_only and artifacts_unavailable:
                     continue
                 try:
-                    result = _send(connection, entry, artifacts_away)
+                    result = _send(connection, entry, artifacts_unavailable)
                 except MlflowException as error:
                     if error.error_code not in REFUSALS:
                         raise
                     why = first_line(error)
-                    sent.append(Sent(entry, "refused", why))
+                    sent.append(SendResult(entry, "refused", why))
                     continue
                 sent.append(result)
-                if result.how == "without artifacts":
-                    artifacts_away = result.why
+                if result.outcome == "without artifacts":
+                    artifacts_unavailable = result.reason
                     continue
                 # The folder is renamed first. A process that dies while it removes files then leaves no broken entry.
                 gone = entry.folder.with_name(f"{SCRATCH}{entry.id}")
                 os.replace(entry.folder, gone)
                 shutil.rmtree(gone)
-            self._sweep()
+            self._remove_incomplete()
         return sent
 
     def _entry_folders(self) -> list[Path]:
@@ -324,7 +324,7 @@ class Spool:
         with FileLock(self.folder / ".lock"):
             yield
 
-    def _sweep(self) -> None:
+    def _remove_incomplete(self) -> None:
         """Remove incomplete spool entries that dead processes left and that are more than a day old."""
         import time
 
@@ -352,7 +352,7 @@ def damaged_entries() -> list[Path]:
     return [path for path in sorted(spool_folder().glob(f"*/{SPOOLED}*")) if _try_read(path) is None]
 
 
-def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sent:
+def _send(connection: Connection, entry: SpooledRun, artifacts_unavailable: str) -> SendResult:
     client, experiment_id = connection.client, connection.experiment_id
     if entry.tags_for is not None:
         return _send_tags(connection, entry, entry.tags_for)
@@ -360,14 +360,14 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
     if entry.artifacts_only:
         return _send_artifacts(connection, entry, run)
     if run is not None and run.info.status == "FINISHED":
-        return Sent(entry, "there already")
+        return SendResult(entry, "there already")
     if entry.fingerprint and entry.closing.status == "FINISHED" and not entry.again:
         scored = digests_in(entry.opening.tags.get(ALSO_TEST))
         # Another process may have executed the run, with the same result, while the store was unreachable.
         if any(has_scores(one.data.tags, scored) for one in _finished(connection, entry.fingerprint)):
             if run is not None and run.info.status == "RUNNING":
                 client.set_terminated(run.info.run_id, "KILLED")
-            return Sent(entry, "there already")
+            return SendResult(entry, "there already")
     tags = {**entry.opening.tags, SPOOL_TAG: entry.id}
     parent = tags.get("mlflow.parentRunId", "")
     if parent.startswith(SPOOLED):
@@ -380,20 +380,20 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
     if run is None:
         run = client.create_run(experiment_id, start_time=opening.started, tags=tags, run_name=opening.name)
     run_id = str(run.info.run_id)
-    opened = write_opening(client, run_id, opening, artifacts_away=artifacts_away)
+    opened = write_opening(client, run_id, opening, artifacts_unavailable=artifacts_unavailable)
     closed = write_closing(
-        client, run_id, entry.closing, entry.files, artifacts_away=artifacts_away or opened.artifacts
+        client, run_id, entry.closing, entry.files, artifacts_unavailable=artifacts_unavailable or opened.artifacts
     )
     missing = opened.artifacts or closed.artifacts
     if missing:  # before the run ends: if the process dies here, the artifacts are still written later
-        _keep_artifacts(entry, run_id)
-        client.set_tag(run_id, MISSING_TAG, said_of_missing(missing, entry.folder))
+        _mark_artifacts_only(entry, run_id)
+        client.set_tag(run_id, MISSING_TAG, missing_artifacts_note(missing, entry.folder))
     end_run(client, run_id, entry.closing)
-    problems = tuple(map(said_of_refusal, (*opened.refused, *closed.refused)))
-    return Sent(entry, "without artifacts" if missing else "written", missing, problems)
+    problems = tuple(map(refusal_note, (*opened.refused, *closed.refused)))
+    return SendResult(entry, "without artifacts" if missing else "written", missing, problems)
 
 
-def _keep_artifacts(entry: SpooledRun, run_id: str) -> None:
+def _mark_artifacts_only(entry: SpooledRun, run_id: str) -> None:
     """Mark a spool entry whose values are now in the MLflow store: only its artifacts remain to be written.
 
     Args:
@@ -407,20 +407,20 @@ def _keep_artifacts(entry: SpooledRun, run_id: str) -> None:
     os.replace(aside, entry.folder / RECORD)
 
 
-def _send_artifacts(connection: Connection, entry: SpooledRun, run: Any | None) -> Sent:
+def _send_artifacts(connection: Connection, entry: SpooledRun, run: Any | None) -> SendResult:
     if run is None:  # the run was deleted
-        return Sent(entry, "there already")
+        return SendResult(entry, "there already")
     missing = write_folder(connection.client, run.info.run_id, entry.files)
     if missing:
-        return Sent(entry, "without artifacts", missing)
+        return SendResult(entry, "without artifacts", missing)
     if run.info.status != entry.closing.status:  # the store stopped answering just before the run was closed
         end_run(connection.client, run.info.run_id, entry.closing)
     if MISSING_TAG in run.data.tags:
         connection.client.delete_tag(run.info.run_id, MISSING_TAG)
-    return Sent(entry, "written")
+    return SendResult(entry, "written")
 
 
-def _send_tags(connection: Connection, entry: SpooledRun, run_id: str) -> Sent:
+def _send_tags(connection: Connection, entry: SpooledRun, run_id: str) -> SendResult:
     """Add the tags of a spool entry to a run.
 
     Args:
@@ -441,11 +441,11 @@ def _send_tags(connection: Connection, entry: SpooledRun, run_id: str) -> Sent:
     if run is None or run.info.lifecycle_stage != "active":
         run = next(iter(_finished(connection, entry.fingerprint or "")), None)
     if run is None:  # the run was deleted
-        return Sent(entry, "there already")
+        return SendResult(entry, "there already")
     for name, value in entry.closing.tags.items():
         parent = _by_spool_id(connection, value) if value.startswith(SPOOLED) else None
         client.set_tag(run.info.run_id, name, parent.info.run_id if parent else value)
-    return Sent(entry, "written")
+    return SendResult(entry, "written")
 
 
 def _finished(connection: Connection, fingerprint: str) -> Any:
@@ -456,7 +456,7 @@ def _finished(connection: Connection, fingerprint: str) -> Any:
     )
 
 
-def said_of_missing(missing: str, folder: Path) -> str:
+def missing_artifacts_note(missing: str, folder: Path) -> str:
     """Return a note, for a run's readers, on why its artifacts are missing and where they are kept.
 
     Args:

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.messages.display import first_line
 from alue_bench.tracking.connection import Connection, mlflow_uri
-from alue_bench.tracking.retry import patiently
+from alue_bench.tracking.retry import retrying
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection as Database
     from sqlalchemy import Select
 
-PAGE = 1000
+RUNS_PER_PAGE = 1000
 """The number of runs in one page of MLflow's answer to a query."""
-IDS = 100
+IDS_PER_QUERY = 100
 """The most run ids in one query. (The query's text becomes longer with each id.)"""
-ROWS = 10_000
+ROWS_PER_FETCH = 10_000
 """The number of rows that are fetched from a database at once."""
 NAME = "mlflow.runName"
 """The tag with a run's name. Very old versions of MLflow store the name only there."""
@@ -64,10 +64,10 @@ def all_runs(connection: Connection) -> list[StoredRun]:
     Raises:
         UnavailableError: The store does not answer.
     """
-    with store_told(connection), _no_collection():
+    with convert_store_errors(connection), _without_garbage_collection():
         if connection.uri.startswith(("http://", "https://")):
             return list(_search(connection, ""))
-        runs: list[StoredRun] = patiently(_query)(connection)
+        runs: list[StoredRun] = retrying(_query)(connection)
         return runs
 
 
@@ -81,8 +81,8 @@ def runs_with_ids(connection: Connection, run_ids: Sequence[str]) -> list[Stored
     Raises:
         UnavailableError: The store does not answer.
     """
-    parts = [run_ids[at : at + IDS] for at in range(0, len(run_ids), IDS)]
-    with store_told(connection), _no_collection():
+    parts = [run_ids[at : at + IDS_PER_QUERY] for at in range(0, len(run_ids), IDS_PER_QUERY)]
+    with convert_store_errors(connection), _without_garbage_collection():
         runs = [run for part in parts for run in _search(connection, _filter_of_ids(part))]
     # The order of MLflow's search, over all queries.
     return sorted(runs, key=lambda run: (run.start_time is None, run.start_time or 0, run.run_id))
@@ -98,12 +98,12 @@ def runs_that_match(connection: Connection, filter_string: str) -> list[StoredRu
     Raises:
         UnavailableError: The store does not answer.
     """
-    with store_told(connection), _no_collection():
+    with convert_store_errors(connection), _without_garbage_collection():
         return list(_search(connection, filter_string))
 
 
 @contextmanager
-def store_told(connection: Connection) -> Iterator[None]:
+def convert_store_errors(connection: Connection) -> Iterator[None]:
     """Convert errors of MLflow and of databases inside the `with` block to UnavailableError."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
@@ -117,7 +117,7 @@ def store_told(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def _without_garbage_collection() -> Iterator[None]:
     """Switch Python's cyclic garbage collector off inside the `with` block.
 
     Otherwise the collector would take more than half of the time needed to read runs. A hundred objects or more are
@@ -144,7 +144,7 @@ def _search(connection: Connection, filter_string: str) -> Iterator[StoredRun]:
         page = connection.client.search_runs(
             [connection.experiment_id],
             filter_string,
-            max_results=PAGE,
+            max_results=RUNS_PER_PAGE,
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )
@@ -265,6 +265,6 @@ def _digests_query(models: Any) -> Select[Any]:
 def _by_run(database: Database, query: Select[Any]) -> dict[str, dict[str, Any]]:
     """Execute a query that selects run ids, keys and values, and return each run's values by key."""
     values: dict[str, dict[str, Any]] = {}
-    for run_id, key, value in database.execution_options(yield_per=ROWS).execute(query):
+    for run_id, key, value in database.execution_options(yield_per=ROWS_PER_FETCH).execute(query):
         values.setdefault(run_id, {})[key] = value
     return values

@@ -19,7 +19,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.task import Labels, TargetKind
 
 if TYPE_CHECKING:
@@ -41,16 +41,16 @@ def check_class_weights(given: str, labels: Labels, task: str) -> None:
         return
     if labels.kind is TargetKind.REGRESSION:
         raise UsageError(
-            f"--class-weights {shown(given, quote=False)}: task {task!r} is a regression, which has no classes to "
+            f"--class-weights {excerpt(given, quote=False)}: task {task!r} is a regression, which has no classes to "
             "weigh; leave --class-weights out"
         )
     if labels.extracts_spans:
         raise UsageError(
-            f"--class-weights {shown(given, quote=False)}: task {task!r} extracts spans, which have no classes to "
+            f"--class-weights {excerpt(given, quote=False)}: task {task!r} extracts spans, which have no classes to "
             "weigh; leave --class-weights out"
         )
     if given != BALANCED:
-        _parsed(given, labels, task)
+        _parse(given, labels, task)
 
 
 def class_weights(given: str, labels: Labels, targets: np.ndarray[Any, Any]) -> tuple[float, ...] | None:
@@ -73,18 +73,18 @@ def class_weights(given: str, labels: Labels, targets: np.ndarray[Any, Any]) -> 
         # A label that all or none of the examples have cannot be balanced; its weight is 1.
         balanced = np.divide(numerators, counts, out=np.ones(len(counts)), where=(counts > 0) & (numerators > 0))
         return tuple(float(weight) for weight in balanced)
-    weights = _parsed(given, labels, "")
+    weights = _parse(given, labels, "")
     mean = 1.0 if multilabel else sum(float(n) * weight for n, weight in zip(counts, weights, strict=True)) / total
     return tuple(weight / mean for weight in weights)
 
 
-def described(weights: tuple[float, ...], labels: Labels) -> str:
+def class_weights_note(weights: tuple[float, ...], labels: Labels) -> str:
     """Return a sentence that lists the weight of each label in the loss, to be recorded with a run."""
     listed = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(labels.names, weights, strict=True))
     return f"class weights of the loss: {listed}"
 
 
-def _parsed(given: str, labels: Labels, task: str) -> list[float]:
+def _parse(given: str, labels: Labels, task: str) -> list[float]:
     """Parse class weights such as "joy=1,fear=4", and return the weight of each label, in the order of the labels.
 
     Names of labels may contain commas and equals signs.
@@ -102,9 +102,9 @@ def _parsed(given: str, labels: Labels, task: str) -> list[float]:
             raise UsageError(_syntax_error(given, rest, name, labels, task))
         weight = float(match[1])
         if not 0 < weight < math.inf:
-            raise UsageError(f"--class-weights: the weight of {shown(name)} is {match[1]}; it must be above 0")
+            raise UsageError(f"--class-weights: the weight of {excerpt(name)} is {match[1]}; it must be above 0")
         if name in weights:
-            raise UsageError(f"--class-weights {shown(given, quote=False)} gives two weights to {shown(name)}")
+            raise UsageError(f"--class-weights {excerpt(given, quote=False)} gives two weights to {excerpt(name)}")
         weights[name] = weight
         rest = rest[match.end() + 1 :].lstrip()
     if not weights:
@@ -122,10 +122,10 @@ def _syntax_error(given: str, rest: str, name: str | None, labels: Labels, task:
         labels: The label space of the task.
         task: The name of the task.
     """
-    option = f"--class-weights {shown(given, quote=False)}"
+    option = f"--class-weights {excerpt(given, quote=False)}"
     if name is not None:
-        return f"{option}: no number follows {shown(f'{name}=')}; write {name}=2.5"
+        return f"{option}: no number follows {excerpt(f'{name}=')}; write {name}=2.5"
     if "=" not in rest:
         return f"{option} is neither balanced nor LABEL=WEIGHT,LABEL=WEIGHT"
     unknown = rest.split("=", 1)[0]
-    return f"{option}: task {task!r} has no label {shown(unknown)}; it has {', '.join(labels.names)}"
+    return f"{option}: task {task!r} has no label {excerpt(unknown)}; it has {', '.join(labels.names)}"

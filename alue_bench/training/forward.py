@@ -84,7 +84,7 @@ class Forward(Protocol):
         """Restore the state that `random_state` returned."""
         ...
 
-    def follow(self) -> None:
+    def refresh_weight_copies(self) -> None:
         """Update internal copies of parameters.
 
         Call this after weights, or the set of trainable parameters, have changed.
@@ -169,16 +169,16 @@ class LibraryForward:
 
         def keep_input(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
             captured.append(args[0] if args else options["hidden_states"])
-            raise Reached
+            raise StopForward
 
         def keep_output(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
             output = forward(*args, **options)
             captured.append(output[0] if isinstance(output, tuple) else output)
-            raise Reached
+            raise StopForward
 
         last, capture = (entries[depth], keep_input) if depth < len(entries) else (entries[-1], keep_output)
         beginning = nullcontext() if states is None else self._starting_from(start, states)
-        with beginning, in_place({last: capture}), suppress(Reached):
+        with beginning, replaced_forward_methods({last: capture}), suppress(StopForward):
             self._call(batch)
         return captured[0]
 
@@ -196,7 +196,7 @@ class LibraryForward:
         """Restore the state that `random_state` returned."""
         set_torch_random_state(state)
 
-    def follow(self) -> None:
+    def refresh_weight_copies(self) -> None:
         """Do nothing, because this implementation keeps no copies of parameters."""
 
     def _call(self, batch: Batch) -> Tensor:
@@ -288,7 +288,7 @@ class LibraryForward:
         changed |= dict.fromkeys(entries[:depth], skip)
         if depth < len(entries):
             changed[entries[depth]] = begin
-        with in_place(changed):
+        with replaced_forward_methods(changed):
             yield
 
 
@@ -304,7 +304,7 @@ def _without_padding(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 @contextmanager
-def in_place(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+def replaced_forward_methods(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Replace the `forward` method of modules inside the `with` block.
 
     Hooks cannot be used, because some architectures call `forward` of their layers directly, which skips hooks.
@@ -327,5 +327,5 @@ def in_place(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
                 module.forward = forward
 
 
-class Reached(Exception):
+class StopForward(Exception):
     """An exception that ends a forward pass early, once the required hidden states are computed."""

@@ -39,7 +39,7 @@ def trainable_parameters(stack: EncoderStack, plan: FreezePlan) -> list[nn.Param
     excluded = {id(p) for module in frozen_modules(stack, plan) for p in module.parameters()}
     excluded |= {id(parameter) for parameter in stack.idle}
     if plan.trained != "weights":
-        chosen = {id(parameter) for parameter in _of_kind(stack, plan)}
+        chosen = {id(parameter) for parameter in _parameters_of_kind(stack, plan)}
         if not chosen:
             what = ", ".join(plan.names) if plan.trained == "names" else plan.trained
             raise DoesNotFit(f"trains only {what}, but the layers of {type(stack.model).__name__} have none")
@@ -107,7 +107,7 @@ def _encoder(stack: EncoderStack) -> tuple[nn.Module, ...]:
     return (*stack.embeddings, *stack.layers)
 
 
-def _of_kind(stack: EncoderStack, plan: FreezePlan) -> Iterator[nn.Parameter]:
+def _parameters_of_kind(stack: EncoderStack, plan: FreezePlan) -> Iterator[nn.Parameter]:
     """Yield the parameters of the embeddings and layers that are of the kind `plan.trained`, such as all biases.
 
     Parameters in frozen layers are included.

@@ -9,7 +9,7 @@ from alue_bench.data.batches import Padding, batches, evaluation_order
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.data.words import IGNORED
 from alue_bench.training.architecture.encoder_stack import EncoderStack
-from alue_bench.training.device.errors import is_out_of_memory, release
+from alue_bench.training.device.errors import collect_and_release, is_out_of_memory
 from alue_bench.training.device.precision import Device, autocast
 from alue_bench.training.forward import Forward
 from alue_bench.training.prefix.frozen_prefix import Examples
@@ -24,8 +24,8 @@ def predict_logits(
     """Return the logits of all examples of a split: fp32 [examples, outputs], in the order of the split.
 
     In a task that tags words, the result contains the logits of all words, [words, outputs]; see
-    `WordPlaces.logits_of_all`. In span extraction, it contains the logits of the tokens that may begin or end an answer
-    (tokens whose target is not `IGNORED`), [tokens, outputs].
+    `WordPositions.logits_of_all`. In span extraction, it contains the logits of the tokens that may begin or end an
+    answer (tokens whose target is not `IGNORED`), [tokens, outputs].
 
     Texts of similar length are batched together to save padding. If memory is exhausted, the computation is repeated
     with smaller batches. The model is left in eval mode.
@@ -44,7 +44,7 @@ def predict_logits(
     import numpy as np
 
     stack.model.eval()
-    tokens = device.tokens_at_once
+    tokens = device.tokens_per_inference_batch
     while True:
         order = evaluation_order(examples.split.lengths, tokens)
         try:
@@ -54,7 +54,7 @@ def predict_logits(
             if not is_out_of_memory(error) or len(order) == len(examples.split):
                 raise
         tokens //= 2
-        release(device.name)
+        collect_and_release(device.name)
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits)).any(1).sum())
         raise NonFiniteLossError(
@@ -106,11 +106,11 @@ def _in_order(
 
     parts = []
     with torch.no_grad(), autocast(device):
-        for batch in batches(examples.split, order, padding, few_lengths=device.few_lengths):
+        for batch in batches(examples.split, order, padding, round_lengths=device.rounds_lengths):
             logits_of_batch = examples.logits(forward, batch.to(device.name, pinned=device.pins_memory)).float()
             if batch.token_targets:  # indices from the host's targets, so that nothing waits for the device
                 chosen = (batch.targets.flatten() != IGNORED).nonzero()[:, 0]
-                logits_of_batch = logits_of_batch.flatten(0, 1).index_select(0, device.sent(chosen))
+                logits_of_batch = logits_of_batch.flatten(0, 1).index_select(0, device.copied_from_host(chosen))
             parts.append(logits_of_batch)
     logits: np.ndarray[Any, Any] = torch.cat(parts).cpu().numpy()
     return logits

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.spec import CurvePoint
 from alue_bench.data.batches import Batch
 from alue_bench.training.device.cuda_graphs import GraphUse
-from alue_bench.training.device.resident import Draw
+from alue_bench.training.device.resident import ResidentBatch
 from alue_bench.training.schedule import FreezeSchedule
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CURVE_POINTS = 50
 """The approximate number of points per epoch in the recorded curves of loss and gradient norm. Each point is the mean
 of several steps."""
-COUNTED = (
+STORED_FIELDS = (
     "loop_s", "dev_s", "steps", "samples", "tokens", "padded_tokens", "skipped_updates", "dev_scores", "evaluated_at",
 )  # fmt: skip
 """The fields of a `TrainingResult` that a checkpoint stores unchanged, as JSON."""
@@ -90,13 +90,13 @@ class TrainingResult:
         scored = zip(self.evaluated_at, self.dev_scores, strict=True)
         return [score for step, score in scored if step % self.steps_per_epoch == 0]
 
-    def count(self, batch: Batch | Draw) -> None:
+    def count(self, batch: Batch | ResidentBatch) -> None:
         """Count a training step: add the examples and tokens of its batch."""
         self.steps += 1
         self.samples += len(batch.indices)
         self.tokens += batch.tokens
         self.padded_tokens += batch.padded_tokens
-        self.schedule.trained_on(batch.indices)
+        self.schedule.add_batch(batch.indices)
 
     def add_losses(self, losses: Sequence[float], norms: Sequence[float]) -> None:
         """Add an epoch's losses and gradient norms to the recorded curves, when the epoch ends or is stopped early.
@@ -135,14 +135,14 @@ class TrainingResult:
         import torch
 
         return {
-            "counted": {name: getattr(self, name) for name in COUNTED},
+            "counted": {name: getattr(self, name) for name in STORED_FIELDS},
             "curves": [[point.metric, point.value, point.step] for point in self.curves],
             "dev_logits": [torch.from_numpy(logits) for logits in self.dev_logits],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `state_dict` returned, and set `resumed_at`."""
-        for name in COUNTED:
+        for name in STORED_FIELDS:
             setattr(self, name, state["counted"][name])
         self.curves = [CurvePoint(*point) for point in state["curves"]]
         self.dev_logits = [logits.numpy() for logits in state["dev_logits"]]

@@ -186,7 +186,7 @@ class FreezeSchedule:
         """
         self.segments.append(Segment(self.plan, depth))
 
-    def trained_on(self, indices: Any) -> None:
+    def add_batch(self, indices: Any) -> None:
         """Add a batch to the current segment.
 
         Args:
@@ -206,7 +206,7 @@ class FreezeSchedule:
         times = self.revisions.per_epoch
         return any(step == math.ceil(part * steps / times) for part in range(1, times + 1))
 
-    def ask(self, *, epoch: int, epochs: int, step: int, steps: int, dev_scores: list[float]) -> bool:
+    def ask_strategy(self, *, epoch: int, epochs: int, step: int, steps: int, dev_scores: list[float]) -> bool:
         """Ask the strategy for a new freeze plan (`Strategy.revise`), and return whether the plan has changed.
 
         The new plan is not applied to the model; see `apply_plan`.

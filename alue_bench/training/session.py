@@ -25,7 +25,7 @@ The work of the strategy and this capture count as training time. When further l
 and store their outputs does not: it is measured separately.
 
 On an accelerator the train split is copied to the device before the clock starts, and batches are gathered there
-(`training/device/resident.py`). If the forward pass can be captured, batches are padded to at most `MOST_LENGTHS`
+(`training/device/resident.py`). If the forward pass can be captured, batches are padded to at most `MAX_LENGTHS`
 different lengths, whether or not CUDA graphs are used. So the use of graphs changes neither the batches nor the random
 numbers. Padding itself changes only rounding, because attention ignores it and losses do not depend on it.
 """
@@ -48,9 +48,9 @@ from alue_bench.training.checkpointing import CheckpointFile
 from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.cuda_graphs import CudaRecorder, GraphRecorder, padded_lengths
 from alue_bench.training.device.finite import FiniteCheck
-from alue_bench.training.device.host_memory import keep_freed
+from alue_bench.training.device.host_memory import retain_freed_memory
 from alue_bench.training.device.precision import Device
-from alue_bench.training.device.resident import Draw, ResidentSplit
+from alue_bench.training.device.resident import ResidentBatch, ResidentSplit
 from alue_bench.training.forward import Forward
 from alue_bench.training.freezing import apply_plan, training_mode
 from alue_bench.training.inference import predict_logits
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-MOST_LENGTHS = 8
+MAX_LENGTHS = 8
 """The largest number of different lengths to which batches are padded on an accelerator. Each length costs one eager
 step, one capture of a CUDA graph, and up to a hundred megabytes for a large model. Ten lengths would hardly reduce the
 padding any further."""
@@ -161,14 +161,14 @@ class TrainingSession:
             config: The hyper-parameters, seed, device and padding.
             score: A function that computes metrics from the dev logits of an evaluation.
             recorder: A function that creates a recorder, which captures training steps and replays them. With None,
-                CUDA graphs are used if `config.device.records` is true and the forward pass is `recordable`; otherwise
-                steps are not captured.
+                CUDA graphs are used if `config.device.captures_graphs` is true and the forward pass is `recordable`;
+                otherwise steps are not captured.
         """
         import numpy as np
 
-        keep_freed()
+        retain_freed_memory()
         given = recorder is not None
-        if recorder is None and config.device.records and forward.recordable:
+        if recorder is None and config.device.captures_graphs and forward.recordable:
             recorder = partial(CudaRecorder, forward.generators)
         examples = data.examples("train")
         self.stack, self.forward, self.schedule, self.data, self.config = stack, forward, schedule, data, config
@@ -188,7 +188,7 @@ class TrainingSession:
         if given or ResidentSplit.fits(self._split, config.device):
             self._resident = ResidentSplit(self._split, config.padding, config.device, masked=forward.recordable)
         self._widths: tuple[int, ...] = ()
-        self._typical: Draw | None = None
+        self._typical: ResidentBatch | None = None
         self._shapes = self._batch_shapes() if self._resident is not None and forward.recordable else []
         self._updater = Updater(
             forward, examples, build_optimiser(stack, config.hyper), config, schedule.watch, recorder
@@ -214,7 +214,7 @@ class TrainingSession:
         self.result.graph_use = self._updater.graph_use
         self.forward.seed(config.data_seed)  # dropout; the order of examples has a separate generator
 
-    def _batch_shapes(self) -> list[Draw]:
+    def _batch_shapes(self) -> list[ResidentBatch]:
         """Choose the lengths to which batches are padded, and return a batch of each length, the longest first.
 
         The lengths are chosen to suit the batches of one epoch in a random order. This order, which does not depend on
@@ -227,31 +227,33 @@ class TrainingSession:
         lengths, size = self._split.lengths, min(self.config.hyper.batch_size, len(self._split))
         order = training_order(lengths, size, np.random.default_rng(0))
         needed = [self._resident.width_for(int(lengths[indices].max())) for indices in order]
-        widths = padded_lengths([*needed, self._resident.width_for(int(lengths.max()))], MOST_LENGTHS)
+        widths = padded_lengths([*needed, self._resident.width_for(int(lengths.max()))], MAX_LENGTHS)
         by_length = np.argsort(lengths, kind="stable")
         shapes = []
         for width in reversed(widths):
             short = by_length[: np.searchsorted(lengths[by_length], width, side="right")]
-            shapes.append(self._resident.draw(torch.from_numpy(np.resize(short[::-1], size)), widths=[width]))
+            shapes.append(
+                self._resident.ungathered_batch(torch.from_numpy(np.resize(short[::-1], size)), widths=[width])
+            )
         self._widths = widths
         padded = [min(width for width in widths if width >= length) for length in needed]
         frequent = max(widths, key=padded.count)
         self._typical = next(shape for shape in shapes if shape.width == frequent)
         return shapes
 
-    def _batches(self, order: Sequence[np.ndarray[Any, Any]]) -> Iterable[Batch | Draw]:
+    def _batches(self, order: Sequence[np.ndarray[Any, Any]]) -> Iterable[Batch | ResidentBatch]:
         """Return batches of the train split.
 
-        If the split lies in an accelerator's memory, each batch is a `Draw`, which has the indices of its examples; the
-        examples are gathered on the accelerator when the batch is used.
+        If the split lies in an accelerator's memory, each batch is a `ResidentBatch`, which has the indices of its
+        examples; the examples are gathered on the accelerator when the batch is used.
 
         Args:
             order: For each batch, the indices of its examples in the train split.
         """
         if self._resident is not None:
-            return self._resident.draws(order, self._widths)
-        few_lengths = self.config.device.few_lengths
-        return batches(self._split, list(order), self.config.padding, few_lengths=few_lengths)
+            return self._resident.epoch_batches(order, self._widths)
+        round_lengths = self.config.device.rounds_lengths
+        return batches(self._split, list(order), self.config.padding, round_lengths=round_lengths)
 
     def train_epoch(self, epoch: int, on_step: OnStep, file: CheckpointFile | None) -> None:
         """Train for one epoch; in a resumed epoch, only on the remaining examples.
@@ -281,7 +283,7 @@ class TrainingSession:
             for batch in self._batches(order[progress.done :]):
                 loss = self._train_on(batch)
                 on_step(self.result.steps, self._steps)
-                if not finite.holds(loss):
+                if not finite.add_and_check(loss):
                     break
                 if progress.done < len(order):
                     if progress.done in self._evaluate_after:
@@ -327,7 +329,7 @@ class TrainingSession:
         if not schedule.adaptive:
             return
         with self._clock.running():
-            changed = schedule.ask(
+            changed = schedule.ask_strategy(
                 epoch=self.epoch.number,
                 epochs=self.config.hyper.epochs,
                 step=result.steps,
@@ -337,10 +339,10 @@ class TrainingSession:
             result.curves.append(CurvePoint("train/frozen_layers", len(schedule.plan.frozen_layers), result.steps))
             if changed:
                 apply_plan(self.stack, schedule.plan)
-                self.forward.follow()
+                self.forward.refresh_weight_copies()
                 optimiser = build_optimiser(self.stack, self.config.hyper, self._updater.optimiser)
                 with self._clock.paused():
-                    self.data.follow(schedule.plan)
+                    self.data.adapt_to_plan(schedule.plan)
                 examples = self.data.examples("train")
                 self._updater.continue_with(examples, optimiser)
                 schedule.begin_segment(examples.depth)
@@ -363,7 +365,7 @@ class TrainingSession:
         self.result.selected = self.selection.selected
         self.result.stopped_early = self.result.steps < self._steps
         if self.selection.restore(self.stack.model):
-            self.forward.follow()
+            self.forward.refresh_weight_copies()
         self._updater.release()
         self._resident, self._shapes = None, []
         return self.result
@@ -411,12 +413,12 @@ class TrainingSession:
         schedule.load_state_dict(state["schedule"])
         if schedule.plan != before:
             apply_plan(self.stack, schedule.plan)
-        self.data.follow(schedule.plan)
+        self.data.adapt_to_plan(schedule.plan)
         examples = self.data.examples("train")
         self._updater.continue_with(examples, build_optimiser(self.stack, self.config.hyper))
         if examples.depth != schedule.segments[-1].depth:  # outputs of more or fewer layers are stored than before
             schedule.begin_segment(examples.depth)
-        self.forward.follow()
+        self.forward.refresh_weight_copies()
         load_optimiser_state(self._updater.optimiser, self.stack, state["optimizer"])
         self._updater.load_state_dict(state["updater"])
         training_mode(self.stack, schedule.plan)
@@ -429,7 +431,7 @@ class TrainingSession:
         self.epoch = EpochProgress(epoch["number"], epoch["done"], epoch["order_state"], losses, norms)
         self._order_rng.bit_generator.state = epoch["order_state"]
 
-    def _train_on(self, batch: Batch | Draw) -> Tensor:
+    def _train_on(self, batch: Batch | ResidentBatch) -> Tensor:
         """Make one training step with a batch, and return the mean loss of the batch, on the device."""
         rate = learning_rate(self.result.steps, self._steps, self.config.hyper)
         loss, norm = self._updater.update(batch, rate)

@@ -30,12 +30,12 @@ def model_in_outline(config: Any, outline: Outline, labels: Labels = BINARY) -> 
         UnavailableError: A package that the adapter needs is missing.
     """
     stack = view_as_stack(empty_model(config, labels))
-    stack = operate(stack, outline.kept_layers, outline.adapter)
+    stack = modify_model(stack, outline.kept_layers, outline.adapter)
     trainable_parameters(stack, outline.freeze_plan)
     return stack
 
 
-def operate(stack: EncoderStack, kept_layers: tuple[int, ...] | None, adapter: Adapter | None) -> EncoderStack:
+def modify_model(stack: EncoderStack, kept_layers: tuple[int, ...] | None, adapter: Adapter | None) -> EncoderStack:
     """Remove layers from a model and insert an adapter, in place.
 
     Args:
@@ -51,15 +51,15 @@ def operate(stack: EncoderStack, kept_layers: tuple[int, ...] | None, adapter: A
         UnavailableError: The package `peft`, which adapters need, is missing.
     """
     if kept_layers is not None and len(kept_layers) < len(stack.layers):
-        _keep(stack, kept_layers)
+        _keep_layers(stack, kept_layers)
         stack = view_as_stack(stack.model)
     if adapter is not None:
-        _inject(stack.model, adapter)
+        _insert_adapter(stack.model, adapter)
         stack = view_as_stack(stack.model)
     return stack
 
 
-def _keep(stack: EncoderStack, kept: tuple[int, ...]) -> None:
+def _keep_layers(stack: EncoderStack, kept: tuple[int, ...]) -> None:
     model: Any = stack.model
     count = len(stack.layers)
     lists = [model.get_submodule(name) for name in anatomy_of(model).lists]
@@ -72,7 +72,7 @@ def _keep(stack: EncoderStack, kept: tuple[int, ...]) -> None:
             del layers[index]
 
 
-def _inject(model: Any, adapter: Adapter) -> None:
+def _insert_adapter(model: Any, adapter: Adapter) -> None:
     try:
         import peft
     except ImportError as error:

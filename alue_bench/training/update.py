@@ -14,9 +14,9 @@ from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.batches import Batch
 from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.cuda_graphs import CaptureError, GraphRecorder, GraphUse, StepGraphs
-from alue_bench.training.device.errors import give_back, is_out_of_memory, release
+from alue_bench.training.device.errors import collect_and_release, is_out_of_memory, release_caches
 from alue_bench.training.device.precision import Device, autocast
-from alue_bench.training.device.resident import Draw, ResidentSplit
+from alue_bench.training.device.resident import ResidentBatch, ResidentSplit
 from alue_bench.training.forward import Forward
 from alue_bench.training.optimizer import LearningRates, allocate_state, forget_state, loss_function
 from alue_bench.training.prefix.frozen_prefix import Examples
@@ -25,7 +25,7 @@ from alue_bench.training.schedule import GradientWatch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-ROW = 256
+ROW_LENGTH = 256
 """The row length of the matrix into which `_scale_each` copies all gradients, to scale them in one product."""
 TIMED_STEPS = 5
 """The number of training steps in one measurement of time. Replayed and eager steps are measured twice each."""
@@ -133,7 +133,7 @@ class DeviceStep:
             states: The stored output of the frozen layers, [b, tokens, hidden]; None if there is none, or if this
                 method gathers it.
         """
-        batch = self.split.batch(indices, width)
+        batch = self.split.gather_batch(indices, width)
         prefix = self.examples.prefix
         if prefix is not None and prefix.resident:
             states = prefix.gather(indices, width)
@@ -228,24 +228,24 @@ class Updater:
         """The number of batch shapes for which the training step is captured as a CUDA graph."""
         return len(self._graphs) if self._graphs is not None else 0
 
-    def update(self, batch: Batch | Draw, lr: float) -> tuple[Tensor, Tensor]:
+    def update(self, batch: Batch | ResidentBatch, lr: float) -> tuple[Tensor, Tensor]:
         """Update the weights with one batch; return the mean loss and the gradient norm before clipping.
 
         Both are tensors on the device, so that nothing waits for it.
 
         Args:
-            batch: A `Batch` on the CPU, or a `Draw`, whose examples are gathered on the device.
+            batch: A `Batch` on the CPU, or a `ResidentBatch`, whose examples are gathered on the device.
             lr: The learning rate of this step.
 
         Raises:
             TrainingError: The memory is too small for a single example.
         """
         self._rates.set(lr)
-        if self._graphs is not None and isinstance(batch, Draw) and batch.shape in self._graphs:
+        if self._graphs is not None and isinstance(batch, ResidentBatch) and batch.shape in self._graphs:
             return self._replay(batch, self._graphs)
         return self._finish(self._gradients(batch))
 
-    def warm_up(self, batch: Batch | Draw) -> None:
+    def warm_up(self, batch: Batch | ResidentBatch) -> None:
         """Find the micro-batch size that fits into memory, by a trial step with this batch that changes no weights.
 
         The trial step also incurs one-off costs. The memory for the optimiser's state is allocated before the memory
@@ -257,7 +257,7 @@ class Updater:
         clip_gradients(self._trained, self._hyper, self._device)
         self._clear_gradients()
 
-    def capture(self, draws: Sequence[Draw], typical: Draw | None = None) -> None:
+    def capture(self, draws: Sequence[ResidentBatch], typical: ResidentBatch | None = None) -> None:
         """Capture the training step for the shapes of these batches, unless CUDA graphs were found to be slower.
 
         Weights, the optimiser's state and the scaler do not change; random numbers are drawn. Call this whenever the
@@ -300,16 +300,16 @@ class Updater:
         if problem:  # outside the handlers, because the error's traceback refers to the tensors that filled the memory
             self._do_without_graphs(problem)
             self._clear_gradients()
-            release(self._device.name)
-            self._device.forget_peak()  # the memory peak of the failed attempt
+            collect_and_release(self._device.name)
+            self._device.reset_peak()  # the memory peak of the failed attempt
         elif self._device.graphs == "on":
             self.graph_use = GraphUse(True, "--cuda-graphs on")
         elif typical is not None:
             self._use_graphs_if_faster(typical)
         if self._graphs is not None:  # replayed steps do not use the cached memory of the eager ones
-            give_back(self._device.name)
+            release_caches(self._device.name)
 
-    def _captured(self, draws: Sequence[Draw], recorder: GraphRecorder) -> StepGraphs:
+    def _captured(self, draws: Sequence[ResidentBatch], recorder: GraphRecorder) -> StepGraphs:
         """Return the training step, captured as a CUDA graph for the shape of each of these batches."""
         import torch
 
@@ -324,15 +324,19 @@ class Updater:
             graphs.capture(draw, states, partial(step.rehearse, draw.device_indices, draw.width, states))
         return graphs
 
-    def _use_graphs_if_faster(self, typical: Draw) -> None:
+    def _use_graphs_if_faster(self, typical: ResidentBatch) -> None:
         """Measure eager and replayed steps for a typical batch, and release the graphs unless they are faster."""
         scaler = self.scaler.state_dict()
         eager_s, replayed_s = math.inf, math.inf
         for _ in range(2):
-            eager_s = min(eager_s, self._timed(lambda: self._finish(self._gradients(typical), watched=False)))
+            eager_s = min(
+                eager_s, self._seconds_per_step(lambda: self._finish(self._gradients(typical), watched=False))
+            )
             if self._graphs is None:  # an eager step did not fit into memory beside the graphs
                 break
-            replayed_s = min(replayed_s, self._timed(partial(self._replay, typical, self._graphs, watched=False)))
+            replayed_s = min(
+                replayed_s, self._seconds_per_step(partial(self._replay, typical, self._graphs, watched=False))
+            )
         forget_state(self.optimiser)
         self.scaler.load_state_dict(scaler)
         if self._graphs is None:
@@ -342,7 +346,7 @@ class Updater:
         else:
             self._do_without_graphs("a replayed step is not faster", eager_s, replayed_s)
 
-    def _timed(self, step: Callable[[], object]) -> float:
+    def _seconds_per_step(self, step: Callable[[], object]) -> float:
         """Return the mean seconds per call of a training step; the learning rate must be 0, to keep the weights."""
         self._device.synchronise()
         started = time.perf_counter()
@@ -361,9 +365,9 @@ class Updater:
         self._static = None
         if self._graphs is not None:
             self._graphs = None
-            give_back(self._device.name)
+            release_caches(self._device.name)
 
-    def _replay(self, draw: Draw, graphs: StepGraphs, *, watched: bool = True) -> tuple[Tensor, Tensor]:
+    def _replay(self, draw: ResidentBatch, graphs: StepGraphs, *, watched: bool = True) -> tuple[Tensor, Tensor]:
         """Replay the captured step for a batch; if the graph contains only the gradients, also update the weights.
 
         Args:
@@ -398,7 +402,7 @@ class Updater:
         self._clear_gradients()
         return loss, norm
 
-    def _states_outside(self, draw: Draw) -> Tensor | None:
+    def _states_outside(self, draw: ResidentBatch) -> Tensor | None:
         """Return the stored output of the frozen layers for a batch, to be passed to the captured step.
 
         The result is None if no output is stored, or if the captured step gathers it itself.
@@ -406,7 +410,7 @@ class Updater:
         prefix = self._examples.prefix
         return None if prefix is None or prefix.resident else prefix.of(draw.to(self._device.name))
 
-    def _gradients(self, batch: Batch | Draw) -> Tensor:
+    def _gradients(self, batch: Batch | ResidentBatch) -> Tensor:
         """Compute the gradients of a batch's mean loss, in parts if memory requires it, and return the mean loss.
 
         If memory is exhausted, CUDA graphs are released; without graphs, `micro_batch` is halved.
@@ -431,13 +435,13 @@ class Updater:
             else:
                 self.micro_batch = math.ceil(min(self.micro_batch, len(batch.indices)) / 2)
             self._clear_gradients()
-            release(self._device.name)
-            self._device.forget_peak()  # the memory peak of the failed attempt
+            collect_and_release(self._device.name)
+            self._device.reset_peak()  # the memory peak of the failed attempt
 
-    def _backward_of(self, part: Batch | Draw, whole: Batch | Draw) -> Tensor:
+    def _backward_of(self, part: Batch | ResidentBatch, batch: Batch | ResidentBatch) -> Tensor:
         moved = part.to(self._device.name, pinned=self._device.pins_memory)
         states = self._examples.states(moved)
-        return self._backward(moved, states, 1.0 if part is whole else part.predictions / max(1, whole.predictions))
+        return self._backward(moved, states, 1.0 if part is batch else part.predictions / max(1, batch.predictions))
 
     def _clear_gradients(self) -> None:
         self.optimiser.zero_grad(set_to_none=True)
@@ -483,8 +487,8 @@ def _scale_each(gradients: list[Tensor], factors: Tensor) -> None:
     """
     import torch
 
-    rows = [-(-gradient.numel() // ROW) for gradient in gradients]
-    matrix = torch.empty(sum(rows), ROW, dtype=factors.dtype, device=factors.device)
+    rows = [-(-gradient.numel() // ROW_LENGTH) for gradient in gradients]
+    matrix = torch.empty(sum(rows), ROW_LENGTH, dtype=factors.dtype, device=factors.device)
     blocks: tuple[Tensor, ...] = torch.split(matrix, rows)
     parts = [block.flatten()[: g.numel()].view(g.shape) for block, g in zip(blocks, gradients, strict=True)]
     torch._foreach_copy_(parts, gradients)
@@ -502,7 +506,7 @@ def _norms(gradients: Sequence[Tensor], device: Device) -> Tensor:
     return torch.stack(torch._foreach_norm(list(gradients)))
 
 
-def _parts(batch: Batch | Draw, size: int) -> Iterator[Batch | Draw]:
+def _parts(batch: Batch | ResidentBatch, size: int) -> Iterator[Batch | ResidentBatch]:
     """Divide a batch into parts of at most `size` examples, each padded only to its longest example, and yield them."""
     if len(batch.indices) <= size:
         yield batch

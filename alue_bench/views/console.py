@@ -23,7 +23,7 @@ from rich.progress import Task, TextColumn
 from rich.text import Text
 
 from alue_bench.messages.display import visible
-from alue_bench.views.standard_output import takes_any_letter, write_exactly
+from alue_bench.views.standard_output import can_encode_all_characters, write_exactly
 
 LOG_WIDTH = 120
 """The width, in characters, of tables in logs and pipes, where no terminal gives a width. Most tables fit into it."""
@@ -94,7 +94,7 @@ def styled(text: str, style: str = "") -> Text:
 
 def print_document(value: object) -> None:
     """Print a value as JSON on stdout, with JSON escapes if stdout's encoding cannot represent all characters."""
-    print_exactly(json.dumps(value, ensure_ascii=not takes_any_letter(), indent=2) + "\n")
+    print_exactly(json.dumps(value, ensure_ascii=not can_encode_all_characters(), indent=2) + "\n")
 
 
 def print_exactly(text: str) -> None:

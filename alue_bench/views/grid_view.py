@@ -17,9 +17,9 @@ from alue_bench.contract.cells import Cell, cell_of
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning import variation
 from alue_bench.planning.build import Plan, PlannedRun
-from alue_bench.planning.grid import SETTINGS
+from alue_bench.planning.grid import SETTING_AXES
 from alue_bench.reporting import grid
-from alue_bench.reporting.numbers import percent, plain
+from alue_bench.reporting.numbers import decimal, percent
 from alue_bench.views.console import PlainConsole, styled
 from alue_bench.views.progress import LiveProgress, PlainProgress
 from alue_bench.views.tables import SAMPLE_NOTE
@@ -50,7 +50,7 @@ def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
             "seed": outcome.spec.seed,
             "repeat": outcome.spec.fold.repeat if outcome.spec.fold else None,
             "fold": outcome.spec.fold.number if outcome.spec.fold else None,
-            **{name: getattr(outcome.spec.hyper, name) for name in SETTINGS},
+            **{name: getattr(outcome.spec.hyper, name) for name in SETTING_AXES},
             **{name: outcome.metrics.get(name) for name in MEASURES},
             "primary_metric": outcome.planned.inputs.task.primary,
             "data_source": outcome.spec.data.source,
@@ -91,7 +91,7 @@ class GridProgress(LiveProgress):
         if not cells or self._at is None:
             return None
         title = f"{' '.join(self._at)}: test scores so far"
-        return _drawn(title, {cell: self._cell_text(cell, values) for cell, values in cells.items()})
+        return _grid_table(title, {cell: self._cell_text(cell, values) for cell, values in cells.items()})
 
     def started(self, planned: PlannedRun) -> None:
         """Mark a run as running in the table of scores, and show this table."""
@@ -141,7 +141,7 @@ def grid_result(group: grid.GridResults, recommendation: grid.Recommendation | N
             chosen = recommendation is not None and row["strategy"] == recommendation.strategy
             shown[int(row["bottom"]), int(row["top"])] = styled(_number(row[column]), "reverse" if chosen else "")
         if len(shown) > 1:
-            parts.append(_drawn(f"{group.title}: {title}", shown))
+            parts.append(_grid_table(f"{group.title}: {title}", shown))
     parts.append(_front(group))
     if recommendation is not None:
         first, *others = recommendation.sentences()
@@ -149,7 +149,7 @@ def grid_result(group: grid.GridResults, recommendation: grid.Recommendation | N
         parts += [styled(f"{one}.") for one in others]
     elif (why := grid.nothing_learnt(group.cells)) is not None:
         parts.append(styled(f"Nothing learnt: {why.sentence()}.", "bold yellow"))
-    if recommendation is not None and (warning := grid.collapsed(group.cells)):
+    if recommendation is not None and (warning := grid.collapsed_sentence(group.cells)):
         parts.append(styled(f"{warning}.", "yellow"))
     if group.sample:
         parts.append(styled(SAMPLE_NOTE, "yellow"))
@@ -164,12 +164,12 @@ def _front(group: grid.GridResults) -> RenderableType:
     for _, row in grid.pareto_front(group.cells).iterrows():
         share = "" if row["flops_share"] != row["flops_share"] else percent(row["flops_share"])
         table.add_row(
-            row["strategy"], plain(row["dev_score"]), plain(row["test_score"]), plain(row["train_s"], 1), share
+            row["strategy"], decimal(row["dev_score"]), decimal(row["test_score"]), decimal(row["train_s"], 1), share
         )
     return Group(styled(f"{group.title}: Pareto front of dev score and training time", "bold"), Fitted(table))
 
 
-def _drawn(title: str, cells: dict[Cell, Text]) -> RenderableType:
+def _grid_table(title: str, cells: dict[Cell, Text]) -> RenderableType:
     """Return a grid as a table, with more frozen bottom layers upwards and more frozen top layers to the right."""
     tops = sorted({top for _, top in cells})
     table = Table(box=None, padding=(0, 1), show_edge=False)
@@ -184,4 +184,4 @@ def _drawn(title: str, cells: dict[Cell, Text]) -> RenderableType:
 def _number(value: float) -> str:
     if value != value:
         return "?"
-    return plain(value).replace("0.", ".", 1) if abs(value) < 1 else plain(value, 2 if value < 10 else 0)
+    return decimal(value).replace("0.", ".", 1) if abs(value) < 1 else decimal(value, 2 if value < 10 else 0)

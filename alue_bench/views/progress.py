@@ -14,7 +14,7 @@ from rich.progress import BarColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import Plan, PlannedRun
-from alue_bench.planning.variation import labelled, varied_by_specs
+from alue_bench.planning.variation import labelled, varied_names_of_specs
 from alue_bench.views.console import PlainColumn, PlainConsole
 from alue_bench.views.notebook import Bars
 
@@ -62,10 +62,10 @@ class _RunNumbers:
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._places: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
 
     def of(self, planned: PlannedRun) -> str:
-        return f"{self._places.setdefault(planned.spec.fingerprint, len(self._places) + 1)}/{self._total}"
+        return f"{self._numbers.setdefault(planned.spec.fingerprint, len(self._numbers) + 1)}/{self._total}"
 
 
 class PlainProgress:
@@ -74,7 +74,7 @@ class PlainProgress:
     def __init__(self, plan: Plan, console: PlainConsole, *, on_dev: bool = False) -> None:
         """Create an observer of planned runs, which prints on the given console."""
         self._console, self._numbers = console, _RunNumbers(len(plan.runs))
-        self._varied = varied_by_specs(run.spec for run in plan.runs)
+        self._varied = varied_names_of_specs(run.spec for run in plan.runs)
         self._on_dev = on_dev
 
     def __enter__(self) -> PlainProgress:
@@ -127,7 +127,7 @@ class LiveProgress:
         )
         self._progress.above = self.table_above_bar
         self._numbers = _RunNumbers(len(plan.runs))
-        self._varied = varied_by_specs(run.spec for run in plan.runs)
+        self._varied = varied_names_of_specs(run.spec for run in plan.runs)
         self._on_dev = on_dev
         self._bar = self._progress.add_task("planning", total=sum(run.cost for run in plan.runs))
         self._done, self._last = 0.0, 0.0

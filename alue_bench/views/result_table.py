@@ -15,7 +15,7 @@ from alue_bench.evaluation.intervals import LEVEL, estimate
 from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.tuning import EXAMPLE
-from alue_bench.planning.variation import Settings, labelled, settings_of, varied_by_specs
+from alue_bench.planning.variation import Settings, labelled, settings_of, varied_names_of_specs
 from alue_bench.reporting.comparison import Comparison, ComparisonBlock, StrategyResult, describe_conditions
 from alue_bench.reporting.comparison_table import (
     change_text,
@@ -26,7 +26,7 @@ from alue_bench.reporting.comparison_table import (
     score_text,
     verdict_text,
 )
-from alue_bench.reporting.numbers import NONE, percent, plain
+from alue_bench.reporting.numbers import MISSING, decimal, percent
 from alue_bench.reporting.statements import statements
 from alue_bench.reporting.training_times import session_mark, train_mark
 from alue_bench.reporting.untuned import untuned_text
@@ -34,9 +34,9 @@ from alue_bench.views.console import styled
 from alue_bench.views.tables import SAMPLE_NOTE
 from alue_bench.views.wide_tables import Fitted
 
-MOST_SAID = 12
+MAX_SENTENCES = 12
 """The largest number of sets of comparable runs whose results are also stated in sentences below the table."""
-UNCOMPARED = "The tracking store does not have all of these runs, so changes and verdicts are missing."
+NOT_COMPARED_WARNING = "The tracking store does not have all of these runs, so changes and verdicts are missing."
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def result_view(
         comparison: The comparison of the runs that did not fail; None if it could not be made.
         problems: Sentences with the reasons why the comparison could not be made.
     """
-    names = varied_by_specs(outcome.spec for outcome in outcomes)
+    names = varied_names_of_specs(outcome.spec for outcome in outcomes)
     lines = _lines(outcomes, names, comparison)
     varying: dict[str, Callable[[_Line], str]] = {
         "data": lambda line: _joined(o.spec.data.source for o in line.outcomes),
@@ -108,10 +108,10 @@ def result_view(
             trivial = [styled(f"{_trivial(line)} trivial", "dim") if name == "score" else "" for name, _ in columns]
             table.add_row(heading, *blank, *trivial)
             if (tfidf := _tfidf(line)) is not None:
-                linear = [styled(f"{plain(tfidf)} TF-IDF", "dim") if name == "score" else "" for name, _ in columns]
+                linear = [styled(f"{decimal(tfidf)} TF-IDF", "dim") if name == "score" else "" for name, _ in columns]
                 table.add_row("", *blank, *linear)
         described = [str(value) for _, value in line.settings] + [varying[name](line) for name in shown]
-        numbers = [read(line) for _, read in columns] if line.finished else [NONE] * len(columns)
+        numbers = [read(line) for _, read in columns] if line.finished else [MISSING] * len(columns)
         table.add_row(f"  {line.strategy}", *described, *numbers, style=None if line.finished else "red")
     return Group(Fitted(table), *_notes(outcomes, lines, comparison, problems, names))
 
@@ -204,13 +204,13 @@ def _score(finished: Sequence[Outcome]) -> str:
 
 def _train(line: _Line) -> str:
     if line.row is not None:
-        return plain(line.row.train_s.mean if line.row.train_s else None, 1) + train_mark(line.row.times)
-    return plain(_mean(line.finished, "runtime/train_s"), 1)
+        return decimal(line.row.train_s.mean if line.row.train_s else None, 1) + train_mark(line.row.times)
+    return decimal(_mean(line.finished, "runtime/train_s"), 1)
 
 
 def _trivial(line: _Line) -> str:
     recorded = line.block.trivial_score if line.block else None
-    return plain(recorded if recorded is not None else next(iter(_values(line.finished, "test/trivial_score")), None))
+    return decimal(recorded if recorded is not None else next(iter(_values(line.finished, "test/trivial_score")), None))
 
 
 def _tfidf(line: _Line) -> float | None:
@@ -248,7 +248,7 @@ def _notes(
         notes.append(styled(f"TF-IDF: {' or '.join(sorted(yardsticks))} on the same rows, without an encoder.", "dim"))
     notes += [styled(problem, "yellow") for problem in problems]
     if not problems and any(line.finished and line.row is None for line in lines):
-        notes.append(styled(UNCOMPARED, "yellow"))
+        notes.append(styled(NOT_COMPARED_WARNING, "yellow"))
     seeds = {outcome.spec.seed for outcome in outcomes}
     single = len(seeds) == 1 and not any(outcome.spec.fold for outcome in outcomes)
     if single and len({(line.task_and_model, line.strategy, line.settings) for line in lines}) > 1:
@@ -260,13 +260,13 @@ def _notes(
         remark = f"{' or '.join(rates)}; --tune {EXAMPLE} tunes each strategy on dev."
         notes.append(styled(remark[0].upper() + remark[1:], "dim"))
     blocks = comparison.blocks if comparison else ()
-    for block in blocks[:MOST_SAID]:
+    for block in blocks[:MAX_SENTENCES]:
         where = ", ".join(filter(None, (f"{block.task}/{block.model}", describe_conditions(block))))
         if block.baseline_row is not None and (block.unlearnt is not None or not single):
             style = "yellow" if block.unlearnt is not None else ""
             notes += [styled(f"{where}: {sentence}", style) for sentence in (*statements(block), *block.notes)]
-    if len(blocks) > MOST_SAID:
-        notes.append(styled(f"sentences on {len(blocks) - MOST_SAID} more: alue-bench compare", "dim"))
+    if len(blocks) > MAX_SENTENCES:
+        notes.append(styled(f"sentences on {len(blocks) - MAX_SENTENCES} more: alue-bench compare", "dim"))
     if comparison is not None:
         notes += [styled(line, "dim") for line in explain_verdicts(comparison)]
     for outcome in outcomes:

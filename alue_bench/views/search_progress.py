@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alue_bench.executors.outcome import Outcome
     from alue_bench.planning.build import PlannedRun
     from alue_bench.searching.policy import Decision
-    from alue_bench.searching.state import Asked, SearchState
+    from alue_bench.searching.state import RequestedRun, SearchState
 
 
 class SearchProgress:
@@ -57,7 +57,8 @@ class SearchProgress:
         self._spent: dict[str, float] = {}
         """The FLOPs that each search has spent so far, by the search's name."""
         self._costs: dict[str, float] = {}
-        """The FLOPs of the runs last passed to `begin`, without runs of the confirmation, by the run's fingerprint."""
+        """The FLOPs of the runs last passed to `show_requested_runs`, without runs of the confirmation, by the run's
+        fingerprint."""
         self._parts: dict[str, float] = {}
         """The share of its training steps that each unfinished run has done, by the run's fingerprint."""
 
@@ -76,12 +77,12 @@ class SearchProgress:
         if self._bar and self._entered == 0:
             self._bar.stop()
 
-    def follow(self, searches: Sequence[SearchState]) -> None:
+    def set_searches(self, searches: Sequence[SearchState]) -> None:
         """Set the searches to show, which proceed at the same time. Call this before their first run."""
         self._spent = dict.fromkeys(map(_name, searches), 0.0)
         self._budget = sum(search.question.budget * search.grid.full_flops for search in searches)
 
-    def begin(self, asked: Sequence[Asked]) -> None:
+    def show_requested_runs(self, asked: Sequence[RequestedRun]) -> None:
         """Show the runs that the searches have asked for, before they are executed."""
         self._costs = {
             one.planned.spec.fingerprint: one.step.cost * one.search.grid.full_flops
@@ -93,11 +94,11 @@ class SearchProgress:
         self._show(f"{_name(one.search)} {one.step.candidate.name}" if len(asked) == 1 else f"{len(asked)} runs")
         for one in asked:
             short = ", short" if one.step.short else ""
-            self._say(
-                one.search, f"{one.step.candidate.name}, seed {one.step.replicate + 1}{short}: {one.decision.why}"
+            self._print_for_search(
+                one.search, f"{one.step.candidate.name}, seed {one.step.replicate + 1}{short}: {one.decision.reason}"
             )
 
-    def settle(self, asked: Asked, decision: Decision) -> None:
+    def show_decision(self, asked: RequestedRun, decision: Decision) -> None:
         """Show, after a run, the cost so far and the loss of score of the freezing setting that was run.
 
         Args:
@@ -115,10 +116,10 @@ class SearchProgress:
             error = f" ± {loss.standard_error:.4f}" if loss.pairs > 1 else ""
             known = f"; {standing.candidate.name} loses {loss.mean:.4f}{error}: {standing.state}"
         budget = search.share(search.question.budget)
-        self._say(search, f"spent {search.share(decision.spent):.1%} of the grid (of {budget:.0%}){known}")
+        self._print_for_search(search, f"spent {search.share(decision.spent):.1%} of the grid (of {budget:.0%}){known}")
 
     def started(self, planned: PlannedRun) -> None:
-        """Do nothing, since `begin` has already shown the run."""
+        """Do nothing, since `show_requested_runs` has already shown the run."""
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
         """Move the bar according to the steps that a run has done."""
@@ -147,7 +148,7 @@ class SearchProgress:
                 description=description,
             )
 
-    def _say(self, search: SearchState, line: str) -> None:
+    def _print_for_search(self, search: SearchState, line: str) -> None:
         self._print(f"{_name(search)}: {line}" if len(self._spent) > 1 else line)
 
     def _print(self, line: str) -> None:

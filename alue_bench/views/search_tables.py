@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from alue_bench.reporting.numbers import percent, plain, signed
+from alue_bench.reporting.numbers import decimal, percent, signed
 from alue_bench.searching.observations import by_replicate, mean_score
 from alue_bench.searching.policy import Standing
 from alue_bench.views.console import styled
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from alue_bench.searching.policy import Decision
     from alue_bench.searching.state import SearchState
 
-WHY = {
+STATE_TEXTS = {
     "open": "not tested",
     "supported": "within the tolerance; upper bound within the margin",
     "given up": "given up: its loss is above tolerance and margin",
@@ -35,7 +35,7 @@ WHY = {
 """The text that the table shows for each state of a freezing setting."""
 
 
-def question_view(plan: Plan, searches: Sequence[SearchState]) -> RenderableType:
+def planned_search_view(plan: Plan, searches: Sequence[SearchState]) -> RenderableType:
     """Return the view that is shown before the first run of one or more searches.
 
     It shows the first runs and, for each task and model, the number of freezing settings to choose from and the budget.
@@ -93,7 +93,7 @@ def search_view(search: SearchState, decision: Decision) -> RenderableType:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("")
     full = search.question.full
-    rows = [(Standing(full, "open"), ""), *((standing, _why(standing)) for standing in decision.standings)]
+    rows = [(Standing(full, "open"), ""), *((standing, _state_text(standing)) for standing in decision.standings)]
     for standing, why in sorted(rows, key=lambda row: -row[0].candidate.cost):
         chosen = standing.candidate == decision.best.candidate
         table.add_row(*_cells(search, standing), why, style="bold" if chosen else None)
@@ -107,8 +107,8 @@ def search_view(search: SearchState, decision: Decision) -> RenderableType:
     return Group(*lines)
 
 
-def _why(standing: Standing) -> str:
-    return "low fidelity only" if standing.state == "open" and standing.loss is None else WHY[standing.state]
+def _state_text(standing: Standing) -> str:
+    return "low fidelity only" if standing.state == "open" and standing.loss is None else STATE_TEXTS[standing.state]
 
 
 def _cells(search: SearchState, standing: Standing) -> list[str]:
@@ -119,9 +119,9 @@ def _cells(search: SearchState, standing: Standing) -> list[str]:
     return [
         candidate.name,
         percent(candidate.cost),
-        "" if short is None else plain(short),
+        "" if short is None else decimal(short),
         str(len(own) or ""),
-        plain(mean_score(own)) if own else "",
+        decimal(mean_score(own)) if own else "",
         signed(loss.mean) if loss else "",
         signed(loss.upper(level)) if loss and standing.tested and loss.pairs > 1 else "",
     ]

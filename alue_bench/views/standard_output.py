@@ -17,7 +17,7 @@ from typing import TextIO
 STDOUT, STDERR = 1, 2
 
 
-class KeptOutput(io.TextIOBase):
+class RedirectedStdout(io.TextIOBase):
     """A replacement for `sys.stdout` that sends prints to standard error.
 
     Only a command's document, such as JSON, is written to the real standard output.
@@ -70,7 +70,7 @@ class KeptOutput(io.TextIOBase):
         while left:
             left = left[os.write(self._descriptor, left) :]
 
-    def give_back(self) -> None:
+    def restore(self) -> None:
         """Undo the redirection of file descriptor 1 to standard error."""
         self.real.flush()  # text that was printed through `real` directly still goes to standard error
         if self._descriptor is not None:
@@ -79,14 +79,14 @@ class KeptOutput(io.TextIOBase):
             self._descriptor = None
 
 
-def keep_for_documents(wanted: bool) -> None:
+def reserve_stdout_for_documents(wanted: bool) -> None:
     """If `wanted`, reserve standard output for the command's document, such as JSON, from now on.
 
     Prints then go to standard error until the process ends. A plugin may print even when the interpreter exits, and
     this text must not follow the document.
     """
-    if wanted and not isinstance(sys.stdout, KeptOutput):
-        sys.stdout = KeptOutput(sys.stdout)
+    if wanted and not isinstance(sys.stdout, RedirectedStdout):
+        sys.stdout = RedirectedStdout(sys.stdout)
 
 
 @contextmanager
@@ -96,13 +96,13 @@ def prints_to_stderr() -> Iterator[None]:
     Plugins are loaded in such a block, because they may print before it is known whether the command will write a
     document, such as JSON, to standard output.
     """
-    real, kept = sys.stdout, KeptOutput(sys.stdout)
+    real, kept = sys.stdout, RedirectedStdout(sys.stdout)
     sys.stdout = kept
     try:
         yield
     finally:
         sys.stdout = real
-        kept.give_back()
+        kept.restore()
 
 
 def write_exactly(text: str) -> None:
@@ -110,15 +110,15 @@ def write_exactly(text: str) -> None:
 
     Prints are redirected while standard output is reserved for a command's document, such as JSON.
     """
-    if isinstance(sys.stdout, KeptOutput):
+    if isinstance(sys.stdout, RedirectedStdout):
         sys.stdout.write_document(text)
     else:
         sys.stdout.write(text)
 
 
-def takes_any_letter() -> bool:
+def can_encode_all_characters() -> bool:
     """Return whether the encoding of standard output can represent all characters."""
-    real = sys.stdout.real if isinstance(sys.stdout, KeptOutput) else sys.stdout
+    real = sys.stdout.real if isinstance(sys.stdout, RedirectedStdout) else sys.stdout
     return (getattr(real, "encoding", None) or "utf-8").lower().replace("_", "-").startswith("utf")
 
 

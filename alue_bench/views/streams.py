@@ -15,13 +15,13 @@ from alue_bench.views.console import PlainConsole, print_document, remarks, resu
 
 @dataclass(frozen=True)
 class Streams:
-    """The two consoles of a command: `talk` prints progress and remarks on stderr, `show` the result on stdout.
+    """The two consoles of a command: `stderr` prints progress and remarks on stderr, `stdout` the result on stdout.
 
     With the option --json, nothing but a JSON document is printed on stdout.
     """
 
-    talk: PlainConsole
-    show: PlainConsole
+    stderr: PlainConsole
+    stdout: PlainConsole
     as_json: bool = False
 
     @classmethod
@@ -37,15 +37,15 @@ class Streams:
     def warn_of_plugins(self, registry: Registry) -> None:
         """Print a warning for each plugin that could not be loaded."""
         for report in registry.failures():
-            self.talk.print(f"warning: plugin {report.origin} failed: {report.problems[0]}", style="yellow")
+            self.stderr.print(f"warning: plugin {report.origin} failed: {report.problems[0]}", style="yellow")
 
     def warn(self, message: str) -> None:
         """Print a warning on the console for progress and remarks."""
-        self.talk.print(f"warning: {redact(message)}", style="yellow")
+        self.stderr.print(f"warning: {redact(message)}", style="yellow")
 
     def result(self, view: RenderableType) -> None:
         """Print a result for people: on stdout, or on stderr with the option --json."""
-        (self.talk if self.as_json else self.show).print(view)
+        (self.stderr if self.as_json else self.stdout).print(view)
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Print a JSON document on stdout if the option --json was given. Passwords are removed first."""

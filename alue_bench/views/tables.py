@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from alue_bench.contract.options import options_of
-from alue_bench.contract.spec import HyperParameters, Resolved
+from alue_bench.contract.spec import HyperParameters, ResolvedHyperParameters
 from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.planning.variation import reading_order
-from alue_bench.reporting.numbers import several
+from alue_bench.reporting.numbers import number_with_noun
 from alue_bench.views.console import PlainConsole, styled
 from alue_bench.views.text_tables import text_table_view
 from alue_bench.views.wide_tables import Fitted
@@ -32,7 +32,7 @@ def plan_view(plan: Plan) -> RenderableType:
     It shows the runs, their settings, and the combinations of tasks, models and strategies that are skipped, with the
     reasons.
     """
-    table = Table(title=f"Plan: {several(len(plan.runs), 'run')}", title_justify="left", title_style="bold")
+    table = Table(title=f"Plan: {number_with_noun(len(plan.runs), 'run')}", title_justify="left", title_style="bold")
     for column in ("task", "data", "rows train/dev/test", "model", "strategies", "seeds"):
         table.add_column(column)
     groups: dict[tuple[str, str], list[PlannedRun]] = {}
@@ -90,7 +90,7 @@ def _in_reading_order(plan: Plan) -> list[PlannedRun]:
     return sorted(plan.runs, key=lambda run: rank[run.spec.fingerprint])
 
 
-def describe_settings(resolved: Sequence[Resolved]) -> str:
+def describe_settings(resolved: Sequence[ResolvedHyperParameters]) -> str:
     """Return the hyper-parameters of runs as text.
 
     Each value is followed by its origin, such as the command line, unless it is the general default. If runs differ,

@@ -11,7 +11,7 @@ from rich.table import Table
 from alue_bench.evaluation.intervals import estimate
 from alue_bench.executors.outcome import Outcome
 from alue_bench.reporting.comparison import BASELINE
-from alue_bench.reporting.numbers import plain, signed
+from alue_bench.reporting.numbers import decimal, signed
 from alue_bench.views.console import styled
 from alue_bench.views.text_tables import text_table_view
 from alue_bench.views.wide_tables import Fitted
@@ -24,7 +24,7 @@ def choices_view(strategies: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return the view of each strategy's chosen hyper-parameters and dev score, shown before the runs with fresh seeds.
 
     Args:
-        strategies: The tuning of each strategy, in the form of `studies.tuning.Tuned.as_dict`.
+        strategies: The tuning of each strategy, in the form of `studies.tuning.TunedStrategy.as_dict`.
     """
     from alue_bench.reporting.tuning import chosen_text
 
@@ -32,7 +32,7 @@ def choices_view(strategies: Sequence[Mapping[str, Any]]) -> RenderableType:
     for column in ("task", "model", "strategy", "chosen", "dev score"):
         table.add_column(column, justify="right" if column == "dev score" else "left")
     for one in strategies:
-        score = "" if one["dev_score"] is None else plain(one["dev_score"])
+        score = "" if one["dev_score"] is None else decimal(one["dev_score"])
         table.add_row(one["task"], one["model"], one["strategy"], chosen_text(one), score)
     return Fitted(table)
 

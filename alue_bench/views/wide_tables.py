@@ -13,7 +13,7 @@ LONG_WORD = 40
 """The largest number of characters of a word that is never broken over two lines. Longer words, such as paths, may be
 broken. In the first column they are broken only if they take more than half of the terminal's width."""
 
-ENDLESS = 10_000
+UNLIMITED_WIDTH = 10_000
 """A practically unlimited width, for measuring texts."""
 
 
@@ -30,16 +30,20 @@ class Fitted:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the parts of the table. The package rich calls this method to print the object."""
-        columns = [_Needs.of(column, console, options, first=not n) for n, column in enumerate(self.table.columns)]
+        columns = [
+            _ColumnWidths.of(column, console, options, first=not n) for n, column in enumerate(self.table.columns)
+        ]
         for number, places in enumerate(self._groups(columns, console, options)):
             width = options.max_width - self._frame(places, console, options)
-            part = self._empty(places, _shared_out(width, [columns[place] for place in places]), titled=not number)
+            part = self._empty(
+                places, _distribute_width(width, [columns[place] for place in places]), titled=not number
+            )
             cells = zip(*(self.table.columns[place].cells for place in places), strict=True)
             for row, shown in zip(self.table.rows, cells, strict=True):
                 part.add_row(*shown, style=row.style, end_section=row.end_section)
             yield part
 
-    def _groups(self, columns: Sequence[_Needs], console: Console, options: ConsoleOptions) -> list[list[int]]:
+    def _groups(self, columns: Sequence[_ColumnWidths], console: Console, options: ConsoleOptions) -> list[list[int]]:
         """Divide the columns into the parts of the table, and return the columns' positions for each part.
 
         Every part begins with the first column.
@@ -47,7 +51,7 @@ class Fitted:
         groups = [[0]] if columns else []
         for place in range(1, len(columns)):
             wider = [*groups[-1], place]
-            needed = sum(columns[at].least for at in wider) + self._frame(wider, console, options)
+            needed = sum(columns[at].minimum for at in wider) + self._frame(wider, console, options)
             if needed > options.max_width and len(wider) > 2:
                 groups.append([0, place])
             else:
@@ -57,7 +61,7 @@ class Fitted:
     def _frame(self, places: Sequence[int], console: Console, options: ConsoleOptions) -> int:
         """Return the width of borders and padding in a table that has only the columns at the positions `places`."""
         bare = self._empty(places, [1] * len(places), titled=False)
-        return Measurement.get(console, options.update(width=ENDLESS), bare).maximum - len(places)
+        return Measurement.get(console, options.update(width=UNLIMITED_WIDTH), bare).maximum - len(places)
 
     def _empty(self, places: Sequence[int], widths: Sequence[int], *, titled: bool) -> Table:
         whole = self.table
@@ -78,18 +82,18 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class _Needs:
+class _ColumnWidths:
     """The width that a column needs, without padding."""
 
-    least: int
+    minimum: int
     """The smallest width in which no word is broken over two lines."""
     natural: int
     """The smallest width in which no entry needs a further line."""
 
     @classmethod
-    def of(cls, column: Column, console: Console, options: ConsoleOptions, *, first: bool) -> _Needs:
+    def of(cls, column: Column, console: Console, options: ConsoleOptions, *, first: bool) -> _ColumnWidths:
         def measure(text: RenderableType) -> Measurement:
-            return Measurement.get(console, options.update(width=ENDLESS), text)
+            return Measurement.get(console, options.update(width=UNLIMITED_WIDTH), text)
 
         header, cells = measure(column.header), [measure(cell) for cell in column.cells]
         natural = max([header.maximum, *(cell.maximum for cell in cells)])
@@ -103,14 +107,14 @@ class _Needs:
         return cls(max(least, 1), max(natural, 1))
 
 
-def _shared_out(width: int, columns: Sequence[_Needs]) -> list[int]:
+def _distribute_width(width: int, columns: Sequence[_ColumnWidths]) -> list[int]:
     """Distribute the available width over the columns, and return the columns' widths.
 
     First, each column gets the smallest width in which no word is broken. The remaining width goes to the narrowest
     columns among those whose entries need more than one line. If `width` is too small even for the smallest widths, the
     widest columns are narrowed, and their words are broken.
     """
-    widths = [column.least for column in columns]
+    widths = [column.minimum for column in columns]
     while sum(widths) > width and max(widths) > 1:
         widths[widths.index(max(widths))] -= 1
     while sum(widths) < width:

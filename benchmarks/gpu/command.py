@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
+from alue_bench.executors.termination import exit_code_of_interruption, stop_on_sigterm
 from benchmarks.command_line import Parser, run_command, say
 from benchmarks.gpu.catalogue import Item, catalogue, chosen
 from benchmarks.gpu.record import BENCHMARK, PAGE, Record, common_settings, written
@@ -91,7 +91,7 @@ def benchmark(options: argparse.Namespace, command: str, supervise: Supervise) -
         with stop_on_sigterm():
             supervise(_arguments(options, command), options.out, until)
     except KeyboardInterrupt as stop:
-        code = code_of_stop(stop)
+        code = exit_code_of_interruption(stop)
         say("interrupted: run the same command again to continue")
     return code or report(options, command, work.items)
 
@@ -154,13 +154,13 @@ def _work(options: argparse.Namespace, until: float) -> Work:
         UsageError: `--only` has a name that no measurement has.
     """
     device = _device(options)
-    items = catalogue(can_record=device.can_record, can_compile=device.accelerated, accelerate=_has_accelerate())
+    items = catalogue(can_record=device.supports_graphs, can_compile=device.accelerated, accelerate=_has_accelerate())
     return Work(
         items=chosen(items, options.only),
         scale=BASE if device.accelerated else TINY,
         device=device.name,
         accelerated=device.accelerated,
-        can_record=device.can_record,
+        can_record=device.supports_graphs,
         until=until,
         parent=os.getppid(),
     )

@@ -250,7 +250,7 @@ def timed(arm: Arm, scale: Scale, device_name: str, repetition: int, *, whole: b
     start = starting_point(arm, scale, device_name, rows=rows, epochs=epochs)
     in_epoch = math.ceil(rows / batch_size)
     watch = Watch(device, 1 if whole else in_epoch + SETTLING, epochs * in_epoch)
-    device.forget_peak()
+    device.reset_peak()
     with settings_restored():
         trained = train(start, arm, device, repetition, watch)
     if not all(map(math.isfinite, trained.losses)):

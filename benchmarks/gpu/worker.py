@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from alue_bench.measure.best_effort import cause_of
-from alue_bench.training.device.errors import release
+from alue_bench.training.device.errors import collect_and_release
 from benchmarks.command_line import say
 from benchmarks.gpu.arms import Arm
 from benchmarks.gpu.catalogue import COMPILE_S, Item
@@ -135,7 +135,9 @@ def _measure_arm(item: Item, arm: Arm, repetition: int, work: Work, record: Reco
     else:
         record.add(item, result)
     if work.accelerated:
-        release(work.device)  # so that the next training's peak memory does not include memory cached by this one
+        collect_and_release(
+            work.device
+        )  # so that the next training's peak memory does not include memory cached by this one
 
 
 def _check_usable(work: Work, error: Exception) -> None:

@@ -25,7 +25,7 @@ from alue_bench.contract.errors import UsageError
 from alue_bench.contract.model import Model
 from alue_bench.contract.registry import load_registry
 from alue_bench.evaluation.yardstick import has_yardstick
-from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
+from alue_bench.executors.termination import exit_code_of_interruption, stop_on_sigterm
 from benchmarks.command_line import Parser, check_written_files, run_command
 from benchmarks.ledger import header, write_json
 from benchmarks.quality.models import BUNDLED, chosen_models, with_models
@@ -78,10 +78,10 @@ def benchmark(options: argparse.Namespace, *, command: str) -> int:
     except Interrupted as stop:
         missing = len(plan.runs) - len(stop.outcomes)
         talk.print(f"interrupted: {missing} runs are left; run the same command again to continue")
-        return code_of_stop(stop.__cause__)
+        return exit_code_of_interruption(stop.__cause__)
     except KeyboardInterrupt as stop:
         talk.print("interrupted: every run is done; run the same command again to compare them")
-        return code_of_stop(stop)
+        return exit_code_of_interruption(stop)
 
     circumstances = header(BENCHMARK, command) | measured_under(plan)
     sheets, lines = all_sheets(results), closing_lines(results)

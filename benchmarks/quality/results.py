@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from alue_bench.evaluation.intervals import Estimate, estimate
 from alue_bench.evaluation.yardstick import Yardstick, yardstick
-from alue_bench.searching.observations import defined
+from alue_bench.searching.observations import or_zero
 
 if TYPE_CHECKING:
     from alue_bench.executors.outcome import Outcome
@@ -151,7 +151,7 @@ def by_cell(outcomes: Iterable[Outcome]) -> dict[tuple[str, str, str], Measured]
         if outcome.status != "failed":
             spec = outcome.spec
             cell = (spec.task, spec.model, spec.strategy)
-            scores.setdefault(cell, {})[spec.seed] = defined(outcome.metrics["test/score"])
+            scores.setdefault(cell, {})[spec.seed] = or_zero(outcome.metrics["test/score"])
             seconds.setdefault(cell, {})[spec.seed] = outcome.metrics["runtime/train_s"]
     return {cell: Measured(scores[cell], seconds[cell]) for cell in scores}
 

@@ -27,7 +27,7 @@ ORDER_SEED = 1
 
 def possible_ways(device: str) -> list[str]:
     """Return the ways of training that a device supports; the way with CUDA graphs needs a CUDA device."""
-    return [way for way in WAYS if way != GRAPHS or Hardware(device).can_record]
+    return [way for way in WAYS if way != GRAPHS or Hardware(device).supports_graphs]
 
 
 class Cell(NamedTuple):

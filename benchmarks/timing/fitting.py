@@ -108,7 +108,7 @@ def fit_by_engine(
         with_states = partial(with_prefix, start, stack, forward, plan, device)
         if cached:
             with_states(start.longest, Path(folder) / "warm-up")
-        device.forget_peak()
+        device.reset_peak()
         device.synchronise()
         started = time.perf_counter()
         examples = with_states(start.train, (store or Path(folder) / "store") if cached else None)

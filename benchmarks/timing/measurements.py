@@ -10,7 +10,7 @@ from typing import Any
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.spec import digest_of
-from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
+from alue_bench.executors.termination import exit_code_of_interruption, stop_on_sigterm
 from benchmarks.command_line import say
 from benchmarks.ledger import Ledger
 from benchmarks.machine import described
@@ -87,7 +87,7 @@ class MeasurementLedger(Ledger):
         except KeyboardInterrupt as stop:
             advice = f"keeps {len(self.measurements)} measurements; run the same command again to continue"
             say(f"interrupted: {f'{self.file} {advice}' if self.file else '--json keeps what is done'}")
-            return code_of_stop(stop)
+            return exit_code_of_interruption(stop)
         return 0
 
     def add(self, measurement: Measurement) -> None:

@@ -95,7 +95,7 @@ def fit(
         run, clock = trainer(examples), Clock()
         run.add_callback(clock)
         device.synchronise()
-        device.forget_peak()
+        device.reset_peak()
         started = time.perf_counter()
         run.train()
         device.synchronise()

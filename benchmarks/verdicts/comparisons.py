@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.evaluation.significance import FEWEST_SEEDS, crossed_test_of
+from alue_bench.evaluation.significance import MIN_SEEDS, crossed_test_of
 from alue_bench.reporting.comparison import Verdict, verdict_of
 from benchmarks.command_line import Parser, run_command
 from benchmarks.tables import Sheet, show, write_page
@@ -161,9 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _simulated(options: argparse.Namespace, command: str) -> int:
     """Check the options, simulate, print the table, and return the exit code."""
     numbers = [int(number) for number in options.seeds.split(",") if number.strip().isdecimal()]
-    if not numbers or min(numbers) < FEWEST_SEEDS or options.simulations < 1 or options.examples < 2:
+    if not numbers or min(numbers) < MIN_SEEDS or options.simulations < 1 or options.examples < 2:
         raise UsageError(
-            f"--seeds takes numbers from {FEWEST_SEEDS} on, such as 3,5,10; --simulations must be at least 1, "
+            f"--seeds takes numbers from {MIN_SEEDS} on, such as 3,5,10; --simulations must be at least 1, "
             "--examples at least 2"
         )
     world = World(

@@ -26,7 +26,7 @@ from typing import Any
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.searching.candidates import parse_share
-from alue_bench.searching.policy import referenced
+from alue_bench.searching.policy import with_best_reference
 from benchmarks.command_line import Parser, run_command, say
 from benchmarks.tables import Sheet, show, write_page
 from benchmarks.verdicts.worlds import WORLDS, World, question, search
@@ -98,7 +98,7 @@ def simulate(
         grid = sum(c.cost for c in world.options)
         asked = question(world, budget=budget * grid, **changes)
         decision, evaluations = search(world, asked)
-        reference = world.score[referenced(asked, evaluations).full.name]
+        reference = world.score[with_best_reference(asked, evaluations).full.name]
         answer = decision.best.candidate
         tolerance, wrong = asked.tolerance.of(world.full), reference - world.score[answer.name] > asked.limit(reference)
         possible = min(c.cost for c in world.options if world.loss(c.name) <= tolerance + 1e-12)

@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.cells import Cell, cell_name
 from alue_bench.contract.errors import UsageError
 from alue_bench.evaluation.grid_noise import noise_of_neighbours
-from alue_bench.evaluation.significance import FEWEST_SEEDS, crossed_test_of
-from alue_bench.planning.grid import WHOLE, parse_grid
+from alue_bench.evaluation.significance import MIN_SEEDS, crossed_test_of
+from alue_bench.planning.grid import BOTTOM_TOP_AXIS, parse_grid
 from alue_bench.reporting.grid import recommend
 from benchmarks.command_line import Parser, run_command
 from benchmarks.tables import Sheet, show, write_page
@@ -144,7 +144,7 @@ class Outcomes:
         return abs(self.bias(self.confirmed)[0]) <= MOST_BIAS and self.coverage[0] >= LEAST_COVERAGE
 
 
-def simulate(name: str, sweeps: int, confirm: int = FEWEST_SEEDS, *, seed: int = 0) -> Outcomes:
+def simulate(name: str, sweeps: int, confirm: int = MIN_SEEDS, *, seed: int = 0) -> Outcomes:
     """Simulate sweeps in one world.
 
     Args:
@@ -156,7 +156,7 @@ def simulate(name: str, sweeps: int, confirm: int = FEWEST_SEEDS, *, seed: int =
     import numpy as np
 
     world, outcomes = WORLDS[name], Outcomes(name, sweeps)
-    grid = parse_grid([WHOLE]).cells(LAYERS)
+    grid = parse_grid([BOTTOM_TOP_AXIS]).cells(LAYERS)
     names = [cell_name(cell) for cell in grid]
     lost = np.array([world.loss(cell) for cell in grid])
     seed_sds = np.array([world.seed_sd * (world.frozen_factor if any(cell) else 1.0) for cell in grid])
@@ -204,12 +204,15 @@ def _fresh_differences(world: World, mean: float, seed_sd: float, seeds: int, rn
 
 
 def _table(names: Sequence[str]) -> pd.DataFrame:
-    """Return a sweep's table of settings, as `reporting.grid.cells` makes it, in the given order, with all scores 0."""
+    """Return a sweep's table of settings in the form of `reporting.grid.cell_table`, with all scores 0.
+
+    The settings have the order of `names`.
+    """
     import pandas as pd
 
-    from alue_bench.reporting.grid import DEV, SECONDS, TEST, cells
+    from alue_bench.reporting.grid import DEV, SECONDS, TEST, cell_table
 
-    return cells(pd.DataFrame({"strategy": names, "seed": 42, DEV: 0.0, TEST: 0.0, SECONDS: 1.0}))
+    return cell_table(pd.DataFrame({"strategy": names, "seed": 42, DEV: 0.0, TEST: 0.0, SECONDS: 1.0}))
 
 
 def _seconds(cell: Cell) -> float:
@@ -247,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.verdicts sweeps", description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("--simulations", type=int, default=1000, help="sweeps in each world (default: 1000)")
-    add("--confirm", type=int, default=FEWEST_SEEDS, help=f"fresh seeds (default: {FEWEST_SEEDS})")
+    add("--confirm", type=int, default=MIN_SEEDS, help=f"fresh seeds (default: {MIN_SEEDS})")
     add("--world", action="append", choices=list(WORLDS), help="world; repeatable (default: all)")
     add("--markdown", type=Path, help="file for the table in Markdown")
     return run_command(parser, arguments, _simulated)

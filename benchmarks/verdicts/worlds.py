@@ -119,8 +119,8 @@ def _examples(rng: np.random.Generator, options: tuple[Candidate, ...], layers: 
     """
     common = rng.normal(0, sd, GROUPS)
     walks = [np.cumsum(rng.normal(0, sd * WALK / np.sqrt(layers), (layers + 1, GROUPS)), axis=0) for _ in "bt"]
-    examples = {c.name: common + walks[0][c.bottom] + walks[1][c.top] for c in options if c.placed}
-    examples |= {c.name: common + rng.normal(0, sd * WALK, GROUPS) for c in options if not c.placed}
+    examples = {c.name: common + walks[0][c.bottom] + walks[1][c.top] for c in options if c.has_cell}
+    examples |= {c.name: common + rng.normal(0, sd * WALK, GROUPS) for c in options if not c.has_cell}
     at_rates = [c for c in options if c.rate is not None]
     return examples | {c.name: examples[c.name] + rng.normal(0, sd * WALK / 2, GROUPS) for c in at_rates}
 
@@ -185,7 +185,7 @@ class Shape:
         rng = np.random.default_rng([draw, 1])
         score = {c.name: self.full * (1 - self.loss(c.bottom / layers, c.top / layers)) for c in options}
         for name, (cost, loss) in self.strategies.items():
-            options += (Candidate(name, 0, 0, cost, cost / 3, placed=False),)
+            options += (Candidate(name, 0, 0, cost, cost / 3, has_cell=False),)
             score[name] = self.full * (1 - loss)
         score["full"] = self.full
         if self.rates:

@@ -46,11 +46,11 @@ class Surgical(RankingSelector):
         for example in probe.examples():
             examples += 1
             new = [[gradient.float().square() for gradient in of_layer] for of_layer in probe.gradients(example)]
-            squares = _added(squares, new) if squares else new
+            squares = _sum_of(squares, new) if squares else new
         return [sum(float(total.double().norm()) for total in of_layer) / examples for of_layer in squares]
 
 
-def _added(totals: list[list[Any]], new: list[list[Any]]) -> list[list[Any]]:
+def _sum_of(totals: list[list[Any]], new: list[list[Any]]) -> list[list[Any]]:
     return [[a.add_(b) for a, b in zip(*of_layer, strict=True)] for of_layer in zip(totals, new, strict=True)]
 
 

@@ -27,8 +27,8 @@ from alue_bench import (
     Strategy,
     StrategyFamily,
     UsageError,
+    matched_limit,
     matched_name,
-    matched_to,
 )
 
 _SHARE = re.compile(r"(\d{1,3})%", re.ASCII)
@@ -63,7 +63,7 @@ def parse_matched(name: str) -> MatchedCompute | None:
         UsageError: The share is not from 1 % to 99 %; or the @ is followed by a name that is no built-in strategy, or
             that does not reduce the compute, such as `full`.
     """
-    limit = matched_to(name)
+    limit = matched_limit(name)
     if limit is None:
         return None
     if (share := _SHARE.fullmatch(limit)) is not None:
@@ -74,7 +74,7 @@ def parse_matched(name: str) -> MatchedCompute | None:
         if strategy.name != name:
             raise UsageError(f"strategy {name!r} is written {strategy.name!r}")
         return strategy
-    if limit in ("full", "none") or matched_to(limit) is not None:
+    if limit in ("full", "none") or matched_limit(limit) is not None:
         raise UsageError(f"strategy {name!r} has no fewer FLOPs than full; name a strategy with frozen layers after @")
     return MatchedCompute(ComputeLimit(like=_built_in(name, limit)))
 

@@ -34,7 +34,7 @@ PARTS: dict[str, Literal["attention", "feed-forward", "norms", "biases"]] = {
     "biases": "biases",
 }
 """The value of `FreezePlan.trained` for each ending of a strategy's name."""
-NAMED = {"norms": "lntune", "biases": "bitfit"}
+STRATEGY_NAME_OF_PART = {"norms": "lntune", "biases": "bitfit"}
 """The names to use instead of `full-norms` and `full-biases`: `lntune` and `bitfit` train the same parameters."""
 
 
@@ -74,8 +74,8 @@ def parse(name: str) -> ModuleTraining | None:
     cell = read_cell(layers) if dash and part in PARTS else None
     if cell is None:
         return None
-    if cell == (0, 0) and part in NAMED:
-        raise UsageError(f"strategy {name!r} is called {NAMED[part]!r}")
+    if cell == (0, 0) and part in STRATEGY_NAME_OF_PART:
+        raise UsageError(f"strategy {name!r} is called {STRATEGY_NAME_OF_PART[part]!r}")
     strategy = ModuleTraining(*cell, part)
     if strategy.name != name:
         raise UsageError(f"strategy {name!r} must be written {strategy.name!r}")

@@ -31,7 +31,7 @@ print(cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()
 """
-RAY_WORKER = "ray::_carry_out"
+RAY_WORKER = "ray::_execute_assignment"
 """The name that Ray gives to a process that executes one of our runs."""
 
 

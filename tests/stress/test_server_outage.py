@@ -28,7 +28,7 @@ def test_a_server_that_is_stopped_in_the_middle_of_a_plan_and_started_again_has_
 ) -> None:
     from mlflow import MlflowClient
 
-    monkeypatch.setattr(recording, "ASK_AGAIN_S", 1.0)
+    monkeypatch.setattr(recording, "RETRY_INTERVAL_S", 1.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     folder = tmp_path / "server"
     folder.mkdir()

@@ -10,7 +10,7 @@ import typer
 from alue_bench.cli import reading_options as reading
 from alue_bench.contract.errors import UsageError
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
-from alue_bench.views.standard_output import keep_for_documents
+from alue_bench.views.standard_output import reserve_stdout_for_documents
 
 FORMATS = ("table", "markdown", "json")
 
@@ -43,7 +43,7 @@ def advise(
     """
     from alue_bench.reporting.advice_table import advice_as_json, advice_table, recommendation
     from alue_bench.reporting.comparison_table import markdown_tables
-    from alue_bench.studies.advice import Question, do_advise
+    from alue_bench.studies.advice import AdviceQuestion, do_advise
     from alue_bench.studies.settings import parse_tolerance
     from alue_bench.views.console import print_exactly, remarks, styled
     from alue_bench.views.console import results as shown
@@ -51,8 +51,10 @@ def advise(
 
     if format_ not in FORMATS:
         raise UsageError(f"--format is {format_!r}; it must be one of {', '.join(FORMATS)}")
-    keep_for_documents(format_ != "table")
-    question = Question(task=task, model=model, data_dir=data_dir, sample=sample, tolerance=parse_tolerance(tolerance))
+    reserve_stdout_for_documents(format_ != "table")
+    question = AdviceQuestion(
+        task=task, model=model, data_dir=data_dir, sample=sample, tolerance=parse_tolerance(tolerance)
+    )
     results = reading.open_results({"experiment": experiment, "tracking_uri": tracking_uri})
     advice, command = do_advise(question, results, context.obj, remarks().print)
     sentence = f"Recommended: {recommendation(advice)}."

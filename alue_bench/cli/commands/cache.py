@@ -21,7 +21,7 @@ def status() -> None:
     from alue_bench.views.console import results
     from alue_bench.views.tables import print_table
 
-    entries = PrefixStore(prefix_folder(), parse_size(DEFAULT_CACHE_SIZE), _complain).entries()
+    entries = PrefixStore(prefix_folder(), parse_size(DEFAULT_CACHE_SIZE), _print_error).entries()
     rows = []
     for entry in reversed(entries):
         about = dict(entry.description)
@@ -71,7 +71,7 @@ def clear(
         raise UnavailableError("; ".join(problems))
 
 
-def _complain(problem: str) -> None:
+def _print_error(problem: str) -> None:
     from alue_bench.views.console import remarks
 
     remarks().print(f"alue-bench: {problem}")

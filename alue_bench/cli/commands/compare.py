@@ -12,7 +12,7 @@ import typer
 from alue_bench.cli import reading_options as reading
 from alue_bench.contract.errors import UsageError
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
-from alue_bench.views.standard_output import keep_for_documents
+from alue_bench.views.standard_output import reserve_stdout_for_documents
 
 if TYPE_CHECKING:
     from alue_bench.reporting.out_of_domain import OutOfDomain
@@ -88,7 +88,7 @@ def compare(
     from alue_bench.reporting.matched_compute import with_requests
     from alue_bench.reporting.out_of_domain import out_of_domain as compare_domains
     from alue_bench.reporting.out_of_domain_table import out_of_domain_records
-    from alue_bench.tracking.reading import read_targets, read_targets_elsewhere, say_counts
+    from alue_bench.tracking.reading import count_sentences, read_targets, read_targets_elsewhere
     from alue_bench.views.console import print_exactly, remarks
     from alue_bench.views.console import results as shown
 
@@ -98,7 +98,7 @@ def compare(
     if sort not in keys:
         raise UsageError(f"--sort is {sort!r}; it must be one of {', '.join(keys)}")
     margins = parse_margins(margin, DEFAULT_MARGIN)
-    keep_for_documents(format_ != "table")
+    reserve_stdout_for_documents(format_ != "table")
     selection = {
         "task": task, "model": model, "strategy": strategy, "experiment": experiment, "parent": parent,
         "data_source": data_source, "tracking_uri": tracking_uri,
@@ -174,7 +174,7 @@ def compare(
     else:
         records = (across_table.across_records(over_tasks), out_of_domain_records(elsewhere))
         print_exactly(comparison_table.as_json(comparison, *records) + "\n")
-    for sentence in say_counts(results.counts):
+    for sentence in count_sentences(results.counts):
         remarks().print(sentence)
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alue_bench.cli.arguments import describes_file
+from alue_bench.cli.arguments import with_file_options
 from alue_bench.contract.errors import DataError, UnavailableError
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.contract.registry import Registry
 from alue_bench.data.file_task.options import FileOptions
-from alue_bench.views.standard_output import keep_for_documents
+from alue_bench.views.standard_output import reserve_stdout_for_documents
 
 if TYPE_CHECKING:
     from alue_bench.contract.task import Task
@@ -59,7 +59,7 @@ def status(context: typer.Context, data_dir: DataDir = None) -> None:
 
 
 @app.command("verify")
-@describes_file()
+@with_file_options()
 def verify(
     context: typer.Context,
     tasks: Annotated[
@@ -78,12 +78,12 @@ def verify(
     from alue_bench.data.file_task.given import given_tasks
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.data.verification import verify as verify_task
-    from alue_bench.planning.given import with_given
+    from alue_bench.planning.given import with_given_tasks
     from alue_bench.views.console import print_document, remarks, results
 
-    keep_for_documents(as_json)
-    names, own = given_tasks(tasks or (), filled(FileOptions, described))
-    registry: Registry = with_given(context.obj, own)
+    reserve_stdout_for_documents(as_json)
+    names, own = given_tasks(tasks or (), build_options(FileOptions, described))
+    registry: Registry = with_given_tasks(context.obj, own)
     files = {one.task.name: one.files for one in own}
     given = given_data_folder(data_dir)
     console = remarks() if as_json else results()
@@ -98,7 +98,7 @@ def verify(
             continue
         report = verify_task(task, folder)
         reports.append(report)
-        _show(console, report, folder.kind)
+        _print_report(console, report, folder.kind)
     if as_json:
         print_document([_as_json(report) for report in reports])
     raise typer.Exit(1 if any(report.bad_rows or report.missing or report.unusable for report in reports) else 0)
@@ -137,7 +137,7 @@ def add(
             file.path = sources[file.path.relative_to(staging).as_posix()]
         for relative, why in report.unusable.items():
             raise DataError(f"{why.replace(str(staging / relative), str(sources[relative]))}; nothing was added")
-        _show(console, report, "real")
+        _print_report(console, report, "real")
         if report.bad_rows and not drop_bad:
             raise DataError(
                 f"{report.bad_rows} bad rows (listed above); nothing was added. Correct them, or add the files "
@@ -178,7 +178,7 @@ def _official_files(task: Task, path: Path) -> dict[str, Path]:
         candidates = [path] if path.is_file() else sorted(path.rglob(glob.escape(place.name)))
         # If two official files have the same name, the name of the folder must match, too.
         needed = 2 if names[place.name] > 1 else 1
-        alike = {one: _parts_alike(one.absolute(), place) for one in candidates if one.is_file()}
+        alike = {one: _common_trailing_parts(one.absolute(), place) for one in candidates if one.is_file()}
         most = max(alike.values(), default=0)
         best = [one for one, parts in alike.items() if parts == most >= needed]
         if (path / place).is_file():
@@ -194,7 +194,7 @@ def _official_files(task: Task, path: Path) -> dict[str, Path]:
     return sources
 
 
-def _parts_alike(path: Path, wanted: Path) -> int:
+def _common_trailing_parts(path: Path, wanted: Path) -> int:
     """Return the number of equal path components at the ends of two paths, the file name included."""
     pairs = zip(reversed(path.parts), reversed(wanted.parts), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -219,7 +219,7 @@ def _update_manifest(folder: Path, added: dict[str, Path], report: VerificationR
     os.replace(scratch, path)
 
 
-def _show(console: PlainConsole, report: VerificationReport, kind: str) -> None:
+def _print_report(console: PlainConsole, report: VerificationReport, kind: str) -> None:
     from alue_bench.views.tables import print_table
 
     rows = [
@@ -246,7 +246,7 @@ def _show(console: PlainConsole, report: VerificationReport, kind: str) -> None:
             console.print(f"{file.path.name}: {gap}", style="yellow")
     for file in report.files:
         for bad in file.bad:
-            console.print(f"{file.place(bad)}: {bad.reason}", style="red")
+            console.print(f"{file.row_location(bad)}: {bad.reason}", style="red")
 
 
 def _as_json(report: VerificationReport) -> dict[str, Any]:

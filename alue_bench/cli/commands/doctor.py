@@ -57,19 +57,19 @@ def _findings(registry: Registry, uri: str | None, data_dir: Path | None) -> Ite
     for report in registry.reports:
         state = "problem" if report.status == "failed" else "note" if report.status == "disabled" else "ok"
         yield "plugin", state, f"{report.origin}: {'; '.join(report.problems) or report.status}"
-    yield _data(registry, data_dir)
-    yield from _models(registry)
-    yield _tracking(uri)
+    yield _data_findings(registry, data_dir)
+    yield from _model_findings(registry)
+    yield _tracking_finding(uri)
 
 
-def _run_check(what: str, check: Callable[[], str]) -> Finding:
+def _run_check(name: str, check: Callable[[], str]) -> Finding:
     try:
-        return what, "ok", check()
+        return name, "ok", check()
     except AlueBenchError as error:
-        return what, "problem", str(error)
+        return name, "problem", str(error)
 
 
-def _data(registry: Registry, data_dir: Path | None) -> Finding:
+def _data_findings(registry: Registry, data_dir: Path | None) -> Finding:
     def check() -> str:
         from alue_bench.data.location import given_data_folder, has_files, user_data_folder
 
@@ -81,7 +81,7 @@ def _data(registry: Registry, data_dir: Path | None) -> Finding:
     return _run_check("data", check)
 
 
-def _models(registry: Registry) -> Iterator[Finding]:
+def _model_findings(registry: Registry) -> Iterator[Finding]:
     from alue_bench.training.pretrained.loading import locate_checkpoint
 
     for name, declared in sorted(registry.models.items()):
@@ -93,9 +93,9 @@ def _models(registry: Registry) -> Iterator[Finding]:
             yield f"model {name}", "note", str(error)
 
 
-def _tracking(option: str | None) -> Finding:
+def _tracking_finding(option: str | None) -> Finding:
     def check() -> str:
-        from alue_bench.tracking.connection import connect, public, sqlite_path, tracking_uri
+        from alue_bench.tracking.connection import connect, sqlite_path, tracking_uri, without_credentials
 
         uri = tracking_uri(option)
         if uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
@@ -105,8 +105,8 @@ def _tracking(option: str | None) -> Finding:
                 from alue_bench.contract.errors import UnavailableError
 
                 raise UnavailableError(f"{existing} is not writable; choose another store with --tracking-uri")
-            return f"{public(uri)} will be created by the first run"
+            return f"{without_credentials(uri)} will be created by the first run"
         connect(uri, DEFAULT_EXPERIMENT)
-        return f"{public(uri)} answers"
+        return f"{without_credentials(uri)} answers"
 
     return _run_check("tracking", check)

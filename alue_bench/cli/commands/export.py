@@ -37,7 +37,7 @@ def export(
     from alue_bench.evaluation.margins import parse_margins
     from alue_bench.reporting.comparison import BASELINE, DEFAULT_MARGIN
     from alue_bench.reporting.export import export as write
-    from alue_bench.tracking.reading import say_counts
+    from alue_bench.tracking.reading import count_sentences
     from alue_bench.views.console import remarks
     from alue_bench.views.console import results as shown
 
@@ -54,5 +54,5 @@ def export(
     reading.require_runs(results)
     for path in write(results, folder, table_format=format_, margins=margins):
         shown().print(str(path))
-    for sentence in say_counts(results.counts):
+    for sentence in count_sentences(results.counts):
         remarks().print(sentence)

@@ -10,7 +10,7 @@ import typer
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.registry import Registry
-from alue_bench.views.standard_output import keep_for_documents
+from alue_bench.views.standard_output import reserve_stdout_for_documents
 
 if TYPE_CHECKING:
     from alue_bench.contract.model import Model
@@ -34,15 +34,15 @@ def tasks(
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the official files.")] = None,
 ) -> None:
     """List tasks: what they predict, their primary metric, and which data would be used."""
-    keep_for_documents(as_json)
+    reserve_stdout_for_documents(as_json)
     from alue_bench.contract.errors import DataError
     from alue_bench.data.file_task.given import given_tasks
     from alue_bench.data.file_task.options import FileOptions
     from alue_bench.data.location import given_data_folder, locate
-    from alue_bench.planning.given import with_given
+    from alue_bench.planning.given import with_given_tasks
 
     asked, own = given_tasks(names or (), FileOptions())
-    registry: Registry = with_given(context.obj, own)
+    registry: Registry = with_given_tasks(context.obj, own)
     files = {one.task.name: one.files for one in own}
     given = given_data_folder(data_dir)
     entries = []
@@ -98,7 +98,7 @@ def tasks(
 @app.command("models")
 def models(context: typer.Context, as_json: Json = False) -> None:
     """List models, and whether they can be used."""
-    keep_for_documents(as_json)
+    reserve_stdout_for_documents(as_json)
     from alue_bench.contract.errors import UnavailableError
     from alue_bench.training.pretrained.loading import locate_checkpoint
 
@@ -133,7 +133,7 @@ def models(context: typer.Context, as_json: Json = False) -> None:
 @app.command("recipes")
 def recipes(as_json: Json = False) -> None:
     """List recipes: hyper-parameters that publications recommend together, for --recipe."""
-    keep_for_documents(as_json)
+    reserve_stdout_for_documents(as_json)
     from alue_bench.planning.recipes import RECIPES
 
     if as_json:
@@ -171,7 +171,7 @@ def strategies(
     as_json: Json = False,
 ) -> None:
     """List strategies; with --model, what is frozen, what trains, and the compute saved, without loading weights."""
-    keep_for_documents(as_json)
+    reserve_stdout_for_documents(as_json)
     registry: Registry = context.obj
     if model is None:
         if _was_given(context, "tokens"):
@@ -215,7 +215,7 @@ def strategies(
 @app.command("studies")
 def studies(context: typer.Context, as_json: Json = False) -> None:
     """List the studies that --config knows by name: which command runs each, and what it compares."""
-    keep_for_documents(as_json)
+    reserve_stdout_for_documents(as_json)
     from alue_bench.studies.files import read_study
 
     registry: Registry = context.obj

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from alue_bench.cli.arguments import describes_file
+from alue_bench.cli.arguments import with_file_options
 from alue_bench.contract.errors import UnavailableError, UsageError
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.data.file_task.options import FileOptions
 
 
-@describes_file(without=("file",))
+@with_file_options(without=("file",))
 def new_task(
     file: Annotated[str, typer.Argument(help="Data file, folder of datasets.save_to_disk, or hub:owner/name.")],
     output: Annotated[
@@ -29,19 +29,19 @@ def new_task(
     `alue-bench new-task complaints.csv --text complaint --label category`, then
     `alue-bench run --task complaints.task.toml`
     """
-    from alue_bench.contract.task_file import ENDING, HUB
+    from alue_bench.contract.task_file import HUB_PREFIX, TASK_FILE_ENDING
     from alue_bench.data.file_task.given import from_content, from_task_file, name_of_file
     from alue_bench.data.file_task.inference import infer
     from alue_bench.data.file_task.writing import task_file_text
     from alue_bench.messages.suggestion import command_line
     from alue_bench.views.console import remarks, results
 
-    options = filled(FileOptions, {**described, "file": file})
-    folder = Path() if file.startswith(HUB) else Path(os.path.expanduser(file)).parent
+    options = build_options(FileOptions, {**described, "file": file})
+    folder = Path() if file.startswith(HUB_PREFIX) else Path(os.path.expanduser(file)).parent
     name = name_of_file(file)
-    target = output or folder / f"{name}{ENDING}"
+    target = output or folder / f"{name}{TASK_FILE_ENDING}"
     if target.suffix != ".toml":
-        raise UsageError(f"--output {target}: the name of a task file ends with {ENDING}")
+        raise UsageError(f"--output {target}: the name of a task file ends with {TASK_FILE_ENDING}")
     if target.exists():
         raise UsageError(f"{target} exists; choose another file with --output, so that nothing is overwritten")
     inferred = infer(options)

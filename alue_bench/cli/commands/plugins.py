@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from alue_bench.contract.registry import PluginReport, Registry
-from alue_bench.views.standard_output import keep_for_documents
+from alue_bench.views.standard_output import reserve_stdout_for_documents
 
 
 def plugins(
@@ -19,7 +19,7 @@ def plugins(
     from alue_bench.views.console import print_document, results
     from alue_bench.views.tables import print_table
 
-    keep_for_documents(as_json)
+    reserve_stdout_for_documents(as_json)
     registry: Registry = context.obj
     if as_json:
         print_document([asdict(report) for report in registry.reports])

@@ -14,14 +14,14 @@ import typer
 
 from alue_bench.cli import arguments
 from alue_bench.contract.errors import UsageError
-from alue_bench.views.standard_output import keep_for_documents, write_exactly
+from alue_bench.views.standard_output import reserve_stdout_for_documents, write_exactly
 
 if TYPE_CHECKING:
     from alue_bench.deployment.description import Description
     from alue_bench.deployment.predicting import OnRows, Predicted
     from alue_bench.views.console import PlainConsole
 
-EVERY_S = 15.0
+PROGRESS_INTERVAL_S = 15.0
 """The time in seconds between two lines of progress if no bar can be shown."""
 STDOUT = "-"
 
@@ -47,13 +47,13 @@ def predict(
         bool, typer.Option("--skip-bad", help="Leave the predictions of rows without a text empty.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
-    device: Annotated[str, arguments.declared("device")] = "auto",
+    device: Annotated[str, arguments.run_option("device")] = "auto",
     precision: Annotated[
         str | None,
         typer.Option(help="Number format: auto, fp32, tf32, bf16 or fp16. Default: the run's own, where fast."),
     ] = None,
-    tracking_uri: Annotated[str | None, arguments.declared("tracking_uri")] = None,
-    as_json: Annotated[bool, arguments.declared("json")] = False,
+    tracking_uri: Annotated[str | None, arguments.run_option("tracking_uri")] = None,
+    as_json: Annotated[bool, arguments.run_option("json")] = False,
 ) -> None:
     """Predict the label of each row of a file, with a model that a run kept.
 
@@ -71,16 +71,16 @@ def predict(
 
     if as_json and output == STDOUT:
         raise UsageError("--json and the predictions are both written to stdout; name a file with --output")
-    keep_for_documents(as_json or output == STDOUT)
-    talk = remarks()
+    reserve_stdout_for_documents(as_json or output == STDOUT)
+    stderr = remarks()
     request = PredictionRequest(
         source=file, output=output, text=text, pair=pair, label=label, scores=scores, prefix=prefix, skip_bad=skip_bad,
         overwrite=overwrite,
     )  # fmt: skip
     loaded = load(model, device=device, precision=precision, tracking_uri=tracking_uri)
-    with _progress(talk) as on_rows:
+    with _progress(stderr) as on_rows:
         predicted = predict_file(loaded, request, on_rows=on_rows, stdout=_Stdout() if output == STDOUT else None)
-    _tell(predicted, loaded.description, output, talk, as_json=as_json)
+    _print_summary(predicted, loaded.description, output, stderr, as_json=as_json)
 
 
 class _Stdout(io.TextIOBase):
@@ -92,19 +92,19 @@ class _Stdout(io.TextIOBase):
 
 
 @contextmanager
-def _progress(talk: PlainConsole) -> Iterator[OnRows]:
-    """Show the number of rows done: in a bar on a terminal, otherwise in a line every `EVERY_S` seconds.
+def _progress(stderr: PlainConsole) -> Iterator[OnRows]:
+    """Show the number of rows done: in a bar on a terminal, otherwise in a line every `PROGRESS_INTERVAL_S` seconds.
 
     The context manager yields a function, to be called with the number of rows done and the total number of rows.
     """
-    if not talk.is_terminal:
+    if not stderr.is_terminal:
         last = time.monotonic()
 
         def tell(done: int, total: int) -> None:
             nonlocal last
-            if time.monotonic() - last > EVERY_S:
+            if time.monotonic() - last > PROGRESS_INTERVAL_S:
                 last = time.monotonic()
-                talk.print(f"{done} of {total} rows")
+                stderr.print(f"{done} of {total} rows")
 
         yield tell
         return
@@ -113,22 +113,24 @@ def _progress(talk: PlainConsole) -> Iterator[OnRows]:
     from alue_bench.views.console import PlainColumn
 
     columns = (PlainColumn("{task.completed} of {task.total} rows"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=talk, transient=True) as progress:
+    with Progress(*columns, console=stderr, transient=True) as progress:
         bar = progress.add_task("rows", total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
-def _tell(predicted: Predicted, description: Description, output: str, talk: PlainConsole, *, as_json: bool) -> None:
+def _print_summary(
+    predicted: Predicted, description: Description, output: str, stderr: PlainConsole, *, as_json: bool
+) -> None:
     """Print the number of rows, the speed, the number of truncated texts and, with gold labels, the metrics."""
     rate = predicted.rows / predicted.seconds if predicted.seconds else math.nan
     into = "" if output == STDOUT else f" in {output}"
-    talk.print(f"{predicted.rows} rows{into}, {rate:,.0f} a second")
+    stderr.print(f"{predicted.rows} rows{into}, {rate:,.0f} a second")
     if predicted.truncated:
         labels = description.labels
         what = "words" if labels.tags_words else "questions" if labels.extracts_spans else "texts"
-        talk.print(f"{predicted.truncated} {what} were cut to {description.max_length} tokens")
+        stderr.print(f"{predicted.truncated} {what} were cut to {description.max_length} tokens")
     if predicted.bad:
-        talk.print(f"{predicted.bad} rows have no text, and no prediction", style="yellow")
+        stderr.print(f"{predicted.bad} rows have no text, and no prediction", style="yellow")
     if as_json:
         from alue_bench.views.console import print_document
 
@@ -145,10 +147,10 @@ def _tell(predicted: Predicted, description: Description, output: str, talk: Pla
             }
         )
     elif predicted.scored:
-        _show_metrics(predicted, description, talk, output)
+        _show_metrics(predicted, description, stderr, output)
 
 
-def _show_metrics(predicted: Predicted, description: Description, talk: PlainConsole, output: str) -> None:
+def _show_metrics(predicted: Predicted, description: Description, stderr: PlainConsole, output: str) -> None:
     from rich.table import Table
 
     from alue_bench.views.console import results
@@ -158,4 +160,4 @@ def _show_metrics(predicted: Predicted, description: Description, talk: PlainCon
     table.add_column("score", justify="right")
     for name, value in sorted(predicted.metrics.items(), key=lambda item: item[0] != description.primary):
         table.add_row(name, f"{value:.3f}" if math.isfinite(value) else "undefined")
-    (talk if output == STDOUT else results()).print(table)
+    (stderr if output == STDOUT else results()).print(table)

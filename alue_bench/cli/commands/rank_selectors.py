@@ -11,7 +11,7 @@ import typer
 from alue_bench.cli import reading_options as reading
 from alue_bench.contract.errors import UsageError
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
-from alue_bench.views.standard_output import keep_for_documents
+from alue_bench.views.standard_output import reserve_stdout_for_documents
 
 FORMATS = ("table", "markdown", "csv", "json")
 
@@ -62,7 +62,7 @@ def rank_selectors(
         raise UsageError(f"--format is {format_!r}; it must be one of {', '.join(FORMATS)}")
     if figure is not None and figure.suffix != ".svg":
         raise UsageError(f"--figure {figure}: the file's name must end in .svg")
-    keep_for_documents(format_ != "table")
+    reserve_stdout_for_documents(format_ != "table")
     selection = {
         "task": task, "model": model, "experiment": experiment, "data_source": data_source,
         "tracking_uri": tracking_uri,

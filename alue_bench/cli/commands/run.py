@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from alue_bench.cli.arguments import Given, takes
+from alue_bench.cli.arguments import Given, with_command_options
 from alue_bench.cli.stopping import stoppable
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.studies.options import OutputOptions
 from alue_bench.studies.settings import study_of
-from alue_bench.views.standard_output import keep_for_documents
+from alue_bench.views.standard_output import reserve_stdout_for_documents
 
 
-@takes("run")
+@with_command_options("run")
 def run(context: typer.Context, given: Given) -> None:
     """Fine-tune every combination of tasks, models, strategies and seeds, and record it in MLflow.
 
@@ -24,12 +24,12 @@ def run(context: typer.Context, given: Given) -> None:
 
     `alue-bench run -t mdd -m UBC-NLP/MARBERT -s full -s bottom3top4 --seeds 5 --data-dir DIR`
     """
-    output = filled(OutputOptions, given)
-    keep_for_documents(output.json)
+    output = build_options(OutputOptions, given)
+    reserve_stdout_for_documents(output.json)
     study = study_of("run", given, context.obj)
     with stoppable():
         from alue_bench.cli.dry_run import show_plan
-        from alue_bench.cli.ending import asking, farewell
+        from alue_bench.cli.ending import confirmation_prompt, show_results
         from alue_bench.studies.run import do_run, planned_run
         from alue_bench.views.streams import Streams
 
@@ -41,8 +41,8 @@ def run(context: typer.Context, given: Given) -> None:
             margins = study.margins
             # With --skip-missing, models that are not on this machine are not downloaded for a dry run.
             invocation, plan = planned_run(study, streams, fetch=False)
-            advice = seeds_for_plan((run.spec for run in plan.runs), invocation.place, margins)
+            advice = seeds_for_plan((run.spec for run in plan.runs), invocation.store, margins)
             more = {"margin": str(margins), "seeds_within_margin": [one.as_dict() for one in advice]}
             raise typer.Exit(show_plan(invocation, plan, more, describe_seeds(advice, margins)))
-        results = do_run(study, streams, asking(streams, yes=output.yes))
-        raise typer.Exit(farewell(results, streams))
+        results = do_run(study, streams, confirmation_prompt(streams, yes=output.yes))
+        raise typer.Exit(show_results(results, streams))

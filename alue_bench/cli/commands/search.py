@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from alue_bench.cli.arguments import Given, takes
+from alue_bench.cli.arguments import Given, with_command_options
 from alue_bench.cli.stopping import stoppable
-from alue_bench.contract.options import filled
+from alue_bench.contract.options import build_options
 from alue_bench.studies.options import OutputOptions
 from alue_bench.studies.settings import study_of
-from alue_bench.views.standard_output import keep_for_documents
+from alue_bench.views.standard_output import reserve_stdout_for_documents
 
 NO_ANSWER = 3
 """The exit code of a finished search that recommends no setting, because the trained models learnt nothing."""
 
 
-@takes("search")
+@with_command_options("search")
 def search(context: typer.Context, given: Given) -> None:
     """Find the cheapest layers to freeze that keep the score, without running the whole grid.
 
@@ -27,19 +27,19 @@ def search(context: typer.Context, given: Given) -> None:
 
     `alue-bench search -t mdd -m UBC-NLP/MARBERT --budget 15% --grid bottom=0..12,top=0..4`
     """
-    output = filled(OutputOptions, given)
-    keep_for_documents(output.json)
+    output = build_options(OutputOptions, given)
+    reserve_stdout_for_documents(output.json)
     study = study_of("search", given, context.obj)
     with stoppable():
-        from alue_bench.cli.dry_run import show_question
-        from alue_bench.cli.ending import farewell
+        from alue_bench.cli.dry_run import show_search_costs
+        from alue_bench.cli.ending import show_results
         from alue_bench.studies.search import do_search, planned_search
         from alue_bench.views.streams import Streams
 
         streams = Streams.of_command(as_json=output.json)
         streams.warn_of_plugins(study.registry)
         if output.dry_run:
-            raise typer.Exit(show_question(planned_search(study, streams), streams))
+            raise typer.Exit(show_search_costs(planned_search(study, streams), streams))
         results = do_search(study, streams)
-        code = farewell(results, streams)
+        code = show_results(results, streams)
         raise typer.Exit(code or (NO_ANSWER if results.is_unanswered else 0))

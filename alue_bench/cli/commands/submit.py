@@ -16,7 +16,7 @@ from alue_bench.cli import reading_options as reading
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.registry import Registry
 from alue_bench.messages.suggestion import command_line
-from alue_bench.views.standard_output import keep_for_documents
+from alue_bench.views.standard_output import reserve_stdout_for_documents
 
 if TYPE_CHECKING:
     from alue_bench.contract.task import Task
@@ -35,29 +35,31 @@ def submit(
     ],
     task: Annotated[
         list[str] | None,
-        arguments.what(
+        arguments.comparison_option(
             "--task", "-t", help="Task, or path of a task file; repeatable. Default: every task with a leaderboard."
         ),
     ] = None,
     model: Annotated[
-        list[str] | None, arguments.what("--model", "-m", help="Only use runs of this model; repeatable.")
+        list[str] | None, arguments.comparison_option("--model", "-m", help="Only use runs of this model; repeatable.")
     ] = None,
     strategy: Annotated[
-        list[str] | None, arguments.what("--strategy", "-s", help="Only use runs of this strategy; repeatable.")
+        list[str] | None,
+        arguments.comparison_option("--strategy", "-s", help="Only use runs of this strategy; repeatable."),
     ] = None,
     seed: Annotated[
-        list[int] | None, arguments.what("--seed", help="Only use runs with this seed; repeatable.")
+        list[int] | None, arguments.comparison_option("--seed", help="Only use runs with this seed; repeatable.")
     ] = None,
     parent: Annotated[
-        str | None, arguments.what("--parent", help="Only use runs of this plan: the id of its parent run.")
+        str | None,
+        arguments.comparison_option("--parent", help="Only use runs of this plan: the id of its parent run."),
     ] = None,
-    data_dir: Annotated[Path | None, arguments.declared("data_dir")] = None,
+    data_dir: Annotated[Path | None, arguments.run_option("data_dir")] = None,
     sample: Annotated[
-        bool, arguments.which("--sample", help="Use runs on the embedded sample, to try the command out.")
+        bool, arguments.data_option("--sample", help="Use runs on the embedded sample, to try the command out.")
     ] = False,
-    experiment: Annotated[str | None, arguments.declared("experiment")] = None,
-    tracking_uri: Annotated[str | None, arguments.declared("tracking_uri")] = None,
-    as_json: Annotated[bool, arguments.declared("json")] = False,
+    experiment: Annotated[str | None, arguments.run_option("experiment")] = None,
+    tracking_uri: Annotated[str | None, arguments.run_option("tracking_uri")] = None,
+    as_json: Annotated[bool, arguments.run_option("json")] = False,
 ) -> None:
     """Write the files for the ALUE leaderboard: for each task, the predictions of the run with the best dev score.
 
@@ -71,14 +73,14 @@ def submit(
     from alue_bench.data.file_task.given import given_tasks
     from alue_bench.data.file_task.options import FileOptions
     from alue_bench.data.location import given_data_folder, locate
-    from alue_bench.planning.given import with_given
+    from alue_bench.planning.given import with_given_tasks
     from alue_bench.reporting.submission import collect
     from alue_bench.tracking.connection import where_options
     from alue_bench.views.streams import Streams
 
-    keep_for_documents(as_json)
+    reserve_stdout_for_documents(as_json)
     names, own = given_tasks(task or (), FileOptions())
-    registry: Registry = with_given(context.obj, own)
+    registry: Registry = with_given_tasks(context.obj, own)
     files = {one.task.name: one.files for one in own}
     streams = Streams.of_command(as_json=as_json)
     streams.warn_of_plugins(registry)
@@ -86,7 +88,7 @@ def submit(
     for path in (output, archive):
         if path.exists():
             raise UsageError(f"{path} exists; name a new folder, so that nothing is overwritten")
-    tasks = _with_leaderboard(names, registry)
+    tasks = _tasks_with_leaderboard(names, registry)
     given = given_data_folder(data_dir)
     selection = {
         "model": model, "strategy": strategy, "experiment": experiment, "parent": parent, "tracking_uri": tracking_uri,
@@ -98,7 +100,7 @@ def submit(
     chosen, missing = collect(
         results, tasks, lambda one: files.get(one.name) or locate(one, given=given, sample=sample), rehearsal=sample
     )
-    asked = _Asked(
+    asked = _RepeatedOptions(
         models=tuple(model or ()), strategies=tuple(strategy or ()), seeds=tuple(seed or ()), data_dir=data_dir,
         sample=sample, where=where_options(results.connection.uri, results.connection.experiment),
         given={one.task.name: one.options for one in own},
@@ -107,13 +109,13 @@ def submit(
     document = _document(output, archive, chosen, missing, commands)
     if chosen:
         _write(output, archive, chosen, document)
-    _show(streams, output, archive, chosen, missing, commands, sample=sample, parent=parent)
+    _print_summary(streams, output, archive, chosen, missing, commands, sample=sample, parent=parent)
     streams.document(document)
     named_and_missing = task and missing
     raise typer.Exit(1 if named_and_missing or not chosen else 0)
 
 
-def _with_leaderboard(names: Sequence[str] | None, registry: Registry) -> list[Task]:
+def _tasks_with_leaderboard(names: Sequence[str] | None, registry: Registry) -> list[Task]:
     if not names:
         return [one.value for _, one in sorted(registry.tasks.items()) if one.value.submission is not None]
     tasks = [registry.task(name) for name in dict.fromkeys(names)]
@@ -125,7 +127,7 @@ def _with_leaderboard(names: Sequence[str] | None, registry: Registry) -> list[T
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
+class _RepeatedOptions:
     """The options of `submit` that are repeated in suggested commands, each of which produces a missing file."""
 
     models: tuple[str, ...]
@@ -139,7 +141,7 @@ class _Asked:
     """For each task from a task file, by name, the options that define the task on the command line."""
 
 
-def _command(lacking: MissingSubmission, asked: _Asked, results: Results, registry: Registry) -> str:
+def _command(lacking: MissingSubmission, asked: _RepeatedOptions, results: Results, registry: Registry) -> str:
     """Return the command that produces a missing submission file; an empty string if no command does.
 
     If the task has runs, the command repeats the best of them with the same settings. Otherwise, it has the options
@@ -155,22 +157,22 @@ def _command(lacking: MissingSubmission, asked: _Asked, results: Results, regist
         what = {
             **asked.given.get(lacking.task.name, {"task": lacking.task.name}),
             "model": _models(asked, results, registry),
-            "strategy": asked.strategies or _common(results, "strategy"),
-            "seed": asked.seeds or _common(results, "seed"),
+            "strategy": asked.strategies or _common_value(results, "strategy"),
+            "seed": asked.seeds or _common_value(results, "seed"),
         }
     return command_line("run", options={**what, "data_dir": asked.data_dir, "sample": asked.sample, **asked.where})
 
 
-def _models(asked: _Asked, results: Results, registry: Registry) -> list[str]:
+def _models(asked: _RepeatedOptions, results: Results, registry: Registry) -> list[str]:
     """Return values of `--model` for the suggested command: names of declared models, folders or hub ids of others."""
     from alue_bench.tracking.reproduction import model_reference
 
     runs = results.frame.to_dict("records")
     references = {run["model"]: model_reference(run, registry) for run in runs}
-    return [references.get(name, name) for name in asked.models or _common(results, "model")]
+    return [references.get(name, name) for name in asked.models or _common_value(results, "model")]
 
 
-def _common(results: Results, column: str) -> list[Any]:
+def _common_value(results: Results, column: str) -> list[Any]:
     """Return a list with the one value that all runs have in a column; an empty list if they have different values."""
     values = results.frame[column].unique().tolist()
     return values if len(values) == 1 else []
@@ -223,7 +225,7 @@ def _write(output: Path, archive: Path, chosen: list[Chosen], document: Mapping[
         raise UnavailableError(f"{output} cannot be written: {error.strerror}; name another folder") from error
 
 
-def _show(
+def _print_summary(
     streams: Streams,
     output: Path,
     archive: Path,
@@ -236,27 +238,27 @@ def _show(
 ) -> None:
     from rich.table import Table
 
-    from alue_bench.reporting.numbers import plain, several
+    from alue_bench.reporting.numbers import decimal, number_with_noun
     from alue_bench.views.wide_tables import Fitted
 
     if chosen:
         rehearsal = " (embedded sample: not for submission)" if sample else ""
-        title = f"{several(len(chosen), 'file')} in {output} and {archive}{rehearsal}"
+        title = f"{number_with_noun(len(chosen), 'file')} in {output} and {archive}{rehearsal}"
         table = Table(title=title, title_justify="left", title_style="bold")
         for column in ("file", "task", "rows", "best on dev", "of run"):
             table.add_column(column)
         for one in chosen:
-            table.add_row(one.submission.file, one.task.name, str(one.rows), plain(one.dev_score), one.run_name)
+            table.add_row(one.submission.file, one.task.name, str(one.rows), decimal(one.dev_score), one.run_name)
         streams.result(Fitted(table))
     for one in chosen:
         for reason in one.passed_over:
-            streams.talk.print(f"{one.submission.file}: passed over {reason}", style="yellow")
+            streams.stderr.print(f"{one.submission.file}: passed over {reason}", style="yellow")
     for lacking in missing:
         command = commands[lacking.task.name]
         then = f"; produce it with: {command}" if command else ""
         if command and parent:
             then += "; then leave out --parent, or name the new plan's run"
-        streams.talk.print(
+        streams.stderr.print(
             f"missing {lacking.submission.file} ({lacking.task.name}): {lacking.reason}{then}",
             style="yellow",
         )

@@ -18,14 +18,14 @@ def sync(
     If the store is unreachable, locked or full, results are kept on this machine, in the state folder. Running sync
     twice, or in two processes at once, writes no result twice. Exit code 1 if a result could not be written.
     """
-    from alue_bench.studies.invocation import report_sent
+    from alue_bench.studies.invocation import show_sent_results
     from alue_bench.tracking.connection import connect, store_name
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
     from alue_bench.tracking.recording import Recorder
     from alue_bench.tracking.spool import all_spools, damaged_entries, spool_folder
     from alue_bench.views.console import remarks
 
-    talk = remarks()
+    stderr = remarks()
     uri = resolve_uri(tracking_uri)
     store = store_name(uri)
     problems: list[str] = []
@@ -37,7 +37,7 @@ def sync(
         except UsageError as error:  # the experiment was deleted; results of other experiments are still sent
             count = len(spool.entries())
             left += count
-            talk.print(
+            stderr.print(
                 f"{count} results are still kept in {spool.folder}: {str(error).partition(';')[0]}; restore it in "
                 "MLflow, and run the same command again",
                 style="yellow",
@@ -45,12 +45,12 @@ def sync(
             continue
         messages: list[str] = []
         recorder = Recorder(connection, on_problem=messages.append)
-        report_sent(recorder.send_spooled(), talk)
-        if recorder.away is not None:
+        show_sent_results(recorder.send_spooled(), stderr)
+        if recorder.unavailable is not None:
             problems += messages
         else:
             for sentence in messages:
-                talk.print(sentence, style="yellow")
+                stderr.print(sentence, style="yellow")
         left += len(recorder.spool.entries())
     if problems:
         raise UnavailableError(
@@ -59,13 +59,13 @@ def sync(
         )
     for other in sorted({spool.store for spool in spools} - {store}):
         count = sum(len(spool.entries()) for spool in spools if spool.store == other)
-        talk.print(
+        stderr.print(
             f"{count} results for another store are kept on this machine; write them there with: "
             f"{command_line('sync', options={'tracking_uri': other})}"
         )
     damaged = damaged_entries()
     for path in damaged:
-        talk.print(f"{path} is damaged and cannot be written anywhere", style="red")
+        stderr.print(f"{path} is damaged and cannot be written anywhere", style="red")
     if not spools and not damaged:
-        talk.print("No results are waiting on this machine: every result is in its store")
+        stderr.print("No results are waiting on this machine: every result is in its store")
     raise typer.Exit(1 if left or damaged else 0)

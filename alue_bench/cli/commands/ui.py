@@ -10,13 +10,13 @@ import typer
 
 from alue_bench.cli.arguments import options_given
 from alue_bench.contract.errors import UnavailableError
-from alue_bench.executors.termination import Terminated, code_of_stop, stop_on_sigterm
+from alue_bench.executors.termination import Terminated, exit_code_of_interruption, stop_on_sigterm
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 if TYPE_CHECKING:
     from alue_bench.tracking.connection import Connection
 
-MOST_COMPARED = 100
+MAX_COMPARED = 100
 """The largest number of runs to compare. With more, MLflow's plots break (its issue 21841)."""
 
 COMPARISON_COLUMNS = "freeze.bottom, freeze.top, test/score, test/f1_macro, runtime/train_s, flops/train_vs_full"
@@ -34,28 +34,28 @@ def ui(
 
     Serves the store until Ctrl-C, and prints the URLs to open once MLflow's server answers.
     """
-    from alue_bench.cli.mlflow_server import MlflowServer, check_place
-    from alue_bench.tracking.connection import open_store, public
+    from alue_bench.cli.mlflow_server import MlflowServer, check_address
+    from alue_bench.tracking.connection import open_store, without_credentials
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
     from alue_bench.views.console import remarks
 
     uri = resolve_uri(tracking_uri)
     connection = open_store(uri, experiment)
     if uri.startswith("http"):
-        _show_pages(public(uri).rstrip("/"), connection)
+        _show_pages(without_credentials(uri).rstrip("/"), connection)
         remarks().print("This store is already a server: open a URL above.")
         return
-    check_place(host, port, options_given(context))
+    check_address(host, port, options_given(context))
     with stop_on_sigterm():
         try:
             with MlflowServer(uri, host, port) as server:
                 remarks().print("Starting MLflow's server ...")
-                server.wait_until_it_answers()
+                server.wait_until_ready()
                 _show_pages(server.address, connection)
                 remarks().print("Ctrl-C ends the server.")
                 code = server.wait()
         except KeyboardInterrupt as stop:
-            raise typer.Exit(code_of_stop(stop) if isinstance(stop, Terminated) else 0) from None
+            raise typer.Exit(exit_code_of_interruption(stop) if isinstance(stop, Terminated) else 0) from None
     raise UnavailableError(f"MLflow's server ended with exit code {code}; its own messages are above")
 
 
@@ -90,7 +90,7 @@ def runs_page(served: str, connection: Connection) -> str:
 def comparison_page(served: str, connection: Connection) -> str | None:
     """Return the URL of the MLflow page that compares the finished runs of the newest plan.
 
-    Return None if there are fewer than two runs or more than MOST_COMPARED, since the page does not work for them.
+    Return None if there are fewer than two runs or more than MAX_COMPARED, since the page does not work for them.
     """
     plans = connection.client.search_runs([connection.experiment_id], "tags.kind = 'plan'", max_results=1)
     if not plans:
@@ -98,9 +98,9 @@ def comparison_page(served: str, connection: Connection) -> str | None:
     children = connection.client.search_runs(
         [connection.experiment_id],
         f"tags.mlflow.parentRunId = '{plans[0].info.run_id}' and attributes.status = 'FINISHED'",
-        max_results=MOST_COMPARED + 1,
+        max_results=MAX_COMPARED + 1,
     )
-    if not 1 < len(children) <= MOST_COMPARED:
+    if not 1 < len(children) <= MAX_COMPARED:
         return None
     ids = json.dumps([run.info.run_id for run in children], separators=(",", ":"))
     query = {"runs": ids, "experiments": json.dumps([connection.experiment_id])}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alue_bench.contract.errors import DataError
-from alue_bench.contract.formats import listed, missing_column, shown
+from alue_bench.contract.formats import excerpt, missing_column, name_list
 from alue_bench.data.file_task.options import FileOptions
 
 TEXTS = (
@@ -57,14 +57,14 @@ class Columns:
             "text": [self.text], "pair": [self.pair], "label": [*self.labels], "id": [self.id],
         }  # fmt: skip
         uses = [
-            f"{purpose} = {', '.join(shown(str(name), quote=False) for name in names)}"
+            f"{purpose} = {', '.join(excerpt(str(name), quote=False) for name in names)}"
             + (" (guessed)" if purpose in self.guessed else "")
             for purpose, names in named.items()
             if names != [None]
         ]
         used = {self.text, self.pair, self.id, *self.labels}
-        others = [shown(name, quote=False) for name in all_columns if name not in used]
-        return f"columns: {'; '.join(uses)}" + (f"; not read: {listed(others)}" if others else "")
+        others = [excerpt(name, quote=False) for name in all_columns if name not in used]
+        return f"columns: {'; '.join(uses)}" + (f"; not read: {name_list(others)}" if others else "")
 
 
 def chosen_columns(path: Path, columns: Sequence[str], options: FileOptions) -> Columns:
@@ -97,43 +97,45 @@ def chosen_columns(path: Path, columns: Sequence[str], options: FileOptions) -> 
         labels = (_guessed_label(path, [name for name in free if name not in (text, pair)]),)
         guessed.append("label")
     identifier = options.id
-    if identifier is None and len(matches := _named(IDS, free)) == 1:
+    if identifier is None and len(matches := _with_usual_names(IDS, free)) == 1:
         (identifier,) = matches
         guessed.append("id")
     return Columns(text=text, pair=pair, labels=labels, id=identifier, guessed=tuple(guessed))
 
 
-def _plain(name: str) -> str:
+def _normalised(name: str) -> str:
     return name.strip().casefold()
 
 
-def _named(usual: Iterable[str], columns: Sequence[str]) -> list[str]:
+def _with_usual_names(usual: Iterable[str], columns: Sequence[str]) -> list[str]:
     """Return the column names that are among the usual names for a purpose, such as "text"."""
-    return [name for name in dict.fromkeys(columns) if _plain(name) in usual]
+    return [name for name in dict.fromkeys(columns) if _normalised(name) in usual]
 
 
 def _guessed_texts(path: Path, columns: Sequence[str], *, alone: bool) -> tuple[str, str | None]:
     """Guess the text column and the column of the second text, which is None for single texts and if `alone`."""
-    by_name = {_plain(name): name for name in columns}
+    by_name = {_normalised(name): name for name in columns}
     pairs = [] if alone else [(by_name[a], by_name[b]) for a, b in PAIRS if a in by_name and b in by_name]
     in_pairs = {name for pair in pairs for name in pair}
-    single = [name for name in _named(TEXTS, columns) if name not in in_pairs]
+    single = [name for name in _with_usual_names(TEXTS, columns) if name not in in_pairs]
     if len(pairs) == 1 and not single:
         return pairs[0]
     if len(single) == 1 and not pairs:
         return single[0], None
-    raise DataError(_ask(path, columns, [*(" and ".join(pair) for pair in pairs), *single], "the text", "--text"))
+    raise DataError(
+        _which_column_message(path, columns, [*(" and ".join(pair) for pair in pairs), *single], "the text", "--text")
+    )
 
 
 def _guessed_label(path: Path, columns: Sequence[str]) -> str:
-    matching = _named(LABELS, columns)
+    matching = _with_usual_names(LABELS, columns)
     if len(matching) != 1:
-        raise DataError(_ask(path, columns, matching, "the label", "--label"))
+        raise DataError(_which_column_message(path, columns, matching, "the label", "--label"))
     return matching[0]
 
 
-def _ask(path: Path, columns: Sequence[str], matching: Sequence[str], what: str, flag: str) -> str:
-    names = listed([shown(name, quote=False) for name in (matching or columns)], most=30)
+def _which_column_message(path: Path, columns: Sequence[str], matching: Sequence[str], purpose: str, flag: str) -> str:
+    names = name_list([excerpt(name, quote=False) for name in (matching or columns)], limit=30)
     if matching:
-        return f"{path}: several columns may hold {what}: {names}; name it with {flag} COLUMN"
-    return f"{path}: no column has a usual name for {what}; name it with {flag} COLUMN, one of {names}"
+        return f"{path}: several columns may hold {purpose}: {names}; name it with {flag} COLUMN"
+    return f"{path}: no column has a usual name for {purpose}; name it with {flag} COLUMN, one of {names}"

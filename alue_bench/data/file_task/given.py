@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import DataError, UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.options import options_of
 from alue_bench.contract.task import Task
-from alue_bench.contract.task_file import ENDING, HUB, load_task_file, name_of, task_of
+from alue_bench.contract.task_file import HUB_PREFIX, TASK_FILE_ENDING, load_task_file, name_of, task_of
 from alue_bench.data.file_task.options import FileOptions
 from alue_bench.data.hub_data import HubData
 from alue_bench.data.location import DataFolder
 
 if TYPE_CHECKING:
-    from alue_bench.data.file_task.inference import Inferred
+    from alue_bench.data.file_task.inference import InferredTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,28 +56,28 @@ def from_file(options: FileOptions) -> GivenTask:
 
 def name_of_file(given: str) -> str:
     """Return a task's name, derived from the path of its data file or from the name of its hub data set."""
-    return name_of(HubData.read(given).name.rpartition("/")[2] if given.startswith(HUB) else Path(given).name)
+    return name_of(HubData.read(given).name.rpartition("/")[2] if given.startswith(HUB_PREFIX) else Path(given).name)
 
 
-def from_content(inferred: Inferred, options: FileOptions) -> GivenTask:
+def from_content(inferred: InferredTask, options: FileOptions) -> GivenTask:
     """Return the task that inferred content of a task file declares. Raise DataError if the content is not valid."""
     given = str(options.file)
-    content, folder = rebased(inferred.content, Path.cwd())
+    content, folder = rebase_paths(inferred.content, Path.cwd())
     try:
         task = task_of(content, name=name_of_file(given), folder=folder)
     except (TypeError, ValueError) as error:
         raise DataError(f"{given}: {error}") from error
-    return GivenTask(task=task, folder=folder, origin=given, options=_options_again(options), notes=inferred.notes)
+    return GivenTask(task=task, folder=folder, origin=given, options=_repeating_options(options), notes=inferred.notes)
 
 
-def _options_again(options: FileOptions) -> dict[str, Any]:
+def _repeating_options(options: FileOptions) -> dict[str, Any]:
     """Return the options that the user gave, by option name and with absolute paths; see `GivenTask.options`."""
     again: dict[str, Any] = {}
     for declared in options_of(FileOptions).values():
         value = getattr(options, declared.field)
         if value in (None, ()):
             continue
-        if declared.name in ("file", "dev", "test") and not value.startswith(HUB):
+        if declared.name in ("file", "dev", "test") and not value.startswith(HUB_PREFIX):
             value = os.path.abspath(os.path.expanduser(value))
         again[declared.name] = list(value) if isinstance(value, tuple) else value
     return again
@@ -87,7 +87,7 @@ def from_task_file(given: str) -> GivenTask:
     """Return the task that a task file declares. Raise UsageError if the file cannot be read or is not valid."""
     path = Path(os.path.expanduser(given))
     file = load_task_file(path)
-    content, folder = rebased(file.content, path.parent.absolute())
+    content, folder = rebase_paths(file.content, path.parent.absolute())
     try:
         task = task_of(content, name=name_of(path.name), folder=path.parent.absolute())
     except (TypeError, ValueError) as error:
@@ -97,7 +97,7 @@ def from_task_file(given: str) -> GivenTask:
     return GivenTask(task=task, folder=folder, origin=given, options={"task": os.path.abspath(path)}, notes=(note,))
 
 
-def rebased(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Path]:
+def rebase_paths(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Path]:
     """Make the paths in a task file's content relative to one folder that contains all data files.
 
     Args:
@@ -114,7 +114,7 @@ def rebased(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], P
     absolute = {
         split: os.path.normpath(folder / os.path.expanduser(path))
         for split, path in paths.items()
-        if path is not None and not path.startswith(HUB)
+        if path is not None and not path.startswith(HUB_PREFIX)
     }
     if not absolute:
         return dict(content), folder
@@ -155,9 +155,9 @@ def given_tasks(
         if is_task_file(name):
             given.append(from_task_file(name))
             asked.append(given[-1].task.name)
-        elif name.endswith((".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx")) or name.startswith(HUB):
+        elif name.endswith((".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx")) or name.startswith(HUB_PREFIX):
             remedy = "name it with --file" if flag == "--task" else "write a task file: alue-bench new-task"
-            raise UsageError(f"{flag} {shown(name, quote=False)} is a data file; {remedy}")
+            raise UsageError(f"{flag} {excerpt(name, quote=False)} is a data file; {remedy}")
         else:
             asked.append(name)
     if options.file is not None:
@@ -175,5 +175,5 @@ def _check_names_differ(given: Iterable[GivenTask]) -> None:
         if first is not later:
             raise UsageError(
                 f"{first.origin} and {later.origin} both give a task {later.task.name!r}; name one of them otherwise: "
-                f'name = "…" in a task file (*{ENDING})'
+                f'name = "…" in a task file (*{TASK_FILE_ENDING})'
             )

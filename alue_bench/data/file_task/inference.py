@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.contract.errors import DataError, UsageError
-from alue_bench.contract.formats import BadRow, Example, header_of, listed, missing_column, shown
+from alue_bench.contract.formats import BadRow, Example, excerpt, header_of, missing_column, name_list
 from alue_bench.contract.tables import TABLE_SUFFIXES, OpenTable, load_folder, open_table
-from alue_bench.contract.task_file import DELIMITERS, HUB, reader_of, unknown_ending
+from alue_bench.contract.task_file import DELIMITERS, HUB_PREFIX, reader_of, unknown_ending
 from alue_bench.data.file_task.columns import Columns, chosen_columns
-from alue_bench.data.file_task.labels import Labelled, LabelSpace, check_enough_rows, decoding_of, inferred_labels
+from alue_bench.data.file_task.labels import LabelledRows, LabelSpace, check_enough_rows, decoding_of, inferred_labels
 from alue_bench.data.file_task.options import DEFAULT_HOLDOUT, FileOptions
 from alue_bench.data.hub_data import HubData
-from alue_bench.data.verification import SNIFFED, is_text, label_counts, place
+from alue_bench.data.verification import SNIFFED_BYTES, is_text, label_counts, row_location
 
 DEV_SPLITS, TEST_SPLITS = ("validation", "dev", "valid", "val"), ("test",)
 """The usual names of the dev split and of the test split in a data set of the `datasets` library."""
@@ -27,7 +27,7 @@ Reading = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Inferred:
+class InferredTask:
     """The content of a task file that was inferred from data, with sentences about what was inferred."""
 
     content: dict[str, Any]
@@ -57,23 +57,25 @@ class _Source:
         Raises:
             UsageError: An option does not belong to the file's format.
         """
-        path = self.given if self.given.startswith(HUB) else str(self.path)
-        reading = {**self.reading, **_named(columns, options)}
+        path = self.given if self.given.startswith(HUB_PREFIX) else str(self.path)
+        reading = {**self.reading, **_column_keys(columns, options)}
         try:
             return reader_of(path, reading)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{self.given}: {error}") from error
 
-    def labelled(self, columns: Columns, options: FileOptions) -> Labelled:
+    def labelled(self, columns: Columns, options: FileOptions) -> LabelledRows:
         """Return the usable rows of the data file. Raise DataError, naming the first bad rows, if none is usable."""
         rows = list(self.reader(columns, options)(self.path))
         has_lines = _has_lines(self.path)
         examples = [row for row in rows if isinstance(row, Example) and _has_label(row)]
         if not examples:
             bad = [row for row in rows if isinstance(row, BadRow)]
-            reasons = "; ".join(f"{place(self.path, row.line, has_lines=has_lines)}: {row.reason}" for row in bad[:3])
+            reasons = "; ".join(
+                f"{row_location(self.path, row.line, has_lines=has_lines)}: {row.reason}" for row in bad[:3]
+            )
             raise DataError(reasons or f"{self.path}: no row is left")
-        return Labelled(self.path, examples, has_lines, columns.labels)
+        return LabelledRows(self.path, examples, has_lines, columns.labels)
 
 
 def _has_lines(path: Path) -> bool:
@@ -81,7 +83,7 @@ def _has_lines(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return is_text(file.read(SNIFFED))
+        return is_text(file.read(SNIFFED_BYTES))
 
 
 def _has_label(row: Example) -> bool:
@@ -92,7 +94,7 @@ def _has_label(row: Example) -> bool:
     return isinstance(row.target, tuple) or bool(str(row.target).strip())
 
 
-def _named(columns: Columns, options: FileOptions) -> Reading:
+def _column_keys(columns: Columns, options: FileOptions) -> Reading:
     """Return the keys and values of a task file that state the columns, the label separator and the ignored labels."""
     label: str | list[str] = list(columns.labels) if len(columns.labels) > 1 else columns.labels[0]
     named = {
@@ -102,7 +104,7 @@ def _named(columns: Columns, options: FileOptions) -> Reading:
     return {key: value for key, value in named.items() if value is not None}
 
 
-def infer(options: FileOptions) -> Inferred:
+def infer(options: FileOptions) -> InferredTask:
     """Infer the content of a task file from a data file and its options.
 
     Args:
@@ -116,7 +118,7 @@ def infer(options: FileOptions) -> Inferred:
     """
     if options.file is None:
         raise UsageError("no data file is named; name one with --file")
-    train = _opened(options.file, "--file", options, split="train")
+    train = _open_source(options.file, "--file", options, split="train")
     columns = chosen_columns(train.path, train.columns, options)
     rows = train.labelled(columns, options)
     if repeated := _repeated_ids(rows, columns):
@@ -131,10 +133,10 @@ def infer(options: FileOptions) -> Inferred:
     read = {split: source.labelled(columns, options) for split, source in others.items()}
     parts = [split for split in ("test", "dev") if split not in others]
     check_enough_rows(rows, space, len(parts))
-    space = _covering(space, read.values())
-    files: dict[str, Any] = {"train": _entry(train, space.decode)}
+    space = _covering_label_space(space, read.values())
+    files: dict[str, Any] = {"train": _file_entry(train, space.decode)}
     for split, source in others.items():
-        files[split] = _entry(source, decoding_of(read[split], space))
+        files[split] = _file_entry(source, decoding_of(read[split], space))
     for split in parts:
         files[split] = {"holdout": options.holdout or DEFAULT_HOLDOUT}
     content = {
@@ -145,7 +147,7 @@ def infer(options: FileOptions) -> Inferred:
         **({"minimum": space.range[0], "maximum": space.range[1]} if space.range else {}),
         "source": _title(options.file),
         "files": {split: files[split] for split in ("train", "dev", "test")},
-        "columns": _named(columns, options),
+        "columns": _column_keys(columns, options),
     }
     sentences = [
         f"{_title(options.file)}: {len(rows.examples)} rows{_format_note(train)}; {columns.describe(train.columns)}",
@@ -154,10 +156,10 @@ def infer(options: FileOptions) -> Inferred:
         *notes,
         *_repeat_notes(rows, read, parts),
     ]
-    return Inferred(content, tuple(sentences))
+    return InferredTask(content, tuple(sentences))
 
 
-def _opened(given: str, flag: str, options: FileOptions, *, split: str) -> _Source:
+def _open_source(given: str, flag: str, options: FileOptions, *, split: str) -> _Source:
     """Open a data file and read its column names.
 
     Args:
@@ -166,13 +168,13 @@ def _opened(given: str, flag: str, options: FileOptions, *, split: str) -> _Sour
         options: The user's options.
         split: The split of the task that the file is for: "train", "dev" or "test".
     """
-    if given.startswith(HUB):
-        return _opened_folder(given, HubData.read(given).fetch(), split)
+    if given.startswith(HUB_PREFIX):
+        return _open_folder(given, HubData.read(given).fetch(), split)
     path = Path(os.path.expanduser(given))  # Path.expanduser raises an error for ~NAME if there is no user NAME
     if path.is_dir():
-        return _opened_folder(given, path, split)
+        return _open_folder(given, path, split)
     if not path.exists():
-        raise UsageError(f"{flag} {shown(given, quote=False)}: there is no such file{_near(path)}")
+        raise UsageError(f"{flag} {excerpt(given, quote=False)}: there is no such file{_similar_file_hint(path)}")
     suffix = path.suffix.lower()
     if suffix in DELIMITERS:
         names, delimiter, has_marks = header_of(path, None if suffix == ".csv" else DELIMITERS[suffix])
@@ -185,7 +187,7 @@ def _opened(given: str, flag: str, options: FileOptions, *, split: str) -> _Sour
     return _Source(given, path, table.columns, reading, table.classes)
 
 
-def _opened_folder(given: str, path: Path, split: str) -> _Source:
+def _open_folder(given: str, path: Path, split: str) -> _Source:
     """Open a folder of the `datasets` library; among several splits, open one with a usual name for `split`.
 
     Args:
@@ -201,21 +203,21 @@ def _opened_folder(given: str, path: Path, split: str) -> _Source:
         (chosen,) = splits
     if splits and chosen is None:
         raise DataError(
-            f"{given}: none of its splits {listed(splits)} is called {' or '.join(usual)}; save one split alone with "
-            "save_to_disk, and name its folder"
+            f"{given}: none of its splits {name_list(splits)} is called {' or '.join(usual)}; save one split alone "
+            "with save_to_disk, and name its folder"
         )
     table: OpenTable = open_table(path, split=chosen)
     return _Source(given, path, table.columns, {"split": chosen} if chosen else {}, table.classes, splits)
 
 
-def _near(path: Path) -> str:
+def _similar_file_hint(path: Path) -> str:
     """Return the end of an error message that suggests an existing file with a similar name; empty if there is none."""
     try:
         names = [other.name for other in path.parent.iterdir()]
     except OSError:
         return ""
     near = difflib.get_close_matches(path.name, names, n=1)
-    return f" (did you mean {shown(str(path.with_name(near[0])))}?)" if near else ""
+    return f" (did you mean {excerpt(str(path.with_name(near[0])))}?)" if near else ""
 
 
 def _other_files(train: _Source, columns: Columns, options: FileOptions) -> tuple[dict[str, _Source], list[str]]:
@@ -228,14 +230,14 @@ def _other_files(train: _Source, columns: Columns, options: FileOptions) -> tupl
     notes: list[str] = []
     for split, given, usual in (("dev", options.dev, DEV_SPLITS), ("test", options.test, TEST_SPLITS)):
         if given is not None:
-            source = _opened(given, f"--{split}", options, split=split)
+            source = _open_source(given, f"--{split}", options, split=split)
             needed = columns.without_id() if "id" in columns.guessed else columns
             for name in (needed.text, needed.pair, *needed.labels, needed.id):
                 if name is not None and name not in source.columns:
                     raise DataError(f"{source.path}: {missing_column(name, source.columns)}, unlike {train.given}")
             sources[split] = source
         elif any(name in train.splits for name in usual):
-            source = _opened_folder(train.given, train.path, split)
+            source = _open_folder(train.given, train.path, split)
             if _has_gold(source, columns, options):
                 sources[split] = source
             else:
@@ -254,7 +256,7 @@ def _has_gold(source: _Source, columns: Columns, options: FileOptions) -> bool:
     return any(isinstance(row, Example) and row.target != "-1" for row in rows)
 
 
-def _repeated_ids(rows: Labelled, columns: Columns) -> str:
+def _repeated_ids(rows: LabelledRows, columns: Columns) -> str:
     """Return an error message if two rows have the same identifier; an empty string if all identifiers differ."""
     if columns.id is None:
         return ""
@@ -263,13 +265,13 @@ def _repeated_ids(rows: Labelled, columns: Columns) -> str:
         first = seen.setdefault(example.id, example)
         if first is not example:
             return (
-                f"{rows.place(example)}: the identifier {shown(example.id)} in column {shown(columns.id)} is used in "
-                f"{rows.place(first)} too; name another column with --id, or none"
+                f"{rows.row_location(example)}: the identifier {excerpt(example.id)} in column {excerpt(columns.id)} "
+                f"is used in {rows.row_location(first)} too; name another column with --id, or none"
             )
     return ""
 
 
-def _covering(space: LabelSpace, others: Any) -> LabelSpace:
+def _covering_label_space(space: LabelSpace, others: Any) -> LabelSpace:
     """Return the label space of the train file; the range of a regression is widened to cover the other files.
 
     Args:
@@ -287,11 +289,13 @@ def _covering(space: LabelSpace, others: Any) -> LabelSpace:
             try:
                 numbers.append(float(example.target))
             except ValueError:
-                raise DataError(f"{rows.place(example)}: {shown(str(example.target))} is not a number") from None
+                raise DataError(
+                    f"{rows.row_location(example)}: {excerpt(str(example.target))} is not a number"
+                ) from None
     return replace(space, range=(min(numbers), max(numbers)))
 
 
-def _entry(source: _Source, decode: Mapping[str, str]) -> str | dict[str, Any]:
+def _file_entry(source: _Source, decode: Mapping[str, str]) -> str | dict[str, Any]:
     """Return the entry for a data file under `[files]` in a task file: its path, or a table if it needs more keys.
 
     Args:
@@ -310,27 +314,27 @@ def _entry(source: _Source, decode: Mapping[str, str]) -> str | dict[str, Any]:
 
 
 def _title(given: str) -> str:
-    return given if given.startswith(HUB) else Path(given).name
+    return given if given.startswith(HUB_PREFIX) else Path(given).name
 
 
 def _format_note(source: _Source) -> str:
     delimiter, split = source.reading.get("delimiter"), source.reading.get("split")
     if delimiter is not None and delimiter != DELIMITERS.get(source.path.suffix.lower()):
-        return f", columns parted by {shown(delimiter)}"
+        return f", columns parted by {excerpt(delimiter)}"
     return f" of split {split}" if split else ""
 
 
-def _kind_note(space: LabelSpace, rows: Labelled, options: FileOptions) -> str:
+def _kind_note(space: LabelSpace, rows: LabelledRows, options: FileOptions) -> str:
     how = "--target" if options.target is not None else "inferred"
     if space.range is not None:
         return f"target: {space.kind} ({how}), numbers from {space.range[0]:g} to {space.range[1]:g}"
     counts = label_counts([one.target for one in rows.examples])
     codes = {label: code for code, label in space.decode.items()}
-    counted = [f"{shown(name, quote=False)} {counts.get(codes.get(name, name), 0)}" for name in space.names]
-    return f"target: {space.kind} ({how}), {len(space.names)} labels: {listed(counted, most=12)}"
+    counted = [f"{excerpt(name, quote=False)} {counts.get(codes.get(name, name), 0)}" for name in space.names]
+    return f"target: {space.kind} ({how}), {len(space.names)} labels: {name_list(counted, limit=12)}"
 
 
-def _repeat_notes(rows: Labelled, read: Mapping[str, Labelled], parts: Sequence[str]) -> list[str]:
+def _repeat_notes(rows: LabelledRows, read: Mapping[str, LabelledRows], parts: Sequence[str]) -> list[str]:
     """Return notes for the user on texts that occur several times in the train file, or also in the dev or test file.
 
     Args:

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alue_bench.contract.errors import DataError
-from alue_bench.contract.formats import Example, listed, shown
+from alue_bench.contract.formats import Example, excerpt, name_list
 from alue_bench.contract.task import TargetKind
 from alue_bench.data.file_task.options import FileOptions
 
-MOST_NUMBERS = 20
+MAX_NUMBERS = 20
 """The largest number of different whole numbers that are taken to be classes. If a label column has more of them, the
 user must state the kind of target."""
-MOST_LABELS_SHARE = 0.5
-"""The largest number of different labels in a column of texts, as a share of the rows; `MOST_NUMBERS` labels are always
+MAX_LABELS_SHARE = 0.5
+"""The largest number of different labels in a column of texts, as a share of the rows; `MAX_NUMBERS` labels are always
 accepted. A column with more different texts is not taken to be a label column, unless the user states the kind of
 target."""
 
@@ -40,7 +40,7 @@ class LabelSpace:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledRows:
     """The usable rows of a data file, before the file's label space is known."""
 
     path: Path
@@ -50,21 +50,21 @@ class Labelled:
     columns: tuple[str, ...]
     """The names of the file's columns that hold the labels."""
 
-    def place(self, example: Example) -> str:
+    def row_location(self, example: Example) -> str:
         """Return the position of a row in its file, such as "data.csv:7", for a message."""
         return f"{self.path}:{example.line}" if self.has_lines else f"{self.path}, row {example.line}"
 
     def first(self, label: str) -> str:
         """Return the position of the first row that has this label, for a message."""
         has = (one for one in self.examples if label == one.target or label in _labels_of(one))
-        return self.place(next(has))
+        return self.row_location(next(has))
 
 
 def _labels_of(example: Example) -> tuple[str, ...]:
     return example.target if isinstance(example.target, tuple) else (str(example.target),)
 
 
-def inferred_labels(rows: Labelled, options: FileOptions, classes: Sequence[str] = ()) -> LabelSpace:
+def inferred_labels(rows: LabelledRows, options: FileOptions, classes: Sequence[str] = ()) -> LabelSpace:
     """Infer the label space of a file from its rows.
 
     Args:
@@ -75,13 +75,13 @@ def inferred_labels(rows: Labelled, options: FileOptions, classes: Sequence[str]
     Raises:
         DataError: The labels are ambiguous, or there is nothing to learn.
     """
-    column = ", ".join(shown(name) for name in rows.columns)
+    column = ", ".join(excerpt(name) for name in rows.columns)
     lists = [example for example in rows.examples if isinstance(example.target, tuple)]
     if lists and len(lists) < len(rows.examples):
         odd = min((lists, [example for example in rows.examples if not isinstance(example.target, tuple)]), key=len)[0]
         raise DataError(
-            f"{rows.place(odd)}: column {column} holds a list of labels in some rows and one label in others; write "
-            "lists everywhere"
+            f"{rows.row_location(odd)}: column {column} holds a list of labels in some rows and one label in others; "
+            "write lists everywhere"
         )
     if lists:
         return _multilabel(rows, options, classes)
@@ -103,7 +103,7 @@ def inferred_labels(rows: Labelled, options: FileOptions, classes: Sequence[str]
             notes.append(f"the labels {first} … {last} are read as the whole numbers {decode[first]} … {decode[last]}")
         elif len(codes) > 2 and options.target is None:
             notes.append(f"the {len(codes)} whole numbers are taken for classes; --target regression predicts numbers")
-    elif options.target is None and len(codes) > max(MOST_NUMBERS, MOST_LABELS_SHARE * len(rows.examples)):
+    elif options.target is None and len(codes) > max(MAX_NUMBERS, MAX_LABELS_SHARE * len(rows.examples)):
         raise DataError(
             f"{rows.path}: column {column} has {len(codes)} different values in {len(rows.examples)} rows, too many "
             "for labels; name the label column with --label COLUMN, or say --target multiclass"
@@ -112,20 +112,21 @@ def inferred_labels(rows: Labelled, options: FileOptions, classes: Sequence[str]
     names = _ordered([decode.get(code, code) for code in codes], classes)
     if len(names) < 2:
         raise DataError(
-            f"{rows.path}: all {len(rows.examples)} rows have the label {shown(names[0])} in column {column}; there is "
-            "nothing to learn with fewer than two labels"
+            f"{rows.path}: all {len(rows.examples)} rows have the label {excerpt(names[0])} in column {column}; there "
+            "is nothing to learn with fewer than two labels"
         )
     if options.target == "binary" and len(names) != 2:
         raise DataError(
             f"{rows.path}: column {column} has {len(names)} labels, which is not binary: "
-            f"{listed([shown(name, quote=False) for name in names])}; leave out --target, or rows with --ignore LABEL"
+            f"{name_list([excerpt(name, quote=False) for name in names])}; leave out --target, or rows with --ignore "
+            "LABEL"
         )
     kind = TargetKind.BINARY if len(names) == 2 and options.target != "multiclass" else TargetKind.MULTICLASS
     return LabelSpace(kind=kind, names=names, decode=decode, notes=tuple(notes))
 
 
-def _multilabel(rows: Labelled, options: FileOptions, classes: Sequence[str]) -> LabelSpace:
-    column = ", ".join(shown(name) for name in rows.columns)
+def _multilabel(rows: LabelledRows, options: FileOptions, classes: Sequence[str]) -> LabelSpace:
+    column = ", ".join(excerpt(name) for name in rows.columns)
     if options.target not in (None, "multilabel"):
         raise DataError(
             f"{rows.path}: column {column} holds several labels for each row, which is not {options.target}; leave "
@@ -140,16 +141,18 @@ def _multilabel(rows: Labelled, options: FileOptions, classes: Sequence[str]) ->
             "nothing to learn with fewer than two"
         )
     if unseen := [name for name in names if not counts[name]]:
-        raise DataError(f"{rows.path}: no row has the label {shown(unseen[0])}; leave its column out of --label")
+        raise DataError(f"{rows.path}: no row has the label {excerpt(unseen[0])}; leave its column out of --label")
     return LabelSpace(kind=TargetKind.MULTILABEL, names=names)
 
 
-def _regression(rows: Labelled, column: str) -> LabelSpace:
+def _regression(rows: LabelledRows, column: str) -> LabelSpace:
     numbers = []
     for example in rows.examples:
         number = _number(str(example.target))
         if number is None:
-            raise DataError(f"{rows.place(example)}: {shown(str(example.target))} in column {column} is not a number")
+            raise DataError(
+                f"{rows.row_location(example)}: {excerpt(str(example.target))} in column {column} is not a number"
+            )
         numbers.append(number)
     low, high = min(numbers), max(numbers)
     if low == high:
@@ -160,7 +163,9 @@ def _regression(rows: Labelled, column: str) -> LabelSpace:
     return LabelSpace(kind=TargetKind.REGRESSION, range=(low, high))
 
 
-def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, options: FileOptions) -> dict[str, str]:
+def _whole_numbers(
+    rows: LabelledRows, numbers: Mapping[str, float], column: str, options: FileOptions
+) -> dict[str, str]:
     """Return a mapping from each label such as "1.0" to the whole number "1" without decimal point.
 
     The mapping is empty if every label is already written as a whole number without decimal point, or if a number is
@@ -177,7 +182,7 @@ def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, op
             is written in two ways.
     """
     fractions = sorted(number for number in numbers.values() if not number.is_integer())
-    if options.target is None and (fractions or len(numbers) > MOST_NUMBERS):
+    if options.target is None and (fractions or len(numbers) > MAX_NUMBERS):
         such = f"numbers such as {fractions[0]:g}" if fractions else f"{len(numbers)} different numbers"
         raise DataError(
             f"{rows.path}: column {column} holds {such}; say --target regression to predict the number, or --target "
@@ -190,14 +195,14 @@ def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, op
         by_value[int(number)].append(code)
     if twice := next((codes for codes in by_value.values() if len(codes) > 1), None):
         raise DataError(
-            f"{rows.first(twice[1])}: the label is written {shown(twice[1])} here and {shown(twice[0])} at "
+            f"{rows.first(twice[1])}: the label is written {excerpt(twice[1])} here and {excerpt(twice[0])} at "
             f"{rows.first(twice[0])}; write it in one way"
         )
     exact = {code: str(int(number)) for code, number in numbers.items()}
     return exact if any(code != whole for code, whole in exact.items()) else {}
 
 
-def decoding_of(rows: Labelled, space: LabelSpace) -> dict[str, str]:
+def decoding_of(rows: LabelledRows, space: LabelSpace) -> dict[str, str]:
     """Return a mapping from each text in a file's label column to its label, for a file with "1.0" for the label "1".
 
     Args:
@@ -238,7 +243,7 @@ def _ordered(names: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(different, key=lambda name: (_number(name) is None, _number(name) or 0.0, name)))
 
 
-def _check_spelling(rows: Labelled, codes: Sequence[str]) -> None:
+def _check_spelling(rows: LabelledRows, codes: Sequence[str]) -> None:
     """Raise DataError if two labels differ only in case, white space or Unicode composition."""
     seen: dict[str, str] = {}
     for code in codes:
@@ -246,12 +251,12 @@ def _check_spelling(rows: Labelled, codes: Sequence[str]) -> None:
         other = seen.setdefault(plain, code)
         if other != code:
             raise DataError(
-                f"{rows.first(code)}: the label {shown(code)} differs from {shown(other)} at {rows.first(other)} by "
-                "case or white space alone; write them in one way"
+                f"{rows.first(code)}: the label {excerpt(code)} differs from {excerpt(other)} at {rows.first(other)} "
+                "by case or white space alone; write them in one way"
             )
 
 
-def check_enough_rows(rows: Labelled, space: LabelSpace, parts: int) -> None:
+def check_enough_rows(rows: LabelledRows, space: LabelSpace, parts: int) -> None:
     """Raise DataError if a class has too few different texts to occur in the train part and in each held-out part.
 
     Args:
@@ -272,9 +277,9 @@ def check_enough_rows(rows: Labelled, space: LabelSpace, parts: int) -> None:
     name = rare[0]
     ways = "add rows or give --dev and --test"
     if len(space.names) - len(rare) >= 2:
-        ways += f", or leave it out: {' '.join(f'--ignore {shown(codes.get(one, one))}' for one in rare)}"
+        ways += f", or leave it out: {' '.join(f'--ignore {excerpt(codes.get(one, one))}' for one in rare)}"
     number, what = len(texts[name]), "first text" if rows.examples[0].text_pair is not None else "text"
     raise DataError(
-        f"{rows.first(codes.get(name, name))}: the label {shown(name)} has {number} different "
+        f"{rows.first(codes.get(name, name))}: the label {excerpt(name)} has {number} different "
         f"{what}{'' if number == 1 else 's'}, too few for {parts + 1} parts (train and {parts} held out); {ways}"
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.options import CheckedOptions, Group, option, options_of
 from alue_bench.contract.task_file import share_problem
 
@@ -82,4 +82,4 @@ class FileOptions(CheckedOptions):
             raise UsageError("--holdout, --dev and --test: nothing is left to hold out; leave --holdout out")
         given = [one for one in (self.file, self.dev, self.test) if one is not None]
         if self.sheet is not None and not any(one.lower().endswith(".xlsx") for one in given):
-            raise UsageError(f"--sheet {shown(self.sheet, quote=False)}: no data file is an XLSX file; leave it out")
+            raise UsageError(f"--sheet {excerpt(self.sheet, quote=False)}: no data file is an XLSX file; leave it out")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.contract.task import METRICS, HeldOut, TargetKind
-from alue_bench.contract.task_file import HUB, NOT_STATED
+from alue_bench.contract.task_file import HUB_PREFIX, NOT_STATED
 from alue_bench.messages.suggestion import command_line
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -111,7 +111,7 @@ def _relative(given: str | Mapping[str, Any], path: Path) -> str | Mapping[str, 
         if "holdout" in given:
             return {**given, "seed": given.get("seed", HeldOut(0.1).seed)}
         return {**given, "path": _relative(given["path"], path)}
-    if given.startswith(HUB):
+    if given.startswith(HUB_PREFIX):
         return given
     relative = os.path.relpath(os.path.abspath(os.path.expanduser(given)), os.path.abspath(path.parent))
     return relative.replace(os.sep, "/")

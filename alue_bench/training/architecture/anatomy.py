@@ -22,13 +22,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import DoesNotFit
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.spec import digest_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-WHOLE_BELOW = 10_000_000
+ALL_LAYERS_BELOW = 10_000_000
 """The largest number of parameters, without embeddings, of a model whose layers are all traced at full width. For a
 larger model, a copy with fewer and narrower layers is traced."""
 LAYERS, WIDTH = 4, 256
@@ -86,7 +86,7 @@ class Anatomy:
         return len(self.lists) == 1
 
 
-_known: dict[str, Anatomy | DoesNotFit] = {}
+_known_anatomies: dict[str, Anatomy | DoesNotFit] = {}
 
 
 def anatomy_of(model: Any) -> Anatomy:
@@ -106,21 +106,21 @@ def anatomy_of(model: Any) -> Anatomy:
             f"{type(model).__name__} is an encoder with a decoder: which of the two stacks of layers a strategy "
             "freezes is not defined; take a model with one stack of layers"
         )
-    key = digest_of([type(model).__name__, described(model.config)])
-    if key not in _known:
+    key = digest_of([type(model).__name__, architecture_fields(model.config)])
+    if key not in _known_anatomies:
         try:
-            _known[key] = _traced(small_copy(type(model), model.config))
+            _known_anatomies[key] = _traced(small_copy(type(model), model.config))
         except DoesNotFit as error:
-            _known[key] = error
+            _known_anatomies[key] = error
         except Exception as error:  # a third-party architecture may raise any error in a backward pass
-            _known[key] = _cannot_run(type(model), error)
-    anatomy = _known[key]
+            _known_anatomies[key] = _cannot_run(type(model), error)
+    anatomy = _known_anatomies[key]
     if isinstance(anatomy, DoesNotFit):
         raise DoesNotFit(str(anatomy))
     return anatomy
 
 
-def described(config: Any) -> dict[str, Any]:
+def architecture_fields(config: Any) -> dict[str, Any]:
     """Return the fields of a configuration that determine the architecture: their values as strings, sorted by name."""
     fields = {
         name: value
@@ -161,7 +161,7 @@ def small_copy(kind: type[Any], config: Any) -> Any:
 
 
 def _cannot_run(kind: type[Any], problem: Exception) -> DoesNotFit:
-    cause = shown(next(iter(str(problem).splitlines()), ""), quote=False, most=200)
+    cause = excerpt(next(iter(str(problem).splitlines()), ""), quote=False, max_length=200)
     return DoesNotFit(
         f"{kind.__name__} cannot be trained on texts alone, frozen parts in eval mode: "
         f"{type(problem).__name__}: {cause}"
@@ -205,10 +205,10 @@ def _reduced(kind: type[Any], config: Any) -> Iterator[Any]:
         outline = kind(copy.deepcopy(whole))
     embedded = {id(p) for m in outline.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
     size = sum(p.numel() for p in outline.parameters() if id(p) not in embedded)
-    small = _few_words(whole)
-    if size > WHOLE_BELOW:
-        yield _narrow(_few_layers(small))
-        yield _few_layers(small)
+    small = _with_small_vocabulary(whole)
+    if size > ALL_LAYERS_BELOW:
+        yield _with_small_width(_with_few_layers(small))
+        yield _with_few_layers(small)
     yield small
     yield whole
 
@@ -227,7 +227,7 @@ def _eager(config: Any) -> Any:
     return eager
 
 
-def _few_words(config: Any) -> Any:
+def _with_small_vocabulary(config: Any) -> Any:
     """Return a copy of a configuration with a small vocabulary, in which special tokens get new ids if needed."""
     small = copy.deepcopy(config)
     words = getattr(small, "vocab_size", None)
@@ -245,7 +245,7 @@ def _special(config: Any) -> list[tuple[str, int]]:
     return [(name, value) for name in names if isinstance(value := getattr(config, name), int)]
 
 
-def _few_layers(config: Any) -> Any:
+def _with_few_layers(config: Any) -> Any:
     """Return a copy of a configuration with fewer layers, or the configuration itself if it does not allow this."""
     small = copy.deepcopy(config)
     try:
@@ -255,7 +255,7 @@ def _few_layers(config: Any) -> Any:
     return small
 
 
-def _narrow(config: Any) -> Any:
+def _with_small_width(config: Any) -> Any:
     """Return a copy of a configuration with hidden sizes and numbers of attention heads divided by a common factor.
 
     The factor is the largest one that divides all of them and leaves a hidden size of at least `WIDTH`; it may be 1.
@@ -292,7 +292,7 @@ def shorten(config: Any, kept: range | tuple[int, ...]) -> None:
 
 
 @dataclass
-class _Uses:
+class _ModuleUses:
     """The record of when a traced forward pass used each parameter and each module.
 
     Events are module calls, returns from modules, and tensor operations. They are numbered in the order in which they
@@ -370,7 +370,7 @@ def _has_parameters(model: Any, name: str) -> bool:
     return any(True for _ in model.get_submodule(name).parameters())
 
 
-def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
+def _run(model: Any) -> tuple[_ModuleUses, set[str], set[str]]:
     """Run a model forward and backward on random texts, and record how it uses its modules and parameters.
 
     Returns:
@@ -381,7 +381,7 @@ def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    uses, clock = _Uses(), iter(range(10**9))
+    uses, clock = _ModuleUses(), iter(range(10**9))
     known = {id(parameter) for parameter in model.parameters()}
 
     class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -421,7 +421,7 @@ def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
     return uses, named.keys() - learnt.keys(), without_gradient
 
 
-def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, int]]]:
+def _layers(model: Any, uses: _ModuleUses) -> tuple[tuple[str, ...], list[tuple[int, int]]]:
     """Find the layers of a model in the record of its forward pass.
 
     The layers are the entries of the largest module list with `num_hidden_layers` entries that run once each, in order.
@@ -429,7 +429,7 @@ def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, i
 
     Returns:
         The names of the module lists that contain the layers, in the order in which they run; the moments (event
-        numbers, see `_Uses`) at which each layer began and ended.
+        numbers, see `_ModuleUses`) at which each layer began and ended.
 
     Raises:
         DoesNotFit: No module list contains layers, or there are two separate stacks of layers.
@@ -454,7 +454,7 @@ def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, i
     }
     ordered = {name: spans for name, spans in outer.items() if spans == sorted(spans)}
     if not ordered:
-        raise DoesNotFit(f"{kind} has no list of its encoder layers{_why_none(model, uses, lists, count)}")
+        raise DoesNotFit(f"{kind} has no list of its encoder layers{_why_no_layers(model, uses, lists, count)}")
     sizes = {name: sum(p.numel() for p in model.get_submodule(name).parameters()) for name in ordered}
     largest = max(ordered, key=lambda name: sizes[name])
     together = [name for name in ordered if name == largest or _interleaved(ordered[largest], ordered[name])]
@@ -476,7 +476,7 @@ def _interleaved(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bo
     The condition is that entry i of both lists ends before entry i + 1 of either list begins.
 
     Args:
-        one: The moments (event numbers, see `_Uses`) at which each entry of the first list began and ended.
+        one: The moments (event numbers, see `_ModuleUses`) at which each entry of the first list began and ended.
         other: The same for the entries of the second list.
     """
     pairs = list(zip(one, other, strict=True))
@@ -486,7 +486,7 @@ def _interleaved(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bo
 
 
 def _attention(
-    model: Any, uses: _Uses, lists: tuple[str, ...], spans: list[tuple[int, int]]
+    model: Any, uses: _ModuleUses, lists: tuple[str, ...], spans: list[tuple[int, int]]
 ) -> tuple[tuple[str, str], ...] | None:
     """Return the attention modules of a layer; see `Anatomy.attention`.
 
@@ -494,7 +494,7 @@ def _attention(
         model: The model.
         uses: The record of its forward pass.
         lists: The names of the module lists that contain the layers.
-        spans: The moments (event numbers, see `_Uses`) at which each layer began and ended.
+        spans: The moments (event numbers, see `_ModuleUses`) at which each layer began and ended.
     """
     chosen: dict[tuple[str, str], None] = {}
     for index, (began, ended) in enumerate(spans):
@@ -519,7 +519,7 @@ def _attention(
     return tuple(chosen)
 
 
-def _why_none(model: Any, uses: _Uses, lists: dict[str, list[str]], count: int) -> str:
+def _why_no_layers(model: Any, uses: _ModuleUses, lists: dict[str, list[str]], count: int) -> str:
     """Return the reason why no list of layers was found in a model, as the end of an error message.
 
     Args:
@@ -553,7 +553,7 @@ class _Assignment:
     def __init__(
         self,
         model: Any,
-        uses: _Uses,
+        uses: _ModuleUses,
         lists: tuple[str, ...],
         spans: list[tuple[int, int]],
         without_influence: set[str],
@@ -660,7 +660,7 @@ class _Assignment:
         Args:
             name: The name of the parameter.
             index: The index of the layer that contains the parameter.
-            moments: The moments (event numbers, see `_Uses`) at which an operation read the parameter.
+            moments: The moments (event numbers, see `_ModuleUses`) at which an operation read the parameter.
 
         Raises:
             DoesNotFit: A module outside the layer uses the parameter, too.
@@ -681,7 +681,7 @@ class _Assignment:
         )
 
     def _part_at(self, moment: int) -> str:
-        """Return the name of the model's part that was being computed at a moment (event number, see `_Uses`).
+        """Return the name of the model's part that was being computed at a moment (event number, see `_ModuleUses`).
 
         The time between two layers counts as part of the earlier layer.
         """

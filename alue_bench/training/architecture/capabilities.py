@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from alue_bench.contract.errors import DoesNotFit
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.spec import digest_of
 from alue_bench.data.batches import Padding
 from alue_bench.messages.display import first_line
-from alue_bench.training.architecture.anatomy import TEXT, anatomy_of, described, small_copy, text_of
+from alue_bench.training.architecture.anatomy import TEXT, anatomy_of, architecture_fields, small_copy, text_of
 from alue_bench.training.architecture.encoder_stack import reads_tokens
 from alue_bench.training.device.errors import is_out_of_memory
 from alue_bench.training.device.hardware import Precision
 from alue_bench.training.device.precision import Device, autocast
-from alue_bench.training.forward import Reached, in_place
+from alue_bench.training.forward import StopForward, replaced_forward_methods
 from alue_bench.training.pretrained.loading import TAGS, empty_model
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ such a field, padding is also tested with a long text."""
 TOLERANCE = 1e-4
 """The largest accepted difference between the logits of a text alone and in a batch, relative to the largest logit.
 Padding adds terms to sums, which changes rounding errors."""
-FEWER = 4
+SHORTER_LENGTHS_TRIED = 4
 """The number of shorter lengths to try if a model accepts fewer tokens than its configuration states, each one token
 shorter than the previous one. One more length is tried: the length that remains if all positions up to the padding id
 are reserved."""
-LONG = 2048
+UNTESTED_ABOVE_WITHOUT_TABLE = 2048
 """The number of positions above which the accepted length is tested only if the model has an embedding table of about
 as many rows; otherwise it is taken from the configuration."""
-LONGEST = 8192
+UNTESTED_ABOVE = 8192
 """The number of positions above which the accepted length is taken from the configuration without a test."""
 
 Side = Literal["right", "left"]
@@ -72,7 +72,7 @@ class Capabilities:
     """Sentences for readers of the results about what the model does not support, for example padding on one side."""
 
 
-_known: dict[str, Capabilities] = {}
+_known_capabilities: dict[str, Capabilities] = {}
 
 
 def capabilities_of(config: Any, tokenizer: Any, precision: Precision, device: str) -> Capabilities:
@@ -91,8 +91,8 @@ def capabilities_of(config: Any, tokenizer: Any, precision: Precision, device: s
     """
     side: Side = "left" if tokenizer.padding_side == "left" else "right"
     wanted = Padding(int(tokenizer.pad_token_id), side, int(getattr(tokenizer, "pad_token_type_id", 0) or 0))
-    key = digest_of([described(config), wanted.token, side, wanted.type_id, precision, device])
-    if key not in _known:
+    key = digest_of([architecture_fields(config), wanted.token, side, wanted.type_id, precision, device])
+    if key not in _known_capabilities:
         outline = empty_model(config)
         anatomy, positions = anatomy_of(outline), positions_of(config)
         model = small_copy(type(outline), config)
@@ -104,8 +104,8 @@ def capabilities_of(config: Any, tokenizer: Any, precision: Precision, device: s
         if cause:
             notes.append(f"computed in fp32: {type(model).__name__} cannot compute in {precision} ({cause})")
         parts = "" if anatomy.as_registered else digest_of(repr(anatomy))
-        _known[key] = Capabilities(padding, independent, usable, positions, parts, tuple(notes))
-    return _known[key]
+        _known_capabilities[key] = Capabilities(padding, independent, usable, positions, parts, tuple(notes))
+    return _known_capabilities[key]
 
 
 def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Padding, bool, list[str]]:
@@ -126,9 +126,9 @@ def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Pad
     other: Side = "right" if wanted.side == "left" else "left"
     name = type(model).__name__
     try:
-        if not _depends(model, wanted.side, lengths):
+        if not _padding_changes_logits(model, wanted.side, lengths):
             return wanted, True, []
-        other_depends = _depends(model, other, lengths)
+        other_depends = _padding_changes_logits(model, other, lengths)
     except Exception as error:  # a third-party architecture may raise any error on texts of several lengths
         raise DoesNotFit(
             f"{name} cannot be run on texts of {', '.join(map(str, lengths))} tokens: {type(error).__name__}: "
@@ -148,7 +148,7 @@ def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Pad
     return wanted, False, [note]
 
 
-def _depends(model: Any, side: Side, lengths: tuple[int, ...]) -> bool:
+def _padding_changes_logits(model: Any, side: Side, lengths: tuple[int, ...]) -> bool:
     """Return whether padding changes the logits of a text.
 
     Logits are computed for each text alone, for all texts in one padded batch, and for a batch without the longest
@@ -199,7 +199,7 @@ def _batch(model: Any, side: Side, lengths: tuple[int, ...], first: int = 0) -> 
     return {"input_ids": ids[first:], "attention_mask": mask[first:]}
 
 
-_tagging: dict[str, str] = {}
+_tagging_problems: dict[str, str] = {}
 """For each configuration and padding, the reason why such a model cannot tag words; empty if it can."""
 
 
@@ -217,11 +217,11 @@ def check_tagging(config: Any, padding: Padding) -> None:
             embeddings, layers and head; or it is causal (a decoder, in which a token does not attend to later tokens);
             or its logits depend on the padding.
     """
-    key = digest_of([described(config), padding.token, padding.side])
-    if key not in _tagging:
-        _tagging[key] = _why_not_tagging(config, padding)
-    if _tagging[key]:
-        raise DoesNotFit(_tagging[key])
+    key = digest_of([architecture_fields(config), padding.token, padding.side])
+    if key not in _tagging_problems:
+        _tagging_problems[key] = _why_not_tagging(config, padding)
+    if _tagging_problems[key]:
+        raise DoesNotFit(_tagging_problems[key])
 
 
 def _why_not_tagging(config: Any, padding: Padding) -> str:
@@ -247,7 +247,7 @@ def _why_not_tagging(config: Any, padding: Padding) -> str:
                 f"{type(model).__name__} reads texts from left to right only (a decoder): it would tag a word, or "
                 "begin an answer, without seeing the words after it; take an encoder"
             )
-        if _depends(model, padding.side, LENGTHS):
+        if _padding_changes_logits(model, padding.side, LENGTHS):
             return (
                 f"what {type(model).__name__} predicts for a word depends on the other texts of a batch, since it does "
                 "not mask padding everywhere; take another model"
@@ -273,7 +273,7 @@ def _precision(
     """
     import torch
 
-    if not Device(device, wanted).is_narrow:
+    if not Device(device, wanted).is_16_bit:
         return wanted, ""
     moved = copy.deepcopy(model).to(device)
     try:
@@ -292,10 +292,10 @@ def _precision(
 
 
 def _first_line(error: Exception) -> str:
-    return shown(first_line(error), quote=False, most=200)
+    return excerpt(first_line(error), quote=False, max_length=200)
 
 
-_positions: dict[str, int | None] = {}
+_known_positions: dict[str, int | None] = {}
 
 
 def positions_of(config: Any) -> int | None:
@@ -310,15 +310,15 @@ def positions_of(config: Any) -> int | None:
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit < 1:
         return None
-    key = digest_of(described(config))
-    if key not in _positions:
+    key = digest_of(architecture_fields(config))
+    if key not in _known_positions:
         pad = getattr(config, "pad_token_id", None)
         model = small_copy(type(empty_model(config)), config)
-        _positions[key] = _longest(model, limit, pad if isinstance(pad, int) else 0)
-    return _positions[key]
+        _known_positions[key] = _max_accepted_tokens(model, limit, pad if isinstance(pad, int) else 0)
+    return _known_positions[key]
 
 
-def _longest(model: Any, limit: int, pad: int) -> int:
+def _max_accepted_tokens(model: Any, limit: int, pad: int) -> int:
     """Return the largest number of tokens, at most `limit`, that the small copy of a model accepts.
 
     Args:
@@ -329,9 +329,12 @@ def _longest(model: Any, limit: int, pad: int) -> int:
     from torch import nn
 
     tables = {int(m.num_embeddings) for m in model.modules() if isinstance(m, nn.Embedding)}
-    if limit > LONGEST or (limit > LONG and not any(limit <= rows <= limit + FEWER for rows in tables)):
+    if limit > UNTESTED_ABOVE or (
+        limit > UNTESTED_ABOVE_WITHOUT_TABLE
+        and not any(limit <= rows <= limit + SHORTER_LENGTHS_TRIED for rows in tables)
+    ):
         return limit
-    tried = [*range(limit, max(0, limit - FEWER - 1), -1), limit - pad - 1]
+    tried = [*range(limit, max(0, limit - SHORTER_LENGTHS_TRIED - 1), -1), limit - pad - 1]
     fits = next((tokens for tokens in tried if tokens > 0 and _embeds(model, tokens)), None)
     if fits is not None or limit <= TEXT or not _embeds(model, TEXT):
         return fits or limit
@@ -350,12 +353,12 @@ def _embeds(model: Any, tokens: int) -> bool:
     first = model.get_submodule(f"{anatomy_of(model).lists[0]}.0")
 
     def stop(*args: Any, **options: Any) -> Any:
-        raise Reached
+        raise StopForward
 
     try:
-        with torch.no_grad(), in_place({first: stop}):
+        with torch.no_grad(), replaced_forward_methods({first: stop}):
             model(input_ids=text_of(model, texts=1, tokens=tokens)["input_ids"])
-    except Reached:
+    except StopForward:
         return True
     except (IndexError, RuntimeError, ValueError):
         return False

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from alue_bench.contract.errors import TrainingError, UnavailableError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.strategy import EncoderShape
 from alue_bench.messages.display import first_line
 from alue_bench.training.architecture.anatomy import Anatomy, Members, anatomy_of
@@ -196,7 +196,7 @@ def check_layers_can_be_told_apart(config: Any, folder: Path) -> None:
     try:
         model = empty_model(config)
     except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no common base class
-        cause = shown(first_line(error), quote=False, most=200)
+        cause = excerpt(first_line(error), quote=False, max_length=200)
         raise UnavailableError(
             f"{folder}: its config.json describes no usable {config.model_type!r} model for text classification: "
             f"{cause}"

@@ -58,7 +58,7 @@ class DropoutMasks:
         count = math.prod(shape)
         drawn = self._unused.get(p)
         if drawn is None or len(drawn) < count:
-            drawn = self._fresh(max(count, CHUNK), p)
+            drawn = self._draw_new(max(count, CHUNK), p)
         self._unused[p] = drawn[count:]
         return drawn[:count].view(shape)
 
@@ -66,14 +66,14 @@ class DropoutMasks:
         """Return the position in the sequence of masks: the generator's state and the values drawn but not yet used."""
         return {"generator": self._numbers.state()} | {f"left/{p!r}": left for p, left in self._unused.items()}
 
-    def go_to(self, state: Mapping[str, Tensor]) -> None:
+    def set_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue the sequence of masks from a position that `state` returned."""
-        self._numbers.go_to(state["generator"])
+        self._numbers.set_state(state["generator"])
         self._unused = {
             float(name.removeprefix("left/")): left for name, left in state.items() if name.startswith("left/")
         }
 
-    def _fresh(self, count: int, p: float) -> Tensor:
+    def _draw_new(self, count: int, p: float) -> Tensor:
         """Draw at least `count` new dropout factors for the dropout probability `p`: float32 `[values]`."""
         import torch
 
@@ -150,7 +150,7 @@ class StepDropout:
         """Return the position in the sequence of masks: the state of the random generator."""
         return {"generator": self._generator.get_state()}
 
-    def go_to(self, state: Mapping[str, Tensor]) -> None:
+    def set_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue the sequence of masks from a position that `state` returned."""
         self._generator.set_state(state["generator"])
 
@@ -178,7 +178,7 @@ class _RandomNumbers:
 
         return torch.from_numpy(self._generator.state["state"]["state"].view(np.int64))
 
-    def go_to(self, state: Tensor) -> None:
+    def set_state(self, state: Tensor) -> None:
         """Continue the sequence of random numbers from a position that `state` returned."""
         import numpy as np
 

@@ -6,8 +6,8 @@ A layer of `layer.py` launches more than 70 of them, this one about 35, forward 
 - attention is torch's fused kernel, which draws its dropout itself and needs no rearrangement of the heads;
 - dropout, the addition of the residual and the conversion to fp32 are one kernel, and so are their gradients;
 - the dropout masks of all layers are drawn at once, a byte for each value;
-- the hidden states are kept in two formats, fp32 for sums and norms (`wide`) and the format of matrix products, such as
-  bf16 (`narrow`), so that they are converted only once; their two gradients are added by one kernel;
+- the hidden states are kept in two formats, fp32 for sums and norms (`fp32`) and the format of matrix products, such as
+  bf16 (`for_products`), so that they are converted only once; their two gradients are added by one kernel;
 - the gradients of weights come out of the product in fp32, if the device can do that;
 - the last layer computes keys and values for all tokens, because the reordered products of `layer.first_token_layer`
   would take more kernels.
@@ -31,14 +31,14 @@ from alue_bench.training.bert.layer import BatchShape, Grads, LayerWeights
 
 
 @dataclass(frozen=True)
-class Hidden:
-    """The hidden states of a batch, in fp32 (`wide`) and in the format of matrix products, such as bf16 (`narrow`)."""
+class HiddenStates:
+    """The hidden states of a batch, in fp32 and in the format of matrix products (`for_products`), such as bf16."""
 
-    wide: Tensor  # fp32 [n, d]
-    narrow: Tensor  # [n, d] in the format of matrix products; the same tensor as `wide` if that is fp32
+    fp32: Tensor  # fp32 [n, d]
+    for_products: Tensor  # [n, d] in the format of matrix products; the same tensor as `fp32` if that is fp32
 
     @classmethod
-    def of(cls, states: Tensor, dtype: torch.dtype) -> Hidden:
+    def of(cls, states: Tensor, dtype: torch.dtype) -> HiddenStates:
         """Return fp32 hidden states, `[n, d]`, together with a copy in `dtype`, the format of matrix products."""
         return cls(states, states.to(dtype))
 
@@ -62,21 +62,21 @@ def masks_needed(shape: BatchShape, weights: LayerWeights, *, first_only: bool) 
     return needed
 
 
-def encoder_layer(hidden: Hidden, weights: LayerWeights, shape: BatchShape, masks: StepDropout) -> Hidden:
+def encoder_layer(hidden: HiddenStates, weights: LayerWeights, shape: BatchShape, masks: StepDropout) -> HiddenStates:
     """Compute the output of one encoder layer from its input; see `layer.encoder_layer` for the arguments."""
     size = (shape.examples, shape.tokens, 3, weights.heads, -1)
-    mixed = _product(hidden.narrow, weights, 0, slice(0, 3))
+    mixed = _product(hidden.for_products, weights, 0, slice(0, 3))
     query, key, value = mixed.view(size).unbind(2)  # [b, s, h, e] each
-    return _after_attention(hidden.wide, _attended(query, key, value, weights, shape), weights, masks)
+    return _after_attention(hidden.fp32, _attended(query, key, value, weights, shape), weights, masks)
 
 
-def first_token_layer(hidden: Hidden, weights: LayerWeights, shape: BatchShape, masks: StepDropout) -> Tensor:
+def first_token_layer(hidden: HiddenStates, weights: LayerWeights, shape: BatchShape, masks: StepDropout) -> Tensor:
     """Compute the output of one encoder layer for the first token of each example only, fp32 [b, d]."""
     b, s, h = shape.examples, shape.tokens, weights.heads
-    first = Hidden(*(states.view(b, s, -1)[:, 0] for states in (hidden.wide, hidden.narrow)))
-    query = _product(first.narrow, weights, 0, slice(0, 1)).view(b, 1, h, -1)
-    key, value = _product(hidden.narrow, weights, 0, slice(1, 3)).view(b, s, 2, h, -1).unbind(2)
-    return _after_attention(first.wide, _attended(query, key, value, weights, shape), weights, masks).wide
+    first = HiddenStates(*(states.view(b, s, -1)[:, 0] for states in (hidden.fp32, hidden.for_products)))
+    query = _product(first.for_products, weights, 0, slice(0, 1)).view(b, 1, h, -1)
+    key, value = _product(hidden.for_products, weights, 0, slice(1, 3)).view(b, s, 2, h, -1).unbind(2)
+    return _after_attention(first.fp32, _attended(query, key, value, weights, shape), weights, masks).fp32
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, weights: LayerWeights, shape: BatchShape) -> Tensor:
@@ -105,19 +105,19 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, weights: LayerWeights, 
     return attended.transpose(1, 2).reshape(query.shape[0] * query.shape[1], -1)
 
 
-def _after_attention(kept: Tensor, attended: Tensor, weights: LayerWeights, masks: StepDropout) -> Hidden:
+def _after_attention(residual: Tensor, attended: Tensor, weights: LayerWeights, masks: StepDropout) -> HiddenStates:
     """Compute the part of an encoder layer after attention: output projection, feed-forward part, both layer norms.
 
     Args:
-        kept: The layer's input, fp32 [rows, d], which is the residual of the first addition.
+        residual: The layer's input, fp32 [rows, d], which is the residual of the first addition.
         attended: The output of multi-head attention, [rows, d], before the output projection.
         weights: The parameters of the layer.
         masks: The source of dropout masks.
     """
     _, drop_attended, drop_fed = weights.dropout
-    middle = _add_and_norm(kept, _product(attended, weights, 2, 6), drop_attended, weights.norms[0], masks)
-    up = functional.gelu(_product(middle.narrow, weights, 4, 10))
-    return _add_and_norm(middle.wide, _product(up, weights, 6, 12), drop_fed, weights.norms[1], masks)
+    middle = _add_and_norm(residual, _product(attended, weights, 2, 6), drop_attended, weights.norms[0], masks)
+    up = functional.gelu(_product(middle.for_products, weights, 4, 10))
+    return _add_and_norm(middle.fp32, _product(up, weights, 6, 12), drop_fed, weights.norms[1], masks)
 
 
 def _product(inputs: Tensor, weights: LayerWeights, index: int, parameters: int | slice) -> Tensor:
@@ -141,19 +141,19 @@ def _product(inputs: Tensor, weights: LayerWeights, index: int, parameters: int 
     return result
 
 
-def _add_and_norm(kept: Tensor, added: Tensor, p: float, norm: nn.LayerNorm, masks: StepDropout) -> Hidden:
-    """Return `norm(kept + dropout(added))`, [rows, d], in fp32 and in the format of matrix products.
+def _add_and_norm(residual: Tensor, update: Tensor, p: float, norm: nn.LayerNorm, masks: StepDropout) -> HiddenStates:
+    """Return `norm(residual + dropout(update))`, [rows, d], in fp32 and in the format of matrix products.
 
     Args:
-        kept: The residual, fp32.
-        added: The tensor that is added to the residual, in the format of matrix products.
+        residual: The residual, fp32.
+        update: The tensor that is added to the residual, in the format of matrix products.
         p: The dropout probability.
         norm: The layer norm.
         masks: The source of dropout masks.
     """
-    dropout = _Dropout(masks.take(kept.shape, p) if p else None, masks.factor(p), masks.zero)
-    result = _AddAndNorm.apply(kept, added, dropout, norm, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
-    return Hidden(*result) if isinstance(result, tuple) else Hidden(result, result)
+    dropout = _Dropout(masks.take(residual.shape, p) if p else None, masks.factor(p), masks.zero)
+    result = _AddAndNorm.apply(residual, update, dropout, norm, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
+    return HiddenStates(*result) if isinstance(result, tuple) else HiddenStates(result, result)
 
 
 class _Product(torch.autograd.Function):
@@ -220,33 +220,35 @@ class _AddAndNorm(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        kept: Tensor,
-        added: Tensor,
+        residual: Tensor,
+        update: Tensor,
         dropout: _Dropout,
         norm: nn.LayerNorm,
         weight: Tensor,
         bias: Tensor,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Compute `norm(kept + dropout(added))`, [rows, d], in fp32 and in the format of `added`.
+        """Compute `norm(residual + dropout(update))`, [rows, d], in fp32 and in the format of `update`.
 
         If both formats are the same, the result is a single tensor.
 
         Args:
             ctx: Autograd's context.
-            kept: The residual, fp32.
-            added: The tensor that is added to the residual, in the format of matrix products.
-            dropout: The mask and factor of the dropout that is applied to `added`.
+            residual: The residual, fp32.
+            update: The tensor that is added to the residual, in the format of matrix products.
+            dropout: The mask and factor of the dropout that is applied to `update`.
             norm: The layer norm.
             weight: The weight of the layer norm, passed separately so that autograd tracks it.
             bias: The bias of the layer norm, passed separately so that autograd tracks it.
         """
         mask = dropout.mask
-        total = kept + added if mask is None else torch.addcmul(kept, added, mask, value=dropout.factor)  # fp32
+        total = (
+            residual + update if mask is None else torch.addcmul(residual, update, mask, value=dropout.factor)
+        )  # fp32
         wide, mean, scale = torch.native_layer_norm(total, norm.normalized_shape, weight, bias, norm.eps)
         ctx.save_for_backward(total, mean, scale, mask)
-        ctx.norm, ctx.factor, ctx.zero, ctx.dtype = norm, dropout.factor, dropout.zero, added.dtype
+        ctx.norm, ctx.factor, ctx.zero, ctx.dtype = norm, dropout.factor, dropout.zero, update.dtype
         ctx.set_materialize_grads(False)
-        return wide if added.dtype == torch.float32 else (wide, wide.to(added.dtype))
+        return wide if update.dtype == torch.float32 else (wide, wide.to(update.dtype))
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> Grads:

@@ -13,7 +13,7 @@ from alue_bench.data.batches import Batch
 from alue_bench.training.architecture.encoder_stack import EncoderStack, LastLayer
 from alue_bench.training.bert import few_kernels
 from alue_bench.training.bert.dropout import DropoutMasks, StepDropout
-from alue_bench.training.bert.few_kernels import Hidden, masks_needed, product_widens
+from alue_bench.training.bert.few_kernels import HiddenStates, masks_needed, product_widens
 from alue_bench.training.bert.layer import BatchShape, LayerWeights, encoder_layer, first_token_layer, is_bert_layer
 from alue_bench.training.device.random_state import set_torch_random_state, torch_random_state
 
@@ -101,7 +101,7 @@ class LeanForward:
         """
         embedded = self._embedded(batch) if states is None else states
         shape = _shape_of(batch)
-        return self._through(embedded, shape, start, depth)
+        return self._run_layers(embedded, shape, start, depth)
 
     def logits(self, batch: Batch, depth: int = 0, states: Tensor | None = None) -> Tensor:
         """Compute the logits of a batch, from the token ids or from stored hidden states.
@@ -145,12 +145,12 @@ class LeanForward:
         """Restore the state that `random_state` returned."""
         set_torch_random_state(state)
         masks = {name: value for name, value in state.items() if name.startswith("masks/")}
-        self._masks.go_to({name.removeprefix("masks/"): value for name, value in masks.items()})
+        self._masks.set_state({name.removeprefix("masks/"): value for name, value in masks.items()})
 
-    def follow(self) -> None:
+    def refresh_weight_copies(self) -> None:
         """Update the low-precision copies of weights after weights or the set of trainable parameters changed."""
         for weights in self._layers:
-            weights.follow()
+            weights.refresh_if_changed()
 
     def _embedded(self, batch: Batch) -> Tensor:
         """Compute the output of the embeddings for a batch, fp32 `[batch, tokens, hidden]`."""
@@ -159,7 +159,7 @@ class LeanForward:
         project = getattr(self._base, "embeddings_project", None)
         return (embedded if project is None else project(embedded)).float()
 
-    def _through(self, states: Tensor, shape: BatchShape, start: int, depth: int) -> Tensor:
+    def _run_layers(self, states: Tensor, shape: BatchShape, start: int, depth: int) -> Tensor:
         """Run `states`, `[batch, tokens, hidden]`, through layers `start` to `depth - 1`.
 
         The result is `[batch, tokens, hidden]`, but after the last layer of the model `[batch, 1, hidden]` unless
@@ -198,12 +198,12 @@ class LeanForward:
         dtype = self._layers[start].dtype
         if shape.padding is not None:  # fused attention takes it in the format of its other inputs
             shape = replace(shape, padding=shape.padding.to(dtype))
-        hidden = Hidden.of(flat, dtype)
+        hidden = HiddenStates.of(flat, dtype)
         for weights in self._layers[start : min(depth, last)]:
             hidden = few_kernels.encoder_layer(hidden, weights, shape, masks)
         if depth > last:
             return few_kernels.first_token_layer(hidden, self._layers[-1], shape, masks).unsqueeze(1)
-        return hidden.wide.view(shape.examples, shape.tokens, -1)
+        return hidden.fp32.view(shape.examples, shape.tokens, -1)
 
     def _refresh(self, depth: int) -> None:
         """Update the low-precision copies of the weights of layer `depth` and all higher layers."""

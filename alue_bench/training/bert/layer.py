@@ -121,7 +121,7 @@ class LayerWeights:
         self._computed = self._masters if dtype == torch.float32 else [t.to(dtype) for t in self._masters]
         self._trains = any(parameter.requires_grad for parameter in self.parameters)
 
-    def follow(self) -> None:
+    def refresh_if_changed(self) -> None:
         """Update the low-precision copies of weights after parameters changed or other parameters became trainable."""
         self._trains = True
         self.refresh()
@@ -454,26 +454,26 @@ def _attention_backward(
     return mixed.view(3, b, h, s, -1).permute(1, 3, 0, 2, 4).reshape(b * s, -1)
 
 
-def _add_dropped(kept: Tensor, added: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the residual sum `kept + added * mask` in fp32, all `[n, d]`.
+def _add_dropped(residual: Tensor, update: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the residual sum `residual + update * mask` in fp32, all `[n, d]`.
 
     Args:
-        kept: The residual.
-        added: The tensor that is added to the residual.
+        residual: The residual.
+        update: The tensor that is added to the residual.
         mask: The dropout factors (0 or 1 / (1 - p)); None means no dropout.
     """
-    added = added.float()
-    return added.add_(kept) if mask is None else torch.addcmul(kept, added, mask, out=added)
+    update = update.float()
+    return update.add_(residual) if mask is None else torch.addcmul(residual, update, mask, out=update)
 
 
-def _add_product(kept: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return `kept + left @ right` in fp32, where `left` and `right` are matrices.
+def _add_product(residual: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return `residual + left @ right` in fp32, where `left` and `right` are matrices.
 
-    If both are fp32, the result overwrites `kept`.
+    If both are fp32, the result overwrites `residual`.
     """
     if left.dtype == torch.float32:
-        return torch.addmm(kept, left, right, out=kept)
-    return (left @ right).float().add_(kept)
+        return torch.addmm(residual, left, right, out=residual)
+    return (left @ right).float().add_(residual)
 
 
 def _norm_backward(

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from alue_bench.training.device.resident import Draw, Shape
+from alue_bench.training.device.resident import ResidentBatch, Shape
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +107,7 @@ class StepGraphs:
         """Return whether the training step for this batch shape has been captured."""
         return shape in self._graphs
 
-    def capture(self, draw: Draw, states: Tensor | None, rehearsal: Callable[[], Tensor]) -> None:
+    def capture(self, draw: ResidentBatch, states: Tensor | None, rehearsal: Callable[[], Tensor]) -> None:
         """Capture the training step for the shape of a batch.
 
         Args:
@@ -145,7 +145,7 @@ class StepGraphs:
                 raise first from None
             raise CaptureError(str(first)) from error
 
-    def replay(self, draw: Draw, states: Tensor | None) -> Tensor:
+    def replay(self, draw: ResidentBatch, states: Tensor | None) -> Tensor:
         """Replay the captured step on a batch and return a copy of the values that the step reports, such as the loss.
 
         Args:
@@ -161,13 +161,13 @@ class StepGraphs:
         return self._outcome.clone()  # the next replay overwrites it
 
 
-def padded_lengths(batch_lengths: Sequence[int], most: int) -> tuple[int, ...]:
-    """Choose at most `most` lengths to which batches are padded, such that the total amount of padding is least.
+def padded_lengths(batch_lengths: Sequence[int], max_lengths: int) -> tuple[int, ...]:
+    """Choose at most `max_lengths` lengths to which batches are padded, such that the total amount of padding is least.
 
     Args:
         batch_lengths: The lengths to which the batches of a sample are padded without this choice. The longest of them
             is always chosen.
-        most: The largest number of lengths to choose.
+        max_lengths: The largest number of lengths to choose.
 
     Returns:
         The chosen lengths, ascending.
@@ -180,7 +180,7 @@ def padded_lengths(batch_lengths: Sequence[int], most: int) -> tuple[int, ...]:
     # largest of these i is among them; and the chosen lengths. Each pass of the outer loop increases k by one.
     best: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}
     final: tuple[int, tuple[int, ...]] | None = None
-    for _ in range(min(most, len(lengths))):
+    for _ in range(min(max_lengths, len(lengths))):
         extended: dict[int, tuple[int, tuple[int, ...]]] = {}
         for end in range(1, len(lengths) + 1):
             longest = lengths[end - 1]

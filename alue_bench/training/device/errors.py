@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from alue_bench.training.device.hardware import Hardware
-from alue_bench.training.device.host_memory import give_back_freed
+from alue_bench.training.device.host_memory import release_freed_memory
 
 Result = TypeVar("Result")
 
@@ -42,7 +42,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(phrase in str(error) for phrase in PHRASES)
 
 
-def release(device: str) -> None:
+def collect_and_release(device: str) -> None:
     """Collect garbage, and return torch's cached memory on the host and the device to the system.
 
     Call this outside the `except` block of an error: the error's traceback keeps tensors alive.
@@ -53,10 +53,10 @@ def release(device: str) -> None:
     import gc
 
     gc.collect()
-    give_back(device)
+    release_caches(device)
 
 
-def unless_exhausted(work: Callable[[], Result], device: str, on_exhausted: Callable[[], None]) -> Result | None:
+def none_if_out_of_memory(work: Callable[[], Result], device: str, on_exhausted: Callable[[], None]) -> Result | None:
     """Call `work`, which may exhaust the memory, and return its result; return None if it does.
 
     Args:
@@ -73,13 +73,13 @@ def unless_exhausted(work: Callable[[], Result], device: str, on_exhausted: Call
         if not is_out_of_memory(error):
             raise
         on_exhausted()
-    release(device)
+    collect_and_release(device)
     return None
 
 
-def give_back(device: str) -> None:
+def release_caches(device: str) -> None:
     """Return cached host memory and, if `device` is an accelerator, its cached memory to the system."""
-    give_back_freed()
+    release_freed_memory()
     Hardware(device).release_cached()
 
 

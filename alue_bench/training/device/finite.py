@@ -10,7 +10,7 @@ from alue_bench.training.device.precision import Device
 if TYPE_CHECKING:
     from torch import Tensor
 
-EVERY = 20
+STEPS_PER_CHECK = 20
 """The number of steps after which the losses of a CUDA device are copied to the host. The copy is asynchronous: a later
 step checks whether it has arrived."""
 
@@ -18,9 +18,9 @@ step checks whether it has arrived."""
 class FiniteCheck:
     """A check that the losses of an epoch are finite, which is updated after each training step.
 
-    On a CPU each loss is read at once. A CUDA device lags many steps behind the host. Therefore the losses of `EVERY`
-    steps are copied asynchronously to pinned memory and read when a CUDA event shows that the copy is complete. Other
-    accelerators are not checked within an epoch.
+    On a CPU each loss is read at once. A CUDA device lags many steps behind the host. Therefore the losses of
+    `STEPS_PER_CHECK` steps are copied asynchronously to pinned memory and read when a CUDA event shows that the copy is
+    complete. Other accelerators are not checked within an epoch.
     """
 
     def __init__(self, device: Device) -> None:
@@ -29,7 +29,7 @@ class FiniteCheck:
         self._losses: list[Tensor] = []
         self._copies: list[tuple[Any, Tensor]] = []
 
-    def holds(self, loss: Tensor) -> bool:
+    def add_and_check(self, loss: Tensor) -> bool:
         """Add the loss of a step; return False if any loss known to the host so far is infinite or NaN.
 
         Args:
@@ -40,7 +40,7 @@ class FiniteCheck:
         if not self._device.pins_memory:
             return True
         self._losses.append(loss)
-        if len(self._losses) == EVERY:
+        if len(self._losses) == STEPS_PER_CHECK:
             self._start_copy()
         while self._copies and self._copies[0][0].query():
             _, losses = self._copies.pop(0)
@@ -52,7 +52,7 @@ class FiniteCheck:
         """Start copying the collected losses to the host, and record a CUDA event that marks the end of the copy."""
         import torch
 
-        losses = torch.empty(EVERY, pin_memory=True)
+        losses = torch.empty(STEPS_PER_CHECK, pin_memory=True)
         losses.copy_(torch.stack(self._losses), non_blocking=True)
         self._losses.clear()
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]

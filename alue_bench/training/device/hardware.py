@@ -76,7 +76,7 @@ class Hardware:
         return self.name == "cuda" and not self.is_rocm
 
     @property
-    def can_record(self) -> bool:
+    def supports_graphs(self) -> bool:
         """True if the device can capture work as a graph (CUDA graph) and replay it."""
         return self.name == "cuda"
 
@@ -91,7 +91,7 @@ class Hardware:
         return self.is_nvidia
 
     @property
-    def counts_peak(self) -> bool:
+    def has_peak_statistics(self) -> bool:
         """True if torch's allocator for the device keeps statistics of peak memory."""
         return self.name in ("cuda", "xpu")
 
@@ -137,7 +137,7 @@ class Hardware:
         return self.name in ("cuda", "xpu")
 
     @property
-    def make(self) -> str:
+    def model_name(self) -> str:
         """The GPU's name or the CPU's instruction set; results on different hardware can differ in the last bits."""
         import torch
 
@@ -183,18 +183,18 @@ class Hardware:
         return max(0, self.total_bytes() - int(self._runtime.memory_reserved()))
 
     def peak_bytes(self) -> int | None:
-        """Return the peak, in bytes, of the memory that torch allocated since `forget_peak` was called.
+        """Return the peak, in bytes, of the memory that torch allocated since `reset_peak` was called.
 
         The result is None if the device does not count it.
         """
-        return int(self._runtime.max_memory_allocated()) if self.counts_peak else None
+        return int(self._runtime.max_memory_allocated()) if self.has_peak_statistics else None
 
-    def forget_peak(self) -> None:
+    def reset_peak(self) -> None:
         """Reset the accelerator's statistics of peak memory; do nothing without such statistics."""
-        if self.counts_peak:
+        if self.has_peak_statistics:
             self._runtime.reset_peak_memory_stats()
 
-    def sent(self, tensor: Tensor) -> Tensor:
+    def copied_from_host(self, tensor: Tensor) -> Tensor:
         """Return a copy of a host tensor on the accelerator, made without waiting for the accelerator if possible.
 
         If the accelerator copies asynchronously from pinned memory, the tensor is first copied to such memory.

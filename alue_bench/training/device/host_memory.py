@@ -20,15 +20,15 @@ memory at the end of the heap to the system if it exceeds the first value. Block
 largest that `mallopt` accepts) get separate mappings, which are returned to the system when they are freed."""
 
 
-def keep_freed() -> None:
+def retain_freed_memory() -> None:
     """Make glibc keep freed memory for reuse from now on, unless the user has configured its allocator."""
     libc = _glibc()
-    if libc is not None and not _chosen():
+    if libc is not None and not _is_configured_by_user():
         libc.mallopt(TRIM_THRESHOLD, NEVER)
         libc.mallopt(MMAP_THRESHOLD, LARGEST)
 
 
-def give_back_freed() -> None:
+def release_freed_memory() -> None:
     """Return freed memory to the system, so that memory freed by one run is not counted in the next run."""
     libc = _glibc()
     if libc is not None:
@@ -42,7 +42,7 @@ def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None)
 
 
-def _chosen() -> bool:
+def _is_configured_by_user() -> bool:
     """Return whether the user has set M_TRIM_THRESHOLD or M_MMAP_THRESHOLD by an environment variable."""
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     return any(

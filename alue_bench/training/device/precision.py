@@ -27,7 +27,7 @@ def resolve_graphs(wanted: Graphs, device: str) -> Graphs:
     Raises:
         UsageError: CUDA graphs are wanted ("on"), but the device cannot capture them.
     """
-    if Hardware(device).can_record:
+    if Hardware(device).supports_graphs:
         return wanted
     if wanted == "on":
         where = "on the CPU" if device == "cpu" else f"on {device}"
@@ -56,17 +56,17 @@ class Device(Hardware):
         return formats[self.precision]
 
     @property
-    def is_narrow(self) -> bool:
+    def is_16_bit(self) -> bool:
         """True if matrix products read numbers of 16 bits (bf16, fp16)."""
         return self.precision in ("bf16", "fp16")
 
     @property
-    def records(self) -> bool:
+    def captures_graphs(self) -> bool:
         """True if training steps may be captured as CUDA graphs, provided that the forward pass supports it."""
-        return self.can_record and self.graphs in ("auto", "on")
+        return self.supports_graphs and self.graphs in ("auto", "on")
 
     @property
-    def few_lengths(self) -> bool:
+    def rounds_lengths(self) -> bool:
         """True if it saves time to pad batches to only a few different lengths.
 
         On a CPU, the library that computes low-precision (bf16) matrix products prepares each new matrix shape
@@ -74,22 +74,22 @@ class Device(Hardware):
         have been used. With a dozen shapes per batch length, a hundred lengths would cost seconds and gigabytes; a few
         per cent of additional padding costs less.
         """
-        return self.is_narrow and not self.accelerated
+        return self.is_16_bit and not self.accelerated
 
     @property
-    def tokens_at_once(self) -> int:
+    def tokens_per_inference_batch(self) -> int:
         """The largest number of tokens, with padding, in an inference batch.
 
         The number is chosen for speed. On a CPU in fp32, a layer's output for about a thousand tokens fits the
         processor's caches: inference takes 0.6 times as long as with eight thousand tokens
         (docs/notes/performance-diary.md). In low-precision formats on a CPU, the number is larger, because it matters
-        more that there are few different shapes; see `few_lengths`. On an accelerator, the number is large enough for
-        the computation to take longer than launching the kernels. If a batch does not fit into memory, the batches are
-        halved.
+        more that there are few different shapes; see `rounds_lengths`. On an accelerator, the number is large enough
+        for the computation to take longer than launching the kernels. If a batch does not fit into memory, the batches
+        are halved.
         """
         if self.accelerated:
             return 32_768
-        return 8192 if self.is_narrow else 1024
+        return 8192 if self.is_16_bit else 1024
 
 
 def autocast(device: Device) -> AbstractContextManager[Any]:
@@ -99,7 +99,7 @@ def autocast(device: Device) -> AbstractContextManager[Any]:
     """
     import torch
 
-    return torch.autocast(device.name, device.compute) if device.is_narrow else nullcontext()
+    return torch.autocast(device.name, device.compute) if device.is_16_bit else nullcontext()
 
 
 @contextmanager

@@ -27,13 +27,13 @@ SHARE_OF_MEMORY = 0.1
 """The largest share of the device's free memory that the token ids and targets of a split may take."""
 Shape = tuple[int, int]
 """The shape of a batch: the number of examples, and of tokens per example with padding."""
-MULTIPLE = 8
+LENGTH_MULTIPLE = 8
 """A number of tokens: the padded length of a batch is a multiple of it, because low-precision products and fused
 attention are fastest with such shapes. Only the length of the split's longest text may be used without rounding."""
 
 
 @dataclass(frozen=True)
-class Draw:
+class ResidentBatch:
     """A batch of a split in an accelerator's memory: the indices of its examples, whose tokens are not gathered yet.
 
     Attributes and methods have the same meaning as those of `Batch`.
@@ -68,11 +68,11 @@ class Draw:
         The arguments are ignored. They exist because `Batch.to` has the same parameters.
         """
         tokens = 0 if self.split.masked else self.tokens
-        return replace(self.split.batch(self.device_indices, self.width, tokens), indices=self.indices)
+        return replace(self.split.gather_batch(self.device_indices, self.width, tokens), indices=self.indices)
 
-    def rows(self, chosen: slice) -> Draw:
+    def rows(self, chosen: slice) -> ResidentBatch:
         """Return a smaller batch with the chosen examples only, padded for the longest one of them."""
-        return self.split.draw(self.indices[chosen], self.device_indices[chosen])
+        return self.split.ungathered_batch(self.indices[chosen], self.device_indices[chosen])
 
 
 class ResidentSplit:
@@ -97,12 +97,14 @@ class ResidentSplit:
         self._host_lengths = split.lengths
         self._longest = int(split.lengths.max())
         # The last element of each array stands for padding, so that one index finds tokens and padding.
-        self._ids = self._device.sent(torch.cat([split.input_ids, torch.tensor([padding.token])]))
+        self._ids = self._device.copied_from_host(torch.cat([split.input_ids, torch.tensor([padding.token])]))
         self._types = None
         if split.token_type_ids is not None:
-            self._types = self._device.sent(torch.cat([split.token_type_ids, torch.tensor([padding.type_id])]))
-        self._starts = self._device.sent(split.offsets[:-1].contiguous())
-        self._lengths = self._device.sent(split.offsets[1:] - split.offsets[:-1])
+            self._types = self._device.copied_from_host(
+                torch.cat([split.token_type_ids, torch.tensor([padding.type_id])])
+            )
+        self._starts = self._device.copied_from_host(split.offsets[:-1].contiguous())
+        self._lengths = self._device.copied_from_host(split.offsets[1:] - split.offsets[:-1])
         self._token_targets, self._host_predictions = split.token_targets, None
         self._tags_words = split.tags_words
         targets = split.targets
@@ -111,8 +113,8 @@ class ResidentSplit:
             self._host_predictions = (targets_before[split.offsets[1:]] - targets_before[split.offsets[:-1]]).numpy()
         if split.token_targets:
             targets = torch.cat([targets, torch.tensor([IGNORED])])
-        self._targets = self._device.sent(targets)
-        self._steps = self._device.sent(torch.arange(self._longest)[None])  # [1, longest]
+        self._targets = self._device.copied_from_host(targets)
+        self._steps = self._device.copied_from_host(torch.arange(self._longest)[None])  # [1, longest]
 
     @staticmethod
     def fits(split: TokenizedSplit, device: Device) -> bool:
@@ -122,13 +124,15 @@ class ResidentSplit:
         tensors = (split.input_ids, split.token_type_ids, split.offsets, split.offsets, split.targets)
         return sum(t.nbytes for t in tensors if t is not None) <= SHARE_OF_MEMORY * device.free_bytes()
 
-    def draws(self, order: Sequence[np.ndarray[Any, Any]], widths: Sequence[int] = ()) -> Iterator[Draw]:
+    def epoch_batches(
+        self, order: Sequence[np.ndarray[Any, Any]], widths: Sequence[int] = ()
+    ) -> Iterator[ResidentBatch]:
         """Yield the batches of an epoch, after copying the order of the examples to the device.
 
         Args:
             order: For each batch, the positions of its examples in the split.
             widths: The padded lengths to choose from, ascending; the last one is the length of the longest example. If
-                there are none, a batch is padded to the next multiple of `MULTIPLE`.
+                there are none, a batch is padded to the next multiple of `LENGTH_MULTIPLE`.
         """
         import numpy as np
         import torch
@@ -136,11 +140,11 @@ class ResidentSplit:
         if not order:
             return
         flat = torch.from_numpy(np.concatenate(order))
-        on_device = self._device.sent(flat)
+        on_device = self._device.copied_from_host(flat)
         begin = 0
         for indices in order:
             chosen = slice(begin, begin + len(indices))
-            yield self.draw(flat[chosen], on_device[chosen], widths)
+            yield self.ungathered_batch(flat[chosen], on_device[chosen], widths)
             begin = chosen.stop
 
     def predictions(self, indices: Tensor) -> int:
@@ -150,30 +154,32 @@ class ResidentSplit:
         return int(self._host_predictions[indices.numpy()].sum())
 
     def width_for(self, longest: int) -> int:
-        """Return the padded length of a batch: `longest` rounded up to a multiple of `MULTIPLE`.
+        """Return the padded length of a batch: `longest` rounded up to a multiple of `LENGTH_MULTIPLE`.
 
         The result is at most the length of the longest example in the split.
 
         Args:
             longest: The number of tokens of the longest example in the batch.
         """
-        return min(-(-longest // MULTIPLE) * MULTIPLE, self._longest)
+        return min(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self._longest)
 
-    def draw(self, indices: Tensor, device_indices: Tensor | None = None, widths: Sequence[int] = ()) -> Draw:
+    def ungathered_batch(
+        self, indices: Tensor, device_indices: Tensor | None = None, widths: Sequence[int] = ()
+    ) -> ResidentBatch:
         """Return a batch of the split as indices, without gathering its tokens yet.
 
         Args:
             indices: The positions of the examples in the split: int64 [b], on the CPU.
             device_indices: A copy of `indices` on the device; None to make one.
-            widths: The padded lengths to choose from, see `draws`.
+            widths: The padded lengths to choose from, see `epoch_batches`.
         """
         lengths = self._host_lengths[indices.numpy()]
         longest = int(lengths.max())
         width = next((width for width in widths if width >= longest), self.width_for(longest))
-        on_device = self._device.sent(indices) if device_indices is None else device_indices
-        return Draw(self, indices, on_device, width, int(lengths.sum()))
+        on_device = self._device.copied_from_host(indices) if device_indices is None else device_indices
+        return ResidentBatch(self, indices, on_device, width, int(lengths.sum()))
 
-    def batch(self, indices: Tensor, width: int, tokens: int = 0) -> Batch:
+    def gather_batch(self, indices: Tensor, width: int, tokens: int = 0) -> Batch:
         """Gather the tokens of a batch on the device, without waiting for it or copying from the host.
 
         Args:

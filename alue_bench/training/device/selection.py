@@ -38,7 +38,7 @@ def resolve_device(wanted: str) -> str:
     if name == "gpu":
         name = next(_accelerators(), name)
     if name == "gpu" or not Hardware(name).available:
-        raise UsageError(f"--device {wanted}: torch {_finds_no(name)} here; {_what_there_is()}")
+        raise UsageError(f"--device {wanted}: torch {_not_found_message(name)} here; {_available_devices()}")
     if number is not None:
         _make_current(number)
     return name
@@ -87,7 +87,11 @@ def resolve_precision(wanted: str, device: str) -> Precision:
         raise UsageError(f"--precision fp16 needs a CUDA device or an Intel GPU; on {where} use bf16 or fp32")
     if wanted == "tf32" and not hardware.has_tf32:
         narrow = "bf16" if hardware.is_rocm else "fp16"
-        here = f"{hardware.make} has none; use {narrow} or fp32" if device == "cuda" else f"on {where} use bf16 or fp32"
+        here = (
+            f"{hardware.model_name} has none; use {narrow} or fp32"
+            if device == "cuda"
+            else f"on {where} use bf16 or fp32"
+        )
         raise UsageError(f"--precision tf32 needs an NVIDIA GPU of compute capability 8.0 or higher; {here}")
     return wanted  # type: ignore[return-value]
 
@@ -97,7 +101,7 @@ def _accelerators() -> Iterator[str]:
     return (name for name in ACCELERATORS if Hardware(name).available)
 
 
-def _finds_no(name: str) -> str:
+def _not_found_message(name: str) -> str:
     """Return the end of an error message that begins with "torch" and says that it finds no device of this kind."""
     import torch
 
@@ -106,7 +110,7 @@ def _finds_no(name: str) -> str:
     return f"finds no {KINDS.get(name, 'GPU')}{reason}"
 
 
-def _what_there_is() -> str:
+def _available_devices() -> str:
     """Return the end of an error message: the values of `--device` that this machine supports."""
     options = ["--device cpu", *(f"--device {name} ({KINDS[name]})" for name in _accelerators())]
     return f"use {' or '.join(options)}"

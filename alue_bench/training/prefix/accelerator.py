@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 from alue_bench.data.batches import Batch, Padding, batches, collate, evaluation_order
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.architecture.encoder_stack import EncoderStack
-from alue_bench.training.device.errors import give_back, unless_exhausted
+from alue_bench.training.device.errors import none_if_out_of_memory, release_caches
 from alue_bench.training.device.precision import Device, autocast
 from alue_bench.training.forward import Forward
-from alue_bench.training.prefix.placement import DEVICE_SHARE, Rates, Sizes, place_states, worth_storing
+from alue_bench.training.prefix.placement import DEVICE_SHARE, Rates, Sizes, choose_placement, worth_storing
 from alue_bench.training.prefix.states import Examples, PrefixStates, ResidentRows, Side, rows_of, unpadded
 from alue_bench.training.prefix.store import PrefixStore, StoredStates
 from alue_bench.training.prefix.transfer import (
@@ -59,7 +59,7 @@ class _TimedBatch:
 
 
 @dataclass(frozen=True)
-class _Unwritten:
+class _UnwrittenEntry:
     """Computed outputs of a frozen prefix that still have to be written to the store for other runs of the plan."""
 
     key: str
@@ -88,7 +88,7 @@ class AcceleratorStates:
         self._stack, self._forward, self._depth = stack, forward, depth
         self._store, self._device, self._shared = store, device, shared
         self._timed: _TimedBatch | None = None
-        self._unwritten: list[_Unwritten] = []
+        self._unwritten: list[_UnwrittenEntry] = []
 
     def examples(
         self,
@@ -113,10 +113,10 @@ class AcceleratorStates:
             The split. It has no stored outputs if computing them at every step is fastest, or if memory is exhausted;
             exhausted memory is reported to the store's `on_problem`.
         """
-        filled = unless_exhausted(
-            lambda: self._filled(split, padding, description, passes, key_of),
+        filled = none_if_out_of_memory(
+            lambda: self._examples_in_memory(split, padding, description, passes, key_of),
             self._device.name,
-            lambda: self._store.report_exhausted(self._device.tokens_at_once),
+            lambda: self._store.report_exhausted(self._device.tokens_per_inference_batch),
         )
         return Examples(split) if filled is None else filled
 
@@ -166,7 +166,7 @@ class AcceleratorStates:
         """
         return self._depth == len(self._stack.layers) and self._forward.last_layer != "whole"
 
-    def _filled(
+    def _examples_in_memory(
         self,
         split: TokenizedSplit,
         padding: Padding,
@@ -195,12 +195,12 @@ class AcceleratorStates:
             stored=stored,
         )
         read_rate = reading_rate(self._store.states_path(key)) if stored and key is not None else 0.0
-        placement = place_states(sizes, self._rates(timed, read_rate))
-        if placement.place == "recomputed":
+        placement = choose_placement(sizes, self._rates(timed, read_rate))
+        if placement.location == "recomputed":
             return Examples(split, placement=placement)
         self._device.synchronise()
         began = time.perf_counter()
-        if placement.place == "resident":
+        if placement.location == "resident":
             buffer = torch.empty(rows, timed.width, dtype=timed.dtype, device=self._device.name)
         else:
             buffer = pinned_empty(rows, timed.width, timed.dtype)
@@ -217,7 +217,7 @@ class AcceleratorStates:
         if self._shared and key is not None and not stored:
             rates = self._rates(timed, storing_rate(self._store.folder))
             if worth_storing(sizes, rates):
-                self._unwritten.append(_Unwritten(key, states, description))
+                self._unwritten.append(_UnwrittenEntry(key, states, description))
         return Examples(split, states, placement)
 
     def _compute(self, split: TokenizedSplit, padding: Padding, lengths: Tensor, kept: Tensor) -> Tensor:
@@ -238,9 +238,9 @@ class AcceleratorStates:
         begin = 0
         self._stack.model.eval()
         with torch.no_grad(), autocast(self._device):
-            order = evaluation_order(split.lengths, self._device.tokens_at_once)
-            for batch in batches(split, order, padding, few_lengths=self._device.few_lengths):
-                states = self._forward.prefix(self._moved(batch), self._depth)
+            order = evaluation_order(split.lengths, self._device.tokens_per_inference_batch)
+            for batch in batches(split, order, padding, round_lengths=self._device.rounds_lengths):
+                states = self._forward.prefix(self._copy_to_device(batch), self._depth)
                 unpadded_states = unpadded(states, batch, lengths, self._device)
                 end = begin + len(unpadded_states)
                 kept[begin:end].copy_(unpadded_states, non_blocking=True)
@@ -272,11 +272,11 @@ class AcceleratorStates:
         import torch
 
         if self._timed is None:
-            order = evaluation_order(split.lengths, self._device.tokens_at_once)
-            batch = collate(split, order[0], padding, few_lengths=self._device.few_lengths)
+            order = evaluation_order(split.lengths, self._device.tokens_per_inference_batch)
+            batch = collate(split, order[0], padding, round_lengths=self._device.rounds_lengths)
             self._stack.model.eval()
             with torch.no_grad(), autocast(self._device):
-                moved = self._moved(batch)
+                moved = self._copy_to_device(batch)
                 self._forward.prefix(moved, self._depth)
                 self._device.synchronise()
                 began = time.perf_counter()
@@ -287,7 +287,7 @@ class AcceleratorStates:
         return self._timed
 
     def _rates(self, timed: _TimedBatch, read: float) -> Rates:
-        """Return the measured rates of computing and copying outputs, as `place_states` takes them.
+        """Return the measured rates of computing and copying outputs, as `choose_placement` takes them.
 
         Args:
             timed: The measurements from computing one batch.
@@ -307,9 +307,9 @@ class AcceleratorStates:
         free = self._device.free_bytes() - OPTIMISER_SHARE * trained
         if wanted <= DEVICE_SHARE * free:
             return free
-        give_back(self._device.name)
+        release_caches(self._device.name)
         return self._device.free_bytes() - OPTIMISER_SHARE * trained
 
-    def _moved(self, batch: Batch) -> Batch:
+    def _copy_to_device(self, batch: Batch) -> Batch:
         """Return a copy of a batch, moved to the accelerator."""
         return batch.to(self._device.name, pinned=self._device.pins_memory)

@@ -36,12 +36,12 @@ from alue_bench.contract.version import __version__
 from alue_bench.data.batches import Batch, Padding, batches, collate, evaluation_order
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.architecture.encoder_stack import EncoderStack
-from alue_bench.training.device.errors import is_out_of_memory, unless_exhausted
-from alue_bench.training.device.host_memory import keep_freed
+from alue_bench.training.device.errors import is_out_of_memory, none_if_out_of_memory
+from alue_bench.training.device.host_memory import retain_freed_memory
 from alue_bench.training.device.precision import Device, autocast
 from alue_bench.training.forward import Forward
 from alue_bench.training.prefix.accelerator import AcceleratorStates
-from alue_bench.training.prefix.states import Examples, PrefixStates, put, rows_of
+from alue_bench.training.prefix.states import Examples, PrefixStates, rows_of, write_rows
 from alue_bench.training.prefix.store import Draft, PrefixStore, StoredStates
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ FORMAT = 3
 SPLIT_TOLERANCE = 1e-3
 """The largest accepted difference between logits computed from stored states and those computed from token ids,
 relative to the largest logit."""
-NOT_THE_ENCODERS = ("num_labels", "id2label", "label2id", "problem_type", "classifier_dropout", "_name_or_path")
+TASK_CONFIG_FIELDS = ("num_labels", "id2label", "label2id", "problem_type", "classifier_dropout", "_name_or_path")
 """The fields of a configuration that differ between tasks and do not affect the encoder."""
 
 
@@ -64,7 +64,7 @@ ALL_FOLDS = "all folds"
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _StoreRequest:
     """A data split whose frozen-prefix outputs are to be stored, with the new entries' keys and description."""
 
     split: TokenizedSplit
@@ -128,7 +128,7 @@ class FrozenPrefix:
         self._weights: list[str] | None = None
         self._starts_from_states: bool | None = None
         self._computed_here: set[str] = set()
-        self._whole: Examples | None = None
+        self._all_folds: Examples | None = None
         self._accelerator = AcceleratorStates(stack, forward, self._depth, store=store, device=device, shared=shared)
 
     def examples(
@@ -156,14 +156,14 @@ class FrozenPrefix:
 
             The reason is reported to the store's `on_problem`, except in the first and the fourth case.
         """
-        if split.whole is not None and split.places is not None:
-            if self._whole is None or self._whole.split is not split.whole:
-                self._whole = self.examples(split.whole, padding, {**description, "split": ALL_FOLDS}, passes)
-            whole = self._whole
-            return Examples(split, whole.prefix and whole.prefix.part(split.places), whole.placement)
+        if split.all_rows is not None and split.positions is not None:
+            if self._all_folds is None or self._all_folds.split is not split.all_rows:
+                self._all_folds = self.examples(split.all_rows, padding, {**description, "split": ALL_FOLDS}, passes)
+            whole = self._all_folds
+            return Examples(split, whole.prefix and whole.prefix.select(split.positions), whole.placement)
         if not self._depth or not self._can_start_from_states(split, padding):
             return Examples(split)
-        keep_freed()
+        retain_freed_memory()
         if self._device.accelerated:
             return self._accelerator.examples(
                 split, padding, description, passes=passes, key_of=lambda: self._keys(split, self._depth)[-1]
@@ -173,7 +173,7 @@ class FrozenPrefix:
         entry = self._store.open(keys[-1])
         reused = entry is not None and keys[-1] not in self._computed_here
         if entry is None:
-            entry = self._built(_Wanted(split, padding, keys, description), started)
+            entry = self._build_entry(_StoreRequest(split, padding, keys, description), started)
         if entry is None:
             return Examples(split)
         rows = self._row_ranges(split, self._depth)
@@ -225,19 +225,22 @@ class FrozenPrefix:
             if not self._store.has(keys[name][self._depth]) and keys[name][depths[-1]] not in planned.tried
         }
         planned.tried.update(keys[name][depths[-1]] for name in missing)
-        if sum(self._bytes(splits[name], depth) for name in missing for depth in missing[name]) > self._store.room():
+        if (
+            sum(self._bytes(splits[name], depth) for name in missing for depth in missing[name])
+            > self._store.storable_bytes()
+        ):
             return
 
         def work() -> None:
             for name, missing_depths in missing.items():
                 self._store_depths(
-                    _Wanted(splits[name], padding, keys[name], descriptions[name]), missing_depths, keys_s
+                    _StoreRequest(splits[name], padding, keys[name], descriptions[name]), missing_depths, keys_s
                 )
 
         # On exhausted memory nothing is reported here: each run will try its own depth, and report it then.
-        unless_exhausted(work, self._device.name, lambda: None)
+        none_if_out_of_memory(work, self._device.name, lambda: None)
 
-    def _store_depths(self, wanted: _Wanted, depths: Sequence[int], keys_s: float) -> None:
+    def _store_depths(self, request: _StoreRequest, depths: Sequence[int], keys_s: float) -> None:
         """Compute and store a split's hidden states at several depths in one forward pass.
 
         If the store has no room for one of the entries, none is stored. The recorded cost of an entry is the time that
@@ -245,23 +248,23 @@ class FrozenPrefix:
         depth, and for writing the entry.
 
         Args:
-            wanted: The split, with keys and description.
+            request: The split, with keys and description.
             depths: The depths, in ascending order.
             keys_s: The seconds that computing the keys took.
         """
         import torch
 
-        split, keys = wanted.split, wanted.keys
-        below = self._deepest(split, keys[: depths[0]])
+        split, keys = request.split, request.keys
+        below = self._deepest_stored(split, keys[: depths[0]])
         base_s = keys_s + (below.entry.build_s if below else 0.0)
         spent = dict.fromkeys(depths, 0.0)
         drafts: dict[int, Draft] = {}
         self._stack.model.eval()
         with ExitStack() as stack, torch.no_grad(), autocast(self._device):
-            order = evaluation_order(split.lengths, self._device.tokens_at_once)
+            order = evaluation_order(split.lengths, self._device.tokens_per_inference_batch)
             last = time.perf_counter()
-            for batch in batches(split, order, wanted.padding, few_lengths=self._device.few_lengths):
-                moved = self._moved(batch)
+            for batch in batches(split, order, request.padding, round_lengths=self._device.rounds_lengths):
+                moved = self._copy_to_device(batch)
                 states, start = (below.of(moved), below.depth) if below else (None, 0)
                 so_far = 0.0
                 for depth in depths:
@@ -275,12 +278,12 @@ class FrozenPrefix:
                         if draft is None:  # the store has reported the reason
                             return
                         drafts[depth] = stack.enter_context(draft)
-                    put(on_cpu, batch, rows, drafts[depth].states)
+                    write_rows(on_cpu, batch, rows, drafts[depth].states)
                     now = time.perf_counter()
                     spent[depth] += so_far + now - last
                     last = now
             for depth, draft in drafts.items():
-                draft.commit(base_s + spent[depth], {**wanted.description, "depth": str(depth)})
+                draft.commit(base_s + spent[depth], {**request.description, "depth": str(depth)})
                 self._computed_here.add(keys[depth])
 
     def _bytes(self, split: TokenizedSplit, depth: int) -> int:
@@ -300,14 +303,14 @@ class FrozenPrefix:
         """Return whether the entries at this depth contain only the first token of each example."""
         return depth == len(self._stack.layers) and self._forward.last_layer != "whole"
 
-    def _built(self, wanted: _Wanted, started: float) -> StoredStates | None:
+    def _build_entry(self, request: _StoreRequest, started: float) -> StoredStates | None:
         """Compute and store a split's outputs of this prefix, starting from the deepest stored shallower prefix.
 
         If the store then has no room for the new entry, the states are computed from the token ids instead, so that the
         shallower entry may be evicted.
 
         Args:
-            wanted: The split, with keys and description.
+            request: The split, with keys and description.
             started: The reading of `time.perf_counter` from which the entry's cost is counted.
 
         Returns:
@@ -315,54 +318,54 @@ class FrozenPrefix:
         """
 
         def work() -> StoredStates | None:
-            below = self._deepest(wanted.split, wanted.keys[:-1])
-            entry = self._filled(wanted, below, started)
+            below = self._deepest_stored(request.split, request.keys[:-1])
+            entry = self._fill_entry(request, below, started)
             if entry is None and below is not None:
                 below = None  # drops the reference, so that the store may evict the entry
-                entry = self._filled(wanted, None, started)
+                entry = self._fill_entry(request, None, started)
             return entry
 
-        return unless_exhausted(
-            work, self._device.name, lambda: self._store.report_exhausted(self._device.tokens_at_once)
+        return none_if_out_of_memory(
+            work, self._device.name, lambda: self._store.report_exhausted(self._device.tokens_per_inference_batch)
         )
 
-    def _filled(self, wanted: _Wanted, below: PrefixStates | None, started: float) -> StoredStates | None:
+    def _fill_entry(self, request: _StoreRequest, below: PrefixStates | None, started: float) -> StoredStates | None:
         """Compute and store a split's outputs of this prefix; return None if the store has no room.
 
         Args:
-            wanted: The split, with keys and description.
+            request: The split, with keys and description.
             below: The stored states of a shallower prefix to start from; None starts from the token ids.
             started: The reading of `time.perf_counter` from which the entry's cost is counted.
         """
         import torch
 
         self._stack.model.eval()
-        rows = self._row_ranges(wanted.split, self._depth)
+        rows = self._row_ranges(request.split, self._depth)
         with torch.no_grad(), autocast(self._device):
-            computed = self._computed(wanted, below)
+            computed = self._compute_batches(request, below)
             first = next(computed)
-            draft = self._store.create(wanted.keys[-1], int(rows[1].sum()), first[1].shape[-1], first[1].dtype)
+            draft = self._store.create(request.keys[-1], int(rows[1].sum()), first[1].shape[-1], first[1].dtype)
             if draft is None:
                 return None
             with draft:
                 for batch, states in chain([first], computed):
-                    put(states, batch, rows, draft.states)
+                    write_rows(states, batch, rows, draft.states)
                 spent = time.perf_counter() - started + (below.entry.build_s if below else 0.0)
-                return draft.commit(spent, {**wanted.description, "depth": str(self._depth)})
+                return draft.commit(spent, {**request.description, "depth": str(self._depth)})
 
-    def _computed(self, wanted: _Wanted, below: PrefixStates | None) -> Iterator[tuple[Batch, Tensor]]:
+    def _compute_batches(self, request: _StoreRequest, below: PrefixStates | None) -> Iterator[tuple[Batch, Tensor]]:
         """Compute a split's outputs of this prefix, and yield each batch with its outputs on the CPU.
 
         The outputs are `[batch, tokens, hidden]`, or `[batch, 1, hidden]` if only first tokens are stored. They are
         computed from `below`, the stored states of a shallower prefix, or from the token ids if `below` is None.
         """
-        order = evaluation_order(wanted.split.lengths, self._device.tokens_at_once)
-        for batch in batches(wanted.split, order, wanted.padding, few_lengths=self._device.few_lengths):
-            moved = self._moved(batch)
+        order = evaluation_order(request.split.lengths, self._device.tokens_per_inference_batch)
+        for batch in batches(request.split, order, request.padding, round_lengths=self._device.rounds_lengths):
+            moved = self._copy_to_device(batch)
             below_states, start = (below.of(moved), below.depth) if below else (None, 0)
             yield batch, self._forward.prefix(moved, self._depth, below_states, start).cpu()
 
-    def _deepest(self, split: TokenizedSplit, keys: Sequence[str]) -> PrefixStates | None:
+    def _deepest_stored(self, split: TokenizedSplit, keys: Sequence[str]) -> PrefixStates | None:
         """Return a split's stored states at the greatest depth for which the store has an entry; None if it has none.
 
         Args:
@@ -388,7 +391,7 @@ class FrozenPrefix:
         """
         if self._starts_from_states is None:
             problem = self._difference_of_logits(split, padding)
-            if problem is None and (shorter := _shorter(split)) is not None:
+            if problem is None and (shorter := _longest_example_shortened(split)) is not None:
                 problem = self._difference_of_logits(shorter, padding)
             self._starts_from_states = problem is None
             if problem:
@@ -411,7 +414,7 @@ class FrozenPrefix:
         by_length = np.argsort(split.lengths, kind="stable")
         few = np.unique(by_length[[0, len(by_length) // 2, -1]])
         batch = collate(split, few, padding)
-        moved = self._moved(batch)
+        moved = self._copy_to_device(batch)
         try:
             with torch.no_grad(), autocast(self._device):
                 from_ids = self._forward.logits(moved)
@@ -438,11 +441,11 @@ class FrozenPrefix:
             return self._accelerator.of_batch(states, split, batch)
         starts, lengths = self._row_ranges(split, self._depth)
         array = torch.zeros(int(lengths.sum()), states.shape[-1], dtype=states.dtype)
-        put(states.cpu(), batch, (starts, lengths), array)
+        write_rows(states.cpu(), batch, (starts, lengths), array)
         entry = StoredStates(array, 0.0)
         return PrefixStates(self._depth, entry, array, starts, lengths, False, self._first_only(self._depth))
 
-    def _moved(self, batch: Batch) -> Batch:
+    def _copy_to_device(self, batch: Batch) -> Batch:
         """Return a copy of a batch, moved to the model's device."""
         return batch.to(self._device.name, pinned=self._device.pins_memory)
 
@@ -472,15 +475,15 @@ class FrozenPrefix:
 
         digest = xxhash.xxh3_128()
         model: Any = self._stack.model
-        config = {name: value for name, value in model.config.to_dict().items() if name not in NOT_THE_ENCODERS}
+        config = {name: value for name, value in model.config.to_dict().items() if name not in TASK_CONFIG_FIELDS}
         device = self._device
         made_by = (
             FORMAT,
             __version__,
-            device.tokens_at_once,
+            device.tokens_per_inference_batch,
             self._forward.name,
             device.name,
-            device.make,
+            device.model_name,
             device.precision,
         )
         # With a different number of threads, the terms of a sum are added in a different order.
@@ -498,7 +501,7 @@ class FrozenPrefix:
         return digests
 
 
-def _shorter(split: TokenizedSplit) -> TokenizedSplit | None:
+def _longest_example_shortened(split: TokenizedSplit) -> TokenizedSplit | None:
     """Return a split with only the longest example, without its last token; None if no token would remain."""
     import torch
 
@@ -514,8 +517,8 @@ def _shorter(split: TokenizedSplit) -> TokenizedSplit | None:
         offsets=torch.tensor([0, end - start]),
         targets=split.targets[tokens] if split.token_targets else split.targets[longest : longest + 1],
         ids=split.ids[:1],
-        whole=None,
-        places=None,
+        all_rows=None,
+        positions=None,
     )
 
 

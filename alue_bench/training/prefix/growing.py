@@ -13,7 +13,7 @@ from alue_bench.contract.strategy import FreezePlan
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.prefix.frozen_prefix import Examples, FrozenPrefix
 
-BehindPrefix = Callable[[int | None], FrozenPrefix]
+PrefixOfDepth = Callable[[int | None], FrozenPrefix]
 """A function that takes a number of layers and returns the frozen prefix of this depth. It takes None if not even the
 embeddings are frozen."""
 StatesOf = Callable[[FrozenPrefix, str, TokenizedSplit], Examples]
@@ -28,7 +28,7 @@ class TrainingData(Protocol):
         """Return the split "train" or "dev", with the stored outputs of the frozen layers if there are any."""
         ...
 
-    def follow(self, plan: FreezePlan) -> None:
+    def adapt_to_plan(self, plan: FreezePlan) -> None:
         """Adapt the stored outputs to a new freeze plan, which has already been applied to the model."""
         ...
 
@@ -44,7 +44,7 @@ class FixedData:
         """Return the split of this name, "train" or "dev"."""
         return {"train": self.train, "dev": self.dev}[name]
 
-    def follow(self, plan: FreezePlan) -> None:
+    def adapt_to_plan(self, plan: FreezePlan) -> None:
         """Do nothing, because the stored outputs are fixed."""
 
 
@@ -62,7 +62,7 @@ class GrowingPrefix:
         prefix: FrozenPrefix,
         plan: FreezePlan,
         splits: Mapping[str, TokenizedSplit],
-        behind: BehindPrefix,
+        prefix_of_depth: PrefixOfDepth,
         states_of: StatesOf,
     ) -> None:
         """Compute, or read from the store, the outputs of the initial frozen prefix.
@@ -71,11 +71,12 @@ class GrowingPrefix:
             prefix: The frozen prefix of `plan`.
             plan: The initial freeze plan.
             splits: The tokenized splits, by name.
-            behind: A function that returns the frozen prefix with a given number of layers; see `BehindPrefix`.
+            prefix_of_depth: A function that returns the frozen prefix with a given number of layers; see
+                `PrefixOfDepth`.
             states_of: A function that returns a split with the stored outputs of a prefix; see `StatesOf`.
         """
         self._splits = splits
-        self._behind = behind
+        self._prefix_of_depth = prefix_of_depth
         self._states_of = states_of
         self._depth = plan.prefix_layers
         self._current = {name: states_of(prefix, name, split) for name, split in splits.items()}
@@ -84,7 +85,7 @@ class GrowingPrefix:
         """Return the split "train" or "dev", with the outputs of the deepest frozen prefix whose outputs are stored."""
         return self._current[name]
 
-    def follow(self, plan: FreezePlan) -> None:
+    def adapt_to_plan(self, plan: FreezePlan) -> None:
         """Compute the outputs of the frozen lowest layers if the new plan freezes more of them than before.
 
         This leaves the model in eval mode.
@@ -92,7 +93,7 @@ class GrowingPrefix:
         if (plan.prefix_layers or 0) <= (self._depth or 0):
             return
         self._depth = plan.prefix_layers
-        prefix = self._behind(self._depth)
+        prefix = self._prefix_of_depth(self._depth)
         for name, split in self._splits.items():
             deeper = self._states_of(prefix, name, split)
             if deeper.depth > self._current[name].depth:

@@ -21,7 +21,7 @@ HOST_SHARE = 0.25
 """The largest share of the available host memory that the output of a frozen prefix may take. Pinned memory cannot be
 swapped out, and torch rounds its size up to a power of two."""
 
-PrefixPlace = Literal["resident", "pinned", "recomputed"]
+PrefixLocation = Literal["resident", "pinned", "recomputed"]
 """The place of the output of a frozen prefix: the accelerator's memory ("resident") or pinned host memory ("pinned").
 "recomputed" means that the output is not kept, but computed at every step."""
 
@@ -65,7 +65,7 @@ class Rates:
 class PrefixPlacement:
     """The place where the output of a frozen prefix is kept, and the reason."""
 
-    place: PrefixPlace
+    location: PrefixLocation
     read: bool
     """True to read the output from the store instead of computing it."""
     reason: str
@@ -75,10 +75,10 @@ class PrefixPlacement:
 
     def __str__(self) -> str:
         """Return the place and the reason as a sentence, which is recorded in the run's `environment.json`."""
-        return f"{self.place}, because {self.reason}"
+        return f"{self.location}, because {self.reason}"
 
 
-def place_states(sizes: Sizes, rates: Rates) -> PrefixPlacement:
+def choose_placement(sizes: Sizes, rates: Rates) -> PrefixPlacement:
     """Choose where to keep the output of a frozen prefix, such that the training is fastest.
 
     Args:

@@ -53,15 +53,15 @@ class ResidentRows:
         longest = int(lengths.max())
         edges = starts if side == "right" else starts + lengths
         steps = torch.arange(longest) if side == "right" else torch.arange(-longest, 0)
-        return cls(device.sent(edges), device.sent(steps[None]), side, device)
+        return cls(device.copied_from_host(edges), device.copied_from_host(steps[None]), side, device)
 
-    def part(self, places: Tensor) -> ResidentRows:
+    def select(self, positions: Tensor) -> ResidentRows:
         """Return the positions of a selection of the examples.
 
         Args:
-            places: The indices of the selected examples: int64 `[examples]`, on the CPU.
+            positions: The indices of the selected examples: int64 `[examples]`, on the CPU.
         """
-        return replace(self, edges=self.edges.index_select(0, self.device.sent(places)))
+        return replace(self, edges=self.edges.index_select(0, self.device.copied_from_host(positions)))
 
     def steps_of(self, width: int) -> Tensor:
         """Return `steps` for examples that are padded to `width` tokens: int64 `[1, width]`."""
@@ -131,7 +131,7 @@ class PrefixStates:
         if self.rows is not None:
             indices = batch.indices if batch.device_indices is None else batch.device_indices
             return self.gather(indices.to(device), width)
-        rows, tokens = token_places(batch, self.starts, self.lengths, width)
+        rows, tokens = token_rows(batch, self.starts, self.lengths, width)
         rows = torch.where(tokens, rows, 0)
         if device.type == "cpu":
             return self.states.index_select(0, rows.flatten()).view(*rows.shape, -1)
@@ -159,16 +159,16 @@ class PrefixStates:
         rows = rows.clamp_(0, self.states.shape[0] - 1)
         return self.states.index_select(0, rows.flatten()).view(*rows.shape, self.states.shape[1])
 
-    def part(self, places: Tensor) -> PrefixStates:
+    def select(self, positions: Tensor) -> PrefixStates:
         """Return the `PrefixStates` of a selection of the examples, without copying the hidden states.
 
         Args:
-            places: The indices of the selected examples: int64 `[examples]`, on the CPU.
+            positions: The indices of the selected examples: int64 `[examples]`, on the CPU.
         """
-        lengths = self.lengths[places]
+        lengths = self.lengths[positions]
         share = float(lengths.sum()) / float(self.lengths.sum())
-        rows = self.rows and self.rows.part(places)
-        return replace(self, starts=self.starts[places], lengths=lengths, rows=rows, share=share)
+        rows = self.rows and self.rows.select(positions)
+        return replace(self, starts=self.starts[positions], lengths=lengths, rows=rows, share=share)
 
     def released(self) -> PrefixStates:
         """Return a copy of this object without the hidden states, which keeps their depth, positions and cost."""
@@ -230,16 +230,16 @@ def rows_of(split: TokenizedSplit, *, first_only: bool) -> tuple[Tensor, Tensor]
     return split.offsets[:-1], torch.from_numpy(split.lengths)
 
 
-def put(states: Tensor, batch: Batch, places: tuple[Tensor, Tensor], kept: Tensor) -> None:
+def write_rows(states: Tensor, batch: Batch, rows: tuple[Tensor, Tensor], kept: Tensor) -> None:
     """Copy the hidden states of a batch, without padding, into the array of its split.
 
     Args:
         states: The states of the batch, `[batch, tokens, hidden]` or `[batch, 1, hidden]`, on the CPU.
         batch: The batch.
-        places: The first row in `kept` and the number of rows of each example of the split: int64 `[examples]` each.
+        rows: The first row in `kept` and the number of rows of each example of the split: int64 `[examples]` each.
         kept: The array of the whole split, `[total_tokens, hidden]` or `[examples, hidden]`.
     """
-    into, tokens = token_places(batch, *places, states.shape[1])
+    into, tokens = token_rows(batch, *rows, states.shape[1])
     kept[into[tokens]] = states[tokens]
 
 
@@ -252,12 +252,12 @@ def unpadded(states: Tensor, batch: Batch, lengths: Tensor, device: Device) -> T
         lengths: The number of rows of each example of the split: int64 `[examples]`, on the CPU.
         device: The accelerator.
     """
-    _, tokens = token_places(batch, lengths, lengths, states.shape[1])
+    _, tokens = token_rows(batch, lengths, lengths, states.shape[1])
     chosen = tokens.flatten().nonzero()[:, 0]
-    return states.flatten(0, 1).index_select(0, device.sent(chosen))
+    return states.flatten(0, 1).index_select(0, device.copied_from_host(chosen))
 
 
-def token_places(batch: Batch, starts: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
+def token_rows(batch: Batch, starts: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Return the row of each token of a batch in the stored array, and a mask that is False at padding.
 
     Args:

@@ -44,7 +44,7 @@ changes."""
 
 STATES, HEADER = "states.bin", "entry.json"
 SCRATCH, LOCK = ".scratch-", "lock"
-PATIENCE = 60.0
+LOCK_TIMEOUT_S = 60.0
 """The maximal number of seconds to wait while another process holds the store's lock."""
 
 Identity = tuple[int, int, int, int]
@@ -165,7 +165,7 @@ class PrefixStore:
         """Return the path of the file that holds the array of a key."""
         return self.folder / key / STATES
 
-    def room(self) -> int:
+    def storable_bytes(self) -> int:
         """Return the number of bytes that can be stored if all entries are evicted except those that this process uses.
 
         The result is the size limit minus the size of the entries in use, but at most 80 % of the free disk space. It
@@ -198,11 +198,13 @@ class PrefixStore:
         size = tokens * width * dtype.itemsize
         try:
             if size > self.limit_bytes:
-                raise _no_room(f"the cache may hold {readable(self.limit_bytes)} at most; --cache-size changes it")
+                raise _no_space_message(
+                    f"the cache may hold {readable(self.limit_bytes)} at most; --cache-size changes it"
+                )
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".lock", timeout=PATIENCE):
-                self._sweep()
-                self._make_room(size)
+            with FileLock(self.folder / ".lock", timeout=LOCK_TIMEOUT_S):
+                self._remove_orphans()
+                self._evict_for(size)
                 return Draft(self, key, (tokens, width), dtype)
         except OSError as error:
             self.on_problem(f"{readable(size)} of a frozen prefix's output are not kept: {_reason(error)}")
@@ -215,7 +217,7 @@ class PrefixStore:
             for folder in self.folder.iterdir():
                 if not folder.name.startswith("."):
                     with suppress(FileNotFoundError, NotADirectoryError):  # another process has just evicted it
-                        listed.append(_listed(folder))
+                        listed.append(_entry_folders(folder))
         return sorted(listed, key=lambda entry: entry.last_used)
 
     def clear(self) -> int:
@@ -223,8 +225,8 @@ class PrefixStore:
         freed = 0
         if os.path.isdir(self.folder):
             try:
-                with FileLock(self.folder / ".lock", timeout=PATIENCE):
-                    freed += self._sweep()
+                with FileLock(self.folder / ".lock", timeout=LOCK_TIMEOUT_S):
+                    freed += self._remove_orphans()
                     for entry in self.entries():
                         freed += self._remove(self.folder / entry.key)
             except OSError as error:
@@ -246,14 +248,16 @@ class PrefixStore:
 
     def _entry(self, folder: Path, header: _Header) -> StoredStates:
         """Open a stored array as a memory map, mark its entry as in use, and update the entry's time of last use."""
-        entry = StoredStates(_mapped(folder / STATES, header.shape, _dtype(header.dtype), shared=False), header.build_s)
+        entry = StoredStates(
+            _memory_map(folder / STATES, header.shape, _dtype(header.dtype), shared=False), header.build_s
+        )
         self._in_use[entry] = folder.name
         with suppress(OSError):  # a read-only store
             now = time_ns()  # finer than the kernel's clock for file times
             os.utime(folder / HEADER, ns=(now, now))
         return entry
 
-    def _make_room(self, size: int) -> None:
+    def _evict_for(self, size: int) -> None:
         """Evict the least recently used entries to make room for `size` bytes; evict none if that would not suffice.
 
         Raises:
@@ -272,10 +276,12 @@ class PrefixStore:
                 evicted.append(entry)
                 excess -= entry.bytes
         if excess > 0:
-            raise _no_room(f"too much of the cache's {readable(self.limit_bytes)} is in use; --cache-size changes it")
+            raise _no_space_message(
+                f"too much of the cache's {readable(self.limit_bytes)} is in use; --cache-size changes it"
+            )
         free = shutil.disk_usage(self.folder).free + sum(entry.bytes for entry in evicted)
         if free < size:
-            raise _no_room(f"the disk of {self.folder} has {readable(free)} left")
+            raise _no_space_message(f"the disk of {self.folder} has {readable(free)} left")
         for entry in evicted:
             self._remove(self.folder / entry.key)
 
@@ -292,7 +298,7 @@ class PrefixStore:
         shutil.rmtree(scratch, ignore_errors=True)
         return size
 
-    def _sweep(self) -> int:
+    def _remove_orphans(self) -> int:
         """Remove the scratch folders that dead processes left behind, and return the number of bytes freed.
 
         A live process holds the lock of its scratch folder. Process ids cannot be used, because the store's folder may
@@ -316,7 +322,7 @@ class PrefixStore:
         """
         return self.folder / f"{SCRATCH}{uuid4().hex}"
 
-    def _place(self, key: str, staged: Path, header: _Header) -> StoredStates:
+    def _move_into_store(self, key: str, staged: Path, header: _Header) -> StoredStates:
         """Move a finished entry from its scratch folder to its final folder, and open its array.
 
         If another process has stored the same key in the meantime, its entry is opened instead.
@@ -366,8 +372,8 @@ class Draft:
             self._staged.mkdir(parents=True)
             self._lock.acquire()
             _reserve(self._staged / STATES, shape[0] * shape[1] * dtype.itemsize)
-            _mapped(self._staged / STATES, shape, dtype, shared=False)  # fails here rather than in `commit`
-            self.states = _mapped(self._staged / STATES, shape, dtype, shared=True)
+            _memory_map(self._staged / STATES, shape, dtype, shared=False)  # fails here rather than in `commit`
+            self.states = _memory_map(self._staged / STATES, shape, dtype, shared=True)
         except BaseException:
             self._discard()
             raise
@@ -409,11 +415,11 @@ class Draft:
                 description=dict(description),
             )
             _write_header(header, self._staged)
-            return self._store._place(self._key, self._staged, header)
+            return self._store._move_into_store(self._key, self._staged, header)
         except OSError as error:
             self._store.on_problem(f"{self._store.folder / self._key} cannot be written: {_reason(error)}")
             # The mapping keeps the content alive after its file is removed.
-            return StoredStates(_mapped(self._staged / STATES, self._shape, self._dtype, shared=False), build_s)
+            return StoredStates(_memory_map(self._staged / STATES, self._shape, self._dtype, shared=False), build_s)
         finally:
             self._discard()
 
@@ -450,7 +456,7 @@ def _reserve(path: Path, size: int) -> None:
     return None
 
 
-def _mapped(path: Path, shape: tuple[int, int], dtype: torch.dtype, *, shared: bool) -> Tensor:
+def _memory_map(path: Path, shape: tuple[int, int], dtype: torch.dtype, *, shared: bool) -> Tensor:
     """Open a file as a memory-mapped tensor of the given shape.
 
     If `shared` is True, writes to the tensor go to the file; otherwise the mapping is copy-on-write.
@@ -513,7 +519,7 @@ def _write_header(header: _Header, folder: Path) -> None:
     (folder / HEADER).write_bytes(TypeAdapter(_Header).dump_json(header, indent=2))
 
 
-def _listed(folder: Path) -> StoredPrefix:
+def _entry_folders(folder: Path) -> StoredPrefix:
     size = _size(folder / STATES)
     try:
         used = (folder / HEADER).stat().st_mtime
@@ -525,7 +531,7 @@ def _listed(folder: Path) -> StoredPrefix:
     )
 
 
-def _no_room(reason: str) -> OSError:
+def _no_space_message(reason: str) -> OSError:
     return OSError(errno.ENOSPC, reason)
 
 

@@ -86,7 +86,7 @@ def write_states(states: Tensor, rows: Tensor, into: Tensor, device: Device) -> 
         if states.device.type == "cpu":
             into[begin:end] = states.index_select(0, chosen)
             continue
-        chunk = states.index_select(0, device.sent(chosen))
+        chunk = states.index_select(0, device.copied_from_host(chosen))
         if device.pins_memory:
             buffer = pinned_empty(end - begin, into.shape[1], into.dtype)
             buffer.copy_(chunk)

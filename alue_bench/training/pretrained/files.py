@@ -21,10 +21,10 @@ INDEX = ".index.json"
 """The suffix of an index file, which lists the files (shards) that the weights are divided into."""
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = (ADAPTER_CONFIG, "adapter_model.*", "pytorch_adapter.bin")
-DESCRIBED = (".json", ".txt", ".model")
+TEXT_SUFFIXES = (".json", ".txt", ".model")
 """The suffixes of configuration and vocabulary files, which are always read (except an adapter's configuration)."""
 
-UNREAD = (
+IGNORED_PATTERNS = (
     *ADAPTER,
     # weights of other formats, precisions and frameworks
     "*.safetensors", "pytorch_model*", "consolidated*", "tf_model*", "flax_model*", "rust_model*", "*.h5", "*.msgpack",
@@ -37,9 +37,9 @@ UNREAD = (
     "*.pdf",
 )  # fmt: skip
 """Patterns, in lower case, of files in a checkpoint's folder that are ignored, except the weights to load. For files
-with a suffix in `DESCRIBED`, only the patterns of `ADAPTER` apply. A file that matches no pattern counts as part of the
-tokenizer or the model, because not all names of such files are known."""
-NO_TOKENIZER = ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "pytorch_model*")
+with a suffix in `TEXT_SUFFIXES`, only the patterns of `ADAPTER` apply. A file that matches no pattern counts as part of
+the tokenizer or the model, because not all names of such files are known."""
+NOT_TOKENIZER_PATTERNS = ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "pytorch_model*")
 """Patterns of files that may be read, but never belong to a tokenizer."""
 LFS_POINTER = b"version https://git-lfs"
 """The first bytes of a Git LFS pointer, a small text file in place of a file that has not been downloaded."""
@@ -93,7 +93,7 @@ def find_weights(folder: Path) -> Weights:
         if (folder / f"{name}{INDEX}").is_file():
             return Weights(_shards(folder / f"{name}{INDEX}"), pickled)
     if adapter_files(folder):
-        raise UnavailableError(adapter_alone_in(folder))
+        raise UnavailableError(adapter_only_message_for(folder))
     others = sorted(path.name for path in _files(folder) if _is_other_weights(path.name))
     unread = f"; of {', '.join(others[:3])}{', …' if len(others) > 3 else ''} it reads none" if others else ""
     raise UnavailableError(
@@ -129,7 +129,7 @@ def _is_weights(name: str) -> bool:
 
 
 def _is_other_weights(name: str) -> bool:
-    return _matches(name, UNREAD[len(ADAPTER) : UNREAD.index("optimizer*")])
+    return _matches(name, IGNORED_PATTERNS[len(ADAPTER) : IGNORED_PATTERNS.index("optimizer*")])
 
 
 def adapter_files(folder: Path) -> list[str]:
@@ -140,7 +140,7 @@ def adapter_files(folder: Path) -> list[str]:
     return sorted(path.name for path in _files(folder) if _matches(path.name, ADAPTER))
 
 
-def adapter_alone(where: str, base: str | None) -> str:
+def adapter_only_message(where: str, base: str | None) -> str:
     """Return an error message for a folder or repository that has only an adapter and no model, with the remedy.
 
     Args:
@@ -155,13 +155,13 @@ def adapter_alone(where: str, base: str | None) -> str:
     )
 
 
-def adapter_alone_in(folder: Path) -> str:
+def adapter_only_message_for(folder: Path) -> str:
     """Return an error message for a folder that has only an adapter; it names the adapter's base model if known."""
     try:
         base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         base = None
-    return adapter_alone(str(folder), base if isinstance(base, str) else None)
+    return adapter_only_message(str(folder), base if isinstance(base, str) else None)
 
 
 def stored_tensors(weights: Weights) -> dict[str, StoredTensor]:
@@ -233,12 +233,12 @@ def read_pickle(file: Path, *, device: str) -> dict[str, Any]:
 
 def is_read(name: str) -> bool:
     """Return whether a file of this name, other than the weights, may be read for the model or the tokenizer."""
-    return not _matches(name, ADAPTER if Path(name).suffix in DESCRIBED else UNREAD)
+    return not _matches(name, ADAPTER if Path(name).suffix in TEXT_SUFFIXES else IGNORED_PATTERNS)
 
 
 def has_tokenizer_files(folder: Path) -> bool:
     """Return whether any file in a folder may belong to a tokenizer; False if only a model was saved there."""
-    return any(is_read(path.name) and not _matches(path.name, NO_TOKENIZER) for path in _files(folder))
+    return any(is_read(path.name) and not _matches(path.name, NOT_TOKENIZER_PATTERNS) for path in _files(folder))
 
 
 def wanted_names(names: Iterable[str]) -> list[str]:
@@ -262,8 +262,8 @@ def wanted_names(names: Iterable[str]) -> list[str]:
 def folder_digest(folder: Path, weights: Weights) -> str:
     """Return a digest of a checkpoint: of the names and contents of its weight files and all other files to read."""
     read = sorted(path for path in _files(folder) if is_read(path.name) and path not in weights.files)
-    described = [path for path in read if path.suffix in DESCRIBED]
-    others = [path for path in read if path.suffix not in DESCRIBED]
+    described = [path for path in read if path.suffix in TEXT_SUFFIXES]
+    others = [path for path in read if path.suffix not in TEXT_SUFFIXES]
     digest = hashlib.sha256()
     for path in [*described, *weights.files, *others]:
         digest.update(path.name.encode())

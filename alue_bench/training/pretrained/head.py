@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.training.pretrained.files import StoredTensor
 from alue_bench.training.pretrained.library import quiet_transformers
@@ -107,9 +107,9 @@ def check_head_fits(subject: str, config: Any, model: Any, labels: Labels, store
     differs = next((name for name in sorted(head) if stored[name].shape != shapes[name]), None)
     unnamed = [f"LABEL_{index}" for index in range(labels.outputs)]
     if differs is not None or (labels.kind is not TargetKind.REGRESSION and has not in (list(labels.names), unnamed)):
-        wanted = ", ".join(shown(name, quote=False) for name in labels.names) or "a number"
+        wanted = ", ".join(excerpt(name, quote=False) for name in labels.names) or "a number"
         raise UsageError(
             f"--keep-head: the head of {subject} was trained for {len(has)} outputs "
-            f"({', '.join(shown(name, quote=False) for name in has)}), but the task has {labels.outputs} ({wanted}), "
+            f"({', '.join(excerpt(name, quote=False) for name in has)}), but the task has {labels.outputs} ({wanted}), "
             f"in that order; {instead}"
         )

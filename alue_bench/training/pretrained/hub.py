@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.contract.model import Model
-from alue_bench.training.pretrained.files import ADAPTER_CONFIG, adapter_alone, find_weights, wanted_names
-from alue_bench.training.pretrained.library import in_short
+from alue_bench.training.pretrained.files import ADAPTER_CONFIG, adapter_only_message, find_weights, wanted_names
+from alue_bench.training.pretrained.library import short_message
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -73,7 +73,7 @@ def download_snapshot(model: Model) -> Path:
         raise UnavailableError(f"{named} cannot be downloaded from the hub: {_reason(error)}") from error
     names = [sibling.rfilename for sibling in info.siblings or ()]
     if ADAPTER_CONFIG in names and "config.json" not in names:
-        raise UnavailableError(adapter_alone(named, None))
+        raise UnavailableError(adapter_only_message(named, None))
     wanted = [escape(name) for name in wanted_names(names)]
     try:
         folder = Path(snapshot_download(hub_id, revision=info.sha, allow_patterns=wanted))
@@ -158,4 +158,4 @@ def _reason(error: Exception) -> str:
         "Timeout",
     }:
         return "it does not answer; check the network, or name a local folder with --model"
-    return f"{type(error).__name__}: {in_short(error)}"
+    return f"{type(error).__name__}: {short_message(error)}"

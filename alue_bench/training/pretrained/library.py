@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import excerpt
 
 
 @contextmanager
@@ -33,8 +33,8 @@ def quiet_transformers() -> Iterator[None]:
             transformers.utils.logging.enable_progress_bar()
 
 
-def in_short(error: BaseException) -> str:
+def short_message(error: BaseException) -> str:
     """Return the first non-empty line of an error's message, or the name of the error's type if there is none."""
     lines = (line.strip() for line in str(error).splitlines())
     text = next((line for line in lines if line), type(error).__name__)
-    return shown(text, quote=False, most=300)
+    return excerpt(text, quote=False, max_length=300)

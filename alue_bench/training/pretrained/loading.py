@@ -19,8 +19,8 @@ from alue_bench.contract.task import Labels
 from alue_bench.messages.extras import command_for_module
 from alue_bench.training.pretrained.files import (
     Weights,
-    adapter_alone_in,
     adapter_files,
+    adapter_only_message_for,
     check_fetched,
     find_weights,
     folder_digest,
@@ -30,8 +30,8 @@ from alue_bench.training.pretrained.files import (
 )
 from alue_bench.training.pretrained.head import check_head_fits, head_names
 from alue_bench.training.pretrained.hub import cached_snapshot, download_config, download_snapshot
-from alue_bench.training.pretrained.library import in_short, quiet_transformers
-from alue_bench.training.pretrained.tokenizer import pads_with, read_tokenizer
+from alue_bench.training.pretrained.library import quiet_transformers, short_message
+from alue_bench.training.pretrained.tokenizer import read_tokenizer, set_padding_token
 
 BINARY = Labels.binary("no", "yes")
 """Placeholder labels, to build a model of which only the encoder matters, for example to count its parameters."""
@@ -52,7 +52,7 @@ class Checkpoint:
     """True to start training from the checkpoint's fine-tuned head; False to initialise a fresh head."""
     notes: tuple[str, ...] = ()
     """Sentences, for readers of the results, about files in the folder that are not used."""
-    head_left_aside: bool = False
+    has_unused_head: bool = False
     """True if the checkpoint has a fine-tuned head that is not used."""
 
 
@@ -105,7 +105,7 @@ def _checkpoint_in(folder: Path, name: str, commit: str | None) -> Checkpoint:
     try:
         if not (folder / "config.json").is_file():
             if adapter_files(folder):
-                raise UnavailableError(adapter_alone_in(folder))
+                raise UnavailableError(adapter_only_message_for(folder))
             what = "is not a folder" if not folder.is_dir() else "has no config.json"
             raise UnavailableError(f"{folder} {what}; name a folder saved with save_pretrained")
         check_fetched(folder)
@@ -139,7 +139,7 @@ def load_config(checkpoint: Checkpoint) -> Any:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # broken JSON, an unknown architecture, a field of a wrong type: no common base class
-        raise UnavailableError(f"{checkpoint.folder}: config.json cannot be used: {in_short(error)}") from error
+        raise UnavailableError(f"{checkpoint.folder}: config.json cannot be used: {short_message(error)}") from error
     if getattr(config, "quantization_config", None):
         raise UnavailableError(
             f"{checkpoint.folder}: config.json says that the weights are quantised, and quantised weights cannot be "
@@ -258,7 +258,9 @@ def load_model_with_report(
                     ignore_mismatched_sizes=True,
                 )
         except (OSError, ValueError, RuntimeError, EOFError) as error:
-            raise UnavailableError(f"{checkpoint.folder}: the weights cannot be loaded: {in_short(error)}") from error
+            raise UnavailableError(
+                f"{checkpoint.folder}: the weights cannot be loaded: {short_message(error)}"
+            ) from error
         drawn = _drawn_at_random(loading)
         _check_encoder_was_loaded(model, drawn, checkpoint)
         if kept := sorted(left_out - drawn):
@@ -272,7 +274,7 @@ def load_model_with_report(
         with suppress(UnavailableError):  # without a tokenizer, nothing will be padded
             pad_id = load_tokenizer(checkpoint).pad_token_id
     if pad_id is not None:
-        pads_with(model.config, pad_id)
+        set_padding_token(model.config, pad_id)
     return model, drawn
 
 
@@ -297,7 +299,7 @@ def _open_tensors(weights: Weights) -> Iterator[dict[str, tuple[Any, Path]]]:
             try:
                 opened = stack.enter_context(safe_open(file, framework="pt", device="cpu"))
             except (SafetensorError, OSError) as error:
-                raise UnavailableError(f"{file}: the weights cannot be loaded: {in_short(error)}") from error
+                raise UnavailableError(f"{file}: the weights cannot be loaded: {short_message(error)}") from error
             tensors.update({name: (opened.get_slice(name), file) for name in opened.keys()})  # noqa: SIM118
         yield tensors
 
@@ -318,7 +320,7 @@ def classifier_outline(config: Any, labels: Labels, folder: Path) -> Any:
     except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no common base class
         raise UnavailableError(
             f"{folder}: its config.json describes no usable {config.model_type!r} model for "
-            f"{'classifying tokens' if labels.reads_tokens else 'text classification'}: {in_short(error)}"
+            f"{'classifying tokens' if labels.reads_tokens else 'text classification'}: {short_message(error)}"
         ) from error
 
 
@@ -436,7 +438,7 @@ def declared_config(model: Model) -> Any:
             return AutoConfig.for_model(str(fields.pop("model_type", "")), **fields)
     except Exception as error:  # an unknown architecture, a field of a wrong type: no common base class
         raise UnavailableError(
-            f"model {model.name!r}: its plugin's architecture cannot be used: {in_short(error)}"
+            f"model {model.name!r}: its plugin's architecture cannot be used: {short_message(error)}"
         ) from error
 
 

@@ -97,8 +97,8 @@ class ModelCache:
         if kept is not None and init_seed in kept.drawn:
             if self._expected[key] <= 0:
                 self._template = None
-                return _with(kept.model, kept.drawn[init_seed])
-            return _with(copy.deepcopy(kept.model), kept.drawn[init_seed])
+                return _with_weights(kept.model, kept.drawn[init_seed])
+            return _with_weights(copy.deepcopy(kept.model), kept.drawn[init_seed])
         loaded = self._tokenizers.get(checkpoint)
         pad_id = loaded[0].pad_token_id if loaded else None
         model, drawn = load_model_with_report(checkpoint, labels, init_seed=init_seed, pad_id=pad_id)
@@ -111,7 +111,7 @@ class ModelCache:
         return model
 
 
-def _with(model: Any, drawn: dict[str, Tensor]) -> Any:
+def _with_weights(model: Any, drawn: dict[str, Tensor]) -> Any:
     """Copy the tensors in `drawn` (weights initialised at random) into the model, by name; return the model."""
     import torch
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.contract.errors import DoesNotFit, UnavailableError
-from alue_bench.contract.formats import shown
-from alue_bench.training.pretrained.library import in_short, quiet_transformers
+from alue_bench.contract.formats import excerpt
+from alue_bench.training.pretrained.library import quiet_transformers, short_message
 
 READS_SENTENCEPIECE = ("sentencepiece", "google.protobuf")
 """The Python modules that transformers needs to read the vocabulary of a SentencePiece tokenizer."""
 JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
-WHOLE = "tokenizer.json"
+FAST_TOKENIZER_FILE = "tokenizer.json"
 """The file that contains a complete fast tokenizer, so that no vocabulary files are needed."""
 DISTRIBUTIONS = {"google.protobuf": "protobuf"}
 """For a Python module, the name of the package to install, if it differs from the module's name."""
@@ -59,11 +59,11 @@ def check_offsets(tokenizer: Any, folder: Path) -> None:
     if not tokenizer.is_fast:
         raise DoesNotFit(
             f"{folder}: its tokenizer {type(tokenizer).__name__} gives no character offsets, so that answers cannot be "
-            f"found among its tokens; save a fast one ({WHOLE}) there, or take another model"
+            f"found among its tokens; save a fast one ({FAST_TOKENIZER_FILE}) there, or take another model"
         )
 
 
-def pads_with(config: Any, pad_id: int) -> None:
+def set_padding_token(config: Any, pad_id: int) -> None:
     """Set the padding token id of a configuration to `pad_id`, unless it states one that has an embedding."""
     if not _has_embedding(config, getattr(config, "pad_token_id", None)):
         config.pad_token_id = pad_id
@@ -84,9 +84,9 @@ def _cause(folder: Path, config: Any, error: Exception) -> str:
         try:
             json.loads((folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else "null")
         except (ValueError, RecursionError) as wrong:
-            return f"{name} is not valid JSON ({in_short(wrong)}); copy it there again"
+            return f"{name} is not valid JSON ({short_message(wrong)}); copy it there again"
     missing = [name for name in READS_SENTENCEPIECE if not _is_installed(name)]
-    if missing and not (folder / WHOLE).is_file() and any(folder.glob("*.model")):
+    if missing and not (folder / FAST_TOKENIZER_FILE).is_file() and any(folder.glob("*.model")):
         names = [DISTRIBUTIONS.get(name, name) for name in missing]
         packages = "package" if len(names) == 1 else "packages"
         return (
@@ -94,17 +94,17 @@ def _cause(folder: Path, config: Any, error: Exception) -> str:
             f"pip install {' '.join(names)}"
         )
     if isinstance(error, ImportError):  # the message names the package that the tokenizer's class needs
-        return in_short(error)
+        return short_message(error)
     names = _files_of_class(folder, config)
-    absent = [name for name in names if not (folder / name).is_file() and name != WHOLE]
-    if absent and not (folder / WHOLE).is_file():
-        if WHOLE in names:
-            return f"{WHOLE} is missing, and so is {' and '.join(absent)}; {SAVE_IT}"
-        return f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing; {SAVE_IT}"
-    return f"{in_short(error).rstrip(': ')}; {SAVE_IT}"
+    absent = [name for name in names if not (folder / name).is_file() and name != FAST_TOKENIZER_FILE]
+    if absent and not (folder / FAST_TOKENIZER_FILE).is_file():
+        if FAST_TOKENIZER_FILE in names:
+            return f"{FAST_TOKENIZER_FILE} is missing, and so is {' and '.join(absent)}; {SAVE_REMEDY}"
+        return f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing; {SAVE_REMEDY}"
+    return f"{short_message(error).rstrip(': ')}; {SAVE_REMEDY}"
 
 
-SAVE_IT = "save the tokenizer to the same folder with its save_pretrained"
+SAVE_REMEDY = "save the tokenizer to the same folder with its save_pretrained"
 
 
 def _is_installed(module: str) -> bool:
@@ -155,19 +155,20 @@ def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
     names = {path.name for path in folder.iterdir() if path.is_file()}
     if not names & files and words <= _words_without_files(tokenizer):
         raise UnavailableError(
-            f"{folder} has no tokenizer ({' or '.join(sorted(files))}), so that every word would be unknown; {SAVE_IT}"
+            f"{folder} has no tokenizer ({' or '.join(sorted(files))}), so that every word would be unknown; "
+            f"{SAVE_REMEDY}"
         )
     if not words:
         raise UnavailableError(
             f"{folder}: the tokenizer's vocabulary consists of special tokens only, so that every word would be "
-            f"unknown; take the tokenizer that belongs to the weights, and {SAVE_IT}"
+            f"unknown; take the tokenizer that belongs to the weights, and {SAVE_REMEDY}"
         )
     try:
         tokenizer("ا a 1")
     except Exception as error:  # such as no token for unknown words; errors from Rust have no common base class
         raise UnavailableError(
-            f"{folder}: the tokenizer cannot read a text: {in_short(error)}; take the tokenizer that belongs to the "
-            f"weights, and {SAVE_IT}"
+            f"{folder}: the tokenizer cannot read a text: {short_message(error)}; take the tokenizer that belongs to "
+            f"the weights, and {SAVE_REMEDY}"
         ) from error
 
 
@@ -210,7 +211,8 @@ def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...
     stated, own, end = getattr(config, "pad_token_id", None), tokenizer.pad_token_id, tokenizer.eos_token_id
     if own is None and end is None:
         raise UnavailableError(
-            f"{folder}: the tokenizer has no padding token; name one of its tokens: set its pad_token, and {SAVE_IT}"
+            f"{folder}: the tokenizer has no padding token; name one of its tokens: set its pad_token, and "
+            f"{SAVE_REMEDY}"
         )
     if own is not None and (own == stated or stated is None) and _has_embedding(config, own):
         return ()
@@ -223,7 +225,7 @@ def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...
             f"an embedding among the {config.vocab_size} of the model; take the tokenizer that belongs to the weights"
         )
     tokenizer.pad_token_id = chosen
-    token = shown(tokenizer.pad_token)
+    token = excerpt(tokenizer.pad_token)
     if own is None:
         return (f"the tokenizer has no padding token; batches are padded with {token} (id {chosen}), which is masked",)
     return (
