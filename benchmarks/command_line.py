@@ -41,7 +41,7 @@ def shown_command(module: str, arguments: Sequence[str], folders: re.Pattern[str
         module: The name of the module that `python -m` runs, perhaps followed by further words, such as
             "benchmarks.verdicts searches".
         arguments: The module's command-line arguments.
-        folders: The pattern of the text to remove from each argument, except the text of the pattern's first group.
+        folders: The pattern of the text to remove from each argument. Text that matches its first group stays.
     """
     return shlex.join(["python", "-m", *module.split(), *(folders.sub(r"\1", part) for part in arguments)])
 

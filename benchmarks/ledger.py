@@ -2,7 +2,8 @@
 
 It begins with the name of the benchmark, the version, the command, the date and the settings that results depend on.
 Each result is written as soon as it is measured. If the same command is run again, it measures only the missing
-results. A file with other settings is refused, because its results are not comparable with new ones.
+results. A file with other settings than those of the command is refused, because its results are not comparable with
+new ones.
 
 Benchmarks whose results are runs in MLflow need no ledger, because they continue from the MLflow store. They write a
 similar file with `write_json` at the end.
@@ -23,7 +24,7 @@ from alue_bench.contract.version import __version__
 
 
 class Ledger:
-    """The results that a benchmark has so far, kept in memory and, if a file is given, in that file."""
+    """The results of a benchmark so far, kept in memory and, if a file is given, in that file."""
 
     def __init__(
         self,
@@ -40,14 +41,15 @@ class Ledger:
         Args:
             file: The file; None keeps results in memory only.
             benchmark: The name of the benchmark.
-            settings: The settings that must be equal for results to be comparable.
+            settings: The settings that results must have in common to be comparable.
             command: The command line to show in the report.
-            instead: The thing to name instead if the file is refused, for the error message.
+            instead: The words with which the error message for a refused file says what the user can name in place of
+                this file.
             explained: Descriptions of settings that are not command-line options, by the setting's name, for error
                 messages.
 
         Raises:
-            UsageError: The file is not from this benchmark, or its results have other settings.
+            UsageError: The file is not from this benchmark, or its results have other settings than `settings`.
         """
         self.file = file
         self._instead, self._explained = instead, explained or {}
@@ -75,7 +77,7 @@ class Ledger:
         """Return the results in the file.
 
         Raises:
-            UsageError: The file is not from this benchmark, or its results have other settings.
+            UsageError: The file is not from this benchmark, or its results have other settings than this ledger.
         """
         try:
             content = json.loads(file.read_text("utf-8"))

@@ -13,7 +13,7 @@ from alue_bench.training.device.hardware import Hardware
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """Return the properties of the hardware that must be equal for timings to be comparable.
+    """Return the properties of the hardware that timings must have in common to be comparable.
 
     Args:
         device: The name of the device, such as "cpu" or "cuda".
@@ -46,7 +46,7 @@ def peaks(device: str) -> dict[str, float | None]:
 
     Returns:
         The keys "peak_rss_mib", the peak resident memory of this process since its start, and "peak_device_mib", the
-        peak GPU memory since the last reset; None on a CPU.
+        peak GPU memory since torch's statistics of it were last reset; None on a CPU.
     """
     peak = Hardware(device).peak_bytes()
     return {"peak_rss_mib": _peak_rss_kib() / 1024, "peak_device_mib": None if peak is None else peak / 2**20}

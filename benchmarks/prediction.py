@@ -108,7 +108,10 @@ def keep_a_model(folder: Path, model: str) -> None:
 
 
 def by_alue_bench(folder: Path, file: Path, out: Path, precision: str | None) -> tuple[int, float, float]:
-    """Predict a file as `alue-bench predict` does; return the number of rows, wall-clock seconds and CPU seconds."""
+    """Predict a file as `alue-bench predict` does; return the number of rows, wall-clock seconds and CPU seconds.
+
+    The number format, `precision`, is a value of `OURS`.
+    """
     from alue_bench.deployment.kept_model import KeptModel
     from alue_bench.deployment.predicting import PredictionRequest, predict_file
 
@@ -137,7 +140,7 @@ def by_pipeline(folder: Path, file: Path, out: Path, batch_size: int) -> tuple[i
 
 
 def _texts(file: Path, most: int | None = None) -> Iterator[str]:
-    """Yield the texts of a CSV file, at most `most` of them."""
+    """Yield the texts of a CSV file: the first `most` of them, or all if `most` is None."""
     with file.open(encoding="utf-8", newline="") as rows:
         for number, row in enumerate(csv.DictReader(rows)):
             if number == most:

@@ -28,7 +28,7 @@ SETTINGS = ("--limit-train", "64", "--epochs", "2", "--batch-size", "16", "--sam
 TASKS = ("sec", "svreg", "oold", "mdd", "xnli")
 STRATEGIES = ("full", "bottom3top4", "head-only", "autofreeze", "lora-r8")
 CACHE_OFF = ("bottom3top4", "head-only")
-"""The strategies that are also run with ``--cache-size 0``, that is, without cached outputs of frozen layers."""
+"""The strategies that are run again, on two tasks, without cached outputs of frozen layers (``--cache-size 0``)."""
 MEASURED = ("runtime/", "memory/", "energy/", "throughput/")
 """The prefixes of the names of metrics that are measured, such as times, and therefore differ between repetitions."""
 PREDICTIONS = ("predictions.csv", "dev_predictions.csv")

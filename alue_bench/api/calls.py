@@ -1,8 +1,9 @@
 """The keyword arguments of the functions of the Python API, derived from the options of the commands.
 
-A function accepts the options that a study file (a TOML file with options) of the command with the same name may set,
-under the same names, and the argument `config` for a study file. The plural names `tasks`, `models`, `strategies` and
-`maps` are accepted too.
+`run`, `sweep` and `search` accept the options of the commands with these names, with underscores instead of hyphens,
+and `config`, the path or name of a study file (a TOML file with options). Options that concern only the command line,
+such as `--json`, are not accepted. `compare` and `report` accept the options that select recorded runs. The plural
+names `tasks`, `models`, `strategies` and `maps` are accepted too.
 """
 
 from __future__ import annotations

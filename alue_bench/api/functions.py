@@ -100,7 +100,7 @@ def sweep(*, quiet: bool = False, **options: Any) -> Sweep:
 
 @with_options("search")
 def search(*, quiet: bool = False, **options: Any) -> Search:
-    """Find the cheapest setting of frozen layers that keeps the score, without trying all settings of a grid.
+    """Find the cheapest setting of frozen layers that scores about as well as full fine-tuning, with few runs.
 
     Args:
         quiet: True to print neither a description of the search nor the progress.
@@ -250,8 +250,8 @@ class ComparisonResult(Displayed):
     comparison: Comparison
     """The comparison as values, from which the methods make tables."""
     domains: tuple[OutOfDomain, ...] = ()
-    """The differences between each strategy's scores and the baseline's, in domain and out of domain; empty if no model
-    was also scored on other tasks (option `--also-test`)."""
+    """The differences between each strategy's scores and the baseline's, in domain and out of domain (for these words,
+    see `out_of_domain`); empty if no model was also scored on other tasks (option `--also-test`)."""
 
     def out_of_domain(self) -> pd.DataFrame:
         """Return a data frame of the differences between the scores of the strategies and the baseline, by domain.
@@ -269,7 +269,7 @@ class ComparisonResult(Displayed):
         """Return a data frame of scores, costs and verdicts, with one row for each strategy.
 
         Only runs with the same task, model and conditions, such as hyper-parameters and hardware, are compared. If
-        there are several such groups of runs, a strategy has one row in each of them.
+        there are several such groups of runs, a strategy has one row for each group.
         """
         import pandas as pd
 

@@ -97,8 +97,8 @@ def typer_option(option: Option) -> Any:
 
 comparison_option = partial(typer.Option, rich_help_panel=Group.QUESTION.value)
 data_option = partial(typer.Option, rich_help_panel=Group.DATA.value)
-"""Like `typer.Option`, for an option in the group of the help page about data (`comparison_option`: about the
-question)."""
+"""A function like `typer.Option`, for an option that the help page lists in the group about data.
+`comparison_option` is for options in the group about the question."""
 
 
 def options_given(context: typer.Context) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from alue_bench.studies.search import PlannedSearch
 from alue_bench.views.streams import Streams
 
 LONG_YARDSTICK_S = 10.0
-"""The estimate mentions the time of the yardsticks (TF-IDF baselines) if it is at least this number of seconds."""
+"""The shortest time of the yardsticks (TF-IDF baselines), in seconds, that the estimate mentions."""
 
 
 def show_plan(

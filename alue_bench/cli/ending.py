@@ -14,7 +14,8 @@ from alue_bench.tracking.connection import where_options
 from alue_bench.views.streams import Streams
 
 CONFIRM_ABOVE = 50
-"""The largest number of runs that start without a question to the user, on a terminal and without --yes."""
+"""The largest number of runs that start without a question to the user. A larger plan starts without a question only if
+the command does not run on a terminal or has the option --yes."""
 
 
 def confirmation_prompt(streams: Streams, *, yes: bool) -> Confirm:

@@ -22,13 +22,14 @@ class SquadJson:
 
     The file has a list of articles (`data`), each with a list of `paragraphs`, and each of these with a `context` and a
     list of questions (`qas`). Each question becomes an `Example`: `text` is the context, `text_pair` is the question,
-    and `target` is an `Answers` value, or None if the question has neither `answers` nor `is_impossible`. A held-out
-    split (`HeldOut`) never separates questions with the same context.
+    and `target` is an `Answers` value, or None if the question has neither `answers` nor `is_impossible`. If a split is
+    held out (`HeldOut`), all questions with the same context go to the same split.
 
     `answer_start`, the position of an answer in the context, counts characters (code points) from 0. If the answer is
-    not at this position but occurs exactly once in the context, apart from differences in white space, the position is
-    corrected and counted in `Answers.corrected`. If it can be neither confirmed nor corrected, the question becomes a
-    `BadRow`. The `line` of an example or bad row is the number of its question in the file, from 1.
+    not at this position but occurs exactly once in the context, where differences in white space do not matter, the
+    position is corrected; `Answers.corrected` counts the corrections. If the position can be neither confirmed nor
+    corrected, the question becomes a `BadRow`. The `line` of an example or bad row is the number of its question in the
+    file, from 1.
     """
 
     no_answer: bool = True
@@ -138,7 +139,7 @@ def _answers(context: str, given: list[Any]) -> Answers | str:
 def _occurrences(context: str, text: str) -> list[tuple[int, int]]:
     """Return the positions (start, end) of each occurrence of `text` in `context`; `end` is exclusive.
 
-    Any white space in `text` matches any other white space in `context`.
+    A sequence of white space in `text` matches every sequence of white space in `context`.
     """
     pattern = r"\s+".join(map(re.escape, text.split()))
     return [(match.start(1), match.end(1)) for match in re.finditer(f"(?=({pattern}))", context)]

@@ -42,13 +42,19 @@ class DeviceLostError(UnavailableError):
 class DoesNotFit(AlueBenchError):
     """An error: a strategy cannot be applied to a model, for example because the model has too few layers.
 
-    Such a run is skipped, and the plan shows the error's message as the reason.
+    Runs of this strategy with this model are skipped, and the plan shows the error's message as the reason.
     """
 
 
 class TrainingError(AlueBenchError):
-    """An error: a run fails, for example because its loss is not finite. Other runs are executed nevertheless."""
+    """An error: a run failed, for example because its training loss is not finite.
+
+    The other runs of the plan are executed nevertheless, unless the user gives `--fail-fast`.
+    """
 
 
 class NonFiniteLossError(TrainingError):
-    """An error: the loss became infinite or NaN. If the run used fp16 or bf16, a wider number format may help."""
+    """An error: the training loss or an output of the model became infinite or NaN.
+
+    If the run used fp16 or bf16, a wider number format may help.
+    """

@@ -60,16 +60,16 @@ class Source:
     """The user's settings that are not part of `RunSpec`, such as the data folder and the size of the cache, by the
     names of their fields in `PlanRequest`."""
     depths: tuple[int, ...]
-    """The different depths of the frozen prefix in all planned runs with the same data and model. The frozen prefix
-    consists of the frozen embeddings and the frozen layers directly above them; its depth is the number of these
-    layers. One forward pass computes the outputs at all depths."""
+    """The depths, each once, of the frozen prefix in this run and in all other planned runs with its data and model.
+    The frozen prefix consists of the frozen embeddings and the frozen layers directly above them; its depth is the
+    number of these layers. One forward pass computes the outputs at all depths."""
     tags: Mapping[str, str]
     """The MLflow tags that are recorded with the run."""
     notes: tuple[str, ...] = ()
     """Remarks on the model from the checks before the first run; they are recorded as notes of the run."""
     shared_depths: tuple[int, ...] = ()
-    """The depths that occur in more than one planned run. On an accelerator, storing the outputs of the frozen prefix
-    may be worthwhile only at these depths."""
+    """The entries of `depths` that occur in more than one of these runs. On an accelerator, storing the outputs of the
+    frozen prefix may be worthwhile only at these depths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +184,10 @@ class WorkerPool(Protocol):
     """
 
     def has_capacity(self) -> bool:
-        """Return whether a worker would soon start another assignment. The first call must return True."""
+        """Return whether a worker would soon start another assignment if it were submitted now.
+
+        The first call must return True.
+        """
         ...
 
     def submit(self, assignment: Assignment) -> None:
@@ -197,8 +200,8 @@ class WorkerPool(Protocol):
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that workers have reported since the last call, in order.
 
-        The last event of each assignment must be a `AssignmentFinished` or a `AssignmentLost`; there must be exactly
-        one of them.
+        The last event of each assignment must be an `AssignmentFinished` or an `AssignmentLost`. No assignment may have
+        both, or one of them twice.
 
         Args:
             timeout_s: The longest time, in seconds, to wait for the first event.

@@ -21,7 +21,10 @@ from alue_bench.contract.validation import Kind, check_mapping, check_texts, che
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The gold answers to a question about a text, each a part of the text; empty fields mean that it has no answer."""
+    """The gold answers to a question about a text, each a part of the text.
+
+    If the question has no answer, the fields are empty.
+    """
 
     texts: tuple[str, ...] = ()
     """The answers as written in the data file. The model is trained on the first of them. A prediction is compared with
@@ -132,7 +135,11 @@ class Delimited:
     otherwise. An example with an empty cell has no labels."""
 
     def __post_init__(self) -> None:
-        """Check the type and value of each field, and that no column is negative, beyond the last, or named twice."""
+        """Check the type and value of each field.
+
+        The position of a column must not be negative or beyond the last column, and no column may be named twice in
+        `text`, `text_pair` and `target`.
+        """
         _check_fields(self)
         _check_columns(self)
 
@@ -324,7 +331,7 @@ def _check_fields(read: Delimited) -> None:
 
 
 def _check_columns(read: Delimited) -> None:
-    """Raise ValueError if a column of a reader cannot exist, or is named for two of its texts and targets."""
+    """Raise ValueError if a column of a reader cannot exist, or is named twice in `text`, `text_pair` and `target`."""
     wanted = [read.text, read.text_pair, read.id, *_as_tuple(read.target)]
     if negative := [column for column in wanted if isinstance(column, int) and column < 0]:
         raise ValueError(f"Delimited: column {negative[0]} is negative; columns are counted from 0")
@@ -352,7 +359,7 @@ def excerpt(text: str, *, quote: bool = True, max_length: int = 60) -> str:
 
     Args:
         text: Any string.
-        quote: Whether to enclose the text in single quotation marks.
+        quote: True to enclose the text in single quotation marks.
         max_length: The largest number of characters of `text`; the rest is replaced by "…".
 
     Returns:
@@ -463,7 +470,9 @@ _LINE_FEEDS = r"tr '\r' '\n'"
 
 
 def _conversion_command(command: str, path: Path) -> str:
-    """Return a shell command that converts a file and writes the result to a new file; `.utf8` is added to its name.
+    """Return a shell command that converts a file and writes the result to a new file.
+
+    The name of the new file is the name of the old one with `.utf8` added.
 
     Args:
         command: The converting command, which reads standard input and writes standard output.
@@ -515,7 +524,7 @@ class _QuotedRows:
     A cell whose opening quotation mark is never closed reaches to the next quotation mark, perhaps a thousand rows
     later. The line of the opening mark is reported as a bad row, and reading continues with the line after it. The
     following lines, up to the end of the overlong cell, are accepted only if they have no doubtful quotation mark
-    (`_has_stray_quotes`), because nobody can know whether such a mark opens or closes a text.
+    (`_has_stray_quotes`), because nobody can know whether such a mark opens or closes a cell.
     """
 
     def __init__(self, lines: list[str], delimiter: str) -> None:
@@ -561,7 +570,10 @@ class _QuotedRows:
         return self._skipped + int(self._reader.line_num)
 
     def _has_stray_quotes(self, line: str) -> bool:
-        """Return whether a line has quotation marks other than those around a whole cell and those doubled in one."""
+        """Return whether a line has a quotation mark that is neither at an end of a whole cell nor doubled inside one.
+
+        A whole cell begins and ends with a quotation mark.
+        """
         return '"' in self._whole_cell.sub("", line)
 
 

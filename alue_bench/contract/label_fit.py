@@ -31,7 +31,8 @@ class LabelFit:
     """
 
     labels: Labels
-    """The label space in which predictions are scored: the labels of the scored task that can be predicted."""
+    """The label space in which predictions are scored: the labels of the scored task that can be predicted, and the
+    training task's threshold."""
     sources: tuple[tuple[int, ...], ...]
     """For each label in `labels`, the positions of the training task's labels that count as it."""
     label_map: LabelMap
@@ -40,7 +41,7 @@ class LabelFit:
     Rows with such a gold label are left out."""
 
     def describe(self) -> str:
-        """Return the label map in words; empty if every label counts as the label of the same name."""
+        """Return the label map in words, or an empty string if every label counts as the label of the same name."""
         pairs = [(name, own) for name, own in self.label_map.items() if name != own]
         return ", ".join(f"{name} → {own or 'never predicted'}" for name, own in pairs)
 
@@ -57,12 +58,13 @@ def fit_labels(task: Task, train_task: Task, given: str | None = None, *, severa
         train_task: The task on which the model is trained.
         given: The value of `--map` for the scored task, such as "NOT_OFF=normal,OFF=offensive"; None if the option is
             not given.
-        several: Whether models are scored on several tasks. The suggested value of `--map` then begins with the name of
-            the scored task.
+        several: True if models are scored on several tasks. In error messages, the suggested value of `--map` then
+            begins with the name of the scored task.
 
     Raises:
-        LabelMisfit: The tasks have different kinds of target, only one has pairs of texts, no mapping of the labels is
-            known or it is invalid, fewer than two labels could be predicted, or one task tags words or extracts spans.
+        LabelMisfit: The kinds of target differ (binary and multiclass count as one kind), or the ranges of two
+            regressions do; only one of the tasks has pairs of texts; a task tags words or extracts spans; the mapping
+            of the labels is not known or is invalid; or fewer than two labels could be predicted.
     """
     own, theirs = task.labels, train_task.labels
     if other := next((one for one in (task, train_task) if one.labels.reads_tokens), None):
@@ -183,9 +185,9 @@ def _parse_label_map(given: str, names: Sequence[str], scored_names: Sequence[st
 
 
 def _longest_leading_name(names: Sequence[str], text: str, end: str) -> str | None:
-    """Return the longest of `names` with which `text` begins, directly before `end`; None if there is no such name.
+    """Return the longest of `names` that stands at the beginning of `text`, followed by `end`; None if there is none.
 
-    If `end` is ",", the name may also be the whole of `text`.
+    If `end` is ",", `text` may also consist of the name alone.
     """
     fitting = [name for name in names if text.startswith(f"{name}{end}") or (text == name and end == ",")]
     return max(fitting, key=len, default=None)

@@ -36,7 +36,7 @@ class Model:
 
     name: str
     """The name for the option `--model`: lower-case letters, digits, ".", "_" and "-", with a letter or digit first.
-    `check_model` permits ASCII letters only."""
+    The conformance check `alue_bench.testing.check_model` accepts ASCII letters only."""
     title: str
     """The name that lists and reports show to readers."""
     checkpoint: Path | str

@@ -1,6 +1,6 @@
 """The derivation of a model's name from the folder or hub id that a user gives instead of a declared model.
 
-Letters of every script are kept, so that the name stays readable. It is the same on every machine.
+Letters of every script are kept, so that the name stays readable. The name is the same on every machine.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ SEPARATORS = "._-"
 
 
 def model_name(given: str) -> str:
-    """Return the name of a model that a user gives by the name of a folder or a hub id.
+    """Return the name of a model for which a user gives the name of a folder or a hub id.
 
-    Letters (in lower case), digits and combining marks of any script are kept, and so are ".", "_" and "-". Other
-    characters are replaced by hyphens. A name that is too long is cut, and a digest of `given` is appended. If nothing
-    remains, the name is "model-" followed by the digest.
+    Letters (in lower case), digits and combining marks of any script are kept, and so are ".", "_" and "-" within the
+    name. Each sequence of other characters is replaced by a hyphen. A name that is too long is cut, and a digest of
+    `given` is appended. If nothing remains, the name is "model-" followed by the digest.
     """
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", given).lower())
     kept = re.sub("\0+", "-", "".join(c if _is_allowed(c) else "\0" for c in text)).strip(SEPARATORS)
@@ -35,7 +35,10 @@ def model_name(given: str) -> str:
 
 
 def is_model_name(name: str) -> bool:
-    """Return whether `name` consists of lower-case letters, digits and marks of any script, ".", "_" and "-"."""
+    """Return whether `name` has the form of a model's name, which may have letters of any script.
+
+    A name consists of lower-case letters, digits, combining marks, ".", "_" and "-". It begins with a letter or digit.
+    """
     return bool(name) and name == name.lower() and _begins_name(name[0]) and all(map(_is_allowed, name))
 
 

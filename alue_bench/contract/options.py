@@ -104,8 +104,8 @@ class Option:
     def converted(self, value: object) -> Any:
         """Convert a valid value to the type of the option's field, and return it.
 
-        If the field is a float or a path, an integer or a string is converted to it. For a repeatable option, the
-        result is a tuple, even if `value` is a single value.
+        An integer becomes a float if the field is a float, and a string becomes a path if the field is a path. For a
+        repeatable option, the result is a tuple, even if `value` is a single value.
         """
         if self.many:
             return tuple(self.kind(one) for one in (value if isinstance(value, list | tuple) else (value,)))

@@ -15,12 +15,12 @@ from alue_bench.contract.strategy import EncoderShape, FreezePlan
 
 @dataclass(frozen=True, slots=True)
 class HeldOutScore:
-    """The quality of a model that was trained on four fifths of a probe's examples, measured on the remaining fifth."""
+    """The quality of a model that was trained on about four fifths of a probe's examples, measured on the others."""
 
     score: float
     """The task's primary metric; greater is better."""
     loss: float
-    """The mean loss, without class weights."""
+    """The mean loss on these examples, without class weights."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ class Probe:
     layers: tuple[Any, ...]
     """The encoder layers, each a `torch.nn.Module`, from layer 0 upwards."""
     batches: tuple[Any, ...]
-    """The tokenised train examples as batches on the model's device. Each has the tensors `input_ids` and
-    `attention_mask`, int64 [batch, tokens], and `targets`, [batch, …] or, for a target per token, int64 [batch,
-    tokens]. The option `--probe-rows` sets the number of examples; it is smaller if the train split has fewer."""
+    """The tokenised train examples as batches on the model's device. Each batch has the tensors `input_ids` and
+    `attention_mask`, int64 [batch, tokens], and `targets`. The shape of `targets` begins with [batch]; if each token
+    has a target, it is int64 [batch, tokens]. The option `--probe-rows` sets the number of examples. If the train split
+    has fewer examples, all of them are used."""
     loss: Callable[[Any], Any]
     """A function that takes a batch and returns its mean loss, a scalar tensor from which gradients can be computed."""
     hidden_states: Callable[[Any], tuple[Any, ...]]
@@ -49,8 +50,9 @@ class Probe:
     may be the output of this norm."""
     train_and_score: Callable[[FreezePlan], HeldOutScore]
     """A function that trains a copy of the loaded model under a freeze plan, and returns its score. The copy is trained
-    on four fifths of the probe's examples with the run's hyper-parameters, and its best epoch is scored on the
-    remaining fifth. The division of the examples is the same in every call, and equal plans give equal results."""
+    on about four fifths of the probe's examples with the run's hyper-parameters. The remaining fifth takes the place of
+    the dev split: it selects the epoch and gives the score. The division of the examples is the same in every call, and
+    equal plans give equal results."""
     generator: Any
     """A `numpy.random.Generator` for random choices, seeded with the run's data seed."""
 
@@ -78,7 +80,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Choice:
-    """The result of `Strategy.choose`: the chosen freeze plan, and the score of each layer that led to it."""
+    """The result of `Strategy.choose`: the chosen freeze plan, and the scores of the layers that led to this choice."""
 
     plan: FreezePlan
     scores: tuple[float, ...]

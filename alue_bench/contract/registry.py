@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import typer
 
 DISABLE_VARIABLE = "ALUE_BENCH_DISABLE_PLUGINS"
-"""The environment variable that disables plugins: a list of entry points or distributions, separated by commas."""
+"""The environment variable that disables plugins. Its value is a list of names of their entry points or distributions,
+separated by commas."""
 
 RESERVED_EXECUTORS = ("local", "ray")
 """The names of the built-in executors, which no plugin may use."""
@@ -60,7 +61,7 @@ class Origin:
 
 @dataclass
 class PluginReport:
-    """A report on one plugin: the names of the objects that it declares and its hooks, or why it failed."""
+    """A report on one plugin: the names of its hooks and of the objects that it declares, or why it failed."""
 
     origin: Origin
     status: str = "loaded"  # loaded | failed | disabled
@@ -135,7 +136,10 @@ class Registry:
         return claims[0]
 
     def families_of(self, names: Sequence[str]) -> list[StrategyFamily]:
-        """Return the families of the strategies with these names, without duplicates; raise errors like `strategy`."""
+        """Return the families of the strategies with these names, without duplicates.
+
+        For a name without a valid strategy, the method raises the same error as `strategy`.
+        """
         for name in names:
             self.strategy(name)
         return [d.value for d in self.families if any(_parse(d, name) is not None for name in names)]
@@ -254,7 +258,7 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
         strict: Whether a failed plugin is a fatal error; otherwise, `Registry.reports` says what failed.
 
     Raises:
-        PluginError: Two plugins declare the same name; or, with `strict`, a plugin failed.
+        PluginError: A name is declared twice, by one plugin or by two; or, with `strict`, a plugin failed.
     """
     disabled = {*disable, *filter(None, os.environ.get(DISABLE_VARIABLE, "").replace(" ", "").split(","))}
     manager = pluggy.PluginManager(hookspecs.GROUP)
@@ -334,8 +338,8 @@ def _refuse_failures(registry: Registry) -> None:
 def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) -> list[T]:
     """Call a plugin's hook, and return the declared objects that have the type `kind`.
 
-    The result is empty if the plugin does not implement the hook. If the hook fails or returns a value of a different
-    type, a problem is added to the plugin's report.
+    The result is empty if the plugin does not implement the hook. A problem is added to the plugin's report if the hook
+    fails or is not marked as a hook, and for each returned object that is not of the type `kind`.
     """
     function: Callable[[], Iterable[Any]] | None = getattr(plugin, hook, None)
     if function is None:
@@ -401,14 +405,15 @@ def _duplicate_name(subject: str, verb: str, one: Origin, other: Origin) -> str:
 def _name_to_disable(origin: Origin, kept: Origin | None) -> str:
     """Return a value of `--disable-plugin` that disables the plugin `origin` but not the plugin `kept`.
 
-    The value is the name of the plugin's entry point or of its distribution, quoted for a shell.
+    The value is the name of the entry point or of the distribution of `origin`, quoted for a shell. If `kept` is None,
+    no plugin needs to be kept, and the value is the name of the entry point.
     """
     others = {kept.entry_point, kept.distribution} if kept is not None else set()
     return shlex.quote(origin.entry_point if origin.entry_point not in others else origin.distribution)
 
 
 def _cause(error: BaseException) -> str:
-    """Return an error's type and message on one line, without passwords and at most 300 characters of the message."""
+    """Return an error's type and message on one line; passwords are removed, and a long message is cut."""
     try:
         message = " ".join(redact(str(error)).split())  # pluggy's messages have several lines
     except Exception:  # the str() of a plugin's own exception class may fail
@@ -487,7 +492,7 @@ def notify(registry: Registry, hook: str, warn: Callable[[str], None], **argumen
 def _call_all(registry: Registry, hook: str, failed: Callable[[str, str], None], **arguments: object) -> None:
     """Call a hook's implementations in all plugins, each with only the arguments in its signature.
 
-    If an implementation raises an error, `failed(plugin, cause)` is called, and then the next implementation.
+    If an implementation raises an error, `failed(plugin, cause)` is called before the next implementation is called.
     """
     for implementation in getattr(registry.manager.hook, hook).get_hookimpls():
         _call(implementation, failed, hook, **arguments)

@@ -136,7 +136,7 @@ class HyperParameters:
         default_is_implied=True,
     )
     """The number of train examples from which a strategy chooses the layers to train (`Strategy.choose`). In the runs
-    of all other strategies, it has the default value."""
+    of strategies that do not choose layers, it has the default value."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for the first value that is out of its bounds."""
@@ -291,12 +291,12 @@ class RunSpec:
     """The versions, by name, of the Python distributions that contain alue-bench, the training task, the model and the
     strategy."""
     test_providers: Mapping[str, str] = field(default_factory=dict)
-    """The version, by name, of the Python distribution that contains `task`; empty if `providers` already has it. It
-    affects only the test, not the training."""
+    """The version, by name, of the Python distribution that contains `task`; empty if `providers` already has it. This
+    distribution affects only the test, not the training."""
     scored_elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """A digest of the rows and labels of each other task on whose test split the trained model is scored too (option
-    `--also-test`), by the task's name. They are not part of the fingerprint, because they affect neither the training
-    nor the score on `task`."""
+    """A digest for each other task on whose test split the trained model is scored too (option `--also-test`), by the
+    task's name. A digest is made from the rows and labels of its task. The digests are not part of the fingerprint,
+    because these tasks affect neither the training nor the score on `task`."""
 
     @property
     def row_options(self) -> dict[str, object]:
@@ -383,10 +383,10 @@ class FreezeEvent:
     """The number of the epoch, from 1."""
     block: str
     """The block: "embeddings", "layer 0", "layer 1" and so on; or the name of a weight matrix, if the strategy uses the
-    changes of their gradients (`Revisions.matrix_changes`)."""
+    changes of the matrices' gradients (`Revisions.matrix_changes`)."""
     norm: float | None
-    """The L2 norm of the block's gradients, summed over all steps since the strategy decided last; for a weight matrix,
-    the change of its gradient (`MatrixChanges`). None if it was not measured."""
+    """The L2 norm of the sum of the block's gradients in all steps since the strategy's previous decision; for a weight
+    matrix, the change of its gradient (`MatrixChanges`). None if it was not measured."""
     frozen: bool
     """True if the block is frozen from this step on."""
 
@@ -409,7 +409,7 @@ class Predictions:
     columns: tuple[str, ...]
     """The names of the columns of `scores`."""
     prefix: str = "score_"
-    """The text before the name of each of these columns in the recorded table."""
+    """The text before the name of each column of `scores` in the recorded table of predictions."""
 
 
 @dataclass(frozen=True, kw_only=True)

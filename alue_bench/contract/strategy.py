@@ -76,8 +76,8 @@ class FreezePlan:
     - "adapters": only the strategy's adapters (`Strategy.adapter`).
 
     alue-bench finds these parameters in every architecture, whatever their names are. Before a run, it also freezes
-    the layers and the embeddings in which no parameter trains, so that the frozen prefix (`prefix_layers`) reaches up
-    to the lowest layer in which a parameter trains."""
+    the layers and the embeddings in which no parameter trains, so that the frozen prefix (`prefix_layers`) ends
+    directly below the lowest layer in which a parameter trains."""
     names: tuple[str, ...] = ()
     """The patterns for `trained="names"`, with `*`, `?` and `[…]` as in file names (`fnmatch`). They must match whole
     names, as in `model.named_parameters()`: "*.query.*" matches the query projections of BERT's layers."""
@@ -120,7 +120,7 @@ class FreezePlan:
 
     @property
     def prefix_layers(self) -> int | None:
-        """The number of layers in the frozen prefix; None if there is no frozen prefix.
+        """The number of layers in the frozen prefix, 0 if only embeddings are in it; None if there is no frozen prefix.
 
         The frozen prefix consists of the frozen embeddings and the consecutive frozen layers from layer 0 upwards. Its
         outputs do not change during training, so that they can be computed once. If the embeddings train, the outputs
@@ -148,7 +148,10 @@ class FreezePlan:
         return {name: value for name, value in fields.items() if value}
 
     def revises(self, other: FreezePlan) -> bool:
-        """Return whether this plan may replace the plan `other` during training, because only frozen parts differ."""
+        """Return whether this plan may replace the plan `other` during training.
+
+        It may if the plans differ only in which layers, embeddings, pooler and single parameters they freeze.
+        """
         return (self.shape, self.trained, self.names) == (other.shape, other.trained, other.names)
 
     def describe(self) -> str:
@@ -347,7 +350,7 @@ class Strategy(ABC):
     def kept_layers(self, shape: EncoderShape) -> tuple[int, ...]:
         """Return the indices of the encoder layers that stay in the model, in ascending order; by default all of them.
 
-        The other layers are removed before the run.
+        All other layers are removed before the run.
 
         Args:
             shape: The size of the pre-trained encoder.
@@ -390,9 +393,9 @@ class Strategy(ABC):
         training. Its time and FLOPs count as costs of the run. The result must depend only on the probe and the
         strategy; random numbers come from `probe.generator`.
 
-        The chosen plan must freeze at least as many layers as the plan of `freeze_plan`, and also the embeddings and
-        the pooler if that plan freezes them. Its `shape`, `trained` and `names` must be those of that plan. Otherwise,
-        the run fails.
+        Let the first plan be the one that `freeze_plan` returned. The chosen plan must freeze at least as many layers
+        as the first plan. It must freeze the embeddings if the first plan does, and the pooler if the first plan does.
+        Its `shape`, `trained` and `names` must be equal to those of the first plan. Otherwise, the run fails.
 
         Args:
             probe: A copy of the loaded model, tokenised train examples and the loss.
@@ -479,8 +482,9 @@ def outline(strategy: Strategy, shape: EncoderShape) -> Outline:
         shape: The size of the model's encoder.
 
     Raises:
-        DoesNotFit: The strategy cannot be applied to the model; `kept_layers` returns layers that the model does not
-            have; or the strategy has an adapter without `trained="adapters"` in its freeze plan, or the reverse.
+        DoesNotFit: The strategy cannot be applied to the model; `kept_layers` does not return layers of the model in
+            ascending order; or the strategy has an adapter but its freeze plan does not have `trained="adapters"`, or
+            the plan has it but there is no adapter.
         TypeError: `freeze_plan` does not return a FreezePlan for the kept layers, or `meaning` does not return a
             string.
     """

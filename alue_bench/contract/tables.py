@@ -71,7 +71,7 @@ class Table:
     """The column of the second text; None if the examples are single texts."""
     target: str | tuple[str, ...] | None = None
     """The column of the label, the number or the list of labels; None for a file without gold labels. A multi-label
-    task can name a tuple of columns instead: one for each label, of the label's name, with 0 or 1 in each row."""
+    task can name a tuple of columns instead: one for each label, with the label's name and with 0 or 1 in each row."""
     id: str | None = None
     """The column of the example's identifier; None to use the number of the row, counted from 0."""
     separator: str | None = None
@@ -92,7 +92,7 @@ class Table:
     """The split to read from a folder or a hub data set, such as "validation"; None to read the only split."""
 
     def __post_init__(self) -> None:
-        """Check the type of each field, and that no column is both a text and a target, or named twice."""
+        """Check the type of each field, and that no column is named twice in `text`, `text_pair` and `target`."""
         optional = (str, type(None))
         kinds: dict[str, Kind] = {
             "text": str, "text_pair": optional, "target": (str, tuple, type(None)), "id": optional,
@@ -235,7 +235,7 @@ def _code(cells: Cells, column: str) -> str:
 
 
 def _zero_or_one(cells: Cells, column: str) -> str:
-    """Return a cell of a column that should hold 0 or 1 in each row, as a string; true and false become "1" and "0"."""
+    """Return, as a string, a cell that should hold 0 or 1; the truth values true and false become "1" and "0"."""
     value = cells.get(column)
     return str(int(value)) if isinstance(value, bool) else _code(cells, column)
 
@@ -301,7 +301,7 @@ def open_table(path: Path, *, sheet: str | None = None, split: str | None = None
 
 
 NumberedRow = tuple[int, Cells | str]
-"""The number of a row, and its cells, or a string with the reason why they cannot be read."""
+"""The number of a row, together with its cells or, if the row cannot be read, a string with the reason."""
 
 
 def _table_of(rows: list[NumberedRow]) -> OpenTable:

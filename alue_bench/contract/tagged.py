@@ -35,8 +35,8 @@ class TaggedColumns:
     separator: str | None = None
     """The text between two columns; None for any number of spaces and tabs."""
     comment: str | None = None
-    """The text with which comment lines begin, which are left out; None if there are none. The default is not "#",
-    because a word may begin with it."""
+    """The text at the beginning of comment lines, which are not read; None if there are no comment lines. The default
+    is not "#", because a word may begin with it."""
     document: str = "-DOCSTART-"
     """The word on lines that separate documents. Such a line ends a sentence and is left out. Empty if there are none.
     """
@@ -92,7 +92,14 @@ class TaggedColumns:
         return cells[self.word] if -len(cells) <= self.word < len(cells) else None
 
     def _add(self, sentence: _Sentence, line: int, cells: Sequence[str], undecodable: Mapping[int, int]) -> None:
-        """Add the word and the tag of a line to a sentence, or the reason why the line cannot be used."""
+        """Add the word and the tag of a line to a sentence, or the reason why the line cannot be used.
+
+        Args:
+            sentence: The sentence to which the line belongs.
+            line: The number of the line, from 1.
+            cells: The cells of the line.
+            undecodable: The lines of the file that are not valid UTF-8, from `read_lines`.
+        """
         last = len(cells)
         missing = next((c for c in (self.word, self.tag) if not -last <= c < last), None)
         if line in undecodable:
@@ -187,8 +194,8 @@ class _Sentence:
         """Add a word and its tag, or note why they cannot be used.
 
         Args:
-            line: The line of the word.
-            word: The word.
+            line: The number of the line with the word.
+            word: The word; a blank word cannot be used.
             code: The tag as written in the file.
             read: The reader, whose fields `decode` and `labels` determine the tag.
         """
@@ -207,11 +214,11 @@ class _Sentence:
         self.bad = self.bad or BadRow(line, reason)
 
     def row(self, number: int, identifier: str | None = None) -> Example | BadRow | None:
-        """Return the sentence as an example or a bad row; None if it has no words.
+        """Return the sentence as an example, or as a bad row if one of its lines cannot be used; None if it is empty.
 
         Args:
-            number: The number of the sentence, from 0, which is the default identifier.
-            identifier: The identifier of the example; None to use the default.
+            number: The number of the sentence in the file, from 0.
+            identifier: The identifier of the example; None to use `number`.
         """
         if self.bad is not None or not self.words:
             return self.bad

@@ -60,11 +60,11 @@ METRICS: Mapping[TargetKind, tuple[str, ...]] = MappingProxyType(
         TargetKind.SPAN: ("f1", "exact_match", "f1_arabic", "exact_match_arabic"),
     }
 )
-"""The metrics of each kind of target, which every run logs; the first is the default primary metric. If there are
-labels, the F1 of each label is logged too. In a task that tags words, F1 is computed over entities if the tags have a
-scheme (`Labels.scheme`), and over tags otherwise; accuracy is the share of words with the correct tag. Span extraction
-has the two metrics of SQuAD's script, and the same two after a further normalisation of Arabic answers
-(`alue_bench.evaluation.answers`)."""
+"""The metrics of each kind of target, which every run logs. The first of them is the default primary metric; only for
+plain tags of words, "accuracy" is the default. If there are labels, the F1 of each label is logged too. In a task that
+tags words, F1 is computed over entities if the tags have a scheme (`Labels.scheme`), and over tags otherwise; accuracy
+is the share of words with the correct tag. Span extraction has the two metrics of SQuAD's script, and the same two
+after a further normalisation of Arabic answers (`alue_bench.evaluation.answers`)."""
 
 START, END = "start", "end"
 """The names of the head's two outputs for each token in span extraction: the scores of a token as the start and as the
@@ -84,7 +84,8 @@ class Labels:
 
     kind: TargetKind
     names: tuple[str, ...] = ()
-    """The labels, in the order of the head's outputs; empty for a regression."""
+    """The labels or tags, in the order of the head's outputs; `START` and `END` in span extraction; empty for a
+    regression."""
     threshold: float = 0.5
     """The probability above which a label is predicted; only for multi-label tasks."""
     minimum: float = float("-inf")
@@ -148,7 +149,7 @@ class Labels:
         """Return the label space of span extraction: the answer to a question is a part of a text.
 
         Args:
-            no_answer: Whether there are questions without an answer, as in SQuAD 2.0 (Rajpurkar, Jia & Liang 2018).
+            no_answer: True if questions without an answer may occur, as in SQuAD 2.0 (Rajpurkar, Jia & Liang 2018).
         """
         return cls(TargetKind.SPAN, (START, END), no_answer=no_answer)
 
@@ -264,8 +265,8 @@ class HeldOut:
     """
 
     fraction: float
-    """The share of the examples that is held out, above 0 and at most 0.5; more precisely, the share of the different
-    first texts. If dev is drawn after test, it is a share of the examples that remain."""
+    """The share of the examples that is held out, above 0 and at most 0.5. More precisely, it is a share of the first
+    texts, where equal texts count once. If dev is drawn after test, it is a share of the examples that remain."""
     seed: int = 42
     """The random seed of the draw."""
 
@@ -286,10 +287,11 @@ class Splits:
     """
 
     train: DataFile | None = None
-    """The file with the train rows; None for a task without train rows, on which models are tested that were trained on
-    another task (`Task.trained_on`, or the option `--also-test`)."""
+    """The file with the train rows; None for a task that has none and only tests models that were trained on another
+    task (`Task.trained_on`, or the option `--also-test`)."""
     dev: DataFile | HeldOut | None = None
-    """The split whose score selects the epoch whose weights are tested; None if `train` is None, and only then."""
+    """The split on which the model is scored during training, to select the epoch whose weights are tested; None if and
+    only if `train` is None."""
     test: DataFile | HeldOut
     """The split on which the reported score is computed, once, with the selected weights."""
     submission: DataFile | None = None
@@ -390,9 +392,9 @@ class Task:
     official_metric: str = ""
     """The metric of the shared task or leaderboard, in the words of its organisers; it is only shown in lists."""
     trained_on: str | None = None
-    """The name of another task on whose train and dev splits the model is trained; None if this task has its own, or if
-    it is only a test set for models of other tasks (option `--also-test`). Both tasks must have the same threshold or
-    range and, unless `label_map` is given, the same labels in the same order."""
+    """The name of another task on whose train and dev splits the model is trained; None if this task has a train split,
+    or if it is only a test set for models of other tasks (option `--also-test`). The two tasks must have the same
+    threshold or range and, unless `label_map` is given, the same labels in the same order."""
     label_map: Mapping[str, str | None] = field(default_factory=dict)
     """The mapping from each label of the task in `trained_on` to a label of this task; empty if both tasks have the
     same labels in the same order. If several labels are mapped to the same label, their probabilities are summed (in a

@@ -165,7 +165,7 @@ class TaskFile:
         """Return (not raise) an error about a value; its message names the file and the line of the value.
 
         Args:
-            problem: What is wrong, in words.
+            problem: A description of the error, which becomes the end of the message.
             *keys: The keys that lead to the value, outermost first.
         """
         return UsageError(f"{self.path}:{line_of(self.text, keys)}: {problem}")
@@ -490,7 +490,8 @@ def squad_reader_of(path: str, reading: Mapping[str, Any]) -> SquadJson:
 
     Args:
         path: The path of the file.
-        reading: The keys of a task file that name columns and describe the format. None of them applies to this format.
+        reading: The keys of a task file that the user gives for this file, with their values. Only the key `path` is
+            permitted, because the format has fixed keys.
 
     Raises:
         ValueError: The ending is not .json, or `reading` has a key other than `path`.

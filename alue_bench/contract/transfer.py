@@ -111,7 +111,7 @@ def transferred_logits(logits: Array, task: Task, train_task: Task) -> Array:
 
     If several labels are mapped to the same label, their probabilities are summed; in a multi-label task, the largest
     probability is used. Labels that are mapped to None are left out, so that a softmax over the result divides the
-    whole probability among the other labels.
+    whole probability among the remaining labels.
 
     Args:
         logits: The logits for the training task's labels, [examples, train_labels].
@@ -119,7 +119,8 @@ def transferred_logits(logits: Array, task: Task, train_task: Task) -> Array:
         train_task: The training task.
 
     Returns:
-        The logits for the scored task's labels, [examples, labels]; `logits` itself without a label map.
+        The logits for the scored task's labels, [examples, labels]; `logits` itself if the scored task has no label
+        map.
     """
     if not task.label_map:
         return logits
@@ -163,7 +164,8 @@ def transferred_targets(targets: Array, task: Task, train_task: Task) -> Array:
 
     Returns:
         The class indices in the label space of the scored task, [n]; the examples whose label is mapped to None are
-        missing. For a multi-label task, 0 or 1 for each label, [examples, labels]. Without a label map, `targets`.
+        missing. For a multi-label task, 0 or 1 for each label, [examples, labels]. If the scored task has no label map,
+        `targets` itself.
     """
     if not task.label_map:
         return targets

@@ -35,9 +35,10 @@ def check_types(owner: str, fields: Mapping[str, object], kinds: Mapping[str, Ki
 
 
 def check_texts(owner: str, fields: Mapping[str, object], names: tuple[str, ...]) -> None:
-    """Raise an error for the first of the named fields that is not a tuple or list of different, non-blank strings.
+    """Raise an error for the first of the named fields that is not a tuple or list of distinct, non-blank strings.
 
-    A single string is refused, because iterating over it would give its letters. For the arguments, see `check_types`.
+    A single string is refused, because iterating over it would give its letters. For `owner` and `fields`, see
+    `check_types`.
 
     Raises:
         TypeError: A field is not a tuple or list of strings.

@@ -59,9 +59,9 @@ and the device."""
 
 
 def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters, device: Device) -> float:
-    """Return this machine's training speed for a model of this shape, in FLOPs per second; see `measure_speed`.
+    """Return this machine's training speed for a model with this configuration; for the arguments, see `measure_speed`.
 
-    The speed is measured once per process for each shape of layers, device and number format.
+    The speed, in FLOPs per second, is measured once per process for each shape of layers, device and number format.
     """
     key = (*shape_key(config), device, device.number)
     if key not in _measured_speeds:
@@ -71,11 +71,11 @@ def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters,
 
 
 def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters, device: Device) -> float:
-    """Measure the training speed of a model of this shape.
+    """Measure the training speed of a model with this configuration.
 
     A model with random weights is trained for a few steps on random tokens; all its layers train. This takes seconds
-    for a model of base size on a CPU. torch's global random state is left unchanged. Steps are replayed as CUDA graphs
-    if those of the planned runs may be; the time for capturing them is not counted.
+    for a model of base size on a CPU. torch's global random state is left unchanged. If planned runs may replay their
+    steps as CUDA graphs, this training does so too; the time for capturing the graphs is not counted.
 
     Args:
         config: The model's configuration, a transformers `PretrainedConfig`.

@@ -85,8 +85,9 @@ class CostEstimate:
     problems: tuple[str, ...] = ()
     """Sentences that say why the cost of a run is unknown."""
     yardstick_s: float = 0.0
-    """The seconds for fitting the linear models on TF-IDF features of all tasks, if no result is in the cache.
-    `seconds` does not include them."""
+    """The seconds for fitting the linear models on TF-IDF features with which the runs are compared
+    (`RunInputs.yardstick`), on the assumption that the cache has no results for them. The method `seconds` does not
+    include this time."""
     upper_bound: bool = False
     """True if early stopping may end runs before their last epoch, so that the cost is an upper bound."""
 

@@ -80,7 +80,10 @@ class Batch:
 
     @property
     def predictions(self) -> int:
-        """The number of predictions over which the loss is averaged: of words if words have tags, else of examples."""
+        """The number of predictions over which the loss is averaged.
+
+        These are the words whose tag is predicted in a task that tags words, and the examples in every other task.
+        """
         return int((self.targets != IGNORED).sum()) if self.tags_words else len(self.indices)
 
     @property
@@ -113,7 +116,7 @@ class Batch:
         )
 
     def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Return a copy of the batch with a function applied to each input tensor of the model, and to the targets."""
+        """Return a copy of the batch with `change` applied to each input tensor of the model, and to the targets."""
         return replace(
             self,
             input_ids=change(self.input_ids),

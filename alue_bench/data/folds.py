@@ -2,14 +2,14 @@
 
 The rows of the train file and, if there is one, of the dev file are divided. They include the rows that would otherwise
 be held out from the train file as the test split. They do not include an official test file, so that no model is
-trained on its rows. For each fold, a part of the rows outside the fold is held out as the dev split, which selects the
-weights, and the rest is the train split.
+trained on its rows. For each fold, a part of the rows outside the fold is held out as the dev split, by which the
+tested weights are normally selected, and the rest is the train split.
 
-The random draws of the folds and of the dev splits are stratified: the rows are put in a random order, sorted by label,
-and dealt out to the folds in turn, so that two folds differ by at most one in their number of rows with a label (Kohavi
-1995). Rows with several labels are sorted by their rarest label (after Sechidis et al. 2011), and rows of a regression
-by their target. Rows with the same first text are dealt out together, so that neither a repeated text nor a premise
-shared by several pairs is in two splits.
+The random draws of the folds and of the dev splits are stratified. For the folds, the rows are put in a random order,
+sorted by label, and dealt out to the folds in turn. If no text is repeated, two folds therefore differ by at most one
+in their number of rows with a label (Kohavi 1995). Rows with several labels are sorted by their rarest label (after
+Sechidis et al. 2011), and rows of a regression by their target. Rows with the same first text are dealt out together,
+so that neither a repeated text nor a premise shared by several pairs is in two splits.
 
 The draws depend on the rows, the number of folds and the number of the repetition, but not on the seed of a run: all
 strategies and seeds are compared on the same folds.

@@ -134,8 +134,8 @@ def normalised_questions(examples: Sequence[Example], clean: Callable[[str], str
     Args:
         examples: The questions.
         clean: The model's normalisation. It is applied to each question, and to each stretch of a context between white
-            space. If it changes a stretch differently from the words of the stretch, as a URL that it replaces, the
-            whole stretch is one word.
+            space. If the normalised stretch is not the sequence of its normalised words, for example because the
+            normalisation replaces whole URLs, the whole stretch counts as one word.
 
     Returns:
         The columns "question" and "context"; and "places", with four positions for each word: its start and end in the
@@ -294,7 +294,7 @@ def _windows_of(
 def _word_tokens(
     offsets: Sequence[tuple[int, int]], word_positions: Sequence[Sequence[int]]
 ) -> dict[int, tuple[int, int]]:
-    """Return the first and the last token of each word that has any, as positions among the tokens of the context.
+    """Return the first and the last token of each word that has tokens, as positions among the context's tokens.
 
     Args:
         offsets: The (start, end) positions of each token's characters in the normalised context.

@@ -127,7 +127,7 @@ def read_files(
 
 
 def checked_split(task: Task, split: str, examples: Sequence[Example]) -> SplitRows:
-    """Return the rows of a split with their digest. Raise DataError if no rows are left or a row has no gold label."""
+    """Return the rows of a split with their digest. Raise DataError if there are no rows or a row has no gold label."""
     if not examples:
         raise DataError(f"task {task.name!r}: the {split} split has no rows left")
     unlabelled_row = next((example for example in examples if example.target is None), None)

@@ -60,7 +60,7 @@ class TokenizedSplit:
     """The share of unknown tokens among all tokens except the special tokens that the tokenizer adds to every text."""
     empty: int = 0
     """The number of examples with a text for which no token remains after normalisation and tokenization; 0 for a task
-    that tags words."""
+    that tags words. In span extraction, the number of questions in `SpanPlaces.empty`."""
     all_rows: TokenizedSplit | None = None
     """The token ids of all rows that are divided into folds (see `SplitRows.all_rows`); None without
     cross-validation."""

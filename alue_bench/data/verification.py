@@ -54,14 +54,14 @@ class FileReport:
     rows: int
     """The number of usable rows in the file."""
     labels: dict[str, int]
-    """The number of rows with each label, by label."""
+    """The number of rows with each label, by label; in a task that tags words, the number of words with each tag."""
     bad: tuple[BadRow, ...]
     duplicates: int
     """The number of rows whose texts occurred in an earlier row of the same file."""
     has_lines: bool
     """True if the file is a text file, so that positions are line numbers; otherwise they are row numbers."""
     gaps: tuple[str, ...] = ()
-    """Sentences about labels that occur in no row or in every row."""
+    """Sentences about labels that cannot be learnt from the file or scored on it; see the function `label_gaps`."""
 
     def row_location(self, row: BadRow) -> str:
         """Return the position of a row, such as "train.tsv:7", for a message."""
@@ -99,8 +99,8 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
         labels: The label space of the task.
 
     Raises:
-        DataError: The file as a whole is unusable (missing, empty, in a wrong encoding, without a column), or the
-            reader fails; the message then names the last row before the failure.
+        DataError: The file as a whole is unusable (for example missing, empty, in a wrong encoding, or without one of
+            the declared columns), or the reader fails; the message then names the last row before the failure.
     """
     if not path.exists():
         raise DataError(f"{path}: the file is missing")
@@ -172,7 +172,7 @@ def bad_row_of(example: Example, labels: Labels) -> BadRow | None:
     """Return a `BadRow` that says why an example is unusable for a task; None if the example is usable.
 
     Raises:
-        TypeError: The value is not an Example.
+        TypeError: `example` is not an Example, because the reader of the file yielded something else.
     """
     if not isinstance(example, Example):
         raise TypeError(f"it yielded {example!r:.80} instead of an Example or a BadRow")
@@ -299,7 +299,8 @@ def _gaps_of_tags(split: str, targets: Sequence[Target], labels: Labels) -> list
 def _gaps_of_answers(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
     """Return the sentences of `label_gaps` for span extraction.
 
-    They are about splits in which all questions, or no questions, have an answer, and about corrected answer positions.
+    They are about splits in which all questions, or no questions, have an answer, if the task permits questions without
+    an answer; and about answers whose position the reader corrected, because they are not at the position in the file.
     """
     answers = [target for target in targets if isinstance(target, Answers)]
     without = sum(not answer.texts for answer in answers)

@@ -5,7 +5,8 @@ to each word, and each word is tokenized as it would be inside a text. A word th
 subword; its predicted tag is O, or the first tag if the task has no O.
 
 A sentence that exceeds the maximal length is divided into windows that overlap by half. Each word's tag is predicted in
-one window only: the window in which the shorter of the word's left and right contexts is longest.
+one window only: a word in the overlap of two windows belongs to the later window if its left context there is longer
+than its right context in the earlier one.
 
 Notation: n is the number of sentences, w the number of words of all sentences together.
 """
@@ -33,14 +34,18 @@ NO_WORD = -1
 
 
 def token_for_empty_text(tokenizer: Any) -> int:
-    """Return the id of the token that represents an empty text: the end-of-text, beginning or padding token."""
+    """Return the id of the token that represents an empty text.
+
+    It is the tokenizer's end-of-text token. If there is none, it is the beginning-of-text token, or else the padding
+    token.
+    """
     ends = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
     return int(next(token for token in ends if token is not None))
 
 
 @dataclass(frozen=True)
 class WordPositions:
-    """The words of a tokenized split, and which of them are predicted from a token."""
+    """The words of a tokenized split, and the positions of the words whose tag is predicted from a token."""
 
     counts: Array  # int64 [n]
     """The number of words of each sentence."""
@@ -176,9 +181,9 @@ def words_of(text: str) -> list[str]:
 def windows(lengths: Sequence[int], size: int) -> list[Window]:
     """Divide a sentence into overlapping windows; the tag of each word is predicted in one of them.
 
-    A window repeats at most the last half of the window before it, and less if the next word would otherwise not fit.
-    The last window begins as early as its size allows, so that it contains as much of the sentence as the other
-    windows.
+    Each window except the last repeats at most the last half of the window before it, and less if the next word would
+    otherwise not fit. The last window begins as early as its size allows, so that it contains as much of the sentence
+    as the other windows.
 
     Args:
         lengths: The number of subwords of each word, each at most `size`.
@@ -285,7 +290,7 @@ def targets_of_tokens(
 
 
 def places_of_words(examples: Sequence[Example], columns: Mapping[str, Sequence[Any]], labels: Labels) -> WordPositions:
-    """Return the words of a split, and which of them are predicted from a token.
+    """Return the words of a split, and the positions of the words whose tag is predicted from a token.
 
     Args:
         examples: The sentences.

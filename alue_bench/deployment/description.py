@@ -18,7 +18,8 @@ FORMAT = 1
 """The version of the format of `alue_bench.json`. Increase it when older versions of alue-bench could not read the
 new format."""
 BASE, ADAPTER = "base", "adapter"
-"""The subfolders of a saved model's folder that hold base model and adapter if the adapter could not be merged."""
+"""The subfolders of a saved model's folder for the base model and for the adapter. They exist only if the adapter could
+not be merged into the base model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +32,11 @@ class KeptNormalisation:
     requires: tuple[str, ...] = ()
     """The Python packages that must be importable for the normalisation."""
     providers: Mapping[str, str] = field(default_factory=dict)
-    """The versions of the installed packages whose declarations the run used (alue-bench or plugins), by name."""
+    """The versions of the packages (alue-bench or plugins) that declare the task, the pre-trained model and the
+    strategy with which the saved model was trained, by package name."""
     probe: str = ""
-    """A digest of the normalised example texts `normalisation.PROBE`; it changes if the normalisation changes."""
+    """A digest of the normalised example texts `normalisation.PROBE`. It usually changes if the code of the
+    normalisation changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,8 @@ class Description:
     is_pair: bool
     """True if the model reads pairs of texts."""
     max_length: int
-    """The largest number of tokens of an example; longer texts are truncated."""
+    """The largest number of tokens of an input. Longer texts are truncated; a model that tags words or extracts spans
+    reads them in several windows instead."""
     padding: Padding
     device: str
     """The device on which the model was trained."""

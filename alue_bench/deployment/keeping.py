@@ -51,7 +51,10 @@ SELECTION_METRIC = "selection/dev_score"
 
 
 def group_of(spec: RunSpec) -> str:
-    """Return a digest of a run's task, training data and pre-trained model; `--keep best` keeps one model for each."""
+    """Return a digest of a run's task, training data and pre-trained model.
+
+    With `--keep best`, a command keeps one model for all of its runs that have the same digest.
+    """
     return digest_of([spec.train_task, spec.model, spec.model_digest, spec.data.train])
 
 
@@ -64,7 +67,7 @@ def keep_model(recorder: Recorder, run: FinishedRun, tags: Mapping[str, str] | N
     Args:
         recorder: The recorder, which holds the value of `--keep`.
         run: The run, with its trained model.
-        tags: The MLflow tags of the run that come from the plan.
+        tags: The MLflow tags that the plan gives to the run, among them the tag of low-fidelity runs; None for none.
 
     Returns:
         A sentence for each problem that occurred. A problem does not change the recorded result of the run.
@@ -115,8 +118,8 @@ def keep_retrained_model(
         connection: The open MLflow store.
         run: The run, with the model that was trained again.
         folder: A new folder to which the model is also copied; None for no copy.
-        on_problem: A function that is called with a warning if the system's folder for temporary files is full, so that
-            another folder is used.
+        on_problem: A function that is called with a warning if another folder is used for temporary files, because the
+            system's folder for them is full.
 
     Raises:
         UnavailableError: The MLflow store does not accept the model (its folder then stays on this machine), or
@@ -141,7 +144,8 @@ def keep_retrained_model(
 def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedModel:
     """Log the folder of a trained model in MLflow, as a model of its run.
 
-    With `--keep best`, also remove all models of the same task and pre-trained model except the best one.
+    With `--keep best`, also compare the models that the command has kept for the same task, training data and
+    pre-trained model, and remove all of them except the best one.
     """
     spec = run.spec
     tags = {
@@ -162,7 +166,11 @@ def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedM
 
 
 def _is_best(recorder: Recorder, run: FinishedRun) -> bool:
-    """Return whether a run's dev score exceeds those of all models kept for the same task and pre-trained model."""
+    """Return whether a run's dev score exceeds those of all models that the command has kept for the same group.
+
+    A group is all runs with the same digest `group_of`. If no model of the group is kept, the result is True, even for
+    an undefined score.
+    """
     score = run.result.metrics[SELECTION_METRIC]
     rivals = _rivals(recorder, group_of(run.spec))
     return not rivals or (math.isfinite(score) and score > max(rival.dev_score for rival in rivals))
@@ -174,11 +182,11 @@ def _rivals(recorder: Recorder, group: str) -> list[LoggedModel]:
 
 
 def _remove_worse_models(recorder: Recorder, group: str) -> None:
-    """Remove all kept models of a task and pre-trained model except the best; of equally good models, keep the first.
+    """Remove all models that the command has kept for a group except the best; of equally good models, keep the first.
 
     Args:
-        recorder: The recorder of the runs.
-        group: The digest of task and pre-trained model that `group_of` returns.
+        recorder: The recorder of the command's runs.
+        group: The digest of task, training data and pre-trained model that `group_of` returns.
     """
     rivals = _rivals(recorder, group)
     best = max(rivals, key=lambda model: model.dev_score, default=None)
@@ -190,7 +198,13 @@ def _remove_worse_models(recorder: Recorder, group: str) -> None:
 def copy_to_state_folder(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
     """Copy a trained model from a temporary folder to a permanent folder on this machine, and return the permanent one.
 
-    With `--keep best`, an existing model of the same task and pre-trained model is replaced only by a better one.
+    With `--keep best`, the permanent folder may already hold the model of another run of the command with the same
+    `group_of`. It is replaced only if the new model has a higher dev score; the folder is returned in either case.
+
+    Args:
+        folder: The temporary folder.
+        recorder: The recorder of the command, which holds the value of `--keep`.
+        run: The run that trained the model.
     """
     place = state_folder() / "models" / run.run_id
     if recorder.keep == "best":

@@ -81,7 +81,8 @@ class KeptModel:
                 plugins.
 
         Raises:
-            UsageError: The folder holds no model that alue-bench saved.
+            UsageError: The folder holds no model that alue-bench saved, or the device or number format is not
+                available.
             UnavailableError: A file is damaged, or a package that the model needs is missing.
         """
         self.description = read_description(folder)
@@ -302,7 +303,7 @@ def load(
         tracking_uri: The MLflow store that holds the run or the registry; None for the default store.
 
     Raises:
-        UsageError: There is no such model.
+        UsageError: There is no such model, or the device or number format is not available.
         UnavailableError: The store does not answer, a file is damaged, or a needed package is missing.
     """
     from alue_bench.deployment.logged_models import folder_of
@@ -311,10 +312,12 @@ def load(
 
 
 def _windows(rows: Sequence[Example], columns: dict[str, list[Any]], targets: Callable[[Any], Any]) -> TokenizedSplit:
-    """Return windows as a `TokenizedSplit`, to which the caller adds the positions of words or spans.
+    """Return sentences or questions, tokenized in windows of limited length, as a `TokenizedSplit`.
+
+    The caller adds the positions of the words or spans to the result.
 
     Args:
-        rows: The sentences or questions.
+        rows: The sentences; or the questions, each with the text that it is about.
         columns: The columns "input_ids" and, if the tokenizer returns them, "token_type_ids" of the windows.
         targets: A function that returns the targets of all tokens, given the offset of each window in the flat list of
             tokens.

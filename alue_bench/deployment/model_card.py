@@ -23,7 +23,8 @@ KINDS = {
     TargetKind.TOKENS: "one tag",
 }
 PIPELINES = {TargetKind.TOKENS: "token-classification", TargetKind.SPAN: "question-answering"}
-"""The Hugging Face hub's name of the task, for the kinds of labels for which it is not text classification."""
+"""The names of tasks on the Hugging Face hub, by kind of labels. For all other kinds, the task is
+"text-classification"."""
 
 
 def write_model_card(folder: Path, description: Description, inputs: RunInputs) -> None:

@@ -22,12 +22,12 @@ and URLs. If the code of a normalisation changes, its results for these texts us
 
 
 def kept_normalisation(model: Model, providers: dict[str, str]) -> KeptNormalisation | None:
-    """Return a description of a model's text normalisation, to be stored with the model; None if it normalises nothing.
+    """Return a description of a model's text normalisation, to be stored with the model; None if there is none.
 
     Args:
         model: The pre-trained model.
-        providers: The versions of the packages whose declarations the run uses (alue-bench or plugins), by package
-            name.
+        providers: The versions of the packages (alue-bench or plugins) that declare the task, the model and the
+            strategy of the training, by package name.
     """
     if model.normalise is None:
         return None

@@ -117,7 +117,8 @@ def predict_file(
         stdout: The stream to write to if the output is "-"; None for `sys.stdout`.
 
     Raises:
-        UsageError: A file or a column does not exist, or an option does not fit the model.
+        UsageError: The input file or a column does not exist, the output exists and must not be overwritten, the input
+            already has a column that would be added, or an option does not fit the model.
         DataError: The file is damaged or empty, or a row has no text (unless `skip_bad` is set) or an unknown gold
             label.
         UnavailableError: The output cannot be written.
@@ -163,7 +164,10 @@ def predict_file(
 
 
 def _columns(path: Path, present: Sequence[str], request: PredictionRequest, description: Description) -> _Columns:
-    """Return the names of the columns to read. Raise UsageError if the file lacks one of them.
+    """Return the names of the columns to read.
+
+    Raise UsageError if the file lacks one of them, or if the request names second texts for a model that reads single
+    texts.
 
     Args:
         path: The file, for error messages.
@@ -192,7 +196,10 @@ def _columns(path: Path, present: Sequence[str], request: PredictionRequest, des
 
 
 def _output_format(request: PredictionRequest) -> Format:
-    """Return the format of the predictions' output file. Raise UsageError if it exists and must not be overwritten."""
+    """Return the format of the output; on stdout, it is that of the input, but CSV instead of Parquet.
+
+    Raise UsageError if the output file is the input file, or if it exists and must not be overwritten.
+    """
     if request.output == STDOUT:
         kind = format_of(request.source)
         return "csv" if kind == "parquet" else kind

@@ -233,9 +233,9 @@ def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> s
 
 
 def _versions_then_and_now(recorded: RecordedRun) -> str:
-    """Return a sentence that names the versions and hardware that have changed since the run was recorded.
+    """Return a sentence on whether the versions of torch and transformers, and the hardware, are as recorded.
 
-    Such a change may explain why predictions differ.
+    A change may explain why predictions differ.
     """
     from importlib.metadata import version
 

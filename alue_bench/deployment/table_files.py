@@ -448,7 +448,7 @@ class _JsonLinesOutput(Output):
 class _LinesOutput(Output):
     """A .txt file, with a prediction on each line, or a .conll file, with a word and its tag on each line.
 
-    It is a .conll file if the column of the texts is given.
+    The argument `text` is the column with the words for a .conll file; None for a .txt file.
     """
 
     def __init__(self, stream: Stream, text: str | None) -> None:

@@ -63,7 +63,7 @@ class MeanOverTasks:
 
 @dataclass(frozen=True)
 class WinsTiesLosses:
-    """The numbers of tasks on which a strategy's mean score is above, equal to and below the baseline's."""
+    """The numbers of tasks on which a strategy's mean score is above, nearly equal to and below the baseline's."""
 
     wins: int
     ties: int
@@ -219,10 +219,10 @@ def _estimate(value: float, drawn: Array, tasks: int) -> Estimate:
 
 
 def wins_ties_losses(changes: Sequence[float], *, tie: float = TIE_WIDTH) -> WinsTiesLosses:
-    """Count the tasks on which a strategy's score rose, stayed the same and fell.
+    """Count the tasks on which a strategy's score is above, nearly equal to and below the baseline's score.
 
     Args:
-        changes: The mean change on each task.
+        changes: The strategy's mean score minus the baseline's mean score on each task.
         tie: The largest absolute change that counts as a tie.
     """
     wins, losses = sum(change > tie for change in changes), sum(change < -tie for change in changes)

@@ -124,7 +124,9 @@ def _additive_of_answers(metric: str, gold: Array, predicted: Array) -> Additive
 
 
 def _additive_of_counts(metric: str, counts: Array, labels: Labels, groups: Array | None = None) -> Additive | None:
-    """Return a metric computed from counts of correct, predicted and gold labels (or entities); None if it is unknown.
+    """Return a metric as a function of counts of correct, predicted and gold labels (or entities).
+
+    The result is None if no metric with this name is computed from these counts.
 
     Args:
         metric: The name of the metric.

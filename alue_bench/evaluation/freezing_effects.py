@@ -1,8 +1,8 @@
 """The effect of freezing each encoder layer, measured by a grid of settings, and its rank correlation with scores.
 
 A grid has a score for each freezing setting (bottom, top), the numbers of frozen bottom and top layers. Two settings
-are neighbours if they have one of the two numbers in common and the other number is the next larger one in the grid.
-The layers in which neighbours differ are trained in one setting and frozen in the other. The change of the score
+are neighbours if one of the two numbers is the same in both and no setting of the grid with this number lies between
+them. The layers in which neighbours differ are trained in one setting and frozen in the other. The change of the score
 between neighbours is divided equally among these layers. The effect of freezing a layer is the mean of the layer's
 shares over all pairs of neighbours that differ in this layer.
 
@@ -32,8 +32,8 @@ class FreezingEffect:
     layers: tuple[int, ...]
     """The adjacent layers of the block, counted from 0."""
     change: float
-    """The mean change of the score per layer of the block if the block is frozen instead of trained; a loss is
-    negative."""
+    """The mean change of the score per layer of the block if the block is frozen instead of trained; negative if
+    freezing lowers the score."""
     pairs: int
     """The number of pairs of neighbouring settings over which `change` is a mean."""
 
@@ -75,9 +75,9 @@ def _neighbours(scores: Mapping[Cell, float], layers: int) -> list[tuple[range, 
 
 
 def rank_correlation(effects: Sequence[FreezingEffect], layer_scores: Sequence[float]) -> float:
-    """Return Spearman's rank correlation between scores of layers and the loss that freezing each layer causes.
+    """Return Spearman's rank correlation between scores of layers and the loss of score that freezing a layer causes.
 
-    It is 1 if the layers have the same order by their scores as by the loss.
+    It is 1 if the blocks of layers have the same order by their scores as by this loss.
 
     Args:
         effects: The effects of freezing, from `freezing_effects`.

@@ -48,7 +48,9 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 
 def loss_bound(difference: float, error: float, degrees: float) -> float:
-    """Return the one-sided upper confidence bound, at the level LEVEL, of a system's loss compared with another system.
+    """Return the one-sided upper confidence bound, at the level LEVEL, of a system's loss of score.
+
+    The loss is the score of another system, with which the system is compared, minus the system's own score.
 
     Args:
         difference: The mean difference of the scores, the system's minus the other system's; the loss is its negative.

@@ -118,7 +118,7 @@ class Learning:
     trivial: float
     """The mean score, over seeds, of the baseline without a model."""
     bound: float
-    """The smallest difference from the baseline's score that would be significant, as a mean over seeds."""
+    """The largest difference from the trivial score that would still not be significant, as a mean over seeds."""
     above: int
     """The number of seeds whose score is significantly above the score of the baseline without a model."""
     seeds: int

@@ -44,9 +44,9 @@ def mean_prediction(values: Sequence[float]) -> Estimate:
 
 
 WORTHWHILE = 0.1
-"""The share by which a correction must reduce the error on left-out tasks to be used. In simulations with four or five
-tasks, a feature that is unrelated to the values reduces this error in a quarter of the cases, and by at least this
-share in a tenth of the cases."""
+"""The smallest reduction of the error on left-out tasks, as a share of this error, with which a correction is used. In
+simulations with four or five tasks, a feature that is unrelated to the values reduces the error in a quarter of the
+cases, and by at least this share in a tenth of the cases."""
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 TAGS = {None: "tag_", "IOB2": "iob2_"}
 """The prefix, by scheme, of the columns that count the words with each predicted tag in a table of predictions."""
 SPAN, CONTEXT = "answer_", "context"
-"""The prefix of the columns in a table of predicted answers that hold each answer's score by a metric; and the name,
-after this prefix, of the column that holds the number of the question's context."""
+"""The parts of column names in a table of predicted answers: a column named `SPAN` + METRIC holds the score of each
+answer by a metric, and the column named `SPAN` + `CONTEXT` holds the number of each question's context."""
 MAX_CELLS = 1 << 16
-"""The largest number of different table cells with several labels whose parsed labels are cached for a label space."""
+"""The largest number of different table cells of a multi-label task that are cached, as parsed labels, for one label
+space."""
 
 
 def decide(

@@ -43,7 +43,7 @@ class ResampledTestResult:
 
     @property
     def loss_bound(self) -> float:
-        """The one-sided upper confidence bound of the loss, at the level LEVEL."""
+        """The one-sided upper confidence bound, at the level LEVEL, of the loss of score (-`difference`)."""
         return loss_bound(self.difference, self.error, self.degrees)
 
     def detectable(self, *, tests: int = 1) -> float:

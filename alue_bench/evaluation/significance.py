@@ -75,7 +75,7 @@ class CrossedTestResult:
 
     @property
     def loss_bound(self) -> float:
-        """The one-sided upper confidence bound of the loss, at the level LEVEL."""
+        """The one-sided upper confidence bound, at the level LEVEL, of the loss of score (-`difference`)."""
         return loss_bound(self.difference, self.error, self.degrees)
 
     @property
@@ -212,10 +212,10 @@ def seeds_needed(observed: CrossedTestResult, difference: float, *, tests: int =
 
 
 def seeds_within_margin(observed: CrossedTestResult, margin: float) -> int | None:
-    """Return the smallest number of seeds with which a system without loss would probably be found within the margin.
+    """Return the smallest number of seeds with which a system without loss of score would probably be within a margin.
 
-    A system is within the margin if the one-sided upper confidence bound of its loss is below it. With the returned
-    number of seeds this happens with the probability POWER, if the true loss is zero.
+    A system is within the margin if the one-sided upper confidence bound of its loss of score is below the margin. With
+    the returned number of seeds, this happens with a probability of at least POWER if the true loss is zero.
 
     Args:
         observed: The result of a test, whose variance components are used.

@@ -52,8 +52,8 @@ INVERSE_STRENGTHS = (1.0, 10.0)
 best dev score is selected. In case of a tie, the first value is selected, which regularises more."""
 EXACT_WORK = 1e7
 """The largest number of non-zero feature values times outputs with which a logistic regression is fitted to its optimum
-(by L-BFGS). Larger ones are fitted by averaged stochastic gradient descent: on the 41,600 rows and 26 classes of MADAR
-in 5 s instead of 69 s, with a dev score lower by 0.003."""
+(by L-BFGS). With a larger number, it is fitted by averaged stochastic gradient descent: on the 41,600 rows and 26
+classes of MADAR in 5 s instead of 69 s, with a dev score lower by 0.003."""
 PASSES, EXAMPLES = 3, 100_000
 """The smallest number of passes of stochastic gradient descent over the train rows, and the smallest number of examples
 in all passes together."""
@@ -62,7 +62,8 @@ MANY_TEXTS = 1000
 MIN_PROBABILITY = 1e-12
 """The smallest predicted probability, which classes without train rows get."""
 LOCK_TIMEOUT_S = 300.0
-"""The seconds that a process waits for another process that computes the same yardstick; then it computes it, too."""
+"""The seconds that a process waits for another process that computes the same yardstick. After this time, the waiting
+process computes the yardstick, too."""
 S_PER_CHARACTER, S_EXACT, S_DESCENT = 5e-6, 7e-7, 5e-8
 """The measured seconds, on a Xeon core, for computing features (per character), and for fits by L-BFGS and by
 stochastic gradient descent (per non-zero feature value and output)."""
@@ -97,7 +98,7 @@ def yardstick_name(metric: str) -> str:
 
 
 def has_yardstick(task: Task) -> bool:
-    """Return whether a task has a yardstick: the task's target must be a target of the text, and not tags or spans."""
+    """Return whether a task has a yardstick, as every task has that does not tag words or find spans."""
     return not task.labels.reads_tokens
 
 
@@ -127,7 +128,12 @@ def expected_seconds(train_task: Task, train_rows: TaskRows) -> float:
 
 
 def compute_yardstick(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> Yardstick:
-    """Fit the linear model for each strength, select one by the dev score, and score it; see `yardstick`."""
+    """Fit the linear model with each strength in `INVERSE_STRENGTHS`, and score the best one on test.
+
+    The best model is the one with the highest dev score.
+
+    The arguments are those of `yardstick`.
+    """
     started = time.perf_counter()
     splits = {name: train_rows.splits[name] for name in ("train", "dev")} | {"test": rows.splits["test"]}
     features = text_features(splits)

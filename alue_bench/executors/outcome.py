@@ -66,7 +66,8 @@ def aggregate(outcomes: list[Outcome]) -> dict[str, float]:
     """Return the aggregated metrics of a plan, to be logged with its MLflow parent run.
 
     The metrics are the number of runs of each status and, for each combination of a strategy and values of the varied
-    hyper-parameters, the mean score and the total training time in seconds of the runs that did not fail.
+    hyper-parameters, the mean score and the total training time in seconds of the runs that did not fail. Undefined
+    scores (nan) are left out of the mean. A combination without a defined score has no mean and no total.
     """
     aggregates: dict[str, float] = {
         f"runs/{status}": sum(outcome.status == status for outcome in outcomes)

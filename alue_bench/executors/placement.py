@@ -29,7 +29,7 @@ class GpuSharing:
 
     @property
     def max_runs_per_gpu(self) -> int:
-        """The number of runs that share one GPU: as many as fit, but at least 1, and not more than `jobs` requires."""
+        """The number of runs that share one GPU: as many as fit, at least 1, at most as many as `jobs` runs need."""
         return max(1, min(self.available_bytes // self.need_bytes, -(-self.jobs // self.gpus)))
 
     @property

@@ -170,7 +170,7 @@ class ProcessPool:
 
 
 def _receive_events(worker: _Worker) -> list[Event]:
-    """Return the events that a worker has sent, followed by a `AssignmentLost` event if its connection is closed."""
+    """Return the events that a worker has sent, followed by an `AssignmentLost` event if its connection is closed."""
     events: list[Event] = []
     number = worker.assignment
     assert number is not None

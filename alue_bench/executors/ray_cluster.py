@@ -2,8 +2,8 @@
 
 An assignment is a group of runs that test the same trained model. The cluster is the one whose address is in the
 environment variable RAY_ADDRESS, or else a cluster that runs on this machine, or else a new one on this machine only.
-Ray chooses the node of each task, and reports dead workers and nodes. If one died, the module `scheduler` decides
-whether to repeat the runs of its assignment, as for every executor.
+Ray chooses the node of each task, and reports dead workers and nodes. If a worker or its node dies, the module
+`scheduler` decides whether to repeat the runs of the worker's assignment, as for every executor.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ PROGRESS_INTERVAL_S = 5.0
 """The seconds between two queries of the MLflow store for the progress of runs."""
 
 FORWARDED_VARIABLES = ("ALUE_BENCH_", "MLFLOW_", "HF_", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")
-"""The prefixes of the names of the environment variables that are passed to workers. Some may contain passwords. The
-variables are therefore passed as an argument, and not in Ray's runtime environment, which its dashboard shows."""
+"""The prefixes of the names of the environment variables that are passed to workers. Some values may be
+passwords. The variables are therefore passed as an argument of the task, and not in Ray's runtime environment, which
+Ray's dashboard shows."""
 
 
 def start(resources: Resources) -> RayPool:

@@ -60,7 +60,7 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
 
 
 def _narrowed_companions(planned: PlannedRun) -> dict[str, object]:
-    """Return the options `--also-test` and `--map`, without the tasks that do not fit the run's task."""
+    """Return the options `--also-test` and `--map`, without the tasks on which the run's model is not scored."""
     request, fitting = planned.request, tuple(one.task.name for one in planned.inputs.companions)
     if set(fitting) == set(request.also_test):
         return {"also_test": request.also_test, "maps": request.maps}

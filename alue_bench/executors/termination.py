@@ -23,8 +23,9 @@ _pending: list[type[Terminated]] = []
 def stop_on_sigterm() -> Iterator[None]:
     """Raise Terminated on SIGTERM inside the `with` block, so that the work ends as cleanly as after Ctrl-C.
 
-    If the signal arrives inside a finaliser, Python ignores the exception there. `raise_if_terminated` raises it again
-    at the next step of the work, so the ignored exception is not reported on standard error.
+    If the signal arrives inside a finaliser, Python ignores the exception there, and `raise_if_terminated` raises it
+    again at the next step of the work. Python's report of an ignored exception on standard error is therefore
+    suppressed.
     """
 
     def terminate(signum: int, frame: object) -> None:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 def best_effort(missing: str, work: Callable[[], T], on_problem: Callable[[str], None]) -> T | None:
     """Call `work` and return its result; if it raises an exception, report the exception and return None.
 
-    Exceptions outside `Exception`, such as an interruption by the user, are not caught.
+    Exceptions that are not subclasses of `Exception`, such as KeyboardInterrupt, are not caught.
 
     Args:
         missing: A phrase for the message that says what is missing if `work` fails, such as "no peak memory".

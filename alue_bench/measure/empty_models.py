@@ -29,7 +29,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class EmptyModel:
-    """A model without weights (on the meta device), with the layers and adapters that a strategy leaves or adds."""
+    """A model without weights (on the meta device), with the layers that a strategy keeps and the adapters it adds."""
 
     stack: EncoderStack
     plan: FreezePlan
@@ -37,7 +37,7 @@ class EmptyModel:
     kept_layers: int
     """The number of frozen lowest layers that are computed once for each example and whose outputs are cached."""
     last_layer: LastLayer
-    """The way in which the last layer is computed: for all tokens, or for the first token only."""
+    """The tokens for which the last layer is computed, such as "whole" for all of them; see `LastLayer`."""
     counted: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False, compare=False)
     """The results of earlier FLOP computations; a key holds everything that determines the result. The models of a plan
     share one dictionary, because many runs of a plan have the same texts."""

@@ -74,7 +74,8 @@ class Energy:
 
 
 Counter = Callable[[], Callable[[], float]]
-"""A function that reads an energy counter and returns a second function; this returns the joules used since then."""
+"""A function that reads an energy counter and returns a second function. The second function returns the joules used
+since this reading."""
 
 
 def _counter_of_values(read: Callable[[], float]) -> Counter:
@@ -95,7 +96,7 @@ def _counter_of_values(read: Callable[[], float]) -> Counter:
 
 
 def _counter_of_packages(packages: list[Path]) -> Callable[[], float]:
-    """Read the energy counters of processor packages, and return a function that returns the joules used since.
+    """Read the energy counters of processor packages; return a function that gives the joules used since this reading.
 
     Args:
         packages: The folders of the packages in Linux's powercap folder.

@@ -2,10 +2,10 @@
 
 Only the FLOPs of matrix products count; a multiply-add counts as two, and padding tokens do not count. For each
 architecture the formulas are compared once with torch's FLOP counter, for three freeze plans and texts of up to 64
-tokens. If a plan trains only a part of each layer, such as attention, they are compared again for this part. If they
-differ by more than 1 %, the counter's result is used (`counted_flops`). The method is recorded with each run. The fused
-attention of an accelerator always computes the gradients of queries, keys and values. If the lowest trained layer needs
-only some of them, only these are counted.
+tokens. If a plan trains only a part of each layer, such as attention, they are compared again for this part. If the
+results of formulas and counter differ by more than 1 %, the counter's result is used (`counted_flops`). The method is
+recorded with each run. The fused attention of an accelerator always computes the gradients of queries, keys and values.
+If the lowest trained layer needs only some of these gradients, the FLOPs of the others are not counted.
 
 The formulas: in the backward pass, a product with a weight matrix costs its forward FLOPs once for the gradient of its
 input, if something below it trains, and once for the gradient of the matrix, if the matrix trains. So a layer whose

@@ -17,7 +17,7 @@ class PeakMemory:
 
     Afterwards `process_mib` holds the peak of this process in MiB, and `device_mib` that of the accelerator. A peak
     that could not be measured is None, and `problems` says why; `device_mib` is also None on a device that does not
-    count it. The object can be entered several times; the peaks are then the highest of all blocks.
+    record its peak. The object can be entered several times; the peaks are then the highest of all blocks.
 
     The operating system's own peak of a process never decreases, so the peak of a run is found by sampling the resident
     memory about fifty times a second, with one system call each. Shorter spikes can be missed.

@@ -26,15 +26,15 @@ REPETITIONS = 5
 def attainable_flops_per_s(device: str, dtype: torch.dtype, *, tf32: bool = False) -> float:
     """Measure the FLOPs per second that a device attains in products of large square matrices.
 
-    The fastest of a few products counts. It is measured once per process for each device and number format. The
-    manufacturer's figure is not used, because no real product attains it. The result is lower on a machine that is busy
-    with other work. Call this before a model takes the memory of an accelerator.
+    The fastest of a few products counts. The measurement is made once per process for each device and number format;
+    later calls return its result. The manufacturer's figure is not used, because no real product attains it. The result
+    is lower on a machine that is busy with other work. Call this before a model takes the memory of an accelerator.
 
     Args:
         device: The name of the device.
         dtype: The number format of the matrices.
-        tf32: Whether the caller has set torch to compute fp32 products in TF32. The value only keeps the results with
-            and without TF32 apart.
+        tf32: True if the caller has set torch to compute fp32 products in TF32. This function does not change the
+            setting; the argument only keeps the stored results with and without TF32 apart.
     """
     return _measured(Hardware(device), Hardware(device).number, dtype, tf32)
 

@@ -28,12 +28,12 @@ DIGEST = 10
 
 
 def visible(text: str) -> str:
-    """Return the text with characters escaped that control a terminal or that XML forbids, but not line feeds."""
+    """Escape the characters that control a terminal or that XML forbids, except line feeds, and return the text."""
     return _CONTROL_CHARACTERS.sub(lambda match: match[0] if match[0] == "\n" else _escaped(match[0]), text)
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line: the characters that `visible` escapes and line feeds are escaped."""
+    """Escape the same characters as `visible`, and also line feeds, and return the text, which is one line."""
     return _CONTROL_CHARACTERS.sub(lambda match: _escaped(match[0]), text)
 
 

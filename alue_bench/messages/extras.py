@@ -1,8 +1,8 @@
 """The optional packages of alue-bench, and the command that installs them.
 
 The command names the packages themselves, with the versions that alue-bench's metadata requires. The command `pip
-install 'alue-bench[peft]'` would work only if a package index has alue-bench, but it may be installed from a folder or
-a wheel.
+install 'alue-bench[peft]'` would work only if a package index has alue-bench. Users may have installed alue-bench from
+a folder or a wheel instead.
 """
 
 from __future__ import annotations

@@ -117,8 +117,8 @@ class PlanCache:
     """Notes on texts that a model's tokenizer cannot represent, by the digest of the texts and the model. Only the
     first texts of a task are examined."""
     more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
-    """Checkpoints, with the labels of their heads, that a later plan is likely to need again and that `models`
-    therefore keeps loaded."""
+    """Checkpoints, with the labels of their heads, that a later plan is likely to need again. The cache `models`
+    therefore keeps them loaded."""
     depths: defaultdict[tuple[object, ...], PlannedDepths] = field(default_factory=lambda: defaultdict(PlannedDepths))
     """The depths of the frozen prefix (the numbers of frozen lowest layers above frozen embeddings) that occur in the
     planned runs, by initial model and training data. The outputs of these layers are cached."""
@@ -329,7 +329,7 @@ def _collect_available(
     ready: Callable[[str], R],
     tolerated: type[AlueBenchError] | tuple[type[AlueBenchError], ...],
 ) -> tuple[list[R], list[LeftOut]]:
-    """Call `ready` for each name; return the results, and name and reason of each call that raised `tolerated`."""
+    """Call `ready` for each name; return the results, and the name and reason of each call that raised `tolerated`."""
     available, left_out = [], []
     for name in names:
         try:

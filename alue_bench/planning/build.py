@@ -79,8 +79,9 @@ class PlannedRun:
     def cost(self) -> float:
         """A rough estimate of the run's computing effort, in arbitrary units, for progress bars and the order of runs.
 
-        The estimate is the number of characters of training text, multiplied by the number of forward and backward
-        passes through single layers over the whole training.
+        The estimate is the number of characters of the training text, multiplied by the number of times that the text
+        passes through a layer, forward or backward, in the whole training. A backward pass counts twice if it computes
+        gradients of the layer's weights. One more pass through every layer is added.
         """
         plan = self.spec.freeze_plan
         trains_below, passes = not plan.embeddings, 0
@@ -105,13 +106,16 @@ class Skipped:
     model: str
     strategy: str
     seed: int | None
-    """The first requested seed if a single strategy is left out, for all seeds; None if every strategy is left out."""
+    """The first requested seed, although the strategy is left out for all seeds; None if `strategy` is "*"."""
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class AbsentRun:
-    """A run that cannot be planned because the model's files are not on this machine; its cost can be estimated."""
+    """A run whose cost is estimated although it cannot be planned, because the model's files are not on this machine.
+
+    The module `cost.time` also describes planned runs by this class.
+    """
 
     task: Task
     rows: TaskRows
@@ -125,8 +129,8 @@ class AbsentRun:
     device: str
     precision: Precision
     steps: int | None = None
-    """The number of steps to which training is limited; None for all steps of all epochs. A limit of the FLOPs is
-    converted to steps only for models that are on this machine; for other models, all epochs are assumed."""
+    """The number of steps to which training is limited; None for all steps of all epochs. If the model is
+    not on this machine, it is None even for a strategy with a limit of its FLOPs: all epochs are assumed."""
 
 
 @dataclass
@@ -333,7 +337,10 @@ def _add_runs(
 
 
 def _choice_note(combination: Combination) -> str:
-    """Return the note that a strategy chooses its layers in the run, so that its estimated cost is an upper bound."""
+    """Return the note that a strategy chooses its layers in the run, and that the run's cost is the largest possible.
+
+    The note also says whether this cost includes the choosing.
+    """
     bound = combination.outline.freeze_plan
     trained = bound.shape.layers - len(bound.frozen_layers)
     verb = "leaves out" if combination.strategy.probe_cost(bound.shape) is None else "includes"

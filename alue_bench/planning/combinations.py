@@ -152,9 +152,10 @@ def with_strategy_settings(
 
 
 def without_unused_settings(combination: Combination) -> Combination:
-    """Return the combination with the default `probe_rows`, unless its strategy chooses its layers by a probe.
+    """Return the combination with the default of `probe_rows`, unless its strategy chooses its layers by a probe.
 
-    The fingerprint of a run then does not depend on an option that does not affect it.
+    The hyper-parameter `probe_rows` is the number of train examples in the probe. Without a probe, it does not affect
+    the run, and must not affect the run's fingerprint.
     """
     if combination.strategy.chooses:
         return combination

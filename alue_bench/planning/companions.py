@@ -34,8 +34,9 @@ def ready_companions(
 ) -> ReadyCompanions:
     """Return the tasks of `--also-test` for each planned task, with their test rows.
 
-    Each task of `--also-test` must fit the labels of at least one planned task. The models of planned tasks that it
-    does not fit are not scored on it; if the user named the planned tasks, a note states the reason.
+    The labels of each task of `--also-test` must fit the labels of at least one planned task. If they do not fit the
+    labels of another planned task, the models of that planned task are not scored on the task of `--also-test`. If the
+    user named the planned tasks, a note states the reason.
 
     Args:
         request: The request.

@@ -21,7 +21,7 @@ EmptyModelOf = Callable[[Strategy, Outline], EmptyModel]
 
 @dataclass(frozen=True)
 class LimitedSteps:
-    """The limited number of training steps of a run, with what is needed to describe it."""
+    """The limited number of training steps of a run, with the other values that the note about the limit mentions."""
 
     strategy: str
     steps: int

@@ -6,7 +6,7 @@ epochs. A recipe sets the number of epochs, the batch size, the learning rate wi
 weight decay, AdamW's epsilon and gradient clipping. It does not set other hyper-parameters, such as `max_length`, which
 depends on the task.
 
-All recipes use AdamW with bias correction and the betas 0.9 and 0.999; `--adam-beta2` changes the latter.
+All recipes use AdamW with bias correction and the betas 0.9 and 0.999; `--adam-beta2` changes the second beta.
 """
 
 from __future__ import annotations

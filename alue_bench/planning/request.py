@@ -96,8 +96,8 @@ class PlanRequest(CheckedOptions):
     """Pairs of an origin (recipe, study file or command line) and the hyper-parameters that it sets. Later pairs
     override earlier ones."""
     strategy_settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """The hyper-parameters that apply to single strategies only, by the strategy's name. The last pair in `overrides`
-    and the grid override them."""
+    """The hyper-parameters that apply to single strategies only, by the strategy's name. Hyper-parameters in the last
+    pair of `overrides` and in the grid take precedence."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = option(
         "auto",
         help="Number format of matrix products: auto, fp32, tf32, bf16 or fp16. Auto takes bf16 where the hardware "

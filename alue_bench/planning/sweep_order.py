@@ -131,9 +131,10 @@ def _random_order(blocks: Sequence[Sequence[int]], draw: random.Random) -> list[
     """Return a random order of the runs in which the runs of each prefix depth are spread evenly over several rounds.
 
     The runs of one prefix depth (number of layers in the frozen prefix) form a block. Within a round, the blocks come
-    in random order, with two exceptions. The first round starts with its shallowest block; otherwise worker processes
-    that share the sweep would start by computing the same prefixes. The last round ends with its deepest block, whose
-    runs are the shortest, so that the workers finish at about the same time.
+    in random order, with two exceptions. The first round starts with its shallowest block: worker processes that share
+    the sweep start at the same moment, and may all compute the prefix of the first block, so this prefix should be
+    short. The last round ends with its deepest block, whose runs are the shortest, so that the workers finish at about
+    the same time.
 
     Args:
         blocks: For each prefix depth, from the shallowest to the deepest, the indices of its runs.

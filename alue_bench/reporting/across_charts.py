@@ -13,7 +13,7 @@ from alue_bench.reporting.numbers import percent, signed
 MAX_DRAWN = 16
 """The largest number of strategies in a figure of changes."""
 MAX_CURVES = 7
-"""The largest number of strategies in a performance profile, one for each colour."""
+"""The largest number of strategies in a performance profile, which is the number of colours in `SERIES`."""
 
 
 def changes(result: AcrossTasks, *, name: str, figure_title: str) -> Picture:
@@ -94,6 +94,9 @@ def profile(result: AcrossTasks, *, name: str, figure_title: str) -> Picture:
 
 
 def _leading(rows: Sequence[StrategyAcross]) -> list[StrategyAcross]:
-    """Return the strategies to draw: the baseline and those with the largest shares of tasks, at most MAX_CURVES."""
+    """Return the strategies to draw: the baseline, and those that are often close to the best; at most MAX_CURVES.
+
+    A strategy is often close to the best if the sum of its shares of tasks, over all distances, is large.
+    """
     best = sorted(rows[1:], key=lambda row: -sum(row.profile))[: MAX_CURVES - 1]
     return [row for row in rows if row is rows[0] or row in best]

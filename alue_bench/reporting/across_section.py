@@ -21,7 +21,7 @@ INTRO = (
 
 
 def section_items(block: ComparableRuns, prefix: str) -> list[Item]:
-    """Return tables and figures of the results across tasks, for each model with enough tasks.
+    """Return tables and figures of the results across tasks, for each model with enough tasks (`across_tasks`).
 
     Args:
         block: A set of comparable runs.

@@ -45,14 +45,15 @@ class StrategyAcross:
     changes: Mapping[str, float]
     """The mean change of the score against the baseline, over the seeds with which both ran, for each task."""
     change: MeanOverTasks | None
-    """The change of the score, in units of the tasks' metrics; None for the baseline itself."""
+    """The mean and the interquartile mean of `changes`, in the units of the metrics; None for the baseline itself."""
     share: MeanOverTasks | None
     """The change as a share of what the baseline learnt; −0.02 is a loss of 2 %. What it learnt is its score minus the
     trivial score, which is the score of a baseline without a model. None for the baseline itself, and if the
     trivial score of a task is unknown."""
     counts: WinsTiesLosses | None
     profile: tuple[float, ...]
-    """For each of `AcrossTasks.distances`, the share of tasks on which the score is at most this far below the best."""
+    """For each of `AcrossTasks.distances`, the share of tasks on which the score is at most this far below the best. A
+    task on which the strategy has no score counts as farther away."""
     speed_up: Ratio | None
     """The geometric mean over tasks of the baseline's training time divided by the strategy's; None for the baseline,
     and if fewer than MIN_TASKS tasks have training times."""
@@ -88,7 +89,9 @@ class AcrossTasks:
 def across_tasks(blocks: Iterable[ComparisonBlock], frame: pd.DataFrame) -> list[AcrossTasks]:
     """Return the results across tasks for each combination of model, data source, hardware and number of folds.
 
-    A model with fewer than MIN_TASKS tasks is left out, and so is a strategy that ran on fewer tasks.
+    A model is left out if the baseline was compared with another strategy on fewer than MIN_TASKS tasks. A strategy
+    is left out if it has seeds in common with the baseline on fewer than MIN_TASKS tasks. Low-fidelity runs of a
+    search are not used.
 
     Args:
         blocks: The blocks of a comparison. Each holds the strategies for one task and model under one set of
@@ -118,14 +121,15 @@ class _TaskResult:
     differences: list[float]
     """The difference from the baseline's score, for each seed (and fold) with which both ran."""
     score: float
-    """The mean score; nan if it is undefined, or if the strategy only has runs by which it was chosen."""
+    """The mean score; nan if it is undefined, or if the strategy or the baseline only has runs that were used to choose
+    it."""
 
 
 def _combined(group: Sequence[ComparisonBlock], runs: Mapping[str, Run]) -> AcrossTasks | None:
     """Return the results of one model across tasks; None if too few tasks, or only the baseline, are left.
 
     Args:
-        group: The sets of comparable runs of the model, several for a task with several sets of conditions.
+        group: The sets of comparable runs of the model. A task has several sets if its runs differ in conditions.
         runs: The runs by their ids.
     """
     chosen: dict[str, ComparisonBlock] = {}
@@ -212,12 +216,12 @@ def _number_of_tasks(by_task: Mapping[str, _TaskResult]) -> int:
 def _profiles(
     kept: Mapping[str, Mapping[str, _TaskResult]], tasks: Sequence[str], unit: Mapping[str, float]
 ) -> dict[str, tuple[float, ...]]:
-    """Return the performance profile of each strategy, at the DISTANCES.
+    """Return the performance profile of each strategy: a share of tasks for each distance in DISTANCES.
 
     Args:
         kept: The results by strategy and task.
         tasks: The names of the tasks.
-        unit: For each task the difference of scores that counts as a distance of 1.
+        unit: For each task, the difference between two scores that counts as a distance of 1.
     """
     import numpy as np
 

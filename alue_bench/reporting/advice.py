@@ -1,16 +1,18 @@
 """The loss of score to expect on a task that was not swept, predicted from sweeps of other tasks.
 
 A sweep runs many freezing settings, pairs (bottom, top) of numbers of frozen layers. The prediction for a setting is
-its mean loss over the tasks that were swept with the same model, hyper-parameters and options that select rows, with a
-prediction interval (`evaluation.new_task`). Losses are shares of what full fine-tuning learnt, that is, of its score
-minus the score of a baseline without a model, so that tasks with different metrics can be averaged.
+its mean loss over the tasks that were swept with the same model and hyper-parameters, and with the same options that
+select rows (such as `--limit-train`). It has a prediction interval (`evaluation.new_task`). Losses are shares of what
+full fine-tuning learnt, that is, of its score minus the score of a baseline without a model, so that tasks with
+different metrics can be averaged.
 
-The mean may be corrected by layer scores from a probe, which selectors such as `surgical-3` compute before training: a
-setting may lose more on a task on which its frozen layers have higher scores than on other tasks. The feature of a
+The mean may be corrected by layer scores from a probe, which selectors such as `surgical-3` compute before training. A
+setting may lose more on a task if its frozen layers have higher scores there than on other tasks. The feature of a
 setting is the sum of the ranks of its frozen layers' scores, as a share of the sum of all ranks. The correction is used
 only if it clearly improves the predictions for tasks that are left out (`new_task.Correction.helps`).
 
-The error of the whole procedure, including the choice of settings, is measured by leaving out each task in turn.
+The error of the whole procedure, including the choice of the settings to predict (`Calibration.settings`), is measured
+by leaving out each task in turn.
 """
 
 from __future__ import annotations
@@ -46,15 +48,15 @@ EQUAL_COLUMNS = (
     "max_length",
     "other_hyper",
 )
-"""The columns of the frame of runs that must have equal values in all sweeps of a calibration. The options that select
-rows must be equal, too."""
+"""The columns of the frame of runs that must have equal values in all sweeps of a `Calibration`. The options that
+select rows, such as `--limit-train`, must be equal, too."""
 NUMBER_OF_SETTINGS = 10
 """The largest number of freezing settings for which the loss is predicted."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The sweeps from which the loss of score on another task is predicted, compared with full fine-tuning."""
+    """The sweeps from which the loss of score on another task, against full fine-tuning, is predicted."""
 
     sweeps: tuple[SweptTask, ...]
     cells: tuple[Cell, ...]
@@ -103,7 +105,11 @@ class Calibration:
         return family, helpful[family]
 
     def settings(self, number: int = NUMBER_OF_SETTINGS) -> list[Cell]:
-        """Return the setting with the smallest mean loss in each of `number` ranges of cost, the cheapest first."""
+        """Return the setting with the smallest mean loss in each of `number` ranges of cost, the cheapest first.
+
+        Each range has equally many settings, give or take one. If there are fewer settings than ranges, all settings
+        are returned.
+        """
         means = self.losses.mean(axis=0)
         parts = np.array_split(np.arange(len(self.cells)), min(number, len(self.cells)))
         return [self.cells[min(part, key=means.__getitem__)] for part in parts]
@@ -129,7 +135,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """The errors of the predictions for each task of a calibration, when the task is left out of the calibration."""
+    """The errors of the predictions for the tasks of a calibration, each of them predicted from the other tasks."""
 
     error: float
     """The root mean square error of the predicted losses, as a share of what full fine-tuning learnt."""
@@ -189,11 +195,11 @@ def calibration(sweeps: Sequence[SweptTask], load: LoadScores, *, without: str) 
     Args:
         sweeps: The sweeps of one model.
         load: The function that reads the layer scores by which a run's strategy chose its layers.
-        without: The task to predict.
+        without: The name of the task to predict, whose own sweep is not used.
 
     Returns:
         The calibration; None if no other task was swept, or if the sweeps have no freezing setting in common. It may
-        have fewer than MIN_TASKS tasks.
+        have fewer than MIN_TASKS tasks, which are too few for `advise`.
     """
     alike: dict[tuple[str, ...], list[SweptTask]] = {}
     for sweep in sweeps:
@@ -279,7 +285,7 @@ def advise(
         model: The name of the model.
         full_calibration: The calibration, with at least three tasks.
         costs: The training FLOPs of each of the calibration's settings on the task, as a share of those of full
-            fine-tuning, by strategy.
+            fine-tuning. The keys are the settings' names, such as bottom3top4.
         tolerance: The largest accepted loss, as a share of what full fine-tuning learns.
         features: The feature of each setting on the task, [cells], for each family of selectors; None without a probe.
         measured: The sweep of the task itself, whose losses are shown beside the predictions; None if there is none.

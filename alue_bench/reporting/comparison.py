@@ -78,7 +78,7 @@ CONDITIONS = (
 )
 """The columns of the frame of runs that must have equal values, besides task and model, in runs that are compared.
 
-CUDA graphs are not among them, because alue-bench decides on them for each run by measured times."""
+The use of CUDA graphs is not among them, because alue-bench decides on it for each run by measured times."""
 
 LoadTargets = Callable[[str, bool], GoldAndPredicted]
 """A function that takes a run's id and whether an example may have several labels, and returns the gold and predicted
@@ -102,9 +102,11 @@ class Verdict(StrEnum):
     WORSE_WITHIN_MARGIN = "worse, within the margin"
     """The strategy is significantly worse, and its loss is significantly below the margin."""
     WITHIN_MARGIN = "within the margin"
-    """The loss is below the margin. This does not show that there is no loss."""
+    """No difference was found, and the loss is significantly below the margin. This does not show that there is no
+    loss."""
     INCONCLUSIVE = "inconclusive"
-    """Neither test is significant: a loss up to `Difference.loss_bound`, which is above the margin, is not excluded."""
+    """Neither test is significant. A loss up to `Difference.loss_bound` is not excluded. This bound is not below the
+    margin, or the margin is not known."""
     TOO_FEW_SEEDS = "too few seeds"
     NOT_TESTED = "not tested"
     NOTHING_LEARNT = "nothing learnt"
@@ -140,7 +142,7 @@ class Difference:
     seeds: int
     """The number of seeds with which both ran; in a cross-validation the number of common folds over all repeats."""
     base_score: float | None = None
-    """The baseline's mean score over the same seeds or folds as `mean`."""
+    """The baseline's mean score over the seeds or folds from which `mean` is computed."""
     verdict: Verdict
     reason: str = ""
     """The reason why there is no verdict on the difference; empty if there is a verdict."""
@@ -154,18 +156,21 @@ class Difference:
     """The one-sided 95 % upper confidence bound of the loss, in the unit of the metric. A negative bound shows a gain.
     None if there is no verdict. It is not corrected for the number of comparisons."""
     seeds_within_margin: int | None = None
-    """The number of seeds with which a strategy that loses nothing would probably be within the margin. It may be
-    `seeds` or fewer, since the observed loss is not zero. None if there is another verdict, if no reasonable number
-    suffices, and in a cross-validation."""
+    """The number of seeds with which the test would probably show a strategy that loses nothing to be within the
+    margin. The number may be `seeds` or fewer, since the observed loss is not zero. None if the verdict is not
+    `INCONCLUSIVE`, if the margin is not known, if no reasonable number suffices, and in a cross-validation."""
     cohens_d: float | None = None
     improvement: float | None = None
-    """The probability that a run of the strategy has a higher score than a run of the baseline."""
+    """The share of pairs of a run of the strategy and a run of the baseline, with any seeds, in which the strategy's
+    score is higher; ties count half. In a cross-validation, pairs of folds are counted. None without common seeds or
+    folds."""
     seeds_needed: int | None = None
     """The number of seeds with which the test would probably detect a difference as large as the observed one. None if
-    a difference was found, if no reasonable number suffices, and in a cross-validation."""
+    a difference was found, if no test was possible, if the verdict is `NOTHING_LEARNT`, if no reasonable number
+    suffices, and in a cross-validation."""
     detectable: float | None = None
     """The smallest true difference that the test would find with a probability of 80 %, with the existing seeds or
-    folds."""
+    folds. None if a difference was found, if no test was possible, and if the verdict is `NOTHING_LEARNT`."""
     p_examples: float | None = None
     """The p-value of an approximate randomisation test over examples; None if `compare` was called without `resamples`.
     It holds only for these trained models, since it ignores the variation over seeds."""
@@ -177,7 +182,10 @@ class Difference:
 
     @property
     def stars(self) -> str:
-        """One, two or three stars for a corrected p-value below 0.05, 0.01 or 0.001; empty if it is not below 0.05."""
+        """One, two or three stars for a corrected p-value below 0.05, 0.01 or 0.001.
+
+        They are empty if the verdict is not in `SIGNIFICANT`.
+        """
         if self.verdict not in SIGNIFICANT or self.p_corrected is None:
             return ""
         return "*" * sum(self.p_corrected < level for level in LEVELS)
@@ -199,10 +207,11 @@ class StrategyResult:
     strategy or the baseline only has runs that were used to choose it."""
     train_s: Estimate | None
     time_change: Estimate | None
-    """The relative change of the training time against the baseline, as a mean over seeds; -0.3 is 30 % less."""
+    """The relative change of the training time against the baseline, as a mean over pairs of runs with the same seed
+    (and fold); −0.3 is 30 % less. None for the baseline itself, and without such a pair."""
     speed_up: float | None
-    """The geometric mean, over pairs of runs with the same seed, of the baseline's training time divided by the
-    strategy's."""
+    """The geometric mean, over the same pairs of runs as for `time_change`, of the baseline's training time divided by
+    the strategy's; None as for `time_change`."""
     trainable_share: float | None
     """The share of all parameters that are trainable."""
     flops_share: float | None
@@ -305,7 +314,10 @@ class ComparisonBlock:
 
     @property
     def unlearnt(self) -> Learning | None:
-        """The comparison of the baseline with a baseline without a model, if the baseline learnt nothing."""
+        """The comparison of the baseline strategy's scores with the trivial score, if the strategy learnt nothing.
+
+        None if it learnt something, or if this is not known.
+        """
         row = self.baseline_row
         return row.learning if row is not None and row.learnt_nothing else None
 
@@ -461,7 +473,13 @@ def all_rows(comparison: Comparison) -> Iterator[tuple[ComparisonBlock, Strategy
 
 
 def _check_recorded(frame: pd.DataFrame, column: str, option: str) -> None:
-    """Raise UsageError if there are runs, and none of them has the metric in a column that an option names."""
+    """Raise UsageError if there are runs, and none of them has a value of a metric.
+
+    Args:
+        frame: The runs.
+        column: The column of the metric, such as test/f1_micro.
+        option: The command-line option that names the metric, with its value, for the error message.
+    """
     if len(frame) and not (column in frame.columns and frame[column].notna().any()):
         known = ", ".join(sorted(name.removeprefix("test/") for name in frame.columns if name.startswith("test/")))
         raise UsageError(f"{option}: no run has it; there are {known}")
@@ -489,7 +507,7 @@ def _with_rows_of_all_folds(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _split_descriptions(runs: pd.DataFrame, digest_name: str) -> dict[str, str]:
-    """Return a phrase that describes each different set of examples of a split, keyed by the set's digest.
+    """Return a phrase for each distinct set of examples that the runs used as a split, keyed by the set's digest.
 
     The phrase is the number of examples. The digest's first digits are added if another set has the same number of
     examples, or if the number was not recorded.
@@ -525,8 +543,8 @@ class _Influence:
     def of_score(self, score: float) -> Any:
         """Return the contributions `[examples]` to a run's score.
 
-        Constant predictions have no correlation, with or without an example. If such a run's score counts as a number,
-        as in a confirmation, every example contributes this number.
+        If a run's predictions are constant, their correlation is undefined, with or without any example, so that all
+        pseudo-values are nan. Every example then contributes `score`. In a confirmation, this is the trivial score.
         """
         import numpy as np
 
@@ -567,7 +585,7 @@ class _Influences:
         return _Influence(system, system.pseudo_values(), targets.ids)
 
     def of_each(self, run_ids: Iterable[str]) -> list[_Influence | str]:
-        """Return what `of` returns for each run."""
+        """Call `of` for each run, and return the results in the order of the runs."""
         return [*map(self.of, run_ids)] if self._readers is None else [*self._readers.map(self.of, run_ids)]
 
     def of_baseline(self, run_id: str) -> _Influence | str:
@@ -669,9 +687,9 @@ def yardstick_remark(tfidf: float | None, baseline: StrategyResult | None, metri
 
 
 def _learning(runs: Sequence[Run], metric: str) -> Learning | None:
-    """Test whether runs have learnt anything: compare their scores with that of a baseline without a model.
+    """Test whether runs have learnt anything: compare their scores with the trivial score (baseline without a model).
 
-    Return None if the predictor's score was not recorded.
+    Return None if the trivial score was not recorded.
 
     Runs of older versions of alue-bench did not record the standard error of the difference, which is then nan.
     """

@@ -64,7 +64,7 @@ def text_tables(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> list[Tex
     """Return a table, whose entries are texts, for each set of comparable runs.
 
     Args:
-        comparison: The comparison.
+        comparison: The comparison, as `comparison.compare` returns it.
         sort: The order of the rows: `DEFAULT_SORT` or one of the keys of the dictionary `SORT_KEYS`.
     """
     return [_text_table(block, sorted_rows(block, sort)) for block in comparison.blocks]
@@ -170,7 +170,7 @@ def as_json(
     """Return the comparison as JSON: each set of comparable runs with its conditions and a record for each strategy.
 
     Args:
-        comparison: The comparison.
+        comparison: The comparison, as `comparison.compare` returns it.
         across: The results across tasks, as `across_table.across_records` returns them.
         out_of_domain: The changes in and out of domain, as `out_of_domain_table.out_of_domain_records` returns them.
     """
@@ -294,7 +294,10 @@ def loss_text(difference: Difference | None) -> str:
 
 
 def verdict_text(row: StrategyResult) -> str:
-    """Format the verdict on a strategy, and whether it learnt nothing; empty if there is neither."""
+    """Format the verdict on a strategy, and whether the strategy learnt nothing; empty if there is neither.
+
+    The result is "no verdict" if there is none because the baseline learnt nothing.
+    """
     difference = row.difference
     judged = str(difference.verdict) if difference and difference.loss_bound is not None else ""
     if row.learnt_nothing:
@@ -368,7 +371,7 @@ def score_text(score: Estimate | None) -> str:
 def difference_text(difference: Difference | None) -> str:
     """Format a difference of scores, half the width of its interval, and stars or a mark.
 
-    The result is empty for None, that is, for the baseline itself.
+    The result is empty for None, as for the baseline itself (see `StrategyResult.difference`).
     """
     if difference is None:
         return ""
@@ -380,7 +383,7 @@ def difference_text(difference: Difference | None) -> str:
 def change_text(change: Estimate | None) -> str:
     """Format a relative change in per cent, and half the width of its interval.
 
-    The result is empty for None, that is, for the baseline itself.
+    The result is empty for None, as for the baseline itself or if there is nothing to compare.
     """
     if change is None:
         return ""
@@ -398,7 +401,8 @@ def _mark(difference: Difference | None) -> str:
 def _short_notes(block: ComparisonBlock) -> Iterable[str]:
     """Yield a short note on each strategy whose comparison is inconclusive or was not tested.
 
-    If the block has so few strategies that each gets a full sentence, nothing is yielded.
+    Nothing is yielded if the block has so few strategies that each gets a full sentence (`statements`), or if the
+    baseline learnt nothing.
     """
     others = [row for row in block.rows if row.strategy != block.baseline]
     if len(others) <= MAX_STATEMENTS or block.unlearnt is not None:

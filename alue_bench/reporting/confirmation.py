@@ -36,23 +36,25 @@ class Confirmation:
     folds: int = 0
     """The number of folds over which the difference is a mean; 0 without cross-validation."""
     test_score: float | None = None
-    """The mean test score of the recommended setting, over the seeds with which both settings ran; None without any."""
+    """The mean test score of the recommended setting, over `seeds`; None if `difference` is None."""
     reference_score: float | None = None
-    """The mean test score of the reference over the same seeds."""
+    """The mean test score of the reference over the same seeds; None if `difference` is None."""
     difference: float | None = None
-    """The difference of the mean test scores, in the unit of the metric. A loss is negative."""
+    """The difference of the mean test scores, in the unit of the metric. A loss is negative. None if the difference
+    could not be computed, for which `reason` states why."""
     test_change: float | None = None
     """The difference as a share of the reference's test score."""
     low: float | None = None
     """The lower end of the 95 % confidence interval of the difference; None without a test, such as with one seed."""
     high: float | None = None
     loss_bound: float | None = None
-    """The one-sided 95 % upper bound of the loss; None if there is no verdict."""
+    """The one-sided 95 % upper bound of the loss. None if there is no verdict, or if failed runs make the verdict less
+    favourable."""
     margin: float | None = None
     """The margin (largest acceptable loss) in the unit of the metric; None if it cannot be computed."""
     verdict: str = str(Verdict.NOT_TESTED)
     reason: str = ""
-    """The reason why there is no verdict; empty if there is one."""
+    """The reason why there is no verdict, or why failed runs make the verdict inconclusive; otherwise empty."""
     saving: float | None = None
     """The training time that the setting saves in the fresh runs, as a share of the reference's training time."""
     run_ids: tuple[str, ...] = ()
@@ -100,13 +102,13 @@ def confirm_setting(
 ) -> Confirmation:
     """Compare a recommended setting with its reference in the runs with fresh seeds.
 
-    If no difference can be computed, the result holds the reason.
+    If no difference can be computed, `Confirmation.reason` states why.
 
     Args:
         frame: The runs of both settings with the fresh seeds, for one task and model, as in `Results.frame`.
         load: The function that reads a run's test predictions.
         strategy: The recommended setting.
-        reference: The setting with which it is compared.
+        reference: The setting with which the recommended setting is compared.
         margins: The margin (largest acceptable loss of score) for each metric.
         seeds: The fresh seeds with which both settings were meant to run.
     """
@@ -147,7 +149,7 @@ def confirmation_in(block: ComparisonBlock, strategy: str) -> Confirmation | Non
 
     Args:
         block: The comparison, whose runs took no part in the choice of the setting.
-        strategy: The setting.
+        strategy: The setting to confirm, such as bottom3top4.
 
     Returns:
         The confirmation; None if the comparison does not compare the setting with the baseline, because one of them has
@@ -205,7 +207,10 @@ def _with_undefined_as_trivial(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _missing(frame: pd.DataFrame, strategy: str, reference: str, seeds: Sequence[int]) -> tuple[int, ...]:
-    """Return the seeds with which one of two settings lacks a run; in a cross-validation, a run on any fold."""
+    """Return the seeds with which at least one of two settings has no run.
+
+    In a cross-validation, these are the seeds with which a setting has no run on at least one fold.
+    """
     folds = frame[["repeat", "fold"]].drop_duplicates()
     runs = frame.drop_duplicates(["strategy", "seed", "repeat", "fold"])
     number = {key: len(part) for key, part in runs.groupby(["strategy", "seed"])}
@@ -220,6 +225,11 @@ def _with_missing(confirmation: Confirmation, missing: tuple[int, ...], number: 
 
     The failed runs might have had low scores. The remaining runs therefore show neither a gain nor a loss within the
     margin.
+
+    Args:
+        confirmation: The confirmation from the runs that did not fail.
+        missing: The fresh seeds with which a run of either setting failed or could not be read.
+        number: The number of all fresh seeds.
     """
     if not missing:
         return confirmation

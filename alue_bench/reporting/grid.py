@@ -330,7 +330,8 @@ def _dev_error(runs: pd.DataFrame) -> float:
     """Estimate the standard error of a setting's mean dev score.
 
     A seed's common effect on all settings is removed first, since it does not change their order. Only seeds (and
-    folds) with which at least half of the settings ran are used. Return nan if there are too few runs.
+    folds) with which at least half of the settings ran are used. If there is one such seed, the error is estimated from
+    the differences between neighbouring settings of the grid. Return nan if there are too few runs.
     """
     replicate = [name for name in ("seed", "repeat", "fold") if name in runs]
     if runs.empty:
@@ -481,7 +482,7 @@ def pareto_front(cells: pd.DataFrame, score: str = "dev_score") -> pd.DataFrame:
 
 
 def within_tolerance(score: float, reference: float, tolerance: float) -> bool:
-    """Return whether a score is at least `reference` minus the share `tolerance` of `reference`."""
+    """Return whether a score is at least `reference` minus `tolerance`, which is a share of `reference`."""
     return score >= reference - tolerance * abs(reference) - 1e-12
 
 
@@ -491,9 +492,9 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
     If full fine-tuning was not run, the setting with the best dev score takes its place as the reference.
 
     If several settings are equally fast, the one with the best dev score is recommended. A setting that has learnt
-    nothing (its dev score is not significantly above the trivial score) is not considered. Neither is a setting, except
-    `full`, of which a run has no score. With one seed and many settings, some settings are within the tolerance by
-    chance; runs with fresh seeds show whether the score holds.
+    nothing (its dev score is not significantly above the trivial score) is not considered. A setting with a run that
+    has no score is not considered either, unless it is `full`. With one seed and many settings, some settings are
+    within the tolerance by chance; runs with fresh seeds show whether the score holds.
 
     Args:
         cells: The table from the function `cell_table`.
@@ -704,7 +705,13 @@ def _outline(
 
 
 def _write_numbers(axes: Axes, values: Any, image: Any) -> None:
-    """Write each value into its cell of a heat map, in black on bright colours and in white on dark colours."""
+    """Write each value into its cell of a heat map, in black on bright colours and in white on dark colours.
+
+    Args:
+        axes: The axes of the heat map.
+        values: The values as a matrix, with nan for an empty cell.
+        image: The image of the values that `axes.imshow` returned, whose colours decide between black and white.
+    """
     import numpy as np
 
     largest = np.nanmax(np.abs(values), initial=0.0)

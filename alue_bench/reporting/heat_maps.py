@@ -100,7 +100,10 @@ def _recommended(subject: Subject, group: grid.GridResults, rule: Recommendation
 
 
 def _sentences(recommended: grid.Recommendation, subject: Subject) -> list[str]:
-    """Return sentences on the recommended setting and its loss; if the loss is unknown, the command to measure it."""
+    """Return sentences on the recommended setting and its loss.
+
+    If the loss is not known, a sentence states the command to measure it.
+    """
     if recommended.is_reference or recommended.confirmation is not None:
         return [f"{sentence}." for sentence in recommended.sentences()]
     sentences = [

@@ -30,7 +30,7 @@ MATCH_TOLERANCE = 0.03
 MAX_REQUESTED = 3
 """The largest number of strategies in a request. If more lack matched runs, only the recommended one is named."""
 SELECTED_ROWS = ("limit_train", "limit_eval", "drop_bad")
-"""The names in a run's config.json of the options that select rows."""
+"""The options that select rows, by their names in a run's config.json."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def unmatched(block: ComparisonBlock) -> list[StrategyResult]:
     """Return the strategies with fewer FLOPs than `full` for which full fine-tuning at matched compute is missing.
 
     Args:
-        block: A set of comparable runs. Without runs of full fine-tuning in it, the result is empty.
+        block: A set of comparable runs. The result is empty if it has no runs of full fine-tuning, or if its runs are
+            low-fidelity runs of a search.
     """
     shares = {row.strategy: row.flops_share for row in block.rows if row.flops_share is not None}
     if FULL not in shares or block.low_fidelity:

@@ -65,7 +65,7 @@ def number_with_noun(number: int, one: str, more: str = "") -> str:
     """Format a number together with a noun in the singular or plural, such as 1 run or 3 runs.
 
     Args:
-        number: The number.
+        number: The number of things that the noun names.
         one: The singular of the noun.
         more: The plural of the noun; empty if the plural is regular, with an s.
     """

@@ -41,16 +41,17 @@ class StrategyOutOfDomain:
     inside: Estimate | None
     """The score on the task's own test split; None if it is undefined."""
     outside: Estimate | None
-    """The score on the other task's test split."""
+    """The score on the other task's test split; None if it is undefined."""
     change_inside: float | None = None
-    """The mean difference from the baseline's score in domain, for the same seeds; None for the baseline itself."""
+    """The mean difference from the baseline's score in domain, over the seeds with which both ran. None for the
+    baseline itself, and without such seeds."""
     change_outside: float | None = None
     test: DomainChange | None = None
     """The test of whether the change out of domain differs from that in domain; None if it was not tested."""
     p_corrected: float | None = None
-    """The p-value, corrected for the number of tests in all tables (Holm 1979)."""
+    """The p-value of `test`, corrected for the number of tests in all tables (Holm 1979); None without a test."""
     reason: str = ""
-    """The reason why there is no test."""
+    """The reason why there is no test; empty if there is one, and for the baseline itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class OutOfDomain:
     """The number of test examples of the other task that are not scored, since their gold label does not correspond to
     any label of the trained task."""
     trivial_inside: float | None
-    """The score in domain of a baseline without a model; None if it was not recorded for this metric."""
+    """The score in domain of a baseline without a model; None if it is not known for this metric."""
     trivial_outside: float | None
     notes: tuple[str, ...] = ()
 
@@ -207,7 +208,7 @@ class _Scored:
         The results of the baseline's runs are cached, since every strategy is compared with them.
 
         Args:
-            run: The run.
+            run: The run, a row of the frame of runs.
             where: "inside" for the test split of the trained task, "outside" for that of the other task.
 
         Raises:

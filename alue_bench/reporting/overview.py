@@ -1,7 +1,7 @@
-"""Figures of scores and training times: a scatter plot for each task, and the bar charts of the paper's figure 2.
+"""Figures of scores and training times: a scatter plot for each task, and bar charts of means over tasks.
 
-The bar charts show means of scores over tasks, as figure 2 of the paper by Betka et al. does. Such means add up
-different metrics. For a conclusion over tasks, see the module `across_section`.
+The bar charts correspond to figure 2 of the paper by Betka et al. Their mean scores add up different metrics. For a
+conclusion over tasks, see the module `across_section`.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def _as_cells(points: Sequence[Point]) -> pd.DataFrame:
 
 
 def figure_2(subjects: Sequence[Subject], prefix: str) -> list[Item]:
-    """Return the paper's figure 2 from our runs: bars of mean score and mean training time over tasks, for each model.
+    """Return figure 2 of the paper by Betka et al. from our runs: bars of mean scores and training times over tasks.
 
-    A model is included if at least two of its tasks have runs of the baseline and if these tasks have at least one
-    other strategy in common.
+    Bar charts are drawn for each model of which at least two tasks have runs of the baseline and of another strategy,
+    if these tasks have at least one other strategy in common.
 
     Args:
         subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set

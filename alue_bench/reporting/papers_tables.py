@@ -31,7 +31,9 @@ COLUMNS = [
 
 
 def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]:
-    """Return the paper's tables with additional columns for our results. The columns are empty if there are no runs.
+    """Return the paper's tables with additional columns for our results.
+
+    The additional columns are empty if there are no runs. Runs of cross-validations are not used.
 
     Args:
         subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set

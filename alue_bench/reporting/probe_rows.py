@@ -1,9 +1,10 @@
-"""The comparison of strategies that choose their layers by a probe with strategies that do not, for each probe size.
+"""The comparison of runs with a probe and runs without one, for each probe size.
 
-Before training, a probe computes scores of the layers from some train examples; `--probe-rows` is their number. Runs
-whose strategy uses a probe record this number among their hyper-parameters. All other runs record the default number,
-whatever the command stated. Runs with different hyper-parameters are never averaged or compared. Since a run without a
-probe does not depend on the number, it is nevertheless compared with the runs of every probe size.
+Before training, a strategy may use a probe to choose its layers. The probe computes scores of the layers from some
+train examples. Their number, `--probe-rows`, is the probe size. Runs with a probe record it among their
+hyper-parameters. All other runs record the default size, whatever the command stated. Runs with different
+hyper-parameters are never averaged or compared. A run without a probe, however, does not depend on the probe size. It
+is therefore compared with the runs of every probe size.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ def with_copies_for_each_probe(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the frame of runs with copies of each run without a probe, one for each probe size but the default.
 
     A copy has the same `other_hyper` (a JSON text of hyper-parameters) as the runs with this probe size, so that
-    `comparison.compare` compares it with them. The copied run must agree with these runs in all other hyper-parameters
-    of the text. If no run with a probe of the default size agrees with the copied run, the copies replace it.
+    `comparison.compare` compares it with them. A run is only copied for a probe size if it agrees with the runs of this
+    size in all other hyper-parameters of the text. The copied run itself is removed if no run with a probe of the
+    default size agrees with it.
 
     Args:
         frame: The finished runs, as in `tracking.reading.Results.frame`.

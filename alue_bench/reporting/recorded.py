@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from alue_bench.evaluation.predictions import GoldAndPredicted
 
 MAX_TESTED_RUNS = 1000
-"""The largest number of runs whose predictions are read for the significance tests. Reading ten thousand files takes a
-minute."""
+"""The largest number of runs whose predictions are read for the significance tests. Reading the
+files of ten thousand runs takes several seconds, and far longer if they are on another machine."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RecordedRuns:
 
 
 def limited_reader(results: Results) -> LoadTargets:
-    """Return a function that reads a run's test predictions, given the run's id.
+    """Return a function that reads a run's test predictions, of the type `comparison.LoadTargets`.
 
     The function raises UnavailableError if it is called more than `MAX_TESTED_RUNS` times. This limit keeps the time
     short if there are many runs.

@@ -28,7 +28,7 @@ def render_markdown(page: Page, figures: str) -> str:
     """Return a page as Markdown.
 
     Args:
-        page: The page.
+        page: The page to convert.
         figures: The path to the folder of the pictures. The Markdown links each picture of `pictures` as
             `figures`/NAME.svg.
     """
@@ -95,7 +95,7 @@ def write_page(page: Page, output: Path) -> None:
     The figures of a Markdown page NAME.md are written to the folder NAME-figures next to it.
 
     Args:
-        page: The page.
+        page: The page to write.
         output: The file to write.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The figure of a ranking of selectors (strategies that choose their layers): the regret over tasks and on each one."""
+"""The figure of a ranking of selectors (strategies that choose their layers): mean regret, and regret on each task."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ MAX_DRAWN = 40
 
 
 def regrets(ranking: SelectorRanking, *, name: str) -> Picture:
-    """Draw the mean regret of each selector and number of layers with its interval, and each task as a small dot.
+    """Draw the mean regret of selectors with its interval, and the regret on each task as a small dot.
 
-    Regret is the score that a selector loses against the best freezing setting that costs no more.
+    Regret is the score that a selector loses against the best freezing setting that costs no more. First, each selector
+    has a row with the mean over its numbers of layers. The rows for single numbers of layers follow. At most
+    `MAX_DRAWN` rows are drawn.
 
     Args:
-        ranking: The ranking.
+        ranking: The ranking of the selectors of one model.
         name: The picture's name for files and ids.
     """
     rows = [row for row in (*ranking.families, *ranking.rows) if row.regret][:MAX_DRAWN]

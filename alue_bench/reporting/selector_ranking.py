@@ -82,7 +82,8 @@ class ChosenRun:
     """The test score of the best freezing setting that costs no more, minus that of the run, as a share of what full
     fine-tuning learnt; nan without a candidate."""
     advantage: float
-    """The test score minus that of the random control, as a share of what full fine-tuning learnt; nan without it."""
+    """The test score minus that of the random control with the same seed and number of layers, as a share of what full
+    fine-tuning learnt; nan if there is no such run of the control."""
     correlation: float
     """Spearman's correlation of the layer scores with the losses by freezing each layer; nan if it is undefined."""
     probe_s: float
@@ -198,7 +199,7 @@ def best_cell(sweep: SweptTask, cost: float, seed: int) -> str:
     seed, the score with this seed is used.
 
     Args:
-        sweep: The sweep.
+        sweep: The sweep whose settings are the candidates.
         cost: The run's FLOPs, as a share of those of full fine-tuning.
         seed: The run's seed. Only settings that also ran with this seed are considered.
 
@@ -219,7 +220,10 @@ def best_cell(sweep: SweptTask, cost: float, seed: int) -> str:
 def _chosen_runs(
     sweep: SweptTask, load: LoadScores, control: str
 ) -> tuple[list[ChosenRun], list[FreezingEffect], list[str]]:
-    """Return the runs of selectors and controls on a sweep's task, the effects of freezing in its grid, and notes."""
+    """Return the runs of selectors and controls on a sweep's task, the effects of freezing in its grid, and notes.
+
+    If runs have different numbers of probe examples, only the runs with the most frequent number are returned.
+    """
     scores = {str(run["run_id"]): load(str(run["run_id"])) for run in sweep.others if _probed(run)}
     selected = [run for run in sweep.others if scores.get(str(run["run_id"]))]
     if not selected:
@@ -286,7 +290,7 @@ def _trained(scores: Iterable[LayerScore]) -> tuple[int, ...]:
 
 
 def _against_grid(sweep: SweptTask, ours: ScoredRun, seed: int) -> dict[str, Any]:
-    """Return the fields of `ChosenRun` that compare a run with the best setting of its cost and with `full`."""
+    """Return some fields of `ChosenRun`: task, seed, score and cost, and the comparisons with the grid and `full`."""
     best, full = best_cell(sweep, ours.cost, seed), sweep.cells[FULL].get(seed)
     cell = cell_of(best)
     theirs = math.nan if cell is None else sweep.cells[cell][seed].test
@@ -311,7 +315,7 @@ def _highest(
     """Return the runs of the freezing setting that trains only the highest layers, as runs of a control.
 
     Args:
-        sweep: The sweep.
+        sweep: The sweep to which the setting belongs.
         layers: The number of the encoder's layers.
         count: The number of layers that train.
         at_random: The test scores of the control that chooses at random, by (number of layers, seed).

@@ -15,7 +15,8 @@ from alue_bench.reporting.comparison import ComparisonBlock, Difference, Strateg
 from alue_bench.reporting.numbers import number_with_noun, percent
 
 MAX_STATEMENTS = 3
-"""The largest number of strategies besides the baseline, for one task and model, for which each gets a sentence."""
+"""The largest number of strategies besides the baseline that get a sentence each. If a set of comparable runs has more,
+none of them gets one."""
 METRICS: Mapping[str, str] = {
     "f1_macro": "macro-F1",
     "f1_micro": "micro-F1",
@@ -147,10 +148,10 @@ def inconclusive_text(difference: Difference, block: ComparisonBlock) -> str:
 
 
 def seeds_text(difference: Difference, block: ComparisonBlock) -> str:
-    """Format the number of seeds with which a strategy that loses nothing would probably be within the margin.
+    """Format the number of seeds that would probably show a strategy that loses nothing to be within the margin.
 
-    The result is empty without a known margin, for folds, and if the comparison already has as many seeds. If more
-    seeds do not help, the result states that more test examples are needed.
+    The result is empty if the margin is not known, if the difference is over folds, and if the comparison already has
+    as many seeds. If more seeds do not help, the result states that more test examples are needed.
     """
     if difference.over_folds or block.margin_size is None:
         return ""

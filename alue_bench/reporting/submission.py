@@ -37,7 +37,7 @@ class Chosen:
 
 @dataclass(frozen=True, kw_only=True)
 class MissingSubmission:
-    """A file for a leaderboard that cannot be written, with the reason."""
+    """A leaderboard file that cannot be written, with the reason."""
 
     task: Task
     submission: Submission
@@ -45,7 +45,8 @@ class MissingSubmission:
     can_be_run: bool
     """True if a new run would provide the predictions that are missing for the file."""
     run: Mapping[Hashable, Any] | None = None
-    """The run with the best dev score, which cannot be used (a row of `Results.frame`); None if the task has no run."""
+    """The run with the best dev score, which cannot be used (a row of `Results.frame`). None if the task has no run, or
+    if its official files are missing or unusable."""
 
 
 def collect(
@@ -54,7 +55,8 @@ def collect(
     """Return the leaderboard file of each task, or the reason why the file cannot be written.
 
     The file holds the predictions of the run with the best dev score. If that run cannot be used (it was limited to
-    some rows, or ran before the official file was available), the run with the next best dev score is used.
+    some rows, or ran before the official file was available), the run with the next best dev score is used. Runs of
+    cross-validations are never used.
 
     Args:
         results: The finished runs.

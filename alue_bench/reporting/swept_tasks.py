@@ -102,7 +102,7 @@ def swept_tasks(frame: pd.DataFrame) -> tuple[list[SweptTask], list[str]]:
         frame: The finished runs, as in `Results.frame`.
 
     Returns:
-        The sweeps, sorted by task and model, and a note for each task that is left out.
+        The sweeps, sorted by task and model, and a note for each swept task and model that is left out.
     """
     sweeps, notes = [], []
     usable = frame[frame["folds"].isna() & frame["first_look"].isna()]

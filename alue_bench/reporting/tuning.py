@@ -52,7 +52,7 @@ class Tuning:
     task: str
     model: str
     axes: Mapping[str, Sequence[float]]
-    """The values that were tried for each hyper-parameter."""
+    """The values that were tried, for each hyper-parameter that was tuned."""
     tune_seeds: Sequence[int]
     strategies: Mapping[str, Mapping[str, Any]]
     """The tuning of each strategy, as `studies.tuning.TunedStrategy.as_dict` returns it."""
@@ -101,7 +101,8 @@ def compare_tuned(
         margins: The margin (largest acceptable loss of score) for each metric; None for the default.
 
     Raises:
-        UnavailableError: No tuning is recorded, or none has runs with chosen values among the results.
+        UnavailableError: No tuning is recorded, or no run with values that a tuning chose is among the results.
+        UsageError: No run has the metric, or a metric that `margins` names.
     """
     tunings = read_tunings(results)
     frames = [_with_equal_settings(results.frame, tuning) for tuning in tunings]
@@ -119,7 +120,7 @@ def compare_tuned(
 
 
 def _with_equal_settings(frame: pd.DataFrame, tuning: Tuning) -> pd.DataFrame:
-    """Return the runs with the chosen values, with the tuned hyper-parameters removed, so that they can be compared."""
+    """Return the runs with the chosen values, without their tuned hyper-parameters, so that they can be compared."""
     import pandas as pd
 
     fingerprints = {fingerprint for strategy in tuning.strategies.values() for fingerprint in strategy["fingerprints"]}
@@ -133,7 +134,10 @@ def _with_equal_settings(frame: pd.DataFrame, tuning: Tuning) -> pd.DataFrame:
 
 
 def chosen_text(tuning: Mapping[str, Any]) -> str:
-    """Format the chosen values of a strategy, such as "lr 0.0001, epochs 3", with marks (`EDGE_MARK`)."""
+    """Format the chosen values of a strategy, such as "lr 0.0001, epochs 3".
+
+    The mark `EDGE_MARK` follows a value that is the smallest or largest of those that were tried.
+    """
     if tuning["chosen"] is None:
         return "no run has a dev score"
     edges = tuning["at_edge"]
@@ -147,7 +151,10 @@ EDGE_MARK = "°"
 
 
 def cost_text(tuning: Mapping[str, Any]) -> str:
-    """Format the cost of a strategy's tuning, such as "5 runs, 2.1e+13 FLOPs, 40 s"."""
+    """Format the cost of a strategy's tuning, such as "5 runs, 2.1e+13 FLOPs, 40 s".
+
+    If tuning needed no runs, the result states that the values come from a study file.
+    """
     cost = tuning["cost"]
     if not cost["runs"]:
         return "values of a study file"

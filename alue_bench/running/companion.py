@@ -1,4 +1,4 @@
-"""Another task on whose test split a trained model is scored, in addition to the task's own test split."""
+"""Another task on whose test split a run's trained model is scored, in addition to the test split of the run's task."""
 
 from __future__ import annotations
 

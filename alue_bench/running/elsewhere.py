@@ -25,8 +25,8 @@ from alue_bench.training.architecture.encoder_stack import check_ids
 from alue_bench.training.inference import predict_logits
 
 PREFIX = "also_test/"
-"""The beginning of the names of these metrics. The name of the scored task, a slash and the metric's own name
-follow."""
+"""The beginning of the names of the metrics on other tasks. The name of the scored task, a slash and the metric's own
+name follow."""
 
 
 def scores_elsewhere(

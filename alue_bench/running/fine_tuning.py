@@ -64,9 +64,9 @@ class Trained:
     memory: PeakMemory
     """The peak memory while the strategy chose layers, if it does, and while the model was trained."""
     energy: Energy
-    """The energy used in the same period."""
+    """The energy used in the same period as that of `memory`."""
     load: HostLoad
-    """The load of the host in the same period."""
+    """The load of the host in the same period as that of `memory`."""
     cost: TrainingCost
     probed: Probed | None
     """The layers that the strategy chose, with the cost of choosing; None for a strategy that does not choose."""

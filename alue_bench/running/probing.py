@@ -56,11 +56,12 @@ class Probed:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], bound: FreezePlan) -> Probed:
-        """Return the choice that `as_json` returned as JSON values.
+        """Return the choice and its cost, restored from JSON values.
 
         Args:
-            content: The JSON values.
-            bound: The run's plan from `Strategy.freeze_plan`.
+            content: The JSON values, as returned by `as_json`.
+            bound: The run's plan from `Strategy.freeze_plan`. The fields of the chosen plan that are not among the JSON
+                values are copied from it.
 
         Raises:
             KeyError, TypeError, ValueError, DoesNotFit: The content is damaged, or belongs to a different model.

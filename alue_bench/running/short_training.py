@@ -48,7 +48,7 @@ class ShortTrainings:
     """The training FLOPs of all copies trained so far, computed like those of a run; scoring is not included."""
 
     def __call__(self, plan: FreezePlan) -> HeldOutScore:
-        """Train a copy of the model under a freeze plan, and score the weights of its best epoch.
+        """Train a copy of the model under a freeze plan, and score the weights of the selected epoch.
 
         Raises:
             NonFiniteLossError: A loss is not finite.

@@ -42,7 +42,7 @@ def full_flops(stack: EncoderStack, lengths: Any, hyper: HyperParameters, last_l
         stack: The model before layers are removed and adapters are inserted.
         lengths: The number of tokens of each train example, int64 [n].
         hyper: The hyper-parameters, which give the number of epochs and the batch size.
-        last_layer: The way in which the last layer is computed.
+        last_layer: The tokens for which the last layer is computed, such as "whole" for all of them; see `LastLayer`.
     """
     return training_flops(
         stack,
@@ -68,7 +68,7 @@ def flops_done(
         segments: The periods of training during which the freeze plan did not change, in order.
         lengths: The number of tokens of each train example, int64 [n].
         hyper: The hyper-parameters, which give the number of epochs and the batch size.
-        last_layer: The way in which the last layer is computed.
+        last_layer: The tokens for which the last layer is computed, such as "whole" for all of them; see `LastLayer`.
     """
     depth = max(segment.depth for segment in segments)
     counted = partial(step_flops, stack, last_layer=last_layer, batch_size=hyper.batch_size)

@@ -65,7 +65,7 @@ def parse_amount(option: str, text: str) -> Amount:
         text: `1%` for a share of full fine-tuning's score, or `0.01` for an absolute difference (one point of F1).
 
     Raises:
-        UsageError: The text has neither form, or the amount is negative or at least 100 %.
+        UsageError: The text has neither form, or the amount is at least 1 (100 %). A negative number has neither form.
     """
     value, in_per_cent = _number(text)
     if not value < 1:

@@ -1,20 +1,21 @@
 """The policy of a search: the next run, or the end of the search with its reason.
 
-The search looks for the cheapest candidate (a freezing setting) that loses little score against full fine-tuning.
-Training costs are known beforehand. Losses are not known, and they vary between seeds by more than the loss that would
-matter. The first seed is used to choose candidates, and further seeds to test them:
+The search looks for the cheapest candidate (a freezing setting) that loses little score against full fine-tuning. The
+loss of a candidate is full fine-tuning's score minus the candidate's score. Training costs are known beforehand. Losses
+are not known, and they vary between seeds by more than the loss that would matter. The first seed is used to choose
+candidates, and further seeds to test them:
 
 1. *opening*: with the first seed, full fine-tuning, low-fidelity runs (with fewer epochs) of full fine-tuning and a few
    candidates, and full-length runs of a few candidates. Scores do not influence which runs these are, except that they
    determine the learning rate if the search chooses among several;
-2. *exploring*: with the first seed, a full-length run of the most promising candidate, again and again until the most
-   promising candidate is one that has already been run, but at most `MAX_EXPLORED` times and only as long as the
-   budget then still covers a test. The most promising candidate has the largest expected saving: the saving times the
-   probability, from the model in `surface`, of passing the test below (Gardner et al. 2014, Bayesian optimization with
-   inequality constraints). Strategies other than freezing bottom and top layers have no place on the surface; the loss
-   of each such strategy is modelled separately, with a wide prior. If the search chooses among several learning rates,
-   the reference is full fine-tuning at the rate that is best with the first seed (`with_best_reference`), and the
-   surface extends over rates;
+2. *exploring*: with the first seed, a full-length run of the most promising candidate. This is repeated until the most
+   promising candidate is one that has already been run, but at most `MAX_EXPLORED` times, and only as long as the
+   budget covers a test of the candidate after its run. The most promising candidate has the largest expected saving:
+   the cost that it saves against full fine-tuning, times the probability, from the model in `surface`, of passing the
+   test below (Gardner et al. 2014, Bayesian optimization with inequality constraints). Strategies other than freezing
+   bottom and top layers have no place on the surface; the loss of each such strategy is modelled separately, with a
+   wide prior. If the search chooses among several learning rates, the reference is full fine-tuning at the rate that is
+   best with the first seed (`with_best_reference`), and the surface extends over rates;
 3. *test*: the most promising candidate with a full-length run is run with further seeds, which took no part in choosing
    it, in pairs with full fine-tuning. The number of pairs depends only on the budget, and is fixed before the first
    pair. After the last pair, there is one statistical test;
@@ -26,8 +27,8 @@ confidence bound of its loss is at most tolerance + margin. A candidate is **giv
 loss is above tolerance + margin; this cannot make the search err more often.
 
 A failed test ends the search. After a passed test, a cheaper candidate, which may be one without a run so far, is
-tested if the budget covers it. The search errs if it returns a setting that loses more than tolerance + margin. The
-probability of this error is at most `level`, the level of each test (a fixed sequence of tests; Maurer, Hothorn &
+tested if the budget covers the test. The search errs if it returns a setting that loses more than tolerance + margin.
+The probability of this error is at most `level`, the level of each test (a fixed sequence of tests; Maurer, Hothorn &
 Lehmacher 1995): if the first candidate loses too much, passing the first test is the error; if it does not, only the
 second test can err. This holds for any losses, and also if frozen settings vary more over seeds than full fine-tuning,
 because no seed and no example is used both to choose and to test, and a test uses only the variance of its own runs. We
@@ -83,15 +84,15 @@ MAX_EXPLORED = 4
 MAX_TESTS = 2
 """The largest number of tests."""
 LOSS_ALONE, LOSS_ALONE_SD = 0.05, 0.1
-"""The prior mean and standard deviation of the loss of a strategy that has no place on the surface, as shares of full
-fine-tuning's score. The prior is so wide that a first run of the strategy outweighs it."""
+"""The prior mean and standard deviation of the loss of score of a strategy that has no place on the surface, as shares
+of full fine-tuning's score. The prior is so wide that a first run of the strategy outweighs it."""
 SMALLEST_FUTILE = 2
 """The smallest number of pairs after which a candidate may be given up."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """The specification of a search: the candidates (freezing settings), the acceptable score loss and the budget."""
+    """The specification of a search: the candidates (freezing settings), the acceptable loss of score, the budget."""
 
     candidates: tuple[Candidate, ...]
     """The freezing settings to choose from. The first is full fine-tuning, the reference with which all other settings
@@ -167,8 +168,8 @@ class Standing:
     candidate: Candidate
     state: State
     loss: Loss | None = None
-    """The loss against full fine-tuning, over the seeds of the test or, if the candidate was not tested, with the first
-    seed; None if there are no full-length runs."""
+    """The loss of score against full fine-tuning, over the seeds of the test or, if the candidate was not tested, with
+    the first seed; None if there is no such seed with which both had a full-length run."""
     tested: bool = False
     """True if the candidate was tested; its loss is then computed over the seeds of the test."""
     full_score: float | None = None
@@ -188,7 +189,7 @@ class Decision:
     best: Standing
     """The cheapest freezing setting that passed its test; full fine-tuning as long as no other setting has passed."""
     standings: tuple[Standing, ...]
-    """The state and score loss of every freezing setting that was run, except full fine-tuning, in the order of
+    """The state and the loss of score of every freezing setting that was run, except full fine-tuning, in the order of
     `Question.candidates`."""
     most_promising: Candidate | None = None
     """The freezing setting with the largest expected saving among the settings whose runs would exceed the budget; None
@@ -215,7 +216,8 @@ class _Test:
     pairs: int
     """The planned number of pairs."""
     done: int
-    """The number of finished pairs, and one more if a run of the candidate failed."""
+    """The number of pairs that count as spent: the finished pairs, and the pair in which a run of the candidate failed,
+    if there is one."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,10 @@ class _Records:
 
     @cached_property
     def pending(self) -> tuple[Candidate, ...]:
-        """Full fine-tuning at each of several learning rates with which it was not run yet; empty for a single rate."""
+        """Full fine-tuning at each learning rate at which it was not run yet with the first seed.
+
+        It is empty if the search does not choose among several learning rates.
+        """
         ran = {e.candidate for e in self.evaluations if e.replicate == 0 and not e.short} | self.failed(range(1))
         fulls = self.question.fulls
         return tuple(c for c in fulls if c.name not in ran) if len(fulls) > 1 else ()

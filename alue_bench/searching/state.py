@@ -118,7 +118,11 @@ class SearchState:
 
     @property
     def confirmed_margin(self) -> float:
-        """The margin of the confirmation: tolerance + margin, as a difference of test scores."""
+        """The margin of non-inferiority in the confirmation, as a difference of test scores.
+
+        It is the sum of the search's tolerance and margin. If one of them is a share, it is a share of full
+        fine-tuning's mean test score.
+        """
         scores = [or_zero(done.test_score) for done in self.confirming(self.question.full)]
         return self.question.limit(sum(scores) / len(scores) if scores else 0.0)
 
@@ -317,7 +321,10 @@ class RequestedRun:
 
 
 def _loss(standing: Standing, level: float) -> dict[str, float | None] | None:
-    """Return a candidate's loss as a dict for JSON; None if there is none. Only tested candidates have bounds."""
+    """Return a candidate's loss of score as a dict for JSON; None if the loss is not known.
+
+    The confidence bounds "low" and "high" are None unless the candidate was tested with at least two pairs.
+    """
     loss = standing.loss
     if loss is None:
         return None

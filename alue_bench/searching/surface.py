@@ -1,18 +1,18 @@
-"""A Gaussian process that predicts the score losses of all freezing settings from the scores of a few runs.
+"""A Gaussian process that predicts the loss of score of every freezing setting from the scores of a few runs.
 
-A freezing setting is a pair of numbers: of frozen bottom layers and of frozen top layers. Its score is modelled as a
-smooth function of these two numbers, and of the logarithm of the learning rate if the search chooses among several,
-plus noise that depends on the seed. The score of a low-fidelity run, which has fewer epochs, is modelled as the same
-function plus a constant and a smooth bias (Kennedy & O'Hagan 2000). Several hyper-parameters are unknown: the
-function's standard deviation, its length scale over layers (and over learning rates, if there are several), and the
-size of the low-fidelity runs' bias. The model averages over a few values of each, weighted by the likelihood of the
-scores (Rasmussen & Williams 2006, chapters 2 and 5). With the most likely values alone, the model would trust
-low-fidelity runs before it has any full-length run of the same setting to compare them with. But an encoder with many
-frozen layers may not have begun to learn after few epochs.
+A freezing setting is a pair of numbers: the number of frozen bottom layers and the number of frozen top layers. Its
+score is modelled as a smooth function of these two numbers, and of the logarithm of the learning rate if the search
+chooses among several, plus noise that depends on the seed. The score of a low-fidelity run, which has fewer epochs, is
+modelled as the same function plus a constant and a smooth bias (Kennedy & O'Hagan 2000). Several hyper-parameters are
+unknown: the function's standard deviation, its length scale over layers (and over learning rates, if there are
+several), and the size of the low-fidelity runs' bias. The model averages over a few values of each, weighted by the
+likelihood of the scores (Rasmussen & Williams 2006, chapters 2 and 5). With the most likely values alone, the model
+would trust low-fidelity runs before it has any full-length run of the same setting to compare them with. But an encoder
+with many frozen layers may not have begun to learn after few epochs.
 
-Besides smoothness, the model assumes that freezing more layers does not improve the score. The probability that a
+Besides smoothness, the model assumes that freezing further layers does not improve the score. The probability that a
 setting loses no more than a tolerance is therefore limited to the smallest such probability of the settings that freeze
-fewer layers.
+only a part of the same layers.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ EMBEDDINGS_DISTANCE = 0.5
 """The number of layers that the embeddings count for in the distance between two settings. The embeddings are frozen
 together with the first bottom layer."""
 HEAD_ONLY_DISTANCE = 4.0
-"""The number of layers that training no layer at all counts for in the distance between two settings. The score often
-drops there, which a smooth function could only fit by a slope over the other settings."""
+"""The distance, in layers, by which settings that train no encoder layer are moved away from all other settings, in a
+dimension of its own. The score often drops if no layer is trained. Without this distance, a smooth function could only
+fit the drop by a slope over the other settings."""
 SHORT_RUN_BIASES = (0.25, 0.5, 1.0, 2.0, 4.0)
 """The considered standard deviations of the low-fidelity runs' bias, as multiples of the modelled function's standard
 deviation."""
@@ -51,7 +52,7 @@ prior has little influence."""
 
 @dataclass(frozen=True)
 class Surface:
-    """The predicted distribution of each freezing setting's loss against full fine-tuning, which is the first setting.
+    """The predicted distribution of each setting's loss of score against full fine-tuning, which is the first setting.
 
     The distribution is a mixture over k combinations of values of the Gaussian process's hyper-parameters.
     """
@@ -85,8 +86,8 @@ class Surface:
             error: The standard error of the measured loss; 0 for the probability that the true loss is acceptable.
 
         Returns:
-            The probabilities `[n]`. A setting never has a larger probability than a setting that freezes fewer layers
-            and has the same learning rate.
+            The probabilities `[n]`. A setting never has a larger probability than a setting that freezes only a part of
+            the same layers and has the same learning rate.
         """
         from scipy.special import ndtr  # scipy.stats takes long to import
 
@@ -165,7 +166,11 @@ def fit(
 
 
 def _coordinates(candidate: Candidate, layers: int) -> tuple[float, float, float]:
-    """Return a setting's coordinates in units of layers: frozen bottom, frozen top, and whether no layer trains."""
+    """Return a setting's three coordinates, in units of layers, from which distances between settings are computed.
+
+    They are the number of frozen bottom layers (plus `EMBEDDINGS_DISTANCE` if there are any), the number of frozen top
+    layers, and `HEAD_ONLY_DISTANCE` if no layer is trained (0 otherwise).
+    """
     bottom, top = candidate.bottom, candidate.top
     return bottom + EMBEDDINGS_DISTANCE * (bottom > 0), top, HEAD_ONLY_DISTANCE * (bottom + top >= layers)
 

@@ -1,4 +1,7 @@
-"""The command `advise`, which predicts the loss of score from freezing layers on a task, from sweeps of other tasks."""
+"""The command `advise`, which predicts how much score a task loses if layers are frozen.
+
+The prediction is computed from sweeps of other tasks.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +40,15 @@ ORIGIN = "the sweeps"
 
 @dataclass(frozen=True, kw_only=True)
 class AdviceQuestion:
-    """The question to `advise`: the task and model, the source of the data, and the accepted loss."""
+    """The question to `advise`: the task and model, the source of the data, and the accepted loss of score."""
 
     task: str
     model: str
     data_dir: Path | None = None
     sample: bool = False
     tolerance: float = 0.05
-    """The largest accepted loss, as a share of what full fine-tuning learns (its score minus the trivial score)."""
+    """The largest accepted loss of score, as a share of what full fine-tuning learns (its score minus the trivial
+    score)."""
 
     def options(self) -> dict[str, Any]:
         """Return the options of `alue-bench run` that select the task, the model and the data."""
@@ -55,10 +59,12 @@ class AdviceQuestion:
 def do_advise(
     question: AdviceQuestion, results: Results, registry: Registry, say: Callable[[str], None]
 ) -> tuple[Advice, str]:
-    """Predict the loss and the cost of some freezing settings on a task, and recommend one of them.
+    """Predict the loss of score and the cost of freezing settings on a task, and recommend one of them.
+
+    The settings are among those that ran in all sweeps of other tasks.
 
     Args:
-        question: The task, the model and the accepted loss.
+        question: The task, the model and the accepted loss of score.
         results: The finished runs, among them sweeps of other tasks with the model.
         registry: The plugins' declarations.
         say: A function that shows the user a sentence about recorded runs that are not used.
@@ -115,7 +121,7 @@ _CONDITIONS = (*options_of(HyperParameters), "limit_train", "limit_eval", "drop_
 
 
 def _without_task(options: Mapping[str, object]) -> dict[str, object]:
-    """Return options without those that define a task by a data file, because they define the task of a sweep."""
+    """Return options, copied from a recorded sweep, without those that define the sweep's own task by a data file."""
     from alue_bench.data.file_task.options import FileOptions
 
     return {name: value for name, value in options.items() if name not in options_of(FileOptions)}
@@ -150,12 +156,14 @@ def _probe_layers(
     cache: PlanCache,
     conditions: Mapping[str, object],
 ) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
-    """Probe the layers on the question's task, if the result can correct the predictions.
+    """Let a selector score the layers on the question's task, if such scores improve the predictions.
+
+    They do if there is a `whole.correction`, which is fitted to the sweeps of other tasks.
 
     Returns:
-        The feature of each freezing setting (see `reporting.advice.feature`), [settings], by the name of the family of
-        strategies whose probe was used; and the seconds that the probe took. Without a correction that helps, the model
-        is not loaded, and the result is an empty dict and 0.
+        A dict from the selector's family (such as `rank-K`) to a number for each freezing setting, [settings], which is
+        computed from the scores of the layers (see `reporting.advice.feature`); and the seconds that the probe took. If
+        no family improves the predictions, the model is not loaded, and the result is an empty dict and 0.
     """
     if full_calibration.correction is None:
         return {}, 0.0
@@ -169,7 +177,7 @@ def _probe_layers(
 
 
 def _sweep_of_task(sweeps: Sequence[SweptTask], full_calibration: Calibration, first: PlannedRun) -> SweptTask | None:
-    """Return the sweep of the question's task under the conditions of the calibration; None if there is none."""
+    """Return the sweep of the question's task under the same conditions as the sweeps of other tasks; None if none."""
     return next((sweep for sweep in sweeps if sweep.task == first.spec.task and full_calibration.is_alike(sweep)), None)
 
 

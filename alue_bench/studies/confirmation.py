@@ -126,7 +126,9 @@ def confirming_seeds(runs: Sequence[PlannedRun], number: int) -> ConfirmingSeeds
 def confirming_runs(
     runs: Sequence[PlannedRun], group: GridResults, recommendation: Recommendation, seeds: Sequence[int]
 ) -> list[PlannedRun]:
-    """Return the runs that confirm a recommendation. The order of the two settings alternates from seed to seed.
+    """Return the runs that confirm a recommendation: those of the recommended setting and of its reference.
+
+    Which of the two settings comes first alternates from seed to seed.
 
     Args:
         runs: The planned runs of the sweep.
@@ -153,7 +155,8 @@ def unused_seeds(
 ) -> tuple[int, ...]:
     """Return the planned seeds, with later seeds in place of those that are no longer fresh.
 
-    A seed is not fresh if an earlier sweep or search has used one of its confirming runs to choose a setting.
+    A seed is not fresh if one of the confirming runs with this seed has been used by an earlier sweep or search to
+    choose a setting.
 
     Args:
         connection: The open store.
@@ -188,7 +191,7 @@ def confirmation_of(
         recommendation: The recommendation.
         runs: The confirming runs.
         outcomes: The outcomes of runs by fingerprint.
-        margins: The margin for the loss, for each metric.
+        margins: The largest acceptable loss of score, for each metric.
     """
     seeds = tuple(dict.fromkeys(run.spec.seed for run in runs))
     done = [outcomes[run.spec.fingerprint] for run in runs if run.spec.fingerprint in outcomes]
@@ -207,7 +210,7 @@ def confirmation_by(
         connection: The open store, from which the test predictions are read.
         pair: The setting, and the reference with which it is compared.
         run_ids: The MLflow ids of the finished runs of setting and reference with the fresh seeds.
-        margins: The margin for the loss, for each metric.
+        margins: The largest acceptable loss of score, for each metric.
         seeds: The planned fresh seeds, including those whose runs failed.
     """
     strategy, reference = pair

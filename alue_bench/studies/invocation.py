@@ -117,7 +117,8 @@ class Invocation:
         Args:
             study: The settings of the command, and the plugins.
             streams: The output streams.
-            margins: The largest acceptable loss of a strategy, for the verdicts on strategies; None for the default.
+            margins: The largest acceptable loss of score, for each metric, on which the verdicts on strategies depend;
+                None for the default.
             tolerance: The largest accepted loss of dev score for a setting that the report recommends, as a share of
                 the dev score of full fine-tuning.
         """

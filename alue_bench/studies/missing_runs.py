@@ -56,7 +56,7 @@ def selectors_to_run(sweeps: Sequence[SweptTask], registry: Registry) -> str:
 
 
 def selectors_of(registry: Registry) -> list[str]:
-    """Return the last declared example of each family of strategies that choose their layers by a probe."""
+    """Return one strategy of each family of selectors: the last of the example names that the family declares."""
     examples = (declared.value.examples for declared in registry.families)
     return [names[-1] for names in examples if names and registry.strategy(names[-1])[0].chooses]
 
@@ -69,6 +69,10 @@ def options_of_sweep(run: Run) -> dict[str, object]:
 
 
 def grid_of(cells: Sequence[Cell]) -> str:
-    """Return a value of `--grid` that covers some freezing settings, given as pairs (frozen bottom, top layers)."""
+    """Return a value of `--grid` whose grid contains the given freezing settings.
+
+    Args:
+        cells: The freezing settings, as pairs (bottom, top) of numbers of frozen layers.
+    """
     axes = {name: sorted({cell[place] for cell in cells}) for place, name in enumerate(("bottom", "top"))}
     return ",".join(f"{name}={','.join(map(str, values))}" for name, values in axes.items())

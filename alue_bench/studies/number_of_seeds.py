@@ -1,7 +1,7 @@
 """The number of seeds that a plan probably needs for a verdict, from the variances of finished runs.
 
-With this number of seeds, a strategy that loses nothing would be found to lose less than the margin with a probability
-of 80 % (`evaluation.significance.seeds_within_margin`).
+The verdict in question is that the strategy's loss of score is within the margin. If the true loss is zero, this
+verdict has a probability of 80 % with this number of seeds (`evaluation.significance.seeds_within_margin`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_STRATEGIES = 3
 
 @dataclass(frozen=True)
 class NeededSeeds:
-    """The number of seeds that a strategy without loss probably needs for the verdict that it is within the margin."""
+    """The number of seeds that a strategy that loses no score probably needs for the verdict "within the margin"."""
 
     strategy: str
     number: int | None

@@ -74,7 +74,10 @@ class TrainedRun(Displayed):
 
     @cached_property
     def model(self) -> KeptModel:
-        """The trained model. If it was not saved, it is trained again, with the same predictions."""
+        """The trained model.
+
+        If it was not saved, it is trained again, and its test predictions must agree with the recorded ones.
+        """
         return kept_models.model_of(self.store, self.outcome)
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
@@ -197,11 +200,11 @@ class Sweep(Runs):
     """
 
     tolerance: float = 0.0
-    """The largest accepted loss of score, as a share of the score of full fine-tuning."""
+    """The largest accepted loss of dev score, as a share of the dev score of full fine-tuning."""
     grids: tuple[tuple[GridResults, Recommendation | None], ...] = ()
     """The grids of freezing settings, each with its recommendation (None if nothing can be recommended). There is a
-    grid for each task, model and combination of varied hyper-parameters. Empty if the sweep was interrupted. The loss
-    to expect is the attribute `confirmation` of a recommendation."""
+    grid for each task, model and combination of varied hyper-parameters. Empty if the sweep was interrupted. The
+    attribute `confirmation` of a recommendation has the loss of score to expect, measured with fresh seeds."""
 
     def best(self, *, task: str | None = None, model: str | None = None) -> TrainedRun:
         """Return the run of the recommended setting; if there are several seeds, the run with the highest dev score.

@@ -48,15 +48,16 @@ class Rules:
     tolerance: Any
     """The accepted loss of score against full fine-tuning, as a share or an absolute value."""
     margin: Any
-    """The amount by which the upper bound of the loss may exceed the tolerance."""
+    """The amount by which the upper confidence bound of the loss of score may exceed the tolerance."""
     level: float
-    """The highest accepted probability of an answer that loses more than tolerance + margin."""
+    """The highest accepted probability that the search returns a setting that loses more score than tolerance +
+    margin."""
     budget: float
     """The largest cost of the search, as a share of the cost of running every freezing setting once."""
     grid: Any
     short_runs: bool
     confirm: int
-    """The number of seeds with which the answer is confirmed."""
+    """The number of fresh seeds with which the returned setting is confirmed."""
 
 
 def rules_of(settings: Mapping[str, Any], overrides: Overrides) -> Rules:
@@ -324,11 +325,11 @@ def _finished_search_run(asked: RequestedRun, outcome: Outcome, invocation: Invo
 
 
 def _confirmation_of(search: SearchState, answer: Candidate, connection: Connection) -> Confirmation | None:
-    """Return the confirmation of a search's answer: its loss on the test split, with seeds not used in the search.
+    """Return the confirmation of a search's answer: its loss of test score, with seeds not used for the choice.
 
     Args:
         search: The search, which has ended.
-        answer: The answer, a setting other than full fine-tuning.
+        answer: The answer, that is, the setting that was found; not full fine-tuning.
         connection: The open store, from which the test predictions are read.
 
     Returns:
@@ -348,8 +349,13 @@ def _confirmation_of(search: SearchState, answer: Candidate, connection: Connect
 def _tag(search: SearchState, answer: Candidate, invocation: Invocation) -> None:
     """Tag the runs that were used to choose the answer, so that reports leave them out of verdicts.
 
-    If the learning rate of full fine-tuning was chosen too, the run of full fine-tuning with the first seed is also
-    tagged.
+    If the search also chose the learning rate of full fine-tuning, the run of full fine-tuning with the chosen rate and
+    the first seed is tagged, too.
+
+    Args:
+        search: The search, which has ended.
+        answer: The answer, that is, the setting that was found; not full fine-tuning.
+        invocation: The invocation that executed the runs.
     """
     parent_id = invocation.recorder.parent_id
     if parent_id is not None:

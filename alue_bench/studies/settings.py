@@ -55,7 +55,11 @@ class Study:
 
     @property
     def margins(self) -> Margins:
-        """The value of `--margin`: the largest acceptable loss, for each metric. An invalid value raises UsageError."""
+        """The value of `--margin`: the largest acceptable loss of score, for each metric.
+
+        Raises:
+            UsageError: The value is invalid.
+        """
         from alue_bench.reporting.comparison import DEFAULT_MARGIN
 
         return parse_margins(build_options(VerdictOptions, self.settings).margin, DEFAULT_MARGIN)
@@ -93,8 +97,8 @@ def merge_study(
 
     Returns:
         The settings by option name, and pairs of an origin and its hyper-parameters; later origins override earlier
-        ones. Options on the command line override the study file. A hyper-parameter with several values, which a sweep
-        varies in its grid, is in the settings.
+        ones. Options on the command line override the study file. The pairs have the hyper-parameters with one value.
+        Hyper-parameters with several values, which a sweep varies in its grid, are in the settings.
 
     Raises:
         UsageError: The study file is for another command, or has an option that `command` does not take.

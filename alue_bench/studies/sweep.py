@@ -52,7 +52,7 @@ FOLDER = "sweep"
 """The folder in the artifacts of the MLflow parent run that holds the figures of a sweep."""
 
 Conclusions = tuple[tuple[GridResults, Recommendation | None], ...]
-"""The grids of a sweep, each with the recommended setting; None if nothing can be recommended."""
+"""The grids of a sweep, each with its recommendation, which is None if no setting can be recommended."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class PlannedSweep:
     tolerance: float
     """The largest accepted loss of dev score, as a share of the dev score of full fine-tuning."""
     margins: Margins
-    """The margin for the confirmed loss, for each metric."""
+    """The largest acceptable loss of score in the confirming runs, for each metric."""
     confirming: ConfirmingSeeds
 
     def json_document(self, conclusions: Conclusions = ()) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _tag_choosing_runs(conclusions: Conclusions, outcomes: list[Outcome], invoca
     """Tag the runs that were used to choose settings, so that reports leave them out of verdicts.
 
     They are the runs of the recommended settings. If a grid does not contain `full`, its reference is the setting with
-    the best dev score, which is also a choice, so that the runs of the reference are tagged, too.
+    the best dev score. This setting was chosen too, so that its runs are also tagged. Runs of `full` are never tagged.
     """
     parent_id = invocation.recorder.parent_id
     for group, recommendation in conclusions:
@@ -293,7 +293,7 @@ def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -
 def _parent_metrics(conclusions: Conclusions) -> dict[str, float]:
     """Return the recommendations of a sweep as metrics for its MLflow parent run.
 
-    The test scores and changes come from the confirming runs.
+    The test scores and their changes from the reference come from the confirming runs.
     """
     shown = {}
     for group, recommendation in conclusions:

@@ -87,7 +87,8 @@ def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
 def check_file(task: Task, split: str, declared: DataFile, folder: Path) -> Iterator[str]:
     """Yield a sentence for each violation of the plugin contract by a data file or its reader.
 
-    The reader reads the file twice, and then once a copy of it to which a bad row was added.
+    The reader reads the file twice. For most formats, it then also reads altered copies of the file, for example one to
+    which a bad row was added.
 
     Args:
         task: The task.
@@ -165,7 +166,10 @@ def _bad_rows(file: _File, bad: list[BadRow]) -> Iterator[str]:
 
 
 def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Yield a violation for the first row with a repeated or unusable identifier, or with a line out of order."""
+    """Yield a violation for the first row with a repeated or unusable identifier, or with a wrong line.
+
+    A line is wrong if its number is not larger than that of the row before.
+    """
     submission = file.task.submission
     goes_out = submission is not None and submission.id == "given" and file.split in ("submission", "test")
     seen: set[str] = set()

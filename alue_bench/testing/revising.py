@@ -19,8 +19,8 @@ from alue_bench.contract.strategy import (
 from alue_bench.testing.violations import cause
 
 DEEP_ENCODER_LAYERS = 12
-"""The number of layers of the encoder for which all of `COURSES` are simulated; for other encoders, only the first one.
-"""
+"""The number of layers of the encoder for which all of `COURSES` are simulated. For any other encoder, only the first
+course is simulated, unless the strategy can be applied to this encoder only."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def _training(
         family: The family of the strategy.
         example: The name of the strategy.
         strategy: The strategy.
-        revisions: The result of its method `revisions`.
-        plan: Its freeze plan at the beginning of training.
+        revisions: The result of the strategy's method `revisions`.
+        plan: The strategy's freeze plan at the beginning of training.
         course: The dev scores and gradient norms of the training run.
 
     Returns:

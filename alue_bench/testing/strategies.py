@@ -53,13 +53,13 @@ def check_strategy(family: StrategyFamily) -> None:
     - Strategies with equal names are equal and hashable values. Strategies with different names have different effects.
     - `kept_layers` returns layers of the encoder in ascending order.
     - `freeze_plan` is deterministic. It returns a plan for the kept layers, or raises DoesNotFit with a reason.
-    - If only some parameters of the layers train (`FreezePlan.trained`), a BERT has such parameters.
+    - If a freeze plan trains only certain parameters of the layers (`FreezePlan.trained`), a BERT has such parameters.
     - A strategy with an adapter has a plan with `trained="adapters"`, and the adapter can be inserted into a BERT.
     - In simulated training runs, `revise` returns plans with the same shape as the first plan, complies with the result
       of `revisions`, and depends only on its arguments.
     - With a small BERT, `choose` returns valid choices, and equal choices for equal probes.
-    - Not all example strategies are full fine-tuning by another name, unless the family's title begins with "Everything
-      trains". If only some are, there is a ConformanceWarning for each of them.
+    - At least one example strategy differs from full fine-tuning, unless the family's title begins with "Everything
+      trains". If some do not differ from it, there is a ConformanceWarning for each of them.
     - `parse` returns None for names that belong to no family, and for the examples of other installed families.
 
     Args:
@@ -110,7 +110,10 @@ def _metadata(family: StrategyFamily) -> Iterator[str]:
 
 
 def _examples(family: StrategyFamily) -> Iterator[str]:
-    """Yield the violations of the family's example strategies, one by one and compared with each other."""
+    """Yield the violations of each of the family's example strategies, and then those of all examples together.
+
+    An example of the latter is that two strategies have the same effect.
+    """
     sound: list[_Example] = []
     for name in family.examples:
         strategy = _parsed(family, name)
@@ -238,7 +241,7 @@ def _attempt(strategy: object, method: str, shape: EncoderShape) -> object:
 
 
 def _are_layers(kept: object, shape: EncoderShape) -> bool:
-    """Return whether a value is a non-empty tuple of different layer indices of an encoder, in ascending order."""
+    """Return whether a value is a non-empty tuple of layer indices of an encoder in ascending order, each once."""
     if not isinstance(kept, tuple) or not kept or not all(isinstance(layer, int) for layer in kept):
         return False
     return list(kept) == sorted(set(kept)) and kept[0] >= 0 and kept[-1] < shape.layers
@@ -317,8 +320,8 @@ def _injection(subject: str, outline: Outline) -> Iterator[str]:
 def _without_effect(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
     """Yield a sentence for each example strategy that is the same as full fine-tuning for every encoder.
 
-    If all examples of the family are, the sentences are violations, and otherwise they are remarks. Strategies that
-    change the frozen layers during training are left out; `check_revising` checks their effect.
+    If the whole family is the same as full fine-tuning, the sentences are violations, and otherwise they are remarks.
+    Strategies that change the frozen layers during training are left out; `check_revising` checks their effect.
     """
     idle = [example for example in examples if _does_nothing(example)]
     if not idle or _EVERYTHING_TRAINS.match(family.title):

@@ -61,7 +61,8 @@ def raise_if_any(declaration: Declaration, kind: type[Declaration], checks: Iter
         checks: The checks, which run in this order.
 
     Raises:
-        ConformanceError: The value has a different type, or a check yields a violation. The message lists all of them.
+        ConformanceError: The value is not of the type `kind`, or a check yields a violation. The message lists all
+            violations.
     """
     if not isinstance(declaration, kind):
         raise ConformanceError(

@@ -1,1 +1,4 @@
-"""The MLflow store, in which runs and results are recorded. It is never written to while training time is measured."""
+"""The MLflow store, in which runs and results are recorded.
+
+While training time is measured, nothing is written to the store except heartbeats (see `liveness`).
+"""

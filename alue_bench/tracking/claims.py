@@ -11,12 +11,15 @@ process writes its claim first and reads the other claims afterwards:
        One is FINISHED                  → withdraw my claim.
        One has left stage "claiming"    → that claim has won: withdraw mine.
        All are in stage "claiming"      → if my claim is the first in order of (start time, id), repeat step 2 until all
-                                          other claims are withdrawn or one has won; otherwise withdraw mine.
+                                          other claims are withdrawn or one has won, but withdraw mine after
+                                          PATIENCE_S seconds. If my claim is not the first, withdraw it at once.
+
+To withdraw a claim is to delete its MLflow run.
 
 Two processes never win the same fingerprint: one of the two claims was created after the other. The process that
 created the later claim reads even later, and therefore sees the earlier claim unless it was withdrawn. This needs a
 store in which a completed write is visible to every later read, such as sqlite, PostgreSQL or an MLflow server in front
-of one database. The safety does not rely on clocks: the order by time only decides which claim is withdrawn.
+of one database. This guarantee does not rely on clocks: the order by time only decides which claim is withdrawn.
 """
 
 from __future__ import annotations
@@ -35,10 +38,11 @@ its worker processes use the same id."""
 STAGE = "stage"
 CLAIMING = "claiming"
 POLL_INTERVAL_S = 0.1
-"""The seconds between two checks of competing claims, that is, of other processes that want to execute the same run."""
+"""The seconds between two checks of the claims that other processes have made in order to execute the same run."""
 COMPETITION_TIMEOUT_S = 5.0
-"""The longest time, in seconds, that a process waits for competing processes to withdraw their claims of the same run.
-After this time, it withdraws its own claim. If all processes withdraw, one of them claims the run again later."""
+"""The longest time, in seconds, that a process waits for other processes to withdraw their claims of a run that it has
+claimed too. After this time, it withdraws its own claim. If all processes withdraw their claims, one of these processes
+claims the run again later."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class HeldRun:
 
 
 def settle_claim(connection: Connection, watch: DeadProcessDetector, run_id: str, fingerprint: str) -> HeldRun | None:
-    """Decide whether this process may execute a run that other processes may have claimed too.
+    """Decide whether this process may execute a planned run, given the claims of other processes on the same run.
 
     A claim is an MLflow run that a process creates before it executes a planned run. The module's docstring lists the
     rules.
@@ -101,7 +105,8 @@ def settle_claim(connection: Connection, watch: DeadProcessDetector, run_id: str
 def competitors(connection: Connection, fingerprint: str) -> list[Any]:
     """Return the MLflow runs that have this fingerprint and the status RUNNING or FINISHED.
 
-    Claims are such runs. A fingerprint is a digest of everything that determines a run's result.
+    The claims of processes that are about to execute a run with this fingerprint are among them. A fingerprint is a
+    digest of everything that determines a run's result.
     """
     runs = connection.client.search_runs(
         [connection.experiment_id], f"tags.{FINGERPRINT} = '{fingerprint}' and attributes.status != 'KILLED'"
@@ -118,8 +123,8 @@ def close_running(connection: Connection, run_id: str, status: str = "KILLED") -
         status: The MLflow status that the run gets.
 
     Returns:
-        True if the run was ended; False if it had ended already, and was not changed. A run can end after the caller
-        has read its status.
+        True if this call ended the run. False if the run had another status than RUNNING, for example because it ended
+        after the caller had read its status; it is then not changed.
     """
     if connection.client.get_run(run_id).info.status != "RUNNING":
         return False
@@ -130,7 +135,7 @@ def close_running(connection: Connection, run_id: str, status: str = "KILLED") -
 def withdraw(connection: Connection, run_id: str) -> None:
     """End and delete an MLflow run that this process has created as a claim, that is, in order to execute a run.
 
-    A claim is withdrawn if another process executes a run with the same fingerprint.
+    A claim is withdrawn if another process executes, or has executed, a run with the same fingerprint.
     """
     connection.client.set_terminated(run_id, "KILLED")
     connection.client.delete_run(run_id)

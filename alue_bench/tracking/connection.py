@@ -67,9 +67,9 @@ def tracking_uri(option: str | None) -> str:
 
 
 def where_options(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> dict[str, object]:
-    """Return the values of the options --experiment and --tracking-uri that select an MLflow store and experiment.
+    """Return the options --experiment and --tracking-uri that select an MLflow store and experiment, by option name.
 
-    The value is None if the option is not needed, because its default selects the same store or experiment.
+    The value of an option is None if its default already selects this store or experiment.
     """
     return {
         "experiment": None if experiment == DEFAULT_EXPERIMENT else experiment,
@@ -238,7 +238,7 @@ def sqlite_path(uri: str) -> Path:
     Such a URI has three slashes before a relative path and four slashes before an absolute path.
 
     Raises:
-        UsageError: The URI names no file, or a folder.
+        UsageError: The URI contains no path, or its path is a folder.
     """
     database = _database(uri)
     if not database:
@@ -311,7 +311,7 @@ def _create_database(database: Path, artifacts: str) -> None:
 
 
 def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    """Create an MLflow experiment and return its id; if another process has just created it, return that one's id."""
+    """Create an MLflow experiment, unless another process has just created it, and return its id."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -327,8 +327,9 @@ def mlflow_uri(uri: str) -> str:
     """Return a tracking URI in the form that MLflow needs.
 
     Only sqlite URIs are changed. A timeout parameter is added, so that sqlite waits longer than its default of five
-    seconds while another process writes. A URI with an escaped character also gets the name of the driver, because
-    MLflow would create a folder with the escapes in its name for a URI that begins with `sqlite:///`.
+    seconds while another process writes. If the path contains an escape such as `%3F`, the URI also gets the name of
+    the driver: it then begins with `sqlite+pysqlite:///`. If it began with `sqlite:///`, MLflow would create a folder
+    whose name contains the escape.
     """
     if not uri.startswith("sqlite:"):
         return uri

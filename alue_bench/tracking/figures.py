@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 DPI = 110
 LONGEST_TITLE = 80
-"""The most characters of a title; a longer title is cut, so that it fits into the figure's width."""
+"""The largest number of characters of a title; a longer title is cut, so that it fits into the figure's width."""
 F1 = "f1"
 """The column of `Predictions.scores` whose distribution is drawn for span extraction: the F1 of each answer."""
 LONGEST_HORIZONTAL_NAME = 12
-"""The most characters of a label name that is written horizontally. The names on the horizontal axis of a confusion
-matrix are written vertically if one of them is longer, or if there are more than three."""
+"""The largest number of characters of a label name that is written horizontally. The names on the horizontal axis of a
+confusion matrix are written vertically if one of them is longer, or if there are more than three names."""
 FAST_PNG_OPTIONS: dict[str, Any] = {"compress_level": 2}
 """The options of Pillow for fast PNG compression. Compared with the default, files are twice as large and are written
 in a fifth of the time."""
@@ -136,11 +136,12 @@ def _hits(predictions: Predictions, labels: Labels) -> dict[str, list[int]]:
     """Return the numbers of true positives, false negatives and false positives of each label of a multi-label task.
 
     Args:
-        predictions: The gold and predicted labels of each example, each joined to one string by `join_labels`.
+        predictions: The gold and the predicted labels of each example, as two strings made by `join_labels`.
         labels: The label space.
 
     Returns:
-        The three lists under the keys "right", "missed" and "invented", in the order of the label names.
+        Three lists under the keys "right" (true positives), "missed" (false negatives) and "invented" (false
+        positives). Each list contains one number for each label, in the order of `labels.names`.
     """
     gold = [set(split_labels(cell)) for cell in predictions.gold]
     predicted = [set(split_labels(cell)) for cell in predictions.predicted]

@@ -1,8 +1,8 @@
 """The check whether the process that executes an MLflow run is still alive. MLflow itself never checks this.
 
 A process on the same machine is looked up in the process table, unless the system hides processes of other users. For
-hidden processes and for other machines, the only sign is the run's heartbeat: a tag that the executing process
-rewrites every HEARTBEAT_INTERVAL_S seconds. If the heartbeat does not change for LEASE_S seconds, the process counts as
+hidden processes and for processes on other machines, the only sign is the run's heartbeat: a tag that the executing
+process rewrites every HEARTBEAT_INTERVAL_S seconds. If it does not change for LEASE_S seconds, the process counts as
 dead. These seconds are measured on the monotonic clock of the process that checks, so wrong or changed system clocks do
 no harm.
 """
@@ -41,7 +41,7 @@ class HeartbeatWriter:
     A heartbeat is a tag of an MLflow run that is rewritten regularly, to show that the process is alive. A thread
     writes the heartbeats, and ends when this process executes no run.
 
-    If the store does not accept a heartbeat, it is not written again. `missed` is the number of such heartbeats.
+    A heartbeat that the store does not accept is not sent again. The attribute `missed` counts such heartbeats.
     """
 
     def __init__(self, client: MlflowClient, *, interval_s: float = HEARTBEAT_INTERVAL_S) -> None:
@@ -104,13 +104,15 @@ class HeartbeatWriter:
 def heartbeat_value(count: int = 0, status: str = "") -> str:
     """Return the value of a run's heartbeat tag, which is rewritten regularly: the time, `count` and `status`.
 
-    A count that grows with each write makes the values differ even if the clock was set back.
+    Args:
+        count: A number that grows with each write, so that no two values are equal even if the clock is set back.
+        status: A status message, such as "120/400" for the steps that are done; empty for none.
     """
     return f"{datetime.now(UTC).isoformat(timespec='seconds')} {count} {status}".rstrip()
 
 
 def progress_of_heartbeat(heartbeat: str) -> tuple[int, int] | None:
-    """Return the progress of a run from the value of its heartbeat tag, as (done, total) steps; None if it has none."""
+    """Return the (done, total) steps of a run from its heartbeat tag's value; None if the value contains no steps."""
     _, _, status = heartbeat.rpartition(" ")
     done, slash, total = status.partition("/")
     return (int(done), int(total)) if slash and done.isdigit() and total.isdigit() else None

@@ -77,8 +77,8 @@ def original_name(stored: str, originals: Mapping[str, str] | None = None) -> st
 
     Args:
         stored: The name in MLflow.
-        originals: The original names of the run's shortened names, from `originals_of`. If it is None, a shortened name
-            is returned unchanged.
+        originals: The original name for each shortened name of the run, from `originals_of`. If it is None, a shortened
+            name is returned unchanged.
     """
     if "--" not in stored:  # the case of nearly all names
         return stored

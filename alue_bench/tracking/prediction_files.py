@@ -3,8 +3,8 @@
 `predictions.csv` has a row for each test example: its id, the gold label, the predicted label and the score of each
 label. Comparisons of runs need no scores, and reading them takes most of the time. So `predictions.arrow` beside it
 repeats the first columns in the Arrow IPC format, which is read about ten times as fast and is a quarter as large to
-download. The CSV file is the record: runs of older versions have no other, and where the two differ in size from what
-was recorded, the CSV file is read.
+download. The CSV file is authoritative. It is read if there is no Arrow file, because an older version of alue-bench
+recorded the run. It is also read if its size differs from the size that is noted in the Arrow file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ FIRST_COLUMNS = ("id", "gold", "prediction")
 """The first columns of an artifact with predictions. Further columns follow: for a classification, a column score_LABEL
 for each label."""
 COLUMNS, CSV_BYTES = b"columns", b"csv_bytes"
-"""The metadata of a file without scores: the CSV file's column names as a JSON list, and its size in bytes."""
+"""The keys of the metadata in the Arrow file: the column names of the CSV file as a JSON list, and the size of the CSV
+file in bytes."""
 
 
 def without_scores(name: str) -> str:
@@ -107,8 +108,8 @@ def load_targets_without_scores(path: Path, *, multilabel: bool) -> GoldAndPredi
         multilabel: Whether an example may have several labels.
 
     Returns:
-        The labels; None if the CSV file must be read instead, because it was changed afterwards or because this file is
-        damaged.
+        The labels. None if the CSV file must be read instead: because the Arrow file is damaged, or because the CSV
+        file beside it has another size than when the Arrow file was written.
 
     Raises:
         DataError: A label has no column of scores, or a cell cannot be divided into label names.
@@ -165,7 +166,7 @@ def _check_columns(columns: Sequence[str]) -> None:
 
 
 def _read_first_columns(content: bytes, columns: Sequence[str]) -> Any:
-    """Return id, gold, prediction and, for answers in a text, the context's number, as an Arrow table of one chunk.
+    """Return id, gold, prediction and, for span extraction, the number of the context, as an Arrow table of one chunk.
 
     Args:
         content: The content of the CSV file.

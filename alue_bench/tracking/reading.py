@@ -182,8 +182,8 @@ SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "te
 """The columns with the digest of each split's examples. MLflow records each split as a data set, whose context (such as
 "training") is the key."""
 REQUIRED_COLUMNS = ("task", "model", "strategy", "seed", "fingerprint")
-"""The columns that every run of alue-bench has. A run that lacks one of them was written by another program or changed
-later."""
+"""The columns in which every run of alue-bench has a value. A run that lacks one of these values was written by another
+program or changed later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,13 +196,13 @@ class Counts:
     """
 
     failed: int = 0
-    """The number of runs with no finished attempt whose newest attempt failed. Attempts are MLflow runs with the same
-    task, model, strategy, seed, settings and data."""
+    """The number of runs whose newest attempt failed and that have no finished attempt. The attempts to execute a run
+    are the MLflow runs with its fingerprint."""
     interrupted: int = 0
-    """The number of runs with no finished attempt whose newest attempt was interrupted (status KILLED)."""
+    """The number of runs whose newest attempt was interrupted (status KILLED) and that have no finished attempt."""
     unfinished: int = 0
-    """The number of runs with no finished attempt whose newest attempt has the status RUNNING or SCHEDULED. Such an
-    attempt is being executed, or its process has died."""
+    """The number of runs whose newest attempt has the status RUNNING or SCHEDULED and that have no finished attempt.
+    The newest attempt is being executed, or its process has died."""
     repeated: int = 0
     """The number of finished runs that are not in the frame because a newer finished run repeats them."""
     foreign: int = 0
@@ -247,8 +247,8 @@ def read_results(
     Args:
         connection: The open store.
         parent_id: The id of an MLflow parent run, which holds a plan (the list of runs of one command). Only the runs
-            of this plan are selected, including runs that had finished before and were not repeated. None for no
-            restriction.
+            of this plan are selected. This includes runs that had finished before the command began and that the
+            command therefore did not repeat. None to select runs of any plan or of none.
         tasks: The names of the tasks to select; empty for all.
         models: The names of the models to select; empty for all.
         strategies: The names of the strategies to select; empty for all.
@@ -274,7 +274,8 @@ def read_results(
 def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str | None = None) -> Results:
     """Read the runs with the given ids, and return the finished ones.
 
-    Only these runs are read, so that the time does not depend on the size of the experiment.
+    Of all other runs, only those are read that a sweep or a search used to choose a setting (see `read_choices`). The
+    time therefore depends little on the size of the experiment.
 
     Args:
         connection: The open store.
@@ -292,17 +293,17 @@ def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str 
 
 
 def read_choices(connection: Connection) -> dict[str, str]:
-    """Return the fingerprints of all finished runs that a sweep or a search of the experiment used to choose a setting.
+    """Return the fingerprints of all finished runs that a sweep or a search in the experiment used to choose a setting.
 
-    A repetition of such a run has the same fingerprint and score. It is therefore as biased by the choice as the first
-    run, although only the first run is tagged.
+    A repetition of such a run has the same fingerprint and the same score. Its score is therefore as biased by the
+    choice as the score of the first run, although only the first run is tagged.
 
     Args:
         connection: The open store.
 
     Returns:
-        A dictionary from each fingerprint to the id of the MLflow parent run of the sweep or search; if several used
-        the run, of the last one.
+        A dictionary from each fingerprint to the id of the MLflow parent run of the sweep or search. If several sweeps
+        or searches used the run, it is the id of the last of them.
 
     Raises:
         UnavailableError: The store does not answer.
@@ -436,7 +437,7 @@ def read_curves(results: Results, run_id: str, metrics: Sequence[str] | None = N
 def _stored_curves(client: Any, run_id: str, metrics: Sequence[str] | None) -> dict[str, str]:
     """Return the MLflow names of the metrics that were logged repeatedly during a run's training, by original name.
 
-    Usually all wanted names are stored unchanged in MLflow, and the store is not queried.
+    If MLflow stores all wanted names unchanged, as is usual, the store is not queried.
 
     Args:
         client: The MLflow client.
@@ -566,7 +567,10 @@ def _versions(tags: Mapping[str, str]) -> str:
 
 
 def _session(tags: Mapping[str, str]) -> str | None:
-    """Return a digest of the invocation and the machine of a run, without the machine's name; None if unknown."""
+    """Return a digest of a run's invocation (execution of a command) and machine; None if one of them is unknown.
+
+    The digest does not reveal the name of the machine.
+    """
     return digest_of([tags[INVOCATION], tags[MACHINE]]) if INVOCATION in tags and MACHINE in tags else None
 
 

@@ -246,8 +246,9 @@ def _log_batch(client: MlflowClient, run_id: str, kind: str, batch: Sequence[Any
     entries.
 
     Raises:
-        MlflowException: The store does not answer, the run was deleted, or the cause of the refusal is not an invalid
-            entry, for example because each of several entries is refused.
+        MlflowException: The store does not answer, or the run was deleted, or the cause of the refusal is probably not
+            an invalid entry. This is assumed if the store refuses every entry of a batch of several, or if it refuses a
+            single entry with another error code than INVALID.
     """
     from mlflow.exceptions import MlflowException
 

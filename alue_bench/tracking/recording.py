@@ -107,8 +107,8 @@ TUNING = "tuning"
 FOLDS_DIGEST = "folds.digest"
 """The tag with a digest of everything that determines which examples are in which fold of a cross-validation."""
 TASK_OPTIONS = "task.options"
-"""The tag with the options of `alue-bench run` that select the task. It is recorded if the user gave the task as a
-file."""
+"""The tag with the options of `alue-bench run` that select the task. Only runs of a task that the user gave as a file
+have it."""
 ROW_OPTIONS = "data.options"
 """The tag with the options that select a run's rows (`RunSpec.row_options`), as JSON. Older versions did not set it."""
 CHOSEN_LAYERS = "chosen_layers"
@@ -122,7 +122,8 @@ PARAM_LENGTH, DATASET_LENGTH = 6000, 500
 """The most characters that MLflow allows in a param's value, and in the name of a data set."""
 
 MAX_REPETITIONS = 50
-"""The most finished runs with the same fingerprint that are searched for one with the wanted scores on other tasks."""
+"""The largest number of finished runs with one fingerprint that are examined in order to find a run with the wanted
+scores on other tasks."""
 RETRY_INTERVAL_S = 10.0
 """The seconds to wait, after a store or its artifact location did not answer, before it is tried again. Without this
 pause, a series of short runs would spend most of its time in MLflow's own retries."""
@@ -135,9 +136,10 @@ T = TypeVar("T")
 def _convert_store_errors(
     method: Callable[Concatenate[Recorder, Arguments], Returned],
 ) -> Callable[Concatenate[Recorder, Arguments], Returned]:
-    """Decorate a method to raise StoreUnavailableError if the MLflow store does not answer or accept a write.
+    """Decorate a method to raise StoreUnavailableError if the MLflow store does not answer or does not accept a write.
 
-    For RETRY_INTERVAL_S seconds after such an error, all decorated methods raise it again without a call to the store.
+    For RETRY_INTERVAL_S seconds after such an error, all decorated methods raise the same error without calling the
+    store.
     """
 
     @functools.wraps(method)
@@ -210,8 +212,8 @@ class _OpenRun:
     fingerprint: str | None
     """The digest of everything that determines the run's result; None for a parent run, which holds a list of runs."""
     again: bool
-    """True if the user asked to execute the run even if another process executes or has finished a run with its
-    fingerprint."""
+    """True if the run is executed even if another process executes or has finished a run with the same fingerprint, for
+    example with --rerun."""
     written: bool
     """True if the opening (the values known before the run begins) was written to the MLflow store, except the parts in
     `missing`."""
@@ -317,7 +319,7 @@ class Recorder:
         return Recorded(run.info.run_id, metrics, dict(run.data.params), elsewhere)
 
     def holder(self, fingerprint: str) -> HeldRun | None:
-        """Return the MLflow run in which a living process now executes this fingerprint; None if there is none.
+        """Return the MLflow run in which a living process executes the run with this fingerprint; None if none does.
 
         A fingerprint is a digest of everything that determines a run's result.
         """
@@ -457,7 +459,7 @@ class Recorder:
         return run_id, UnwrittenParts(artifacts=missing)
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
-        """Write a folder's files as artifacts of the MLflow parent run; if this fails, try again when it ends.
+        """Write a folder's files as artifacts of the MLflow parent run; if this fails, try again when that run ends.
 
         Args:
             folder: The folder to copy.
@@ -509,8 +511,8 @@ class Recorder:
     ) -> str | HeldRun:
         """Create the MLflow run of a fine-tuning run that is about to begin, unless another process executes it.
 
-        All values that are known before the run begins are written. If the store does not answer, runs of other
-        processes cannot be seen; an id is returned then, too, so that the caller executes the run.
+        All values that are known before the run begins are written. If the store does not answer, this method cannot
+        see whether another process executes the run. It then returns an id, so that the caller executes the run.
 
         Args:
             spec: The specification of the run.
@@ -707,8 +709,8 @@ class Recorder:
 
         Args:
             run_id: The id of the run, in the store or in the spool.
-            tags: The tags. A value may be the id of a parent run in the spool; the tag then gets the MLflow id of that
-                run when both are written to the store.
+            tags: The tags. A value may be the id of a parent run in the spool. When this parent run and the tag are
+                written to the store, the value is replaced by the MLflow id of the parent run.
             fingerprint: The digest of everything that determines the run's result.
         """
         kept = any(one.startswith(SPOOLED) for one in (run_id, *tags.values()))
@@ -726,8 +728,8 @@ class Recorder:
 
         Args:
             fingerprint: The digest of everything that determines the run's result.
-            failure: The cause of failure, to record with the status FAILED. If it is empty, the run will be repeated,
-                and gets the status KILLED.
+            failure: The cause of failure, which is recorded with the status FAILED. Empty if the run will be repeated;
+                the MLflow run then gets the status KILLED.
 
         Returns:
             The run's id; None if the worker died before it created the run, or if the store does not answer.
@@ -746,7 +748,7 @@ class Recorder:
         return run_id
 
     def close_workers(self) -> int:
-        """Set the status KILLED for runs that stopped worker processes of this command left with the status RUNNING.
+        """Set the status KILLED for runs that this command's stopped worker processes left with the status RUNNING.
 
         Returns:
             The number of runs whose status was changed.

@@ -22,7 +22,8 @@ BUSY = ("database is locked", "database table is locked", "deadlock detected", "
 RETRY_TIMEOUT_S = 60.0
 """The seconds after which a call is no longer retried."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 2.0
-"""The average waiting time before the first retry, and its largest average before a later retry, in seconds."""
+"""The average waiting time before the first retry, and the longest average waiting time before a later retry, in
+seconds. The average doubles with each retry until it is the longest."""
 
 
 def retrying_client(client: MlflowClient) -> MlflowClient:

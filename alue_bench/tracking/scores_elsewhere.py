@@ -41,10 +41,10 @@ def digests_in(tag: object) -> dict[str, str]:
 
 
 def has_scores(tags: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Return whether a run has the scores on all wanted tasks, with the same rows and labels.
+    """Return whether a run has scores on all wanted tasks, with the wanted rows and labels.
 
     Args:
         tags: The run's tags.
-        wanted: The digest for each wanted task.
+        wanted: The digest of the wanted rows and labels, for each wanted task by name.
     """
     return digests_in(tags.get(ALSO_TEST)).items() >= wanted.items()

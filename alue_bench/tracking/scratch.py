@@ -20,7 +20,11 @@ STATE_VARIABLE = "ALUE_BENCH_STATE"
 
 
 def state_folder() -> Path:
-    """Return the folder for data that must not be lost, such as results that are not in the MLflow store yet."""
+    """Return the folder for data that must not be lost, such as results that are not in the MLflow store yet.
+
+    The environment variable ALUE_BENCH_STATE names it. The default is the system's folder for such data, for example
+    ~/.local/state/alue-bench on Linux.
+    """
     given = os.environ.get(STATE_VARIABLE)
     return Path(given) if given else platformdirs.user_state_path("alue-bench")
 

@@ -75,22 +75,26 @@ def new_run_id() -> str:
 
 @dataclass(frozen=True)
 class SpooledRun:
-    """A run whose result, or artifacts, could not be written to the MLflow store yet, and are kept on this machine."""
+    """An entry of the spool: the result of a run, or only its artifacts, or only tags to add to a recorded run.
+
+    The entry is kept on this machine, because it could not be written to the MLflow store yet.
+    """
 
     id: str
     store: str
     """The MLflow tracking URI, without credentials."""
     experiment: str
     run_id: str | None
-    """The id of the MLflow run; None if it could not be created."""
+    """The id of the MLflow run; None if it could not be created, or if the entry consists of tags (see `tags_for`)."""
     fingerprint: str | None
     """The digest of everything that determines the run's result; None for an MLflow parent run."""
     again: bool
-    """True if the user asked to execute the run even if a run with the same fingerprint has finished before."""
+    """True if the run was executed regardless of whether a run with the same fingerprint had finished before, for
+    example with --rerun. The result is then sent even if the store has a finished run with this fingerprint."""
     opening: Opening
     closing: Closing
     folder: Path
-    """The folder on this machine that holds the run's result."""
+    """The folder on this machine that holds the entry."""
     artifacts_only: bool = False
     """True if only the artifacts remain to be written to the MLflow store."""
     tags_for: str | None = None
@@ -124,7 +128,7 @@ class SendResult:
 
 
 class Spool:
-    """The spool of one MLflow store and experiment: a folder of results that could not be written to it yet."""
+    """The spool of one MLflow store and experiment: a folder of results that could not be written to the store yet."""
 
     def __init__(self, store: str, experiment: str, folder: Path | None = None) -> None:
         """Set the folder of the spool. The folder is not created yet.
@@ -155,7 +159,7 @@ class Spool:
             files: The folder of the artifacts to copy.
             run_id: The id of the MLflow run; if it could not be created, an id from `new_run_id`.
             fingerprint: The digest of everything that determines the run's result; None for an MLflow parent run.
-            again: Whether the user asked to execute the run even if a finished run has the same fingerprint.
+            again: Whether the run was executed regardless of whether a finished run had the same fingerprint.
             opening: The values that were known before the run began.
             closing: The values that are known at the end of the run.
             artifacts_only: Whether only the artifacts are to be written to the store later, since it has the values

@@ -242,9 +242,9 @@ def _values_query(model: Any, value: Any = None) -> Select[Any]:
 
 
 def _digests_query(models: Any) -> Select[Any]:
-    """Return an SQL query that selects the run's id, the use and the digest of each data set of a run.
+    """Return an SQL query with a row for each data set of a run: the run's id, the data set's use and its digest.
 
-    An example of a use is "training".
+    The use is, for example, "training".
 
     Args:
         models: MLflow's module with the classes for its tables.

@@ -3,14 +3,14 @@
     KEY.safetensors    the tensors: trainable weights (all weights if the strategy may change what is frozen),
                        optimiser state, weights of the best evaluation, random states, losses of the current epoch, dev
                        logits. The metadata of the file hold everything else as JSON (position in the epoch, curves,
-                       times, freeze plans) and a checksum of the file.
+                       times, freeze plans), and a checksum of the tensors and the JSON text.
     KEY.choice.json    only for a strategy that chooses the layers to train by examining the loaded model: its choice,
                        and the time that choosing took. The file is written before training begins, so that a resumed
                        run does not choose again.
 
 KEY is a digest of everything that determines the trained weights, followed by the version of torch. A checkpoint is
 written to a temporary file in the same folder, flushed to disk and renamed. So the file is always complete, and the
-previous checkpoint stays until the new one replaces it. It contains no pickles.
+previous checkpoint stays until the new one replaces it. A checkpoint contains no pickles.
 
 A resumed run takes the same steps, with the same random numbers, as an uninterrupted run, and ends with the same
 weights to the last bit. Steps that an interrupted process made after its last checkpoint are repeated. The recorded
@@ -210,8 +210,8 @@ def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
     Args:
         value: A tensor, a JSON value, or nested dictionaries and lists of them.
-        path: The dictionary keys and list indices that lead to the value in the whole state, each preceded by a slash.
-            They become the names of the tensors.
+        path: The path of the value in the whole state: the dictionary keys and list indices that lead to it, each
+            preceded by a slash. A tensor's path becomes its name.
         tensors: The dictionary to which each tensor is added, on the CPU, with its name as key.
     """
     import torch

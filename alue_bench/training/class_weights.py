@@ -6,10 +6,11 @@
                               class contributes the same to the loss (King & Zeng 2001)
     joy=1,fear=4              the weights of the named labels; all other labels have weight 1
 
-In single-label tasks, weights are scaled so that the mean weight of a train example is 1: only their ratios matter, and
-the same learning rates remain suitable. In tasks that tag words, a word counts as an example. In multi-label tasks, a
-weight applies to the positive examples of the label, and "balanced" is the number of negative examples divided by the
-number of positive ones. Weights change only the training loss; metrics are not weighted.
+In single-label tasks, weights are scaled so that the mean weight of a train example is 1. So only the ratios of the
+weights matter, and learning rates that suit the unweighted loss suit the weighted one. In tasks that tag words, a word
+counts as an example. In multi-label tasks, a weight applies to the positive examples of the label, and "balanced" is
+the number of negative examples divided by the number of positive ones. Weights change only the training loss; metrics
+are not weighted.
 """
 
 from __future__ import annotations

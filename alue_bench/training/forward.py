@@ -100,7 +100,7 @@ def has_lean_forward(stack: EncoderStack) -> bool:
 
 
 def last_layer_of(stack: EncoderStack, device: str) -> LastLayer:
-    """Return the way in which the forward pass that `choose_forward` returns for a model computes the last layer.
+    """Return the way in which a model's last layer is computed by the forward pass that `choose_forward` selects.
 
     Args:
         stack: The model, possibly on the meta device.
@@ -228,8 +228,8 @@ class LibraryForward:
         """Return whether the model accepts an attention mask `[batch, 1, tokens, tokens]` in place of a padding mask.
 
         The logits must be the same with either mask, and without padding also without any mask. This is tried with a
-        few tokens of the batch. Architectures with sliding-window attention are excluded: they would replace the
-        windows by the ready-made mask, which makes no difference for a text of few tokens.
+        few tokens of the batch. Architectures with sliding-window attention are excluded: they would use the ready-made
+        mask instead of their windows, and a trial with few tokens would not reveal this.
         """
         import torch
 
@@ -305,7 +305,7 @@ def _without_padding(logits: Tensor, mask: Tensor) -> Tensor:
 
 @contextmanager
 def replaced_forward_methods(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Replace the `forward` method of modules inside the `with` block.
+    """Inside the `with` block, replace the `forward` method of modules.
 
     Hooks cannot be used, because some architectures call `forward` of their layers directly, which skips hooks.
     Replacements can be nested.

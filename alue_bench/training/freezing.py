@@ -53,7 +53,7 @@ def trainable_parameters(stack: EncoderStack, plan: FreezePlan) -> list[nn.Param
 
 
 def without_idle_parts(stack: EncoderStack, plan: FreezePlan) -> FreezePlan:
-    """Return a plan that trains the same parameters, but also freezes every layer without a trained parameter.
+    """Return a plan that trains the same parameters as `plan`, and freezes every layer without a trained parameter.
 
     The embeddings are treated like a layer. The frozen prefix (the frozen embeddings and the consecutive frozen layers
     above them) then reaches up to the lowest layer with a trained parameter. A plan that trains whole layers, or

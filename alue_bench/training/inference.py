@@ -67,7 +67,7 @@ def predict_logits(
 
 
 def _prediction_indices(split: TokenizedSplit, order: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the index, in the order of the split, of each prediction that is made for examples in another order.
+    """Return the indices with which predictions, computed in another order, are put into the order of the split.
 
     A prediction is made for each example, or for each token whose target is not `IGNORED`.
 
@@ -76,7 +76,7 @@ def _prediction_indices(split: TokenizedSplit, order: np.ndarray[Any, Any]) -> n
         order: The indices of the examples in the order in which they are computed, int64 [examples].
 
     Returns:
-        The indices, int64 [predictions].
+        For each computed prediction, its index in the order of the split: int64 [predictions].
     """
     import numpy as np
 

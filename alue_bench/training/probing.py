@@ -66,7 +66,7 @@ def checked_choice(strategy: Strategy, bound: FreezePlan, probe: Probe) -> Choic
     Args:
         strategy: A strategy that overrides `Strategy.choose`.
         bound: The result of `Strategy.freeze_plan`, with which the run's cost was estimated. The choice must freeze at
-            least as many layers as this plan.
+            least as many layers as this plan, and the embeddings and the pooler if this plan freezes them.
         probe: The copy of the model, and the train examples, that the strategy may use.
 
     Raises:

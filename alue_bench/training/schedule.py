@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 class GradientWatch:
     """The gradients of the embeddings and of each layer, summed over steps.
 
-    Adaptive strategies may use the norms of these sums, or the changes of their averages, to decide what to freeze.
+    Adaptive strategies may use the norms of these sums (`take`), or the changes of the average gradients (`changes`),
+    to decide what to freeze.
     """
 
     def __init__(self, stack: EncoderStack) -> None:
@@ -100,7 +101,7 @@ class GradientWatch:
         return BlockNorms(embeddings, tuple(layers))
 
     def reset(self) -> None:
-        """Reset the sums and the number of steps to zero. The averages stay unchanged."""
+        """Reset the sums and the number of steps to zero, but keep the averages that `changes` computed."""
         self.sums.clear()
         self.steps = 0
 
@@ -157,7 +158,8 @@ class FreezeSchedule:
     """The periods of training with an unchanged freeze plan so far; the current one is last."""
     events: list[FreezeEvent] = field(default_factory=list)
     """The state of the embeddings and of each layer (frozen or not, gradient norm) at the start of training and
-    whenever the strategy was asked for a new plan; empty unless the strategy is adaptive."""
+    whenever the strategy was asked for a new plan; also the state of each weight matrix (frozen or not, change of its
+    gradient) if the strategy asks for changes of gradients. Empty unless the strategy is adaptive."""
     norms: list[BlockNorms] = field(default_factory=list)
     """The gradient norms at each request for a new plan; empty unless the strategy asks for them."""
     changes: list[MatrixChanges] = field(default_factory=list)
@@ -166,7 +168,7 @@ class FreezeSchedule:
     """The run's seed for the order of the training data. A strategy that freezes random parts uses it, too."""
 
     def __post_init__(self) -> None:
-        """Ask the strategy when it may change the plan. If it may, record the initial plan in `events`."""
+        """Ask the strategy whether and when it may change the plan; if it may, record the initial plan in `events`."""
         self.revisions: Revisions | None = self.strategy.revisions() if self.strategy else None
         watches = self.revisions is not None and (self.revisions.gradient_norms or self.revisions.matrix_changes)
         self.watch = GradientWatch(self.stack) if watches else None
@@ -219,7 +221,7 @@ class FreezeSchedule:
             dev_scores: The dev score at the end of each epoch that has ended.
 
         Raises:
-            TrainingError: The returned plan is invalid, or contradicts the declaration in `Strategy.revisions`.
+            TrainingError: The strategy's plan is invalid, or contradicts the declaration in `Strategy.revisions`.
         """
         assert self.strategy is not None
         assert self.revisions is not None
@@ -278,7 +280,8 @@ class FreezeSchedule:
     def _log(self, step: int, epoch: int, norms: BlockNorms | None) -> None:
         """Append the state of the embeddings and of each layer (frozen or not, norm of the gradients) to `events`.
 
-        The same is done for each weight matrix for which `changes` has a value.
+        For each weight matrix with a value in the last entry of `changes`, append this value and whether the matrix is
+        frozen.
         """
         self.events.append(
             FreezeEvent(step, epoch, "embeddings", norms.embeddings if norms else None, self.plan.embeddings)
@@ -303,7 +306,7 @@ def first_plan(strategy: Strategy, plan: FreezePlan, *, epochs: int, steps: int,
         data_seed: The run's seed for the order of the training data.
 
     Raises:
-        TrainingError: The returned plan is invalid.
+        TrainingError: The strategy's plan is invalid, or contradicts the declaration in `Strategy.revisions`.
     """
     revisions = strategy.revisions()
     if revisions is None or not revisions.at_start:
@@ -315,7 +318,7 @@ def _revised(strategy: Strategy, revisions: Revisions, before: FreezePlan, progr
     """Ask an adaptive strategy for the freeze plan that follows the plan `before`, and return it after checking it.
 
     Raises:
-        TrainingError: The returned plan is invalid, or contradicts the declaration in `Strategy.revisions`.
+        TrainingError: The strategy's plan is invalid, or contradicts the declaration in `Strategy.revisions`.
     """
     revised = strategy.revise(before, progress)
     start = f"strategy {strategy.name!r}: revise returned"

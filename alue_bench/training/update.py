@@ -148,9 +148,9 @@ class Updater:
     largest number of examples in a part.
 
     On a device that supports it, whole steps are captured as CUDA graphs: gathering, forward and backward pass,
-    clipping and the optimiser's step. In fp16, and if an adaptive strategy uses the gradients, the graph contains only
-    the computation of the gradients: the gradient scaler decides in Python whether to make each update, and the
-    strategy reads the gradients outside the graph.
+    clipping and the optimiser's step. In two cases the graph contains only the computation of the gradients: in fp16,
+    because the gradient scaler decides in Python whether to make each update, and with an adaptive strategy that uses
+    the gradients, because they are read outside the graph.
     """
 
     def __init__(
@@ -258,17 +258,18 @@ class Updater:
         self._clear_gradients()
 
     def capture(self, draws: Sequence[ResidentBatch], typical: ResidentBatch | None = None) -> None:
-        """Capture the training step for the shapes of these batches, unless CUDA graphs were found to be slower.
+        """Capture the training step for the shapes of these batches, unless this object has no recorder.
 
+        If CUDA graphs turn out to be impossible or slower, the recorder is dropped, so that later calls do nothing.
         Weights, the optimiser's state and the scaler do not change; random numbers are drawn. Call this whenever the
         set of trainable parameters has changed. The model must be in training mode, and the optimiser's state must
         have been loaded.
 
         Args:
             draws: A batch of each shape, the longest first; empty if the train split is not on the device.
-            typical: A batch of the most frequent shape. If it is given, both kinds of steps are measured with it, and
-                the graphs are used only if a replayed step is faster than an eager one; the optimiser must not have
-                made a step yet. None uses the graphs without a measurement.
+            typical: A batch of the most frequent shape. If it is given, and the user does not require graphs, replayed
+                and eager steps are measured with it, and the graphs are used only if a replayed step is faster. The
+                optimiser must not have made a step yet. None uses the graphs without a measurement.
 
         Raises:
             TrainingError: The step cannot be captured, and the user requires graphs (`--cuda-graphs on`).
@@ -413,7 +414,8 @@ class Updater:
     def _gradients(self, batch: Batch | ResidentBatch) -> Tensor:
         """Compute the gradients of a batch's mean loss, in parts if memory requires it, and return the mean loss.
 
-        If memory is exhausted, CUDA graphs are released; without graphs, `micro_batch` is halved.
+        If memory is exhausted, the CUDA graphs are released, or, if there are none, the size of the parts
+        (`micro_batch`) is halved. Then the computation is repeated.
 
         Raises:
             TrainingError: The memory is too small for a single example.
@@ -452,8 +454,8 @@ def clip_gradients(parameters: Sequence[nn.Parameter], hyper: HyperParameters, d
 
     Args:
         parameters: The parameters; a parameter without a gradient is ignored.
-        hyper: The hyper-parameters: the largest norm, `clip` (0 for no clipping), and `clip_by`, which is "component"
-            if each parameter's gradient is clipped separately.
+        hyper: The hyper-parameters: the largest norm, `clip` (0 for no clipping), and `clip_by`. If this is
+            "component", each parameter's gradient is clipped separately, otherwise all gradients by a common factor.
         device: The device that holds the parameters.
     """
     import torch

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MEASURES = (grid.DEV, grid.TEST, grid.SECONDS, grid.FLOPS, grid.TRIVIAL, grid.TRIVIAL_ERROR)
-"""The recorded metrics that the functions of `alue_bench.reporting.grid` need, by name."""
+"""The names of the recorded metrics that the functions of `alue_bench.reporting.grid` need."""
 WAITING, RUNNING, FAILED = "·", "▶", "✗"
 """The marks that stand for a run without a score in the table of results: not started, running, failed."""
 

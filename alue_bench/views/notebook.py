@@ -65,8 +65,8 @@ def without_widget_warning() -> None:
 class Bars(Progress):
     """Progress bars, optionally with a table or text above them, in a terminal or in a notebook cell's output.
 
-    In a notebook, each update replaces the cell's output and is made by the thread that computes. rich's own bars would
-    need the package ipywidgets and a second thread.
+    In a notebook, each update replaces the cell's output, in the thread that calls `update`. rich's own bars would need
+    the package ipywidgets and a second thread.
     """
 
     above: Callable[[], RenderableType | None] = staticmethod(lambda: None)

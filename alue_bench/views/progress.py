@@ -25,7 +25,7 @@ def progress_of(plan: Plan, console: PlainConsole, *, on_dev: bool = False) -> P
     On a terminal or in a notebook, it updates a progress bar in place; otherwise it prints lines.
 
     Args:
-        plan: The plan.
+        plan: The runs to observe.
         console: The console on which the progress is shown.
         on_dev: True to show dev scores instead of test scores.
     """

@@ -47,7 +47,7 @@ class _Line:
     settings: Settings
     outcomes: Sequence[Outcome]
     block: ComparisonBlock | None = None
-    """The set of comparable runs in the comparison to which these runs belong; None if there is none."""
+    """The set of comparable runs to which these runs belong; None if the comparison has none of these runs."""
     row: StrategyResult | None = None
     """The result of the strategy in `block`; None if all runs failed or are not in the MLflow store."""
 
@@ -117,10 +117,15 @@ def result_view(
 
 
 def _lines(outcomes: Sequence[Outcome], names: Sequence[str], comparison: Comparison | None) -> list[_Line]:
-    """Return the lines of the table in their order.
+    """Return the lines of the table, sorted by task and model, settings, set of comparable runs, and strategy.
 
     Runs with the same settings may be divided among several lines if some of them were reused from earlier commands and
     are not comparable with the new runs, for example because they ran on different hardware.
+
+    Args:
+        outcomes: The outcomes of the runs.
+        names: The names of the hyper-parameters that vary between the runs.
+        comparison: The comparison of the runs that did not fail; None if it could not be made.
     """
     groups: dict[tuple[str, str, str, Settings], list[Outcome]] = {}
     for outcome in outcomes:

@@ -138,7 +138,11 @@ class SearchProgress:
         self._print(f"warning: {message}")
 
     def _show(self, description: str | None = None) -> None:
-        """Set the bar to the cost so far, which includes the share of unfinished runs that is done."""
+        """Set the bar to the cost so far, which includes the finished share of each run that has not ended.
+
+        Args:
+            description: The text to show next to the bar; None to leave the text as it is.
+        """
         if self._bar is not None and self._task is not None:
             under_way = sum(self._costs.get(fingerprint, 0.0) * part for fingerprint, part in self._parts.items())
             self._bar.update(

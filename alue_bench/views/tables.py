@@ -111,8 +111,8 @@ def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
     """Return the view of a comparison of strategies: a table with notes for each task and model, then a legend.
 
     Args:
-        comparison: The comparison.
-        sort: The key for sorting the rows, as in `comparison_table.text_tables`.
+        comparison: The comparison, as `reporting.comparison.compare` returns it.
+        sort: The order of the rows, as in `comparison_table.text_tables`.
     """
     from alue_bench.reporting.comparison_table import explain, text_tables
 

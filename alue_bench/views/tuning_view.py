@@ -41,7 +41,7 @@ def tuned_runs_view(tuning: Mapping[str, Any], outcomes: Sequence[Outcome]) -> R
     """Return the view of the runs with chosen values: test scores, changes against the tuned baseline, cost of tuning.
 
     Args:
-        tuning: The tuning, in the form of the key "tuning" of the results' JSON document.
+        tuning: The tuning of all strategies: the value of the key "tuning" in `TunedRuns.document`.
         outcomes: The outcomes of the runs with chosen values.
     """
     from alue_bench.reporting.comparison_table import score_text

@@ -86,7 +86,8 @@ class _ColumnWidths:
     """The width that a column needs, without padding."""
 
     minimum: int
-    """The smallest width in which no word is broken over two lines."""
+    """The smallest width in which no word is broken over two lines, unless it is longer than `LONG_WORD`. In a column
+    with `no_wrap`, it is the smallest width in which no entry is broken."""
     natural: int
     """The smallest width in which no entry needs a further line."""
 

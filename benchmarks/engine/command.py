@@ -8,7 +8,8 @@ The same model is trained on the same rows, with the same initial weights and hy
     trainer           Trainer, each batch padded to its longest example; the base of all ratios
     trainer-grouped   Trainer, with batches of examples of similar length
     engine-uncached   our `fine_tune`, with the frozen bottom layers (the frozen prefix) computed at every step
-    engine            our `fine_tune`, with the output of the frozen prefix computed once and stored, which is timed too
+    engine            our `fine_tune`, with the output of the frozen prefix computed once and stored; the time includes
+                      this computation
     engine-graphs     like engine, with training steps captured as CUDA graphs; on a GPU only
 
 `--task oold` classifies texts, `--task arabicner` tags words.

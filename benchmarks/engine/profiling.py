@@ -54,7 +54,7 @@ def profile(options: argparse.Namespace) -> int:
     """Time and profile training steps of our engine, print the share of each kind of operation, and return exit code 0.
 
     Args:
-        options: The parsed options; the first strategy and the first precision count.
+        options: The parsed options. Only the first strategy and the first number format are used.
     """
     from alue_bench.measure.peak import attainable_flops_per_s
     from alue_bench.training.device.precision import Device
@@ -166,7 +166,7 @@ def flops_of_step(
         stack: The model.
         plan: The freeze plan.
         cached: Whether the output of the frozen bottom layers is cached, so that their FLOPs do not count.
-        last_layer: The way in which the last layer is computed, see `LastLayer`.
+        last_layer: The tokens for which the last layer is computed, such as "whole" for all of them; see `LastLayer`.
     """
     from alue_bench.measure.flops import training_flops
 

@@ -23,7 +23,10 @@ clip gradients at norm 1."""
 
 @dataclass(frozen=True)
 class Arm:
-    """An arm of a measurement: a way of training, a strategy and settings, on random data with the sizes of a task."""
+    """An arm of a measurement: a way of training, a strategy and settings, on random data.
+
+    The data have the text lengths and the number of labels of a task (see `TaskSize`).
+    """
 
     way: str = ENGINE
     strategy: str = "full"
@@ -57,7 +60,10 @@ class Arm:
         return self.way.endswith("-compiled")
 
     def without_accelerate(self) -> Arm:
-        """Return this arm with a plain training loop in place of `Trainer`, which needs the package accelerate."""
+        """Return this arm with a plain training loop in place of `Trainer`; an arm of our engine stays unchanged.
+
+        Unlike `Trainer`, the loop does not need the package accelerate.
+        """
         return replace(self, way=self.way.replace("trainer-", "loop-"))
 
 

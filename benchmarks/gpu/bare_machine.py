@@ -91,4 +91,4 @@ STAND_INS: dict[str, Callable[[Any], Any]] = {
     "pydantic": _pydantic,
     "platformdirs": lambda module: module,  # imported with the token cache, which is not used here
 }
-"""For each package that may be missing: the function that fills an empty module to replace it."""
+"""For each package that may be missing: the function that turns an empty module into a substitute for the package."""

@@ -18,7 +18,8 @@ SWEEP_CELLS = ("full", FROZEN, "bottom6", "top4", "bottom6top3", "bottom9", "hea
 SETUP_S, COMPILE_S, CHECKS_S = 2.0, 100.0, 60.0
 """The estimated seconds of the preparation of a training, of torch.compile, and of all device checks."""
 STEP_S = {"engine": 0.007, "trainer": 0.025, "trainer-glue": 0.05, "loop": 0.02, "loop-glue": 0.05}
-"""The estimated seconds of a training step of BERT-base on an H200, by way of training."""
+"""The estimated seconds of a training step of BERT-base on an H200, for each way of training or for the part of its
+name before the hyphen. In the latter case they are for bf16, and doubled for fp32."""
 PROFILED_EPOCH = 60
 """The largest number of steps in each of the two epochs of a training whose kernels are counted."""
 ON_A_CPU_S = 0.3

@@ -44,8 +44,8 @@ SMALL = Scale(
 """The size of the small model that the checks train."""
 LEARNING_RATE = 1e-3
 EXACT, ROUNDED = 1e-3, 1e-2
-"""The largest accepted difference between results that should agree, in fp32 and in bf16, relative to the largest
-value."""
+"""The largest accepted difference between losses that should agree, in fp32 and in bf16. `EXACT` is also the largest
+accepted difference between logits or gradients in fp32, as a share of the largest value."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _with_graphs(arm: Arm, device: str, tolerance: float) -> tuple[bool, str]:
     Args:
         arm: The way of training.
         device: The name of the device.
-        tolerance: The largest accepted difference.
+        tolerance: The largest accepted difference between two losses.
 
     Returns:
         Whether the check passed, and a text with the largest difference.

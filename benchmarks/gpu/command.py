@@ -2,10 +2,10 @@
 
     python -m benchmarks.gpu --minutes 10 --out FOLDER
 
-First the device is checked. Then trainings of BERT-base with random weights are timed at the lengths and sizes of the
-tasks OOLD, MDD and XNLI: by our engine, by `Trainer` as transformers' example for GLUE configures it, and by `Trainer`
-at its best settings. The trainings that are compared (the arms of a measurement) take turns in several rounds; the
-table shows medians and ranges. `--dry-run` lists the measurements with their estimated times.
+First the device is checked. Then trainings of BERT-base with random weights are timed, on random texts with the lengths
+of the texts of the tasks OOLD, MDD and XNLI: by our engine, by `Trainer` as transformers' example for GLUE configures
+it, and by `Trainer` at its best settings. The trainings that are compared (the arms of a measurement) take turns in
+several rounds; the table shows medians and ranges. `--dry-run` lists the measurements with their estimated times.
 
 `FOLDER/measurements.json` is written after each training, and `FOLDER/report.md` after each measurement. The same
 command, repeated, makes the missing measurements. Measurements that do not fit into the time are listed as not done. A
@@ -75,7 +75,8 @@ def benchmark(options: argparse.Namespace, command: str, supervise: Supervise) -
         supervise: The function that starts and watches the measuring processes.
 
     Raises:
-        UsageError: The folder cannot be created, or its results were made with other settings.
+        UsageError: The folder cannot be created, or its results were made with other settings than those of this
+            command.
     """
     until = time.time() + 60 * options.minutes - REPORT_S
     work = _work(options, until)
@@ -123,7 +124,7 @@ def measure(options: argparse.Namespace) -> int:
         The exit code: 0, or `DEVICE_UNUSABLE` if another process must continue.
 
     Raises:
-        UsageError: The results in the folder were made with other settings.
+        UsageError: The results in the folder were made with other settings than those of this command.
     """
     work = _work(options, options.worker)
     settings = common_settings(work.device, tiny=not work.accelerated)

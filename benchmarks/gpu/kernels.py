@@ -30,7 +30,7 @@ class Counted:
     launches: float
     """The number of calls that launch a kernel or a whole graph."""
     busy_s: float
-    """The sum of the kernels' seconds per step; kernels that run at the same time are added."""
+    """The sum of the kernels' seconds per step; kernels that run at the same time each count in full."""
 
 
 def counted(arm: Arm, scale: Scale, device_name: str) -> Counted:

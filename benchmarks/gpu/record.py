@@ -29,7 +29,7 @@ DONE, PARTLY, NOT_DONE = "done", "partly done", "not done"
 
 
 def common_settings(device: str, *, tiny: bool) -> dict[str, Any]:
-    """Return the settings that must be equal for results to be comparable.
+    """Return the settings that results must have in common to be comparable.
 
     Args:
         device: The name of the device.
@@ -57,16 +57,16 @@ class Record(Ledger):
     - `state`: "done", "partly done" (time ran out), or "not done";
     - `why`: the reason if the measurement is not done;
     - `results`: a list of results, one for each training;
-    - `problems`: for each arm (way of training) that could not be measured, by the arm's name: the reason;
-    - `running`: the arm that is being trained, the time when it began, and its time limit; only while a process trains,
-      or after such a process was killed.
+    - `problems`: the reasons why arms (ways of training) could not be measured, by the arm's name;
+    - `running`: the arm that is being trained, the time when its training began, and the time limit; present only while
+      a process trains an arm, or after such a process was killed.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], command: str) -> None:
         """Read the results in the folder, if there are any.
 
         Raises:
-            UsageError: The results were made with other settings.
+            UsageError: The results in the folder were made with other settings than `settings`.
         """
         explained = {"code": f"code, that is {' or '.join(SOURCES)}", "sizes": "--tiny"}
         super().__init__(

@@ -24,7 +24,7 @@ MS, PER_THOUSAND = 1000, 1000
 
 
 def dry_run_sheet(work: Work, minutes: float) -> Sheet:
-    """Return a table of the planned measurements with their estimated seconds, and the minutes until the end of each.
+    """Return a table of the planned measurements: their estimated seconds, and the minutes until each one ends.
 
     Args:
         work: The planned measurements.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 VOCABULARIES = {"arabertv02": 64_000, "camelbert": 30_000, "qarib": 64_000, "marbert": 100_000}
 """The number of token embeddings of each model in Betka et al., from the configuration that the model's authors
-publish. All other sizes of the models are equal (`alue_bench_models.shapes.BERT_BASE`)."""
+publish. In all other sizes, the models equal BERT-base (`alue_bench_models.shapes.BERT_BASE`)."""
 MODEL = "arabertv02"
 MAX_LENGTH = 128
 """The number of tokens to which texts are truncated, and to which `trainer-glue` pads them. This number, `BATCH_SIZE`
@@ -81,8 +81,8 @@ TASKS: Mapping[str, TaskSize] = {
         ),
     ),
 }
-"""The sizes of the train splits of three tasks, from the official files of OSACT4, MADAR Corpus-26 and XNLI (its test
-file)."""
+"""The sizes of the train splits of three tasks, from the official files of OSACT4, MADAR Corpus-26 and XNLI, whose test
+file is the train split of the task."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class Scale:
     hidden: int
     heads: int
     vocabulary: int | None
-    """The number of token embeddings; None means that of the arm's model, see `VOCABULARIES`."""
+    """The number of token embeddings; None means the number that `VOCABULARIES` gives for the model of an `Arm`."""
     batch_size: int | None
-    """The number of examples in a batch; None means the batch size of the arm."""
+    """The number of examples in a batch; None means the batch size of an `Arm`."""
     steps: Mapping[str, int]
     """The number of timed steps, by the name of the way of training or by the name's part before the hyphen."""
     whole_rows: int | None

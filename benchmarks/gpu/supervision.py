@@ -1,4 +1,4 @@
-"""The supervision of the process that makes the measurements: it is replaced if it dies, hangs or loses the GPU."""
+"""The supervision of the measuring process: a process that dies, hangs or loses the GPU is replaced by another one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ GRACE_S = 15.0
 """The length in seconds of the last part of the available time. No training begins in it, so that a running one can
 end."""
 MISUSE = 2
-"""The exit code of a measuring process that rejects the results in the folder, because they have other settings."""
+"""The exit code of a measuring process that rejects the results in the folder, because their settings are not those of
+this command."""
 DEVICE_UNUSABLE = 70
 """The exit code of a measuring process whose GPU context no longer works."""
 MOST_PROCESSES = 12
@@ -40,10 +41,11 @@ def supervised(arguments: Sequence[str], folder: Path, until: float) -> None:
     Args:
         arguments: The command-line arguments for a process.
         folder: The folder of results.
-        until: The end of the time, in seconds since 1970.
+        until: The end of the available time, in seconds since 1970.
 
     Raises:
-        UsageError: The folder has results with other settings; the process has printed the differences.
+        UsageError: The folder has results with other settings than those of this command; the process has printed the
+            differences.
     """
     command = [sys.executable, "-m", "benchmarks.gpu", "--worker", str(until - GRACE_S), *arguments]
     for number in range(MOST_PROCESSES):

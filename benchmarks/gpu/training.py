@@ -161,7 +161,7 @@ def padding_tokenizer() -> Any:
 
 
 class Watch:
-    """A function called after each training step that measures the seconds and energy between two given steps.
+    """A function that is called after each training step and measures the seconds and energy between two given steps.
 
     Energy is measured only if the GPU has an energy counter. The device is synchronised at these two steps only.
     """

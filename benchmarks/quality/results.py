@@ -37,7 +37,7 @@ class TaskFacts:
     train_rows: int
     test_rows: int
     source: str
-    """The kind of data: "sample" for the embedded sample."""
+    """The kind of data: "real" for the official files, "sample" for the embedded sample."""
     trivial: float
     """The test score of the best baseline that ignores the text."""
     yardstick: Yardstick
@@ -81,7 +81,7 @@ class Results:
         return paired_difference(self.of(task, self.models[0], strategy).scores, base.scores)
 
     def time_change(self, task: TaskFacts, strategy: str) -> float | None:
-        """Return the relative difference of the first model's training time from that with the base strategy.
+        """Return the relative change of the first model's training time from the base strategy to another strategy.
 
         A value of -0.2 means 20 % less time; None means that a time is missing.
         """
@@ -157,7 +157,9 @@ def by_cell(outcomes: Iterable[Outcome]) -> dict[tuple[str, str, str], Measured]
 
 
 def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) -> Estimate | None:
-    """Return the mean difference of values with equal seeds, with its confidence interval; None without such seeds.
+    """Return the mean difference between the values of the same seed, with its confidence interval.
+
+    The result is None if no seed has a value in both mappings.
 
     Args:
         values: The values by seed.

@@ -1,4 +1,4 @@
-"""The finished sweep with which a search is compared: its runs, and the losses of strategies that they show."""
+"""The finished sweep with which a search is compared: its runs, and the loss of score of each strategy in them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_sweep(options: argparse.Namespace) -> Sweep:
     """Read the sweep of the task and the model that the options name from its MLflow store.
 
     Raises:
-        UsageError: The store holds no complete sweep, or several with different settings.
+        UsageError: The store holds no complete sweep, or several sweeps whose settings differ from each other.
     """
     from alue_bench.contract.cells import cell_name, cell_of
     from alue_bench.contract.registry import load_registry
@@ -93,7 +93,8 @@ def reading(sweep: Sweep, setting: str, metric: str, *, smoothed: bool) -> Readi
 def smoothed_losses(sweep: Sweep, metric: str) -> dict[str, tuple[float, float]]:
     """Return each strategy's loss and the standard deviation of the loss, by the surface model that the search uses.
 
-    The variance of a run's score is not estimated; it is the search's prior value.
+    The standard deviation of a run's score over seeds is not estimated from the sweep. It is the share `PRIOR_SD` of
+    full fine-tuning's score, which the search assumes too.
 
     Args:
         sweep: The sweep.

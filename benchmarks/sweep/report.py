@@ -13,7 +13,7 @@ from benchmarks.timing.comparison import Summary, ratio, summary
 from benchmarks.timing.measuring import Measurement
 
 KEPT = {SHARED: "in one store", SEPARATE: "each its own", BASE: "at every step"}
-"""The entries of the report's column "prefixes", by way of training: where the outputs of frozen bottom layers are
+"""The entry of the report's column "prefixes" for each way of training: where the outputs of frozen bottom layers are
 stored, or when they are computed."""
 
 

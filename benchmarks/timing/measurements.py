@@ -1,4 +1,4 @@
-"""The ledger (results file) of measurements, and the settings that must be equal for them to be comparable."""
+"""The ledger (results file) of measurements, and the settings that comparable measurements have in common."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXPLAINED = {"code": f"code, that is {' or '.join(SOURCES)}"}
 
 
 def common_settings(setup: Setup, rows: Rows) -> dict[str, Any]:
-    """Return the settings that must be equal for measurements to be comparable."""
+    """Return the settings that measurements must have in common to be comparable."""
     shared = asdict(setup) | {"checkpoint": checkpoint_in(setup.checkpoint).digest if setup.checkpoint else None}
     if setup.checkpoint:
         del shared["layers"], shared["hidden"], shared["heads"]
@@ -55,7 +55,7 @@ class MeasurementLedger(Ledger):
         """Read the measurements in the file, if it exists; for the arguments, see `Ledger`.
 
         Raises:
-            UsageError: The file is not from this benchmark, or its measurements have other settings.
+            UsageError: The file is not from this benchmark, or its measurements have other settings than `settings`.
         """
         super().__init__(file, benchmark, settings, command, explained=EXPLAINED)
         try:

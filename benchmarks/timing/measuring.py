@@ -54,7 +54,7 @@ class Measurement:
     build_s: float = 0.0
     """The seconds for computing the frozen bottom layers' output, in this training or in the one that stored it."""
     prefix_reused: bool = False
-    """True if an earlier training had stored the output in the shared store."""
+    """True if the frozen bottom layers' output was in the shared store, where an earlier training had put it."""
     setup_s: float = 0.0
     """The seconds of `Trainer.train()` before the first epoch, which are not part of `seconds`."""
     steps: int
@@ -101,7 +101,7 @@ def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store:
         rows: The JSON file of rows, which `write_rows` wrote.
         cell: The way of training, strategy and number format to measure.
         repetition: The number of the repetition, which is also the seed of data order and dropout.
-        store: The folder of a store for the outputs of frozen layers that other measurements share; None for a new,
+        store: The folder of a store for the outputs of frozen layers, which other measurements use too; None for a new,
             empty store.
 
     Raises:

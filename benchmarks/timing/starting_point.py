@@ -1,4 +1,4 @@
-"""The common starting point of all compared trainings: equal initial weights, tokenized rows and frozen layers."""
+"""The starting point of all compared trainings: initial weights, tokenized rows, and the layers to freeze."""
 
 from __future__ import annotations
 

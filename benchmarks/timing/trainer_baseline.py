@@ -149,8 +149,8 @@ def training_arguments(
 def on_one_gpu(arguments: TrainingArguments) -> TrainingArguments:
     """Change `TrainingArguments` in place so that `Trainer` uses one GPU, as our engine does, and return them.
 
-    If more GPUs are visible, `Trainer` otherwise divides each batch among them (`nn.DataParallel`), and multiplies the
-    batch size by their number.
+    By default, `Trainer` uses all visible GPUs (`nn.DataParallel`): it multiplies the batch size by their number, and
+    divides each batch among them.
     """
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments

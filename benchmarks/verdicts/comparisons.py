@@ -4,19 +4,19 @@ The scores of a simulated comparison follow the crossed model of `alue_bench.eva
 
     score difference for seed s and example i  =  true difference + seed effect + example effect + remaining effect
 
-The true loss is zero, half the margin, the margin, or twice the margin. Each simulated comparison is tested and judged
-by the functions that `compare` uses. If the true loss is the margin or more, a verdict that excludes such a loss is
-wrong, and the rate of these verdicts is the error rate. If the true loss is less, the verdict is right, and its rate is
-the power.
+The true loss is the true difference with the opposite sign. It is zero, half the margin, the margin, or twice the
+margin. Each simulated comparison is tested and judged by the functions that `compare` uses. If the true loss is the
+margin or more, a verdict that excludes a loss as large as the margin is wrong, and the rate of these verdicts is the
+error rate. If the true loss is less, such a verdict is right, and the rate of these verdicts is the power.
 
 The columns show rates among all comparisons:
 
 | column | meaning |
 | --- | --- |
 | within | comparisons whose verdict is "within the margin", "worse, within the margin" or "better" |
-| ± | Monte-Carlo standard error of this rate |
+| ± | Monte-Carlo standard error of the column "within" |
 | worse, within both | comparisons whose verdict is "worse, within the margin" |
-| worse, better, inconclusive | comparisons with this verdict |
+| worse, better, inconclusive | comparisons with the verdict that the column names |
 
 Exit codes: 0 if the error rate for a true loss equal to the margin is at most `MOST_ERROR`, with every number of seeds;
 1 otherwise; 2 misuse.

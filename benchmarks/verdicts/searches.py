@@ -5,11 +5,11 @@ those of `alue-bench search`.
 
 | column | meaning |
 | --- | --- |
-| error | searches that return a setting whose true loss is above tolerance + margin |
-| ± | Monte-Carlo standard error of this rate |
-| full returned | searches that return full fine-tuning |
+| error | share of the searches whose answer (the returned setting) has a true loss above tolerance + margin |
+| ± | Monte-Carlo standard error of the column "error" |
+| full returned | share of the searches that return full fine-tuning |
 | cost of the answer | mean training FLOPs of the answer, as a share of full fine-tuning's |
-| possible | mean training FLOPs of the cheapest setting whose true loss is within the tolerance, as the same share |
+| possible | the same for the cheapest setting whose true loss is within the tolerance, in place of the answer |
 | spent | mean cost of the search, as a share of the cost of running every setting once |
 
 Exit codes: 0 if the error is at most `--level` plus `ACCEPTED` in every kind of world; 1 otherwise; 2 misuse.
@@ -76,7 +76,7 @@ class Searched:
         return self._mean(3)
 
     def _mean(self, index: int) -> float:
-        """Return the mean of one entry of `answers`."""
+        """Return the mean over all searches of one of the four numbers in `answers`, from its index."""
         return sum(answer[index] for answer in self.answers) / len(self.answers)
 
 

@@ -11,7 +11,7 @@ examples, is known.
 
 | column | meaning |
 | --- | --- |
-| full | sweeps that recommend `full`, so that there is nothing to confirm; they are left out of the other columns |
+| full | share of the sweeps that recommend `full` and have nothing to confirm; the other columns leave them out |
 | true loss | mean loss of the recommended setting, in points |
 | naive bias | mean loss on test with the seed of the choice, minus the true loss, in points; negative: too optimistic |
 | confirmed bias | mean loss on test with the fresh seeds, minus the true loss, in points |
@@ -19,8 +19,8 @@ examples, is known.
 | set | mean number of settings that the recommendation lists as not distinguishable, the recommended one included |
 | ± | Monte-Carlo standard error of the column before it |
 
-Exit codes: 0 if in every world the confirmed bias is at most `MOST_BIAS` and the coverage at least `LEAST_COVERAGE`; 1
-otherwise; 2 misuse.
+Exit codes: 0 if in every world the absolute confirmed bias is at most `MOST_BIAS` and the coverage at least
+`LEAST_COVERAGE`; 1 otherwise; 2 misuse.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 MOST_BIAS = 0.2
-"""The largest acceptable bias of the confirmed loss, in points."""
+"""The largest acceptable absolute bias of the confirmed loss, in points."""
 LEAST_COVERAGE = 0.93
 """The smallest acceptable coverage of the 95 % intervals."""
 LAYERS = 12
@@ -56,8 +56,8 @@ FULL_SCORE = 0.8
 TIME_SD = 0.02
 """The standard deviation of a measured time, as a share of the time."""
 SETTING_EXAMPLE_SD, RUN_EXAMPLE_SD = 0.14, 0.28
-"""The standard deviations of the effects that an example has on the scores of one setting and of one run. The effect
-that an example has on all settings alike cancels in differences, and is left out."""
+"""The standard deviations of two effects of an example on scores: of the effect on all runs of one setting alike, and
+of the effect on one run alone. The effect on all settings alike cancels in differences, and is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class World:
 
 
 def _slope(cell: Cell) -> float:
-    """Return a loss that is proportional to the numbers of frozen bottom and top layers."""
+    """Return a loss that grows linearly with the numbers of frozen bottom and top layers."""
     bottom, top = cell
     return 0.0015 * bottom + 0.003 * top
 
@@ -193,7 +193,15 @@ def simulate(name: str, sweeps: int, confirm: int = MIN_SEEDS, *, seed: int = 0)
 
 
 def _fresh_differences(world: World, mean: float, seed_sd: float, seeds: int, rng: np.random.Generator) -> Array:
-    """Draw the differences between the scores of two settings for fresh seeds and examples, [seeds, examples]."""
+    """Draw the differences between the scores of two settings for fresh seeds and examples, [seeds, examples].
+
+    Args:
+        world: The simulated task.
+        mean: The true difference of the scores.
+        seed_sd: The standard deviation, over seeds, of the difference between a run of each setting.
+        seeds: The number of fresh seeds.
+        rng: The random generator.
+    """
     two = math.sqrt(2)
     return (
         mean

@@ -67,7 +67,7 @@ def candidates(layers: int = 12, epochs: int = 3, short_epochs: int = 1) -> tupl
 
 @dataclass(frozen=True)
 class World:
-    """A simulated task. Scores, losses and standard deviations are in units of the score, from 0 to 1."""
+    """A simulated task. Scores are between 0 and 1; losses and standard deviations are on the same scale."""
 
     options: tuple[Candidate, ...]
     """The freezing settings, and other strategies, among which a search chooses."""
@@ -126,12 +126,14 @@ def _examples(rng: np.random.Generator, options: tuple[Candidate, ...], layers: 
 
 
 def world(draw: int, *, noise: float = 1.0, layers: int = 12, options: tuple[Candidate, ...] | None = None) -> World:
-    """Draw a task whose losses are random too: from no loss with frozen layers to a large loss with few frozen layers.
+    """Draw a task in which both the losses and the noise are random.
+
+    In some tasks, freezing costs little score; in others, freezing a few layers already costs much.
 
     Args:
         draw: The seed of the random generator.
-        noise: The factor of the noise. 1 means a standard deviation over seeds of 1 to 2 points of F1, and dev splits
-            of 500 to 1,000 examples; 0 means no noise.
+        noise: The factor of the noise. 1 means a standard deviation over seeds of 1 to 2 points of F1 (less if full
+            fine-tuning scores below 0.5), and dev splits of 500 to 1,000 examples; 0 means no noise.
         layers: The number of layers.
         options: The freezing settings; None means all.
     """
@@ -176,8 +178,9 @@ class Shape:
     """The candidates that are not freezing settings, by name: the cost and the loss of each strategy, as shares of full
     fine-tuning's cost and score."""
     rates: Mapping[float, Callable[[float, float], float]] = field(default_factory=dict)
-    """The learning rates, if a search chooses among several. The function of each rate takes the same arguments as
-    `loss` and returns the additional loss of a setting at this rate; at (0, 0) it is that of full fine-tuning."""
+    """The learning rates among which a search chooses; empty if it does not choose one. The function of each rate takes
+    the same arguments as `loss`, and returns the additional loss of a setting at this rate. For the arguments 0 and 0,
+    it returns the additional loss of full fine-tuning."""
 
     def world(self, draw: int) -> World:
         """Draw a world of this kind: losses are fixed, only the noise of seeds and examples is random."""
@@ -243,7 +246,8 @@ def ridge(bottom: float, top: float) -> float:
 def strategies(*losses: float) -> dict[str, tuple[float, float]]:
     """Return the cost and the loss of strategies with these losses, by name.
 
-    The first strategy costs 70 % of full fine-tuning; each further one costs 8 points less than the previous one.
+    The first strategy costs 70 % of full fine-tuning; each further one costs 8 percentage points less than the one
+    before it.
     """
     return {f"strategy{index}": (0.7 - 0.08 * index, loss) for index, loss in enumerate(losses)}
 
@@ -254,12 +258,15 @@ def none(bottom: float, top: float) -> float:
 
 
 def small_rate(bottom: float, top: float) -> float:
-    """Return the further loss at a learning rate that is too small if layers are frozen: it grows with their share."""
+    """Return the additional loss at a learning rate that is too small for settings with frozen layers.
+
+    The loss grows with the share of frozen layers.
+    """
     return 0.2 * (bottom + top)
 
 
 def large_rate(bottom: float, top: float) -> float:
-    """Return the further loss at a learning rate that is too large without frozen layers: 0.05 for full fine-tuning."""
+    """Return the additional loss at a learning rate that is too large for full fine-tuning only."""
     return 0.0 if bottom + top else 0.05
 
 

@@ -11,11 +11,11 @@
 The embeddings and the pre-trained weights of the layers stay bitwise unchanged. Pooler and head are trained, as with
 every strategy.
 
-Cost: LoRA with R = 8 trains 0.3 % as many parameters as BERT-base's layers have, and (IA)³ trains 0.07 %. But as with
-BitFit, the gradient passes through every layer, and there is no frozen prefix (frozen bottom layers whose output can be
-computed once). The model also uses the forward pass of transformers instead of alue-bench's faster one. At best a third
-of the compute is saved, and a smaller share of the time. Adapters need a far higher learning rate than full
-fine-tuning: 1e-4 to 1e-3.
+Cost: few parameters train. Compared with the number of parameters in BERT-base's layers, they are 0.3 % for LoRA with
+R = 8, and 0.07 % for (IA)³. But as with `bitfit`, the gradient passes through every layer, and there is no frozen
+prefix (frozen bottom layers whose output can be computed once). The model also uses the forward pass of transformers
+instead of alue-bench's faster one. At best a third of the compute is saved, and a smaller share of the time. Adapters
+need a far higher learning rate than full fine-tuning: 1e-4 to 1e-3.
 
 When it does not help: if time matters more than storage, and on models so narrow that rank R is close to their hidden
 size. Architectures without separate query, key and value projections, such as ModernBERT, are skipped.

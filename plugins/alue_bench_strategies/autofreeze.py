@@ -15,8 +15,8 @@ arXiv 2102.01386, section 4, and the authors' published code for details that th
 
 Differences from the source: the norm is the Euclidean norm of a layer's summed gradient (the authors' code adds up
 absolute values). Nothing is frozen at an evaluation point at which a layer has no previous norm, or a norm that is not
-finite, as may happen with fp16. `autofreeze-pP` uses the P-th percentile instead of the median: the higher P is, the
-earlier layers are frozen.
+finite, as may happen with fp16. `autofreeze-pP` uses the P-th percentile instead of the median. With a higher P,
+layers are frozen sooner.
 
 Cost: a step costs as much as in full fine-tuning at first, and less after each evaluation point that freezes layers.
 Summing the gradients costs one more pass over the weights at each step, and memory for a copy of the gradients. Each

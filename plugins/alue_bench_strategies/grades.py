@@ -4,7 +4,8 @@ Source: Wen et al. 2025, "GradES: Significantly Faster Training in Transformers 
 arXiv 2509.01842, abstract of version 3, and the authors' published code. For each weight matrix of attention and
 feed-forward parts, the L1 norm of the change of its gradient is measured. After a grace period, a matrix whose change
 is below a threshold is frozen, and stays frozen; the gradient still passes through it. (Of the paper, only the abstract
-was available. The authors' code differs from it: it measures the change of the weights, by the same norm.)
+was available. The authors' code differs from the abstract: the code measures the change of the weights, by the same
+norm.)
 
 Choices made here:
 
@@ -71,7 +72,8 @@ class Grades(Strategy):
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
         """Return the freeze plan after an evaluation point.
 
-        It also freezes the matrices whose gradients have settled, and the layers in which all matrices are frozen.
+        Once the grace period is over, the returned plan also freezes the matrices whose gradients have settled, and the
+        layers in which all matrices are frozen.
         """
         if progress.step < GRACE * progress.steps:
             return plan

@@ -5,8 +5,8 @@ Computer Speech & Language 77, section 3.1. Three of its ways to choose the laye
 
 - `drop-topK` drops the K highest layers. The authors find that this is the best way or nearly the best: with up to 40 %
   of the layers dropped, up to 98 % of the quality is kept.
-- `drop-alternateK` drops every other layer, from the highest downwards, until K layers are dropped (at most half of
-  them). The authors call this "even alternate".
+- `drop-alternateK` drops every other layer, from the highest downwards, until K layers are dropped. K is at most half
+  of the number of layers. The authors call this "even alternate".
 - `drop-symmetricK` drops K layers in the middle. As many layers are kept below them as above; if the number of kept
   layers is odd, there is one more below.
 

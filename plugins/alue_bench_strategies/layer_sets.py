@@ -32,7 +32,7 @@ class LayerSet(Strategy):
     """A strategy that freezes a set of layers, and the embeddings if layer 0 is among them."""
 
     layers: frozenset[int]
-    """The indices of the frozen layers, counted from 0 next to the embeddings."""
+    """The indices of the frozen layers; layer 0 is the one next to the embeddings."""
     train_embeddings: bool = False
     """True if the embeddings train although layer 0 is frozen."""
 

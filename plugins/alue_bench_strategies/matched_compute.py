@@ -1,4 +1,4 @@
-"""Full fine-tuning with fewer steps: with as many FLOPs as another strategy needs, or with a share of its usual FLOPs.
+"""Full fine-tuning with fewer steps: with the FLOPs of another strategy, or with a share of the FLOPs of `full`.
 
 `full@bottom3top4` trains everything with the FLOPs of `bottom3top4`, and `full@66%` with 66 % of the FLOPs of `full`.
 

@@ -7,9 +7,9 @@ selector each, and describe how it scores the layers, its source and its cost. `
 Cost: while a selector chooses, there is a second copy of the model in memory. If layer 0 is chosen, back-propagation
 passes through all layers, and training saves only the gradients of the frozen weights.
 
-When it does not help: the score may grow or shrink with depth for reasons other than the task, such as the position of
-layer norms; then every task gets the same layers. Before relying on a selector, compare it at equal FLOPs with
-`random-K` and with training only the top layers (`bottom<N>`).
+When it does not help: the scores of layers may grow or shrink with depth for reasons other than the task, such as the
+position of layer norms; then every task gets the same layers. Before relying on a selector, compare it at equal FLOPs
+with `random-K` and with training only the top layers (`bottom<N>`).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def selector_family(kind: type[Selector], title: str, source: str) -> StrategyFa
 
     Args:
         kind: The selector class, whose `prefix` begins the names.
-        title: A description of the layers that train, which lists show.
+        title: A description of the layers that train, which lists of strategies show.
         source: The publication of the method.
     """
 

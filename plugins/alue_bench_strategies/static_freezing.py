@@ -17,7 +17,8 @@ the nearest number of layers (halves up). If the rounded numbers add up to more 
 are frozen. If a share rounds to 0 layers, the strategy cannot be applied to the model (`DoesNotFit`).
 
 When it does not help: freezing only top layers saves little (a ninth of the compute for 4 of 12 layers), because the
-gradient has to pass through them. A model that was not pre-trained on similar text needs to train its lower layers.
+gradient has to pass through them. A model whose pre-training text was not similar to the task's texts needs to train
+its lower layers.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ message proposes percentages instead, computed for one of these depths."""
 
 @dataclass(frozen=True)
 class StaticFreezing(Strategy):
-    """A strategy that freezes given numbers of bottom and top layers, and the embeddings if there are bottom layers."""
+    """A strategy that freezes given numbers of bottom and top layers.
+
+    If bottom layers are frozen, the embeddings are frozen too, unless `train_embeddings` is true.
+    """
 
     bottom: int
     """The number of frozen layers at the bottom."""
@@ -88,7 +92,10 @@ class StaticFreezing(Strategy):
 
 @dataclass(frozen=True)
 class RelativeFreezing(Strategy):
-    """A strategy that freezes shares of the layers at the bottom and at the top, for models of any depth."""
+    """A strategy that freezes shares of the layers at the bottom and at the top, for models of any depth.
+
+    If bottom layers are frozen, the embeddings are frozen too, unless `train_embeddings` is true.
+    """
 
     bottom: int
     """The share of the model's layers that are frozen at the bottom, in percent."""
@@ -153,10 +160,12 @@ class HeadOnly(Strategy):
 
 
 def frozen_ends(shape: EncoderShape, cell: tuple[int, int], *, train_embeddings: bool) -> FreezePlan:
-    """Return a plan that freezes bottom and top layers, and the embeddings too if bottom layers are frozen.
+    """Return a plan that freezes bottom and top layers.
+
+    If bottom layers are frozen, the embeddings are frozen too, unless `train_embeddings` is true.
 
     Args:
-        shape: The size of the model, which must have at least `bottom + top` layers.
+        shape: The size of the model, which must have at least as many layers as are frozen.
         cell: The numbers of frozen layers, as a pair (bottom, top).
         train_embeddings: True if the embeddings train although bottom layers are frozen.
     """

@@ -42,7 +42,10 @@ class Spectrum(RankingSelector):
         return ProbeCost()
 
     def scores(self, probe: Probe) -> list[float]:
-        """Return the mean relative rank of each layer's matrices; each is ranked among those of the same name."""
+        """Return the score of each layer: the mean relative rank of its weight matrices.
+
+        A matrix is ranked among the matrices of the same name in the other layers.
+        """
         of_kind: defaultdict[str, dict[int, float]] = defaultdict(dict)
         for layer, module in enumerate(probe.layers):
             for name, parameter in module.named_parameters():

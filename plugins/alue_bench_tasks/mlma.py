@@ -34,11 +34,11 @@ COMBINATIONS = (
 
 
 def splits(label_of: Callable[[Set[str]], str | None], protocol: str) -> Splits:
-    """Return the splits of a task on this file: only a test split, with the rows that have one of the task's labels.
+    """Return the splits of a task on the data file of MLMA: only a test split, with the rows that the task uses.
 
     Args:
         label_of: A function that gets the set of kinds that a row is labelled with, such as {"offensive", "hateful"},
-            and returns the task's label for the row, or None to leave it out.
+            and returns the task's label for the row, or None to leave the row out.
         protocol: The sentence about the origin of the split and the rows that are left out. It is recorded with each
             run, and `alue-bench list tasks --json` shows it.
     """

@@ -92,7 +92,8 @@ def _rows(path: Path) -> list[str]:
 class Overlap:
     """The set of all lines that overlap with a text of the tasks.
 
-    A line overlaps with a text if it has the same words, or eight consecutive words in common with it.
+    A line overlaps with a text if both consist of the same words in the same order, or if they have eight consecutive
+    words in common.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:

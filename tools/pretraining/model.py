@@ -164,7 +164,8 @@ def stacked(model: BertForPreTraining, layers: int, seed: int) -> BertForPreTrai
     Args:
         model: The model.
         layers: The number of layers of the result.
-        seed: The seed to set in torch's global generator; the result does not depend on it.
+        seed: The seed to set in torch's global generator. The result does not depend on it, because all random weights
+            are replaced.
     """
     config = model.config
     deeper = new_model(config.vocab_size, layers, config.hidden_size, seed)

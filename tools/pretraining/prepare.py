@@ -32,8 +32,8 @@ def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int, learnt
             check.
         out: The folder to write: tokenizer.json, train.npz, held_out.npz, and corpus.json with statistics.
         vocabulary: The number of pieces of a new vocabulary.
-        learnt: The tokenizer.json whose vocabulary is used; None learns a new one, in which the numbers of pieces with
-            equal frequencies are different each time.
+        learnt: The tokenizer.json whose vocabulary is used; None learns a new vocabulary, in which pieces with equal
+            frequencies get their ids in a different order each time.
     """
     out.mkdir(parents=True, exist_ok=True)
     overlap = Overlap(task_texts(tasks) if tasks else ())

@@ -168,7 +168,7 @@ class Sampler:
 
 
 def single(stream: Stream, length: int, rng: np.random.Generator) -> Ids:
-    """Draw a sequence with one segment, ``[CLS] text [SEP]``; in half of the cases, its text begins with a new line."""
+    """Draw a sequence with one segment, ``[CLS] text [SEP]``; half of the texts begin at the start of a line."""
     start = _start(stream, length, rng)
     ids = np.empty(length, np.int64)
     ids[0], ids[-1] = CLS, SEP

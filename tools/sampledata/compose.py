@@ -26,7 +26,7 @@ def join_article(text: str) -> str:
 
 
 def choose_fillers(frames: Sequence[str], slots: Slots, rng: random.Random) -> dict[str, tuple[str]]:
-    """Draw one filler for each slot that occurs in some frames.
+    """Draw one filler for each slot that occurs in any of the frames.
 
     Filled with the result, the frames give sentences about the same people, places and things.
     """

@@ -387,7 +387,7 @@ def scene(place: int) -> str:
     """Return a phrase with placeholders, made of two frames of `_SCENES`.
 
     Args:
-        place: The number of the phrase, counted from 0 at the end of `_SCENES`.
+        place: The number of the phrase: 0 for the last two frames of `_SCENES`, 1 for the two before them, and so on.
     """
     return " ".join(_SCENES[-1 - _FRAMES_PER_TEXT * place - i] for i in range(_FRAMES_PER_TEXT))
 

@@ -1,7 +1,7 @@
 """The sample of natural language inference (XNLI, Arabic part): each premise has one hypothesis per label.
 
-As in the real corpus, contradictions tend to contain a negation, and neutral hypotheses tend to add a reason or
-company. Some premises contain a negation and some contradictions do not, so that these cues alone do not reveal the
+As in the real corpus, contradictions tend to contain a negation, and neutral hypotheses tend to add a reason or a
+companion. Some premises contain a negation and some contradictions do not, so that these cues alone do not reveal the
 label.
 """
 

@@ -2,8 +2,8 @@
 
 Insults are mild, and hate is aimed at supporters of clubs and people of towns that do not exist. The same clubs, towns
 and vocatives occur in friendly tweets, and insulting words occur in harmless tweets, so that no single word reveals the
-label. Hate speech is far more frequent than in the real corpus, in which it is one tweet in twenty. Otherwise, a few
-training steps on a few hundred rows would only teach a model that hate speech is rare.
+label. Hate speech is far more frequent than in the real corpus, in which it is one tweet in twenty. If it were as rare
+here, a few training steps on a few hundred rows would only teach a model that it is rare.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ SIZES = {"train": 40, "test": 24}
 """The number of passages in each file, with three questions each."""
 QUESTIONS = 3
 MISPLACED = 2
-"""The number of answers in each file whose stated position is wrong."""
+"""The largest number of answers in each file whose stated position is wrong."""
 _HELD_OUT = 0.2
 _SLOTS: dict[str, tuple[str, ...]] = {
     "person": (

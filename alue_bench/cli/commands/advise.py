@@ -33,9 +33,9 @@ def advise(
     """Predict what freezing layers costs and saves on a task, from sweeps of other tasks, without fine-tuning on it.
 
     For ten settings: the loss of score to expect, as a share of what full fine-tuning learns (its score minus that of a
-    baseline without a model), with a prediction interval, and the FLOPs saved. The scores of layers from a probe
-    of the model correct the prediction if that helps on the swept tasks. The last line is the command that confirms the
-    cheapest setting within the tolerance.
+    baseline without a model), with a prediction interval, and the FLOPs saved. A probe of the model scores its layers;
+    the scores correct the prediction if such a correction helps on the swept tasks. The last line is the command that
+    confirms the cheapest setting within the tolerance.
 
     Needs sweeps of at least three other tasks in the store, with the same model and options.
 

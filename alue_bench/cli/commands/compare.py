@@ -67,8 +67,8 @@ def compare(
 ) -> None:
     """Compare strategies: score, change, verdict, runtime, parameters, FLOPs, memory, energy.
 
-    Each strategy is better or worse than the baseline, within the margin, or inconclusive: a loss up to the stated
-    bound is not excluded. A verdict needs three seeds.
+    Each strategy is better than the baseline, or worse, or within the margin of it, or inconclusive. Inconclusive means
+    that a loss of score up to the stated bound is not excluded. A verdict needs three seeds.
 
     Prints one table for each task, model and set of conditions: runs with different hardware, data or settings are
     never compared in one table. With three tasks or more, tables of the results across tasks follow. For models that

@@ -35,7 +35,7 @@ def keep(
     """Keep the model of a finished run, for transformers, MLflow and `alue-bench predict`.
 
     Trains the run again from its record, unless its model was kept already, and checks that the test predictions equal
-    the recorded ones. Writes the model as an MLflow model of the run, and to DIR.
+    the recorded ones. Writes the model as an MLflow model of the run, and into FOLDER if it is given.
 
     `alue-bench keep RUN_ID complaints-model`
     """

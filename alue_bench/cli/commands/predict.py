@@ -84,7 +84,7 @@ def predict(
 
 
 class _Stdout(io.TextIOBase):
-    """The real standard output, which carries only the predictions."""
+    """A text stream that writes text unchanged to standard output, which carries only the predictions."""
 
     def write(self, text: str) -> int:
         write_exactly(text)

@@ -31,9 +31,9 @@ def rank_selectors(
 ) -> None:
     """Rank strategies that choose their layers by a probe, against the grid of a finished sweep.
 
-    For each selector: the regret against the best cell of the grid that needs no more FLOPs, the advantage over a
-    random choice, the rank correlation of its scores with the measured effect of freezing each layer, and the cost of
-    choosing. With three tasks or more, with intervals over tasks and seeds.
+    For each selector: the regret against the best cell of the grid that needs no more FLOPs than the selector, the
+    advantage over a random choice, the rank correlation of its scores with the measured effect of freezing each layer,
+    and the cost of choosing. With three tasks or more, these values have intervals over tasks and seeds.
 
     The runs of a sweep and of the selectors must be under the same conditions. If the selectors did not run, the
     message names the command that runs them.

@@ -21,7 +21,7 @@ def search(context: typer.Context, given: Given) -> None:
 
     Each run is chosen from the results so far. Settings are chosen by dev score; test scores are only reported.
     Finished runs, also those of a sweep, are not repeated, but count towards the budget. With --jobs, the searches of
-    several tasks and models run in parallel, and so do the low-fidelity runs of each search; the answers are the same.
+    several tasks and models run in parallel, and so do the low-fidelity runs of each search. The answers do not change.
 
     `alue-bench search -t oold -m mini --tolerance 1%`
 

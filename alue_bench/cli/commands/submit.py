@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from alue_bench.views.streams import Streams
 
 RECORD = "submission.json"
-"""A file in the output folder, but not in the archive, that records the run of each submission file."""
+"""The name of the file that records the run of each submission file. The file is in the output folder, but not in the
+archive."""
 
 
 def submit(

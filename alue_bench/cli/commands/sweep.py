@@ -17,8 +17,9 @@ def sweep(context: typer.Context, given: Given) -> None:
     """Fine-tune every setting of a grid of frozen layers, and recommend one.
 
     Draws heat maps of score and training time and the Pareto front of the two, and names the fastest setting whose
-    score on the dev split is within the tolerance of full fine-tuning. Fresh seeds then show its loss on the test split
-    (--confirm). Finished runs are not repeated: to continue an interrupted plan, run the same command again.
+    score on the dev split is within the tolerance of full fine-tuning. Runs with fresh seeds then show how much score
+    it loses on the test split (--confirm). Finished runs are not repeated: to continue an interrupted plan, run the
+    same command again.
 
     `alue-bench sweep -t mdd -m mini`  (every pair of bottom and top layers: 91 runs)
 

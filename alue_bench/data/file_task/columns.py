@@ -76,8 +76,8 @@ def chosen_columns(path: Path, columns: Sequence[str], options: FileOptions) -> 
         options: The user's options.
 
     Raises:
-        DataError: A named column does not exist, or a column cannot be guessed because none or several of the file's
-            columns have a usual name.
+        DataError: A named column does not exist, or the column of the text or of the label cannot be guessed because
+            none or several of the file's columns have a usual name for it.
     """
     for name in (options.text, options.pair, options.id, *options.label):
         if name is not None and name not in columns:
@@ -113,7 +113,13 @@ def _with_usual_names(usual: Iterable[str], columns: Sequence[str]) -> list[str]
 
 
 def _guessed_texts(path: Path, columns: Sequence[str], *, alone: bool) -> tuple[str, str | None]:
-    """Guess the text column and the column of the second text, which is None for single texts and if `alone`."""
+    """Guess the text column and the column of the second text; the latter is None if an example is a single text.
+
+    Args:
+        path: The path of the data file, for error messages.
+        columns: The names of the columns whose purpose the options do not state.
+        alone: Whether to guess the text column only, because the options name the column of the second text.
+    """
     by_name = {_normalised(name): name for name in columns}
     pairs = [] if alone else [(by_name[a], by_name[b]) for a, b in PAIRS if a in by_name and b in by_name]
     in_pairs = {name for pair in pairs for name in pair}

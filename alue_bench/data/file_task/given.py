@@ -29,7 +29,7 @@ class GivenTask:
     folder: Path
     """The absolute path of the folder to which the paths of the task's files are relative."""
     origin: str
-    """The path of the data file or task file as the user wrote it."""
+    """The path of the data file or task file, or the reference to a hub data set, as the user wrote it."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The values of the options with which `alue-bench run` builds the same task again, by option name. Paths in them
     are absolute."""
@@ -60,7 +60,16 @@ def name_of_file(given: str) -> str:
 
 
 def from_content(inferred: InferredTask, options: FileOptions) -> GivenTask:
-    """Return the task that inferred content of a task file declares. Raise DataError if the content is not valid."""
+    """Return the task that is declared by content of a task file that was inferred from a data file.
+
+    Args:
+        inferred: The content of the task file.
+        options: The user's options, from which the content was inferred.
+
+    Raises:
+        DataError: The content is not valid.
+        UsageError: The data files lie on different drives.
+    """
     given = str(options.file)
     content, folder = rebase_paths(inferred.content, Path.cwd())
     try:
@@ -98,14 +107,15 @@ def from_task_file(given: str) -> GivenTask:
 
 
 def rebase_paths(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Path]:
-    """Make the paths in a task file's content relative to one folder that contains all data files.
+    """Find a folder that contains all data files of a task file, and make their paths relative to this folder.
 
     Args:
         content: The content of the task file. Its paths are absolute or relative to `folder`.
-        folder: An absolute path.
+        folder: The absolute path of the folder to which relative paths in the content are now relative.
 
     Returns:
-        The changed content, and the folder.
+        The content with the new paths, and the folder that contains all data files. If all data comes from the hub,
+        both are as they were given.
 
     Raises:
         UsageError: The files lie on different drives.
@@ -142,8 +152,8 @@ def given_tasks(
         names: The values of `--task`, or of the option `flag`: names of tasks, and paths of task files.
         options: The options that describe the user's data file; their `file` is None if there is none.
         flag: The option that names the tasks, for messages.
-        beside: The tasks that another option gives as files. They are left out of the result, and no task in the result
-            may have the name of one of them.
+        beside: The tasks that another option gives as files. The returned names may include them, but the returned
+            tasks do not. No other task may have the name of one of them.
 
     Raises:
         UsageError: Two files give a task of the same name, or one of `names` is a data file instead of a task file. See

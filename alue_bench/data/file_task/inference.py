@@ -49,7 +49,7 @@ class _Source:
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The names of the classes, by column, for columns that the `datasets` library declares as class labels."""
     splits: tuple[str, ...] = ()
-    """The names of the splits, if the data is a folder or hub data set with several splits; empty otherwise."""
+    """The names of the splits, if the data is a folder or hub data set that is divided into splits; empty otherwise."""
 
     def reader(self, columns: Columns, options: FileOptions) -> Any:
         """Return a reader of the data file that accepts any label, because the task's labels are not known yet.
@@ -300,7 +300,7 @@ def _file_entry(source: _Source, decode: Mapping[str, str]) -> str | dict[str, A
 
     Args:
         source: The data file.
-        decode: The label for each code in the file; empty if the file holds the labels themselves.
+        decode: The label for each text in the label column; empty if the column holds the labels themselves.
     """
     usual = DELIMITERS.get(source.path.suffix.lower())
     reading = {

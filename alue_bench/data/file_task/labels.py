@@ -18,9 +18,9 @@ MAX_NUMBERS = 20
 """The largest number of different whole numbers that are taken to be classes. If a label column has more of them, the
 user must state the kind of target."""
 MAX_LABELS_SHARE = 0.5
-"""The largest number of different labels in a column of texts, as a share of the rows; `MAX_NUMBERS` labels are always
-accepted. A column with more different texts is not taken to be a label column, unless the user states the kind of
-target."""
+"""The largest number of different labels in a column that does not only hold numbers, as a share of the rows. Up to
+`MAX_NUMBERS` labels are always accepted. If a column has more different texts and the user does not state the kind of
+target, an error is raised, because the column probably does not hold labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +203,7 @@ def _whole_numbers(
 
 
 def decoding_of(rows: LabelledRows, space: LabelSpace) -> dict[str, str]:
-    """Return a mapping from each text in a file's label column to its label, for a file with "1.0" for the label "1".
+    """Return a mapping from each text in a file's label column to its label, if the file has "1.0" for the label "1".
 
     Args:
         rows: The rows of the dev or test file.

@@ -103,8 +103,8 @@ def _relative(given: str | Mapping[str, Any], path: Path) -> str | Mapping[str, 
     """Return a split's entry under `[files]` in a task file, with its path made relative to the task file.
 
     Args:
-        given: The entry: a path, a reference to a data set of the hub, or a table. The seed is added to the table of a
-            held-out part.
+        given: The entry: a path, a reference to a data set of the hub, or a table. If it is the table of a held-out
+            part, it has no path; the seed with which the part is drawn is added if it is missing.
         path: The path of the task file.
     """
     if isinstance(given, Mapping):

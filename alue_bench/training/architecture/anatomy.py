@@ -1,15 +1,16 @@
 """Division of a model into embeddings, layers, pooler and head, by the order in which a forward pass uses its modules.
 
 A small copy of the model with random weights runs once, forward and backward. The modules that run before the first
-layer are the embeddings, whatever their names; projections, norms, and position embeddings that all layers share are
-therefore part of them. The modules that run after the last layer are the pooler and the head. Modules that run between
-two layers ("beside" in the diagram) count as part of the earlier layer. Parameters that do not influence the logits are
-called idle; they never train.
+layer are the embeddings, even if they are projections or norms. Parameters that belong to no layer, but are used by
+layer 0 and other layers, such as shared position embeddings, count as embeddings, too. The modules that run after the
+last layer are the pooler and the head. Modules that run between two layers ("beside" in the diagram) count as part of
+the earlier layer. Parameters that do not influence the logits are called idle; they never train.
 
     time ─►  embeddings │ layer 0 │ beside 0 │ layer 1 │ … │ layer L-1 │ pooler, head
 
-Within a layer, the attention module is the outermost module that executes every batched matrix product (queries times
-keys, and attention weights times values), but does not contain every weight matrix of the layer.
+The attention module of a layer executes all batched matrix products of the layer (queries times keys, and attention
+weights times values), but does not contain all weight matrices of the layer. If several modules meet this condition, it
+is the outermost of them.
 """
 
 from __future__ import annotations
@@ -121,7 +122,10 @@ def anatomy_of(model: Any) -> Anatomy:
 
 
 def architecture_fields(config: Any) -> dict[str, Any]:
-    """Return the fields of a configuration that determine the architecture: their values as strings, sorted by name."""
+    """Return the fields of a configuration that determine the architecture.
+
+    The result contains the value of each field as a string, by the field's name, in alphabetical order.
+    """
     fields = {
         name: value
         for name, value in config.to_dict().items()
@@ -345,7 +349,7 @@ def _traced(model: Any) -> Anatomy:
 
 
 def _before_layers(model: Any, layers: str) -> set[str]:
-    """Return the names of the encoder's child modules with parameters that are registered before its layers.
+    """Return the names of the encoder's child modules that have parameters and are registered before its layers.
 
     Args:
         model: The model.
@@ -425,7 +429,8 @@ def _layers(model: Any, uses: _ModuleUses) -> tuple[tuple[str, ...], list[tuple[
     """Find the layers of a model in the record of its forward pass.
 
     The layers are the entries of the largest module list with `num_hidden_layers` entries that run once each, in order.
-    Other such lists whose entries run in turn with these, as in XLM, belong to the same layers.
+    If the entries of another module list run in turn with these entries, as in XLM, entry i of both lists together is
+    layer i.
 
     Returns:
         The names of the module lists that contain the layers, in the order in which they run; the moments (event

@@ -2,9 +2,11 @@
 
 | question | consequence if the answer is no |
 | --- | --- |
-| Is the prediction for a text the same alone and in a batch? | pad on the other side, or add a note to the results |
+| Is a text's prediction the same in a batch as alone? | pad on the other side if this helps; note it in the results |
 | Can the model compute in the number format that the plan requests? | use fp32 and add a note to the results |
 | Does the model accept as many tokens as its configuration states? | use the number that it accepts |
+
+The other side is the one on which the tokenizer does not pad.
 """
 
 from __future__ import annotations
@@ -42,13 +44,13 @@ TOLERANCE = 1e-4
 Padding adds terms to sums, which changes rounding errors."""
 SHORTER_LENGTHS_TRIED = 4
 """The number of shorter lengths to try if a model accepts fewer tokens than its configuration states, each one token
-shorter than the previous one. One more length is tried: the length that remains if all positions up to the padding id
-are reserved."""
+shorter than the previous one. The next length to try is the one that remains if all positions up to the padding id are
+reserved. If the model accepts none of these lengths, the accepted length is found by bisection."""
 UNTESTED_ABOVE_WITHOUT_TABLE = 2048
-"""The number of positions above which the accepted length is tested only if the model has an embedding table of about
-as many rows; otherwise it is taken from the configuration."""
+"""A number of positions. If a configuration states more than this, the accepted length is tested only if the model has
+an embedding table with about as many rows as the configuration has positions. Otherwise the stated length is used."""
 UNTESTED_ABOVE = 8192
-"""The number of positions above which the accepted length is taken from the configuration without a test."""
+"""A number of positions. If a configuration states more than this, the stated length is used without a test."""
 
 Side = Literal["right", "left"]
 
@@ -66,8 +68,8 @@ class Capabilities:
     positions: int | None
     """The largest number of tokens that the model accepts; None if it has no limit."""
     parts: str = ""
-    """A digest of the model's parts (embeddings, layers, pooler, head); empty if they follow from the order in which
-    its modules are registered."""
+    """A digest of the model's division into parts (embeddings, layers, pooler, head); empty if the order in which its
+    modules are registered gives the same division."""
     notes: tuple[str, ...] = ()
     """Sentences for readers of the results about what the model does not support, for example padding on one side."""
 
@@ -151,8 +153,8 @@ def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Pad
 def _padding_changes_logits(model: Any, side: Side, lengths: tuple[int, ...]) -> bool:
     """Return whether padding changes the logits of a text.
 
-    Logits are computed for each text alone, for all texts in one padded batch, and for a batch without the longest
-    text, which has less padding.
+    Logits are computed for each text alone, for all texts in one padded batch, and for a batch that lacks the longest
+    text and therefore has less padding.
 
     Args:
         model: The small copy of the model.

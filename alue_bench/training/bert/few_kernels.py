@@ -1,7 +1,8 @@
-"""The encoder layer of the BERT family for accelerators: the same results as `layer.py`, computed with fewer kernels.
+"""The encoder layer of the BERT family for accelerators: the layer of `layer.py`, computed with fewer kernels.
 
 On an accelerator, a training step of a small batch takes as long as launching its kernels takes, whatever they compute.
-A layer of `layer.py` launches more than 70 of them, this one about 35, forward and backward together:
+A layer of `layer.py` launches more than 70 kernels, forward and backward together; a layer of this module launches
+about 35:
 
 - attention is torch's fused kernel, which draws its dropout itself and needs no rearrangement of the heads;
 - dropout, the addition of the residual and the conversion to fp32 are one kernel, and so are their gradients;
@@ -127,8 +128,8 @@ def _product(inputs: Tensor, weights: LayerWeights, index: int, parameters: int 
         inputs: The input, `[rows, in]`.
         weights: The layer.
         index: The index of the matrix in `LayerWeights.products`; the next index is that of its bias.
-        parameters: The index of the matrix in `LayerWeights.parameters`. For the matrix that joins query (0), key (1)
-            and value (2), the slice of these numbers that selects the rows to multiply by.
+        parameters: The index of the matrix in `LayerWeights.parameters`. For the joint matrix of query (0), key (1) and
+            value (2), the slice of these three to use: `slice(1, 3)` multiplies only by the rows for key and value.
     """
     weight, bias = weights.products[index], weights.products[index + 1]
     if isinstance(parameters, int):

@@ -87,11 +87,12 @@ class LeanForward:
         )
 
     def prefix(self, batch: Batch, depth: int, states: Tensor | None = None, start: int = 0) -> Tensor:
-        """Compute the embeddings and the layers below layer `depth`, whose output is the input of layer `depth`.
+        """Compute the embeddings and the layers below layer `depth`, and return the input of layer `depth`.
 
         Args:
             batch: The examples.
-            depth: The index of the first layer that is not computed; the number of layers gives the input of the head.
+            depth: The index of the first layer that is not computed. If it is the number of layers, the input of the
+                head is returned.
             states: The input of layer `start`, `[batch, tokens, hidden]`; None starts from the token ids.
             start: The index of the layer whose input `states` is.
 
@@ -148,7 +149,10 @@ class LeanForward:
         self._masks.set_state({name.removeprefix("masks/"): value for name, value in masks.items()})
 
     def refresh_weight_copies(self) -> None:
-        """Update the low-precision copies of weights after weights or the set of trainable parameters changed."""
+        """Update the low-precision copies of weights.
+
+        Call this after weights, or the set of trainable parameters, have changed.
+        """
         for weights in self._layers:
             weights.refresh_if_changed()
 

@@ -122,7 +122,10 @@ class LayerWeights:
         self._trains = any(parameter.requires_grad for parameter in self.parameters)
 
     def refresh_if_changed(self) -> None:
-        """Update the low-precision copies of weights after parameters changed or other parameters became trainable."""
+        """Update the low-precision copies of weights.
+
+        Call this after parameters have changed, or after other parameters have become trainable.
+        """
         self._trains = True
         self.refresh()
         self._trains = any(parameter.requires_grad for parameter in self.parameters)
@@ -163,9 +166,9 @@ class BatchShape:
     tokens: int
     """The number of tokens per example, with padding."""
     padding: Tensor | None
-    """The values added to attention scores: 0 for tokens, the lowest finite number of fp32 for padding, which becomes
-    minus infinity in bf16 and fp16: `[b, 1, 1, s]`, fp32, or in `few_kernels.py` the format of matrix products. None if
-    nothing is padded."""
+    """The values added to attention scores, `[b, 1, 1, s]`: 0 for tokens, and for padding the lowest finite number of
+    fp32, which becomes minus infinity in bf16 and fp16. They are in fp32, but for `few_kernels.py` in the format of
+    matrix products. None if nothing is padded."""
 
     def bias(self, heads: int) -> Tensor | None:
         """Return `padding`, the values added to attention scores, repeated for each head: fp32 `[b h, 1, s]`.
@@ -370,9 +373,10 @@ class _EncoderLayer(torch.autograd.Function):
         grads: list[Tensor | None] = [None] * 16
 
         def ends_at(index: int) -> bool:
-            """Return whether the backward pass can end before this index of `LayerWeights.parameters`.
+            """Return whether the backward pass can end once it has reached this index of `LayerWeights.parameters`.
 
-            It can if neither a parameter with a smaller index nor the layer's input needs a gradient.
+            The gradients are computed from the highest index to the lowest. The backward pass can end if neither a
+            parameter with a smaller index nor the layer's input needs a gradient.
             """
             return not below and not any(needs[:index])
 

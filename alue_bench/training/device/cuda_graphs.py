@@ -112,7 +112,8 @@ class StepGraphs:
 
         Args:
             draw: The indices of the examples and the padded length of a batch of this shape.
-            states: The stored output of the frozen layers for this batch, if the step gets it as an argument.
+            states: The stored output of the frozen layers for this batch; None if there is none, or if the step gathers
+                it.
             rehearsal: A function that executes the same kernels without lasting effects and returns values like those
                 of the step. It runs before the capture, because libraries initialise themselves at the first call.
 
@@ -150,7 +151,8 @@ class StepGraphs:
 
         Args:
             draw: The indices of the examples and the padded length of the batch, whose shape must have been captured.
-            states: The stored output of the frozen layers for this batch, if the step gets it as an argument.
+            states: The stored output of the frozen layers for this batch; None if there is none, or if the step gathers
+                it.
         """
         assert self._outcome is not None
         graph = self._graphs[draw.shape]
@@ -165,8 +167,8 @@ def padded_lengths(batch_lengths: Sequence[int], max_lengths: int) -> tuple[int,
     """Choose at most `max_lengths` lengths to which batches are padded, such that the total amount of padding is least.
 
     Args:
-        batch_lengths: The lengths to which the batches of a sample are padded without this choice. The longest of them
-            is always chosen.
+        batch_lengths: The length to which each batch of a sample would be padded if any number of lengths were allowed.
+            The longest of these lengths is always chosen.
         max_lengths: The largest number of lengths to choose.
 
     Returns:

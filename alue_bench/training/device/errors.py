@@ -57,7 +57,7 @@ def collect_and_release(device: str) -> None:
 
 
 def none_if_out_of_memory(work: Callable[[], Result], device: str, on_exhausted: Callable[[], None]) -> Result | None:
-    """Call `work`, which may exhaust the memory, and return its result; return None if it does.
+    """Call `work` and return its result, or return None if the call exhausts the memory.
 
     Args:
         work: The function to call. Nothing outside it may keep references to tensors that it allocated before failing.
@@ -78,7 +78,7 @@ def none_if_out_of_memory(work: Callable[[], Result], device: str, on_exhausted:
 
 
 def release_caches(device: str) -> None:
-    """Return cached host memory and, if `device` is an accelerator, its cached memory to the system."""
+    """Give cached memory of the host, and of the device if it is an accelerator, back to the system."""
     release_freed_memory()
     Hardware(device).release_cached()
 

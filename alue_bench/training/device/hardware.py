@@ -209,7 +209,7 @@ class Hardware:
             self._runtime.synchronize()
 
     def release_cached(self) -> None:
-        """Return the memory that torch's allocator caches to the accelerator's driver; do nothing on a CPU."""
+        """Give the memory that torch's allocator caches back to the accelerator's driver; do nothing on a CPU."""
         if self.accelerated:
             self._runtime.empty_cache()
 

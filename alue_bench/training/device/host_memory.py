@@ -15,9 +15,10 @@ from functools import cache
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """The numbers of the parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's function `mallopt` (malloc.h)."""
 NEVER, LARGEST = 2**31 - 1, 32 << 20
-"""The values of these two parameters of `mallopt`, in bytes: the largest possible one, and 32 MiB. glibc returns free
-memory at the end of the heap to the system if it exceeds the first value. Blocks larger than the second value (the
-largest that `mallopt` accepts) get separate mappings, which are returned to the system when they are freed."""
+"""The values, in bytes, to set for M_TRIM_THRESHOLD (the largest possible one) and for M_MMAP_THRESHOLD (32 MiB, the
+largest that `mallopt` accepts). glibc returns free memory at the end of the heap to the system if it exceeds the first
+value. Blocks larger than the second value get separate mappings, which are returned to the system when they are
+freed."""
 
 
 def retain_freed_memory() -> None:
@@ -29,7 +30,7 @@ def retain_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Return freed memory to the system, so that memory freed by one run is not counted in the next run."""
+    """Give freed memory back to the system, so that memory freed by one run does not count as used by the next run."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)

@@ -18,7 +18,7 @@ Graphs = Literal["auto", "on", "off"]
 
 
 def resolve_graphs(wanted: Graphs, device: str) -> Graphs:
-    """Return `wanted`, the setting for CUDA graphs, or "off" instead of "auto" if the device cannot capture them.
+    """Return the setting for CUDA graphs: `wanted`, but "off" in place of "auto" if the device cannot capture them.
 
     Args:
         wanted: The value of `--cuda-graphs`.

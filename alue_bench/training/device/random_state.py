@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def torch_random_state(device: str) -> dict[str, Tensor]:
-    """Return the states of torch's global random generators, of the CPU and, if it is an accelerator, of the device.
+    """Return the states of torch's global random generators for the CPU and for the device.
 
-    The keys are "cpu" and the name of the device.
+    The keys are "cpu" and the name of the device. If the device is the CPU, there is a single entry.
     """
     return {name: Hardware(name).random_state() for name in dict.fromkeys(("cpu", device))}
 

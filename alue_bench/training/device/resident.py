@@ -85,9 +85,9 @@ class ResidentSplit:
             split: The split.
             padding: The padding token, its type and the padded side.
             device: The device.
-            masked: Whether each batch gets an attention mask, even if its examples are equally long, as in a captured
-                step. Attention kernels draw dropout differently with and without a mask, so that otherwise the random
-                numbers would depend on whether a step is replayed from a CUDA graph.
+            masked: Whether each batch gets an attention mask, even if its examples are equally long. A captured step
+                always uses a mask, and attention kernels draw dropout differently with and without one. Set this to
+                True so that the random numbers do not depend on whether a step is replayed from a CUDA graph.
         """
         import torch
 

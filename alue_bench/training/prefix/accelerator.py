@@ -2,7 +2,7 @@
 
 The frozen prefix is the embeddings and the lowest frozen layers; its outputs are called states.
 
-    measure rates, once per process          # not timed
+    measure the rates of computing and copying                                 # not timed
     choose the memory that keeps the states  # prefix/placement.py
     for each batch, from short to long:      # timed as `runtime/prefix_s`
         compute the states, and write them without padding to the next rows of one preallocated tensor
@@ -104,7 +104,7 @@ class AcceleratorStates:
         Args:
             split: The tokenized examples.
             padding: The padding token id and the padded side.
-            description: The human-readable description of a stored entry.
+            description: The human-readable description of the store entry, if the outputs are written to the store.
             passes: The number of times that the whole split will be read.
             key_of: A function that returns the key of the store's entry. It is slow, because it reads all weights, and
                 is therefore called only if the outputs may be in the store or may be written to it.

@@ -304,10 +304,11 @@ class FrozenPrefix:
         return depth == len(self._stack.layers) and self._forward.last_layer != "whole"
 
     def _build_entry(self, request: _StoreRequest, started: float) -> StoredStates | None:
-        """Compute and store a split's outputs of this prefix, starting from the deepest stored shallower prefix.
+        """Compute and store this prefix's outputs for a split.
 
-        If the store then has no room for the new entry, the states are computed from the token ids instead, so that the
-        shallower entry may be evicted.
+        If outputs of shallower prefixes are stored, the computation starts from those of the deepest. While it reads
+        them, their entry cannot be evicted. If the store has no room for the new entry because of this, the outputs are
+        computed from the token ids instead.
 
         Args:
             request: The split, with keys and description.
@@ -330,7 +331,7 @@ class FrozenPrefix:
         )
 
     def _fill_entry(self, request: _StoreRequest, below: PrefixStates | None, started: float) -> StoredStates | None:
-        """Compute and store a split's outputs of this prefix; return None if the store has no room.
+        """Compute and store this prefix's outputs for a split; return None if the store has no room.
 
         Args:
             request: The split, with keys and description.
@@ -354,7 +355,7 @@ class FrozenPrefix:
                 return draft.commit(spent, {**request.description, "depth": str(self._depth)})
 
     def _compute_batches(self, request: _StoreRequest, below: PrefixStates | None) -> Iterator[tuple[Batch, Tensor]]:
-        """Compute a split's outputs of this prefix, and yield each batch with its outputs on the CPU.
+        """Compute this prefix's outputs for a split, and yield each batch with its outputs on the CPU.
 
         The outputs are `[batch, tokens, hidden]`, or `[batch, 1, hidden]` if only first tokens are stored. They are
         computed from `below`, the stored states of a shallower prefix, or from the token ids if `below` is None.
@@ -450,7 +451,7 @@ class FrozenPrefix:
         return batch.to(self._device.name, pinned=self._device.pins_memory)
 
     def _keys(self, split: TokenizedSplit, depth: int) -> list[str]:
-        """Return the store's keys for a split's outputs of the lowest 0, 1, …, `depth` layers.
+        """Return the store's keys for the outputs of the lowest 0, 1, …, `depth` layers for a split.
 
         A key is a digest of everything that determines the outputs: the texts, the weights, and the settings of the
         computation.

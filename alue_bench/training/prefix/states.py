@@ -31,8 +31,8 @@ class ResidentRows:
     """The row in the array at which each example begins, or, if padding is on the left, the row after its end: int64
     `[examples]`."""
     steps: Tensor
-    """The row of each token of a padded example, relative to its entry in `edges`: int64 `[1, longest]`, from 0
-    upwards, or up to -1 if padding is on the left."""
+    """The row of each token of a padded example, relative to the example's entry in `edges`: int64 `[1, longest]`. The
+    values are 0, 1, 2 and so on or, if padding is on the left, consecutive numbers that end with -1."""
     side: Side
     """The side on which texts are padded."""
     device: Device
@@ -84,8 +84,8 @@ class PrefixStates:
     depth: int
     """The number of frozen lowest layers whose output is stored."""
     entry: StoredStates
-    """The store's entry, which this process does not evict while this object exists. On an accelerator, it is not an
-    entry of the store: it holds the same tensor as `states`, with the seconds that computing it took."""
+    """The array `states` together with the seconds that computing it took. On a CPU, it is an entry of the store, which
+    this process does not evict while this object exists; on an accelerator, it is no entry of the store."""
     states: Tensor
     """The hidden states, `[total_tokens, hidden]`, or `[examples, hidden]` if only first tokens are stored. They are in
     a memory-mapped file, on the accelerator or in pinned host memory."""
@@ -171,7 +171,7 @@ class PrefixStates:
         return replace(self, starts=self.starts[positions], lengths=lengths, rows=rows, share=share)
 
     def released(self) -> PrefixStates:
-        """Return a copy of this object without the hidden states, which keeps their depth, positions and cost."""
+        """Return a copy of this object that has no hidden states, but still states their depth, positions and cost."""
         none = self.states[:0].clone()
         return replace(self, entry=StoredStates(none, self.entry.build_s), states=none, rows=None)
 
@@ -188,7 +188,7 @@ class Examples:
 
     @property
     def depth(self) -> int:
-        """The number of lowest layers that need not be computed, because their output is stored; 0 without one."""
+        """The number of lowest layers that need not be computed, because their output is stored; 0 if none is."""
         return self.prefix.depth if self.prefix else 0
 
     def states(self, batch: Batch) -> Tensor | None:

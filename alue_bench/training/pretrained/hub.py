@@ -90,7 +90,7 @@ def download_snapshot(model: Model) -> Path:
 
 
 def download_config(model: Model) -> Path:
-    """Download a model's config.json from the hub and return its folder in the local cache.
+    """Download a model's config.json from the hub and return the folder in the local cache that contains the file.
 
     Raises:
         UnavailableError: The file cannot be downloaded. An unreachable hub is reported within seconds.

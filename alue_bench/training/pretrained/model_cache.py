@@ -1,8 +1,9 @@
-"""A cache of tokenizers and freshly loaded models, so that each checkpoint is loaded once for all runs of a plan.
+"""A cache of tokenizers and freshly loaded models, so that a checkpoint is not loaded again for every run of a plan.
 
 A run changes its model by training, so each run gets a separate model: the loaded model or a copy of it. The weights
 that are not in the checkpoint (the head and possibly the pooler) depend on the run's seed, and have the same values as
-after loading the checkpoint again.
+after loading the checkpoint again. A checkpoint is loaded again for each new seed, and after a run with another
+checkpoint or other labels.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class ModelCache:
         return sum(tensor.nbytes for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
 
     def model(self, checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> Any:
-        """Return a model that equals the result of `load_model`, and reduce the number of expected runs by one.
+        """Return a model that equals the result of `load_model`, and subtract this call from the expected calls.
 
         Args:
             checkpoint: The checkpoint.

@@ -32,7 +32,8 @@ def compared_apart(
         ledger: The file of measurements, to which the results are added.
 
     Returns:
-        For each cell: the keys "strategy", "equal" (True if all scores are equal) and "largest_difference" of a score.
+        For each cell, a dictionary with the keys "strategy", "equal" (True if all scores equal those of the sweep) and
+        "largest_difference" (between a score of the sweep and the same score of the separate run).
     """
     done = {run["strategy"]: run["metrics"] for run in document["runs"]}
     chosen = random.Random(1).sample(sorted(done), min(SEPARATE, len(done)))
@@ -62,10 +63,10 @@ def run_apart(
     """Execute `alue-bench run` on the sweep's rows in a new process, with a separate cache and MLflow store.
 
     Args:
-        given: Arguments of `alue-bench run` in addition to task, model, data, epochs and store; such as the strategy.
+        given: Arguments of `alue-bench run` in addition to task, model, data, epochs and store, such as the strategy.
         options: The parsed options.
         folder: The folder for the cache and the store.
-        variables: Environment variables to set in addition.
+        variables: Environment variables to add to those of this process, or to replace there; None means none.
 
     Returns:
         The entries `runs` of the JSON document that the command prints.
@@ -92,7 +93,10 @@ def run_apart(
 
 
 def repeat_full(options: argparse.Namespace, folder: Path, ledger: Ledger) -> None:
-    """Repeat full fine-tuning with other seeds and as many workers as in the sweep; record the training seconds."""
+    """Repeat full fine-tuning with seeds that the sweep does not use, and record the training seconds.
+
+    There are as many workers as in the sweep. Nothing is done if the ledger already has the repetitions.
+    """
     if len(ledger.content["full_s"]) >= FULLS:
         return
     seeds = [option for seed in range(FULLS) for option in ("--seed", str(43 + seed))]

@@ -5,10 +5,10 @@
 The program runs `alue-bench sweep` as a user would. A cell is a pair of numbers of frozen bottom and top layers; the
 sweep trains all cells of `mini` on rows of MADAR and records them in a separate MLflow store. Cells with similar cost
 are put into groups of four, and one random cell of each group is also trained by `Trainer`, right after our run of the
-cell and in the same process: batches are padded to their longest example, the dev split is scored after each epoch, and
-the test split at the end. `Trainer`'s time for all cells is estimated from this stratified random sample, and marked as
-an estimate in the report. Full fine-tuning by our engine is repeated at intervals, so that the cost of all cells
-relative to full fine-tuning can be compared with the ratio that FLOPs predict.
+cell and in the same process. `Trainer` pads batches to their longest example. After its training, the dev split is
+scored as often as there are epochs, and the test split once. `Trainer`'s time for all cells is estimated from this
+stratified random sample, and marked as an estimate in the report. Full fine-tuning by our engine is repeated at
+intervals, so that the cost of all cells relative to full fine-tuning can be compared with the ratio that FLOPs predict.
 
 With `--jobs N` the sweep is done by N worker processes that share the cores, and nothing else can be trained between
 its runs. `Trainer` then trains one half of its cells before the sweep and the other half after it, and full fine-tuning
@@ -49,7 +49,7 @@ MODULE = "benchmarks.sweep.whole"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
-    Codes: 0 done, 1 separate runs have different scores from the sweep or the sweep failed, 2 misuse, 3 stopped by
+    Codes: 0 done, 1 the sweep failed or a separate run has other scores than the sweep, 2 misuse, 3 stopped by
     `--stop-after`, 130 or 143 interrupted.
     """
     started = time.perf_counter()

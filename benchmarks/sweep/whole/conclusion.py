@@ -1,4 +1,4 @@
-"""The conclusion of the benchmark: our total time relative to `Trainer`'s, its prediction by FLOPs, and the report."""
+"""The conclusion and its report: our total time, compared with `Trainer`'s time and with a prediction by FLOPs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGET = 1 / 3
 
 
 def concluded(content: Mapping[str, Any], plan: Plan, *, jobs: int) -> dict[str, Any]:
-    """Return our total times, the estimates of `Trainer`'s total times, and their ratios.
+    """Return our total times and the estimates of `Trainer`'s, their ratios, and the ratios that FLOPs predict.
 
     Args:
         content: The measurements, that is, the content of the ledger.

@@ -15,7 +15,7 @@ class CellTrainer:
     """A trainer of planned runs by transformers' `Trainer`, in this process; it tokenizes once for all runs."""
 
     def __init__(self, planned: PlannedRun) -> None:
-        """Tokenize the splits of the run `planned`, which all runs share, and train one step as a warm-up."""
+        """Tokenize the splits, which are the same for all runs, and train one step of `planned` as a warm-up."""
         from benchmarks.timing.features import features
 
         tokenizer = planned.inputs.models.tokenizer(planned.inputs.checkpoint)
@@ -29,7 +29,7 @@ class CellTrainer:
         """Train one planned run and return its times in seconds, its numbers of steps and tokens, and its test score.
 
         `train_s` is the time of training alone; `whole_s` is the time that a user would wait: for loading, training,
-        scoring the dev split after each epoch, and scoring the test split once.
+        scoring the dev split once for each epoch, and scoring the test split once.
         """
         started = time.perf_counter()
         trainer, train_s = self._trained(planned, self._splits["train"])

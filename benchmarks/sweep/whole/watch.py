@@ -41,7 +41,7 @@ class Watch:
         self._repeat_full = {run.spec.strategy for index, run in enumerate(plan.runs) if index % every == every // 2}
 
     def __enter__(self) -> Watch:
-        """Train half of the cells that `Trainer` trains too, if the sweep uses several processes."""
+        """Train half of `Trainer`'s cells by `Trainer`, if the sweep uses several processes."""
         if self._options.jobs > 1:
             self.fit_by_trainer(0)
         return self
@@ -52,7 +52,7 @@ class Watch:
         """Do nothing."""
 
     def started(self, planned: PlannedRun) -> None:
-        """Record the start-up time and start the clock; do nothing after the first run."""
+        """Record the start-up time and start the clock when the first run starts; do nothing when later runs start."""
         if not self._working:
             self._working = True
             self._ledger.content.setdefault("startup_s", time.perf_counter() - self._began - self._aside)

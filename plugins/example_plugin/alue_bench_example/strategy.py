@@ -30,7 +30,7 @@ class EveryKth(Strategy):
         return f"example-every{self.step}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that freezes every K-th layer of a model with this number of layers.
+        """Return a plan that freezes every K-th layer of a model of this size.
 
         Raises:
             DoesNotFit: The model has fewer than K layers.
