@@ -49,7 +49,8 @@ def load_libraries() -> None:
 
     import alue_bench.executors.scheduler
     import alue_bench.executors.worker
-    from alue_bench.cli import invocation, main
+    from alue_bench.cli import main
+    from alue_bench.studies import invocation
     from alue_bench.views import progress, tables
 
     assert all((alue_bench, matplotlib, mlflow, sklearn, transformers, invocation, main, progress, tables))
