@@ -4,9 +4,9 @@
     python -m tools.same_results record after.json
     python -m tools.same_results compare before.json after.json
 
-``record`` executes 29 short runs on the embedded sample with the bundled model. The runs cover binary, multi-class,
-multi-label and regression tasks and a task of text pairs, but no tagging and no reading comprehension; fixed, adaptive
-and adapter strategies; and frozen layers with and without cached outputs. ``record`` writes each run's fingerprint, the
+``record`` executes 39 short runs on the embedded sample with the bundled model. The runs cover binary, multi-class,
+multi-label and regression tasks, a task of text pairs, tags of words and answers in a text; fixed, adaptive and adapter
+strategies; and frozen layers with and without cached outputs. ``record`` writes each run's fingerprint, the
 complete history of its losses and scores, and digests of its predictions. ``compare`` prints every difference and exits
 with 1 if there is one. Both recordings must come from the same machine, because other processors round differently.
 """
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 SETTINGS = ("--limit-train", "64", "--epochs", "2", "--batch-size", "16", "--sample", "--model", "mini")
-TASKS = ("sec", "svreg", "oold", "mdd", "xnli")
+TASKS = ("sec", "svreg", "oold", "mdd", "xnli", "arabicner", "arcd")
 STRATEGIES = ("full", "bottom3top4", "head-only", "autofreeze", "lora-r8")
 CACHE_OFF = ("bottom3top4", "head-only")
 """The strategies that are run again, on two tasks, without cached outputs of frozen layers (``--cache-size 0``)."""
