@@ -135,7 +135,7 @@ class TestGaps:
         folder = osact()
         said = alue_bench("data", "verify", "ohsd", "--data-dir", folder, "--json")
         (report,) = json.loads(said.out)
-        told = {file["split"]: file["label_gaps"] for file in report["files"]}
+        told = {file["split"]: file["gaps"] for file in report["files"]}
         assert [gap.partition(":")[0] for gap in told["train"]] == ["labels of no train row", "all 60 train rows have "
             "no label but 'NOT_HS'"]  # fmt: skip
         assert "OSACT2020-sharedTask-train.txt: labels of no train row: 'HS' (of 2); they cannot" in said.err
