@@ -320,7 +320,8 @@ def _absent_runs(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple
     """Return the plan's runs whose model is not on this machine, with example lengths from another model's tokenizer.
 
     Returns:
-        The runs; the name of the model whose tokenizer gave the lengths, or None if there is none.
+        The runs, and the name of the model whose tokenizer gave the lengths. If no model on this machine has a
+        tokenizer, an empty list and None.
     """
     stand_in = _substitute_tokenizer(plan, registry)
     if stand_in is None:

@@ -77,13 +77,16 @@ class Additive:
 
 
 def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:
-    """Return a system's results as `Additive`; None for "spearman", which is not a function of sums.
+    """Return, for each example, the quantities whose sums over the examples determine a metric.
 
     Args:
         metric: The name of a metric of `evaluation.metrics.metrics`.
         gold: The gold targets, in the form that `evaluation.metrics.metrics` takes.
         predicted: The predicted targets, in the same form.
         labels: The label space.
+
+    Returns:
+        The quantities; None for "spearman", which is not a function of such sums.
     """
     if labels.kind is TargetKind.REGRESSION:
         return Additive(_products(gold, predicted), _pearson) if metric == "pearson" else None

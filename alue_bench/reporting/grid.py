@@ -188,7 +188,11 @@ class Recommendation:
         )
 
     def loss_sentence(self) -> str:
-        """Return a sentence on the loss to expect on the test split; empty if the reference is recommended."""
+        """Return a sentence on how much test score the recommended setting is expected to lose against the reference.
+
+        The reference is full fine-tuning or, if the grid has no run of it, the setting with the best dev score. The
+        sentence is empty if the reference itself is recommended.
+        """
         if self.confirmation is not None:
             return self.confirmation.sentence()
         if self.is_reference:

@@ -3,7 +3,7 @@
     STORE/ENTRY/record.json     the values to write to MLflow (see record.py), and their checksum
     STORE/ENTRY/files/          the run's artifacts
     STORE/.scratch-*            an entry that is being written, or an incomplete entry of a process that died
-    STORE/.lock                 a lock, held while entries are written to the store
+    STORE/.lock                 a lock, held while entries are sent to the MLflow store
 
 STORE is a digest of the store's tracking URI and the experiment. An entry holds the record of one run, or only tags for
 a recorded run. It is written under a temporary name, flushed to the disk and renamed, so that it exists either

@@ -201,6 +201,8 @@ class Timing:
     """The times and costs of one training."""
 
     arm: str
+    """The name of the arm: a combination of way of training (our engine, `Trainer`, a plain loop), strategy and
+    options."""
     repetition: int
     step_s: float
     """The mean seconds of a training step."""
@@ -223,7 +225,7 @@ class Timing:
     """The mean energy of the GPU in a training step, in joules; None without a counter."""
     final_loss: float
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """The fields of the arm (way of training, strategy and settings)."""
+    """The fields of the `Arm`, by name."""
 
 
 def timed(arm: Arm, scale: Scale, device_name: str, repetition: int, *, whole: bool = False) -> Timing:

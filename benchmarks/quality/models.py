@@ -35,7 +35,7 @@ def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
 
 
 def _named_model(option: str, registry: Registry) -> tuple[Model, bool]:
-    """Return the model that an option `NAME=MODEL` names, and whether a plugin declares it with hyper-parameters."""
+    """Return the model that an option `NAME=MODEL` names, and whether the model comes from a plugin."""
     from alue_bench.planning.available import resolve_model
 
     name, equals, value = option.partition("=")

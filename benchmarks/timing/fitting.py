@@ -186,10 +186,11 @@ def fine_tune(
     The dev split has only one example, since no dev scores are needed.
 
     Args:
-        start: The initial model and data.
+        start: The starting point of all ways of training. Of this, the labels, the tokenizer, the hyper-parameters and
+            the held-out examples are used.
         plan: The freeze plan.
-        stack: The model.
-        forward: The implementation of the forward pass.
+        stack: The model to train, which `start` returned. It is changed in place.
+        forward: The implementation of the forward pass of `stack`.
         examples: The train split, with or without stored output of the frozen bottom layers; see `with_prefix`.
         seed: The seed of data order and dropout.
         device: The device and the number format.

@@ -114,7 +114,10 @@ class MeasurementLedger(Ledger):
         self.write()
 
     def among(self, todo: Sequence[tuple[Cell, int]]) -> list[Measurement]:
-        """Return the measurements for the given pairs of cell and repetition, and no others that the file contains."""
+        """Return the recorded measurements that belong to the given pairs of cell and repetition.
+
+        A cell is a combination of way of training, strategy and number format.
+        """
         wanted = set(todo)
         return [m for m in self.measurements if (m.cell, m.repetition) in wanted]
 

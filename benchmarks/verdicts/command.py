@@ -16,7 +16,7 @@ PARTS = ("comparisons", "searches", "sweeps")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the part that the first argument names, or the default part, and return the exit code.
+    """Run the part of this benchmark that the first argument names, or the default part, and return the exit code.
 
     Args:
         arguments: The command-line arguments; None means those of this process (`sys.argv`).
