@@ -16,10 +16,11 @@ from alue_bench.evaluation.significance import MIN_SEEDS
 from alue_bench.messages.redaction import redact
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.request import LARGEST_SEED
-from alue_bench.reporting.grid import REFERENCE
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT, tracking_uri
 from alue_bench.tracking.reproduction import options_of, row_options
 
+REFERENCE = "full"
+"""The strategy with which settings are compared: full fine-tuning."""
 Run = dict[Any, Any]
 """A row of the frame of runs: one run's values by column."""
 MAX_OTHER_STRATEGIES = 3

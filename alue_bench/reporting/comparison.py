@@ -44,7 +44,7 @@ from alue_bench.evaluation.significance import (
 )
 from alue_bench.evaluation.yardstick import yardstick_name
 from alue_bench.planning.grid import DEFAULT_TOLERANCE
-from alue_bench.reporting.choosing_runs import without_choosing_runs
+from alue_bench.reporting.choosing_runs import REFERENCE, without_choosing_runs
 from alue_bench.reporting.probe_rows import with_copies_for_each_probe
 from alue_bench.reporting.training_times import TimeComparison, compare_times
 from alue_bench.tracking.reading import is_on_this_machine
@@ -52,7 +52,8 @@ from alue_bench.tracking.reading import is_on_this_machine
 if TYPE_CHECKING:
     import pandas as pd
 
-BASELINE = "full"
+BASELINE = REFERENCE
+"""The strategy with which the others are compared by default."""
 DEFAULT_MARGIN = Margin(DEFAULT_TOLERANCE, MarginUnit.SCORE)
 """The margin if none is given: the loss that `sweep` and `search` tolerate by default."""
 LEVELS = (0.001, 0.01, 0.05)

@@ -39,6 +39,7 @@ from alue_bench.evaluation.grid_noise import noise_of_neighbours, noise_over_see
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
 from alue_bench.messages.figure_text import shorten
 from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTING_AXES
+from alue_bench.reporting.choosing_runs import REFERENCE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
     from alue_bench.reporting.confirmation import Confirmation
 
-REFERENCE = "full"
 CLEAR_SAVING = 0.1
 """The share of FLOPs that another setting must save against the fastest setting, before the report states that measured
 times and counted FLOPs disagree."""

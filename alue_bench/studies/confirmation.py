@@ -23,8 +23,9 @@ from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import PlannedRun
 from alue_bench.planning.request import LARGEST_SEED
 from alue_bench.planning.sweep_order import POSITION_TAG
+from alue_bench.reporting.choosing_runs import REFERENCE
 from alue_bench.reporting.confirmation import Confirmation, confirm_setting
-from alue_bench.reporting.grid import REFERENCE, GridResults, Recommendation
+from alue_bench.reporting.grid import GridResults, Recommendation
 from alue_bench.reporting.numbers import number_with_noun
 from alue_bench.studies.results import is_of
 from alue_bench.tracking.connection import Connection

@@ -18,8 +18,8 @@ from alue_bench.planning.build import Plan, build_plan
 from alue_bench.planning.grid import BOTTOM_TOP_AXIS, Grid, parse_grid
 from alue_bench.planning.request import Overrides, PlanRequest
 from alue_bench.planning.sweep_order import Order, order_runs
+from alue_bench.reporting.choosing_runs import REFERENCE
 from alue_bench.reporting.grid import (
-    REFERENCE,
     GridResults,
     Recommendation,
     grids_of,
