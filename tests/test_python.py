@@ -95,6 +95,15 @@ def test_a_sweep_and_a_search_find_what_their_commands_find(where: dict[str, Any
     assert searched.answers == {(where["task"], where["model"].name): "full"}
     assert searched.best().run_id == swept.frame().set_index("strategy").loc["full", "run_id"]
 
+    rate = searched.best().spec.hyper.lr
+    rates = {**SAME, "lr": [rate, 0.9 * rate]}
+    searched = functions.search(**where, **rates, grid=grid, budget="75%", short_runs=False)  # `full` at each rate
+    (answer,) = searched.answers.values()
+    assert answer is not None
+    assert answer.startswith("full lr=")
+    assert searched.best().spec.strategy == "full"
+    assert searched.best().dev_score == searched.frame()["selection/dev_score"].max()
+
 
 def test_of_folds_none_is_the_best(where: dict[str, Any]) -> None:
     results = functions.run(**where, **SAME, strategy="head-only", folds=2)

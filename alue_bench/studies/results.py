@@ -261,8 +261,6 @@ class Search(Runs):
 
     searches: tuple[tuple[SearchState, Decision], ...] = ()
     """The search for each task and model, with its last decision."""
-    low_fidelity: frozenset[str] = frozenset()
-    """The fingerprints of the low-fidelity runs (runs with fewer epochs), with which the search began."""
 
     @property
     def answers(self) -> dict[tuple[str, str], str | None]:
@@ -294,12 +292,14 @@ class Search(Runs):
             TrainingError: No run of the strategy has a dev score.
         """
         answers = self.answers
-        chosen = [
-            outcome
-            for outcome in self._outcomes_of(task, model)
-            if outcome.spec.fingerprint not in self.low_fidelity
-            and answers.get((outcome.spec.task, outcome.spec.model)) == outcome.spec.strategy
-        ]
+        # Not by the strategy's name: the search may have chosen among several learning rates, too.
+        fingerprints = {
+            done.fingerprint
+            for search, _ in self.searches
+            for done in search.done
+            if done.step.candidate.name == answers[search.task, search.model] and not done.step.short
+        }
+        chosen = [one for one in self._outcomes_of(task, model) if one.spec.fingerprint in fingerprints]
         if not chosen:
             conclusions = " ".join(
                 sentence for search, decision in self.searches for sentence in search.conclusion(decision)

@@ -159,13 +159,7 @@ def do_search(study: Study, streams: Streams) -> Search:
         document = invocation.document(execution)
         document["searches"] = [search.as_dict(decision) for search, decision in searched]
         ending = invocation.finish(document, replace(execution, outcomes=whole), _metrics(searched))
-        return Search(
-            execution,
-            document,
-            ending,
-            searches=searched,
-            low_fidelity=frozenset({o.spec.fingerprint for o in outcomes} - {o.spec.fingerprint for o in whole}),
-        )
+        return Search(execution, document, ending, searches=searched)
 
 
 def _planned_searches(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[SearchState]]:
