@@ -24,7 +24,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_written_files(options: argparse.Namespace) -> None:
-    """Check, before hours of work, that the folders of the files `--json` and `--markdown` exist.
+    """Check, before hours of work, that the folders of the output files exist.
+
+    Args:
+        options: The parsed options, of which `json` and `markdown` are the output files; None means that there is none.
 
     Raises:
         UsageError: The folder of an output file does not exist.

@@ -43,8 +43,7 @@ class Ledger:
             benchmark: The name of the benchmark.
             settings: The settings that results must have in common to be comparable.
             command: The command line to show in the report.
-            instead: The words with which the error message for a refused file says what the user can name in place of
-                this file.
+            instead: The words for the thing that the user can name in place of a refused file, for the error message.
             explained: Descriptions of settings that are not command-line options, by the setting's name, for error
                 messages.
 

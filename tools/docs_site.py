@@ -40,7 +40,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages outside `docs/` that `mkdocs.yml` lists to the files of the site.
+    """Add to the files of the site the pages outside `docs/` that `mkdocs.yml` names.
 
     Raises:
         PluginError: `mkdocs.yml` lists a file that does not exist.

@@ -4,11 +4,12 @@
     python -m tools.same_results record after.json
     python -m tools.same_results compare before.json after.json
 
-``record`` executes 39 short runs on the embedded sample with the bundled model. The runs cover binary, multi-class,
-multi-label and regression tasks, a task of text pairs, tags of words and answers in a text; fixed, adaptive and adapter
-strategies; and frozen layers with and without cached outputs. ``record`` writes each run's fingerprint, the
-complete history of its losses and scores, and digests of its predictions. ``compare`` prints every difference and exits
-with 1 if there is one. Both recordings must come from the same machine, because other processors round differently.
+``record`` executes 39 short runs on the embedded sample with the bundled model. The tasks include binary, multi-class
+and multi-label classification, regression, text pairs, the tagging of words, and questions with answers in a text. The
+strategies are fixed, adaptive or adapters; two of them are run again on two tasks, without cached outputs of frozen
+layers. ``record`` writes each run's fingerprint, the complete history of its losses and scores, and digests of its
+predictions. ``compare`` prints every difference and exits with 1 if there is one. Both recordings must come from the
+same machine, because other processors round differently.
 """
 
 from __future__ import annotations

@@ -364,7 +364,8 @@ def _selected_results(function: str, given: Mapping[str, Any], baseline: str, *,
     Args:
         function: The name of the called function, for messages.
         given: The keyword arguments.
-        baseline: The strategy with which the selected ones are compared; its runs are always selected too.
+        baseline: The name of the baseline strategy. Its runs are selected too if the arguments name only other
+            strategies.
         may_be_none: Whether the result may be empty; if not, an empty result is an error.
 
     Raises:

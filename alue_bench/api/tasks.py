@@ -100,8 +100,8 @@ def _origin(task: Task) -> Origin:
 def _content(value: Any) -> Any:
     """Convert a task declaration, or a part of one, to data that JSON can represent.
 
-    A function, such as a reader, is represented by its name only. A change of its code is noticed nevertheless: if it
-    reads different examples, the recorded digest of the data changes.
+    A function, such as a reader, is represented by its name only. A change of a reader's code is noticed nevertheless:
+    if the reader then yields other examples than before, the recorded digest of the data changes.
     """
     if is_dataclass(value) and not isinstance(value, type):
         content = {

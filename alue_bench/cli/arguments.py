@@ -49,8 +49,8 @@ def with_command_options(command: str) -> Callable[[Callable[[typer.Context, Giv
 def with_file_options(without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds to a command the options that describe a data file.
 
-    The decorated function receives the added options that the user has given in its argument `described`, a dictionary
-    from option names to values. Its remaining parameters are ordinary options.
+    The decorated function must have a parameter `described`. It receives a dictionary of the added options that the
+    user has given, by option name. The other parameters of the function are ordinary options.
 
     Args:
         without: The names of options that are not added to the command.
@@ -97,8 +97,8 @@ def typer_option(option: Option) -> Any:
 
 comparison_option = partial(typer.Option, rich_help_panel=Group.QUESTION.value)
 data_option = partial(typer.Option, rich_help_panel=Group.DATA.value)
-"""A function like `typer.Option`, for an option that the help page lists in the group about data.
-`comparison_option` is for options in the group about the question."""
+"""A function like `typer.Option`, for an option that the help page lists under the heading "Which data".
+`comparison_option` is for options under the heading "What to compare"."""
 
 
 def options_given(context: typer.Context) -> dict[str, Any]:

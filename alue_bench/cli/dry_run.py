@@ -15,7 +15,8 @@ from alue_bench.studies.search import PlannedSearch
 from alue_bench.views.streams import Streams
 
 LONG_YARDSTICK_S = 10.0
-"""The shortest time of the yardsticks (TF-IDF baselines), in seconds, that the estimate mentions."""
+"""The time in seconds from which on the estimate mentions the yardsticks (TF-IDF baselines). A shorter time is left
+out."""
 
 
 def show_plan(
@@ -28,7 +29,7 @@ def show_plan(
     """Show a plan's estimated cost on stderr; with --json, also print the plan and the estimate on stdout.
 
     Args:
-        invocation: The `Invocation` that would execute the plan.
+        invocation: The call of the command that would execute the plan without --dry-run.
         plan: The plan.
         extra: Further keys of the JSON output, with their values; None for none.
         lines: Lines of text to show below the estimate.
@@ -104,7 +105,7 @@ def describe(estimate: CostEstimate) -> list[str]:
     """Return lines of text that describe an estimate.
 
     The lines state the cost of the runs that this machine can execute, the cost of the runs whose files are missing,
-    and the basis of the estimate.
+    and what the estimate is based on, such as the speed of a few training steps.
     """
     here, absent = (sum(run.here == side for run in estimate.runs) for side in (True, False))
     cost = {side: _cost(estimate.flops(here=side), estimate.seconds(here=side)) for side in (True, False)}
@@ -127,7 +128,7 @@ def describe(estimate: CostEstimate) -> list[str]:
 
 
 def _basis_lines(estimate: CostEstimate) -> list[str]:
-    """Return lines that state the basis of an estimate, and the reasons why parts of it are unknown."""
+    """Return lines that state what an estimate is based on and leaves out, and why parts of it are unknown."""
     lines = []
     if estimate.speeds:
         speeds = ", ".join(f"{speed / 1e9:,.1f}" for speed in estimate.speeds)

@@ -35,7 +35,8 @@ def open_results(selection: Mapping[str, Any], *, baseline: str | None = None) -
 
     Args:
         selection: The values of the options of `RunSelection`, by name.
-        baseline: A strategy to select in addition to the named ones.
+        baseline: A strategy to select in addition to the strategies that the options name; None for none. If the
+            options name no strategy, all are selected anyway.
 
     Raises:
         UsageError: An option has a wrong value, or the MLflow store, experiment or parent run does not exist.

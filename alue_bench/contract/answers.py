@@ -26,10 +26,10 @@ class SquadJson:
     held out (`HeldOut`), all questions with the same context go to the same split.
 
     `answer_start`, the position of an answer in the context, counts characters (code points) from 0. If the answer is
-    not at this position but occurs exactly once in the context, where differences in white space do not matter, the
-    position is corrected; `Answers.corrected` counts the corrections. If the position can be neither confirmed nor
-    corrected, the question becomes a `BadRow`. The `line` of an example or bad row is the number of its question in the
-    file, from 1.
+    not at this position but occurs exactly once in the context (differences in white space are ignored), the position
+    is corrected; `Answers.corrected` counts the corrections. If the position can be neither confirmed nor corrected,
+    the question becomes a `BadRow`. The `line` of an example or bad row is the number of its question in the file,
+    from 1.
     """
 
     no_answer: bool = True
@@ -89,7 +89,7 @@ class SquadJson:
 
 
 def _questions(path: Path, content: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the context and the object of each question. Raise DataError if the structure is not that of SQuAD.
+    """Yield each question's context and JSON object. Raise DataError if the structure is not that of SQuAD.
 
     Args:
         path: The file, for error messages.

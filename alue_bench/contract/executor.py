@@ -68,8 +68,8 @@ class Source:
     notes: tuple[str, ...] = ()
     """Remarks on the model from the checks before the first run; they are recorded as notes of the run."""
     shared_depths: tuple[int, ...] = ()
-    """The entries of `depths` that occur in more than one of these runs. On an accelerator, storing the outputs of the
-    frozen prefix may be worthwhile only at these depths."""
+    """The entries of `depths` that are the depth of more than one planned run. On an accelerator, storing the outputs
+    of the frozen prefix may be worthwhile only at these depths."""
 
 
 @dataclass(frozen=True, kw_only=True)

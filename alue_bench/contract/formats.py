@@ -62,8 +62,8 @@ class Example:
     """The line of the file on which the row begins, counted from 1. For a file without lines (XLSX, Parquet), it is the
     number of the row, as a program that displays the file would show it."""
     words: tuple[str, ...] | None = None
-    """The words of the text, in a task with a tag for each word: `target` has as many tags, and `text` must be the
-    words joined by single spaces. None in every other task."""
+    """The words of the text, in a task with a tag for each word; None in every other task. `target` must have one tag
+    for each of these words, and `text` must be the words joined by single spaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ class Reader(Protocol):
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
         """Yield each row of the file `path` as an example, or as a bad row if it cannot be used.
 
-        Rows that do not belong to the task are left out. A None in place of a row counts as a bad row.
+        Rows that do not belong to the task are left out. If a reader yields None in place of a row, alue-bench counts
+        it as a bad row.
 
         Raises:
             DataError: The file as a whole is unusable: it is empty, is not UTF-8 text, or lacks a column.
@@ -570,9 +571,10 @@ class _QuotedRows:
         return self._skipped + int(self._reader.line_num)
 
     def _has_stray_quotes(self, line: str) -> bool:
-        """Return whether a line has a quotation mark that is neither at an end of a whole cell nor doubled inside one.
+        """Return whether a line has a quotation mark that does not belong to a completely quoted cell.
 
-        A whole cell begins and ends with a quotation mark.
+        A completely quoted cell begins and ends with a quotation mark on this line, and every quotation mark inside it
+        is doubled.
         """
         return '"' in self._whole_cell.sub("", line)
 

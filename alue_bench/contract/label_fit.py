@@ -196,8 +196,9 @@ def _longest_leading_name(names: Sequence[str], text: str, end: str) -> str | No
 def _remedy(task: Task, train_task: Task, *, several: bool) -> str:
     """Return the end of an error message, which suggests a value of `--map` to copy.
 
-    The suggestion maps each label to the label of the same name, ignoring case, and the remaining labels in their
-    order.
+    The suggestion maps each label of the training task to the scored task's label of the same name, ignoring case. The
+    remaining labels of both tasks are paired in their order. If the scored task has too few of them, the last labels of
+    the training task are suggested as never predicted (`LABEL=`).
     """
     names, own = train_task.labels.names, task.labels.names
     alike = {name.casefold(): name for name in own}

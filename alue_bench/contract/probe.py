@@ -15,12 +15,12 @@ from alue_bench.contract.strategy import EncoderShape, FreezePlan
 
 @dataclass(frozen=True, slots=True)
 class HeldOutScore:
-    """The quality of a model that was trained on about four fifths of a probe's examples, measured on the others."""
+    """The quality of a model that was trained on about four fifths of a probe's examples, measured on the rest."""
 
     score: float
     """The task's primary metric; greater is better."""
     loss: float
-    """The mean loss on these examples, without class weights."""
+    """The mean loss on the examples that were not used for training, without class weights."""
 
 
 @dataclass(frozen=True)

@@ -478,11 +478,11 @@ def _command_name(info: Any) -> str:
 
 
 def notify(registry: Registry, hook: str, warn: Callable[[str], None], **arguments: object) -> None:
-    """Call a hook that observes runs in every plugin that implements it, even if some of the plugins raise errors.
+    """Call a hook in every plugin that implements it, even if some of the plugins raise errors.
 
     Args:
         registry: The loaded plugins.
-        hook: The name of the hook.
+        hook: The name of a hook that observes runs, such as "alue_bench_run_started".
         warn: A function that is called with a message for each plugin that raises an error.
         **arguments: The arguments of the hook.
     """
@@ -490,9 +490,10 @@ def notify(registry: Registry, hook: str, warn: Callable[[str], None], **argumen
 
 
 def _call_all(registry: Registry, hook: str, failed: Callable[[str, str], None], **arguments: object) -> None:
-    """Call a hook's implementations in all plugins, each with only the arguments in its signature.
+    """Call a hook's implementations in all plugins.
 
-    If an implementation raises an error, `failed(plugin, cause)` is called before the next implementation is called.
+    Each implementation gets only the arguments that its signature names. If it raises an error,
+    `failed(plugin, cause)` is called before the next implementation is called.
     """
     for implementation in getattr(registry.manager.hook, hook).get_hookimpls():
         _call(implementation, failed, hook, **arguments)

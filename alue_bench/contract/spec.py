@@ -148,7 +148,7 @@ class HyperParameters:
         """Return the hyper-parameters that are part of a run's fingerprint, by name.
 
         A hyper-parameter with `default_is_implied` is left out if it has its default value. All runs that were recorded
-        before it existed were trained as if it had this value, so that their fingerprints stay valid.
+        before it existed were trained as if it had this value. Their fingerprints therefore stay valid.
         """
         default = HyperParameters()
         return {
@@ -226,7 +226,7 @@ class Fold:
 
     @property
     def label(self) -> str:
-        """The name of the fold in messages, such as fold2of5; repeat3fold2of5 in the third repetition."""
+        """The name of the fold in messages, such as "fold2of5", or "repeat3fold2of5" in the third repetition."""
         return (f"repeat{self.repeat}" if self.repeat > 1 else "") + f"fold{self.number}of{self.folds}"
 
 
@@ -253,7 +253,7 @@ class RunSpec:
     seed: int
     """The seed that the user gives; `init_seed` and `data_seed` have the same value unless they are set separately."""
     init_seed: int
-    """The random seed of the head's initial weights."""
+    """The random seed of the initial weights that the checkpoint lacks, such as those of a new head or of adapters."""
     data_seed: int
     """The random seed of the order of the train examples and of dropout."""
     hyper: HyperParameters

@@ -150,7 +150,8 @@ class FreezePlan:
     def revises(self, other: FreezePlan) -> bool:
         """Return whether this plan may replace the plan `other` during training.
 
-        It may if the plans differ only in which layers, embeddings, pooler and single parameters they freeze.
+        It may replace the other plan if the plans differ only in whether they freeze the embeddings and the pooler, and
+        in the layers and single parameters that they freeze.
         """
         return (self.shape, self.trained, self.names) == (other.shape, other.trained, other.names)
 

@@ -1,7 +1,7 @@
 """A reader of tables whose cells have types: JSON lines, JSON, Parquet, XLSX, and folders saved by `datasets`.
 
 CSV and TSV files are read by `Delimited` (see `alue_bench.contract.formats`). Plugins import this module whenever
-alue-bench starts; it therefore imports the libraries that parse the files only when a file is read.
+alue-bench starts. To keep the start fast, it imports a library that parses files only when such a file is read.
 
 The Hugging Face library `datasets` reads the folders that it has saved, and data sets of the hub. JSON files are read
 with Python's module `json`, because the parser of `datasets` does not report the line of an error. Parquet files are

@@ -265,8 +265,8 @@ class HeldOut:
     """
 
     fraction: float
-    """The share of the examples that is held out, above 0 and at most 0.5. More precisely, it is a share of the first
-    texts, where equal texts count once. If dev is drawn after test, it is a share of the examples that remain."""
+    """The share of the examples that is held out, above 0 and at most 0.5. More precisely, it is a share of the groups
+    of examples with the same first text. If dev is drawn after test, it is a share of what remains."""
     seed: int = 42
     """The random seed of the draw."""
 
@@ -320,9 +320,10 @@ class Splits:
 class Submission:
     """The format of the tab-separated file in which a leaderboard expects the predictions for a task.
 
-    The file has one line for each row, in the same order, of the official test file without gold labels
-    (`Splits.submission`) or, if the task has no such file, of its test file. A line holds the row's identifier, if the
-    leaderboard requires it, and the predicted label or number; in a multi-label task, 0 or 1 for each label instead.
+    The file has one line for each row of the official test file without gold labels (`Splits.submission`), in the order
+    of the rows. If the task has no such file, its test file takes the place of this file. A line holds the row's
+    identifier, if the leaderboard requires it, and the predicted label or number; in a multi-label task, 0 or 1 for
+    each label instead.
     """
 
     file: str

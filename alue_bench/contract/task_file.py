@@ -60,7 +60,7 @@ class _Key:
     """The kind of value that a key of a task file may have."""
 
     wanted: str
-    """The kind of value in words, as the end of a message that says "it must be"."""
+    """The kind of value in words, which follow "it must be" in an error message."""
     fits: Callable[[object], bool]
     """The function that returns whether a value is of this kind."""
 
@@ -564,7 +564,13 @@ def protocol_of(content: Mapping[str, Any]) -> str:
 
 
 def _shown_file(given: str | Mapping[str, Any]) -> str:
-    """Return the name of a split's file without its folder, with the name of the split that is read from it, if any."""
+    """Return the name of a split's data file without its folder, followed by the value of the key `split`, if given.
+
+    A reference to a data set of the hub is returned in full instead of the file's name.
+
+    Args:
+        given: The value of the split under `[files]`: a path, or a TOML table.
+    """
     path = given if isinstance(given, str) else given["path"]
     name = path if path.startswith(HUB_PREFIX) else PurePosixPath(path).name
     split = "" if isinstance(given, str) or "split" not in given else f" ({given['split']})"

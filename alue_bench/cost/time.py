@@ -351,7 +351,7 @@ def _start_key(data: str, model: str, run: AbsentRun) -> tuple[object, ...]:
 
 
 def _splits(run: AbsentRun) -> tuple[tuple[str, TaskRows], ...]:
-    """Return the names of a run's splits, each with the rows that contain the split."""
+    """Return the name of each split of a run, with the rows of the task from which the split is taken."""
     return ("train", run.train_rows), ("dev", run.train_rows), ("test", run.rows)
 
 
@@ -375,7 +375,11 @@ def _substitute_tokenizer(plan: Plan, registry: Registry) -> tuple[str, Any, Any
 
 
 def _lengths(examples: Any, normalise: Any, tokenizer: Any, max_tokens: int) -> np.ndarray[Any, Any]:
-    """Return the tokens of each example, or of each window of a long example: int64 `[n]`, at most `max_tokens`."""
+    """Return the number of tokens of each example, at most `max_tokens`: int64 `[n]`.
+
+    If the answers are parts of the text, a long text may be divided into windows; each window then counts as an
+    example.
+    """
     import numpy as np
 
     if isinstance(examples[0].target, Answers) and tokenizer.is_fast:

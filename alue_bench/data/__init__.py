@@ -1,1 +1,1 @@
-"""The way of the data from files to batches: locating and verifying files, splitting rows, tokenization, batching."""
+"""The preparation of data, from files to batches: finding and verifying files, splitting rows, tokenizing, batching."""

@@ -2,8 +2,8 @@
 
 The rows of the train file and, if there is one, of the dev file are divided. They include the rows that would otherwise
 be held out from the train file as the test split. They do not include an official test file, so that no model is
-trained on its rows. For each fold, a part of the rows outside the fold is held out as the dev split, by which the
-tested weights are normally selected, and the rest is the train split.
+trained on its rows. For each fold, a part of the rows outside the fold is held out as the dev split, and the rest is
+the train split. By the scores on the dev split, the weights to be tested are normally selected.
 
 The random draws of the folds and of the dev splits are stratified. For the folds, the rows are put in a random order,
 sorted by label, and dealt out to the folds in turn. If no text is repeated, two folds therefore differ by at most one

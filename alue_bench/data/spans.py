@@ -209,8 +209,9 @@ def encoded_questions(columns: Mapping[str, Sequence[Any]], tokenizer: Any, max_
         The columns "input_ids" and, if the tokenizer gives any, "token_type_ids"; "question", the position of the
         window's question; "null", the position of the null candidate in the window; "firsts" and "lasts", the positions
         in the window of the first and last token of each word that the window contains completely; "begins" and "ends",
-        the positions of these words in the original context; "cut", 1 if the question was cut; "unread", the number of
-        words that no window contains completely, in the first window of a question, and 0 in its other windows.
+        the positions of these words in the original context; "cut", 1 if the question was cut, otherwise 0; "unread",
+        the number of words that no window contains completely. To be counted once, "unread" is 0 in all windows of a
+        question except the first.
     """
     import pyarrow as pa
 
@@ -390,7 +391,9 @@ def as_targets(examples: Sequence[Example], table: pa.Table) -> tuple[Tensor, Sp
 
 
 def _edges(question: Array, begins: Array, ends: Array, spans: Array) -> tuple[Array, Array]:
-    """Return two flags for each word, bool [u]: it is the first word, or the last word, of its question's gold answer.
+    """Return two arrays, bool [u]: whether each word is the first word, and the last word, of the gold answer.
+
+    The gold answer is that of the word's question.
 
     Args:
         question: The position of each word's question, int64 [u].

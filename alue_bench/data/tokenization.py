@@ -60,7 +60,7 @@ class TokenizedSplit:
     """The share of unknown tokens among all tokens except the special tokens that the tokenizer adds to every text."""
     empty: int = 0
     """The number of examples with a text for which no token remains after normalisation and tokenization; 0 for a task
-    that tags words. In span extraction, the number of questions in `SpanPlaces.empty`."""
+    that tags words. In span extraction, the number of questions in `SpanPositions.empty`."""
     all_rows: TokenizedSplit | None = None
     """The token ids of all rows that are divided into folds (see `SplitRows.all_rows`); None without
     cross-validation."""
@@ -243,7 +243,7 @@ def _as_tensor(positions: Sequence[int]) -> Tensor:
 
 
 def _rows_of_examples(table: Any, positions: Sequence[int]) -> tuple[Any, Sequence[int]]:
-    """Return the rows of a table of token ids that belong to some examples, and the positions of these rows.
+    """Select the rows of the given examples from a table of token ids, and return them with their positions in it.
 
     Args:
         table: The token ids of all examples, as an Arrow table.

@@ -133,8 +133,9 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
 def is_text(content: bytes) -> bool:
     """Return whether a file with this content is a text file, so that its rows have line numbers.
 
-    The beginning of a text has almost no control characters when it is decoded as UTF-8. Bytes that are not UTF-8 are
-    permitted: they belong to a damaged row, or to a text in a single-byte encoding.
+    A text does not begin with one of `BINARY_SIGNATURES`, and its beginning has almost no control characters when it is
+    decoded as UTF-8. Bytes that are not UTF-8 are permitted: they belong to a damaged row, or to a text in a
+    single-byte encoding.
     """
     beginning = content[:SNIFFED_BYTES]
     if beginning.startswith(BINARY_SIGNATURES):
@@ -243,7 +244,8 @@ def label_gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[st
     """Return sentences about labels that a model cannot learn from this split, or whose scores on it are meaningless.
 
     Such labels occur in no row or in every row. For a regression, there is a sentence if all rows have the same value.
-    If no row has a gold label, there are no sentences.
+    `_gaps_of_tags` and `_gaps_of_answers` describe the sentences about tags of words and about span extraction. If no
+    row has a gold label, there are no sentences.
 
     Args:
         split: The name of the split, such as "train".
@@ -299,8 +301,9 @@ def _gaps_of_tags(split: str, targets: Sequence[Target], labels: Labels) -> list
 def _gaps_of_answers(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
     """Return the sentences of `label_gaps` for span extraction.
 
-    They are about splits in which all questions, or no questions, have an answer, if the task permits questions without
-    an answer; and about answers whose position the reader corrected, because they are not at the position in the file.
+    If the task permits questions without an answer, there is a sentence if all questions, or no questions, have an
+    answer. Another sentence is about the answers that are not at the position that the file states, so that the reader
+    corrected their position.
     """
     answers = [target for target in targets if isinstance(target, Answers)]
     without = sum(not answer.texts for answer in answers)

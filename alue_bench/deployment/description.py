@@ -19,7 +19,7 @@ FORMAT = 1
 new format."""
 BASE, ADAPTER = "base", "adapter"
 """The subfolders of a saved model's folder for the base model and for the adapter. They exist only if the adapter could
-not be merged into the base model."""
+not be merged into the base model, or if the merged model did not reproduce the run's predictions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,8 @@ class Description:
     run_id: str = ""
     fingerprint: str = ""
     spec: Mapping[str, Any] = field(default_factory=dict)
-    """The specification of the run that trained the model, as in its config.json."""
+    """The specification of the run that trained the model, as in the file config.json among the run's MLflow artifacts.
+    For a selector, it has the layers that were chosen at the start of the run."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """The dev and test metrics of the run that trained the model, by name."""
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -3,10 +3,10 @@
 A model is saved right after its run. When the command ends, it registers the saved models in MLflow's model registry if
 `--register` is given.
 
-With `best`, a run's model is written if its dev score exceeds those of the models that the command has kept so far for
-the same task and pre-trained model; those models are then removed. The scores are read from the MLflow store, so that
-worker processes on several machines need not communicate with each other. If the MLflow store does not accept a model,
-its folder stays on this machine.
+With `best`, the command keeps one model for each combination of task, training data and pre-trained model. The model of
+a run is written if the run's dev score exceeds that of the model kept so far, which is then removed. The scores are
+read from the MLflow store, so that worker processes on several machines need not communicate with each other. If the
+MLflow store does not accept a model, its folder stays on this machine.
 
 A run's result is recorded before its model is written, and the run's time does not include the time for writing.
 If writing fails, the recorded result does not change, and a message is shown.
@@ -67,7 +67,8 @@ def keep_model(recorder: Recorder, run: FinishedRun, tags: Mapping[str, str] | N
     Args:
         recorder: The recorder, which holds the value of `--keep`.
         run: The run, with its trained model.
-        tags: The MLflow tags that the plan gives to the run, among them the tag of low-fidelity runs; None for none.
+        tags: The MLflow tags that the plan gives to the run; they show whether it is a low-fidelity run. None if the
+            plan gives no tags.
 
     Returns:
         A sentence for each problem that occurred. A problem does not change the recorded result of the run.
@@ -199,7 +200,8 @@ def copy_to_state_folder(folder: Path, recorder: Recorder, run: FinishedRun) -> 
     """Copy a trained model from a temporary folder to a permanent folder on this machine, and return the permanent one.
 
     With `--keep best`, the permanent folder may already hold the model of another run of the command with the same
-    `group_of`. It is replaced only if the new model has a higher dev score; the folder is returned in either case.
+    `group_of`. That model is replaced only if the new model has a higher dev score. Otherwise, nothing is copied, and
+    the folder with the old model is returned.
 
     Args:
         folder: The temporary folder.

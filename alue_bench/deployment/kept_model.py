@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TOKENS = ("input_ids", "token_type_ids")
-"""The columns of `encoded_questions` that the model reads: token ids and token type ids."""
+"""The columns that the model reads from the table that `encoded_questions` returns: token ids and token type ids."""
 CHUNK = 8192
 """The number of texts that are tokenized and sorted by length together. A larger number would save less than 1 % of all
 padding."""
@@ -75,8 +75,8 @@ class KeptModel:
         Args:
             folder: The folder that `write_model_folder` wrote.
             device: "auto", "cpu", "gpu", "cuda", "cuda:1", "mps" or "xpu".
-            precision: "fp32", "tf32", "bf16", "fp16" or "auto". None selects the run's number format if `device` is of
-                the same type as in the run and fast in this format, otherwise fp32.
+            precision: "fp32", "tf32", "bf16", "fp16", or "auto" for a fast format of the device. None selects the run's
+                number format if `device` is of the same type as in the run and fast in this format, otherwise fp32.
             normalise: A function that normalises a text; None uses the model's normalisation from the installed
                 plugins.
 
@@ -295,11 +295,12 @@ def load(
     """Load a kept model, that is, the saved model of a run.
 
     Args:
-        model: The model's folder; the id of the run that kept it; or `models:/NAME/VERSION` of the model registry.
+        model: The model's folder; the id of the run that trained it; a name in the model registry, as
+            `models:/NAME/VERSION` or `models:/NAME@ALIAS`; or the model's id in MLflow, as `models:/MODEL_ID`.
         device: "auto", "cpu", "gpu", "cuda", "cuda:1", "mps" or "xpu". A process computes on one GPU only: "cuda:1"
             makes this GPU torch's current device, also for models that are already loaded.
-        precision: "fp32", "tf32", "bf16", "fp16" or "auto". None selects the run's number format if the device is of
-            the same type as in the run and fast in this format, otherwise fp32.
+        precision: "fp32", "tf32", "bf16", "fp16", or "auto" for a fast format of the device. None selects the run's
+            number format if the device is of the same type as in the run and fast in this format, otherwise fp32.
         tracking_uri: The MLflow store that holds the run or the registry; None for the default store.
 
     Raises:

@@ -154,7 +154,10 @@ def _write(folder: Path, model: Any, description: Description, run: FinishedRun)
 
 
 def _complete_config(folder: Path, description: Description) -> None:
-    """Add label names and `problem_type` to config.json for transformers' pipelines, and remove the local path."""
+    """Add label names and `problem_type` to a saved model's config.json, for transformers' pipelines.
+
+    The path of the pre-trained model on this machine is removed from the file.
+    """
 
     def complete(config: dict[str, Any]) -> None:
         config.pop("_name_or_path", None)
@@ -219,8 +222,9 @@ def _check(folder: Path, run: FinishedRun) -> None:
 def _difference_of_tags(kept: KeptModel, run: FinishedRun) -> float:
     """Compare the tags that the saved model and the run predict for the words of the first `CHECKED_ROWS` test rows.
 
-    Return the largest difference, over all words, between the saved model's probabilities of its own tag and of the
-    run's tag. It is 0 if all tags agree, and small if they differ only where both tags are almost equally probable.
+    For each word, the run's tag has a probability according to the saved model, and so has the saved model's own tag.
+    Return the largest difference between these two probabilities. It is 0 if all tags agree, and small if they differ
+    only where both tags are almost equally probable.
     """
     import numpy as np
 
@@ -237,9 +241,9 @@ def _difference_of_tags(kept: KeptModel, run: FinishedRun) -> float:
 def _difference_of_answers(kept: KeptModel, run: FinishedRun) -> float:
     """Compare the answers that the saved model and the run give to the questions of the first `CHECKED_ROWS` test rows.
 
-    Return the largest relative difference, over all questions, between the saved model's scores of its own answer and
-    of the run's answer. It is 0 if all answers agree, and small if they differ only where both have almost the same
-    score.
+    For each question, the run's answer has a score according to the saved model, and so has the saved model's own
+    answer. Return the largest relative difference between these two scores. It is 0 if all answers agree, and small if
+    they differ only where both answers have almost the same score.
     """
     rows = run.inputs.rows.splits["test"].examples[:CHECKED_ROWS]
     texts = kept.tokenized([row.text for row in rows], [row.text_pair or "" for row in rows])

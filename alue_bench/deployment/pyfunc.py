@@ -28,7 +28,8 @@ EXAMPLES = {
     "ar": ("الخدمة ممتازة والتوصيل سريع", "وصل الطلب في الموعد"),
     "en": ("The service was excellent and fast.", "The order arrived on time."),
 }
-"""Invented texts for MLflow's input example, by language; texts of a data set may not be redistributed."""
+"""Texts for MLflow's input example, by language: a text and a second text. They are invented, since the texts of a data
+set may be under a licence that forbids redistribution."""
 
 
 class KeptModelFunction:

@@ -121,7 +121,7 @@ def resampled_tasks(values: Sequence[Sequence[float]], *, resamples: int = RESAM
 
 @lru_cache(maxsize=4)
 def _draws(resamples: int, tasks: int, max_seeds: int, seed: int) -> tuple[Array, Array]:
-    """Draw the tasks of each resample, and for each of their seeds a random number that will select a seed.
+    """Draw the tasks of each resample, and random numbers by which the seeds of the drawn tasks will be selected.
 
     The draws are cached, because they are the same for all strategies with the same numbers of tasks and seeds.
 
@@ -132,8 +132,8 @@ def _draws(resamples: int, tasks: int, max_seeds: int, seed: int) -> tuple[Array
         seed: The seed of the draws.
 
     Returns:
-        The indices of the drawn tasks, [resamples, tasks], and random numbers from 0 to below 1,
-        [resamples, tasks, seeds].
+        The indices of the drawn tasks, [resamples, tasks], and `max_seeds` random numbers for each of them, from 0 to
+        below 1, [resamples, tasks, max_seeds].
     """
     import numpy as np
 

@@ -1,10 +1,10 @@
 """Metrics as functions of sums over examples, so that a resampled metric needs only a matrix product.
 
 Accuracy, every F1 and the Matthews correlation coefficient depend on the confusion counts alone; Pearson's correlation
-depends on five sums. Each example is therefore represented by a short row of numbers. To leave an example out, draw it
-twice, or exchange its predictions between two systems, rows are added or subtracted. The function `Additive.value`
-computes the metric from sums of rows, for any number of resamples at once. In a task that tags words, an example is a
-sentence here; in span extraction, it is a context with all its questions.
+depends on five sums. Each example is therefore represented by a short row of numbers. Rows are added or subtracted if
+an example is left out, is drawn twice, or has its predictions exchanged between two systems. The function
+`Additive.value` computes the metric from sums of rows, for any number of resamples at once. In a task that tags words,
+an example is a sentence here; in span extraction, it is a context with all its questions.
 
 In the shapes of arrays, n is the number of examples, p the length of a row, k the number of labels.
 """
@@ -114,9 +114,10 @@ def _additive_of_tags(metric: str, gold: Array, predicted: Array, labels: Labels
 
 
 def _additive_of_answers(metric: str, gold: Array, predicted: Array) -> Additive:
-    """Return the mean score of questions, with a row for each context, because questions about one text are dependent.
+    """Return the results of a system that extracts spans: the metric is the mean score of the questions.
 
-    The arguments are those of `additive`.
+    All questions about a context have one row together, because they are dependent. The arguments are those of
+    `additive`.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The effect of freezing each encoder layer, measured by a grid of settings, and its rank correlation with scores.
+"""The effect of freezing each encoder layer, measured by a grid of settings, and its correlation with layer scores.
 
 A grid has a score for each freezing setting (bottom, top), the numbers of frozen bottom and top layers. Two settings
 are neighbours if one of the two numbers is the same in both and no setting of the grid with this number lies between

@@ -31,8 +31,8 @@ SPAN, CONTEXT = "answer_", "context"
 """The parts of column names in a table of predicted answers: a column named `SPAN` + METRIC holds the score of each
 answer by a metric, and the column named `SPAN` + `CONTEXT` holds the number of each question's context."""
 MAX_CELLS = 1 << 16
-"""The largest number of different table cells of a multi-label task that are cached, as parsed labels, for one label
-space."""
+"""The largest number of distinct table cells whose parsed labels are cached, for each label space of a multi-label
+task."""
 
 
 def decide(

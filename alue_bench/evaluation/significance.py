@@ -160,7 +160,8 @@ def _satterthwaite(
         of_seeds: The mean square of seeds.
         of_examples: The mean square of examples.
         of_rest: The mean square of the residuals.
-        squares: of_seeds + of_examples - of_rest, or the larger one of of_seeds and of_examples if that is more.
+        squares: The sum of mean squares: the largest of `of_seeds` + `of_examples` - `of_rest`, `of_seeds` and
+            `of_examples`.
         seeds: The number of seeds.
         examples: The number of examples.
     """
@@ -410,7 +411,14 @@ def _distinct_examples(systems: Sequence[Additive]) -> tuple[list[Array], Array]
 
 
 def _chunks(resamples: int, width: int) -> Iterator[int]:
-    """Yield the numbers of resamples that are computed at once; each resample has `width` elements. See `CHUNK`."""
+    """Divide the resamples into portions with at most `CHUNK` elements each, and yield the size of each portion.
+
+    A portion has at least one resample, whatever its number of elements.
+
+    Args:
+        resamples: The number of all resamples.
+        width: The number of elements of a resample.
+    """
     size = max(1, CHUNK // max(1, width))
     for start in range(0, resamples, size):
         yield min(size, resamples - start)

@@ -24,12 +24,13 @@ def best_answers(logits: Array, positions: SpanPositions, *, no_answer: bool) ->
     The answer is the span of at most `MAX_WORDS` words, over all windows of the question, with the highest sum of the
     logits of its beginning and its end (Devlin et al. 2019, section 4.2); in case of a tie, the first one. If a
     question need not have an answer, the prediction is "no answer" if the sum of both logits of the null candidate is
-    higher. Each window has a null candidate; the lowest of their sums is used, because only some windows contain the
-    answer (section 4.3).
+    higher. Each window has a null candidate, a token that stands for "no answer"; the lowest of their sums is used,
+    because only some windows contain the answer (section 4.3).
 
     Args:
-        logits: The logits of the tokens with a target, fp32 [p, 2].
-        positions: The words of the split and the tokens that score them.
+        logits: The two logits (beginning and end of the answer) of each of the p tokens that may begin or end an
+            answer, fp32 [p, 2]; see `training.inference.predict_logits`.
+        positions: The words of the split, and which of the p tokens are the first and the last of each word.
         no_answer: Whether a question need not have an answer.
     """
     import numpy as np
@@ -62,8 +63,8 @@ def score_of_answer(logits: Array, positions: SpanPositions, question: int, text
     """Return the score that a text has as the answer to a question; -inf if it cannot be the answer.
 
     Args:
-        logits: The logits of the tokens with a target, fp32 [p, 2].
-        positions: The words of the split and the tokens that score them.
+        logits: The logits, as in `best_answers`.
+        positions: The words of the split, as in `best_answers`.
         question: The position of the question in the split.
         text: The answer; empty for the null candidate.
     """

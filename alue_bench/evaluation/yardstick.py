@@ -98,7 +98,7 @@ def yardstick_name(metric: str) -> str:
 
 
 def has_yardstick(task: Task) -> bool:
-    """Return whether a task has a yardstick, as every task has that does not tag words or find spans."""
+    """Return whether a task has a yardstick: True unless the task tags words or finds spans."""
     return not task.labels.reads_tokens
 
 

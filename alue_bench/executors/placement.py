@@ -29,7 +29,10 @@ class GpuSharing:
 
     @property
     def max_runs_per_gpu(self) -> int:
-        """The number of runs that share one GPU: as many as fit, at least 1, at most as many as `jobs` runs need."""
+        """The number of runs that share one GPU: as many as fit into its memory, at least 1.
+
+        It is never more than the number of runs on each GPU if `jobs` runs are spread evenly over all GPUs.
+        """
         return max(1, min(self.available_bytes // self.need_bytes, -(-self.jobs // self.gpus)))
 
     @property
@@ -49,7 +52,9 @@ class GpuSharing:
 
 
 def gpu_sharing(runs: Sequence[PlannedRun], jobs: int, only: int | None = None) -> GpuSharing | None:
-    """Return how many runs share a GPU; None if there is a GPU for each concurrent run, or if the runs use no GPU.
+    """Return how many runs share a GPU.
+
+    The result is None if there is a GPU for each concurrent run, if the runs use no GPU, or if there are no runs.
 
     Args:
         runs: The runs of a plan.

@@ -2,7 +2,7 @@
 
 A worker is a fresh process: its environment variables, which assign it a device and a number of threads, are set before
 it loads torch and CUDA. A worker executes one assignment (a group of runs that test the same trained model) after the
-other, and ends with the plan or when the main process dies.
+other, until the main process stops the pool or dies.
 """
 
 from __future__ import annotations
@@ -193,7 +193,8 @@ def cause_of_death(code: int | None) -> str:
     """Return a phrase that says why a worker process ended before its work was done.
 
     Args:
-        code: The exit code of its process; if a signal killed it, the negative number of the signal.
+        code: The exit code of the worker process; if a signal killed it, the negative number of the signal. None if the
+            exit code is unknown.
     """
     if code is not None and code < 0:
         name = signal.Signals(-code).name
@@ -254,7 +255,7 @@ def _run_worker(connection: Connection, environment: Mapping[str, str]) -> None:
 
 
 def _end_with_parent() -> None:
-    """Wait until the main process ends, then send SIGTERM to this worker process, which is not needed any more."""
+    """Wait until the main process ends. Then send SIGTERM to this worker process repeatedly, until it ends too."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -29,9 +29,9 @@ SELECTION_FIELDS = ("tasks", "models", "strategies", "seeds", "skip_missing")
 
 
 def source_of(planned: PlannedRun, registry: Registry) -> Source:
-    """Return the names, paths and settings from which a worker can plan a run again, together with its specification.
+    """Return the names, paths and settings that a worker needs, besides a run's specification, to plan the run again.
 
-    The worker calls `rebuild_run` for this.
+    The worker passes both to `rebuild_run`.
     """
     inputs = planned.inputs
     used = (inputs.task, inputs.train_task, *(one.task for one in inputs.companions))

@@ -1,7 +1,8 @@
 """The execution of runs in this process, one at a time.
 
-A run is executed only if no finished result is recorded. The process first claims the run in the MLflow store,
-so that no other process executes it at the same time, and records the result at the end.
+Without --rerun, a run is executed only if no finished result with all requested scores is recorded. The process first
+claims the run in the MLflow store, so that no other process executes it at the same time, and records the result at the
+end.
 """
 
 from __future__ import annotations

@@ -405,9 +405,10 @@ class _Scheduler:
         return not self._rerun and self._take_recorded_result(planned)
 
     def _take_recorded_result(self, planned: PlannedRun) -> bool:
-        """Look for a finished result of a run in the MLflow store; if there is one, store its outcome and return True.
+        """Look for a finished result of a run; if there is one, store the run's outcome and return True.
 
-        With --rerun, only results of this execution of the command are considered.
+        The spool and the MLflow store are searched. With --rerun, only results of this execution of the command are
+        considered.
         """
         spec = planned.spec
         done = self._recorder.finished(spec.fingerprint, this_invocation_only=self._rerun, scored=spec.scored_elsewhere)

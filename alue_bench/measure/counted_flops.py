@@ -275,8 +275,8 @@ class FlopCount:
 def counting_flops() -> Iterator[FlopCount]:
     """Count the FLOPs of the matrix products that are computed inside the `with` block.
 
-    Attention is computed as single products, because torch's counter does not know the CPU's fused kernel. Matrix
-    decompositions are not counted.
+    Inside the block, attention is computed as separate matrix products, because torch's counter does not know the CPU's
+    fused kernel. Matrix decompositions are not counted.
 
     Yields:
         The count, which grows while the block runs.

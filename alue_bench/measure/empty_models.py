@@ -71,7 +71,7 @@ class EmptyModel:
         )
 
     def _counted_once(self, count: Callable[[], Value], of: tuple[object, ...], lengths: np.ndarray[Any, Any]) -> Value:
-        """Return the result of `count`, from an earlier call if there was one for the same FLOPs.
+        """Return the result of `count`, or that of an earlier call for the same model, lengths and values `of`.
 
         Args:
             count: A function that computes the FLOPs of this model.

@@ -1,4 +1,4 @@
-"""The energy used in a `with` block, read from hardware counters. Without a counter, it is not estimated but missing.
+"""The energy used in a `with` block, read from hardware counters. Without a counter, the energy is not estimated.
 
 There are two kinds of counters. A counter counts up, so the difference of two readings is the energy used between them:
 

@@ -1,15 +1,16 @@
 """FLOPs of fine-tuning, from formulas over a model's shapes, or counted for architectures that the formulas do not fit.
 
 Only the FLOPs of matrix products count; a multiply-add counts as two, and padding tokens do not count. For each
-architecture the formulas are compared once with torch's FLOP counter, for three freeze plans and texts of up to 64
-tokens. If a plan trains only a part of each layer, such as attention, they are compared again for this part. If the
-results of formulas and counter differ by more than 1 %, the counter's result is used (`counted_flops`). The method is
-recorded with each run. The fused attention of an accelerator always computes the gradients of queries, keys and values.
-If the lowest trained layer needs only some of these gradients, the FLOPs of the others are not counted.
+architecture outside the BERT family, the formulas are compared once with torch's FLOP counter, for three freeze plans
+and texts of up to 64 tokens. If a plan trains only a part of each layer, such as attention, they are compared again for
+this part. If the results of formulas and counter differ by more than 1 %, the counter's result is used
+(`counted_flops`). The method is recorded with each run. The fused attention of an accelerator always computes the
+gradients of queries, keys and values. If the lowest trained layer needs only some of these gradients, the FLOPs of the
+others are not counted.
 
 The formulas: in the backward pass, a product with a weight matrix costs its forward FLOPs once for the gradient of its
-input, if something below it trains, and once for the gradient of the matrix, if the matrix trains. So a layer whose
-forward pass costs F costs in a training step:
+input, if something below it trains, and once for the gradient of the matrix, if the matrix trains. Let F be the FLOPs
+of a layer's forward pass. The FLOPs of the layer in a training step are then:
 
 - trained, above something that trains: 3 F (forward, gradient of its input, gradient of its weights);
 - frozen, above something that trains: 2 F; its attention scores and their product with the values, which involve no
@@ -153,8 +154,8 @@ class Layer:
     """The width of attention: the size of a head times the number of heads."""
     heads: int
     attended: tuple[bool, bool, bool]
-    """Flags for the projections of query, key and value: True if a parameter of the projection, or a parameter of the
-    layer before it, is trainable."""
+    """Flags for the projections of query, key and value: True if the projection, or a part of the same layer that is
+    computed before it, has a trainable parameter."""
 
     def cost(self, lengths: np.ndarray[Any, Any], *, backward: bool, trains_below: bool, computed: LastLayer) -> int:
         """Return the FLOPs of the layer for the given examples.
@@ -163,8 +164,7 @@ class Layer:
             lengths: The number of tokens of each example, int64 `[examples]`.
             backward: Whether there is a backward pass through the layer.
             trains_below: Whether any parameter below the layer is trainable.
-            computed: The way in which the layer is computed: for all tokens, or for the first token only, perhaps with
-                reordered products.
+            computed: The tokens for which the layer is computed, such as "whole" for all of them; see `LastLayer`.
         """
         first_only, reordered = computed != "whole", computed == "reordered"
         every = int(lengths.sum())

@@ -27,8 +27,9 @@ def attainable_flops_per_s(device: str, dtype: torch.dtype, *, tf32: bool = Fals
     """Measure the FLOPs per second that a device attains in products of large square matrices.
 
     The fastest of a few products counts. The measurement is made once per process for each device and number format;
-    later calls return its result. The manufacturer's figure is not used, because no real product attains it. The result
-    is lower on a machine that is busy with other work. Call this before a model takes the memory of an accelerator.
+    later calls return its result. The manufacturer's figure is not used, because no real matrix product attains it. The
+    result is lower on a machine that is busy with other work. Call this before a model takes the memory of an
+    accelerator.
 
     Args:
         device: The name of the device.
@@ -41,7 +42,14 @@ def attainable_flops_per_s(device: str, dtype: torch.dtype, *, tf32: bool = Fals
 
 @lru_cache
 def _measured(device: Hardware, number: int, dtype: torch.dtype, tf32: bool) -> float:
-    """Measure the FLOPs per second of the current device, whose number is `number`, in products of large matrices."""
+    """Measure the FLOPs per second of the current device in products of large matrices, once for equal arguments.
+
+    Args:
+        device: The device.
+        number: The number of the device, which distinguishes it from others of its kind in the stored results.
+        dtype: The number format of the matrices.
+        tf32: See `attainable_flops_per_s`.
+    """
     size = _size(device, dtype)
     try:
         return 2 * size**3 / _seconds(device, dtype, size)
@@ -67,7 +75,11 @@ def _seconds(device: Hardware, dtype: torch.dtype, size: int) -> float:
 
 
 def _size(device: Hardware, dtype: torch.dtype) -> int:
-    """Return the number of rows of the largest suitable matrices whose product fits into the permitted memory."""
+    """Return the number of rows and columns of the matrices to multiply.
+
+    On an accelerator, the number in `SIZE` is halved until the product fits into the permitted share of the free memory
+    or `MIN_SIZE` is reached.
+    """
     if not device.accelerated:
         return SIZE["cpu"]
     size = SIZE.get(device.name, SIZE["cuda"])

@@ -210,7 +210,8 @@ def data_folder(task: Task, request: PlanRequest, *, fetch: bool) -> DataFolder:
 def given_notes(task: ReadyTask, request: PlanRequest) -> list[str]:
     """Return notes for the user on a task that the user gives as a file; no notes for a task of a plugin.
 
-    The notes state what was inferred from the file, where the splits come from, and which labels do not occur.
+    The notes state what was inferred from the file, where the splits come from, and which labels cannot be learnt from
+    a split or scored on it (see `label_gaps`).
     """
     own = next((one for one in request.given if one.task.name == task.task.name), None)
     if own is None:
@@ -291,9 +292,9 @@ def ready_models(
 def _with_unique_names(models: list[ReadyModel], registry: Registry) -> list[ReadyModel]:
     """Make the names of models unique, by appending a digest of a model's files to each ambiguous name.
 
-    A name is ambiguous if models with different files have it, or if a plugin declares a different model of this name.
-    A model that a plugin declares keeps its name; a local folder or hub model gets the digest. The result does not
-    depend on the order of the models.
+    A name is ambiguous if two models with different files have it, or if a local folder or hub model has the name of a
+    model that a plugin declares. The plugin's model keeps its name; the local folder or hub model gets the digest. The
+    result does not depend on the order of the models.
     """
     digests: defaultdict[str, set[str]] = defaultdict(set)
     for ready in models:

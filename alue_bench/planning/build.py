@@ -150,8 +150,8 @@ class Plan:
     keeps_prefixes: bool = True
     """True if the outputs of frozen lowest layers are computed once and cached, instead of at every step."""
     order_matters: bool = False
-    """True if worker processes must start the runs exactly in the order of `runs`; otherwise they start with the task,
-    model and hyper-parameters whose runs take longest."""
+    """True if worker processes must start the runs exactly in the order of `runs`. Otherwise they start with the task,
+    model and hyper-parameters that have the costliest run."""
 
 
 def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None = None) -> Plan:
@@ -391,7 +391,8 @@ def _limited_steps(
 
     Raises:
         DoesNotFit: The limit is the FLOPs of another strategy, and that strategy cannot be applied to the model, does
-            not have fewer FLOPs than full fine-tuning, or has FLOPs that are not known before its run.
+            not have fewer FLOPs than full fine-tuning, has limited FLOPs itself, or has FLOPs that are not known before
+            its run.
     """
     limit = combination.strategy.compute_limit()
     if limit is None:

@@ -17,7 +17,9 @@ MAX_CURVES = 7
 
 
 def changes(result: AcrossTasks, *, name: str, figure_title: str) -> Picture:
-    """Draw each strategy's mean change over tasks with its interval, and the change on each task as a small dot.
+    """Draw each strategy's mean change of score over tasks, with its interval, and the changes on single tasks as dots.
+
+    The changes are against the baseline, which has no row itself.
 
     Args:
         result: The results across tasks.

@@ -9,7 +9,8 @@ different metrics can be averaged.
 The mean may be corrected by layer scores from a probe, which selectors such as `surgical-3` compute before training. A
 setting may lose more on a task if its frozen layers have higher scores there than on other tasks. The feature of a
 setting is the sum of the ranks of its frozen layers' scores, as a share of the sum of all ranks. The correction is used
-only if it clearly improves the predictions for tasks that are left out (`new_task.Correction.helps`).
+only if it clearly improves predictions when each swept task in turn is left out and predicted from the other tasks
+(`new_task.Correction.helps`).
 
 The error of the whole procedure, including the choice of the settings to predict (`Calibration.settings`), is measured
 by leaving out each task in turn.
@@ -60,11 +61,12 @@ class Calibration:
 
     sweeps: tuple[SweptTask, ...]
     cells: tuple[Cell, ...]
-    """The freezing settings (bottom, top) that ran in every sweep, without full fine-tuning, the cheapest first."""
+    """The freezing settings (bottom, top) whose loss is known in every sweep, from the cheapest to the most expensive.
+    Full fine-tuning is not among them."""
     features: Mapping[str, Array]
     """For each family of selectors (such as `rank-K` for all K), a number for each setting on each task, `[tasks,
-    cells]`, which may help to predict the setting's loss: see `correction`. Only families that ran on all tasks are
-    included."""
+    cells]`, which may help to predict the setting's loss: see `feature` and `correction`. Only families that ran on all
+    tasks are included. The control that chooses layers at random is not."""
 
     @cached_property
     def losses(self) -> Array:
@@ -91,7 +93,7 @@ class Calibration:
 
     @cached_property
     def correction(self) -> tuple[str, Correction] | None:
-        """The family of selectors whose correction predicts left-out tasks best, with its correction.
+        """The correction that predicts left-out tasks best, after the family of selectors whose scores it uses.
 
         None if no correction clearly helps, or if there are fewer than MIN_TASKS sweeps.
         """
@@ -119,8 +121,8 @@ class Calibration:
 
         Args:
             cell: The freezing setting (bottom, top).
-            features: The feature of each setting on the new task, [cells], for each family of selectors; None for no
-                correction.
+            features: For each family of selectors that probed the new task, the result of `feature` for all settings,
+                [cells]. If it is None or lacks the family that `correction` uses, the prediction is not corrected.
         """
         index = self.cells.index(cell)
         values = self.losses[:, index]
@@ -154,8 +156,8 @@ class PredictedSetting:
     cost: float
     """The training FLOPs on this task, as a share of those of full fine-tuning."""
     measured: float | None
-    """The measured loss, which takes no part in the prediction; None if the task itself was not swept under the same
-    conditions."""
+    """The measured loss, which takes no part in the prediction. None if the task itself was not swept under the same
+    conditions, or if its sweep did not run this setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +177,10 @@ class Advice:
 
     @property
     def recommended(self) -> PredictedSetting:
-        """The cheapest setting with a predicted loss within the tolerance; without any, that with the smallest loss."""
+        """The cheapest setting with a predicted loss within the tolerance.
+
+        If there is no such setting, it is the setting with the smallest predicted loss.
+        """
         within = [row for row in self.rows if row.loss.mean <= self.tolerance]
         return min(within, key=lambda row: row.cost) if within else min(self.rows, key=lambda row: row.loss.mean)
 
@@ -240,7 +245,7 @@ def feature(scores: Sequence[float], cells: Sequence[Cell]) -> Array:
 
 
 def _scores(sweep: SweptTask, load: LoadScores) -> dict[str, list[float]]:
-    """Return the mean scores of all layers for each family of selectors with runs on the task of a sweep."""
+    """Return, for each family of selectors that ran on a sweep's task, the score of each layer as a mean over runs."""
     read: dict[str, list[Sequence[LayerScore]]] = {}
     for run in sweep.others:
         if scores := load(str(run["run_id"])):
@@ -287,7 +292,8 @@ def advise(
         costs: The training FLOPs of each of the calibration's settings on the task, as a share of those of full
             fine-tuning. The keys are the settings' names, such as bottom3top4.
         tolerance: The largest accepted loss, as a share of what full fine-tuning learns.
-        features: The feature of each setting on the task, [cells], for each family of selectors; None without a probe.
+        features: For each family of selectors that probed the task, the result of `feature` for all settings, [cells];
+            None without a probe.
         measured: The sweep of the task itself, whose losses are shown beside the predictions; None if there is none.
     """
     rows = [

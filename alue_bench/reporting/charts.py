@@ -111,13 +111,15 @@ def _evenly_chosen(points: Sequence[Point]) -> list[Point]:
 
 
 def averages(values: Sequence[tuple[str, float]], *, name: str, figure_title: str, unit: str, digits: int) -> Picture:
-    """Draw a bar chart of each strategy's mean over tasks, as in one half of figure 2 of Betka et al.
+    """Draw a bar chart of each strategy's mean score or mean training time over tasks.
+
+    It corresponds to one half of figure 2 of Betka et al.
 
     Args:
         values: The pairs of (strategy, mean).
         name: The picture's name for files and ids, unique on the report page.
         figure_title: The title of the figure, such as the names of task and model.
-        unit: The label of the axis.
+        unit: The label of the axis, such as "mean test score". If it ends with "seconds", the bars have another colour.
         digits: The number of decimal places in the bars' labels.
     """
     seconds = unit.endswith("seconds")
@@ -179,8 +181,8 @@ def learning_curves(
 def layer_scores(seeds: Sequence[Sequence[LayerScore]], *, name: str, strategy: str, figure_title: str) -> Picture:
     """Draw the layer scores by which a strategy chose its layers: bars for means over runs, dots for single runs.
 
-    The bars of layers that most runs chose are filled. If there are several runs, the number above a bar is the number
-    of runs that chose the layer.
+    If more than half of the runs chose a layer, its bar is filled. If there are several runs, the number above a bar is
+    the number of runs that chose the layer.
 
     Args:
         seeds: For each run, the scores of all layers, from layer 0 upwards.

@@ -30,8 +30,8 @@ def checklist(
 
     Args:
         frame: The finished runs, as in `tracking.reading.Results.frame`.
-        environments: The different descriptions of hardware and software among the runs (contents of environment.json).
-            Each also has the number of its runs under the key "runs".
+        environments: The distinct descriptions of hardware and software among the runs (contents of environment.json).
+            Each also has, under the key "runs", the number of runs with this description.
         counts: The numbers of runs that are not in the frame, such as failed ones.
         experiment: The name of the MLflow experiment.
     """

@@ -44,7 +44,7 @@ class ChoosingRuns:
         return strategy != baseline and (strategy in self.unconfirmed or baseline in self.unconfirmed)
 
     def notes(self, by_strategy: Mapping[str, Sequence[Run]], baseline: str) -> list[str]:
-        """Return a note on each strategy that was chosen by some of its runs.
+        """Return a note on each strategy of which some or all runs were used to choose it.
 
         Args:
             by_strategy: The comparable runs of each strategy.
@@ -152,9 +152,9 @@ def unrecorded_options(runs: Sequence[Run]) -> str:
 def _compared_with(strategy: str, baseline: str, by_strategy: Mapping[str, Sequence[Run]]) -> list[str]:
     """Return the strategies that must run with the same fresh seeds as a strategy that is to be confirmed.
 
-    For a strategy other than the baseline, this is the baseline. For the baseline, these are all other strategies. If
-    there are more than `MAX_OTHER_STRATEGIES` of them, it is `full` alone or, without `full`, the first
-    `MAX_OTHER_STRATEGIES`.
+    If the strategy is not the baseline, only the baseline is returned. If it is the baseline, all other strategies are
+    returned. If there are more than `MAX_OTHER_STRATEGIES` of them, only `full` is returned or, if `full` is not among
+    them, the first `MAX_OTHER_STRATEGIES`.
     """
     if strategy != baseline:
         return [baseline]

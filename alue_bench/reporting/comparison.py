@@ -214,11 +214,11 @@ class StrategyResult:
     """The geometric mean, over the same pairs of runs as for `time_change`, of the baseline's training time divided by
     the strategy's; None as for `time_change`."""
     trainable_share: float | None
-    """The share of all parameters that are trainable."""
+    """The trainable parameters, as a share of all parameters; None if that was not recorded."""
     flops_share: float | None
-    """The training FLOPs, as a share of the training FLOPs of full fine-tuning."""
+    """The training FLOPs, as a share of the training FLOPs of full fine-tuning; None if they were not recorded."""
     memory_mib: float | None
-    """The peak memory in MiB: of the GPU if there is one, otherwise of the process."""
+    """The peak memory in MiB: of the GPU or, if that was not recorded, of the process; None if neither was."""
     energy_j: float | None
     """The energy in joules: of the GPU or, if that was not recorded, of the processor; None if neither was."""
     freeze: tuple[int, int, int] | None
@@ -544,7 +544,7 @@ class _Influence:
     def of_score(self, score: float) -> Any:
         """Return the contributions `[examples]` to a run's score.
 
-        If a run's predictions are constant, their correlation is undefined, with or without any example, so that all
+        If a run's predictions are constant, their correlation is undefined, whichever example is left out, so that all
         pseudo-values are nan. Every example then contributes `score`. In a confirmation, this is the trivial score.
         """
         import numpy as np
@@ -699,7 +699,7 @@ def _learning(runs: Sequence[Run], metric: str) -> Learning | None:
 
 
 def _varying(versions: Sequence[str]) -> str:
-    """List the packages that had different versions in different runs, with these versions.
+    """List the packages whose version differs between runs, with all their versions; empty if there are none.
 
     Args:
         versions: The recorded package versions of each run, such as "torch 2.13.0, mlflow 3.1".

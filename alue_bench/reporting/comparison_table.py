@@ -294,9 +294,10 @@ def loss_text(difference: Difference | None) -> str:
 
 
 def verdict_text(row: StrategyResult) -> str:
-    """Format the verdict on a strategy, and whether the strategy learnt nothing; empty if there is neither.
+    """Format the verdict on a strategy, such as "within the margin", and whether the strategy learnt nothing.
 
-    The result is "no verdict" if there is none because the baseline learnt nothing.
+    If only the baseline learnt nothing, the result is "no verdict". If there is no verdict for another reason, the
+    result is empty.
     """
     difference = row.difference
     judged = str(difference.verdict) if difference and difference.loss_bound is not None else ""

@@ -57,7 +57,7 @@ def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
 
 
 def _by_task(runs: pd.DataFrame, column: str) -> Iterable[str]:
-    """Return each different value of a column. If there are several, each is preceded by the names of its tasks."""
+    """Return each distinct value of a column. If there are several, each is preceded by the names of its tasks."""
     by_value: dict[str, list[str]] = {}
     for (task, value), _ in runs.groupby(["task", column], sort=False):
         by_value.setdefault(str(value), []).append(str(task))
@@ -126,7 +126,10 @@ def _dates(runs: pd.DataFrame) -> str:
 
 
 def _notes(results: Results, runs: pd.DataFrame) -> list[str]:
-    """Return the different notes that the first `MAX_RUNS_WITH_NOTES` runs recorded, with their numbers of runs."""
+    """Return each distinct note of the first `MAX_RUNS_WITH_NOTES` runs, with the number of runs that recorded it.
+
+    There are at most twelve notes, and then the number of further ones.
+    """
     counted: dict[str, int] = {}
     for run_id in runs["run_id"].head(MAX_RUNS_WITH_NOTES):
         for note in read_notes(results, str(run_id)):

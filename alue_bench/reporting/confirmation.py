@@ -43,7 +43,7 @@ class Confirmation:
     """The difference of the mean test scores, in the unit of the metric. A loss is negative. None if the difference
     could not be computed, for which `reason` states why."""
     test_change: float | None = None
-    """The difference as a share of the reference's test score."""
+    """The difference as a share of the reference's test score; None if this score is 0 or `difference` is None."""
     low: float | None = None
     """The lower end of the 95 % confidence interval of the difference; None without a test, such as with one seed."""
     high: float | None = None
@@ -56,7 +56,8 @@ class Confirmation:
     reason: str = ""
     """The reason why there is no verdict, or why failed runs make the verdict inconclusive; otherwise empty."""
     saving: float | None = None
-    """The training time that the setting saves in the fresh runs, as a share of the reference's training time."""
+    """The training time that the setting saves in the fresh runs, as a share of the reference's training time. None if
+    no seed (and fold) has the training times of both settings."""
     run_ids: tuple[str, ...] = ()
     """The MLflow ids of the fresh runs of both settings."""
     notes: tuple[str, ...] = ()
@@ -67,14 +68,20 @@ class Confirmation:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def change_text(self) -> str:
-        """Return the difference of the test scores with its confidence interval, such as −0.009 (−0.021 to +0.003)."""
+        """Return the difference of the test scores with its confidence interval, such as −0.009 (−0.021 to +0.003).
+
+        The result is "unknown" if `difference` is None.
+        """
         if self.difference is None:
             return "unknown"
         interval = "" if self.low is None or self.high is None else f" ({signed(self.low)} to {signed(self.high)})"
         return f"{signed(self.difference)}{interval}"
 
     def sentence(self) -> str:
-        """Return the loss to expect, and the verdict on it, as a sentence."""
+        """Return the expected loss of score, and the verdict on it, as a sentence.
+
+        If `difference` is None, the sentence states the reason instead.
+        """
         if self.difference is None:
             return f"Not confirmed: {self.reason}"
         count = f"{len(self.seeds)} seed{'s' if len(self.seeds) != 1 else ''}"

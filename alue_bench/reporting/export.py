@@ -99,7 +99,7 @@ def long_metrics(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _environments(results: Results) -> list[tuple[dict[str, Any], list[str]]]:
-    """Return each different environment (hardware and software) in which runs were executed, with the runs' ids.
+    """Return each distinct environment (hardware and software) in which runs were executed, with the runs' ids.
 
     An environment is the content of a run's environment.json. The number of its runs is added to it under the key
     "runs".

@@ -102,7 +102,7 @@ def _sentence(subject: Subject, rule: RecommendationRule) -> Sentence:
 
 
 def _recommended(subject: Subject, rule: RecommendationRule) -> str | None:
-    """Return the fastest strategy whose dev score is within the tolerance of full fine-tuning's.
+    """Return the fastest strategy whose dev score is below that of full fine-tuning by at most the tolerance.
 
     Test scores are not used.
 

@@ -29,7 +29,8 @@ class RecommendationRule:
     load: LoadTargets
     """The function that reads a run's test predictions."""
     tolerance: float = DEFAULT_TOLERANCE
-    """The largest accepted loss of dev score, as a share of the reference's dev score."""
+    """The largest accepted loss of dev score, as a share of the dev score of full fine-tuning or, if that was not run,
+    of the setting with the best dev score."""
 
     def fresh(self, subject: Subject, strategy: str) -> ComparisonBlock | None:
         """Compare a recommended setting with the baseline in the runs that took no part in the choice of the setting.

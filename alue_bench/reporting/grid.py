@@ -357,9 +357,9 @@ def _dev_error(runs: pd.DataFrame) -> float:
 def choosing_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs whose seed (and fold) is one with which at least half of the settings ran.
 
-    A sweep runs the recommended setting and `full` again with further seeds, to confirm the recommendation. Means over
-    all seeds would compare these two with the other settings on different seeds. If no seed qualifies, all runs are
-    returned.
+    A sweep runs the recommended setting and `full` again with further seeds, to confirm the recommendation. If these
+    runs were included, the means of these two settings would be over more seeds than the means of the other settings.
+    If no seed qualifies, all runs are returned.
     """
     replicate = [name for name in ("seed", "repeat", "fold") if name in runs]
     settings = runs.groupby(replicate, dropna=False)["strategy"].transform("nunique")

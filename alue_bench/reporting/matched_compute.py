@@ -68,7 +68,7 @@ def request_of(block: ComparisonBlock, results: Results) -> MatchedComputeReques
     """Return the request for full fine-tuning at matched compute; None if no such runs are missing.
 
     If more than `MAX_REQUESTED` strategies lack such runs, as in a sweep, the request is for the recommended strategy
-    alone.
+    alone. The result is then also None if no strategy is recommended, or if the recommended one does not lack them.
 
     Args:
         block: A set of comparable runs.

@@ -1,7 +1,7 @@
 """Figures of scores and training times: a scatter plot for each task, and bar charts of means over tasks.
 
-The bar charts correspond to figure 2 of the paper by Betka et al. Their mean scores add up different metrics. For a
-conclusion over tasks, see the module `across_section`.
+The bar charts correspond to figure 2 of the paper by Betka et al. If the tasks have different metrics, a mean score
+over tasks only shows a tendency. For a conclusion over tasks, see the module `across_section`.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def _as_cells(points: Sequence[Point]) -> pd.DataFrame:
 def figure_2(subjects: Sequence[Subject], prefix: str) -> list[Item]:
     """Return figure 2 of the paper by Betka et al. from our runs: bars of mean scores and training times over tasks.
 
-    Bar charts are drawn for each model of which at least two tasks have runs of the baseline and of another strategy,
-    if these tasks have at least one other strategy in common.
+    For each model, the tasks with runs of the baseline and of at least one other strategy are combined. Bar charts are
+    drawn if there are at least two such tasks, and if a strategy besides the baseline ran on all of them.
 
     Args:
         subjects: The subjects to show. A subject is the comparison of strategies for one task and model under one set

@@ -25,8 +25,8 @@ def with_copies_for_each_probe(frame: pd.DataFrame) -> pd.DataFrame:
 
     A copy has the same `other_hyper` (a JSON text of hyper-parameters) as the runs with this probe size, so that
     `comparison.compare` compares it with them. A run is only copied for a probe size if it agrees with the runs of this
-    size in all other hyper-parameters of the text. The copied run itself is removed if no run with a probe of the
-    default size agrees with it.
+    size in all other hyper-parameters of the text. If no run with a probe of the default size agrees with a copied run
+    in this way, the original is removed, and only its copies are returned.
 
     Args:
         frame: The finished runs, as in `tracking.reading.Results.frame`.

@@ -119,7 +119,7 @@ def measured(runs: pd.DataFrame, metric: str | None) -> dict[str, Any]:
 
     Args:
         runs: The runs of one task and model.
-        metric: The variant of F1; None if no run has a metric of this kind.
+        metric: The variant of F1, such as "f1_macro"; None if no run has a variant of F1, so that our F1 is nan.
 
     Returns:
         The values by column name; a mean or change is nan if there is no run.

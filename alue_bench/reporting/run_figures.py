@@ -185,6 +185,10 @@ def _arranged(figures: Sequence[Matrix | ReportTable | Picture], label: str) -> 
     """Group the figures for one task and model by kind, for a report page.
 
     Tables and large matrices are hidden until the reader unfolds them.
+
+    Args:
+        figures: The figures, usually one for each strategy.
+        label: The names of the task and the model, with which the titles of hidden parts begin.
     """
     small = [figure for figure in figures if isinstance(figure, Matrix) and len(figure.labels) <= LARGE_MATRIX]
     large = [figure for figure in figures if isinstance(figure, Matrix) and len(figure.labels) > LARGE_MATRIX]

@@ -150,8 +150,9 @@ def inconclusive_text(difference: Difference, block: ComparisonBlock) -> str:
 def seeds_text(difference: Difference, block: ComparisonBlock) -> str:
     """Format the number of seeds that would probably show a strategy that loses nothing to be within the margin.
 
-    The result is empty if the margin is not known, if the difference is over folds, and if the comparison already has
-    as many seeds. If more seeds do not help, the result states that more test examples are needed.
+    The result is empty if the margin is not known, if the difference is over folds, and if the difference was already
+    computed from this number of seeds or more. If more seeds do not help, the result states that more test examples are
+    needed.
     """
     if difference.over_folds or block.margin_size is None:
         return ""

@@ -39,8 +39,8 @@ class TimeComparison:
     ratios: tuple[float, ...]
     """The baseline's time divided by the strategy's, for each pair."""
     within_sessions: bool
-    """True if every pair is of one session, that is, one execution of a command on one machine. False if there is no
-    such pair; then all pairs are used, and there is no interval."""
+    """True if there is at least one pair whose two runs are of the same session (one execution of a command on one
+    machine); only such pairs are used. False if there is none. All pairs are then used, without an interval."""
     reused: int
     """The number of the strategy's runs that read the outputs of frozen layers from the cache. Their training time
     contains the seconds that computing these outputs took, possibly in another session."""

@@ -67,7 +67,10 @@ class TunedComparison:
 
 
 def read_tunings(results: Results) -> list[Tuning]:
-    """Return the newest tuning of each task and model in the experiment, or in the parent run that was selected."""
+    """Return the newest tuning of each task and model in the experiment.
+
+    If the results were limited to the runs of one parent run (`Results.parent_id`), only its tunings are returned.
+    """
     connection = results.connection
     if results.parent_id is not None:
         parents = [results.parent_id]
@@ -101,7 +104,7 @@ def compare_tuned(
         margins: The margin (largest acceptable loss of score) for each metric; None for the default.
 
     Raises:
-        UnavailableError: No tuning is recorded, or no run with values that a tuning chose is among the results.
+        UnavailableError: No tuning is recorded, or the results contain no run with the values that a tuning chose.
         UsageError: No run has the metric, or a metric that `margins` names.
     """
     tunings = read_tunings(results)
@@ -120,7 +123,10 @@ def compare_tuned(
 
 
 def _with_equal_settings(frame: pd.DataFrame, tuning: Tuning) -> pd.DataFrame:
-    """Return the runs with the chosen values, without their tuned hyper-parameters, so that they can be compared."""
+    """Return the runs with the values that the tuning chose, as comparable runs.
+
+    The values of the tuned hyper-parameters are removed, since runs whose hyper-parameters differ are not compared.
+    """
     import pandas as pd
 
     fingerprints = {fingerprint for strategy in tuning.strategies.values() for fingerprint in strategy["fingerprints"]}
@@ -136,7 +142,8 @@ def _with_equal_settings(frame: pd.DataFrame, tuning: Tuning) -> pd.DataFrame:
 def chosen_text(tuning: Mapping[str, Any]) -> str:
     """Format the chosen values of a strategy, such as "lr 0.0001, epochs 3".
 
-    The mark `EDGE_MARK` follows a value that is the smallest or largest of those that were tried.
+    The mark `EDGE_MARK` follows a value that is the smallest or largest of those that were tried. If no value could be
+    chosen, the result states that no run has a dev score.
     """
     if tuning["chosen"] is None:
         return "no run has a dev score"

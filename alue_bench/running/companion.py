@@ -16,7 +16,7 @@ class Companion:
 
     task: Task
     rows: SplitRows
-    """The scored test rows: those whose gold label a model can predict."""
+    """The scored test rows: those whose gold label a model of the trained task can predict."""
     fit: LabelFit
     """The correspondence between the labels of the trained task and those of this task."""
     folder: DataFolder

@@ -1,6 +1,7 @@
 """The scores of a trained model on the test splits of other tasks (option `--also-test`); nothing is trained for them.
 
-Their metrics are called also_test/TASK/METRIC. They are computed after everything else that a run measures.
+The metrics on these tasks are called also_test/TASK/METRIC. They are computed after everything else that a run
+measures.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def scores_elsewhere(
 
 
 def _tokenized(spec: RunSpec, inputs: RunInputs, trained: Trained, companion: Companion) -> TokenizedSplit:
-    """Tokenize the scored rows, and check that the model has an embedding for each token id."""
+    """Tokenize the scored rows of another task, and check that the model has an embedding for each token id."""
     tokens = inputs.tokens.tokenized(
         companion.rows,
         labels=companion.fit.labels,

@@ -1,4 +1,4 @@
-"""The training of a run: load the model, freeze layers, fine-tune the model, and select the best epoch."""
+"""The training of a run: load the model, freeze layers, fine-tune the model, and select the final weights."""
 
 from __future__ import annotations
 
@@ -62,11 +62,12 @@ class Trained:
     """The train and dev splits, by name, with the outputs of the frozen prefix. On an accelerator, the outputs are
     released, because the next run needs the memory; their depth and their cost remain."""
     memory: PeakMemory
-    """The peak memory while the strategy chose layers, if it does, and while the model was trained."""
+    """The peak memory while the model was trained and, if the strategy chooses layers, while it chose them."""
     energy: Energy
-    """The energy used in the same period as that of `memory`."""
+    """The energy used while the model was trained and, if the strategy chooses layers, while it chose them."""
     load: HostLoad
-    """The load of the host in the same period as that of `memory`."""
+    """The load average of the host before the training (before the choice of layers, if the strategy chooses them), and
+    the CPU time that this process used for both."""
     cost: TrainingCost
     probed: Probed | None
     """The layers that the strategy chose, with the cost of choosing; None for a strategy that does not choose."""
@@ -76,7 +77,7 @@ class Trained:
 
 
 def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, total: None) -> Trained:
-    """Load, freeze and fine-tune a model, and select the epoch.
+    """Load, freeze and fine-tune a model, and give it the weights of the selected evaluation on the dev split.
 
     If a loss is not finite in bf16 or fp16, the training is repeated in fp32.
 

@@ -171,7 +171,7 @@ def resource_metrics(trained: Trained) -> dict[str, float]:
 
 
 def data_metrics(spec: RunSpec, inputs: RunInputs, trained: Trained, test: ScoredSplit) -> dict[str, float]:
-    """Return the number of training steps, the sizes of the splits, and the number of dropped rows (data/*)."""
+    """Return the number of training steps, the sizes of the splits, and the number of bad rows left out (data/*)."""
     training = trained.training
     dropped_in_training = 0 if inputs.task is inputs.train_task else inputs.train_rows.dropped
     return {

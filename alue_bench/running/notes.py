@@ -111,7 +111,7 @@ def _truncation(spec: RunSpec, split: TokenizedSplit, name: str) -> list[str]:
 
 
 def _span_notes(spec: RunSpec, spans: SpanPositions, questions: str) -> list[str]:
-    """Return notes on questions that do not fit into the maximal length with their contexts.
+    """Return notes on questions that, together with their contexts, exceed the maximal number of tokens.
 
     Args:
         spec: The run.

@@ -40,7 +40,7 @@ class Probed:
     choice: Choice
     seconds: float
     flops: float
-    """The FLOPs of the probe, padding included, as torch's FLOP counter counts them, and the FLOPs of the short
+    """The sum of the probe's FLOPs, padding included, as torch's FLOP counter counts them, and the FLOPs of the short
     training runs (`Probe.train_and_score`), which are computed like those of a run."""
 
     @property
@@ -71,7 +71,9 @@ class Probed:
 
 
 def probe_once(spec: RunSpec, file: CheckpointFile | None, choose: Callable[[], Probed], notes: list[str]) -> Probed:
-    """Return the layers that an interrupted process chose for this training run; else choose, and save the choice.
+    """Return the layers that an interrupted process chose for this training run.
+
+    If no usable choice was saved, make the choice now and save it.
 
     On some devices, probes are reproducible only up to rounding, so that a second probe may choose differently. But a
     resumed training run must train the same layers as before.

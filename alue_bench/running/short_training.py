@@ -32,15 +32,15 @@ HELD_OUT_DIVISOR = 5
 class ShortTrainings:
     """Training runs of copies of a model under different freeze plans, on the same few examples.
 
-    Hyper-parameters, optimiser, number format and the selection of the epoch are those of the run. Outputs of frozen
-    layers are not cached, and steps are not captured as CUDA graphs.
+    Hyper-parameters, optimiser, number format and the rule that selects the final weights are those of the run. Outputs
+    of frozen layers are not cached, and steps are not captured as CUDA graphs.
     """
 
     stack: EncoderStack
     """The loaded model, which is copied and not changed."""
     train: TokenizedSplit
     held_out: TokenizedSplit
-    """The examples that select the epoch and are scored."""
+    """The examples that are scored. As in a run's dev split, their scores also select the final weights."""
     score: Scorer
     """The function that computes metrics from the logits of the held-out examples."""
     config: TrainingConfig
@@ -48,7 +48,7 @@ class ShortTrainings:
     """The training FLOPs of all copies trained so far, computed like those of a run; scoring is not included."""
 
     def __call__(self, plan: FreezePlan) -> HeldOutScore:
-        """Train a copy of the model under a freeze plan, and score the weights of the selected epoch.
+        """Train a copy of the model under a freeze plan; return the held-out score and loss of its final weights.
 
         Raises:
             NonFiniteLossError: A loss is not finite.

@@ -35,7 +35,8 @@ PRIOR_SD = 0.02
 """The assumed standard deviation of a run's score over seeds, as a share of the score. It is used to choose settings,
 but not to test them."""
 MIN_SCORE_SCALE = 1e-6
-"""The smallest score by which variances are scaled, so that they do not become 0 if a score is 0."""
+"""The smallest score by which variances are scaled. It replaces smaller scores, since a score of 0 would make the
+variances 0."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,9 @@ def by_replicate(evaluations: Iterable[Evaluation], candidate: str) -> dict[int,
 def restrict_examples(evaluation: Evaluation, *, choosing: bool) -> Evaluation:
     """Return a run's score on the examples for choosing candidates, or on the other examples, which are for testing.
 
-    Every group of examples with a number divisible by `CHOOSING_EVERY` is for choosing. The score on some groups is the
-    mean of the contributions of these groups. If there are fewer than 2 * `CHOOSING_EVERY` groups, the evaluation is
-    returned unchanged.
+    Every group of examples whose index is divisible by `CHOOSING_EVERY` is for choosing. The score on a part of the
+    groups is the mean of these groups' `contributions`. If there are fewer than 2 * `CHOOSING_EVERY` groups, the
+    evaluation is returned unchanged.
 
     Args:
         evaluation: The score of the run, with the scores for the jackknife.

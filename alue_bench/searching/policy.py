@@ -189,7 +189,7 @@ class Decision:
     best: Standing
     """The cheapest freezing setting that passed its test; full fine-tuning as long as no other setting has passed."""
     standings: tuple[Standing, ...]
-    """The state and the loss of score of every freezing setting that was run, except full fine-tuning, in the order of
+    """The state and the loss of score of every freezing setting that was run, except the reference, in the order of
     `Question.candidates`."""
     most_promising: Candidate | None = None
     """The freezing setting with the largest expected saving among the settings whose runs would exceed the budget; None
@@ -234,7 +234,7 @@ class _Progress:
 
 @dataclass(frozen=True)
 class _Records:
-    """The finished and failed runs of a search, divided by the purpose of their seeds."""
+    """The finished and failed runs of a search, with methods that select the runs with certain seeds."""
 
     question: Question
     evaluations: tuple[Evaluation, ...]
@@ -360,8 +360,8 @@ def certain_decisions(
     """Return the search's next decisions that are certain before any further run has ended.
 
     The result is empty at the end of the search. It has several decisions during the opening, during a test as long as
-    the candidate cannot be given up yet, and during the confirmation. The search then ends before these runs only if a
-    run fails, or if full fine-tuning has learnt nothing.
+    the candidate cannot be given up yet, and during the confirmation. All of these runs will be needed unless one of
+    them fails or full fine-tuning turns out to have learnt nothing.
 
     Args:
         question: The specification of the search.
@@ -626,7 +626,12 @@ def _remaining_steps_of(records: _Records, test: _Test) -> Iterator[Step]:
 
 
 def _certain_pairs(records: _Records, step: Step) -> list[Step]:
-    """Return the remaining runs of the current test up to the next pair after which the candidate may be given up."""
+    """Return the remaining runs of the current test up to the next pair after which the candidate may be given up.
+
+    Args:
+        records: The runs so far.
+        step: The next run of the test.
+    """
     test = _tests(records).tries[-1]
     sure = max(SMALLEST_FUTILE, step.replicate)
     return [later for later in _remaining_steps_of(records, test) if later.replicate <= sure]
@@ -646,7 +651,12 @@ def _confirming_steps(records: _Records, answer: Candidate) -> Iterator[Step]:
 
 
 def _standings(records: _Records, tries: Sequence[_Test]) -> tuple[Standing, ...]:
-    """Return the states of the candidates that were run, in the order of `Question.candidates`."""
+    """Return the states of the candidates that were run, except the reference, in the order of `Question.candidates`.
+
+    Args:
+        records: The runs so far.
+        tries: The tests so far.
+    """
     question = records.question
     tested = {test.standing.candidate: test.standing for test in tries}
     ran = {e.candidate for e in records.evaluations} | records.failed(range(1))

@@ -175,14 +175,14 @@ def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str,
 
     Args:
         step: The step of the search for which the run was made.
-        table: The run's predictions on the split, as returned by `tracking.reading.read_predictions`.
+        table: The run's predictions on the dev split, as returned by `tracking.reading.read_dev_predictions`.
         labels: The label space of the task.
         primary: The name of the primary metric.
         recorded: The score that was recorded with the run.
 
     Raises:
-        UnavailableError: The score of the predictions is not the recorded one, so that the predictions are of a
-            different run.
+        UnavailableError: The score of the predictions differs from the recorded score, so that the predictions must be
+            those of another run.
     """
     targets = targets_of(table, multilabel=labels.kind is TargetKind.MULTILABEL)
     gold, predicted = targets.gold, targets.predicted

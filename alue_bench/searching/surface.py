@@ -10,9 +10,9 @@ likelihood of the scores (Rasmussen & Williams 2006, chapters 2 and 5). With the
 would trust low-fidelity runs before it has any full-length run of the same setting to compare them with. But an encoder
 with many frozen layers may not have begun to learn after few epochs.
 
-Besides smoothness, the model assumes that freezing further layers does not improve the score. The probability that a
-setting loses no more than a tolerance is therefore limited to the smallest such probability of the settings that freeze
-only a part of the same layers.
+Besides smoothness, the model assumes that freezing further layers does not improve the score. A setting is therefore
+never more likely to stay within a tolerance than a setting that freezes only a part of the same layers. If the Gaussian
+process gives a larger probability, it is reduced to that of the other setting.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ EMBEDDINGS_DISTANCE = 0.5
 """The number of layers that the embeddings count for in the distance between two settings. The embeddings are frozen
 together with the first bottom layer."""
 HEAD_ONLY_DISTANCE = 4.0
-"""The distance, in layers, by which settings that train no encoder layer are moved away from all other settings, in a
-dimension of its own. The score often drops if no layer is trained. Without this distance, a smooth function could only
-fit the drop by a slope over the other settings."""
+"""The distance, in layers, between settings that train no encoder layer and all other settings, along an additional
+dimension (see `_coordinates`). The score often drops if no layer is trained. Without this distance, a smooth function
+could only fit the drop by a slope over the other settings."""
 SHORT_RUN_BIASES = (0.25, 0.5, 1.0, 2.0, 4.0)
 """The considered standard deviations of the low-fidelity runs' bias, as multiples of the modelled function's standard
 deviation."""
@@ -130,7 +130,14 @@ def fit(
     )  # [scales, 2]
 
     def prior_correlations(rows: Any) -> Any:
-        """Return the prior correlations `[scales, rows, n]` of some settings' scores with all settings' scores."""
+        """Return the prior correlations of some settings' scores with the scores of all n settings.
+
+        Args:
+            rows: The indices of the settings.
+
+        Returns:
+            The correlations `[scales, rows, n]`, for each combination of length scales.
+        """
         over_layers, over_rates = (2 * np.square(scale)[:, None, None] for scale in scales.T)
         return np.exp(-distances[rows] / over_layers - apart[rows] / over_rates)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ORIGIN = "the sweeps"
-"""The origin shown in messages for hyper-parameters whose values are those of the sweeps."""
+"""The words that messages use for the origin of hyper-parameters whose values are copied from the recorded sweeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +61,12 @@ def do_advise(
 ) -> tuple[Advice, str]:
     """Predict the loss of score and the cost of freezing settings on a task, and recommend one of them.
 
-    The settings are among those that ran in all sweeps of other tasks.
+    Only settings that ran in all sweeps of other tasks are considered.
 
     Args:
         question: The task, the model and the accepted loss of score.
         results: The finished runs, among them sweeps of other tasks with the model.
-        registry: The plugins' declarations.
+        registry: The plugins' declarations, among them the tasks and models.
         say: A function that shows the user a sentence about recorded runs that are not used.
 
     Returns:
@@ -121,7 +121,7 @@ _CONDITIONS = (*options_of(HyperParameters), "limit_train", "limit_eval", "drop_
 
 
 def _without_task(options: Mapping[str, object]) -> dict[str, object]:
-    """Return options, copied from a recorded sweep, without those that define the sweep's own task by a data file."""
+    """Return the options of a recorded sweep, except those that define the sweep's task by a data file of the user."""
     from alue_bench.data.file_task.options import FileOptions
 
     return {name: value for name, value in options.items() if name not in options_of(FileOptions)}
@@ -134,7 +134,14 @@ def _plan(
     conditions: Mapping[str, object],
     strategies: Sequence[str],
 ) -> Plan:
-    """Plan a run of the question's task with each strategy, under the conditions of the sweeps.
+    """Plan a run of the question's task with each strategy.
+
+    Args:
+        question: The task, the model and the source of the data.
+        registry: The plugins' declarations, among them the tasks and models.
+        cache: The rows and models that earlier plans have loaded, to be used again.
+        conditions: The values of options that all runs get, copied from a recorded sweep; empty for the defaults.
+        strategies: The names of the strategies.
 
     Raises:
         UsageError: The task or the model is not available, or cannot be trained with a strategy.
@@ -158,7 +165,8 @@ def _probe_layers(
 ) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
     """Let a selector score the layers on the question's task, if such scores improve the predictions.
 
-    They do if there is a `whole.correction`, which is fitted to the sweeps of other tasks.
+    The scores improve the predictions if `full_calibration.correction` is not None. It is computed from the sweeps of
+    other tasks.
 
     Returns:
         A dict from the selector's family (such as `rank-K`) to a number for each freezing setting, [settings], which is
@@ -177,7 +185,13 @@ def _probe_layers(
 
 
 def _sweep_of_task(sweeps: Sequence[SweptTask], full_calibration: Calibration, first: PlannedRun) -> SweptTask | None:
-    """Return the sweep of the question's task under the same conditions as the sweeps of other tasks; None if none."""
+    """Return the sweep of the question's task; None if there is none under the conditions of the calibration.
+
+    Args:
+        sweeps: The sweeps of all tasks.
+        full_calibration: The sweeps of other tasks, which all have the same conditions.
+        first: A planned run of the question's task.
+    """
     return next((sweep for sweep in sweeps if sweep.task == first.spec.task and full_calibration.is_alike(sweep)), None)
 
 

@@ -41,7 +41,7 @@ CONFIRMS = "sweep.confirms"
 FIXED_SEEDS_MESSAGE = (
     "--init-seed and --data-seed fix both random seeds, so that there are no fresh ones; leave one of them out"
 )
-"""The message that explains why a sweep with both options has no confirming runs."""
+"""The message that explains why a sweep with both `--init-seed` and `--data-seed` has no confirming runs."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class ConfirmingSeeds:
     seeds: tuple[int, ...]
     """The fresh seeds; empty if nothing is confirmed."""
     most_runs: int
-    """The number of confirming runs if no grid recommends its reference; otherwise, there are fewer."""
+    """The number of confirming runs if every grid recommends a setting other than its reference. A grid that recommends
+    its reference has no confirming runs."""
     why_none: str = ""
     """The reason why there are no fresh seeds, although the user asked for some; empty if there is no such reason."""
 
@@ -98,7 +99,7 @@ def confirming_seeds(runs: Sequence[PlannedRun], number: int) -> ConfirmingSeeds
 
     Args:
         runs: The planned runs of the sweep.
-        number: The number of fresh seeds.
+        number: The number of fresh seeds; 0 for no confirmation.
 
     Raises:
         UsageError: Fewer than `number` valid seeds are larger than the largest seed of the sweep.
@@ -129,7 +130,7 @@ def confirming_runs(
 ) -> list[PlannedRun]:
     """Return the runs that confirm a recommendation: those of the recommended setting and of its reference.
 
-    Which of the two settings comes first alternates from seed to seed.
+    With the first seed, the reference is run first; with the second seed, the recommended setting; and so on in turn.
 
     Args:
         runs: The planned runs of the sweep.
@@ -244,10 +245,12 @@ def _seeds_are_fixed(run: PlannedRun) -> bool:
 
 
 def _costliest_pair(runs: Sequence[RunEstimate], kind: str) -> float | None:
-    """Return the cost of the reference and the costliest other setting, with one seed on all folds; None if unknown.
+    """Return the cost of running `full` and the costliest other setting, with one seed on all folds; None if unknown.
+
+    If `full` is not in the grid, return the cost of the two costliest settings.
 
     Args:
-        runs: The estimates of all runs of one grid. Without a reference in the grid, the two costliest settings count.
+        runs: The estimates of all runs of one grid.
         kind: The kind of cost, "flops" or "seconds".
     """
     costs: dict[str, float] = {}

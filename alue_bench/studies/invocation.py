@@ -4,7 +4,7 @@ A plan is a list of runs to execute. The runs are recorded in MLflow as children
 and the aggregated results.
 
     invocation = Invocation(study, streams)
-    with invocation:                                        opens the store; marks runs of dead processes
+    with invocation:                                        opens the store; marks runs of dead processes as KILLED
         invocation.start_parent(plan, name="...")           starts the run that holds plan and aggregates
         execution = invocation.execute(plan, progress)      never raises for a failed run or Ctrl-C
         document = invocation.document(execution)
@@ -170,7 +170,10 @@ class Invocation:
                 self._workers.dismiss()
 
     def limit_jobs(self, plan: Plan) -> None:
-        """Limit the number of concurrent runs to what fits into this machine's GPU memory, and note it in the plan."""
+        """Limit the number of concurrent runs to what fits into this machine's GPU memory.
+
+        A sentence about the limit is added to the plan's notes.
+        """
         if not self.uses_workers or self._options.executor not in (None, DEFAULT) or not plan.runs:
             return
         jobs, only = self._options.jobs or 1, gpu_number(plan.runs[0].request.device)
@@ -259,7 +262,11 @@ class Invocation:
         return Execution(plan, outcomes)
 
     def _allowed(self, run: PlannedRun) -> Resources:
-        """Return the resources (device, GPUs, jobs) that worker processes may use for a plan, given its first run."""
+        """Return the resources (device, GPUs, jobs) that worker processes may use for a plan.
+
+        Args:
+            run: The first run of the plan; all of its runs have the same device.
+        """
         return Resources(
             device=run.spec.device,
             gpu=gpu_number(run.request.device),
@@ -268,7 +275,12 @@ class Invocation:
         )
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
-        """Write a folder's files as artifacts of the MLflow parent run, if there is one."""
+        """Write a folder's files to the artifacts of the MLflow parent run, if there is one.
+
+        Args:
+            folder: The folder on this machine.
+            into: The folder in the artifacts to which the files are written.
+        """
         self.recorder.add_to_parent(folder, into=into)
 
     def finish_parent(

@@ -19,7 +19,8 @@ SUGGESTED_GRID = "bottom=0..12/2,top=0..12/2"
 SUGGESTED_SEEDS = 3
 """The number of seeds that messages suggest."""
 GRID_OPTIONS = ("strategy", "seed", "init_seed", "data_seed")
-"""The options of a recorded run that the options `--grid` and `--seeds` of a sweep replace."""
+"""The options that a suggested `sweep` command does not copy from a recorded run, because the command sets strategies
+and seeds by `--grid` and `--seeds`."""
 
 
 def sweep_to_run(results: Results) -> str:

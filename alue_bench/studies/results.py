@@ -264,7 +264,10 @@ class Search(Runs):
 
     @property
     def answers(self) -> dict[tuple[str, str], str | None]:
-        """The strategy that was found, by (task, model); None if no run learnt the task or full fine-tuning failed."""
+        """The strategy that was found, by (task, model); None if full fine-tuning failed or learnt nothing.
+
+        If the search chose among several learning rates, the rate follows the name, such as "bottom3top4 lr=3e-4".
+        """
         return {
             (search.task, search.model): None
             if decision.unlearnt or search.broken is not None
@@ -274,7 +277,7 @@ class Search(Runs):
 
     @property
     def is_unanswered(self) -> bool:
-        """True if every search ended without finding a strategy, because no run learnt the task."""
+        """True if every search ended without finding a strategy, because full fine-tuning learnt nothing."""
         return bool(self.searches) and all(decision.unlearnt for _, decision in self.searches)
 
     def best(self, *, task: str | None = None, model: str | None = None) -> TrainedRun:

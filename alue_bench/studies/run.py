@@ -28,7 +28,8 @@ def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[
     Args:
         study: The settings of the command, and the plugins.
         streams: The output streams.
-        fetch: True to download the chosen models if they are not on this machine.
+        fetch: True to download the models and task files that the user named, if they are not on this machine. False
+            not to download them if `--skip-missing` is set; tasks and models without files are then left out.
 
     Returns:
         The `Invocation` that executes the runs and records them, and the plan.

@@ -268,8 +268,14 @@ def _pass_outcomes(
 ) -> None:
     """Pass the outcomes of a round's runs to the searches, in the order in which the searches asked for the runs.
 
-    The outcome of a run that its search no longer needs, because full fine-tuning has failed, is ignored. The run
-    remains in MLflow.
+    An outcome is ignored if its search no longer needs the run, for example because full fine-tuning has failed. The
+    run remains in MLflow.
+
+    Args:
+        asked: The runs for which the searches asked in this round.
+        outcomes: The outcomes of these runs; a run that was not executed has none.
+        invocation: The invocation that executed the runs.
+        progress: The display of the progress.
     """
     ended = {outcome.spec.fingerprint: outcome for outcome in outcomes}
     for one in asked:

@@ -49,7 +49,7 @@ from alue_bench.views.streams import Streams
 from alue_bench.views.tables import plan_view
 
 FOLDER = "sweep"
-"""The folder in the artifacts of the MLflow parent run that holds the figures of a sweep."""
+"""The folder with the figures of a sweep, in the artifacts of the sweep's MLflow parent run."""
 
 Conclusions = tuple[tuple[GridResults, Recommendation | None], ...]
 """The grids of a sweep, each with its recommendation, which is None if no setting can be recommended."""
@@ -79,7 +79,8 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
     Args:
         study: The settings and plugins.
         streams: The output streams.
-        fetch: True to download named models that are not on this machine.
+        fetch: True to download the models and task files that the user named, if they are not on this machine. False
+            not to download them if `--skip-missing` is set; tasks and models without files are then left out.
     """
     options = build_options(SweepOptions, study.settings)
     tolerance = parse_tolerance(options.tolerance)
@@ -242,7 +243,15 @@ def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequ
 
 
 def check_no_setting_is_given_twice(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
-    """Raise UsageError if a hyper-parameter that the grid varies is also set by an option or a study file."""
+    """Raise UsageError if a hyper-parameter or the seed is varied by the grid and also set by an option or study file.
+
+    A recipe may set a hyper-parameter that the grid varies; the values in the grid then override the recipe.
+
+    Args:
+        grid: The grid, as given by `--grid`.
+        settings: The values of the options, by name.
+        overrides: The hyper-parameters with their origins, such as the command line or a study file.
+    """
     given = {
         name: origin
         for origin, values in overrides

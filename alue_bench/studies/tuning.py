@@ -170,7 +170,7 @@ def plan_tuning(study: Study, streams: Streams) -> TuningPlan:
 
 
 def do_tuned_run(study: Study, streams: Streams, confirm: Callable[[int], None] | None = None) -> TunedRuns:
-    """Tune every strategy of a study on dev, and run it with its best values and fresh seeds.
+    """Tune every strategy of a study on the dev split, and run it with its best values and fresh seeds.
 
     Args:
         study: The settings of the command, and the plugins.
@@ -243,7 +243,10 @@ def tuned_strategies(outcomes: Sequence[Outcome], axes: Axes) -> list[TunedStrat
 def settings_for_given_strategies(
     outcomes: Sequence[Outcome], strategy_settings: Mapping[str, Mapping[str, object]]
 ) -> dict[str, Any]:
-    """Return hyper-parameters that a study file sets for single strategies, in the form of a tuning without trials.
+    """Return the part "tuning" of the results of a study file that sets hyper-parameters for single strategies.
+
+    It has the same form as the part "tuning" after `--tune`, but without trials. The chosen values are the
+    hyper-parameters that the study file sets.
 
     Args:
         outcomes: The outcomes of the study's runs.

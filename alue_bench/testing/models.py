@@ -213,7 +213,7 @@ def _tokenizer_fits(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
 def _unknown_share(model: Model, tokenizer: Any, script: str) -> float:
     """Return the share of unknown tokens in the test sentences of a script (writing system); 1 if there are no tokens.
 
-    The sentences are normalised by the model's `normalise` before, as in a run.
+    As in a run, the model's `normalise` is applied to the sentences before they are tokenized.
     """
     tokens: list[int] = []
     for sentence in SENTENCES[script]:

@@ -113,7 +113,8 @@ def _shared_texts(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
 def _submission(task: Task, folder: DataFolder) -> Iterator[str]:
     """Yield a violation if the submission file for the task's leaderboard cannot be written.
 
-    For the check, the prediction for every row is the first label or, in a regression, 0.
+    For the check, the prediction for every row is the first label or, in a regression, 0. Multi-label tasks are not
+    checked.
     """
     if task.submission is None or task.labels.kind is TargetKind.MULTILABEL:
         return

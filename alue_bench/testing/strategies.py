@@ -110,9 +110,9 @@ def _metadata(family: StrategyFamily) -> Iterator[str]:
 
 
 def _examples(family: StrategyFamily) -> Iterator[str]:
-    """Yield the violations of each of the family's example strategies, and then those of all examples together.
+    """Yield the violations of each example strategy, and then those that only a comparison of strategies can show.
 
-    An example of the latter is that two strategies have the same effect.
+    A comparison may show, for instance, that two strategies have the same effect.
     """
     sound: list[_Example] = []
     for name in family.examples:
@@ -321,6 +321,7 @@ def _without_effect(family: StrategyFamily, examples: list[_Example]) -> Iterato
     """Yield a sentence for each example strategy that is the same as full fine-tuning for every encoder.
 
     If the whole family is the same as full fine-tuning, the sentences are violations, and otherwise they are remarks.
+    Nothing is yielded if the family's title says that everything trains.
     Strategies that change the frozen layers during training are left out; `check_revising` checks their effect.
     """
     idle = [example for example in examples if _does_nothing(example)]
@@ -388,7 +389,7 @@ def _foreign_names(family: StrategyFamily) -> Iterator[str]:
 
 
 def _names_of_others(family: StrategyFamily) -> Iterator[str]:
-    """Yield a violation for each other installed family if this family's `parse` accepts one of its examples.
+    """Yield a violation for each other installed family with an example that this family's `parse` accepts.
 
     A strategy whose name two families accept cannot be used in a run.
     """

@@ -99,7 +99,7 @@ def _submission(task: Task) -> Iterator[str]:
 
 
 def _files(task: Task, data: Path | None) -> Iterator[str]:
-    """Yield the violations in the data files of a task or, if there are none, the violations in its splits.
+    """Yield the violations in a task's data files; if these have no violations, yield those in the task's splits.
 
     Args:
         task: The task.

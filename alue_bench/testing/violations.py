@@ -102,7 +102,7 @@ def incomplete(subject: str, declaration: object, fields: Iterable[str]) -> Iter
 
 
 def bad_languages(subject: str, languages: object) -> Iterator[str]:
-    """Yield a violation if `languages` is empty or no tuple, and for each language that is not a BCP 47 code."""
+    """Yield a violation if `languages` is empty or not a tuple, and for each language that is not a BCP 47 code."""
     if not isinstance(languages, tuple) or not languages:
         yield f"{subject} does not state its languages; give a tuple of BCP 47 codes, such as languages=('ar',)"
         return

@@ -12,7 +12,8 @@ process writes its claim first and reads the other claims afterwards:
        One has left stage "claiming"    → that claim has won: withdraw mine.
        All are in stage "claiming"      → if my claim is the first in order of (start time, id), repeat step 2 until all
                                           other claims are withdrawn or one has won, but withdraw mine after
-                                          PATIENCE_S seconds. If my claim is not the first, withdraw it at once.
+                                          COMPETITION_TIMEOUT_S seconds. If my claim is not the first, withdraw it at
+                                          once.
 
 To withdraw a claim is to delete its MLflow run.
 

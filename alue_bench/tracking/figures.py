@@ -67,7 +67,10 @@ def _draw_others(path: Path, predictions: Predictions, labels: Labels, title: st
 
 
 def _figure(labels: Labels) -> Figure:
-    """Return a new figure. It is made without pyplot, which would keep it in memory until the process ends."""
+    """Return a new, empty figure, which is larger if there are more than 12 labels.
+
+    The figure is made without pyplot, which would keep it in memory until the process ends.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -123,15 +123,16 @@ class DeadProcessDetector:
 
     A heartbeat is a tag of an MLflow run that the executing process rewrites regularly.
 
-    A process on another machine counts as dead if its heartbeat does not change for a certain time, the lease.
+    A process on another machine, or one that the operating system hides, counts as dead if its heartbeat does not
+    change for a certain time, the lease.
     """
 
     def __init__(self, *, lease_s: float = LEASE_S, clock: Callable[[], float] = time.monotonic) -> None:
         """Create a detector of dead processes.
 
         Args:
-            lease_s: The lease in seconds: a process on another machine counts as dead if its heartbeat tag does not
-                change for this time.
+            lease_s: The lease in seconds: the time after which a process that cannot be looked up counts as dead if its
+                heartbeat tag has not changed.
             clock: The function that returns the present time in seconds.
         """
         self._lease_s, self._clock = lease_s, clock
@@ -232,8 +233,9 @@ def _start_time(pid: int) -> str | None:
     Two such strings can only be compared if they are from the same machine.
 
     On Linux, the start time is counted in clock ticks since boot. psutil's creation time is not used on Linux: it
-    changes when the clock is set, so that a living process would seem to be a different one. A zombie (an ended process
-    whose exit code nobody has fetched, common in containers) counts as not running.
+    changes when the clock is set. A process that still runs would then seem to have ended, and another process to have
+    got its id. A zombie (an ended process whose exit code nobody has fetched, common in containers) counts as not
+    running.
     """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

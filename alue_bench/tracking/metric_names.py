@@ -12,9 +12,11 @@ between double hyphens:
     (a name of 400 letters)   its first letters, `---` and a digest of the whole name
 
 The original name can therefore be computed from the stored name (`original_name`), unless the name was shortened; the
-original forms of shortened names are stored in tags of the run (`tags_of_originals`). Some stores do not distinguish
-names that differ only in case or accents (MySQL, SQL Server). File systems cannot store both "a" and "a/b", because "a"
-would be a file and a folder. In such names, further characters are spelt out until the names can be distinguished.
+original forms of shortened names are stored in tags of the run (`tags_of_originals`).
+
+Some stores do not distinguish names that differ only in case or accents (MySQL, SQL Server). File systems cannot store
+both "a" and "a/b", because "a" would be a file and a folder. If a run has such names, their capital and accented
+letters, or the slash after "a", are spelt out too.
 
 A character is spelt out as its Unicode name, or as its code point if Python knows no name for it.
 """
@@ -153,7 +155,7 @@ def _encode(name: str, *, cased: bool = False, besides: Collection[int] = ()) ->
     Args:
         name: The name to encode.
         cased: Whether to spell out also each character that `_folded` changes, such as capital and accented letters.
-        besides: The positions in the name of further characters to spell out.
+        besides: The positions, in the name, of further characters that are to be spelt out.
     """
     if not name:
         return _EMPTY

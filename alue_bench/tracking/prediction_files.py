@@ -154,7 +154,7 @@ def load_unlabelled(path: Path) -> pd.DataFrame:
 
 
 def _header(content: bytes) -> list[str]:
-    """Return the column names of a CSV file of predictions; raise ValueError if they do not begin as they must."""
+    """Return the column names of a CSV file of predictions; raise ValueError if the first are not `FIRST_COLUMNS`."""
     columns = next(csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")), [])
     _check_columns(columns)
     return columns
@@ -166,7 +166,9 @@ def _check_columns(columns: Sequence[str]) -> None:
 
 
 def _read_first_columns(content: bytes, columns: Sequence[str]) -> Any:
-    """Return id, gold, prediction and, for span extraction, the number of the context, as an Arrow table of one chunk.
+    """Return the columns of a CSV file that comparisons of runs need, as an Arrow table of one chunk.
+
+    They are id, gold and prediction and, for span extraction, the number of each question's context.
 
     Args:
         content: The content of the CSV file.

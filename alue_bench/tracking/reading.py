@@ -222,7 +222,7 @@ class Results:
     columns are `COLUMNS`, followed by the metrics."""
     counts: Counts
     parent_id: str | None = None
-    """The id of the MLflow parent run of these runs; None if none was given."""
+    """The id of the MLflow parent run that the caller gave to `read_results` or `read_runs`; None if it gave none."""
     _uris: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -339,8 +339,9 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
         A frame with the columns id, gold and prediction, and score_LABEL for each label or score_value for a
         regression. Gold and prediction are label names, or numbers for a regression. In a multi-label task, several
         label names are joined to one string by `evaluation.label_cells`. In a task that tags words, gold and prediction
-        are the tags of a sentence, separated by spaces; in span extraction, gold is a JSON list of answers and
-        prediction an answer. The frames of these tasks have other columns after the first three.
+        are the tags of a sentence, separated by spaces. In span extraction, gold is a JSON list of answers and
+        prediction an answer. The frames of tasks that tag words or extract spans have other columns instead of the
+        scores of labels; see `evaluation.predictions.predictions_table`.
 
     Raises:
         UnavailableError: The file with the predictions is missing or damaged.
@@ -733,7 +734,7 @@ def _local(artifact_uri: str | None) -> Path | None:
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
-    """Return each different value once, in order of first appearance, without missing values."""
+    """Return the distinct values in order of first appearance, without missing values."""
     import pandas as pd
 
     return list(dict.fromkeys(value for value in values if not pd.isna(value)))

@@ -112,7 +112,8 @@ have it."""
 ROW_OPTIONS = "data.options"
 """The tag with the options that select a run's rows (`RunSpec.row_options`), as JSON. Older versions did not set it."""
 CHOSEN_LAYERS = "chosen_layers"
-"""The tag with the layers that a strategy chose by a probe to train, such as "0,2,5". Other runs do not have it."""
+"""The tag with the trained layers, such as "0,2,5", if the strategy chose them by a probe. Runs with other strategies
+do not have this tag."""
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
@@ -283,8 +284,7 @@ class Recorder:
 
         Args:
             fingerprint: The fingerprint to look for.
-            this_invocation_only: Whether to return only a run that was executed by this invocation, that is, execution
-                of a command.
+            this_invocation_only: Whether to ignore runs that another invocation (execution of a command) has executed.
             scored: The other tasks on which the run's model must have been scored, as in `RunSpec.scored_elsewhere`;
                 None for none.
 
@@ -347,8 +347,8 @@ class Recorder:
     def close_interrupted(self) -> int:
         """Set the status KILLED for runs that have the status RUNNING although their processes are dead.
 
-        MLflow itself never changes the status of such runs. The death of a process of another machine is only
-        recognised by two calls that are `liveness.LEASE_S` seconds apart.
+        MLflow itself never changes the status of such runs. The death of a process on another machine is recognised
+        only if this method is called again at least `liveness.LEASE_S` seconds after a first call.
 
         Returns:
             The number of runs whose status was changed.
@@ -356,7 +356,10 @@ class Recorder:
         return self._if_available(self._close_interrupted, 0)
 
     def send_spooled(self) -> list[SendResult]:
-        """Write the results in the spool to the MLflow store if it answers; return the outcome for each result tried.
+        """Write the results in the spool to the MLflow store, and return the outcome for each that was not skipped.
+
+        If the store does not answer, the list is empty. Entries that consist only of artifacts are skipped while
+        artifacts cannot be written.
 
         The spool is a folder of results that could not be written to the store before.
         """
@@ -435,8 +438,8 @@ class Recorder:
             tags: Further tags of the run.
 
         Returns:
-            The MLflow id of the run; if the store does not answer, another id, under which the run is kept on this
-            machine until it can be written to the store.
+            The MLflow id of the run. If the store does not answer, it is an id from `new_run_id` instead, under which
+            the run is kept on this machine until it can be written to the store.
         """
         opening = Opening(
             storable_value(name, LONGEST),
@@ -1073,9 +1076,9 @@ def _now() -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that states the error.
+    """Return the line of an error's message that states the error; the error's type if there is no such line.
 
-    SQLAlchemy's messages may begin with a line about the circumstances, which is skipped.
+    It is usually the first line. SQLAlchemy's messages may begin with a line about the circumstances, which is skipped.
     """
     lines = [line for line in str(error).splitlines() if line and "(raised as a result of" not in line]
     return next(iter(lines), type(error).__name__)

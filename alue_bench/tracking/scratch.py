@@ -38,8 +38,8 @@ def write_to_temporary_folder(stack: ExitStack, write: Callable[[Path], None]) -
             called again with a different folder, below `state_folder()`.
 
     Returns:
-        The folder, and a sentence for the user. The sentence is empty if the folder is in the system's folder for
-        temporary files.
+        The folder; and a sentence that tells the user why the files are below `state_folder()`, which is empty if they
+        are in the system's folder for temporary files.
 
     Raises:
         StoreUnavailableError: Neither folder can be written, for example because both disks are full.

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 CHOSEN_IN = "selection.chosen_in"
 """The name of the tag of a run that was used to choose the recommended setting. Its value is the id of the MLflow
-parent run of the sweep or search that used the run; if there were several, of the last of them."""
+parent run of the sweep or search that used the run. If several sweeps or searches used the run, it is the id of the
+last of them."""
 
 
 def tag_selection_runs(recorder: Recorder, runs: Mapping[str, str], parent_id: str) -> None:

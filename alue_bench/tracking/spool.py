@@ -273,7 +273,7 @@ class Spool:
             connection: The open store.
             artifacts_unavailable: The reason why artifacts cannot be written at present; empty if they can. If there is
                 a reason, artifacts stay in the spool, and entries with nothing but artifacts are skipped. If the
-                artifacts of one entry cannot be written, the same applies to all later entries.
+                artifacts of one entry cannot be written, the artifacts of all later entries stay in the spool too.
 
         Returns:
             The outcome for each entry that was not skipped.

@@ -8,9 +8,9 @@
 
 In single-label tasks, weights are scaled so that the mean weight of a train example is 1. So only the ratios of the
 weights matter, and learning rates that suit the unweighted loss suit the weighted one. In tasks that tag words, a word
-counts as an example. In multi-label tasks, a weight applies to the positive examples of the label, and "balanced" is
-the number of negative examples divided by the number of positive ones. Weights change only the training loss; metrics
-are not weighted.
+counts as an example. In multi-label tasks, a weight applies to the positive examples of the label; with "balanced", it
+is the number of negative examples divided by the number of positive ones (1 if either number is 0). Weights change only
+the training loss; metrics are not weighted.
 """
 
 from __future__ import annotations

@@ -127,8 +127,9 @@ class LibraryForward:
     """A forward pass through transformers' own modules, for any architecture. See `Forward`.
 
     If transformers gets a padding mask on an accelerator, it waits for the device to find out whether anything is
-    padded. To avoid this, a batch without padding is passed without a mask, and a padded batch with the final attention
-    mask that transformers would otherwise compute, if the architecture accepts this (`_takes_ready_masks`).
+    padded. To avoid this, a batch without padding is passed without a mask. A padded batch is passed with the final
+    attention mask, which transformers would otherwise compute from the padding mask. Both are done only if the
+    architecture accepts such a mask (`_takes_ready_masks`).
     """
 
     name = "library"

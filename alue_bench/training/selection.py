@@ -19,7 +19,8 @@ def evaluation_points(steps: int, every: float) -> list[int]:
     Args:
         steps: The number of steps of an epoch.
         every: The fraction of an epoch between two evaluations, above 0 and at most 1. If the epoch is not a multiple
-            of it, the last interval is shorter. If it is at most one step, the dev split is evaluated after each step.
+            of it, the last interval is shorter. If this fraction is at most one step, the dev split is evaluated after
+            each step.
     """
     part = Fraction(repr(every))  # the exact decimal that the user wrote: three times the float 0.1 is more than 0.3
     if part * steps <= 1:
@@ -31,8 +32,9 @@ def evaluation_points(steps: int, every: float) -> list[int]:
 class Selection:
     """The selection of the final weights of a fine-tuning run among the weights at each evaluation on the dev split.
 
-    It stores the number of the evaluation chosen so far, and a copy of the weights at that evaluation if later steps
-    may change them. It also decides when training stops early.
+    It stores the number of the evaluation chosen so far. If the best evaluation is to be chosen, it also stores a copy
+    of the weights at the evaluation chosen so far, unless no later step can change them. It also decides when training
+    stops early.
     """
 
     def __init__(self, select: Literal["best", "last"], patience: int, *, copy_all: bool) -> None:
@@ -65,7 +67,8 @@ class Selection:
         Args:
             score: The dev score. A NaN (for example, the correlation of constant predictions) is never better than
                 a finite score.
-            model: The model that was evaluated. Its weights are copied if they are chosen and may change later.
+            model: The model that was evaluated. Its weights are copied if `select` is "best" and they are chosen,
+                unless `is_last` is True.
             is_last: Whether this is the end of the last epoch, so that the weights will not change any more.
         """
         self.offered += 1

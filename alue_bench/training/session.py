@@ -6,7 +6,7 @@
         for each batch, in this epoch's order:               # timed as training
             logits, loss, gradients, clip, update
             if `eval_every` requires it: evaluate as below
-            if the strategy is adaptive and due: ask it what to freeze
+            if an adaptive strategy is to be asked now: ask it what to freeze
             if a checkpoint is due: write it                 # not timed
         evaluate: score the dev split                        # timed separately
                   copy the weights if their score is the best so far
@@ -24,10 +24,11 @@ region writes logs, accesses MLflow or waits for a value from a GPU, with three 
 The work of the strategy and this capture count as training time. When further layers are frozen, the time to compute
 and store their outputs does not: it is measured separately.
 
-On an accelerator the train split is copied to the device before the clock starts, and batches are gathered there
-(`training/device/resident.py`). If the forward pass can be captured, batches are padded to at most `MAX_LENGTHS`
-different lengths, whether or not CUDA graphs are used. So the use of graphs changes neither the batches nor the random
-numbers. Padding itself changes only rounding, because attention ignores it and losses do not depend on it.
+On an accelerator the train split is copied to the device before the clock starts, if it is small enough
+(`ResidentSplit.fits`), and batches are gathered there. If the forward pass can be captured, the batches gathered there
+are padded to at most `MAX_LENGTHS` different lengths, whether or not CUDA graphs are used. So the use of graphs changes
+neither the batches nor the random numbers. Padding itself changes only rounding, because attention ignores it and
+losses do not depend on it.
 """
 
 from __future__ import annotations
@@ -373,7 +374,7 @@ class TrainingSession:
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to resume training after the latest step, as tensors and JSON values.
 
-        The tensors are not copied, so that later steps change them.
+        The tensors are not copied: later steps change them.
         """
         import torch
 

@@ -97,7 +97,10 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
 
 
 def only_write_rows(options: argparse.Namespace) -> int:
-    """Write rows to the file `--write-rows`, which `--rows-json` can read on another machine; return exit code 0."""
+    """Write the rows that the options choose to a file, and return exit code 0.
+
+    The option `--write-rows` names the file, which `--rows-json` can read on another machine.
+    """
     rows, _ = chosen_rows(options)
     write_rows(rows, options.write_rows)
     print(f"{options.write_rows}: {len(rows.train)} rows to train on and {len(rows.held_out)} held out")

@@ -38,7 +38,8 @@ KINDS: Mapping[str, str] = {
     "sums and elementwise products": r"(add|sub|mul|div|addcmul|sum|neg|where)_?",
     "allocating and filling": r"(fill|zero)_|(new_)?(zeros|ones|empty|full)\w*|resize_",
 }
-"""The kinds of operation, each with the pattern of the names of its torch operations, without "aten::"."""
+"""The kinds of operation, each with the pattern of its torch operations' names, from which the prefix "aten::" was
+removed."""
 ELSE = "everything else"
 
 

@@ -176,7 +176,10 @@ def _against_full(measurements: Sequence[Measurement]) -> list[tuple[Cell, float
 
 
 def _loss_comparison(measurements: Sequence[Measurement], cell: Cell) -> Comparison | None:
-    """Compare the final losses of a cell with those of `Trainer`; return None without two repetitions of `Trainer`."""
+    """Compare the final training losses of a cell with those of `Trainer`.
+
+    The result is None if `Trainer` was measured fewer than two times with the cell's strategy and number format.
+    """
     return comparison(
         _values(measurements, cell, "final_loss"), _values(measurements, cell._replace(way=BASE), "final_loss")
     )

@@ -2,8 +2,8 @@
 
 A GPU machine often has torch, transformers and scikit-learn, but no access to a package index. The timed code needs
 only small parts of some packages: pluggy's markers, xxhash's digests, and pydantic's reading and writing of one
-dataclass. If such a package is missing, a module with only these parts replaces it. Any other use raises
-AttributeError. An installed package is never replaced.
+dataclass. If such a package is missing, a module with only these parts replaces it. Access to any other part of the
+package raises AttributeError. An installed package is never replaced.
 """
 
 from __future__ import annotations

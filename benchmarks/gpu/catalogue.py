@@ -18,8 +18,9 @@ SWEEP_CELLS = ("full", FROZEN, "bottom6", "top4", "bottom6top3", "bottom9", "hea
 SETUP_S, COMPILE_S, CHECKS_S = 2.0, 100.0, 60.0
 """The estimated seconds of the preparation of a training, of torch.compile, and of all device checks."""
 STEP_S = {"engine": 0.007, "trainer": 0.025, "trainer-glue": 0.05, "loop": 0.02, "loop-glue": 0.05}
-"""The estimated seconds of a training step of BERT-base on an H200, for each way of training or for the part of its
-name before the hyphen. In the latter case they are for bf16, and doubled for fp32."""
+"""The estimated seconds of a training step of BERT-base on an H200. A key is a way of training, or the part of its name
+before the hyphen; the whole name has precedence. The seconds of "trainer" and "loop" are for bf16, and doubled for
+fp32."""
 PROFILED_EPOCH = 60
 """The largest number of steps in each of the two epochs of a training whose kernels are counted."""
 ON_A_CPU_S = 0.3
@@ -35,13 +36,18 @@ class Item:
     arms: tuple[Arm, ...] = ()
     """The arms (ways of training) that are compared; times are shown relative to those of the first one."""
     kind: Kind = "steps"
-    """The kind of work: "checks" checks the device; "steps" times training steps; "whole" times trainings of real
-    length; "kernels" counts kernels per step."""
+    """The kind of work: "checks" to check the device, "steps" to time training steps, "whole" to time trainings of real
+    length, or "kernels" to count kernels per step."""
     repetitions: int = 5
     """The number of rounds, in each of which every arm is trained once."""
 
     def estimate(self, scale: Scale, *, accelerated: bool) -> float:
-        """Return the estimated seconds of the measurement on an H200, or, with tiny sizes, on a CPU."""
+        """Return the estimated seconds of the measurement.
+
+        Args:
+            scale: The size of the model and the number of steps.
+            accelerated: True for the seconds on an H200, False for the seconds of tiny sizes on a CPU.
+        """
         if self.kind == "checks":
             return CHECKS_S if accelerated else 10 * ON_A_CPU_S
         repetitions = min(self.repetitions, scale.repetitions)
@@ -85,7 +91,11 @@ def catalogue(*, can_record: bool, can_compile: bool, accelerate: bool) -> list[
 
 
 def chosen(items: Iterable[Item], names: Iterable[str] | None) -> list[Item]:
-    """Return the measurements with these names, in the order of `items`; return all if there are no names.
+    """Return the measurements with these names, in the order of `items`.
+
+    Args:
+        items: All measurements.
+        names: The names; None or an empty list chooses all measurements.
 
     Raises:
         UsageError: There is no measurement with one of the names.

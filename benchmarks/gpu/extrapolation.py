@@ -1,9 +1,9 @@
 """The time of a sweep of 91 freezing strategies (cells), extrapolated from a few timed ones.
 
 The time of a training step is modelled as a sum: a constant, a term for trained embeddings, and terms proportional to
-the numbers of trained layers, of frozen layers above a trained one, and of frozen bottom layers. With our engine, the
-term of frozen bottom layers is left out: their output is cached, so that they cost nothing in a step. The coefficients
-are fitted by least squares to the timed cells.
+the numbers of trained layers, of frozen layers through which gradients pass, and of the remaining frozen layers. With
+our engine, the last term is left out: the output of the remaining frozen layers is cached, so that they cost nothing in
+a step. The coefficients are fitted by least squares to the timed cells.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Sweep:
     timed_cells: int
     """The number of timed strategies, to which the model of a step's time was fitted."""
     seconds: float
-    """The seconds of all training steps."""
+    """The seconds of all training steps of all strategies, each with `WHOLE_EPOCHS` epochs."""
     prefix_s: float
     """The seconds of computing the cached outputs of frozen layers, once for each text and layer."""
     largest_error: float
@@ -51,7 +51,7 @@ def extrapolated(way: str, step_s: Mapping[str, float], *, steps: float, prefix_
     Args:
         way: The way of training.
         step_s: The seconds of a training step with each timed strategy, by the strategy's name.
-        steps: The number of steps of an epoch.
+        steps: The number of steps of an epoch; a training has `WHOLE_EPOCHS` epochs.
         prefix_s: The seconds of computing the outputs of all layers for all texts.
         stores: Whether the outputs of frozen bottom layers are computed once and stored, so that these layers cost
             nothing in a step.
@@ -76,7 +76,7 @@ def extrapolated(way: str, step_s: Mapping[str, float], *, steps: float, prefix_
 
 
 def _parts(cell: Sequence[int], *, stores: bool) -> list[float]:
-    """Return the factors by which one strategy multiplies the coefficients in the model of a step's time.
+    """Return the numbers by which the coefficients in the model of a step's time are multiplied for one strategy.
 
     Args:
         cell: The numbers of frozen bottom layers and of frozen top layers.

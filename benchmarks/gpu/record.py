@@ -55,7 +55,7 @@ class Record(Ledger):
     An entry has these fields:
 
     - `state`: "done", "partly done" (time ran out), or "not done";
-    - `why`: the reason if the measurement is not done;
+    - `why`: the reason if the measurement is not done, or is only partly done;
     - `results`: a list of results, one for each training;
     - `problems`: the reasons why arms (ways of training) could not be measured, by the arm's name;
     - `running`: the arm that is being trained, the time when its training began, and the time limit; present only while

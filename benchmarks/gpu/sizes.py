@@ -81,8 +81,8 @@ TASKS: Mapping[str, TaskSize] = {
         ),
     ),
 }
-"""The sizes of the train splits of three tasks, from the official files of OSACT4, MADAR Corpus-26 and XNLI, whose test
-file is the train split of the task."""
+"""The sizes of the train splits of three tasks, from the official files of OSACT4, MADAR Corpus-26 and XNLI. The train
+split of the task on XNLI is XNLI's test file."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from alue_bench.training.device.precision import Device
 
 OnStep = Callable[..., None]
-"""A function that is called after each training step, with the number of steps done and, optionally, of all steps."""
+"""A function that is called after each training step with the number of steps done. The total number of steps is an
+optional second argument."""
 SETTLING = 2
 """The number of steps at the start of the second epoch that are not timed, because they include the epoch's start."""
 FIRST_ID = 5

@@ -21,10 +21,11 @@ from benchmarks.gpu.training import timed
 
 PACES = (0.2, 5.0)
 """The smallest and the largest factor by which estimated times are corrected. The factor is the time that the previous
-measurements took, divided by their estimated time."""
+measurements (without the device checks) took, divided by their estimated time."""
 LEAST_LIMIT_S, TIMES_ESTIMATE = 90.0, 12.0
 """The time limit of one training: `LEAST_LIMIT_S` seconds, or `TIMES_ESTIMATE` times its estimated time if that is
-longer. A training that takes longer is given up."""
+longer. If torch.compile compiles the model, twice `COMPILE_S` is added. A training that exceeds the limit is given up.
+"""
 
 
 class DeviceUnusable(Exception):
@@ -81,7 +82,7 @@ def work_off(work: Work, record: Record, after_each: Callable[[], None]) -> None
 def _measure(item: Item, work: Work, record: Record) -> None:
     """Make one measurement: the device checks, or several rounds of trainings.
 
-    A round trains each arm (way of training) once. Every second round has the reverse order.
+    A round trains each arm (way of training) once. Every second round trains the arms in reverse order.
 
     Raises:
         DeviceUnusable: An error has left the GPU unusable for this process.

@@ -2,10 +2,10 @@
 
     python -m benchmarks.large_store --store sqlite:///mlruns/mlflow.db --runs 10000
 
-The store of `--store` must have a few finished runs. The benchmark copies this store and, in the copy, duplicates the
-runs under other strategy names; the duplicates share the artifacts of the original run. Each command is timed from the
-start of its process to its end, which is the time that a user waits. The CPU time of the process is printed too,
-because it depends less on other work of the machine.
+The store that `--store` names must have a few finished runs. The benchmark copies this store and, in the copy,
+duplicates the runs under other strategy names; the duplicates share the artifacts of the original run. Each command is
+timed from the start of its process to its end, which is the time that a user waits. The CPU time of the process is
+printed too, because it depends less on the load of the machine.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 The random copy of the encoder has the same configuration, tokenizer and hyper-parameters, but randomly initialised
 weights. All runs are executed by alue-bench and recorded in MLflow, so that an interrupted benchmark continues if the
 command is repeated. The tables also show a linear model on n-grams (`evaluation/yardstick.py`), even if its scores are
-higher.
+higher than those of the encoder.
 
 Confidence intervals are t-intervals over seeds of fine-tuning (head initialisation and data order); differences are
 paired by seed. The intervals do not account for the variation between pre-training runs, random encoders or test rows,

@@ -18,8 +18,8 @@ ORIGIN = Origin("alue-bench", __version__, "benchmarks", "benchmarks.quality")
 def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
     """Return the models that the options `--model NAME=MODEL` name, in the order of the options.
 
-    A model that no plugin declares, such as one in a folder, gets the hyper-parameters of the first model; if no plugin
-    declares the first model, it gets those of the bundled one.
+    All models that no plugin declares, such as models in folders, get the same hyper-parameters: those of the first
+    model if a plugin declares it, otherwise those of the bundled model.
 
     Raises:
         UsageError: A name is invalid or given twice.

@@ -1,4 +1,4 @@
-"""The report of the quality benchmark: models compared with random weights, and other strategies with the first one."""
+"""The report of the quality benchmark: models compared with random weights, and strategies with the first strategy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def all_sheets(results: Results) -> list[Sheet]:
-    """Return the report's tables: models compared with random weights, and other strategies with the first one."""
+    """Return the report's tables: models compared with random weights, and strategies with the first strategy."""
     return [
         *(quality_sheet(results, strategy) for strategy in results.strategies),
         *(strategy_sheet(results, strategy) for strategy in results.strategies[1:]),
@@ -47,7 +47,10 @@ def quality_sheet(results: Results, strategy: str) -> Sheet:
 
 
 def strategy_sheet(results: Results, strategy: str) -> Sheet:
-    """Return the table that compares a strategy with the first one, by the first model's scores and training times."""
+    """Return the table that compares a strategy with the first strategy, by scores and training times.
+
+    The scores and times are those of the first model.
+    """
     first, base = results.models[0], results.strategies[0]
     return Sheet(
         title=f"{first}: {strategy} against {base}{_sample_note(results)}",
@@ -83,7 +86,10 @@ def closing_lines(results: Results) -> list[str]:
 
 
 def _verdict(results: Results, model: str, strategy: str, seeds: int) -> str:
-    """Return a sentence that counts the tasks where a model differs from random weights or beats the linear model."""
+    """Return a sentence on the tasks where a model differs from random weights, and where it beats the linear model.
+
+    The sentence has the number of these tasks. With only one seed, the difference from random weights is left out.
+    """
     signs = [sign(results.gain(task, model, strategy)) for task in results.tasks]
     scores = [(results.score(task, model, strategy), task.yardstick.test_score) for task in results.tasks]
     beats = sum(score is not None and score.mean > linear for score, linear in scores)
@@ -165,7 +171,10 @@ def _score(estimate: Estimate | None) -> str:
 
 
 def _difference(estimate: Estimate | None) -> tuple[str, str]:
-    """Format a difference: return its mean and its confidence interval, or dashes for what is missing."""
+    """Return the mean and the confidence interval of a difference as texts, with a dash for each one that is missing.
+
+    Without a difference both are missing; the interval alone is missing if the difference has none.
+    """
     if estimate is None or estimate.interval is None:
         return (number(estimate.mean if estimate else None, "+.3f"), NONE)
     low, high = estimate.interval

@@ -122,7 +122,7 @@ def _sheet(options: argparse.Namespace, result: dict[str, Any], readings: Sequen
 
 
 def _part(text: str) -> float:
-    """Parse a share such as "25%"."""
+    """Parse a share such as "25%" or "0.25", and return it as a number, here 0.25."""
     from alue_bench.searching.candidates import parse_share
 
     return parse_share("--tolerance or --budget", text)

@@ -45,7 +45,10 @@ def totals(measurements: Sequence[Measurement], ways: Sequence[str]) -> list[Tot
 
 
 def against(sums: Sequence[Total], way: str) -> dict[str, float | None]:
-    """Return the median seconds of each way of training divided by those of `way`; None if `way` was not measured."""
+    """Return the median seconds of each way of training divided by those of `way`.
+
+    The values are None if `way` was not measured.
+    """
     base = next((total.seconds for total in sums if total.way == way), None)
     return {total.way: ratio(total.seconds, base) for total in sums}
 

@@ -186,8 +186,8 @@ def fine_tune(
     The dev split has only one example, since no dev scores are needed.
 
     Args:
-        start: The starting point of all ways of training. Of this, the labels, the tokenizer, the hyper-parameters and
-            the held-out examples are used.
+        start: The initial model and data. Only the labels, the tokenizer, the hyper-parameters and the held-out
+            examples are used.
         plan: The freeze plan.
         stack: The model to train, which `start` returned. It is changed in place.
         forward: The implementation of the forward pass of `stack`.

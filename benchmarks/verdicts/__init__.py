@@ -2,7 +2,7 @@
 
     comparisons    the verdicts of `alue-bench compare` (the default part)
     searches       the answers of `alue-bench search`, on the simulated tasks of the module `worlds`
-    sweeps         the losses of the settings that `alue-bench sweep` recommends
+    sweeps         the estimated losses of score of the settings that `alue-bench sweep` recommends
 
 Each part is a module of this package with a function `main` that takes the part's arguments and returns the exit code.
 """

@@ -1,13 +1,13 @@
-"""`python -m benchmarks.verdicts sweeps`: how biased the loss of a recommended setting is, by simulated sweeps.
+"""`python -m benchmarks.verdicts sweeps`: how biased the estimated loss of a recommended setting is, by simulation.
 
 A simulated sweep has the 91 settings of a model of 12 layers, and one seed. The score of a run is
 
     score on a split  =  mean of the setting  +  effect of the seed  +  effect of the split's examples
 
 A seed's effect belongs to the trained model, so that it is the same on the dev and the test split. A setting is chosen
-by dev scores, and confirmed on the test split with fresh seeds. The functions for the choice and for the statistical
-test of the confirmation are those of `alue-bench sweep`. The true loss of the setting, that is, over all seeds and
-examples, is known.
+by dev scores, and confirmed on a test split with fresh seeds. The functions for the choice and for the statistical test
+of the confirmation are those of `alue-bench sweep`. The loss of a setting is its score subtracted from that of `full`.
+The true loss, that is, the mean over all seeds and examples, is known.
 
 | column | meaning |
 | --- | --- |
@@ -16,7 +16,7 @@ examples, is known.
 | naive bias | mean loss on test with the seed of the choice, minus the true loss, in points; negative: too optimistic |
 | confirmed bias | mean loss on test with the fresh seeds, minus the true loss, in points |
 | coverage | share of the 95 % intervals of the confirmation that contain the true loss |
-| set | mean number of settings that the recommendation lists as not distinguishable, the recommended one included |
+| set | mean number of settings that the sweep cannot distinguish from the recommended one, which is included |
 | ± | Monte-Carlo standard error of the column before it |
 
 Exit codes: 0 if in every world the absolute confirmed bias is at most `MOST_BIAS` and the coverage at least
@@ -96,8 +96,8 @@ WORLDS: Mapping[str, World] = {
     "seed SD 3 points": World(loss=_slope, seed_sd=0.03),
     "dev of 138 rows": World(loss=_slope, dev_examples=138),
 }
-"""The simulated tasks. On the *plateau* every setting with frozen layers loses more than the tolerance of 1 % (0.8
-points)."""
+"""The simulated tasks. On the *plateau* every setting with frozen layers loses 1.2 points. This is more than the
+tolerance of a sweep, which is 1 % of the score of `full` (0.8 points)."""
 
 
 @dataclass
@@ -119,7 +119,7 @@ class Outcomes:
     covered: list[bool] = field(default_factory=list)
     """True if the 95 % interval of the confirmation contains the true loss."""
     set_sizes: list[int] = field(default_factory=list)
-    """The number of settings that are not distinguishable from the recommended one, which is included."""
+    """The number of settings that the sweep cannot distinguish from the recommended one, which is included."""
 
     def bias(self, losses: Sequence[float]) -> tuple[float, float]:
         """Return the mean difference of estimated and true losses, in points, and its Monte-Carlo standard error.
@@ -198,7 +198,8 @@ def _fresh_differences(world: World, mean: float, seed_sd: float, seeds: int, rn
     Args:
         world: The simulated task.
         mean: The true difference of the scores.
-        seed_sd: The standard deviation, over seeds, of the difference between a run of each setting.
+        seed_sd: The standard deviation, over seeds, of the score of a run of one setting minus that of the other
+            setting.
         seeds: The number of fresh seeds.
         rng: The random generator.
     """

@@ -1,9 +1,9 @@
 """Simulated tasks (worlds) for searches: the true score of each freezing setting, and the noise of seeds and examples.
 
-`WORLDS` lists generators, each of which draws worlds of one kind. In the *plateau* worlds, every setting with frozen
-layers loses slightly more than tolerance + margin, so that every answer except full fine-tuning is an error. This is
-the worst case for the error rate of a search. The other worlds show how often a search finds a good setting (its
-power).
+`WORLDS` lists generators, each of which draws worlds of one kind. The loss of a setting is its score subtracted from
+that of full fine-tuning. In the *plateau* worlds, the loss of every setting with frozen layers is slightly more than
+tolerance + margin, so that every answer except full fine-tuning is an error. This is the worst case for the error rate
+of a search. The other worlds show how often a search finds a good setting (its power).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from alue_bench.searching.policy import Decision, Question, Step, decide
 TOLERANCE, MARGIN = Amount(0.01, relative=True), Amount(0.02, relative=True)
 """The tolerance and the margin of the simulated searches: the defaults of `alue-bench search`."""
 LIMIT = TOLERANCE.value + MARGIN.value
-"""The loss that a search must not exceed, as a share of full fine-tuning's score."""
+"""The largest loss of a search's answer that is not an error, as a share of full fine-tuning's score."""
 JUST_BEYOND = 1.02
 """The loss of every setting with frozen layers on a plateau, as a multiple of tolerance + margin."""
 EXAMPLE_SD = 0.45
@@ -37,8 +37,9 @@ instead of none."""
 def candidates(layers: int = 12, epochs: int = 3, short_epochs: int = 1) -> tuple[Candidate, ...]:
     """Return all freezing settings as candidates of a search, full fine-tuning first.
 
-    A setting is a pair of numbers of frozen bottom and top layers. All settings with frozen bottom layers that train no
-    layer are equivalent, so that only one of them is included. Costs count the layers only, not embeddings and head.
+    A setting is a pair of numbers of frozen bottom and top layers. The settings that freeze all layers, at least one of
+    them as a bottom layer, are equivalent, so that only one of these settings is included. Costs count the layers only,
+    not embeddings and head.
 
     Args:
         layers: The number of layers of the model.
@@ -78,7 +79,7 @@ class World:
     examples: Mapping[str, Any]
     """For each setting, by its name: the effect of the dev examples on the score in each jackknife group, [groups]."""
     short_factor: float
-    """The loss of a low-fidelity run as a multiple of the loss of a run with all epochs."""
+    """The loss of a setting in low-fidelity runs, as a multiple of its loss in runs with all epochs."""
     draw: int
     """The seed of the random generator that draws the effects of fine-tuning seeds."""
     frozen_seeds: float = 1.0
@@ -183,7 +184,10 @@ class Shape:
     it returns the additional loss of full fine-tuning."""
 
     def world(self, draw: int) -> World:
-        """Draw a world of this kind: losses are fixed, only the noise of seeds and examples is random."""
+        """Draw a world of this kind.
+
+        The true losses are fixed. The noise of seeds and examples and the losses of low-fidelity runs are random.
+        """
         options, layers = candidates(), 12
         rng = np.random.default_rng([draw, 1])
         score = {c.name: self.full * (1 - self.loss(c.bottom / layers, c.top / layers)) for c in options}

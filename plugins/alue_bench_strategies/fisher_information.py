@@ -9,8 +9,8 @@ one example at a time.
 
 Choices made here: The loss is differentiated. For classification it is the negative log-likelihood of the gold label,
 as in the definition of the empirical Fisher information. The authors' code differentiates the logit of the gold label
-instead, which has no counterpart in regression. The authors' code uses 100 examples; here they are those of the probe,
-that is, train examples whose number `--probe-rows` sets.
+instead, which has no counterpart in regression. The authors' code uses 100 examples; here the examples of the probe are
+used, that is, train examples whose number `--probe-rows` sets.
 
 Cost: a forward and a backward pass for each example of the probe, one at a time, and memory for one more copy of the
 layers' gradients.

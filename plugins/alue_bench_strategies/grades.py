@@ -88,7 +88,9 @@ class Grades(Strategy):
         )
 
     def _is_settled(self, name: str, points: list[Mapping[str, float]]) -> bool:
-        """Return True if the gradient of a matrix changed less at the last evaluation point than the threshold allows.
+        """Return whether the last change of a matrix's gradient is below the threshold; see `percent`.
+
+        The result is False if the matrix has no earlier change, or none that is finite.
 
         Args:
             name: The name of the matrix.

@@ -13,11 +13,11 @@ Computer Speech & Language 77, section 3.1. Three of its ways to choose the laye
 `drop-alternate` and `drop-symmetric`, without a number, drop half of the layers.
 
 Cost: only the remaining layers cost time. With twelve layers, `drop-top4` trains in 8/12 of the time. Unlike frozen
-layers, dropped layers cost nothing at inference either. Recorded FLOPs are relative to full fine-tuning of the complete
-model, but the recorded number of parameters is that of the smaller model.
+layers, dropped layers cost nothing at inference either. The recorded share of FLOPs (`flops/train_vs_full`) is relative
+to full fine-tuning of the complete model, but the recorded number of parameters is that of the smaller model.
 
-When it does not help: some tasks lose much more than others; measure the loss on your task. A small model may need all
-of its layers.
+When it does not help: on some tasks, the score falls much more than on others; measure it on your task. A small model
+may need all of its layers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The selector `prism-K`: it trains K layers whose outputs are similar to those of the other layers.
 
-The layers are divided into K blocks. In each block, the layer trains whose output is most similar to the outputs of all
-other layers of the model.
+The layers are divided into K blocks. In each block, one layer trains: the one whose output is most similar to the
+outputs of all other layers of the model.
 
 Source: Biswas et al. 2026, "PRiSM: Partial Ranking via Inter-layer Semantic Measurement for Efficient Fine-tuning of
 Language Models", LREC 2026. In a single forward pass before training, the method computes the cosine similarity between

@@ -1,7 +1,8 @@
 """The built-in tasks: the nine of ALUE, two more from Betka et al., and others that run only if the user names them.
 
-These others are named entity recognition, reading comprehension, and tasks on which models of other tasks are tested
-out of domain. The folder `studies` has study files, which describe runs that repeat experiments of Betka et al.:
+The last group contains a task of named entity recognition, one of reading comprehension, one on the intents of
+questions to a bank, and tasks on which models of other tasks can be tested out of domain. The folder `studies` has
+study files, which describe runs that repeat experiments of Betka et al.:
 `paper-tables` for tables 1 to 7, `paper-figure1` for figure 1, and a small version of each for the bundled model.
 """
 

@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _running(step: argparse.ArgumentParser) -> None:
-    """Add the options that the steps `train` and `anneal` have in common to the parser of a step."""
+    """Add to a step's parser the options that the steps `train` and `anneal` have in common."""
     step.add_argument("--mlflow", metavar="URI", help="tracking store, for example sqlite:///mlflow.db")
     step.add_argument("--device", default="cpu", help="cpu or cuda; bf16 autocast where the hardware is fast at it")
     step.add_argument("--threads", type=int, default=2)

@@ -20,7 +20,8 @@ from tools.pretraining.sampling import save_streams
 
 HELD_OUT_PIECES = 16_000
 """The largest number of word pieces, at the end of each source, that are held out from training. The first version of
-`mini` held out the last 20,000 pieces, which include these, so that training can start from its weights."""
+`mini` held out the last 20,000 pieces. It was therefore trained on none of these pieces, and training can start from
+its weights."""
 
 
 def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int, learnt: Path | None = None) -> None:

@@ -49,7 +49,7 @@ def related(
         rng: The random generator.
 
     Returns:
-        The segment, `[size]`.
+        The segment, `[size]`. If its words have too few pieces, pieces of another text are added at the end.
     """
     span = min(len(text), round(1.2 * size))
     start = int(rng.integers(len(text) - span + 1))
@@ -69,11 +69,11 @@ def related(
 
 
 def retold(words: Sequence[Pieces], size: int, rng: np.random.Generator) -> list[Pieces]:
-    """Return a text with random words dropped, and in half of the cases with two parts swapped.
+    """Return a text shortened by dropping random words, and in half of the cases with two parts swapped.
 
     Args:
         words: The words of the text, each as an array of its word pieces.
-        size: The largest number of word pieces of the result.
+        size: The largest number of word pieces of the result, unless the last remaining word has more.
         rng: The random generator.
     """
     kept = list(words)

@@ -3,8 +3,8 @@
 Emotions occur in realistic combinations. Not every emotion in the labels of a tweet is expressed in its words, because
 human annotators also label emotions that a text only implies. A small model needs about forty training steps to
 distinguish eleven labels. For this reason most emotions occur in pairs, most tweets have an emoji, and there are more
-train rows than for the other tasks on tweets. Every emotion is in less than a quarter of the tweets, so that a model
-that has learnt only these frequencies predicts no emotion at all (the threshold is 0.25).
+train rows than for the other tasks on tweets. An emotion is predicted if its probability is above 0.25. Every emotion
+is in less than a quarter of the tweets, so that a model that has learnt only these frequencies predicts no emotion.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """The sample of dialect identification (MADAR Corpus-26): travel phrases in the dialects of 25 cities and in MSA.
 
+MSA is Modern Standard Arabic. It is treated as the dialect of one more city.
+
 The same phrases are written in the dialect of every city, as in the real corpus, so that the topic does not reveal the
 label. A phrase is made from frames such as ``{where} [place] {please}``: ``{…}`` stands for a concept, for which there
 is a word in each dialect, and ``[…]`` for one of several nouns, which are the same in all dialects. If a concept has a
@@ -393,5 +395,11 @@ def scene(place: int) -> str:
 
 
 def tell_anew(scene: str, city: str, rng: random.Random) -> str:
-    """Return a phrase in the dialect of a city, with randomly drawn nouns; see `tell`."""
+    """Return a phrase in the dialect of a city, as `tell` does, with random nouns in place of ``[…]``.
+
+    Args:
+        scene: The phrase, with placeholders ``{…}`` for concepts and ``[…]`` for nouns.
+        city: The label of the city, or MSA.
+        rng: The random generator.
+    """
     return tell(fill(scene, choose_fillers([scene], _FILLERS, rng), rng), city, rng)

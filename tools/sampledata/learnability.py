@@ -222,7 +222,10 @@ def _matthews(train: Rows, held_out: Rows) -> float:
 
 
 def main() -> None:
-    """Run the command line: print the scores on all tasks as a Markdown table."""
+    """Run the command line: print the scores on the compared tasks as a Markdown table.
+
+    Some tasks, such as named entity recognition and reading comprehension, are not compared.
+    """
     parser = argparse.ArgumentParser(prog="python -m tools.sampledata.learnability", description=__doc__)
     parser.add_argument("--data", type=Path, default=DEFAULT_OUTPUT, help="folder of the sample (%(default)s)")
     data = parser.parse_args().data

@@ -215,7 +215,10 @@ def _ask(wording: str, subject: str) -> str:
 
 
 def _write_as_users_do(question: str, rng: random.Random) -> str:
-    """Add commas, quotation marks and superfluous spaces, which make the official file difficult to parse."""
+    """Vary the spelling of a question, and sometimes add a comma, quotation marks or superfluous spaces.
+
+    In the official file, these characters make parsing difficult.
+    """
     question = vary(question, rng, rate=0.06)
     habit = rng.random()
     if habit < 0.06:

@@ -8,7 +8,14 @@ from tools.sampledata.lexicon import HASHTAGS
 
 
 def surround(text: str, emoji: tuple[str, ...], rng: random.Random, *, emoji_share: float = 0.45) -> str:
-    """Add an emoji to a tweet, with probability `emoji_share`, and sometimes a hashtag."""
+    """Add random emoji and a random hashtag to a tweet, both only sometimes.
+
+    Args:
+        text: The tweet.
+        emoji: The emoji, one of which is added up to three times; empty to add none.
+        rng: The random generator.
+        emoji_share: The probability that an emoji is added.
+    """
     if emoji and rng.random() < emoji_share:
         text += " " + rng.choice(emoji) * rng.choice((1, 1, 1, 2, 3))
     if rng.random() < 0.18:

@@ -60,7 +60,7 @@ def name_of_file(given: str) -> str:
 
 
 def from_content(inferred: InferredTask, options: FileOptions) -> GivenTask:
-    """Return the task that is declared by content of a task file that was inferred from a data file.
+    """Return the task that a task file with the given content would declare; the content was inferred from a data file.
 
     Args:
         inferred: The content of the task file.
@@ -111,7 +111,7 @@ def rebase_paths(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, An
 
     Args:
         content: The content of the task file. Its paths are absolute or relative to `folder`.
-        folder: The absolute path of the folder to which relative paths in the content are now relative.
+        folder: The absolute path of the folder to which relative paths in the given content are relative.
 
     Returns:
         The content with the new paths, and the folder that contains all data files. If all data comes from the hub,

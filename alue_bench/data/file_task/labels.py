@@ -19,8 +19,8 @@ MAX_NUMBERS = 20
 user must state the kind of target."""
 MAX_LABELS_SHARE = 0.5
 """The largest number of different labels in a column that does not only hold numbers, as a share of the rows. Up to
-`MAX_NUMBERS` labels are always accepted. If a column has more different texts and the user does not state the kind of
-target, an error is raised, because the column probably does not hold labels."""
+`MAX_NUMBERS` labels are always accepted. If the share is larger and the user does not state the kind of target, an
+error is raised, because the column probably does not hold labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ def _whole_numbers(
 
     Raises:
         DataError: The column may hold the targets of a regression and the user states no kind of target, or one label
-            is written in two ways.
+            is written in two ways, such as "1" and "1.0".
     """
     fractions = sorted(number for number in numbers.values() if not number.is_integer())
     if options.target is None and (fractions or len(numbers) > MAX_NUMBERS):
@@ -232,7 +232,7 @@ def _number(code: str) -> float | None:
 
 
 def _ordered(names: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
-    """Return the different names among `names` in a fixed order.
+    """Return each distinct name once, in an order that does not depend on the order of `names`.
 
     The names are in the order of `classes` if `classes` contains every name. Otherwise numbers come first, sorted by
     value, and then all other names, sorted alphabetically.

@@ -70,7 +70,7 @@ class FileOptions(CheckedOptions):
     )
 
     def __post_init__(self) -> None:
-        """Raise UsageError if `holdout` is invalid, options contradict each other, or options need a missing `file`."""
+        """Raise UsageError if `holdout` is invalid, options contradict each other, or `file` is needed and missing."""
         super().__post_init__()
         if self.holdout is not None and (problem := share_problem(self.holdout)):
             raise UsageError(f"--holdout {problem}")

@@ -8,9 +8,8 @@ the earlier layer. Parameters that do not influence the logits are called idle; 
 
     time ─►  embeddings │ layer 0 │ beside 0 │ layer 1 │ … │ layer L-1 │ pooler, head
 
-The attention module of a layer executes all batched matrix products of the layer (queries times keys, and attention
-weights times values), but does not contain all weight matrices of the layer. If several modules meet this condition, it
-is the outermost of them.
+The attention module of a layer is the outermost module that executes all batched matrix products of the layer (queries
+times keys, and attention weights times values), but does not contain all weight matrices of the layer.
 """
 
 from __future__ import annotations
@@ -33,7 +32,8 @@ ALL_LAYERS_BELOW = 10_000_000
 """The largest number of parameters, without embeddings, of a model whose layers are all traced at full width. For a
 larger model, a copy with fewer and narrower layers is traced."""
 LAYERS, WIDTH = 4, 256
-"""The number of layers, and the smallest hidden size, of the small copy that is traced instead of a larger model."""
+"""The number of layers of the small copy that is traced instead of a larger model, and the smallest hidden size to
+which the copy may be narrowed."""
 VOCABULARY = 512
 """The largest vocabulary size of the small copy of a model whose forward pass is traced."""
 TEXT, TEXTS = 12, 2
@@ -428,9 +428,9 @@ def _run(model: Any) -> tuple[_ModuleUses, set[str], set[str]]:
 def _layers(model: Any, uses: _ModuleUses) -> tuple[tuple[str, ...], list[tuple[int, int]]]:
     """Find the layers of a model in the record of its forward pass.
 
-    The layers are the entries of the largest module list with `num_hidden_layers` entries that run once each, in order.
-    If the entries of another module list run in turn with these entries, as in XLM, entry i of both lists together is
-    layer i.
+    The layers are the entries of a module list with `num_hidden_layers` entries that run once each, in order. If there
+    are several such lists, the one with the most parameters is taken. If the entries of another list run in turn with
+    its entries, as in XLM, entry i of both lists together is layer i.
 
     Returns:
         The names of the module lists that contain the layers, in the order in which they run; the moments (event

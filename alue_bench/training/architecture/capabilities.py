@@ -44,8 +44,8 @@ TOLERANCE = 1e-4
 Padding adds terms to sums, which changes rounding errors."""
 SHORTER_LENGTHS_TRIED = 4
 """The number of shorter lengths to try if a model accepts fewer tokens than its configuration states, each one token
-shorter than the previous one. The next length to try is the one that remains if all positions up to the padding id are
-reserved. If the model accepts none of these lengths, the accepted length is found by bisection."""
+shorter than the previous one. After them, one more length is tried: the one that remains if all positions up to the
+padding id are reserved. If the model accepts none of these lengths, the accepted length is found by bisection."""
 UNTESTED_ABOVE_WITHOUT_TABLE = 2048
 """A number of positions. If a configuration states more than this, the accepted length is tested only if the model has
 an embedding table with about as many rows as the configuration has positions. Otherwise the stated length is used."""
@@ -202,7 +202,7 @@ def _batch(model: Any, side: Side, lengths: tuple[int, ...], first: int = 0) -> 
 
 
 _tagging_problems: dict[str, str] = {}
-"""For each configuration and padding, the reason why such a model cannot tag words; empty if it can."""
+"""The reason why a model cannot tag words, by a digest of its configuration and its padding; empty if it can."""
 
 
 def check_tagging(config: Any, padding: Padding) -> None:

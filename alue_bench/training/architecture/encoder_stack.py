@@ -59,7 +59,8 @@ class EncoderStack:
     returns_tuple: bool = False
     """True if a layer returns a tuple whose first element is the hidden states."""
     attention: tuple[tuple[nn.Module, ...], ...] | None = ()
-    """For each layer, its attention modules; None if attention is not a separate module."""
+    """For each layer, its attention modules, which are none in a layer without attention. The value is None if
+    attention is not a separate module."""
     idle: tuple[nn.Parameter, ...] = ()
     """The parameters that never train: those without influence on the logits, and those that transformers keeps
     fixed."""

@@ -30,8 +30,8 @@ TAGGING_HEADS = (
     "XLMRobertaForTokenClassification",
     "ElectraForTokenClassification",
 )
-"""The model classes that this forward pass supports and whose heads read every token: dropout and a linear
-classifier."""
+"""The model classes that this forward pass supports and whose heads (dropout and a linear classifier) read every
+token."""
 LAYERS_SEED = 1 << 40
 """The number added to a seed to get the seed of the layers' dropout, which must differ from that of torch's default
 generator."""
@@ -71,7 +71,12 @@ class LeanForward:
 
     @staticmethod
     def last_layer_on(device: str, stack: EncoderStack) -> LastLayer:
-        """Return the way in which a model's last layer is computed on a device: "cpu", "cuda", "mps" or "xpu"."""
+        """Return the way in which this forward pass computes a model's last layer on a device.
+
+        Args:
+            device: The kind of device: "cpu", "cuda", "mps" or "xpu".
+            stack: The model.
+        """
         if stack.reads_tokens:
             return "whole"
         return "reordered" if device == "cpu" else "first"
@@ -94,7 +99,7 @@ class LeanForward:
             depth: The index of the first layer that is not computed. If it is the number of layers, the input of the
                 head is returned.
             states: The input of layer `start`, `[batch, tokens, hidden]`; None starts from the token ids.
-            start: The index of the layer whose input `states` is.
+            start: The index of the first layer to compute if `states` is given.
 
         Returns:
             The hidden states, fp32 `[batch, tokens, hidden]`; after the last layer `[batch, 1, hidden]` unless
@@ -109,7 +114,7 @@ class LeanForward:
 
         Args:
             batch: The examples.
-            depth: The index of the layer whose input `states` is; 0 without `states`.
+            depth: The index of the layer that takes `states` as input; 0 without `states`.
             states: The input of layer `depth`, in the shape that `prefix` returns; None starts from the token ids.
 
         Returns:

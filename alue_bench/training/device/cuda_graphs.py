@@ -3,9 +3,9 @@
 A training step of a small model consists of hundreds of short kernels, each launched from Python, which takes longer
 than the GPU needs to compute them. A CUDA graph launches all of them at once, but it has fixed shapes and fixed memory
 addresses. Therefore batches are padded to few different lengths (`padded_lengths`), and what differs from step to step
-lies in tensors that the graph reads: the indices of the examples, from which the batch is gathered on the device; the
-learning rates; the states of the random generators; and the stored outputs of frozen layers, if they are not on the
-device.
+is written into tensors that the graph reads: the indices of the examples, from which the batch is gathered on the
+device; the learning rates; the states of the random generators; and the stored outputs of frozen layers for the batch,
+unless they are on the device, so that the graph can gather them by the indices.
 
 All shapes are captured before the first step, the longest first, so that smaller graphs fit into the memory of larger
 ones. A capture executes nothing. The random numbers are the same as without graphs, so that a training run resumed from
@@ -167,8 +167,8 @@ def padded_lengths(batch_lengths: Sequence[int], max_lengths: int) -> tuple[int,
     """Choose at most `max_lengths` lengths to which batches are padded, such that the total amount of padding is least.
 
     Args:
-        batch_lengths: The length to which each batch of a sample would be padded if any number of lengths were allowed.
-            The longest of these lengths is always chosen.
+        batch_lengths: For each of the batches for which the choice is made, the length to which it would be padded if
+            any number of lengths were allowed. The longest of these lengths is always chosen.
         max_lengths: The largest number of lengths to choose.
 
     Returns:

@@ -21,15 +21,18 @@ ACCELERATORS = ("cuda", "mps", "xpu")
 EXPERIMENTAL = ("mps", "xpu")
 """The kinds of accelerators on which alue-bench has never been run."""
 FIRST_TENSOR_CORES, FIRST_BF16 = (7, 0), (8, 0)
-"""The lowest of NVIDIA's compute capabilities whose GPUs have tensor cores for fp16 (Volta), and for bf16 and TF32
-(Ampere)."""
+"""The lowest of NVIDIA's compute capabilities at which GPUs have tensor cores for fp16 (Volta), and the lowest at which
+they have them for bf16 and TF32 (Ampere)."""
 AMD_WITH_BF16 = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 """The beginnings of the names of AMD's architectures that multiply bf16 matrices in matrix cores."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """The hardware that a device name stands for: the CPU, or this process's current accelerator of that kind."""
+    """The hardware that a device name stands for: the CPU, or the current accelerator of the named kind.
+
+    If a process sees several accelerators of a kind, the current one is that on which torch computes by default.
+    """
 
     name: str
     """The kind of device, by torch's name: "cpu", "cuda", "mps" or "xpu"."""
@@ -82,7 +85,10 @@ class Hardware:
 
     @property
     def pins_memory(self) -> bool:
-        """True if copies to the device run asynchronously only from pinned (page-locked) host memory."""
+        """True if copies from pinned (page-locked) host memory to the device run asynchronously, unlike other copies.
+
+        False on a CPU, and on devices to which alue-bench always copies synchronously (MPS, XPU).
+        """
         return self.name == "cuda"
 
     @property

@@ -116,8 +116,8 @@ def number_format(device: Device) -> Iterator[None]:
 def _no_cudnn_attention(device: Device) -> Iterator[None]:
     """Prevent torch from using cuDNN's attention kernel on an NVIDIA GPU inside the `with` block.
 
-    torch prefers it on GPUs of compute capability 9.0 and 10.0 from version 2.11 on. cuDNN takes about half a second to
-    prepare each new shape of a batch, and some of its results are wrong (pytorch issues 193893 and 196678).
+    From version 2.11 on, torch prefers this kernel on GPUs of compute capability 9.0 and 10.0. cuDNN takes about half a
+    second to prepare each new shape of a batch, and some of its results are wrong (pytorch issues 193893 and 196678).
     """
     import torch
 

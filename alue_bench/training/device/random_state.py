@@ -21,7 +21,7 @@ def torch_random_state(device: str) -> dict[str, Tensor]:
 
 
 def set_torch_random_state(state: Mapping[str, Tensor]) -> None:
-    """Restore the state that `torch_random_state` returned; other entries of `state` are ignored."""
+    """Restore the state that `torch_random_state` returned. `state` may have further entries, which are ignored."""
     for name in ("cpu", *(name for name in ACCELERATORS if name in state)):
         Hardware(name).set_random_state(state[name])
 

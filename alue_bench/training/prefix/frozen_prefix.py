@@ -85,8 +85,8 @@ class PlannedDepths:
     """The depths that more than one run of the plan needs."""
     tried: set[str] = field(default_factory=set)
     """The splits for which `FrozenPrefix.prepare` has already tried to store outputs, each by its key at the deepest
-    planned depth. `prepare` does not try them again, even if entries have been evicted since: each run then computes
-    the outputs at its own depth only."""
+    planned depth. `prepare` does not try them again, even if their entries have been evicted since. In that case, each
+    run computes the outputs at its own depth only."""
 
     def add(self, depth: int) -> None:
         """Note that a run of the plan needs a frozen prefix of this depth (number of layers)."""

@@ -171,7 +171,7 @@ class PrefixStates:
         return replace(self, starts=self.starts[positions], lengths=lengths, rows=rows, share=share)
 
     def released(self) -> PrefixStates:
-        """Return a copy of this object that has no hidden states, but still states their depth, positions and cost."""
+        """Return a copy of this object without the hidden states, but with their depth, positions and cost."""
         none = self.states[:0].clone()
         return replace(self, entry=StoredStates(none, self.entry.build_s), states=none, rows=None)
 
@@ -184,7 +184,8 @@ class Examples:
     prefix: PrefixStates | None = None
     placement: PrefixPlacement | None = None
     """The place in which the output of the frozen layers is kept on an accelerator, and the reason. None on a CPU, and
-    if no place was chosen: no layers are frozen, the model cannot start from stored output, or memory is exhausted."""
+    if no place was chosen, because no lowest layers are frozen, the store is turned off, the model cannot start from
+    stored output, or memory is exhausted."""
 
     @property
     def depth(self) -> int:

@@ -133,9 +133,9 @@ def _is_other_weights(name: str) -> bool:
 
 
 def adapter_files(folder: Path) -> list[str]:
-    """Return the names of the files of a `peft` adapter in a folder, with or without a full checkpoint.
+    """Return the names of the files of a `peft` adapter in a folder; an empty list if there is no adapter.
 
-    The list is empty if there is no adapter.
+    The folder may also contain a full checkpoint.
     """
     return sorted(path.name for path in _files(folder) if _matches(path.name, ADAPTER))
 

@@ -20,8 +20,9 @@ def head_names(model: Any) -> frozenset[str]:
     """Return the names of the weights of a model's head, that is, of the weights that pre-training does not train.
 
     These are the weights that the classification model has, but that none of transformers' pre-training models of the
-    same architecture has. If, according to its configuration, the checkpoint was not fine-tuned for classification, no
-    weight of the encoder is among them.
+    same architecture has. Weights of the encoder, such as a pooler, are among them only if the configuration says that
+    the checkpoint was fine-tuned for classification. Otherwise they may come from a pre-training task for which
+    transformers has no class.
 
     For example, BERT's pooler is pre-trained, so it does not count as part of the head. DeBERTa's pooler and the dense
     layer in RoBERTa's classifier are not pre-trained, so they count. In ModernBERT, the module `head` is pre-trained by

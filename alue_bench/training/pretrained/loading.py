@@ -358,7 +358,7 @@ def _check_finite(model: Any, drawn: set[str], files: Mapping[str, Path], weight
         model: The loaded model.
         drawn: The names of the weights that were initialised at random, which are not checked.
         files: The file of each tensor in the checkpoint, by the tensor's name.
-        weights: The weights files of the checkpoint.
+        weights: The weight files of the checkpoint.
 
     Raises:
         UnavailableError: A value is not finite. The message names the file and the parameter.

@@ -193,9 +193,9 @@ def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...
     """Set the tokenizer's padding token to one for which the model has an embedding.
 
     Padded positions are masked, so any embedding would do; but some architectures (RoBERTa) compute positions from the
-    padding id in their configuration. The first of these ids with an embedding and a token is used: the padding id of
-    the configuration, with which the weights were trained; the id of the tokenizer's padding token; the id of its
-    end-of-text token, as is usual for GPT-2.
+    padding id in their configuration. Three ids are tried in this order: the padding id of the configuration, with
+    which the weights were trained; the id of the tokenizer's padding token; the id of the tokenizer's end-of-text
+    token, as is usual for GPT-2. The first one that has an embedding and stands for a token is used.
 
     Args:
         folder: The checkpoint's folder, for messages.
@@ -203,7 +203,8 @@ def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...
         config: The checkpoint's configuration.
 
     Returns:
-        Sentences for readers of the results; empty if the tokenizer's own padding token is used.
+        Sentences for readers of the results; empty if the tokenizer's own padding token is used, and the configuration
+        states the same padding id or none.
 
     Raises:
         UnavailableError: No padding id with an embedding can be found.

@@ -124,7 +124,7 @@ def _parser() -> Parser:
 
 
 def swept(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Any]:
-    """Return the sweep's settings, and its hyper-parameters with the source of each value.
+    """Return the sweep's settings, and the hyper-parameters that the benchmark sets, with their source.
 
     Raises:
         UsageError: There are fewer than two epochs.

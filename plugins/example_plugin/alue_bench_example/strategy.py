@@ -19,7 +19,10 @@ _NAME = re.compile(r"example-every(0|[1-9]\d{0,2})")
 
 @dataclass(frozen=True)
 class EveryKth(Strategy):
-    """A strategy that freezes every K-th layer, counted from 1 at the embeddings, and trains everything else."""
+    """A strategy that freezes every K-th layer and trains everything else.
+
+    The layers are counted from 1, which is the layer next to the embeddings.
+    """
 
     step: int
     """The number K, at least 1."""
