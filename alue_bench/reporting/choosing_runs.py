@@ -32,12 +32,12 @@ class ChoosingRuns:
     """The runs that were used to choose settings, among the comparable runs of one task and model."""
 
     left_out: Mapping[str, tuple[str, ...]]
-    """The ids of the runs by which a strategy was chosen, for each strategy that also has independent runs."""
+    """The ids of the runs by which a strategy was chosen, for each strategy that also has other runs."""
     unconfirmed: Mapping[str, Sequence[Run]]
-    """The runs by which a strategy was chosen, for each strategy without independent runs."""
+    """The runs by which a strategy was chosen, for each strategy that has no other runs."""
 
     def explains(self, strategy: str, baseline: str) -> bool:
-        """Return whether a strategy cannot be compared, because it or the baseline has no independent runs.
+        """Return whether a strategy cannot be compared, because all its runs, or all of the baseline's, chose it.
 
         The result is False for the baseline itself.
         """
@@ -73,8 +73,8 @@ def without_choosing_runs(
     """Separate the runs that were used to choose settings from the other runs.
 
     Returns:
-        The independent runs of each strategy (all its runs if it has no independent ones); and the runs that were used
-        to choose settings.
+        The runs of each strategy that were not used to choose it, or all its runs if all were used; and the runs that
+        were used to choose settings.
     """
     kept: dict[str, list[Run]] = {}
     left_out: dict[str, tuple[str, ...]] = {}

@@ -38,11 +38,13 @@ def choices_view(strategies: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 
 def tuned_runs_view(tuning: Mapping[str, Any], outcomes: Sequence[Outcome]) -> RenderableType:
-    """Return the view of the runs with chosen values: test scores, changes against the tuned baseline, cost of tuning.
+    """Return the view of the runs with the tuned hyper-parameters: test scores, changes, and cost of tuning.
+
+    The changes are differences from the tuned baseline.
 
     Args:
         tuning: The tuning of all strategies: the value of the key "tuning" in `TunedRuns.document`.
-        outcomes: The outcomes of the runs with chosen values.
+        outcomes: The outcomes of the runs with the tuned hyper-parameters.
     """
     from alue_bench.reporting.comparison_table import score_text
     from alue_bench.reporting.tuning import Tuning, chosen_text, cost_text, edge_remarks

@@ -36,8 +36,8 @@ class Item:
     arms: tuple[Arm, ...] = ()
     """The arms (ways of training) that are compared; times are shown relative to those of the first one."""
     kind: Kind = "steps"
-    """The kind of work: "checks" to check the device, "steps" to time training steps, "whole" to time trainings of real
-    length, or "kernels" to count kernels per step."""
+    """The kind of work: "checks" to check the device, "steps" to time training steps, "whole" to time training runs of
+    real length, or "kernels" to count kernels per step."""
     repetitions: int = 5
     """The number of rounds, in each of which every arm is trained once."""
 

@@ -150,7 +150,7 @@ def _ignore(done: int, total: int = 0) -> None:
 
 
 def _with_graphs(arm: Arm, device: str, tolerance: float) -> tuple[bool, str]:
-    """Check that losses agree with and without CUDA graphs, in trainings without dropout on the same batches.
+    """Check that losses agree with and without CUDA graphs, in training runs without dropout on the same batches.
 
     Args:
         arm: The way of training.

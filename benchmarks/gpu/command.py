@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu --minutes 10 --out FOLDER
 
-First the device is checked. Then trainings of BERT-base with random weights are timed, on random texts with the lengths
-of the texts of the tasks OOLD, MDD and XNLI: by our engine, by `Trainer` as transformers' example for GLUE configures
-it, and by `Trainer` at its best settings. The trainings that are compared (the arms of a measurement) take turns in
+First the device is checked. Then training runs of BERT-base with random weights are timed, on random texts with the
+lengths of the texts of the tasks OOLD, MDD and XNLI: by our engine, by `Trainer` as transformers' example for GLUE configures
+it, and by `Trainer` at its best settings. The training runs that are compared (the arms of a measurement) take turns in
 several rounds; the table shows medians and ranges. `--dry-run` lists the measurements with their estimated times.
 
 `FOLDER/measurements.json` is written after each training, and `FOLDER/report.md` after each measurement. The same

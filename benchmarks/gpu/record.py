@@ -121,7 +121,7 @@ class Record(Ledger):
         return bool(self.head["settings"]["sizes"] == "tiny")
 
     def forget_problems(self) -> None:
-        """Remove the problems and unfinished trainings of an earlier command, so that these arms are trained again."""
+        """Remove the problems and unfinished training runs of an earlier command, so that they are repeated."""
         for entry in self.items.values():
             if entry["problems"]:
                 entry["state"], entry["problems"] = NOT_DONE, {}

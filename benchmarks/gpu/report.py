@@ -129,7 +129,7 @@ def step_sheet(record: Record, item: Item) -> Sheet:
 
 
 def whole_sheet(record: Record, item: Item) -> Sheet:
-    """Return the table of a measurement that times whole trainings, which are as long as a real training."""
+    """Return the table of a measurement that times whole training runs, which are as long as a real training."""
     first = item.arms[0].name
 
     def row(arm: str) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ split of the task on XNLI is XNLI's test file."""
 
 @dataclass(frozen=True)
 class Scale:
-    """The size of the model that is timed, and the number of steps and repetitions of its trainings."""
+    """The size of the model that is timed, and the number of steps and repetitions of its training runs."""
 
     hidden: int
     heads: int

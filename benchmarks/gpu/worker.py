@@ -45,7 +45,7 @@ class Work:
     until: float
     """The time, in seconds since 1970, after which no further training begins."""
     parent: int
-    """The id of the process that waits for this one; if it has ended, no further round of trainings begins."""
+    """The id of the process that waits for this one; if it has ended, no further round of training runs begins."""
 
 
 def work_off(work: Work, record: Record, after_each: Callable[[], None]) -> None:
@@ -74,13 +74,13 @@ def work_off(work: Work, record: Record, after_each: Callable[[], None]) -> None
         began = time.time()
         _measure(item, work, record)
         after_each()
-        if item.kind != "checks":  # the time of the checks does not predict that of trainings
+        if item.kind != "checks":  # the time of the checks does not predict that of training runs
             spent += time.time() - began
             estimated += item.estimate(work.scale, accelerated=work.accelerated)
 
 
 def _measure(item: Item, work: Work, record: Record) -> None:
-    """Make one measurement: the device checks, or several rounds of trainings.
+    """Make one measurement: the device checks, or several rounds of training runs.
 
     A round trains each arm (way of training) once. Every second round trains the arms in reverse order.
 

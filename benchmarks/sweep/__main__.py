@@ -1,4 +1,4 @@
-"""The entry point of `python -m benchmarks.sweep`, which times a sweep whose runs share stored outputs."""
+"""The entry point of `python -m benchmarks.sweep`, which times a sweep whose runs share outputs of frozen layers."""
 
 import sys
 

@@ -164,7 +164,7 @@ def trained(measured: Measure, setup: Setup, rows: Path, cell: Cell, repetition:
 
     Args:
         measured: The function that makes a measurement.
-        setup: The settings that all compared trainings share.
+        setup: The settings that all training runs share.
         rows: The file of rows.
         cell: The way of training, strategy and number format to measure.
         repetition: The number of the repetition.

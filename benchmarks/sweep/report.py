@@ -28,7 +28,10 @@ class Total:
 
 
 def totals(measurements: Sequence[Measurement], ways: Sequence[str]) -> list[Total]:
-    """Return the seconds of each way of training, summed over all cells and summarised over repetitions."""
+    """Return, for each way of training, the seconds of the whole sweep: the sum over all its training runs.
+
+    The sums of the repetitions are summarised by their median, minimum and maximum.
+    """
 
     def sums(way: str, name: str) -> Summary:
         by_repetition: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""The checkpoint and the tokenizer for the compared trainings; a model with random weights needs only the tokenizer."""
+"""The checkpoint and the tokenizer of the training runs; a model with random weights needs only the tokenizer."""
 
 from __future__ import annotations
 

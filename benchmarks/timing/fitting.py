@@ -95,7 +95,7 @@ def fit_by_engine(
         seed: The seed of data order and dropout.
         device: The device and the number format.
         cached: Whether the output of the frozen bottom layers is computed once and cached, instead of at every step.
-        store: The folder of the cache, which may hold outputs of earlier trainings; None for a new, empty folder.
+        store: The folder of the cache, which may hold outputs of earlier training runs; None for a new, empty folder.
         on_step: A function that is called after each step with the number of steps done and the total number.
     """
     from alue_bench.measure.flops import training_flops

@@ -97,7 +97,7 @@ def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store:
     """Make a measurement in a new process, so that allocators, threads and caches do not affect later measurements.
 
     Args:
-        setup: The settings that all compared trainings share.
+        setup: The settings that all training runs share.
         rows: The JSON file of rows, which `write_rows` wrote.
         cell: The way of training, strategy and number format to measure.
         repetition: The number of the repetition, which is also the seed of data order and dropout.

@@ -1,4 +1,4 @@
-"""The rows (texts and labels, or words and tags) of the compared trainings, from a task's files or from a JSON file.
+"""The rows (texts and labels, or words and tags) on which models are trained, from a task's files or a JSON file.
 
 The JSON file can be read without the package `datasets`.
 """
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """The train rows of the compared trainings, and the held-out rows on which the trained models are scored."""
+    """The rows on which models are trained, and the held-out rows on which the trained models are scored."""
 
     train: tuple[Row, ...]
     held_out: tuple[Row, ...]

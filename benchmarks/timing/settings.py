@@ -1,4 +1,4 @@
-"""The settings that all compared trainings share: rows, model, hyper-parameters and device."""
+"""The settings that all training runs share: rows, model, hyper-parameters and device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TASKS = ("oold", "arabicner")
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """The settings that all compared trainings share; the fields have the names of command-line options."""
+    """The settings that all training runs share; the fields have the names of command-line options."""
 
     rows: int
     eval_rows: int
@@ -35,7 +35,7 @@ class Setup:
 
     @property
     def hyper(self) -> HyperParameters:
-        """The hyper-parameters of all trainings: no weight decay or warm-up, clipping at 1, last epoch's weights."""
+        """The hyper-parameters of all training runs: no weight decay, no warm-up, clipping at 1, last weights."""
         return HyperParameters(
             epochs=self.epochs,
             batch_size=self.batch_size,

@@ -1,4 +1,4 @@
-"""The starting point of all compared trainings: initial weights, tokenized rows, and the layers to freeze."""
+"""The starting point of all training runs: initial weights, tokenized rows, and the layers to freeze."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ POSITIONS = 512
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """The initial model and the data, which are the same for all compared trainings."""
+    """The initial model and the data, which are the same for all training runs."""
 
     setup: Setup
     tokenizer: Any
@@ -51,10 +51,10 @@ class StartingPoint:
 
 
 def prepared(setup: Setup, rows: Rows) -> StartingPoint:
-    """Return the initial model and the tokenized data for the compared trainings.
+    """Return the initial model and the tokenized data for the training runs that are compared.
 
     Args:
-        setup: The settings that all compared trainings share.
+        setup: The settings that all training runs share.
         rows: The train rows and the held-out rows.
 
     Raises:
@@ -179,7 +179,7 @@ def freeze_plan(strategy: str, shape: EncoderShape) -> FreezePlan:
 
 
 def _initial_model(setup: Setup, tokenizer: Any, labels: Labels) -> Any:
-    """Return the initial model of the compared trainings, whose weights are the same in every process."""
+    """Return the initial model of the training runs that are compared, whose weights are the same in every process."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
 

@@ -40,8 +40,8 @@ class EncoderStack:
     """The parts of a model, as references to its modules.
 
     A layer or pooler that consists of several modules is represented by a new `nn.ModuleList`, which is not itself
-    registered in the model. If a module has parameters of several parts, each part has an `nn.ParameterList` with its
-    share of them instead of the module.
+    registered in the model. A module whose parameters belong to several parts is in none of them. Instead, each of them
+    contains an `nn.ParameterList` of those parameters of the module that belong to it.
     """
 
     model: nn.Module
@@ -55,12 +55,12 @@ class EncoderStack:
     module lists, as in XLM."""
     inputs_only: tuple[nn.Module, ...] = ()
     """The embedding modules that return a vector for each token, `[batch, tokens, hidden]`. A forward pass that starts
-    at a later layer skips them."""
+    from the stored hidden states of a layer skips them."""
     returns_tuple: bool = False
     """True if a layer returns a tuple whose first element is the hidden states."""
     attention: tuple[tuple[nn.Module, ...], ...] | None = ()
-    """For each layer, its attention modules, which are none in a layer without attention. The value is None if
-    attention is not a separate module."""
+    """For each layer, the tuple of its attention modules, which is empty for a layer without attention. The whole value
+    is None if attention is not a separate module in this architecture."""
     idle: tuple[nn.Parameter, ...] = ()
     """The parameters that never train: those without influence on the logits, and those that transformers keeps
     fixed."""
