@@ -3,9 +3,10 @@
     python -m benchmarks.gpu --minutes 10 --out FOLDER
 
 First the device is checked. Then training runs of BERT-base with random weights are timed, on random texts with the
-lengths of the texts of the tasks OOLD, MDD and XNLI: by our engine, by `Trainer` as transformers' example for GLUE configures
-it, and by `Trainer` at its best settings. The training runs that are compared (the arms of a measurement) take turns in
-several rounds; the table shows medians and ranges. `--dry-run` lists the measurements with their estimated times.
+lengths of the texts of the tasks OOLD, MDD and XNLI: by our engine, by `Trainer` as transformers' example for GLUE
+configures it, and by `Trainer` at its best settings. The training runs that are compared (the arms of a measurement)
+take turns in several rounds; the table shows medians and ranges. `--dry-run` lists the measurements with their
+estimated times.
 
 `FOLDER/measurements.json` is written after each training, and `FOLDER/report.md` after each measurement. The same
 command, repeated, makes the missing measurements. Measurements that do not fit into the time are listed as not done. A
