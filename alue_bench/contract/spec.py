@@ -202,7 +202,7 @@ class DataDigests:
     """Digests of the rows with which a run trains and is tested, and the origin of these rows."""
 
     source: Literal["real", "sample"]
-    """The source of the rows: "real" for the official files, "sample" for the sample that the plugin contains."""
+    """The source of the rows: "real" for the official files, "sample" for the small sample in the task's plugin."""
     protocol: str
     """A sentence on where the splits come from, such as "official train, dev and test files"."""
     train: str

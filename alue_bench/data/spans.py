@@ -55,7 +55,12 @@ class GoldAnswers:
 
 @dataclass(frozen=True)
 class SpanPositions:
-    """The words of a tokenized split of questions, and the tokens that score them as first or last of an answer."""
+    """The words of a tokenized split of questions, and the tokens by which each word is scored.
+
+    A word may be the first or the last word of an answer; its score is the logit of its first or last token. The split
+    has n questions, m windows, u words, and p tokens with a target: the null candidates, and the tokens of words. The
+    targets of all other tokens are `IGNORED`.
+    """
 
     contexts: list[str]
     """The context of each question, [n], as it is written in its file."""

@@ -1,4 +1,7 @@
-"""A strategy's choice of the layers to train, made by a probe, without the training that follows in a run."""
+"""A strategy's choice of the layers to train, without the training that follows in a run.
+
+The strategy chooses by a probe: it examines the loaded model and some train examples.
+"""
 
 from __future__ import annotations
 

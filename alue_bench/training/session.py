@@ -304,8 +304,9 @@ class TrainingSession:
         self._record_losses()
 
     def evaluate(self) -> None:
-        """Evaluate the model on the dev split, record the scores, and offer its weights to `selection`.
+        """Evaluate the model on the dev split and record the scores.
 
+        `selection` keeps a copy of the model's weights if its rule chooses them, such as for the best score so far.
         The model is left in eval mode. No random number is drawn, so that additional evaluations do not change the
         training.
         """

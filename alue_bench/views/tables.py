@@ -81,8 +81,8 @@ def _folds(runs: Sequence[PlannedRun]) -> str:
 def _in_reading_order(plan: Plan) -> list[PlannedRun]:
     """Return the planned runs in the order in which to show them.
 
-    It is the order of execution, unless the plan has mixed the runs to make measured times comparable; then the runs
-    are sorted.
+    It is the order of execution, unless the plan has mixed the runs to make measured times comparable. In that case, it
+    is the order of `reading_order`.
     """
     if not plan.order_matters:
         return plan.runs

@@ -232,7 +232,7 @@ def _group(events: tuple[Event, ...], rng: random.Random) -> _Group:
     """Return three rows with the same premise, one for each label, in random order.
 
     Args:
-        events: The premises with their hypotheses, one of which is drawn.
+        events: The events, each a premise with its hypotheses. One event is drawn.
         rng: The random generator.
 
     Returns:
