@@ -64,6 +64,13 @@ class TestTrainingOrder:
         assert sizes == sorted([batch_size] * full + [rest] * (rest > 0))
         assert len(sizes) == steps_per_epoch(len(lengths), batch_size)
 
+    @given(lengths=some_lengths, batch_size=sizes, seed=st.integers(0, 9))
+    def test_batches_may_ignore_the_lengths(self, lengths: Any, batch_size: int, seed: int) -> None:
+        order = training_order(lengths, batch_size, np.random.default_rng(seed), by_length=False)
+        assert np.concatenate(order).tolist() == np.random.default_rng(seed).permutation(len(lengths)).tolist()
+        assert len(order) == steps_per_epoch(len(lengths), batch_size)
+        assert {len(batch) for batch in order[:-1]} <= {batch_size}
+
     def test_more_than_a_window(self) -> None:
         lengths = random_lengths(WINDOW * 8 * 3 + 5)
         order = training_order(lengths, 8, np.random.default_rng(0))

@@ -423,6 +423,15 @@ class TestRuns:
     ) -> None:
         check_stored_outputs(plan_runs, architecture, strategy)
 
+    def test_with_random_batches_are_runs_of_their_own(self, plan_runs: Any) -> None:
+        orders: tuple[dict[str, Any], ...] = ({}, {"batch_order": "length"}, {"batch_order": "random"})
+        (default,), (by_length,), (random,) = (plan_runs("head-only", hyper=one).runs for one in orders)
+        assert default.spec.fingerprint == by_length.spec.fingerprint != random.spec.fingerprint
+        results = [execute(run.spec, run.inputs)[0] for run in (default, random, random)]
+        losses = [[point.value for point in one.curves if point.metric == "train/loss"] for one in results]
+        assert losses[0] != losses[1] == losses[2]
+        assert results[0].metrics["data/train_steps"] == results[1].metrics["data/train_steps"]
+
     def test_of_folds_share_stored_outputs_and_windows_are_noted(self, plan_runs: Any) -> None:
         plan = plan_runs("bottom2", folds=2, hyper={"max_length": 16})
         results = [execute(run.spec, run.inputs)[0] for run in plan.runs]

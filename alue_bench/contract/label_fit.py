@@ -197,8 +197,8 @@ def _remedy(task: Task, train_task: Task, *, several: bool) -> str:
     """Return the end of an error message, which suggests a value of `--map` to copy.
 
     The suggestion maps each label of the training task to the scored task's label of the same name, ignoring case. The
-    remaining labels of both tasks are paired in their order. If the scored task has too few of them, the suggestion maps
-    the last labels of the training task to nothing (`LABEL=`), so that they are never predicted.
+    remaining labels of both tasks are paired in their order. If the scored task has too few of them, the suggestion
+    maps the last labels of the training task to nothing (`LABEL=`), so that they are never predicted.
     """
     names, own = train_task.labels.names, task.labels.names
     alike = {name.casefold(): name for name in own}

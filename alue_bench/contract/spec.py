@@ -85,6 +85,15 @@ class HyperParameters:
     )
     """The gradients whose norm is clipped: the gradients of all parameters together ("global"), or the gradient of each
     parameter separately ("component", Yang & Ma 2022)."""
+    batch_order: Literal["length", "random"] = option(
+        "length",
+        help="Examples of a training batch: of similar length (fast), or drawn at random.",
+        group=Group.TRAINING,
+        default_is_implied=True,
+    )
+    """The way in which train examples are grouped into batches: examples of similar length together ("length"), which
+    saves padding, or at random ("random"), as transformers' `Trainer` does by default. Tags of words are learnt less
+    well from batches of similar length: see `docs/performance.md`."""
     max_length: int = option(
         256,
         help="Maximum number of tokens per example; longer ones are truncated.",

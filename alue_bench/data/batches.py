@@ -1,9 +1,12 @@
-"""The batches for training or evaluation, made of examples of similar length.
+"""The batches for training or evaluation, usually made of examples of similar length.
 
 For every training epoch, a new random order of all examples is drawn and divided into windows of `WINDOW` batches. Each
 window is sorted by length and divided into batches; then all batches are shuffled. Batch size and number of steps are
-the same as with plain shuffling, but there is less padding. Each example occurs once in an epoch. For an evaluation,
-all examples are sorted by length; a batch then has a limited number of tokens instead of a fixed number of examples.
+the same as with plain shuffling, but there is less padding. Each example occurs once in an epoch. If the
+hyper-parameter `batch_order` is "random", the windows are not sorted.
+
+For an evaluation, all examples are sorted by length; a batch then has a limited number of tokens instead of a fixed
+number of examples.
 """
 
 from __future__ import annotations
@@ -169,7 +172,7 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
 
 
 def training_order(
-    lengths: np.ndarray[Any, Any], batch_size: int, rng: np.random.Generator
+    lengths: np.ndarray[Any, Any], batch_size: int, rng: np.random.Generator, *, by_length: bool = True
 ) -> list[np.ndarray[Any, Any]]:
     """Draw the batches of one training epoch at random.
 
@@ -177,6 +180,7 @@ def training_order(
         lengths: The lengths of the examples in tokens, int64 [n].
         batch_size: The number of examples in a batch.
         rng: The random generator.
+        by_length: Whether a batch consists of examples of similar length; otherwise they are drawn at random.
 
     Returns:
         For each batch, the indices of its examples.
@@ -184,6 +188,8 @@ def training_order(
     import numpy as np
 
     order = rng.permutation(len(lengths))
+    if not by_length:
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     noisy = lengths + rng.uniform(0, 1, len(lengths)) * np.maximum(LEAST_JITTER, JITTER * lengths)
     size = WINDOW * batch_size
     batches: list[np.ndarray[Any, Any]] = []

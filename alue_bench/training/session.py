@@ -226,7 +226,7 @@ class TrainingSession:
 
         assert self._resident is not None
         lengths, size = self._split.lengths, min(self.config.hyper.batch_size, len(self._split))
-        order = training_order(lengths, size, np.random.default_rng(0))
+        order = self._draw_order(size, np.random.default_rng(0))
         needed = [self._resident.width_for(int(lengths[indices].max())) for indices in order]
         widths = padded_lengths([*needed, self._resident.width_for(int(lengths.max()))], MAX_LENGTHS)
         by_length = np.argsort(lengths, kind="stable")
@@ -241,6 +241,11 @@ class TrainingSession:
         frequent = max(widths, key=padded.count)
         self._typical = next(shape for shape in shapes if shape.width == frequent)
         return shapes
+
+    def _draw_order(self, batch_size: int, rng: np.random.Generator) -> list[np.ndarray[Any, Any]]:
+        """Draw the batches of one epoch: for each batch, the indices of its examples in the train split."""
+        by_length = self.config.hyper.batch_order == "length"
+        return training_order(self._split.lengths, batch_size, rng, by_length=by_length)
 
     def _batches(self, order: Sequence[np.ndarray[Any, Any]]) -> Iterable[Batch | ResidentBatch]:
         """Return batches of the train split.
@@ -278,7 +283,7 @@ class TrainingSession:
         device.synchronise()
         with self._clock.running():
             progress.order_state = dict(self._order_rng.bit_generator.state)
-            order = training_order(self._split.lengths, self.config.hyper.batch_size, self._order_rng)
+            order = self._draw_order(self.config.hyper.batch_size, self._order_rng)
             order = order[: self._steps - (self.result.steps - progress.done)]
             finite = FiniteCheck(device)
             for batch in self._batches(order[progress.done :]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.spec import HyperParameters
@@ -32,6 +33,8 @@ class Setup:
     """The folder of the checkpoint to fine-tune. None for a BERT with random weights and with `layers`, `hidden` and
     `heads` as its sizes."""
     device: str
+    batch_order: Literal["length", "random"] = "length"
+    """The way in which our engine groups examples into batches; see `HyperParameters.batch_order`."""
 
     @property
     def hyper(self) -> HyperParameters:
@@ -46,6 +49,7 @@ class Setup:
             clip=1.0,
             max_length=self.max_length,
             select="last",
+            batch_order=self.batch_order,
         )
 
     def arguments(self) -> list[str]:
@@ -89,6 +93,7 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
     add("--heads", type=_count, default=4, help="(default: 4)")
     add("--checkpoint", type=Path, metavar="FOLDER", help="take this model instead")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
+    add("--batch-order", choices=("length", "random"), default="length", help="of our engine (default: length)")
     add("--repetitions", type=_count, default=3, help="with seeds 1, 2, … (default: 3)")
     add("--json", type=Path, metavar="FILE", help="write all numbers here; go on from those that it holds")
     add("--markdown", type=Path, metavar="FILE", help="write the tables here")
