@@ -92,8 +92,8 @@ class HyperParameters:
         default_is_implied=True,
     )
     """The way in which train examples are grouped into batches: examples of similar length together ("length"), which
-    saves padding, or at random ("random"), as transformers' `Trainer` does by default. Tags of words are learnt less
-    well from batches of similar length: see `docs/performance.md`."""
+    saves padding, or at random ("random"), as transformers' `Trainer` does by default. Without warm-up, tags of words
+    are learnt less well from batches of similar length: see `docs/performance.md`."""
     max_length: int = option(
         256,
         help="Maximum number of tokens per example; longer ones are truncated.",
