@@ -71,7 +71,7 @@ stochastic gradient descent (per non-zero feature value and output)."""
 
 @dataclass(frozen=True)
 class Yardstick:
-    """The scores of the yardstick, and how they were obtained."""
+    """The scores of the yardstick (a linear model on TF-IDF features), and how they were obtained."""
 
     dev_score: float
     """The dev score by the primary metric of the task that trained the yardstick."""
@@ -88,7 +88,7 @@ _known_results: dict[str, Yardstick] = {}
 
 
 def yardstick_name(metric: str) -> str:
-    """Return the name of the yardstick for a task that is scored by this metric.
+    """Return the name of the yardstick (the linear model on TF-IDF features) of a task with this metric.
 
     Args:
         metric: The name of a primary metric; it may begin with "test/".
@@ -98,12 +98,12 @@ def yardstick_name(metric: str) -> str:
 
 
 def has_yardstick(task: Task) -> bool:
-    """Return whether a task has a yardstick: True unless the task tags words or finds spans."""
+    """Return whether a linear model on TF-IDF features can be trained: not if the task tags words or finds spans."""
     return not task.labels.reads_tokens
 
 
 def yardstick(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> Yardstick:
-    """Return the scores of the yardstick. They are read from the cache if it has them.
+    """Return the scores of the yardstick, a linear model on TF-IDF features; from the cache if it has them.
 
     Args:
         task: The tested task.
@@ -118,7 +118,7 @@ def yardstick(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows
 
 
 def expected_seconds(train_task: Task, train_rows: TaskRows) -> float:
-    """Return a rough estimate of the seconds that the yardstick takes for these rows if it is not in the cache."""
+    """Return roughly the seconds that a linear model on TF-IDF features takes for these rows, without the cache."""
     examples = train_rows.splits["train"].examples
     characters = sum(len(example.text) + len(example.text_pair or "") for example in examples)
     pairs = examples[0].text_pair is not None
@@ -254,7 +254,7 @@ def _score(logits: Array, gold: Array, task: Task) -> float:
 
 
 def _key(task: Task, rows: TaskRows, train_task: Task, train_rows: TaskRows) -> str:
-    """Return a digest of everything that determines the scores of the yardstick."""
+    """Return a digest of everything that determines the scores of a linear model on TF-IDF features."""
     digests = [train_rows.splits["train"].digest, train_rows.splits["dev"].digest, rows.splits["test"].digest]
     labels = [[each.labels.kind, each.labels.names, each.labels.threshold, each.primary] for each in (train_task, task)]
     return digest_of([FORMAT, version("scikit-learn"), digests, labels, dict(task.label_map)])
