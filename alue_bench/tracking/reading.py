@@ -340,7 +340,7 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
         regression. Gold and prediction are label names, or numbers for a regression. In a multi-label task, several
         label names are joined to one string by `evaluation.label_cells`. In a task that tags words, gold and prediction
         are the tags of a sentence, separated by spaces. In span extraction, gold is a JSON list of answers and
-        prediction an answer. The frames of tasks that tag words or extract spans have other columns instead of the
+        prediction an answer. The frames of tasks that tag words or find spans have other columns instead of the
         scores of labels; see `evaluation.predictions.predictions_table`.
 
     Raises:
