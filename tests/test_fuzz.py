@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import CommandLine
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from alue_bench import DataFile, Example, HeldOut, Labels, Model, Splits, StrategyFamily, Task
@@ -98,6 +98,7 @@ class TestSizesUrisAndNames:
     places = st.sampled_from(["a/b@", "a/b/c", "@", "~", "..", ".\0"])
 
     @given(name=texts.map(lambda text: text.replace("/", "")) | places)
+    @example(name="x" * 300)
     @relaxed
     def test_a_model(self, registry: Registry, name: str) -> None:
         try:
@@ -210,15 +211,15 @@ class TestReadersOfPlugins:
         except DataError as error:
             sentence(error)
             return
-        for example in loaded.splits["train"].examples:
-            assert (example.text + example.id + (example.text_pair or "")).encode()
+        for row in loaded.splits["train"].examples:
+            assert (row.text + row.id + (row.text_pair or "")).encode()
             if labels.kind is TargetKind.REGRESSION:
-                assert isinstance(example.target, float | int)
-                assert math.isfinite(example.target)
-                assert 0 <= example.target <= 1
+                assert isinstance(row.target, float | int)
+                assert math.isfinite(row.target)
+                assert 0 <= row.target <= 1
             elif labels.kind is TargetKind.MULTILABEL:
-                assert isinstance(example.target, tuple)
-                assert set(example.target) <= {"a", "b"}
+                assert isinstance(row.target, tuple)
+                assert set(row.target) <= {"a", "b"}
             else:
                 assert example.target in ("a", "b")
 

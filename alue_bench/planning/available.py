@@ -381,7 +381,10 @@ def resolve_model(name: str, registry: Registry) -> Model:
     path = Path(name)
     with suppress(RuntimeError):  # a "~" with an unknown user name
         path = path.expanduser()
-    if path.is_dir():
+    is_folder = False
+    with suppress(OSError):  # a name that is longer than the file system permits
+        is_folder = path.is_dir()
+    if is_folder:
         path = path.resolve()
         if (readable := one_line(str(path))) != str(path):
             raise UsageError(
